@@ -1,0 +1,8 @@
+//! paybus: payments over a message bus.
+//!
+//! Upstream services publish payment commands to RabbitMQ; paybus calls the configured gateway, keeps each payment in
+//! PostgreSQL and publishes every change of status back to the bus. One command: at most one charge, and never a lost
+//! event, whatever dies in between. `ARCHITECTURE.md` tells the way of a command and where each guarantee is enforced.
+
+pub mod config;
+pub mod payment;

@@ -1,0 +1,1 @@
+//! The pure core: everything that decides, without I/O, clock or async.
