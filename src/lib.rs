@@ -5,4 +5,5 @@
 //! event, whatever dies in between. `ARCHITECTURE.md` tells the way of a command and where each guarantee is enforced.
 
 pub mod config;
+pub mod gateway;
 pub mod payment;

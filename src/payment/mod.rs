@@ -1,1 +1,13 @@
 //! The pure core: everything that decides, without I/O, clock or async.
+
+pub mod code;
+pub mod command;
+pub mod contract;
+pub mod event;
+pub mod model;
+pub mod money;
+pub mod movement;
+pub mod operation;
+pub mod outcome;
+pub mod status;
+pub mod view;

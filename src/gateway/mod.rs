@@ -1,0 +1,152 @@
+//! Gateways: the adapters that speak to the outside world. A new one is one file that declares what it can do.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::payment::code::Rejection;
+use crate::payment::contract::Contract;
+use crate::payment::model::Payment;
+use crate::payment::money::{Currency, Money};
+use crate::payment::outcome::{Found, GatewayKey, Outcome};
+
+pub mod dummy;
+pub mod http;
+
+/// What a gateway can be asked to do with a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Charge or authorize.
+    Process,
+    /// Take authorized money.
+    Capture,
+    /// Let an authorization go.
+    Release,
+    /// Give money back.
+    Refund,
+    /// End a payment before money moved.
+    Cancel,
+}
+
+impl Action {
+    /// The word in a gateway's address and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Process => "process",
+            Action::Capture => "capture",
+            Action::Release => "release",
+            Action::Refund => "refund",
+            Action::Cancel => "cancel",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// What a request body is written from; it is written once and stored.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// Our reference at the gateway.
+    pub operation_id: Uuid,
+    /// What to do.
+    pub action: Action,
+    /// The payment as it is when the operation begins.
+    pub payment: &'a Payment,
+    /// How much, where there is a sum.
+    pub amount: Option<Money>,
+    /// Whether a process captures at once.
+    pub capture: bool,
+    /// The command's `process` object, for a process.
+    pub data: &'a Map<String, Value>,
+}
+
+/// One attempt: everything a call needs, with no way to the database.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Our reference at the gateway.
+    pub operation_id: Uuid,
+    /// The payment it is for.
+    pub payment_id: Uuid,
+    /// What to do.
+    pub action: Action,
+    /// The idempotency key.
+    pub key: GatewayKey,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The body that `prepare` wrote, byte for byte the same on every attempt.
+    pub body: &'a str,
+    /// The sum asked for.
+    pub amount: Option<Money>,
+    /// The payment's currency.
+    pub currency: Currency,
+    /// Whether a process captures at once.
+    pub capture: bool,
+    /// W3C trace context of the command.
+    pub traceparent: Option<&'a str>,
+    /// W3C trace context of the command.
+    pub tracestate: Option<&'a str>,
+    /// When to give up waiting.
+    pub timeout: Duration,
+}
+
+/// A question for the truth, of one operation or of the whole payment.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// The id of the operation that asks.
+    pub operation_id: Uuid,
+    /// The operation asked about; nothing for the whole payment.
+    pub target: Option<Target>,
+    /// The payment as stored.
+    pub payment: &'a Payment,
+    /// W3C trace context of the command that asks.
+    pub traceparent: Option<&'a str>,
+    /// W3C trace context of the command that asks.
+    pub tracestate: Option<&'a str>,
+    /// When to give up waiting.
+    pub timeout: Duration,
+}
+
+/// An operation that is asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its id, our reference.
+    pub operation_id: Uuid,
+    /// What it did.
+    pub action: Action,
+    /// The key it was last sent under.
+    pub key: GatewayKey,
+}
+
+/// An adapter. It classes every answer once: the engine acts on nothing but what is proved.
+pub trait Gateway: Send + Sync + fmt::Debug {
+    /// The idempotency contract and the capabilities.
+    fn contract(&self) -> &Contract;
+
+    /// Which account at the gateway this is; a payment stays with the account it began with.
+    fn account(&self) -> &str;
+
+    /// Checks a `process` object before anything is stored.
+    ///
+    /// # Errors
+    /// What is wrong with it, by field.
+    fn check(&self, data: &Map<String, Value>) -> Result<(), Rejection>;
+
+    /// Writes the body of a request; called once for an operation.
+    fn prepare(&self, ask: &Ask<'_>) -> String;
+
+    /// Sends one attempt. Never panics and never hangs beyond the time-out.
+    fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome>;
+
+    /// Asks for the truth. Never panics and never hangs beyond the time-out.
+    fn look_up<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found>;
+
+    /// Whether the gateway can be reached, for `paybus check`; a sentence for a person.
+    fn probe(&self) -> BoxFuture<'_, Result<String, String>>;
+}

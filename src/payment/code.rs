@@ -1,0 +1,395 @@
+//! The codes of answers: one table, with what each means and what the publisher should do.
+
+/// Why a command was rejected, failed or is delayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// An attribute of the envelope is missing or wrong.
+    InvalidEnvelope,
+    /// The message is not UTF-8.
+    InvalidEncoding,
+    /// The body is over 1 MiB.
+    TooLarge,
+    /// `data` is nested deeper than 16 levels.
+    TooDeep,
+    /// A card number stands in the command.
+    CardNumber,
+    /// A field of `data` is missing, of a wrong type or too long.
+    InvalidData,
+    /// A field of `data` that the command does not have.
+    UnknownField,
+    /// An amount is no decimal string, out of its limits, or has too many decimals.
+    InvalidAmount,
+    /// The currency is not one of ISO 4217.
+    InvalidCurrency,
+    /// No command of this type.
+    UnknownType,
+    /// No variant of this name is configured.
+    UnknownVariant,
+    /// The variant takes no new payments.
+    VariantRetired,
+    /// The routing key is not `<variant>.<type>`.
+    RoutingMismatch,
+    /// The routing key names another variant than the payment's.
+    VariantMismatch,
+    /// The same subject, source and id came before with another type or other data.
+    IdReused,
+    /// A payment of this id exists.
+    AlreadyExists,
+    /// No payment of this id.
+    UnknownPayment,
+    /// The payment's status does not allow it.
+    NotAllowed,
+    /// A process of this payment is still going on.
+    InProgress,
+    /// A hundred commands wait for this payment already.
+    TooManyWaiting,
+    /// The gateway cannot do this.
+    Unsupported,
+    /// `expirytime` passed before anything was sent.
+    Expired,
+    /// The variant points at another gateway or account than the payment began with.
+    GatewayChanged,
+    /// The broker did not say who sent it.
+    UserRequired,
+    /// The operation named has no unknown outcome.
+    NotUnknown,
+    /// The gateway declined.
+    Declined,
+    /// The gateway refused the request.
+    Refused,
+    /// A cancel ended the command before anything was sent.
+    Cancelled,
+    /// The gateway could not be reached.
+    Unreachable,
+    /// The gateway did not answer in time.
+    Timeout,
+    /// The gateway answered with a server error.
+    GatewayError,
+    /// The gateway asked to slow down.
+    RateLimited,
+    /// The gateway is busy with the same request.
+    Conflict,
+    /// The gateway refused our credentials.
+    Misconfigured,
+    /// The gateway's answer could not be understood.
+    InvalidAnswer,
+    /// The gateway's answer does not fit what was asked.
+    Mismatch,
+    /// The worker that called the gateway was lost.
+    WorkerLost,
+    /// The variant's calls are held back for now.
+    Held,
+    /// The gateway accepted; its result is awaited.
+    Pending,
+    /// Nobody can say by itself what happened: a person must.
+    Escalated,
+}
+
+/// One row of the table of codes.
+pub struct CodeEntry {
+    /// The code.
+    pub code: Code,
+    /// The word in events.
+    pub word: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What the publisher should do.
+    pub advice: &'static str,
+}
+
+const fn entry(code: Code, word: &'static str, meaning: &'static str, advice: &'static str) -> CodeEntry {
+    CodeEntry {
+        code,
+        word,
+        meaning,
+        advice,
+    }
+}
+
+/// Every code.
+pub const CODES: &[CodeEntry] = &[
+    entry(
+        Code::InvalidEnvelope,
+        "invalid_envelope",
+        "An attribute of the envelope is missing or wrong.",
+        "Mend the message; send it under a new id.",
+    ),
+    entry(
+        Code::InvalidEncoding,
+        "invalid_encoding",
+        "The message is not UTF-8, or a text holds a NUL character.",
+        "Mend the message; send it under a new id.",
+    ),
+    entry(Code::TooLarge, "too_large", "The body is over 1 MiB.", "Send less."),
+    entry(
+        Code::TooDeep,
+        "too_deep",
+        "data is nested deeper than 16 levels.",
+        "Flatten it.",
+    ),
+    entry(
+        Code::CardNumber,
+        "card_number",
+        "A card number stands in the command; nothing of it was kept.",
+        "Send the gateway's token instead.",
+    ),
+    entry(
+        Code::InvalidData,
+        "invalid_data",
+        "A field of data is missing, of a wrong type or too long.",
+        "Mend the named field; send it under a new id.",
+    ),
+    entry(
+        Code::UnknownField,
+        "unknown_field",
+        "data has a field that this command does not have.",
+        "Remove the named field.",
+    ),
+    entry(
+        Code::InvalidAmount,
+        "invalid_amount",
+        "An amount is no decimal string, beyond its limit, or has more decimals than its currency.",
+        "Mend the amount.",
+    ),
+    entry(
+        Code::InvalidCurrency,
+        "invalid_currency",
+        "The currency is not one of ISO 4217.",
+        "Use the three-letter code in capitals.",
+    ),
+    entry(
+        Code::UnknownType,
+        "unknown_type",
+        "There is no command of this type.",
+        "Look the type up in the contract.",
+    ),
+    entry(
+        Code::UnknownVariant,
+        "unknown_variant",
+        "No variant of this name is configured.",
+        "Use a configured variant.",
+    ),
+    entry(
+        Code::VariantRetired,
+        "variant_retired",
+        "The variant takes no new payments.",
+        "Use another variant.",
+    ),
+    entry(
+        Code::RoutingMismatch,
+        "routing_mismatch",
+        "The routing key is not <variant>.<type>.",
+        "Publish with the right routing key.",
+    ),
+    entry(
+        Code::VariantMismatch,
+        "variant_mismatch",
+        "The routing key names another variant than the payment's.",
+        "Route by the payment's variant.",
+    ),
+    entry(
+        Code::IdReused,
+        "id_reused",
+        "The same subject, source and id came before with another type or other data.",
+        "Use a new id for a new command.",
+    ),
+    entry(
+        Code::AlreadyExists,
+        "already_exists",
+        "A payment of this id exists.",
+        "Use a new payment id.",
+    ),
+    entry(
+        Code::UnknownPayment,
+        "unknown_payment",
+        "There is no payment of this id.",
+        "Create it first.",
+    ),
+    entry(
+        Code::NotAllowed,
+        "not_allowed",
+        "The payment's status does not allow the command.",
+        "Look at the payment's status.",
+    ),
+    entry(
+        Code::InProgress,
+        "in_progress",
+        "An operation of this kind is still going on.",
+        "Wait for its answer.",
+    ),
+    entry(
+        Code::TooManyWaiting,
+        "too_many_waiting",
+        "A hundred commands wait for this payment already.",
+        "Wait for their answers.",
+    ),
+    entry(
+        Code::Unsupported,
+        "unsupported",
+        "The gateway, or this version, cannot do this.",
+        "Do without it.",
+    ),
+    entry(
+        Code::Expired,
+        "expired",
+        "expirytime passed before anything was sent.",
+        "Send a new command if it is still wanted.",
+    ),
+    entry(
+        Code::GatewayChanged,
+        "gateway_changed",
+        "The variant points at another gateway or account than the payment began with.",
+        "Ask the operator.",
+    ),
+    entry(
+        Code::UserRequired,
+        "user_required",
+        "The AMQP user_id is missing; the broker checks it.",
+        "Publish with user_id set.",
+    ),
+    entry(
+        Code::NotUnknown,
+        "not_unknown",
+        "The operation named has no unknown outcome.",
+        "Look at the payment's timeline.",
+    ),
+    entry(
+        Code::Declined,
+        "declined",
+        "The gateway declined.",
+        "Ask the customer for another way to pay.",
+    ),
+    entry(
+        Code::Refused,
+        "refused",
+        "The gateway refused the request; nothing was done.",
+        "Read the message; mend the request.",
+    ),
+    entry(
+        Code::Cancelled,
+        "cancelled",
+        "A cancel ended the command before anything was sent.",
+        "Nothing.",
+    ),
+    entry(
+        Code::Unreachable,
+        "unreachable",
+        "The gateway could not be reached.",
+        "Wait; when given up, send a new command.",
+    ),
+    entry(
+        Code::Timeout,
+        "timeout",
+        "The gateway did not answer in time.",
+        "Wait: it is asked again.",
+    ),
+    entry(
+        Code::GatewayError,
+        "gateway_error",
+        "The gateway answered with a server error.",
+        "Wait: it is asked again.",
+    ),
+    entry(
+        Code::RateLimited,
+        "rate_limited",
+        "The gateway asked to slow down.",
+        "Wait: it is asked again.",
+    ),
+    entry(
+        Code::Conflict,
+        "conflict",
+        "The gateway is busy with the same request.",
+        "Wait: it is asked again.",
+    ),
+    entry(
+        Code::Misconfigured,
+        "misconfigured",
+        "The gateway refused paybus's credentials.",
+        "The operator must mend the variant.",
+    ),
+    entry(
+        Code::InvalidAnswer,
+        "invalid_answer",
+        "The gateway's answer could not be understood.",
+        "Wait: it is asked again.",
+    ),
+    entry(
+        Code::Mismatch,
+        "mismatch",
+        "The gateway's answer does not fit what was asked.",
+        "A person must look at it.",
+    ),
+    entry(
+        Code::WorkerLost,
+        "worker_lost",
+        "The worker that called the gateway was lost; another goes on.",
+        "Wait.",
+    ),
+    entry(
+        Code::Held,
+        "held",
+        "The variant's calls are held back for now.",
+        "Wait.",
+    ),
+    entry(
+        Code::Pending,
+        "pending",
+        "The gateway accepted; its result is awaited.",
+        "Wait.",
+    ),
+    entry(
+        Code::Escalated,
+        "escalated",
+        "The outcome is unknown and cannot be looked up by itself.",
+        "A person must say what happened (payment.resolve).",
+    ),
+];
+
+impl Code {
+    /// The word in events.
+    pub fn as_str(self) -> &'static str {
+        self.entry().map_or("unknown", |entry| entry.word)
+    }
+
+    /// The code of a word.
+    pub fn from_word(word: &str) -> Option<Code> {
+        CODES.iter().find(|entry| entry.word == word).map(|entry| entry.code)
+    }
+
+    /// The code's row of the table.
+    pub fn entry(self) -> Option<&'static CodeEntry> {
+        CODES.iter().find(|entry| entry.code == self)
+    }
+}
+
+/// A refusal of a command before it reached a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Why.
+    pub code: Code,
+    /// For a person: what is wrong and where.
+    pub message: String,
+}
+
+impl Rejection {
+    /// A rejection with its message.
+    pub fn new(code: Code, message: impl Into<String>) -> Rejection {
+        Rejection {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_unique_and_read_back() {
+        for entry in CODES {
+            assert_eq!(Code::from_word(entry.word), Some(entry.code));
+            assert_eq!(entry.code.as_str(), entry.word);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Commands: what upstream services may ask for, checked and typed.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::model::Order;
+use super::operation::Attributes;
+
+/// The namespace-free name of an operation: with the payment's id, the command's source and id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CommandName {
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `id`.
+    pub id: String,
+}
+
+impl CommandName {
+    /// The operation's id: UUIDv5 of the JSON array `[subject, source, id]`. Subject, source and id name a command, and
+    /// nothing else does.
+    pub fn operation_id(&self, subject: &str) -> Uuid {
+        let name = Value::from(vec![subject, self.source.as_str(), self.id.as_str()]).to_string();
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+    }
+}
+
+/// What a command asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CommandType {
+    /// Stores a payment, and with `process` goes on to charge it.
+    Create,
+    /// Hands the payment to the gateway.
+    Process,
+    /// Takes authorized money.
+    Capture,
+    /// Lets an authorization go.
+    Release,
+    /// Gives money back.
+    Refund,
+    /// Ends a payment before money moved.
+    Cancel,
+    /// Asks the gateway for the truth.
+    Sync,
+    /// A gateway's webhook.
+    Notification,
+    /// A person says what happened.
+    Resolve,
+}
+
+impl CommandType {
+    /// Every type.
+    pub const ALL: [CommandType; 9] = [
+        CommandType::Create,
+        CommandType::Process,
+        CommandType::Capture,
+        CommandType::Release,
+        CommandType::Refund,
+        CommandType::Cancel,
+        CommandType::Sync,
+        CommandType::Notification,
+        CommandType::Resolve,
+    ];
+
+    /// The CloudEvents type.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CommandType::Create => "payment.create",
+            CommandType::Process => "payment.process",
+            CommandType::Capture => "payment.capture",
+            CommandType::Release => "payment.release",
+            CommandType::Refund => "payment.refund",
+            CommandType::Cancel => "payment.cancel",
+            CommandType::Sync => "payment.sync",
+            CommandType::Notification => "payment.notification",
+            CommandType::Resolve => "payment.resolve",
+        }
+    }
+
+    /// The type of a word.
+    pub fn from_word(word: &str) -> Option<CommandType> {
+        CommandType::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
+    /// Whether it never waits for its turn and no breaker pauses it: it carries the cure.
+    pub fn is_inbound(self) -> bool {
+        matches!(
+            self,
+            CommandType::Sync | CommandType::Notification | CommandType::Resolve
+        )
+    }
+}
+
+impl fmt::Display for CommandType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// A command that was understood.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    /// The payment it is for.
+    pub payment_id: Uuid,
+    /// Source and id.
+    pub name: CommandName,
+    /// The routing key's variant.
+    pub variant: String,
+    /// What is asked.
+    pub body: Body,
+    /// What of its data a later turn needs.
+    pub data: Map<String, Value>,
+    /// SHA-256 of type and data.
+    pub hash: [u8; 32],
+    /// What came beside the data.
+    pub attributes: Attributes,
+}
+
+impl Command {
+    /// The id of its operation.
+    pub fn operation_id(&self) -> Uuid {
+        self.name.operation_id(&self.payment_id.to_string())
+    }
+}
+
+/// What is asked, by type.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// `payment.create`
+    Create(Box<NewPayment>),
+    /// `payment.process`
+    Process(Process),
+    /// `payment.capture`; without an amount, the total.
+    Capture(Option<AmountText>),
+    /// `payment.release`
+    Release,
+    /// `payment.refund`; without an amount, all that can still be refunded.
+    Refund(Option<AmountText>),
+    /// `payment.cancel`
+    Cancel,
+    /// `payment.sync`
+    Sync,
+    /// `payment.notification`
+    Notification,
+    /// `payment.resolve`
+    Resolve(Box<Resolve>),
+}
+
+impl Body {
+    /// The command's type.
+    pub fn kind(&self) -> CommandType {
+        match self {
+            Body::Create(_) => CommandType::Create,
+            Body::Process(_) => CommandType::Process,
+            Body::Capture(_) => CommandType::Capture,
+            Body::Release => CommandType::Release,
+            Body::Refund(_) => CommandType::Refund,
+            Body::Cancel => CommandType::Cancel,
+            Body::Sync => CommandType::Sync,
+            Body::Notification => CommandType::Notification,
+            Body::Resolve(_) => CommandType::Resolve,
+        }
+    }
+}
+
+/// An amount as a message gave it: it becomes money only with the payment's currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AmountText(pub String);
+
+/// `payment.create`: what to collect, and whether to go on at once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewPayment {
+    /// The payment.
+    pub order: Order,
+    /// With it, the command goes on as `payment.process`.
+    pub process: Option<Process>,
+}
+
+/// How to hand a payment to its gateway.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Process {
+    /// The gateway's own object.
+    pub data: Map<String, Value>,
+    /// Overrides the variant's `capture`.
+    pub capture: Option<bool>,
+}
+
+/// What a person says happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolve {
+    /// The operation with the unknown outcome.
+    pub operation: Uuid,
+    /// What happened.
+    pub outcome: Resolution,
+    /// How much, where it was approved; else what was asked.
+    pub amount: Option<AmountText>,
+    /// The payment's id at the gateway.
+    pub transaction_id: Option<String>,
+    /// How the person knows.
+    pub evidence: String,
+}
+
+/// What a person may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// The gateway did it.
+    Approved,
+    /// The gateway declined it.
+    Declined,
+    /// The gateway never acted on it.
+    NotCharged,
+}

@@ -1,0 +1,255 @@
+//! Money: a non-negative decimal with its currency, never a float and never rounded.
+
+use std::fmt;
+
+use rust_decimal::Decimal;
+
+/// Digits allowed before the decimal point.
+const INTEGER_DIGITS_MAX: usize = 12;
+
+/// A currency of ISO 4217 that has a number of decimals.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Currency(iso_currency::Currency);
+
+impl Currency {
+    /// The currency of a three-letter code in capitals, or nothing where ISO 4217 has none or gives it no decimals
+    /// (precious metals, test codes).
+    pub fn from_code(code: &str) -> Option<Currency> {
+        let currency = iso_currency::Currency::from_code(code)?;
+        currency.exponent().map(|_| Currency(currency))
+    }
+
+    /// The three-letter code.
+    pub fn code(self) -> &'static str {
+        self.0.code()
+    }
+
+    /// Decimals of the currency by ISO 4217: JPY 0, USD 2, KWD 3.
+    pub fn decimals(self) -> u32 {
+        u32::from(self.0.exponent().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.code())
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.code())
+    }
+}
+
+/// Why a text or a number is no sum of money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MoneyError {
+    /// Something other than digits with at most one point between them.
+    #[error("must be digits with at most one decimal point, such as \"12.50\"")]
+    Grammar,
+    /// More decimals than the currency has.
+    #[error("has more than the {0} decimals of its currency")]
+    Decimals(u32),
+    /// More than twelve digits before the point.
+    #[error("has more than 12 digits before the point")]
+    TooLarge,
+    /// Below zero.
+    #[error("is negative")]
+    Negative,
+    /// Two sums of different currencies.
+    #[error("is in another currency")]
+    Currency,
+}
+
+/// A sum of money: not negative, with exactly its currency's decimals.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Money {
+    amount: Decimal,
+    currency: Currency,
+}
+
+impl Money {
+    /// Nothing, in a currency.
+    pub fn zero(currency: Currency) -> Money {
+        Money {
+            amount: Decimal::new(0, currency.decimals()),
+            currency,
+        }
+    }
+
+    /// Reads the decimal string of a message, in currency units. Stricter than `Decimal`'s own parser, which takes
+    /// exponents, underscores and signs, and rounds what does not fit.
+    pub fn parse(text: &str, currency: Currency) -> Result<Money, MoneyError> {
+        let (integer, fraction) = match text.split_once('.') {
+            Some((integer, fraction)) if !fraction.is_empty() => (integer, fraction),
+            Some(_) => return Err(MoneyError::Grammar),
+            None => (text, ""),
+        };
+        if integer.is_empty()
+            || !integer
+                .bytes()
+                .chain(fraction.bytes())
+                .all(|byte| byte.is_ascii_digit())
+        {
+            return Err(MoneyError::Grammar);
+        }
+        if integer.len() > INTEGER_DIGITS_MAX {
+            return Err(MoneyError::TooLarge);
+        }
+        if fraction.len() > currency.decimals() as usize {
+            return Err(MoneyError::Decimals(currency.decimals()));
+        }
+        let amount = Decimal::from_str_exact(text).map_err(|_| MoneyError::Grammar)?;
+        Money::new(amount, currency)
+    }
+
+    /// A decimal as the database or a gateway gives it; trailing zeros are dropped or added, digits never.
+    pub fn new(amount: Decimal, currency: Currency) -> Result<Money, MoneyError> {
+        if amount.is_sign_negative() && !amount.is_zero() {
+            return Err(MoneyError::Negative);
+        }
+        let mut scaled = amount;
+        scaled.rescale(currency.decimals());
+        if scaled != amount {
+            return Err(MoneyError::Decimals(currency.decimals()));
+        }
+        Ok(Money {
+            amount: scaled,
+            currency,
+        })
+    }
+
+    /// The number, in currency units.
+    pub fn amount(self) -> Decimal {
+        self.amount
+    }
+
+    /// The currency.
+    pub fn currency(self) -> Currency {
+        self.currency
+    }
+
+    /// Whether this is nothing.
+    pub fn is_zero(self) -> bool {
+        self.amount.is_zero()
+    }
+
+    /// The sum of two.
+    ///
+    /// # Errors
+    /// Another currency, or a sum beyond 28 digits.
+    pub fn plus(self, other: Money) -> Result<Money, MoneyError> {
+        self.same_currency(other)?;
+        let amount = self.amount.checked_add(other.amount).ok_or(MoneyError::TooLarge)?;
+        Ok(Money {
+            amount,
+            currency: self.currency,
+        })
+    }
+
+    /// What is left after taking away another, never below zero.
+    ///
+    /// # Errors
+    /// Another currency.
+    pub fn less(self, other: Money) -> Result<Money, MoneyError> {
+        self.same_currency(other)?;
+        let amount = self.amount.checked_sub(other.amount).ok_or(MoneyError::TooLarge)?;
+        if amount.is_sign_negative() {
+            Ok(Money::zero(self.currency))
+        } else {
+            Ok(Money { amount, ..self })
+        }
+    }
+
+    /// Whether this is more than another of the same currency.
+    ///
+    /// # Errors
+    /// Another currency.
+    pub fn exceeds(self, other: Money) -> Result<bool, MoneyError> {
+        self.same_currency(other)?;
+        Ok(self.amount > other.amount)
+    }
+
+    fn same_currency(self, other: Money) -> Result<(), MoneyError> {
+        if self.currency == other.currency {
+            Ok(())
+        } else {
+            Err(MoneyError::Currency)
+        }
+    }
+}
+
+/// The amount alone, with its currency's decimals: `120.00`.
+impl fmt::Display for Money {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.amount)
+    }
+}
+
+impl fmt::Debug for Money {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.amount, self.currency)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn currency(code: &str) -> Currency {
+        Currency::from_code(code).unwrap()
+    }
+
+    #[test]
+    fn amounts_are_digits_with_at_most_one_point() {
+        for (text, code, shown) in [
+            ("120.00", "USD", "120.00"),
+            ("120", "USD", "120.00"),
+            ("0.5", "USD", "0.50"),
+            ("00012.30", "USD", "12.30"),
+            ("500", "JPY", "500"),
+            ("1.234", "KWD", "1.234"),
+            ("999999999999.99", "USD", "999999999999.99"),
+        ] {
+            assert_eq!(Money::parse(text, currency(code)).unwrap().to_string(), shown, "{text}");
+        }
+        for text in [
+            "", ".", "1.", ".5", "1e3", "1_000", "+5", "-5", "1.2.3", " 1", "1,5", "0x1", "١",
+        ] {
+            assert_eq!(Money::parse(text, currency("USD")), Err(MoneyError::Grammar), "{text}");
+        }
+        assert_eq!(Money::parse("1.234", currency("USD")), Err(MoneyError::Decimals(2)));
+        assert_eq!(Money::parse("1.0", currency("JPY")), Err(MoneyError::Decimals(0)));
+        assert_eq!(
+            Money::parse("1000000000000", currency("USD")),
+            Err(MoneyError::TooLarge)
+        );
+    }
+
+    #[test]
+    fn arithmetic_stays_in_one_currency_and_at_or_above_zero() {
+        let usd = |text| Money::parse(text, currency("USD")).unwrap();
+        let eur = Money::parse("1", currency("EUR")).unwrap();
+        assert_eq!(usd("1.10").plus(usd("2.20")), Ok(usd("3.30")));
+        assert_eq!(usd("1.10").less(usd("2.20")), Ok(usd("0")));
+        assert_eq!(usd("1").plus(eur), Err(MoneyError::Currency));
+        assert_eq!(usd("1").exceeds(eur), Err(MoneyError::Currency));
+        assert_eq!(Money::new(Decimal::new(19_9900, 4), currency("USD")), Ok(usd("19.99")));
+        assert_eq!(
+            Money::new(Decimal::new(19_9901, 4), currency("USD")),
+            Err(MoneyError::Decimals(2))
+        );
+        assert_eq!(
+            Money::new(Decimal::new(-1, 2), currency("USD")),
+            Err(MoneyError::Negative)
+        );
+    }
+
+    #[test]
+    fn currencies_without_decimals_of_their_own_are_unknown() {
+        for code in ["XXX", "XAU", "usd", "US", "ZZZ", ""] {
+            assert!(Currency::from_code(code).is_none(), "{code}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Operations: commands as stored, with their attempts, their outcome and their place in retrying.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::code::Code;
+use super::command::{CommandName, CommandType};
+use super::money::Money;
+use super::outcome::{Exposure, GatewayKey};
+
+/// Where an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Waits for its turn, or for its payment to be created.
+    Waiting,
+    /// A worker is calling the gateway for it, until its lease ends.
+    Calling,
+    /// A retry is due later; every attempt so far is proved not received.
+    Scheduled,
+    /// An attempt may have been received: it is sent again under its key, looked up, or left to a person.
+    Unknown,
+    /// The gateway accepted it; its result is awaited.
+    Pending,
+    /// Answered for good.
+    Settled,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 6] = [
+        State::Waiting,
+        State::Calling,
+        State::Scheduled,
+        State::Unknown,
+        State::Pending,
+        State::Settled,
+    ];
+
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Waiting => "waiting",
+            State::Calling => "calling",
+            State::Scheduled => "scheduled",
+            State::Unknown => "unknown",
+            State::Pending => "pending",
+            State::Settled => "settled",
+        }
+    }
+
+    /// The state of a word.
+    pub fn from_word(word: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// How a command was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// Done.
+    Succeeded,
+    /// Never reached a gateway.
+    Rejected,
+    /// The gateway refused, or retrying was given up.
+    Failed,
+}
+
+impl AnswerKind {
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AnswerKind::Succeeded => "succeeded",
+            AnswerKind::Rejected => "rejected",
+            AnswerKind::Failed => "failed",
+        }
+    }
+
+    /// The kind of a word.
+    pub fn from_word(word: &str) -> Option<AnswerKind> {
+        [AnswerKind::Succeeded, AnswerKind::Rejected, AnswerKind::Failed]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+    }
+}
+
+/// A command's answer, given once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// How it ended.
+    pub kind: AnswerKind,
+    /// Why, where it did not succeed.
+    pub code: Option<Code>,
+    /// For a person.
+    pub message: String,
+}
+
+/// What a command carries beside its data, stored with the operation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attributes {
+    /// CloudEvents `correlationid`, copied to every event the command causes.
+    pub correlation_id: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// W3C trace context.
+    pub tracestate: Option<String>,
+    /// CloudEvents `expirytime`: nothing is sent for the first time after it.
+    pub expires_at: Option<Timestamp>,
+    /// Where the final answer also goes.
+    pub reply: Option<Reply>,
+    /// The AMQP `user_id`, which the broker checked.
+    pub user_id: Option<String>,
+}
+
+/// Where the final answer also goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The queue.
+    pub to: String,
+    /// The AMQP `correlation_id` to send along.
+    pub correlation_id: Option<String>,
+}
+
+/// What is sent to the gateway: fixed when the operation begins, and the same byte for byte on every try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The sum asked for, where there is one.
+    pub amount: Option<Money>,
+    /// Whether a process captures at once.
+    pub capture: bool,
+    /// The body as the adapter wrote it.
+    pub body: String,
+}
+
+/// Who is calling the gateway, and until when by PostgreSQL's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The worker process.
+    pub owner: Uuid,
+    /// When another may take over.
+    pub until: Timestamp,
+}
+
+/// A command as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// The payment.
+    pub payment_id: Uuid,
+    /// UUIDv5 of the command's name.
+    pub id: Uuid,
+    /// The command's name: source and id (its subject is the payment).
+    pub name: CommandName,
+    /// What was asked.
+    pub kind: CommandType,
+    /// The routing key's variant.
+    pub variant: String,
+    /// Of type and data: the same name with another hash is refused.
+    pub hash: [u8; 32],
+    /// What a later turn needs of the command's data; empty where nothing does.
+    pub data: Map<String, Value>,
+    /// What came beside the data.
+    pub attributes: Attributes,
+    /// Where it stands.
+    pub state: State,
+    /// Order of acceptance; given by the database.
+    pub accepted: i64,
+    /// When it was stored.
+    pub created: Timestamp,
+    /// Calls to the gateway so far.
+    pub attempts: u32,
+    /// Delayed retries used so far.
+    pub rounds: u32,
+    /// Look-ups so far.
+    pub lookups: u32,
+    /// How often another worker had to take it over.
+    pub takeovers: u32,
+    /// The generation of its gateway key.
+    pub generation: u32,
+    /// How far its attempts may have reached.
+    pub exposure: Exposure,
+    /// When its key was first used.
+    pub first_sent_at: Option<Timestamp>,
+    /// When it was last sent.
+    pub last_sent_at: Option<Timestamp>,
+    /// Who is calling.
+    pub lease: Option<Lease>,
+    /// When it is looked at again.
+    pub due_at: Option<Timestamp>,
+    /// Whether it was told that a person must act.
+    pub escalated: bool,
+    /// What is sent.
+    pub request: Option<Request>,
+    /// The last trouble, for a person.
+    pub last_code: Option<Code>,
+    /// The last trouble's message.
+    pub last_message: String,
+    /// Its answer.
+    pub answer: Option<Answer>,
+}
+
+impl Operation {
+    /// The gateway key in force.
+    pub fn key(&self) -> GatewayKey {
+        GatewayKey::stored(self.id, self.generation)
+    }
+
+    /// The sum asked for, where it was fixed.
+    pub fn amount(&self) -> Option<Money> {
+        self.request.as_ref().and_then(|request| request.amount)
+    }
+
+    /// Whether it still has to be answered.
+    pub fn is_open(&self) -> bool {
+        self.state != State::Settled
+    }
+}

@@ -1,0 +1,223 @@
+//! What the gateway's answers prove, one attempt at a time and taken together.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::code::Code;
+use super::money::Money;
+use super::status::FraudStatus;
+
+/// What one attempt proved. An adapter must choose; there is no default.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The gateway's own result for this key.
+    Result(Box<GatewayResult>),
+    /// Refused as a request: by its contract the gateway did nothing.
+    Refused(Trouble),
+    /// The connection was never made, or the gateway's contract says that it acted on nothing.
+    NotSent(Trouble),
+    /// It may have been received.
+    Unknown(Trouble),
+}
+
+/// What a look-up by our own reference found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// The gateway's result.
+    Result(Box<GatewayResult>),
+    /// The gateway knows nothing of it. What that proves is for the contract to say.
+    Nothing,
+    /// The look-up itself failed.
+    Failed(Trouble),
+}
+
+/// Why an attempt brought no result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trouble {
+    /// The class.
+    pub code: Code,
+    /// For a person, scrubbed of card numbers and bounded.
+    pub message: String,
+    /// The gateway's own code, where it gave one.
+    pub gateway_code: Option<String>,
+    /// How long the gateway asked us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl Trouble {
+    /// A trouble with a code and a message alone.
+    pub fn new(code: Code, message: impl Into<String>) -> Trouble {
+        Trouble {
+            code,
+            message: message.into(),
+            gateway_code: None,
+            retry_after: None,
+        }
+    }
+}
+
+/// The gateway's own result: what it says happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatewayResult {
+    /// The answer to what was asked.
+    pub verdict: Verdict,
+    /// How much it acted on; where it does not say, what was asked.
+    pub amount: Option<Money>,
+    /// The payment's id at the gateway.
+    pub transaction_id: Option<String>,
+    /// The gateway's own code.
+    pub code: Option<String>,
+    /// For a person, scrubbed of card numbers and bounded.
+    pub message: String,
+    /// What it thinks of fraud.
+    pub fraud: Option<(FraudStatus, String)>,
+    /// To be merged into the payment's `extra_data`.
+    pub extra_data: Map<String, Value>,
+    /// For the whole payment: captured minus refunded.
+    pub captured: Option<Money>,
+    /// For the whole payment: everything refunded.
+    pub refunded: Option<Money>,
+}
+
+impl GatewayResult {
+    /// A result with nothing but its verdict.
+    pub fn new(verdict: Verdict) -> GatewayResult {
+        GatewayResult {
+            verdict,
+            amount: None,
+            transaction_id: None,
+            code: None,
+            message: String::new(),
+            fraud: None,
+            extra_data: Map::new(),
+            captured: None,
+            refunded: None,
+        }
+    }
+}
+
+/// The gateway's answer in one word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done.
+    Approved,
+    /// Accepted, the result will come later.
+    Pending,
+    /// The customer must act at this address.
+    CustomerMustAct {
+        /// Where.
+        redirect_url: String,
+    },
+    /// Not done, and it will not be.
+    Declined(Decline),
+}
+
+/// What kind of decline it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decline {
+    /// Never to be tried again.
+    Hard,
+    /// May go through later.
+    Soft,
+    /// Needs other data from the customer.
+    CustomerMustAct,
+}
+
+/// Proof that no attempt of an operation moved money. Made only here: by attempts that were all never received, by the
+/// gateway's refusal while nothing else is open, or by an authoritative look-up. A new gateway key needs one.
+#[derive(Debug)]
+pub struct NotCharged(());
+
+/// How far an operation's attempts may have reached the gateway. Once exposed, only the gateway's own result or an
+/// authoritative look-up ends it; a later refusal or a failed connection does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposure {
+    /// Every attempt so far is proved not received, or refused.
+    Clean,
+    /// At least one may have been received.
+    Exposed,
+}
+
+impl Exposure {
+    /// The proof that nothing was charged, where there is one.
+    pub fn not_charged(self) -> Option<NotCharged> {
+        match self {
+            Exposure::Clean => Some(NotCharged(())),
+            Exposure::Exposed => None,
+        }
+    }
+
+    /// The proof that a look-up found nothing: only where the gateway declares its look-up authoritative and its settle
+    /// window has passed, which the caller states by these two.
+    pub fn absent(authoritative: bool, settled: bool) -> Option<NotCharged> {
+        (authoritative && settled).then_some(NotCharged(()))
+    }
+}
+
+/// The idempotency key under which an operation is sent. A key is either the operation's first or follows an earlier one
+/// with proof that nothing was charged under it; there is no third way to make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatewayKey {
+    operation: Uuid,
+    generation: u32,
+}
+
+impl GatewayKey {
+    /// The key of an operation that was never sent.
+    pub fn first(operation: Uuid) -> GatewayKey {
+        GatewayKey {
+            operation,
+            generation: 0,
+        }
+    }
+
+    /// The key as the database holds it.
+    pub fn stored(operation: Uuid, generation: u32) -> GatewayKey {
+        GatewayKey { operation, generation }
+    }
+
+    /// The key after this one. The proof is used up.
+    pub fn next(self, _proof: NotCharged) -> GatewayKey {
+        GatewayKey {
+            generation: self.generation.saturating_add(1),
+            ..self
+        }
+    }
+
+    /// The generation, from 0.
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
+
+    /// What goes to the gateway: a UUIDv5 of the operation's id and the generation, 36 ASCII characters.
+    pub fn value(self) -> Uuid {
+        Uuid::new_v5(&self.operation, &self.generation.to_be_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exposed_operation_gives_no_proof() {
+        assert!(Exposure::Exposed.not_charged().is_none());
+        assert!(Exposure::Clean.not_charged().is_some());
+        assert!(Exposure::absent(true, false).is_none());
+        assert!(Exposure::absent(false, true).is_none());
+        assert!(Exposure::absent(true, true).is_some());
+    }
+
+    #[test]
+    fn keys_differ_by_operation_and_generation_and_fit_45_characters() {
+        let first = GatewayKey::first(Uuid::from_u128(1));
+        let other = GatewayKey::first(Uuid::from_u128(2));
+        let second = first.next(NotCharged(()));
+        assert_ne!(first.value(), other.value());
+        assert_ne!(first.value(), second.value());
+        assert_eq!(first.value(), GatewayKey::stored(Uuid::from_u128(1), 0).value());
+        assert!(first.value().to_string().len() <= 45);
+    }
+}

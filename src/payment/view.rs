@@ -1,0 +1,83 @@
+//! The payment as others see it: one wire form for events, gateways and the command line.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::model::Payment;
+
+/// The whole payment, amounts as strings with the currency's decimals.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)] // The names are the contract's; the model explains them.
+pub struct PaymentView<'a> {
+    pub id: Uuid,
+    pub variant: &'a str,
+    pub status: &'static str,
+    pub fraud_status: &'static str,
+    pub fraud_message: &'a str,
+    pub created: jiff::Timestamp,
+    pub modified: jiff::Timestamp,
+    pub transaction_id: &'a str,
+    pub currency: &'static str,
+    pub total: String,
+    pub delivery: String,
+    pub tax: String,
+    pub captured_amount: String,
+    pub authorized_amount: String,
+    pub refunded_amount: String,
+    pub description: &'a str,
+    pub billing_first_name: &'a str,
+    pub billing_last_name: &'a str,
+    pub billing_address_1: &'a str,
+    pub billing_address_2: &'a str,
+    pub billing_city: &'a str,
+    pub billing_postcode: &'a str,
+    pub billing_country_code: &'a str,
+    pub billing_country_area: &'a str,
+    pub billing_email: &'a str,
+    pub billing_phone: &'a str,
+    pub customer_ip_address: Option<std::net::IpAddr>,
+    pub message: &'a str,
+    pub extra_data: &'a Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect_url: Option<&'a str>,
+}
+
+impl<'a> From<&'a Payment> for PaymentView<'a> {
+    fn from(payment: &'a Payment) -> PaymentView<'a> {
+        let order = &payment.order;
+        let billing = &order.billing;
+        PaymentView {
+            id: payment.id,
+            variant: &order.variant,
+            status: payment.status.as_str(),
+            fraud_status: payment.fraud_status.as_str(),
+            fraud_message: &payment.fraud_message,
+            created: payment.created,
+            modified: payment.modified,
+            transaction_id: &payment.transaction_id,
+            currency: payment.currency().code(),
+            total: order.total.to_string(),
+            delivery: order.delivery.to_string(),
+            tax: order.tax.to_string(),
+            captured_amount: payment.amounts.captured.to_string(),
+            authorized_amount: payment.amounts.authorized.to_string(),
+            refunded_amount: payment.amounts.refunded.to_string(),
+            description: &order.description,
+            billing_first_name: &billing.first_name,
+            billing_last_name: &billing.last_name,
+            billing_address_1: &billing.address_1,
+            billing_address_2: &billing.address_2,
+            billing_city: &billing.city,
+            billing_postcode: &billing.postcode,
+            billing_country_code: &billing.country_code,
+            billing_country_area: &billing.country_area,
+            billing_email: &billing.email,
+            billing_phone: &billing.phone,
+            customer_ip_address: order.customer_ip_address,
+            message: &payment.message,
+            extra_data: &payment.extra_data,
+            redirect_url: payment.redirect_url.as_deref(),
+        }
+    }
+}
