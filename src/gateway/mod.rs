@@ -11,44 +11,11 @@ use crate::payment::code::Rejection;
 use crate::payment::contract::Contract;
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
+pub use crate::payment::operation::Action;
 use crate::payment::outcome::{Found, GatewayKey, Outcome};
 
 pub mod dummy;
 pub mod http;
-
-/// What a gateway can be asked to do with a payment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Charge or authorize.
-    Process,
-    /// Take authorized money.
-    Capture,
-    /// Let an authorization go.
-    Release,
-    /// Give money back.
-    Refund,
-    /// End a payment before money moved.
-    Cancel,
-}
-
-impl Action {
-    /// The word in a gateway's address and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Action::Process => "process",
-            Action::Capture => "capture",
-            Action::Release => "release",
-            Action::Refund => "refund",
-            Action::Cancel => "cancel",
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
 
 /// What a request body is written from; it is written once and stored.
 #[derive(Debug)]

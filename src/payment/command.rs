@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::code::Rejection;
 use super::model::Order;
 use super::operation::Attributes;
 
@@ -98,17 +99,53 @@ impl fmt::Display for CommandType {
     }
 }
 
-/// A command that was understood.
+/// A command's type as it was written, known or not: a rejected command is stored too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// One of the contract.
+    Known(CommandType),
+    /// Another word.
+    Unknown(String),
+}
+
+impl Kind {
+    /// The kind of a word.
+    pub fn from_word(word: &str) -> Kind {
+        CommandType::from_word(word).map_or_else(|| Kind::Unknown(word.to_owned()), Kind::Known)
+    }
+
+    /// The word.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Kind::Known(kind) => kind.as_str(),
+            Kind::Unknown(word) => word,
+        }
+    }
+
+    /// The type, where it is one of the contract.
+    pub fn known(&self) -> Option<CommandType> {
+        match self {
+            Kind::Known(kind) => Some(*kind),
+            Kind::Unknown(_) => None,
+        }
+    }
+}
+
+/// A command that names itself; what it asks for was understood, or is rejected for a reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
-    /// The payment it is for.
+    /// The payment it is for; where its subject is no UUID, a UUID made from the subject.
     pub payment_id: Uuid,
+    /// The subject as written, where it is no UUID.
+    pub subject: Option<String>,
     /// Source and id.
     pub name: CommandName,
+    /// Its type.
+    pub kind: Kind,
     /// The routing key's variant.
     pub variant: String,
     /// What is asked.
-    pub body: Body,
+    pub content: Result<Body, Rejection>,
     /// What of its data a later turn needs.
     pub data: Map<String, Value>,
     /// SHA-256 of type and data.
@@ -120,7 +157,10 @@ pub struct Command {
 impl Command {
     /// The id of its operation.
     pub fn operation_id(&self) -> Uuid {
-        self.name.operation_id(&self.payment_id.to_string())
+        match &self.subject {
+            Some(subject) => self.name.operation_id(subject),
+            None => self.name.operation_id(&self.payment_id.to_string()),
+        }
     }
 }
 

@@ -1,13 +1,49 @@
 //! Operations: commands as stored, with their attempts, their outcome and their place in retrying.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::code::Code;
-use super::command::{CommandName, CommandType};
+use super::code::{Code, Rejection};
+use super::command::{Body, Command, CommandName, CommandType, Kind};
 use super::money::Money;
 use super::outcome::{Exposure, GatewayKey};
+
+/// What a gateway can be asked to do with a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Charge or authorize.
+    Process,
+    /// Take authorized money.
+    Capture,
+    /// Let an authorization go.
+    Release,
+    /// Give money back.
+    Refund,
+    /// End a payment before money moved.
+    Cancel,
+}
+
+impl Action {
+    /// The word in a gateway's address and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Process => "process",
+            Action::Capture => "capture",
+            Action::Release => "release",
+            Action::Refund => "refund",
+            Action::Cancel => "cancel",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
 
 /// Where an operation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,10 +184,12 @@ pub struct Operation {
     pub payment_id: Uuid,
     /// UUIDv5 of the command's name.
     pub id: Uuid,
+    /// The command's subject as written, where it is no UUID.
+    pub subject: Option<String>,
     /// The command's name: source and id (its subject is the payment).
     pub name: CommandName,
     /// What was asked.
-    pub kind: CommandType,
+    pub kind: Kind,
     /// The routing key's variant.
     pub variant: String,
     /// Of type and data: the same name with another hash is refused.
@@ -178,6 +216,8 @@ pub struct Operation {
     pub generation: u32,
     /// How far its attempts may have reached.
     pub exposure: Exposure,
+    /// Nothing more is sent under its key: retrying is over, or the key can never succeed. Only look-ups follow.
+    pub lookup_only: bool,
     /// When its key was first used.
     pub first_sent_at: Option<Timestamp>,
     /// When it was last sent.
@@ -199,6 +239,53 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// A command that was just accepted, and what it asks for.
+    pub fn accept(command: Command, now: Timestamp) -> (Operation, Result<Body, Rejection>) {
+        let operation = Operation {
+            id: command.operation_id(),
+            payment_id: command.payment_id,
+            subject: command.subject,
+            name: command.name,
+            kind: command.kind,
+            variant: command.variant,
+            hash: command.hash,
+            data: command.data,
+            attributes: command.attributes,
+            state: State::Waiting,
+            accepted: 0,
+            created: now,
+            attempts: 0,
+            rounds: 0,
+            lookups: 0,
+            takeovers: 0,
+            generation: 0,
+            exposure: Exposure::Clean,
+            lookup_only: false,
+            first_sent_at: None,
+            last_sent_at: None,
+            lease: None,
+            due_at: None,
+            escalated: false,
+            request: None,
+            last_code: None,
+            last_message: String::new(),
+            answer: None,
+        };
+        (operation, command.content)
+    }
+
+    /// What it makes the gateway do, where it makes it do something.
+    pub fn action(&self) -> Option<Action> {
+        match self.kind.known()? {
+            CommandType::Create | CommandType::Process => Some(Action::Process),
+            CommandType::Capture => Some(Action::Capture),
+            CommandType::Release => Some(Action::Release),
+            CommandType::Refund => Some(Action::Refund),
+            CommandType::Cancel => Some(Action::Cancel),
+            CommandType::Sync | CommandType::Notification | CommandType::Resolve => None,
+        }
+    }
+
     /// The gateway key in force.
     pub fn key(&self) -> GatewayKey {
         GatewayKey::stored(self.id, self.generation)
