@@ -103,6 +103,8 @@ impl GatewayResult {
 pub enum Verdict {
     /// Done.
     Approved,
+    /// Money is held and not taken, whatever was asked.
+    Authorized,
     /// Accepted, the result will come later.
     Pending,
     /// The customer must act at this address.
