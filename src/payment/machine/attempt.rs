@@ -276,11 +276,14 @@ impl Operation {
     }
 
     pub(super) fn lease_for_call(&mut self, context: Context<'_>) {
+        let until = later(context.now, context.rules.lease);
         self.lease = Some(Lease {
             owner: context.worker,
-            until: later(context.now, context.rules.lease),
+            until,
         });
-        self.due_at = None;
+        // A first call has no due time, so that settling it changes no indexed column: the sweep by order of acceptance
+        // finds it should its worker be lost. The sweep may have passed every later call.
+        self.due_at = (self.accepted > 0).then_some(until);
     }
 
     /// Whether the same request may go out once more: nothing was received yet, or the gateway still knows the key.

@@ -1,0 +1,143 @@
+//! Gathers commits while the one before is under way: under load they share a statement, on an idle worker each goes at
+//! once. No timer ever delays one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tracing::{error, warn};
+
+use super::commit::{Stored, Unit, commit};
+use super::connect::Store;
+use super::error::{StoreError, chain};
+
+/// How many payments one statement stores.
+const BATCH_MAX: usize = 256;
+
+/// What became of one commit; the unit comes back with it.
+#[derive(Debug)]
+pub enum Committed {
+    /// It is stored.
+    Stored(Stored),
+    /// Another writer was first: load and decide again.
+    Conflict,
+    /// The database will never take it.
+    Refused(String),
+    /// Nobody knows whether it was stored: load and look.
+    Unknown,
+}
+
+struct Job {
+    unit: Unit,
+    reply: oneshot::Sender<(Unit, Committed)>,
+}
+
+/// Commits units in batches, on as many connections as it has lanes.
+#[derive(Debug, Clone)]
+pub struct Committer {
+    sender: mpsc::UnboundedSender<Job>,
+}
+
+impl Committer {
+    /// Starts the lanes; they end when the last `Committer` is dropped.
+    pub fn spawn(store: Arc<Store>, lanes: usize) -> Committer {
+        // Unbounded, for what is in flight is bounded by the prefetch of the queues.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..lanes {
+            tokio::spawn(run_lane(Arc::clone(&store), Arc::clone(&receiver)));
+        }
+        Committer { sender }
+    }
+
+    /// Commits one unit; nothing where the worker ends.
+    pub async fn commit(&self, unit: Unit) -> Option<(Unit, Committed)> {
+        let (reply, answer) = oneshot::channel();
+        self.sender.send(Job { unit, reply }).ok()?;
+        answer.await.ok()
+    }
+}
+
+async fn run_lane(store: Arc<Store>, receiver: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>) {
+    loop {
+        let mut jobs = Vec::new();
+        // The lock is held while waiting: one lane waits for work, the others work.
+        if receiver.lock().await.recv_many(&mut jobs, BATCH_MAX).await == 0 {
+            return;
+        }
+        for round in one_of_each_payment(jobs) {
+            commit_round(&store, round).await;
+        }
+    }
+}
+
+/// Splits jobs into rounds in which no payment occurs twice: one statement changes a row once.
+fn one_of_each_payment(jobs: Vec<Job>) -> Vec<Vec<Job>> {
+    let mut rounds = Vec::new();
+    let mut rest = jobs;
+    while !rest.is_empty() {
+        let mut seen = HashSet::new();
+        let (mut round, later): (Vec<Job>, Vec<Job>) = rest
+            .into_iter()
+            .partition(|job| seen.insert(job.unit.aggregate.payment_id()));
+        // Sorted, so that two replicas lock rows in the same order.
+        round.sort_by_key(|job| job.unit.aggregate.payment_id());
+        rounds.push(round);
+        rest = later;
+    }
+    rounds
+}
+
+async fn commit_round(store: &Store, round: Vec<Job>) {
+    let (mut units, replies): (Vec<Unit>, Vec<_>) = round.into_iter().map(|job| (job.unit, job.reply)).unzip();
+    let outcomes = match store.hot_client().await {
+        Ok(client) => commit_or_halve(&client, &mut units).await,
+        Err(error) => {
+            warn!(error = chain(&error), "no database connection for a commit");
+            units.iter().map(|_| Committed::Conflict).collect()
+        }
+    };
+    for ((unit, outcome), reply) in units.into_iter().zip(outcomes).zip(replies) {
+        if reply.send((unit, outcome)).is_err() {
+            // Whoever waited was cancelled with the worker; what is stored is stored.
+            tracing::debug!("a commit's answer came after its task had ended");
+        }
+    }
+}
+
+/// Commits all; where the database refuses, in halves, so that one bad row does not fail the others.
+fn commit_or_halve<'a>(client: &'a deadpool_postgres::Object, units: &'a mut [Unit]) -> BoxFuture<'a, Vec<Committed>> {
+    Box::pin(async move {
+        match commit(client, units).await {
+            Ok(stored) => stored.into_iter().map(outcome).collect(),
+            Err(StoreError::Conflict(_) | StoreError::Refused(_)) if units.len() > 1 => {
+                let (left, right) = units.split_at_mut(units.len() / 2);
+                let mut outcomes = commit_or_halve(client, left).await;
+                outcomes.extend(commit_or_halve(client, right).await);
+                outcomes
+            }
+            Err(StoreError::Conflict(_)) => vec![Committed::Conflict],
+            Err(error @ StoreError::Refused(_)) => {
+                error!(error = chain(&error), "the database refuses a command's data");
+                vec![Committed::Refused(chain(&error))]
+            }
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    commits = units.len(),
+                    "a commit's outcome is unknown"
+                );
+                units.iter().map(|_| Committed::Unknown).collect()
+            }
+        }
+    })
+}
+
+fn outcome(stored: Stored) -> Committed {
+    if stored.stored {
+        Committed::Stored(stored)
+    } else {
+        Committed::Conflict
+    }
+}

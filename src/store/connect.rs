@@ -1,0 +1,127 @@
+//! Connections: one small pool for the batches on the hot way, one for everything else.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::{Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::clock::Clock;
+use super::error::StoreError;
+
+/// Connections of the hot way: two begin, two settle.
+const HOT_CONNECTIONS: usize = 4;
+
+/// How to reach the database.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// `postgres://user@host:port/database`
+    pub url: SecretString,
+    /// The TLS configuration; nothing for none.
+    pub tls: Option<rustls::ClientConfig>,
+    /// Connections beside those of the hot way.
+    pub pool: usize,
+    /// The server ends a statement after this long.
+    pub statement_timeout: Duration,
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    pool: Pool,
+    hot: Pool,
+    clock: Clock,
+}
+
+/// A URL that is none; the URL itself may hold a password and is not shown.
+#[derive(Debug, thiserror::Error)]
+#[error("database.url is no PostgreSQL URL, such as postgres://user@host:5432/database")]
+pub struct InvalidUrl;
+
+impl Store {
+    /// Prepares the pools; connections are made when they are needed.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub fn new(settings: &StoreSettings) -> Result<Store, InvalidUrl> {
+        let pool = build(settings, settings.pool)?;
+        let hot = build(settings, HOT_CONNECTIONS)?;
+        Ok(Store {
+            pool,
+            hot,
+            clock: Clock::default(),
+        })
+    }
+
+    /// PostgreSQL's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// A connection for anything but the hot way.
+    ///
+    /// # Errors
+    /// None is to be had in time.
+    pub async fn client(&self) -> Result<Object, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    pub(super) async fn hot_client(&self) -> Result<Object, StoreError> {
+        Ok(self.hot.get().await?)
+    }
+
+    /// Closes all connections.
+    pub fn close(&self) {
+        self.pool.close();
+        self.hot.close();
+    }
+}
+
+fn build(settings: &StoreSettings, size: usize) -> Result<Pool, InvalidUrl> {
+    let mut config = Config::from_str(settings.url.expose_secret()).map_err(|_| InvalidUrl)?;
+    if config.get_application_name().is_none() {
+        config.application_name("paybus");
+    }
+    config.connect_timeout(settings.connect_timeout);
+    // A connection that a firewall or a dead host swallowed is noticed within a minute.
+    config.keepalives_idle(Duration::from_secs(20));
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    let manager = match &settings.tls {
+        None => Manager::from_config(config, NoTls, recycling),
+        Some(tls) => {
+            config.ssl_mode(tokio_postgres::config::SslMode::Require);
+            Manager::from_config(config, MakeRustlsConnect::new(tls.clone()), recycling)
+        }
+    };
+    let set_up = set_up_statement(settings.statement_timeout);
+    let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+        let set_up = set_up.clone();
+        Box::pin(async move { client.batch_execute(&set_up).await.map_err(HookError::Backend) })
+    });
+    Pool::builder(manager)
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(settings.statement_timeout))
+        .create_timeout(Some(settings.connect_timeout))
+        .recycle_timeout(Some(settings.connect_timeout))
+        .post_create(hook)
+        .build()
+        .map_err(|_| InvalidUrl)
+}
+
+/// What every connection is told first. Plans are made anew for every batch: one that was made on an empty table, kept
+/// and used on a full one costs half the speed. `jit` would compile what runs for a millisecond.
+fn set_up_statement(statement_timeout: Duration) -> String {
+    let milliseconds = statement_timeout.as_millis();
+    format!(
+        "SET search_path = paybus; SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; \
+         SET idle_in_transaction_session_timeout = {milliseconds}; SET plan_cache_mode = force_custom_plan; \
+         SET jit = off; SET TIME ZONE 'UTC'; SET client_min_messages = warning"
+    )
+}

@@ -1,0 +1,68 @@
+//! What can go wrong with the database, classed once.
+
+use tokio_postgres::error::SqlState;
+
+/// A statement that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection, or it was lost; whether a statement under way was carried out is not known.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Two writers met; another try decides it.
+    #[error("the database asks to try again")]
+    Conflict(#[source] tokio_postgres::Error),
+    /// The statement will never succeed with this data.
+    #[error("the database refuses the data")]
+    Refused(#[source] tokio_postgres::Error),
+    /// What is stored cannot be read.
+    #[error("the database holds what this version cannot read: {0}")]
+    Unreadable(String),
+    /// The schema is not the one this version needs.
+    #[error("the database schema is {0}; run `paybus migrate`")]
+    Schema(String),
+}
+
+impl StoreError {
+    /// Whether nothing but a new connection, or time, is needed.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, StoreError::Unavailable(_))
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> StoreError {
+        let Some(state) = error.code() else {
+            return StoreError::Unavailable(Box::new(error));
+        };
+        let class = state.code().get(..2).unwrap_or_default();
+        match class {
+            // Integrity: another writer was first. Transaction rollback: deadlock or serialization.
+            "23" | "40" => StoreError::Conflict(error),
+            _ if *state == SqlState::LOCK_NOT_AVAILABLE => StoreError::Conflict(error),
+            // Data exceptions and program limits: a row that can never be stored.
+            "22" | "54" => StoreError::Refused(error),
+            _ => StoreError::Unavailable(Box::new(error)),
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for StoreError {
+    fn from(error: deadpool_postgres::PoolError) -> StoreError {
+        match error {
+            deadpool_postgres::PoolError::Backend(error) => error.into(),
+            other => StoreError::Unavailable(Box::new(other)),
+        }
+    }
+}
+
+/// An error with everything behind it, for a log line: `Display` alone tells only the outermost.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

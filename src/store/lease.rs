@@ -1,0 +1,156 @@
+//! Attempts, due work and lost workers.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::connect::Store;
+use super::error::StoreError;
+use crate::payment::operation::Operation;
+use crate::payment::outcome::Exposure;
+
+/// An operation that is due, claimed for this worker until it is due again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Its payment.
+    pub payment_id: Uuid,
+    /// The operation.
+    pub id: Uuid,
+    /// When it was due.
+    pub due_at: Timestamp,
+}
+
+/// How old an accepted operation is before the sweep's watermark may pass it: longer than any statement may take, for
+/// positions are given before they can be seen.
+const SETTLED_FOR_SURE_SECONDS: f64 = 120.0;
+
+impl Store {
+    /// Stores one more attempt of an operation in this worker's lease and renews the lease, before the attempt is sent.
+    /// False where the lease was lost: then nothing may be sent.
+    ///
+    /// # Errors
+    /// The database cannot be asked; then nothing may be sent either.
+    pub async fn store_attempt(
+        &self,
+        operation: &Operation,
+        worker: Uuid,
+        attempts: u32,
+        lease: Duration,
+    ) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(
+                "UPDATE operations SET attempts = $3, exposed = exposed OR $4, last_sent_at = now(),
+                     lease_until = now() + make_interval(secs => $5)
+                 WHERE payment_id = $1 AND id = $2 AND state = 'calling' AND lease_owner = $6 AND attempts = $7",
+            )
+            .await?;
+        let exposed = operation.exposure == Exposure::Exposed;
+        let (attempts, before) = (attempts.cast_signed(), operation.attempts.cast_signed());
+        let changed = client
+            .execute(
+                &statement,
+                &[
+                    &operation.payment_id,
+                    &operation.id,
+                    &attempts,
+                    &exposed,
+                    &lease.as_secs_f64(),
+                    &worker,
+                    &before,
+                ],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+
+    /// Claims operations of a variant that are due, the longest due first. They are due again after `again`, so that they
+    /// are not lost with this worker.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn claim_due(
+        &self,
+        variant: &str,
+        since: Timestamp,
+        limit: usize,
+        again: Duration,
+    ) -> Result<Vec<Due>, StoreError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(
+                "WITH due AS (
+                     SELECT payment_id, id, due_at FROM operations
+                     WHERE variant = $1 AND due_at >= $2 AND due_at <= now()
+                     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+                 UPDATE operations o SET due_at = now() + make_interval(secs => $4) FROM due
+                 WHERE o.payment_id = due.payment_id AND o.id = due.id
+                 RETURNING o.payment_id, o.id, due.due_at",
+            )
+            .await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = client
+            .query(&statement, &[&variant, &since, &limit, &again.as_secs_f64()])
+            .await?;
+        let read = |row: &tokio_postgres::Row| -> Result<Due, StoreError> {
+            Ok(Due {
+                payment_id: row.try_get(0)?,
+                id: row.try_get(1)?,
+                due_at: row.try_get(2)?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Makes operations due whose worker was lost in the middle of its first call: only those have no due time of their
+    /// own. Reads in order of acceptance from a watermark that is moved on here.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn sweep_lost(&self) -> Result<u64, StoreError> {
+        let client = self.client().await?;
+        let lost = client
+            .execute(
+                "UPDATE operations SET due_at = now()
+                 WHERE accepted > (SELECT position FROM watermarks WHERE name = 'operations')
+                   AND state = 'calling' AND due_at IS NULL AND lease_until < now()",
+                &[],
+            )
+            .await?;
+        client
+            .execute(
+                "UPDATE watermarks w SET position = greatest(w.position, least(
+                     (SELECT max(accepted) FROM operations
+                      WHERE accepted > w.position AND created < now() - make_interval(secs => $1)),
+                     (SELECT min(accepted) - 1 FROM operations
+                      WHERE accepted > w.position AND state = 'calling' AND due_at IS NULL)))
+                 WHERE w.name = 'operations'",
+                &[&SETTLED_FOR_SURE_SECONDS],
+            )
+            .await?;
+        Ok(lost)
+    }
+
+    /// Reserves the next `count` calls of a variant under a rate that holds over all replicas; how long to wait for the
+    /// first of them. The others follow at the rate's distance.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn reserve_calls(&self, variant: &str, rate: f64, count: u32) -> Result<Duration, StoreError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(
+                "INSERT INTO rates AS r (variant, next_at)
+                 VALUES ($1, now() + make_interval(secs => $2))
+                 ON CONFLICT (variant) DO UPDATE
+                     SET next_at = greatest(r.next_at, now()) + make_interval(secs => $2)
+                 RETURNING extract(epoch FROM next_at - now())::float8 - $2",
+            )
+            .await?;
+        let span = f64::from(count) / rate;
+        let row = client.query_one(&statement, &[&variant, &span]).await?;
+        let wait: f64 = row.try_get(0)?;
+        Ok(Duration::try_from_secs_f64(wait.max(0.0)).unwrap_or_default())
+    }
+}

@@ -1,0 +1,22 @@
+//! PostgreSQL: what is kept, written in batches and read by key.
+//!
+//! - `commit`: one statement that stores what the machine decided, for up to some hundred payments at once.
+//! - `load`: what is known of payments, for the machine.
+//! - `lease`: attempts, due work, lost workers.
+//! - `outbox`: events that are not sent yet.
+//! - `report`: figures and pages for people.
+
+pub mod batch;
+pub mod clock;
+mod columns;
+pub mod commit;
+pub mod connect;
+pub mod error;
+pub mod lease;
+pub mod load;
+pub mod migrate;
+pub mod outbox;
+mod rows;
+
+pub use connect::{Store, StoreSettings};
+pub use error::StoreError;
