@@ -4,6 +4,7 @@
 //! PostgreSQL and publishes every change of status back to the bus. One command: at most one charge, and never a lost
 //! event, whatever dies in between. `ARCHITECTURE.md` tells the way of a command and where each guarantee is enforced.
 
+pub mod backoff;
 pub mod config;
 pub mod gateway;
 pub mod payment;

@@ -98,12 +98,7 @@ pub struct CodeEntry {
 }
 
 const fn entry(code: Code, word: &'static str, meaning: &'static str, advice: &'static str) -> CodeEntry {
-    CodeEntry {
-        code,
-        word,
-        meaning,
-        advice,
-    }
+    CodeEntry { code, word, meaning, advice }
 }
 
 /// Every code.
@@ -121,12 +116,7 @@ pub const CODES: &[CodeEntry] = &[
         "Mend the message; send it under a new id.",
     ),
     entry(Code::TooLarge, "too_large", "The body is over 1 MiB.", "Send less."),
-    entry(
-        Code::TooDeep,
-        "too_deep",
-        "data is nested deeper than 16 levels.",
-        "Flatten it.",
-    ),
+    entry(Code::TooDeep, "too_deep", "data is nested deeper than 16 levels.", "Flatten it."),
     entry(
         Code::CardNumber,
         "card_number",
@@ -157,24 +147,14 @@ pub const CODES: &[CodeEntry] = &[
         "The currency is not one of ISO 4217.",
         "Use the three-letter code in capitals.",
     ),
-    entry(
-        Code::UnknownType,
-        "unknown_type",
-        "There is no command of this type.",
-        "Look the type up in the contract.",
-    ),
+    entry(Code::UnknownType, "unknown_type", "There is no command of this type.", "Look the type up in the contract."),
     entry(
         Code::UnknownVariant,
         "unknown_variant",
         "No variant of this name is configured.",
         "Use a configured variant.",
     ),
-    entry(
-        Code::VariantRetired,
-        "variant_retired",
-        "The variant takes no new payments.",
-        "Use another variant.",
-    ),
+    entry(Code::VariantRetired, "variant_retired", "The variant takes no new payments.", "Use another variant."),
     entry(
         Code::RoutingMismatch,
         "routing_mismatch",
@@ -193,42 +173,22 @@ pub const CODES: &[CodeEntry] = &[
         "The same subject, source and id came before with another type or other data.",
         "Use a new id for a new command.",
     ),
-    entry(
-        Code::AlreadyExists,
-        "already_exists",
-        "A payment of this id exists.",
-        "Use a new payment id.",
-    ),
-    entry(
-        Code::UnknownPayment,
-        "unknown_payment",
-        "There is no payment of this id.",
-        "Create it first.",
-    ),
+    entry(Code::AlreadyExists, "already_exists", "A payment of this id exists.", "Use a new payment id."),
+    entry(Code::UnknownPayment, "unknown_payment", "There is no payment of this id.", "Create it first."),
     entry(
         Code::NotAllowed,
         "not_allowed",
         "The payment's status does not allow the command.",
         "Look at the payment's status.",
     ),
-    entry(
-        Code::InProgress,
-        "in_progress",
-        "An operation of this kind is still going on.",
-        "Wait for its answer.",
-    ),
+    entry(Code::InProgress, "in_progress", "An operation of this kind is still going on.", "Wait for its answer."),
     entry(
         Code::TooManyWaiting,
         "too_many_waiting",
         "A hundred commands wait for this payment already.",
         "Wait for their answers.",
     ),
-    entry(
-        Code::Unsupported,
-        "unsupported",
-        "The gateway, or this version, cannot do this.",
-        "Do without it.",
-    ),
+    entry(Code::Unsupported, "unsupported", "The gateway, or this version, cannot do this.", "Do without it."),
     entry(
         Code::Expired,
         "expired",
@@ -253,54 +213,24 @@ pub const CODES: &[CodeEntry] = &[
         "The operation named has no unknown outcome.",
         "Look at the payment's timeline.",
     ),
-    entry(
-        Code::Declined,
-        "declined",
-        "The gateway declined.",
-        "Ask the customer for another way to pay.",
-    ),
+    entry(Code::Declined, "declined", "The gateway declined.", "Ask the customer for another way to pay."),
     entry(
         Code::Refused,
         "refused",
         "The gateway refused the request; nothing was done.",
         "Read the message; mend the request.",
     ),
-    entry(
-        Code::Cancelled,
-        "cancelled",
-        "A cancel ended the command before anything was sent.",
-        "Nothing.",
-    ),
+    entry(Code::Cancelled, "cancelled", "A cancel ended the command before anything was sent.", "Nothing."),
     entry(
         Code::Unreachable,
         "unreachable",
         "The gateway could not be reached.",
         "Wait; when given up, send a new command.",
     ),
-    entry(
-        Code::Timeout,
-        "timeout",
-        "The gateway did not answer in time.",
-        "Wait: it is asked again.",
-    ),
-    entry(
-        Code::GatewayError,
-        "gateway_error",
-        "The gateway answered with a server error.",
-        "Wait: it is asked again.",
-    ),
-    entry(
-        Code::RateLimited,
-        "rate_limited",
-        "The gateway asked to slow down.",
-        "Wait: it is asked again.",
-    ),
-    entry(
-        Code::Conflict,
-        "conflict",
-        "The gateway is busy with the same request.",
-        "Wait: it is asked again.",
-    ),
+    entry(Code::Timeout, "timeout", "The gateway did not answer in time.", "Wait: it is asked again."),
+    entry(Code::GatewayError, "gateway_error", "The gateway answered with a server error.", "Wait: it is asked again."),
+    entry(Code::RateLimited, "rate_limited", "The gateway asked to slow down.", "Wait: it is asked again."),
+    entry(Code::Conflict, "conflict", "The gateway is busy with the same request.", "Wait: it is asked again."),
     entry(
         Code::Misconfigured,
         "misconfigured",
@@ -313,30 +243,10 @@ pub const CODES: &[CodeEntry] = &[
         "The gateway's answer could not be understood.",
         "Wait: it is asked again.",
     ),
-    entry(
-        Code::Mismatch,
-        "mismatch",
-        "The gateway's answer does not fit what was asked.",
-        "A person must look at it.",
-    ),
-    entry(
-        Code::WorkerLost,
-        "worker_lost",
-        "The worker that called the gateway was lost; another goes on.",
-        "Wait.",
-    ),
-    entry(
-        Code::Held,
-        "held",
-        "The variant's calls are held back for now.",
-        "Wait.",
-    ),
-    entry(
-        Code::Pending,
-        "pending",
-        "The gateway accepted; its result is awaited.",
-        "Wait.",
-    ),
+    entry(Code::Mismatch, "mismatch", "The gateway's answer does not fit what was asked.", "A person must look at it."),
+    entry(Code::WorkerLost, "worker_lost", "The worker that called the gateway was lost; another goes on.", "Wait."),
+    entry(Code::Held, "held", "The variant's calls are held back for now.", "Wait."),
+    entry(Code::Pending, "pending", "The gateway accepted; its result is awaited.", "Wait."),
     entry(
         Code::Escalated,
         "escalated",
@@ -374,10 +284,7 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection with its message.
     pub fn new(code: Code, message: impl Into<String>) -> Rejection {
-        Rejection {
-            code,
-            message: message.into(),
-        }
+        Rejection { code, message: message.into() }
     }
 }
 

@@ -86,10 +86,7 @@ impl CommandType {
 
     /// Whether it never waits for its turn and no breaker pauses it: it carries the cure.
     pub fn is_inbound(self) -> bool {
-        matches!(
-            self,
-            CommandType::Sync | CommandType::Notification | CommandType::Resolve
-        )
+        matches!(self, CommandType::Sync | CommandType::Notification | CommandType::Resolve)
     }
 }
 

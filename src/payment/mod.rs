@@ -1,5 +1,6 @@
 //! The pure core: everything that decides, without I/O, clock or async.
 
+pub mod card;
 pub mod code;
 pub mod command;
 pub mod contract;

@@ -72,10 +72,7 @@ pub struct Money {
 impl Money {
     /// Nothing, in a currency.
     pub fn zero(currency: Currency) -> Money {
-        Money {
-            amount: Decimal::new(0, currency.decimals()),
-            currency,
-        }
+        Money { amount: Decimal::new(0, currency.decimals()), currency }
     }
 
     /// Reads the decimal string of a message, in currency units. Stricter than `Decimal`'s own parser, which takes
@@ -86,12 +83,7 @@ impl Money {
             Some(_) => return Err(MoneyError::Grammar),
             None => (text, ""),
         };
-        if integer.is_empty()
-            || !integer
-                .bytes()
-                .chain(fraction.bytes())
-                .all(|byte| byte.is_ascii_digit())
-        {
+        if integer.is_empty() || !integer.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
             return Err(MoneyError::Grammar);
         }
         if integer.len() > INTEGER_DIGITS_MAX {
@@ -114,10 +106,7 @@ impl Money {
         if scaled != amount {
             return Err(MoneyError::Decimals(currency.decimals()));
         }
-        Ok(Money {
-            amount: scaled,
-            currency,
-        })
+        Ok(Money { amount: scaled, currency })
     }
 
     /// The number, in currency units.
@@ -142,10 +131,7 @@ impl Money {
     pub fn plus(self, other: Money) -> Result<Money, MoneyError> {
         self.same_currency(other)?;
         let amount = self.amount.checked_add(other.amount).ok_or(MoneyError::TooLarge)?;
-        Ok(Money {
-            amount,
-            currency: self.currency,
-        })
+        Ok(Money { amount, currency: self.currency })
     }
 
     /// What is left after taking away another, never below zero.
@@ -155,11 +141,7 @@ impl Money {
     pub fn less(self, other: Money) -> Result<Money, MoneyError> {
         self.same_currency(other)?;
         let amount = self.amount.checked_sub(other.amount).ok_or(MoneyError::TooLarge)?;
-        if amount.is_sign_negative() {
-            Ok(Money::zero(self.currency))
-        } else {
-            Ok(Money { amount, ..self })
-        }
+        if amount.is_sign_negative() { Ok(Money::zero(self.currency)) } else { Ok(Money { amount, ..self }) }
     }
 
     /// Whether this is more than another of the same currency.
@@ -172,11 +154,7 @@ impl Money {
     }
 
     fn same_currency(self, other: Money) -> Result<(), MoneyError> {
-        if self.currency == other.currency {
-            Ok(())
-        } else {
-            Err(MoneyError::Currency)
-        }
+        if self.currency == other.currency { Ok(()) } else { Err(MoneyError::Currency) }
     }
 }
 
@@ -214,17 +192,12 @@ mod tests {
         ] {
             assert_eq!(Money::parse(text, currency(code)).unwrap().to_string(), shown, "{text}");
         }
-        for text in [
-            "", ".", "1.", ".5", "1e3", "1_000", "+5", "-5", "1.2.3", " 1", "1,5", "0x1", "١",
-        ] {
+        for text in ["", ".", "1.", ".5", "1e3", "1_000", "+5", "-5", "1.2.3", " 1", "1,5", "0x1", "١"] {
             assert_eq!(Money::parse(text, currency("USD")), Err(MoneyError::Grammar), "{text}");
         }
         assert_eq!(Money::parse("1.234", currency("USD")), Err(MoneyError::Decimals(2)));
         assert_eq!(Money::parse("1.0", currency("JPY")), Err(MoneyError::Decimals(0)));
-        assert_eq!(
-            Money::parse("1000000000000", currency("USD")),
-            Err(MoneyError::TooLarge)
-        );
+        assert_eq!(Money::parse("1000000000000", currency("USD")), Err(MoneyError::TooLarge));
     }
 
     #[test]
@@ -236,14 +209,8 @@ mod tests {
         assert_eq!(usd("1").plus(eur), Err(MoneyError::Currency));
         assert_eq!(usd("1").exceeds(eur), Err(MoneyError::Currency));
         assert_eq!(Money::new(Decimal::new(19_9900, 4), currency("USD")), Ok(usd("19.99")));
-        assert_eq!(
-            Money::new(Decimal::new(19_9901, 4), currency("USD")),
-            Err(MoneyError::Decimals(2))
-        );
-        assert_eq!(
-            Money::new(Decimal::new(-1, 2), currency("USD")),
-            Err(MoneyError::Negative)
-        );
+        assert_eq!(Money::new(Decimal::new(19_9901, 4), currency("USD")), Err(MoneyError::Decimals(2)));
+        assert_eq!(Money::new(Decimal::new(-1, 2), currency("USD")), Err(MoneyError::Negative));
     }
 
     #[test]

@@ -75,11 +75,7 @@ impl Amounts {
     /// Nothing moved yet.
     pub fn none(currency: Currency) -> Amounts {
         let zero = Money::zero(currency);
-        Amounts {
-            authorized: zero,
-            captured: zero,
-            refunded: zero,
-        }
+        Amounts { authorized: zero, captured: zero, refunded: zero }
     }
 
     /// The sums of all movements of a payment.

@@ -64,14 +64,8 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 6] = [
-        State::Waiting,
-        State::Calling,
-        State::Scheduled,
-        State::Unknown,
-        State::Pending,
-        State::Settled,
-    ];
+    pub const ALL: [State; 6] =
+        [State::Waiting, State::Calling, State::Scheduled, State::Unknown, State::Pending, State::Settled];
 
     /// The word in the database.
     pub fn as_str(self) -> &'static str {
@@ -114,9 +108,7 @@ impl AnswerKind {
 
     /// The kind of a word.
     pub fn from_word(word: &str) -> Option<AnswerKind> {
-        [AnswerKind::Succeeded, AnswerKind::Rejected, AnswerKind::Failed]
-            .into_iter()
-            .find(|kind| kind.as_str() == word)
+        [AnswerKind::Succeeded, AnswerKind::Rejected, AnswerKind::Failed].into_iter().find(|kind| kind.as_str() == word)
     }
 }
 

@@ -49,12 +49,7 @@ pub struct Trouble {
 impl Trouble {
     /// A trouble with a code and a message alone.
     pub fn new(code: Code, message: impl Into<String>) -> Trouble {
-        Trouble {
-            code,
-            message: message.into(),
-            gateway_code: None,
-            retry_after: None,
-        }
+        Trouble { code, message: message.into(), gateway_code: None, retry_after: None }
     }
 }
 
@@ -169,10 +164,7 @@ pub struct GatewayKey {
 impl GatewayKey {
     /// The key of an operation that was never sent.
     pub fn first(operation: Uuid) -> GatewayKey {
-        GatewayKey {
-            operation,
-            generation: 0,
-        }
+        GatewayKey { operation, generation: 0 }
     }
 
     /// The key as the database holds it.
@@ -182,10 +174,7 @@ impl GatewayKey {
 
     /// The key after this one. The proof is used up.
     pub fn next(self, _proof: NotCharged) -> GatewayKey {
-        GatewayKey {
-            generation: self.generation.saturating_add(1),
-            ..self
-        }
+        GatewayKey { generation: self.generation.saturating_add(1), ..self }
     }
 
     /// The generation, from 0.

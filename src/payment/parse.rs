@@ -32,10 +32,7 @@ impl Body {
             }),
             CommandType::Capture => {
                 if fields.boolean("final")? == Some(false) {
-                    return Err(Rejection::new(
-                        Code::Unsupported,
-                        "final: only one capture is supported for now",
-                    ));
+                    return Err(Rejection::new(Code::Unsupported, "final: only one capture is supported for now"));
                 }
                 Body::Capture(fields.amount("amount")?)
             }
@@ -53,21 +50,14 @@ impl Body {
 
 fn new_payment(fields: &mut Fields<'_>) -> Result<NewPayment, Rejection> {
     let code = fields.required_text("currency", 10)?;
-    let currency = Currency::from_code(code).ok_or_else(|| {
-        Rejection::new(
-            Code::InvalidCurrency,
-            format!("currency: {code:?} is not one of ISO 4217"),
-        )
-    })?;
+    let currency = Currency::from_code(code)
+        .ok_or_else(|| Rejection::new(Code::InvalidCurrency, format!("currency: {code:?} is not one of ISO 4217")))?;
     let total = fields.money("total", currency)?.ok_or_else(|| missing("total"))?;
     let zero = Money::zero(currency);
     let capture = fields.boolean("capture")?;
     let process = fields.object("process")?.map(|data| Process { data, capture });
     if process.is_some() && total.is_zero() {
-        return Err(Rejection::new(
-            Code::InvalidAmount,
-            "total: a payment of nothing cannot be processed",
-        ));
+        return Err(Rejection::new(Code::InvalidAmount, "total: a payment of nothing cannot be processed"));
     }
     let order = Order {
         variant: fields.required_text("variant", 64)?.to_owned(),
@@ -101,9 +91,7 @@ fn ip_address(fields: &mut Fields<'_>) -> Result<Option<IpAddr>, Rejection> {
     if text.is_empty() {
         return Ok(None);
     }
-    let address = text
-        .parse()
-        .map_err(|_| invalid("customer_ip_address", "must be an IPv4 or IPv6 address"))?;
+    let address = text.parse().map_err(|_| invalid("customer_ip_address", "must be an IPv4 or IPv6 address"))?;
     Ok(Some(address))
 }
 
@@ -144,10 +132,7 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn new(data: &'a Map<String, Value>) -> Fields<'a> {
-        Fields {
-            data,
-            taken: Vec::new(),
-        }
+        Fields { data, taken: Vec::new() }
     }
 
     fn take(&mut self, name: &'static str) -> Option<&'a Value> {
@@ -197,10 +182,7 @@ impl<'a> Fields<'a> {
             Some(Value::String(text)) if text.len() <= 64 => Ok(Some(AmountText(text.clone()))),
             Some(Value::String(_)) => Err(Rejection::new(Code::InvalidAmount, format!("{name}: is too long"))),
             Some(other) => {
-                let message = format!(
-                    "{name}: must be a decimal string such as \"12.50\", not {}",
-                    type_of(other)
-                );
+                let message = format!("{name}: must be a decimal string such as \"12.50\", not {}", type_of(other));
                 Err(Rejection::new(Code::InvalidAmount, message))
             }
         }
@@ -211,19 +193,14 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         let money = Money::parse(&text, currency);
-        money
-            .map(Some)
-            .map_err(|error| Rejection::new(Code::InvalidAmount, format!("{name}: {error}")))
+        money.map(Some).map_err(|error| Rejection::new(Code::InvalidAmount, format!("{name}: {error}")))
     }
 
     fn finish(self) -> Result<(), Rejection> {
         match self.data.keys().find(|name| !self.taken.contains(&name.as_str())) {
             Some(name) => {
                 let shown: String = name.chars().take(64).collect();
-                Err(Rejection::new(
-                    Code::UnknownField,
-                    format!("{shown}: this command has no such field"),
-                ))
+                Err(Rejection::new(Code::UnknownField, format!("{shown}: this command has no such field")))
             }
             None => Ok(()),
         }

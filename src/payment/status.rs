@@ -88,14 +88,8 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Cause; 6] = [
-        Cause::Process,
-        Cause::Cancel,
-        Cause::Capture,
-        Cause::Release,
-        Cause::Refund,
-        Cause::Proof,
-    ];
+    pub const ALL: [Cause; 6] =
+        [Cause::Process, Cause::Cancel, Cause::Capture, Cause::Release, Cause::Refund, Cause::Proof];
 }
 
 use Cause as By;
@@ -103,17 +97,9 @@ use Status::{Cancelled, Confirmed, Error, Input, Preauth, Refunded, Rejected, Wa
 
 /// Every allowed transition; what is not here is recorded and ignored as a status.
 const TRANSITIONS: &[(Status, &[Status], &[Cause])] = &[
-    (
-        Waiting,
-        &[Input, Preauth, Confirmed, Rejected, Error],
-        &[By::Process, By::Proof],
-    ),
+    (Waiting, &[Input, Preauth, Confirmed, Rejected, Error], &[By::Process, By::Proof]),
     (Waiting, &[Cancelled], &[By::Cancel, By::Proof]),
-    (
-        Input,
-        &[Waiting, Preauth, Confirmed, Rejected, Error],
-        &[By::Process, By::Proof],
-    ),
+    (Input, &[Waiting, Preauth, Confirmed, Rejected, Error], &[By::Process, By::Proof]),
     (Input, &[Cancelled], &[By::Cancel, By::Proof]),
     // A new process begins anew, because the earlier one is proved closed.
     (Rejected, &[Input, Waiting, Preauth, Confirmed, Error], &[By::Process]),
@@ -143,12 +129,8 @@ pub enum FraudStatus {
 
 impl FraudStatus {
     /// Every fraud status.
-    pub const ALL: [FraudStatus; 4] = [
-        FraudStatus::Unknown,
-        FraudStatus::Accept,
-        FraudStatus::Reject,
-        FraudStatus::Review,
-    ];
+    pub const ALL: [FraudStatus; 4] =
+        [FraudStatus::Unknown, FraudStatus::Accept, FraudStatus::Reject, FraudStatus::Review];
 
     /// The word in messages and in the database.
     pub fn as_str(self) -> &'static str {

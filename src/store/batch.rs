@@ -78,9 +78,8 @@ fn one_of_each_payment(jobs: Vec<Job>) -> Vec<Vec<Job>> {
     let mut rest = jobs;
     while !rest.is_empty() {
         let mut seen = HashSet::new();
-        let (mut round, later): (Vec<Job>, Vec<Job>) = rest
-            .into_iter()
-            .partition(|job| seen.insert(job.unit.aggregate.payment_id()));
+        let (mut round, later): (Vec<Job>, Vec<Job>) =
+            rest.into_iter().partition(|job| seen.insert(job.unit.aggregate.payment_id()));
         // Sorted, so that two replicas lock rows in the same order.
         round.sort_by_key(|job| job.unit.aggregate.payment_id());
         rounds.push(round);
@@ -123,11 +122,7 @@ fn commit_or_halve<'a>(client: &'a deadpool_postgres::Object, units: &'a mut [Un
                 vec![Committed::Refused(chain(&error))]
             }
             Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    commits = units.len(),
-                    "a commit's outcome is unknown"
-                );
+                warn!(error = chain(&error), commits = units.len(), "a commit's outcome is unknown");
                 units.iter().map(|_| Committed::Unknown).collect()
             }
         }
@@ -135,9 +130,5 @@ fn commit_or_halve<'a>(client: &'a deadpool_postgres::Object, units: &'a mut [Un
 }
 
 fn outcome(stored: Stored) -> Committed {
-    if stored.stored {
-        Committed::Stored(stored)
-    } else {
-        Committed::Conflict
-    }
+    if stored.stored { Committed::Stored(stored) } else { Committed::Conflict }
 }

@@ -33,8 +33,7 @@ impl Clock {
         let theirs: Timestamp = row.try_get(0)?;
         // Read half a round trip ago.
         let middle = (before.as_microsecond() + after.as_microsecond()) / 2;
-        self.offset_microseconds
-            .store(theirs.as_microsecond() - middle, Ordering::Relaxed);
+        self.offset_microseconds.store(theirs.as_microsecond() - middle, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -28,16 +28,9 @@ pub(super) use columns;
 
 /// `unnest($3::uuid[], $4::text[]) WITH ORDINALITY AS r(id, name, ordinality)`, with parameters numbered from `first`.
 pub(super) fn unnest(columns: &[(&str, &str)], first: usize) -> String {
-    let arrays: Vec<String> = columns
-        .iter()
-        .enumerate()
-        .map(|(index, (_, sql))| format!("${}::{sql}[]", first + index))
-        .collect();
-    format!(
-        "unnest({}) WITH ORDINALITY AS r({}, ordinality)",
-        arrays.join(", "),
-        names(columns, "")
-    )
+    let arrays: Vec<String> =
+        columns.iter().enumerate().map(|(index, (_, sql))| format!("${}::{sql}[]", first + index)).collect();
+    format!("unnest({}) WITH ORDINALITY AS r({}, ordinality)", arrays.join(", "), names(columns, ""))
 }
 
 /// The names of columns, each with a prefix such as `r.`.
@@ -48,10 +41,6 @@ pub(super) fn names(columns: &[(&str, &str)], prefix: &str) -> String {
 
 /// `status = r.status, message = r.message` for all columns but the first few, which are the key.
 pub(super) fn assignments(columns: &[(&str, &str)], key: usize) -> String {
-    let pairs: Vec<String> = columns
-        .iter()
-        .skip(key)
-        .map(|(name, _)| format!("{name} = r.{name}"))
-        .collect();
+    let pairs: Vec<String> = columns.iter().skip(key).map(|(name, _)| format!("{name} = r.{name}")).collect();
     pairs.join(", ")
 }

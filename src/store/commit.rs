@@ -82,8 +82,7 @@ impl<'a> Batch<'a> {
             (PaymentWrite::Insert, Some(payment)) => {
                 self.payments_fixed.push(payment);
                 self.payments_new.push(payment, 0);
-                self.first_operation
-                    .push(aggregate.new_operations().next().map(|operation| operation.id));
+                self.first_operation.push(aggregate.new_operations().next().map(|operation| operation.id));
             }
             (PaymentWrite::Update { expected }, Some(payment)) => self.payments_changed.push(payment, expected),
             _ => self.absent.push(payment_id),
@@ -126,10 +125,7 @@ impl<'a> Batch<'a> {
         }
         if !self.absent.is_empty() {
             parameters.push(&self.absent);
-            parts.push(format!(
-                "absent AS (SELECT unnest(${}::uuid[]) AS id)",
-                parameters.len()
-            ));
+            parts.push(format!("absent AS (SELECT unnest(${}::uuid[]) AS id)", parameters.len()));
             done.push("SELECT id, NULL::int4 FROM absent");
         }
         parts.push(format!("done(id, waiting) AS ({})", done.join(" UNION ALL ")));
@@ -147,10 +143,7 @@ impl<'a> Batch<'a> {
             parts.push(self.insert_events(&mut parameters));
             answer.push("SELECT payment_id, id, position, NULL::int4 FROM event_insert");
         }
-        (
-            format!("WITH {} {}", parts.join(", "), answer.join(" UNION ALL ")),
-            parameters,
-        )
+        (format!("WITH {} {}", parts.join(", "), answer.join(" UNION ALL ")), parameters)
     }
 
     /// New payments. The commands that wait for one are counted while it is stored, so that its first turn wakes them. A
@@ -159,18 +152,9 @@ impl<'a> Batch<'a> {
         let fixed = PaymentFixed::COLUMNS;
         let change = &PaymentChange::COLUMNS[2..];
         let first = parameters.len() + 1;
-        let columns: Vec<(&str, &str)> = fixed
-            .iter()
-            .chain(change)
-            .copied()
-            .filter(|(name, _)| *name != "waiting")
-            .collect();
-        let all: Vec<(&str, &str)> = fixed
-            .iter()
-            .chain(change)
-            .copied()
-            .chain([("first_operation", "uuid")])
-            .collect();
+        let columns: Vec<(&str, &str)> =
+            fixed.iter().chain(change).copied().filter(|(name, _)| *name != "waiting").collect();
+        let all: Vec<(&str, &str)> = fixed.iter().chain(change).copied().chain([("first_operation", "uuid")]).collect();
         let rows = unnest(&all, first);
         parameters.extend(self.payments_fixed.parameters());
         parameters.extend(self.payments_new.parameters().into_iter().skip(2));
@@ -188,11 +172,8 @@ impl<'a> Batch<'a> {
     /// New operations. A name that another writer stored meanwhile violates the key and undoes the statement: the batch
     /// is then tried in halves, until only that one is left to be loaded anew.
     fn insert_operations<'b>(&'b self, parameters: &mut Vec<&'b (dyn ToSql + Sync)>) -> String {
-        let columns: Vec<(&str, &str)> = OperationFixed::COLUMNS
-            .iter()
-            .chain(&OperationChange::COLUMNS[2..])
-            .copied()
-            .collect();
+        let columns: Vec<(&str, &str)> =
+            OperationFixed::COLUMNS.iter().chain(&OperationChange::COLUMNS[2..]).copied().collect();
         let rows = unnest(&columns, parameters.len() + 1);
         parameters.extend(self.operations_fixed.parameters());
         parameters.extend(self.operations_new.parameters().into_iter().skip(2));
@@ -244,11 +225,8 @@ impl<'a> Batch<'a> {
 
 fn read_back(units: &[Unit], rows: &[tokio_postgres::Row]) -> Result<Vec<Stored>, StoreError> {
     let mut answers: Vec<Stored> = units.iter().map(|_| Stored::default()).collect();
-    let places: HashMap<Uuid, usize> = units
-        .iter()
-        .enumerate()
-        .map(|(place, unit)| (unit.aggregate.payment_id(), place))
-        .collect();
+    let places: HashMap<Uuid, usize> =
+        units.iter().enumerate().map(|(place, unit)| (unit.aggregate.payment_id(), place)).collect();
     for row in rows {
         let payment_id: Uuid = row.try_get(0)?;
         let Some(answer) = places.get(&payment_id).and_then(|place| answers.get_mut(*place)) else {
@@ -258,9 +236,7 @@ fn read_back(units: &[Unit], rows: &[tokio_postgres::Row]) -> Result<Vec<Stored>
             (Some(id), Some(position)) => answer.events.push((id, position)),
             _ => {
                 answer.stored = true;
-                answer.waiting = row
-                    .try_get::<_, Option<i32>>(3)?
-                    .and_then(|count| u32::try_from(count).ok());
+                answer.waiting = row.try_get::<_, Option<i32>>(3)?.and_then(|count| u32::try_from(count).ok());
             }
         }
     }
@@ -277,15 +253,11 @@ impl<'a> EventRows<'a> {
         self.event_type.push(event.kind.type_name());
         self.routing_key.push(routing_key);
         self.body.push(body);
-        self.correlation_id
-            .push(cause.and_then(|cause| cause.correlation_id.as_deref()));
-        self.traceparent
-            .push(cause.and_then(|cause| cause.traceparent.as_deref()));
-        self.tracestate
-            .push(cause.and_then(|cause| cause.tracestate.as_deref()));
+        self.correlation_id.push(cause.and_then(|cause| cause.correlation_id.as_deref()));
+        self.traceparent.push(cause.and_then(|cause| cause.traceparent.as_deref()));
+        self.tracestate.push(cause.and_then(|cause| cause.tracestate.as_deref()));
         self.reply_to.push(reply.map(|reply| reply.to.as_str()));
-        self.reply_correlation_id
-            .push(reply.and_then(|reply| reply.correlation_id.as_deref()));
+        self.reply_correlation_id.push(reply.and_then(|reply| reply.correlation_id.as_deref()));
         self.created.push(event.time);
     }
 }

@@ -50,11 +50,7 @@ impl Store {
     pub fn new(settings: &StoreSettings) -> Result<Store, InvalidUrl> {
         let pool = build(settings, settings.pool)?;
         let hot = build(settings, HOT_CONNECTIONS)?;
-        Ok(Store {
-            pool,
-            hot,
-            clock: Clock::default(),
-        })
+        Ok(Store { pool, hot, clock: Clock::default() })
     }
 
     /// PostgreSQL's clock.
@@ -89,9 +85,7 @@ fn build(settings: &StoreSettings, size: usize) -> Result<Pool, InvalidUrl> {
     config.connect_timeout(settings.connect_timeout);
     // A connection that a firewall or a dead host swallowed is noticed within a minute.
     config.keepalives_idle(Duration::from_secs(20));
-    let recycling = ManagerConfig {
-        recycling_method: RecyclingMethod::Fast,
-    };
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = match &settings.tls {
         None => Manager::from_config(config, NoTls, recycling),
         Some(tls) => {

@@ -51,15 +51,7 @@ impl Store {
         let changed = client
             .execute(
                 &statement,
-                &[
-                    &operation.payment_id,
-                    &operation.id,
-                    &attempts,
-                    &exposed,
-                    &lease.as_secs_f64(),
-                    &worker,
-                    &before,
-                ],
+                &[&operation.payment_id, &operation.id, &attempts, &exposed, &lease.as_secs_f64(), &worker, &before],
             )
             .await?;
         Ok(changed == 1)
@@ -90,15 +82,9 @@ impl Store {
             )
             .await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = client
-            .query(&statement, &[&variant, &since, &limit, &again.as_secs_f64()])
-            .await?;
+        let rows = client.query(&statement, &[&variant, &since, &limit, &again.as_secs_f64()]).await?;
         let read = |row: &tokio_postgres::Row| -> Result<Due, StoreError> {
-            Ok(Due {
-                payment_id: row.try_get(0)?,
-                id: row.try_get(1)?,
-                due_at: row.try_get(2)?,
-            })
+            Ok(Due { payment_id: row.try_get(0)?, id: row.try_get(1)?, due_at: row.try_get(2)? })
         };
         rows.iter().map(read).collect()
     }

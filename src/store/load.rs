@@ -66,10 +66,9 @@ impl Store {
     /// As [`Store::load`].
     pub async fn load_one(&self, payment: Uuid, operation: Option<Uuid>) -> Result<Loaded, StoreError> {
         let mut loaded = self.load(&[payment], operation.as_slice()).await?;
-        Ok(loaded.remove(&payment).unwrap_or_else(|| Loaded {
-            aggregate: Aggregate::absent(payment),
-            unsent: Vec::new(),
-        }))
+        Ok(loaded
+            .remove(&payment)
+            .unwrap_or_else(|| Loaded { aggregate: Aggregate::absent(payment), unsent: Vec::new() }))
     }
 }
 
@@ -93,17 +92,11 @@ fn assemble(
     }
     let mut movements: HashMap<Uuid, Vec<_>> = HashMap::new();
     for row in movement_rows {
-        movements
-            .entry(row.try_get("payment_id")?)
-            .or_default()
-            .push(rows::movement(row)?);
+        movements.entry(row.try_get("payment_id")?).or_default().push(rows::movement(row)?);
     }
     let mut unsent: HashMap<Uuid, Vec<OutboxEvent>> = HashMap::new();
     for row in unsent_rows {
-        unsent
-            .entry(row.try_get("payment_id")?)
-            .or_default()
-            .push(outbox_event(row)?);
+        unsent.entry(row.try_get("payment_id")?).or_default().push(outbox_event(row)?);
     }
     let mut loaded = HashMap::new();
     for id in ids {
@@ -113,13 +106,7 @@ fn assemble(
             operations.remove(id).unwrap_or_default(),
             movements.remove(id).unwrap_or_default(),
         );
-        loaded.insert(
-            *id,
-            Loaded {
-                aggregate,
-                unsent: unsent.remove(id).unwrap_or_default(),
-            },
-        );
+        loaded.insert(*id, Loaded { aggregate, unsent: unsent.remove(id).unwrap_or_default() });
     }
     Ok(loaded)
 }

@@ -13,11 +13,8 @@ struct Migration {
 }
 
 /// Every step, in order. A step that was released is never changed.
-const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "foundation",
-    sql: include_str!("migrations/0001_foundation.sql"),
-}];
+const MIGRATIONS: &[Migration] =
+    &[Migration { number: 1, name: "foundation", sql: include_str!("migrations/0001_foundation.sql") }];
 
 /// Any number that no other program on this database is likely to use for its lock.
 const LOCK: i64 = 0x7061_7962_7573;
@@ -28,19 +25,16 @@ const LOCK: i64 = 0x7061_7962_7573;
 /// The database refuses, or holds a step that differs from the one this version knows.
 pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
     let mut client = store.client().await?;
-    client
-        .batch_execute("CREATE SCHEMA IF NOT EXISTS paybus")
-        .await
-        .or_else(|error| match error.code().map(|state| state.code()) {
+    client.batch_execute("CREATE SCHEMA IF NOT EXISTS paybus").await.or_else(|error| {
+        match error.code().map(|state| state.code()) {
             // Two first migrations at once: the other one made it.
             Some("23505" | "42P06") => Ok(()),
             _ => Err(error),
-        })?;
+        }
+    })?;
     let transaction = client.transaction().await?;
     // Held to the end of the transaction, so that replicas that start together migrate once.
-    transaction
-        .execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
-        .await?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
     transaction
         .batch_execute(
             "SET LOCAL statement_timeout = 0; SET LOCAL search_path = paybus;
@@ -52,9 +46,7 @@ pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
     let mut done = Vec::new();
     for migration in MIGRATIONS {
         let hash = Sha256::digest(migration.sql.as_bytes()).to_vec();
-        let row = transaction
-            .query_opt("SELECT hash FROM migrations WHERE number = $1", &[&migration.number])
-            .await?;
+        let row = transaction.query_opt("SELECT hash FROM migrations WHERE number = $1", &[&migration.number]).await?;
         match row.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()? {
             Some(stored) if stored == hash => continue,
             Some(_) => {
@@ -65,9 +57,7 @@ pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
         }
         transaction.batch_execute(migration.sql).await?;
         let insert = "INSERT INTO migrations (number, name, hash) VALUES ($1, $2, $3)";
-        transaction
-            .execute(insert, &[&migration.number, &migration.name, &hash])
-            .await?;
+        transaction.execute(insert, &[&migration.number, &migration.name, &hash]).await?;
         done.push(format!("{:04} {}", migration.number, migration.name));
     }
     transaction.commit().await?;
@@ -80,15 +70,11 @@ pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
 /// The schema is missing or too old.
 pub async fn check(store: &Store) -> Result<(), StoreError> {
     let client = store.client().await?;
-    let exists = client
-        .query_one("SELECT to_regclass('paybus.migrations') IS NOT NULL", &[])
-        .await?;
+    let exists = client.query_one("SELECT to_regclass('paybus.migrations') IS NOT NULL", &[]).await?;
     if !exists.try_get::<_, bool>(0)? {
         return Err(StoreError::Schema("missing".to_owned()));
     }
-    let row = client
-        .query_one("SELECT coalesce(max(number), 0) FROM migrations", &[])
-        .await?;
+    let row = client.query_one("SELECT coalesce(max(number), 0) FROM migrations", &[]).await?;
     let stored: i32 = row.try_get(0)?;
     let needed = MIGRATIONS.last().map_or(0, |migration| migration.number);
     if stored < needed {

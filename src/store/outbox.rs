@@ -117,9 +117,7 @@ impl Store {
                  ORDER BY e.position LIMIT $3",
             )
             .await?;
-        let rows = client
-            .query(&statement, &[&buckets, &after, &limit, &OWNED_SECONDS])
-            .await?;
+        let rows = client.query(&statement, &[&buckets, &after, &limit, &OWNED_SECONDS]).await?;
         rows.iter().map(outbox_event).collect()
     }
 
@@ -177,12 +175,7 @@ impl Store {
     /// The database cannot be asked; then the leases run out.
     pub async fn release_buckets(&self, worker: Uuid) -> Result<(), StoreError> {
         let client = self.client().await?;
-        client
-            .execute(
-                "UPDATE buckets SET owner = NULL, until = NULL WHERE owner = $1",
-                &[&worker],
-            )
-            .await?;
+        client.execute("UPDATE buckets SET owner = NULL, until = NULL WHERE owner = $1", &[&worker]).await?;
         Ok(())
     }
 
@@ -202,11 +195,7 @@ impl Store {
                 &[],
             )
             .await?;
-        Ok(Backlog {
-            count: row.try_get(0)?,
-            oldest_seconds: row.try_get(1)?,
-            set_aside: row.try_get(2)?,
-        })
+        Ok(Backlog { count: row.try_get(0)?, oldest_seconds: row.try_get(1)?, set_aside: row.try_get(2)? })
     }
 
     /// Deletes confirmed events that are older than this, a bounded number at a time; how many went.

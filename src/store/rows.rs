@@ -222,8 +222,7 @@ impl<'a> OperationFixed<'a> {
         self.tracestate.push(attributes.tracestate.as_deref());
         self.expires_at.push(attributes.expires_at);
         self.reply_to.push(reply.map(|reply| reply.to.as_str()));
-        self.reply_correlation_id
-            .push(reply.and_then(|reply| reply.correlation_id.as_deref()));
+        self.reply_correlation_id.push(reply.and_then(|reply| reply.correlation_id.as_deref()));
         self.user_id.push(attributes.user_id.as_deref());
         self.created.push(operation.created);
     }
@@ -250,19 +249,13 @@ impl<'a> OperationChange<'a> {
         self.lease_until.push(operation.lease.map(|lease| lease.until));
         self.due_at.push(operation.due_at);
         self.escalated.push(operation.escalated);
-        self.amount
-            .push(request.and_then(|request| request.amount).map(Money::amount));
+        self.amount.push(request.and_then(|request| request.amount).map(Money::amount));
         self.capture.push(request.map(|request| request.capture));
-        self.request.push(
-            request
-                .map(|request| request.body.as_str())
-                .filter(|body| !body.is_empty()),
-        );
+        self.request.push(request.map(|request| request.body.as_str()).filter(|body| !body.is_empty()));
         self.last_code.push(operation.last_code.map(Code::as_str));
         self.last_message.push(&operation.last_message);
         self.answer.push(answer.map(|answer| answer.kind.as_str()));
-        self.answer_code
-            .push(answer.and_then(|answer| answer.code).map(Code::as_str));
+        self.answer_code.push(answer.and_then(|answer| answer.code).map(Code::as_str));
         self.answer_message.push(answer.map(|answer| answer.message.as_str()));
         self.settled_at.push((operation.state == State::Settled).then_some(now));
     }
@@ -355,15 +348,10 @@ pub(super) fn operation(row: &Row, currency: Option<Currency>) -> Result<Operati
         payment_id: row.try_get("payment_id")?,
         id: row.try_get("id")?,
         subject: row.try_get("subject")?,
-        name: CommandName {
-            source: row.try_get("source")?,
-            id: row.try_get("command_id")?,
-        },
+        name: CommandName { source: row.try_get("source")?, id: row.try_get("command_id")? },
         kind: Kind::from_word(row.try_get("command_type")?),
         variant: row.try_get("variant")?,
-        hash: hash
-            .try_into()
-            .map_err(|_| StoreError::Unreadable("operations.hash is not 32 bytes".to_owned()))?,
+        hash: hash.try_into().map_err(|_| StoreError::Unreadable("operations.hash is not 32 bytes".to_owned()))?,
         data: object(row.try_get("data")?),
         attributes: attributes(row)?,
         state: word(row.try_get("state")?, State::from_word)?,
@@ -381,11 +369,7 @@ pub(super) fn operation(row: &Row, currency: Option<Currency>) -> Result<Operati
         lease: owner.zip(until).map(|(owner, until)| Lease { owner, until }),
         due_at: row.try_get("due_at")?,
         escalated: row.try_get("escalated")?,
-        request: capture.map(|capture| Request {
-            amount,
-            capture,
-            body: body.unwrap_or_default(),
-        }),
+        request: capture.map(|capture| Request { amount, capture, body: body.unwrap_or_default() }),
         last_code: code(row.try_get("last_code")?),
         last_message: row.try_get("last_message")?,
         answer: match row.try_get::<_, Option<&str>>("answer")? {

@@ -35,19 +35,14 @@ impl Aggregate {
     pub(super) fn take_turn(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let now = context.now;
         let Some(payment) = &self.payment else {
-            let grace = self
-                .operation(id)
-                .map(|operation| later(operation.created, context.rules.unknown_payment_grace));
+            let grace =
+                self.operation(id).map(|operation| later(operation.created, context.rules.unknown_payment_grace));
             return match grace {
                 Some(end) if end > now => {
                     self.postpone(id, end);
                     Step::Stored
                 }
-                _ => self.reject(
-                    id,
-                    Rejection::new(Code::UnknownPayment, "there is no payment of this id"),
-                    context,
-                ),
+                _ => self.reject(id, Rejection::new(Code::UnknownPayment, "there is no payment of this id"), context),
             };
         };
         if payment.busy.is_some() {
@@ -82,11 +77,7 @@ impl Aggregate {
 
     /// Answers a command before it reached a gateway.
     pub(super) fn reject(&mut self, id: Uuid, rejection: Rejection, context: Context<'_>) -> Step {
-        let why = Why {
-            code: Some(rejection.code),
-            message: rejection.message,
-            ..Why::default()
-        };
+        let why = Why { code: Some(rejection.code), message: rejection.message, ..Why::default() };
         self.answer(id, AnswerKind::Rejected, why, context.now)
     }
 
@@ -111,10 +102,7 @@ impl Aggregate {
             id,
             payment_id: self.payment_id,
             variant: command.variant,
-            kind: EventKind::Rejected {
-                code: Code::IdReused,
-                message: message.to_owned(),
-            },
+            kind: EventKind::Rejected { code: Code::IdReused, message: message.to_owned() },
             sequence: None,
             cause: Some(cause),
             time: context.now,
@@ -159,39 +147,20 @@ impl Aggregate {
             return Err(Rejection::new(Code::AlreadyExists, "a payment of this id exists"));
         }
         if rules.retired {
-            return Err(Rejection::new(
-                Code::VariantRetired,
-                "the variant takes no new payments",
-            ));
+            return Err(Rejection::new(Code::VariantRetired, "the variant takes no new payments"));
         }
         let mut payment = Payment::new(self.payment_id, new.order, &rules.gateway, &rules.account, context.now);
         payment.last_sequence = 1;
-        payment.waiting = self
-            .operations()
-            .filter(|other| other.state == State::Waiting && other.accepted > 0)
-            .count() as u32;
+        payment.waiting =
+            self.operations().filter(|other| other.state == State::Waiting && other.accepted > 0).count() as u32;
         self.payment = Some(payment.clone());
         let step = match new.process {
             Some(process) => {
-                self.tell(
-                    id,
-                    EventKind::Created {
-                        payment: Box::new(payment),
-                    },
-                    false,
-                    context.now,
-                );
+                self.tell(id, EventKind::Created { payment: Box::new(payment) }, false, context.now);
                 self.process(id, process, context)?
             }
             None => {
-                self.tell(
-                    id,
-                    EventKind::Created {
-                        payment: Box::new(payment),
-                    },
-                    true,
-                    context.now,
-                );
+                self.tell(id, EventKind::Created { payment: Box::new(payment) }, true, context.now);
                 self.settle_silently(id, context)
             }
         };
@@ -231,15 +200,9 @@ impl Aggregate {
 
     fn check_waiting_count(&self) -> Result<(), Rejection> {
         // The command itself is among the operations by now.
-        let waiting = self
-            .operations()
-            .filter(|operation| operation.state == State::Waiting)
-            .count();
+        let waiting = self.operations().filter(|operation| operation.state == State::Waiting).count();
         if waiting > WAITING_MAX {
-            return Err(Rejection::new(
-                Code::TooManyWaiting,
-                format!("{WAITING_MAX} commands wait for this payment"),
-            ));
+            return Err(Rejection::new(Code::TooManyWaiting, format!("{WAITING_MAX} commands wait for this payment")));
         }
         Ok(())
     }
@@ -257,10 +220,7 @@ impl Aggregate {
             Body::Create(_) => Err(Rejection::new(Code::AlreadyExists, "a payment of this id exists")),
             Body::Process(process) => {
                 if context.rules.retired {
-                    return Err(Rejection::new(
-                        Code::VariantRetired,
-                        "the variant takes no new payments",
-                    ));
+                    return Err(Rejection::new(Code::VariantRetired, "the variant takes no new payments"));
                 }
                 self.process(id, process, context)
             }
@@ -269,15 +229,7 @@ impl Aggregate {
             Body::Refund(amount) => self.refund(id, amount, context),
             Body::Cancel => {
                 self.check_status(CommandType::Cancel, &[Status::Waiting, Status::Input])?;
-                Ok(self.begin(
-                    id,
-                    Request {
-                        amount: None,
-                        capture: false,
-                        body: String::new(),
-                    },
-                    context,
-                ))
+                Ok(self.begin(id, Request { amount: None, capture: false, body: String::new() }, context))
             }
             Body::Sync => Ok(self.begin_sync(id, context)),
             Body::Notification => self.notification(context),
@@ -286,10 +238,7 @@ impl Aggregate {
     }
 
     fn process(&mut self, id: Uuid, process: Process, context: Context<'_>) -> Result<Step, Rejection> {
-        self.check_status(
-            CommandType::Process,
-            &[Status::Waiting, Status::Input, Status::Rejected, Status::Error],
-        )?;
+        self.check_status(CommandType::Process, &[Status::Waiting, Status::Input, Status::Rejected, Status::Error])?;
         if self.process_goes_on() {
             return Err(process_in_progress());
         }
@@ -298,22 +247,11 @@ impl Aggregate {
             return self.wait_for_payment(id, context);
         };
         if payment.order.total.is_zero() {
-            return Err(Rejection::new(
-                Code::InvalidAmount,
-                "total: a payment of nothing cannot be processed",
-            ));
+            return Err(Rejection::new(Code::InvalidAmount, "total: a payment of nothing cannot be processed"));
         }
         payment.capture = Some(capture);
         let amount = Some(payment.order.total);
-        Ok(self.begin(
-            id,
-            Request {
-                amount,
-                capture,
-                body: String::new(),
-            },
-            context,
-        ))
+        Ok(self.begin(id, Request { amount, capture, body: String::new() }, context))
     }
 
     /// Whether another process of this payment is called, pending or unknown: there is at most one live transaction at
@@ -330,55 +268,26 @@ impl Aggregate {
         let total = payment.order.total;
         self.check_none_pending(&[Action::Capture, Action::Release])?;
         let amount = asked(amount, total, "total")?;
-        Ok(self.begin(
-            id,
-            Request {
-                amount: Some(amount),
-                capture: true,
-                body: String::new(),
-            },
-            context,
-        ))
+        Ok(self.begin(id, Request { amount: Some(amount), capture: true, body: String::new() }, context))
     }
 
     fn release(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
         let payment = self.check_status(CommandType::Release, &[Status::Preauth])?;
         let authorized = payment.amounts.authorized;
         self.check_none_pending(&[Action::Capture, Action::Release])?;
-        Ok(self.begin(
-            id,
-            Request {
-                amount: Some(authorized),
-                capture: false,
-                body: String::new(),
-            },
-            context,
-        ))
+        Ok(self.begin(id, Request { amount: Some(authorized), capture: false, body: String::new() }, context))
     }
 
     fn refund(&mut self, id: Uuid, amount: Option<AmountText>, context: Context<'_>) -> Result<Step, Rejection> {
-        let mut limit = self
-            .check_status(CommandType::Refund, &[Status::Confirmed])?
-            .amounts
-            .captured;
+        let mut limit = self.check_status(CommandType::Refund, &[Status::Confirmed])?.amounts.captured;
         // What an accepted refund will take is no longer there for another.
         for operation in self.operations().filter(|operation| operation.state == State::Pending) {
             if let (Some(Action::Refund), Some(reserved)) = (operation.action(), operation.amount()) {
-                limit = limit
-                    .less(reserved)
-                    .map_err(|error| Rejection::new(Code::InvalidAmount, error.to_string()))?;
+                limit = limit.less(reserved).map_err(|error| Rejection::new(Code::InvalidAmount, error.to_string()))?;
             }
         }
         let amount = asked(amount, limit, "captured_amount less what open refunds reserve")?;
-        Ok(self.begin(
-            id,
-            Request {
-                amount: Some(amount),
-                capture: false,
-                body: String::new(),
-            },
-            context,
-        ))
+        Ok(self.begin(id, Request { amount: Some(amount), capture: false, body: String::new() }, context))
     }
 
     fn check_status(&self, command: CommandType, allowed: &[Status]) -> Result<&Payment, Rejection> {
@@ -386,11 +295,8 @@ impl Aggregate {
             Some(payment) if allowed.contains(&payment.status) => Ok(payment),
             Some(payment) => {
                 let words: Vec<&str> = allowed.iter().map(|status| status.as_str()).collect();
-                let message = format!(
-                    "{command} is allowed from {}; the payment is {}",
-                    words.join(", "),
-                    payment.status
-                );
+                let message =
+                    format!("{command} is allowed from {}; the payment is {}", words.join(", "), payment.status);
                 Err(Rejection::new(Code::NotAllowed, message))
             }
             None => Err(Rejection::new(Code::UnknownPayment, "there is no payment of this id")),
@@ -402,10 +308,7 @@ impl Aggregate {
             operation.state == State::Pending && operation.action().is_some_and(|action| actions.contains(&action))
         });
         match pending {
-            Some(pending) => Err(Rejection::new(
-                Code::InProgress,
-                format!("a {} is pending", pending.kind.as_str()),
-            )),
+            Some(pending) => Err(Rejection::new(Code::InProgress, format!("a {} is pending", pending.kind.as_str()))),
             None => Ok(()),
         }
     }

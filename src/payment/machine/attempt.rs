@@ -57,10 +57,7 @@ impl Aggregate {
             State::Unknown | State::Pending => {
                 // Looked at again should this worker be lost meanwhile.
                 self.lease_look_up(id, context);
-                Step::LookUp {
-                    operation: id,
-                    target: Some(id),
-                }
+                Step::LookUp { operation: id, target: Some(id) }
             }
             State::Calling if operation.lease.is_some_and(|lease| lease.until > context.now) => Step::Stored,
             State::Calling => self.take_over(id, context),
@@ -91,11 +88,7 @@ impl Aggregate {
             operation.last_sent_at = Some(context.now);
             return Step::Call(id);
         }
-        self.seek_truth(
-            id,
-            &Trouble::new(Code::WorkerLost, "the worker that called the gateway was lost"),
-            context,
-        )
+        self.seek_truth(id, &Trouble::new(Code::WorkerLost, "the worker that called the gateway was lost"), context)
     }
 
     fn attempt_again(&mut self, id: Uuid, context: Context<'_>) -> Step {
@@ -277,10 +270,7 @@ impl Operation {
 
     pub(super) fn lease_for_call(&mut self, context: Context<'_>) {
         let until = later(context.now, context.rules.lease);
-        self.lease = Some(Lease {
-            owner: context.worker,
-            until,
-        });
+        self.lease = Some(Lease { owner: context.worker, until });
         // A first call has no due time, so that settling it changes no indexed column: the sweep by order of acceptance
         // finds it should its worker be lost. The sweep may have passed every later call.
         self.due_at = (self.accepted > 0).then_some(until);
@@ -301,11 +291,7 @@ impl Operation {
     /// When to look up next: after the gateway's settle window, then at the delays of the retries.
     pub(super) fn next_look_up(&self, context: Context<'_>) -> Timestamp {
         let delays = &context.rules.delayed;
-        let delay = delays
-            .get(self.lookups as usize)
-            .or(delays.last())
-            .copied()
-            .unwrap_or(DELAY_DEFAULT);
+        let delay = delays.get(self.lookups as usize).or(delays.last()).copied().unwrap_or(DELAY_DEFAULT);
         let next = later(context.now, delay);
         match self.last_sent_at {
             Some(sent) => next.max(later(sent, context.rules.contract.settle_window)),

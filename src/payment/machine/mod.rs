@@ -159,10 +159,7 @@ impl Aggregate {
             payment_id,
             version_read: payment.as_ref().map(|payment| payment.version),
             payment,
-            operations: operations
-                .into_iter()
-                .map(|row| Tracked { row, stored: same })
-                .collect(),
+            operations: operations.into_iter().map(|row| Tracked { row, stored: same }).collect(),
             movements: movements.into_iter().map(|row| Tracked { row, stored: same }).collect(),
             events: Vec::new(),
             changed: Vec::new(),
@@ -182,10 +179,7 @@ impl Aggregate {
 
     /// An operation that is open or new.
     pub fn operation(&self, id: Uuid) -> Option<&Operation> {
-        self.operations
-            .iter()
-            .map(|tracked| &tracked.row)
-            .find(|operation| operation.id == id)
+        self.operations.iter().map(|tracked| &tracked.row).find(|operation| operation.id == id)
     }
 
     /// Every operation that is open or new.
@@ -258,13 +252,8 @@ impl Aggregate {
     /// Whether commands wait of which this aggregate has not loaded the operations; then it must be loaded anew before the
     /// turn ends, or nobody would wake them.
     pub fn misses_waiting(&self) -> bool {
-        let loaded = self
-            .operations()
-            .filter(|operation| operation.state == State::Waiting)
-            .count();
-        self.payment
-            .as_ref()
-            .is_some_and(|payment| payment.waiting as usize > loaded)
+        let loaded = self.operations().filter(|operation| operation.state == State::Waiting).count();
+        self.payment.as_ref().is_some_and(|payment| payment.waiting as usize > loaded)
     }
 
     /// Gives a request the body that the adapter wrote for it.
@@ -291,10 +280,7 @@ impl Aggregate {
 
     fn insert(&mut self, operation: Operation) -> Uuid {
         let id = operation.id;
-        self.operations.push(Tracked {
-            row: operation,
-            stored: Stored::New,
-        });
+        self.operations.push(Tracked { row: operation, stored: Stored::New });
         id
     }
 
@@ -320,10 +306,7 @@ impl Aggregate {
             }
         }
         payment.amounts = amounts;
-        self.movements.push(Tracked {
-            row: movement,
-            stored: Stored::New,
-        });
+        self.movements.push(Tracked { row: movement, stored: Stored::New });
         Ok(true)
     }
 
@@ -354,16 +337,8 @@ impl Aggregate {
         payment.last_sequence += 1;
         let payment = Box::new(payment.clone());
         Some(match previous {
-            Some(previous) => EventKind::StatusChanged {
-                payment,
-                previous,
-                why: why.clone(),
-            },
-            None => EventKind::Updated {
-                payment,
-                changed,
-                why: why.clone(),
-            },
+            Some(previous) => EventKind::StatusChanged { payment, previous, why: why.clone() },
+            None => EventKind::Updated { payment, changed, why: why.clone() },
         })
     }
 
@@ -378,11 +353,7 @@ impl Aggregate {
         operation.state = State::Settled;
         operation.lease = None;
         operation.due_at = None;
-        operation.answer = Some(Answer {
-            kind,
-            code: why.code,
-            message: why.message.clone(),
-        });
+        operation.answer = Some(Answer { kind, code: why.code, message: why.message.clone() });
         // What was sent is kept no longer than it is needed: it may hold a payment method's token.
         if let Some(request) = &mut operation.request {
             request.body = String::new();
@@ -392,13 +363,10 @@ impl Aggregate {
         }
         let told = match (change, kind, payment) {
             (Some(change), ..) => change,
-            (None, AnswerKind::Rejected, _) => EventKind::Rejected {
-                code: why.code.unwrap_or(Code::NotAllowed),
-                message: why.message,
-            },
-            (None, AnswerKind::Succeeded, Some(payment)) => EventKind::Succeeded {
-                payment: Box::new(payment),
-            },
+            (None, AnswerKind::Rejected, _) => {
+                EventKind::Rejected { code: why.code.unwrap_or(Code::NotAllowed), message: why.message }
+            }
+            (None, AnswerKind::Succeeded, Some(payment)) => EventKind::Succeeded { payment: Box::new(payment) },
             (None, ..) => EventKind::Failed { why, attempts },
         };
         self.tell(id, told, true, now);
@@ -427,12 +395,8 @@ impl Aggregate {
 
     /// The command that was accepted first of those that wait.
     fn next_waiting(&self) -> Option<Uuid> {
-        let waiting = self
-            .operations()
-            .filter(|operation| operation.state == State::Waiting && operation.accepted > 0);
-        waiting
-            .min_by_key(|operation| operation.accepted)
-            .map(|operation| operation.id)
+        let waiting = self.operations().filter(|operation| operation.state == State::Waiting && operation.accepted > 0);
+        waiting.min_by_key(|operation| operation.accepted).map(|operation| operation.id)
     }
 
     /// Adds an event caused by an operation. Ids are made from what is told, so that the same event always has the same.
@@ -462,13 +426,8 @@ impl Aggregate {
             Some(sequence) => Uuid::new_v5(&self.payment_id, &sequence.to_be_bytes()),
             None if is_final => Uuid::new_v5(&id, b"final"),
             None => {
-                let part = format!(
-                    "{}/{}/{}/{}",
-                    operation.attempts,
-                    operation.lookups,
-                    operation.rounds,
-                    self.events.len()
-                );
+                let part =
+                    format!("{}/{}/{}/{}", operation.attempts, operation.lookups, operation.rounds, self.events.len());
                 Uuid::new_v5(&id, part.as_bytes())
             }
         };
@@ -476,15 +435,8 @@ impl Aggregate {
             Some(payment) => payment.order.variant.clone(),
             None => operation.variant.clone(),
         };
-        let event = Event {
-            id: event_id,
-            payment_id: self.payment_id,
-            variant,
-            kind,
-            sequence,
-            cause: Some(cause),
-            time: now,
-        };
+        let event =
+            Event { id: event_id, payment_id: self.payment_id, variant, kind, sequence, cause: Some(cause), time: now };
         self.events.push(event);
     }
 
@@ -503,15 +455,10 @@ impl Aggregate {
 }
 
 fn of_state<T>(rows: &[Tracked<T>], stored: Stored) -> impl Iterator<Item = &T> {
-    rows.iter()
-        .filter(move |tracked| tracked.stored == stored)
-        .map(|tracked| &tracked.row)
+    rows.iter().filter(move |tracked| tracked.stored == stored).map(|tracked| &tracked.row)
 }
 
 /// A time so much later; the end of time where that is beyond it.
 fn later(now: Timestamp, delay: Duration) -> Timestamp {
-    SignedDuration::try_from(delay)
-        .ok()
-        .and_then(|delay| now.checked_add(delay).ok())
-        .unwrap_or(Timestamp::MAX)
+    SignedDuration::try_from(delay).ok().and_then(|delay| now.checked_add(delay).ok()).unwrap_or(Timestamp::MAX)
 }

@@ -75,20 +75,12 @@ impl Aggregate {
             Action::Cancel => (None, Status::Cancelled, Cause::Cancel),
         };
         if let (Some(kind), Some(amount)) = (movement, amount) {
-            let movement = Movement {
-                kind,
-                reference: id.to_string(),
-                amount,
-                operation: Some(id),
-            };
+            let movement = Movement { kind, reference: id.to_string(), amount, operation: Some(id) };
             if let Err(error) = self.record(movement) {
                 return self.mismatch(id, format!("the gateway's amount {error}"), context);
             }
         }
-        let why = Why {
-            discrepancy: discrepancy(asked, amount),
-            ..self.merge(&result)
-        };
+        let why = Why { discrepancy: discrepancy(asked, amount), ..self.merge(&result) };
         self.reach(status, cause);
         if action == Action::Cancel {
             self.close_pending_process(context);
@@ -98,10 +90,7 @@ impl Aggregate {
 
     /// Moves the status as far as the money allows: a refund ends the payment only when nothing is left.
     fn reach(&mut self, status: Status, cause: Cause) {
-        let left = self
-            .payment
-            .as_ref()
-            .is_some_and(|payment| !payment.amounts.captured.is_zero());
+        let left = self.payment.as_ref().is_some_and(|payment| !payment.amounts.captured.is_zero());
         if cause == Cause::Refund && left {
             return;
         }
@@ -138,9 +127,7 @@ impl Aggregate {
             self.set_status(Status::Waiting, Cause::Process);
         }
         let looked_up = context.rules.contract.lookup != crate::payment::contract::Lookup::None;
-        let told_before = self
-            .operation(id)
-            .is_some_and(|operation| operation.state == State::Pending);
+        let told_before = self.operation(id).is_some_and(|operation| operation.state == State::Pending);
         if let Some(operation) = self.operation_mut(id) {
             operation.state = State::Pending;
             operation.exposure = crate::payment::outcome::Exposure::Exposed;
@@ -151,22 +138,14 @@ impl Aggregate {
             self.tell(id, change, false, context.now);
         }
         if !told_before {
-            self.tell_delayed(
-                id,
-                Code::Pending,
-                "the gateway accepted it; its result is awaited",
-                context.now,
-            );
+            self.tell_delayed(id, Code::Pending, "the gateway accepted it; its result is awaited", context.now);
         }
         self.end_turn(id, context.now);
         Step::Stored
     }
 
     fn decline(&mut self, id: Uuid, action: Action, result: GatewayResult, context: Context<'_>) -> Step {
-        let why = Why {
-            code: Some(Code::Declined),
-            ..self.merge(&result)
-        };
+        let why = Why { code: Some(Code::Declined), ..self.merge(&result) };
         if action == Action::Process {
             self.set_status(Status::Rejected, Cause::Process);
         }
@@ -183,11 +162,7 @@ impl Aggregate {
         for id in pending {
             let (status_before, changed) = (self.status_before.take(), std::mem::take(&mut self.changed));
             let message = "the payment was cancelled before its result came".to_owned();
-            let why = Why {
-                code: Some(Code::Cancelled),
-                message,
-                ..Why::default()
-            };
+            let why = Why { code: Some(Code::Cancelled), message, ..Why::default() };
             self.answer(id, AnswerKind::Failed, why, context.now);
             (self.status_before, self.changed) = (status_before, changed);
         }
@@ -216,23 +191,12 @@ impl Aggregate {
         let Some(amount) = amount.filter(|amount| !amount.is_zero() && amount.currency() == payment.currency()) else {
             return Step::Settled;
         };
-        let movement = Movement {
-            kind,
-            reference: id.to_string(),
-            amount,
-            operation: Some(id),
-        };
+        let movement = Movement { kind, reference: id.to_string(), amount, operation: Some(id) };
         if !matches!(self.record(movement), Ok(true)) {
             return Step::Settled;
         }
-        let why = Why {
-            discrepancy: discrepancy(asked, Some(amount)),
-            ..self.merge(&result)
-        };
-        let left = self
-            .payment
-            .as_ref()
-            .is_some_and(|payment| !payment.amounts.captured.is_zero());
+        let why = Why { discrepancy: discrepancy(asked, Some(amount)), ..self.merge(&result) };
+        let left = self.payment.as_ref().is_some_and(|payment| !payment.amounts.captured.is_zero());
         if action != Action::Refund || !left {
             self.set_status(status, Cause::Proof);
         }
@@ -263,12 +227,7 @@ impl Aggregate {
                 self.changed.push("extra_data");
             }
         }
-        Why {
-            code: None,
-            message: result.message.clone(),
-            gateway_code: result.code.clone(),
-            discrepancy: None,
-        }
+        Why { code: None, message: result.message.clone(), gateway_code: result.code.clone(), discrepancy: None }
     }
 
     /// Fails an operation that a person or the gateway says was never acted on.
@@ -279,11 +238,7 @@ impl Aggregate {
             }
             self.set_status(Status::Error, Cause::Process);
         }
-        let why = Why {
-            code: Some(trouble.code),
-            message: trouble.message,
-            ..Why::default()
-        };
+        let why = Why { code: Some(trouble.code), message: trouble.message, ..Why::default() };
         self.answer(id, AnswerKind::Failed, why, context.now)
     }
 }

@@ -34,10 +34,7 @@ impl Aggregate {
                 && operation.exposure == Exposure::Exposed
                 && operation.is_open()
         });
-        Step::LookUp {
-            operation: id,
-            target: open.map(|operation| operation.id),
-        }
+        Step::LookUp { operation: id, target: open.map(|operation| operation.id) }
     }
 
     pub(super) fn lease_look_up(&mut self, id: Uuid, context: Context<'_>) {
@@ -103,9 +100,7 @@ impl Aggregate {
             }
             return Step::Stored;
         }
-        let settled = operation
-            .last_sent_at
-            .is_some_and(|sent| later(sent, contract.settle_window) <= context.now);
+        let settled = operation.last_sent_at.is_some_and(|sent| later(sent, contract.settle_window) <= context.now);
         let authoritative = contract.lookup == Lookup::Authoritative;
         let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
         let expired = operation.attributes.expires_at.is_some_and(|time| time <= context.now);
@@ -149,10 +144,7 @@ impl Aggregate {
         if tries < rules.immediate_attempts && trouble.retry_after.is_none() && context.hold.is_none() {
             return Step::RetryNow(id);
         }
-        let delay = self
-            .operation(id)
-            .and_then(|operation| rules.delayed.get(operation.rounds as usize))
-            .copied();
+        let delay = self.operation(id).and_then(|operation| rules.delayed.get(operation.rounds as usize)).copied();
         let Some(delay) = delay else {
             return self.fail_as(id, trouble, context);
         };
@@ -176,11 +168,7 @@ impl Aggregate {
         let sums = [result.amount, result.captured, result.refunded];
         if let Some(foreign) = sums.into_iter().flatten().find(|sum| sum.currency() != currency) {
             let message = format!("the gateway answered in {}; nothing was applied", foreign.currency());
-            return Why {
-                code: Some(Code::Mismatch),
-                message,
-                ..Why::default()
-            };
+            return Why { code: Some(Code::Mismatch), message, ..Why::default() };
         }
         let mut why = self.merge(&result);
         match result.verdict {
@@ -190,10 +178,7 @@ impl Aggregate {
                 self.set_status(Status::Rejected, Cause::Proof);
             }
             Verdict::CustomerMustAct { redirect_url } => {
-                let waits = self
-                    .payment
-                    .as_ref()
-                    .is_some_and(|payment| payment.status == Status::Waiting);
+                let waits = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Waiting);
                 if waits
                     && self.set_status(Status::Input, Cause::Proof)
                     && let Some(payment) = &mut self.payment
@@ -228,17 +213,9 @@ impl Aggregate {
         missing.push((MovementKind::Captured, theirs.less(known).unwrap_or(zero)));
         missing.push((MovementKind::Refunded, refunded.less(ours.refunded).unwrap_or(zero)));
         for (kind, amount) in missing.into_iter().filter(|(_, amount)| !amount.is_zero()) {
-            let movement = Movement {
-                kind,
-                reference: reference.clone(),
-                amount,
-                operation: None,
-            };
+            let movement = Movement { kind, reference: reference.clone(), amount, operation: None };
             if self.record(movement).is_err() {
-                return Some(Discrepancy {
-                    asked: ours.captured,
-                    answered: amount,
-                });
+                return Some(Discrepancy { asked: ours.captured, answered: amount });
             }
         }
         let amounts = self.payment.as_ref()?.amounts;
@@ -250,32 +227,17 @@ impl Aggregate {
             self.set_status(Status::Preauth, Cause::Proof);
         }
         // The gateway says less than we counted: nothing is taken away silently, a person must look.
-        (amounts.captured != captured).then_some(Discrepancy {
-            asked: amounts.captured,
-            answered: captured,
-        })
+        (amounts.captured != captured).then_some(Discrepancy { asked: amounts.captured, answered: captured })
     }
 
     /// A person says what happened to an operation with an unknown outcome.
     pub(super) fn resolve(&mut self, id: Uuid, resolve: Resolve, context: Context<'_>) -> Result<Step, Rejection> {
-        if self
-            .operation(id)
-            .is_none_or(|operation| operation.attributes.user_id.is_none())
-        {
-            return Err(Rejection::new(
-                Code::UserRequired,
-                "the AMQP user_id must say who resolves it",
-            ));
+        if self.operation(id).is_none_or(|operation| operation.attributes.user_id.is_none()) {
+            return Err(Rejection::new(Code::UserRequired, "the AMQP user_id must say who resolves it"));
         }
         let target = resolve.operation;
-        let Some(operation) = self
-            .operation(target)
-            .filter(|operation| operation.state == State::Unknown)
-        else {
-            return Err(Rejection::new(
-                Code::NotUnknown,
-                format!("operation {target} has no unknown outcome"),
-            ));
+        let Some(operation) = self.operation(target).filter(|operation| operation.state == State::Unknown) else {
+            return Err(Rejection::new(Code::NotUnknown, format!("operation {target} has no unknown outcome")));
         };
         let asked = operation.amount();
         let amount = match (resolve.amount, &self.payment) {
@@ -296,12 +258,8 @@ impl Aggregate {
             }
         };
         let message = "a person resolved it".to_owned();
-        let result = GatewayResult {
-            amount,
-            transaction_id: resolve.transaction_id,
-            message,
-            ..GatewayResult::new(verdict)
-        };
+        let result =
+            GatewayResult { amount, transaction_id: resolve.transaction_id, message, ..GatewayResult::new(verdict) };
         self.apply(target, result, context);
         Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now))
     }
@@ -309,9 +267,6 @@ impl Aggregate {
     /// No gateway here sends notifications that could be verified.
     pub(super) fn notification(&mut self, context: Context<'_>) -> Result<Step, Rejection> {
         let gateway = &context.rules.gateway;
-        Err(Rejection::new(
-            Code::Unsupported,
-            format!("the gateway {gateway} sends no notifications"),
-        ))
+        Err(Rejection::new(Code::Unsupported, format!("the gateway {gateway} sends no notifications")))
     }
 }

@@ -1,0 +1,31 @@
+# Two commands on a fresh machine: `make demo` and `make test`. RabbitMQ and PostgreSQL are found or started, and stopped
+# again, by scripts/with-services.
+
+CARGO ?= cargo
+# More for the tests' command line: make test ARGS='refund -- --nocapture'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo run test lint clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## The release binary, target/release/paybus
+	$(CARGO) build --release --locked
+
+demo: build ## Sample payments through a private broker and database, from command to event; ends by itself
+	scripts/with-services scripts/demo
+
+run: build ## The worker in the foreground with a private broker and database; Ctrl-C ends it
+	scripts/with-services scripts/run
+
+test: ## All tests: unit, property, and against a real broker and database
+	scripts/with-services $(CARGO) test --locked $(ARGS)
+
+lint: ## Formatting and clippy, warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+clean: ## Removes what was built
+	$(CARGO) clean

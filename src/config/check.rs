@@ -1,0 +1,152 @@
+//! What the types of the settings cannot say: limits, names, URLs, and what must or must not stand together.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use lapin::uri::AMQPUri;
+use regex::Regex;
+use secrecy::ExposeSecret;
+use tracing_subscriber::EnvFilter;
+
+use super::duration;
+use super::error::ConfigError;
+use super::settings::{Amqp, Database, Log, Retention, Settings, Tls, TlsMode, Worker};
+use super::variant::{Retry, Variant};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+const TIMEOUT: RangeInclusive<Duration> = MILLISECOND..=HOUR;
+
+const NAME_LENGTH_MAX: usize = 64;
+const DELAYED_MAX: usize = 100;
+const RATE_MAX: f64 = 1_000_000.0;
+
+/// Checks all settings.
+///
+/// # Errors
+///
+/// The first key that is wrong, and what would be right.
+pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
+    check_amqp(&settings.amqp)?;
+    check_database(&settings.database)?;
+    check_retry("retry", &settings.retry)?;
+    require(!settings.variants.is_empty(), "variants", "at least one variant, [variants.NAME]")?;
+    for (name, variant) in &settings.variants {
+        check_variant(name, variant)?;
+    }
+    check_worker(&settings.worker)?;
+    check_retention(&settings.retention)?;
+    check_log(&settings.log)
+}
+
+fn require(is_right: bool, key: impl Into<String>, expected: &str) -> Result<(), ConfigError> {
+    if is_right { Ok(()) } else { Err(ConfigError::key(key, format!("expected {expected}"))) }
+}
+
+fn require_within(key: &str, value: Duration, range: &RangeInclusive<Duration>) -> Result<(), ConfigError> {
+    let [least, most] = [range.start(), range.end()].map(|bound| duration::format(*bound));
+    require(range.contains(&value), key, &format!("a duration from \"{least}\" to \"{most}\""))
+}
+
+fn require_number(key: &str, value: u64, range: &RangeInclusive<u64>) -> Result<(), ConfigError> {
+    require(range.contains(&value), key, &format!("a whole number from {} to {}", range.start(), range.end()))
+}
+
+fn check_amqp(amqp: &Amqp) -> Result<(), ConfigError> {
+    let url = amqp.url.expose_secret();
+    // lapin takes an IPv6 literal for no host, and would connect to localhost.
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or(""));
+    let is_literal = authority.rsplit('@').next().is_some_and(|host| host.starts_with('['));
+    let is_url = ["amqp://", "amqps://"].iter().any(|scheme| url.starts_with(scheme))
+        && url.parse::<AMQPUri>().is_ok()
+        && !is_literal;
+    require(
+        is_url,
+        "amqp.url",
+        "amqp:// or amqps://USER:PASSWORD@HOST:PORT/VIRTUAL_HOST, the host not an IPv6 address",
+    )?;
+    check_tls("amqp.tls", &amqp.tls, url.starts_with("amqps://"), "only beside an amqps:// url")?;
+    let is_prefix = is_name(&amqp.prefix, |byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    require(is_prefix, "amqp.prefix", "1 to 64 letters, digits, dots, dashes or underscores")?;
+    require(Regex::new(&amqp.reply_to).is_ok(), "amqp.reply_to", "a regular expression")?;
+    require_within("amqp.confirm_timeout", amqp.confirm_timeout, &TIMEOUT)?;
+    require_within("amqp.connect_timeout", amqp.connect_timeout, &TIMEOUT)?;
+    require_within("amqp.heartbeat", amqp.heartbeat, &(SECOND..=HOUR))?;
+    require(amqp.heartbeat.subsec_nanos() == 0, "amqp.heartbeat", "whole seconds")?;
+    require_number("amqp.delivery_limit", amqp.delivery_limit.into(), &(1..=1_000_000))
+}
+
+fn check_database(database: &Database) -> Result<(), ConfigError> {
+    let url = database.url.expose_secret();
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    let asks_for_tls = parameters.split('&').any(|parameter| parameter.starts_with("ssl"));
+    require(!asks_for_tls, "database.url", "database.tls_mode and database.tls in the place of ssl parameters")?;
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
+        && url.parse::<tokio_postgres::Config>().is_ok();
+    require(is_url, "database.url", "postgres://USER:PASSWORD@HOST:PORT/DATABASE")?;
+    let is_encrypted = database.tls_mode != TlsMode::Disable;
+    check_tls("database.tls", &database.tls, is_encrypted, "only where database.tls_mode is not \"disable\"")?;
+    require_number("database.pool", database.pool as u64, &(1..=1_000))?;
+    require_within("database.statement_timeout", database.statement_timeout, &TIMEOUT)?;
+    require_within("database.connect_timeout", database.connect_timeout, &TIMEOUT)
+}
+
+/// Certificates where nothing is encrypted would be a connection that is thought to be safe.
+fn check_tls(key: &str, tls: &Tls, is_encrypted: bool, expected: &str) -> Result<(), ConfigError> {
+    require(is_encrypted || *tls == Tls::default(), key, expected)?;
+    for (name, path) in [("ca", &tls.ca), ("cert", &tls.cert), ("key", &tls.key)] {
+        let is_path = path.as_ref().is_none_or(|path| !path.as_os_str().is_empty());
+        require(is_path, format!("{key}.{name}"), "the path of a PEM file")?;
+    }
+    require(tls.cert.is_some() == tls.key.is_some(), key, "cert and key, both or neither")
+}
+
+fn check_retry(key: &str, retry: &Retry) -> Result<(), ConfigError> {
+    let immediate = &retry.immediate;
+    require_number(&format!("{key}.immediate.attempts"), immediate.attempts.into(), &(1..=100))?;
+    require_within(&format!("{key}.immediate.first"), immediate.first, &TIMEOUT)?;
+    let is_factor = (1.0..=100.0).contains(&immediate.factor);
+    require(is_factor, format!("{key}.immediate.factor"), "a number from 1 to 100")?;
+    require_within(&format!("{key}.immediate.cap"), immediate.cap, &(immediate.first..=HOUR))?;
+    require(retry.delayed.len() <= DELAYED_MAX, format!("{key}.delayed"), "at most 100 durations")?;
+    for (index, delay) in retry.delayed.iter().enumerate() {
+        require_within(&format!("{key}.delayed[{index}]"), *delay, &(MILLISECOND..=30 * DAY))?;
+    }
+    Ok(())
+}
+
+fn check_variant(name: &str, variant: &Variant) -> Result<(), ConfigError> {
+    let key = format!("variants.{name}");
+    let is_variant = is_name(name, |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+    require(is_variant, &key, "a name of 1 to 64 lower-case letters, digits, dashes or underscores")?;
+    require(!variant.gateway.is_empty(), format!("{key}.gateway"), "the name of a gateway, such as \"http\"")?;
+    require_within(&format!("{key}.timeout"), variant.timeout, &TIMEOUT)?;
+    require_number(&format!("{key}.concurrency"), variant.concurrency as u64, &(1..=10_000))?;
+    let is_rate = variant.rate.is_none_or(|rate| rate > 0.0 && rate <= RATE_MAX);
+    require(is_rate, format!("{key}.rate"), "calls a second, more than 0 and at most 1000000")?;
+    require_number(&format!("{key}.breaker.failures"), variant.breaker.failures.into(), &(1..=1_000_000))?;
+    require_within(&format!("{key}.breaker.open"), variant.breaker.open, &(MILLISECOND..=DAY))?;
+    check_retry(&format!("{key}.retry"), &variant.retry)
+}
+
+fn check_worker(worker: &Worker) -> Result<(), ConfigError> {
+    require_within("worker.drain", worker.drain, &(Duration::ZERO..=HOUR))?;
+    require_within("worker.lease_margin", worker.lease_margin, &TIMEOUT)?;
+    require_within("worker.unknown_payment_grace", worker.unknown_payment_grace, &(Duration::ZERO..=HOUR))?;
+    require_within("worker.poll", worker.poll, &(10 * MILLISECOND..=MINUTE))
+}
+
+fn check_retention(retention: &Retention) -> Result<(), ConfigError> {
+    require_within("retention.events", retention.events, &(SECOND..=duration::MAX))
+}
+
+fn check_log(log: &Log) -> Result<(), ConfigError> {
+    require(EnvFilter::try_new(&log.filter).is_ok(), "log.filter", "directives such as \"info,paybus=debug\"")
+}
+
+fn is_name(text: &str, is_allowed: impl Fn(u8) -> bool) -> bool {
+    (1..=NAME_LENGTH_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
+}

@@ -1,0 +1,109 @@
+//! Why the settings cannot be used: the key's full name and what would be right, never the value: it may be a secret.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use serde::de;
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The configuration file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Unreadable {
+        /// The file that was asked for.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The configuration file is not TOML.
+    #[error("{}: {problem}", path.display())]
+    Syntax {
+        /// The file that was asked for.
+        path: PathBuf,
+        /// Line, column and what was expected there.
+        problem: String,
+    },
+    /// An environment variable names no one key.
+    #[error("environment variable {variable}: {problem}")]
+    Variable {
+        /// The variable's name.
+        variable: String,
+        /// What is wrong with the name.
+        problem: String,
+    },
+    /// A key that does not exist.
+    #[error("{key}: unknown key, expected {expected}")]
+    UnknownKey {
+        /// Its full name.
+        key: String,
+        /// The keys that exist there.
+        expected: String,
+    },
+    /// A key that is missing, or whose value is of a wrong type or out of its limits.
+    #[error("{key}: {problem}")]
+    Key {
+        /// Its full name.
+        key: String,
+        /// What would be right.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    /// What is wrong with one key.
+    pub(super) fn key(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        ConfigError::Key { key: key.into(), problem: problem.into() }
+    }
+
+    /// The same error, its key read as one inside `parent`.
+    pub(super) fn under(mut self, parent: &str) -> Self {
+        if let ConfigError::UnknownKey { key, .. } | ConfigError::Key { key, .. } = &mut self {
+            let point = if key.is_empty() || key.starts_with('[') { "" } else { "." };
+            *key = format!("{parent}{point}{key}");
+        }
+        self
+    }
+}
+
+/// Made by deserialization, from the inside out: each level puts its name before the key.
+impl de::Error for ConfigError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        ConfigError::key("", message.to_string())
+    }
+
+    fn invalid_type(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        ConfigError::key("", format!("expected {expected}"))
+    }
+
+    fn invalid_value(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        ConfigError::key("", format!("expected {expected}"))
+    }
+
+    fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
+        ConfigError::key("", format!("expected {}", one_of(expected, '"')))
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        ConfigError::UnknownKey { key: field.to_owned(), expected: one_of(expected, '`') }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        ConfigError::key(field, "missing")
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        ConfigError::key(field, "given twice")
+    }
+}
+
+/// `a`, `b` or `c`.
+pub(super) fn one_of(names: &[&str], quote: char) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{quote}{name}{quote}")).collect();
+    match quoted.as_slice() {
+        [] => "none".to_owned(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}

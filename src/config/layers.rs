@@ -1,0 +1,114 @@
+//! The layers: defaults, under the file, under the environment.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use ::config::{Config, Environment, File, FileFormat, Map, Value, ValueKind};
+
+use super::error::ConfigError;
+
+/// What the names of our variables begin with. Not `PAYBUS_`, for `PAYBUS_CONFIG` and those of the tests are no keys.
+pub(super) const PREFIX: &str = "PAYBUS__";
+
+const LEVEL_SEPARATOR: &str = "__";
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// The keys that the environment sets, each with the name of its variable.
+///
+/// # Errors
+///
+/// A variable names no key, two variables name the same one, or one a key inside the other: which of them counted would
+/// be left to chance.
+pub(super) fn variables(environment: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ConfigError> {
+    let wrong = |variable: &String, problem: String| ConfigError::Variable { variable: variable.clone(), problem };
+    let mut variables: BTreeMap<String, String> = BTreeMap::new();
+    for name in environment.keys().filter(|name| name.starts_with(PREFIX)) {
+        let key = name[PREFIX.len()..].to_lowercase().replace(LEVEL_SEPARATOR, ".");
+        if key.split('.').any(str::is_empty) {
+            return Err(wrong(name, format!("expected a key, its levels parted by `{LEVEL_SEPARATOR}`")));
+        }
+        if let Some(other) = variables.insert(key, name.clone()) {
+            return Err(wrong(name, format!("{other} sets the same key")));
+        }
+    }
+    for (key, name) in &variables {
+        let mut parents = key.match_indices('.').map(|(end, _)| &key[..end]);
+        if let Some(other) = parents.find_map(|parent| variables.get(parent)) {
+            return Err(wrong(name, format!("{other} sets the whole of what this is a part of")));
+        }
+    }
+    Ok(variables)
+}
+
+/// All layers in one table. The variants of the defaults are left out where another layer names any.
+///
+/// # Errors
+///
+/// The file cannot be read or is not TOML.
+pub(super) fn merge(file: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Value, ConfigError> {
+    let mut defaults = parse(DEFAULTS, Path::new("config/default.toml"))?;
+    let mut above = Config::builder();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        above = above.add_source(parse(&text, path)?);
+    }
+    let above = above.add_source(environment_source(environment)).build().map_err(unexpected)?;
+    if names_variants(&above)
+        && let ValueKind::Table(keys) = &mut defaults.cache.kind
+    {
+        keys.remove("variants");
+    }
+    let merged = Config::builder().add_source(defaults).add_source(above).build().map_err(unexpected)?;
+    Ok(merged.cache)
+}
+
+/// Without `try_parsing`, which would make 123 of the secret 00123.
+fn environment_source(environment: &BTreeMap<String, String>) -> Environment {
+    let ours = environment.iter().filter(|(name, _)| name.starts_with(PREFIX));
+    let ours: Map<String, String> = ours.map(|(name, value)| (name.clone(), value.clone())).collect();
+    Environment::with_prefix("PAYBUS").prefix_separator(LEVEL_SEPARATOR).separator(LEVEL_SEPARATOR).source(Some(ours))
+}
+
+fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    Config::builder()
+        .add_source(File::from_str(text, FileFormat::Toml))
+        .build()
+        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), problem: without_the_line(&error.to_string()) })
+}
+
+/// The parser's message without the line of the file that it shows, which may hold a secret: of "TOML parse error at
+/// line 3, column 8", a gutter, the line, a marker and the message, the first and the last.
+fn without_the_line(message: &str) -> String {
+    let mut lines = message.lines();
+    let mut kept: Vec<&str> = lines.next().into_iter().collect();
+    kept.extend(lines.skip(3).map(str::trim).filter(|line| !line.is_empty()));
+    kept.join(": ")
+}
+
+fn names_variants(config: &Config) -> bool {
+    let ValueKind::Table(keys) = &config.cache.kind else {
+        return false;
+    };
+    keys.get("variants").is_some_and(|variants| !matches!(&variants.kind, ValueKind::Table(names) if names.is_empty()))
+}
+
+/// Merging tables that were read already has no way to fail; the message is not kept, for it might quote.
+fn unexpected(_: ::config::ConfigError) -> ConfigError {
+    ConfigError::key("configuration", "the layers cannot be merged")
+}
+
+/// The error with the variable that set the key beside its name.
+pub(super) fn name_variable(mut error: ConfigError, variables: &BTreeMap<String, String>) -> ConfigError {
+    if let ConfigError::UnknownKey { key, .. } | ConfigError::Key { key, .. } = &mut error {
+        let part_of = |part: &str, whole: &str| {
+            part.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let names: HashSet<&String> =
+            variables.iter().filter(|(set, _)| part_of(key, set) || part_of(set, key)).map(|(_, name)| name).collect();
+        if let Some(name) = names.into_iter().min() {
+            *key = format!("{key} (set by {name})");
+        }
+    }
+    error
+}

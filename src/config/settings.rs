@@ -1,0 +1,173 @@
+//! The settings as the rest of paybus sees them; `config/default.toml` has their limits and defaults.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, de};
+
+use super::duration;
+use super::variant::{Retry, Variant};
+
+/// All settings, read and checked. Its `Debug` shows no secret.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The broker.
+    pub amqp: Amqp,
+    /// PostgreSQL.
+    pub database: Database,
+    /// Our own HTTP server.
+    pub http: HttpServer,
+    /// Retries, where a variant does not say otherwise.
+    pub retry: Retry,
+    /// The configured gateways by name, at least one.
+    pub variants: BTreeMap<String, Variant>,
+    /// The worker's own times.
+    pub worker: Worker,
+    /// How long what is done with is kept.
+    pub retention: Retention,
+    /// Logging.
+    pub log: Log,
+}
+
+/// The broker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Amqp {
+    /// `amqp://` or `amqps://`, with user, password and virtual host.
+    pub url: SecretString,
+    /// What the names of all exchanges and queues begin with.
+    pub prefix: String,
+    /// Whether the worker declares the topology, or only checks it.
+    pub declare: bool,
+    /// Which queues a `reply_to` may name: a regular expression, known to compile.
+    pub reply_to: String,
+    /// Certificates; only with `amqps://`.
+    #[serde(default)]
+    pub tls: Tls,
+    /// How long a published event waits for its confirm.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub confirm_timeout: Duration,
+    /// The connection's heartbeat, whole seconds.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub heartbeat: Duration,
+    /// How long connecting may take, the handshake included.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub connect_timeout: Duration,
+    /// Deliveries of one message before it becomes a dead letter.
+    pub delivery_limit: u32,
+}
+
+/// Certificates of a connection, PEM files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Who signs the server's certificate; without it, whom the operating system trusts.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate; with `key` or not at all.
+    pub cert: Option<PathBuf>,
+    /// The client's key.
+    pub key: Option<PathBuf>,
+}
+
+/// PostgreSQL.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://`, with user, password, host and database; without `sslmode`.
+    pub url: SecretString,
+    /// Connections of one worker.
+    pub pool: usize,
+    /// How far the connection is protected.
+    pub tls_mode: TlsMode,
+    /// Certificates; only where `tls_mode` is not [`TlsMode::Disable`].
+    #[serde(default)]
+    pub tls: Tls,
+    /// How long one statement may run.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub statement_timeout: Duration,
+    /// How long connecting, and waiting for a free connection, may take.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub connect_timeout: Duration,
+}
+
+/// How far the connection to PostgreSQL is protected: libpq's words, without the two that fall back to plain text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    /// Plain text.
+    Disable,
+    /// Encrypted; the server's certificate is not verified.
+    Require,
+    /// Encrypted; the certificate is verified, its host name is not.
+    VerifyCa,
+    /// Encrypted; certificate and host name are verified.
+    VerifyFull,
+}
+
+/// Our own HTTP server: health, metrics, webhooks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpServer {
+    /// Where it listens.
+    #[serde(deserialize_with = "socket_address")]
+    pub listen: SocketAddr,
+}
+
+/// The worker's own times.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// How long work in flight may take to end at the stop.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub drain: Duration,
+    /// How much longer than a call's timeout a lease is.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub lease_margin: Duration,
+    /// How long a command waits for a payment that is not stored yet.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub unknown_payment_grace: Duration,
+    /// How often work that has come due is looked for.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub poll: Duration,
+}
+
+/// How long what is done with is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Events, counted from when they were sent.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub events: Duration,
+}
+
+/// Logging.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// What is logged: tracing's directives, known to parse.
+    pub filter: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|_| de::Error::custom("expected an IP address and a port, \"127.0.0.1:8080\" or \"[::]:8080\""))
+}
