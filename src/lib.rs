@@ -5,7 +5,12 @@
 //! event, whatever dies in between. `ARCHITECTURE.md` tells the way of a command and where each guarantee is enforced.
 
 pub mod backoff;
+pub mod bus;
 pub mod config;
 pub mod gateway;
+pub mod http;
 pub mod payment;
 pub mod store;
+pub mod tls;
+pub mod wiring;
+pub mod worker;

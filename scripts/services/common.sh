@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # What the scripts around the private services share. Sourced, never run.
 
+# The servers' account reads what root writes for it.
+umask 022
+
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
 die() {

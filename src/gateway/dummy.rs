@@ -1,1 +1,272 @@
-//! The dummy gateway.
+//! `dummy`: a gateway in the process, for trying paybus out. It takes no money; the command's `process` object says how
+//! it answers.
+//!
+//! What it answers follows from the request's body and key alone, so that a worker that was killed and started again gets
+//! the same answer. What a later step needs (`verification_result`) travels in the payment's `extra_data`. Only answers
+//! that were lost on the way are kept in memory, for look-ups: its look-up is therefore no more than indicative.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use self::process::{Process, Response, Written};
+use super::{Action, Ask, Call, Gateway, Question};
+use crate::payment::code::{Code, Rejection};
+use crate::payment::contract::{Contract, Lookup};
+use crate::payment::model::Payment;
+use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::status::Status;
+
+mod process;
+#[cfg(test)]
+mod tests;
+
+/// Lost answers that are remembered; the oldest is forgotten first.
+const LOST_ANSWERS_MAX: usize = 10_000;
+
+/// The field of `extra_data` in which the result of a verification waits for it.
+const VERIFICATION_RESULT: &str = "verification_result";
+
+/// The gateway in the process.
+#[derive(Debug)]
+pub struct DummyGateway {
+    contract: Contract,
+    lost: Mutex<VecDeque<Lost>>,
+}
+
+/// An answer that never arrived.
+#[derive(Debug)]
+struct Lost {
+    key: Uuid,
+    payment_id: Uuid,
+    result: GatewayResult,
+}
+
+impl Default for DummyGateway {
+    fn default() -> DummyGateway {
+        DummyGateway::new()
+    }
+}
+
+impl DummyGateway {
+    /// A gateway that has seen nothing.
+    pub fn new() -> DummyGateway {
+        let contract = Contract {
+            key_window: Some(Duration::from_secs(24 * 60 * 60)),
+            replays_server_errors: false,
+            lookup: Lookup::Indicative,
+            settle_window: Duration::ZERO,
+            notifications: false,
+        };
+        DummyGateway { contract, lost: Mutex::default() }
+    }
+
+    async fn process(&self, call: Call<'_>) -> Outcome {
+        let Ok(written) = serde_json::from_str::<Written>(call.body) else {
+            return Outcome::Refused(Trouble::new(Code::Refused, "the request is not one that dummy wrote"));
+        };
+        let process = match Process::read(&written.data) {
+            Ok(process) => process,
+            Err(rejection) => return Outcome::Refused(Trouble::new(Code::Refused, rejection.message)),
+        };
+        tokio::time::sleep(process.latency.min(call.timeout)).await;
+        if call.attempt <= process.fail_times {
+            let message = format!("attempt {} of {} that fail", call.attempt, process.fail_times);
+            return Outcome::NotSent(Trouble::new(Code::Unreachable, message));
+        }
+        let outcome = process.outcome(&written, &call);
+        let is_lost = process.lose_answer && call.attempt == process.fail_times.saturating_add(1);
+        let is_late = process.latency >= call.timeout;
+        match outcome {
+            Outcome::Result(result) if is_lost || is_late => {
+                self.lose(&call, *result);
+                Outcome::Unknown(Trouble::new(Code::Timeout, "the answer was lost"))
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn lose(&self, call: &Call<'_>, result: GatewayResult) {
+        let key = call.key.value();
+        let mut lost = self.lost();
+        lost.retain(|other| other.key != key);
+        if lost.len() >= LOST_ANSWERS_MAX {
+            lost.pop_front();
+        }
+        lost.push_back(Lost { key, payment_id: call.payment_id, result });
+    }
+
+    /// A panic elsewhere leaves the list whole: every change to it is one call.
+    fn lost(&self) -> MutexGuard<'_, VecDeque<Lost>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, question: &Question<'_>) -> Found {
+        let payment = question.payment;
+        let lost = self.lost();
+        let known = match question.target {
+            Some(target) => lost.iter().find(|lost| lost.key == target.key.value()),
+            None => lost.iter().rev().find(|lost| lost.payment_id == payment.id),
+        };
+        if let Some(lost) = known {
+            return Found::Result(Box::new(lost.result.clone()));
+        }
+        match question.target {
+            Some(target) if target.action != Action::Process => Found::Nothing,
+            Some(_) => verified(payment).map_or(Found::Nothing, found),
+            None => verified(payment).or_else(|| settled(payment)).map_or(Found::Nothing, found),
+        }
+    }
+}
+
+impl Gateway for DummyGateway {
+    fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    fn account(&self) -> &str {
+        "dummy"
+    }
+
+    fn check(&self, data: &Map<String, Value>) -> Result<(), Rejection> {
+        Process::read(data).map(|_| ())
+    }
+
+    fn prepare(&self, ask: &Ask<'_>) -> String {
+        Written::new(ask).to_json()
+    }
+
+    /// Captures, releases, refunds and cancels are approved for the sum that was asked.
+    fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            match call.action {
+                Action::Process => self.process(call).await,
+                Action::Capture | Action::Release | Action::Refund | Action::Cancel => {
+                    let mut result = answer(Verdict::Approved, call.payment_id);
+                    result.amount = call.amount;
+                    Outcome::Result(Box::new(result))
+                }
+            }
+        })
+    }
+
+    fn look_up<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found> {
+        Box::pin(async move { self.find(&question) })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(async { Ok("dummy is in the process; it confirms payments that nobody paid".to_owned()) })
+    }
+}
+
+impl Process {
+    /// What the gateway answers to this object.
+    fn outcome(&self, written: &Written, call: &Call<'_>) -> Outcome {
+        match self.response {
+            Response::Failure => {
+                return Outcome::NotSent(Trouble::new(Code::Unreachable, "a network failure, as asked"));
+            }
+            Response::PaymentError => {
+                return Outcome::Refused(Trouble::new(Code::Refused, "Unsupported operation"));
+            }
+            Response::Redirect => return self.done(self.must_act(call.payment_id, self.verification_result)),
+            Response::Direct => {}
+        }
+        match self.status.unwrap_or_else(|| self.verified_status(written)) {
+            Status::Error => Outcome::Refused(Trouble::new(Code::Refused, "an error, as asked")),
+            Status::Input => self.done(self.must_act(call.payment_id, self.verification_result)),
+            status => {
+                let mut result = answer(verdict(status), call.payment_id);
+                result.amount = call.amount;
+                if status == Status::Waiting {
+                    result.extra_data = extra_data(self.verification_result);
+                }
+                self.done(result)
+            }
+        }
+    }
+
+    /// The status where the object names none: of the verification that the payment waits for, else confirmed.
+    fn verified_status(&self, written: &Written) -> Status {
+        match written.verification_result() {
+            Some(stored) => self.verification_result.unwrap_or(stored),
+            None => Status::Confirmed,
+        }
+    }
+
+    fn must_act(&self, payment_id: Uuid, verification_result: Option<Status>) -> GatewayResult {
+        let word = verification_result.map(|status| format!("?{VERIFICATION_RESULT}={status}"));
+        let redirect_url = format!("https://dummy.invalid/3ds/{payment_id}{}", word.unwrap_or_default());
+        let mut result = answer(Verdict::CustomerMustAct { redirect_url }, payment_id);
+        result.extra_data = extra_data(verification_result);
+        result
+    }
+
+    fn done(&self, mut result: GatewayResult) -> Outcome {
+        result.fraud = self.fraud_status.map(|status| (status, String::new()));
+        Outcome::Result(Box::new(result))
+    }
+}
+
+fn answer(verdict: Verdict, payment_id: Uuid) -> GatewayResult {
+    let mut result = GatewayResult::new(verdict);
+    let id = payment_id.simple().to_string();
+    result.transaction_id = Some(format!("dummy-{}", &id[..8]));
+    result
+}
+
+fn extra_data(verification_result: Option<Status>) -> Map<String, Value> {
+    verification_result
+        .map(|status| (VERIFICATION_RESULT.to_owned(), Value::from(status.as_str())))
+        .into_iter()
+        .collect()
+}
+
+fn verdict(status: Status) -> Verdict {
+    match status {
+        Status::Rejected => Verdict::Declined(Decline::Hard),
+        Status::Waiting => Verdict::Pending,
+        Status::Preauth => Verdict::Authorized,
+        _ => Verdict::Approved,
+    }
+}
+
+fn found(result: GatewayResult) -> Found {
+    Found::Result(Box::new(result))
+}
+
+/// The truth of a process that is still going on, as far as the payment tells: the result of its verification, else that
+/// it goes on. The payment's status tells nothing of other operations.
+fn verified(payment: &Payment) -> Option<GatewayResult> {
+    let goes_on = match payment.status {
+        Status::Waiting if payment.transaction_id.is_empty() => return None,
+        Status::Waiting => Verdict::Pending,
+        Status::Input => Verdict::CustomerMustAct { redirect_url: payment.redirect_url.clone().unwrap_or_default() },
+        _ => return None,
+    };
+    let result = match process::stored_verification(&payment.extra_data) {
+        None => answer(goes_on, payment.id),
+        // Nothing was charged, and nothing will be.
+        Some(Status::Error) => answer(Verdict::Declined(Decline::Hard), payment.id),
+        Some(Status::Confirmed) if payment.capture == Some(false) => answer(Verdict::Authorized, payment.id),
+        Some(status) => answer(verdict(status), payment.id),
+    };
+    Some(result)
+}
+
+/// The truth of a whole payment whose process has ended.
+fn settled(payment: &Payment) -> Option<GatewayResult> {
+    let mut result = match payment.status {
+        Status::Preauth => answer(Verdict::Authorized, payment.id),
+        Status::Confirmed | Status::Refunded => answer(Verdict::Approved, payment.id),
+        Status::Rejected => answer(Verdict::Declined(Decline::Hard), payment.id),
+        Status::Waiting | Status::Input | Status::Error | Status::Cancelled => return None,
+    };
+    result.captured = Some(payment.amounts.captured);
+    result.refunded = Some(payment.amounts.refunded);
+    Some(result)
+}

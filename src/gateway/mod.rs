@@ -16,6 +16,7 @@ use crate::payment::outcome::{Found, GatewayKey, Outcome};
 
 pub mod dummy;
 pub mod http;
+pub mod registry;
 
 /// What a request body is written from; it is written once and stored.
 #[derive(Debug)]

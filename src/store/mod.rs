@@ -16,6 +16,7 @@ pub mod lease;
 pub mod load;
 pub mod migrate;
 pub mod outbox;
+pub mod report;
 mod rows;
 
 pub use connect::{Store, StoreSettings};

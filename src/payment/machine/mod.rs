@@ -25,7 +25,7 @@ use super::event::{Event, EventCause, EventKind, Why};
 use super::model::Payment;
 use super::money::MoneyError;
 use super::movement::{Amounts, Movement};
-use super::operation::{Answer, AnswerKind, Operation, State};
+use super::operation::{Answer, AnswerKind, Lease, Operation, State};
 use super::status::{Cause, Status};
 
 /// How many commands may wait for one payment.
@@ -263,10 +263,14 @@ impl Aggregate {
         }
     }
 
-    /// After an attempt was stored beside the machine (an immediate retry renews its lease by itself).
-    pub fn attempt_stored(&mut self, id: Uuid, attempts: u32) {
+    /// After an attempt was stored beside the machine: an immediate retry renews its lease by itself, and nothing else of
+    /// the payment changes.
+    pub fn attempt_stored(&mut self, id: Uuid, attempts: u32, context: Context<'_>) {
         if let Some(tracked) = self.operations.iter_mut().find(|tracked| tracked.row.id == id) {
+            let until = later(context.now, context.rules.lease);
             tracked.row.attempts = attempts;
+            tracked.row.lease = Some(Lease { owner: context.worker, until });
+            tracked.row.last_sent_at = Some(context.now);
         }
     }
 

@@ -27,7 +27,7 @@ impl Aggregate {
 
     /// A `payment.sync` asks about the operation whose outcome is open, and only where there is none about the whole
     /// payment: else a movement could be counted twice, once from the whole and once from its operation.
-    pub(super) fn look_up_step(&self, id: Uuid) -> Step {
+    pub fn look_up_step(&self, id: Uuid) -> Step {
         let open = self.operations().find(|operation| {
             operation.id != id
                 && operation.action().is_some()

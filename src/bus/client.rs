@@ -1,0 +1,206 @@
+//! A small client of the bus, for the command line and for tests: publishes commands and watches events.
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+
+use super::backlog::{ROUND, Sent};
+use super::connection::{Connection, connect};
+use super::delivery::Properties;
+use super::lane::open;
+use super::publisher::base_properties;
+use super::refusal::named;
+use super::round::{Message, publish};
+use super::topology::Names;
+use super::{BusError, BusSettings, bounded, short};
+
+/// How many events a watcher takes in ahead.
+const AHEAD: u16 = 256;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    connection: Connection,
+    channel: Channel,
+    names: Names,
+    settings: BusSettings,
+}
+
+/// A command as it is published.
+#[derive(Debug, Clone, Default)]
+pub struct NewCommand {
+    /// `<variant>.<type>`.
+    pub routing_key: String,
+    /// The AMQP `message_id`; a return is known by it.
+    pub message_id: String,
+    /// The command as CloudEvents JSON, or whatever else is to be tried.
+    pub body: Bytes,
+    /// Which queue the final answer also goes to.
+    pub reply_to: Option<String>,
+    /// The AMQP `correlation_id`.
+    pub correlation_id: Option<String>,
+    /// Whether to say who we are, which `payment.resolve` requires; the broker checks it.
+    pub name_user: bool,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandSent {
+    /// A queue has it.
+    Routed,
+    /// No queue takes it, or the queue is full.
+    Refused(String),
+}
+
+/// A message that was watched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watched {
+    /// The event's routing key.
+    pub routing_key: String,
+    /// What came beside the payload.
+    pub properties: Properties,
+    /// The payload.
+    pub body: Vec<u8>,
+}
+
+/// Messages as they come. Ends with the connection.
+#[derive(Debug)]
+pub struct Watch {
+    stream: lapin::Consumer,
+    // Keeps the channel open, and with it the queue.
+    _channel: Channel,
+}
+
+impl Client {
+    /// Connects, under this role in the connection's name.
+    ///
+    /// # Errors
+    /// The broker cannot be reached.
+    pub async fn connect(settings: &BusSettings, role: &str) -> Result<Client, BusError> {
+        let connection = connect(settings, role).await?;
+        let channel = open(&connection).await?;
+        Ok(Client { connection, channel, names: Names::new(&settings.prefix), settings: settings.clone() })
+    }
+
+    /// The connection, for what else is to be asked of the broker.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Publishes commands in order and waits until the broker has answered for each.
+    ///
+    /// # Errors
+    /// The connection or the channel was lost: which of the commands arrived is unknown; the same ones can be sent again.
+    pub async fn publish(&self, commands: Vec<NewCommand>) -> Result<Vec<CommandSent>, BusError> {
+        let messages = commands.into_iter().map(|command| self.message(command));
+        let messages = messages.collect::<Result<Vec<_>, _>>()?;
+        let mut sent = Vec::with_capacity(messages.len());
+        for round in messages.chunks(ROUND) {
+            let patience = self.settings.confirm_timeout;
+            let report = publish(&self.connection, &self.channel, round.iter(), patience).await;
+            for one in report.sent {
+                sent.push(match one {
+                    Sent::Confirmed => CommandSent::Routed,
+                    Sent::Refused(reason) => CommandSent::Refused(reason),
+                    Sent::Unknown => {
+                        return Err(match report.closed {
+                            Some(closed) => BusError::Refused(closed.reason),
+                            None => BusError::Closed,
+                        });
+                    }
+                });
+            }
+        }
+        Ok(sent)
+    }
+
+    fn message(&self, command: NewCommand) -> Result<Message, BusError> {
+        let mut properties = base_properties().with_message_id(short("message id", command.message_id)?);
+        if let Some(queue) = command.reply_to {
+            properties = properties.with_reply_to(short("reply queue", queue)?);
+        }
+        if let Some(id) = command.correlation_id {
+            properties = properties.with_correlation_id(short("correlation id", id)?);
+        }
+        if command.name_user {
+            properties = properties.with_user_id(short("user", self.connection.user())?);
+        }
+        Ok(Message {
+            exchange: short("name of an exchange", self.names.commands())?,
+            routing_key: short("routing key", command.routing_key)?,
+            properties,
+            body: command.body,
+        })
+    }
+
+    /// Watches the events that match a binding, such as `#` or `cards.#`, from now on.
+    ///
+    /// # Errors
+    /// The events exchange is missing, or the broker cannot be reached.
+    pub async fn subscribe_events(&self, binding: &str) -> Result<Watch, BusError> {
+        let channel = self.connection.channel().await?;
+        let queue = self.declare(&channel, "").await?;
+        let exchange = short("name of an exchange", self.names.events())?;
+        let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
+        let key = short("binding", binding)?;
+        let binding = channel.queue_bind(queue.clone(), exchange, key, options, nothing);
+        let bound = bounded("binding a queue", self.settings.connect_timeout, binding).await;
+        bound.map_err(|error| named(error, || format!("exchange {}", self.names.events())))?;
+        self.watch(channel, queue).await
+    }
+
+    /// Watches a queue of our own, made for the purpose: for replies.
+    ///
+    /// # Errors
+    /// The broker cannot be reached, or somebody else has a queue of that name.
+    pub async fn subscribe_queue(&self, name: &str) -> Result<Watch, BusError> {
+        let channel = self.connection.channel().await?;
+        let queue = self.declare(&channel, name).await?;
+        self.watch(channel, queue).await
+    }
+
+    async fn declare(&self, channel: &Channel, name: &str) -> Result<ShortString, BusError> {
+        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        let declaring = channel.queue_declare(short("name of a queue", name)?, options, FieldTable::default());
+        let queue = bounded("declaring a queue", self.settings.connect_timeout, declaring).await?;
+        Ok(queue.name().clone())
+    }
+
+    async fn watch(&self, channel: Channel, queue: ShortString) -> Result<Watch, BusError> {
+        let patience = self.settings.connect_timeout;
+        let qos = channel.basic_qos(AHEAD, BasicQosOptions::default());
+        bounded("setting the prefetch", patience, qos).await?;
+        let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consuming = channel.basic_consume(queue, ShortString::default(), options, nothing);
+        let stream = bounded("consuming a queue", patience, consuming).await?;
+        Ok(Watch { stream, _channel: channel })
+    }
+
+    /// Says goodbye.
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+}
+
+impl Watch {
+    /// The next message; nothing when the connection has ended.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    pub async fn next(&mut self) -> Result<Option<Watched>, BusError> {
+        let doing = "watching a queue";
+        let Some(delivery) = self.stream.next().await else {
+            return Ok(None);
+        };
+        let delivery = delivery.map_err(|source| BusError::Broker { doing, source })?;
+        let acking = delivery.acker.ack(BasicAckOptions::default());
+        acking.await.map_err(|source| BusError::Broker { doing, source })?;
+        Ok(Some(Watched {
+            routing_key: delivery.routing_key.to_string(),
+            properties: Properties::from(delivery.properties),
+            body: delivery.data,
+        }))
+    }
+}

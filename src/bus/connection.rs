@@ -1,0 +1,265 @@
+//! One connection to the broker: opening it within a time, noticing its end, leaving it.
+
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, RustlsConnector};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Channel, ConnectionProperties, Event};
+use secrecy::ExposeSecret;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::{BusError, BusSettings, bounded, describe};
+use crate::tls::{TlsFiles, Verify, client_config};
+
+/// How often a connection is looked at, whatever lapin's events tell or leave out.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long a connection may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// One open connection.
+#[derive(Debug)]
+pub struct Connection {
+    lapin: lapin::Connection,
+    socket: Option<TcpStream>,
+    patience: Duration,
+    abandoned: OnceLock<String>,
+    abandon: Notify,
+}
+
+/// How a connection is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Connected and open.
+    Connected,
+    /// Connected, but the broker takes no messages for lack of memory or disk.
+    Blocked,
+    /// Not connected, and why; it is being tried again.
+    Disconnected(String),
+}
+
+/// Connects, as `paybus@host/pid <role>` in the broker's list of connections.
+///
+/// # Errors
+/// An address or TLS file that cannot be used, a broker that refuses, or none that answers in time.
+pub async fn connect(settings: &BusSettings, role: &str) -> Result<Connection, BusError> {
+    let uri = address(settings)?;
+    let tls = match uri.scheme {
+        AMQPScheme::AMQPS => Some(connector(settings).await?),
+        AMQPScheme::AMQP => None,
+    };
+    let doing = "connecting to the broker";
+    let runtime = lapin::runtime::default_runtime().map_err(|source| BusError::Broker { doing, source })?;
+    let properties = ConnectionProperties::default().with_connection_name(name(role).into());
+    // A second handle on the socket: lapin's thread cannot be told to give up on a peer that accepts and then says
+    // nothing, and would live as long as that peer does.
+    let socket: Arc<OnceLock<TcpStream>> = Arc::default();
+    let handle = Arc::clone(&socket);
+    let opening = lapin::Connection::connector(
+        uri,
+        runtime,
+        async move |uri: AMQPUri, runtime| {
+            let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+            let stream = plain.connect_async(&runtime).await?;
+            if let AsyncTcpStream::Plain(tcp) = &stream {
+                let copy = tcp.get_ref().as_fd().try_clone_to_owned()?;
+                drop(handle.set(TcpStream::from(copy)));
+            }
+            match &tls {
+                Some(connector) => Ok(stream.into_rustls(connector, &uri.authority.host).await?),
+                None => Ok(stream),
+            }
+        },
+        properties,
+    );
+    match bounded(doing, settings.connect_timeout, opening).await {
+        Ok(lapin) => Ok(Connection {
+            lapin,
+            socket: socket.get().and_then(|socket| socket.try_clone().ok()),
+            patience: settings.connect_timeout,
+            abandoned: OnceLock::new(),
+            abandon: Notify::new(),
+        }),
+        Err(error) => {
+            hang_up(socket.get());
+            Err(error)
+        }
+    }
+}
+
+/// The address with our heartbeat.
+fn address(settings: &BusSettings) -> Result<AMQPUri, BusError> {
+    let text = settings.url.expose_secret();
+    let mut uri: AMQPUri = text.parse().map_err(|_| BusError::Url("it cannot be read"))?;
+    if let Some(host) = ipv6_host(text) {
+        uri.authority.host = host.to_owned();
+    }
+    let seconds = u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX);
+    uri.query.heartbeat = Some(seconds.max(1));
+    Ok(uri)
+}
+
+/// The host of `amqp://user:password@[::1]:5672/`: lapin takes every bracketed one for "localhost".
+fn ipv6_host(text: &str) -> Option<&str> {
+    let authority = text.split_once("://")?.1.split('/').next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    Some(host.strip_prefix('[')?.split_once(']')?.0)
+}
+
+/// Files are read on a thread of their own: the platform's certificate store takes milliseconds.
+async fn connector(settings: &BusSettings) -> Result<RustlsConnector, BusError> {
+    let tls = settings.tls.clone();
+    let config = tokio::task::spawn_blocking(move || {
+        let files = TlsFiles { ca: tls.ca.as_deref(), cert: tls.cert.as_deref(), key: tls.key.as_deref() };
+        client_config(files, Verify::Full)
+    });
+    let config = config.await.map_err(|_| BusError::Closed)??;
+    Ok(RustlsConnector::from(config))
+}
+
+fn name(role: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "unknown",
+        host => host,
+    };
+    format!("paybus@{host}/{} {role}", std::process::id())
+}
+
+fn hang_up(socket: Option<&TcpStream>) {
+    if let Some(Err(error)) = socket.map(|socket| socket.shutdown(Shutdown::Both)) {
+        debug!(%error, "The socket was closed already.");
+    }
+}
+
+impl Connection {
+    /// A new channel.
+    ///
+    /// # Errors
+    /// The connection is lost, or the broker does not answer.
+    pub async fn channel(&self) -> Result<Channel, BusError> {
+        bounded("opening a channel", self.patience, self.lapin.create_channel()).await
+    }
+
+    /// Whether it can be used, as far as is known.
+    pub fn is_alive(&self) -> bool {
+        self.abandoned.get().is_none() && self.lapin.status().connected()
+    }
+
+    /// Whether the broker takes no messages for lack of memory or disk.
+    pub fn is_blocked(&self) -> bool {
+        self.lapin.status().blocked()
+    }
+
+    /// The user it was opened as.
+    pub fn user(&self) -> String {
+        self.lapin.status().username()
+    }
+
+    /// How long an answer of the broker is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Gives it up for a reason that lapin does not see; its link makes another one.
+    pub(crate) fn abandon(&self, reason: String) {
+        if self.abandoned.set(reason).is_ok() {
+            self.abandon.notify_waiters();
+        }
+    }
+
+    /// Says goodbye, and hangs up on a broker that does not answer: a blocked connection would never send its goodbye.
+    pub async fn close(&self) {
+        let goodbye = self.lapin.close(200, "goodbye".into());
+        match timeout(FAREWELL.min(self.patience), goodbye).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "The connection was closed already."),
+            Err(_) => debug!("The broker did not answer the goodbye."),
+        }
+        hang_up(self.socket.as_ref());
+    }
+
+    /// Waits for the end, and says on the way whether the broker blocks; returns why it ended.
+    pub(super) async fn ended(&self, blocks: impl Fn(bool)) -> String {
+        let mut events = std::pin::pin!(self.lapin.events_listener());
+        let mut last = "the connection was lost".to_owned();
+        loop {
+            if let Some(reason) = self.abandoned.get() {
+                return reason.clone();
+            }
+            if !self.lapin.status().connected() {
+                return last;
+            }
+            blocks(self.is_blocked());
+            tokio::select! {
+                // An event explains, the status decides: there is not an event for every end.
+                Some(event) = events.next() => if let Event::Error(error) = event {
+                    last = describe(&error);
+                },
+                () = self.abandon.notified() => {}
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str) -> BusSettings {
+        BusSettings {
+            url: url.into(),
+            prefix: "paybus".to_owned(),
+            declare: true,
+            reply_to: String::new(),
+            tls: super::super::BusTls::default(),
+            confirm_timeout: Duration::from_secs(1),
+            heartbeat: Duration::from_millis(10_500),
+            connect_timeout: Duration::from_millis(300),
+            delivery_limit: 100,
+        }
+    }
+
+    #[test]
+    fn the_address_keeps_host_and_gets_our_heartbeat() {
+        let check = |url: &str, host: &str, port: u16| {
+            let uri = address(&settings(url)).expect("an address");
+            assert_eq!(uri.authority.host, host, "{url}");
+            assert_eq!(uri.authority.port, port, "{url}");
+            assert_eq!(uri.query.heartbeat, Some(10), "{url}");
+        };
+        check("amqp://guest:guest@127.0.0.1:5672/%2f", "127.0.0.1", 5672);
+        check("amqps://broker.example/payments?heartbeat=3", "broker.example", 5671);
+        check("amqp://guest:guest@[::1]:5673/%2f", "::1", 5673);
+        check("amqp://[fe80::1]", "fe80::1", 5672);
+    }
+
+    #[test]
+    fn an_error_never_repeats_the_address() {
+        let error = address(&settings("mailto:secret@example.org")).expect_err("no address");
+        assert!(!describe(&error).contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_silent_peer_is_given_up_and_hung_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let connecting = settings(&format!("amqp://127.0.0.1:{port}"));
+        let peer = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut heard = Vec::new();
+            tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard).await.map(|_| heard)
+        });
+        let error = connect(&connecting, "test").await.expect_err("no broker");
+        assert!(matches!(error, BusError::TimedOut { .. }), "{error:?}");
+        let heard = timeout(Duration::from_secs(5), peer).await.expect("hung up").expect("no panic");
+        assert_eq!(heard.expect("a clean end"), b"AMQP\x00\x00\x09\x01");
+    }
+}

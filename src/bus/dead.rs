@@ -1,0 +1,289 @@
+//! Dead letters: what could not be understood, kept with the reason until a person decides.
+//!
+//! Two ways lead here: a worker buries a message and says why in its headers, and the broker itself dead-letters what was
+//! redelivered too often, with headers of its own. Both read the same when they are listed.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use uuid::Uuid;
+
+use super::backlog::Verdict;
+use super::delivery::{Delivery, Properties};
+use super::publisher::{Publisher, base_properties};
+use super::round::Message;
+use super::topology::Names;
+use super::{BusError, describe, short};
+
+const REASON: &str = "x-paybus-reason";
+const CODE: &str = "x-paybus-code";
+const QUEUE: &str = "x-paybus-queue";
+const ROUTING_KEY: &str = "x-paybus-routing-key";
+const TIME: &str = "x-paybus-time";
+
+/// The longest reason, in bytes.
+const REASON_BYTES: usize = 1024;
+
+/// The most of a message's own headers that is kept, in bytes. All headers have to fit into one frame, which a broker may
+/// limit to 4,096 bytes; a longer one would cost the publishing connection.
+const HEADER_BYTES: usize = 1024;
+
+/// Why a message could not be buried.
+#[derive(Debug, thiserror::Error)]
+pub enum BuryError {
+    /// The broker refuses it: reject the delivery, the broker then dead-letters it without a reason.
+    #[error("the broker refuses a dead letter: {0}")]
+    Refused(String),
+    /// The publisher was shut down: leave the delivery alone, it comes again.
+    #[error("the publisher is shut down")]
+    Closed,
+}
+
+/// Publishes a delivery to the dead letters with the reason, and waits until the broker has it. The delivery is to be
+/// acknowledged after that, and not before: a crash in between makes a second copy, the other order would lose it.
+///
+/// # Errors
+/// The broker refuses it, or the publisher was shut down. A lost connection is none: it is tried again.
+pub async fn bury(publisher: &Publisher, delivery: &Delivery, code: &str, reason: &str) -> Result<(), BuryError> {
+    let message = dead_letter(publisher.names(), delivery, code, reason, Timestamp::now());
+    let message = message.map_err(|error| BuryError::Refused(describe(&error)))?;
+    match publisher.publish_aside(message).await {
+        Some(Verdict::Confirmed) => Ok(()),
+        Some(Verdict::Refused(reason)) => Err(BuryError::Refused(reason)),
+        None => Err(BuryError::Closed),
+    }
+}
+
+fn dead_letter(
+    names: &Names,
+    delivery: &Delivery,
+    code: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<Message, BusError> {
+    let mut headers = own_headers(&delivery.properties.headers);
+    let mut tell = |name: &str, text: &str| {
+        headers.insert(name.into(), AMQPValue::LongString(LongString::from(text)));
+    };
+    tell(REASON, cut(reason, REASON_BYTES));
+    tell(CODE, cut(code, 255));
+    tell(QUEUE, cut(&delivery.queue, 255));
+    tell(ROUTING_KEY, cut(&delivery.routing_key, 255));
+    tell(TIME, &now.to_string());
+    Ok(Message {
+        exchange: short("name of an exchange", names.dead())?,
+        routing_key: short("routing key", delivery.routing_key.as_str())?,
+        properties: kept(&delivery.properties, &delivery.body)?.with_headers(headers),
+        body: Bytes::copy_from_slice(&delivery.body),
+    })
+}
+
+/// The properties that stay with a message, whoever sends it on. Not its user: the broker refuses another one than ours.
+/// Not its expiration: that would empty the dead letters.
+fn kept(properties: &Properties, body: &[u8]) -> Result<BasicProperties, BusError> {
+    let mut kept = base_properties().with_message_id(short("message id", id(properties, body))?);
+    let text = |text: &Option<String>| text.as_deref().map(|text| short("property", text)).transpose();
+    if let Some(id) = text(&properties.correlation_id)? {
+        kept = kept.with_correlation_id(id);
+    }
+    if let Some(kind) = text(&properties.kind)? {
+        kept = kept.with_type(kind);
+    }
+    if let Some(content_type) = text(&properties.content_type)? {
+        kept = kept.with_content_type(content_type);
+    }
+    if let Some(reply_to) = text(&properties.reply_to)? {
+        kept = kept.with_reply_to(reply_to);
+    }
+    Ok(kept)
+}
+
+/// A name for a message that may have none: the same for the same body.
+fn id(properties: &Properties, body: &[u8]) -> String {
+    match &properties.message_id {
+        Some(id) if !id.is_empty() => id.clone(),
+        _ => Uuid::new_v5(&Uuid::NAMESPACE_OID, body).to_string(),
+    }
+}
+
+/// The publisher's own headers, unless they are too long. The broker's must go: RabbitMQ before 4.0 takes a message that
+/// comes again with `x-death` for one that goes in circles, and drops it after it has confirmed it.
+fn own_headers(headers: &FieldTable) -> FieldTable {
+    let mut own = FieldTable::default();
+    for (name, value) in headers.inner() {
+        if !is_transport(name.as_str()) {
+            own.insert(name.clone(), value.clone());
+        }
+    }
+    let properties = Properties { headers: own, ..Properties::default() };
+    match properties.headers_size() <= HEADER_BYTES {
+        true => properties.headers,
+        false => FieldTable::default(),
+    }
+}
+
+fn is_transport(name: &str) -> bool {
+    const PREFIXES: [&str; 4] = ["x-death", "x-first-death-", "x-last-death-", "x-paybus-"];
+    const NAMES: [&str; 4] = ["x-delivery-count", "x-acquired-count", "CC", "BCC"];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
+}
+
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+/// A dead letter, for a person.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeadLetter {
+    /// Its `message_id`; where it has none, a name made from its body.
+    pub id: String,
+    /// Why, in one word: a code of ours, or the broker's reason.
+    pub code: String,
+    /// Why, in a sentence; empty where the broker did it.
+    pub reason: String,
+    /// The queue it was in.
+    pub queue: String,
+    /// The routing key it was published with.
+    pub routing_key: String,
+    /// When it was buried, as it says.
+    pub time: String,
+    /// What came beside the payload.
+    pub properties: Properties,
+    /// The payload.
+    pub body: Vec<u8>,
+}
+
+impl DeadLetter {
+    pub(super) fn read(properties: Properties, routing_key: String, body: Vec<u8>) -> DeadLetter {
+        let header = |name: &str| properties.headers.inner().get(name).and_then(text);
+        let first = |ours: &str, brokers: &str| header(ours).or_else(|| header(brokers)).unwrap_or_default();
+        DeadLetter {
+            id: id(&properties, &body),
+            code: first(CODE, "x-first-death-reason"),
+            reason: header(REASON).unwrap_or_default(),
+            queue: first(QUEUE, "x-first-death-queue"),
+            time: header(TIME).or_else(|| death_time(&properties.headers)).unwrap_or_default(),
+            routing_key: header(ROUTING_KEY).unwrap_or(routing_key),
+            properties,
+            body,
+        }
+    }
+}
+
+impl DeadLetter {
+    /// The message as it was published first.
+    pub(super) fn revived(&self, names: &Names) -> Result<Message, BusError> {
+        let properties = kept(&self.properties, &self.body)?;
+        Ok(Message {
+            exchange: short("name of an exchange", names.commands())?,
+            routing_key: short("routing key", self.routing_key.as_str())?,
+            properties: properties.with_headers(own_headers(&self.properties.headers)),
+            body: Bytes::copy_from_slice(&self.body),
+        })
+    }
+}
+
+fn text(value: &AMQPValue) -> Option<String> {
+    match value {
+        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+fn death_time(headers: &FieldTable) -> Option<String> {
+    let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else {
+        return None;
+    };
+    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else {
+        return None;
+    };
+    let AMQPValue::Timestamp(seconds) = death.inner().get("time")? else {
+        return None;
+    };
+    let time = Timestamp::from_second(i64::try_from(*seconds).ok()?).ok()?;
+    Some(time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::types::ShortString;
+
+    fn long(text: &str) -> AMQPValue {
+        AMQPValue::LongString(LongString::from(text))
+    }
+
+    fn delivery() -> Delivery {
+        let mut headers = FieldTable::default();
+        headers.insert("x-death".into(), long("any"));
+        headers.insert("x-first-death-queue".into(), long("any"));
+        headers.insert("CC".into(), long("any"));
+        headers.insert("traceparent".into(), long("00-1-2-01"));
+        let mut delivery = Delivery::unconnected("p.commands.cards", "cards.payment.create", b"not JSON".to_vec());
+        delivery.properties = Properties {
+            correlation_id: Some("c".to_owned()),
+            user_id: Some("shop".to_owned()),
+            headers,
+            ..Properties::default()
+        };
+        delivery
+    }
+
+    fn buried() -> Message {
+        let now = "2026-11-22T12:00:00Z".parse().expect("a time");
+        dead_letter(&Names::new("p"), &delivery(), "invalid_envelope", "it is no JSON", now).expect("a message")
+    }
+
+    #[test]
+    fn a_buried_message_tells_why_and_leaves_the_brokers_headers_behind() {
+        let message = buried();
+        assert_eq!(message.exchange.as_str(), "p.dead");
+        assert_eq!(message.properties.user_id(), &None);
+        assert!(message.properties.message_id().is_some());
+        let headers = message.properties.headers().clone().expect("headers");
+        let names: Vec<&str> = headers.inner().keys().map(ShortString::as_str).collect();
+        assert_eq!(names, ["traceparent", CODE, QUEUE, REASON, ROUTING_KEY, TIME]);
+    }
+
+    #[test]
+    fn what_was_buried_reads_as_it_was_meant() {
+        let message = buried();
+        let letter = DeadLetter::read(message.properties.into(), "any".to_owned(), message.body.to_vec());
+        assert_eq!(letter.code, "invalid_envelope");
+        assert_eq!(letter.reason, "it is no JSON");
+        assert_eq!(letter.queue, "p.commands.cards");
+        assert_eq!(letter.routing_key, "cards.payment.create");
+        assert_eq!(letter.time, "2026-11-22T12:00:00Z");
+        assert_eq!(letter.properties.correlation_id.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn what_the_broker_buried_reads_the_same() {
+        let mut death = FieldTable::default();
+        death.insert("time".into(), AMQPValue::Timestamp(1_795_348_800));
+        let mut headers = FieldTable::default();
+        headers.insert("x-first-death-queue".into(), long("p.commands.cards"));
+        headers.insert("x-first-death-reason".into(), long("delivery_limit"));
+        headers.insert("x-death".into(), AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()));
+        let properties = Properties { headers, ..Properties::default() };
+        let letter = DeadLetter::read(properties, "cards.payment.create".to_owned(), Vec::new());
+        assert_eq!(letter.code, "delivery_limit");
+        assert_eq!(letter.queue, "p.commands.cards");
+        assert_eq!(letter.routing_key, "cards.payment.create");
+        assert_eq!(letter.time, "2026-11-22T12:00:00Z");
+    }
+
+    #[test]
+    fn headers_that_may_not_fit_into_a_frame_are_left_out() {
+        let mut headers = FieldTable::default();
+        headers.insert("big".into(), long(&"x".repeat(2000)));
+        assert!(own_headers(&headers).inner().is_empty());
+        assert_eq!(cut("aé", 2), "a");
+    }
+}

@@ -1,0 +1,176 @@
+//! A message from a queue, and the way to settle it.
+//!
+//! An acknowledgement that was sent is no proof: the broker may have requeued the message already, and lapin says "sent"
+//! all the same. What must not happen twice is kept from happening twice by PostgreSQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lapin::BasicProperties;
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use tokio::time::timeout;
+use tracing::debug;
+
+/// One message from a queue.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The queue it came from.
+    pub queue: Arc<str>,
+    /// As its publisher wrote it; survives dead-lettering.
+    pub routing_key: String,
+    /// Whether the broker has delivered it before.
+    pub redelivered: bool,
+    /// The payload.
+    pub body: Vec<u8>,
+    /// What came beside the payload.
+    pub properties: Properties,
+    /// Settles it.
+    pub acker: Acker,
+}
+
+/// What came beside the payload.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Properties {
+    /// Where an answer is wanted.
+    pub reply_to: Option<String>,
+    /// What to send along with the answer.
+    pub correlation_id: Option<String>,
+    /// Who published it: the broker refuses a message that names another user than its connection's.
+    pub user_id: Option<String>,
+    /// The MIME type.
+    pub content_type: Option<String>,
+    /// The publisher's id of the message.
+    pub message_id: Option<String>,
+    /// The publisher's type of the message.
+    pub kind: Option<String>,
+    /// Application headers and those of the broker.
+    pub headers: FieldTable,
+}
+
+impl Properties {
+    /// About how many bytes the headers take.
+    pub fn headers_size(&self) -> usize {
+        table_size(&self.headers)
+    }
+}
+
+/// Settles one delivery, once. After its channel is gone it does nothing, and the broker delivers the message again.
+#[derive(Debug, Clone)]
+pub struct Acker {
+    lapin: lapin::Acker,
+    patience: Duration,
+}
+
+impl Delivery {
+    pub(super) fn new(lapin: lapin::message::Delivery, queue: &Arc<str>, patience: Duration) -> Delivery {
+        Delivery {
+            queue: Arc::clone(queue),
+            routing_key: lapin.routing_key.to_string(),
+            redelivered: lapin.redelivered,
+            properties: Properties::from(lapin.properties),
+            body: lapin.data,
+            acker: Acker { lapin: lapin.acker, patience },
+        }
+    }
+
+    /// A delivery that came from no broker, for tests; settling it does nothing.
+    pub fn unconnected(queue: &str, routing_key: &str, body: Vec<u8>) -> Delivery {
+        let nowhere = ShortString::default();
+        let mock = lapin::message::Delivery::mock(0, nowhere.clone(), nowhere, false, body);
+        Delivery { routing_key: routing_key.to_owned(), ..Delivery::new(mock, &queue.into(), Duration::from_secs(1)) }
+    }
+}
+
+impl From<BasicProperties> for Properties {
+    fn from(properties: BasicProperties) -> Properties {
+        let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+        Properties {
+            reply_to: text(properties.reply_to()),
+            correlation_id: text(properties.correlation_id()),
+            user_id: text(properties.user_id()),
+            content_type: text(properties.content_type()),
+            message_id: text(properties.message_id()),
+            kind: text(properties.kind()),
+            headers: properties.headers().clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl Acker {
+    /// Acknowledges: what it asked for is in PostgreSQL. Tells whether the acknowledgement was sent, for a metric; a message
+    /// whose acknowledgement was not sent comes again and is answered from there.
+    pub async fn ack(&self) -> bool {
+        self.settle("ack", self.lapin.ack(BasicAckOptions::default())).await
+    }
+
+    /// Gives it to the dead-letter exchange without a reason: where publishing it there with one failed.
+    pub async fn reject(&self) -> bool {
+        let options = BasicRejectOptions { requeue: false };
+        self.settle("reject", self.lapin.reject(options)).await
+    }
+
+    /// Puts it back; counts towards the delivery limit.
+    pub async fn requeue(&self) -> bool {
+        let options = BasicRejectOptions { requeue: true };
+        self.settle("requeue", self.lapin.reject(options)).await
+    }
+
+    async fn settle(&self, verb: &'static str, settling: impl Future<Output = lapin::Result<bool>>) -> bool {
+        match timeout(self.patience, settling).await {
+            Ok(Ok(true)) => return true,
+            Ok(Ok(false)) => debug!(verb, "The channel of a delivery is gone: it comes again."),
+            Ok(Err(error)) => debug!(verb, %error, "A delivery could not be settled: it comes again."),
+            // It may still be sent later.
+            Err(_) => debug!(verb, "A delivery could not be settled in time: it may come again."),
+        }
+        false
+    }
+}
+
+/// Acknowledges many at once: their frames leave in a few writes. Tells how many were sent.
+pub async fn ack_all(ackers: &[Acker]) -> usize {
+    let sent = join_all(ackers.iter().map(Acker::ack)).await;
+    sent.into_iter().filter(|sent| *sent).count()
+}
+
+fn table_size(table: &FieldTable) -> usize {
+    let sizes = table.inner().iter().map(|(name, value)| name.as_str().len() + 2 + value_size(value));
+    sizes.sum()
+}
+
+fn value_size(value: &AMQPValue) -> usize {
+    match value {
+        AMQPValue::LongString(text) => 4 + text.as_bytes().len(),
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        AMQPValue::FieldArray(values) => 4 + values.as_slice().iter().map(value_size).sum::<usize>(),
+        AMQPValue::FieldTable(table) => 4 + table_size(table),
+        _ => 8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_headers_counts_what_is_nested() {
+        let mut inner = FieldTable::default();
+        inner.insert("reason".into(), AMQPValue::LongString("rejected".into()));
+        let mut headers = FieldTable::default();
+        headers.insert("x-death".into(), AMQPValue::FieldTable(inner));
+        let properties = Properties { headers, ..Properties::default() };
+        assert_eq!(properties.headers_size(), 9 + 4 + 8 + 4 + 8);
+    }
+
+    #[tokio::test]
+    async fn a_delivery_is_settled_once() {
+        let delivery = Delivery::unconnected("q", "cards.payment.create", b"{}".to_vec());
+        assert!(delivery.acker.ack().await);
+        assert!(!delivery.acker.reject().await);
+        let others: Vec<Acker> = (0..3).map(|_| Delivery::unconnected("q", "k", Vec::new()).acker).collect();
+        assert_eq!(ack_all(&others).await, 3);
+    }
+}

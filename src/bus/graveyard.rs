@@ -1,0 +1,173 @@
+//! The queue of dead letters, as the command line goes through it: list, replay, drop.
+//!
+//! Each looks at one after the other and leaves what it did not take: everything unacknowledged goes back to its place when
+//! the connection closes. While one looks, another sees an empty queue.
+
+use lapin::Channel;
+
+use super::backlog::Sent;
+use super::connection::{Connection, connect};
+use super::consumer::fetch;
+use super::dead::DeadLetter;
+use super::delivery::Delivery;
+use super::lane::open;
+use super::round::publish;
+use super::topology::{Names, queue_length};
+use super::{BusError, BusSettings};
+
+/// Which dead letters are meant; every condition that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct DeadFilter {
+    /// This one.
+    pub id: Option<String>,
+    /// Of this code.
+    pub code: Option<String>,
+    /// From this queue.
+    pub queue: Option<String>,
+    /// Published with this routing key, or with one that begins with it and a dot.
+    pub routing_key: Option<String>,
+}
+
+impl DeadFilter {
+    fn holds(&self, letter: &DeadLetter) -> bool {
+        let same = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        let under = self.routing_key.as_deref().is_none_or(|wanted| {
+            letter.routing_key.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+        same(&self.id, &letter.id) && same(&self.code, &letter.code) && same(&self.queue, &letter.queue) && under
+    }
+}
+
+/// What became of a dead letter that was to be sent again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replayed {
+    /// Which one.
+    pub letter: DeadLetter,
+    /// Why the broker refused it; it is still among the dead letters then.
+    pub refused: Option<String>,
+}
+
+/// Dead letters that match, oldest first, at most `limit`. They stay where they are.
+///
+/// # Errors
+/// The broker cannot be reached, or there is no queue of dead letters.
+pub async fn list(settings: &BusSettings, filter: &DeadFilter, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
+    let mut graveyard = Graveyard::open(settings).await?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some((letter, _)) = graveyard.next(filter).await?
+    {
+        found.push(letter);
+    }
+    graveyard.close().await;
+    Ok(found)
+}
+
+/// Sends dead letters that match to the commands exchange again, at most `limit`, each removed once the broker has the new
+/// copy. One that is not understood this time either comes back.
+///
+/// # Errors
+/// The broker cannot be reached, or is lost on the way: what was sent by then stays sent.
+pub async fn replay(settings: &BusSettings, filter: &DeadFilter, limit: usize) -> Result<Vec<Replayed>, BusError> {
+    let mut graveyard = Graveyard::open(settings).await?;
+    let channel = open(&graveyard.connection).await?;
+    let mut replayed = Vec::new();
+    while replayed.len() < limit
+        && let Some((letter, delivery)) = graveyard.next(filter).await?
+    {
+        let message = letter.revived(&graveyard.names)?;
+        let patience = settings.confirm_timeout;
+        let report = publish(&graveyard.connection, &channel, std::iter::once(&message), patience).await;
+        let refused = match report.sent.into_iter().next() {
+            Some(Sent::Confirmed) => None,
+            Some(Sent::Refused(reason)) => Some(reason),
+            Some(Sent::Unknown) | None => return Err(BusError::Closed),
+        };
+        if refused.is_none() {
+            delivery.acker.ack().await;
+        }
+        replayed.push(Replayed { letter, refused });
+    }
+    graveyard.close().await;
+    Ok(replayed)
+}
+
+/// Deletes dead letters that match, at most `limit`, and returns them.
+///
+/// # Errors
+/// The broker cannot be reached, or is lost on the way: what was deleted by then stays deleted.
+pub async fn drop_matching(
+    settings: &BusSettings,
+    filter: &DeadFilter,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, BusError> {
+    let mut graveyard = Graveyard::open(settings).await?;
+    let mut dropped = Vec::new();
+    while dropped.len() < limit
+        && let Some((letter, delivery)) = graveyard.next(filter).await?
+    {
+        if !delivery.acker.ack().await {
+            return Err(BusError::Closed);
+        }
+        dropped.push(letter);
+    }
+    graveyard.close().await;
+    Ok(dropped)
+}
+
+/// A look through the queue of dead letters. What was looked at and not acknowledged goes back to its place at the end.
+struct Graveyard {
+    connection: Connection,
+    channel: Channel,
+    names: Names,
+    /// How many were there at the start: a replayed one that comes back is not met again.
+    left: u32,
+}
+
+impl Graveyard {
+    async fn open(settings: &BusSettings) -> Result<Graveyard, BusError> {
+        let names = Names::new(&settings.prefix);
+        let connection = connect(settings, "dead letters").await?;
+        let left = queue_length(&connection, &names.dead()).await?;
+        let channel = connection.channel().await?;
+        Ok(Graveyard { connection, channel, names, left })
+    }
+
+    async fn next(&mut self, filter: &DeadFilter) -> Result<Option<(DeadLetter, Delivery)>, BusError> {
+        let queue = self.names.dead().into();
+        while self.left > 0 {
+            self.left -= 1;
+            let Some(mut delivery) = fetch(&self.channel, &queue, self.connection.patience()).await? else {
+                return Ok(None);
+            };
+            let body = std::mem::take(&mut delivery.body);
+            let letter = DeadLetter::read(delivery.properties.clone(), delivery.routing_key.clone(), body);
+            if filter.holds(&letter) {
+                return Ok(Some((letter, delivery)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn close(self) {
+        self.connection.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::delivery::Properties;
+
+    #[test]
+    fn a_filter_takes_a_routing_key_by_whole_words() {
+        let letter = DeadLetter::read(Properties::default(), "cards.payment.create".to_owned(), Vec::new());
+        let check = |key: &str, holds: bool| {
+            let filter = DeadFilter { routing_key: Some(key.to_owned()), ..DeadFilter::default() };
+            assert_eq!(filter.holds(&letter), holds, "{key}");
+        };
+        check("cards", true);
+        check("cards.payment.create", true);
+        check("card", false);
+    }
+}

@@ -1,0 +1,128 @@
+//! The link: a connection that is made again whenever it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::connection::{Connection, ConnectionState, connect};
+use super::topology::exchange_exists;
+use super::{BusError, BusSettings, describe};
+use crate::backoff;
+
+/// A connection that lived this long was a good one: the next attempt to connect comes soon.
+const STEADY: Duration = Duration::from_secs(10);
+
+fn set(state: &watch::Sender<ConnectionState>, now: ConnectionState) {
+    state.send_if_modified(|before| {
+        let differs = *before != now;
+        if differs {
+            *before = now;
+        }
+        differs
+    });
+}
+
+/// A connection that is made again whenever it is lost, until the token is cancelled. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Link {
+    connection: watch::Receiver<Option<Arc<Connection>>>,
+    state: watch::Receiver<ConnectionState>,
+}
+
+impl Link {
+    /// Starts connecting. A connection counts only once the exchange `needs`, where one is named, was seen to exist.
+    pub fn spawn(
+        settings: BusSettings,
+        role: &'static str,
+        needs: Option<String>,
+        shutdown: CancellationToken,
+    ) -> Link {
+        let (connections, connection) = watch::channel(None);
+        let (states, state) = watch::channel(ConnectionState::Disconnected("not connected yet".to_owned()));
+        let supervisor = Supervisor { settings, role, needs, connections, states };
+        tokio::spawn(supervisor.run(shutdown));
+        Link { connection, state }
+    }
+
+    /// How it is doing, for readiness.
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.state.clone()
+    }
+
+    /// A connection that can be used, as soon as there is one; nothing once the link has been shut down.
+    pub async fn connection(&mut self) -> Option<Arc<Connection>> {
+        let usable = |current: &Option<Arc<Connection>>| current.as_ref().is_some_and(|current| current.is_alive());
+        let current = self.connection.wait_for(usable).await.ok()?;
+        current.clone()
+    }
+}
+
+/// The task behind a link.
+struct Supervisor {
+    settings: BusSettings,
+    role: &'static str,
+    needs: Option<String>,
+    connections: watch::Sender<Option<Arc<Connection>>>,
+    states: watch::Sender<ConnectionState>,
+}
+
+impl Supervisor {
+    async fn run(self, shutdown: CancellationToken) {
+        let mut backoff = backoff::reconnect();
+        while !shutdown.is_cancelled() {
+            let Some(attempt) = shutdown.run_until_cancelled(self.attempt()).await else {
+                return;
+            };
+            match attempt {
+                Ok(connection) => {
+                    let since = Instant::now();
+                    self.keep(Arc::new(connection), &shutdown).await;
+                    if since.elapsed() > STEADY {
+                        backoff.reset();
+                    }
+                }
+                Err(error) => {
+                    let reason = describe(&error);
+                    warn!(role = self.role, error = reason, "Cannot connect to the broker.");
+                    set(&self.states, ConnectionState::Disconnected(reason));
+                }
+            }
+            shutdown.run_until_cancelled(sleep(backoff.next_delay())).await;
+        }
+    }
+
+    async fn attempt(&self) -> Result<Connection, BusError> {
+        let connection = connect(&self.settings, self.role).await?;
+        if let Some(exchange) = &self.needs
+            && let Err(error) = exchange_exists(&connection, exchange).await
+        {
+            connection.close().await;
+            return Err(error);
+        }
+        Ok(connection)
+    }
+
+    /// Lends the connection out until it ends.
+    async fn keep(&self, connection: Arc<Connection>, shutdown: &CancellationToken) {
+        info!(role = self.role, "Connected to the broker.");
+        set(&self.states, ConnectionState::Connected);
+        self.connections.send_replace(Some(Arc::clone(&connection)));
+        let blocks = |blocked| match blocked {
+            true => set(&self.states, ConnectionState::Blocked),
+            false => set(&self.states, ConnectionState::Connected),
+        };
+        let ended = shutdown.run_until_cancelled(connection.ended(blocks)).await;
+        self.connections.send_replace(None);
+        if let Some(reason) = ended {
+            warn!(role = self.role, error = reason, "Disconnected from the broker.");
+            set(&self.states, ConnectionState::Disconnected(reason));
+        } else {
+            set(&self.states, ConnectionState::Disconnected("shut down".to_owned()));
+        }
+        connection.close().await;
+    }
+}

@@ -1,0 +1,159 @@
+//! RabbitMQ: what is published, consumed and declared there, and how a lost connection is survived.
+//!
+//! Two connections in a worker, one to publish and one to consume: a broker that runs short of memory blocks whoever
+//! publishes, and lapin then writes nothing at all on that connection, acknowledgements included.
+//!
+//! Nobody here trusts an answer of the broker beyond what it proves: a publisher confirm counts only without a return of
+//! the same message, and an acknowledgement sent is no acknowledgement received. PostgreSQL is the ledger.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::tls::TlsError;
+
+pub mod connection;
+pub mod link;
+
+pub mod refusal;
+pub mod topology;
+
+pub mod consumer;
+pub mod delivery;
+
+mod backlog;
+mod lane;
+pub mod publisher;
+mod round;
+
+pub mod dead;
+pub mod graveyard;
+
+pub mod client;
+
+pub mod envelope;
+
+/// What the bus needs to know of the configuration's `[amqp]`.
+#[derive(Debug, Clone)]
+pub struct BusSettings {
+    /// `amqp://` or `amqps://`, with user, password and virtual host.
+    pub url: SecretString,
+    /// What every name begins with.
+    pub prefix: String,
+    /// Whether to declare the topology at the start; otherwise it is only checked.
+    pub declare: bool,
+    /// Which queues a reply may go to, as a regular expression; enforced when a command is accepted.
+    pub reply_to: String,
+    /// For `amqps://`.
+    pub tls: BusTls,
+    /// How long a publisher confirm may be missing while the broker accepts messages.
+    pub confirm_timeout: Duration,
+    /// The AMQP heartbeat, in whole seconds: a silent broker is noticed after twice this.
+    pub heartbeat: Duration,
+    /// How long connecting may take, from the name's resolution to the AMQP handshake; also bounds every other question
+    /// to the broker.
+    pub connect_timeout: Duration,
+    /// How often a command may be redelivered before the broker dead-letters it: the fuse against crash loops.
+    pub delivery_limit: u32,
+}
+
+/// PEM files for `amqps://`.
+#[derive(Debug, Clone, Default)]
+pub struct BusTls {
+    /// The certificate authorities to trust, and no others; without it, those of the platform.
+    pub ca: Option<PathBuf>,
+    /// Our certificate, for a broker that asks for one.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+}
+
+/// Why something at the broker did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The address cannot be used; its text is not repeated, it holds a password.
+    #[error("amqp.url is no amqp:// or amqps:// address: {0}")]
+    Url(&'static str),
+    /// The TLS files cannot be used.
+    #[error("amqp.tls cannot be used")]
+    Tls(#[from] TlsError),
+    /// The broker did not answer in time.
+    #[error("the broker did not answer within {} s while {doing}", after.as_secs_f32())]
+    TimedOut {
+        /// What was being done.
+        doing: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The broker or the connection refused.
+    #[error("{doing} failed")]
+    Broker {
+        /// What was being done.
+        doing: &'static str,
+        /// What lapin says.
+        source: lapin::Error,
+    },
+    /// The topology is not as it has to be.
+    #[error(transparent)]
+    Topology(#[from] refusal::TopologyError),
+    /// A text is longer than the 255 bytes that AMQP has for it.
+    #[error("the {what} is longer than 255 bytes")]
+    TooLong {
+        /// Which text.
+        what: &'static str,
+    },
+    /// The broker closed the channel because of a message.
+    #[error("the broker refuses the message: {0}")]
+    Refused(String),
+    /// The connection ended, or was closed on purpose.
+    #[error("the connection to the broker is closed")]
+    Closed,
+}
+
+/// An error and its causes in one line, for a state that people read.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let more = source.to_string();
+        // lapin repeats its cause in its own text.
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = source.source();
+    }
+    text
+}
+
+/// Awaits a question to the broker no longer than it may take: lapin itself waits for ever.
+pub(crate) async fn bounded<T>(
+    doing: &'static str,
+    after: Duration,
+    question: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BusError> {
+    match tokio::time::timeout(after, question).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(BusError::Broker { doing, source }),
+        Err(_) => Err(BusError::TimedOut { doing, after }),
+    }
+}
+
+/// A short string of AMQP; lapin's own conversion panics beyond 255 bytes.
+pub(crate) fn short(what: &'static str, text: impl Into<String>) -> Result<lapin::types::ShortString, BusError> {
+    lapin::types::ShortString::try_new(text).map_err(|_| BusError::TooLong { what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_tells_each_cause_once() {
+        let error = BusError::Broker {
+            doing: "connecting",
+            source: std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused").into(),
+        };
+        assert_eq!(describe(&error), "connecting failed: IO error: refused");
+    }
+}

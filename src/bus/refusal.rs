@@ -1,0 +1,60 @@
+//! What the broker refuses by closing a channel: of which object it speaks, and what to do about it.
+
+use lapin::ErrorKind;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+
+use super::BusError;
+
+/// Why the topology is not as it has to be.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// It is not there.
+    #[error("{object} does not exist: run `paybus migrate`, or set amqp.declare = true")]
+    Missing {
+        /// Exchange or queue, with its name.
+        object: String,
+    },
+    /// It is there with other settings, which cannot be changed.
+    #[error(
+        "{object} exists with other settings ({detail}): empty and delete it so that it can be declared anew, or choose \
+         another amqp.prefix"
+    )]
+    Differs {
+        /// Exchange or queue, with its name.
+        object: String,
+        /// What the broker says.
+        detail: String,
+    },
+    /// The user may not.
+    #[error("the broker's user may not use {object} ({detail}): grant it configure, write and read on amqp.prefix")]
+    Forbidden {
+        /// Exchange or queue, with its name.
+        object: String,
+        /// What the broker says.
+        detail: String,
+    },
+}
+
+/// Which of AMQP's refusals of one channel this is, and in what words.
+pub(crate) fn refusal(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
+    let ErrorKind::ProtocolError(error) = error.kind() else {
+        return None;
+    };
+    match error.kind() {
+        AMQPErrorKind::Soft(kind) => Some((kind.clone(), error.get_message().to_string())),
+        AMQPErrorKind::Hard(_) => None,
+    }
+}
+
+/// Says of which object a refusal speaks and what to do about it.
+pub(crate) fn named(error: BusError, object: impl FnOnce() -> String) -> BusError {
+    let BusError::Broker { source, .. } = &error else {
+        return error;
+    };
+    match refusal(source) {
+        Some((AMQPSoftError::NOTFOUND, _)) => TopologyError::Missing { object: object() }.into(),
+        Some((AMQPSoftError::PRECONDITIONFAILED, detail)) => TopologyError::Differs { object: object(), detail }.into(),
+        Some((AMQPSoftError::ACCESSREFUSED, detail)) => TopologyError::Forbidden { object: object(), detail }.into(),
+        _ => error,
+    }
+}

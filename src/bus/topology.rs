@@ -1,0 +1,331 @@
+//! The exchanges and queues: their names, their arguments, and whether they are there.
+//!
+//! Everything is durable and every queue a quorum queue, with the same arguments on every version of RabbitMQ. The broker
+//! compares arguments at every declaration, so they are part of the contract: a changed one is a new queue.
+
+use lapin::options::{
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::{Channel, ExchangeKind};
+
+use super::connection::Connection;
+use super::refusal::named;
+use super::{BusError, BusSettings, bounded, short};
+use crate::payment::command::CommandType;
+
+/// How many events that nobody subscribed to are kept.
+const UNROUTED_KEPT: i64 = 100_000;
+
+/// Listing dead letters takes and returns them, and each return counts as a redelivery. RabbitMQ 4 drops a message after
+/// 20 unless told otherwise, and 3.10 takes "unlimited" (-1) for "none": a number nobody reaches means the same on both.
+const NEVER: i64 = i32::MAX as i64;
+
+/// Every name, made from the prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// The names that begin with this prefix.
+    pub fn new(prefix: &str) -> Names {
+        Names { prefix: prefix.to_owned() }
+    }
+
+    /// The exchange that upstream services publish commands to.
+    pub fn commands(&self) -> String {
+        format!("{}.commands", self.prefix)
+    }
+
+    /// Exchange and queue of commands for an unknown variant or of an unknown type.
+    pub fn unroutable(&self) -> String {
+        format!("{}.unroutable", self.prefix)
+    }
+
+    /// The queue of a variant's commands; a breaker pauses it.
+    pub fn commands_of(&self, variant: &str) -> String {
+        format!("{}.commands.{variant}", self.prefix)
+    }
+
+    /// The queue of what reaches a variant at any time: notification, sync, resolve.
+    pub fn inbound_of(&self, variant: &str) -> String {
+        format!("{}.inbound.{variant}", self.prefix)
+    }
+
+    /// The exchange that events are published to.
+    pub fn events(&self) -> String {
+        format!("{}.events", self.prefix)
+    }
+
+    /// Exchange and queue of events that nobody subscribed to.
+    pub fn unrouted(&self) -> String {
+        format!("{}.unrouted", self.prefix)
+    }
+
+    /// Exchange and queue of what could not be understood, or was redelivered too often.
+    pub fn dead(&self) -> String {
+        format!("{}.dead", self.prefix)
+    }
+}
+
+/// An exchange as it has to be.
+#[derive(Debug, Clone, PartialEq)]
+struct Exchange {
+    name: String,
+    kind: ExchangeKind,
+    alternate: Option<String>,
+}
+
+/// A queue as it has to be.
+#[derive(Debug, Clone, PartialEq)]
+struct Queue {
+    name: String,
+    arguments: Vec<(&'static str, Argument)>,
+    exchange: String,
+    keys: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Argument {
+    Text(String),
+    Number(i64),
+}
+
+/// What has to be there, each exchange before what refers to it.
+fn exchanges(names: &Names) -> Vec<Exchange> {
+    let exchange = |name: String, kind, alternate| Exchange { name, kind, alternate };
+    vec![
+        exchange(names.dead(), ExchangeKind::Fanout, None),
+        exchange(names.unroutable(), ExchangeKind::Fanout, None),
+        exchange(names.unrouted(), ExchangeKind::Fanout, None),
+        exchange(names.commands(), ExchangeKind::Topic, Some(names.unroutable())),
+        exchange(names.events(), ExchangeKind::Topic, Some(names.unrouted())),
+    ]
+}
+
+fn queues(names: &Names, delivery_limit: u32, variants: &[&str]) -> Vec<Queue> {
+    let kept = |name: String, arguments: Vec<(&'static str, Argument)>| Queue {
+        exchange: name.clone(),
+        name,
+        arguments,
+        keys: vec![String::new()],
+    };
+    let unrouted =
+        vec![("x-max-length", Argument::Number(UNROUTED_KEPT)), ("x-overflow", Argument::Text("drop-head".to_owned()))];
+    let mut all = vec![
+        kept(names.dead(), vec![("x-delivery-limit", Argument::Number(NEVER))]),
+        // Workers read it like a command queue, so it needs the same fuse and the same way out.
+        kept(names.unroutable(), work(names, delivery_limit)),
+        kept(names.unrouted(), unrouted),
+    ];
+    for variant in variants {
+        let queue = |name, inbound| Queue {
+            name,
+            arguments: work(names, delivery_limit),
+            exchange: names.commands(),
+            keys: keys(variant, inbound),
+        };
+        all.push(queue(names.commands_of(variant), false));
+        all.push(queue(names.inbound_of(variant), true));
+    }
+    all
+}
+
+/// The arguments of a queue that workers read: nothing in it may be dropped.
+fn work(names: &Names, delivery_limit: u32) -> Vec<(&'static str, Argument)> {
+    vec![
+        ("x-dead-letter-exchange", Argument::Text(names.dead())),
+        ("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned())),
+        ("x-overflow", Argument::Text("reject-publish".to_owned())),
+        ("x-delivery-limit", Argument::Number(i64::from(delivery_limit))),
+    ]
+}
+
+/// One binding per type: a command of an unknown type is unroutable and gets its answer from there.
+fn keys(variant: &str, inbound: bool) -> Vec<String> {
+    CommandType::ALL
+        .into_iter()
+        .filter(|kind| kind.is_inbound() == inbound)
+        .map(|kind| format!("{variant}.{kind}"))
+        .collect()
+}
+
+fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, argument) in arguments {
+        let value = match argument {
+            Argument::Text(text) => AMQPValue::LongString(LongString::from(text.as_str())),
+            Argument::Number(number) => AMQPValue::LongLongInt(*number),
+        };
+        table.insert((*name).into(), value);
+    }
+    table
+}
+
+/// Declares or only checks everything, as `settings.declare` says.
+///
+/// # Errors
+/// An object that is missing, differs or may not be used, by name; or the connection is lost.
+pub async fn prepare(connection: &Connection, settings: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
+    match settings.declare {
+        true => declare(connection, settings, variants).await,
+        false => check(connection, settings, variants).await,
+    }
+}
+
+/// Declares everything; what is there already as it has to be is left alone.
+///
+/// # Errors
+/// An object that differs or may not be declared, by name; or the connection is lost.
+pub async fn declare(connection: &Connection, settings: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
+    let names = Names::new(&settings.prefix);
+    let channel = connection.channel().await?;
+    for exchange in exchanges(&names) {
+        let arguments = exchange.alternate.map(|name| ("alternate-exchange", Argument::Text(name)));
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let name = short("name of an exchange", exchange.name.as_str())?;
+        let declaring = channel.exchange_declare(name, exchange.kind, options, table(arguments.as_slice()));
+        let declared = bounded("declaring an exchange", settings.connect_timeout, declaring).await;
+        declared.map_err(|error| named(error, || format!("exchange {}", exchange.name)))?;
+    }
+    for queue in queues(&names, settings.delivery_limit, variants) {
+        let declared = declare_queue(&channel, settings, &queue).await;
+        declared.map_err(|error| named(error, || format!("queue {}", queue.name)))?;
+    }
+    bounded("closing a channel", settings.connect_timeout, channel.close(200, "done".into())).await
+}
+
+async fn declare_queue(channel: &Channel, settings: &BusSettings, queue: &Queue) -> Result<(), BusError> {
+    let mut arguments = table(&queue.arguments);
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let name = short("name of a queue", queue.name.as_str())?;
+    let declaring = channel.queue_declare(name.clone(), options, arguments);
+    bounded("declaring a queue", settings.connect_timeout, declaring).await?;
+    for key in &queue.keys {
+        let exchange = short("name of an exchange", queue.exchange.as_str())?;
+        let key = short("binding key", key.as_str())?;
+        let nothing = FieldTable::default();
+        let binding = channel.queue_bind(name.clone(), exchange, key, QueueBindOptions::default(), nothing);
+        bounded("binding a queue", settings.connect_timeout, binding).await?;
+    }
+    Ok(())
+}
+
+/// Checks that everything is there, without the right to declare it. Arguments and bindings cannot be seen this way.
+///
+/// # Errors
+/// The first object that is missing or may not be used, by name; or the connection is lost.
+pub async fn check(connection: &Connection, settings: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
+    let names = Names::new(&settings.prefix);
+    for exchange in exchanges(&names) {
+        exchange_exists(connection, &exchange.name).await?;
+    }
+    for queue in queues(&names, settings.delivery_limit, variants) {
+        queue_length(connection, &queue.name).await?;
+    }
+    Ok(())
+}
+
+/// Checks that an exchange is there.
+///
+/// # Errors
+/// It is missing or may not be used; or the connection is lost.
+pub async fn exchange_exists(connection: &Connection, name: &str) -> Result<(), BusError> {
+    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    // A miss closes the channel: each question gets its own.
+    let channel = connection.channel().await?;
+    let name = short("name of an exchange", name)?;
+    // The kind is ignored when only asking.
+    let asking = channel.exchange_declare(name.clone(), ExchangeKind::Topic, options, FieldTable::default());
+    let found = bounded("looking for an exchange", connection.patience(), asking).await;
+    found.map_err(|error| named(error, || format!("exchange {name}")))
+}
+
+/// How many messages of a queue are ready to be delivered.
+///
+/// # Errors
+/// It is missing or may not be used; or the connection is lost.
+pub async fn queue_length(connection: &Connection, name: &str) -> Result<u32, BusError> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let channel = connection.channel().await?;
+    let name = short("name of a queue", name)?;
+    let asking = channel.queue_declare(name.clone(), options, FieldTable::default());
+    let found = bounded("looking for a queue", connection.patience(), asking).await;
+    let queue = found.map_err(|error| named(error, || format!("queue {name}")))?;
+    Ok(queue.message_count())
+}
+
+/// Deletes everything with all it holds: for tests.
+///
+/// # Errors
+/// The connection is lost, or something may not be deleted.
+pub async fn delete(connection: &Connection, settings: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
+    let names = Names::new(&settings.prefix);
+    let channel = connection.channel().await?;
+    for queue in queues(&names, settings.delivery_limit, variants) {
+        let name = short("name of a queue", queue.name)?;
+        let deleting = channel.queue_delete(name, QueueDeleteOptions::default());
+        bounded("deleting a queue", settings.connect_timeout, deleting).await?;
+    }
+    for exchange in exchanges(&names) {
+        let name = short("name of an exchange", exchange.name)?;
+        let deleting = channel.exchange_delete(name, ExchangeDeleteOptions::default());
+        bounded("deleting an exchange", settings.connect_timeout, deleting).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_has_a_queue_that_pauses_and_one_that_never_does() {
+        let names = Names::new("paybus");
+        let all = queues(&names, 100, &["cards"]);
+        let find = |name: &str| all.iter().find(|queue| queue.name == name).expect("the queue");
+        let commands = find("paybus.commands.cards");
+        assert_eq!(
+            commands.keys,
+            [
+                "cards.payment.create",
+                "cards.payment.process",
+                "cards.payment.capture",
+                "cards.payment.release",
+                "cards.payment.refund",
+                "cards.payment.cancel"
+            ]
+        );
+        assert_eq!(commands.exchange, "paybus.commands");
+        assert_eq!(
+            commands.arguments,
+            [
+                ("x-dead-letter-exchange", Argument::Text("paybus.dead".to_owned())),
+                ("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned())),
+                ("x-overflow", Argument::Text("reject-publish".to_owned())),
+                ("x-delivery-limit", Argument::Number(100)),
+            ]
+        );
+        assert_eq!(
+            find("paybus.inbound.cards").keys,
+            ["cards.payment.sync", "cards.payment.notification", "cards.payment.resolve"]
+        );
+    }
+
+    #[test]
+    fn every_exchange_is_declared_before_it_is_referred_to() {
+        let names = Names::new("p");
+        let mut seen: Vec<String> = Vec::new();
+        for exchange in exchanges(&names) {
+            if let Some(alternate) = &exchange.alternate {
+                assert!(seen.contains(alternate), "{alternate}");
+            }
+            seen.push(exchange.name);
+        }
+        for queue in queues(&names, 1, &["a"]) {
+            assert!(seen.contains(&queue.exchange), "{}", queue.name);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The `process` object of `dummy`, and what is written down of it for the call.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::VERIFICATION_RESULT;
+use crate::gateway::Ask;
+use crate::payment::code::{Code, Rejection};
+use crate::payment::status::{FraudStatus, Status};
+
+const LATENCY_MILLISECONDS_MAX: u64 = 60_000;
+
+/// The statuses that a process can end in.
+const STATUSES: [Status; 6] =
+    [Status::Input, Status::Waiting, Status::Preauth, Status::Confirmed, Status::Rejected, Status::Error];
+
+/// What the gateway's own side does; the words are django-payments'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Response {
+    /// `3ds-disabled`: it answers at once.
+    Direct,
+    /// `3ds-redirect`: the customer is sent away to be verified.
+    Redirect,
+    /// `failure`: the network fails, nothing is received.
+    Failure,
+    /// `payment-error`: the request is refused.
+    PaymentError,
+}
+
+/// The `process` object.
+#[derive(Debug, PartialEq)]
+pub(super) struct Process {
+    /// The status to end in; confirmed where it is left out and no verification is waited for.
+    pub status: Option<Status>,
+    /// What to say of fraud.
+    pub fraud_status: Option<FraudStatus>,
+    /// What the gateway's side does.
+    pub response: Response,
+    /// How the customer's verification, or a pending process, ends.
+    pub verification_result: Option<Status>,
+    /// That many attempts of this operation fail before one is received.
+    pub fail_times: u32,
+    /// How long the answer takes.
+    pub latency: Duration,
+    /// The first attempt that is received happens, but its answer is lost.
+    pub lose_answer: bool,
+}
+
+impl Process {
+    /// Reads the object.
+    ///
+    /// # Errors
+    /// The field that is unknown, or of a wrong type or value, and what would be right.
+    pub(super) fn read(data: &Map<String, Value>) -> Result<Process, Rejection> {
+        let mut process = Process {
+            status: None,
+            fraud_status: None,
+            response: Response::Direct,
+            verification_result: None,
+            fail_times: 0,
+            latency: Duration::ZERO,
+            lose_answer: false,
+        };
+        for (name, value) in data {
+            match name.as_str() {
+                "status" => process.status = Some(status(name, value, &STATUSES)?),
+                "fraud_status" => process.fraud_status = Some(fraud_status(value)?),
+                "gateway_response" => process.response = response(value)?,
+                VERIFICATION_RESULT => process.verification_result = Some(verification(value)?),
+                "fail_times" => process.fail_times = number(name, value, u32::MAX.into())? as u32,
+                "latency_ms" => {
+                    process.latency = Duration::from_millis(number(name, value, LATENCY_MILLISECONDS_MAX)?);
+                }
+                "lose_answer" => process.lose_answer = boolean(name, value)?,
+                _ => {
+                    let message = format!("process.{name}: dummy has no such field");
+                    return Err(Rejection::new(Code::UnknownField, message));
+                }
+            }
+        }
+        if process.response == Response::Redirect && process.verification_result.is_none() {
+            return Err(invalid(VERIFICATION_RESULT, "must be given with 3ds-redirect"));
+        }
+        Ok(process)
+    }
+}
+
+fn invalid(name: &str, what: &str) -> Rejection {
+    Rejection::new(Code::InvalidData, format!("process.{name}: {what}"))
+}
+
+fn status(name: &str, value: &Value, allowed: &[Status]) -> Result<Status, Rejection> {
+    let status = value.as_str().and_then(Status::from_word);
+    status.filter(|status| allowed.contains(status)).ok_or_else(|| {
+        let words: Vec<&str> = allowed.iter().map(|status| status.as_str()).collect();
+        invalid(name, &format!("must be one of {}", words.join(", ")))
+    })
+}
+
+/// A verification does not send the customer away again: every status but the first, `input`.
+fn verification(value: &Value) -> Result<Status, Rejection> {
+    status(VERIFICATION_RESULT, value, &STATUSES[1..])
+}
+
+fn fraud_status(value: &Value) -> Result<FraudStatus, Rejection> {
+    value
+        .as_str()
+        .and_then(FraudStatus::from_word)
+        .ok_or_else(|| invalid("fraud_status", "must be one of unknown, accept, reject, review"))
+}
+
+fn response(value: &Value) -> Result<Response, Rejection> {
+    match value.as_str() {
+        Some("3ds-disabled") => Ok(Response::Direct),
+        Some("3ds-redirect") => Ok(Response::Redirect),
+        Some("failure") => Ok(Response::Failure),
+        Some("payment-error") => Ok(Response::PaymentError),
+        _ => Err(invalid("gateway_response", "must be one of 3ds-disabled, 3ds-redirect, failure, payment-error")),
+    }
+}
+
+fn number(name: &str, value: &Value, max: u64) -> Result<u64, Rejection> {
+    value
+        .as_u64()
+        .filter(|number| *number <= max)
+        .ok_or_else(|| invalid(name, &format!("must be a whole number from 0 to {max}")))
+}
+
+fn boolean(name: &str, value: &Value) -> Result<bool, Rejection> {
+    value.as_bool().ok_or_else(|| invalid(name, "must be true or false"))
+}
+
+/// The body of a request: all that the answer follows from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Written {
+    /// The `process` object.
+    pub data: Map<String, Value>,
+    /// The result of the verification that the payment waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification_result: Option<String>,
+}
+
+impl Written {
+    pub(super) fn new(ask: &Ask<'_>) -> Written {
+        let waits = ask.payment.status == Status::Input;
+        let stored = stored_verification(&ask.payment.extra_data).filter(|_| waits);
+        Written { data: ask.data.clone(), verification_result: stored.map(|status| status.as_str().to_owned()) }
+    }
+
+    /// JSON writing fails only on maps whose keys are no strings.
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    pub(super) fn verification_result(&self) -> Option<Status> {
+        self.verification_result.as_deref().and_then(Status::from_word)
+    }
+}
+
+/// The result of a verification as a payment's `extra_data` holds it.
+pub(super) fn stored_verification(extra_data: &Map<String, Value>) -> Option<Status> {
+    let word = extra_data.get(VERIFICATION_RESULT)?.as_str()?;
+    Status::from_word(word)
+}

@@ -1,0 +1,100 @@
+//! Text from outside, made fit to be stored and shown: no card numbers, no NUL characters, bounded.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::payment::card;
+
+/// Characters of a message that are kept.
+pub(super) const MESSAGE_CHARACTERS_MAX: usize = 1_024;
+/// Characters of a gateway's own code that are kept.
+pub(super) const CODE_CHARACTERS_MAX: usize = 255;
+/// Bytes of `extra_data`, written as JSON, that one answer may bring.
+pub(super) const EXTRA_DATA_BYTES_MAX: usize = 16 * 1_024;
+
+/// Text for a person, of at most so many characters.
+pub(super) fn text(raw: &str, characters_max: usize) -> String {
+    let clean = scrubbed(raw);
+    match clean.char_indices().nth(characters_max) {
+        Some((end, _)) => clean[..end].to_owned(),
+        None => clean,
+    }
+}
+
+/// PostgreSQL refuses NUL characters. They go first, for one of them could part a card number in two.
+fn scrubbed(raw: &str) -> String {
+    card::scrub(&raw.replace('\0', "")).into_owned()
+}
+
+/// `extra_data`, scrubbed at every depth. What is too large is left out as a whole, with a note in its place: half of it
+/// might be taken for all of it.
+pub(super) fn extra_data(raw: Map<String, Value>) -> Map<String, Value> {
+    let clean = object(raw);
+    let length = serde_json::to_string(&clean).map_or(usize::MAX, |json| json.len());
+    if length <= EXTRA_DATA_BYTES_MAX {
+        return clean;
+    }
+    let note = format!("left out: {length} bytes, the limit is {EXTRA_DATA_BYTES_MAX}");
+    Map::from_iter([("extra_data".to_owned(), Value::from(note))])
+}
+
+fn object(raw: Map<String, Value>) -> Map<String, Value> {
+    raw.into_iter().map(|(key, value)| (scrubbed(&key), clean_value(value))).collect()
+}
+
+fn clean_value(raw: Value) -> Value {
+    match raw {
+        Value::String(string) => Value::from(scrubbed(&string)),
+        Value::Array(items) => items.into_iter().map(clean_value).collect(),
+        Value::Object(fields) => Value::Object(object(fields)),
+        // A card number may come without quotes.
+        Value::Number(number) => match card::scrub(&number.to_string()) {
+            Cow::Borrowed(_) => Value::Number(number),
+            Cow::Owned(scrubbed) => Value::from(scrubbed),
+        },
+        Value::Null | Value::Bool(_) => raw,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cleaned(raw: Value) -> Value {
+        match raw {
+            Value::Object(fields) => Value::Object(extra_data(fields)),
+            other => panic!("{other} is no object"),
+        }
+    }
+
+    #[test]
+    fn text_is_scrubbed_then_cut() {
+        assert_eq!(text("ok", 10), "ok");
+        assert_eq!(text("grüße", 3), "grü");
+        assert_eq!(text("a\0b", 10), "ab");
+        assert!(!text("card 4111\u{0}111111111111", 100).contains("1111"));
+        let cut = text("xxxx 4111111111111111", 12);
+        assert!(!cut.contains("4111"), "{cut}");
+    }
+
+    #[test]
+    fn extra_data_is_scrubbed_at_every_depth() {
+        let raw =
+            json!({"card": {"numbers": ["4111 1111 1111 1111", 4_111_111_111_111_111_u64]}, "a\0": "b\0", "n": 5.5});
+        let clean = cleaned(raw);
+        assert!(!clean.to_string().contains("1111"), "{clean}");
+        assert_eq!(clean["a"], "b");
+        assert_eq!(clean["n"], 5.5);
+    }
+
+    #[test]
+    fn extra_data_beyond_its_limit_is_left_out_with_a_note() {
+        let fits = json!({"a": "x".repeat(EXTRA_DATA_BYTES_MAX - 8)});
+        assert_eq!(cleaned(fits.clone()), fits);
+        let clean = cleaned(json!({"a": "x".repeat(EXTRA_DATA_BYTES_MAX - 7)}));
+        assert_eq!(clean, json!({"extra_data": "left out: 16385 bytes, the limit is 16384"}));
+    }
+}

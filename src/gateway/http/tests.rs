@@ -1,0 +1,250 @@
+//! The adapter against a gateway that keeps the contract; against others, in `raw`.
+
+use secrecy::SecretString;
+use serde_json::json;
+use uuid::Uuid;
+
+use self::fake_gateway::{Behaviour, FakeGateway};
+use super::*;
+use crate::gateway::Target;
+use crate::payment::model::{Billing, Order, Payment};
+use crate::payment::money::{Currency, Money};
+use crate::payment::outcome::{GatewayKey, Verdict};
+use crate::payment::status::Status;
+
+#[path = "../../../tests/it/support/fake_gateway.rs"]
+mod fake_gateway;
+mod raw;
+
+const OPERATION: Uuid = Uuid::from_u128(7);
+const PAYMENT: Uuid = Uuid::from_u128(9);
+const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(200);
+
+fn gateway_with(url: &str, token: Option<&str>, lookup: bool) -> HttpGateway {
+    let settings = HttpSettings {
+        url: GatewayUrl::try_from(url.to_owned()).unwrap(),
+        token: token.map(|token| SecretString::from(token.to_owned())),
+        key_window: Duration::from_secs(86_400),
+        settle_window: Duration::from_secs(10),
+        lookup,
+    };
+    HttpGateway::new(settings, LONG).unwrap()
+}
+
+fn gateway(url: &str) -> HttpGateway {
+    gateway_with(url, None, true)
+}
+
+fn usd(text: &str) -> Money {
+    Money::parse(text, Currency::from_code("USD").unwrap()).unwrap()
+}
+
+fn payment() -> Payment {
+    let order = Order {
+        variant: "cards".to_owned(),
+        total: usd("120"),
+        tax: usd("20"),
+        delivery: usd("0"),
+        description: "Book".to_owned(),
+        billing: Billing::default(),
+        customer_ip_address: None,
+    };
+    let now = "2026-11-22T12:00:00Z".parse().unwrap();
+    Payment::new(PAYMENT, order, "http", "http://gateway", now)
+}
+
+fn body_of(gateway: &HttpGateway, action: Action) -> String {
+    body_for(gateway, action, OPERATION, &payment())
+}
+
+fn body_for(gateway: &HttpGateway, action: Action, operation_id: Uuid, payment: &Payment) -> String {
+    gateway.prepare(&Ask {
+        operation_id,
+        action,
+        payment,
+        amount: Some(usd("120")),
+        capture: true,
+        data: &Map::from_iter([("token".to_owned(), json!("tok_1"))]),
+    })
+}
+
+/// One attempt of an operation, with its answer awaited for so long.
+async fn attempt(gateway: &HttpGateway, action: Action, timeout: Duration) -> Outcome {
+    send(gateway, action, OPERATION, &body_of(gateway, action), timeout).await
+}
+
+async fn send(gateway: &HttpGateway, action: Action, operation_id: Uuid, body: &str, timeout: Duration) -> Outcome {
+    let call = Call {
+        operation_id,
+        payment_id: PAYMENT,
+        action,
+        key: GatewayKey::first(operation_id),
+        attempt: 3,
+        body,
+        amount: Some(usd("120")),
+        currency: usd("120").currency(),
+        capture: true,
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        tracestate: Some("line\nbreak"),
+        timeout,
+    };
+    gateway.call(call).await
+}
+
+async fn look_up(gateway: &HttpGateway, target: Option<Action>) -> Found {
+    let target = target.map(|action| Target { operation_id: OPERATION, action, key: GatewayKey::first(OPERATION) });
+    let question = Question {
+        operation_id: Uuid::from_u128(8),
+        target,
+        payment: &payment(),
+        traceparent: None,
+        tracestate: None,
+        timeout: LONG,
+    };
+    gateway.look_up(question).await
+}
+
+/// An outcome in one word, its code and its wait in seconds.
+fn proof(outcome: &Outcome) -> (&'static str, Option<Code>, Option<u64>) {
+    let (word, trouble) = match outcome {
+        Outcome::Result(_) => return ("result", None, None),
+        Outcome::Refused(trouble) => ("refused", trouble),
+        Outcome::NotSent(trouble) => ("not sent", trouble),
+        Outcome::Unknown(trouble) => ("unknown", trouble),
+    };
+    (word, Some(trouble.code), trouble.retry_after.map(|wait| wait.as_secs()))
+}
+
+fn code_of(found: &Found) -> Option<Code> {
+    match found {
+        Found::Failed(trouble) => Some(trouble.code),
+        Found::Result(_) | Found::Nothing => None,
+    }
+}
+
+#[test]
+fn the_body_has_a_fixed_order() {
+    let body = body_of(&gateway("http://127.0.0.1:9"), Action::Process);
+    let payment = serde_json::to_string(&crate::payment::view::PaymentView::from(&payment())).unwrap();
+    let expected = format!(
+        r#"{{"operation_id":"{OPERATION}","operation":"process","payment":{payment},"amount":"120.00","currency":"USD","capture":true,"data":{{"token":"tok_1"}}}}"#
+    );
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn secrets_are_not_shown_and_odd_tokens_are_refused() {
+    let gateway = gateway_with("http://127.0.0.1:9", Some("s3cret"), true);
+    assert!(!format!("{gateway:?} {:?}", gateway.authorization).contains("s3cret"));
+    for token in ["", "line\nbreak", "two words", "é"] {
+        assert!(matches!(bearer(token), Err(BuildError::Token)), "{token:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_key_acts_once_whatever_becomes_of_its_answers() {
+    let fake = FakeGateway::start().await;
+    let gateway = gateway(&fake.url());
+    let behaviours = [
+        (Behaviour::Status(503, Some(1)), ("unknown", Some(Code::GatewayError), Some(1))),
+        (Behaviour::Refuse, ("refused", Some(Code::Refused), None)),
+        (Behaviour::HangBefore, ("unknown", Some(Code::Timeout), None)),
+        (Behaviour::Error500After, ("unknown", Some(Code::GatewayError), None)),
+        (Behaviour::DropAfter, ("unknown", Some(Code::InvalidAnswer), None)),
+        (Behaviour::HangAfter, ("unknown", Some(Code::Timeout), None)),
+        (Behaviour::Truncated, ("unknown", Some(Code::InvalidAnswer), None)),
+        (Behaviour::Garbage, ("unknown", Some(Code::InvalidAnswer), None)),
+        (Behaviour::Approve, ("result", None, None)),
+    ];
+    fake.plan(PAYMENT, behaviours.iter().map(|(behaviour, _)| behaviour.clone()).collect());
+    for (behaviour, expected) in &behaviours {
+        let timeout = match behaviour {
+            Behaviour::HangBefore | Behaviour::HangAfter => SHORT,
+            _ => LONG,
+        };
+        let outcome = attempt(&gateway, Action::Process, timeout).await;
+        assert_eq!(proof(&outcome), *expected, "{behaviour:?}");
+    }
+    assert_eq!(fake.charges(PAYMENT).len(), 1);
+    assert_eq!(fake.calls_of(PAYMENT).len(), behaviours.len());
+    let Found::Result(result) = look_up(&gateway, Some(Action::Process)).await else {
+        panic!("nothing was found");
+    };
+    assert_eq!(result.verdict, Verdict::Approved);
+    assert_eq!((result.captured, result.refunded), (Some(usd("120")), Some(usd("0"))));
+}
+
+#[tokio::test]
+async fn a_busy_key_is_a_conflict_and_then_answered() {
+    let fake = FakeGateway::start().await;
+    let gateway = gateway(&fake.url());
+    fake.plan(PAYMENT, vec![Behaviour::Delay(SHORT * 3)]);
+    let (first, second) = tokio::join!(attempt(&gateway, Action::Process, LONG), async {
+        fake.wait_for_calls(PAYMENT, 1).await;
+        attempt(&gateway, Action::Process, LONG).await
+    });
+    assert_eq!(proof(&first), ("result", None, None));
+    assert_eq!(proof(&second), ("unknown", Some(Code::Conflict), None));
+    assert_eq!(attempt(&gateway, Action::Process, LONG).await, first);
+    assert_eq!(fake.charges(PAYMENT).len(), 1);
+}
+
+#[tokio::test]
+async fn results_come_through() {
+    let fake = FakeGateway::start().await;
+    let gateway = gateway(&fake.url());
+    fake.plan(PAYMENT, vec![Behaviour::Redirect("https://bank.example/3ds".to_owned())]);
+    let Outcome::Result(result) = attempt(&gateway, Action::Process, LONG).await else {
+        panic!("no result");
+    };
+    let redirect_url = "https://bank.example/3ds".to_owned();
+    assert_eq!(result.verdict, Verdict::CustomerMustAct { redirect_url });
+    fake.complete(PAYMENT, true);
+    let Found::Result(result) = look_up(&gateway, Some(Action::Process)).await else {
+        panic!("nothing was found");
+    };
+    assert_eq!((result.verdict, result.amount), (Verdict::Approved, Some(usd("120"))));
+    assert_eq!(look_up(&gateway, None).await, look_up(&gateway, Some(Action::Process)).await);
+}
+
+#[tokio::test]
+async fn a_customer_who_comes_back_is_charged_once() {
+    let mut back = payment();
+    back.status = Status::Input;
+    let second = Uuid::from_u128(70);
+    for completed_before in [true, false] {
+        let fake = FakeGateway::start().await;
+        let gateway = gateway(&fake.url());
+        fake.plan(PAYMENT, vec![Behaviour::Redirect("https://bank.example/3ds".to_owned())]);
+        attempt(&gateway, Action::Process, LONG).await;
+        assert_eq!(fake.charges(PAYMENT), []);
+        if completed_before {
+            fake.complete(PAYMENT, true);
+        }
+        let body = body_for(&gateway, Action::Process, second, &back);
+        let outcome = send(&gateway, Action::Process, second, &body, LONG).await;
+        assert_eq!(proof(&outcome), ("result", None, None));
+        fake.complete(PAYMENT, true);
+        assert_eq!(fake.charges(PAYMENT).len(), 1, "completed before: {completed_before}");
+        // Another body under a known key.
+        let outcome = send(&gateway, Action::Process, OPERATION, &body, LONG).await;
+        assert_eq!(proof(&outcome), ("refused", Some(Code::Refused), None));
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_down_is_reached_again_when_it_is_up() {
+    let mut fake = FakeGateway::start().await;
+    let gateway = gateway(&fake.url());
+    assert_eq!(proof(&attempt(&gateway, Action::Process, LONG).await).0, "result");
+    fake.stop().await;
+    // Its kept connection is closed: seen in time it is made anew and refused, else it was unknown. Then it is refused.
+    let first = attempt(&gateway, Action::Process, LONG).await;
+    assert!(matches!(first, Outcome::NotSent(_) | Outcome::Unknown(_)), "{first:?}");
+    let outcome = attempt(&gateway, Action::Process, LONG).await;
+    assert_eq!(proof(&outcome), ("not sent", Some(Code::Unreachable), None));
+    fake.start_again().await;
+    assert_eq!(proof(&attempt(&gateway, Action::Process, LONG).await).0, "result");
+    assert_eq!(fake.charges(PAYMENT).len(), 1);
+}

@@ -1,0 +1,45 @@
+//! The gateways there are, by the name a variant calls them.
+
+use std::sync::Arc;
+
+use super::Gateway;
+use super::dummy::DummyGateway;
+use super::http::{HttpGateway, HttpSettings};
+use crate::config::{ConfigError, Variant};
+
+/// The names of all gateways.
+pub const NAMES: &[&str] = &["dummy", "http"];
+
+/// Why a variant has no gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No adapter of this name.
+    #[error("gateway: there is no {0:?}; there are {list}", list = NAMES.join(", "))]
+    UnknownGateway(String),
+    /// Its settings.
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
+    /// The adapter cannot be set up.
+    #[error("gateway http")]
+    Http(#[from] super::http::BuildError),
+}
+
+/// The gateway of a variant.
+///
+/// # Errors
+/// There is none of this name, or its settings are wrong.
+pub fn build(variant: &Variant) -> Result<Arc<dyn Gateway>, RegistryError> {
+    match variant.gateway.as_str() {
+        "dummy" => {
+            let _none: NoSettings = variant.gateway_settings()?;
+            Ok(Arc::new(DummyGateway::new()))
+        }
+        "http" => Ok(Arc::new(HttpGateway::new(variant.gateway_settings::<HttpSettings>()?, variant.timeout)?)),
+        other => Err(RegistryError::UnknownGateway(other.to_owned())),
+    }
+}
+
+/// A gateway without settings of its own.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoSettings {}

@@ -1,0 +1,126 @@
+//! Whether the worker is alive, and whether it is ready and why not.
+//!
+//! Alive means only that the runtime makes progress: a lost broker is no reason to restart, but it is one to be not
+//! ready. Readiness is made of components, each of which says for itself how it does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the runtime may make no progress before the worker counts as hung.
+pub const STALLED_AFTER: Duration = Duration::from_secs(30);
+
+/// How often progress is noted.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The state of a worker, shared by its parts.
+#[derive(Debug)]
+pub struct Health {
+    components: Mutex<Vec<Component>>,
+    started: Instant,
+    /// Milliseconds since `started`.
+    progress: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Component {
+    name: String,
+    state: Result<(), String>,
+}
+
+impl Health {
+    /// A worker with these components, none of which is ready yet.
+    pub fn new(components: &[&str]) -> Health {
+        let starting = |name: &&str| Component { name: (*name).to_owned(), state: Err("is starting".to_owned()) };
+        Health {
+            components: Mutex::new(components.iter().map(starting).collect()),
+            started: Instant::now(),
+            progress: AtomicU64::new(0),
+        }
+    }
+
+    /// Says how a component does; `Err` with the reason why it is not ready. An unknown component is added.
+    pub fn set(&self, component: &str, state: Result<(), String>) {
+        let mut components = self.components();
+        match components.iter_mut().find(|known| known.name == component) {
+            Some(known) => known.state = state,
+            None => components.push(Component { name: component.to_owned(), state }),
+        }
+    }
+
+    /// Whether every component is ready.
+    ///
+    /// # Errors
+    /// One reason for each component that is not, in one line, with its name.
+    pub fn ready(&self) -> Result<(), Vec<String>> {
+        let components = self.components();
+        let reason = |component: &Component| {
+            let reason = component.state.as_ref().err()?;
+            Some(format!("{}: {}", component.name, reason.replace(['\r', '\n'], " ")))
+        };
+        let reasons: Vec<String> = components.iter().filter_map(reason).collect();
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
+    /// Notes that the runtime makes progress. Called by the server's heartbeat.
+    pub fn progress(&self, now: Instant) {
+        self.progress.store(self.milliseconds(now), Ordering::Relaxed);
+    }
+
+    /// Whether the runtime makes progress.
+    pub fn is_live(&self, now: Instant) -> bool {
+        self.stalled_for(now) <= STALLED_AFTER
+    }
+
+    /// For how long no progress was noted.
+    pub fn stalled_for(&self, now: Instant) -> Duration {
+        let last = self.progress.load(Ordering::Relaxed);
+        Duration::from_millis(self.milliseconds(now).saturating_sub(last))
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn components(&self) -> MutexGuard<'_, Vec<Component>> {
+        // Nothing that holds the lock can leave the list half changed.
+        self.components.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_only_when_every_component_said_so() {
+        let health = Health::new(&["database", "broker"]);
+        assert_eq!(health.ready(), Err(vec!["database: is starting".to_owned(), "broker: is starting".to_owned()]));
+        health.set("database", Ok(()));
+        health.set("broker", Err("connection refused\nport 5672".to_owned()));
+        assert_eq!(health.ready(), Err(vec!["broker: connection refused port 5672".to_owned()]));
+        health.set("broker", Ok(()));
+        assert_eq!(health.ready(), Ok(()));
+    }
+
+    #[test]
+    fn a_component_that_was_not_registered_counts_too() {
+        let health = Health::new(&[]);
+        assert_eq!(health.ready(), Ok(()));
+        health.set("variants", Err("open operations of old, which is not configured".to_owned()));
+        assert!(health.ready().is_err());
+    }
+
+    #[test]
+    fn a_runtime_without_progress_is_not_live() {
+        let health = Health::new(&[]);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(health.is_live(at(29)));
+        assert!(!health.is_live(at(32)));
+        health.progress(at(32));
+        assert!(health.is_live(at(60)));
+        assert!(!health.is_live(at(64)));
+    }
+}

@@ -1,0 +1,319 @@
+//! Every metric: its name, its unit, its labels. Nothing else of paybus names one.
+//!
+//! Labels come from small, known sets: a variant that is not configured and a type that is not in the contract share one
+//! word each, and ids, messages and amounts of single payments are in no label. Figures that are read from the database
+//! are the same on every replica: take their maximum, not their sum.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter as describe_total, describe_gauge as describe_level,
+    describe_histogram as describe_spread, gauge, histogram,
+};
+use metrics_exporter_prometheus::Matcher;
+use rust_decimal::prelude::ToPrimitive;
+
+use crate::payment::code::Code;
+use crate::payment::command::Kind;
+use crate::payment::operation::{Action, AnswerKind};
+use crate::payment::outcome::{Found, Outcome, Verdict};
+use crate::store::report::Figures;
+
+pub use super::recorder::{Metrics, install};
+
+/// Upper bounds of durations, in seconds: from a gateway nearby to one that has timed out.
+const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
+
+/// Upper bounds of batches, in payments.
+const BATCHES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// What stands for everything outside the known words of a label.
+const OTHER: &str = "other";
+
+/// The types of events.
+const EVENT_TYPES: [&str; 7] = [
+    "payment.created",
+    "payment.status_changed",
+    "payment.updated",
+    "command.rejected",
+    "command.failed",
+    "command.delayed",
+    "command.succeeded",
+];
+
+static VARIANTS: OnceLock<BTreeSet<String>> = OnceLock::new();
+
+/// The series that figures were told under; one that is gone from the database must fall to zero.
+static TOLD: Mutex<BTreeSet<Series>> = Mutex::new(BTreeSet::new());
+
+/// The histograms' upper bounds, for the recorder.
+pub(super) fn buckets() -> [(Matcher, &'static [f64]); 2] {
+    [
+        (Matcher::Suffix("_seconds".to_owned()), &DURATIONS),
+        (Matcher::Full("paybus_commit_batch_payments".to_owned()), &BATCHES),
+    ]
+}
+
+/// From now on only these variants become labels.
+pub(super) fn know_variants(variants: &[&str]) {
+    VARIANTS.get_or_init(|| variants.iter().map(|variant| (*variant).to_owned()).collect());
+}
+
+/// Says what each metric means, and what version this is.
+pub(super) fn describe() {
+    describe_level!("paybus_build_info", "Always 1; the version is in the label.");
+    describe_total!("paybus_commands_total", "Commands by what became of them; `delayed` is no answer yet.");
+    describe_total!("paybus_commands_duplicate_total", "Deliveries of commands that were known already.");
+    describe_total!("paybus_deliveries_total", "Messages taken from the broker.");
+    describe_level!("paybus_last_delivery_timestamp_seconds", Unit::Seconds, "When a message came last, Unix time.");
+    describe_spread!("paybus_gateway_call_duration_seconds", Unit::Seconds, "Calls and look-ups, with their outcome.");
+    describe_level!("paybus_gateway_calls_in_flight", "Calls under way on this replica.");
+    describe_total!("paybus_retries_total", "Further attempts, by the reason.");
+    describe_level!("paybus_breaker_state", "1 for the state the circuit breaker is in on this replica, else 0.");
+    describe_total!("paybus_takeovers_total", "Operations taken over from a worker that was lost.");
+    describe_total!("paybus_leases_lost_total", "Attempts that were stopped because the lease was lost.");
+    describe_spread!("paybus_commit_batch_payments", "Payments in one commit.");
+    describe_total!("paybus_events_published_total", "Events that the broker confirmed.");
+    describe_total!("paybus_events_refused_total", "Events that the broker refused and that were set aside.");
+    describe_total!("paybus_replies_unroutable_total", "Replies that nobody was there to take.");
+    describe_total!("paybus_dead_letters_total", "Messages that could not be understood.");
+    describe_total!("paybus_discrepancies_total", "Answers of a gateway with another sum than was asked for.");
+    describe_figures();
+    gauge!("paybus_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+fn describe_figures() {
+    describe_level!("paybus_outbox_events", "Events that the broker has not confirmed.");
+    describe_level!("paybus_outbox_oldest_age_seconds", Unit::Seconds, "The age of the oldest of them.");
+    describe_level!("paybus_outbox_set_aside_events", "Events that the broker refuses; a person must look.");
+    describe_level!("paybus_operations_scheduled", "Operations that wait for a time; counted to 10000.");
+    describe_level!("paybus_operations_overdue", "Those whose time has come.");
+    describe_level!("paybus_operations_oldest_due_age_seconds", Unit::Seconds, "How long the oldest has been due.");
+    describe_level!("paybus_operations_unknown", "Operations with an unknown outcome; counted to 10000.");
+    describe_level!("paybus_operations_unknown_oldest_age_seconds", Unit::Seconds, "The age of the oldest of them.");
+    describe_level!("paybus_operations_unknown_amount", "What they asked for together, in units of the currency.");
+    describe_level!("paybus_operations_escalated", "Those of which a person must say what happened.");
+    describe_level!("paybus_figures_timestamp_seconds", Unit::Seconds, "When the database was asked, Unix time.");
+}
+
+/// The variant where it is configured; anybody can write any word into a routing key.
+fn variant_label(variant: &str) -> String {
+    let known = VARIANTS.get().is_some_and(|variants| variants.contains(variant));
+    if known { variant.to_owned() } else { OTHER.to_owned() }
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandOutcome {
+    /// Done.
+    Succeeded,
+    /// Never reached a gateway.
+    Rejected,
+    /// The gateway refused, or retrying was given up.
+    Failed,
+    /// Not answered yet: a retry is scheduled, a result is awaited, or the outcome is unknown.
+    Delayed,
+}
+
+impl CommandOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            CommandOutcome::Succeeded => "succeeded",
+            CommandOutcome::Rejected => "rejected",
+            CommandOutcome::Failed => "failed",
+            CommandOutcome::Delayed => "delayed",
+        }
+    }
+}
+
+impl From<AnswerKind> for CommandOutcome {
+    fn from(answer: AnswerKind) -> CommandOutcome {
+        match answer {
+            AnswerKind::Succeeded => CommandOutcome::Succeeded,
+            AnswerKind::Rejected => CommandOutcome::Rejected,
+            AnswerKind::Failed => CommandOutcome::Failed,
+        }
+    }
+}
+
+/// How a circuit breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Calls go out.
+    Closed,
+    /// Calls are held back.
+    Open,
+    /// One call goes out to see.
+    HalfOpen,
+}
+
+impl BreakerState {
+    const ALL: [BreakerState; 3] = [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// A command was answered, or is delayed.
+pub fn command_settled(kind: &Kind, variant: &str, outcome: CommandOutcome) {
+    let kind = kind.known().map_or(OTHER, |kind| kind.as_str());
+    let labels =
+        [("type", kind.to_owned()), ("variant", variant_label(variant)), ("outcome", outcome.as_str().to_owned())];
+    counter!("paybus_commands_total", &labels).increment(1);
+}
+
+/// A delivery of a command that was known already.
+pub fn duplicate(variant: &str) {
+    counter!("paybus_commands_duplicate_total", "variant" => variant_label(variant)).increment(1);
+}
+
+/// A message was taken from the broker; now as Unix time in seconds.
+pub fn delivery(variant: &str, now: f64) {
+    counter!("paybus_deliveries_total", "variant" => variant_label(variant)).increment(1);
+    gauge!("paybus_last_delivery_timestamp_seconds", "variant" => variant_label(variant)).set(now);
+}
+
+/// A gateway answered, or did not.
+pub fn gateway_call(variant: &str, action: Action, outcome: &Outcome, took: Duration) {
+    let outcome = match outcome {
+        Outcome::Result(result) => verdict(&result.verdict),
+        Outcome::Refused(_) => "refused",
+        Outcome::NotSent(_) => "not_sent",
+        Outcome::Unknown(_) => "unknown",
+    };
+    call(variant, action.as_str(), outcome, took);
+}
+
+/// A gateway was asked for the truth.
+pub fn gateway_look_up(variant: &str, found: &Found, took: Duration) {
+    let outcome = match found {
+        Found::Result(result) => verdict(&result.verdict),
+        Found::Nothing => "not_found",
+        Found::Failed(_) => "failed",
+    };
+    call(variant, "status", outcome, took);
+}
+
+fn call(variant: &str, action: &'static str, outcome: &'static str, took: Duration) {
+    let labels = [("variant", variant_label(variant)), ("action", action.to_owned()), ("outcome", outcome.to_owned())];
+    histogram!("paybus_gateway_call_duration_seconds", &labels).record(took);
+}
+
+fn verdict(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Approved => "approved",
+        Verdict::Authorized => "authorized",
+        Verdict::Pending => "pending",
+        Verdict::CustomerMustAct { .. } => "input",
+        Verdict::Declined(_) => "declined",
+    }
+}
+
+/// So many calls are under way on this replica.
+pub fn in_flight(variant: &str, calls: usize) {
+    gauge!("paybus_gateway_calls_in_flight", "variant" => variant_label(variant)).set(calls as f64);
+}
+
+/// A call is tried once more, at once or later.
+pub fn retry(variant: &str, code: Code) {
+    counter!("paybus_retries_total", "variant" => variant_label(variant), "code" => code.as_str()).increment(1);
+}
+
+/// The circuit breaker of a variant stands so.
+pub fn breaker(variant: &str, state: BreakerState) {
+    for each in BreakerState::ALL {
+        let is = if each == state { 1.0 } else { 0.0 };
+        gauge!("paybus_breaker_state", "variant" => variant_label(variant), "state" => each.as_str()).set(is);
+    }
+}
+
+/// An operation was taken over from a worker that was lost.
+pub fn takeover(variant: &str) {
+    counter!("paybus_takeovers_total", "variant" => variant_label(variant)).increment(1);
+}
+
+/// An attempt was stopped because another worker has the lease.
+pub fn lease_lost(variant: &str) {
+    counter!("paybus_leases_lost_total", "variant" => variant_label(variant)).increment(1);
+}
+
+/// A gateway did another sum than was asked for.
+pub fn discrepancy(variant: &str) {
+    counter!("paybus_discrepancies_total", "variant" => variant_label(variant)).increment(1);
+}
+
+/// So many payments were stored by one commit.
+pub fn commit_batch(payments: usize) {
+    histogram!("paybus_commit_batch_payments").record(payments as f64);
+}
+
+/// The broker confirmed an event.
+pub fn event_published(event_type: &str) {
+    let event_type = EVENT_TYPES.into_iter().find(|known| *known == event_type).unwrap_or(OTHER);
+    counter!("paybus_events_published_total", "type" => event_type).increment(1);
+}
+
+/// The broker refused an event, which was set aside.
+pub fn event_refused() {
+    counter!("paybus_events_refused_total").increment(1);
+}
+
+/// Nobody was there to take a reply.
+pub fn reply_unroutable() {
+    counter!("paybus_replies_unroutable_total").increment(1);
+}
+
+/// A message that could not be understood went to the dead letters. A reason is one of a few words.
+pub fn dead_letter(reason: &'static str) {
+    counter!("paybus_dead_letters_total", "reason" => reason).increment(1);
+}
+
+/// A gauge and its labels.
+type Series = (&'static str, Vec<(&'static str, String)>);
+
+/// What the database says; the same on every replica.
+pub fn figures(figures: &Figures) {
+    let mut told = BTreeSet::new();
+    for (series, value) in levels(figures) {
+        gauge!(series.0, &series.1).set(value);
+        told.insert(series);
+    }
+    let mut before = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    for gone in before.difference(&told) {
+        gauge!(gone.0, &gone.1).set(0.0);
+    }
+    told.append(&mut before);
+    *before = told;
+}
+
+fn levels(figures: &Figures) -> Vec<(Series, f64)> {
+    let outbox = &figures.outbox;
+    let mut levels: Vec<(Series, f64)> = vec![
+        (("paybus_outbox_events", vec![]), outbox.count as f64),
+        (("paybus_outbox_oldest_age_seconds", vec![]), outbox.oldest_seconds),
+        (("paybus_outbox_set_aside_events", vec![]), outbox.set_aside as f64),
+        (("paybus_figures_timestamp_seconds", vec![]), figures.read_at_seconds),
+    ];
+    for due in &figures.due {
+        let labels = || vec![("variant", due.variant.clone())];
+        levels.push((("paybus_operations_scheduled", labels()), due.scheduled as f64));
+        levels.push((("paybus_operations_overdue", labels()), due.overdue as f64));
+        levels.push((("paybus_operations_oldest_due_age_seconds", labels()), due.oldest_seconds));
+    }
+    for unknown in &figures.unknown {
+        let labels = || vec![("variant", unknown.variant.clone()), ("currency", unknown.currency.clone())];
+        let amount = unknown.amount.to_f64().unwrap_or(f64::INFINITY);
+        levels.push((("paybus_operations_unknown", labels()), unknown.count as f64));
+        levels.push((("paybus_operations_unknown_oldest_age_seconds", labels()), unknown.oldest_seconds));
+        levels.push((("paybus_operations_unknown_amount", labels()), amount));
+        levels.push((("paybus_operations_escalated", labels()), unknown.escalated as f64));
+    }
+    levels
+}

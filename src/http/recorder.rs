@@ -1,0 +1,57 @@
+//! The recorder behind the metrics: Prometheus' text format, one in a process.
+
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use tokio::time::interval;
+
+use super::metrics;
+
+/// How often the recorder tidies up; without it histograms grow without bound.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+
+/// The recorder of this process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Tidies up from time to time, for ever.
+    pub async fn upkeep(&self) -> Infallible {
+        let mut ticks = interval(UPKEEP);
+        loop {
+            ticks.tick().await;
+            self.handle.run_upkeep();
+        }
+    }
+}
+
+/// Installs the recorder, once in a process; a second call gets the same one. Only these variants become labels.
+///
+/// # Errors
+/// Another recorder is installed already.
+pub fn install(variants: &[&str]) -> Result<Metrics, BuildError> {
+    let mut recorder = RECORDER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = recorder.as_ref() {
+        return Ok(Metrics { handle: handle.clone() });
+    }
+    metrics::know_variants(variants);
+    let mut builder = PrometheusBuilder::new();
+    for (matcher, bounds) in metrics::buckets() {
+        builder = builder.set_buckets_for_metric(matcher, bounds)?;
+    }
+    let handle = builder.install_recorder()?;
+    metrics::describe();
+    *recorder = Some(handle.clone());
+    Ok(Metrics { handle })
+}

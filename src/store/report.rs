@@ -1,0 +1,298 @@
+//! Figures and pages for people: what the metrics count, all that is known of one payment, who did what by hand.
+//!
+//! The figures are read every few seconds on every replica. They walk the two partial indexes of what left the common
+//! way, variant by variant, and count at most [`COUNTED_MAX`] rows of each: a million due rows cost no more than that.
+
+use futures_util::try_join;
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+use serde_json::Value;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::connect::Store;
+use super::error::StoreError;
+use super::outbox::{Backlog, OutboxEvent, outbox_event};
+use super::rows;
+use crate::payment::model::Payment;
+use crate::payment::movement::Movement;
+use crate::payment::operation::Operation;
+
+/// How far a figure counts; one that reaches it means "at least so many".
+pub const COUNTED_MAX: i64 = 10_000;
+
+/// How many operations, movements and events of one payment are shown, the last ones of each.
+pub const SHOWN_MAX: usize = 500;
+
+/// What the metrics tell of the database.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    /// Events that are not confirmed.
+    pub outbox: Backlog,
+    /// Operations that wait for a time, by variant.
+    pub due: Vec<DueFigures>,
+    /// Operations with an unknown outcome, by variant and currency.
+    pub unknown: Vec<UnknownFigures>,
+    /// When this was read, Unix time in seconds.
+    pub read_at_seconds: f64,
+}
+
+/// Operations of a variant that wait for a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DueFigures {
+    /// The variant.
+    pub variant: String,
+    /// All of them.
+    pub scheduled: i64,
+    /// Those whose time has come.
+    pub overdue: i64,
+    /// For how long the oldest has been due, in seconds; 0 where none is.
+    pub oldest_seconds: f64,
+}
+
+/// Operations of a variant and a currency with an unknown outcome.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnknownFigures {
+    /// The variant.
+    pub variant: String,
+    /// The currency of their payments.
+    pub currency: String,
+    /// How many.
+    pub count: i64,
+    /// Those of which a person must say what happened.
+    pub escalated: i64,
+    /// How long ago the oldest was first sent, in seconds.
+    pub oldest_seconds: f64,
+    /// What they asked for together, in currency units.
+    pub amount: Decimal,
+}
+
+/// All that is known of one payment.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// When this was read, by PostgreSQL's clock.
+    pub now: Timestamp,
+    /// The payment; commands can be stored for one that never came to be.
+    pub payment: Option<Payment>,
+    /// Its commands, in order of acceptance.
+    pub operations: Vec<OperationRecord>,
+    /// Its movements of money, in order.
+    pub movements: Vec<MovementRecord>,
+    /// Its events, in order.
+    pub events: Vec<EventRecord>,
+    /// Whether there is more of anything than is shown.
+    pub truncated: bool,
+}
+
+/// An operation and what the machine does not need to know of it.
+#[derive(Debug, Clone)]
+pub struct OperationRecord {
+    /// The operation.
+    pub operation: Operation,
+    /// When it was answered.
+    pub settled_at: Option<Timestamp>,
+}
+
+/// A movement and when it was learnt.
+#[derive(Debug, Clone)]
+pub struct MovementRecord {
+    /// The movement.
+    pub movement: Movement,
+    /// When it was stored.
+    pub created: Timestamp,
+}
+
+/// An event and what became of it.
+#[derive(Debug, Clone)]
+pub struct EventRecord {
+    /// The event.
+    pub event: OutboxEvent,
+    /// Its number within the payment, for `payment.*`.
+    pub sequence: Option<i64>,
+    /// When it was stored.
+    pub created: Timestamp,
+    /// When the broker confirmed it.
+    pub sent_at: Option<Timestamp>,
+    /// Why it is not sent: the broker refused it, or an earlier one of the payment.
+    pub set_aside: Option<String>,
+}
+
+/// Every variant in a partial index, one index probe each.
+macro_rules! variants {
+    ($condition:literal) => {
+        concat!(
+            "WITH RECURSIVE names AS (
+                 (SELECT variant FROM operations WHERE ",
+            $condition,
+            " ORDER BY variant LIMIT 1)
+                 UNION ALL
+                 SELECT (SELECT o.variant FROM operations o WHERE o.variant > n.variant AND ",
+            $condition,
+            " ORDER BY o.variant LIMIT 1) FROM names n WHERE n.variant IS NOT NULL) "
+        )
+    };
+}
+
+const DUE: &str = concat!(
+    variants!("due_at IS NOT NULL"),
+    "SELECT n.variant, f.* FROM names n CROSS JOIN LATERAL (
+         SELECT count(*), count(*) FILTER (WHERE due_at <= now()),
+             greatest(extract(epoch FROM now() - min(due_at)), 0)::float8
+         FROM (SELECT due_at FROM operations o WHERE o.variant = n.variant AND o.due_at IS NOT NULL
+               ORDER BY due_at LIMIT $1) d) f
+     WHERE n.variant IS NOT NULL"
+);
+
+const UNKNOWN: &str = concat!(
+    variants!("state = 'unknown'"),
+    "SELECT n.variant, f.* FROM names n CROSS JOIN LATERAL (
+         SELECT coalesce(p.currency, ''), count(*), count(*) FILTER (WHERE u.escalated),
+             extract(epoch FROM now() - min(coalesce(u.first_sent_at, u.created)))::float8, coalesce(sum(u.amount), 0)
+         FROM (SELECT * FROM operations o WHERE o.variant = n.variant AND o.state = 'unknown' LIMIT $1) u
+         LEFT JOIN payments p ON p.id = u.payment_id
+         GROUP BY p.currency) f
+     WHERE n.variant IS NOT NULL"
+);
+
+const OPEN_DUE: &str = concat!(variants!("due_at IS NOT NULL"), "SELECT variant FROM names WHERE variant IS NOT NULL");
+const OPEN_UNKNOWN: &str =
+    concat!(variants!("state = 'unknown'"), "SELECT variant FROM names WHERE variant IS NOT NULL");
+
+const PAYMENT: &str = "SELECT * FROM payments WHERE id = $1";
+const OPERATIONS: &str = "SELECT * FROM operations WHERE payment_id = $1 ORDER BY accepted DESC LIMIT $2";
+const MOVEMENTS: &str = "SELECT * FROM movements WHERE payment_id = $1 ORDER BY created DESC, kind LIMIT $2";
+const EVENTS: &str = "SELECT e.*, (SELECT min(s.sent_at) FROM sent s WHERE s.position = e.position) AS sent_at,
+        (SELECT a.reason FROM set_aside a WHERE a.payment_id = e.payment_id AND a.position <= e.position
+         ORDER BY a.position LIMIT 1) AS set_aside
+    FROM events e WHERE e.payment_id = $1 ORDER BY e.position DESC LIMIT $2";
+
+impl Store {
+    /// The figures for the metrics, counted to [`COUNTED_MAX`].
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn figures(&self) -> Result<Figures, StoreError> {
+        let outbox = self.backlog().await?;
+        let client = self.client().await?;
+        let due = client.query(DUE, &[&COUNTED_MAX]).await?;
+        let unknown = client.query(UNKNOWN, &[&COUNTED_MAX]).await?;
+        Ok(Figures {
+            outbox,
+            due: due.iter().map(due_figures).collect::<Result<_, _>>()?,
+            unknown: unknown.iter().map(unknown_figures).collect::<Result<_, _>>()?,
+            read_at_seconds: self.clock().now().as_millisecond() as f64 / 1000.0,
+        })
+    }
+
+    /// The variants that have open operations, in order. One that is only now being called for the first time is not
+    /// seen yet; should its worker be lost, it is as soon as it is due.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn open_variants(&self) -> Result<Vec<String>, StoreError> {
+        let client = self.client().await?;
+        let due = client.query(OPEN_DUE, &[]).await?;
+        let unknown = client.query(OPEN_UNKNOWN, &[]).await?;
+        let names = due.iter().chain(&unknown).map(|row| row.try_get(0));
+        let mut names: Vec<String> = names.collect::<Result<_, _>>()?;
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// All that is known of a payment; the last [`SHOWN_MAX`] of everything. Nothing where nothing is stored.
+    ///
+    /// # Errors
+    /// The database cannot be asked, or holds what cannot be read.
+    pub async fn history(&self, payment: Uuid) -> Result<Option<History>, StoreError> {
+        let mut client = self.client().await?;
+        // One moment: a timeline whose parts were read before and after a commit would contradict itself.
+        let snapshot = client
+            .build_transaction()
+            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        let limit = i64::try_from(SHOWN_MAX + 1).unwrap_or(i64::MAX);
+        let parameters: [&(dyn ToSql + Sync); 2] = [&payment, &limit];
+        let now = snapshot.query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?;
+        let (payment_row, operations, movements, events) = try_join!(
+            snapshot.query_opt(PAYMENT, &parameters[..1]),
+            snapshot.query(OPERATIONS, &parameters),
+            snapshot.query(MOVEMENTS, &parameters),
+            snapshot.query(EVENTS, &parameters),
+        )?;
+        snapshot.commit().await?;
+        let payment = payment_row.as_ref().map(rows::payment).transpose()?;
+        if payment.is_none() && operations.is_empty() {
+            return Ok(None);
+        }
+        let truncated = [&operations, &movements, &events].iter().any(|rows| rows.len() > SHOWN_MAX);
+        let currency = payment.as_ref().map(Payment::currency);
+        Ok(Some(History {
+            now,
+            operations: last(&operations, |row| {
+                Ok(OperationRecord {
+                    operation: rows::operation(row, currency)?,
+                    settled_at: row.try_get("settled_at")?,
+                })
+            })?,
+            movements: last(&movements, |row| {
+                Ok(MovementRecord { movement: rows::movement(row)?, created: row.try_get("created")? })
+            })?,
+            events: last(&events, event_record)?,
+            payment,
+            truncated,
+        }))
+    }
+
+    /// Records who did what by hand.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn audit(&self, who: &str, action: &str, details: &Value) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        client
+            .execute("INSERT INTO audit (who, action, details) VALUES ($1, $2, $3)", &[&who, &action, details])
+            .await?;
+        Ok(())
+    }
+}
+
+/// The rows that are shown, from the newest first to the oldest first.
+fn last<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
+    rows.iter().take(SHOWN_MAX).rev().map(read).collect()
+}
+
+fn due_figures(row: &Row) -> Result<DueFigures, StoreError> {
+    Ok(DueFigures {
+        variant: row.try_get(0)?,
+        scheduled: row.try_get(1)?,
+        overdue: row.try_get(2)?,
+        oldest_seconds: row.try_get(3)?,
+    })
+}
+
+fn unknown_figures(row: &Row) -> Result<UnknownFigures, StoreError> {
+    Ok(UnknownFigures {
+        variant: row.try_get(0)?,
+        currency: row.try_get(1)?,
+        count: row.try_get(2)?,
+        escalated: row.try_get(3)?,
+        oldest_seconds: row.try_get(4)?,
+        amount: row.try_get(5)?,
+    })
+}
+
+fn event_record(row: &Row) -> Result<EventRecord, StoreError> {
+    let sent_at: Option<Timestamp> = row.try_get("sent_at")?;
+    let set_aside: Option<String> = row.try_get("set_aside")?;
+    Ok(EventRecord {
+        event: outbox_event(row)?,
+        sequence: row.try_get("sequence")?,
+        created: row.try_get("created")?,
+        sent_at,
+        set_aside: set_aside.filter(|_| sent_at.is_none()),
+    })
+}

@@ -1,0 +1,370 @@
+//! Reads a message: a command that names itself, or what cannot be answered. Nothing a message holds can stop the worker.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use regex::Regex;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::variant::Variant;
+use crate::payment::card;
+use crate::payment::code::{Code, Rejection};
+use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Process};
+use crate::payment::operation::{Attributes, Reply};
+
+/// The largest body, in bytes.
+const BODY_MAX: usize = 1024 * 1024;
+/// The deepest `data`, in levels.
+const DEPTH_MAX: usize = 16;
+/// The longest `source`, `id`, type and extension attribute, in bytes.
+const ATTRIBUTE_MAX: usize = 255;
+/// The longest `tracestate`, in bytes; W3C trace context.
+const TRACESTATE_MAX: usize = 512;
+/// The variant's place in routing keys where no variant is known.
+const NO_VARIANT: &str = "none";
+
+/// A message as the broker gave it.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// The body.
+    pub body: &'a [u8],
+    /// The routing key.
+    pub routing_key: &'a str,
+    /// The AMQP `reply_to`.
+    pub reply_to: Option<&'a str>,
+    /// The AMQP `correlation_id`.
+    pub correlation_id: Option<&'a str>,
+    /// The AMQP `user_id`.
+    pub user_id: Option<&'a str>,
+}
+
+/// What a message turned out to be.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A command that names itself, good or rejected.
+    Command(Box<Command>),
+    /// It cannot be answered: nobody is named in it.
+    Dead(Rejection),
+}
+
+/// What messages are held against.
+#[derive(Debug)]
+pub struct Acceptance {
+    /// The configured variants.
+    pub variants: Arc<HashMap<String, Arc<Variant>>>,
+    /// Queues that a reply may go to.
+    pub reply_to: Regex,
+}
+
+type Attribute<'a> = BTreeMap<String, &'a RawValue>;
+
+impl Acceptance {
+    /// Reads a message.
+    pub fn accept(&self, message: &Message<'_>) -> Accepted {
+        let (text, encoding) = match std::str::from_utf8(message.body) {
+            Ok(text) => (std::borrow::Cow::Borrowed(text), Ok(())),
+            // Read as far as it can be, so that it can be answered.
+            Err(_) => (String::from_utf8_lossy(message.body), Err(reject(Code::InvalidEncoding, "it is not UTF-8"))),
+        };
+        let attributes: Attribute<'_> = match serde_json::from_str(&text) {
+            Ok(attributes) => attributes,
+            Err(_) => return Accepted::Dead(reject(Code::InvalidEnvelope, "it is not a JSON object")),
+        };
+        let names = match Names::read(&attributes) {
+            Ok(names) => names,
+            Err(rejection) => return Accepted::Dead(rejection),
+        };
+        let size = if message.body.len() > BODY_MAX {
+            Err(reject(Code::TooLarge, format!("the body is {} bytes; {BODY_MAX} are allowed", message.body.len())))
+        } else {
+            Ok(())
+        };
+        let checked = size.and(encoding).and_then(|()| self.check_cards(&text, &attributes, &names));
+        let clean = checked.is_ok();
+        let content = checked.and_then(|()| self.content(message, &attributes, &names));
+        let attached = self.attached(message, &attributes, clean);
+        Accepted::Command(Box::new(self.command(message, &attributes, names, content, attached)))
+    }
+
+    fn command(
+        &self,
+        message: &Message<'_>,
+        attributes: &Attribute<'_>,
+        names: Names,
+        content: Result<(Body, Map<String, Value>), Rejection>,
+        attached: Result<Attributes, Rejection>,
+    ) -> Command {
+        let hash = hash(&names.kind, attributes.get("data").map_or("null", |data| data.get()));
+        let (content, data) = match content {
+            Ok((body, data)) => (Ok(body), data),
+            Err(rejection) => (Err(rejection), Map::new()),
+        };
+        let (attached, content) = match attached {
+            Ok(attached) => (attached, content),
+            Err(rejection) => (Attributes::default(), content.and(Err(rejection))),
+        };
+        let routed = message.routing_key.split('.').next().unwrap_or_default();
+        let variant = if self.variants.contains_key(routed) { routed } else { NO_VARIANT };
+        Command {
+            payment_id: names.payment_id,
+            subject: names.foreign_subject,
+            name: CommandName { source: names.source, id: names.id },
+            kind: names.kind,
+            variant: variant.to_owned(),
+            data: if content.is_ok() { data } else { Map::new() },
+            content,
+            hash,
+            attributes: attached,
+        }
+    }
+
+    /// A card number anywhere is refused. A notification is the gateway's, whose signature covers every byte.
+    fn check_cards(&self, text: &str, attributes: &Attribute<'_>, names: &Names) -> Result<(), Rejection> {
+        if names.kind == Kind::Known(CommandType::Notification) {
+            return Ok(());
+        }
+        let escaped = || attributes.values().any(|raw| raw.get().contains("\\u") && decoded_has_card(raw));
+        if card::contains_card_number(text) || escaped() {
+            return Err(reject(Code::CardNumber, "a card number stands in it; nothing of it was kept"));
+        }
+        Ok(())
+    }
+
+    fn content(
+        &self,
+        message: &Message<'_>,
+        attributes: &Attribute<'_>,
+        names: &Names,
+    ) -> Result<(Body, Map<String, Value>), Rejection> {
+        check_envelope(attributes)?;
+        if let Some(subject) = &names.foreign_subject {
+            return Err(reject(Code::InvalidEnvelope, format!("subject: {subject:?} is not a UUID")));
+        }
+        let Some(kind) = names.kind.known() else {
+            return Err(reject(Code::UnknownType, format!("there is no command {:?}", names.kind.as_str())));
+        };
+        let (routed_variant, routed_type) = message.routing_key.split_once('.').unwrap_or((message.routing_key, ""));
+        if routed_type != kind.as_str() {
+            let message = format!("the routing key {:?} is not <variant>.{kind}", shorten(message.routing_key));
+            return Err(reject(Code::RoutingMismatch, message));
+        }
+        let Some(variant) = self.variants.get(routed_variant) else {
+            let message = format!("no variant {:?} is configured", shorten(routed_variant));
+            return Err(reject(Code::UnknownVariant, message));
+        };
+        let mut data = read_data(attributes)?;
+        let body = Body::parse(kind, &data)?;
+        check_body(&body, variant)?;
+        if kind == CommandType::Create {
+            // The rest is the payment's own; only this is needed when its turn comes.
+            data.retain(|name, _| name == "process" || name == "capture");
+        }
+        Ok((body, data))
+    }
+
+    fn attached(
+        &self,
+        message: &Message<'_>,
+        attributes: &Attribute<'_>,
+        clean: bool,
+    ) -> Result<Attributes, Rejection> {
+        let reply = match message.reply_to {
+            Some(to) if !self.reply_to.is_match(to) || to.len() > ATTRIBUTE_MAX => {
+                return Err(reject(Code::InvalidEnvelope, "reply_to: paybus does not write to this queue"));
+            }
+            Some(to) => Some(Reply { to: to.to_owned(), correlation_id: message.correlation_id.map(str::to_owned) }),
+            None => None,
+        };
+        let user_id = message.user_id.map(str::to_owned);
+        if !clean {
+            // Of a message that holds a card number nothing more is kept.
+            return Ok(Attributes { reply, user_id, ..Attributes::default() });
+        }
+        let expires_at = match optional_text(attributes, "expirytime", ATTRIBUTE_MAX)? {
+            Some(text) => Some(text.parse::<Timestamp>().map_err(|_| {
+                reject(Code::InvalidEnvelope, "expirytime: must be a time such as 2026-11-22T12:00:00Z")
+            })?),
+            None => None,
+        };
+        Ok(Attributes {
+            correlation_id: optional_text(attributes, "correlationid", ATTRIBUTE_MAX)?,
+            traceparent: optional_text(attributes, "traceparent", ATTRIBUTE_MAX)?,
+            tracestate: optional_text(attributes, "tracestate", TRACESTATE_MAX)?,
+            expires_at,
+            reply,
+            user_id,
+        })
+    }
+}
+
+/// Who a message says it is.
+struct Names {
+    payment_id: Uuid,
+    foreign_subject: Option<String>,
+    source: String,
+    id: String,
+    kind: Kind,
+}
+
+impl Names {
+    fn read(attributes: &Attribute<'_>) -> Result<Names, Rejection> {
+        let required = |name: &str| {
+            let text = optional_text(attributes, name, ATTRIBUTE_MAX)?.filter(|text| !text.is_empty());
+            let text = text.ok_or_else(|| reject(Code::InvalidEnvelope, format!("{name}: is missing")))?;
+            if card::contains_card_number(&text) {
+                return Err(reject(Code::CardNumber, format!("{name}: holds a card number")));
+            }
+            Ok(text)
+        };
+        let subject = match optional_text(attributes, "subject", ATTRIBUTE_MAX)? {
+            // A notification may not know its payment; it names itself by source and id.
+            None if matches!(kind(attributes), Kind::Known(CommandType::Notification)) => String::new(),
+            _ => required("subject")?,
+        };
+        let (source, id) = (required("source")?, required("id")?);
+        let uuid = if subject.len() == 36 { Uuid::parse_str(&subject).ok() } else { None };
+        Ok(Names {
+            payment_id: uuid.unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, subject.as_bytes())),
+            foreign_subject: if uuid.is_none() { Some(subject) } else { None },
+            source,
+            id,
+            kind: kind(attributes),
+        })
+    }
+}
+
+fn kind(attributes: &Attribute<'_>) -> Kind {
+    let word = optional_text(attributes, "type", ATTRIBUTE_MAX).ok().flatten().unwrap_or_default();
+    if card::contains_card_number(&word) { Kind::Unknown(String::new()) } else { Kind::from_word(&word) }
+}
+
+fn check_envelope(attributes: &Attribute<'_>) -> Result<(), Rejection> {
+    if optional_text(attributes, "specversion", ATTRIBUTE_MAX)?.as_deref() != Some("1.0") {
+        return Err(reject(Code::InvalidEnvelope, "specversion: must be \"1.0\""));
+    }
+    if optional_text(attributes, "type", ATTRIBUTE_MAX)?.is_none() {
+        return Err(reject(Code::InvalidEnvelope, "type: is missing"));
+    }
+    match optional_text(attributes, "datacontenttype", ATTRIBUTE_MAX)? {
+        Some(kind) if !kind.starts_with("application/json") => {
+            Err(reject(Code::InvalidEnvelope, "datacontenttype: must be application/json"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_body(body: &Body, variant: &Variant) -> Result<(), Rejection> {
+    match body {
+        Body::Create(new) => {
+            if new.order.variant != variant.name {
+                let message = format!("data.variant is {:?}, the routing key says {}", new.order.variant, variant.name);
+                return Err(reject(Code::RoutingMismatch, message));
+            }
+            new.process.as_ref().map_or(Ok(()), |process| check_process(process, variant))
+        }
+        Body::Process(process) => check_process(process, variant),
+        _ => Ok(()),
+    }
+}
+
+fn check_process(process: &Process, variant: &Variant) -> Result<(), Rejection> {
+    variant.gateway.check(&process.data)
+}
+
+/// Reads `data`, which is an object of at most so many levels; nothing where it is absent.
+fn read_data(attributes: &Attribute<'_>) -> Result<Map<String, Value>, Rejection> {
+    let Some(raw) = attributes.get("data") else { return Ok(Map::new()) };
+    // Counted before it is parsed: the parser itself gives up at 128 levels.
+    if depth(raw.get()) > DEPTH_MAX {
+        return Err(reject(Code::TooDeep, format!("data: is nested deeper than {DEPTH_MAX} levels")));
+    }
+    let value: Value =
+        serde_json::from_str(raw.get()).map_err(|_| reject(Code::InvalidData, "data: cannot be read"))?;
+    let Value::Object(data) = value else { return Err(reject(Code::InvalidData, "data: must be an object")) };
+    // PostgreSQL stores no NUL character.
+    if raw.get().contains("\\u0000") && data.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
+        return Err(reject(Code::InvalidEncoding, "data: a text holds a NUL character"));
+    }
+    Ok(data)
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// How deep a JSON text is nested.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Whether a card number hides behind escapes such as `\u0034`.
+fn decoded_has_card(raw: &RawValue) -> bool {
+    fn any(value: &Value) -> bool {
+        match value {
+            Value::String(text) => card::contains_card_number(text),
+            Value::Array(values) => values.iter().any(any),
+            Value::Object(map) => map.iter().any(|(name, value)| card::contains_card_number(name) || any(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    // What is too deep to be decoded is refused for that.
+    serde_json::from_str::<Value>(raw.get()).is_ok_and(|value| any(&value))
+}
+
+fn optional_text(attributes: &Attribute<'_>, name: &str, max: usize) -> Result<Option<String>, Rejection> {
+    let Some(raw) = attributes.get(name).filter(|raw| raw.get() != "null") else { return Ok(None) };
+    let text: String = serde_json::from_str(raw.get())
+        .map_err(|_| reject(Code::InvalidEnvelope, format!("{name}: must be a string")))?;
+    if text.len() > max {
+        return Err(reject(Code::InvalidEnvelope, format!("{name}: must have at most {max} bytes")));
+    }
+    if text.contains('\0') {
+        return Err(reject(Code::InvalidEncoding, format!("{name}: holds a NUL character")));
+    }
+    Ok(Some(text))
+}
+
+/// Of type and data, in a form that does not depend on spaces or the order of members.
+fn hash(kind: &Kind, data: &str) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(kind.as_str().as_bytes());
+    hasher.update([0]);
+    match serde_json::from_str::<Value>(data) {
+        // A card number is not kept in any form, and a hash of one could be guessed.
+        Ok(value) => hasher.update(card::scrub(&value.to_string()).as_bytes()),
+        Err(_) => hasher.update(card::scrub(data).as_bytes()),
+    }
+    hasher.finalize().into()
+}
+
+fn reject(code: Code, message: impl Into<String>) -> Rejection {
+    Rejection::new(code, message)
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(64).collect()
+}

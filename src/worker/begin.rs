@@ -1,0 +1,150 @@
+//! The first step: what is known of a command is loaded, the machine decides, and the decision is committed before
+//! anything is sent. From then on PostgreSQL owns the command.
+
+use tracing::error;
+use uuid::Uuid;
+
+use super::announce::Announced;
+use super::engine::{Engine, Failure};
+use super::variant::Variant;
+use crate::backoff;
+use crate::http::metrics;
+use crate::payment::command::{Command, CommandType, Kind};
+use crate::payment::machine::{Aggregate, Context, Step};
+use crate::payment::operation::State;
+use crate::store::load::Loaded;
+
+/// What is begun: a command that came, or an operation that is due.
+pub enum Entry {
+    /// A message.
+    Command {
+        /// What it says.
+        command: Box<Command>,
+        /// The broker delivered it before.
+        redelivered: bool,
+    },
+    /// An operation whose time has come.
+    Due {
+        /// Its payment.
+        payment_id: Uuid,
+        /// The operation.
+        id: Uuid,
+    },
+}
+
+/// A decision that is committed, or one that changed nothing.
+pub struct Begun {
+    /// As stored.
+    pub aggregate: Aggregate,
+    /// What is to be done.
+    pub step: Step,
+    /// Its events, on their way out.
+    pub announced: Announced,
+}
+
+impl Engine {
+    /// Begins; nothing where the worker ends, or the database will never take it.
+    pub async fn begin(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> Option<Begun> {
+        let mut backoff = backoff::contention();
+        // A new payment is most likely new: it is stored at once, and only where something is there already is it loaded.
+        let mut optimistic = entry.is_surely_new();
+        loop {
+            let Loaded { mut aggregate, unsent } = if std::mem::take(&mut optimistic) {
+                Loaded { aggregate: Aggregate::absent(entry.payment_id()), unsent: Vec::new() }
+            } else {
+                self.load(entry.payment_id(), Some(entry.id())).await
+            };
+            let context = self.context(variant, probe);
+            let step = self.decide(entry, &mut aggregate, context);
+            if !aggregate.is_changed() {
+                let announced = self.announcer.announce(unsent, Vec::new()).await;
+                return Some(Begun { aggregate, step, announced });
+            }
+            self.prepare(&mut aggregate, step, variant);
+            match self.commit(&self.begin, aggregate, context.now, unsent).await {
+                Ok(done) => return Some(Begun { aggregate: done.aggregate, step, announced: done.announced }),
+                Err(Failure::Again) => tokio::time::sleep(backoff.next_delay()).await,
+                Err(Failure::Refused(reason)) => {
+                    error!(payment = %entry.payment_id(), operation = %entry.id(), reason, "a decision cannot be stored");
+                    return None;
+                }
+                Err(Failure::Ending) => return None,
+            }
+        }
+    }
+
+    fn decide(&self, entry: &Entry, aggregate: &mut Aggregate, context: Context<'_>) -> Step {
+        match entry {
+            Entry::Due { id, .. } => aggregate.resume(*id, context),
+            Entry::Command { command, redelivered } => match aggregate.accept((**command).clone(), context) {
+                Step::Known(id) => self.go_on(aggregate, id, *redelivered, context),
+                step => step,
+            },
+        }
+    }
+
+    /// A command that is known: where it stands, PostgreSQL knows; only a call whose worker the broker has given up on is
+    /// taken over at once.
+    fn go_on(&self, aggregate: &mut Aggregate, id: Uuid, redelivered: bool, context: Context<'_>) -> Step {
+        let entry_variant = aggregate.operation(id).map_or("", |operation| operation.variant.as_str());
+        let Some(operation) = aggregate.operation(id).filter(|operation| operation.state == State::Calling) else {
+            metrics::duplicate(entry_variant);
+            return Step::Settled;
+        };
+        // Leased to this process, which holds the operation for this very task: a commit whose answer was lost did go
+        // through.
+        if operation.lease.is_some_and(|lease| lease.owner == context.worker) {
+            return match operation.action() {
+                Some(_) => Step::Call(id),
+                None => aggregate.look_up_step(id),
+            };
+        }
+        let keyed = context.rules.contract.key_window.is_some() || operation.action().is_none();
+        if redelivered && keyed {
+            metrics::takeover(&operation.variant);
+            return aggregate.take_over(id, context);
+        }
+        // Its lease is live, or the scheduler takes it over when it has ended.
+        Step::Stored
+    }
+}
+
+impl Entry {
+    /// The payment it is for.
+    pub fn payment_id(&self) -> Uuid {
+        match self {
+            Entry::Command { command, .. } => command.payment_id,
+            Entry::Due { payment_id, .. } => *payment_id,
+        }
+    }
+
+    /// Its operation.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Entry::Command { command, .. } => command.operation_id(),
+            Entry::Due { id, .. } => *id,
+        }
+    }
+
+    fn is_surely_new(&self) -> bool {
+        match self {
+            Entry::Command { command, redelivered } => {
+                !redelivered && command.content.is_ok() && command.kind == Kind::Known(CommandType::Create)
+            }
+            Entry::Due { .. } => false,
+        }
+    }
+
+    /// Whether it will call the gateway, as far as can be told before it is decided on.
+    pub fn may_call(&self) -> bool {
+        use crate::payment::command::Body;
+        match self {
+            Entry::Command { command, .. } => match &command.content {
+                Ok(Body::Create(new)) => new.process.is_some(),
+                Ok(body) => !body.kind().is_inbound(),
+                Err(_) => false,
+            },
+            Entry::Due { .. } => true,
+        }
+    }
+}

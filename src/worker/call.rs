@@ -1,0 +1,135 @@
+//! The call: no database connection and no lock of the database is held while the gateway works.
+
+use std::time::Instant;
+
+use jiff::SignedDuration;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::engine::Engine;
+use super::settle::Answer;
+use super::variant::Variant;
+use crate::gateway::{Call, Question, Target};
+use crate::http::metrics;
+use crate::payment::machine::{Aggregate, Step, TAKEOVERS_ALONE};
+use crate::payment::operation::Operation;
+use crate::store::error::chain;
+
+impl Engine {
+    /// Asks the gateway what a step says; nothing where the lease was lost, so that nothing may be sent.
+    pub async fn ask(&self, variant: &Variant, aggregate: &Aggregate, step: Step) -> Option<(Uuid, Answer)> {
+        match step {
+            Step::Call(id) => {
+                let operation = aggregate.operation(id)?;
+                if !self.lease_holds(operation, variant).await {
+                    metrics::lease_lost(&variant.name);
+                    debug!(operation = %id, "the lease was lost before the call");
+                    return None;
+                }
+                let answer = self.call(variant, aggregate, operation).await?;
+                Some((id, answer))
+            }
+            Step::LookUp { operation, target } => {
+                let answer = self.look_up(variant, aggregate, operation, target).await?;
+                Some((operation, answer))
+            }
+            Step::Settled | Step::Stored | Step::RetryNow(_) | Step::Known(_) => None,
+        }
+    }
+
+    /// Whether the lease outlasts the call; a shorter one is renewed before anything is sent, or another worker might take
+    /// over what this one is just sending.
+    async fn lease_holds(&self, operation: &Operation, variant: &Variant) -> bool {
+        let Some(lease) = operation.lease else { return false };
+        let needed = SignedDuration::try_from(variant.timeout).unwrap_or(SignedDuration::MAX);
+        let now = self.store.clock().now();
+        if now.checked_add(needed).is_ok_and(|end| end < lease.until) {
+            return true;
+        }
+        self.store_attempt(operation, operation.attempts, variant).await
+    }
+
+    /// Stores an attempt and renews the lease; false where the lease was lost.
+    pub async fn store_attempt(&self, operation: &Operation, attempts: u32, variant: &Variant) -> bool {
+        match self.store.store_attempt(operation, self.worker, attempts, variant.rules.lease).await {
+            Ok(ours) => ours,
+            Err(error) => {
+                // Not stored for sure: then it is not sent. The lease runs out, and the scheduler goes on.
+                info!(error = chain(&error), operation = %operation.id, "an attempt cannot be stored; it waits");
+                false
+            }
+        }
+    }
+
+    async fn call(&self, variant: &Variant, aggregate: &Aggregate, operation: &Operation) -> Option<Answer> {
+        let (payment, request, action) = (aggregate.payment()?, operation.request.as_ref()?, operation.action()?);
+        let call = Call {
+            operation_id: operation.id,
+            payment_id: operation.payment_id,
+            action,
+            key: operation.key(),
+            attempt: operation.attempts,
+            body: &request.body,
+            amount: request.amount,
+            currency: payment.currency(),
+            capture: request.capture,
+            traceparent: operation.attributes.traceparent.as_deref(),
+            tracestate: operation.attributes.tracestate.as_deref(),
+            timeout: variant.timeout,
+        };
+        // One that took workers down before runs alone, so that if it does it again, only it pays.
+        let begun;
+        let outcome = if operation.takeovers >= TAKEOVERS_ALONE {
+            let _alone = self.alone.write().await;
+            begun = Instant::now();
+            variant.gateway.call(call).await
+        } else {
+            let _together = self.alone.read().await;
+            begun = Instant::now();
+            variant.gateway.call(call).await
+        };
+        metrics::gateway_call(&variant.name, action, &outcome, begun.elapsed());
+        let answer = Answer::Outcome(outcome);
+        self.note_health(variant, &answer);
+        Some(answer)
+    }
+
+    async fn look_up(
+        &self,
+        variant: &Variant,
+        aggregate: &Aggregate,
+        id: Uuid,
+        target: Option<Uuid>,
+    ) -> Option<Answer> {
+        let operation = aggregate.operation(id)?;
+        let asked_about = match target {
+            Some(target) => {
+                let operation = aggregate.operation(target)?;
+                Some(Target { operation_id: target, action: operation.action()?, key: operation.key() })
+            }
+            None => None,
+        };
+        let question = Question {
+            operation_id: id,
+            target: asked_about,
+            payment: aggregate.payment()?,
+            traceparent: operation.attributes.traceparent.as_deref(),
+            tracestate: operation.attributes.tracestate.as_deref(),
+            timeout: variant.timeout,
+        };
+        let begun = Instant::now();
+        let found = variant.gateway.look_up(question).await;
+        metrics::gateway_look_up(&variant.name, &found, begun.elapsed());
+        let answer = Answer::Found { target, found };
+        self.note_health(variant, &answer);
+        Some(answer)
+    }
+
+    fn note_health(&self, variant: &Variant, answer: &Answer) {
+        match answer.health() {
+            Some(true) => variant.breaker.succeeded(),
+            Some(false) => variant.breaker.failed(),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What every step of a command's way shares.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::accept::Acceptance;
+use super::announce::Announcer;
+use super::hold::{Held, Order};
+use super::variant::Variant;
+use crate::backoff;
+use crate::bus::envelope;
+use crate::gateway::Ask;
+use crate::http::metrics::{self, CommandOutcome};
+use crate::payment::command::Kind;
+use crate::payment::event::EventKind;
+use crate::payment::machine::{Aggregate, Context, Rules, Step};
+use crate::payment::model::Payment;
+use crate::store::Store;
+use crate::store::batch::{Committed, Committer};
+use crate::store::commit::Unit;
+use crate::store::error::{StoreError, chain};
+use crate::store::load::Loaded;
+
+/// What every step of a command's way shares.
+pub struct Engine {
+    /// This process, as the owner of leases.
+    pub worker: Uuid,
+    /// PostgreSQL.
+    pub store: Arc<Store>,
+    /// Commits of the first step.
+    pub begin: Committer,
+    /// Commits of answers: on a lane of their own, so that an answer never waits behind new commands.
+    pub settle: Committer,
+    /// Events on their way out.
+    pub announcer: Arc<Announcer>,
+    /// What messages are held against.
+    pub acceptance: Acceptance,
+    /// The configured variants.
+    pub variants: Arc<HashMap<String, Arc<Variant>>>,
+    /// Rules for commands of no known variant: all of them are rejected.
+    pub no_variant: Rules,
+    /// Operations that this process is at.
+    pub held: Held,
+    /// Commands of one payment are decided in the order in which they came.
+    pub order: Order,
+    /// Held for reading by every call; an operation that took workers down holds it for writing, and runs alone.
+    pub alone: RwLock<()>,
+    /// No new calls.
+    pub draining: CancellationToken,
+    /// Something became due on this replica.
+    pub wake: Notify,
+}
+
+/// A commit that went through.
+pub struct Done {
+    /// As stored.
+    pub aggregate: Aggregate,
+    /// Its events, on their way out.
+    pub announced: super::announce::Announced,
+}
+
+impl Engine {
+    /// The rules of a variant, or those for none.
+    pub fn rules<'a>(&'a self, variant: Option<&'a Variant>) -> &'a Rules {
+        variant.map_or(&self.no_variant, |variant| &variant.rules)
+    }
+
+    /// The circumstances of a decision now. A probe is let through where others are held back.
+    pub fn context<'a>(&'a self, variant: Option<&'a Variant>, probe: bool) -> Context<'a> {
+        Context {
+            now: self.store.clock().now(),
+            worker: self.worker,
+            rules: self.rules(variant),
+            hold: variant.and_then(|variant| self.hold(variant, probe)),
+        }
+    }
+
+    /// How long calls are held back.
+    pub fn hold(&self, variant: &Variant, probe: bool) -> Option<Duration> {
+        if self.draining.is_cancelled() {
+            return Some(Duration::ZERO);
+        }
+        if probe { None } else { variant.breaker.hold() }
+    }
+
+    /// Waits until a call may go out: within the concurrency and the rate. Nothing where calls are held back instead.
+    pub async fn permit(&self, variant: &Variant) -> Option<OwnedSemaphorePermit> {
+        let mut breaker = variant.breaker.watch();
+        let wait = async {
+            let permit = Arc::clone(&variant.calls).acquire_owned().await.ok()?;
+            if let Some(rate) = &variant.rate {
+                let mut backoff = backoff::reconnect();
+                while let Err(error) = rate.wait(&self.store).await {
+                    warn!(error = chain(&error), variant = variant.name, "cannot reserve a call");
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+            }
+            Some(permit)
+        };
+        tokio::select! {
+            permit = wait => permit,
+            () = self.draining.cancelled() => None,
+            _ = breaker.wait_for(|state| *state != super::breaker::State::Closed) => None,
+        }
+    }
+
+    /// Loads a payment, waiting for the database as long as it takes.
+    pub async fn load(&self, payment: Uuid, operation: Option<Uuid>) -> Loaded {
+        let mut backoff = backoff::reconnect();
+        loop {
+            match self.store.load_one(payment, operation).await {
+                Ok(loaded) => return loaded,
+                Err(error) => self.store_trouble(&error, "a payment cannot be loaded", &mut backoff).await,
+            }
+        }
+    }
+
+    /// Waits after a failure of the database.
+    pub async fn store_trouble(&self, error: &StoreError, what: &str, backoff: &mut backoff::Backoff) {
+        warn!(error = chain(error), "{what}; trying again");
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+
+    /// Writes the request bodies that the decision needs.
+    pub fn prepare(&self, aggregate: &mut Aggregate, step: Step, variant: Option<&Variant>) {
+        let (Step::Call(id), Some(variant)) = (step, variant) else { return };
+        let Some(body) = request_body(aggregate, id, variant) else { return };
+        aggregate.set_request_body(id, body);
+    }
+
+    /// Commits a decision and sends its events on their way, behind what is still unsent of the payment. Nothing where it
+    /// did not go through: another writer was first, or nobody knows; then it is to be loaded and decided again.
+    pub async fn commit(
+        &self,
+        lane: &Committer,
+        aggregate: Aggregate,
+        now: Timestamp,
+        unsent: Vec<crate::store::outbox::OutboxEvent>,
+    ) -> Result<Done, Failure> {
+        let bodies = aggregate.events().iter().map(envelope::event_body).collect();
+        let Some((unit, committed)) = lane.commit(Unit { aggregate, bodies, now }).await else {
+            return Err(Failure::Ending);
+        };
+        match committed {
+            Committed::Stored(stored) => {
+                let wakes = unit.aggregate.changed_operations().any(|operation| operation.due_at == Some(now));
+                let new = super::announce::outgoing(unit.aggregate.events(), unit.bodies, &stored.events);
+                tell_metrics(&unit.aggregate);
+                let announced = self.announcer.announce(unsent, new).await;
+                let mut aggregate = unit.aggregate;
+                aggregate.committed(stored.waiting);
+                if wakes {
+                    self.wake.notify_waiters();
+                }
+                Ok(Done { aggregate, announced })
+            }
+            Committed::Conflict | Committed::Unknown => Err(Failure::Again),
+            Committed::Refused(reason) => Err(Failure::Refused(reason)),
+        }
+    }
+}
+
+/// Why a decision was not stored.
+#[derive(Debug)]
+pub enum Failure {
+    /// Load and decide again.
+    Again,
+    /// The database will never take it.
+    Refused(String),
+    /// The worker ends.
+    Ending,
+}
+
+fn request_body(aggregate: &Aggregate, id: Uuid, variant: &Variant) -> Option<String> {
+    let operation = aggregate.operation(id)?;
+    let payment: &Payment = aggregate.payment()?;
+    let request = operation.request.as_ref().filter(|request| request.body.is_empty())?;
+    let empty = serde_json::Map::new();
+    let data = operation.data.get("process").and_then(|value| value.as_object()).unwrap_or(&empty);
+    let ask = Ask {
+        operation_id: id,
+        action: operation.action()?,
+        payment,
+        amount: request.amount,
+        capture: request.capture,
+        data,
+    };
+    Some(variant.gateway.prepare(&ask))
+}
+
+fn tell_metrics(aggregate: &Aggregate) {
+    for event in aggregate.events() {
+        let Some(cause) = &event.cause else { continue };
+        let outcome = match &event.kind {
+            EventKind::Rejected { .. } => CommandOutcome::Rejected,
+            EventKind::Failed { .. } => CommandOutcome::Failed,
+            EventKind::Delayed { .. } => CommandOutcome::Delayed,
+            EventKind::StatusChanged { why, .. } | EventKind::Updated { why, .. } => {
+                if why.discrepancy.is_some() {
+                    metrics::discrepancy(&event.variant);
+                }
+                if why.code.is_some() { CommandOutcome::Failed } else { CommandOutcome::Succeeded }
+            }
+            EventKind::Created { .. } | EventKind::Succeeded { .. } => CommandOutcome::Succeeded,
+        };
+        if cause.is_final || outcome == CommandOutcome::Delayed {
+            metrics::command_settled(&Kind::from_word(&cause.kind), &event.variant, outcome);
+        }
+    }
+}

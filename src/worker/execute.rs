@@ -1,0 +1,102 @@
+//! One command's way from end to end: begin, call, settle, and all events confirmed.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
+
+use super::announce::Announced;
+use super::begin::{Begun, Entry};
+use super::engine::Engine;
+use super::hold::Turn;
+use super::settle::Settled;
+use super::variant::Variant;
+use crate::backoff::Backoff;
+use crate::http::metrics;
+use crate::payment::code::Code;
+use crate::payment::machine::{Aggregate, Step};
+
+impl Engine {
+    /// Carries out what came or is due. True when PostgreSQL and the broker have all of it, so that its message may be
+    /// acknowledged; false where the worker ends or the database refuses it.
+    pub async fn execute(&self, entry: Entry, variant: Option<Arc<Variant>>, turn: Option<Turn>, probe: bool) -> bool {
+        let mut turn = turn;
+        if let Some(turn) = &mut turn {
+            turn.wait().await;
+        }
+        // This process is at it already: whoever delivers it again need not wait for it.
+        let Some(_held) = self.held.take(entry.id()) else { return true };
+        let variant = variant.as_deref();
+        let permit = match variant {
+            Some(variant) if entry.may_call() && !probe => self.permit(variant).await,
+            _ => None,
+        };
+        let Some(begun) = self.begin(&entry, variant, probe).await else { return false };
+        drop(turn);
+        let Begun { aggregate, step, announced } = begun;
+        let mut announcements = vec![announced];
+        if let Some(variant) = variant
+            && matches!(step, Step::Call(_) | Step::LookUp { .. })
+        {
+            self.carry_out(variant, aggregate, step, permit, probe, &mut announcements).await;
+        }
+        for announced in announcements {
+            announced.confirmed().await;
+        }
+        true
+    }
+
+    /// Calls, settles and retries until nothing more is to be done at once.
+    async fn carry_out(
+        &self,
+        variant: &Variant,
+        mut aggregate: Aggregate,
+        mut step: Step,
+        mut permit: Option<OwnedSemaphorePermit>,
+        probe: bool,
+        announcements: &mut Vec<Announced>,
+    ) {
+        let immediate = &variant.immediate;
+        let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
+        let mut tries = 1;
+        while let Some((id, answer)) = self.ask(variant, &aggregate, step).await {
+            // The place among the calls in flight is for others from here on.
+            drop(permit.take());
+            let settled = self.settle(variant, aggregate, id, answer, tries, probe).await;
+            let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
+            announcements.push(announced);
+            aggregate = next;
+            match follows {
+                Step::RetryNow(_) => {
+                    let trouble = aggregate.operation(id).and_then(|operation| operation.last_code);
+                    metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
+                    tokio::time::sleep(delays.next_delay()).await;
+                    permit = self.permit(variant).await;
+                    tries += 1;
+                    if !self.next_attempt(variant, &mut aggregate, id).await {
+                        return;
+                    }
+                }
+                Step::Call(_) => {
+                    permit = self.permit(variant).await;
+                    tries = 1;
+                    step = follows;
+                }
+                Step::LookUp { .. } => step = follows,
+                Step::Settled | Step::Stored | Step::Known(_) => return,
+            }
+        }
+    }
+
+    /// Stores the next immediate attempt before it is sent.
+    async fn next_attempt(&self, variant: &Variant, aggregate: &mut Aggregate, id: Uuid) -> bool {
+        let Some(operation) = aggregate.operation(id) else { return false };
+        let attempts = operation.attempts.saturating_add(1);
+        let stored = self.store_attempt(operation, attempts, variant).await;
+        if stored {
+            let lease = self.context(Some(variant), false);
+            aggregate.attempt_stored(id, attempts, lease);
+        }
+        stored
+    }
+}

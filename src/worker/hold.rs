@@ -1,0 +1,117 @@
+//! What this process is at: operations, so that none is carried out twice at once, and the order of each payment's
+//! commands.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+/// Operations that this process is at.
+#[derive(Debug, Clone, Default)]
+pub struct Held(Arc<Mutex<HashSet<Uuid>>>);
+
+impl Held {
+    /// Takes an operation until the guard is dropped; nothing where this process is at it already.
+    pub fn take(&self, id: Uuid) -> Option<HeldGuard> {
+        lock(&self.0).insert(id).then(|| HeldGuard { held: self.clone(), id })
+    }
+
+    /// How many operations this process is at.
+    pub fn count(&self) -> usize {
+        lock(&self.0).len()
+    }
+}
+
+/// An operation that this process is at.
+#[derive(Debug)]
+pub struct HeldGuard {
+    held: Held,
+    id: Uuid,
+}
+
+impl Drop for HeldGuard {
+    fn drop(&mut self) {
+        lock(&self.held.0).remove(&self.id);
+    }
+}
+
+/// Lets the commands of one payment in, one after the other, in the order in which they came to this process.
+#[derive(Debug, Clone, Default)]
+pub struct Order(Arc<Mutex<HashMap<Uuid, (u64, oneshot::Receiver<()>)>>>);
+
+impl Order {
+    /// Lines up behind the payment's last command; must be called in the order of arrival.
+    pub fn enter(&self, payment: Uuid) -> Turn {
+        let (done, wait) = oneshot::channel();
+        let mut last = lock(&self.0);
+        let number = last.get(&payment).map_or(0, |(number, _)| number + 1);
+        let before = last.insert(payment, (number, wait)).map(|(_, before)| before);
+        Turn { order: self.clone(), payment, number, before, _done: done }
+    }
+}
+
+/// A place in a payment's line; dropped, it lets the next one in.
+#[derive(Debug)]
+pub struct Turn {
+    order: Order,
+    payment: Uuid,
+    number: u64,
+    before: Option<oneshot::Receiver<()>>,
+    _done: oneshot::Sender<()>,
+}
+
+impl Turn {
+    /// Waits for the one before.
+    pub async fn wait(&mut self) {
+        if let Some(before) = self.before.take() {
+            // It never sends: it is dropped, which is the sign.
+            before.await.unwrap_or_default();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut last = lock(&self.order.0);
+        if last.get(&self.payment).is_some_and(|(number, _)| *number == self.number) {
+            last.remove(&self.payment);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these; and if it did, the map is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_held_once() {
+        let held = Held::default();
+        let guard = held.take(Uuid::nil());
+        assert!(guard.is_some());
+        assert!(held.take(Uuid::nil()).is_none());
+        drop(guard);
+        assert!(held.take(Uuid::nil()).is_some());
+    }
+
+    #[tokio::test]
+    async fn commands_of_one_payment_go_one_after_the_other() {
+        let order = Order::default();
+        let (mut first, mut second) = (order.enter(Uuid::nil()), order.enter(Uuid::nil()));
+        let mut other = order.enter(Uuid::max());
+        first.wait().await;
+        other.wait().await;
+        assert!(futures_util::poll!(std::pin::pin!(second.wait())).is_pending());
+        let mut second = order.enter(Uuid::nil());
+        drop(first);
+        drop(order.enter(Uuid::nil()));
+        let waiting = std::pin::pin!(second.wait());
+        drop(waiting);
+        drop(other);
+    }
+}

@@ -1,0 +1,176 @@
+//! Messages come in: read, lined up by payment, carried out, acknowledged last. A crash anywhere before means a
+//! redelivery, and what is stored tells how far it got.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::accept::{Accepted, Message};
+use super::begin::Entry;
+use super::breaker::State;
+use super::engine::Engine;
+use super::variant::Variant;
+use crate::bus::consumer::{Consumption, QueueState};
+use crate::bus::dead::{BuryError, bury};
+use crate::bus::delivery::Delivery;
+use crate::bus::publisher::Publisher;
+use crate::http::metrics::{self, BreakerState};
+use crate::payment::code::Rejection;
+use crate::payment::command::Command;
+
+/// How many probes that end without a call are tried before the breaker closes for want of one.
+const PROBES_MAX: u32 = 5;
+
+/// What the intake of every queue shares.
+#[derive(Clone)]
+pub struct Intake {
+    /// The steps of a command's way.
+    pub engine: Arc<Engine>,
+    /// Where messages go that cannot be answered.
+    pub publisher: Publisher,
+    /// Every command under way.
+    pub tasks: TaskTracker,
+}
+
+impl Intake {
+    /// Takes a queue's messages until its consumption ends.
+    pub async fn run(self, mut deliveries: mpsc::Receiver<Delivery>) {
+        while let Some(delivery) = deliveries.recv().await {
+            metrics::delivery(variant_of(&delivery.routing_key), Timestamp::now().as_millisecond() as f64 / 1000.0);
+            self.take(delivery, false);
+        }
+    }
+
+    /// Reads a message and sets it on its way. Called in the order of arrival: commands of one payment line up here.
+    fn take(&self, delivery: Delivery, probe: bool) -> tokio::task::JoinHandle<()> {
+        let accepted = self.engine.acceptance.accept(&Message {
+            body: &delivery.body,
+            routing_key: &delivery.routing_key,
+            reply_to: delivery.properties.reply_to.as_deref(),
+            correlation_id: delivery.properties.correlation_id.as_deref(),
+            user_id: delivery.properties.user_id.as_deref(),
+        });
+        let intake = self.clone();
+        match accepted {
+            Accepted::Dead(rejection) => self.tasks.spawn(async move { intake.bury(delivery, rejection).await }),
+            Accepted::Command(command) => {
+                let turn = self.engine.order.enter(command.payment_id);
+                self.tasks.spawn(async move {
+                    let Delivery { redelivered, acker, body, .. } = delivery;
+                    // Read, and a hundred of them may wait: the command is all that is needed of it.
+                    drop(body);
+                    let variant = intake.variant(&command);
+                    let entry = Entry::Command { command, redelivered };
+                    if intake.engine.execute(entry, variant, Some(turn), probe).await {
+                        // That it was sent is no proof; PostgreSQL knows the command should it come again.
+                        acker.ack().await;
+                    }
+                })
+            }
+        }
+    }
+
+    fn variant(&self, command: &Command) -> Option<Arc<Variant>> {
+        self.engine.variants.get(&command.variant).map(Arc::clone)
+    }
+
+    /// Puts aside what names nobody to answer to; acknowledged only when the broker has confirmed it there.
+    async fn bury(&self, delivery: Delivery, rejection: Rejection) {
+        metrics::dead_letter(rejection.code.as_str());
+        match bury(&self.publisher, &delivery, rejection.code.as_str(), &rejection.message).await {
+            Ok(()) => {
+                delivery.acker.ack().await;
+            }
+            // The worker ends; it comes again.
+            Err(BuryError::Closed) => {}
+            Err(error @ BuryError::Refused(_)) => {
+                // The queue's own dead-lettering takes it there as well, without the reason.
+                warn!(%error, "a dead letter cannot be published; the broker moves it");
+                delivery.acker.reject().await;
+            }
+        }
+    }
+
+    /// Pauses a variant's commands while its breaker is open, and probes.
+    pub async fn guard(self, variant: Arc<Variant>, consumption: Arc<Consumption>) {
+        let mut states = variant.breaker.watch();
+        loop {
+            let state = *states.borrow_and_update();
+            let shown = match state {
+                State::Closed => BreakerState::Closed,
+                State::Open { .. } => BreakerState::Open,
+                State::Probing => BreakerState::HalfOpen,
+            };
+            metrics::breaker(&variant.name, shown);
+            match state {
+                State::Closed => {
+                    if !self.engine.draining.is_cancelled() {
+                        consumption.resume();
+                    }
+                }
+                State::Open { until } => {
+                    consumption.pause();
+                    warn!(variant = variant.name, "the gateway is ill: its commands are paused, one call probes it");
+                    tokio::time::sleep_until(until).await;
+                    variant.breaker.probe();
+                    continue;
+                }
+                State::Probing => {
+                    self.probe(&variant, &consumption).await;
+                    continue;
+                }
+            }
+            if states.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Finds out with one due operation, or one message, whether the gateway is well again.
+    async fn probe(&self, variant: &Arc<Variant>, consumption: &Consumption) {
+        for _ in 0..PROBES_MAX {
+            if variant.breaker.state() != State::Probing || self.engine.draining.is_cancelled() {
+                return;
+            }
+            if let Some(due) = self.engine.claim(variant, 1).await.into_iter().next() {
+                let entry = Entry::Due { payment_id: due.payment_id, id: due.id };
+                self.engine.execute(entry, Some(Arc::clone(variant)), None, true).await;
+                continue;
+            }
+            match consumption.fetch_one().await {
+                Ok(Some(delivery)) => {
+                    if let Err(error) = self.take(delivery, true).await {
+                        warn!(%error, "a probe's task ended early");
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    warn!(%error, variant = variant.name, "no message can be fetched to probe with");
+                    break;
+                }
+            }
+        }
+        if variant.breaker.state() == State::Probing {
+            variant.breaker.nothing_to_probe();
+        }
+    }
+}
+
+/// The variant's place in a routing key.
+fn variant_of(routing_key: &str) -> &str {
+    routing_key.split('.').next().unwrap_or_default()
+}
+
+/// Ends the consumption of a queue for a drain, and waits until what was prefetched has come out.
+pub async fn drain(consumption: &Consumption) {
+    consumption.pause();
+    let mut state = consumption.state();
+    let paused = state.wait_for(|state| *state != QueueState::Consuming);
+    if tokio::time::timeout(Duration::from_secs(10), paused).await.is_err() {
+        warn!("a queue's consumer does not end; its messages go back to the queue");
+    }
+}

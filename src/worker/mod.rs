@@ -1,0 +1,32 @@
+//! The worker: one command's way.
+//!
+//! ```text
+//! accept -> begin (commit) -> call the gateway -> settle (commit) -> announce (confirm) -> ack
+//! ```
+//!
+//! - `intake`: messages come from the broker and are acknowledged last.
+//! - `accept`: a message is read.
+//! - `execute`: the whole way, step by step.
+//! - `begin`, `call`, `settle`, `announce`: the steps.
+//! - `schedule`, `relay`: what is due, and events of workers that were lost.
+//! - `variant`, `breaker`, `limits`: a gateway's limits.
+//! - `start`, `report`: wiring, draining, and what it says of itself.
+
+pub mod accept;
+mod announce;
+mod begin;
+mod breaker;
+mod call;
+mod engine;
+mod execute;
+mod hold;
+mod intake;
+mod limits;
+mod relay;
+mod report;
+mod schedule;
+mod settle;
+mod start;
+mod variant;
+
+pub use start::{RunError, run};

@@ -1,0 +1,93 @@
+//! What the worker says of itself: readiness, and the figures that only the database knows.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::engine::Engine;
+use crate::backoff;
+use crate::bus::connection::ConnectionState;
+use crate::bus::consumer::QueueState;
+use crate::http::health::Health;
+use crate::http::metrics;
+use crate::store::error::chain;
+
+/// How often the database is asked.
+const EVERY: Duration = Duration::from_secs(5);
+/// How often its clock is read.
+const CLOCK_EVERY: u32 = 12;
+
+/// Watches over the database: reachable, its clock, its figures.
+pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
+    let mut round: u32 = 0;
+    let mut pause = backoff::reconnect();
+    loop {
+        let asked = ask(&engine, &health, round.is_multiple_of(CLOCK_EVERY)).await;
+        match asked {
+            Ok(()) => {
+                health.set("database", Ok(()));
+                pause.reset();
+                round = round.wrapping_add(1);
+                tokio::time::sleep(EVERY).await;
+            }
+            Err(error) => {
+                warn!(error = chain(&error), "the database cannot be asked");
+                health.set("database", Err(chain(&error)));
+                tokio::time::sleep(pause.next_delay()).await;
+            }
+        }
+    }
+}
+
+async fn ask(engine: &Engine, health: &Health, clock: bool) -> Result<(), crate::store::StoreError> {
+    if clock {
+        let client = engine.store.client().await?;
+        engine.store.clock().calibrate(&client).await?;
+    }
+    let figures = engine.store.figures().await?;
+    let _ = &figures;
+    let configured: HashSet<&str> = engine.variants.keys().map(String::as_str).collect();
+    let orphans: Vec<String> =
+        engine.store.open_variants().await?.into_iter().filter(|name| !configured.contains(name.as_str())).collect();
+    health.set(
+        "variants",
+        if orphans.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("open operations belong to variants that are not configured: {}", orphans.join(", ")))
+        },
+    );
+    Ok(())
+}
+
+/// Follows a connection's state.
+pub async fn connection(mut state: watch::Receiver<ConnectionState>, health: Arc<Health>, component: String) {
+    loop {
+        let now = match &*state.borrow_and_update() {
+            ConnectionState::Connected => Ok(()),
+            ConnectionState::Blocked => Err("the broker blocks publishers: it is short of memory or disk".to_owned()),
+            ConnectionState::Disconnected(reason) => Err(reason.clone()),
+        };
+        health.set(&component, now);
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Follows a queue's state. One that a breaker paused is as it should be.
+pub async fn queue(mut state: watch::Receiver<QueueState>, health: Arc<Health>, component: String) {
+    loop {
+        let now = match &*state.borrow_and_update() {
+            QueueState::Consuming | QueueState::Paused => Ok(()),
+            QueueState::Down(reason) => Err(reason.clone()),
+        };
+        health.set(&component, now);
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}

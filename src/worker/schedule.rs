@@ -1,0 +1,125 @@
+//! What is due: retries, waiting commands whose turn came, look-ups, and operations of lost workers. Claimed by index, only
+//! as much as there is room for, so that a million due rows starve no new command, nor new commands them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::begin::Entry;
+use super::engine::Engine;
+use super::variant::Variant;
+use crate::store::error::chain;
+use crate::store::lease::Due;
+
+/// The most that is claimed at once.
+const CLAIM_MAX: usize = 256;
+/// How far back a claim reads beyond the last one: rows before were claimed, and their dead index entries are skipped.
+const LOOK_BACK: SignedDuration = SignedDuration::from_secs(120);
+/// How many claims read from where the last one ended before one reads everything again.
+const FULL_EVERY: u32 = 60;
+
+/// Runs what is due of one variant.
+pub struct Schedule {
+    /// The steps of a command's way.
+    pub engine: Arc<Engine>,
+    /// The variant.
+    pub variant: Arc<Variant>,
+    /// Every operation under way.
+    pub tasks: TaskTracker,
+    /// How often to look without being woken.
+    pub poll: Duration,
+}
+
+impl Schedule {
+    /// Looks for due work until the worker drains.
+    pub async fn run(self) {
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let mut since = Timestamp::UNIX_EPOCH;
+        let mut claims: u32 = 0;
+        while !self.engine.draining.is_cancelled() {
+            let woken = self.engine.wake.notified();
+            // Half of the calls in flight may be of due work: each finds its place in the same line as new commands.
+            let share = (self.variant.concurrency / 2).clamp(1, CLAIM_MAX);
+            let room = share.saturating_sub(under_way.load(Ordering::Relaxed));
+            let mut found = 0;
+            if room > 0 && self.engine.hold(&self.variant, false).is_none() {
+                if claims.is_multiple_of(FULL_EVERY) {
+                    since = Timestamp::UNIX_EPOCH;
+                }
+                claims = claims.wrapping_add(1);
+                let due = self.engine.claim_since(&self.variant, since, room).await;
+                found = due.len();
+                since = next_since(&due, room, self.engine.store.clock().now());
+                self.start(due, &under_way);
+            }
+            // A full claim means more is due: it goes on as soon as there is room, without waiting for the poll.
+            let pause = if found > 0 && found == room { Duration::from_millis(5) } else { jittered(self.poll) };
+            tokio::select! {
+                () = woken => {}
+                () = tokio::time::sleep(pause) => {}
+                () = self.engine.draining.cancelled() => return,
+            }
+        }
+    }
+
+    fn start(&self, due: Vec<Due>, under_way: &Arc<AtomicUsize>) {
+        for Due { payment_id, id, .. } in due {
+            let (engine, variant) = (Arc::clone(&self.engine), Arc::clone(&self.variant));
+            let under_way = Arc::clone(under_way);
+            under_way.fetch_add(1, Ordering::Relaxed);
+            self.tasks.spawn(async move {
+                engine.execute(Entry::Due { payment_id, id }, Some(variant), None, false).await;
+                under_way.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    }
+}
+
+/// From where the next claim reads: where this one ended if it was full, else a little before now.
+fn next_since(due: &[Due], room: usize, now: Timestamp) -> Timestamp {
+    let last = due.iter().map(|due| due.due_at).max().filter(|_| due.len() == room);
+    last.unwrap_or_else(|| now.checked_sub(LOOK_BACK).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+/// Replicas that started together do not ask together.
+fn jittered(poll: Duration) -> Duration {
+    let part = f64::from(Timestamp::now().subsec_microsecond()) / 1000.0;
+    poll.mul_f64(0.75 + part / 2.0)
+}
+
+impl Engine {
+    /// Claims due operations of a variant.
+    pub async fn claim(&self, variant: &Variant, limit: usize) -> Vec<Due> {
+        self.claim_since(variant, Timestamp::UNIX_EPOCH, limit).await
+    }
+
+    async fn claim_since(&self, variant: &Variant, since: Timestamp, limit: usize) -> Vec<Due> {
+        // Due again should this worker be lost before it has stored what it does with them.
+        let again = variant.rules.lease.saturating_mul(2).max(Duration::from_secs(30));
+        match self.store.claim_due(&variant.name, since, limit, again).await {
+            Ok(due) => due,
+            Err(error) => {
+                warn!(error = chain(&error), variant = variant.name, "due work cannot be claimed");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Makes operations of lost workers due, again and again, until the worker drains.
+    pub async fn sweep(self: Arc<Self>, every: Duration) {
+        while self.draining.run_until_cancelled(tokio::time::sleep(jittered(every))).await.is_some() {
+            match self.store.sweep_lost().await {
+                Ok(0) => {}
+                Ok(lost) => {
+                    info!(operations = lost, "operations of lost workers are taken over");
+                    self.wake.notify_waiters();
+                }
+                Err(error) => warn!(error = chain(&error), "the sweep for lost workers failed"),
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The gateway's answer is committed: never discarded, whoever was faster. On a conflict the payment is loaded and the
+//! same answer decided on again.
+
+use tracing::error;
+use uuid::Uuid;
+
+use super::announce::Announced;
+use super::engine::{Engine, Failure};
+use super::variant::Variant;
+use crate::backoff;
+use crate::payment::code::Code;
+use crate::payment::machine::{Aggregate, Context, Step};
+use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble};
+use crate::store::load::Loaded;
+
+/// What came back from the gateway.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Of an attempt.
+    Outcome(Outcome),
+    /// Of a look-up.
+    Found {
+        /// The operation that was asked about.
+        target: Option<Uuid>,
+        /// What was found.
+        found: Found,
+    },
+}
+
+/// An answer that is stored, or that needs another try at once.
+pub struct Settled {
+    /// As stored; as decided where another try is needed.
+    pub aggregate: Aggregate,
+    /// What follows.
+    pub step: Step,
+    /// Its events, on their way out.
+    pub announced: Announced,
+}
+
+impl Engine {
+    /// Settles an answer; nothing where the worker ends.
+    pub async fn settle(
+        &self,
+        variant: &Variant,
+        aggregate: Aggregate,
+        id: Uuid,
+        mut answer: Answer,
+        tries: u32,
+        probe: bool,
+    ) -> Option<Settled> {
+        let payment_id = aggregate.payment_id();
+        let mut backoff = backoff::contention();
+        let mut current = (!aggregate.misses_waiting()).then_some(Loaded { aggregate, unsent: Vec::new() });
+        loop {
+            let Loaded { mut aggregate, unsent } = match current.take() {
+                Some(loaded) => loaded,
+                None => self.load(payment_id, Some(id)).await,
+            };
+            let context = self.context(Some(variant), probe);
+            let step = decide(&mut aggregate, id, answer.clone(), tries, context);
+            if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {
+                let announced = self.announcer.announce(unsent, Vec::new()).await;
+                return Some(Settled { aggregate, step, announced });
+            }
+            self.prepare(&mut aggregate, step, Some(variant));
+            match self.commit(&self.settle, aggregate, context.now, unsent).await {
+                Ok(done) => return Some(Settled { aggregate: done.aggregate, step, announced: done.announced }),
+                Err(Failure::Again) => {}
+                Err(Failure::Refused(reason)) => {
+                    error!(payment = %payment_id, operation = %id, reason, "an answer cannot be stored as it came");
+                    answer = answer.stripped()?;
+                }
+                Err(Failure::Ending) => return None,
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+}
+
+fn decide(aggregate: &mut Aggregate, id: Uuid, answer: Answer, tries: u32, context: Context<'_>) -> Step {
+    match answer {
+        Answer::Outcome(outcome) => aggregate.settle(id, outcome, tries, context),
+        Answer::Found { target, found } => aggregate.found(id, target, found, tries, context),
+    }
+}
+
+impl Answer {
+    /// The same proof without the gateway's words, which the database refuses; nothing where there was nothing to strip.
+    fn stripped(self) -> Option<Answer> {
+        let strip_result = |result: Box<GatewayResult>| {
+            let bare = GatewayResult {
+                amount: result.amount,
+                captured: result.captured,
+                refunded: result.refunded,
+                ..GatewayResult::new(result.verdict.clone())
+            };
+            (bare != *result).then(|| Box::new(bare))
+        };
+        let strip_trouble = |trouble: Trouble| {
+            let bare = Trouble { retry_after: trouble.retry_after, ..Trouble::new(trouble.code, "") };
+            (bare != trouble).then_some(bare)
+        };
+        let outcome = |outcome| Some(Answer::Outcome(outcome));
+        match self {
+            Answer::Outcome(Outcome::Result(result)) => outcome(Outcome::Result(strip_result(result)?)),
+            Answer::Outcome(Outcome::Refused(trouble)) => outcome(Outcome::Refused(strip_trouble(trouble)?)),
+            Answer::Outcome(Outcome::NotSent(trouble)) => outcome(Outcome::NotSent(strip_trouble(trouble)?)),
+            Answer::Outcome(Outcome::Unknown(trouble)) => outcome(Outcome::Unknown(strip_trouble(trouble)?)),
+            Answer::Found { target, found: Found::Result(result) } => {
+                Some(Answer::Found { target, found: Found::Result(strip_result(result)?) })
+            }
+            Answer::Found { target, found: Found::Failed(trouble) } => {
+                let trouble = strip_trouble(trouble)?;
+                Some(Answer::Found { target, found: Found::Failed(trouble) })
+            }
+            Answer::Found { found: Found::Nothing, .. } => None,
+        }
+    }
+
+    /// Whether the gateway itself is well, ill, or neither can be told: for the breaker.
+    pub fn health(&self) -> Option<bool> {
+        let of_trouble = |trouble: &Trouble| match trouble.code {
+            // The gateway is there and says what it wants; linkerd's breaker counts 429 so as well.
+            Code::RateLimited | Code::Conflict => None,
+            _ => Some(false),
+        };
+        match self {
+            Answer::Outcome(Outcome::Result(_) | Outcome::Refused(_)) => Some(true),
+            Answer::Outcome(Outcome::NotSent(trouble) | Outcome::Unknown(trouble)) => of_trouble(trouble),
+            Answer::Found { found: Found::Result(_) | Found::Nothing, .. } => Some(true),
+            Answer::Found { found: Found::Failed(trouble), .. } => of_trouble(trouble),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Wiring: everything the worker is made of is started here, watched, and ended in order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use regex::Regex;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, RwLock};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::accept::Acceptance;
+use super::announce::Announcer;
+use super::engine::Engine;
+use super::hold::{Held, Order};
+use super::intake::{Intake, drain};
+use super::schedule::Schedule;
+use super::variant::Variant;
+use super::{relay, report};
+use crate::bus::connection::connect;
+use crate::bus::consumer::{Consumer, Consumption};
+use crate::bus::publisher::Publisher;
+use crate::bus::topology;
+use crate::bus::{BusError, BusSettings};
+use crate::config::{ConfigError, Settings};
+use crate::gateway::registry;
+use crate::http::health::Health;
+use crate::http::metrics::{self, Metrics};
+use crate::http::server;
+use crate::payment::contract::{Contract, Lookup};
+use crate::payment::machine::Rules;
+use crate::store::batch::Committer;
+use crate::store::{Store, StoreError, migrate};
+use crate::wiring::{WiringError, bus_settings, open_store};
+
+/// Commits in flight at once, on each of the two hot ways.
+const LANES: usize = 2;
+/// Messages fetched ahead of the queues that carry little.
+const SMALL_PREFETCH: u16 = 32;
+
+/// Why the worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The way to the database.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+    /// A setting that only its user could check.
+    #[error("{0}")]
+    Setting(String),
+    /// The database.
+    #[error("the database is not ready")]
+    Store(#[from] StoreError),
+    /// The broker.
+    #[error("the broker is not ready")]
+    Bus(#[from] BusError),
+    /// The HTTP address.
+    #[error("cannot listen at {address}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the worker until `shutdown` is cancelled and it has drained, or until `abort` is cancelled.
+///
+/// # Errors
+/// It cannot start. Once it runs, it waits for whatever it needs.
+pub async fn run(settings: Settings, shutdown: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
+    let variants = variants(&settings)?;
+    let address = settings.http.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let bus = bus_settings(&settings);
+    let store = Arc::new(open_store(&settings)?);
+    prepare(&store, &bus, &variants).await?;
+
+    // The connections outlive the drain: what is in flight needs them to the end.
+    let ended = CancellationToken::new();
+    let publisher = Publisher::spawn(bus.clone(), ended.clone());
+    let consumer = Consumer::spawn(bus.clone(), ended.clone());
+    let (announcer, marking) = Announcer::spawn(publisher.clone(), Arc::clone(&store));
+    let engine = Arc::new(engine(&settings, &store, announcer, variants)?);
+    let names: Vec<&str> = engine.variants.keys().map(String::as_str).collect();
+    let metrics = metrics::install(&names).map_err(|error| RunError::Setting(format!("metrics: {error}")))?;
+    let tasks = TaskTracker::new();
+    let intake = Intake { engine: Arc::clone(&engine), publisher: publisher.clone(), tasks: tasks.clone() };
+    let health = Arc::new(Health::new(&components(&engine).iter().map(String::as_str).collect::<Vec<_>>()));
+
+    let queues = consume(&intake, &consumer, &bus, &health);
+    let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
+    for variant in engine.variants.values() {
+        let (engine, variant) = (Arc::clone(&engine), Arc::clone(variant));
+        let schedule = Schedule { engine, variant, tasks: tasks.clone(), poll: settings.worker.poll };
+        services.push(tokio::spawn(schedule.run()));
+    }
+    services.push(tokio::spawn(Arc::clone(&engine).sweep(settings.worker.poll.saturating_mul(5))));
+    let relaying = tokio::spawn(relay::run(Arc::clone(&engine), settings.retention.events));
+    info!(worker = %engine.worker, variants = engine.variants.len(), http = %address, "paybus is at work");
+
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = abort.cancelled() => return Ok(()),
+    }
+    tokio::select! {
+        () = wind_down(&engine, &queues, &tasks, settings.worker.drain) => {}
+        () = abort.cancelled() => return Ok(()),
+    }
+    if let Err(error) = relaying.await {
+        warn!(%error, "the relay had failed");
+    }
+    services.iter().for_each(JoinHandle::abort);
+    drop((intake, engine));
+    // The last marks; the announcer is gone, so the marking ends when they are stored.
+    if tokio::time::timeout(settings.database.statement_timeout, marking).await.is_err() {
+        info!("some events are out and not marked; they will be sent again under the same ids");
+    }
+    ended.cancel();
+    store.close();
+    info!("paybus has drained");
+    Ok(())
+}
+
+/// Reaches the database and the broker once, so that a wrong address or schema stops the start with its reason.
+async fn prepare(store: &Store, bus: &BusSettings, variants: &HashMap<String, Arc<Variant>>) -> Result<(), RunError> {
+    migrate::check(store).await?;
+    let client = store.client().await?;
+    store.clock().calibrate(&client).await?;
+    drop(client);
+    let connection = connect(bus, "topology").await?;
+    let names: Vec<&str> = variants.keys().map(String::as_str).collect();
+    if bus.declare {
+        topology::declare(&connection, bus, &names).await?;
+    } else {
+        topology::check(&connection, bus, &names).await?;
+    }
+    connection.close().await;
+    Ok(())
+}
+
+fn variants(settings: &Settings) -> Result<HashMap<String, Arc<Variant>>, RunError> {
+    let mut variants = HashMap::new();
+    for (name, configured) in &settings.variants {
+        if configured.gateway == "dummy" {
+            warn!(variant = name, "this variant is a dummy: it confirms payments that nobody paid");
+        }
+        let gateway =
+            registry::build(configured).map_err(|error| RunError::Setting(format!("variants.{name}: {error}")))?;
+        variants.insert(name.clone(), Arc::new(Variant::new(name, configured, &settings.worker, gateway)));
+    }
+    Ok(variants)
+}
+
+fn engine(
+    settings: &Settings,
+    store: &Arc<Store>,
+    announcer: Arc<Announcer>,
+    variants: HashMap<String, Arc<Variant>>,
+) -> Result<Engine, RunError> {
+    let variants = Arc::new(variants);
+    let reply_to =
+        Regex::new(&settings.amqp.reply_to).map_err(|error| RunError::Setting(format!("amqp.reply_to: {error}")))?;
+    Ok(Engine {
+        worker: Uuid::new_v4(),
+        store: Arc::clone(store),
+        begin: Committer::spawn(Arc::clone(store), LANES),
+        settle: Committer::spawn(Arc::clone(store), LANES),
+        announcer,
+        acceptance: Acceptance { variants: Arc::clone(&variants), reply_to },
+        no_variant: no_variant(settings),
+        variants,
+        held: Held::default(),
+        order: Order::default(),
+        alone: RwLock::new(()),
+        draining: CancellationToken::new(),
+        wake: Notify::new(),
+    })
+}
+
+/// For commands of no known variant: every one of them is rejected, so that nothing here is ever used for a call.
+fn no_variant(settings: &Settings) -> Rules {
+    Rules {
+        gateway: String::new(),
+        account: String::new(),
+        contract: Contract {
+            key_window: None,
+            replays_server_errors: false,
+            lookup: Lookup::None,
+            settle_window: std::time::Duration::ZERO,
+            notifications: false,
+        },
+        capture: false,
+        retired: true,
+        immediate_attempts: 1,
+        delayed: Vec::new(),
+        lease: settings.worker.lease_margin,
+        unknown_payment_grace: settings.worker.unknown_payment_grace,
+    }
+}
+
+fn components(engine: &Engine) -> Vec<String> {
+    let fixed = ["database", "variants", "publisher", "consumer unroutable"];
+    let of_variant = |name: &String| [format!("consumer commands.{name}"), format!("consumer inbound.{name}")];
+    fixed.into_iter().map(str::to_owned).chain(engine.variants.keys().flat_map(of_variant)).collect()
+}
+
+/// Starts to take messages from every queue.
+fn consume(intake: &Intake, consumer: &Consumer, bus: &BusSettings, health: &Arc<Health>) -> Vec<Arc<Consumption>> {
+    let names = topology::Names::new(&bus.prefix);
+    let mut queues = Vec::new();
+    let mut subscribe = |queue: &str, prefetch: u16, component: String| {
+        let (consumption, deliveries) = consumer.subscribe(queue, prefetch);
+        tokio::spawn(intake.clone().run(deliveries));
+        tokio::spawn(report::queue(consumption.state(), Arc::clone(health), component));
+        let consumption = Arc::new(consumption);
+        queues.push(Arc::clone(&consumption));
+        consumption
+    };
+    for variant in intake.engine.variants.values() {
+        let name = &variant.name;
+        let commands = subscribe(&names.commands_of(name), variant.prefetch, format!("consumer commands.{name}"));
+        subscribe(&names.inbound_of(name), SMALL_PREFETCH, format!("consumer inbound.{name}"));
+        tokio::spawn(intake.clone().guard(Arc::clone(variant), commands));
+    }
+    subscribe(&names.unroutable(), SMALL_PREFETCH, "consumer unroutable".to_owned());
+    queues
+}
+
+fn serve(
+    engine: &Arc<Engine>,
+    health: &Arc<Health>,
+    publisher: &Publisher,
+    metrics: Metrics,
+    listener: TcpListener,
+    ended: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
+    let publishing = report::connection(publisher.state(), Arc::clone(health), "publisher".to_owned());
+    vec![
+        tokio::spawn(report::database(Arc::clone(engine), Arc::clone(health))),
+        tokio::spawn(publishing),
+        tokio::spawn(serve_http(listener, Arc::clone(health), metrics, ended.clone())),
+    ]
+}
+
+async fn serve_http(listener: TcpListener, health: Arc<Health>, metrics: Metrics, ended: CancellationToken) {
+    if let Err(error) = server::serve(listener, health, metrics, ended).await {
+        warn!(%error, "the HTTP server ended");
+    }
+}
+
+/// Takes nothing new, stores what was only prefetched as scheduled, and finishes what is in flight, within the grace.
+async fn wind_down(engine: &Engine, queues: &[Arc<Consumption>], tasks: &TaskTracker, grace: std::time::Duration) {
+    info!(in_flight = engine.held.count(), "draining");
+    engine.draining.cancel();
+    let finish = async {
+        for queue in queues {
+            drain(queue).await;
+        }
+        // What came out of the queues at last is in its tasks by now, for the intake reads on without waiting.
+        tokio::task::yield_now().await;
+        tasks.close();
+        tasks.wait().await;
+    };
+    if tokio::time::timeout(grace, finish).await.is_err() {
+        warn!(left = engine.held.count(), "the grace is over; what is left is taken over by others");
+    }
+}

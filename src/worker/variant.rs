@@ -1,0 +1,66 @@
+//! A configured variant at work: its gateway, its rules and its limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::breaker::Breaker;
+use super::limits::RateLimit;
+use crate::config;
+use crate::gateway::Gateway;
+use crate::payment::machine::Rules;
+
+/// A configured variant at work.
+#[derive(Debug)]
+pub struct Variant {
+    /// Its name.
+    pub name: String,
+    /// Its adapter.
+    pub gateway: Arc<dyn Gateway>,
+    /// What the machine has to know of it.
+    pub rules: Rules,
+    /// When a call is given up.
+    pub timeout: Duration,
+    /// Immediate retries.
+    pub immediate: config::Immediate,
+    /// Calls in flight on this replica.
+    pub calls: Arc<Semaphore>,
+    /// How many of them there may be.
+    pub concurrency: usize,
+    /// Messages fetched ahead.
+    pub prefetch: u16,
+    /// Calls a second over all replicas.
+    pub rate: Option<RateLimit>,
+    /// Pauses calls while the gateway is ill.
+    pub breaker: Breaker,
+}
+
+impl Variant {
+    /// A variant as configured, with its gateway.
+    pub fn new(name: &str, settings: &config::Variant, worker: &config::Worker, gateway: Arc<dyn Gateway>) -> Variant {
+        let rules = Rules {
+            gateway: settings.gateway.clone(),
+            account: gateway.account().to_owned(),
+            contract: gateway.contract().clone(),
+            capture: settings.capture,
+            retired: settings.retired,
+            immediate_attempts: settings.retry.immediate.attempts,
+            delayed: settings.retry.delayed.clone(),
+            lease: settings.timeout.saturating_add(worker.lease_margin),
+            unknown_payment_grace: worker.unknown_payment_grace,
+        };
+        Variant {
+            name: name.to_owned(),
+            gateway,
+            rules,
+            timeout: settings.timeout,
+            immediate: settings.retry.immediate.clone(),
+            calls: Arc::new(Semaphore::new(settings.concurrency)),
+            concurrency: settings.concurrency,
+            prefetch: settings.prefetch(),
+            rate: settings.rate.map(|rate| RateLimit::new(name, rate)),
+            breaker: Breaker::new(settings.breaker.failures, settings.breaker.open),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! A gateway that speaks paybus's `http` protocol, for tests: it keeps idempotency keys as a real one does, a ledger of
+//! what it did and a record of every call, and it misbehaves as planned.
+//!
+//! It runs on a thread of its own, so that a test can stop it with everything it holds, and start it again on its port.
+
+#![allow(dead_code)] // Each test uses a part of it.
+#![allow(clippy::unwrap_used)] // A broken fake must break its test.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use rust_decimal::Decimal;
+use tokio::net::TcpSocket;
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use self::books::Books;
+
+// The paths hold wherever this file is included from.
+#[path = "fake_gateway/books.rs"]
+mod books;
+#[path = "fake_gateway/server.rs"]
+mod server;
+
+/// How the gateway treats one call. "Acts" means: books it under its key, unless that key was booked before; a call that
+/// does not act leaves no trace but its record.
+#[derive(Debug, Clone)]
+pub enum Behaviour {
+    /// Acts and answers.
+    Approve,
+    /// Acts: declines with this code.
+    Decline(String),
+    /// Acts: the customer must go to this address; [`FakeGateway::complete`] ends it.
+    Redirect(String),
+    /// Acts: the result comes later; [`FakeGateway::complete`] ends it.
+    Pending,
+    /// Answers 400 and does not act.
+    Refuse,
+    /// Answers this status, with so many seconds of `Retry-After`, and does not act.
+    Status(u16, Option<u64>),
+    /// Neither acts nor answers.
+    HangBefore,
+    /// Acts and never answers.
+    HangAfter,
+    /// Acts and closes the connection.
+    DropAfter,
+    /// Acts and answers 500.
+    Error500After,
+    /// Acts and answers something that is no JSON.
+    Garbage,
+    /// Acts and answers half of its answer.
+    Truncated,
+    /// Acts on this amount in place of the one that was asked.
+    WrongAmount(String),
+    /// Acts in this currency.
+    WrongCurrency(String),
+    /// Is busy for so long (the same key is answered 409 meanwhile), then acts and answers.
+    Delay(Duration),
+}
+
+/// Money that the gateway moved, or an end that it made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effect {
+    /// `charge`, `authorization`, `capture`, `refund`, `release` or `cancel`.
+    pub kind: &'static str,
+    pub operation_id: Uuid,
+    pub key: String,
+    pub amount: Decimal,
+    pub currency: String,
+}
+
+/// A request as it came in.
+#[derive(Debug, Clone)]
+pub struct CallRecord {
+    /// The last word of its path.
+    pub operation: String,
+    pub operation_id: Option<Uuid>,
+    pub payment_id: Option<Uuid>,
+    pub key: Option<String>,
+    pub attempt: Option<u32>,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    books: Mutex<Books>,
+    called: Notify,
+}
+
+/// The running gateway. Dropping it stops it.
+pub struct FakeGateway {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl FakeGateway {
+    /// Starts on a free port of 127.0.0.1.
+    pub async fn start() -> FakeGateway {
+        let mut gateway =
+            FakeGateway { shared: Arc::default(), address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), runtime: None };
+        gateway.start_again().await;
+        gateway
+    }
+
+    /// Starts again on the same port, with everything it knew.
+    pub async fn start_again(&mut self) {
+        assert!(self.runtime.is_none(), "the gateway runs already");
+        let socket = TcpSocket::new_v4().unwrap();
+        // The port's earlier connections may still linger.
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(self.address).unwrap();
+        self.address = socket.local_addr().unwrap();
+        let listener = socket.listen(4_096).unwrap().into_std().unwrap();
+        let router = server::router(self.shared.clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("fake-gateway")
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            axum::serve(listener, router).await.unwrap();
+        });
+        self.runtime = Some(runtime);
+    }
+
+    /// Stops: the port refuses connections, those that are open break, and what was being worked on is never done.
+    pub async fn stop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        let stopped = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(10)));
+        stopped.await.unwrap();
+        self.books().forget_unfinished();
+    }
+
+    /// The address for a variant's `url`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What the next calls of a payment meet, in order; `status` is not counted. Goes before plans for all.
+    pub fn plan(&self, payment_id: Uuid, behaviours: Vec<Behaviour>) {
+        self.add_plan(Some(payment_id), None, behaviours);
+    }
+
+    /// The same for one operation of a payment (`process`, ..., `status`). Goes before [`FakeGateway::plan`].
+    pub fn plan_operation(&self, payment_id: Uuid, operation: &str, behaviours: Vec<Behaviour>) {
+        self.add_plan(Some(payment_id), Some(operation), behaviours);
+    }
+
+    /// What the next calls meet, whatever payment they are for; `status` is not counted.
+    pub fn plan_all(&self, behaviours: Vec<Behaviour>) {
+        self.add_plan(None, None, behaviours);
+    }
+
+    /// The same for one operation (`process`, ..., `status`). Goes before [`FakeGateway::plan_all`].
+    pub fn plan_all_operation(&self, operation: &str, behaviours: Vec<Behaviour>) {
+        self.add_plan(None, Some(operation), behaviours);
+    }
+
+    /// What every call meets, `status` included, that no plan is for; nothing for normal service.
+    pub fn set_default(&self, behaviour: Option<Behaviour>) {
+        self.books().default = behaviour;
+    }
+
+    /// How long every call takes.
+    pub fn set_latency(&self, latency: Duration) {
+        self.books().latency = latency;
+    }
+
+    /// Ends what is pending of a payment, or waits for its customer: approved, or declined.
+    pub fn complete(&self, payment_id: Uuid, approved: bool) {
+        self.books().complete(payment_id, approved);
+    }
+
+    /// Everything that was done for a payment, in order.
+    pub fn effects(&self, payment_id: Uuid) -> Vec<Effect> {
+        self.books().effects.get(&payment_id).cloned().unwrap_or_default()
+    }
+
+    /// The charges and authorizations of a payment.
+    pub fn charges(&self, payment_id: Uuid) -> Vec<Effect> {
+        self.effects_of(payment_id, &["charge", "authorization"])
+    }
+
+    /// The captures of authorizations of a payment.
+    pub fn captures(&self, payment_id: Uuid) -> Vec<Effect> {
+        self.effects_of(payment_id, &["capture"])
+    }
+
+    /// The refunds of a payment.
+    pub fn refunds(&self, payment_id: Uuid) -> Vec<Effect> {
+        self.effects_of(payment_id, &["refund"])
+    }
+
+    /// The releases of a payment.
+    pub fn releases(&self, payment_id: Uuid) -> Vec<Effect> {
+        self.effects_of(payment_id, &["release"])
+    }
+
+    /// The cancels of a payment.
+    pub fn cancels(&self, payment_id: Uuid) -> Vec<Effect> {
+        self.effects_of(payment_id, &["cancel"])
+    }
+
+    /// The charges and authorizations of all payments.
+    pub fn charges_of_all(&self) -> HashMap<Uuid, Vec<Effect>> {
+        let payments: Vec<Uuid> = self.books().effects.keys().copied().collect();
+        payments.into_iter().map(|id| (id, self.charges(id))).collect()
+    }
+
+    /// Every call, in order.
+    pub fn calls(&self) -> Vec<CallRecord> {
+        self.books().calls.clone()
+    }
+
+    /// The calls for a payment, in order.
+    pub fn calls_of(&self, payment_id: Uuid) -> Vec<CallRecord> {
+        let books = self.books();
+        let calls = books.calls.iter();
+        calls.filter(|call| call.payment_id == Some(payment_id)).cloned().collect()
+    }
+
+    /// Waits until a payment was called for so many times.
+    pub async fn wait_for_calls(&self, payment_id: Uuid, count: usize) {
+        let enough = async {
+            loop {
+                let called = self.shared.called.notified();
+                if self.count_calls(payment_id) >= count {
+                    return;
+                }
+                called.await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), enough).await;
+        assert!(waited.is_ok(), "{} of {count} calls", self.count_calls(payment_id));
+    }
+
+    fn count_calls(&self, payment_id: Uuid) -> usize {
+        let books = self.books();
+        let calls = books.calls.iter();
+        calls.filter(|call| call.payment_id == Some(payment_id)).count()
+    }
+
+    fn effects_of(&self, payment_id: Uuid, kinds: &[&str]) -> Vec<Effect> {
+        let effects = self.effects(payment_id).into_iter();
+        effects.filter(|effect| kinds.contains(&effect.kind)).collect()
+    }
+
+    fn add_plan(&self, payment_id: Option<Uuid>, operation: Option<&str>, behaviours: Vec<Behaviour>) {
+        let plan = (payment_id, operation.map(str::to_owned));
+        self.books().plans.entry(plan).or_default().extend(behaviours);
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.shared.books.lock().unwrap()
+    }
+}
+
+impl Drop for FakeGateway {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A test's own runtime must not be blocked here.
+            runtime.shutdown_background();
+        }
+    }
+}

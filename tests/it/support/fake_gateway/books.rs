@@ -1,0 +1,211 @@
+//! What the gateway knows: its keys, its ledger, and what it is planned to do.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Behaviour, CallRecord, Effect};
+
+/// Why a request is not acted on.
+pub(super) type Refusal = (StatusCode, &'static str);
+
+/// The parts of a request that the gateway looks at.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub operation: String,
+    pub operation_id: Uuid,
+    pub payment_id: Uuid,
+    pub target: Option<Uuid>,
+    /// The payment is one whose customer had to act.
+    pub continues: bool,
+    pub key: String,
+    pub body: Bytes,
+    pub effect: Effect,
+}
+
+/// What is booked under a key.
+#[derive(Debug)]
+struct Booking {
+    operation_id: Uuid,
+    is_process: bool,
+    body: Bytes,
+    /// Its customer was sent away.
+    is_redirected: bool,
+    /// Nothing while it is being worked on.
+    answer: Option<Value>,
+    /// What completing it will do.
+    effect: Effect,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    /// By payment and operation; nothing stands for any.
+    pub plans: HashMap<(Option<Uuid>, Option<String>), VecDeque<Behaviour>>,
+    pub default: Option<Behaviour>,
+    pub latency: Duration,
+    pub calls: Vec<CallRecord>,
+    bookings: HashMap<String, Booking>,
+    /// Keys by payment, in order of their first use.
+    keys: HashMap<Uuid, Vec<String>>,
+    pub effects: HashMap<Uuid, Vec<Effect>>,
+}
+
+impl Books {
+    /// What this call meets: the most particular plan first.
+    pub fn behaviour(&mut self, request: &Request) -> Behaviour {
+        let payment = Some(request.payment_id);
+        let operation = Some(request.operation.clone());
+        let mut plans = vec![(payment, operation.clone()), (payment, None), (None, operation), (None, None)];
+        if request.operation == "status" {
+            plans.retain(|(_, operation)| operation.is_some());
+        }
+        let planned = plans.iter().find_map(|plan| self.plans.get_mut(plan)?.pop_front());
+        planned.or_else(|| self.default.clone()).unwrap_or(Behaviour::Approve)
+    }
+
+    /// Takes a key into work, or brings the answer that is stored under it.
+    pub fn reserve(&mut self, request: &Request) -> Result<Option<Value>, Refusal> {
+        if let Some(booking) = self.bookings.get(&request.key) {
+            if booking.body != request.body {
+                return Err((StatusCode::UNPROCESSABLE_ENTITY, "the key came before with another body"));
+            }
+            let busy = (StatusCode::CONFLICT, "the key is being worked on");
+            return booking.answer.clone().map(Some).ok_or(busy);
+        }
+        let booking = Booking {
+            operation_id: request.operation_id,
+            is_process: request.operation == "process",
+            body: request.body.clone(),
+            is_redirected: false,
+            answer: None,
+            effect: request.effect.clone(),
+        };
+        self.bookings.insert(request.key.clone(), booking);
+        self.keys.entry(request.payment_id).or_default().push(request.key.clone());
+        Ok(None)
+    }
+
+    /// Drops the keys that are in work: the gateway stopped before it acted on them.
+    pub fn forget_unfinished(&mut self) {
+        self.bookings.retain(|_, booking| booking.answer.is_some());
+        for keys in self.keys.values_mut() {
+            keys.retain(|key| self.bookings.contains_key(key));
+        }
+    }
+
+    /// Ends what is pending of a payment.
+    pub fn complete(&mut self, payment_id: Uuid, approved: bool) {
+        for key in self.keys.get(&payment_id).into_iter().flatten() {
+            let Some(booking) = self.bookings.get_mut(key).filter(|booking| booking.is_pending()) else {
+                continue;
+            };
+            booking.answer = Some(answer_of(&booking.effect, if approved { "approved" } else { "declined" }));
+            if approved {
+                self.effects.entry(payment_id).or_default().push(booking.effect.clone());
+            }
+        }
+    }
+
+    /// The process of this payment that sent its customer away.
+    fn redirected(&self, payment_id: Uuid) -> Option<String> {
+        let keys = self.keys.get(&payment_id)?;
+        let is_redirected = |key: &&String| self.bookings.get(*key).is_some_and(|booking| booking.is_redirected);
+        keys.iter().rev().find(is_redirected).cloned()
+    }
+
+    /// Acts: fixes the answer of a key that is in work, and books the effect.
+    pub fn book(&mut self, request: Request, behaviour: &Behaviour) -> Value {
+        let earlier = self.redirected(request.payment_id).filter(|_| request.continues);
+        let ended = earlier.as_ref().and_then(|key| self.bookings.get(key)).filter(|booking| !booking.is_pending());
+        // The customer came back: it is the same transaction, which may have ended meanwhile.
+        let (answer, effect) = match ended.and_then(|booking| booking.answer.clone()) {
+            Some(answer) => (answer, None),
+            None => act(request.effect, behaviour),
+        };
+        self.effects.entry(request.payment_id).or_default().extend(effect);
+        for key in earlier.iter().chain([&request.key]) {
+            if let Some(booking) = self.bookings.get_mut(key) {
+                booking.is_redirected = earlier.is_some() || matches!(behaviour, Behaviour::Redirect(_));
+                booking.answer = Some(answer.clone());
+            }
+        }
+        answer
+    }
+
+    /// The truth of one operation, or of a whole payment: that of a process that was approved, else of the last.
+    pub fn status(&self, request: &Request) -> Value {
+        let keys = self.keys.get(&request.payment_id).into_iter().flatten();
+        let mut bookings = keys.filter_map(|key| self.bookings.get(key));
+        let asked = match request.target {
+            Some(target) => bookings.rfind(|booking| booking.operation_id == target),
+            None => bookings.filter(|booking| booking.is_process).max_by_key(|booking| booking.is_approved()),
+        };
+        let Some(booking) = asked else {
+            return json!({"result": "not_found"});
+        };
+        let mut answer = booking.answer.clone().unwrap_or_else(|| json!({"result": "pending"}));
+        let refunded = self.sum(request.payment_id, &["refund"]);
+        let captured = self.sum(request.payment_id, &["charge", "capture"]) - refunded;
+        answer["captured_amount"] = json!(captured.to_string());
+        answer["refunded_amount"] = json!(refunded.to_string());
+        answer
+    }
+
+    fn sum(&self, payment_id: Uuid, kinds: &[&str]) -> Decimal {
+        let effects = self.effects.get(&payment_id).into_iter().flatten();
+        effects.filter(|effect| kinds.contains(&effect.kind)).map(|effect| effect.amount).sum()
+    }
+}
+
+impl Booking {
+    fn is_pending(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer["result"] == "pending")
+    }
+
+    fn is_approved(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer["result"] == "approved")
+    }
+}
+
+/// What the gateway does and what it answers.
+fn act(mut effect: Effect, behaviour: &Behaviour) -> (Value, Option<Effect>) {
+    match behaviour {
+        Behaviour::Decline(code) => {
+            let mut answer = answer_of(&effect, "declined");
+            answer["code"] = json!(code);
+            (answer, None)
+        }
+        Behaviour::Pending => (answer_of(&effect, "pending"), None),
+        Behaviour::Redirect(url) => {
+            let mut answer = answer_of(&effect, "pending");
+            answer["redirect_url"] = json!(url);
+            (answer, None)
+        }
+        Behaviour::WrongAmount(amount) => {
+            effect.amount = Decimal::from_str_exact(amount).unwrap_or(effect.amount);
+            let mut answer = answer_of(&effect, "approved");
+            answer["amount"] = json!(amount);
+            (answer, Some(effect))
+        }
+        Behaviour::WrongCurrency(currency) => {
+            effect.currency.clone_from(currency);
+            (answer_of(&effect, "approved"), Some(effect))
+        }
+        _ => (answer_of(&effect, "approved"), Some(effect)),
+    }
+}
+
+/// The answer that tells of an effect; of one without a sum, such as a cancel, it tells none.
+fn answer_of(effect: &Effect, result: &str) -> Value {
+    let mut answer = json!({"result": result, "transaction_id": format!("fake-{}", effect.operation_id)});
+    answer["currency"] = json!(effect.currency);
+    if !effect.amount.is_zero() {
+        answer["amount"] = json!(effect.amount.to_string());
+    }
+    answer
+}
