@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod bus;
 pub mod config;
+mod failpoint;
 pub mod gateway;
 pub mod http;
 pub mod payment;

@@ -210,6 +210,8 @@ pub struct AmountText(pub String);
 pub struct NewPayment {
     /// The payment.
     pub order: Order,
+    /// Overrides the variant's `capture`, also for a later `payment.process` that does not say.
+    pub capture: Option<bool>,
     /// With it, the command goes on as `payment.process`.
     pub process: Option<Process>,
 }

@@ -39,7 +39,7 @@ pub struct Payment {
     pub extra_data: Map<String, Value>,
     /// Where the customer must act, while the status is `input`.
     pub redirect_url: Option<String>,
-    /// Whether its process captures at once; known from its first process on.
+    /// Whether its process captures at once; known where its create says so, else from its first process on.
     pub capture: Option<bool>,
     /// The sums of its movements.
     pub amounts: Amounts,

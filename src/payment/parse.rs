@@ -68,7 +68,7 @@ fn new_payment(fields: &mut Fields<'_>) -> Result<NewPayment, Rejection> {
         billing: billing(fields)?,
         customer_ip_address: ip_address(fields)?,
     };
-    Ok(NewPayment { order, process })
+    Ok(NewPayment { order, capture, process })
 }
 
 fn billing(fields: &mut Fields<'_>) -> Result<Billing, Rejection> {

@@ -1,10 +1,12 @@
 //! Events on their way out: published in order, confirmed, then marked in the background.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -22,13 +24,33 @@ const MARKS_MAX: usize = 2000;
 /// How often a mark is tried; after that the relay publishes the event again, under the same id.
 const MARK_TRIES: u32 = 5;
 
+/// How long a marked event is remembered.
+const MARKED_FOR: Duration = Duration::from_secs(2);
+
 /// Publishes events and marks them.
 #[derive(Debug)]
 pub struct Announcer {
     publisher: Publisher,
     store: Arc<Store>,
-    in_flight: Mutex<HashSet<i64>>,
-    marks: mpsc::UnboundedSender<Sent>,
+    in_flight: Mutex<HashMap<Uuid, Stage>>,
+    posted: Notify,
+    marks: mpsc::UnboundedSender<(Uuid, Sent)>,
+}
+
+/// How far an event of this process has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It is being committed; who reads it from the outbox meanwhile leaves it to its own task.
+    Promised(u64),
+    /// It was handed to the publisher, behind everything before it.
+    Posted,
+}
+
+/// Events that are being committed.
+#[derive(Debug)]
+pub struct Promise {
+    number: u64,
+    ids: Vec<Uuid>,
 }
 
 /// Events on their way out.
@@ -50,27 +72,78 @@ impl Announcer {
     /// Starts the marking in the background; its handle ends when the announcer and all that is in flight are dropped.
     pub fn spawn(publisher: Publisher, store: Arc<Store>) -> (Arc<Announcer>, JoinHandle<()>) {
         let (marks, receiver) = mpsc::unbounded_channel();
-        let announcer = Arc::new(Announcer { publisher, store, in_flight: Mutex::default(), marks });
+        let announcer =
+            Arc::new(Announcer { publisher, store, in_flight: Mutex::default(), posted: Notify::new(), marks });
         let marking = tokio::spawn(mark(Arc::downgrade(&announcer), Arc::clone(&announcer.store), receiver));
         (announcer, marking)
     }
 
-    /// Hands events to the publisher, the unsent ones first, and returns at once; those that this process has in flight
-    /// already are not sent twice.
+    /// Promises events before their commit: from the moment it can be seen, another task of this process may read them
+    /// from the outbox, and would send them a second time.
+    pub fn promise(&self, events: &[Event]) -> Promise {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let promise = Promise {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            ids: events.iter().map(|event| event.id).collect(),
+        };
+        let mut in_flight = self.in_flight();
+        for id in &promise.ids {
+            in_flight.insert(*id, Stage::Promised(promise.number));
+        }
+        promise
+    }
+
+    /// Takes back what was promised and will not be posted: its commit did not go through.
+    pub fn take_back(&self, promise: &Promise) {
+        let mut in_flight = self.in_flight();
+        for id in &promise.ids {
+            if in_flight.get(id) == Some(&Stage::Promised(promise.number)) {
+                in_flight.remove(id);
+            }
+        }
+        drop(in_flight);
+        self.posted.notify_waiters();
+    }
+
+    /// Hands events to the publisher, the unsent ones first, and returns without waiting for the broker. Those that this
+    /// process has in flight already are not sent twice.
     pub async fn announce(self: &Arc<Self>, unsent: Vec<OutboxEvent>, new: Vec<Outgoing>) -> Announced {
-        let mut batch: Vec<Outgoing> = unsent.into_iter().map(from_outbox).chain(new).collect();
-        batch.retain(|event| self.in_flight().insert(event.position));
+        for event in &unsent {
+            self.wait_for_post(event.id).await;
+        }
+        let mut batch: Vec<Outgoing> = unsent.into_iter().map(from_outbox).collect();
+        batch.retain(|event| self.in_flight().insert(event.event_id, Stage::Posted) != Some(Stage::Posted));
+        batch.extend(new);
         if batch.is_empty() {
             return Announced::default();
         }
+        let ids: Vec<Uuid> = batch.iter().map(|event| event.event_id).collect();
         let places: HashMap<i64, Place> = batch.iter().map(|event| (event.position, Place::of(event))).collect();
         let posted = self.publisher.post(batch).await;
+        for id in ids {
+            self.in_flight().insert(id, Stage::Posted);
+        }
+        self.posted.notify_waiters();
         let announcer = Arc::clone(self);
         Announced(Some(tokio::spawn(async move {
             for published in posted.published().await {
                 announcer.decide(published, &places).await;
             }
         })))
+    }
+
+    /// Waits while another task of this process is about to post an event: what comes later must go out later.
+    async fn wait_for_post(&self, id: Uuid) {
+        loop {
+            let posted = self.posted.notified();
+            tokio::pin!(posted);
+            // Listening before looking, or a post in between would be missed.
+            posted.as_mut().enable();
+            if !matches!(self.in_flight().get(&id), Some(Stage::Promised(_))) {
+                return;
+            }
+            posted.await;
+        }
     }
 
     async fn decide(&self, published: Published, places: &HashMap<i64, Place>) {
@@ -85,7 +158,8 @@ impl Announcer {
                         Some("unroutable")
                     }
                 };
-                if self.marks.send(Sent { position, reply }).is_err() {
+                let id = places.get(&position).map(|place| place.event).unwrap_or_default();
+                if self.marks.send((id, Sent { position, reply })).is_err() {
                     warn!(position, "an event is out and cannot be marked; it will be sent again");
                 }
             }
@@ -98,12 +172,14 @@ impl Announcer {
                     warn!(error = chain(&error), "an event cannot be set aside yet");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
-                self.in_flight().remove(&position);
+                if let Some(place) = places.get(&position) {
+                    self.in_flight().remove(&place.event);
+                }
             }
         }
     }
 
-    fn in_flight(&self) -> MutexGuard<'_, HashSet<i64>> {
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<Uuid, Stage>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,13 +187,14 @@ impl Announcer {
 /// What an event is about, for when its fate is known.
 #[derive(Debug, Clone)]
 struct Place {
+    event: Uuid,
     payment: Uuid,
     event_type: String,
 }
 
 impl Place {
     fn of(event: &Outgoing) -> Place {
-        Place { payment: event.payment_id, event_type: type_of(&event.routing_key) }
+        Place { event: event.event_id, payment: event.payment_id, event_type: type_of(&event.routing_key) }
     }
 }
 
@@ -129,9 +206,15 @@ fn type_of(routing_key: &str) -> String {
 
 /// Marks confirmed events, as many at once as have gathered. Nothing waits for it: an event that is not marked is at worst
 /// sent again.
-async fn mark(announcer: std::sync::Weak<Announcer>, store: Arc<Store>, mut receiver: mpsc::UnboundedReceiver<Sent>) {
-    let mut sent = Vec::new();
-    while receiver.recv_many(&mut sent, MARKS_MAX).await > 0 {
+async fn mark(
+    announcer: std::sync::Weak<Announcer>,
+    store: Arc<Store>,
+    mut receiver: mpsc::UnboundedReceiver<(Uuid, Sent)>,
+) {
+    let mut marks: Vec<(Uuid, Sent)> = Vec::new();
+    let mut marked: VecDeque<(Instant, Vec<Uuid>)> = VecDeque::new();
+    while receiver.recv_many(&mut marks, MARKS_MAX).await > 0 {
+        let sent: Vec<Sent> = marks.iter().map(|(_, sent)| *sent).collect();
         let mut backoff = backoff::reconnect();
         for attempt in 1..=MARK_TRIES {
             match store.mark_sent(&sent).await {
@@ -142,13 +225,17 @@ async fn mark(announcer: std::sync::Weak<Announcer>, store: Arc<Store>, mut rece
                 }
             }
         }
+        let now = Instant::now();
+        marked.push_back((now, marks.drain(..).map(|(id, _)| id).collect()));
         if let Some(announcer) = announcer.upgrade() {
+            // Kept a little longer: who read the outbox just before the mark would send them a second time.
             let mut in_flight = announcer.in_flight();
-            for mark in &sent {
-                in_flight.remove(&mark.position);
+            while marked.front().is_some_and(|(at, _)| now.duration_since(*at) > MARKED_FOR) {
+                for id in marked.pop_front().into_iter().flat_map(|(_, ids)| ids) {
+                    in_flight.remove(&id);
+                }
             }
         }
-        sent.clear();
     }
 }
 

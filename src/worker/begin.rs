@@ -8,6 +8,7 @@ use super::announce::Announced;
 use super::engine::{Engine, Failure};
 use super::variant::Variant;
 use crate::backoff;
+use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::command::{Command, CommandType, Kind};
 use crate::payment::machine::{Aggregate, Context, Step};
@@ -61,6 +62,7 @@ impl Engine {
                 return Some(Begun { aggregate, step, announced });
             }
             self.prepare(&mut aggregate, step, variant);
+            failpoint::reach("decided");
             match self.commit(&self.begin, aggregate, context.now, unsent).await {
                 Ok(done) => return Some(Begun { aggregate: done.aggregate, step, announced: done.announced }),
                 Err(Failure::Again) => tokio::time::sleep(backoff.next_delay()).await,

@@ -145,7 +145,9 @@ impl Engine {
         unsent: Vec<crate::store::outbox::OutboxEvent>,
     ) -> Result<Done, Failure> {
         let bodies = aggregate.events().iter().map(envelope::event_body).collect();
+        let promise = self.announcer.promise(aggregate.events());
         let Some((unit, committed)) = lane.commit(Unit { aggregate, bodies, now }).await else {
+            self.announcer.take_back(&promise);
             return Err(Failure::Ending);
         };
         match committed {
@@ -154,6 +156,7 @@ impl Engine {
                 let new = super::announce::outgoing(unit.aggregate.events(), unit.bodies, &stored.events);
                 tell_metrics(&unit.aggregate);
                 let announced = self.announcer.announce(unsent, new).await;
+                self.announcer.take_back(&promise);
                 let mut aggregate = unit.aggregate;
                 aggregate.committed(stored.waiting);
                 if wakes {
@@ -161,8 +164,14 @@ impl Engine {
                 }
                 Ok(Done { aggregate, announced })
             }
-            Committed::Conflict | Committed::Unknown => Err(Failure::Again),
-            Committed::Refused(reason) => Err(Failure::Refused(reason)),
+            Committed::Conflict | Committed::Unknown => {
+                self.announcer.take_back(&promise);
+                Err(Failure::Again)
+            }
+            Committed::Refused(reason) => {
+                self.announcer.take_back(&promise);
+                Err(Failure::Refused(reason))
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use super::hold::Turn;
 use super::settle::Settled;
 use super::variant::Variant;
 use crate::backoff::Backoff;
+use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Step};
@@ -32,13 +33,16 @@ impl Engine {
             _ => None,
         };
         let Some(begun) = self.begin(&entry, variant, probe).await else { return false };
+        failpoint::reach("begun");
         drop(turn);
         let Begun { aggregate, step, announced } = begun;
         let mut announcements = vec![announced];
         if let Some(variant) = variant
             && matches!(step, Step::Call(_) | Step::LookUp { .. })
         {
+            variant.enter();
             self.carry_out(variant, aggregate, step, permit, probe, &mut announcements).await;
+            variant.leave();
         }
         for announced in announcements {
             announced.confirmed().await;
@@ -60,10 +64,12 @@ impl Engine {
         let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
         let mut tries = 1;
         while let Some((id, answer)) = self.ask(variant, &aggregate, step).await {
+            failpoint::reach("called");
             // The place among the calls in flight is for others from here on.
             drop(permit.take());
             let settled = self.settle(variant, aggregate, id, answer, tries, probe).await;
             let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
+            failpoint::reach("settled");
             announcements.push(announced);
             aggregate = next;
             match follows {

@@ -18,6 +18,7 @@ use crate::bus::consumer::{Consumption, QueueState};
 use crate::bus::dead::{BuryError, bury};
 use crate::bus::delivery::Delivery;
 use crate::bus::publisher::Publisher;
+use crate::failpoint;
 use crate::http::metrics::{self, BreakerState};
 use crate::payment::code::Rejection;
 use crate::payment::command::Command;
@@ -65,9 +66,12 @@ impl Intake {
                     drop(body);
                     let variant = intake.variant(&command);
                     let entry = Entry::Command { command, redelivered };
+                    failpoint::reach("accepted");
                     if intake.engine.execute(entry, variant, Some(turn), probe).await {
+                        failpoint::reach("announced");
                         // That it was sent is no proof; PostgreSQL knows the command should it come again.
                         acker.ack().await;
+                        failpoint::reach("acknowledged");
                     }
                 })
             }

@@ -1,6 +1,7 @@
 //! A configured variant at work: its gateway, its rules and its limits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -9,6 +10,7 @@ use super::breaker::Breaker;
 use super::limits::RateLimit;
 use crate::config;
 use crate::gateway::Gateway;
+use crate::http::metrics;
 use crate::payment::machine::Rules;
 
 /// A configured variant at work.
@@ -26,6 +28,7 @@ pub struct Variant {
     pub immediate: config::Immediate,
     /// Calls in flight on this replica.
     pub calls: Arc<Semaphore>,
+    in_flight: AtomicUsize,
     /// How many of them there may be.
     pub concurrency: usize,
     /// Messages fetched ahead.
@@ -57,10 +60,21 @@ impl Variant {
             timeout: settings.timeout,
             immediate: settings.retry.immediate.clone(),
             calls: Arc::new(Semaphore::new(settings.concurrency)),
+            in_flight: AtomicUsize::new(0),
             concurrency: settings.concurrency,
             prefetch: settings.prefetch(),
             rate: settings.rate.map(|rate| RateLimit::new(name, rate)),
             breaker: Breaker::new(settings.breaker.failures, settings.breaker.open),
         }
+    }
+
+    /// One more operation is under way.
+    pub fn enter(&self) {
+        metrics::in_flight(&self.name, self.in_flight.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+
+    /// One operation less is under way.
+    pub fn leave(&self) {
+        metrics::in_flight(&self.name, self.in_flight.fetch_sub(1, Ordering::Relaxed).saturating_sub(1));
     }
 }

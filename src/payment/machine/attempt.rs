@@ -9,10 +9,8 @@ use uuid::Uuid;
 use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::Lookup;
-use crate::payment::event::Why;
-use crate::payment::operation::{AnswerKind, Lease, Operation, Request, State};
+use crate::payment::operation::{Action, Lease, Operation, Request, State};
 use crate::payment::outcome::{Exposure, NotCharged, Outcome, Trouble};
-use crate::payment::status::{Cause, Status};
 
 /// The delay of a retry where the configuration names none.
 const DELAY_DEFAULT: Duration = Duration::from_secs(60);
@@ -46,65 +44,95 @@ impl Aggregate {
         };
         let expired = operation.attributes.expires_at.is_some_and(|time| time <= context.now);
         match operation.state {
+            State::Settled => Step::Settled,
             State::Waiting => self.take_turn(id, context),
+            // Another worker calls, or asks.
+            _ if operation.has_live_lease(context) => Step::Stored,
+            State::Calling => self.take_over(id, context),
+            _ if self.gateway_changed(context) => self.stand_still(id, context),
             State::Scheduled if expired => self.expire(id, context),
+            State::Scheduled if operation.action().is_none() => self.ask(id, context),
             State::Scheduled => self.attempt_again(id, context),
             State::Unknown if operation.may_send_again(context) => self.attempt_again(id, context),
-            State::Unknown if context.rules.contract.lookup == Lookup::None => {
-                self.escalate(id, context);
-                Step::Stored
-            }
-            State::Unknown | State::Pending => {
-                // Looked at again should this worker be lost meanwhile.
-                self.lease_look_up(id, context);
-                Step::LookUp { operation: id, target: Some(id) }
-            }
-            State::Calling if operation.lease.is_some_and(|lease| lease.until > context.now) => Step::Stored,
-            State::Calling => self.take_over(id, context),
-            State::Settled => Step::Settled,
+            State::Unknown | State::Pending => self.look_up(id, context),
         }
     }
 
     /// Takes an operation over from a worker that was lost, or that the broker says has lost it. What that worker sent is
     /// unknown: only the same live key, or a look-up, may follow.
     pub fn take_over(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        let Some(operation) = self.operation(id) else {
+            return Step::Settled;
+        };
+        if operation.state != State::Calling {
+            return self.resume(id, context);
+        }
+        let sends = operation.action().is_some();
+        // Its worker may live and be calling: only a second call under the same key does no harm.
+        let key_lives = !operation.lookup_only && operation.key_ends(context).is_some_and(|end| end > context.now);
+        if sends && operation.has_live_lease(context) && !key_lives {
+            return Step::Stored;
+        }
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        operation.takeovers += 1;
-        if operation.action().is_none() {
-            operation.lease_for_call(context);
-            return self.look_up_step(id);
+        operation.takeovers = operation.takeovers.saturating_add(1);
+        let too_often = operation.takeovers >= TAKEOVERS_MAX;
+        if !sends {
+            return self.take_over_question(id, too_often, context);
         }
         operation.exposure = Exposure::Exposed;
-        if operation.takeovers >= TAKEOVERS_MAX {
+        // When the lost worker sent last is not known, but it was before now.
+        operation.last_sent_at = Some(context.now);
+        let trouble = Trouble::new(Code::WorkerLost, "the worker that called the gateway was lost");
+        if too_often {
             operation.lookup_only = true;
-            self.escalate(id, context);
+            self.become_unknown(id, &trouble);
+            self.escalate(id, "its worker was lost too often: it is parked, and a person must resolve it", context);
             return Step::Stored;
         }
-        if operation.may_send_again(context) {
-            operation.state = State::Calling;
-            operation.lease_for_call(context);
-            operation.last_sent_at = Some(context.now);
-            return Step::Call(id);
+        if self.gateway_changed(context) {
+            return self.stand_still(id, context);
         }
-        self.seek_truth(id, &Trouble::new(Code::WorkerLost, "the worker that called the gateway was lost"), context)
+        if !key_lives {
+            return self.seek_truth(id, &trouble, context);
+        }
+        match (self.become_unknown(id, &trouble), context.hold) {
+            (Some(operation), Some(hold)) => {
+                operation.due_at = Some(later(context.now, hold));
+                Step::Stored
+            }
+            (Some(operation), None) => {
+                operation.state = State::Calling;
+                operation.lease_for_call(context);
+                Step::Call(id)
+            }
+            (None, _) => Step::Settled,
+        }
+    }
+
+    /// A lost worker asked for a `payment.sync`: asking again is always safe, but not for ever.
+    fn take_over_question(&mut self, id: Uuid, too_often: bool, context: Context<'_>) -> Step {
+        if too_often {
+            let trouble = Trouble::new(Code::WorkerLost, "the worker that asked the gateway was lost, again and again");
+            return self.give_up(id, trouble, context);
+        }
+        if self.gateway_changed(context) {
+            return self.stand_still(id, context);
+        }
+        self.ask(id, context)
     }
 
     fn attempt_again(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        let Some(operation) = self.operation_mut(id) else {
+            return Step::Settled;
+        };
         if let Some(hold) = context.hold {
-            if let Some(operation) = self.operation_mut(id) {
-                operation.due_at = Some(later(context.now, hold));
-            }
+            operation.due_at = Some(later(context.now, hold));
             return Step::Stored;
         }
-        match self.operation_mut(id) {
-            Some(operation) => {
-                operation.start_attempt(context);
-                Step::Call(id)
-            }
-            None => Step::Settled,
-        }
+        operation.start_attempt(context);
+        Step::Call(id)
     }
 
     /// Ends an operation that was never received and may no longer be sent.
@@ -113,19 +141,46 @@ impl Aggregate {
         self.reject(id, Rejection::new(Code::Expired, why), context)
     }
 
+    fn gateway_changed(&self, context: Context<'_>) -> bool {
+        self.payment().is_some_and(|payment| !payment.began_with(context))
+    }
+
+    /// The variant now points elsewhere: another gateway or account must neither be sent this nor be asked about it. What
+    /// was never received fails; the rest waits until the variant points back, or a person resolves it.
+    fn stand_still(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        let message = "the variant points at another gateway or account than the payment began with";
+        let trouble = Trouble::new(Code::GatewayChanged, message);
+        let Some(operation) = self.operation(id) else {
+            return Step::Settled;
+        };
+        let pending = operation.state == State::Pending;
+        if let Some(proof) = operation.exposure.not_charged() {
+            return self.fail(id, trouble, proof, context);
+        }
+        if !pending {
+            self.become_unknown(id, &trouble);
+        }
+        self.escalate(id, message, context);
+        if let Some(operation) = self.operation_mut(id) {
+            let delay = context.rules.delayed.last().copied().unwrap_or(DELAY_DEFAULT);
+            operation.due_at = Some(later(context.now, delay));
+        }
+        Step::Stored
+    }
+
     /// What one attempt proved. `tries` counts the attempts in a row, this one included.
     pub fn settle(&mut self, id: Uuid, outcome: Outcome, tries: u32, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        if !operation.is_open() {
-            return match outcome {
-                Outcome::Result(result) => self.late_result(id, *result, context),
-                Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => Step::Settled,
-            };
-        }
+        let is_open = operation.is_open();
+        // Whoever lost the lease still records what the gateway says, but decides nothing on what it does not say.
+        let in_charge = operation.state == State::Calling && operation.is_leased_by(context.worker);
         match outcome {
-            Outcome::Result(result) => self.apply(id, *result, context),
+            Outcome::Result(result) if is_open => self.apply(id, *result, context),
+            Outcome::Result(result) => self.late_result(id, *result, context),
+            Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !is_open => Step::Settled,
+            Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !in_charge => Step::Stored,
             Outcome::Refused(trouble) => match operation.exposure.not_charged() {
                 Some(proof) => self.fail(id, trouble, proof, context),
                 // The gateway refused this attempt; what became of the earlier one is still open.
@@ -134,6 +189,8 @@ impl Aggregate {
             Outcome::NotSent(trouble) => self.retry(id, trouble, tries, context),
             Outcome::Unknown(trouble) => {
                 operation.exposure = Exposure::Exposed;
+                // The call was sent at some time before now, and the settle window begins no earlier.
+                operation.last_sent_at = Some(context.now);
                 if context.rules.contract.replays_server_errors && trouble.code == Code::GatewayError {
                     operation.lookup_only = true;
                 }
@@ -163,28 +220,29 @@ impl Aggregate {
         if at_once && tries < rules.immediate_attempts {
             return Step::RetryNow(id);
         }
-        let round = operation.rounds as usize;
-        let delay = match rules.delayed.get(round) {
+        let delay = match rules.delayed.get(operation.rounds as usize) {
             Some(delay) => Some(*delay),
             None if misconfigured => Some(rules.delayed.last().copied().unwrap_or(DELAY_DEFAULT)),
             None => None,
         };
-        match delay {
-            Some(delay) => self.schedule(id, delay, &trouble, context),
-            None => match operation.exposure.not_charged() {
-                Some(proof) => self.fail(id, trouble, proof, context),
-                None => {
-                    operation.lookup_only = true;
-                    self.seek_truth(id, &trouble, context)
-                }
-            },
+        match (delay, operation.exposure.not_charged()) {
+            (Some(delay), _) => self.schedule(id, delay, &trouble, context),
+            (None, Some(proof)) => self.fail(id, trouble, proof, context),
+            (None, None) => {
+                operation.lookup_only = true;
+                self.seek_truth(id, &trouble, context)
+            }
         }
     }
 
-    fn schedule(&mut self, id: Uuid, delay: Duration, trouble: &Trouble, context: Context<'_>) -> Step {
+    /// Schedules another try, or another question.
+    pub(super) fn schedule(&mut self, id: Uuid, delay: Duration, trouble: &Trouble, context: Context<'_>) -> Step {
         let delay = delay.max(trouble.retry_after.unwrap_or_default());
         if let Some(operation) = self.operation_mut(id) {
-            operation.rounds = operation.rounds.saturating_add(1);
+            // What the operator must mend uses up none of the command's own retries.
+            if trouble.code != Code::Misconfigured {
+                operation.rounds = operation.rounds.saturating_add(1);
+            }
             operation.state = match operation.exposure {
                 Exposure::Clean => State::Scheduled,
                 Exposure::Exposed => State::Unknown,
@@ -197,53 +255,52 @@ impl Aggregate {
     }
 
     /// Nothing more is sent for now: the gateway is asked what happened, or a person must say.
-    pub(super) fn seek_truth(&mut self, id: Uuid, trouble: &Trouble, context: Context<'_>) -> Step {
+    fn seek_truth(&mut self, id: Uuid, trouble: &Trouble, context: Context<'_>) -> Step {
+        let Some(operation) = self.become_unknown(id, trouble) else {
+            return Step::Settled;
+        };
         if context.rules.contract.lookup == Lookup::None {
-            self.escalate(id, context);
-            return Step::Stored;
-        }
-        if let Some(operation) = self.operation_mut(id) {
-            operation.state = State::Unknown;
-            operation.lease = None;
-            operation.last_code = Some(trouble.code);
-            operation.last_message.clone_from(&trouble.message);
+            self.escalate(id, "the outcome is unknown and cannot be looked up: a person must resolve it", context);
+        } else {
             operation.due_at = Some(operation.next_look_up(context));
+            self.tell_delayed(id, trouble.code, &trouble.message, context.now);
         }
-        self.tell_delayed(id, trouble.code, &trouble.message, context.now);
         Step::Stored
     }
 
-    /// A person must say what happened; told once. It stays visible until then.
-    pub(super) fn escalate(&mut self, id: Uuid, context: Context<'_>) {
-        let Some(operation) = self.operation_mut(id) else {
-            return;
-        };
+    /// The outcome is unknown: the payment is busy with it until the truth is known. One that had let go of its turn while
+    /// it was pending takes it again as soon as it is free.
+    pub(super) fn become_unknown(&mut self, id: Uuid, trouble: &Trouble) -> Option<&mut Operation> {
+        if let Some(payment) = &mut self.payment {
+            payment.busy.get_or_insert(id);
+        }
+        let operation = self.operation_mut(id)?;
         operation.state = State::Unknown;
         operation.lease = None;
         operation.due_at = None;
+        operation.last_code = Some(trouble.code);
+        operation.last_message.clone_from(&trouble.message);
+        Some(operation)
+    }
+
+    /// Nothing more happens by itself, a person must say what did; told once. It stays visible until then.
+    pub(super) fn escalate(&mut self, id: Uuid, message: &str, context: Context<'_>) {
+        let Some(operation) = self.operation_mut(id) else {
+            return;
+        };
+        operation.lease = None;
+        operation.due_at = None;
         if !std::mem::replace(&mut operation.escalated, true) {
-            let message = "the outcome is unknown and cannot be looked up: a person must resolve it";
             self.tell_delayed(id, Code::Escalated, message, context.now);
         }
     }
 
     /// Ends an operation of which it is proved that nothing was charged.
     pub(super) fn fail(&mut self, id: Uuid, trouble: Trouble, _proof: NotCharged, context: Context<'_>) -> Step {
-        let is_process = self.operation(id).is_some_and(Operation::is_process);
-        if is_process && let Some(payment) = &mut self.payment {
-            payment.message.clone_from(&trouble.message);
-            self.set_status(Status::Error, Cause::Process);
-        }
-        let why = Why {
-            code: Some(trouble.code),
-            message: trouble.message,
-            gateway_code: trouble.gateway_code,
-            discrepancy: None,
-        };
-        self.answer(id, AnswerKind::Failed, why, context.now)
+        self.give_up(id, trouble, context)
     }
 
-    /// Begins anew under a new key, which the proof allows.
+    /// Begins anew under a new key, which the proof allows; it uses up one of the retries.
     pub(super) fn begin_anew(&mut self, id: Uuid, proof: NotCharged, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
@@ -251,7 +308,12 @@ impl Aggregate {
         operation.generation = operation.key().next(proof).generation();
         operation.exposure = Exposure::Clean;
         operation.lookup_only = false;
-        self.attempt_again(id, context)
+        operation.escalated = false;
+        operation.rounds = operation.rounds.saturating_add(1);
+        operation.state = State::Scheduled;
+        operation.lease = None;
+        operation.due_at = Some(context.now);
+        Step::Stored
     }
 }
 
@@ -274,6 +336,15 @@ impl Operation {
         // A first call has no due time, so that settling it changes no indexed column: the sweep by order of acceptance
         // finds it should its worker be lost. The sweep may have passed every later call.
         self.due_at = (self.accepted > 0).then_some(until);
+    }
+
+    pub(super) fn has_live_lease(&self, context: Context<'_>) -> bool {
+        self.lease.is_some_and(|lease| lease.until > context.now)
+    }
+
+    /// Whether this worker process is the one that calls, or asks, for it.
+    pub(super) fn is_leased_by(&self, worker: Uuid) -> bool {
+        self.lease.is_some_and(|lease| lease.owner == worker)
     }
 
     /// Whether the same request may go out once more: nothing was received yet, or the gateway still knows the key.
@@ -300,6 +371,6 @@ impl Operation {
     }
 
     pub(super) fn is_process(&self) -> bool {
-        self.action() == Some(crate::payment::operation::Action::Process)
+        self.action() == Some(Action::Process)
     }
 }

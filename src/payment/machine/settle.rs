@@ -5,29 +5,37 @@ use uuid::Uuid;
 
 use super::{Aggregate, Context, Step};
 use crate::payment::code::Code;
+use crate::payment::contract::Lookup;
 use crate::payment::event::{Discrepancy, Why};
-use crate::payment::money::Money;
+use crate::payment::model::Payment;
+use crate::payment::money::{Money, MoneyError};
 use crate::payment::movement::{Movement, MovementKind};
-use crate::payment::operation::{Action, AnswerKind, State};
-use crate::payment::outcome::{GatewayResult, Trouble, Verdict};
+use crate::payment::operation::{Action, AnswerKind, Operation, State};
+use crate::payment::outcome::{Exposure, GatewayResult, Trouble, Verdict};
 use crate::payment::status::{Cause, Status};
 
 /// `extra_data` is kept up to this size, in bytes of JSON, so that every event fits.
 pub const EXTRA_DATA_MAX: usize = 32 * 1024;
 
+/// What an approved operation means for its payment.
+struct Effect {
+    movement: Option<Movement>,
+    discrepancy: Option<Discrepancy>,
+    status: Status,
+    cause: Cause,
+}
+
 impl Aggregate {
     /// Applies the gateway's own result of an open operation.
     pub(super) fn apply(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
-        let (Some(action), Some(payment)) = (self.operation(id).and_then(|row| row.action()), &self.payment) else {
+        let (Some(action), Some(payment)) = (self.operation(id).and_then(Operation::action), &self.payment) else {
             return Step::Settled;
         };
-        let foreign = [result.amount, result.captured, result.refunded].into_iter().flatten();
-        let mut foreign = foreign.filter(|amount| amount.currency() != payment.currency());
-        if let Some(amount) = foreign.next() {
+        if let Some(amount) = foreign_sum(payment, &result) {
             return self.mismatch(id, format!("the gateway answered in {}", amount.currency()), context);
         }
         match &result.verdict {
-            Verdict::Approved | Verdict::Authorized => self.approve(id, action, result, context),
+            Verdict::Approved | Verdict::Authorized => self.approve(id, result, context),
             Verdict::CustomerMustAct { redirect_url } if action == Action::Process => {
                 let redirect_url = redirect_url.clone();
                 self.customer_must_act(id, redirect_url, result, context)
@@ -39,65 +47,112 @@ impl Aggregate {
 
     /// An answer that cannot be what was asked is applied to nothing: the outcome is unknown, and a person must look.
     fn mismatch(&mut self, id: Uuid, message: String, context: Context<'_>) -> Step {
-        if let Some(operation) = self.operation_mut(id) {
-            operation.exposure = crate::payment::outcome::Exposure::Exposed;
+        let trouble = Trouble::new(Code::Mismatch, message);
+        if let Some(operation) = self.become_unknown(id, &trouble) {
+            operation.exposure = Exposure::Exposed;
             operation.lookup_only = true;
-            operation.state = State::Unknown;
-            operation.lease = None;
-            operation.due_at = None;
-            operation.last_code = Some(Code::Mismatch);
-            operation.last_message.clone_from(&message);
             operation.escalated = true;
         }
-        self.tell_delayed(id, Code::Mismatch, &message, context.now);
+        self.tell_delayed(id, Code::Mismatch, &trouble.message, context.now);
         Step::Stored
     }
 
-    fn approve(&mut self, id: Uuid, action: Action, result: GatewayResult, context: Context<'_>) -> Step {
-        let Some(operation) = self.operation(id) else {
-            return Step::Settled;
+    fn approve(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
+        let effect = match self.effect(id, &result) {
+            Ok(effect) => effect,
+            Err(message) => return self.mismatch(id, message, context),
         };
-        let asked = operation.amount();
-        let capture = operation.request.as_ref().is_some_and(|request| request.capture);
-        let capture = capture && result.verdict != Verdict::Authorized;
-        let amount = result.amount.or(asked);
-        if let (Some(amount), true) = (amount, action != Action::Cancel)
-            && amount.is_zero()
-        {
-            return self.mismatch(id, "the gateway approved a sum of nothing".to_owned(), context);
+        if let Some(Err(error)) = effect.movement.map(|movement| self.record(movement)) {
+            return self.mismatch(id, format!("the gateway's amount {error}"), context);
         }
-        let (movement, status, cause) = match action {
-            Action::Process if capture => (Some(MovementKind::Captured), Status::Confirmed, Cause::Process),
-            Action::Process => (Some(MovementKind::Authorized), Status::Preauth, Cause::Process),
-            Action::Capture => (Some(MovementKind::Captured), Status::Confirmed, Cause::Capture),
-            Action::Release => (Some(MovementKind::Voided), Status::Refunded, Cause::Release),
-            Action::Refund => (Some(MovementKind::Refunded), Status::Refunded, Cause::Refund),
-            Action::Cancel => (None, Status::Cancelled, Cause::Cancel),
-        };
-        if let (Some(kind), Some(amount)) = (movement, amount) {
-            let movement = Movement { kind, reference: id.to_string(), amount, operation: Some(id) };
-            if let Err(error) = self.record(movement) {
-                return self.mismatch(id, format!("the gateway's amount {error}"), context);
-            }
+        let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result) };
+        // Money that moved is a proof as well: a process that was answered late still takes its payment out of its end.
+        if self.allows(effect.status) && !self.set_status(effect.status, effect.cause) {
+            self.set_status(effect.status, Cause::Proof);
         }
-        let why = Why { discrepancy: discrepancy(asked, amount), ..self.merge(&result) };
-        self.reach(status, cause);
-        if action == Action::Cancel {
+        if effect.cause == Cause::Cancel {
             self.close_pending_process(context);
         }
         self.answer(id, AnswerKind::Succeeded, why, context.now)
     }
 
-    /// Moves the status as far as the money allows: a refund ends the payment only when nothing is left.
-    fn reach(&mut self, status: Status, cause: Cause) {
+    /// A result that comes after its operation was settled: what it says of money still counts, once.
+    pub(super) fn late_result(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
+        let foreign = self.payment.as_ref().is_none_or(|payment| foreign_sum(payment, &result).is_some());
+        if foreign || !matches!(result.verdict, Verdict::Approved | Verdict::Authorized) {
+            return Step::Settled;
+        }
+        let Ok(effect) = self.effect(id, &result) else {
+            return Step::Settled;
+        };
+        // A truth that was learnt before changes nothing.
+        let is_new = effect.movement.is_none_or(|movement| matches!(self.record(movement), Ok(true)));
+        if !is_new {
+            return Step::Settled;
+        }
+        let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result) };
+        if self.allows(effect.status) {
+            self.set_status(effect.status, Cause::Proof);
+        }
+        self.tell_change(id, &why, context.now);
+        Step::Settled
+    }
+
+    /// What the gateway's approval means; an error where it cannot be the answer to what was asked.
+    fn effect(&self, id: Uuid, result: &GatewayResult) -> Result<Effect, String> {
+        let unfit = || "the gateway's answer does not fit what was asked".to_owned();
+        let operation = self.operation(id).ok_or_else(unfit)?;
+        let action = operation.action().ok_or_else(unfit)?;
+        let asked = operation.amount();
+        let captures = operation.request.as_ref().is_some_and(|request| request.capture);
+        let authorized = result.verdict == Verdict::Authorized;
+        if authorized && action != Action::Process {
+            return Err(format!("the gateway says that money is held, and was asked for a {action}"));
+        }
+        let (kind, status, cause) = match action {
+            Action::Process if captures && !authorized => (MovementKind::Captured, Status::Confirmed, Cause::Process),
+            Action::Process => (MovementKind::Authorized, Status::Preauth, Cause::Process),
+            Action::Capture => (MovementKind::Captured, Status::Confirmed, Cause::Capture),
+            Action::Release => (MovementKind::Voided, Status::Refunded, Cause::Release),
+            Action::Refund => (MovementKind::Refunded, Status::Refunded, Cause::Refund),
+            Action::Cancel => {
+                return Ok(Effect {
+                    movement: None,
+                    discrepancy: None,
+                    status: Status::Cancelled,
+                    cause: Cause::Cancel,
+                });
+            }
+        };
+        let amount = result.amount.or(asked).ok_or_else(unfit)?;
+        if amount.is_zero() {
+            return Err("the gateway approved a sum of nothing".to_owned());
+        }
+        let discrepancy = match asked {
+            Some(asked) if asked != amount => Some(Discrepancy { asked, answered: amount }),
+            _ => self.beyond(kind, amount).map_err(|error| format!("the gateway's amount {error}"))?,
+        };
+        let movement = Movement { kind, reference: id.to_string(), amount, operation: Some(id) };
+        Ok(Effect { movement: Some(movement), discrepancy, status, cause })
+    }
+
+    /// Whether a movement goes beyond its limit, which binds commands and not the truth: it is counted and told.
+    pub(super) fn beyond(&self, kind: MovementKind, amount: Money) -> Result<Option<Discrepancy>, MoneyError> {
+        let Some(payment) = &self.payment else { return Ok(None) };
+        let amounts = payment.amounts;
+        let (limit, answered) = match kind {
+            MovementKind::Authorized => (payment.order.total, amounts.authorized.plus(amount)?),
+            MovementKind::Captured => (payment.order.total, amounts.captured.plus(amounts.refunded)?.plus(amount)?),
+            MovementKind::Refunded => (amounts.captured, amount),
+            MovementKind::Voided | MovementKind::Disputed => return Ok(None),
+        };
+        Ok(answered.exceeds(limit)?.then_some(Discrepancy { asked: limit, answered }))
+    }
+
+    /// Whether the money allows the status: a payment is refunded only when nothing is left.
+    fn allows(&self, status: Status) -> bool {
         let left = self.payment.as_ref().is_some_and(|payment| !payment.amounts.captured.is_zero());
-        if cause == Cause::Refund && left {
-            return;
-        }
-        // Money that moved is a proof as well: a process that was answered late still takes its payment out of its end.
-        if !self.set_status(status, cause) {
-            self.set_status(status, Cause::Proof);
-        }
+        status != Status::Refunded || !left
     }
 
     fn customer_must_act(
@@ -110,6 +165,7 @@ impl Aggregate {
         let why = self.merge(&result);
         let moved = self.set_status(Status::Input, Cause::Process);
         if let Some(payment) = &mut self.payment
+            && payment.status == Status::Input
             && payment.redirect_url.as_deref() != Some(redirect_url.as_str())
         {
             payment.redirect_url = Some(redirect_url);
@@ -126,19 +182,22 @@ impl Aggregate {
         if action == Action::Process {
             self.set_status(Status::Waiting, Cause::Process);
         }
-        let looked_up = context.rules.contract.lookup != crate::payment::contract::Lookup::None;
-        let told_before = self.operation(id).is_some_and(|operation| operation.state == State::Pending);
+        let contract = &context.rules.contract;
+        let is_heard_of = contract.lookup != Lookup::None || contract.notifications;
+        let mut told_before = false;
         if let Some(operation) = self.operation_mut(id) {
+            told_before = operation.state == State::Pending;
             operation.state = State::Pending;
-            operation.exposure = crate::payment::outcome::Exposure::Exposed;
+            operation.exposure = Exposure::Exposed;
             operation.lease = None;
-            operation.due_at = looked_up.then(|| operation.next_look_up(context));
+            operation.due_at = (contract.lookup != Lookup::None).then(|| operation.next_look_up(context));
         }
-        if let Some(change) = self.payment_event(&why, context.now) {
-            self.tell(id, change, false, context.now);
-        }
+        self.tell_change(id, &why, context.now);
         if !told_before {
             self.tell_delayed(id, Code::Pending, "the gateway accepted it; its result is awaited", context.now);
+        }
+        if !is_heard_of {
+            self.escalate(id, "the gateway cannot be asked for the result: a person must resolve it", context);
         }
         self.end_turn(id, context.now);
         Step::Stored
@@ -156,7 +215,7 @@ impl Aggregate {
     fn close_pending_process(&mut self, context: Context<'_>) {
         let pending: Vec<Uuid> = self
             .operations()
-            .filter(|operation| operation.state == State::Pending && operation.action() == Some(Action::Process))
+            .filter(|operation| operation.state == State::Pending && operation.is_process())
             .map(|operation| operation.id)
             .collect();
         for id in pending {
@@ -168,42 +227,24 @@ impl Aggregate {
         }
     }
 
-    /// A result that comes after its operation was settled: what it says of money still counts, once.
-    pub(super) fn late_result(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
-        let Some(operation) = self.operation(id) else {
-            return Step::Settled;
-        };
-        let (Some(action), Some(payment), Verdict::Approved | Verdict::Authorized) =
-            (operation.action(), &self.payment, &result.verdict)
-        else {
-            return Step::Settled;
-        };
-        let asked = operation.amount();
-        let capture = operation.request.as_ref().is_some_and(|request| request.capture);
-        let capture = capture && result.verdict != Verdict::Authorized;
-        let amount = result.amount.or(asked);
-        let (kind, status) = match action {
-            Action::Process if !capture => (MovementKind::Authorized, Status::Preauth),
-            Action::Process | Action::Capture => (MovementKind::Captured, Status::Confirmed),
-            Action::Refund => (MovementKind::Refunded, Status::Refunded),
-            Action::Release | Action::Cancel => return Step::Settled,
-        };
-        let Some(amount) = amount.filter(|amount| !amount.is_zero() && amount.currency() == payment.currency()) else {
-            return Step::Settled;
-        };
-        let movement = Movement { kind, reference: id.to_string(), amount, operation: Some(id) };
-        if !matches!(self.record(movement), Ok(true)) {
-            return Step::Settled;
+    /// Ends an operation that did nothing, or a question that was not answered.
+    pub(super) fn give_up(&mut self, id: Uuid, trouble: Trouble, context: Context<'_>) -> Step {
+        // A process from `input` went on with a transaction that began earlier. That this request did nothing does not
+        // prove the transaction closed: the customer may still act, so the payment stays where it is.
+        let goes_on = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Input);
+        if self.operation(id).is_some_and(Operation::is_process) && !goes_on {
+            if let Some(payment) = &mut self.payment {
+                payment.message.clone_from(&trouble.message);
+            }
+            self.set_status(Status::Error, Cause::Process);
         }
-        let why = Why { discrepancy: discrepancy(asked, Some(amount)), ..self.merge(&result) };
-        let left = self.payment.as_ref().is_some_and(|payment| !payment.amounts.captured.is_zero());
-        if action != Action::Refund || !left {
-            self.set_status(status, Cause::Proof);
-        }
-        if let Some(change) = self.payment_event(&why, context.now) {
-            self.tell(id, change, false, context.now);
-        }
-        Step::Settled
+        let why = Why {
+            code: Some(trouble.code),
+            message: trouble.message,
+            gateway_code: trouble.gateway_code,
+            discrepancy: None,
+        };
+        self.answer(id, AnswerKind::Failed, why, context.now)
     }
 
     /// Takes over what the gateway tells beside its verdict.
@@ -229,25 +270,12 @@ impl Aggregate {
         }
         Why { code: None, message: result.message.clone(), gateway_code: result.code.clone(), discrepancy: None }
     }
-
-    /// Fails an operation that a person or the gateway says was never acted on.
-    pub(super) fn fail_as(&mut self, id: Uuid, trouble: Trouble, context: Context<'_>) -> Step {
-        if self.operation(id).is_some_and(|operation| operation.is_process()) {
-            if let Some(payment) = &mut self.payment {
-                payment.message.clone_from(&trouble.message);
-            }
-            self.set_status(Status::Error, Cause::Process);
-        }
-        let why = Why { code: Some(trouble.code), message: trouble.message, ..Why::default() };
-        self.answer(id, AnswerKind::Failed, why, context.now)
-    }
 }
 
-fn discrepancy(asked: Option<Money>, answered: Option<Money>) -> Option<Discrepancy> {
-    match (asked, answered) {
-        (Some(asked), Some(answered)) if asked != answered => Some(Discrepancy { asked, answered }),
-        _ => None,
-    }
+/// A sum in another currency than the payment's.
+pub(super) fn foreign_sum(payment: &Payment, result: &GatewayResult) -> Option<Money> {
+    let sums = [result.amount, result.captured, result.refunded];
+    sums.into_iter().flatten().find(|sum| sum.currency() != payment.currency())
 }
 
 /// Merges what is new into what is kept, where the sum stays within its bound; tells whether anything differs.

@@ -1,1 +1,14 @@
-//! Tests of the machine.
+//! The machine, tested by examples and by properties. Every commit of every test is checked against what must always hold
+//! ([`store`]).
+
+mod attempts;
+mod bench;
+mod commands;
+mod model;
+mod money;
+mod properties;
+mod store;
+mod sync;
+mod takeovers;
+mod truth;
+mod turns;

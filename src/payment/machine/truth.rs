@@ -1,233 +1,139 @@
 //! The truth about what is unknown: look-ups, `payment.sync`, `payment.resolve`. "Not found" proves something only where
-//! the gateway declares its look-up authoritative, and after its settle window.
+//! the gateway declares its look-up authoritative, and when it was asked after its settle window.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Aggregate, Context, Step, later};
+use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{AmountText, Resolution, Resolve};
 use crate::payment::contract::Lookup;
-use crate::payment::event::{Discrepancy, Why};
+use crate::payment::event::Why;
 use crate::payment::money::Money;
-use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::{Decline, Exposure, Found, GatewayResult, Trouble, Verdict};
-use crate::payment::status::{Cause, Status};
 
 impl Aggregate {
-    /// Begins to ask the gateway for the truth, for a `payment.sync`.
-    pub(super) fn begin_sync(&mut self, id: Uuid, context: Context<'_>) -> Step {
-        if let Some(operation) = self.operation_mut(id) {
-            operation.state = State::Calling;
-            operation.attempts = operation.attempts.saturating_add(1);
-            operation.lease_for_call(context);
-        }
-        self.look_up_step(id)
-    }
-
-    /// A `payment.sync` asks about the operation whose outcome is open, and only where there is none about the whole
-    /// payment: else a movement could be counted twice, once from the whole and once from its operation.
-    pub fn look_up_step(&self, id: Uuid) -> Step {
-        let open = self.operations().find(|operation| {
-            operation.id != id
-                && operation.action().is_some()
-                && operation.exposure == Exposure::Exposed
-                && operation.is_open()
-        });
-        Step::LookUp { operation: id, target: open.map(|operation| operation.id) }
-    }
-
-    pub(super) fn lease_look_up(&mut self, id: Uuid, context: Context<'_>) {
-        if let Some(operation) = self.operation_mut(id) {
-            operation.due_at = Some(later(context.now, context.rules.lease));
-        }
-    }
-
-    /// Takes in what a look-up found.
-    pub fn found(&mut self, id: Uuid, target: Option<Uuid>, found: Found, tries: u32, context: Context<'_>) -> Step {
-        if !self.operation(id).is_some_and(Operation::is_open) {
+    /// Asks the gateway what became of an operation whose outcome is unknown or pending.
+    pub(super) fn look_up(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        let contract = &context.rules.contract;
+        let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
+        };
+        // A lease that ran out was left by a worker that was lost while it asked.
+        if operation.lease.take().is_some() {
+            operation.takeovers = operation.takeovers.saturating_add(1);
         }
+        if contract.lookup == Lookup::None || operation.takeovers >= TAKEOVERS_MAX {
+            self.escalate(id, "the outcome cannot be looked up: a person must resolve it", context);
+            return Step::Stored;
+        }
+        let settled_at = operation.last_sent_at.map(|sent| later(sent, contract.settle_window));
+        if let Some(settled_at) = settled_at.filter(|time| *time > context.now && operation.state == State::Unknown) {
+            operation.due_at = Some(settled_at);
+            return Step::Stored;
+        }
+        operation.lease_for_call(context);
+        operation.due_at = operation.lease.map(|lease| lease.until);
+        Step::LookUp { operation: id, target: Some(id) }
+    }
+
+    /// Takes in what a look-up found. It may bring another question ([`Step::LookUp`]).
+    pub fn found(&mut self, id: Uuid, target: Option<Uuid>, found: Found, tries: u32, context: Context<'_>) -> Step {
         if target == Some(id) {
             return self.found_of_itself(id, found, context);
         }
-        match found {
-            Found::Failed(trouble) => self.retry_look_up(id, trouble, tries, context),
-            Found::Nothing => {
-                if let Some(target) = target {
-                    self.not_found(target, context);
-                }
-                self.answer(id, AnswerKind::Succeeded, Why::default(), context.now)
+        let Some(asking) = self.operation(id) else {
+            return Step::Settled;
+        };
+        let (asks, in_charge) = (asking.is_open(), asking.is_leased_by(context.worker));
+        let asked_at = asking.last_sent_at.unwrap_or(asking.created);
+        match (target, found) {
+            (_, Found::Failed(trouble)) if asks && in_charge => return self.ask_later(id, trouble, tries, context),
+            (_, Found::Failed(_)) => return if asks { Step::Stored } else { Step::Settled },
+            (None, found) if asks => return self.found_of_payment(id, found, context),
+            (None, _) => return Step::Settled,
+            // The operation is settled with its own command as the cause; the sync only asked.
+            (Some(target), Found::Result(result)) if self.operation(target).is_some_and(Operation::is_open) => {
+                self.apply(target, *result, context);
             }
-            Found::Result(result) => {
-                let why = match target {
-                    Some(target) => {
-                        // Settled with its own command as the cause; the sync only asked.
-                        if self.operation(target).is_some_and(Operation::is_open) {
-                            self.apply(target, *result, context);
-                        }
-                        Why::default()
-                    }
-                    None => self.reconcile(id, *result),
-                };
-                self.answer(id, AnswerKind::Succeeded, why, context.now)
+            (Some(target), Found::Result(result)) => {
+                self.late_result(target, *result, context);
+            }
+            (Some(target), Found::Nothing) => {
+                self.not_found(target, asked_at, context);
             }
         }
+        if asks { self.answer(id, AnswerKind::Succeeded, Why::default(), context.now) } else { Step::Settled }
     }
 
     /// A look-up of an operation whose outcome is unknown or pending.
     fn found_of_itself(&mut self, id: Uuid, found: Found, context: Context<'_>) -> Step {
-        match found {
-            Found::Result(result) => self.apply(id, *result, context),
-            Found::Nothing => self.not_found(id, context),
-            Found::Failed(trouble) => {
-                self.look_up_again(id, &trouble.message, context);
-                Step::Stored
-            }
-        }
-    }
-
-    /// The gateway knows nothing of the operation.
-    fn not_found(&mut self, id: Uuid, context: Context<'_>) -> Step {
-        let contract = &context.rules.contract;
-        let Some(operation) = self.operation(id) else {
+        let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        if operation.state != State::Unknown {
-            // Pending was the gateway's own word, and a call under way may yet arrive: nothing is proved by absence.
-            if operation.state == State::Pending {
-                self.look_up_again(id, "the gateway no longer knows what it accepted", context);
-            }
-            return Step::Stored;
+        let is_open = operation.is_open();
+        // Only what the gateway says counts whoever asked; while this worker has the lease, nobody else sends or asks.
+        let asks = matches!(operation.state, State::Unknown | State::Pending);
+        let in_charge = asks && operation.is_leased_by(context.worker);
+        if in_charge {
+            operation.lease = None;
+            operation.lookups = operation.lookups.saturating_add(1);
         }
-        let settled = operation.last_sent_at.is_some_and(|sent| later(sent, contract.settle_window) <= context.now);
-        let authoritative = contract.lookup == Lookup::Authoritative;
-        let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
-        let expired = operation.attributes.expires_at.is_some_and(|time| time <= context.now);
-        let trouble = Trouble::new(
-            operation.last_code.unwrap_or(Code::Unreachable),
-            format!("{}; the gateway knows nothing of it", operation.last_message),
-        );
-        match Exposure::absent(authoritative, settled) {
-            Some(_) if expired => self.reject(
-                id,
-                Rejection::new(Code::Expired, "it expired, and the gateway knows nothing of it"),
-                context,
-            ),
-            Some(proof) if rounds_left && context.hold.is_none() => self.begin_anew(id, proof, context),
-            Some(proof) => self.fail(id, trouble, proof, context),
-            None => {
-                self.look_up_again(id, "the gateway knows nothing of it yet", context);
-                Step::Stored
+        match found {
+            Found::Result(result) if is_open => self.apply(id, *result, context),
+            Found::Result(result) => self.late_result(id, *result, context),
+            Found::Nothing | Found::Failed(_) if !is_open => Step::Settled,
+            Found::Nothing | Found::Failed(_) if !in_charge => Step::Stored,
+            Found::Nothing => {
+                if let Some(step) = self.not_found(id, context.now, context) {
+                    return step;
+                }
+                self.look_up_again(id, "the gateway knows nothing of it", true, context)
             }
+            Found::Failed(trouble) => self.look_up_again(id, &trouble.message, false, context),
         }
     }
 
-    /// Schedules the next look-up, and after some of them tells that a person may have to act.
-    fn look_up_again(&mut self, id: Uuid, message: &str, context: Context<'_>) {
+    /// The gateway, asked at `asked_at`, knows nothing of the operation. Where that proves something, the operation ends
+    /// or begins anew; else nothing is done.
+    fn not_found(&mut self, id: Uuid, asked_at: Timestamp, context: Context<'_>) -> Option<Step> {
+        let contract = &context.rules.contract;
+        // Pending was the gateway's own word, and a call under way may yet arrive: nothing is proved by absence. Nor is
+        // anything where the gateway knew it before, and answered what does not fit.
+        let operation = self
+            .operation(id)
+            .filter(|operation| operation.state == State::Unknown && operation.last_code != Some(Code::Mismatch))?;
+        let settled = operation.last_sent_at.is_some_and(|sent| later(sent, contract.settle_window) <= asked_at);
+        let proof = Exposure::absent(contract.lookup == Lookup::Authoritative, settled)?;
+        let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
+        let is_parked = operation.takeovers >= TAKEOVERS_MAX;
+        if operation.attributes.expires_at.is_some_and(|time| time <= context.now) {
+            let rejection = Rejection::new(Code::Expired, "it expired, and the gateway knows nothing of it");
+            return Some(self.reject(id, rejection, context));
+        }
+        if rounds_left && !is_parked {
+            return Some(self.begin_anew(id, proof, context));
+        }
+        let message = format!("{}; the gateway knows nothing of it", operation.last_message);
+        let trouble = Trouble::new(operation.last_code.unwrap_or(Code::Unreachable), message);
+        Some(self.fail(id, trouble, proof, context))
+    }
+
+    /// Schedules the next look-up, and after some of them tells that a person may have to act. What is pending may stay so
+    /// for long; but not if the gateway no longer knows it.
+    fn look_up_again(&mut self, id: Uuid, message: &str, is_missing: bool, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else {
-            return;
+            return Step::Settled;
         };
-        operation.lookups = operation.lookups.saturating_add(1);
         operation.due_at = Some(operation.next_look_up(context));
-        operation.last_message = message.to_owned();
-        let worry = operation.state == State::Unknown && operation.lookups as usize > context.rules.delayed.len();
-        if worry && !std::mem::replace(&mut operation.escalated, true) {
-            let message = format!("still unknown after {} look-ups: {message}", operation.lookups);
+        let many = operation.lookups as usize > context.rules.delayed.len();
+        let worrying = operation.state == State::Unknown || is_missing;
+        if many && worrying && !std::mem::replace(&mut operation.escalated, true) {
+            let message = format!("still open after {} look-ups: {message}", operation.lookups);
             self.tell_delayed(id, Code::Escalated, &message, context.now);
         }
-    }
-
-    /// A `payment.sync` whose question failed: asking again is always safe.
-    fn retry_look_up(&mut self, id: Uuid, trouble: Trouble, tries: u32, context: Context<'_>) -> Step {
-        let rules = context.rules;
-        if tries < rules.immediate_attempts && trouble.retry_after.is_none() && context.hold.is_none() {
-            return Step::RetryNow(id);
-        }
-        let delay = self.operation(id).and_then(|operation| rules.delayed.get(operation.rounds as usize)).copied();
-        let Some(delay) = delay else {
-            return self.fail_as(id, trouble, context);
-        };
-        if let Some(operation) = self.operation_mut(id) {
-            operation.rounds = operation.rounds.saturating_add(1);
-            operation.state = State::Scheduled;
-            operation.lease = None;
-            operation.due_at = Some(later(context.now, delay.max(trouble.retry_after.unwrap_or_default())));
-        }
-        self.tell_delayed(id, trouble.code, &trouble.message, context.now);
         Step::Stored
-    }
-
-    /// Brings the payment to what the gateway says of the whole of it. Only what is missing is added: nothing is counted
-    /// twice.
-    fn reconcile(&mut self, id: Uuid, result: GatewayResult) -> Why {
-        let Some(payment) = &self.payment else {
-            return Why::default();
-        };
-        let currency = payment.currency();
-        let sums = [result.amount, result.captured, result.refunded];
-        if let Some(foreign) = sums.into_iter().flatten().find(|sum| sum.currency() != currency) {
-            let message = format!("the gateway answered in {}; nothing was applied", foreign.currency());
-            return Why { code: Some(Code::Mismatch), message, ..Why::default() };
-        }
-        let mut why = self.merge(&result);
-        match result.verdict {
-            Verdict::Approved | Verdict::Authorized => why.discrepancy = self.reconcile_money(id, &result),
-            Verdict::Declined(Decline::Hard | Decline::Soft | Decline::CustomerMustAct) => {
-                why.code = Some(Code::Declined);
-                self.set_status(Status::Rejected, Cause::Proof);
-            }
-            Verdict::CustomerMustAct { redirect_url } => {
-                let waits = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Waiting);
-                if waits
-                    && self.set_status(Status::Input, Cause::Proof)
-                    && let Some(payment) = &mut self.payment
-                {
-                    payment.redirect_url = Some(redirect_url);
-                }
-            }
-            Verdict::Pending => {}
-        }
-        why
-    }
-
-    fn reconcile_money(&mut self, id: Uuid, result: &GatewayResult) -> Option<Discrepancy> {
-        let payment = self.payment.as_ref()?;
-        let zero = Money::zero(payment.currency());
-        let reference = id.to_string();
-        let ours = payment.amounts;
-        let refunded = result.refunded.unwrap_or(ours.refunded);
-        let authorizes = payment.capture == Some(false) || result.verdict == Verdict::Authorized;
-        let moved = !ours.authorized.is_zero() || !ours.captured.is_zero() || !ours.refunded.is_zero();
-        let captured = match result.captured {
-            Some(captured) => captured,
-            None if moved || authorizes => ours.captured,
-            None => result.amount.unwrap_or(payment.order.total),
-        };
-        let theirs = captured.plus(refunded).ok()?;
-        let known = ours.captured.plus(ours.refunded).ok()?;
-        let mut missing = Vec::new();
-        if authorizes && !moved && theirs.is_zero() {
-            missing.push((MovementKind::Authorized, result.amount.unwrap_or(payment.order.total)));
-        }
-        missing.push((MovementKind::Captured, theirs.less(known).unwrap_or(zero)));
-        missing.push((MovementKind::Refunded, refunded.less(ours.refunded).unwrap_or(zero)));
-        for (kind, amount) in missing.into_iter().filter(|(_, amount)| !amount.is_zero()) {
-            let movement = Movement { kind, reference: reference.clone(), amount, operation: None };
-            if self.record(movement).is_err() {
-                return Some(Discrepancy { asked: ours.captured, answered: amount });
-            }
-        }
-        let amounts = self.payment.as_ref()?.amounts;
-        if !amounts.captured.is_zero() {
-            self.set_status(Status::Confirmed, Cause::Proof);
-        } else if !amounts.refunded.is_zero() {
-            self.set_status(Status::Refunded, Cause::Proof);
-        } else if !amounts.authorized.is_zero() {
-            self.set_status(Status::Preauth, Cause::Proof);
-        }
-        // The gateway says less than we counted: nothing is taken away silently, a person must look.
-        (amounts.captured != captured).then_some(Discrepancy { asked: amounts.captured, answered: captured })
     }
 
     /// A person says what happened to an operation with an unknown outcome.
@@ -236,37 +142,53 @@ impl Aggregate {
             return Err(Rejection::new(Code::UserRequired, "the AMQP user_id must say who resolves it"));
         }
         let target = resolve.operation;
-        let Some(operation) = self.operation(target).filter(|operation| operation.state == State::Unknown) else {
-            return Err(Rejection::new(Code::NotUnknown, format!("operation {target} has no unknown outcome")));
+        // What is pending has its outcome from the gateway, unless that can no longer be asked.
+        let may_be_resolved = |operation: &&Operation| match operation.state {
+            State::Unknown => true,
+            State::Pending => operation.escalated,
+            State::Waiting | State::Calling | State::Scheduled | State::Settled => false,
         };
-        let asked = operation.amount();
+        let Some(operation) = self.operation(target).filter(may_be_resolved) else {
+            let message = format!("operation {target} has no unknown outcome");
+            return Err(Rejection::new(Code::NotUnknown, message));
+        };
         let amount = match (resolve.amount, &self.payment) {
-            (Some(AmountText(text)), Some(payment)) => {
-                let amount = Money::parse(&text, payment.currency())
-                    .map_err(|error| Rejection::new(Code::InvalidAmount, format!("amount: {error}")))?;
-                Some(amount)
-            }
-            _ => asked,
+            (Some(AmountText(text)), Some(payment)) => Some(resolved_amount(&text, payment.currency())?),
+            _ => operation.amount(),
         };
         let verdict = match resolve.outcome {
             Resolution::Approved => Verdict::Approved,
             Resolution::Declined => Verdict::Declined(Decline::Hard),
             Resolution::NotCharged => {
                 let trouble = Trouble::new(Code::Refused, "a person resolved it: nothing was charged");
-                self.fail_as(target, trouble, context);
+                self.give_up(target, trouble, context);
                 return Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now));
             }
         };
-        let message = "a person resolved it".to_owned();
-        let result =
-            GatewayResult { amount, transaction_id: resolve.transaction_id, message, ..GatewayResult::new(verdict) };
+        let result = GatewayResult {
+            amount,
+            transaction_id: resolve.transaction_id,
+            message: "a person resolved it".to_owned(),
+            ..GatewayResult::new(verdict)
+        };
         self.apply(target, result, context);
         Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now))
     }
 
     /// No gateway here sends notifications that could be verified.
     pub(super) fn notification(&mut self, context: Context<'_>) -> Result<Step, Rejection> {
-        let gateway = &context.rules.gateway;
-        Err(Rejection::new(Code::Unsupported, format!("the gateway {gateway} sends no notifications")))
+        let message = format!("the gateway {} sends no notifications", context.rules.gateway);
+        Err(Rejection::new(Code::Unsupported, message))
     }
+}
+
+fn resolved_amount(text: &str, currency: crate::payment::money::Currency) -> Result<Money, Rejection> {
+    let invalid = |message: String| Rejection::new(Code::InvalidAmount, format!("amount: {message}"));
+    let amount = Money::parse(text, currency).map_err(|error| invalid(error.to_string()))?;
+    if amount.is_zero() {
+        return Err(invalid(
+            "must be more than nothing; where nothing was charged, the outcome is not_charged".to_owned(),
+        ));
+    }
+    Ok(amount)
 }

@@ -1,0 +1,171 @@
+//! What each type of command needs of the payment, and what it begins.
+
+use uuid::Uuid;
+
+use super::{Aggregate, Context, Step};
+use crate::payment::code::{Code, Rejection};
+use crate::payment::command::{AmountText, Body, CommandType, Process};
+use crate::payment::contract::Lookup;
+use crate::payment::model::Payment;
+use crate::payment::money::Money;
+use crate::payment::operation::{Action, Operation, Request, State};
+use crate::payment::status::Status;
+
+impl Aggregate {
+    /// Decides on a command that may go on now: it has its turn, or needs none.
+    pub(super) fn decide(&mut self, id: Uuid, body: Body, context: Context<'_>) -> Result<Step, Rejection> {
+        self.check_expiry(id, context)?;
+        self.check_payment_fits(id, body.kind(), context)?;
+        match body {
+            Body::Create(_) => Err(Rejection::new(Code::AlreadyExists, "a payment of this id exists")),
+            Body::Process(_) if context.rules.retired => {
+                Err(Rejection::new(Code::VariantRetired, "the variant takes no new payments"))
+            }
+            Body::Process(process) => self.process(id, process, context),
+            Body::Capture(amount) => self.capture(id, amount, context),
+            Body::Release => self.release(id, context),
+            Body::Refund(amount) => self.refund(id, amount, context),
+            Body::Cancel => self.cancel(id, context),
+            Body::Sync if context.rules.contract.lookup == Lookup::None => {
+                Err(Rejection::new(Code::Unsupported, "the gateway cannot be asked"))
+            }
+            Body::Sync => Ok(self.ask(id, context)),
+            Body::Notification => self.notification(context),
+            Body::Resolve(resolve) => self.resolve(id, *resolve, context),
+        }
+    }
+
+    pub(super) fn check_expiry(&self, id: Uuid, context: Context<'_>) -> Result<(), Rejection> {
+        let expires_at = self.operation(id).and_then(|operation| operation.attributes.expires_at);
+        match expires_at {
+            Some(time) if time <= context.now => Err(Rejection::new(Code::Expired, format!("expired at {time}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The command must be routed by the payment's variant, and that must still be where the payment began.
+    pub(super) fn check_payment_fits(
+        &self,
+        id: Uuid,
+        command: CommandType,
+        context: Context<'_>,
+    ) -> Result<(), Rejection> {
+        let (Some(payment), Some(operation)) = (&self.payment, self.operation(id)) else {
+            return Ok(());
+        };
+        if operation.variant != payment.order.variant {
+            let message = format!("the payment's variant is {}", payment.order.variant);
+            return Err(Rejection::new(Code::VariantMismatch, message));
+        }
+        // A person may say what happened at a gateway that can no longer be asked.
+        if command != CommandType::Resolve && !payment.began_with(context) {
+            let message = format!("the payment began with {} at {}", payment.gateway, payment.account);
+            return Err(Rejection::new(Code::GatewayChanged, message));
+        }
+        Ok(())
+    }
+
+    pub(super) fn process(&mut self, id: Uuid, process: Process, context: Context<'_>) -> Result<Step, Rejection> {
+        let allowed = [Status::Waiting, Status::Input, Status::Rejected, Status::Error];
+        let payment = self.check_status(CommandType::Process, &allowed)?;
+        if payment.order.total.is_zero() {
+            return Err(Rejection::new(Code::InvalidAmount, "total: a payment of nothing cannot be processed"));
+        }
+        let capture = process.capture.or(payment.capture).unwrap_or(context.rules.capture);
+        let amount = Some(payment.order.total);
+        self.check_none_goes_on(id, &[Action::Process, Action::Cancel])?;
+        if let Some(payment) = &mut self.payment {
+            payment.capture = Some(capture);
+        }
+        Ok(self.begin(id, Request { amount, capture, body: String::new() }, context))
+    }
+
+    fn capture(&mut self, id: Uuid, amount: Option<AmountText>, context: Context<'_>) -> Result<Step, Rejection> {
+        let total = self.check_status(CommandType::Capture, &[Status::Preauth])?.order.total;
+        self.check_none_goes_on(id, &[Action::Capture, Action::Release])?;
+        let amount = Some(asked(amount, total, "total")?);
+        Ok(self.begin(id, Request { amount, capture: true, body: String::new() }, context))
+    }
+
+    fn release(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
+        let amount = Some(self.check_status(CommandType::Release, &[Status::Preauth])?.amounts.authorized);
+        self.check_none_goes_on(id, &[Action::Capture, Action::Release])?;
+        Ok(self.begin(id, Request { amount, capture: false, body: String::new() }, context))
+    }
+
+    fn refund(&mut self, id: Uuid, amount: Option<AmountText>, context: Context<'_>) -> Result<Step, Rejection> {
+        let mut limit = self.check_status(CommandType::Refund, &[Status::Confirmed])?.amounts.captured;
+        // What another open refund may take is no longer there for this one.
+        let others = self.operations().filter(|other| other.id != id && other.is_open());
+        for reserved in others.filter(|other| other.action() == Some(Action::Refund)).filter_map(Operation::amount) {
+            limit = limit
+                .less(reserved)
+                .map_err(|error| Rejection::new(Code::InvalidAmount, format!("amount: {error}")))?;
+        }
+        let amount = Some(asked(amount, limit, "captured_amount less what open refunds reserve")?);
+        Ok(self.begin(id, Request { amount, capture: false, body: String::new() }, context))
+    }
+
+    fn cancel(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
+        self.check_status(CommandType::Cancel, &[Status::Waiting, Status::Input])?;
+        self.check_none_goes_on(id, &[Action::Cancel])?;
+        Ok(self.begin(id, Request { amount: None, capture: false, body: String::new() }, context))
+    }
+
+    fn check_status(&self, command: CommandType, allowed: &[Status]) -> Result<&Payment, Rejection> {
+        match &self.payment {
+            Some(payment) if allowed.contains(&payment.status) => Ok(payment),
+            Some(payment) => {
+                let words: Vec<&str> = allowed.iter().map(|status| status.as_str()).collect();
+                let status = payment.status;
+                let message = format!("{command} is allowed from {}; the payment is {status}", words.join(", "));
+                Err(Rejection::new(Code::NotAllowed, message))
+            }
+            None => Err(Rejection::new(Code::UnknownPayment, "there is no payment of this id")),
+        }
+    }
+
+    fn check_none_goes_on(&self, id: Uuid, actions: &[Action]) -> Result<(), Rejection> {
+        let blocking = actions.iter().find(|action| self.goes_on_at_gateway(id, &[**action]));
+        blocking.map_or(Ok(()), |action| Err(in_progress(*action)))
+    }
+
+    /// Whether another operation that does one of these is being called, pending or unknown: it may still move money.
+    pub(super) fn goes_on_at_gateway(&self, id: Uuid, actions: &[Action]) -> bool {
+        self.operations().any(|other| {
+            other.id != id
+                && matches!(other.state, State::Calling | State::Unknown | State::Pending)
+                && other.action().is_some_and(|action| actions.contains(&action))
+        })
+    }
+}
+
+impl Payment {
+    /// Whether the variant is still the gateway and the account that the payment began with.
+    pub(super) fn began_with(&self, context: Context<'_>) -> bool {
+        self.gateway == context.rules.gateway && self.account == context.rules.account
+    }
+}
+
+pub(super) fn in_progress(action: Action) -> Rejection {
+    Rejection::new(Code::InProgress, format!("a {action} of this payment is still going on"))
+}
+
+/// The sum that is asked for: the limit where the command names none; more than nothing and at most the limit.
+fn asked(amount: Option<AmountText>, limit: Money, limit_name: &str) -> Result<Money, Rejection> {
+    let invalid = |message: String| Rejection::new(Code::InvalidAmount, message);
+    let amount = match amount {
+        Some(AmountText(text)) => {
+            Money::parse(&text, limit.currency()).map_err(|error| invalid(format!("amount: {error}")))?
+        }
+        None => limit,
+    };
+    if amount.is_zero() {
+        return Err(invalid("amount: must be more than nothing".to_owned()));
+    }
+    match amount.exceeds(limit) {
+        Ok(false) => Ok(amount),
+        Ok(true) => Err(invalid(format!("amount: {amount} is more than {limit} ({limit_name})"))),
+        Err(error) => Err(invalid(format!("amount: {error}"))),
+    }
+}

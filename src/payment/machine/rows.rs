@@ -1,0 +1,224 @@
+//! What is stored of a payment, and what a decision adds to it or changes in it.
+
+use uuid::Uuid;
+
+use super::{Aggregate, Context, PaymentWrite, Stored, Tracked, later};
+use crate::payment::event::Event;
+use crate::payment::model::Payment;
+use crate::payment::money::MoneyError;
+use crate::payment::movement::{Amounts, Movement};
+use crate::payment::operation::{Lease, Operation, State};
+use crate::payment::status::{Cause, Status};
+
+impl Aggregate {
+    /// A payment of which nothing is stored.
+    pub fn absent(payment_id: Uuid) -> Aggregate {
+        Aggregate::loaded(payment_id, None, Vec::new(), Vec::new())
+    }
+
+    /// A payment as stored: with every operation that is open or that is asked about, and all its movements. The payment
+    /// itself must be read first, or all in one snapshot: only then does its version vouch for the rest.
+    pub fn loaded(
+        payment_id: Uuid,
+        mut payment: Option<Payment>,
+        operations: Vec<Operation>,
+        movements: Vec<Movement>,
+    ) -> Aggregate {
+        let same = Stored::Same;
+        // Commands that came before their payment were stored without its version: the count may have missed them.
+        if let Some(payment) = &mut payment {
+            payment.waiting = count(operations.iter().filter(|operation| is_waiting(operation)));
+        }
+        Aggregate {
+            payment_id,
+            version_read: payment.as_ref().map(|payment| payment.version),
+            payment,
+            operations: operations.into_iter().map(|row| Tracked { row, stored: same }).collect(),
+            movements: movements.into_iter().map(|row| Tracked { row, stored: same }).collect(),
+            events: Vec::new(),
+            changed: Vec::new(),
+            status_before: None,
+        }
+    }
+
+    /// The payment's id.
+    pub fn payment_id(&self) -> Uuid {
+        self.payment_id
+    }
+
+    /// The payment, where there is one.
+    pub fn payment(&self) -> Option<&Payment> {
+        self.payment.as_ref()
+    }
+
+    /// An operation that is open or new.
+    pub fn operation(&self, id: Uuid) -> Option<&Operation> {
+        self.operations.iter().map(|tracked| &tracked.row).find(|operation| operation.id == id)
+    }
+
+    /// Every operation that is open or new.
+    pub fn operations(&self) -> impl Iterator<Item = &Operation> {
+        self.operations.iter().map(|tracked| &tracked.row)
+    }
+
+    /// How to write the payment's row. Closes the decision: the version is raised here, once for one commit.
+    pub fn seal(&mut self) -> PaymentWrite {
+        match (&mut self.payment, self.version_read) {
+            (None, _) => PaymentWrite::Absent,
+            (Some(payment), None) => {
+                payment.version = 1;
+                PaymentWrite::Insert
+            }
+            (Some(payment), Some(expected)) => {
+                payment.version = expected + 1;
+                PaymentWrite::Update { expected }
+            }
+        }
+    }
+
+    /// Whether there is anything to commit.
+    pub fn is_changed(&self) -> bool {
+        !self.events.is_empty()
+            || self.operations.iter().any(|tracked| tracked.stored != Stored::Same)
+            || self.movements.iter().any(|tracked| tracked.stored != Stored::Same)
+    }
+
+    /// Operations to insert.
+    pub fn new_operations(&self) -> impl Iterator<Item = &Operation> {
+        of_state(&self.operations, Stored::New)
+    }
+
+    /// Operations to update.
+    pub fn changed_operations(&self) -> impl Iterator<Item = &Operation> {
+        of_state(&self.operations, Stored::Changed)
+    }
+
+    /// Movements to insert.
+    pub fn new_movements(&self) -> impl Iterator<Item = &Movement> {
+        of_state(&self.movements, Stored::New)
+    }
+
+    /// What is to be told, in order.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// After the commit: what was decided is now what is stored. `waiting` is what the database counted while it stored a
+    /// new payment: the commands that were stored before it.
+    pub fn committed(&mut self, waiting: Option<u32>) {
+        if let Some(payment) = &mut self.payment {
+            self.version_read = Some(payment.version);
+            if let Some(waiting) = waiting {
+                let with_it = self.operations.iter().map(|tracked| &tracked.row);
+                let with_it = count(with_it.filter(|operation| is_waiting(operation) && operation.accepted == 0));
+                payment.waiting = waiting.saturating_add(with_it);
+            }
+        }
+        for tracked in &mut self.operations {
+            tracked.stored = Stored::Same;
+        }
+        for tracked in &mut self.movements {
+            tracked.stored = Stored::Same;
+        }
+        self.events.clear();
+        self.changed.clear();
+        self.status_before = None;
+    }
+
+    /// Whether commands wait of which this aggregate has not loaded the operations; then it must be loaded anew before the
+    /// turn ends, or nobody would wake them.
+    pub fn misses_waiting(&self) -> bool {
+        let loaded = self.waiting_count();
+        self.payment.as_ref().is_some_and(|payment| payment.waiting > loaded)
+    }
+
+    /// How many of the loaded operations wait.
+    pub(super) fn waiting_count(&self) -> u32 {
+        count(self.operations().filter(|operation| is_waiting(operation)))
+    }
+
+    /// Gives a request the body that the adapter wrote for it.
+    pub fn set_request_body(&mut self, id: Uuid, body: String) {
+        if let Some(request) = self.operation_mut(id).and_then(|operation| operation.request.as_mut()) {
+            request.body = body;
+        }
+    }
+
+    /// After an attempt was stored beside the machine: an immediate retry renews its lease by itself, and nothing else of
+    /// the payment changes. What is stored with it must hold how far the earlier attempts may have reached
+    /// ([`Operation::exposure`]): a reload must not forget it.
+    pub fn attempt_stored(&mut self, id: Uuid, attempts: u32, context: Context<'_>) {
+        if let Some(tracked) = self.operations.iter_mut().find(|tracked| tracked.row.id == id) {
+            tracked.row.attempts = attempts;
+            tracked.row.lease = Some(Lease { owner: context.worker, until: later(context.now, context.rules.lease) });
+            tracked.row.last_sent_at = Some(context.now);
+        }
+    }
+
+    pub(super) fn operation_mut(&mut self, id: Uuid) -> Option<&mut Operation> {
+        let tracked = self.operations.iter_mut().find(|tracked| tracked.row.id == id)?;
+        if tracked.stored == Stored::Same {
+            tracked.stored = Stored::Changed;
+        }
+        Some(&mut tracked.row)
+    }
+
+    pub(super) fn insert(&mut self, operation: Operation) -> Uuid {
+        let id = operation.id;
+        self.operations.push(Tracked { row: operation, stored: Stored::New });
+        id
+    }
+
+    /// Records a movement once; a truth learnt again changes nothing. The payment's amounts follow.
+    pub(super) fn record(&mut self, movement: Movement) -> Result<bool, MoneyError> {
+        let known =
+            |other: &Tracked<Movement>| other.row.kind == movement.kind && other.row.reference == movement.reference;
+        let Some(payment) = &mut self.payment else {
+            return Ok(false);
+        };
+        if self.movements.iter().any(known) {
+            return Ok(false);
+        }
+        let rows = self.movements.iter().map(|tracked| &tracked.row).chain([&movement]);
+        let amounts = Amounts::of(payment.currency(), rows)?;
+        for (name, before, after) in [
+            ("authorized_amount", payment.amounts.authorized, amounts.authorized),
+            ("captured_amount", payment.amounts.captured, amounts.captured),
+            ("refunded_amount", payment.amounts.refunded, amounts.refunded),
+        ] {
+            if before != after && !self.changed.contains(&name) {
+                self.changed.push(name);
+            }
+        }
+        payment.amounts = amounts;
+        self.movements.push(Tracked { row: movement, stored: Stored::New });
+        Ok(true)
+    }
+
+    /// Moves the payment's status where the table has a way; else it stays.
+    pub(super) fn set_status(&mut self, to: Status, cause: Cause) -> bool {
+        let Some(payment) = &mut self.payment else { return false };
+        if payment.status == to || !payment.status.may_become(to, cause) {
+            return false;
+        }
+        self.status_before.get_or_insert(payment.status);
+        payment.status = to;
+        if to != Status::Input {
+            payment.redirect_url = None;
+        }
+        true
+    }
+}
+
+fn of_state<T>(rows: &[Tracked<T>], stored: Stored) -> impl Iterator<Item = &T> {
+    rows.iter().filter(move |tracked| tracked.stored == stored).map(|tracked| &tracked.row)
+}
+
+/// Whether an operation waits for its turn or its payment: then it has a due time. One that is just being decided has none.
+pub(super) fn is_waiting(operation: &Operation) -> bool {
+    operation.state == State::Waiting && operation.due_at.is_some()
+}
+
+fn count<'a>(operations: impl Iterator<Item = &'a Operation>) -> u32 {
+    u32::try_from(operations.count()).unwrap_or(u32::MAX)
+}

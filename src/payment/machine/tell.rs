@@ -1,0 +1,168 @@
+//! Answers and events: every change of the payment is told in its order, and every command gets exactly one answer.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::rows::is_waiting;
+use super::{Aggregate, Step};
+use crate::payment::code::Code;
+use crate::payment::event::{Event, EventCause, EventKind, Why};
+use crate::payment::operation::{Answer, AnswerKind, Operation, State};
+
+impl Aggregate {
+    /// Tells what changed of the payment since the last event (a change of status, other changes, or nothing), not as an
+    /// answer.
+    pub(super) fn tell_change(&mut self, id: Uuid, why: &Why, now: Timestamp) {
+        if let Some(change) = self.payment_event(why, now) {
+            self.tell(id, change, false, now);
+        }
+    }
+
+    fn payment_event(&mut self, why: &Why, now: Timestamp) -> Option<EventKind> {
+        let payment = self.payment.as_mut()?;
+        let previous = self.status_before.take().filter(|previous| *previous != payment.status);
+        let changed = std::mem::take(&mut self.changed);
+        if previous.is_none() && changed.is_empty() {
+            return None;
+        }
+        payment.modified = now;
+        payment.last_sequence += 1;
+        let payment = Box::new(payment.clone());
+        Some(match previous {
+            Some(previous) => EventKind::StatusChanged { payment, previous, why: why.clone() },
+            None => EventKind::Updated { payment, changed, why: why.clone() },
+        })
+    }
+
+    /// Answers an operation for good and tells it: by the change of the payment where that says how it ended, else by
+    /// itself.
+    pub(super) fn answer(&mut self, id: Uuid, kind: AnswerKind, why: Why, now: Timestamp) -> Step {
+        let change = self.payment_event(&why, now);
+        let payment = self.payment.clone();
+        let Some(operation) = self.operation_mut(id) else {
+            return Step::Settled;
+        };
+        operation.close(kind, &why);
+        let attempts = operation.attempts;
+        let by_itself = match (kind, payment) {
+            (AnswerKind::Rejected, _) => {
+                EventKind::Rejected { code: why.code.unwrap_or(Code::NotAllowed), message: why.message }
+            }
+            (AnswerKind::Succeeded, Some(payment)) => EventKind::Succeeded { payment: Box::new(payment) },
+            (AnswerKind::Succeeded | AnswerKind::Failed, _) => EventKind::Failed { why, attempts },
+        };
+        match change {
+            Some(change) if kind == AnswerKind::Succeeded || matches!(change, EventKind::StatusChanged { .. }) => {
+                self.tell(id, change, true, now);
+            }
+            // Other data may change although the command failed: then the change is not the answer.
+            Some(change) => {
+                self.tell(id, change, false, now);
+                self.tell(id, by_itself, true, now);
+            }
+            None => self.tell(id, by_itself, true, now),
+        }
+        self.end_turn(id, now);
+        Step::Settled
+    }
+
+    /// Ends an operation's turn and wakes the next command that waits, in the same commit.
+    pub(super) fn end_turn(&mut self, id: Uuid, now: Timestamp) {
+        // One that became unknown while this one had the turn takes it now: it had let go of its own while pending.
+        let unknown = self.operations().find(|other| other.id != id && other.state == State::Unknown);
+        let unknown = unknown.map(|operation| operation.id);
+        if let Some(payment) = &mut self.payment
+            && payment.busy == Some(id)
+        {
+            payment.busy = unknown;
+        }
+        self.wake_next(now);
+    }
+
+    fn wake_next(&mut self, now: Timestamp) {
+        if self.payment.as_ref().is_none_or(|payment| payment.busy.is_some()) {
+            return;
+        }
+        if let Some(next) = self.next_waiting()
+            && let Some(operation) = self.operation_mut(next)
+        {
+            operation.due_at = operation.due_at.map(|due| due.min(now));
+        }
+    }
+
+    /// The command that was accepted first of those that wait for their turn.
+    pub(super) fn next_waiting(&self) -> Option<Uuid> {
+        let inbound = |operation: &Operation| operation.kind.known().is_some_and(|kind| kind.is_inbound());
+        let waiting = self.operations().filter(|operation| is_waiting(operation) && !inbound(operation));
+        // The place of one that is not committed yet is not known, but it comes after all others.
+        let place = |operation: &&Operation| if operation.accepted > 0 { operation.accepted } else { i64::MAX };
+        waiting.min_by_key(place).map(|operation| operation.id)
+    }
+
+    /// Adds an event caused by an operation. Ids are made from what is told, so that the same event always has the same.
+    pub(super) fn tell(&mut self, id: Uuid, kind: EventKind, is_final: bool, now: Timestamp) {
+        let Some(operation) = self.operation(id) else { return };
+        let sequence = match &kind {
+            EventKind::Created { payment }
+            | EventKind::StatusChanged { payment, .. }
+            | EventKind::Updated { payment, .. } => Some(payment.last_sequence),
+            EventKind::Rejected { .. }
+            | EventKind::Failed { .. }
+            | EventKind::Delayed { .. }
+            | EventKind::Succeeded { .. } => None,
+        };
+        let attributes = &operation.attributes;
+        let cause = EventCause {
+            subject: operation.subject.clone().unwrap_or_else(|| self.payment_id.to_string()),
+            name: operation.name.clone(),
+            kind: operation.kind.as_str().to_owned(),
+            is_final,
+            correlation_id: attributes.correlation_id.clone(),
+            traceparent: attributes.traceparent.clone(),
+            tracestate: attributes.tracestate.clone(),
+            reply: attributes.reply.clone().filter(|_| is_final),
+        };
+        let event_id = match sequence {
+            Some(sequence) => Uuid::new_v5(&self.payment_id, &sequence.to_be_bytes()),
+            None if is_final => Uuid::new_v5(&id, b"final"),
+            // The version differs from commit to commit, the place from event to event of one commit.
+            None => {
+                let version = self.payment.as_ref().map_or(0, |payment| payment.version);
+                Uuid::new_v5(&id, format!("{version}/{}", self.events.len()).as_bytes())
+            }
+        };
+        let variant = self.payment.as_ref().map_or(&operation.variant, |payment| &payment.order.variant).clone();
+        let payment_id = self.payment_id;
+        self.events.push(Event { id: event_id, payment_id, variant, kind, sequence, cause: Some(cause), time: now });
+    }
+
+    /// Tells that an operation goes on later, and why.
+    pub(super) fn tell_delayed(&mut self, id: Uuid, reason: Code, message: &str, now: Timestamp) {
+        if let Some(operation) = self.operation(id) {
+            let kind = EventKind::Delayed {
+                reason,
+                message: message.to_owned(),
+                next_attempt_at: operation.due_at,
+                attempts: operation.attempts,
+            };
+            self.tell(id, kind, false, now);
+        }
+    }
+}
+
+impl Operation {
+    /// Settles it. What was sent, and what came with the command, is kept no longer than it is needed: it may hold a
+    /// payment method's token. What a person said is kept.
+    pub(super) fn close(&mut self, kind: AnswerKind, why: &Why) {
+        self.state = State::Settled;
+        self.lease = None;
+        self.due_at = None;
+        self.answer = Some(Answer { kind, code: why.code, message: why.message.clone() });
+        if let Some(request) = &mut self.request {
+            request.body.clear();
+        }
+        if self.kind.known() != Some(crate::payment::command::CommandType::Resolve) {
+            self.data.clear();
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! A bench to drive the machine by, and what to drive it with.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::store::{PAYMENT, Store};
+use crate::payment::code::Code;
+use crate::payment::command::{Body, Command, CommandName, CommandType, Kind};
+use crate::payment::contract::{Contract, Lookup};
+use crate::payment::event::{Event, EventKind};
+use crate::payment::machine::{Aggregate, Context, Rules, Step};
+use crate::payment::model::Payment;
+use crate::payment::money::{Currency, Money};
+use crate::payment::operation::{AnswerKind, Attributes, Operation, State};
+use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::status::Status;
+
+pub const WORKER: Uuid = Uuid::from_u128(0xa);
+pub const OTHER_WORKER: Uuid = Uuid::from_u128(0xb);
+
+/// Drives the machine over a [`Store`], each decision loaded anew and committed.
+pub struct Bench {
+    pub store: Store,
+    pub rules: Rules,
+    pub now: Timestamp,
+    pub worker: Uuid,
+    pub hold: Option<Duration>,
+    /// The events of the last commit.
+    pub told: Vec<Event>,
+}
+
+impl Bench {
+    pub fn new() -> Bench {
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        Bench { store: Store::default(), rules: rules(), now, worker: WORKER, hold: None, told: Vec::new() }
+    }
+
+    /// A bench with a payment of 100.00 that stands in a status, with the money that belongs there.
+    pub fn with_payment(status: Status) -> Bench {
+        let mut bench = Bench::new();
+        bench.send("create", CommandType::Create, payment_data());
+        let capture = json!({"capture": status != Status::Preauth});
+        let ended = match status {
+            Status::Waiting => return bench,
+            Status::Input => result(Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() }),
+            Status::Preauth | Status::Confirmed | Status::Refunded => approved(),
+            Status::Rejected => result(Verdict::Declined(Decline::Hard)),
+            Status::Error => Outcome::Refused(Trouble::new(Code::Refused, "no")),
+            Status::Cancelled => {
+                let cancel = bench.call("setup-cancel", CommandType::Cancel, json!({}));
+                bench.settle(cancel, approved());
+                return bench;
+            }
+        };
+        let process = bench.call("setup", CommandType::Process, capture);
+        bench.settle(process, ended);
+        if status == Status::Refunded {
+            let refund = bench.call("setup-refund", CommandType::Refund, json!({}));
+            bench.settle(refund, approved());
+        }
+        assert_eq!(bench.status(), status);
+        bench
+    }
+
+    pub fn decide(&mut self, asked: &[Uuid], decision: impl FnOnce(&mut Aggregate, Context<'_>) -> Step) -> Step {
+        let mut aggregate = self.store.load(asked);
+        let context = Context { now: self.now, worker: self.worker, rules: &self.rules, hold: self.hold };
+        let step = decision(&mut aggregate, context);
+        self.told = aggregate.events().to_vec();
+        assert!(self.store.commit(&mut aggregate));
+        step
+    }
+
+    pub fn send(&mut self, id: &str, kind: CommandType, data: Value) -> Step {
+        self.send_command(command(id, kind, data))
+    }
+
+    pub fn send_command(&mut self, command: Command) -> Step {
+        let id = command.operation_id();
+        self.decide(&[id], |aggregate, context| aggregate.accept(command, context))
+    }
+
+    /// Sends a command that must be called at once; its operation.
+    pub fn call(&mut self, id: &str, kind: CommandType, data: Value) -> Uuid {
+        let operation = operation_id(id);
+        assert_eq!(self.send(id, kind, data), Step::Call(operation), "{:?}", self.told);
+        operation
+    }
+
+    /// Sends a command that must be rejected; why.
+    pub fn rejected(&mut self, id: &str, kind: CommandType, data: Value) -> Code {
+        self.rejected_command(command(id, kind, data))
+    }
+
+    pub fn rejected_command(&mut self, command: Command) -> Code {
+        assert_eq!(self.send_command(command), Step::Settled);
+        self.rejection()
+    }
+
+    /// Why the last commit rejected a command.
+    pub fn rejection(&self) -> Code {
+        match self.told.as_slice() {
+            [Event { kind: EventKind::Rejected { code, .. }, .. }] => *code,
+            told => panic!("not rejected: {told:?}"),
+        }
+    }
+
+    pub fn settle(&mut self, id: Uuid, outcome: Outcome) -> Step {
+        self.settle_after(id, outcome, 1)
+    }
+
+    pub fn settle_after(&mut self, id: Uuid, outcome: Outcome, tries: u32) -> Step {
+        self.decide(&[id], |aggregate, context| aggregate.settle(id, outcome, tries, context))
+    }
+
+    pub fn found(&mut self, id: Uuid, target: Option<Uuid>, found: Found) -> Step {
+        let asked: Vec<Uuid> = [Some(id), target].into_iter().flatten().collect();
+        self.decide(&asked, |aggregate, context| aggregate.found(id, target, found, 9, context))
+    }
+
+    pub fn resume(&mut self, id: Uuid) -> Step {
+        self.decide(&[id], |aggregate, context| aggregate.resume(id, context))
+    }
+
+    pub fn take_over(&mut self, id: Uuid) -> Step {
+        self.decide(&[id], |aggregate, context| aggregate.take_over(id, context))
+    }
+
+    pub fn wait(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    /// Goes on when the operation is due.
+    pub fn resume_when_due(&mut self, id: Uuid) -> Step {
+        self.now = self.now.max(self.operation(id).due_at.expect("a due time"));
+        self.resume(id)
+    }
+
+    pub fn payment(&self) -> &Payment {
+        self.store.payment.as_ref().unwrap()
+    }
+
+    pub fn status(&self) -> Status {
+        self.payment().status
+    }
+
+    pub fn operation(&self, id: Uuid) -> &Operation {
+        self.store.operation(id)
+    }
+
+    pub fn state(&self, id: Uuid) -> State {
+        self.operation(id).state
+    }
+
+    /// How an operation was answered.
+    pub fn answer(&self, id: Uuid) -> (AnswerKind, Option<Code>) {
+        let answer = self.operation(id).answer.as_ref().expect("an answer");
+        (answer.kind, answer.code)
+    }
+
+    /// Authorized, captured and refunded, as the payment shows them.
+    pub fn amounts(&self) -> [String; 3] {
+        let amounts = self.payment().amounts;
+        [amounts.authorized, amounts.captured, amounts.refunded].map(|amount| amount.to_string())
+    }
+
+    /// The types of the events of the last commit, and whether each is an answer.
+    pub fn told(&self) -> Vec<(&'static str, bool)> {
+        self.told.iter().map(|event| (event.kind.type_name(), event.is_final())).collect()
+    }
+
+    /// Why the last commit delays something.
+    pub fn delayed(&self) -> Option<Code> {
+        self.told.iter().rev().find_map(|event| match event.kind {
+            EventKind::Delayed { reason, .. } => Some(reason),
+            _ => None,
+        })
+    }
+}
+
+/// A gateway that honours keys for a day and can be asked, with two delayed rounds of two attempts each.
+pub fn rules() -> Rules {
+    Rules {
+        gateway: "http".to_owned(),
+        account: "shop".to_owned(),
+        contract: Contract {
+            key_window: Some(Duration::from_secs(24 * 60 * 60)),
+            replays_server_errors: false,
+            lookup: Lookup::Authoritative,
+            settle_window: Duration::from_secs(10),
+            notifications: false,
+        },
+        capture: true,
+        retired: false,
+        immediate_attempts: 2,
+        delayed: vec![Duration::from_secs(10), Duration::from_secs(60)],
+        lease: Duration::from_secs(15),
+        unknown_payment_grace: Duration::from_secs(5),
+    }
+}
+
+pub fn payment_data() -> Value {
+    json!({"variant": "default", "total": "100.00", "currency": "USD"})
+}
+
+pub fn operation_id(id: &str) -> Uuid {
+    name(id).operation_id(&PAYMENT.to_string())
+}
+
+fn name(id: &str) -> CommandName {
+    CommandName { source: "shop".to_owned(), id: id.to_owned() }
+}
+
+pub fn command(id: &str, kind: CommandType, data: Value) -> Command {
+    let data: Map<String, Value> = serde_json::from_value(data).unwrap();
+    let mut hash = [0; 32];
+    let text = format!("{kind}{}", Value::Object(data.clone()));
+    let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes());
+    hash[..16].copy_from_slice(digest.as_bytes());
+    Command {
+        payment_id: PAYMENT,
+        subject: None,
+        name: name(id),
+        kind: Kind::Known(kind),
+        variant: "default".to_owned(),
+        content: Body::parse(kind, &data),
+        data,
+        hash,
+        attributes: Attributes::default(),
+    }
+}
+
+pub fn usd(text: &str) -> Money {
+    Money::parse(text, Currency::from_code("USD").unwrap()).unwrap()
+}
+
+pub fn approved() -> Outcome {
+    result(Verdict::Approved)
+}
+
+pub fn approved_of(amount: &str) -> Outcome {
+    Outcome::Result(Box::new(GatewayResult { amount: Some(usd(amount)), ..GatewayResult::new(Verdict::Approved) }))
+}
+
+pub fn result(verdict: Verdict) -> Outcome {
+    Outcome::Result(Box::new(GatewayResult::new(verdict)))
+}
+
+pub fn found(verdict: Verdict) -> Found {
+    Found::Result(Box::new(GatewayResult::new(verdict)))
+}
+
+pub fn not_sent() -> Outcome {
+    Outcome::NotSent(Trouble::new(Code::Unreachable, "no connection"))
+}
+
+pub fn timed_out() -> Outcome {
+    Outcome::Unknown(Trouble::new(Code::Timeout, "no answer in time"))
+}

@@ -1,0 +1,156 @@
+//! A database of one payment in memory, which refuses whatever must never be stored.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::payment::code::Code;
+use crate::payment::event::{Event, EventKind};
+use crate::payment::machine::{Aggregate, PaymentWrite};
+use crate::payment::model::Payment;
+use crate::payment::movement::{Amounts, Movement};
+use crate::payment::operation::{Operation, State};
+use crate::payment::status::{Cause, Status};
+
+pub const PAYMENT: Uuid = Uuid::from_u128(0xfeed);
+
+/// What is committed of one payment.
+#[derive(Debug, Default, Clone)]
+pub struct Store {
+    pub payment: Option<Payment>,
+    pub operations: Vec<Operation>,
+    pub movements: Vec<Movement>,
+    pub events: Vec<Event>,
+}
+
+impl Store {
+    /// As the real one loads: what is open, and what is asked about.
+    pub fn load(&self, asked: &[Uuid]) -> Aggregate {
+        let wanted = |operation: &&Operation| operation.is_open() || asked.contains(&operation.id);
+        let operations = self.operations.iter().filter(wanted).cloned().collect();
+        Aggregate::loaded(PAYMENT, self.payment.clone(), operations, self.movements.clone())
+    }
+
+    /// Commits by compare-and-set on the payment's version; false where another was first.
+    pub fn commit(&mut self, aggregate: &mut Aggregate) -> bool {
+        let mut waiting = None;
+        match aggregate.seal() {
+            PaymentWrite::Absent => assert!(aggregate.payment().is_none()),
+            PaymentWrite::Insert if self.payment.is_some() => return false,
+            PaymentWrite::Insert => {
+                let count = self.operations.iter().filter(|operation| operation.state == State::Waiting).count();
+                waiting = Some(u32::try_from(count).unwrap());
+            }
+            PaymentWrite::Update { expected } => {
+                if self.payment.as_ref().unwrap().version != expected {
+                    return false;
+                }
+            }
+        }
+        let known: HashSet<Uuid> = self.operations.iter().map(|operation| operation.id).collect();
+        if aggregate.new_operations().any(|operation| known.contains(&operation.id)) {
+            return false;
+        }
+        let before = self.payment.clone();
+        self.payment = aggregate.payment().cloned();
+        for operation in aggregate.new_operations() {
+            let accepted = i64::try_from(self.operations.len()).unwrap() + 1;
+            self.operations.push(Operation { accepted, ..operation.clone() });
+        }
+        for operation in aggregate.changed_operations() {
+            *self.operations.iter_mut().find(|known| known.id == operation.id).unwrap() = operation.clone();
+        }
+        for movement in aggregate.new_movements() {
+            let same = |known: &&Movement| known.kind == movement.kind && known.reference == movement.reference;
+            assert!(!self.movements.iter().any(|known| same(&known)), "{movement:?} is counted twice");
+            self.movements.push(movement.clone());
+        }
+        let new_events: Vec<Event> = aggregate.events().to_vec();
+        aggregate.committed(waiting);
+        self.check_events(before.as_ref(), &new_events);
+        self.events.extend(new_events);
+        self.check();
+        true
+    }
+
+    pub fn operation(&self, id: Uuid) -> &Operation {
+        self.operations.iter().find(|operation| operation.id == id).unwrap()
+    }
+
+    pub fn operation_mut(&mut self, id: Uuid) -> &mut Operation {
+        self.operations.iter_mut().find(|operation| operation.id == id).unwrap()
+    }
+
+    /// New events have new ids, number the payment's changes without gaps, and move its status along the table.
+    fn check_events(&self, before: Option<&Payment>, new: &[Event]) {
+        let mut ids: HashSet<Uuid> = self.events.iter().map(|event| event.id).collect();
+        let mut finals: HashSet<String> = self.events.iter().filter(|event| event.is_final()).map(name_of).collect();
+        let mut sequence = before.map_or(0, |payment| payment.last_sequence);
+        let mut status = before.map_or(Status::Waiting, |payment| payment.status);
+        for event in new {
+            let reused = matches!(event.kind, EventKind::Rejected { code: Code::IdReused, .. });
+            assert!(ids.insert(event.id) || reused, "two events of one id: {event:?}");
+            assert!(!event.is_final() || finals.insert(name_of(event)), "two answers: {event:?}");
+            let (payment, previous) = match &event.kind {
+                EventKind::StatusChanged { payment, previous, .. } => (payment, *previous),
+                EventKind::Updated { payment, .. } | EventKind::Created { payment } => (payment, payment.status),
+                _ => {
+                    assert_eq!(event.sequence, None);
+                    continue;
+                }
+            };
+            sequence += 1;
+            assert_eq!(event.sequence, Some(sequence), "a gap: {event:?}");
+            assert_eq!(previous, status, "a change of status was not told: {event:?}");
+            let moved = payment.status != previous;
+            assert_eq!(moved, matches!(event.kind, EventKind::StatusChanged { .. }));
+            let allowed = Cause::ALL.into_iter().any(|cause| previous.may_become(payment.status, cause));
+            assert!(!moved || allowed, "{previous} to {} is no way of the table", payment.status);
+            status = payment.status;
+        }
+        let after = self.payment.as_ref();
+        assert_eq!(status, after.map_or(Status::Waiting, |payment| payment.status), "a status was not told");
+        assert_eq!(sequence, after.map_or(0, |payment| payment.last_sequence));
+    }
+
+    /// What holds after every commit.
+    fn check(&self) {
+        for operation in self.operations.iter().filter(|operation| operation.is_open()) {
+            let is_remembered = operation.due_at.is_some() || operation.lease.is_some() || operation.escalated;
+            assert!(is_remembered, "nobody will look at {operation:?}");
+            assert!(operation.state != State::Calling || operation.lease.is_some(), "{operation:?}");
+            assert!(operation.state != State::Waiting || operation.due_at.is_some(), "{operation:?}");
+            let sent = !matches!(operation.state, State::Waiting | State::Scheduled) && operation.action().is_some();
+            assert!(!sent || operation.first_sent_at.is_some() && operation.last_sent_at.is_some(), "{operation:?}");
+        }
+        for operation in self.operations.iter().filter(|operation| !operation.is_open()) {
+            let told = self.events.iter().filter(|event| event.is_final() && is_of(event, operation)).count();
+            assert_eq!(told, 1, "one answer: {operation:?}");
+            assert!(operation.answer.is_some() && operation.lease.is_none() && operation.due_at.is_none());
+        }
+        let Some(payment) = &self.payment else { return };
+        let sums = Amounts::of(payment.currency(), self.movements.iter()).unwrap();
+        assert_eq!(payment.amounts, sums, "amounts are the sums of the movements");
+        let holds = |operation: &&Operation| {
+            operation.action().is_some()
+                && matches!(operation.state, State::Calling | State::Scheduled | State::Unknown)
+        };
+        let holding: Vec<Uuid> = self.operations.iter().filter(holds).map(|operation| operation.id).collect();
+        match payment.busy {
+            Some(busy) => assert!(holding.contains(&busy), "the turn is held by nobody: {busy}"),
+            None => assert!(holding.is_empty(), "these should hold the turn: {holding:?}"),
+        }
+        // Only what let go of its turn while it was pending may be unknown beside another.
+        let beside = holding.iter().filter(|id| payment.busy != Some(**id)).map(|id| self.operation(*id));
+        assert!(beside.into_iter().all(|operation| operation.state == State::Unknown));
+    }
+}
+
+fn name_of(event: &Event) -> String {
+    let cause = event.cause.as_ref().unwrap();
+    format!("{}/{}/{}", cause.subject, cause.name.source, cause.name.id)
+}
+
+fn is_of(event: &Event, operation: &Operation) -> bool {
+    event.cause.as_ref().is_some_and(|cause| cause.name == operation.name)
+}
