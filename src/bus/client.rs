@@ -128,6 +128,7 @@ impl Client {
             properties = properties.with_user_id(short("user", self.connection.user())?);
         }
         Ok(Message {
+            mandatory: true,
             exchange: short("name of an exchange", self.names.commands())?,
             routing_key: short("routing key", command.routing_key)?,
             properties,

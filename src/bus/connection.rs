@@ -134,7 +134,7 @@ fn name(role: &str) -> String {
 
 fn hang_up(socket: Option<&TcpStream>) {
     if let Some(Err(error)) = socket.map(|socket| socket.shutdown(Shutdown::Both)) {
-        debug!(%error, "The socket was closed already.");
+        debug!(%error, "the socket was closed already");
     }
 }
 
@@ -179,8 +179,8 @@ impl Connection {
         let goodbye = self.lapin.close(200, "goodbye".into());
         match timeout(FAREWELL.min(self.patience), goodbye).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "The connection was closed already."),
-            Err(_) => debug!("The broker did not answer the goodbye."),
+            Ok(Err(error)) => debug!(%error, "the connection was closed already"),
+            Err(_) => debug!("the broker did not answer the goodbye"),
         }
         hang_up(self.socket.as_ref());
     }
@@ -261,5 +261,67 @@ mod tests {
         assert!(matches!(error, BusError::TimedOut { .. }), "{error:?}");
         let heard = timeout(Duration::from_secs(5), peer).await.expect("hung up").expect("no panic");
         assert_eq!(heard.expect("a clean end"), b"AMQP\x00\x00\x09\x01");
+    }
+
+    /// A TLS server for "localhost" that takes whoever has a certificate of `authority`, hears one AMQP header and leaves.
+    fn tls_server(
+        authority: &rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+    ) -> (u16, std::thread::JoinHandle<Vec<u8>>) {
+        use std::io::Read;
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        let certificate = params.signed_by(&key, authority).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority.der().clone()).expect("an authority");
+        let clients =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(clients.build().expect("a verifier"))
+            .with_single_cert(vec![certificate.der().clone()], key.into())
+            .expect("a server");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let serving = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client");
+            let session = rustls::ServerConnection::new(Arc::new(config)).expect("a session");
+            let mut heard = vec![0; 8];
+            rustls::StreamOwned::new(session, stream).read_exact(&mut heard).expect("a header");
+            heard
+        });
+        (port, serving)
+    }
+
+    #[tokio::test]
+    async fn amqps_trusts_the_ca_file_and_shows_the_client_certificate() {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let authority = rcgen::CertifiedIssuer::self_signed(params, key).expect("an authority");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["worker".to_owned()]).expect("parameters");
+        let certificate = params.signed_by(&key, &authority).expect("a certificate");
+        let directory = std::env::temp_dir().join(format!("paybus-amqps-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&directory).expect("a directory");
+        let write = |name: &str, text: String| {
+            let path = directory.join(name);
+            std::fs::write(&path, text).expect("a file");
+            Some(path)
+        };
+        let (port, serving) = tls_server(&authority);
+        let settings = BusSettings {
+            tls: super::super::BusTls {
+                ca: write("ca", authority.pem()),
+                cert: write("cert", certificate.pem()),
+                key: write("key", key.serialize_pem()),
+            },
+            connect_timeout: Duration::from_secs(5),
+            ..settings(&format!("amqps://localhost:{port}"))
+        };
+        connect(&settings, "test").await.expect_err("no broker");
+        assert_eq!(serving.join().expect("a handshake with a client certificate"), b"AMQP\x00\x00\x09\x01");
+        std::fs::remove_dir_all(directory).expect("removed");
     }
 }

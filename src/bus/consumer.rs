@@ -156,7 +156,7 @@ impl Supervisor {
                 Ok(End::Broken(reason)) => reason,
                 Err(error) => describe(&error),
             };
-            warn!(queue = %self.queue, error = reason, "The queue is not consumed.");
+            warn!(queue = %self.queue, error = reason, "a queue is not consumed");
             self.tell(QueueState::Down(reason));
             if since.elapsed() > STEADY {
                 backoff.reset();
@@ -200,7 +200,7 @@ impl Supervisor {
         let consuming = channel.basic_consume(queue, ShortString::default(), options, nothing);
         let stream = bounded("consuming a queue", patience, consuming).await;
         let mut stream = stream.map_err(|error| named(error, || format!("queue {}", self.queue)))?;
-        info!(queue = %self.queue, prefetch = self.prefetch, "Consuming.");
+        info!(queue = %self.queue, prefetch = self.prefetch, "consuming a queue");
         self.tell(QueueState::Consuming);
         let mut cancelled = false;
         loop {
@@ -242,7 +242,7 @@ impl Supervisor {
 
     /// Keeps the channel, for acknowledgements and probes, until consuming is wanted.
     async fn idle(&mut self, channel: &Channel, patience: Duration) -> Result<Option<End>, BusError> {
-        info!(queue = %self.queue, "Paused.");
+        info!(queue = %self.queue, "a queue is paused");
         self.tell(QueueState::Paused);
         loop {
             tokio::select! {
@@ -285,7 +285,7 @@ pub(super) async fn fetch(
 fn answer(request: Request, answer: Result<Option<Delivery>, BusError>) {
     if let Err(Ok(Some(delivery))) = request.send(answer) {
         // Nobody waits for it any more; unacknowledged, it would be stuck for as long as the channel lives.
-        debug!("A fetched message goes back to its queue.");
+        debug!("a fetched message goes back to its queue");
         tokio::spawn(async move { delivery.acker.requeue().await });
     }
 }

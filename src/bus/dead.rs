@@ -72,6 +72,7 @@ fn dead_letter(
     tell(ROUTING_KEY, cut(&delivery.routing_key, 255));
     tell(TIME, &now.to_string());
     Ok(Message {
+        mandatory: true,
         exchange: short("name of an exchange", names.dead())?,
         routing_key: short("routing key", delivery.routing_key.as_str())?,
         properties: kept(&delivery.properties, &delivery.body)?.with_headers(headers),
@@ -180,6 +181,7 @@ impl DeadLetter {
     pub(super) fn revived(&self, names: &Names) -> Result<Message, BusError> {
         let properties = kept(&self.properties, &self.body)?;
         Ok(Message {
+            mandatory: true,
             exchange: short("name of an exchange", names.commands())?,
             routing_key: short("routing key", self.routing_key.as_str())?,
             properties: properties.with_headers(own_headers(&self.properties.headers)),

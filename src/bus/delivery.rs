@@ -120,10 +120,10 @@ impl Acker {
     async fn settle(&self, verb: &'static str, settling: impl Future<Output = lapin::Result<bool>>) -> bool {
         match timeout(self.patience, settling).await {
             Ok(Ok(true)) => return true,
-            Ok(Ok(false)) => debug!(verb, "The channel of a delivery is gone: it comes again."),
-            Ok(Err(error)) => debug!(verb, %error, "A delivery could not be settled: it comes again."),
+            Ok(Ok(false)) => debug!(verb, "the channel of a delivery is gone; it comes again"),
+            Ok(Err(error)) => debug!(verb, %error, "a delivery could not be settled; it comes again"),
             // It may still be sent later.
-            Err(_) => debug!(verb, "A delivery could not be settled in time: it may come again."),
+            Err(_) => debug!(verb, "a delivery could not be settled in time; it may come again"),
         }
         false
     }

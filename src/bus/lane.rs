@@ -95,7 +95,7 @@ impl Lane {
             let decided = self.backlog.settle(round, report.sent, closed.as_deref(), Instant::now());
             for ((_, answer), verdict) in decided {
                 if answer.send(verdict).is_err() {
-                    debug!("Nobody waits for the verdict on a message any more.");
+                    debug!("nobody waits for the verdict on a message any more");
                 }
             }
             if fruitless {
@@ -154,7 +154,7 @@ impl Lane {
             match open(&connection).await {
                 Ok(channel) => self.session = Some((connection, channel)),
                 Err(error) => {
-                    warn!(error = describe(&error), "Cannot open a channel to publish on.");
+                    warn!(error = describe(&error), "cannot open a channel to publish on");
                     // A blocked connection answers nothing and is well; any other that is silent is not.
                     if matches!(error, BusError::TimedOut { .. }) && !connection.is_blocked() {
                         connection.abandon(describe(&error));
@@ -176,7 +176,7 @@ impl Lane {
             connection.abandon(closed.reason.clone());
             return None;
         }
-        warn!(error = closed.reason, "The broker closed a channel because of a message.");
+        warn!(error = closed.reason, "the broker closed a channel because of a message");
         Some(closed.reason.clone())
     }
 }

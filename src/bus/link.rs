@@ -87,7 +87,7 @@ impl Supervisor {
                 }
                 Err(error) => {
                     let reason = describe(&error);
-                    warn!(role = self.role, error = reason, "Cannot connect to the broker.");
+                    warn!(role = self.role, error = reason, "cannot connect to the broker");
                     set(&self.states, ConnectionState::Disconnected(reason));
                 }
             }
@@ -108,7 +108,7 @@ impl Supervisor {
 
     /// Lends the connection out until it ends.
     async fn keep(&self, connection: Arc<Connection>, shutdown: &CancellationToken) {
-        info!(role = self.role, "Connected to the broker.");
+        info!(role = self.role, "connected to the broker");
         set(&self.states, ConnectionState::Connected);
         self.connections.send_replace(Some(Arc::clone(&connection)));
         let blocks = |blocked| match blocked {
@@ -118,7 +118,7 @@ impl Supervisor {
         let ended = shutdown.run_until_cancelled(connection.ended(blocks)).await;
         self.connections.send_replace(None);
         if let Some(reason) = ended {
-            warn!(role = self.role, error = reason, "Disconnected from the broker.");
+            warn!(role = self.role, error = reason, "disconnected from the broker");
             set(&self.states, ConnectionState::Disconnected(reason));
         } else {
             set(&self.states, ConnectionState::Disconnected("shut down".to_owned()));

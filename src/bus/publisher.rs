@@ -11,7 +11,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::debug;
 use uuid::Uuid;
 
 use super::backlog::Verdict;
@@ -25,6 +25,9 @@ use crate::payment::operation::Reply;
 
 /// How many channels events are spread over, by payment.
 pub const LANES: usize = 4;
+
+/// What the names of RabbitMQ's direct replies begin with; there are no queues behind them.
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// The longest header that is sent along, in bytes.
 const HEADER: usize = 1024;
@@ -79,7 +82,7 @@ pub enum Published {
 pub enum ReplyState {
     /// None was asked for.
     None,
-    /// The broker has it.
+    /// The broker has it; a direct reply may still find nobody waiting.
     Sent,
     /// Nobody is there to take it; it is never tried again.
     Unroutable,
@@ -211,12 +214,6 @@ async fn post(lane: &mpsc::Sender<Posted>, order: Uuid, message: Message) -> Pro
 async fn outcome(outgoing: &Outgoing, event: Promised, reply: Option<Promised>) -> Option<Published> {
     let position = outgoing.position;
     if let Verdict::Refused(reason) = event.verdict().await? {
-        error!(
-            payment_id = %outgoing.payment_id,
-            event_id = %outgoing.event_id,
-            error = reason,
-            "The broker refuses an event: it is set aside."
-        );
         return Some(Published::SetAside { position, reason });
     }
     let reply = match reply {
@@ -224,7 +221,7 @@ async fn outcome(outgoing: &Outgoing, event: Promised, reply: Option<Promised>) 
         Some(reply) => match reply.verdict().await? {
             Verdict::Confirmed => ReplyState::Sent,
             Verdict::Refused(reason) => {
-                warn!(payment_id = %outgoing.payment_id, error = reason, "Nobody takes a reply: it is dropped.");
+                debug!(payment_id = %outgoing.payment_id, error = reason, "nobody takes a reply; it is dropped");
                 ReplyState::Unroutable
             }
         },
@@ -247,6 +244,7 @@ fn event_message(names: &Names, outgoing: &Outgoing) -> Result<Message, BusError
         properties = properties.with_correlation_id(id);
     }
     Ok(Message {
+        mandatory: true,
         exchange: short("name of an exchange", names.events())?,
         routing_key: short("routing key", outgoing.routing_key.as_str())?,
         properties,
@@ -260,6 +258,8 @@ fn reply_message(outgoing: &Outgoing, reply: &Reply) -> Result<Message, BusError
         properties = properties.with_correlation_id(short("correlation id", id.as_str())?);
     }
     Ok(Message {
+        // The broker takes a direct reply to whoever waits for it, but counts that as no route: it would come back as well.
+        mandatory: !reply.to.starts_with(DIRECT_REPLY),
         exchange: ShortString::default(),
         routing_key: short("reply queue", reply.to.as_str())?,
         properties,

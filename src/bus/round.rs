@@ -23,6 +23,8 @@ use super::refusal::refusal;
 /// A message ready to be published. Its `message_id` must be set: a return is known by it.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
+    /// Whether the broker sends it back where no queue takes it.
+    pub mandatory: bool,
     pub exchange: ShortString,
     pub routing_key: ShortString,
     pub properties: BasicProperties,
@@ -87,11 +89,11 @@ pub(super) async fn publish(
 }
 
 async fn confirmed(channel: &Channel, message: &Message) -> lapin::Result<Confirmation> {
-    let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
     let sending = channel.basic_publish(
         message.exchange.clone(),
         message.routing_key.clone(),
-        mandatory,
+        options,
         &message.body,
         message.properties.clone(),
     );

@@ -1,0 +1,170 @@
+//! The bus while the broker is in trouble. These tests trouble everybody who uses it: they run alone.
+
+#![allow(clippy::expect_used, clippy::panic)] // These are tests, helpers included.
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use paybus::bus::connection::ConnectionState;
+use paybus::bus::publisher::{Outgoing, Published, Publisher};
+use paybus::bus::topology;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use crate::bus::{Bus, PATIENCE, event, is_confirmed, rabbitmqctl, reaches};
+
+fn broker(verb: &str) {
+    let program = std::env::var("PAYBUS_TEST_RABBITMQ").expect("PAYBUS_TEST_RABBITMQ: scripts/with-services");
+    let status = Command::new(program).arg(verb).status().expect("it runs");
+    assert!(status.success(), "{verb}");
+}
+
+/// Publishes events of 50 payments as long as `trouble` lasts, and checks that what the broker holds in the end reads in
+/// order from the last copy of each.
+async fn nothing_is_lost_while(trouble: impl FnOnce() + Send + 'static) {
+    let bus = Bus::alone().await;
+    let publisher = bus.publisher();
+    let over = Arc::new(AtomicBool::new(false));
+    let publishing: Vec<_> =
+        (0..50).map(|payment| tokio::spawn(keep_publishing(publisher.clone(), payment, Arc::clone(&over)))).collect();
+    tokio::task::spawn_blocking(trouble).await.expect("no panic");
+    over.store(true, Ordering::Relaxed);
+    let mut published = Vec::new();
+    for one in publishing {
+        published.push(timeout(PATIENCE, one).await.expect("in time").expect("no panic"));
+    }
+    let (held, copies) = read_all(&bus).await;
+    let total: u32 = published.iter().sum();
+    println!("{copies} copies of {total} events");
+    for (payment, count) in published.into_iter().enumerate() {
+        assert_eq!(held[&payment.to_string()], (0..count).collect::<Vec<_>>(), "payment {payment}");
+    }
+    bus.end().await;
+}
+
+/// Returns how many events it published.
+async fn keep_publishing(publisher: Publisher, payment: u128, over: Arc<AtomicBool>) -> u32 {
+    let mut next = 0;
+    while !over.load(Ordering::Relaxed) {
+        let batch = (next..next + 5).map(|number| event(payment, number)).collect();
+        let published = publisher.publish(batch).await;
+        assert!(published.len() == 5 && published.iter().all(is_confirmed), "{published:?}");
+        next += 5;
+        sleep(Duration::from_millis(20)).await;
+    }
+    next
+}
+
+/// What the broker holds of each payment, in the order of the last copies, and how many copies there are.
+async fn read_all(bus: &Bus) -> (HashMap<String, Vec<u32>>, usize) {
+    let (_consumption, mut deliveries) = bus.consumer().subscribe(&bus.names.unrouted(), 500);
+    let mut copies: Vec<(String, u32)> = Vec::new();
+    while let Ok(Some(delivery)) = timeout(Duration::from_secs(3), deliveries.recv()).await {
+        let text = String::from_utf8(delivery.body.clone()).expect("text");
+        let (payment, number) = text.split_once(' ').expect("two numbers");
+        copies.push((payment.to_owned(), number.parse().expect("a number")));
+        delivery.acker.ack().await;
+    }
+    let mut held: HashMap<String, Vec<u32>> = HashMap::new();
+    let mut seen = std::collections::HashSet::new();
+    for copy in copies.iter().rev() {
+        if seen.insert(copy) {
+            held.entry(copy.0.clone()).or_default().insert(0, copy.1);
+        }
+    }
+    (held, copies.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_connections_are_closed() {
+    nothing_is_lost_while(|| {
+        for _ in 0..3 {
+            rabbitmqctl(&["close_all_connections", "test"]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_the_broker_restarts() {
+    nothing_is_lost_while(|| {
+        std::thread::sleep(Duration::from_millis(300));
+        broker("restart");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_the_broker_crashes() {
+    nothing_is_lost_while(|| {
+        std::thread::sleep(Duration::from_millis(300));
+        broker("kill");
+        broker("start");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_the_broker_is_frozen() {
+    nothing_is_lost_while(|| {
+        let process = rabbitmqctl(&["eval", "io:format(\"~s~n\", [os:getpid()])."]);
+        let process = process.lines().next().expect("a process").to_owned();
+        let signal = |signal: &str| {
+            let status = Command::new("kill").args([signal, process.as_str()]).status().expect("kill runs");
+            assert!(status.success(), "{signal} {process}");
+        };
+        signal("-STOP");
+        // Longer than a confirm may be missing.
+        std::thread::sleep(Duration::from_secs(8));
+        signal("-CONT");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_publisher_waits() {
+    let bus = Bus::alone().await;
+    let publisher = bus.publisher();
+    assert!(publisher.publish(vec![event(1, 0)]).await.iter().all(is_confirmed));
+    rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
+    let publishing = tokio::spawn({
+        let publisher = publisher.clone();
+        async move { publisher.publish((1..100).map(|number| event(1, number)).collect()).await }
+    });
+    reaches(&mut publisher.state(), |state| *state == ConnectionState::Blocked).await;
+    // Longer than a confirm may be missing.
+    sleep(Duration::from_secs(7)).await;
+    rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]);
+    let published = timeout(PATIENCE, publishing).await.expect("in time").expect("no panic");
+    assert!(published.len() == 99 && published.iter().all(is_confirmed));
+    let held = topology::queue_length(bus.client.connection(), &bus.names.unrouted()).await.expect("a queue");
+    assert_eq!(held, 100, "nothing was sent twice");
+    bus.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_too_large_is_found_among_others() {
+    let bus = Bus::alone().await;
+    let publisher = bus.publisher();
+    rabbitmqctl(&["eval", "application:set_env(rabbit, max_message_size, 100000)."]);
+    let huge = Outgoing { body: Bytes::from(vec![b'x'; 200_000]), ..event(3, 1) };
+    let position = huge.position;
+    let all = (0..40).flat_map(|payment| (0..10).map(move |number| event(payment, number)));
+    let batch: Vec<Outgoing> =
+        all.map(|outgoing| if outgoing.position == position { huge.clone() } else { outgoing }).collect();
+    let started = Instant::now();
+    let published = timeout(PATIENCE, publisher.publish(batch)).await.expect("in time");
+    println!("one message too large among 400 found after {:?}", started.elapsed());
+    let aside = published.iter().filter_map(|published| match published {
+        Published::SetAside { position, .. } => Some(*position),
+        Published::Confirmed { .. } => None,
+    });
+    assert_eq!(aside.collect::<Vec<_>>(), (position..position + 9).collect::<Vec<_>>());
+    assert_eq!(publisher.publish(vec![Outgoing { payment_id: Uuid::from_u128(99), ..event(9, 99) }]).await.len(), 1);
+    rabbitmqctl(&["eval", "application:set_env(rabbit, max_message_size, 134217728)."]);
+    bus.end().await;
+}
