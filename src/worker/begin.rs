@@ -33,6 +33,15 @@ pub enum Entry {
     },
 }
 
+/// Why nothing was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// The database will never take it.
+    Refused,
+    /// The worker ends; whoever comes next goes on.
+    Ending,
+}
+
 /// A decision that is committed, or one that changed nothing.
 pub struct Begun {
     /// As stored.
@@ -44,8 +53,11 @@ pub struct Begun {
 }
 
 impl Engine {
-    /// Begins; nothing where the worker ends, or the database will never take it.
-    pub async fn begin(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> Option<Begun> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The worker ends, or the database will never take it.
+    pub async fn begin(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> Result<Begun, Stopped> {
         let mut backoff = backoff::contention();
         // A new payment is most likely new: it is stored at once, and only where something is there already is it loaded.
         let mut optimistic = entry.is_surely_new();
@@ -59,18 +71,18 @@ impl Engine {
             let step = self.decide(entry, &mut aggregate, context);
             if !aggregate.is_changed() {
                 let announced = self.announcer.announce(unsent, Vec::new()).await;
-                return Some(Begun { aggregate, step, announced });
+                return Ok(Begun { aggregate, step, announced });
             }
             self.prepare(&mut aggregate, step, variant);
             failpoint::reach("decided");
             match self.commit(&self.begin, aggregate, context.now, unsent).await {
-                Ok(done) => return Some(Begun { aggregate: done.aggregate, step, announced: done.announced }),
+                Ok(done) => return Ok(Begun { aggregate: done.aggregate, step, announced: done.announced }),
                 Err(Failure::Again) => tokio::time::sleep(backoff.next_delay()).await,
                 Err(Failure::Refused(reason)) => {
                     error!(payment = %entry.payment_id(), operation = %entry.id(), reason, "a decision cannot be stored");
-                    return None;
+                    return Err(Stopped::Refused);
                 }
-                Err(Failure::Ending) => return None,
+                Err(Failure::Ending) => return Err(Stopped::Ending),
             }
         }
     }

@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::announce::Announced;
-use super::begin::{Begun, Entry};
+use super::begin::{Begun, Entry, Stopped};
 use super::engine::Engine;
 use super::hold::Turn;
 use super::settle::Settled;
@@ -18,24 +18,31 @@ use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Step};
 
 impl Engine {
-    /// Carries out what came or is due. True when PostgreSQL and the broker have all of it, so that its message may be
-    /// acknowledged; false where the worker ends or the database refuses it.
-    pub async fn execute(&self, entry: Entry, variant: Option<Arc<Variant>>, turn: Option<Turn>, probe: bool) -> bool {
-        let mut turn = turn;
+    /// Carries out what came or is due. When it returns well, PostgreSQL and the broker have all of it, and its message may
+    /// be acknowledged.
+    ///
+    /// # Errors
+    /// The worker ends, or the database will never take it.
+    pub async fn execute(
+        &self,
+        entry: Entry,
+        variant: Option<Arc<Variant>>,
+        mut turn: Option<Turn>,
+        probe: bool,
+    ) -> Result<(), Stopped> {
         if let Some(turn) = &mut turn {
             turn.wait().await;
         }
         // This process is at it already: whoever delivers it again need not wait for it.
-        let Some(_held) = self.held.take(entry.id()) else { return true };
+        let Some(_held) = self.held.take(entry.id()) else { return Ok(()) };
         let variant = variant.as_deref();
         let permit = match variant {
             Some(variant) if entry.may_call() && !probe => self.permit(variant).await,
             _ => None,
         };
-        let Some(begun) = self.begin(&entry, variant, probe).await else { return false };
+        let Begun { aggregate, step, announced } = self.begin(&entry, variant, probe).await?;
         failpoint::reach("begun");
         drop(turn);
-        let Begun { aggregate, step, announced } = begun;
         let mut announcements = vec![announced];
         if let Some(variant) = variant
             && matches!(step, Step::Call(_) | Step::LookUp { .. })
@@ -47,7 +54,7 @@ impl Engine {
         for announced in announcements {
             announced.confirmed().await;
         }
-        true
+        Ok(())
     }
 
     /// Calls, settles and retries until nothing more is to be done at once.

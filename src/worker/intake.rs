@@ -1,18 +1,21 @@
 //! Messages come in: read, lined up by payment, carried out, acknowledged last. A crash anywhere before means a
 //! redelivery, and what is stored tells how far it got.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::accept::{Accepted, Message};
-use super::begin::Entry;
+use super::begin::{Entry, Stopped};
 use super::breaker::State;
 use super::engine::Engine;
+use super::hold::Turn;
 use super::variant::Variant;
 use crate::bus::consumer::{Consumption, QueueState};
 use crate::bus::dead::{BuryError, bury};
@@ -20,7 +23,7 @@ use crate::bus::delivery::Delivery;
 use crate::bus::publisher::Publisher;
 use crate::failpoint;
 use crate::http::metrics::{self, BreakerState};
-use crate::payment::code::Rejection;
+use crate::payment::code::{Code, Rejection};
 use crate::payment::command::Command;
 
 /// How many probes that end without a call are tried before the breaker closes for want of one.
@@ -60,26 +63,34 @@ impl Intake {
             Accepted::Dead(rejection) => self.tasks.spawn(async move { intake.bury(delivery, rejection).await }),
             Accepted::Command(command) => {
                 let turn = self.engine.order.enter(command.payment_id);
-                self.tasks.spawn(async move {
-                    let Delivery { redelivered, acker, body, .. } = delivery;
-                    // Read, and a hundred of them may wait: the command is all that is needed of it.
-                    drop(body);
-                    let variant = intake.variant(&command);
-                    let entry = Entry::Command { command, redelivered };
-                    failpoint::reach("accepted");
-                    if intake.engine.execute(entry, variant, Some(turn), probe).await {
-                        failpoint::reach("announced");
-                        // That it was sent is no proof; PostgreSQL knows the command should it come again.
-                        acker.ack().await;
-                        failpoint::reach("acknowledged");
-                    }
-                })
+                self.tasks.spawn(async move { intake.carry_out(delivery, command, turn, probe).await })
             }
         }
     }
 
-    fn variant(&self, command: &Command) -> Option<Arc<Variant>> {
-        self.engine.variants.get(&command.variant).map(Arc::clone)
+    async fn carry_out(&self, delivery: Delivery, command: Box<Command>, turn: Turn, probe: bool) {
+        let variant = self.engine.variants.get(&command.variant).map(Arc::clone);
+        let entry = Entry::Command { command, redelivered: delivery.redelivered };
+        failpoint::reach("accepted");
+        // Nothing here panics; and if it did, the message must not be lost with its task.
+        match AssertUnwindSafe(self.engine.execute(entry, variant, Some(turn), probe)).catch_unwind().await {
+            Ok(Ok(())) => {
+                failpoint::reach("announced");
+                // That it was sent is no proof; PostgreSQL knows the command should it come again.
+                delivery.acker.ack().await;
+                failpoint::reach("acknowledged");
+            }
+            Ok(Err(Stopped::Refused)) => {
+                let message = "the database refuses to store it; the log has the reason";
+                self.bury(delivery, Rejection::new(Code::InvalidData, message)).await;
+            }
+            // It comes again, here or elsewhere.
+            Ok(Err(Stopped::Ending)) => {}
+            Err(_) => {
+                error!(queue = %delivery.queue, "a command's task panicked; it is delivered again until the queue's limit");
+                delivery.acker.requeue().await;
+            }
+        }
     }
 
     /// Puts aside what names nobody to answer to; acknowledged only when the broker has confirmed it there.
@@ -142,7 +153,9 @@ impl Intake {
             }
             if let Some(due) = self.engine.claim(variant, 1).await.into_iter().next() {
                 let entry = Entry::Due { payment_id: due.payment_id, id: due.id };
-                self.engine.execute(entry, Some(Arc::clone(variant)), None, true).await;
+                if self.engine.execute(entry, Some(Arc::clone(variant)), None, true).await.is_err() {
+                    return;
+                }
                 continue;
             }
             match consumption.fetch_one().await {

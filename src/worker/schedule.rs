@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::begin::Entry;
 use super::engine::Engine;
@@ -24,56 +25,63 @@ const FULL_EVERY: u32 = 60;
 
 /// Runs what is due of one variant.
 pub struct Schedule {
-    /// The steps of a command's way.
-    pub engine: Arc<Engine>,
-    /// The variant.
-    pub variant: Arc<Variant>,
-    /// Every operation under way.
-    pub tasks: TaskTracker,
-    /// How often to look without being woken.
-    pub poll: Duration,
+    engine: Arc<Engine>,
+    variant: Arc<Variant>,
+    tasks: TaskTracker,
+    poll: Duration,
+    under_way: Arc<AtomicUsize>,
+    finished: Arc<Notify>,
 }
 
 impl Schedule {
+    /// The due work of a variant, looked for at least every `poll`.
+    pub fn new(engine: Arc<Engine>, variant: Arc<Variant>, tasks: TaskTracker, poll: Duration) -> Schedule {
+        Schedule { engine, variant, tasks, poll, under_way: Arc::default(), finished: Arc::default() }
+    }
+
     /// Looks for due work until the worker drains.
     pub async fn run(self) {
-        let under_way = Arc::new(AtomicUsize::new(0));
         let mut since = Timestamp::UNIX_EPOCH;
         let mut claims: u32 = 0;
+        let mut more = false;
         while !self.engine.draining.is_cancelled() {
             let woken = self.engine.wake.notified();
+            let finished = self.finished.notified();
             // Half of the calls in flight may be of due work: each finds its place in the same line as new commands.
             let share = (self.variant.concurrency / 2).clamp(1, CLAIM_MAX);
-            let room = share.saturating_sub(under_way.load(Ordering::Relaxed));
-            let mut found = 0;
-            if room > 0 && self.engine.hold(&self.variant, false).is_none() {
+            let room = share.saturating_sub(self.under_way.load(Ordering::Relaxed));
+            // While more is due than there is room for, some are claimed at a time, not one by one.
+            if room >= share.div_ceil(4) && self.engine.hold(&self.variant, false).is_none() {
                 if claims.is_multiple_of(FULL_EVERY) {
                     since = Timestamp::UNIX_EPOCH;
                 }
                 claims = claims.wrapping_add(1);
                 let due = self.engine.claim_since(&self.variant, since, room).await;
-                found = due.len();
+                more = due.len() == room;
                 since = next_since(&due, room, self.engine.store.clock().now());
-                self.start(due, &under_way);
+                self.start(due);
             }
-            // A full claim means more is due: it goes on as soon as there is room, without waiting for the poll.
-            let pause = if found > 0 && found == room { Duration::from_millis(5) } else { jittered(self.poll) };
             tokio::select! {
                 () = woken => {}
-                () = tokio::time::sleep(pause) => {}
+                () = finished, if more => {}
+                () = tokio::time::sleep(jittered(self.poll)) => {}
                 () = self.engine.draining.cancelled() => return,
             }
         }
     }
 
-    fn start(&self, due: Vec<Due>, under_way: &Arc<AtomicUsize>) {
+    fn start(&self, due: Vec<Due>) {
         for Due { payment_id, id, .. } in due {
             let (engine, variant) = (Arc::clone(&self.engine), Arc::clone(&self.variant));
-            let under_way = Arc::clone(under_way);
+            let (under_way, finished) = (Arc::clone(&self.under_way), Arc::clone(&self.finished));
             under_way.fetch_add(1, Ordering::Relaxed);
             self.tasks.spawn(async move {
-                engine.execute(Entry::Due { payment_id, id }, Some(variant), None, false).await;
+                // Where it stopped, it is due again.
+                if let Err(stopped) = engine.execute(Entry::Due { payment_id, id }, Some(variant), None, false).await {
+                    debug!(operation = %id, ?stopped, "due work was not done");
+                }
                 under_way.fetch_sub(1, Ordering::Relaxed);
+                finished.notify_one();
             });
         }
     }

@@ -97,7 +97,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
     for variant in engine.variants.values() {
         let (engine, variant) = (Arc::clone(&engine), Arc::clone(variant));
-        let schedule = Schedule { engine, variant, tasks: tasks.clone(), poll: settings.worker.poll };
+        let schedule = Schedule::new(engine, variant, tasks.clone(), settings.worker.poll);
         services.push(tokio::spawn(schedule.run()));
     }
     services.push(tokio::spawn(Arc::clone(&engine).sweep(settings.worker.poll.saturating_mul(5))));
