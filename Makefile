@@ -12,7 +12,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## The release binary, target/release/paybus
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --bins --example gateway
 
 demo: build ## Sample payments through a private broker and database, from command to event; ends by itself
 	scripts/with-services scripts/demo

@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod bus;
+pub mod cli;
 pub mod config;
 mod failpoint;
 pub mod gateway;

@@ -1,23 +1,30 @@
-//! temporary
-use tokio_util::sync::CancellationToken;
-#[tokio::main]
-async fn main() {
-    tracing_subscriber::fmt().with_env_filter("info").init();
-    let settings = paybus::config::load(None, paybus::config::environment().unwrap().into_iter()).unwrap();
-    let shutdown = CancellationToken::new();
-    let abort = CancellationToken::new();
-    let command = std::env::args().nth(1).unwrap();
-    if command == "migrate" {
-        let store = paybus::wiring::open_store(&settings).unwrap();
-        println!("{:?}", paybus::store::migrate::migrate(&store).await);
-        return;
+//! The program: arguments, configuration, logging, and the command that was asked for.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use paybus::cli::{Arguments, Exit, Failure};
+
+fn main() -> ExitCode {
+    // Wrong usage ends here, with 2.
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("paybus: {}", failure.message);
+            }
+            failure.exit.into()
+        }
     }
-    let token = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::signal::ctrl_c().await.unwrap();
-        token.cancel();
-    });
-    if let Err(error) = paybus::worker::run(settings, shutdown, abort).await {
-        eprintln!("{error} {error:?}");
-    }
+}
+
+fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let settings = arguments.settings()?;
+    arguments.start_logging(&settings);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(arguments.run(settings));
+    // What still hangs then must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }

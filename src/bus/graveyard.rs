@@ -4,6 +4,7 @@
 //! the connection closes. While one looks, another sees an empty queue.
 
 use lapin::Channel;
+use lapin::options::BasicNackOptions;
 
 use super::backlog::Sent;
 use super::connection::{Connection, connect};
@@ -13,7 +14,7 @@ use super::delivery::Delivery;
 use super::lane::open;
 use super::round::publish;
 use super::topology::{Names, queue_length};
-use super::{BusError, BusSettings};
+use super::{BusError, BusSettings, bounded};
 
 /// Which dead letters are meant; every condition that is given must hold.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +60,7 @@ pub async fn list(settings: &BusSettings, filter: &DeadFilter, limit: usize) -> 
     {
         found.push(letter);
     }
-    graveyard.close().await;
+    graveyard.close().await?;
     Ok(found)
 }
 
@@ -88,7 +89,7 @@ pub async fn replay(settings: &BusSettings, filter: &DeadFilter, limit: usize) -
         }
         replayed.push(Replayed { letter, refused });
     }
-    graveyard.close().await;
+    graveyard.close().await?;
     Ok(replayed)
 }
 
@@ -111,7 +112,7 @@ pub async fn drop_matching(
         }
         dropped.push(letter);
     }
-    graveyard.close().await;
+    graveyard.close().await?;
     Ok(dropped)
 }
 
@@ -149,8 +150,15 @@ impl Graveyard {
         Ok(None)
     }
 
-    async fn close(self) {
+    /// Puts back what was not taken. Closing alone would do that too, but some time later: whoever looked next would see
+    /// an empty queue.
+    async fn close(self) -> Result<(), BusError> {
+        let all = BasicNackOptions { multiple: true, requeue: true };
+        let patience = self.connection.patience();
+        bounded("putting dead letters back", patience, self.channel.basic_nack(0, all)).await?;
+        bounded("closing a channel", patience, self.channel.close(200, "done".into())).await?;
         self.connection.close().await;
+        Ok(())
     }
 }
 

@@ -48,7 +48,7 @@ async fn ask(engine: &Engine, health: &Health, clock: bool) -> Result<(), crate:
         engine.store.clock().calibrate(&client).await?;
     }
     let figures = engine.store.figures().await?;
-    let _ = &figures;
+    metrics::figures(&figures);
     let configured: HashSet<&str> = engine.variants.keys().map(String::as_str).collect();
     let orphans: Vec<String> =
         engine.store.open_variants().await?.into_iter().filter(|name| !configured.contains(name.as_str())).collect();

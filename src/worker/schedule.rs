@@ -95,7 +95,7 @@ fn next_since(due: &[Due], room: usize, now: Timestamp) -> Timestamp {
 
 /// Replicas that started together do not ask together.
 fn jittered(poll: Duration) -> Duration {
-    let part = f64::from(Timestamp::now().subsec_microsecond()) / 1000.0;
+    let part = f64::from(Timestamp::now().subsec_microsecond()) / 1_000_000.0;
     poll.mul_f64(0.75 + part / 2.0)
 }
 
@@ -128,6 +128,20 @@ impl Engine {
                 }
                 Err(error) => warn!(error = chain(&error), "the sweep for lost workers failed"),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jitter_stays_near_the_poll() {
+        let poll = Duration::from_secs(1);
+        for _ in 0..1000 {
+            let pause = jittered(poll);
+            assert!(pause >= poll.mul_f64(0.74) && pause <= poll.mul_f64(1.26), "{pause:?}");
         }
     }
 }

@@ -93,8 +93,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let intake = Intake { engine: Arc::clone(&engine), publisher: publisher.clone(), tasks: tasks.clone() };
     let health = Arc::new(Health::new(&components(&engine).iter().map(String::as_str).collect::<Vec<_>>()));
 
-    let queues = consume(&intake, &consumer, &bus, &health);
     let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
+    let queues = consume(&intake, &consumer, &bus, &health, &mut services);
     for variant in engine.variants.values() {
         let (engine, variant) = (Arc::clone(&engine), Arc::clone(variant));
         let schedule = Schedule::new(engine, variant, tasks.clone(), settings.worker.poll);
@@ -115,8 +115,16 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     if let Err(error) = relaying.await {
         warn!(%error, "the relay had failed");
     }
-    services.iter().for_each(JoinHandle::abort);
-    drop((intake, engine));
+    for service in services {
+        service.abort();
+        // Awaited, for what it holds is only dropped then.
+        if let Err(error) = service.await
+            && error.is_panic()
+        {
+            warn!(%error, "a part of the worker had failed");
+        }
+    }
+    drop((intake, engine, queues));
     // The last marks; the announcer is gone, so the marking ends when they are stored.
     if tokio::time::timeout(settings.database.statement_timeout, marking).await.is_err() {
         info!("some events are out and not marked; they will be sent again under the same ids");
@@ -211,24 +219,33 @@ fn components(engine: &Engine) -> Vec<String> {
 }
 
 /// Starts to take messages from every queue.
-fn consume(intake: &Intake, consumer: &Consumer, bus: &BusSettings, health: &Arc<Health>) -> Vec<Arc<Consumption>> {
+fn consume(
+    intake: &Intake,
+    consumer: &Consumer,
+    bus: &BusSettings,
+    health: &Arc<Health>,
+    services: &mut Vec<JoinHandle<()>>,
+) -> Vec<Arc<Consumption>> {
     let names = topology::Names::new(&bus.prefix);
     let mut queues = Vec::new();
     let mut subscribe = |queue: &str, prefetch: u16, component: String| {
         let (consumption, deliveries) = consumer.subscribe(queue, prefetch);
-        tokio::spawn(intake.clone().run(deliveries));
-        tokio::spawn(report::queue(consumption.state(), Arc::clone(health), component));
+        services.push(tokio::spawn(intake.clone().run(deliveries)));
+        services.push(tokio::spawn(report::queue(consumption.state(), Arc::clone(health), component)));
         let consumption = Arc::new(consumption);
         queues.push(Arc::clone(&consumption));
         consumption
     };
+    let mut guarded = Vec::new();
     for variant in intake.engine.variants.values() {
         let name = &variant.name;
         let commands = subscribe(&names.commands_of(name), variant.prefetch, format!("consumer commands.{name}"));
         subscribe(&names.inbound_of(name), SMALL_PREFETCH, format!("consumer inbound.{name}"));
-        tokio::spawn(intake.clone().guard(Arc::clone(variant), commands));
+        guarded.push((Arc::clone(variant), commands));
     }
     subscribe(&names.unroutable(), SMALL_PREFETCH, "consumer unroutable".to_owned());
+    let guard = |(variant, commands)| tokio::spawn(intake.clone().guard(variant, commands));
+    services.extend(guarded.into_iter().map(guard));
     queues
 }
 

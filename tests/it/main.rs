@@ -1,1 +1,6 @@
-fn main() {}
+//! paybus from end to end: the real binary between a real broker, a real database and a gateway that misbehaves as
+//! planned. Run by `scripts/with-services cargo test --test it`.
+
+mod support;
+
+mod flows;

@@ -1,0 +1,207 @@
+//! `paybus check`: whether all that the worker needs is there. Cheap enough for a container's health check.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use futures_util::future::join_all;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use tokio::join;
+use tokio::time::timeout;
+
+use super::exit::{Exit, Failure};
+use super::output::{Output, Style, tame};
+use crate::bus::connection::connect;
+use crate::bus::topology;
+use crate::config::{Settings, Variant};
+use crate::gateway::registry;
+use crate::store::migrate;
+use crate::wiring::{bus_settings, open_store};
+
+/// How long one check may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Check configuration, broker, database and gateways. Nothing is changed.
+///
+/// Exit code 0 only if all is well; a warning does not count.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  paybus check\n  paybus check --json --config /etc/paybus.toml")]
+pub struct CheckArguments {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one check found.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    what: String,
+    verdict: Verdict,
+    detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    Warning,
+    Failed(Exit),
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, verdict: Verdict, detail: impl Into<String>) -> Finding {
+        Finding { what: what.into(), verdict, detail: detail.into() }
+    }
+
+    fn of(what: impl Into<String>, found: Result<String, Failure>) -> Finding {
+        match found {
+            Ok(detail) => Finding::new(what, Verdict::Good, detail),
+            Err(failure) => Finding::new(what, Verdict::Failed(failure.exit), failure.message),
+        }
+    }
+
+    fn word(&self) -> (&'static str, Style) {
+        match self.verdict {
+            Verdict::Good => ("ok", Style::Good),
+            Verdict::Warning => ("warn", Style::Open),
+            Verdict::Failed(_) => ("failed", Style::Bad),
+        }
+    }
+}
+
+pub async fn run(arguments: &CheckArguments, settings: &Settings) -> Result<Exit, Failure> {
+    let gateways = join_all(settings.variants.iter().map(|(name, variant)| gateway(name, variant)));
+    let (broker, database, gateways) = join!(bounded(broker(settings)), bounded(database(settings)), gateways);
+    let mut findings = vec![configuration(settings)];
+    findings.push(Finding::of(format!("broker {}", place(&settings.amqp.url)), broker));
+    findings.push(Finding::of(format!("database {}", place(&settings.database.url)), database));
+    findings.extend(gateways.into_iter().flatten());
+    print(arguments, &findings)?;
+    Ok(verdict(&findings))
+}
+
+/// An unreachable broker or database has its own code, whatever else failed.
+fn verdict(findings: &[Finding]) -> Exit {
+    let failed: Vec<Verdict> = findings
+        .iter()
+        .map(|finding| finding.verdict)
+        .filter(|verdict| matches!(verdict, Verdict::Failed(_)))
+        .collect();
+    match failed.as_slice() {
+        [] => Exit::Done,
+        failed if failed.contains(&Verdict::Failed(Exit::Unavailable)) => Exit::Unavailable,
+        _ => Exit::Failed,
+    }
+}
+
+fn print(arguments: &CheckArguments, findings: &[Finding]) -> Result<(), Failure> {
+    let output = Output::new();
+    if arguments.json {
+        let checks: Vec<_> = findings
+            .iter()
+            .map(|finding| json!({ "check": finding.what, "result": finding.word().0, "detail": finding.detail }))
+            .collect();
+        return output.json(&json!({ "ok": verdict(findings) == Exit::Done, "checks": checks }));
+    }
+    let width = findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or_default();
+    for finding in findings {
+        let (word, style) = finding.word();
+        let what = output.column(Style::Plain, &finding.what, width);
+        output.line(&format!("{}  {what}  {}", output.column(style, word, 6), tame(&finding.detail)))?;
+    }
+    Ok(())
+}
+
+async fn bounded(check: impl Future<Output = Result<String, Failure>>) -> Result<String, Failure> {
+    let begun = Instant::now();
+    match timeout(PATIENCE, check).await {
+        Ok(Ok(detail)) => Ok(format!("{detail} ({} ms)", begun.elapsed().as_millis())),
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => Err(Failure::new(Exit::Unavailable, format!("no answer within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+/// It was read and checked before anything else.
+fn configuration(settings: &Settings) -> Finding {
+    let count = settings.variants.len();
+    let plural = if count == 1 { "" } else { "s" };
+    Finding::new("configuration", Verdict::Good, format!("{count} variant{plural}"))
+}
+
+async fn broker(settings: &Settings) -> Result<String, Failure> {
+    let bus = bus_settings(settings);
+    let connection = connect(&bus, "check").await?;
+    let names: Vec<&str> = settings.variants.keys().map(String::as_str).collect();
+    let checked = topology::check(&connection, &bus, &names).await;
+    connection.close().await;
+    checked?;
+    Ok(format!("connected, every exchange and queue of prefix {} is there", bus.prefix))
+}
+
+async fn database(settings: &Settings) -> Result<String, Failure> {
+    let store = open_store(settings)?;
+    let checked = migrate::check(&store).await;
+    store.close();
+    checked?;
+    Ok("connected, the schema is there".to_owned())
+}
+
+/// Whether a variant's gateway answers; a dummy is warned of as well.
+async fn gateway(name: &str, variant: &Variant) -> Vec<Finding> {
+    let what = format!("variant {name}");
+    let mut findings = Vec::new();
+    if variant.gateway == "dummy" {
+        let detail = "is a dummy: it confirms payments that nobody paid";
+        findings.push(Finding::new(what.clone(), Verdict::Warning, detail));
+    }
+    let probing = async {
+        let gateway = registry::build(variant)?;
+        gateway.probe().await.map_err(|reason| Failure::new(Exit::Failed, reason))
+    };
+    let found = bounded(probing).await;
+    // The dummy always answers: the warning says it all.
+    if findings.is_empty() || found.is_err() {
+        findings.push(Finding::of(what, found.map(|detail| format!("{}: {detail}", variant.gateway))));
+    }
+    findings
+}
+
+/// Host, port and path of an address, without user and password.
+fn place(url: &SecretString) -> String {
+    let url = url.expose_secret();
+    let whole = url.split_once("://").map_or("", |(_, rest)| rest);
+    let place = whole.split('?').next().unwrap_or_default();
+    match place.rsplit_once('@') {
+        Some((_, place)) => tame(place),
+        // What stands before a question mark in a password is no place either.
+        None if whole.contains('@') => String::new(),
+        None => tame(place),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_secrets() {
+        let check = |url: &str, shown: &str| assert_eq!(place(&SecretString::from(url)), shown, "{url}");
+        check("amqp://guest:secret@127.0.0.1:5672/%2f", "127.0.0.1:5672/%2f");
+        check("amqp://guest:se@cret@127.0.0.1:5672", "127.0.0.1:5672");
+        check("postgres://paybus@localhost/paybus?password=secret", "localhost/paybus");
+        check("postgres://paybus:se?cret@localhost/paybus", "");
+        check("postgres://localhost/paybus", "localhost/paybus");
+        check("host=localhost password=secret", "");
+    }
+
+    #[test]
+    fn a_warning_is_no_failure_and_unreachable_has_its_own_code() {
+        let check = |verdicts: &[Verdict], exit: Exit| {
+            let findings: Vec<Finding> = verdicts.iter().map(|verdict| Finding::new("x", *verdict, "")).collect();
+            assert_eq!(verdict(&findings), exit);
+        };
+        check(&[Verdict::Good, Verdict::Warning], Exit::Done);
+        check(&[Verdict::Failed(Exit::Unavailable), Verdict::Good], Exit::Unavailable);
+        check(&[Verdict::Failed(Exit::Failed), Verdict::Failed(Exit::Unavailable)], Exit::Unavailable);
+        check(&[Verdict::Failed(Exit::Configuration)], Exit::Failed);
+    }
+}

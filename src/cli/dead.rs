@@ -1,0 +1,384 @@
+//! `paybus dead`: the messages that could not be understood, or took workers down too often.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::exit::{Exit, Failure};
+use super::output::{Output, Style, cut, tame};
+use crate::bus::dead::DeadLetter;
+use crate::bus::graveyard::{self, DeadFilter};
+use crate::config::Settings;
+use crate::payment::card;
+use crate::store::Store;
+use crate::wiring::{bus_settings, open_store};
+
+/// How much of a body is shown, in characters.
+const BODY_SHOWN: usize = 4_000;
+
+/// Look at the dead letters, send them again, or delete them.
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// List dead letters, oldest first.
+    #[command(after_help = "Examples:\n  paybus dead list\n  paybus dead list --filter code=invalid_envelope --json")]
+    List(SelectArguments),
+    /// Show one dead letter with its body, card numbers blackened.
+    #[command(after_help = "Example:\n  paybus dead show 5f0c7a52-1111-5000-8000-0123456789ab")]
+    Show(ShowArguments),
+    /// Send dead letters to the commands exchange again; a dry run unless --yes is given.
+    #[command(after_help = "Examples:\n  paybus dead replay --filter queue=paybus.commands.cards\n  \
+                            paybus dead replay --filter queue=paybus.commands.cards --yes")]
+    Replay(ActArguments),
+    /// Delete dead letters for good; a dry run unless --yes is given.
+    #[command(after_help = "Examples:\n  paybus dead drop --filter code=invalid_envelope\n  \
+                            paybus dead drop --filter code=invalid_envelope --limit 1000 --yes")]
+    Drop(ActArguments),
+}
+
+/// Which dead letters are meant.
+#[derive(Debug, Args)]
+pub struct SelectArguments {
+    /// Only these; all that are given must hold.
+    ///
+    /// code=CODE (or reason=CODE), queue=NAME, routing_key=KEY or its first words, id=ID
+    #[arg(long, value_name = "KEY=VALUE", value_parser = read_condition)]
+    filter: Vec<Condition>,
+    /// At most so many.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = read_limit)]
+    limit: usize,
+    /// Print one JSON object for each.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One dead letter.
+#[derive(Debug, Args)]
+pub struct ShowArguments {
+    /// Its id, as `paybus dead list` has it.
+    id: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to do with which dead letters.
+#[derive(Debug, Args)]
+pub struct ActArguments {
+    #[command(flatten)]
+    select: SelectArguments,
+    /// Only say what would be done; this is the default.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Do it.
+    #[arg(long)]
+    yes: bool,
+    /// Who does it, for the audit.
+    #[arg(long, env = "USER", value_name = "NAME")]
+    who: Option<String>,
+}
+
+/// One condition of a filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Condition {
+    key: Field,
+    value: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Id,
+    Code,
+    Queue,
+    RoutingKey,
+}
+
+fn read_condition(text: &str) -> Result<Condition, String> {
+    let expected = "expected code=, reason=, queue=, routing_key= or id=";
+    let (key, value) = text.split_once('=').ok_or(expected)?;
+    let key = match key {
+        "id" => Field::Id,
+        "code" | "reason" => Field::Code,
+        "queue" => Field::Queue,
+        "routing_key" => Field::RoutingKey,
+        _ => return Err(expected.to_owned()),
+    };
+    Ok(Condition { key, value: value.to_owned() })
+}
+
+fn read_limit(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "expected a number from 1".to_owned())
+}
+
+impl SelectArguments {
+    fn filter(&self) -> DeadFilter {
+        let mut filter = DeadFilter::default();
+        for Condition { key, value } in self.filter.iter().cloned() {
+            match key {
+                Field::Id => filter.id = Some(value),
+                Field::Code => filter.code = Some(value),
+                Field::Queue => filter.queue = Some(value),
+                Field::RoutingKey => filter.routing_key = Some(value),
+            }
+        }
+        filter
+    }
+}
+
+pub async fn run(command: DeadCommand, settings: &Settings) -> Result<Exit, Failure> {
+    match command {
+        DeadCommand::List(arguments) => list(&arguments, settings).await,
+        DeadCommand::Show(arguments) => show(&arguments, settings).await,
+        DeadCommand::Replay(arguments) => act(Act::Replay, &arguments, settings).await,
+        DeadCommand::Drop(arguments) => act(Act::Drop, &arguments, settings).await,
+    }
+}
+
+async fn list(arguments: &SelectArguments, settings: &Settings) -> Result<Exit, Failure> {
+    let letters = graveyard::list(&bus_settings(settings), &arguments.filter(), arguments.limit).await?;
+    print(arguments, &letters)?;
+    if !arguments.json {
+        tell(arguments, &format!("{}{}", counted(&letters), more(arguments, &letters)))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print(arguments: &SelectArguments, letters: &[DeadLetter]) -> Result<(), Failure> {
+    let output = Output::new();
+    for letter in letters {
+        if arguments.json {
+            output.json(&summary(letter))?;
+        } else {
+            output.line(&row(output, letter))?;
+        }
+    }
+    Ok(())
+}
+
+/// In the text form, what was counted is the last line; in JSON, it goes to where people look.
+fn tell(arguments: &SelectArguments, text: &str) -> Result<(), Failure> {
+    if arguments.json {
+        eprintln!("{text}");
+        return Ok(());
+    }
+    Ok(Output::new().line(text)?)
+}
+
+fn row(output: Output, letter: &DeadLetter) -> String {
+    let time: String = tame(&letter.time).chars().take(19).collect();
+    format!(
+        "{}  {}  {}  {}  {}",
+        output.column(Style::Faint, &time, 19),
+        output.column(Style::Plain, &tame(&letter.id), 36),
+        output.column(Style::Bad, &tame(&letter.code), 18),
+        output.column(Style::Plain, &tame(&letter.queue), 26),
+        cut(&tame(&letter.reason), 100),
+    )
+}
+
+fn summary(letter: &DeadLetter) -> Value {
+    json!({
+        "id": letter.id,
+        "code": letter.code,
+        "reason": letter.reason,
+        "queue": letter.queue,
+        "routing_key": letter.routing_key,
+        "time": letter.time,
+        "size_bytes": letter.body.len(),
+    })
+}
+
+/// `3 dead letters: 2 invalid_envelope, 1 delivery_limit`.
+fn counted(letters: &[DeadLetter]) -> String {
+    let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
+    for letter in letters {
+        *codes.entry(letter.code.as_str()).or_default() += 1;
+    }
+    let codes: Vec<String> = codes.iter().map(|(code, count)| format!("{count} {}", tame(code))).collect();
+    let noun = if letters.len() == 1 { "dead letter" } else { "dead letters" };
+    let colon = if codes.is_empty() { "" } else { ": " };
+    format!("{} {noun}{colon}{}", letters.len(), codes.join(", "))
+}
+
+fn more(arguments: &SelectArguments, letters: &[DeadLetter]) -> String {
+    if letters.len() < arguments.limit {
+        return String::new();
+    }
+    format!(" (there may be more: --limit {})", arguments.limit)
+}
+
+async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Failure> {
+    let filter = DeadFilter { id: Some(arguments.id.clone()), ..DeadFilter::default() };
+    let letters = graveyard::list(&bus_settings(settings), &filter, 1).await?;
+    let Some(letter) = letters.first() else {
+        return Err(Failure::new(Exit::Failed, format!("there is no dead letter {}", arguments.id)));
+    };
+    let text = String::from_utf8_lossy(&letter.body);
+    let body = card::scrub(&text);
+    let output = Output::new();
+    if arguments.json {
+        let mut value = summary(letter);
+        value["body"] = Value::from(body.into_owned());
+        output.json(&value)?;
+        return Ok(Exit::Done);
+    }
+    for (name, value) in [
+        ("id", &letter.id),
+        ("code", &letter.code),
+        ("reason", &letter.reason),
+        ("queue", &letter.queue),
+        ("routing key", &letter.routing_key),
+        ("time", &letter.time),
+    ] {
+        output.line(&format!("{}  {}", output.column(Style::Strong, name, 11), tame(value)))?;
+    }
+    output.line(&format!("\n{}", cut(&tame(&body), BODY_SHOWN)))?;
+    Ok(Exit::Done)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Replay,
+    Drop,
+}
+
+async fn act(act: Act, arguments: &ActArguments, settings: &Settings) -> Result<Exit, Failure> {
+    let select = &arguments.select;
+    let bus = bus_settings(settings);
+    if !arguments.yes {
+        let letters = graveyard::list(&bus, &select.filter(), select.limit).await?;
+        print(select, &letters)?;
+        let verb = if act == Act::Replay { "replayed" } else { "dropped" };
+        let text = format!("would be {verb}: {}{}; do it with --yes", counted(&letters), more(select, &letters));
+        tell(select, &text)?;
+        return Ok(Exit::Done);
+    }
+    let who = arguments.who.clone().filter(|who| !who.is_empty());
+    let who = who.ok_or_else(|| Failure::usage("say who you are: --who NAME"))?;
+    let store = open_store(settings)?;
+    let audit = Audit { store: &store, who: &who, select };
+    let exit = match act {
+        Act::Replay => replay(&audit, select, settings).await,
+        Act::Drop => drop_letters(&audit, select, settings).await,
+    };
+    store.close();
+    exit
+}
+
+async fn replay(audit: &Audit<'_>, select: &SelectArguments, settings: &Settings) -> Result<Exit, Failure> {
+    audit.begin("dead.replay").await?;
+    let replayed = graveyard::replay(&bus_settings(settings), &select.filter(), select.limit).await?;
+    let (good, bad): (Vec<_>, Vec<_>) = replayed.into_iter().partition(|one| one.refused.is_none());
+    let ids: Vec<&str> = good.iter().map(|one| one.letter.id.as_str()).collect();
+    audit.end("dead.replayed", json!({ "count": good.len(), "refused": bad.len(), "ids": ids })).await?;
+    let letters: Vec<DeadLetter> = good.into_iter().map(|one| one.letter).collect();
+    print(select, &letters)?;
+    tell(select, &format!("replayed: {}{}", counted(&letters), more(select, &letters)))?;
+    for one in &bad {
+        let reason = tame(one.refused.as_deref().unwrap_or_default());
+        tell(select, &format!("kept {}: {reason}", tame(&one.letter.id)))?;
+    }
+    Ok(if bad.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+async fn drop_letters(audit: &Audit<'_>, select: &SelectArguments, settings: &Settings) -> Result<Exit, Failure> {
+    audit.begin("dead.drop").await?;
+    let letters = graveyard::drop_matching(&bus_settings(settings), &select.filter(), select.limit).await?;
+    let ids: Vec<&str> = letters.iter().map(|letter| letter.id.as_str()).collect();
+    audit.end("dead.dropped", json!({ "count": letters.len(), "ids": ids })).await?;
+    print(select, &letters)?;
+    tell(select, &format!("dropped: {}{}", counted(&letters), more(select, &letters)))?;
+    Ok(Exit::Done)
+}
+
+/// Who does what: recorded before anything is done, and with its result after.
+struct Audit<'a> {
+    store: &'a Store,
+    who: &'a str,
+    select: &'a SelectArguments,
+}
+
+impl Audit<'_> {
+    async fn begin(&self, action: &str) -> Result<(), Failure> {
+        let filter = self.select.filter();
+        let details = json!({
+            "filter": { "id": filter.id, "code": filter.code, "queue": filter.queue, "routing_key": filter.routing_key },
+            "limit": self.select.limit,
+        });
+        Ok(self.store.audit(self.who, action, &details).await?)
+    }
+
+    async fn end(&self, action: &str, details: Value) -> Result<(), Failure> {
+        Ok(self.store.audit(self.who, action, &details).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::bus::delivery::Properties;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: DeadCommand,
+    }
+
+    fn parse(line: &str) -> Result<DeadCommand, clap::Error> {
+        Line::try_parse_from(format!("dead {line}").split(' ')).map(|line| line.command)
+    }
+
+    fn letter(code: &str) -> DeadLetter {
+        DeadLetter {
+            id: "5f0c7a52-1111-5000-8000-0123456789ab".to_owned(),
+            code: code.to_owned(),
+            reason: "it is not\na JSON object".to_owned(),
+            queue: "paybus.commands.cards".to_owned(),
+            routing_key: "cards.payment.create".to_owned(),
+            time: "2026-11-22T12:00:00.123456Z".to_owned(),
+            properties: Properties::default(),
+            body: b"{".to_vec(),
+        }
+    }
+
+    #[test]
+    fn conditions_are_named() {
+        let Ok(DeadCommand::List(list)) = parse("list --filter reason=too_deep --filter queue=q=1 --limit 7") else {
+            panic!("good arguments");
+        };
+        let filter = list.filter();
+        assert_eq!(filter.code.as_deref(), Some("too_deep"));
+        assert_eq!(filter.queue.as_deref(), Some("q=1"));
+        assert_eq!((filter.id, filter.routing_key, list.limit), (None, None, 7));
+        assert!(parse("list --filter bogus=1").is_err());
+        assert!(parse("list --filter code").is_err());
+        assert!(parse("list --limit 0").is_err());
+    }
+
+    #[test]
+    fn nothing_is_done_without_yes() {
+        let Ok(DeadCommand::Drop(drop)) = parse("drop") else { panic!("good arguments") };
+        assert!(!drop.yes);
+        assert_eq!(drop.select.limit, 100);
+        assert!(parse("drop --yes --dry-run").is_err());
+    }
+
+    #[test]
+    fn a_row_is_one_line() {
+        assert_eq!(
+            row(Output::plain(), &letter("invalid_envelope")),
+            "2026-11-22T12:00:00  5f0c7a52-1111-5000-8000-0123456789ab  invalid_envelope    paybus.commands.cards       \
+             it is not a JSON object"
+        );
+    }
+
+    #[test]
+    fn letters_are_counted_by_code() {
+        let letters = [letter("too_deep"), letter("invalid_envelope"), letter("too_deep")];
+        assert_eq!(counted(&letters), "3 dead letters: 1 invalid_envelope, 2 too_deep");
+        assert_eq!(counted(&letters[..1]), "1 dead letter: 1 too_deep");
+        assert_eq!(counted(&[]), "0 dead letters");
+    }
+}

@@ -1,0 +1,140 @@
+//! How a command ends: the exit codes, and which error means which.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use crate::bus::{self, BusError};
+use crate::config::ConfigError;
+use crate::gateway::registry::RegistryError;
+use crate::store::StoreError;
+use crate::wiring::WiringError;
+use crate::worker::RunError;
+
+/// An exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// Failed, or not as wished.
+    Failed,
+    /// Wrong arguments.
+    Usage,
+    /// Wrong configuration; `EX_USAGE` of the BSDs, as other daemons have it.
+    Configuration,
+    /// Broker or database not reachable; `EX_UNAVAILABLE`.
+    Unavailable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Configuration => 64,
+            Exit::Unavailable => 69,
+        })
+    }
+}
+
+/// Why a command could not be carried out: one line for a person, and the exit code. No error itself, so that every
+/// error becomes one by `?`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The code.
+    pub exit: Exit,
+    /// The line; empty where there is nothing to say.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure in one's own words.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into() }
+    }
+
+    /// Wrong arguments that clap cannot see.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, message)
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        let error: &(dyn Error + 'static) = &error;
+        // Whoever reads our output has enough of it: `paybus show ... | head`.
+        let closed = error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe);
+        if closed {
+            return Failure::new(Exit::Done, "");
+        }
+        Failure::new(exit_of(error), bus::describe(error))
+    }
+}
+
+/// The code of the first error in the chain that has one.
+fn exit_of(error: &(dyn Error + 'static)) -> Exit {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(exit) = known(error) {
+            return exit;
+        }
+        next = error.source();
+    }
+    Exit::Failed
+}
+
+fn known(error: &(dyn Error + 'static)) -> Option<Exit> {
+    if error.is::<ConfigError>() || error.is::<WiringError>() || error.is::<RegistryError>() {
+        return Some(Exit::Configuration);
+    }
+    if let Some(error) = error.downcast_ref::<RunError>() {
+        return match error {
+            RunError::Config(_) | RunError::Wiring(_) | RunError::Setting(_) => Some(Exit::Configuration),
+            // What it is about stands further down the chain.
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return Some(if error.is_unavailable() { Exit::Unavailable } else { Exit::Failed });
+    }
+    match error.downcast_ref::<BusError>()? {
+        BusError::Url(_) | BusError::Tls(_) => Some(Exit::Configuration),
+        BusError::TimedOut { .. } | BusError::Broker { .. } | BusError::Closed => Some(Exit::Unavailable),
+        _ => Some(Exit::Failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_code() {
+        let check = |failure: Failure, exit: Exit| assert_eq!(failure.exit, exit, "{failure:?}");
+        check(
+            ConfigError::Variable { variable: "X".to_owned(), problem: "is wrong".to_owned() }.into(),
+            Exit::Configuration,
+        );
+        check(BusError::Closed.into(), Exit::Unavailable);
+        check(BusError::Url("no").into(), Exit::Configuration);
+        check(StoreError::Schema("missing".to_owned()).into(), Exit::Failed);
+        check(RunError::Setting("no".to_owned()).into(), Exit::Configuration);
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        check(RunError::Store(StoreError::Unavailable(Box::new(refused()))).into(), Exit::Unavailable);
+        check(RunError::Bus(BusError::Closed).into(), Exit::Unavailable);
+        check(refused().into(), Exit::Failed);
+    }
+
+    #[test]
+    fn a_message_tells_the_whole_chain() {
+        let error = StoreError::Unavailable(Box::new(io::Error::other("no route")));
+        assert_eq!(Failure::from(error).message, "the database cannot be reached: no route");
+    }
+
+    #[test]
+    fn a_reader_who_has_enough_is_no_failure() {
+        let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(failure, Failure::new(Exit::Done, ""));
+    }
+}

@@ -1,0 +1,47 @@
+//! Log lines: text for a person at a terminal, else JSON. They go to the standard error; the standard output is a
+//! command's own.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+
+/// Crates that say at `info` what only their authors want to know. A filter that names one of them overrides this.
+const QUIET: &str = "lapin=warn,tokio_postgres=warn,deadpool_postgres=warn,hyper=warn,h2=warn,reqwest=warn,rustls=warn";
+
+/// Starts logging. The filter is the configuration's, which is known to parse.
+pub fn start(format: LogFormat, filter: &str) {
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_text = match format {
+        LogFormat::Auto => is_terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(directives(filter)).with_writer(std::io::stderr);
+    let started = if is_text {
+        lines.with_ansi(is_terminal).try_init()
+    } else {
+        lines.json().flatten_event(true).with_current_span(false).try_init()
+    };
+    if let Err(error) = started {
+        eprintln!("paybus: logging was started before: {error}");
+    }
+}
+
+fn directives(filter: &str) -> EnvFilter {
+    EnvFilter::new(format!("{QUIET},{filter}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noisy_crates_are_quiet_until_they_are_named() {
+        let shown = directives("info").to_string();
+        assert!(shown.contains("lapin=warn") && shown.contains("info"), "{shown}");
+        let shown = directives("info,lapin=debug").to_string();
+        assert!(shown.contains("lapin=debug") && !shown.contains("lapin=warn"), "{shown}");
+    }
+}

@@ -1,0 +1,144 @@
+//! The command line: one file for each command, and what they share.
+
+mod check;
+mod dead;
+mod exit;
+mod line;
+mod logging;
+mod migrate;
+mod output;
+mod publish;
+mod show;
+mod time;
+mod watch;
+mod worker;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+
+pub use self::exit::{Exit, Failure};
+use crate::config::{self, Settings};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0   done
+  1   failed, or not as wished: a command was rejected, a check failed
+  2   usage
+  64  configuration
+  69  broker or database not reachable
+
+Configuration: the defaults of config/default.toml, under --config FILE, under the environment
+(PAYBUS__DATABASE__URL, PAYBUS__AMQP__URL, ...).
+
+Example:
+  paybus migrate && paybus worker";
+
+/// Payments over a message bus: at most one charge for one command, and never a lost event.
+#[derive(Debug, Parser)]
+#[command(name = "paybus", version, after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// The configuration file.
+    // A variable that is set and empty names no file; a path would be refused.
+    #[arg(long, global = true, env = "PAYBUS_CONFIG", value_name = "FILE")]
+    config: Option<OsString>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Worker(worker::WorkerArguments),
+    Migrate(migrate::MigrateArguments),
+    Publish(Box<publish::PublishArguments>),
+    Watch(watch::WatchArguments),
+    Show(show::ShowArguments),
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    Check(check::CheckArguments),
+}
+
+impl Arguments {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// The first thing found wrong with it.
+    pub fn settings(&self) -> Result<Settings, Failure> {
+        let file = self.config.as_deref().filter(|file| !file.is_empty()).map(Path::new);
+        Ok(config::load(file, config::environment()?.into_iter())?)
+    }
+
+    /// Starts logging to the standard error. Only the worker says more than warnings: what other commands have to say is
+    /// their output.
+    pub fn start_logging(&self, settings: &Settings) {
+        // lapin tells of every connection's end as an error, even of one that was said goodbye to.
+        let is_worker = matches!(self.command, Command::Worker(_));
+        let filter = if is_worker { settings.log.filter.as_str() } else { "warn,lapin=off" };
+        logging::start(settings.log.format, filter);
+    }
+
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// It could not be carried out.
+    pub async fn run(self, settings: Settings) -> Result<Exit, Failure> {
+        match self.command {
+            Command::Worker(arguments) => worker::run(arguments, settings).await,
+            Command::Migrate(arguments) => migrate::run(&arguments, &settings).await,
+            Command::Publish(arguments) => publish::run(*arguments, &settings).await,
+            Command::Watch(arguments) => watch::run(&arguments, &settings).await,
+            Command::Show(arguments) => show::run(&arguments, &settings).await,
+            Command::Dead(command) => dead::run(command, &settings).await,
+            Command::Check(arguments) => check::run(&arguments, &settings).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    const COMMANDS: [&str; 10] = [
+        "worker",
+        "migrate",
+        "publish",
+        "watch",
+        "show",
+        "dead list",
+        "dead show",
+        "dead replay",
+        "dead drop",
+        "check",
+    ];
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example_that_fits_a_terminal() {
+        for name in COMMANDS {
+            let line = format!("paybus {name} --help");
+            let help = Arguments::try_parse_from(line.split(' ')).expect_err("help").to_string();
+            assert!(help.contains(&format!("paybus {name}")) && help.contains("Example"), "{help}");
+            assert!(help.contains("--config"), "{help}");
+            let longest = help.lines().map(|line| line.chars().count()).max();
+            assert!(longest <= Some(120), "{longest:?} {help}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_told_from_help() {
+        let kind = |line: &str| Arguments::try_parse_from(line.split(' ')).map_err(|error| error.kind());
+        assert_eq!(kind("paybus").unwrap_err(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+        assert_eq!(kind("paybus bogus").unwrap_err(), ErrorKind::InvalidSubcommand);
+        assert_eq!(kind("paybus show").unwrap_err(), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("paybus show no-uuid").unwrap_err(), ErrorKind::ValueValidation);
+        assert!(kind("paybus check --config x.toml --json").is_ok());
+    }
+}

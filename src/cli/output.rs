@@ -1,0 +1,134 @@
+//! What all commands print with: colours only on a terminal, nothing that a message could do to that terminal.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::exit::Failure;
+
+/// How a word is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// As it should be.
+    Good,
+    /// Under way, or to be looked at.
+    Open,
+    /// Not as it should be.
+    Bad,
+    /// Of less weight.
+    Faint,
+    /// A heading.
+    Strong,
+    /// Nothing special.
+    Plain,
+}
+
+/// The standard output.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    colour: bool,
+}
+
+impl Output {
+    /// The standard output, coloured where a person looks at it and has not asked for none (`NO_COLOR`).
+    pub fn new() -> Output {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Output { colour: is_terminal() && !refused }
+    }
+
+    /// Without colours, for tests.
+    #[cfg(test)]
+    pub fn plain() -> Output {
+        Output { colour: false }
+    }
+
+    /// With colours, for tests.
+    #[cfg(test)]
+    pub fn coloured() -> Output {
+        Output { colour: true }
+    }
+
+    /// A text in its style.
+    pub fn paint(self, style: Style, text: &str) -> String {
+        let code = match style {
+            Style::Good => "32",
+            Style::Open => "33",
+            Style::Bad => "31",
+            Style::Faint => "2",
+            Style::Strong => "1",
+            Style::Plain => return text.to_owned(),
+        };
+        if self.colour && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// A text in its style, filled up with blanks to a width.
+    pub fn column(self, style: Style, text: &str, width: usize) -> String {
+        let blanks = width.saturating_sub(text.chars().count());
+        format!("{}{:blanks$}", self.paint(style, text), "")
+    }
+
+    /// Prints a line.
+    ///
+    /// # Errors
+    /// Nobody reads it any more.
+    pub fn line(self, line: &str) -> io::Result<()> {
+        writeln!(io::stdout().lock(), "{}", line.trim_end())
+    }
+
+    /// Prints a value as JSON, on one line.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
+        Ok(self.line(&serde_json::to_string(value)?)?)
+    }
+}
+
+/// Whether a person looks at the output.
+pub fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// A text from elsewhere in one line: a control character could move the cursor, or worse.
+pub fn tame(text: &str) -> String {
+    let tamed = text.chars().map(|char| match char {
+        '\n' | '\r' | '\t' => ' ',
+        char if char.is_control() || is_direction(char) => '\u{fffd}',
+        char => char,
+    });
+    tamed.collect()
+}
+
+/// Characters that turn the direction of what follows.
+fn is_direction(char: char) -> bool {
+    matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// At most so many characters of a text.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_gets_colours_and_columns_stay_aligned() {
+        assert_eq!(Output::plain().column(Style::Good, "ok", 5), "ok   ");
+        assert_eq!(Output::coloured().column(Style::Good, "ok", 5), "\x1b[32mok\x1b[0m   ");
+        assert_eq!(Output::plain().column(Style::Good, "longer", 3), "longer");
+    }
+
+    #[test]
+    fn a_message_cannot_steer_the_terminal() {
+        assert_eq!(tame("a\x1b[2Jb\nc\u{202e}d"), "a\u{fffd}[2Jb c\u{fffd}d");
+        assert_eq!(cut("äöüß", 3), "äö…");
+        assert_eq!(cut("äöü", 3), "äöü");
+    }
+}

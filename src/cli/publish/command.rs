@@ -1,0 +1,317 @@
+//! The command that `paybus publish` makes of its arguments: pure, but for the ids and the time it is given.
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::cli::exit::Failure;
+use crate::cli::watch::read_duration;
+use crate::payment::command::CommandType;
+
+/// Where nobody names a variant.
+const VARIANT_DEFAULT: &str = "default";
+
+/// The command itself.
+#[derive(Debug, Clone, Args)]
+pub struct CommandArguments {
+    /// What is asked, such as payment.create; `payment.` may be left out.
+    ///
+    /// payment.create, process, capture, release, refund, cancel, sync, notification or resolve.
+    #[arg(value_name = "TYPE", value_parser = read_type)]
+    pub kind: CommandType,
+    /// The payment.
+    ///
+    /// Left out: a new one for payment.create; all others but payment.notification need it.
+    #[arg(long, value_name = "UUID")]
+    pub payment: Option<Uuid>,
+    /// The variant that the payment was created with, for the routing key.
+    ///
+    /// Left out: the variant in --data, else `default`.
+    #[arg(long, value_name = "NAME")]
+    pub variant: Option<String>,
+    /// The command's id; left out, a new one.
+    ///
+    /// With the payment and the source it names the command: the same three again are the same command.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Who asks.
+    #[arg(long, default_value = "cli")]
+    pub source: String,
+    /// Not to be begun later than this from now.
+    #[arg(long, value_name = "DURATION", value_parser = read_duration)]
+    pub expires_in: Option<Duration>,
+    /// Copied to every event that the command causes.
+    #[arg(long, value_name = "ID")]
+    pub correlation_id: Option<String>,
+    /// The command's data: a JSON object, @FILE, or - for the standard input.
+    ///
+    /// The single fields below lie over it.
+    #[arg(long, value_name = "JSON")]
+    pub data: Option<String>,
+    #[command(flatten)]
+    pub fields: FieldArguments,
+}
+
+/// Single fields of the command's data.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Fields of the data")]
+pub struct FieldArguments {
+    /// payment.create: what to collect, such as 12.50.
+    #[arg(long, value_name = "AMOUNT")]
+    pub total: Option<String>,
+    /// payment.create: three letters of ISO 4217.
+    #[arg(long, value_name = "CODE")]
+    pub currency: Option<String>,
+    /// payment.create: what for.
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// payment.create, payment.process: the gateway's own object.
+    ///
+    /// With it, payment.create goes on to charge.
+    #[arg(long, value_name = "JSON", value_parser = read_object)]
+    pub process: Option<Value>,
+    /// payment.create, payment.process: whether to capture at once.
+    ///
+    /// Left out: as the variant says.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub capture: Option<bool>,
+    /// payment.capture, payment.refund, payment.resolve: how much.
+    ///
+    /// Left out: all of it.
+    #[arg(long)]
+    pub amount: Option<String>,
+    /// payment.resolve: the operation with the unknown outcome, see `paybus show`.
+    #[arg(long, value_name = "UUID")]
+    pub operation: Option<Uuid>,
+    /// payment.resolve: what happened.
+    #[arg(long, value_name = "WHAT")]
+    pub outcome: Option<OutcomeArgument>,
+    /// payment.resolve: how you know.
+    #[arg(long, value_name = "TEXT")]
+    pub evidence: Option<String>,
+    /// payment.resolve: the payment's id at the gateway.
+    #[arg(long, value_name = "ID")]
+    pub transaction_id: Option<String>,
+}
+
+/// What a person says happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum OutcomeArgument {
+    /// The gateway did it.
+    Approved,
+    /// The gateway declined it.
+    Declined,
+    /// The gateway never acted on it.
+    NotCharged,
+}
+
+impl OutcomeArgument {
+    fn as_str(self) -> &'static str {
+        match self {
+            OutcomeArgument::Approved => "approved",
+            OutcomeArgument::Declined => "declined",
+            OutcomeArgument::NotCharged => "not_charged",
+        }
+    }
+}
+
+/// A command as it is published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Made {
+    /// Its id.
+    pub id: String,
+    /// Its payment.
+    pub payment: Option<Uuid>,
+    /// `<variant>.<type>`
+    pub routing_key: String,
+    /// The command as CloudEvents JSON.
+    pub event: Value,
+}
+
+fn read_type(text: &str) -> Result<CommandType, String> {
+    let whole = if text.contains('.') { text.to_owned() } else { format!("payment.{text}") };
+    CommandType::from_word(&whole).ok_or_else(|| {
+        let types: Vec<&str> = CommandType::ALL.iter().map(|kind| kind.as_str()).collect();
+        format!("expected one of {}", types.join(", "))
+    })
+}
+
+fn read_object(text: &str) -> Result<Value, String> {
+    match serde_json::from_str(text) {
+        Ok(object @ Value::Object(_)) => Ok(object),
+        Ok(_) => Err("expected a JSON object".to_owned()),
+        Err(error) => Err(format!("expected a JSON object: {error}")),
+    }
+}
+
+impl CommandArguments {
+    /// Whether what was asked for can be made so often.
+    pub fn check(&self, count: u64) -> Result<(), Failure> {
+        let needs_payment = !matches!(self.kind, CommandType::Create | CommandType::Notification);
+        if needs_payment && self.payment.is_none() {
+            return Err(Failure::usage(format!("{} needs --payment UUID", self.kind)));
+        }
+        if count > 1 && self.id.is_some() {
+            return Err(Failure::usage("--count makes new commands; with one --id they would all be the same"));
+        }
+        if count > 1 && self.kind == CommandType::Create && self.payment.is_some() {
+            return Err(Failure::usage(
+                "--count makes new payments; with one --payment only the first could be created",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The data: what `--data` said, under the single fields.
+    pub fn data(&self, given: Option<&str>) -> Result<Map<String, Value>, Failure> {
+        let mut data = match given.map(serde_json::from_str) {
+            None => Map::new(),
+            Some(Ok(Value::Object(data))) => data,
+            Some(Ok(_)) => return Err(Failure::usage("--data: expected a JSON object")),
+            Some(Err(error)) => return Err(Failure::usage(format!("--data: expected a JSON object: {error}"))),
+        };
+        let fields = &self.fields;
+        let text = |text: &Option<String>| text.clone().map(Value::from);
+        let named = [
+            ("total", text(&fields.total)),
+            ("currency", text(&fields.currency)),
+            ("description", text(&fields.description)),
+            ("process", fields.process.clone()),
+            ("capture", fields.capture.map(Value::from)),
+            ("amount", text(&fields.amount)),
+            ("operation", fields.operation.map(|id| Value::from(id.to_string()))),
+            ("outcome", fields.outcome.map(|outcome| Value::from(outcome.as_str()))),
+            ("evidence", text(&fields.evidence)),
+            ("transaction_id", text(&fields.transaction_id)),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                data.insert(name.to_owned(), value);
+            }
+        }
+        if self.kind == CommandType::Create {
+            let variant = self.variant(&data).to_owned();
+            data.insert("variant".to_owned(), Value::from(variant));
+        }
+        Ok(data)
+    }
+
+    fn variant<'a>(&'a self, data: &'a Map<String, Value>) -> &'a str {
+        let given = self.variant.as_deref();
+        given.or_else(|| data.get("variant").and_then(Value::as_str)).unwrap_or(VARIANT_DEFAULT)
+    }
+
+    /// One command. `fresh` makes the ids that were not given.
+    pub fn make(&self, data: &Map<String, Value>, now: Timestamp, fresh: impl Fn() -> Uuid) -> Made {
+        let id = self.id.clone().unwrap_or_else(|| fresh().to_string());
+        let payment = self.payment.or_else(|| (self.kind == CommandType::Create).then(&fresh));
+        let mut event = json!({
+            "specversion": "1.0",
+            "id": id,
+            "source": self.source,
+            "type": self.kind.as_str(),
+            "time": now.to_string(),
+            "datacontenttype": "application/json",
+            "data": data,
+        });
+        let expires = self.expires_in.map(|wait| SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX));
+        let attributes = [
+            ("subject", payment.map(|payment| payment.to_string())),
+            ("expirytime", expires.map(|wait| now.saturating_add(wait).unwrap_or(Timestamp::MAX).to_string())),
+            ("correlationid", self.correlation_id.clone()),
+        ];
+        for (name, value) in attributes {
+            if let Some(value) = value {
+                event[name] = Value::from(value);
+            }
+        }
+        Made { id, payment, routing_key: format!("{}.{}", self.variant(data), self.kind), event }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        command: CommandArguments,
+    }
+
+    fn parse(line: &str) -> Result<CommandArguments, clap::Error> {
+        Line::try_parse_from(format!("publish {line}").split(' ')).map(|line| line.command)
+    }
+
+    fn made(line: &str, data: Option<&str>) -> Made {
+        let command = parse(line).expect("good arguments");
+        let data = command.data(data).expect("good data");
+        command.make(&data, "2026-11-22T12:00:00Z".parse().expect("a time"), || Uuid::from_u128(7))
+    }
+
+    #[test]
+    fn a_create_gets_a_new_payment_and_its_variant() {
+        let made = made("create --total 12.50 --currency USD --process {\"status\":\"confirmed\"}", None);
+        assert_eq!(made.routing_key, "default.payment.create");
+        assert_eq!(made.payment, Some(Uuid::from_u128(7)));
+        assert_eq!(
+            made.event,
+            json!({ "specversion": "1.0", "id": Uuid::from_u128(7).to_string(), "source": "cli",
+                    "type": "payment.create", "subject": Uuid::from_u128(7).to_string(),
+                    "time": "2026-11-22T12:00:00Z", "datacontenttype": "application/json",
+                    "data": { "variant": "default", "total": "12.50", "currency": "USD",
+                              "process": { "status": "confirmed" } } })
+        );
+    }
+
+    #[test]
+    fn options_lie_over_the_data_and_its_variant_routes() {
+        let made = made("payment.create --total 3", Some(r#"{"variant":"cards","total":"2","currency":"EUR"}"#));
+        assert_eq!(made.routing_key, "cards.payment.create");
+        assert_eq!(made.event["data"], json!({ "variant": "cards", "total": "3", "currency": "EUR" }));
+    }
+
+    #[test]
+    fn a_resolve_says_what_happened() {
+        let payment = Uuid::from_u128(1);
+        let operation = Uuid::from_u128(2);
+        let line = format!(
+            "resolve --payment {payment} --variant cards --operation {operation} --outcome not_charged --evidence seen \
+             --expires-in 10s --correlation-id c"
+        );
+        let made = made(&line, None);
+        assert_eq!(made.routing_key, "cards.payment.resolve");
+        let data = json!({ "operation": operation.to_string(), "outcome": "not_charged", "evidence": "seen" });
+        assert_eq!(made.event["data"], data);
+        assert_eq!(made.event["expirytime"], "2026-11-22T12:00:10Z");
+        assert_eq!(made.event["correlationid"], "c");
+    }
+
+    #[test]
+    fn a_notification_may_name_no_payment() {
+        let made = made("notification", Some("{}"));
+        assert_eq!(made.payment, None);
+        assert!(made.event.get("subject").is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        assert!(parse("payment.bogus").is_err());
+        assert!(parse("create --process [1]").is_err());
+        assert!(parse("create --capture perhaps").is_err());
+        let check = |line: &str, count| parse(line).expect("arguments").check(count).is_ok();
+        assert!(!check("refund", 1));
+        assert!(!check("create --id a", 2));
+        assert!(!check(&format!("create --payment {}", Uuid::from_u128(1)), 2));
+        assert!(check(&format!("refund --payment {}", Uuid::from_u128(1)), 2));
+        assert!(check("create", 2));
+        assert!(parse("create").expect("arguments").data(Some("[]")).is_err());
+        assert!(parse("create").expect("arguments").data(Some("{")).is_err());
+    }
+}

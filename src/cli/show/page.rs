@@ -1,0 +1,261 @@
+//! The page of a payment, as lines of text.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::words::{next, words};
+use crate::cli::line::{Told, style_of};
+use crate::cli::output::{Output, Style, tame};
+use crate::cli::time::{clock, date, relative};
+use crate::payment::model::Payment;
+use crate::payment::status::FraudStatus;
+use crate::store::report::{EventRecord, History, MovementRecord, OperationRecord, SHOWN_MAX};
+
+/// The page: the payment, what follows, and the timeline.
+pub fn lines(id: Uuid, history: &History, output: Output) -> Vec<String> {
+    let mut lines = head(id, history, output);
+    let sections: [(&str, Vec<String>); 3] = [
+        ("operations", operations(history, output)),
+        ("movements", history.movements.iter().map(|record| movement(record, history)).collect()),
+        ("events", history.events.iter().map(|record| event(record, history, output)).collect()),
+    ];
+    for (title, rows) in sections {
+        if !rows.is_empty() {
+            lines.push(String::new());
+            lines.push(output.paint(Style::Strong, title));
+            lines.extend(rows);
+        }
+    }
+    if history.truncated {
+        lines.push(String::new());
+        lines.push(format!("only the last {SHOWN_MAX} operations, movements and events are shown"));
+    }
+    lines
+}
+
+fn head(id: Uuid, history: &History, output: Output) -> Vec<String> {
+    let mut rows = vec![("payment", id.to_string())];
+    match &history.payment {
+        Some(payment) => rows.extend(facts(payment, history, output)),
+        None => rows.push(("status", "does not exist; commands for it are below".to_owned())),
+    }
+    let (style, sentence) = next(history);
+    rows.push(("next", output.paint(style, &sentence)));
+    rows.iter().map(|(name, text)| format!("{}{text}", output.column(Style::Strong, name, 11))).collect()
+}
+
+fn facts(payment: &Payment, history: &History, output: Output) -> Vec<(&'static str, String)> {
+    let status = payment.status.as_str();
+    let amounts = &payment.amounts;
+    let mut rows = vec![
+        (
+            "status",
+            format!(
+                "{}, last changed {} ({}), created {}",
+                output.paint(style_of(status), status),
+                date(payment.modified),
+                relative(payment.modified, history.now),
+                date(payment.created)
+            ),
+        ),
+        (
+            "money",
+            format!(
+                "total {} {}, authorized {}, captured {}, refunded {}",
+                payment.order.total,
+                payment.currency().code(),
+                amounts.authorized,
+                amounts.captured,
+                amounts.refunded
+            ),
+        ),
+        ("gateway", gateway(payment)),
+    ];
+    if payment.fraud_status != FraudStatus::Unknown {
+        let said = [payment.fraud_status.as_str(), &payment.fraud_message];
+        rows.push(("fraud", tame(&said.join(" "))));
+    }
+    for (name, text) in [("message", &payment.message), ("for", &payment.order.description)] {
+        if !text.is_empty() {
+            rows.push((name, tame(text)));
+        }
+    }
+    if let Some(address) = &payment.redirect_url {
+        rows.push(("customer", format!("must act at {}", tame(address))));
+    }
+    if payment.waiting > 0 {
+        rows.push(("waiting", format!("{} for their turn", payment.waiting)));
+    }
+    rows
+}
+
+fn gateway(payment: &Payment) -> String {
+    let mut text = format!("variant {}, {}", tame(&payment.order.variant), tame(&payment.gateway));
+    if !payment.account.is_empty() {
+        text.push_str(&format!(" at {}", tame(&payment.account)));
+    }
+    match payment.transaction_id.as_str() {
+        "" => text.push_str(", no reference yet"),
+        reference => text.push_str(&format!(", reference {}", tame(reference))),
+    }
+    text
+}
+
+fn operations(history: &History, output: Output) -> Vec<String> {
+    let numbered = history.operations.iter().enumerate();
+    numbered.flat_map(|(index, record)| operation(index + 1, record, history, output)).collect()
+}
+
+/// A line with the command, and under it what there is to say.
+fn operation(number: usize, record: &OperationRecord, history: &History, output: Output) -> Vec<String> {
+    let operation = &record.operation;
+    let words = words(operation, history);
+    let amount = operation.amount().map(|amount| format!("{amount} {}", amount.currency().code())).unwrap_or_default();
+    let mut rows = vec![format!(
+        "{number:>4}  {}  {}  {}  {amount:>15}  {}",
+        output.column(Style::Faint, &date(operation.created), 19),
+        output.column(Style::Plain, &tame(operation.kind.as_str()), 20),
+        output.column(words.style, words.word, 10),
+        counts(record),
+    )];
+    let mut under = |text: String| rows.push(format!("      {text}"));
+    if !words.sentence.is_empty() {
+        under(words.sentence);
+    }
+    if let Some(advice) = words.advice {
+        under(output.paint(Style::Bad, &advice));
+    }
+    if operation.is_open() && !operation.last_message.is_empty() {
+        let code = operation.last_code.map_or("", |code| code.as_str());
+        under(format!("last trouble: {code}: {}", tame(&operation.last_message)));
+    }
+    let by = operation.attributes.user_id.as_ref().map(|user| format!(", by user {}", tame(user)));
+    let command = format!(
+        "operation {}, command {} of {}{}",
+        operation.id,
+        tame(&operation.name.id),
+        tame(&operation.name.source),
+        by.unwrap_or_default()
+    );
+    under(output.paint(Style::Faint, &command));
+    rows
+}
+
+/// `3 attempts, 2 look-ups, answered 12:00:01.200`; nothing where there was none.
+fn counts(record: &OperationRecord) -> String {
+    let operation = &record.operation;
+    let counted = [(operation.attempts, "attempt"), (operation.lookups, "look-up"), (operation.takeovers, "takeover")];
+    let counted = counted.into_iter().filter(|(count, _)| *count > 0);
+    let mut parts: Vec<String> =
+        counted.map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" })).collect();
+    parts.extend(record.settled_at.map(|time| format!("answered {}", date(time))));
+    parts.join(", ")
+}
+
+fn movement(record: &MovementRecord, history: &History) -> String {
+    let movement = &record.movement;
+    let found = history.operations.iter().position(|record| Some(record.operation.id) == movement.operation);
+    let by = match found {
+        Some(index) => format!("by operation {}", index + 1),
+        None => format!("reference {}", tame(&movement.reference)),
+    };
+    let amount = format!("{} {}", movement.amount, movement.amount.currency().code());
+    format!("      {}  {:<20}  {amount:>27}  {by}", date(record.created), movement.kind.as_str())
+}
+
+fn event(record: &EventRecord, history: &History, output: Output) -> String {
+    let body: Value = serde_json::from_str(&record.event.body).unwrap_or(Value::Null);
+    let told = Told::read(&body);
+    let number = record.sequence.map(|sequence| sequence.to_string()).unwrap_or_default();
+    let sent = match (record.sent_at, &record.set_aside) {
+        (Some(time), _) => output.column(Style::Faint, &format!("sent {}", clock(time)), 17),
+        (None, Some(reason)) => output.paint(Style::Bad, &format!("set aside: {}", tame(reason))),
+        (None, None) => {
+            let age = relative(record.created, history.now);
+            output.paint(Style::Open, &format!("not sent yet, stored {age}"))
+        }
+    };
+    format!(
+        "{number:>4}  {}  {}  {}  {sent}  {}",
+        output.column(Style::Faint, &date(record.created), 19),
+        output.column(Style::Plain, &tame(&record.event.event_type), 22),
+        output.column(told.style, &told.status, 22),
+        told.remark(output),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{PAYMENT, at, history};
+    use super::*;
+
+    #[test]
+    fn the_page_of_a_payment_with_an_unknown_refund() {
+        let page = lines(PAYMENT, &history(), Output::plain());
+        let page: Vec<&str> = page.iter().map(|line| line.trim_end()).collect();
+        let two = Uuid::from_u128(2);
+        assert_eq!(
+            page[..7],
+            [
+                "payment    0192f0c1-7c5e-7000-8000-0123456789ab",
+                "status     confirmed, last changed 2026-11-22 12:00:01 (2 min 59 s ago), created 2026-11-22 12:00:00",
+                "money      total 120.00 USD, authorized 0.00, captured 120.00, refunded 0.00",
+                "gateway    variant cards, http at http://127.0.0.1:9000, reference ch_123",
+                "for        Book purchase",
+                "waiting    1 for their turn",
+                "next       operation 2 is unknown: a refund may have been received; sent again under the same key, or \
+                 looked up, in 42 s",
+            ]
+        );
+        assert_eq!(
+            page[8..14],
+            [
+                "operations",
+                "   1  2026-11-22 12:00:00  payment.create        succeeded                    1 attempt, answered \
+                 2026-11-22 12:00:01",
+                &format!("      operation {}, command order-1 of shop/checkout", Uuid::from_u128(1)),
+                "   2  2026-11-22 12:00:00  payment.refund        unknown           20.00 USD  3 attempts",
+                "      a refund may have been received; sent again under the same key, or looked up, in 42 s",
+                "      last trouble: timeout: no answer within 10 s",
+            ]
+        );
+        assert_eq!(page[14], format!("      operation {two}, command order-2 of shop/checkout"));
+        assert_eq!(page[16], "      waits for its turn behind operation 2");
+        assert_eq!(
+            page[19..],
+            [
+                "movements",
+                "      2026-11-22 12:00:01  captured                               120.00 USD  by operation 1",
+                "",
+                "events",
+                "   1  2026-11-22 12:00:00  payment.created         waiting                 sent 12:00:00.200",
+                "   2  2026-11-22 12:00:00  payment.status_changed  waiting > confirmed     sent 12:00:01.200  [answers \
+                 payment.create]",
+                "      2026-11-22 12:00:00  command.delayed         timeout                 not sent yet, stored 3 min \
+                 ago  no answer within 10 s",
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_that_was_sent_to_the_gateway_is_shown() {
+        let page = lines(PAYMENT, &history(), Output::plain()).join("\n");
+        assert!(!page.contains("token"), "{page}");
+        assert!(!super::super::json::value(&history()).to_string().contains("token"));
+    }
+
+    #[test]
+    fn commands_without_a_payment_and_events_set_aside_are_told() {
+        let mut history = history();
+        history.payment = None;
+        history.operations.truncate(1);
+        history.events[2].set_aside = Some("no queue".to_owned());
+        history.truncated = true;
+        history.now = at("12:05:00");
+        let page = lines(PAYMENT, &history, Output::plain()).join("\n");
+        assert!(page.contains("does not exist"), "{page}");
+        assert!(page.contains("set aside: no queue"), "{page}");
+        assert!(page.contains("the broker refuses them"), "{page}");
+        assert!(page.ends_with("are shown"), "{page}");
+    }
+}

@@ -1,0 +1,200 @@
+//! The test's own way to the broker, apart from paybus's: it publishes, listens and counts. It connects again whenever the
+//! broker comes back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::command::Command;
+use super::event::{Event, Log};
+use super::wait::eventually;
+
+/// How long one question to the broker may take before it is asked on a new connection.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The broker, as one world sees it.
+pub struct Bus {
+    /// Its address.
+    pub url: String,
+    /// What the world's names begin with.
+    pub prefix: String,
+    link: Mutex<Option<(Connection, Channel)>>,
+    listening: JoinHandle<()>,
+}
+
+impl Bus {
+    /// Begins to collect every event of the prefix; the topology must be there.
+    pub async fn listen(url: &str, prefix: &str, log: Arc<Log>) -> Bus {
+        let (url, prefix) = (url.to_owned(), prefix.to_owned());
+        let (ready, mut bound) = mpsc::channel(1);
+        let listening = tokio::spawn(listen(url.clone(), prefix.clone(), log, ready));
+        assert_eq!(bound.recv().await, Some(()));
+        Bus { url, prefix, link: Mutex::new(None), listening }
+    }
+
+    /// Publishes commands in order, and returns when the broker has confirmed all of them. Where the connection is lost,
+    /// all are published once more, which is no other command.
+    pub async fn publish(&self, commands: &[Command]) {
+        eventually("the broker to take commands", async || self.try_publish(commands).await).await;
+    }
+
+    async fn try_publish(&self, commands: &[Command]) -> Result<(), String> {
+        self.ask(async |channel| {
+            let mut confirms = Vec::with_capacity(commands.len());
+            for command in commands {
+                let exchange = format!("{}.commands", self.prefix);
+                let options = BasicPublishOptions::default();
+                let (key, body) = (command.key(), command.bytes());
+                let sent = channel.basic_publish(exchange.into(), key.into(), options, &body, properties(command));
+                confirms.push(sent.await?);
+            }
+            for confirm in confirms {
+                assert!(matches!(confirm.await?, Confirmation::Ack(_)), "the broker refused a command");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// How many messages are ready in a queue of the prefix.
+    pub async fn length(&self, queue: &str) -> u32 {
+        let name = format!("{}.{queue}", self.prefix);
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        eventually("the length of a queue", async || {
+            self.ask(async |channel| {
+                Ok(channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await?.message_count())
+            })
+            .await
+        })
+        .await
+    }
+
+    /// Takes every message that is ready in a queue of the prefix: its headers and its body.
+    pub async fn take_all(&self, queue: &str) -> Vec<(BasicProperties, Vec<u8>)> {
+        let name = format!("{}.{queue}", self.prefix);
+        let mut taken = Vec::new();
+        let mut link = self.link.lock().await;
+        let channel = connected(&self.url, &mut link).await.expect("a channel");
+        let options = lapin::options::BasicGetOptions { no_ack: true };
+        while let Some(message) = channel.basic_get(name.as_str().into(), options).await.expect("a queue") {
+            taken.push((message.delivery.properties, message.delivery.data));
+        }
+        taken
+    }
+
+    /// A channel of its own, for what else a test does at the broker.
+    pub async fn channel(&self) -> (Connection, Channel) {
+        open(&self.url).await.expect("the broker")
+    }
+
+    async fn ask<T>(&self, question: impl AsyncFn(&Channel) -> lapin::Result<T>) -> Result<T, String> {
+        let mut link = self.link.lock().await;
+        let answer = async {
+            let channel = connected(&self.url, &mut link).await?;
+            question(channel).await
+        };
+        let answer = timeout(ANSWER, answer).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            *link = None;
+        }
+        answer.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+async fn connected<'a>(url: &str, link: &'a mut Option<(Connection, Channel)>) -> lapin::Result<&'a Channel> {
+    if link.as_ref().is_none_or(|(connection, _)| !connection.status().connected()) {
+        *link = Some(open(url).await?);
+    }
+    Ok(&link.as_ref().expect("a link").1)
+}
+
+async fn open(url: &str) -> lapin::Result<(Connection, Channel)> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok((connection, channel))
+}
+
+fn properties(command: &Command) -> BasicProperties {
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("application/cloudevents+json; charset=utf-8".into())
+        .with_message_id(command.id.chars().take(60).collect::<String>().into());
+    if let Some(queue) = &command.reply_to {
+        properties = properties.with_reply_to(queue.as_str().into());
+    }
+    if let Some(id) = &command.correlation_id {
+        properties = properties.with_correlation_id(id.as_str().into());
+    }
+    if let Some(user) = &command.user_id {
+        properties = properties.with_user_id(user.as_str().into());
+    }
+    properties
+}
+
+/// Collects for ever. The queue is durable: no event is missed while the broker is away.
+async fn listen(url: String, prefix: String, log: Arc<Log>, ready: mpsc::Sender<()>) {
+    loop {
+        if let Err(error) = collect(&url, &prefix, &log, &ready).await {
+            eprintln!("the test's listener connects again: {error}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn collect(url: &str, prefix: &str, log: &Log, ready: &mpsc::Sender<()>) -> lapin::Result<()> {
+    let (_connection, channel) = open(url).await?;
+    let queue = format!("{prefix}.test");
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.as_str().into(), options, arguments).await?;
+    let (exchange, nothing) = (format!("{prefix}.events"), FieldTable::default());
+    let binding = QueueBindOptions::default();
+    channel.queue_bind(queue.as_str().into(), exchange.into(), "#".into(), binding, nothing.clone()).await?;
+    channel.basic_qos(500, BasicQosOptions::default()).await?;
+    let consuming = BasicConsumeOptions::default();
+    let mut deliveries = channel.basic_consume(queue.as_str().into(), "".into(), consuming, nothing).await?;
+    ready.try_send(()).unwrap_or_default();
+    while let Some(delivery) = deliveries.next().await {
+        let delivery = delivery?;
+        log.push(Event {
+            routing_key: delivery.routing_key.to_string(),
+            properties: delivery.properties.clone(),
+            body: serde_json::from_slice(&delivery.data).expect("an event is JSON"),
+            at: Instant::now(),
+        });
+        delivery.acker.ack(BasicAckOptions::default()).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what a world had at the broker.
+pub async fn delete(url: &str, prefix: &str, variants: &[String]) -> lapin::Result<()> {
+    let (connection, channel) = open(url).await?;
+    let mut queues: Vec<String> = ["test", "dead", "unroutable", "unrouted"].map(str::to_owned).to_vec();
+    queues.extend(variants.iter().flat_map(|name| [format!("commands.{name}"), format!("inbound.{name}")]));
+    for queue in queues {
+        channel.queue_delete(format!("{prefix}.{queue}").into(), QueueDeleteOptions::default()).await?;
+    }
+    for exchange in ["commands", "events", "dead", "unroutable", "unrouted"] {
+        channel.exchange_delete(format!("{prefix}.{exchange}").into(), ExchangeDeleteOptions::default()).await?;
+    }
+    connection.close(200, "done".into()).await
+}

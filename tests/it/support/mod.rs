@@ -1,0 +1,33 @@
+//! What the tests share. A test makes itself a [`World`]: a database, a prefix at the broker and a gateway of its own, and
+//! starts the real binary in it, as often as it needs. Worlds share nothing, so tests run side by side.
+//!
+//! ```ignore
+//! let world = World::new().await;
+//! let worker = world.worker().await;
+//! let create = Command::create("http", "10.00", "EUR").process(json!({}));
+//! let answer = world.run(&create).await;
+//! assert_eq!(answer.status(), "confirmed");
+//! world.check_books().await;
+//! ```
+
+#![allow(dead_code, unused_imports)] // Each test uses a part of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // What breaks here must break its test.
+
+pub mod books;
+pub mod bus;
+pub mod command;
+pub mod event;
+pub mod fake_gateway;
+pub mod peace;
+pub mod wait;
+pub mod worker;
+pub mod world;
+
+pub use self::books::Expected;
+pub use self::command::Command;
+pub use self::event::Event;
+pub use self::fake_gateway::Behaviour;
+pub use self::peace::Peace;
+pub use self::wait::{PATIENCE, eventually};
+pub use self::worker::{Worker, WorkerSetup};
+pub use self::world::{Setup, World};

@@ -1,0 +1,34 @@
+//! Waiting for a condition: looked at again and again, and never for ever.
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// How long anything is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(15);
+
+/// Waits until a condition is met, and returns what it found. The last thing that was missing is in the message of the
+/// failure.
+pub async fn eventually<T, E: Display>(what: &str, condition: impl AsyncFnMut() -> Result<T, E>) -> T {
+    within(PATIENCE, what, condition).await
+}
+
+/// The same for a condition that may take longer, or must be met sooner.
+pub async fn within<T, E: Display>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let begun = Instant::now();
+    loop {
+        match condition().await {
+            Ok(found) => return found,
+            Err(missing) if begun.elapsed() > patience => {
+                panic!("waited {} s for {what}: {missing}", patience.as_secs_f32())
+            }
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! A world for one test: its database, its prefix at the broker, its gateway, its workers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row};
+use uuid::Uuid;
+
+use paybus::bus::connection::connect;
+use paybus::bus::topology;
+use paybus::config::{self, Settings};
+use paybus::store::migrate::migrate;
+use paybus::wiring::{bus_settings, open_store};
+
+use super::bus::{self, Bus};
+use super::command::Command;
+use super::event::{Event, Log};
+use super::fake_gateway::FakeGateway;
+use super::peace::Peace;
+use super::wait::{PATIENCE, eventually};
+use super::worker::{Worker, WorkerSetup};
+
+/// The settings of every worker; `http` is the fake gateway, `default` the dummy one. Everything is quick.
+const SETTINGS: &[(&str, &str)] = &[
+    ("amqp.confirm_timeout", "5s"),
+    ("amqp.heartbeat", "5s"),
+    ("retry.immediate.attempts", "3"),
+    ("retry.immediate.first", "5ms"),
+    ("retry.immediate.cap", "20ms"),
+    ("retry.delayed", "200ms,400ms"),
+    ("worker.poll", "100ms"),
+    ("worker.lease_margin", "1s"),
+    ("worker.drain", "10s"),
+    ("worker.unknown_payment_grace", "1s"),
+    ("log.format", "json"),
+    ("log.filter", "info,paybus=debug"),
+    ("variants.default.gateway", "dummy"),
+    ("variants.default.timeout", "2s"),
+    ("variants.http.gateway", "http"),
+    ("variants.http.timeout", "2s"),
+    ("variants.http.settle_window", "300ms"),
+];
+
+/// How a world differs from the usual one.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    settings: Vec<(String, String)>,
+    alone: bool,
+}
+
+impl Setup {
+    /// The usual world.
+    pub fn new() -> Setup {
+        Setup::default()
+    }
+
+    /// With this setting for every worker, by its key: `variants.http.rate`. Other addresses of database and broker too.
+    pub fn set(mut self, key: &str, value: &str) -> Setup {
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With the services to itself: for a test that stops or restarts them.
+    pub fn alone(mut self) -> Setup {
+        self.alone = true;
+        self
+    }
+
+    /// With one more variant that calls the world's gateway, as `http` does.
+    pub fn http_variant(self, name: &str) -> Setup {
+        let key = |key: &str| format!("variants.{name}.{key}");
+        self.set(&key("gateway"), "http")
+            .set(&key("url"), "GATEWAY")
+            .set(&key("timeout"), "2s")
+            .set(&key("settle_window"), "300ms")
+    }
+
+    /// Makes it.
+    pub async fn build(self) -> World {
+        World::build(self).await
+    }
+}
+
+/// A world for one test. At the end of the test, [`World::check_books`].
+pub struct World {
+    /// The gateway behind variant `http`.
+    pub gateway: FakeGateway,
+    /// The broker.
+    pub bus: Bus,
+    /// Every event so far.
+    pub log: Arc<Log>,
+    pub(super) published: Mutex<Vec<Command>>,
+    pub(super) workers: Mutex<Vec<Worker>>,
+    settings: BTreeMap<String, String>,
+    admin_url: String,
+    database: String,
+    sql: tokio::sync::Mutex<Option<Client>>,
+    directory: PathBuf,
+    _peace: Peace,
+}
+
+impl World {
+    /// The usual world.
+    pub async fn new() -> World {
+        Setup::new().build().await
+    }
+
+    async fn build(setup: Setup) -> World {
+        let peace = if setup.alone { Peace::alone().await } else { Peace::shared().await };
+        let name = format!("t{}", &Uuid::new_v4().simple().to_string()[..12]);
+        let gateway = FakeGateway::start().await;
+        let mut settings: BTreeMap<String, String> =
+            SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        settings.insert("variants.http.url".to_owned(), gateway.url());
+        settings.insert("amqp.url".to_owned(), service("PAYBUS__AMQP__URL"));
+        settings.insert("database.url".to_owned(), service("PAYBUS__DATABASE__URL"));
+        settings.insert("amqp.prefix".to_owned(), name.clone());
+        for (key, value) in setup.settings {
+            let value = if value == "GATEWAY" { gateway.url() } else { value };
+            settings.insert(key, value);
+        }
+        let admin_url = settings["database.url"].clone();
+        query(&admin_url, &format!("CREATE DATABASE {name}")).await;
+        settings.insert("database.url".to_owned(), with_database(&admin_url, &name));
+
+        let typed = read(&settings);
+        let store = open_store(&typed).expect("a store");
+        migrate(&store).await.expect("the schema");
+        store.close();
+        let bus_settings = bus_settings(&typed);
+        let variants: Vec<&str> = typed.variants.keys().map(String::as_str).collect();
+        let connection = connect(&bus_settings, "test").await.expect("the broker");
+        topology::declare(&connection, &bus_settings, &variants).await.expect("the topology");
+        connection.close().await;
+
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&name);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let log = Arc::new(Log::default());
+        let bus = Bus::listen(&settings["amqp.url"], &name, Arc::clone(&log)).await;
+        World {
+            gateway,
+            bus,
+            log,
+            published: Mutex::default(),
+            workers: Mutex::default(),
+            settings,
+            admin_url,
+            database: name,
+            sql: tokio::sync::Mutex::default(),
+            directory,
+            _peace: peace,
+        }
+    }
+
+    /// Starts a worker and waits until it is ready.
+    pub async fn worker(&self) -> Worker {
+        self.worker_with(WorkerSetup::default()).await
+    }
+
+    /// Starts a worker that differs, and waits until it is ready.
+    pub async fn worker_with(&self, setup: WorkerSetup) -> Worker {
+        let worker = self.spawn_worker(setup);
+        worker.ready().await;
+        worker
+    }
+
+    /// Starts a worker and does not wait: for one that may not become ready, or dies.
+    pub fn spawn_worker(&self, setup: WorkerSetup) -> Worker {
+        let mut settings = self.settings.clone();
+        settings.extend(setup.settings);
+        let mut workers = self.workers.lock().unwrap();
+        let log = self.directory.join(format!("worker-{}.log", workers.len() + 1));
+        let worker = Worker::spawn(&settings, &setup.environment, log);
+        workers.push(worker.clone());
+        worker
+    }
+
+    /// Every setting of the world's workers, by its key.
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        &self.settings
+    }
+
+    /// Publishes a command; the broker has confirmed it.
+    pub async fn publish(&self, command: &Command) {
+        self.publish_all(std::slice::from_ref(command)).await;
+    }
+
+    /// Publishes commands in order, without waiting in between.
+    pub async fn publish_all(&self, commands: &[Command]) {
+        self.published.lock().unwrap().extend(commands.iter().filter(|command| command.body.is_none()).cloned());
+        self.bus.publish(commands).await;
+    }
+
+    /// Publishes a command and waits for its answer.
+    pub async fn run(&self, command: &Command) -> Event {
+        self.publish(command).await;
+        self.final_event(command).await
+    }
+
+    /// Waits for a command's answer.
+    pub async fn final_event(&self, command: &Command) -> Event {
+        self.event(&format!("the answer to {}", command.kind), |event| event.is_of(command) && event.is_final()).await
+    }
+
+    /// Waits for an event that a command caused, of this type: `command.delayed`.
+    pub async fn event_of(&self, command: &Command, kind: &str) -> Event {
+        let what = format!("{kind} of {}", command.kind);
+        self.event(&what, |event| event.is_of(command) && event.kind() == kind).await
+    }
+
+    /// Waits for the first event that a test picks.
+    pub async fn event(&self, what: &str, picks: impl Fn(&Event) -> bool) -> Event {
+        let waiting = async {
+            loop {
+                let arrived = self.log.arrived.notified();
+                tokio::pin!(arrived);
+                arrived.as_mut().enable();
+                if let Some(event) = self.log.find(&picks) {
+                    return event;
+                }
+                arrived.await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(event) => event,
+            Err(_) => panic!("waited {PATIENCE:?} for {what}; these events came:\n{}", self.lines()),
+        }
+    }
+
+    /// The events of a payment, in order of arrival.
+    pub fn events_of(&self, payment: Uuid) -> Vec<Event> {
+        self.log.of(payment)
+    }
+
+    /// Every event in a line.
+    pub fn lines(&self) -> String {
+        self.log.all().iter().map(|event| format!("  {}\n", event.line())).collect()
+    }
+
+    /// Rows of the world's database; `search_path` is paybus's schema.
+    pub async fn query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+        eventually("the database", async || {
+            let mut client = self.sql.lock().await;
+            if client.as_ref().is_none_or(Client::is_closed) {
+                *client = Some(self.sql_client().await?);
+            }
+            let client = client.as_ref().expect("a client");
+            client.query(sql, parameters).await.map_err(|error| {
+                let wrong = error.as_db_error().filter(|error| !error.code().code().starts_with("57"));
+                assert!(wrong.is_none(), "{sql}: {error:?}");
+                error.to_string()
+            })
+        })
+        .await
+    }
+
+    /// One value of the world's database.
+    pub async fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> T {
+        let rows = self.query(sql, parameters).await;
+        rows.first().unwrap_or_else(|| panic!("no row: {sql}")).get(0)
+    }
+
+    /// A payment's row.
+    pub async fn payment_row(&self, payment: Uuid) -> Row {
+        let rows = self.query("SELECT * FROM payments WHERE id = $1", &[&payment]).await;
+        rows.into_iter().next().unwrap_or_else(|| panic!("payment {payment} is not stored"))
+    }
+
+    /// Waits until a command's operation is in a state.
+    pub async fn operation_state(&self, command: &Command, state: &str) {
+        let id = command.operation_id();
+        eventually(&format!("{} to be {state}", command.kind), async || {
+            let rows = self.query("SELECT state FROM operations WHERE id = $1", &[&id]).await;
+            let now = rows.first().map_or("not stored".to_owned(), |row| row.get::<_, String>(0));
+            if now == state { Ok(()) } else { Err(now) }
+        })
+        .await;
+    }
+
+    /// A connection of its own to the world's database.
+    pub async fn sql_client(&self) -> Result<Client, String> {
+        let client = client(&self.settings["database.url"]).await.map_err(|error| error.to_string())?;
+        client.batch_execute("SET search_path = paybus").await.map_err(|error| error.to_string())?;
+        Ok(client)
+    }
+
+    /// The variants that are configured.
+    pub fn variants(&self) -> Vec<String> {
+        let gateways = self.settings.keys().filter_map(|key| key.strip_prefix("variants.")?.strip_suffix(".gateway"));
+        gateways.map(str::to_owned).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let workers = std::mem::take(&mut *self.workers.lock().unwrap());
+        if std::thread::panicking() {
+            eprintln!("events:\n{}", self.lines());
+            for worker in &workers {
+                eprintln!("log of worker {}:\n{}", worker.pid(), worker.log());
+            }
+        }
+        for worker in &workers {
+            worker.signal("KILL");
+        }
+        drop(workers);
+        let (url, prefix, variants) = (self.bus.url.clone(), self.bus.prefix.clone(), self.variants());
+        let (admin_url, database) = (self.admin_url.clone(), self.database.clone());
+        // On a thread of its own: the test's runtime must not be blocked by itself.
+        let cleaning = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let cleaned = runtime.block_on(async {
+                tokio::time::timeout(Duration::from_secs(20), clean(&admin_url, &database, &url, &prefix, &variants))
+                    .await
+            });
+            cleaned.unwrap_or_else(|_| eprintln!("{database} is left at the database or the broker"));
+        });
+        drop(cleaning.join());
+        if !std::thread::panicking() {
+            drop(std::fs::remove_dir_all(&self.directory));
+        }
+    }
+}
+
+async fn clean(admin_url: &str, database: &str, url: &str, prefix: &str, variants: &[String]) {
+    if let Ok(client) = client(admin_url).await {
+        let dropping = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)");
+        let dropped = client.batch_execute(&dropping).await;
+        dropped.unwrap_or_else(|error| eprintln!("database {database} is left: {error}"));
+    }
+    let deleted = bus::delete(url, prefix, variants).await;
+    deleted.unwrap_or_else(|error| eprintln!("queues {prefix}.* are left: {error}"));
+}
+
+/// The settings as paybus reads them.
+fn read(settings: &BTreeMap<String, String>) -> Settings {
+    let variables = settings
+        .iter()
+        .map(|(key, value)| (format!("PAYBUS__{}", key.to_uppercase().replace('.', "__")), value.clone()));
+    config::load(None, variables).unwrap_or_else(|error| panic!("the test's settings: {error}"))
+}
+
+fn service(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set; run `scripts/with-services cargo test`"))
+}
+
+/// The address of another database of the same server.
+fn with_database(url: &str, database: &str) -> String {
+    let (address, options) = url.split_once('?').map_or((url, None), |(address, options)| (address, Some(options)));
+    let server = address.rsplit_once('/').expect("a database").0;
+    options.map_or_else(|| format!("{server}/{database}"), |options| format!("{server}/{database}?{options}"))
+}
+
+async fn client(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn query(url: &str, sql: &str) {
+    eventually("the database", async || {
+        let client = client(url).await.map_err(|error| error.to_string())?;
+        client.batch_execute(sql).await.map_err(|error| format!("{error:?}"))
+    })
+    .await;
+}
+
+/// An amount of a payment's row as text with the given decimals.
+pub fn amount(row: &Row, column: &str, decimals: u32) -> String {
+    let mut amount: rust_decimal::Decimal = row.get(column);
+    amount.rescale(decimals);
+    amount.to_string()
+}
+
+/// A JSON value's text, for comparisons.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
