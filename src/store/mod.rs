@@ -4,6 +4,7 @@
 //! - `load`: what is known of payments, for the machine.
 //! - `lease`: attempts, due work, lost workers.
 //! - `outbox`: events that are not sent yet.
+//! - `retention`: what is old.
 //! - `report`: figures and pages for people.
 
 pub mod batch;
@@ -17,6 +18,7 @@ pub mod load;
 pub mod migrate;
 pub mod outbox;
 pub mod report;
+pub mod retention;
 mod rows;
 
 pub use connect::{Store, StoreSettings};

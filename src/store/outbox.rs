@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -196,30 +195,6 @@ impl Store {
             )
             .await?;
         Ok(Backlog { count: row.try_get(0)?, oldest_seconds: row.try_get(1)?, set_aside: row.try_get(2)? })
-    }
-
-    /// Deletes confirmed events that are older than this, a bounded number at a time; how many went.
-    ///
-    /// # Errors
-    /// The database cannot be asked.
-    pub async fn purge_events(&self, older_than: Timestamp, limit: i64) -> Result<u64, StoreError> {
-        let client = self.client().await?;
-        let row = client
-            .query_one(
-                "WITH old AS (
-                     SELECT e.payment_id, e.id, e.position FROM events e
-                     WHERE e.position <= (SELECT position FROM watermarks WHERE name = 'events')
-                       AND EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
-                     ORDER BY e.position LIMIT $2),
-                 gone AS (
-                     DELETE FROM events e USING old
-                     WHERE e.payment_id = old.payment_id AND e.id = old.id AND e.created < $1 RETURNING e.position),
-                 marks AS (DELETE FROM sent s USING gone WHERE s.position = gone.position)
-                 SELECT count(*) FROM gone",
-                &[&older_than, &limit],
-            )
-            .await?;
-        Ok(row.try_get::<_, i64>(0)?.unsigned_abs())
     }
 }
 

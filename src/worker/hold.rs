@@ -38,16 +38,23 @@ impl Drop for HeldGuard {
 
 /// Lets the commands of one payment in, one after the other, in the order in which they came to this process.
 #[derive(Debug, Clone, Default)]
-pub struct Order(Arc<Mutex<HashMap<Uuid, (u64, oneshot::Receiver<()>)>>>);
+pub struct Order(Arc<Mutex<HashMap<Uuid, Last>>>);
+
+/// The last command of a payment's line.
+#[derive(Debug)]
+struct Last {
+    number: u64,
+    done: oneshot::Receiver<()>,
+}
 
 impl Order {
     /// Lines up behind the payment's last command; must be called in the order of arrival.
     pub fn enter(&self, payment: Uuid) -> Turn {
-        let (done, wait) = oneshot::channel();
-        let mut last = lock(&self.0);
-        let number = last.get(&payment).map_or(0, |(number, _)| number + 1);
-        let before = last.insert(payment, (number, wait)).map(|(_, before)| before);
-        Turn { order: self.clone(), payment, number, before, _done: done }
+        let (sender, done) = oneshot::channel();
+        let mut lines = lock(&self.0);
+        let number = lines.get(&payment).map_or(0, |last| last.number + 1);
+        let before = lines.insert(payment, Last { number, done }).map(|last| last.done);
+        Turn { order: self.clone(), payment, number, before, _done: sender }
     }
 }
 
@@ -73,9 +80,9 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut last = lock(&self.order.0);
-        if last.get(&self.payment).is_some_and(|(number, _)| *number == self.number) {
-            last.remove(&self.payment);
+        let mut lines = lock(&self.order.0);
+        if lines.get(&self.payment).is_some_and(|last| last.number == self.number) {
+            lines.remove(&self.payment);
         }
     }
 }
@@ -106,12 +113,13 @@ mod tests {
         let mut other = order.enter(Uuid::max());
         first.wait().await;
         other.wait().await;
-        assert!(futures_util::poll!(std::pin::pin!(second.wait())).is_pending());
-        let mut second = order.enter(Uuid::nil());
-        drop(first);
-        drop(order.enter(Uuid::nil()));
-        let waiting = std::pin::pin!(second.wait());
-        drop(waiting);
-        drop(other);
+        {
+            let mut waiting = std::pin::pin!(second.wait());
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            drop(first);
+            assert!(futures_util::poll!(&mut waiting).is_ready());
+        }
+        drop((second, other));
+        assert!(lock(&order.0).is_empty(), "nothing is kept of payments that nobody waits for");
     }
 }

@@ -18,6 +18,8 @@ const LEASE: Duration = Duration::from_secs(15);
 const BATCH: i64 = 500;
 /// Every how many rounds the watermark moves and old events go.
 const HOUSEKEEPING_EVERY: u32 = 5;
+/// How long a command is kept whose payment never came to be: a redelivery within that time is answered as before.
+const ORPHANS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How many old events go at once.
 const PURGE: i64 = 5000;
 
@@ -56,8 +58,12 @@ async fn relay(engine: &Engine) -> Result<(), StoreError> {
 async fn keep_house(engine: &Engine, retention: Duration) -> Result<(), StoreError> {
     engine.store.advance_outbox().await?;
     let age = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
-    if let Ok(before) = engine.store.clock().now().checked_sub(age) {
+    let now = engine.store.clock().now();
+    if let Ok(before) = now.checked_sub(age) {
         engine.store.purge_events(before, PURGE).await?;
+    }
+    if let Ok(before) = now.checked_sub(ORPHANS_KEPT) {
+        engine.store.purge_orphans(before, PURGE).await?;
     }
     Ok(())
 }

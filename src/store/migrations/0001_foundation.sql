@@ -160,7 +160,7 @@ CREATE TABLE watermarks (
     name     text PRIMARY KEY,
     position bigint NOT NULL
 );
-INSERT INTO watermarks VALUES ('operations', 0), ('events', 0);
+INSERT INTO watermarks VALUES ('operations', 0), ('events', 0), ('orphans', 0);
 
 -- Which replica relays which payments' old events.
 CREATE TABLE buckets (
