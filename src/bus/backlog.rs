@@ -4,9 +4,9 @@
 //! After a round the first message of an order that was not confirmed goes again together with all later ones of that
 //! order, confirmed or not: a consumer may see a message twice, but never a gap.
 //!
-//! A refused message is tried again by itself after a pause, so that a queue that is being repaired does no harm, and is
-//! set aside only when it was refused alone as often as allowed. Where a message closes the channel, nothing tells which one
-//! of the round it was: rounds are halved until it stands alone.
+//! A refused message is tried again by itself after a pause, so that a queue that is being repaired does no harm, and
+//! is set aside only when it was refused alone as often as allowed. Where a message closes the channel, nothing tells
+//! which one of the round it was: rounds are halved until it stands alone.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -290,8 +290,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the broker does, what it holds of a payment in the end reads in order from the last copy of each, and
-        /// every message gets exactly one verdict.
+        /// Whatever the broker does, what it holds of a payment in the end reads in order from the last copy of each,
+        /// and every message gets exactly one verdict.
         #[test]
         fn no_fate_reorders_a_payment(fates in prop::collection::vec((0u8..8, 0u8..4), 1..400)) {
             let mut now = Instant::now();

@@ -92,7 +92,8 @@ impl Client {
     /// Publishes commands in order and waits until the broker has answered for each.
     ///
     /// # Errors
-    /// The connection or the channel was lost: which of the commands arrived is unknown; the same ones can be sent again.
+    /// The connection or the channel was lost: which of the commands arrived is unknown; the same ones can be sent
+    /// again.
     pub async fn publish(&self, commands: Vec<NewCommand>) -> Result<Vec<CommandSent>, BusError> {
         let messages = commands.into_iter().map(|command| self.message(command));
         let messages = messages.collect::<Result<Vec<_>, _>>()?;

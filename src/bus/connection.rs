@@ -263,7 +263,8 @@ mod tests {
         assert_eq!(heard.expect("a clean end"), b"AMQP\x00\x00\x09\x01");
     }
 
-    /// A TLS server for "localhost" that takes whoever has a certificate of `authority`, hears one AMQP header and leaves.
+    /// A TLS server for "localhost" that takes whoever has a certificate of `authority`, hears one AMQP header and
+    /// leaves.
     fn tls_server(
         authority: &rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
     ) -> (u16, std::thread::JoinHandle<Vec<u8>>) {

@@ -50,8 +50,8 @@ pub enum QueueState {
     Down(String),
 }
 
-/// The handle on one queue. Dropping it ends the consumption; unacknowledged deliveries then go back to the queue once the
-/// connection closes.
+/// The handle on one queue. Dropping it ends the consumption; unacknowledged deliveries then go back to the queue once
+/// the connection closes.
 #[derive(Debug)]
 pub struct Consumption {
     wanted: watch::Sender<bool>,
@@ -62,8 +62,8 @@ pub struct Consumption {
 type Request = oneshot::Sender<Result<Option<Delivery>, BusError>>;
 
 impl Consumer {
-    /// Starts connecting, and connects again whenever the connection is lost. When the token is cancelled the connection
-    /// closes, and what is not acknowledged by then goes back to its queue: drain first.
+    /// Starts connecting, and connects again whenever the connection is lost. When the token is cancelled the
+    /// connection closes, and what is not acknowledged by then goes back to its queue: drain first.
     pub fn spawn(settings: BusSettings, shutdown: CancellationToken) -> Consumer {
         Consumer { link: Link::spawn(settings, "consumer", None, shutdown.clone()), shutdown }
     }
@@ -232,7 +232,8 @@ impl Supervisor {
                     Some(request) => answer(request, fetch(channel, &self.queue, patience).await),
                     None => return Ok(Some(End::Dropped)),
                 },
-                // A stream may stay silent for ever once its channel is gone, and a full receiver keeps us from asking it.
+                // A stream may stay silent for ever once its channel is gone, and a full receiver keeps us from asking
+                // it.
                 () = sleep(LOOK) => if !channel.status().connected() {
                     return Ok(Some(End::Broken("the channel was closed".to_owned())));
                 },

@@ -1,7 +1,7 @@
 //! Dead letters: what could not be understood, kept with the reason until a person decides.
 //!
-//! Two ways lead here: a worker buries a message and says why in its headers, and the broker itself dead-letters what was
-//! redelivered too often, with headers of its own. Both read the same when they are listed.
+//! Two ways lead here: a worker buries a message and says why in its headers, and the broker itself dead-letters what
+//! was redelivered too often, with headers of its own. Both read the same when they are listed.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -25,8 +25,8 @@ const TIME: &str = "x-paybus-time";
 /// The longest reason, in bytes.
 const REASON_BYTES: usize = 1024;
 
-/// The most of a message's own headers that is kept, in bytes. All headers have to fit into one frame, which a broker may
-/// limit to 4,096 bytes; a longer one would cost the publishing connection.
+/// The most of a message's own headers that is kept, in bytes. All headers have to fit into one frame, which a broker
+/// may limit to 4,096 bytes; a longer one would cost the publishing connection.
 const HEADER_BYTES: usize = 1024;
 
 /// Why a message could not be buried.
@@ -80,8 +80,8 @@ fn dead_letter(
     })
 }
 
-/// The properties that stay with a message, whoever sends it on. Not its user: the broker refuses another one than ours.
-/// Not its expiration: that would empty the dead letters.
+/// The properties that stay with a message, whoever sends it on. Not its user: the broker refuses another one than
+/// ours. Not its expiration: that would empty the dead letters.
 fn kept(properties: &Properties, body: &[u8]) -> Result<BasicProperties, BusError> {
     let mut kept = base_properties().with_message_id(short("message id", id(properties, body))?);
     let text = |text: &Option<String>| text.as_deref().map(|text| short("property", text)).transpose();
@@ -108,8 +108,8 @@ fn id(properties: &Properties, body: &[u8]) -> String {
     }
 }
 
-/// The publisher's own headers, unless they are too long. The broker's must go: RabbitMQ before 4.0 takes a message that
-/// comes again with `x-death` for one that goes in circles, and drops it after it has confirmed it.
+/// The publisher's own headers, unless they are too long. The broker's must go: RabbitMQ before 4.0 takes a message
+/// that comes again with `x-death` for one that goes in circles, and drops it after it has confirmed it.
 fn own_headers(headers: &FieldTable) -> FieldTable {
     let mut own = FieldTable::default();
     for (name, value) in headers.inner() {

@@ -1,7 +1,7 @@
 //! A message from a queue, and the way to settle it.
 //!
-//! An acknowledgement that was sent is no proof: the broker may have requeued the message already, and lapin says "sent"
-//! all the same. What must not happen twice is kept from happening twice by PostgreSQL.
+//! An acknowledgement that was sent is no proof: the broker may have requeued the message already, and lapin says
+//! "sent" all the same. What must not happen twice is kept from happening twice by PostgreSQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,8 +99,8 @@ impl From<BasicProperties> for Properties {
 }
 
 impl Acker {
-    /// Acknowledges: what it asked for is in PostgreSQL. Tells whether the acknowledgement was sent, for a metric; a message
-    /// whose acknowledgement was not sent comes again and is answered from there.
+    /// Acknowledges: what it asked for is in PostgreSQL. Tells whether the acknowledgement was sent, for a metric; a
+    /// message whose acknowledgement was not sent comes again and is answered from there.
     pub async fn ack(&self) -> bool {
         self.settle("ack", self.lapin.ack(BasicAckOptions::default())).await
     }

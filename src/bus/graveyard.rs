@@ -1,7 +1,7 @@
 //! The queue of dead letters, as the command line goes through it: list, replay, drop.
 //!
-//! Each looks at one after the other and leaves what it did not take: everything unacknowledged goes back to its place when
-//! the connection closes. While one looks, another sees an empty queue.
+//! Each looks at one after the other and leaves what it did not take: everything unacknowledged goes back to its place
+//! when the connection closes. While one looks, another sees an empty queue.
 
 use lapin::Channel;
 use lapin::options::BasicNackOptions;
@@ -64,8 +64,8 @@ pub async fn list(settings: &BusSettings, filter: &DeadFilter, limit: usize) -> 
     Ok(found)
 }
 
-/// Sends dead letters that match to the commands exchange again, at most `limit`, each removed once the broker has the new
-/// copy. One that is not understood this time either comes back.
+/// Sends dead letters that match to the commands exchange again, at most `limit`, each removed once the broker has the
+/// new copy. One that is not understood this time either comes back.
 ///
 /// # Errors
 /// The broker cannot be reached, or is lost on the way: what was sent by then stays sent.
@@ -150,8 +150,8 @@ impl Graveyard {
         Ok(None)
     }
 
-    /// Puts back what was not taken. Closing alone would do that too, but some time later: whoever looked next would see
-    /// an empty queue.
+    /// Puts back what was not taken. Closing alone would do that too, but some time later: whoever looked next would
+    /// see an empty queue.
     async fn close(self) -> Result<(), BusError> {
         let all = BasicNackOptions { multiple: true, requeue: true };
         let patience = self.connection.patience();

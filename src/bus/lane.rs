@@ -1,4 +1,5 @@
-//! One publishing channel and its task. While a round is under way the next one gathers; no timer ever delays a message.
+//! One publishing channel and its task. While a round is under way the next one gathers; no timer ever delays a
+//! message.
 
 use std::sync::Arc;
 use std::time::Duration;

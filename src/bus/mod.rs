@@ -3,8 +3,8 @@
 //! Two connections in a worker, one to publish and one to consume: a broker that runs short of memory blocks whoever
 //! publishes, and lapin then writes nothing at all on that connection, acknowledgements included.
 //!
-//! Nobody here trusts an answer of the broker beyond what it proves: a publisher confirm counts only without a return of
-//! the same message, and an acknowledgement sent is no acknowledgement received. PostgreSQL is the ledger.
+//! Nobody here trusts an answer of the broker beyond what it proves: a publisher confirm counts only without a return
+//! of the same message, and an acknowledgement sent is no acknowledgement received. PostgreSQL is the ledger.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The publisher of events, of the replies that go with some of them, and of dead letters.
 //!
-//! A payment's events always use the same channel, where they keep their order without waiting for each other's confirms.
-//! Replies stand outside that order and have a channel of their own: a stranger's reply queue can close that channel, but
-//! never one with events on it.
+//! A payment's events always use the same channel, where they keep their order without waiting for each other's
+//! confirms. Replies stand outside that order and have a channel of their own: a stranger's reply queue can close that
+//! channel, but never one with events on it.
 
 use std::sync::Arc;
 
@@ -122,8 +122,8 @@ impl Publisher {
         &self.names
     }
 
-    /// Hands events over, each payment's in the order given, and returns as soon as their channels have taken them: what is
-    /// handed over later of the same payment goes out later. Whoever drops the result takes nothing back.
+    /// Hands events over, each payment's in the order given, and returns as soon as their channels have taken them:
+    /// what is handed over later of the same payment goes out later. Whoever drops the result takes nothing back.
     pub async fn post(&self, batch: Vec<Outgoing>) -> PostedBatch {
         let mut pending = Vec::with_capacity(batch.len());
         for outgoing in batch {
@@ -258,7 +258,8 @@ fn reply_message(outgoing: &Outgoing, reply: &Reply) -> Result<Message, BusError
         properties = properties.with_correlation_id(short("correlation id", id.as_str())?);
     }
     Ok(Message {
-        // The broker takes a direct reply to whoever waits for it, but counts that as no route: it would come back as well.
+        // The broker takes a direct reply to whoever waits for it, but counts that as no route: it would come back as
+        // well.
         mandatory: !reply.to.starts_with(DIRECT_REPLY),
         exchange: ShortString::default(),
         routing_key: short("reply queue", reply.to.as_str())?,

@@ -55,8 +55,8 @@ pub(super) struct Closed {
     pub by_topology: bool,
 }
 
-/// Publishes all, pipelined, and awaits their confirms. A confirm may be missing for `patience` before it counts as lost;
-/// each one that comes starts the wait anew, and so does a broker that blocks.
+/// Publishes all, pipelined, and awaits their confirms. A confirm may be missing for `patience` before it counts as
+/// lost; each one that comes starts the wait anew, and so does a broker that blocks.
 pub(super) async fn publish(
     connection: &Connection,
     channel: &Channel,
@@ -106,8 +106,8 @@ async fn answer<F: Future>(
     patience: Duration,
 ) -> Option<F::Output> {
     while timeout(patience, confirm.as_mut()).await.is_err() {
-        // While the broker blocks, lapin keeps what it could not write and goes on when the broker does. Sending it again
-        // on another channel would only add to what waits.
+        // While the broker blocks, lapin keeps what it could not write and goes on when the broker does. Sending it
+        // again on another channel would only add to what waits.
         if !(connection.is_blocked() && connection.is_alive()) {
             return None;
         }

@@ -1,7 +1,7 @@
 //! The exchanges and queues: their names, their arguments, and whether they are there.
 //!
-//! Everything is durable and every queue a quorum queue, with the same arguments on every version of RabbitMQ. The broker
-//! compares arguments at every declaration, so they are part of the contract: a changed one is a new queue.
+//! Everything is durable and every queue a quorum queue, with the same arguments on every version of RabbitMQ. The
+//! broker compares arguments at every declaration, so they are part of the contract: a changed one is a new queue.
 
 use lapin::options::{
     ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -17,8 +17,9 @@ use crate::payment::command::CommandType;
 /// How many events that nobody subscribed to are kept.
 const UNROUTED_KEPT: i64 = 100_000;
 
-/// Listing dead letters takes and returns them, and each return counts as a redelivery. RabbitMQ 4 drops a message after
-/// 20 unless told otherwise, and 3.10 takes "unlimited" (-1) for "none": a number nobody reaches means the same on both.
+/// Listing dead letters takes and returns them, and each return counts as a redelivery. RabbitMQ 4 drops a message
+/// after 20 unless told otherwise, and 3.10 takes "unlimited" (-1) for "none": a number nobody reaches means the same
+/// on both.
 const NEVER: i64 = i32::MAX as i64;
 
 /// Every name, made from the prefix.

@@ -23,8 +23,8 @@ fn broker(verb: &str) {
     assert!(status.success(), "{verb}");
 }
 
-/// Publishes events of 50 payments as long as `trouble` lasts, and checks that what the broker holds in the end reads in
-/// order from the last copy of each.
+/// Publishes events of 50 payments as long as `trouble` lasts, and checks that what the broker holds in the end reads
+/// in order from the last copy of each.
 async fn nothing_is_lost_while(trouble: impl FnOnce() + Send + 'static) {
     let bus = Bus::alone().await;
     let publisher = bus.publisher();
