@@ -41,8 +41,10 @@ pub(super) struct Waiting<M> {
 pub(super) enum Sent {
     /// Confirmed and not returned.
     Confirmed,
-    /// Returned or nacked: by itself.
+    /// Returned: nobody takes it.
     Refused(String),
+    /// Nacked: a queue is full, or could not store it. That is the queue's fault and not the message's.
+    Nacked(String),
     /// Nothing: the confirm never came.
     Unknown,
 }
@@ -144,6 +146,12 @@ impl<M> Backlog<M> {
                     continue;
                 }
                 (Sent::Refused(reason), _) => Some(reason),
+                (Sent::Nacked(reason), _) if self.policy.refusals == 1 => Some(reason),
+                (Sent::Nacked(_), _) => {
+                    // Tried for ever: setting it aside would take every payment's events from a subscriber that is full.
+                    self.held.insert(waiting.order, now + self.policy.pause);
+                    None
+                }
                 (Sent::Unknown, Some(reason)) if alone => Some(reason.to_owned()),
                 (Sent::Unknown, _) => None,
             };
@@ -204,6 +212,22 @@ mod tests {
     fn confirmed(decided: &[(u32, Verdict)]) -> Vec<u32> {
         let good = decided.iter().filter(|(_, verdict)| *verdict == Verdict::Confirmed);
         good.map(|(message, _)| *message).collect()
+    }
+
+    #[test]
+    fn a_nacked_event_is_tried_for_ever() {
+        let mut now = Instant::now();
+        let mut backlog = filled(&[(1, 10), (1, 11)]);
+        for _ in 0..10 {
+            let round = backlog.next_round(now);
+            assert_eq!(numbers(&round), [10, 11]);
+            let sent = vec![Sent::Nacked("full".to_owned()), Sent::Confirmed];
+            assert!(backlog.settle(round, sent, None, now).is_empty());
+            assert!(!backlog.is_ready(now));
+            now += PAUSE;
+        }
+        let round = backlog.next_round(now);
+        assert_eq!(confirmed(&backlog.settle(round, vec![Sent::Confirmed; 2], None, now)), [10, 11]);
     }
 
     #[test]

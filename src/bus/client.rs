@@ -104,7 +104,7 @@ impl Client {
             for one in report.sent {
                 sent.push(match one {
                     Sent::Confirmed => CommandSent::Routed,
-                    Sent::Refused(reason) => CommandSent::Refused(reason),
+                    Sent::Refused(reason) | Sent::Nacked(reason) => CommandSent::Refused(reason),
                     Sent::Unknown => {
                         return Err(match report.closed {
                             Some(closed) => BusError::Refused(closed.reason),

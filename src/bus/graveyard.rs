@@ -81,7 +81,7 @@ pub async fn replay(settings: &BusSettings, filter: &DeadFilter, limit: usize) -
         let report = publish(&graveyard.connection, &channel, std::iter::once(&message), patience).await;
         let refused = match report.sent.into_iter().next() {
             Some(Sent::Confirmed) => None,
-            Some(Sent::Refused(reason)) => Some(reason),
+            Some(Sent::Refused(reason) | Sent::Nacked(reason)) => Some(reason),
             Some(Sent::Unknown) | None => return Err(BusError::Closed),
         };
         if refused.is_none() {

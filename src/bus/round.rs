@@ -129,7 +129,7 @@ fn judge(messages: &[&Message], answers: Vec<Answer>) -> Report {
             }
             Some(Ok(Confirmation::Nack(carried))) => {
                 note(carried, &mut returned);
-                Sent::Refused("the broker could not store it (nack)".to_owned())
+                Sent::Nacked("the broker could not store it (nack)".to_owned())
             }
             Some(Err(error)) => {
                 closed = closed.or_else(|| closing(&error));

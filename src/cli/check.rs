@@ -10,13 +10,13 @@ use tokio::join;
 use tokio::time::timeout;
 
 use super::exit::{Exit, Failure};
+use super::open_database;
 use super::output::{Output, Style, tame};
 use crate::bus::connection::connect;
 use crate::bus::topology;
 use crate::config::{Settings, Variant};
 use crate::gateway::registry;
-use crate::store::migrate;
-use crate::wiring::{bus_settings, open_store};
+use crate::wiring::bus_settings;
 
 /// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -138,10 +138,7 @@ async fn broker(settings: &Settings) -> Result<String, Failure> {
 }
 
 async fn database(settings: &Settings) -> Result<String, Failure> {
-    let store = open_store(settings)?;
-    let checked = migrate::check(&store).await;
-    store.close();
-    checked?;
+    open_database(settings).await?.close();
     Ok("connected, the schema is there".to_owned())
 }
 

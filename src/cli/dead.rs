@@ -6,13 +6,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
+use super::open_database;
 use super::output::{Output, Style, cut, tame};
 use crate::bus::dead::DeadLetter;
 use crate::bus::graveyard::{self, DeadFilter};
 use crate::config::Settings;
 use crate::payment::card;
 use crate::store::Store;
-use crate::wiring::{bus_settings, open_store};
+use crate::wiring::bus_settings;
 
 /// How much of a body is shown, in characters.
 const BODY_SHOWN: usize = 4_000;
@@ -20,7 +21,7 @@ const BODY_SHOWN: usize = 4_000;
 /// Look at the dead letters, send them again, or delete them.
 #[derive(Debug, Subcommand)]
 pub enum DeadCommand {
-    /// List dead letters, oldest first.
+    /// List dead letters, in the order of their queue.
     #[command(after_help = "Examples:\n  paybus dead list\n  paybus dead list --filter code=invalid_envelope --json")]
     List(SelectArguments),
     /// Show one dead letter with its body, card numbers blackened.
@@ -255,7 +256,7 @@ async fn act(act: Act, arguments: &ActArguments, settings: &Settings) -> Result<
     }
     let who = arguments.who.clone().filter(|who| !who.is_empty());
     let who = who.ok_or_else(|| Failure::usage("say who you are: --who NAME"))?;
-    let store = open_store(settings)?;
+    let store = open_database(settings).await?;
     let audit = Audit { store: &store, who: &who, select };
     let exit = match act {
         Act::Replay => replay(&audit, select, settings).await,

@@ -20,6 +20,8 @@ use clap::{Parser, Subcommand};
 
 pub use self::exit::{Exit, Failure};
 use crate::config::{self, Settings};
+use crate::store::Store;
+use crate::wiring::open_store;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -93,6 +95,14 @@ impl Arguments {
             Command::Check(arguments) => check::run(&arguments, &settings).await,
         }
     }
+}
+
+/// The database, once its schema is known to be there: without one, every question would fail for a reason that says
+/// nothing.
+async fn open_database(settings: &Settings) -> Result<Store, Failure> {
+    let store = open_store(settings)?;
+    crate::store::migrate::check(&store).await?;
+    Ok(store)
 }
 
 #[cfg(test)]

@@ -85,13 +85,13 @@ pub(super) fn describe() {
 }
 
 fn describe_figures() {
-    describe_level!("paybus_outbox_events", "Events that the broker has not confirmed.");
+    describe_level!("paybus_outbox_events", "Events that the broker has not confirmed; counted to 50000.");
     describe_level!("paybus_outbox_oldest_age_seconds", Unit::Seconds, "The age of the oldest of them.");
     describe_level!("paybus_outbox_set_aside_events", "Events that the broker refuses; a person must look.");
-    describe_level!("paybus_operations_scheduled", "Operations that wait for a time; counted to 10000.");
+    describe_level!("paybus_operations_scheduled", "Operations that wait for a time; counted to 2000.");
     describe_level!("paybus_operations_overdue", "Those whose time has come.");
     describe_level!("paybus_operations_oldest_due_age_seconds", Unit::Seconds, "How long the oldest has been due.");
-    describe_level!("paybus_operations_unknown", "Operations with an unknown outcome; counted to 10000.");
+    describe_level!("paybus_operations_unknown", "Operations with an unknown outcome; counted to 2000.");
     describe_level!("paybus_operations_unknown_oldest_age_seconds", Unit::Seconds, "The age of the oldest of them.");
     describe_level!("paybus_operations_unknown_amount", "What they asked for together, in units of the currency.");
     describe_level!("paybus_operations_escalated", "Those of which a person must say what happened.");
@@ -316,4 +316,46 @@ fn levels(figures: &Figures) -> Vec<(Series, f64)> {
         levels.push((("paybus_operations_escalated", labels()), unknown.escalated as f64));
     }
     levels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::report::UnknownFigures;
+
+    #[test]
+    fn strangers_words_are_no_labels() {
+        let metrics = install(&["default"]).expect("a recorder");
+        duplicate("default");
+        duplicate("x5f0c7a52");
+        command_settled(&Kind::from_word("payment.bogus"), "default", CommandOutcome::Rejected);
+        event_published("something.else");
+        let text = metrics.render();
+        assert!(text.contains("paybus_commands_duplicate_total{variant=\"default\"} "), "{text}");
+        assert!(text.contains("paybus_commands_duplicate_total{variant=\"other\"} "), "{text}");
+        assert!(!text.contains("x5f0c7a52") && !text.contains("bogus") && !text.contains("something"), "{text}");
+    }
+
+    #[test]
+    fn a_figure_that_is_gone_falls_to_zero() {
+        let metrics = install(&["default"]).expect("a recorder");
+        let unknown = UnknownFigures {
+            variant: "cards".to_owned(),
+            currency: "EUR".to_owned(),
+            count: 3,
+            escalated: 1,
+            oldest_seconds: 7.5,
+            amount: "12.50".parse().expect("an amount"),
+        };
+        figures(&Figures { unknown: vec![unknown], ..Figures::default() });
+        let has = |line: &str| {
+            let text = metrics.render();
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        };
+        has("paybus_operations_unknown{variant=\"cards\",currency=\"EUR\"} 3");
+        has("paybus_operations_unknown_amount{variant=\"cards\",currency=\"EUR\"} 12.5");
+        figures(&Figures::default());
+        has("paybus_operations_unknown{variant=\"cards\",currency=\"EUR\"} 0");
+        has("paybus_outbox_events 0");
+    }
 }

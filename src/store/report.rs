@@ -1,7 +1,7 @@
 //! Figures and pages for people: what the metrics count, all that is known of one payment, who did what by hand.
 //!
 //! The figures are read every few seconds on every replica. They walk the two partial indexes of what left the common
-//! way, variant by variant, and count at most [`COUNTED_MAX`] rows of each: a million due rows cost no more than that.
+//! way, variant by variant, and count so far and no further: a million due rows cost no more than the first thousands.
 
 use futures_util::try_join;
 use jiff::Timestamp;
@@ -19,8 +19,11 @@ use crate::payment::model::Payment;
 use crate::payment::movement::Movement;
 use crate::payment::operation::Operation;
 
-/// How far a figure counts; one that reaches it means "at least so many".
-pub const COUNTED_MAX: i64 = 10_000;
+/// How many operations of a variant a figure counts; one that reaches it means "at least so many".
+pub const COUNTED_MAX: i64 = 2_000;
+
+/// How many events a figure counts; they lie side by side, and cost less each.
+pub const EVENTS_COUNTED_MAX: i64 = 50_000;
 
 /// How many operations, movements and events of one payment are shown, the last ones of each.
 pub const SHOWN_MAX: usize = 500;
@@ -155,6 +158,14 @@ const UNKNOWN: &str = concat!(
      WHERE n.variant IS NOT NULL"
 );
 
+/// In order of position, so that the oldest are counted.
+const OUTBOX: &str = "SELECT count(*), greatest(coalesce(extract(epoch FROM now() - min(u.created)), 0), 0)::float8,
+         (SELECT count(*) FROM set_aside)
+     FROM (SELECT e.created FROM events e
+           WHERE e.position > (SELECT position FROM watermarks WHERE name = 'events')
+             AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
+           ORDER BY e.position LIMIT $1) u";
+
 const OPEN_DUE: &str = concat!(variants!("due_at IS NOT NULL"), "SELECT variant FROM names WHERE variant IS NOT NULL");
 const OPEN_UNKNOWN: &str =
     concat!(variants!("state = 'unknown'"), "SELECT variant FROM names WHERE variant IS NOT NULL");
@@ -168,17 +179,21 @@ const EVENTS: &str = "SELECT e.*, (SELECT min(s.sent_at) FROM sent s WHERE s.pos
     FROM events e WHERE e.payment_id = $1 ORDER BY e.position DESC LIMIT $2";
 
 impl Store {
-    /// The figures for the metrics, counted to [`COUNTED_MAX`].
+    /// The figures for the metrics, counted to [`COUNTED_MAX`] and [`EVENTS_COUNTED_MAX`].
     ///
     /// # Errors
     /// The database cannot be asked.
     pub async fn figures(&self) -> Result<Figures, StoreError> {
-        let outbox = self.backlog().await?;
         let client = self.client().await?;
+        let outbox = client.query_one(OUTBOX, &[&EVENTS_COUNTED_MAX]).await?;
         let due = client.query(DUE, &[&COUNTED_MAX]).await?;
         let unknown = client.query(UNKNOWN, &[&COUNTED_MAX]).await?;
         Ok(Figures {
-            outbox,
+            outbox: Backlog {
+                count: outbox.try_get(0)?,
+                oldest_seconds: outbox.try_get(1)?,
+                set_aside: outbox.try_get(2)?,
+            },
             due: due.iter().map(due_figures).collect::<Result<_, _>>()?,
             unknown: unknown.iter().map(unknown_figures).collect::<Result<_, _>>()?,
             read_at_seconds: self.clock().now().as_millisecond() as f64 / 1000.0,

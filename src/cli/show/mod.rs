@@ -8,9 +8,9 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
+use super::open_database;
 use super::output::Output;
 use crate::config::Settings;
-use crate::wiring::open_store;
 
 /// Show a payment: where it stands, what happened, and what will happen next.
 ///
@@ -27,7 +27,7 @@ pub struct ShowArguments {
 }
 
 pub async fn run(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Failure> {
-    let store = open_store(settings)?;
+    let store = open_database(settings).await?;
     let history = store.history(arguments.payment).await?;
     store.close();
     let output = Output::new();

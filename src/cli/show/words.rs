@@ -124,7 +124,7 @@ fn unknown(operation: &Operation, history: &History) -> String {
         None => "a question",
     };
     let follows = match due(operation, history) {
-        Some(when) if operation.lookup_only => format!("looked up next {when}"),
+        Some(when) if operation.lookup_only || operation.lookups > 0 => format!("looked up next {when}"),
         Some(when) => format!("sent again under the same key, or looked up, {when}"),
         None => "nothing more happens by itself".to_owned(),
     };
@@ -152,10 +152,11 @@ fn settled(answer: Option<&Answer>) -> (&'static str, Style, String) {
     (answer.kind.as_str(), style, parts.join(": "))
 }
 
+/// Pasted as it is, it is refused: OUTCOME has to be replaced by somebody who knows.
 fn resolve(operation: &Operation) -> String {
     format!(
-        "paybus publish payment.resolve --payment {} --variant {} --operation {} \
-         --outcome approved|declined|not_charged --evidence 'how you know'",
+        "paybus publish payment.resolve --payment {} --variant {} --operation {} --outcome OUTCOME \
+         --evidence 'how you know'   (approved, declined or not_charged)",
         operation.payment_id, operation.variant, operation.id
     )
 }

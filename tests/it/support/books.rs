@@ -112,8 +112,7 @@ impl World {
                 assert_eq!(sequence, before + 1, "a gap, or the wrong order: {}\n{}", event.line(), self.lines());
             }
             let cause = &event.data()["command"];
-            // A second command under the same name is told so, apart from the answer of the first.
-            if event.is_final() && event.code() != "id_reused" {
+            if event.is_final() {
                 let text = |name: &str| cause[name].as_str().unwrap_or_default().to_owned();
                 let name = (event.subject().to_owned(), text("source"), text("id"));
                 answers.entry(name).or_default().insert(event.id().to_owned());

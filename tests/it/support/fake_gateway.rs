@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use rust_decimal::Decimal;
+use serde_json::Value;
 use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -55,6 +56,8 @@ pub enum Behaviour {
     Garbage,
     /// Acts and answers half of its answer.
     Truncated,
+    /// Acts, and answers with these members beside, or in place of, the usual ones.
+    Say(Value),
     /// Acts on this amount in place of the one that was asked.
     WrongAmount(String),
     /// Acts in this currency.

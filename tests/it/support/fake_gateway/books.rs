@@ -196,6 +196,13 @@ fn act(mut effect: Effect, behaviour: &Behaviour) -> (Value, Option<Effect>) {
             effect.currency.clone_from(currency);
             (answer_of(&effect, "approved"), Some(effect))
         }
+        Behaviour::Say(members) => {
+            let mut answer = answer_of(&effect, "approved");
+            for (name, value) in members.as_object().into_iter().flatten() {
+                answer[name] = value.clone();
+            }
+            (answer, Some(effect))
+        }
         _ => (answer_of(&effect, "approved"), Some(effect)),
     }
 }
