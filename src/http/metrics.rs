@@ -27,7 +27,6 @@ pub use super::recorder::{Metrics, install};
 const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
 /// Upper bounds of batches, in payments.
-const BATCHES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 /// What stands for everything outside the known words of a label.
 const OTHER: &str = "other";
@@ -49,11 +48,8 @@ static VARIANTS: OnceLock<BTreeSet<String>> = OnceLock::new();
 static TOLD: Mutex<BTreeSet<Series>> = Mutex::new(BTreeSet::new());
 
 /// The histograms' upper bounds, for the recorder.
-pub(super) fn buckets() -> [(Matcher, &'static [f64]); 2] {
-    [
-        (Matcher::Suffix("_seconds".to_owned()), &DURATIONS),
-        (Matcher::Full("paybus_commit_batch_payments".to_owned()), &BATCHES),
-    ]
+pub(super) fn buckets() -> [(Matcher, &'static [f64]); 1] {
+    [(Matcher::Suffix("_seconds".to_owned()), &DURATIONS)]
 }
 
 /// From now on only these variants become labels.
@@ -74,7 +70,6 @@ pub(super) fn describe() {
     describe_level!("paybus_breaker_state", "1 for the state the circuit breaker is in on this replica, else 0.");
     describe_total!("paybus_takeovers_total", "Operations taken over from a worker that was lost.");
     describe_total!("paybus_leases_lost_total", "Attempts that were stopped because the lease was lost.");
-    describe_spread!("paybus_commit_batch_payments", "Payments in one commit.");
     describe_total!("paybus_events_published_total", "Events that the broker confirmed.");
     describe_total!("paybus_events_refused_total", "Events that the broker refused and that were set aside.");
     describe_total!("paybus_replies_unroutable_total", "Replies that nobody was there to take.");
@@ -247,11 +242,6 @@ pub fn lease_lost(variant: &str) {
 /// A gateway did another sum than was asked for.
 pub fn discrepancy(variant: &str) {
     counter!("paybus_discrepancies_total", "variant" => variant_label(variant)).increment(1);
-}
-
-/// So many payments were stored by one commit.
-pub fn commit_batch(payments: usize) {
-    histogram!("paybus_commit_batch_payments").record(payments as f64);
 }
 
 /// The broker confirmed an event.

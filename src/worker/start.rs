@@ -38,6 +38,8 @@ use crate::wiring::{WiringError, bus_settings, open_store};
 
 /// Commits in flight at once, on each of the two hot ways.
 const LANES: usize = 2;
+/// What readiness calls taking new work.
+const INTAKE: &str = "intake";
 /// Messages fetched ahead of the queues that carry little.
 const SMALL_PREFETCH: u16 = 32;
 
@@ -93,6 +95,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let intake = Intake { engine: Arc::clone(&engine), publisher: publisher.clone(), tasks: tasks.clone() };
     let health = Arc::new(Health::new(&components(&engine).iter().map(String::as_str).collect::<Vec<_>>()));
 
+    health.set(INTAKE, Ok(()));
     let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
     let queues = consume(&intake, &consumer, &bus, &health, &mut services);
     for variant in engine.variants.values() {
@@ -109,7 +112,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
         () = abort.cancelled() => return Ok(()),
     }
     tokio::select! {
-        () = wind_down(&engine, &queues, &tasks, settings.worker.drain) => {}
+        () = wind_down(&engine, &health, &queues, &tasks, settings.worker.drain) => {}
         () = abort.cancelled() => return Ok(()),
     }
     if let Err(error) = relaying.await {
@@ -213,7 +216,7 @@ fn no_variant(settings: &Settings) -> Rules {
 }
 
 fn components(engine: &Engine) -> Vec<String> {
-    let fixed = ["database", "variants", "publisher", "consumer unroutable"];
+    let fixed = [INTAKE, "database", "variants", "publisher", "consumer unroutable"];
     let of_variant = |name: &String| [format!("consumer commands.{name}"), format!("consumer inbound.{name}")];
     fixed.into_iter().map(str::to_owned).chain(engine.variants.keys().flat_map(of_variant)).collect()
 }
@@ -272,8 +275,15 @@ async fn serve_http(listener: TcpListener, health: Arc<Health>, metrics: Metrics
 }
 
 /// Takes nothing new, stores what was only prefetched as scheduled, and finishes what is in flight, within the grace.
-async fn wind_down(engine: &Engine, queues: &[Arc<Consumption>], tasks: &TaskTracker, grace: std::time::Duration) {
+async fn wind_down(
+    engine: &Engine,
+    health: &Health,
+    queues: &[Arc<Consumption>],
+    tasks: &TaskTracker,
+    grace: std::time::Duration,
+) {
     info!(in_flight = engine.held.count(), "draining");
+    health.set(INTAKE, Err("it drains and takes no new work".to_owned()));
     engine.draining.cancel();
     let finish = async {
         for queue in queues {

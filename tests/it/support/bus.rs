@@ -92,6 +92,21 @@ impl Bus {
         taken
     }
 
+    /// Publishes a command on a channel of the test's own: direct replies come back on the one they were asked on.
+    pub async fn publish_on(&self, channel: &Channel, command: &Command) {
+        let exchange = format!("{}.commands", self.prefix);
+        let (key, options) = (command.key().into(), BasicPublishOptions::default());
+        let sent = channel.basic_publish(exchange.into(), key, options, &command.bytes(), properties(command)).await;
+        let confirm = sent.expect("the broker").await.expect("the broker");
+        assert!(matches!(confirm, Confirmation::Ack(_)), "the broker refused a command");
+    }
+
+    /// The user that the address names.
+    pub fn user(&self) -> String {
+        let uri: lapin::uri::AMQPUri = self.url.parse().expect("an address");
+        uri.authority.userinfo.username
+    }
+
     /// A channel of its own, for what else a test does at the broker.
     pub async fn channel(&self) -> (Connection, Channel) {
         open(&self.url).await.expect("the broker")

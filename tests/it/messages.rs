@@ -1,0 +1,214 @@
+//! The messages themselves: envelopes, replies, traces, deadlines, and the payment as events show it.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use serde_json::{Value, json};
+
+use crate::support::world::amount;
+use crate::support::{Behaviour, Command, Setup, World, eventually};
+
+#[tokio::test]
+async fn every_event_is_a_cloud_event() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.run(&charge).await;
+    let rejected = charge.then("payment.release", json!({}));
+    world.run(&rejected).await;
+    for event in world.events_of(charge.payment) {
+        let properties = &event.properties;
+        let content_type = properties.content_type().as_ref().map(ToString::to_string);
+        assert_eq!(content_type.as_deref(), Some("application/cloudevents+json; charset=utf-8"));
+        assert_eq!(*properties.delivery_mode(), Some(2), "persistent");
+        assert_eq!(properties.message_id().as_ref().map(ToString::to_string).as_deref(), Some(event.id()));
+        assert_eq!(event.body["specversion"], "1.0");
+        assert_eq!(event.body["source"], "paybus");
+        assert_eq!(event.subject(), charge.payment.to_string());
+        assert_eq!(event.body["partitionkey"], charge.payment.to_string());
+        assert!(event.body["time"].as_str().unwrap().ends_with('Z'), "{}", event.body["time"]);
+        let of_payment = event.kind().starts_with("payment.");
+        assert_eq!(event.body["sequencetype"] == "Integer", of_payment);
+        let cause = if of_payment { &charge } else { &rejected };
+        assert_eq!(event.body["causationid"], cause.id);
+        let command = &event.data()["command"];
+        assert_eq!((&command["source"], &command["type"]), (&json!(cause.source), &json!(cause.kind)));
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn the_payment_in_events_is_the_payment_in_the_database() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let data = json!({
+        "variant": "http", "description": "Book purchase \u{1f4d6}", "total": "120.00", "tax": "20.00",
+        "currency": "USD", "delivery": "10.00", "billing_first_name": "Sherlock", "billing_last_name": "Holmes",
+        "billing_address_1": "221B Baker Street", "billing_address_2": "", "billing_city": "London",
+        "billing_postcode": "NW1 6XE", "billing_country_code": "GB", "billing_country_area": "Greater London",
+        "billing_email": "s.holmes@example.org", "billing_phone": "+44 20 7224 3688",
+        "customer_ip_address": "2001:db8::1", "capture": true, "process": {"token": "tok_1"},
+    });
+    let mut charge = Command::charge("http", "120.00", "USD");
+    charge.data = data.clone();
+    let said = json!({"message": "thank you", "extra_data": {"risk": {"score": 7}}, "fraud_status": "accept"});
+    world.gateway.plan(charge.payment, vec![Behaviour::Say(said)]);
+    let answer = world.run(&charge).await;
+    let row = world.payment_row(charge.payment).await;
+    let told = answer.payment().as_object().unwrap();
+    let texts = [
+        "variant",
+        "status",
+        "fraud_status",
+        "fraud_message",
+        "transaction_id",
+        "currency",
+        "description",
+        "message",
+        "billing_first_name",
+        "billing_last_name",
+        "billing_address_1",
+        "billing_address_2",
+        "billing_city",
+        "billing_postcode",
+        "billing_country_code",
+        "billing_country_area",
+        "billing_email",
+        "billing_phone",
+    ];
+    for name in texts {
+        assert_eq!(told[name], row.get::<_, String>(name), "{name}");
+        if let Some(given) = data.get(name) {
+            assert_eq!(told[name], *given, "{name}");
+        }
+    }
+    let sums = ["total", "delivery", "tax", "captured_amount", "authorized_amount", "refunded_amount"];
+    for name in sums {
+        assert_eq!(told[name], amount(&row, name, 2), "{name}");
+    }
+    for name in ["created", "modified"] {
+        let stored: jiff::Timestamp = row.get(name);
+        assert_eq!(told[name], stored.to_string(), "{name}");
+    }
+    assert!(row.get::<_, jiff::Timestamp>("modified") > row.get("created"), "what upstream forgets to move on");
+    assert_eq!(told["extra_data"], row.get::<_, Value>("extra_data"));
+    assert_eq!(told["extra_data"]["risk"]["score"], 7);
+    assert_eq!(told["id"], charge.payment.to_string());
+    let address: std::net::IpAddr = row.get("customer_ip_address");
+    assert_eq!(
+        (told["customer_ip_address"].as_str(), address.to_string().as_str()),
+        (Some("2001:db8::1"), "2001:db8::1")
+    );
+    assert_eq!((told["message"].as_str(), told["fraud_status"].as_str()), (Some("thank you"), Some("accept")));
+    let more: Vec<&String> = told
+        .keys()
+        .filter(|name| !texts.contains(&name.as_str()) && !sums.contains(&name.as_str()))
+        .filter(|name| !["id", "created", "modified", "extra_data", "customer_ip_address"].contains(&name.as_str()))
+        .collect();
+    assert!(more.is_empty(), "{more:?} are not looked at by this test");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn correlation_and_trace_go_through() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let charge = Command::charge("http", "120.00", "USD")
+        .attribute("correlationid", json!("order-7"))
+        .attribute("traceparent", json!(trace))
+        .attribute("tracestate", json!("shop=1"));
+    world.gateway.plan(charge.payment, vec![Behaviour::Status(503, None)]);
+    world.run(&charge).await;
+    let events = world.events_of(charge.payment);
+    assert!(events.len() >= 2);
+    for event in events {
+        assert_eq!(event.body["correlationid"], "order-7");
+        assert_eq!(event.body["traceparent"], trace);
+        assert_eq!(event.body["tracestate"], "shop=1");
+    }
+    for call in world.gateway.calls_of(charge.payment) {
+        let sent = call.headers["traceparent"].to_str().unwrap();
+        assert_eq!(sent.split('-').nth(1), trace.split('-').nth(1), "the same trace");
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn answers_go_to_reply_to_as_well() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let (_connection, channel) = world.bus.channel().await;
+    let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let direct = "amq.rabbitmq.reply-to";
+    let mut replies =
+        channel.basic_consume(direct.into(), "".into(), no_ack, FieldTable::default()).await.expect("direct replies");
+    let charge = Command::charge("http", "120.00", "USD").reply_to(direct, "call-1");
+    world.bus.publish_on(&channel, &charge).await;
+    let reply = replies.next().await.unwrap().unwrap();
+    let answer = world.final_event(&charge).await;
+    assert_eq!(serde_json::from_slice::<Value>(&reply.data).unwrap(), answer.body);
+    assert_eq!(reply.properties.correlation_id().as_ref().map(ToString::to_string).as_deref(), Some("call-1"));
+
+    let queue = format!("reply.{}", world.bus.prefix);
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.as_str().into(), exclusive, FieldTable::default()).await.expect("a queue");
+    let mut replies =
+        channel.basic_consume(queue.as_str().into(), "".into(), no_ack, FieldTable::default()).await.unwrap();
+    let bad = Command::charge("http", "-1", "USD").reply_to(&queue, "call-2");
+    let rejected = world.run(&bad).await;
+    let reply = replies.next().await.unwrap().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&reply.data).unwrap(), rejected.body, "a rejection is an answer too");
+    // A late duplicate asks for nothing new.
+    world.publish(&bad).await;
+
+    let gone = Command::charge("http", "5.00", "USD").reply_to("reply.nobody-is-there", "call-3");
+    assert_eq!(world.run(&gone).await.status(), "confirmed");
+    eventually("the reply to be given up", async || {
+        let counted = worker.metric("paybus_replies_unroutable_total").await;
+        if counted >= 1.0 { Ok(()) } else { Err(counted) }
+    })
+    .await;
+    let recorded = eventually("the reply's fate to be recorded", async || {
+        let sql =
+            "SELECT s.reply FROM events e JOIN sent s USING (position) WHERE e.reply_to = 'reply.nobody-is-there'";
+        world.query(sql, &[]).await.first().map(|row| row.get::<_, String>(0)).ok_or("nothing is recorded")
+    })
+    .await;
+    assert_eq!(recorded, "unroutable");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_command_is_not_sent_after_its_time() {
+    let world = Setup::new().set("variants.http.retry.delayed", "300ms,300ms,300ms,300ms,300ms,300ms").build().await;
+    let _worker = world.worker().await;
+    let late = Command::charge("http", "120.00", "USD").attribute("expirytime", json!("2020-01-01T00:00:00Z"));
+    let answer = world.run(&late).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "expired"));
+    assert!(world.gateway.calls().is_empty());
+
+    let soon = |offset: Duration| {
+        let time = jiff::Timestamp::now() + offset;
+        json!(time.to_string())
+    };
+    let in_time = Command::charge("http", "120.00", "USD").attribute("expirytime", soon(Duration::from_secs(60)));
+    assert_eq!(world.run(&in_time).await.status(), "confirmed");
+
+    // Nothing was received while it was tried: it may still be dropped.
+    let mut world = world;
+    world.gateway.stop().await;
+    let unsent = Command::charge("http", "120.00", "USD").attribute("expirytime", soon(Duration::from_millis(700)));
+    let answer = world.run(&unsent).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "expired"));
+    world.gateway.start_again().await;
+
+    // It may have been received: it is seen through, late or not.
+    let sent = Command::charge("http", "120.00", "USD").attribute("expirytime", soon(Duration::from_millis(400)));
+    world.gateway.plan(sent.payment, vec![Behaviour::Status(503, None); 4]);
+    let answer = world.run(&sent).await;
+    assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"));
+    world.check_books().await;
+}
