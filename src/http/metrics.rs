@@ -26,8 +26,6 @@ pub use super::recorder::{Metrics, install};
 /// Upper bounds of durations, in seconds: from a gateway nearby to one that has timed out.
 const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
-/// Upper bounds of batches, in payments.
-
 /// What stands for everything outside the known words of a label.
 const OTHER: &str = "other";
 
