@@ -278,6 +278,11 @@ impl Operation {
         }
     }
 
+    /// Whether a command under this name is the one it was made from.
+    pub fn is_of(&self, command: &Command) -> bool {
+        self.hash == command.hash && self.kind == command.kind
+    }
+
     /// The gateway key in force.
     pub fn key(&self) -> GatewayKey {
         GatewayKey::stored(self.id, self.generation)

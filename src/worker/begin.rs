@@ -87,6 +87,24 @@ impl Engine {
         }
     }
 
+    /// A command under the name of one that this process is at. The same one once more needs nothing; another one, which
+    /// must not pass for it, is told so.
+    ///
+    /// # Errors
+    /// The worker ends, or the database will never take it.
+    pub async fn compare(&self, entry: &Entry, variant: Option<&Variant>) -> Result<(), Stopped> {
+        let Entry::Command { command, .. } = entry else { return Ok(()) };
+        let known = self.load(entry.payment_id(), Some(entry.id())).await.aggregate;
+        // Its turn came, so the other one is stored.
+        let differs = known.operation(entry.id()).is_some_and(|known| !known.is_of(command));
+        if differs {
+            self.begin(entry, variant, false).await?.announced.confirmed().await;
+        } else {
+            metrics::duplicate(&command.variant);
+        }
+        Ok(())
+    }
+
     fn decide(&self, entry: &Entry, aggregate: &mut Aggregate, context: Context<'_>) -> Step {
         match entry {
             Entry::Due { id, .. } => aggregate.resume(*id, context),

@@ -33,9 +33,9 @@ impl Engine {
         if let Some(turn) = &mut turn {
             turn.wait().await;
         }
-        // This process is at it already: whoever delivers it again need not wait for it.
-        let Some(_held) = self.held.take(entry.id()) else { return Ok(()) };
         let variant = variant.as_deref();
+        // This process is at it already: whoever delivers it again need not wait for it.
+        let Some(_held) = self.held.take(entry.id()) else { return self.compare(&entry, variant).await };
         let permit = match variant {
             Some(variant) if entry.may_call() && !probe => self.permit(variant).await,
             _ => None,

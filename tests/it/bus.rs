@@ -1,6 +1,6 @@
 //! The bus against a real broker: what is published arrives, in order, whatever happens to the connection.
 //!
-//! Each test has a prefix of its own. Those that trouble the whole broker have it for themselves: see `PEACE`.
+//! Each test has a prefix of its own. Those that trouble the whole broker have it for themselves: see `Peace`.
 
 #![allow(clippy::expect_used, clippy::panic)] // These are tests, helpers included.
 
@@ -18,10 +18,12 @@ use paybus::bus::refusal::TopologyError;
 use paybus::bus::topology::{self, Names};
 use paybus::bus::{BusError, BusSettings, BusTls};
 use paybus::payment::operation::Reply;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::support::Peace;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -45,15 +47,6 @@ fn settings() -> BusSettings {
     }
 }
 
-/// Held by every test: to read by those that need the broker in peace, to write by those that trouble it.
-static PEACE: RwLock<()> = RwLock::const_new(());
-
-#[allow(dead_code)] // Only held.
-enum Peace {
-    Shared(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
-}
-
 /// A topology of its own, with one variant.
 pub struct Bus {
     pub settings: BusSettings,
@@ -65,12 +58,12 @@ pub struct Bus {
 
 impl Bus {
     pub async fn new() -> Bus {
-        Bus::build(Peace::Shared(PEACE.read().await)).await
+        Bus::build(Peace::shared().await).await
     }
 
     /// Nobody else uses the broker meanwhile.
     pub async fn alone() -> Bus {
-        Bus::build(Peace::Alone(PEACE.write().await)).await
+        Bus::build(Peace::alone().await).await
     }
 
     async fn build(peace: Peace) -> Bus {

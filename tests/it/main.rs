@@ -3,4 +3,11 @@
 
 mod support;
 
+mod bus;
+mod bus_consume;
+mod bus_trouble;
 mod flows;
+mod messages;
+mod money;
+mod rules;
+mod turns;

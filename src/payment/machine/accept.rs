@@ -18,7 +18,7 @@ impl Aggregate {
     pub fn accept(&mut self, command: Command, context: Context<'_>) -> Step {
         let id = command.operation_id();
         if let Some(known) = self.operation(id) {
-            if known.hash == command.hash && known.kind == command.kind {
+            if known.is_of(&command) {
                 return Step::Known(id);
             }
             self.tell_id_reused(command, context);

@@ -1,19 +1,19 @@
-//! Calls and what follows them: retries, schedules, takeovers. Another try needs an attempt that was proved not sent, or a
-//! live key; a new key needs the proof that nothing was charged.
+//! Calls and what follows them: retries and schedules. Another try needs an attempt that was proved not sent, or a live
+//! key; a new key needs the proof that nothing was charged.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
+use super::{Aggregate, Context, Step, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::Lookup;
 use crate::payment::operation::{Action, Lease, Operation, Request, State};
 use crate::payment::outcome::{Exposure, NotCharged, Outcome, Trouble};
 
 /// The delay of a retry where the configuration names none.
-const DELAY_DEFAULT: Duration = Duration::from_secs(60);
+pub(super) const DELAY_DEFAULT: Duration = Duration::from_secs(60);
 
 impl Aggregate {
     /// Takes the turn for an operation and begins its first attempt, unless calls are held back.
@@ -42,7 +42,6 @@ impl Aggregate {
         let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };
-        let expired = operation.attributes.expires_at.is_some_and(|time| time <= context.now);
         match operation.state {
             State::Settled => Step::Settled,
             State::Waiting => self.take_turn(id, context),
@@ -50,7 +49,7 @@ impl Aggregate {
             _ if operation.has_live_lease(context) => Step::Stored,
             State::Calling => self.take_over(id, context),
             _ if self.gateway_changed(context) => self.stand_still(id, context),
-            State::Scheduled if expired => self.expire(id, context),
+            State::Scheduled if operation.is_expired(context) => self.expire(id, context),
             State::Scheduled if operation.action().is_none() => self.ask(id, context),
             State::Scheduled => self.attempt_again(id, context),
             State::Unknown if operation.may_send_again(context) => self.attempt_again(id, context),
@@ -58,69 +57,13 @@ impl Aggregate {
         }
     }
 
-    /// Takes an operation over from a worker that was lost, or that the broker says has lost it. What that worker sent is
-    /// unknown: only the same live key, or a look-up, may follow.
-    pub fn take_over(&mut self, id: Uuid, context: Context<'_>) -> Step {
-        let Some(operation) = self.operation(id) else {
-            return Step::Settled;
-        };
-        if operation.state != State::Calling {
-            return self.resume(id, context);
-        }
-        let sends = operation.action().is_some();
-        // Its worker may live and be calling: only a second call under the same key does no harm.
-        let key_lives = !operation.lookup_only && operation.key_ends(context).is_some_and(|end| end > context.now);
-        if sends && operation.has_live_lease(context) && !key_lives {
-            return Step::Stored;
-        }
-        let Some(operation) = self.operation_mut(id) else {
-            return Step::Settled;
-        };
-        operation.takeovers = operation.takeovers.saturating_add(1);
-        let too_often = operation.takeovers >= TAKEOVERS_MAX;
-        if !sends {
-            return self.take_over_question(id, too_often, context);
-        }
-        operation.exposure = Exposure::Exposed;
-        // When the lost worker sent last is not known, but it was before now.
-        operation.last_sent_at = Some(context.now);
-        let trouble = Trouble::new(Code::WorkerLost, "the worker that called the gateway was lost");
-        if too_often {
-            operation.lookup_only = true;
-            self.become_unknown(id, &trouble);
-            self.escalate(id, "its worker was lost too often: it is parked, and a person must resolve it", context);
-            return Step::Stored;
-        }
-        if self.gateway_changed(context) {
-            return self.stand_still(id, context);
-        }
-        if !key_lives {
-            return self.seek_truth(id, &trouble, context);
-        }
-        match (self.become_unknown(id, &trouble), context.hold) {
-            (Some(operation), Some(hold)) => {
-                operation.due_at = Some(later(context.now, hold));
-                Step::Stored
-            }
-            (Some(operation), None) => {
-                operation.state = State::Calling;
-                operation.lease_for_call(context);
-                Step::Call(id)
-            }
-            (None, _) => Step::Settled,
-        }
-    }
-
-    /// A lost worker asked for a `payment.sync`: asking again is always safe, but not for ever.
-    fn take_over_question(&mut self, id: Uuid, too_often: bool, context: Context<'_>) -> Step {
-        if too_often {
-            let trouble = Trouble::new(Code::WorkerLost, "the worker that asked the gateway was lost, again and again");
-            return self.give_up(id, trouble, context);
-        }
-        if self.gateway_changed(context) {
-            return self.stand_still(id, context);
-        }
-        self.ask(id, context)
+    /// Whether an attempt that was begun may still be sent now: it may have been held back for long since. One that may not
+    /// is settled as [`Outcome::NotSent`].
+    pub fn may_send(&self, id: Uuid, context: Context<'_>) -> bool {
+        self.operation(id).is_some_and(|operation| {
+            let is_first = operation.exposure == Exposure::Clean;
+            operation.may_send_again(context) && !(is_first && operation.is_expired(context))
+        })
     }
 
     fn attempt_again(&mut self, id: Uuid, context: Context<'_>) -> Step {
@@ -141,41 +84,14 @@ impl Aggregate {
         self.reject(id, Rejection::new(Code::Expired, why), context)
     }
 
-    fn gateway_changed(&self, context: Context<'_>) -> bool {
-        self.payment().is_some_and(|payment| !payment.began_with(context))
-    }
-
-    /// The variant now points elsewhere: another gateway or account must neither be sent this nor be asked about it. What
-    /// was never received fails; the rest waits until the variant points back, or a person resolves it.
-    fn stand_still(&mut self, id: Uuid, context: Context<'_>) -> Step {
-        let message = "the variant points at another gateway or account than the payment began with";
-        let trouble = Trouble::new(Code::GatewayChanged, message);
+    /// What one attempt proved. `tries` counts the attempts in a row, this one included.
+    pub fn settle(&mut self, id: Uuid, outcome: Outcome, tries: u32, context: Context<'_>) -> Step {
         let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };
-        let pending = operation.state == State::Pending;
-        if let Some(proof) = operation.exposure.not_charged() {
-            return self.fail(id, trouble, proof, context);
-        }
-        if !pending {
-            self.become_unknown(id, &trouble);
-        }
-        self.escalate(id, message, context);
-        if let Some(operation) = self.operation_mut(id) {
-            let delay = context.rules.delayed.last().copied().unwrap_or(DELAY_DEFAULT);
-            operation.due_at = Some(later(context.now, delay));
-        }
-        Step::Stored
-    }
-
-    /// What one attempt proved. `tries` counts the attempts in a row, this one included.
-    pub fn settle(&mut self, id: Uuid, outcome: Outcome, tries: u32, context: Context<'_>) -> Step {
-        let Some(operation) = self.operation_mut(id) else {
-            return Step::Settled;
-        };
-        let is_open = operation.is_open();
+        let (is_open, is_called) = (operation.is_open(), operation.state == State::Calling);
         // Whoever lost the lease still records what the gateway says, but decides nothing on what it does not say.
-        let in_charge = operation.state == State::Calling && operation.is_leased_by(context.worker);
+        let in_charge = is_called && operation.is_leased_by(context.worker);
         match outcome {
             Outcome::Result(result) if is_open => self.apply(id, *result, context),
             Outcome::Result(result) => self.late_result(id, *result, context),
@@ -187,16 +103,19 @@ impl Aggregate {
                 None => self.seek_truth(id, &trouble, context),
             },
             Outcome::NotSent(trouble) => self.retry(id, trouble, tries, context),
-            Outcome::Unknown(trouble) => {
-                operation.exposure = Exposure::Exposed;
-                // The call was sent at some time before now, and the settle window begins no earlier.
-                operation.last_sent_at = Some(context.now);
-                if context.rules.contract.replays_server_errors && trouble.code == Code::GatewayError {
-                    operation.lookup_only = true;
-                }
-                self.retry(id, trouble, tries, context)
-            }
+            Outcome::Unknown(trouble) => self.retry_unknown(id, trouble, tries, context),
         }
+    }
+
+    fn retry_unknown(&mut self, id: Uuid, trouble: Trouble, tries: u32, context: Context<'_>) -> Step {
+        if let Some(operation) = self.operation_mut(id) {
+            operation.exposure = Exposure::Exposed;
+            // The call was sent at some time before now, and the settle window begins no earlier.
+            operation.note_sent(context.now);
+            // The gateway gives the same error for this key again and again.
+            operation.lookup_only |= context.rules.contract.replays_server_errors && trouble.code == Code::GatewayError;
+        }
+        self.retry(id, trouble, tries, context)
     }
 
     /// Tries again: at once, later, or not any more.
@@ -207,8 +126,7 @@ impl Aggregate {
         };
         operation.last_code = Some(trouble.code);
         operation.last_message.clone_from(&trouble.message);
-        let clean = operation.exposure == Exposure::Clean;
-        if clean && operation.attributes.expires_at.is_some_and(|time| time <= context.now) {
+        if operation.exposure == Exposure::Clean && operation.is_expired(context) {
             return self.expire(id, context);
         }
         if !operation.may_send_again(context) {
@@ -228,10 +146,7 @@ impl Aggregate {
         match (delay, operation.exposure.not_charged()) {
             (Some(delay), _) => self.schedule(id, delay, &trouble, context),
             (None, Some(proof)) => self.fail(id, trouble, proof, context),
-            (None, None) => {
-                operation.lookup_only = true;
-                self.seek_truth(id, &trouble, context)
-            }
+            (None, None) => self.seek_truth(id, &trouble, context),
         }
     }
 
@@ -254,11 +169,12 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// Nothing more is sent for now: the gateway is asked what happened, or a person must say.
-    fn seek_truth(&mut self, id: Uuid, trouble: &Trouble, context: Context<'_>) -> Step {
+    /// Nothing more is sent under this key: the gateway is asked what happened, or a person must say.
+    pub(super) fn seek_truth(&mut self, id: Uuid, trouble: &Trouble, context: Context<'_>) -> Step {
         let Some(operation) = self.become_unknown(id, trouble) else {
             return Step::Settled;
         };
+        operation.lookup_only = true;
         if context.rules.contract.lookup == Lookup::None {
             self.escalate(id, "the outcome is unknown and cannot be looked up: a person must resolve it", context);
         } else {
@@ -323,7 +239,7 @@ impl Operation {
         self.state = State::Calling;
         self.attempts = self.attempts.saturating_add(1);
         self.lease_for_call(context);
-        self.last_sent_at = Some(context.now);
+        self.note_sent(context.now);
         // While nothing was received, the key's window has not begun.
         if self.exposure == Exposure::Clean {
             self.first_sent_at = Some(context.now);
@@ -336,6 +252,11 @@ impl Operation {
         // A first call has no due time, so that settling it changes no indexed column: the sweep by order of acceptance
         // finds it should its worker be lost. The sweep may have passed every later call.
         self.due_at = (self.accepted > 0).then_some(until);
+    }
+
+    /// Something may be sent until then: no look-up proves anything before the settle window that begins there.
+    pub(super) fn note_sent(&mut self, until: Timestamp) {
+        self.last_sent_at = Some(self.last_sent_at.map_or(until, |before| before.max(until)));
     }
 
     pub(super) fn has_live_lease(&self, context: Context<'_>) -> bool {
@@ -353,8 +274,12 @@ impl Operation {
             || (!self.lookup_only && self.key_ends(context).is_some_and(|end| end > context.now))
     }
 
+    pub(super) fn is_expired(&self, context: Context<'_>) -> bool {
+        self.attributes.expires_at.is_some_and(|time| time <= context.now)
+    }
+
     /// Until when the gateway surely knows the key: its window less a lease, for an answer takes as long.
-    fn key_ends(&self, context: Context<'_>) -> Option<Timestamp> {
+    pub(super) fn key_ends(&self, context: Context<'_>) -> Option<Timestamp> {
         let window = context.rules.contract.key_window?.checked_sub(context.rules.lease)?;
         self.first_sent_at.map(|first| later(first, window))
     }

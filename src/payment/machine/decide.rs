@@ -36,10 +36,9 @@ impl Aggregate {
     }
 
     pub(super) fn check_expiry(&self, id: Uuid, context: Context<'_>) -> Result<(), Rejection> {
-        let expires_at = self.operation(id).and_then(|operation| operation.attributes.expires_at);
-        match expires_at {
-            Some(time) if time <= context.now => Err(Rejection::new(Code::Expired, format!("expired at {time}"))),
-            _ => Ok(()),
+        match self.operation(id).filter(|operation| operation.is_expired(context)) {
+            Some(_) => Err(Rejection::new(Code::Expired, "its expirytime has passed")),
+            None => Ok(()),
         }
     }
 

@@ -3,7 +3,8 @@
 //!
 //! - `accept`: a command arrives, or a waiting one takes its turn.
 //! - `decide`: what each type of command needs and begins.
-//! - `attempt`: calls, retries, takeovers.
+//! - `attempt`: calls and retries.
+//! - `takeover`: what is done where a worker was lost.
 //! - `settle`: what an answer of the gateway does to the payment.
 //! - `truth`: what a look-up or a person says of an unknown outcome.
 //! - `reconcile`: what a `payment.sync` makes of the gateway's word on the whole payment.
@@ -16,6 +17,7 @@ mod decide;
 mod reconcile;
 mod rows;
 mod settle;
+mod takeover;
 mod tell;
 mod truth;
 

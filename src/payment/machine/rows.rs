@@ -151,7 +151,7 @@ impl Aggregate {
         if let Some(tracked) = self.operations.iter_mut().find(|tracked| tracked.row.id == id) {
             tracked.row.attempts = attempts;
             tracked.row.lease = Some(Lease { owner: context.worker, until: later(context.now, context.rules.lease) });
-            tracked.row.last_sent_at = Some(context.now);
+            tracked.row.note_sent(context.now);
         }
     }
 

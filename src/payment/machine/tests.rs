@@ -12,3 +12,4 @@ mod sync;
 mod takeovers;
 mod truth;
 mod turns;
+mod world;

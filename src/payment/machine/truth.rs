@@ -69,14 +69,14 @@ impl Aggregate {
 
     /// A look-up of an operation whose outcome is unknown or pending.
     fn found_of_itself(&mut self, id: Uuid, found: Found, context: Context<'_>) -> Step {
-        let Some(operation) = self.operation_mut(id) else {
+        let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };
         let is_open = operation.is_open();
         // Only what the gateway says counts whoever asked; while this worker has the lease, nobody else sends or asks.
         let asks = matches!(operation.state, State::Unknown | State::Pending);
         let in_charge = asks && operation.is_leased_by(context.worker);
-        if in_charge {
+        if in_charge && let Some(operation) = self.operation_mut(id) {
             operation.lease = None;
             operation.lookups = operation.lookups.saturating_add(1);
         }
@@ -108,7 +108,7 @@ impl Aggregate {
         let proof = Exposure::absent(contract.lookup == Lookup::Authoritative, settled)?;
         let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
         let is_parked = operation.takeovers >= TAKEOVERS_MAX;
-        if operation.attributes.expires_at.is_some_and(|time| time <= context.now) {
+        if operation.is_expired(context) {
             let rejection = Rejection::new(Code::Expired, "it expired, and the gateway knows nothing of it");
             return Some(self.reject(id, rejection, context));
         }

@@ -1,1 +1,337 @@
-//! x
+//! Retries: at once, later, not any more; and what an attempt that may have been received changes.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::bench::{Bench, approved, command, not_sent, operation_id, timed_out};
+use crate::payment::code::Code;
+use crate::payment::command::CommandType;
+use crate::payment::contract::Lookup;
+use crate::payment::machine::Step;
+use crate::payment::operation::{AnswerKind, State};
+use crate::payment::outcome::{Exposure, Found, Outcome, Trouble};
+use crate::payment::status::Status;
+
+fn trouble(code: Code, retry_after: Option<u64>) -> Trouble {
+    Trouble { retry_after: retry_after.map(Duration::from_secs), ..Trouble::new(code, "trouble") }
+}
+
+fn refused() -> Outcome {
+    Outcome::Refused(trouble(Code::Refused, None))
+}
+
+/// A bench whose payment's process is being called.
+fn calling() -> (Bench, Uuid) {
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let id = bench.call("a", CommandType::Process, json!({}));
+    (bench, id)
+}
+
+/// A bench whose payment's process timed out and waits to be sent again.
+fn unknown() -> (Bench, Uuid) {
+    let (mut bench, id) = calling();
+    assert_eq!(bench.settle_after(id, timed_out(), 2), Step::Stored);
+    assert_eq!(bench.state(id), State::Unknown);
+    (bench, id)
+}
+
+#[test]
+fn an_attempt_not_sent_is_tried_at_once_then_later_then_given_up_with_proof() {
+    let (mut bench, id) = calling();
+    assert_eq!(bench.settle_after(id, not_sent(), 1), Step::RetryNow(id));
+    for (round, delay) in [(1, 10), (2, 60)] {
+        assert_eq!(bench.settle_after(id, not_sent(), 2), Step::Stored);
+        assert_eq!(bench.told(), [("command.delayed", false)]);
+        assert_eq!(bench.delayed(), Some(Code::Unreachable));
+        let operation = bench.operation(id);
+        assert_eq!((operation.state, operation.rounds, operation.lease), (State::Scheduled, round, None));
+        assert_eq!(operation.due_at, Some(bench.now + SignedDuration::from_secs(delay)));
+        assert_eq!(bench.payment().busy, Some(id), "it keeps its turn");
+        assert_eq!(bench.resume_when_due(id), Step::Call(id));
+    }
+    assert_eq!(bench.settle_after(id, not_sent(), 1), Step::RetryNow(id));
+    assert_eq!(bench.settle_after(id, not_sent(), 2), Step::Settled);
+    assert_eq!(bench.told(), [("payment.status_changed", true)]);
+    assert_eq!((bench.status(), bench.answer(id)), (Status::Error, (AnswerKind::Failed, Some(Code::Unreachable))));
+    assert_eq!(bench.payment().message, "no connection");
+    assert_eq!(bench.operation(id).generation, 0);
+    // Nothing was charged: a new process may begin.
+    bench.call("b", CommandType::Process, json!({}));
+}
+
+#[test]
+fn the_gateways_wish_to_wait_is_honoured_and_no_immediate_try_made() {
+    for (retry_after, delay) in [(1, 10), (45, 45)] {
+        let (mut bench, id) = calling();
+        let slow_down = Outcome::NotSent(trouble(Code::RateLimited, Some(retry_after)));
+        assert_eq!(bench.settle_after(id, slow_down, 1), Step::Stored);
+        assert_eq!(bench.operation(id).due_at, Some(bench.now + SignedDuration::from_secs(delay)));
+        assert_eq!(bench.operation(id).exposure, Exposure::Clean);
+    }
+    // For ever is for ever.
+    let (mut bench, id) = calling();
+    let never = Outcome::NotSent(trouble(Code::RateLimited, Some(u64::MAX)));
+    bench.settle_after(id, never, 1);
+    assert_eq!(bench.operation(id).due_at, Some(jiff::Timestamp::MAX));
+}
+
+#[test]
+fn no_immediate_try_is_made_while_calls_are_held_back() {
+    let (mut bench, id) = calling();
+    bench.hold = Some(Duration::from_secs(30));
+    assert_eq!(bench.settle_after(id, not_sent(), 1), Step::Stored);
+    assert_eq!(bench.state(id), State::Scheduled);
+}
+
+#[test]
+fn wrong_credentials_never_give_up_and_use_up_no_retries() {
+    let (mut bench, id) = calling();
+    for _ in 0..20 {
+        let misconfigured = Outcome::NotSent(trouble(Code::Misconfigured, None));
+        assert_eq!(bench.settle_after(id, misconfigured, 1), Step::Stored);
+        assert_eq!((bench.state(id), bench.delayed()), (State::Scheduled, Some(Code::Misconfigured)));
+        assert_eq!(bench.resume_when_due(id), Step::Call(id));
+    }
+    // The token was mended. Now a gateway that is away for a moment must not end it.
+    bench.settle_after(id, not_sent(), 2);
+    assert_eq!(bench.state(id), State::Scheduled);
+    bench.rules.delayed.clear();
+    bench.resume_when_due(id);
+    bench.settle_after(id, Outcome::NotSent(trouble(Code::Misconfigured, None)), 1);
+    assert_eq!(bench.state(id), State::Scheduled, "not even where no delays are configured");
+}
+
+#[test]
+fn a_request_refused_while_nothing_else_is_open_fails() {
+    let (mut bench, id) = calling();
+    assert_eq!(bench.settle(id, refused()), Step::Settled);
+    assert_eq!((bench.status(), bench.answer(id).1), (Status::Error, Some(Code::Refused)));
+}
+
+#[test]
+fn a_process_that_went_on_from_input_and_did_nothing_leaves_the_transaction_open() {
+    // The customer may still act at the gateway: `error` would let a second transaction begin beside it.
+    for outcome in [refused(), not_sent()] {
+        let mut bench = Bench::with_payment(Status::Input);
+        bench.rules.delayed.clear();
+        let id = bench.call("a", CommandType::Process, json!({}));
+        bench.settle_after(id, outcome, 9);
+        assert_eq!(bench.told(), [("command.failed", true)]);
+        assert_eq!(bench.status(), Status::Input);
+        assert!(bench.payment().redirect_url.is_some());
+    }
+}
+
+#[test]
+fn once_one_attempt_may_have_been_received_nothing_but_a_result_ends_the_unknown() {
+    let rate_limited = || Outcome::NotSent(trouble(Code::RateLimited, None));
+    let server_error = || Outcome::Unknown(trouble(Code::GatewayError, None));
+    for later in [not_sent, refused, rate_limited, server_error, timed_out] {
+        let (mut bench, id) = unknown();
+        for _ in 0..6 {
+            match bench.resume_when_due(id) {
+                Step::Call(_) => bench.settle_after(id, later(), 2),
+                Step::LookUp { target, .. } => {
+                    bench.found(id, target, Found::Failed(trouble(Code::GatewayError, None)))
+                }
+                step => panic!("{step:?}"),
+            };
+            assert_eq!((bench.state(id), bench.status()), (State::Unknown, Status::Waiting), "{:?}", later());
+            assert_eq!(bench.operation(id).exposure, Exposure::Exposed);
+            assert_eq!(bench.operation(id).generation, 0, "no new key");
+        }
+        assert!(bench.operation(id).escalated, "after some look-ups a person is told");
+        bench.settle(id, approved());
+        assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
+    }
+}
+
+#[test]
+fn an_unknown_is_sent_again_under_its_live_key_and_then_looked_up() {
+    let (mut bench, id) = unknown();
+    assert_eq!(bench.delayed(), Some(Code::Timeout));
+    let key = bench.operation(id).key();
+    assert_eq!(bench.resume_when_due(id), Step::Call(id));
+    assert_eq!((bench.operation(id).key(), bench.operation(id).attempts), (key, 2));
+    assert_eq!(bench.settle_after(id, not_sent(), 1), Step::RetryNow(id));
+    bench.settle_after(id, not_sent(), 2);
+    assert_eq!(bench.resume_when_due(id), Step::Call(id));
+    // The retries are used up: from here on only look-ups.
+    assert_eq!(bench.settle_after(id, not_sent(), 2), Step::Stored);
+    assert!(bench.operation(id).lookup_only);
+    assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
+}
+
+#[test]
+fn a_conflict_forgets_no_attempt_that_may_have_been_received() {
+    // The first attempt timed out and the second was not sent; between them another command was accepted, so that the
+    // outcome of the second is decided on what was stored.
+    let (mut bench, id) = calling();
+    let mut mine = bench.store.load(&[id]);
+    assert_eq!(mine.settle(id, timed_out(), 1, bench.context()), Step::RetryNow(id));
+    mine.attempt_stored(id, 2, bench.context());
+    let exposed = mine.operation(id).unwrap().exposure;
+    let row = bench.store.operation_mut(id);
+    (row.attempts, row.exposure) = (2, exposed);
+    bench.send("b", CommandType::Cancel, json!({}));
+    bench.settle_after(id, not_sent(), 9);
+    assert_eq!(bench.state(id), State::Unknown);
+}
+
+#[test]
+fn nothing_is_sent_under_a_key_past_its_window_less_a_margin() {
+    let (mut bench, id) = unknown();
+    // 24 hours, less a lease of 15 seconds.
+    bench.wait(24 * 60 * 60 - 16);
+    assert_eq!(bench.resume(id), Step::Call(id));
+    bench.wait(1);
+    assert_eq!(bench.settle_after(id, timed_out(), 1), Step::Stored, "not even at once");
+    assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
+    // What was never received is sent for the first time, however late.
+    let (mut bench, id) = calling();
+    bench.settle_after(id, not_sent(), 2);
+    bench.wait(30 * 24 * 60 * 60);
+    assert_eq!(bench.resume(id), Step::Call(id));
+    assert_eq!(bench.operation(id).first_sent_at, Some(bench.now), "the window begins when it may have been received");
+}
+
+#[test]
+fn a_gateway_without_keys_is_never_sent_the_same_twice() {
+    let (mut bench, id) = calling();
+    bench.rules.contract.key_window = None;
+    assert_eq!(bench.settle_after(id, not_sent(), 1), Step::RetryNow(id), "never received");
+    assert_eq!(bench.settle_after(id, timed_out(), 1), Step::Stored);
+    assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
+    // And where it cannot be asked either, only a person can say.
+    let (mut bench, id) = calling();
+    bench.rules.contract.key_window = None;
+    bench.rules.contract.lookup = Lookup::None;
+    assert_eq!(bench.settle_after(id, timed_out(), 1), Step::Stored);
+    assert_eq!(bench.delayed(), Some(Code::Escalated));
+    assert!(bench.operation(id).escalated && bench.operation(id).due_at.is_none());
+}
+
+#[test]
+fn a_key_under_which_a_server_error_is_replayed_is_sent_no_more() {
+    let server_error = Outcome::Unknown(trouble(Code::GatewayError, None));
+    let (mut bench, id) = calling();
+    assert_eq!(
+        bench.settle_after(id, server_error.clone(), 1),
+        Step::RetryNow(id),
+        "others carry it out on the next try"
+    );
+    bench.rules.contract.replays_server_errors = true;
+    assert_eq!(bench.settle_after(id, server_error.clone(), 1), Step::Stored);
+    // Each new key follows a proof, and uses up a retry.
+    for generation in 1..=2 {
+        assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
+        assert_eq!(bench.found(id, Some(id), Found::Nothing), Step::Stored);
+        assert_eq!((bench.state(id), bench.operation(id).generation), (State::Scheduled, generation));
+        assert_eq!(bench.resume_when_due(id), Step::Call(id));
+        bench.settle_after(id, server_error.clone(), 1);
+    }
+    bench.resume_when_due(id);
+    assert_eq!(bench.found(id, Some(id), Found::Nothing), Step::Settled);
+    assert_eq!((bench.status(), bench.answer(id).1), (Status::Error, Some(Code::GatewayError)));
+}
+
+#[test]
+fn an_expirytime_bounds_every_send_until_one_may_have_been_received() {
+    let send = |bench: &mut Bench| {
+        let mut process = command("a", CommandType::Process, json!({}));
+        process.attributes.expires_at = Some(bench.now + SignedDuration::from_secs(30));
+        assert_eq!(bench.send_command(process), Step::Call(operation_id("a")));
+        operation_id("a")
+    };
+    // At the next round, and between two tries in a row.
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let id = send(&mut bench);
+    bench.settle_after(id, not_sent(), 2);
+    bench.wait(30);
+    assert_eq!(bench.resume(id), Step::Settled);
+    assert_eq!(bench.rejection(), Code::Expired);
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let id = send(&mut bench);
+    bench.wait(30);
+    assert_eq!(bench.settle_after(id, not_sent(), 1), Step::Settled);
+    assert_eq!((bench.rejection(), bench.status()), (Code::Expired, Status::Waiting));
+    // Once received, it is seen to its end.
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let id = send(&mut bench);
+    bench.settle_after(id, timed_out(), 2);
+    bench.wait(30);
+    assert_eq!(bench.resume(id), Step::Call(id));
+    // But nothing new is begun.
+    bench.rules.contract.key_window = None;
+    bench.settle_after(id, timed_out(), 2);
+    bench.resume_when_due(id);
+    assert_eq!(bench.found(id, Some(id), Found::Nothing), Step::Settled);
+    assert_eq!((bench.rejection(), bench.status()), (Code::Expired, Status::Waiting));
+}
+
+#[test]
+fn every_delay_is_told_by_an_event_of_its_own() {
+    // The bench refuses two events of one id.
+    let (mut bench, id) = calling();
+    bench.settle_after(id, not_sent(), 2);
+    bench.resume_when_due(id);
+    bench.settle_after(id, timed_out(), 2);
+    bench.rules.contract.key_window = None;
+    bench.resume_when_due(id);
+    bench.found(id, Some(id), super::bench::found(crate::payment::outcome::Verdict::Pending));
+    bench.settle(id, super::bench::approved_of("0"));
+    let delays = bench.store.events.iter().filter(|event| event.kind.type_name() == "command.delayed").count();
+    assert_eq!(delays, 4);
+}
+
+#[test]
+fn the_settle_window_begins_when_the_outcome_was_learnt_and_no_look_up_is_due_before_its_end() {
+    let (mut bench, id) = calling();
+    bench.rules.contract.key_window = None;
+    bench.rules.delayed = vec![Duration::from_secs(1)];
+    // It may have been held back for a while before it was sent.
+    bench.wait(9);
+    bench.settle(id, timed_out());
+    assert_eq!(bench.operation(id).due_at, Some(bench.now + SignedDuration::from_secs(10)));
+}
+
+#[test]
+fn a_new_key_is_as_good_as_the_first_was() {
+    let (mut bench, id) = calling();
+    bench.rules.contract.replays_server_errors = true;
+    bench.settle(id, Outcome::Unknown(trouble(Code::GatewayError, None)));
+    bench.store.operation_mut(id).escalated = true;
+    bench.resume_when_due(id);
+    bench.found(id, Some(id), Found::Nothing);
+    assert!(!bench.operation(id).escalated, "it goes on by itself");
+    bench.resume(id);
+    bench.settle_after(id, timed_out(), 2);
+    assert_eq!(bench.resume_when_due(id), Step::Call(id), "under the new key it may be sent again");
+}
+
+#[test]
+fn an_attempt_held_back_for_too_long_is_not_sent_after_all() {
+    let may_send = |bench: &Bench, id| bench.store.load(&[id]).may_send(id, bench.context());
+    // Past its expirytime, while nothing was received.
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let mut process = command("a", CommandType::Process, json!({}));
+    process.attributes.expires_at = Some(bench.now + SignedDuration::from_secs(30));
+    let id = process.operation_id();
+    bench.send_command(process);
+    assert!(may_send(&bench, id));
+    bench.wait(30);
+    assert!(!may_send(&bench, id));
+    bench.settle(id, not_sent());
+    assert_eq!(bench.rejection(), Code::Expired);
+    // Past its key's window, where an earlier one may have been received.
+    let (mut bench, id) = unknown();
+    bench.resume_when_due(id);
+    assert!(may_send(&bench, id));
+    bench.wait(24 * 60 * 60);
+    assert!(!may_send(&bench, id));
+    bench.settle(id, not_sent());
+    assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
+}

@@ -67,11 +67,14 @@ impl Bench {
 
     pub fn decide(&mut self, asked: &[Uuid], decision: impl FnOnce(&mut Aggregate, Context<'_>) -> Step) -> Step {
         let mut aggregate = self.store.load(asked);
-        let context = Context { now: self.now, worker: self.worker, rules: &self.rules, hold: self.hold };
-        let step = decision(&mut aggregate, context);
+        let step = decision(&mut aggregate, self.context());
         self.told = aggregate.events().to_vec();
         assert!(self.store.commit(&mut aggregate));
         step
+    }
+
+    pub fn context(&self) -> Context<'_> {
+        Context { now: self.now, worker: self.worker, rules: &self.rules, hold: self.hold }
     }
 
     pub fn send(&mut self, id: &str, kind: CommandType, data: Value) -> Step {

@@ -1,1 +1,292 @@
-//! x
+//! A gateway in memory that keeps a ledger: it knows what really happened, and refuses to be made to charge twice.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use super::bench::usd;
+use crate::payment::code::Code;
+use crate::payment::contract::{Contract, Lookup};
+use crate::payment::operation::Action;
+use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
+
+/// What becomes of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Answered,
+    /// It happens, but the answer is lost.
+    AnswerLost,
+    /// It is under way for so many seconds yet when the caller gives up.
+    InFlight(u8),
+    NotSent,
+    Throttled,
+    Misconfigured,
+    Refused,
+    /// A server error, after the work was done or before.
+    ServerError {
+        after: bool,
+    },
+}
+
+impl Fate {
+    pub fn of(number: u8) -> Fate {
+        match number % 16 {
+            0..=4 => Fate::Answered,
+            5 | 6 => Fate::AnswerLost,
+            7 | 8 => Fate::InFlight(number / 26),
+            9 | 10 => Fate::NotSent,
+            11 => Fate::Throttled,
+            12 => Fate::Misconfigured,
+            13 => Fate::Refused,
+            rest => Fate::ServerError { after: rest == 14 },
+        }
+    }
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    pub operation: Uuid,
+    pub key: Uuid,
+    pub action: Action,
+    /// In hundredths.
+    pub amount: i128,
+    pub capture: bool,
+    /// Decides on the verdict.
+    pub luck: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Done,
+    Declined,
+    Input,
+    Pending { until: Timestamp, then_done: bool },
+}
+
+/// What an operation did at the gateway.
+#[derive(Debug, Clone)]
+pub struct Effect {
+    pub sent: Sent,
+    pub ended: Ended,
+}
+
+impl Effect {
+    fn is_live(&self) -> bool {
+        matches!(self.ended, Ended::Done | Ended::Pending { .. })
+    }
+}
+
+/// What is remembered under a key.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    first_used: Timestamp,
+    effect: Option<usize>,
+    server_error: bool,
+}
+
+#[derive(Debug)]
+pub struct Gateway {
+    contract: Contract,
+    memories: HashMap<Uuid, Memory>,
+    pub effects: Vec<Effect>,
+    in_flight: Vec<(Timestamp, Sent)>,
+}
+
+impl Gateway {
+    pub fn new(contract: Contract) -> Gateway {
+        Gateway { contract, memories: HashMap::new(), effects: Vec::new(), in_flight: Vec::new() }
+    }
+
+    /// Sums of what is done: authorized, ever captured, refunded.
+    pub fn ledger(&self) -> (i128, i128, i128) {
+        let sum = |wanted: fn(&Sent) -> bool| {
+            let done = self.effects.iter().filter(|effect| effect.ended == Ended::Done && wanted(&effect.sent));
+            done.map(|effect| effect.sent.amount).sum()
+        };
+        let authorized = sum(|sent| sent.action == Action::Process && !sent.capture);
+        let captured = sum(|sent| sent.action == Action::Capture || sent.action == Action::Process && sent.capture);
+        (authorized, captured, sum(|sent| sent.action == Action::Refund))
+    }
+
+    pub fn call(&mut self, sent: Sent, fate: Fate, now: Timestamp) -> Outcome {
+        let trouble = |code| Trouble::new(code, "trouble");
+        match fate {
+            Fate::Answered => self.execute(sent, now),
+            Fate::AnswerLost => {
+                self.execute(sent, now);
+                Outcome::Unknown(trouble(Code::Timeout))
+            }
+            Fate::InFlight(seconds) => {
+                self.in_flight.push((now + SignedDuration::from_secs(seconds.into()), sent));
+                Outcome::Unknown(trouble(Code::Timeout))
+            }
+            Fate::NotSent => Outcome::NotSent(trouble(Code::Unreachable)),
+            Fate::Throttled => {
+                let retry_after = Some(Duration::from_secs(u64::from(sent.luck)));
+                Outcome::NotSent(Trouble { retry_after, ..trouble(Code::RateLimited) })
+            }
+            Fate::Misconfigured => Outcome::NotSent(trouble(Code::Misconfigured)),
+            Fate::Refused => Outcome::Refused(trouble(Code::Refused)),
+            Fate::ServerError { after } => {
+                if after {
+                    self.execute(sent, now);
+                }
+                if self.contract.replays_server_errors {
+                    let new = Memory { first_used: now, effect: None, server_error: true };
+                    self.memories.entry(sent.key).or_insert(new).server_error = true;
+                }
+                Outcome::Unknown(trouble(Code::GatewayError))
+            }
+        }
+    }
+
+    /// Carries out what arrives, unless its key is known.
+    fn execute(&mut self, sent: Sent, now: Timestamp) -> Outcome {
+        if let (Some(memory), Some(window)) = (self.memories.get(&sent.key), self.contract.key_window) {
+            let forgotten = memory.first_used + SignedDuration::try_from(window).unwrap() <= now;
+            if memory.server_error && !forgotten {
+                return Outcome::Unknown(Trouble::new(Code::GatewayError, "replayed"));
+            }
+            if let Some(effect) = memory.effect.filter(|_| !forgotten) {
+                return Outcome::Result(Box::new(self.result(effect)));
+            }
+        }
+        let ended = self.verdict(&sent, now);
+        let effect = Effect { sent, ended };
+        if effect.is_live() {
+            let same = self.effects.iter().find(|other| other.is_live() && other.sent.operation == sent.operation);
+            assert!(same.is_none(), "one operation is carried out twice: {same:?} and {sent:?}");
+            let mut processes = self.effects.iter().filter(|other| other.sent.action == Action::Process);
+            let live = processes.find(|other| sent.action == Action::Process && other.is_live());
+            assert!(live.is_none(), "two live transactions: {live:?} and {sent:?}");
+        }
+        self.effects.push(effect);
+        let effect = self.effects.len() - 1;
+        self.memories.insert(sent.key, Memory { first_used: now, effect: Some(effect), server_error: false });
+        Outcome::Result(Box::new(self.result(effect)))
+    }
+
+    fn verdict(&mut self, sent: &Sent, now: Timestamp) -> Ended {
+        if !self.has_money_for(sent) {
+            return Ended::Declined;
+        }
+        match sent.luck % 10 {
+            0 | 1 => Ended::Declined,
+            2 | 3 => {
+                let until = now + SignedDuration::from_secs(i64::from(sent.luck) * 2);
+                Ended::Pending { until, then_done: !sent.luck.is_multiple_of(3) }
+            }
+            4 if sent.action == Action::Process => Ended::Input,
+            _ => {
+                if sent.action == Action::Cancel {
+                    self.decline_pending_processes();
+                }
+                Ended::Done
+            }
+        }
+    }
+
+    /// Whether the ledger allows it. A second process is let through: not to send one is the machine's part.
+    fn has_money_for(&self, sent: &Sent) -> bool {
+        let (authorized, captured, refunded) = self.ledger();
+        let live = |action| self.effects.iter().any(|effect| effect.is_live() && effect.sent.action == action);
+        match sent.action {
+            Action::Process => true,
+            Action::Capture | Action::Release => {
+                authorized > 0 && captured == 0 && !live(Action::Capture) && !live(Action::Release)
+            }
+            Action::Refund => {
+                let pending = self.effects.iter().filter(|effect| effect.sent.action == Action::Refund);
+                let pending = pending.filter(|effect| matches!(effect.ended, Ended::Pending { .. }));
+                let reserved: i128 = pending.map(|effect| effect.sent.amount).sum();
+                captured - refunded - reserved >= sent.amount
+            }
+            Action::Cancel => authorized == 0 && captured == 0,
+        }
+    }
+
+    fn decline_pending_processes(&mut self) {
+        for effect in self.effects.iter_mut().filter(|effect| effect.sent.action == Action::Process) {
+            if matches!(effect.ended, Ended::Pending { .. }) {
+                effect.ended = Ended::Declined;
+            }
+        }
+    }
+
+    /// What was in flight arrives, and what was pending ends.
+    pub fn pass_time(&mut self, now: Timestamp) {
+        let (arrived, later) = std::mem::take(&mut self.in_flight).into_iter().partition(|(at, _)| *at <= now);
+        self.in_flight = later;
+        for (at, sent) in Vec::from_iter::<Vec<(Timestamp, Sent)>>(arrived) {
+            self.execute(sent, at);
+        }
+        for effect in 0..self.effects.len() {
+            let Ended::Pending { until, then_done } = self.effects[effect].ended else { continue };
+            if until <= now {
+                let done = then_done && (self.effects[effect].sent.action != Action::Cancel || self.ledger().1 == 0);
+                self.effects[effect].ended = if done { Ended::Done } else { Ended::Declined };
+                if done && self.effects[effect].sent.action == Action::Cancel {
+                    self.decline_pending_processes();
+                }
+            }
+        }
+    }
+
+    /// When something happens here by itself.
+    pub fn next_change(&self) -> Option<Timestamp> {
+        let pending = self.effects.iter().filter_map(|effect| match effect.ended {
+            Ended::Pending { until, .. } => Some(until),
+            Ended::Done | Ended::Declined | Ended::Input => None,
+        });
+        self.in_flight.iter().map(|(at, _)| *at).chain(pending).min()
+    }
+
+    /// What is known of an operation.
+    pub fn effect_of(&self, operation: Uuid) -> Option<&Effect> {
+        let mut effects = self.effects.iter().filter(|effect| effect.sent.operation == operation);
+        effects.clone().find(|effect| effect.is_live()).or_else(|| effects.next_back())
+    }
+
+    pub fn is_in_flight(&self, operation: Uuid) -> bool {
+        self.in_flight.iter().any(|(_, sent)| sent.operation == operation)
+    }
+
+    pub fn look_up(&self, operation: Uuid, luck: u8) -> Found {
+        let overlooked = self.contract.lookup == Lookup::Indicative && luck.is_multiple_of(3);
+        let place = self
+            .effect_of(operation)
+            .filter(|_| !overlooked)
+            .map(|found| self.effects.iter().position(|effect| std::ptr::eq(effect, found)).unwrap());
+        place.map_or(Found::Nothing, |effect| Found::Result(Box::new(self.result(effect))))
+    }
+
+    /// The whole payment.
+    pub fn look_up_payment(&self) -> Found {
+        let (authorized, captured, refunded) = self.ledger();
+        let verdict = match (authorized, captured) {
+            (0, 0) => return Found::Nothing,
+            (_, 0) => Verdict::Authorized,
+            _ => Verdict::Approved,
+        };
+        let money = |hundredths| Some(usd(&format!("{}.{:02}", hundredths / 100, hundredths % 100)));
+        Found::Result(Box::new(GatewayResult {
+            captured: money(captured - refunded),
+            refunded: money(refunded),
+            ..GatewayResult::new(verdict)
+        }))
+    }
+
+    fn result(&self, effect: usize) -> GatewayResult {
+        let effect = &self.effects[effect];
+        GatewayResult::new(match effect.ended {
+            Ended::Done if effect.sent.action == Action::Process && !effect.sent.capture => Verdict::Authorized,
+            Ended::Done => Verdict::Approved,
+            Ended::Declined => Verdict::Declined(Decline::Soft),
+            Ended::Input => Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() },
+            Ended::Pending { .. } => Verdict::Pending,
+        })
+    }
+}

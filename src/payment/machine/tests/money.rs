@@ -1,1 +1,270 @@
-//! x
+//! Amounts: what may be asked, what the gateway makes of it, and what is told when it goes beyond.
+
+use serde_json::json;
+
+use super::bench::{Bench, approved, approved_of, found, not_sent, operation_id, payment_data, result, timed_out, usd};
+use crate::payment::code::Code;
+use crate::payment::command::CommandType;
+use crate::payment::event::{Discrepancy, EventKind};
+use crate::payment::machine::Step;
+use crate::payment::money::{Currency, Money};
+use crate::payment::operation::{AnswerKind, State};
+use crate::payment::outcome::{Decline, GatewayResult, Outcome, Verdict};
+use crate::payment::status::{FraudStatus, Status};
+
+/// A discrepancy that the last commit told.
+fn discrepancy(bench: &Bench) -> Option<Discrepancy> {
+    bench.told.iter().find_map(|event| match &event.kind {
+        EventKind::StatusChanged { why, .. } | EventKind::Updated { why, .. } | EventKind::Failed { why, .. } => {
+            why.discrepancy
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn what_may_be_captured_and_refunded() {
+    for (status, kind, amount, expected) in [
+        (Status::Preauth, CommandType::Capture, json!(null), Ok("100.00")),
+        (Status::Preauth, CommandType::Capture, json!("100"), Ok("100.00")),
+        (Status::Preauth, CommandType::Capture, json!("0.01"), Ok("0.01")),
+        (Status::Preauth, CommandType::Capture, json!("100.01"), Err(Code::InvalidAmount)),
+        (Status::Preauth, CommandType::Capture, json!("0"), Err(Code::InvalidAmount)),
+        (Status::Preauth, CommandType::Capture, json!("-5"), Err(Code::InvalidAmount)),
+        (Status::Preauth, CommandType::Capture, json!("1.001"), Err(Code::InvalidAmount)),
+        (Status::Confirmed, CommandType::Refund, json!(null), Ok("100.00")),
+        (Status::Confirmed, CommandType::Refund, json!("33.33"), Ok("33.33")),
+        (Status::Confirmed, CommandType::Refund, json!("100.01"), Err(Code::InvalidAmount)),
+        (Status::Confirmed, CommandType::Refund, json!("0.00"), Err(Code::InvalidAmount)),
+        (Status::Confirmed, CommandType::Refund, json!("1e2"), Err(Code::InvalidAmount)),
+    ] {
+        let mut bench = Bench::with_payment(status);
+        let data = json!({"amount": amount});
+        match expected {
+            Ok(sum) => {
+                let id = bench.call("a", kind, data);
+                assert_eq!(bench.operation(id).amount(), Some(usd(sum)), "{kind} {amount}");
+            }
+            Err(code) => assert_eq!(bench.rejected("a", kind, data), code, "{kind} {amount}"),
+        }
+    }
+}
+
+#[test]
+fn a_partial_capture_ends_the_preauth_and_bounds_the_refunds() {
+    let mut bench = Bench::with_payment(Status::Preauth);
+    let capture = bench.call("a", CommandType::Capture, json!({"amount": "60"}));
+    bench.settle(capture, approved());
+    assert_eq!((bench.status(), bench.amounts()), (Status::Confirmed, ["100.00", "60.00", "0.00"].map(str::to_owned)));
+    assert_eq!(bench.rejected("b", CommandType::Capture, json!({"amount": "40"})), Code::NotAllowed);
+    assert_eq!(bench.rejected("c", CommandType::Refund, json!({"amount": "60.01"})), Code::InvalidAmount);
+    let refund = bench.call("d", CommandType::Refund, json!({}));
+    assert_eq!(bench.operation(refund).amount(), Some(usd("60")));
+}
+
+#[test]
+fn partial_refunds_leave_the_payment_confirmed_until_nothing_is_left() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    for (id, amount, left) in [("a", "30", "70.00"), ("b", "30", "40.00")] {
+        let refund = bench.call(id, CommandType::Refund, json!({"amount": amount}));
+        bench.settle(refund, approved());
+        assert_eq!(bench.told(), [("payment.updated", true)]);
+        assert_eq!((bench.status(), &bench.amounts()[1]), (Status::Confirmed, &left.to_owned()));
+    }
+    let rest = bench.call("c", CommandType::Refund, json!({}));
+    assert_eq!(bench.operation(rest).amount(), Some(usd("40")));
+    bench.settle(rest, approved());
+    assert_eq!(bench.told(), [("payment.status_changed", true)]);
+    assert_eq!((bench.status(), bench.amounts()), (Status::Refunded, ["0.00", "0.00", "100.00"].map(str::to_owned)));
+}
+
+#[test]
+fn a_release_ends_refunded_and_moves_nothing_captured() {
+    let mut bench = Bench::with_payment(Status::Preauth);
+    let release = bench.call("a", CommandType::Release, json!({}));
+    assert_eq!(bench.operation(release).amount(), Some(usd("100")));
+    bench.settle(release, approved());
+    assert_eq!((bench.status(), bench.amounts()), (Status::Refunded, ["100.00", "0.00", "0.00"].map(str::to_owned)));
+}
+
+#[test]
+fn pending_refunds_give_up_the_turn_and_reserve_their_amount() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let first = bench.call("a", CommandType::Refund, json!({"amount": "30"}));
+    assert_eq!(bench.settle(first, result(Verdict::Pending)), Step::Stored);
+    assert_eq!(bench.delayed(), Some(Code::Pending));
+    assert_eq!(bench.payment().busy, None);
+    assert_eq!(bench.amounts(), ["0.00", "100.00", "0.00"], "nothing moved yet");
+    assert_eq!(bench.rejected("b", CommandType::Refund, json!({"amount": "70.01"})), Code::InvalidAmount);
+    let second = bench.call("c", CommandType::Refund, json!({}));
+    assert_eq!(bench.operation(second).amount(), Some(usd("70")));
+    bench.settle(second, result(Verdict::Pending));
+    assert_eq!(bench.rejected("d", CommandType::Refund, json!({})), Code::InvalidAmount, "nothing is left");
+    // One fails at last: its amount is free again.
+    bench.found(first, Some(first), found(Verdict::Declined(Decline::Hard)));
+    assert_eq!(bench.told(), [("command.failed", true)]);
+    bench.found(second, Some(second), found(Verdict::Approved));
+    assert_eq!((bench.status(), bench.amounts()), (Status::Confirmed, ["0.00", "30.00", "70.00"].map(str::to_owned)));
+    bench.call("e", CommandType::Refund, json!({"amount": "30"}));
+}
+
+#[test]
+fn a_pending_capture_or_release_lets_no_other_begin() {
+    for kind in [CommandType::Capture, CommandType::Release] {
+        let mut bench = Bench::with_payment(Status::Preauth);
+        let id = bench.call("a", kind, json!({}));
+        bench.settle(id, result(Verdict::Pending));
+        assert_eq!(bench.status(), Status::Preauth);
+        assert_eq!(bench.rejected("b", CommandType::Capture, json!({})), Code::InProgress);
+        assert_eq!(bench.rejected("c", CommandType::Release, json!({})), Code::InProgress);
+        bench.found(id, Some(id), found(Verdict::Approved));
+        let ended = if kind == CommandType::Capture { Status::Confirmed } else { Status::Refunded };
+        assert_eq!(bench.status(), ended);
+    }
+}
+
+#[test]
+fn the_gateways_figure_wins_and_is_told() {
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let process = bench.call("a", CommandType::Process, json!({}));
+    bench.settle(process, approved_of("60"));
+    assert_eq!(discrepancy(&bench), Some(Discrepancy { asked: usd("100"), answered: usd("60") }));
+    assert_eq!(bench.amounts(), ["0.00", "60.00", "0.00"]);
+    let refund = bench.call("b", CommandType::Refund, json!({"amount": "10"}));
+    bench.settle(refund, approved_of("15"));
+    assert_eq!(discrepancy(&bench), Some(Discrepancy { asked: usd("10"), answered: usd("15") }));
+    assert_eq!(bench.amounts(), ["0.00", "45.00", "15.00"]);
+    // Beyond every limit: stored and told all the same, and never below nothing.
+    let refund = bench.call("c", CommandType::Refund, json!({}));
+    bench.settle(refund, approved_of("50"));
+    assert_eq!(discrepancy(&bench), Some(Discrepancy { asked: usd("45"), answered: usd("50") }));
+    assert_eq!((bench.status(), bench.amounts()), (Status::Refunded, ["0.00", "0.00", "65.00"].map(str::to_owned)));
+}
+
+#[test]
+fn money_captured_twice_is_told_although_each_was_what_was_asked() {
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let first = bench.call("a", CommandType::Process, json!({}));
+    bench.settle(first, result(Verdict::Declined(Decline::Soft)));
+    let second = bench.call("b", CommandType::Process, json!({}));
+    bench.settle(second, approved());
+    // The gateway takes its decline back.
+    bench.settle(first, approved());
+    assert_eq!(bench.told(), [("payment.updated", false)]);
+    assert_eq!(discrepancy(&bench), Some(Discrepancy { asked: usd("100"), answered: usd("200") }));
+    assert_eq!(bench.amounts(), ["0.00", "200.00", "0.00"]);
+}
+
+#[test]
+fn an_answer_in_another_currency_is_applied_to_nothing() {
+    let euros = Money::parse("100", Currency::from_code("EUR").unwrap()).unwrap();
+    let of = |amount, captured| {
+        let result = GatewayResult { amount, captured, ..GatewayResult::new(Verdict::Approved) };
+        Outcome::Result(Box::new(result))
+    };
+    for foreign in [of(Some(euros), None), of(None, Some(euros))] {
+        let mut bench = Bench::with_payment(Status::Waiting);
+        let id = bench.call("a", CommandType::Process, json!({}));
+        assert_eq!(bench.settle(id, foreign), Step::Stored);
+        assert_eq!((bench.state(id), bench.delayed()), (State::Unknown, Some(Code::Mismatch)));
+        assert!(bench.operation(id).escalated);
+        assert_eq!((bench.status(), bench.amounts()), (Status::Waiting, ["0.00", "0.00", "0.00"].map(str::to_owned)));
+        // The gateway knew it: that it is gone now is no proof, and no second charge.
+        bench.wait(3600);
+        let asks = bench.send("s", CommandType::Sync, json!({}));
+        assert_eq!(asks, Step::LookUp { operation: operation_id("s"), target: Some(id) });
+        bench.found(operation_id("s"), Some(id), crate::payment::outcome::Found::Nothing);
+        assert_eq!((bench.state(id), bench.operation(id).generation), (State::Unknown, 0));
+        // The gateway's own word in the right currency ends it.
+        bench.settle(id, approved());
+        assert_eq!(bench.status(), Status::Confirmed);
+    }
+}
+
+#[test]
+fn an_approval_that_cannot_be_what_was_asked_is_applied_to_nothing() {
+    let mut bench = Bench::with_payment(Status::Preauth);
+    let capture = bench.call("a", CommandType::Capture, json!({}));
+    bench.settle(capture, result(Verdict::Authorized));
+    assert_eq!((bench.state(capture), bench.delayed()), (State::Unknown, Some(Code::Mismatch)));
+    assert_eq!((bench.status(), bench.amounts()), (Status::Preauth, ["100.00", "0.00", "0.00"].map(str::to_owned)));
+
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let refund = bench.call("a", CommandType::Refund, json!({}));
+    bench.settle(refund, approved_of("0"));
+    assert_eq!((bench.state(refund), bench.status()), (State::Unknown, Status::Confirmed));
+}
+
+#[test]
+fn what_failed_changes_no_status() {
+    for (status, kind) in [
+        (Status::Preauth, CommandType::Capture),
+        (Status::Preauth, CommandType::Release),
+        (Status::Confirmed, CommandType::Refund),
+        (Status::Waiting, CommandType::Cancel),
+        (Status::Input, CommandType::Cancel),
+    ] {
+        let refused = Outcome::Refused(crate::payment::outcome::Trouble::new(Code::Refused, "no"));
+        for outcome in [refused, result(Verdict::Declined(Decline::Hard)), not_sent(), timed_out()] {
+            let mut bench = Bench::with_payment(status);
+            bench.rules.delayed.clear();
+            let before = bench.amounts();
+            let id = bench.call("a", kind, json!({}));
+            bench.settle_after(id, outcome.clone(), 9);
+            assert_eq!((bench.status(), bench.amounts()), (status, before), "{kind} {outcome:?}");
+            if outcome != timed_out() {
+                assert_eq!(bench.told(), [("command.failed", true)]);
+                assert_eq!(bench.answer(id).0, AnswerKind::Failed);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failure_that_brings_data_tells_both_and_the_failure_is_the_answer() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let id = bench.call("a", CommandType::Refund, json!({}));
+    let mut declined = GatewayResult::new(Verdict::Declined(Decline::Hard));
+    declined.fraud = Some((FraudStatus::Review, "odd".to_owned()));
+    declined.code = Some("R1".to_owned());
+    bench.settle(id, Outcome::Result(Box::new(declined)));
+    assert_eq!(bench.told(), [("payment.updated", false), ("command.failed", true)]);
+    let EventKind::Failed { why, attempts } = &bench.told[1].kind else { panic!("{:?}", bench.told) };
+    assert_eq!((why.code, why.gateway_code.as_deref(), *attempts), (Some(Code::Declined), Some("R1"), 1));
+}
+
+#[test]
+fn what_the_gateway_tells_beside_is_merged_and_told_once() {
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let id = bench.call("a", CommandType::Process, json!({}));
+    let mut told = GatewayResult::new(Verdict::Pending);
+    told.transaction_id = Some("tx-1".to_owned());
+    told.fraud = Some((FraudStatus::Accept, String::new()));
+    told.extra_data = serde_json::from_value(json!({"card": "visa"})).unwrap();
+    bench.settle(id, Outcome::Result(Box::new(told.clone())));
+    let EventKind::Updated { changed, .. } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
+    assert_eq!(changed, &["transaction_id", "fraud_status", "extra_data"]);
+    assert_eq!(bench.told(), [("payment.updated", false), ("command.delayed", false)]);
+    bench.found(id, Some(id), crate::payment::outcome::Found::Result(Box::new(told)));
+    assert!(bench.told.is_empty(), "the same again is no news");
+    assert_eq!(bench.payment().transaction_id, "tx-1");
+
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let id = bench.call("a", CommandType::Process, json!({}));
+    let mut big = GatewayResult::new(Verdict::Approved);
+    big.extra_data = serde_json::from_value(json!({"blob": "x".repeat(100_000)})).unwrap();
+    bench.settle(id, Outcome::Result(Box::new(big)));
+    assert_eq!(json!(bench.payment().extra_data), json!({"truncated": true}));
+    assert_eq!(bench.status(), Status::Confirmed);
+}
+
+#[test]
+fn amounts_have_the_decimals_of_their_currency() {
+    let mut bench = Bench::new();
+    bench.send("a", CommandType::Create, json!({"variant": "default", "total": "500", "currency": "JPY"}));
+    let id = bench.call("b", CommandType::Process, json!({}));
+    bench.settle(id, approved());
+    assert_eq!(bench.amounts(), ["0", "500", "0"]);
+    assert_eq!(bench.rejected("c", CommandType::Refund, json!({"amount": "1.5"})), Code::InvalidAmount);
+    assert_eq!(bench.rejected("d", CommandType::Create, payment_data()), Code::AlreadyExists);
+}

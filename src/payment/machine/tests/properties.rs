@@ -1,1 +1,73 @@
-//! x
+//! Whatever comes, in whatever order, and whoever dies: what must hold always ([`super::store`], [`super::model`]) and what
+//! must hold once everything came to rest.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::model::Ended;
+use super::world::{World, rules_of};
+use crate::payment::operation::AnswerKind;
+use crate::payment::status::Status;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_command_has_one_answer_and_at_most_one_charge(
+        choice in any::<u16>(),
+        script in vec(any::<(u8, u8, u8)>(), 0..250),
+    ) {
+        let mut world = World::new(rules_of(choice));
+        // The payment comes early, or late, or not at all.
+        if !choice.is_multiple_of(5) {
+            world.act(0, 0, 1);
+        }
+        for (action, first, second) in script {
+            world.act(action, first, second);
+            check_books_are_not_beyond_the_ledger(&world);
+        }
+        world.come_to_rest();
+        check_rest(&world);
+    }
+}
+
+/// Money is never created: nothing is counted that the gateway did not do.
+fn check_books_are_not_beyond_the_ledger(world: &World) {
+    let Some(payment) = &world.store.payment else { return };
+    let (authorized, captured, refunded) = world.gateway.ledger();
+    let ours = payment.amounts;
+    let [ours_authorized, left, ours_refunded] =
+        [ours.authorized, ours.captured, ours.refunded].map(|amount| amount.amount().mantissa());
+    assert!(ours_authorized <= authorized && left + ours_refunded <= captured && ours_refunded <= refunded);
+}
+
+fn check_rest(world: &World) {
+    for command in &world.commands {
+        let of_it = |event: &&crate::payment::event::Event| {
+            event.is_final() && event.cause.as_ref().is_some_and(|cause| cause.name == command.name)
+        };
+        assert_eq!(world.store.events.iter().filter(of_it).count(), 1, "{command:?}");
+    }
+    for operation in world.store.operations.iter().filter(|operation| operation.action().is_some()) {
+        let done = world.gateway.effect_of(operation.id).is_some_and(|effect| effect.ended == Ended::Done);
+        let answered = operation.answer.as_ref().unwrap();
+        assert!(!done || answered.kind == AnswerKind::Succeeded, "it was done, and the answer is {answered:?}");
+        let unfit = answered.kind == AnswerKind::Succeeded && !done && operation.attempts > 0;
+        let input = world.gateway.effect_of(operation.id).is_some_and(|effect| effect.ended == Ended::Input);
+        assert!(!unfit || input, "it was not done, and the answer is {answered:?}");
+    }
+    let Some(payment) = &world.store.payment else { return };
+    assert_eq!((payment.busy, payment.waiting), (None, 0));
+    let (authorized, captured, refunded) = world.gateway.ledger();
+    let ours = payment.amounts;
+    let ours = [ours.authorized, ours.captured, ours.refunded].map(|amount| amount.amount().mantissa());
+    assert_eq!(ours, [authorized, captured - refunded, refunded], "the books are the ledger");
+    match payment.status {
+        Status::Confirmed => assert!(captured > refunded),
+        Status::Preauth => assert!(authorized > 0 && captured == 0),
+        Status::Refunded => assert!(captured == refunded && (captured > 0 || authorized > 0)),
+        Status::Waiting | Status::Input | Status::Rejected | Status::Error | Status::Cancelled => {
+            assert_eq!(ours, [0, 0, 0]);
+        }
+    }
+}

@@ -1,1 +1,256 @@
-//! x
+//! `payment.sync`: the truth about the operation that is open, or else about the whole payment, and nothing counted twice.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::bench::{Bench, approved, found, not_sent, operation_id, result, timed_out, usd};
+use crate::payment::code::Code;
+use crate::payment::command::CommandType;
+use crate::payment::contract::Lookup;
+use crate::payment::event::{Discrepancy, EventKind};
+use crate::payment::machine::Step;
+use crate::payment::money::{Currency, Money};
+use crate::payment::operation::{AnswerKind, State};
+use crate::payment::outcome::{Decline, Found, GatewayResult, Trouble, Verdict};
+use crate::payment::status::Status;
+
+/// The whole payment as the gateway has it.
+fn whole(captured: Option<&str>, refunded: Option<&str>) -> Found {
+    let result = GatewayResult {
+        captured: captured.map(usd),
+        refunded: refunded.map(usd),
+        ..GatewayResult::new(Verdict::Approved)
+    };
+    Found::Result(Box::new(result))
+}
+
+/// Sends a sync about the whole payment.
+fn ask(bench: &mut Bench, id: &str) -> Uuid {
+    let id = {
+        let operation = operation_id(id);
+        assert_eq!(bench.send(id, CommandType::Sync, json!({})), Step::LookUp { operation, target: None });
+        operation
+    };
+    assert_eq!(bench.state(id), State::Calling);
+    id
+}
+
+#[test]
+fn what_the_gateway_has_and_we_have_not_is_added_once() {
+    for (status, captured, refunded, after, amounts) in [
+        (Status::Waiting, "100", "0", Status::Confirmed, ["0.00", "100.00", "0.00"]),
+        (Status::Waiting, "70", "30", Status::Confirmed, ["0.00", "70.00", "30.00"]),
+        (Status::Waiting, "0", "100", Status::Refunded, ["0.00", "0.00", "100.00"]),
+        (Status::Input, "100", "0", Status::Confirmed, ["0.00", "100.00", "0.00"]),
+        (Status::Error, "100", "0", Status::Confirmed, ["0.00", "100.00", "0.00"]),
+        (Status::Rejected, "100", "0", Status::Confirmed, ["0.00", "100.00", "0.00"]),
+        (Status::Cancelled, "100", "0", Status::Confirmed, ["0.00", "100.00", "0.00"]),
+        (Status::Preauth, "60", "0", Status::Confirmed, ["100.00", "60.00", "0.00"]),
+        (Status::Preauth, "0", "0", Status::Preauth, ["100.00", "0.00", "0.00"]),
+        (Status::Confirmed, "100", "0", Status::Confirmed, ["0.00", "100.00", "0.00"]),
+        (Status::Confirmed, "60", "40", Status::Confirmed, ["0.00", "60.00", "40.00"]),
+        (Status::Confirmed, "0", "100", Status::Refunded, ["0.00", "0.00", "100.00"]),
+        (Status::Refunded, "0", "100", Status::Refunded, ["0.00", "0.00", "100.00"]),
+    ] {
+        let mut bench = Bench::with_payment(status);
+        for name in ["first", "second"] {
+            let sync = ask(&mut bench, name);
+            assert_eq!(bench.found(sync, None, whole(Some(captured), Some(refunded))), Step::Settled);
+            assert_eq!(bench.answer(sync).0, AnswerKind::Succeeded);
+            assert_eq!((bench.status(), bench.amounts()), (after, amounts.map(str::to_owned)), "{status} {captured}");
+        }
+        assert_eq!(bench.told(), [("command.succeeded", true)], "the second learns nothing new");
+    }
+}
+
+#[test]
+fn where_only_a_part_is_said_the_rest_is_as_we_have_it() {
+    // All that http says without captured_amount is that it is approved.
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let sync = ask(&mut bench, "a");
+    bench.found(sync, None, found(Verdict::Approved));
+    assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
+    // A refund made at the gateway's own desk.
+    let sync = ask(&mut bench, "b");
+    bench.found(sync, None, whole(None, Some("30")));
+    assert_eq!(bench.amounts(), ["0.00", "70.00", "30.00"]);
+    let sync = ask(&mut bench, "c");
+    bench.found(sync, None, whole(Some("70"), None));
+    assert_eq!(bench.told(), [("command.succeeded", true)]);
+    let sync = ask(&mut bench, "d");
+    bench.found(sync, None, found(Verdict::Approved));
+    assert_eq!(bench.amounts(), ["0.00", "70.00", "30.00"]);
+}
+
+#[test]
+fn an_authorization_that_was_missed_is_found() {
+    for (verdict, capture) in [(Verdict::Authorized, json!(null)), (Verdict::Approved, json!(false))] {
+        let mut bench = Bench::new();
+        let mut data = super::bench::payment_data();
+        data["capture"] = capture;
+        bench.send("create", CommandType::Create, data);
+        let sync = ask(&mut bench, "a");
+        bench.found(sync, None, found(verdict));
+        assert_eq!((bench.status(), bench.amounts()[0].as_str()), (Status::Preauth, "100.00"));
+        bench.call("b", CommandType::Capture, json!({}));
+    }
+}
+
+#[test]
+fn other_verdicts_move_the_status_where_the_table_has_a_way() {
+    let redirect = || Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() };
+    let declined = || Verdict::Declined(Decline::Hard);
+    for (status, verdict, after) in [
+        (Status::Waiting, declined(), Status::Rejected),
+        (Status::Input, declined(), Status::Rejected),
+        (Status::Confirmed, declined(), Status::Confirmed),
+        (Status::Cancelled, declined(), Status::Cancelled),
+        (Status::Waiting, redirect(), Status::Input),
+        (Status::Confirmed, redirect(), Status::Confirmed),
+        (Status::Waiting, Verdict::Pending, Status::Waiting),
+        (Status::Preauth, Verdict::Pending, Status::Preauth),
+    ] {
+        let mut bench = Bench::with_payment(status);
+        let before = bench.amounts();
+        let sync = ask(&mut bench, "a");
+        bench.found(sync, None, found(verdict.clone()));
+        assert_eq!((bench.status(), bench.amounts()), (after, before), "{verdict:?} from {status}");
+        assert_eq!(bench.payment().redirect_url.is_some(), after == Status::Input);
+    }
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let sync = ask(&mut bench, "a");
+    assert_eq!(bench.found(sync, None, Found::Nothing), Step::Settled);
+    assert_eq!((bench.status(), bench.told()), (Status::Confirmed, vec![("command.succeeded", true)]));
+}
+
+#[test]
+fn where_the_gateway_says_less_nothing_is_taken_away_and_it_is_told() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let sync = ask(&mut bench, "a");
+    bench.found(sync, None, whole(Some("60"), Some("0")));
+    assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
+    let EventKind::Failed { why, .. } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
+    assert_eq!(why.code, Some(Code::Mismatch));
+    assert_eq!(why.discrepancy, Some(Discrepancy { asked: usd("100"), answered: usd("60") }));
+    // More than the total is counted, and told too.
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let sync = ask(&mut bench, "a");
+    bench.found(sync, None, whole(Some("130"), Some("0")));
+    assert_eq!(bench.amounts()[1], "130.00");
+    assert_eq!(bench.told(), [("payment.updated", false), ("command.failed", true)]);
+}
+
+#[test]
+fn an_answer_in_another_currency_is_applied_to_nothing() {
+    let euros = Money::parse("100", Currency::from_code("EUR").unwrap()).unwrap();
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let sync = ask(&mut bench, "a");
+    let result = GatewayResult { captured: Some(euros), ..GatewayResult::new(Verdict::Approved) };
+    bench.found(sync, None, Found::Result(Box::new(result)));
+    assert_eq!(bench.answer(sync), (AnswerKind::Failed, Some(Code::Mismatch)));
+    assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Waiting, "0.00"));
+}
+
+#[test]
+fn a_sync_asks_about_the_operation_whose_money_may_be_on_its_way() {
+    // Called, unknown or pending: what it did may be in the whole, and would be counted again by its own answer.
+    for outcome in [None, Some(timed_out()), Some(result(Verdict::Pending))] {
+        let mut bench = Bench::with_payment(Status::Confirmed);
+        let refund = bench.call("a", CommandType::Refund, json!({"amount": "30"}));
+        if let Some(outcome) = outcome.clone() {
+            bench.settle_after(refund, outcome, 9);
+        }
+        let sync = operation_id("s");
+        let asks = Step::LookUp { operation: sync, target: Some(refund) };
+        assert_eq!(bench.send("s", CommandType::Sync, json!({})), asks, "{outcome:?}");
+        bench.found(sync, Some(refund), found(Verdict::Approved));
+        assert_eq!(bench.told(), [("payment.updated", true), ("command.succeeded", true)]);
+        let causes: Vec<_> = bench.told.iter().map(|event| event.cause.as_ref().unwrap().name.id.clone()).collect();
+        assert_eq!(causes, ["a", "s"], "the operation is settled with its own command as the cause");
+        bench.settle(refund, approved());
+        assert_eq!(bench.amounts(), ["0.00", "70.00", "30.00"], "counted once");
+    }
+    // Proved not sent: there is no money of it anywhere.
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let refund = bench.call("a", CommandType::Refund, json!({"amount": "30"}));
+    bench.settle_after(refund, not_sent(), 9);
+    ask(&mut bench, "s");
+}
+
+#[test]
+fn what_moved_while_the_gateway_was_asked_is_asked_about_again() {
+    // A refund begins and ends between question and answer: the answer may hold it or not.
+    for (answer, label) in [(whole(Some("100"), Some("0")), "without it"), (whole(Some("70"), Some("30")), "with it")] {
+        let mut bench = Bench::with_payment(Status::Confirmed);
+        let sync = ask(&mut bench, "s");
+        let refund = bench.call("a", CommandType::Refund, json!({"amount": "30"}));
+        let about_it = Step::LookUp { operation: sync, target: Some(refund) };
+        assert_eq!(bench.found(sync, None, answer.clone()), about_it, "{label}");
+        bench.settle(refund, approved());
+        bench.found(sync, Some(refund), found(Verdict::Approved));
+        assert_eq!(bench.amounts(), ["0.00", "70.00", "30.00"], "{label}");
+
+        let sync = ask(&mut bench, "t");
+        let refund = bench.call("b", CommandType::Refund, json!({"amount": "70"}));
+        bench.settle(refund, approved());
+        assert_eq!(bench.found(sync, None, answer), Step::LookUp { operation: sync, target: None }, "{label}");
+        bench.found(sync, None, whole(Some("0"), Some("100")));
+        assert_eq!((bench.status(), bench.amounts()[2].as_str()), (Status::Refunded, "100.00"), "{label}");
+    }
+}
+
+#[test]
+fn a_sync_about_an_operation_that_settled_meanwhile_still_counts_what_it_proves() {
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let process = bench.call("a", CommandType::Process, json!({}));
+    bench.settle(process, result(Verdict::Pending));
+    bench.send("s", CommandType::Sync, json!({}));
+    let cancel = bench.call("c", CommandType::Cancel, json!({}));
+    bench.settle(cancel, approved());
+    bench.found(operation_id("s"), Some(process), found(Verdict::Approved));
+    assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
+    // And whoever asked may be settled too, by another worker.
+    bench.found(operation_id("s"), Some(process), found(Verdict::Approved));
+    assert!(bench.told.is_empty());
+}
+
+#[test]
+fn nothing_found_by_a_sync_lets_the_operation_begin_anew() {
+    let mut bench = Bench::with_payment(Status::Waiting);
+    bench.rules.contract.key_window = None;
+    let process = bench.call("a", CommandType::Process, json!({}));
+    bench.settle(process, timed_out());
+    bench.wait(10);
+    bench.send("s", CommandType::Sync, json!({}));
+    assert_eq!(bench.found(operation_id("s"), Some(process), Found::Nothing), Step::Settled);
+    assert_eq!((bench.state(process), bench.operation(process).due_at), (State::Scheduled, Some(bench.now)));
+    assert_eq!(bench.resume(process), Step::Call(process));
+}
+
+#[test]
+fn a_question_that_fails_is_asked_again_at_once_later_and_then_given_up() {
+    let failed = |retry_after| Found::Failed(Trouble { retry_after, ..Trouble::new(Code::GatewayError, "500") });
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let sync = ask(&mut bench, "s");
+    let once = bench.decide(&[sync], |machine, context| machine.found(sync, None, failed(None), 1, context));
+    assert_eq!(once, Step::RetryNow(sync));
+    for delay in [10, 60] {
+        assert_eq!(bench.found(sync, None, failed(None)), Step::Stored);
+        assert_eq!((bench.state(sync), bench.delayed()), (State::Scheduled, Some(Code::GatewayError)));
+        assert_eq!(bench.operation(sync).due_at, Some(bench.now + jiff::SignedDuration::from_secs(delay)));
+        assert_eq!(bench.payment().busy, None, "it holds nobody up");
+        // No breaker holds it up either.
+        bench.hold = Some(std::time::Duration::from_secs(30));
+        assert_eq!(bench.resume_when_due(sync), Step::LookUp { operation: sync, target: None });
+        bench.hold = None;
+    }
+    assert_eq!(bench.found(sync, None, failed(None)), Step::Settled);
+    assert_eq!(bench.answer(sync), (AnswerKind::Failed, Some(Code::GatewayError)));
+}
+
+#[test]
+fn a_gateway_that_cannot_be_asked_is_not_asked() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    bench.rules.contract.lookup = Lookup::None;
+    assert_eq!(bench.rejected("s", CommandType::Sync, json!({})), Code::Unsupported);
+}

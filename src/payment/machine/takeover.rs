@@ -1,0 +1,105 @@
+//! Lost workers and lost gateways: whoever goes on with an operation knows nothing of what was sent for it, and must send
+//! and ask nowhere but where it began.
+
+use uuid::Uuid;
+
+use super::attempt::DELAY_DEFAULT;
+use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
+use crate::payment::code::Code;
+use crate::payment::operation::State;
+use crate::payment::outcome::{Exposure, Trouble};
+
+impl Aggregate {
+    /// Takes an operation over from a worker that was lost, or that the broker says has lost it. What that worker sent is
+    /// unknown: only the same live key, or a look-up, may follow.
+    pub fn take_over(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        let Some(operation) = self.operation(id) else {
+            return Step::Settled;
+        };
+        if operation.state != State::Calling {
+            return self.resume(id, context);
+        }
+        let sends = operation.action().is_some();
+        // Its worker may live and be calling: only a second call under the same key does no harm.
+        let key_lives = !operation.lookup_only && operation.key_ends(context).is_some_and(|end| end > context.now);
+        if sends && operation.has_live_lease(context) && !key_lives {
+            return Step::Stored;
+        }
+        let Some(operation) = self.operation_mut(id) else {
+            return Step::Settled;
+        };
+        operation.takeovers = operation.takeovers.saturating_add(1);
+        let too_often = operation.takeovers >= TAKEOVERS_MAX;
+        if !sends {
+            return self.take_over_question(id, too_often, context);
+        }
+        operation.exposure = Exposure::Exposed;
+        // When the lost worker sent last is not known; while its lease lives, it may even send yet.
+        let lease_end = operation.lease.map_or(context.now, |lease| lease.until);
+        operation.note_sent(lease_end.max(context.now));
+        let trouble = Trouble::new(Code::WorkerLost, "the worker that called the gateway was lost");
+        if too_often {
+            operation.lookup_only = true;
+            self.become_unknown(id, &trouble);
+            self.escalate(id, "its worker was lost too often: it is parked, and a person must resolve it", context);
+            return Step::Stored;
+        }
+        if self.gateway_changed(context) {
+            return self.stand_still(id, context);
+        }
+        if !key_lives {
+            return self.seek_truth(id, &trouble, context);
+        }
+        match (self.become_unknown(id, &trouble), context.hold) {
+            (Some(operation), Some(hold)) => {
+                operation.due_at = Some(later(context.now, hold));
+                Step::Stored
+            }
+            (Some(operation), None) => {
+                operation.state = State::Calling;
+                operation.lease_for_call(context);
+                Step::Call(id)
+            }
+            (None, _) => Step::Settled,
+        }
+    }
+
+    /// A lost worker asked for a `payment.sync`: asking again is always safe, but not for ever.
+    fn take_over_question(&mut self, id: Uuid, too_often: bool, context: Context<'_>) -> Step {
+        if too_often {
+            let trouble = Trouble::new(Code::WorkerLost, "the worker that asked the gateway was lost, again and again");
+            return self.give_up(id, trouble, context);
+        }
+        if self.gateway_changed(context) {
+            return self.stand_still(id, context);
+        }
+        self.ask(id, context)
+    }
+
+    pub(super) fn gateway_changed(&self, context: Context<'_>) -> bool {
+        self.payment().is_some_and(|payment| !payment.began_with(context))
+    }
+
+    /// The variant now points elsewhere: another gateway or account must neither be sent this nor be asked about it. What
+    /// was never received fails; the rest waits until the variant points back, or a person resolves it.
+    pub(super) fn stand_still(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        let message = "the variant points at another gateway or account than the payment began with";
+        let trouble = Trouble::new(Code::GatewayChanged, message);
+        let Some(operation) = self.operation(id) else {
+            return Step::Settled;
+        };
+        let pending = operation.state == State::Pending;
+        if let Some(proof) = operation.exposure.not_charged() {
+            return self.fail(id, trouble, proof, context);
+        }
+        if !pending {
+            self.become_unknown(id, &trouble);
+        }
+        self.escalate(id, message, context);
+        if let Some(operation) = self.operation_mut(id) {
+            let delay = context.rules.delayed.last().copied().unwrap_or(DELAY_DEFAULT);
+            operation.due_at = Some(later(context.now, delay));
+        }
+        Step::Stored
+    }
+}

@@ -1,0 +1,366 @@
+//! Workers, a schedule and a broker that delivers again, in memory: they drive the machine as the real ones do, and die,
+//! stall and meet each other wherever a script says.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::bench::{command, rules};
+use super::model::{Ended, Fate, Gateway, Sent};
+use super::store::Store;
+use crate::payment::code::Code;
+use crate::payment::command::{Command, CommandType};
+use crate::payment::contract::{Contract, Lookup};
+use crate::payment::machine::{Aggregate, Context, Rules, Step};
+use crate::payment::operation::{Operation, State};
+use crate::payment::outcome::{Exposure, Found, Outcome, Trouble};
+use crate::payment::status::Status;
+
+/// How long a call may take; a lease outlasts it.
+const TIMEOUT: SignedDuration = SignedDuration::from_secs(5);
+
+#[derive(Debug, Clone)]
+enum Answer {
+    Outcome(Outcome),
+    Found(Option<Uuid>, Found),
+}
+
+/// An operation that a worker is at, as it keeps it in memory.
+#[derive(Debug)]
+struct Task {
+    worker: Uuid,
+    id: Uuid,
+    step: Step,
+    aggregate: Aggregate,
+    tries: u32,
+    answer: Option<Answer>,
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub store: Store,
+    pub gateway: Gateway,
+    pub commands: Vec<Command>,
+    rules: Rules,
+    now: Timestamp,
+    hold: Option<Duration>,
+    workers: [Uuid; 2],
+    tasks: Vec<Task>,
+    started: u128,
+}
+
+impl World {
+    pub fn new(rules: Rules) -> World {
+        World {
+            store: Store::default(),
+            gateway: Gateway::new(rules.contract.clone()),
+            commands: Vec::new(),
+            rules,
+            now: "2026-11-22T12:00:00Z".parse().unwrap(),
+            hold: None,
+            workers: [Uuid::from_u128(1), Uuid::from_u128(2)],
+            tasks: Vec::new(),
+            started: 2,
+        }
+    }
+
+    /// Carries out one line of a script.
+    pub fn act(&mut self, action: u8, first: u8, second: u8) {
+        match action % 16 {
+            0..=2 => self.send_new(first, second),
+            3 => self.pass(SignedDuration::from_secs(i64::from(first % 16))),
+            4 => self.pass(SignedDuration::from_secs(i64::from(first) * 30)),
+            5..=8 => self.step_task(usize::from(first), second),
+            9..=11 => self.start_due(usize::from(first), usize::from(second)),
+            12 => self.sweep(),
+            13 => self.crash(usize::from(first)),
+            14 => self.deliver_again(usize::from(first), usize::from(second)),
+            _ => self.hold = (first.is_multiple_of(3)).then(|| Duration::from_secs(u64::from(second % 40))),
+        }
+    }
+
+    fn pass(&mut self, time: SignedDuration) {
+        self.now += time;
+        self.gateway.pass_time(self.now);
+    }
+
+    fn send_new(&mut self, first: u8, second: u8) {
+        let amount = (second > 100).then(|| format!("{}.{:02}", second % 90, first % 100));
+        // One in two is what the payment's status allows, so that many ways are gone to their end.
+        let status = self.store.payment.as_ref().map(|payment| payment.status).filter(|_| second % 4 >= 2);
+        let kind = match (status, first % 16) {
+            (Some(Status::Preauth), 0..=9) => CommandType::Capture,
+            (Some(Status::Preauth), 10..=13) => CommandType::Release,
+            (Some(Status::Confirmed), 0..=13) => CommandType::Refund,
+            (_, 0 | 1) => CommandType::Create,
+            (_, 2..=6) => CommandType::Process,
+            (_, 7 | 8) => CommandType::Capture,
+            (_, 9) => CommandType::Release,
+            (_, 10..=12) => CommandType::Refund,
+            (_, 13) => CommandType::Cancel,
+            _ => CommandType::Sync,
+        };
+        let data = match kind {
+            CommandType::Create => json!({"variant": "default", "total": "100.00", "currency": "USD"}),
+            CommandType::Process => json!({"capture": second.is_multiple_of(2)}),
+            CommandType::Capture | CommandType::Refund => json!({"amount": amount}),
+            _ => json!({}),
+        };
+        let mut new = command(&self.commands.len().to_string(), kind, data);
+        if second.is_multiple_of(7) {
+            new.attributes.expires_at = Some(self.now + SignedDuration::from_secs(i64::from(second)));
+        }
+        self.commands.push(new.clone());
+        self.begin(usize::from(second), new.operation_id(), |machine, context| machine.accept(new, context));
+    }
+
+    /// Loads, decides, commits, and keeps what is to be done.
+    fn begin(&mut self, worker: usize, id: Uuid, decision: impl FnOnce(&mut Aggregate, Context<'_>) -> Step) {
+        let worker = self.workers[worker % 2];
+        if self.tasks.iter().any(|task| task.worker == worker && task.id == id) {
+            return;
+        }
+        let mut aggregate = self.store.load(&[id]);
+        let step = decision(&mut aggregate, self.context(worker));
+        if aggregate.is_changed() {
+            assert!(self.store.commit(&mut aggregate));
+        }
+        self.keep(Task { worker, id, step, aggregate, tries: 1, answer: None });
+    }
+
+    fn keep(&mut self, task: Task) {
+        match task.step {
+            Step::Call(called) => assert_eq!(called, task.id, "only what is held may be called"),
+            Step::LookUp { operation, .. } => assert_eq!(operation, task.id),
+            Step::RetryNow(_) | Step::Settled | Step::Stored | Step::Known(_) => return,
+        }
+        self.tasks.push(task);
+    }
+
+    fn context(&self, worker: Uuid) -> Context<'_> {
+        Context { now: self.now, worker, rules: &self.rules, hold: self.hold }
+    }
+
+    fn start_due(&mut self, which: usize, worker: usize) {
+        let is_due = |operation: &&Operation| operation.due_at.is_some_and(|due| due <= self.now);
+        let due: Vec<Uuid> = self.store.operations.iter().filter(is_due).map(|operation| operation.id).collect();
+        let Some(id) = due.get(which % due.len().max(1)).copied() else { return };
+        // Claimed: due again should this worker be lost before it has stored anything.
+        self.store.operation_mut(id).due_at = Some(self.now + SignedDuration::from_secs(30));
+        self.begin(worker, id, |machine, context| machine.resume(id, context));
+    }
+
+    fn sweep(&mut self) {
+        for operation in &mut self.store.operations {
+            let lost = operation.lease.is_some_and(|lease| lease.until < self.now);
+            if operation.state == State::Calling && operation.due_at.is_none() && lost {
+                operation.due_at = Some(self.now);
+            }
+        }
+    }
+
+    /// A worker dies with all it had in memory, and another is started in its place.
+    fn crash(&mut self, which: usize) {
+        let lost = self.workers[which % 2];
+        self.tasks.retain(|task| task.worker != lost);
+        self.started += 1;
+        self.workers[which % 2] = Uuid::from_u128(self.started);
+    }
+
+    fn deliver_again(&mut self, which: usize, worker: usize) {
+        let Some(again) = self.commands.get(which % self.commands.len().max(1)).cloned() else { return };
+        let id = again.operation_id();
+        let keyed = self.rules.contract.key_window.is_some();
+        self.begin(worker, id, |machine, context| match machine.accept(again, context) {
+            Step::Known(id) => {
+                let operation = machine.operation(id).unwrap();
+                let others = operation.lease.is_none_or(|lease| lease.owner != context.worker);
+                let may_take = keyed || operation.action().is_none();
+                if operation.state == State::Calling && others && may_take {
+                    machine.take_over(id, context)
+                } else {
+                    Step::Stored
+                }
+            }
+            step => step,
+        });
+    }
+
+    /// A worker does its next step: it asks the gateway, or settles the answer.
+    fn step_task(&mut self, which: usize, luck: u8) {
+        if self.tasks.is_empty() {
+            return;
+        }
+        let mut task = self.tasks.remove(which % self.tasks.len());
+        match task.answer.take() {
+            Some(answer) => self.settle(task, answer),
+            None if self.lease_holds(&mut task) => {
+                let held_back =
+                    matches!(task.step, Step::Call(_)) && !task.aggregate.may_send(task.id, self.context(task.worker));
+                task.answer = Some(if held_back {
+                    Answer::Outcome(Outcome::NotSent(Trouble::new(Code::Held, "held back for too long")))
+                } else {
+                    self.ask(&task, Fate::of(luck), luck)
+                });
+                self.tasks.push(task);
+            }
+            None => {}
+        }
+    }
+
+    fn lease_holds(&mut self, task: &mut Task) -> bool {
+        let Step::Call(id) = task.step else { return true };
+        let operation = task.aggregate.operation(id).unwrap();
+        let holds = operation.lease.is_some_and(|lease| self.now + TIMEOUT < lease.until);
+        holds || self.store_attempt(task, operation.attempts)
+    }
+
+    /// As the real store does it: beside the version, by compare-and-set on lease and attempts.
+    fn store_attempt(&mut self, task: &mut Task, attempts: u32) -> bool {
+        let context = Context { now: self.now, worker: task.worker, rules: &self.rules, hold: self.hold };
+        let mine = task.aggregate.operation(task.id).unwrap().clone();
+        let row = self.store.operation_mut(task.id);
+        let held = row.lease.is_some_and(|lease| lease.owner == task.worker);
+        if row.state != State::Calling || !held || row.attempts != mine.attempts {
+            return false;
+        }
+        task.aggregate.attempt_stored(task.id, attempts, context);
+        let stored = task.aggregate.operation(task.id).unwrap();
+        row.attempts = attempts;
+        if mine.exposure == Exposure::Exposed {
+            row.exposure = Exposure::Exposed;
+        }
+        row.lease = stored.lease;
+        row.last_sent_at = row.last_sent_at.max(Some(self.now));
+        true
+    }
+
+    fn ask(&mut self, task: &Task, fate: Fate, luck: u8) -> Answer {
+        match task.step {
+            Step::LookUp { target, .. } if fate != Fate::Answered && luck.is_multiple_of(2) => {
+                let trouble = Trouble::new(Code::Timeout, "no answer");
+                Answer::Found(target, Found::Failed(trouble))
+            }
+            Step::LookUp { target: Some(target), .. } => {
+                Answer::Found(Some(target), self.gateway.look_up(target, luck))
+            }
+            Step::LookUp { target: None, .. } => Answer::Found(None, self.gateway.look_up_payment()),
+            _ => {
+                let operation = task.aggregate.operation(task.id).unwrap();
+                let request = operation.request.as_ref().unwrap();
+                let sent = Sent {
+                    operation: operation.id,
+                    key: operation.key().value(),
+                    action: operation.action().unwrap(),
+                    amount: request.amount.map_or(0, |amount| amount.amount().mantissa()),
+                    capture: request.capture,
+                    luck: luck / 16,
+                };
+                Answer::Outcome(self.gateway.call(sent, fate, self.now))
+            }
+        }
+    }
+
+    /// Decides on the answer until it is committed; on a conflict with what is stored by then.
+    fn settle(&mut self, mut task: Task, answer: Answer) {
+        if task.aggregate.misses_waiting() {
+            task.aggregate = self.store.load(&self.asked(&task));
+        }
+        loop {
+            let context = self.context(task.worker);
+            task.step = match answer.clone() {
+                Answer::Outcome(outcome) => task.aggregate.settle(task.id, outcome, task.tries, context),
+                Answer::Found(target, found) => task.aggregate.found(task.id, target, found, task.tries, context),
+            };
+            if let Step::RetryNow(id) = task.step {
+                let attempts = task.aggregate.operation(id).unwrap().attempts + 1;
+                if self.store_attempt(&mut task, attempts) {
+                    task.tries += 1;
+                    task.step = match answer {
+                        Answer::Outcome(_) => Step::Call(id),
+                        Answer::Found(target, _) => Step::LookUp { operation: id, target },
+                    };
+                    self.keep(task);
+                }
+                return;
+            }
+            if !task.aggregate.is_changed() || self.store.commit(&mut task.aggregate) {
+                return self.keep(task);
+            }
+            task.aggregate = self.store.load(&self.asked(&task));
+        }
+    }
+
+    fn asked(&self, task: &Task) -> Vec<Uuid> {
+        match task.answer {
+            Some(Answer::Found(Some(target), _)) => vec![task.id, target],
+            _ => vec![task.id],
+        }
+    }
+
+    /// From here on nothing goes wrong: everything that is open must come to its end.
+    pub fn come_to_rest(&mut self) {
+        self.hold = None;
+        for _ in 0..3000 {
+            self.gateway.pass_time(self.now);
+            self.sweep();
+            if !self.tasks.is_empty() {
+                // Every call is answered from here on, and approved where the ledger allows it.
+                self.step_task(0, 5 * 16);
+            } else if self.store.operations.iter().any(|row| row.due_at.is_some_and(|due| due <= self.now)) {
+                self.start_due(0, 0);
+            } else if self.store.operations.iter().all(|operation| !operation.is_open()) {
+                return;
+            } else if !self.resolve() {
+                let opened = self.store.operations.iter().filter(|operation| operation.is_open());
+                let times = opened.flat_map(|operation| [operation.due_at, operation.lease.map(|lease| lease.until)]);
+                let next = times.flatten().chain(self.gateway.next_change()).filter(|time| *time > self.now).min();
+                // The sweep looks only behind the end of a lease.
+                self.now = next.unwrap_or(self.now) + SignedDuration::from_micros(1);
+            }
+        }
+        let open: Vec<&Operation> = self.store.operations.iter().filter(|operation| operation.is_open()).collect();
+        panic!("these never end: {open:#?}");
+    }
+
+    /// A person looks into the gateway's ledger and says what happened, where nothing else will.
+    fn resolve(&mut self) -> bool {
+        let Some(operation) = self.store.operations.iter().find(|row| row.is_open() && row.escalated) else {
+            return false;
+        };
+        let id = operation.id;
+        let outcome = match self.gateway.effect_of(id).map(|effect| effect.ended) {
+            _ if self.gateway.is_in_flight(id) => return false,
+            Some(Ended::Pending { .. }) => return false,
+            Some(Ended::Done) => "approved",
+            Some(Ended::Declined) => "declined",
+            Some(Ended::Input) | None => "not_charged",
+        };
+        let data = json!({"operation": id.to_string(), "outcome": outcome, "evidence": "the ledger"});
+        let mut resolve = command(&self.commands.len().to_string(), CommandType::Resolve, data);
+        resolve.attributes.user_id = Some("alice".to_owned());
+        self.commands.push(resolve.clone());
+        self.begin(0, resolve.operation_id(), |machine, context| machine.accept(resolve, context));
+        !self.store.operation(id).is_open()
+    }
+}
+
+/// Rules of gateways that honour keys or not, can be asked or not, and so on.
+pub fn rules_of(choice: u16) -> Rules {
+    let mut rules = rules();
+    let choose = |shift: u32| usize::from(choice >> (2 * shift) & 3);
+    rules.contract = Contract {
+        key_window: [Some(24 * 60 * 60), Some(60), None, Some(24 * 60 * 60)][choose(0)].map(Duration::from_secs),
+        replays_server_errors: choose(1) == 0,
+        lookup: [Lookup::Authoritative, Lookup::Indicative, Lookup::None, Lookup::Authoritative][choose(2)],
+        ..rules.contract
+    };
+    rules.delayed = [vec![10, 60], vec![], vec![1], vec![5, 5, 5]][choose(3)]
+        .iter()
+        .map(|seconds| Duration::from_secs(*seconds))
+        .collect();
+    rules.immediate_attempts = [1, 2, 3, 2][choose(4)];
+    rules
+}

@@ -1,0 +1,138 @@
+//! Limits of a gateway: the circuit breaker, calls a second over all replicas, calls at once on each.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Behaviour, Command, Setup, Worker, World, eventually};
+
+async fn breaker_is(worker: &Worker, state: &str) {
+    eventually(&format!("the breaker to be {state}"), async || {
+        let is = worker.metric(&format!(r#"paybus_breaker_state{{variant="http",state="{state}"}}"#)).await;
+        if is == 1.0 { Ok(()) } else { Err(is) }
+    })
+    .await;
+}
+
+fn charges(variant: &str, count: usize) -> Vec<Command> {
+    (0..count).map(|_| Command::charge(variant, "5.00", "USD")).collect()
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_ill_keeps_its_commands_in_the_broker_and_nobody_elses() {
+    let world = Setup::new()
+        .set("variants.http.breaker.failures", "4")
+        .set("variants.http.breaker.open", "800ms")
+        .set("variants.http.concurrency", "4")
+        .set("variants.http.retry.delayed", "100ms,100ms,100ms,100ms,100ms,100ms,100ms,100ms")
+        .http_variant("other")
+        .build()
+        .await;
+    let worker = world.worker().await;
+    let paid = Command::charge("http", "5.00", "USD");
+    world.run(&paid).await;
+    world.gateway.plan_all_operation("process", vec![Behaviour::Status(503, None); 10]);
+    let ill = charges("http", 60);
+    world.publish_all(&ill[..10]).await;
+    breaker_is(&worker, "open").await;
+    world.publish_all(&ill[10..]).await;
+    let left = world.bus.length("commands.http").await;
+    assert!(left >= 40, "{left} are left in the broker");
+    assert_eq!(worker.get("/readyz").await.map(|(status, _)| status), Ok(200), "that is no trouble of ours");
+    // Another variant, and what carries the cure, go on.
+    let begun = Instant::now();
+    let other = world.run(&Command::charge("default", "5.00", "USD")).await;
+    assert_eq!(other.status(), "confirmed");
+    let synced = world.run(&paid.then("payment.sync", json!({}))).await;
+    assert_eq!(synced.kind(), "command.succeeded");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // One probe at a time, until the gateway is well.
+    for charge in &ill {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    breaker_is(&worker, "closed").await;
+    assert_eq!(world.bus.length("commands.http").await, 0);
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn while_the_breaker_is_open_only_a_probe_goes_out() {
+    let world = Setup::new()
+        .set("variants.http.breaker.failures", "3")
+        .set("variants.http.breaker.open", "500ms")
+        .set("variants.http.retry.delayed", "100ms,100ms,100ms,100ms,100ms,100ms,100ms,100ms,100ms,100ms")
+        .build()
+        .await;
+    let worker = world.worker().await;
+    world.gateway.set_default(Some(Behaviour::Status(503, None)));
+    let ill = charges("http", 30);
+    world.publish_all(&ill).await;
+    breaker_is(&worker, "open").await;
+    let calls = world.gateway.calls().len();
+    let begun = Instant::now();
+    eventually("two probes", async || {
+        let probes = world.gateway.calls().len() - calls;
+        if probes >= 3 { Ok(()) } else { Err(probes) }
+    })
+    .await;
+    let probes = world.gateway.calls().len() - calls;
+    // The first ones may have been under way when it opened.
+    let most = 3 + begun.elapsed().as_millis() as usize / 450;
+    assert!(probes <= most, "{probes} calls within {:?}", begun.elapsed());
+    world.gateway.set_default(None);
+    for charge in &ill {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn the_rate_holds_over_all_replicas() {
+    let world = Setup::new().set("variants.http.rate", "20").build().await;
+    let (_one, _two) = (world.worker().await, world.worker().await);
+    let many = charges("http", 50);
+    let begun = Instant::now();
+    world.publish_all(&many).await;
+    for charge in &many {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    let took = begun.elapsed();
+    let at: Vec<Instant> = world.gateway.calls().iter().map(|call| call.at).collect();
+    let spread = *at.iter().max().unwrap() - *at.iter().min().unwrap();
+    assert!(spread >= Duration::from_millis(2200), "50 calls within {spread:?}");
+    assert!(took < Duration::from_secs(8), "and no slower than it must be: {took:?}");
+    // Within no second many more than twenty; a few were reserved ahead by each replica.
+    let most = at
+        .iter()
+        .map(|first| at.iter().filter(|other| **other >= *first && **other - *first < Duration::from_secs(1)).count());
+    let most = most.max().unwrap();
+    assert!(most <= 26, "{most} calls within a second");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn no_more_calls_at_once_than_allowed() {
+    let world = Setup::new().set("variants.http.concurrency", "3").build().await;
+    let worker = world.worker().await;
+    let latency = Duration::from_millis(150);
+    world.gateway.set_latency(latency);
+    let many = charges("http", 18);
+    world.publish_all(&many).await;
+    world.gateway.wait_for_calls(many[0].payment, 1).await;
+    let at_once = worker.metric(r#"paybus_gateway_calls_in_flight{variant="http"}"#).await;
+    assert!(at_once <= 3.0, "{at_once}");
+    for charge in &many {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    let mut at: Vec<Instant> = world.gateway.calls().iter().map(|call| call.at).collect();
+    at.sort();
+    for first in at.windows(4) {
+        // The fourth began only when one of three had ended.
+        assert!(
+            first[3] - first[0] >= latency - Duration::from_millis(10),
+            "four calls within {:?}",
+            first[3] - first[0]
+        );
+    }
+    world.check_books().await;
+}

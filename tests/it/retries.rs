@@ -1,0 +1,261 @@
+//! Gateways that fail: what is tried again, under which key, and what is never given up.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::fake_gateway::CallRecord;
+use crate::support::{Behaviour, Command, Setup, World, eventually};
+
+/// The calls of a payment that act.
+fn acting(world: &World, command: &Command) -> Vec<CallRecord> {
+    let calls = world.gateway.calls_of(command.payment).into_iter();
+    calls.filter(|call| call.operation != "status").collect()
+}
+
+/// All calls that act were one request: one key, and byte for byte the same body.
+fn assert_one_request(calls: &[CallRecord]) {
+    let keys: BTreeSet<_> = calls.iter().map(|call| call.key.clone()).collect();
+    let bodies: BTreeSet<_> = calls.iter().map(|call| call.body.clone()).collect();
+    assert_eq!((keys.len(), bodies.len()), (1, 1), "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_fails_twice_is_asked_a_third_time() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(charge.payment, vec![Behaviour::Status(503, None), Behaviour::Status(425, None)]);
+    assert_eq!(world.run(&charge).await.status(), "confirmed");
+    let calls = acting(&world, &charge);
+    assert_one_request(&calls);
+    let attempts: Vec<Option<u32>> = calls.iter().map(|call| call.attempt).collect();
+    assert_eq!(attempts, [Some(1), Some(2), Some(3)]);
+    let failing = Command::charge("default", "120.00", "USD").with("process", json!({"fail_times": 2}));
+    assert_eq!(world.run(&failing).await.status(), "confirmed");
+    assert_eq!(world.events_of(failing.payment).len(), 2, "what goes on at once is not told");
+    let retried = worker.metric(r#"paybus_retries_total{variant="http",code="gateway_error"}"#).await;
+    assert!(retried >= 1.0, "{retried}");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn later_retries_are_told_and_are_the_same_request() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(charge.payment, vec![Behaviour::Status(503, None); 7]);
+    world.publish(&charge).await;
+    let delayed = world.event_of(&charge, "command.delayed").await;
+    assert_eq!((delayed.reason(), delayed.data()["attempts"].as_u64()), ("gateway_error", Some(3)));
+    let next: jiff::Timestamp = delayed.data()["next_attempt_at"].as_str().unwrap().parse().unwrap();
+    let told: jiff::Timestamp = delayed.body["time"].as_str().unwrap().parse().unwrap();
+    assert!(next > told);
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    let calls = acting(&world, &charge);
+    assert_one_request(&calls);
+    assert_eq!(calls.len(), 8);
+    assert_eq!(world.gateway.charges(charge.payment).len(), 1);
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_away_is_waited_for() {
+    let mut world = Setup::new().set("variants.http.retry.delayed", "200ms,200ms,200ms,5s,5s").build().await;
+    let _worker = world.worker().await;
+    let held = Command::charge("http", "120.00", "USD").with("capture", json!(false));
+    world.run(&held).await;
+    world.gateway.stop().await;
+    let (charge, capture) = (Command::charge("http", "50.00", "USD"), held.then("payment.capture", json!({})));
+    world.publish_all(&[charge.clone(), capture.clone()]).await;
+    for command in [&charge, &capture] {
+        let delayed = world.event_of(command, "command.delayed").await;
+        assert_eq!(delayed.reason(), "unreachable");
+    }
+    let statuses = [world.payment_row(charge.payment).await, world.payment_row(held.payment).await];
+    assert_eq!(statuses.map(|row| row.get::<_, String>("status")), ["waiting", "preauth"]);
+    world.gateway.start_again().await;
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    assert_eq!(world.final_event(&capture).await.status(), "confirmed");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_gateway_may_ask_for_a_pause() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(charge.payment, vec![Behaviour::Status(429, Some(1)), Behaviour::Status(503, Some(1))]);
+    world.publish(&charge).await;
+    assert_eq!(world.event_of(&charge, "command.delayed").await.reason(), "rate_limited");
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    let calls = acting(&world, &charge);
+    assert_one_request(&calls);
+    for pair in calls.windows(2) {
+        let pause = pair[1].at - pair[0].at;
+        assert!(pause >= Duration::from_millis(980), "{pause:?}");
+    }
+    assert_eq!(calls.len(), 3);
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_charges_nobody_twice() {
+    let world = Setup::new().set("variants.http.timeout", "400ms").build().await;
+    let _worker = world.worker().await;
+    let ways = [
+        Behaviour::HangAfter,
+        Behaviour::DropAfter,
+        Behaviour::Error500After,
+        Behaviour::Garbage,
+        Behaviour::Truncated,
+        Behaviour::Delay(Duration::from_millis(700)),
+    ];
+    let mut charges = Vec::new();
+    for way in ways {
+        let charge = Command::charge("http", "120.00", "USD");
+        world.gateway.plan_operation(charge.payment, "process", vec![way.clone()]);
+        world.gateway.plan_operation(charge.payment, "refund", vec![way]);
+        charges.push(charge);
+    }
+    let lost = Command::charge("default", "120.00", "USD").with("process", json!({"lose_answer": true}));
+    charges.push(lost);
+    let refunds: Vec<Command> =
+        charges.iter().map(|charge| charge.then("payment.refund", json!({"amount": "20.00"}))).collect();
+    world.publish_all(&charges).await;
+    world.publish_all(&refunds).await;
+    for (charge, refund) in charges.iter().zip(&refunds) {
+        assert_eq!(world.final_event(charge).await.field("captured_amount"), "120.00");
+        assert_eq!(world.final_event(refund).await.field("captured_amount"), "100.00");
+        if charge.variant == "http" {
+            let effects = [world.gateway.charges(charge.payment).len(), world.gateway.refunds(charge.payment).len()];
+            assert_eq!(effects, [1, 1]);
+        }
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn what_the_gateway_refuses_is_not_tried_again() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    for status in [400, 404, 422] {
+        let charge = Command::charge("http", "120.00", "USD");
+        world.gateway.plan(charge.payment, vec![Behaviour::Status(status, None)]);
+        let answer = world.run(&charge).await;
+        assert_eq!((answer.status(), answer.code()), ("error", "refused"), "{status}");
+        assert!(!answer.message().is_empty());
+        assert_eq!(world.gateway.calls_of(charge.payment).len(), 1);
+        let again = world.run(&charge.then("payment.process", json!({"process": {}}))).await;
+        assert_eq!(again.status(), "confirmed", "it is proved that nothing was charged");
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn giving_up_needs_the_proof_that_nothing_was_sent() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let paid = Command::charge("http", "120.00", "USD");
+    world.run(&paid).await;
+    world.gateway.stop().await;
+    let (charge, refund) = (Command::charge("http", "50.00", "USD"), paid.then("payment.refund", json!({})));
+    world.publish_all(&[charge.clone(), refund.clone()]).await;
+    let given_up = world.final_event(&charge).await;
+    assert_eq!((given_up.status(), given_up.code()), ("error", "unreachable"), "{}", given_up.line());
+    let failed = world.final_event(&refund).await;
+    assert_eq!((failed.kind(), failed.code()), ("command.failed", "unreachable"));
+    assert_eq!(failed.data()["attempts"], 9, "three rounds of three");
+    assert_eq!(world.payment_row(paid.payment).await.get::<_, &str>("status"), "confirmed");
+    world.gateway.start_again().await;
+    let again = world.run(&charge.then("payment.process", json!({"process": {}}))).await;
+    assert_eq!(again.status(), "confirmed");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_never_fails_by_itself() {
+    let world = Setup::new().set("variants.http.timeout", "150ms").build().await;
+    let worker = world.worker().await;
+    world.gateway.set_default(Some(Behaviour::HangBefore));
+    let charge = Command::charge("http", "120.00", "USD");
+    world.publish(&charge).await;
+    let what = "the escalation";
+    world.event(what, |event| event.is_of(&charge) && event.reason() == "escalated").await;
+    assert!(world.log.find(|event| event.is_of(&charge) && event.is_final()).is_none());
+    assert_eq!(world.payment_row(charge.payment).await.get::<_, &str>("status"), "waiting");
+    let tried = acting(&world, &charge);
+    assert_eq!(tried.len(), 9);
+    assert_one_request(&tried);
+    eventually("the metric", async || {
+        let unknown = worker.metric(r#"paybus_operations_unknown{variant="http",currency="USD"}"#).await;
+        if unknown == 1.0 { Ok(()) } else { Err(unknown) }
+    })
+    .await;
+    // Now the gateway can be asked, and knows nothing of it: that is a proof.
+    world.gateway.set_default(None);
+    let answer = world.final_event(&charge).await;
+    assert_eq!((answer.status(), answer.code()), ("error", "timeout"), "{}", answer.line());
+    assert!(world.gateway.charges(charge.payment).is_empty());
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn what_was_charged_unseen_is_found_by_asking() {
+    // The key's window is shorter than a lease: nothing may be sent twice, only looked up.
+    let world = Setup::new().set("variants.http.key_window", "1s").set("variants.http.timeout", "300ms").build().await;
+    let _worker = world.worker().await;
+    for way in [Behaviour::HangAfter, Behaviour::DropAfter, Behaviour::Error500After, Behaviour::Garbage] {
+        let charge = Command::charge("http", "120.00", "USD");
+        world.gateway.plan(charge.payment, vec![way]);
+        let answer = world.run(&charge).await;
+        assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"));
+        assert_eq!(acting(&world, &charge).len(), 1, "it was sent once");
+    }
+    // The gateway, asked after its settle window, knows nothing: it is proved safe to begin anew, under a new key.
+    let lost = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(lost.payment, vec![Behaviour::HangBefore]);
+    assert_eq!(world.run(&lost).await.status(), "confirmed");
+    let calls = acting(&world, &lost);
+    assert_eq!(calls.len(), 2);
+    assert_ne!(calls[0].key, calls[1].key);
+    let asked = world.gateway.calls_of(lost.payment).into_iter().find(|call| call.operation == "status").unwrap();
+    assert!(asked.at - calls[0].at >= Duration::from_millis(300), "not before the settle window");
+    assert_eq!(world.gateway.charges(lost.payment).len(), 1);
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn wrong_credentials_fail_no_command() {
+    let world = Setup::new()
+        .set("variants.http.retry.delayed", "100ms")
+        .set("variants.http.breaker.failures", "2")
+        .set("variants.http.breaker.open", "300ms")
+        .build()
+        .await;
+    let worker = world.worker().await;
+    for status in [401, 403] {
+        world.gateway.set_default(Some(Behaviour::Status(status, None)));
+        let charges: Vec<Command> = (0..4).map(|_| Command::charge("http", "120.00", "USD")).collect();
+        world.publish_all(&charges).await;
+        eventually("the breaker to open", async || {
+            let open = worker.metric(r#"paybus_breaker_state{variant="http",state="open"}"#).await;
+            if open == 1.0 { Ok(()) } else { Err(open) }
+        })
+        .await;
+        let before = world.gateway.calls().len();
+        eventually("some probes", async || {
+            let probes = world.gateway.calls().len() - before;
+            if probes >= 3 { Ok(()) } else { Err(probes) }
+        })
+        .await;
+        assert!(world.log.find(|event| charges.iter().any(|charge| event.is_of(charge)) && event.is_final()).is_none());
+        // The token was rotated.
+        world.gateway.set_default(None);
+        for charge in &charges {
+            assert_eq!(world.final_event(charge).await.status(), "confirmed");
+        }
+    }
+    world.check_books().await;
+}
