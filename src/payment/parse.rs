@@ -100,8 +100,11 @@ fn notification(fields: &mut Fields<'_>) -> Result<Body, Rejection> {
     for name in ["received_at", "method", "url"] {
         fields.text(name, 4096)?;
     }
-    fields.take("headers");
-    fields.take("body_base64");
+    if fields.take("headers").is_some_and(|headers| !headers.is_array()) {
+        return Err(invalid("headers", "must be a list"));
+    }
+    // As long as the message may be.
+    fields.text("body_base64", usize::MAX)?;
     Ok(Body::Notification)
 }
 
@@ -115,13 +118,11 @@ fn resolve(fields: &mut Fields<'_>) -> Result<Resolve, Rejection> {
         _ => return Err(invalid("outcome", "must be approved, declined or not_charged")),
     };
     let transaction_id = Some(fields.text("transaction_id", 255)?).filter(|text| !text.is_empty());
-    Ok(Resolve {
-        operation,
-        outcome,
-        amount: fields.amount("amount")?,
-        transaction_id,
-        evidence: fields.required_text("evidence", EVIDENCE_MAX)?.to_owned(),
-    })
+    let evidence = fields.required_text("evidence", EVIDENCE_MAX)?.trim();
+    if evidence.is_empty() {
+        return Err(invalid("evidence", "must say how the person knows"));
+    }
+    Ok(Resolve { operation, outcome, amount: fields.amount("amount")?, transaction_id, evidence: evidence.to_owned() })
 }
 
 /// The fields of an object, each taken at most once; what is left over is unknown.
@@ -225,3 +226,6 @@ fn type_of(value: &Value) -> &'static str {
         Value::Object(_) => "an object",
     }
 }
+
+#[cfg(test)]
+mod tests;
