@@ -1,22 +1,21 @@
 //! Places where tests let the worker die. They exist in debug builds alone: a release has none of this.
 
-/// A step of a command's way that was just reached. `PAYBUS_FAILPOINT=STEP` ends the process there at once, as a crash
-/// would, and `PAYBUS_FAILPOINT=STEP@N` when it is reached for the Nth time.
+use uuid::Uuid;
+
+/// A step of a payment's command that was just reached. `PAYBUS_FAILPOINT=STEP` ends the process there at once, as a crash
+/// would, `PAYBUS_FAILPOINT=STEP@N` when it is reached for the Nth time, and with `STEP:PAYMENT` only that payment counts.
 #[cfg(debug_assertions)]
-pub fn reach(step: &str) {
+pub fn reach(step: &str, payment: Uuid) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
     static REACHED: AtomicU32 = AtomicU32::new(0);
-    let wanted = WANTED.get_or_init(|| {
-        let text = std::env::var("PAYBUS_FAILPOINT").ok()?;
-        let (step, count) = text.split_once('@').unwrap_or((&text, "1"));
-        Some((step.to_owned(), count.parse().unwrap_or(1)))
-    });
-    if let Some((wanted, count)) = wanted
-        && wanted == step
-        && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == *count
+    let wanted = WANTED.get_or_init(|| std::env::var("PAYBUS_FAILPOINT").ok().map(|text| Wanted::read(&text)));
+    if let Some(wanted) = wanted
+        && wanted.step == step
+        && wanted.payment.is_none_or(|wanted| wanted == payment)
+        && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == wanted.count
     {
         std::process::abort();
     }
@@ -25,4 +24,20 @@ pub fn reach(step: &str) {
 /// Nothing, in a release.
 #[cfg(not(debug_assertions))]
 #[inline]
-pub fn reach(_step: &str) {}
+pub fn reach(_step: &str, _payment: Uuid) {}
+
+#[cfg(debug_assertions)]
+struct Wanted {
+    step: String,
+    payment: Option<Uuid>,
+    count: u32,
+}
+
+#[cfg(debug_assertions)]
+impl Wanted {
+    fn read(text: &str) -> Wanted {
+        let (place, count) = text.split_once('@').unwrap_or((text, "1"));
+        let (step, payment) = place.split_once(':').unwrap_or((place, ""));
+        Wanted { step: step.to_owned(), payment: payment.parse().ok(), count: count.parse().unwrap_or(1) }
+    }
+}

@@ -149,8 +149,11 @@ impl Store {
         let client = self.client().await?;
         let rows = client
             .query(
-                "WITH live AS (
-                     SELECT count(DISTINCT owner) AS others FROM buckets WHERE until > now() AND owner <> $1),
+                "WITH alive AS (
+                     INSERT INTO relays (worker, until) VALUES ($1, now() + make_interval(secs => $2))
+                     ON CONFLICT (worker) DO UPDATE SET until = excluded.until),
+                 dead AS (DELETE FROM relays WHERE worker <> $1 AND until < now() - interval '1 hour'),
+                 live AS (SELECT count(*) AS others FROM relays WHERE until > now() AND worker <> $1),
                  mine AS (
                      SELECT bucket FROM buckets WHERE owner = $1 OR owner IS NULL OR until <= now()
                      ORDER BY (owner = $1 AND until > now()) DESC NULLS LAST, bucket
@@ -174,7 +177,13 @@ impl Store {
     /// The database cannot be asked; then the leases run out.
     pub async fn release_buckets(&self, worker: Uuid) -> Result<(), StoreError> {
         let client = self.client().await?;
-        client.execute("UPDATE buckets SET owner = NULL, until = NULL WHERE owner = $1", &[&worker]).await?;
+        client
+            .execute(
+                "WITH gone AS (DELETE FROM relays WHERE worker = $1)
+                 UPDATE buckets SET owner = NULL, until = NULL WHERE owner = $1",
+                &[&worker],
+            )
+            .await?;
         Ok(())
     }
 

@@ -84,7 +84,7 @@ impl Acceptance {
         } else {
             Ok(())
         };
-        let checked = size.and(encoding).and_then(|()| self.check_cards(&text, &attributes, &names));
+        let checked = size.and(encoding).and_then(|()| check_cards(&text, &attributes, &names, message));
         let clean = checked.is_ok();
         let content = checked.and_then(|()| self.content(message, &attributes, &names));
         let attached = self.attached(message, &attributes, clean);
@@ -121,18 +121,6 @@ impl Acceptance {
             hash,
             attributes: attached,
         }
-    }
-
-    /// A card number anywhere is refused. A notification is the gateway's, whose signature covers every byte.
-    fn check_cards(&self, text: &str, attributes: &Attribute<'_>, names: &Names) -> Result<(), Rejection> {
-        if names.kind == Kind::Known(CommandType::Notification) {
-            return Ok(());
-        }
-        let escaped = || attributes.values().any(|raw| raw.get().contains("\\u") && decoded_has_card(raw));
-        if card::contains_card_number(text) || escaped() {
-            return Err(reject(Code::CardNumber, "a card number stands in it; nothing of it was kept"));
-        }
-        Ok(())
     }
 
     fn content(
@@ -180,6 +168,11 @@ impl Acceptance {
             Some(to) => Some(Reply { to: to.to_owned(), correlation_id: message.correlation_id.map(str::to_owned) }),
             None => None,
         };
+        let holds_card = |reply: &Reply| {
+            let texts = [Some(&reply.to), reply.correlation_id.as_ref()];
+            texts.into_iter().flatten().any(|text| card::contains_card_number(text))
+        };
+        let reply = reply.filter(|reply| !holds_card(reply));
         let user_id = message.user_id.map(str::to_owned);
         if !clean {
             // Of a message that holds a card number nothing more is kept.
@@ -241,6 +234,20 @@ impl Names {
 fn kind(attributes: &Attribute<'_>) -> Kind {
     let word = optional_text(attributes, "type", ATTRIBUTE_MAX).ok().flatten().unwrap_or_default();
     if card::contains_card_number(&word) { Kind::Unknown(String::new()) } else { Kind::from_word(&word) }
+}
+
+/// A card number anywhere is refused. A notification is the gateway's, whose signature covers every byte.
+fn check_cards(text: &str, attributes: &Attribute<'_>, names: &Names, message: &Message<'_>) -> Result<(), Rejection> {
+    let mut beside = [Some(message.routing_key), message.reply_to, message.correlation_id].into_iter().flatten();
+    let in_body = || {
+        names.kind != Kind::Known(CommandType::Notification)
+            && (card::contains_card_number(text)
+                || attributes.values().any(|raw| raw.get().contains("\\u") && decoded_has_card(raw)))
+    };
+    if beside.any(card::contains_card_number) || in_body() {
+        return Err(reject(Code::CardNumber, "a card number stands in it; nothing of it was kept"));
+    }
+    Ok(())
 }
 
 fn check_envelope(attributes: &Attribute<'_>) -> Result<(), Rejection> {

@@ -1,7 +1,7 @@
 //! Events on their way out: published in order, confirmed, then marked in the background.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::backoff;
+use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState};
 use crate::http::metrics;
 use crate::payment::event::Event;
@@ -40,18 +41,15 @@ pub struct Announcer {
 /// How far an event of this process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It is being committed; who reads it from the outbox meanwhile leaves it to its own task.
-    Promised(u64),
+    /// So many tasks are committing it; who reads it from the outbox meanwhile leaves it to the one that succeeds.
+    Promised(u32),
     /// It was handed to the publisher, behind everything before it.
     Posted,
 }
 
 /// Events that are being committed.
 #[derive(Debug)]
-pub struct Promise {
-    number: u64,
-    ids: Vec<Uuid>,
-}
+pub struct Promise(Vec<Uuid>);
 
 /// Events on their way out.
 #[derive(Debug, Default)]
@@ -81,24 +79,29 @@ impl Announcer {
     /// Promises events before their commit: from the moment it can be seen, another task of this process may read them
     /// from the outbox, and would send them a second time.
     pub fn promise(&self, events: &[Event]) -> Promise {
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let promise = Promise {
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-            ids: events.iter().map(|event| event.id).collect(),
-        };
         let mut in_flight = self.in_flight();
-        for id in &promise.ids {
-            in_flight.insert(*id, Stage::Promised(promise.number));
+        let mut promised = Vec::with_capacity(events.len());
+        for event in events {
+            // One that was posted before is only told again.
+            if let Stage::Promised(by) = in_flight.entry(event.id).or_insert(Stage::Promised(0)) {
+                *by += 1;
+                promised.push(event.id);
+            }
         }
-        promise
+        Promise(promised)
     }
 
-    /// Takes back what was promised and will not be posted: its commit did not go through.
-    pub fn take_back(&self, promise: &Promise) {
+    /// Takes back what was promised and will not be posted, of the events that `picks` names: they were not stored now.
+    pub fn take_back(&self, promise: Promise, picks: impl Fn(Uuid) -> bool) {
         let mut in_flight = self.in_flight();
-        for id in &promise.ids {
-            if in_flight.get(id) == Some(&Stage::Promised(promise.number)) {
-                in_flight.remove(id);
+        for id in promise.0.into_iter().filter(|id| picks(*id)) {
+            if let Entry::Occupied(mut entry) = in_flight.entry(id)
+                && let Stage::Promised(by) = entry.get_mut()
+            {
+                *by -= 1;
+                if *by == 0 {
+                    entry.remove();
+                }
             }
         }
         drop(in_flight);
@@ -130,6 +133,11 @@ impl Announcer {
                 announcer.decide(published, &places).await;
             }
         })))
+    }
+
+    /// Whether the broker takes events from here.
+    pub fn is_connected(&self) -> bool {
+        *self.publisher.state().borrow() == ConnectionState::Connected
     }
 
     /// Waits while another task of this process is about to post an event: what comes later must go out later.

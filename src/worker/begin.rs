@@ -6,13 +6,14 @@ use uuid::Uuid;
 
 use super::announce::Announced;
 use super::engine::{Engine, Failure};
+use super::place::Place;
 use super::variant::Variant;
 use crate::backoff;
 use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::command::{Command, CommandType, Kind};
 use crate::payment::machine::{Aggregate, Context, Step};
-use crate::payment::operation::State;
+use crate::payment::operation::{Lease, State};
 use crate::store::load::Loaded;
 
 /// What is begun: a command that came, or an operation that is due.
@@ -53,12 +54,19 @@ pub struct Begun {
 }
 
 impl Engine {
-    /// Begins.
+    /// Begins, at this place or in a room of its own.
     ///
     /// # Errors
     /// The worker ends, or the database will never take it.
-    pub async fn begin(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> Result<Begun, Stopped> {
+    pub async fn begin<'a>(
+        &'a self,
+        entry: &Entry,
+        variant: Option<&Variant>,
+        probe: bool,
+        place: &mut Place<'a>,
+    ) -> Result<Begun, Stopped> {
         let mut backoff = backoff::contention();
+        let mut in_doubt: Option<(Step, Lease)> = None;
         // A new payment is most likely new: it is stored at once, and only where something is there already is it loaded.
         let mut optimistic = entry.is_surely_new();
         loop {
@@ -67,17 +75,33 @@ impl Engine {
             } else {
                 self.load(entry.payment_id(), Some(entry.id())).await
             };
+            // The commit whose answer was lost did go through.
+            if let Some((step, lease)) = in_doubt
+                && aggregate.operation(entry.id()).is_some_and(|operation| operation.lease == Some(lease))
+            {
+                let announced = self.announcer.announce(unsent, Vec::new()).await;
+                return Ok(Begun { aggregate, step, announced });
+            }
             let context = self.context(variant, probe);
             let step = self.decide(entry, &mut aggregate, context);
+            if self.move_if_alone(&aggregate, step, place).await {
+                continue;
+            }
             if !aggregate.is_changed() {
                 let announced = self.announcer.announce(unsent, Vec::new()).await;
                 return Ok(Begun { aggregate, step, announced });
             }
             self.prepare(&mut aggregate, step, variant);
-            failpoint::reach("decided");
+            let lease = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
+            failpoint::reach("decided", entry.payment_id());
             match self.commit(&self.begin, aggregate, context.now, unsent).await {
                 Ok(done) => return Ok(Begun { aggregate: done.aggregate, step, announced: done.announced }),
-                Err(Failure::Again) => tokio::time::sleep(backoff.next_delay()).await,
+                Err(Failure::Again) => {
+                    in_doubt = lease
+                        .filter(|_| matches!(step, Step::Call(_) | Step::LookUp { .. }))
+                        .map(|lease| (step, lease));
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
                 Err(Failure::Refused(reason)) => {
                     error!(payment = %entry.payment_id(), operation = %entry.id(), reason, "a decision cannot be stored");
                     return Err(Stopped::Refused);
@@ -98,7 +122,7 @@ impl Engine {
         // Its turn came, so the other one is stored.
         let differs = known.operation(entry.id()).is_some_and(|known| !known.is_of(command));
         if differs {
-            self.begin(entry, variant, false).await?.announced.confirmed().await;
+            self.begin(entry, variant, false, &mut Place::default()).await?.announced.confirmed().await;
         } else {
             metrics::duplicate(&command.variant);
         }
@@ -115,22 +139,14 @@ impl Engine {
         }
     }
 
-    /// A command that is known: where it stands, PostgreSQL knows; only a call whose worker the broker has given up on is
-    /// taken over at once.
+    /// A command that is known: where it stands, PostgreSQL knows; only a call whose worker the broker has given up on, or
+    /// that this process left behind, is taken over at once. What an earlier attempt did is unknown either way.
     fn go_on(&self, aggregate: &mut Aggregate, id: Uuid, redelivered: bool, context: Context<'_>) -> Step {
         let entry_variant = aggregate.operation(id).map_or("", |operation| operation.variant.as_str());
         let Some(operation) = aggregate.operation(id).filter(|operation| operation.state == State::Calling) else {
             metrics::duplicate(entry_variant);
             return Step::Settled;
         };
-        // Leased to this process, which holds the operation for this very task: a commit whose answer was lost did go
-        // through.
-        if operation.lease.is_some_and(|lease| lease.owner == context.worker) {
-            return match operation.action() {
-                Some(_) => Step::Call(id),
-                None => aggregate.look_up_step(id),
-            };
-        }
         let keyed = context.rules.contract.key_window.is_some() || operation.action().is_none();
         if redelivered && keyed {
             metrics::takeover(&operation.variant);

@@ -11,7 +11,7 @@ use super::settle::Answer;
 use super::variant::Variant;
 use crate::gateway::{Call, Question, Target};
 use crate::http::metrics;
-use crate::payment::machine::{Aggregate, Step, TAKEOVERS_ALONE};
+use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::Operation;
 use crate::store::error::chain;
 
@@ -77,17 +77,8 @@ impl Engine {
             tracestate: operation.attributes.tracestate.as_deref(),
             timeout: variant.timeout,
         };
-        // One that took workers down before runs alone, so that if it does it again, only it pays.
-        let begun;
-        let outcome = if operation.takeovers >= TAKEOVERS_ALONE {
-            let _alone = self.alone.write().await;
-            begun = Instant::now();
-            variant.gateway.call(call).await
-        } else {
-            let _together = self.alone.read().await;
-            begun = Instant::now();
-            variant.gateway.call(call).await
-        };
+        let begun = Instant::now();
+        let outcome = variant.gateway.call(call).await;
         metrics::gateway_call(&variant.name, action, &outcome, begun.elapsed());
         let answer = Answer::Outcome(outcome);
         self.note_health(variant, &answer);

@@ -16,6 +16,7 @@ use super::hold::{Held, Order};
 use super::variant::Variant;
 use crate::backoff;
 use crate::bus::envelope;
+use crate::failpoint;
 use crate::gateway::Ask;
 use crate::http::metrics::{self, CommandOutcome};
 use crate::payment::command::Kind;
@@ -50,7 +51,7 @@ pub struct Engine {
     pub held: Held,
     /// Commands of one payment are decided in the order in which they came.
     pub order: Order,
-    /// Held for reading by every call; an operation that took workers down holds it for writing, and runs alone.
+    /// The rooms of calls; see `place`.
     pub alone: RwLock<()>,
     /// No new calls.
     pub draining: CancellationToken,
@@ -147,7 +148,7 @@ impl Engine {
         let bodies = aggregate.events().iter().map(envelope::event_body).collect();
         let promise = self.announcer.promise(aggregate.events());
         let Some((unit, committed)) = lane.commit(Unit { aggregate, bodies, now }).await else {
-            self.announcer.take_back(&promise);
+            self.announcer.take_back(promise, |_| true);
             return Err(Failure::Ending);
         };
         match committed {
@@ -155,8 +156,10 @@ impl Engine {
                 let wakes = unit.aggregate.changed_operations().any(|operation| operation.due_at == Some(now));
                 let new = super::announce::outgoing(unit.aggregate.events(), unit.bodies, &stored.events);
                 tell_metrics(&unit.aggregate);
+                failpoint::reach("committed", unit.aggregate.payment_id());
+                // What was stored before, and told again, is among the unsent ones: nobody else will post it.
+                self.announcer.take_back(promise, |id| stored.events.iter().all(|(new, _)| *new != id));
                 let announced = self.announcer.announce(unsent, new).await;
-                self.announcer.take_back(&promise);
                 let mut aggregate = unit.aggregate;
                 aggregate.committed(stored.waiting);
                 if wakes {
@@ -165,11 +168,11 @@ impl Engine {
                 Ok(Done { aggregate, announced })
             }
             Committed::Conflict | Committed::Unknown => {
-                self.announcer.take_back(&promise);
+                self.announcer.take_back(promise, |_| true);
                 Err(Failure::Again)
             }
             Committed::Refused(reason) => {
-                self.announcer.take_back(&promise);
+                self.announcer.take_back(promise, |_| true);
                 Err(Failure::Refused(reason))
             }
         }

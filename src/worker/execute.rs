@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::announce::Announced;
 use super::begin::{Begun, Entry, Stopped};
 use super::engine::Engine;
 use super::hold::Turn;
+use super::place::Place;
 use super::settle::Settled;
 use super::variant::Variant;
 use crate::backoff::Backoff;
@@ -36,20 +36,19 @@ impl Engine {
         let variant = variant.as_deref();
         // This process is at it already: whoever delivers it again need not wait for it.
         let Some(_held) = self.held.take(entry.id()) else { return self.compare(&entry, variant).await };
-        let permit = match variant {
-            Some(variant) if entry.may_call() && !probe => self.permit(variant).await,
-            _ => None,
-        };
-        let Begun { aggregate, step, announced } = self.begin(&entry, variant, probe).await?;
-        failpoint::reach("begun");
+        let mut place = self.place(&entry, variant, probe).await;
+        let Begun { aggregate, step, announced } = self.begin(&entry, variant, probe, &mut place).await?;
+        failpoint::reach("begun", entry.payment_id());
         drop(turn);
         let mut announcements = vec![announced];
         if let Some(variant) = variant
             && matches!(step, Step::Call(_) | Step::LookUp { .. })
         {
             variant.enter();
-            self.carry_out(variant, aggregate, step, permit, probe, &mut announcements).await;
+            self.carry_out(variant, aggregate, step, place, &mut announcements).await;
             variant.leave();
+        } else {
+            drop(place);
         }
         for announced in announcements {
             announced.confirmed().await;
@@ -63,20 +62,22 @@ impl Engine {
         variant: &Variant,
         mut aggregate: Aggregate,
         mut step: Step,
-        mut permit: Option<OwnedSemaphorePermit>,
-        probe: bool,
+        mut place: Place<'_>,
         announcements: &mut Vec<Announced>,
     ) {
         let immediate = &variant.immediate;
         let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
         let mut tries = 1;
         while let Some((id, answer)) = self.ask(variant, &aggregate, step).await {
-            failpoint::reach("called");
-            // The place among the calls in flight is for others from here on.
-            drop(permit.take());
-            let settled = self.settle(variant, aggregate, id, answer, tries, probe).await;
+            failpoint::reach("called", aggregate.payment_id());
+            // The place is for others from here on; but one that took workers down may do so with its answer.
+            if !place.is_alone() {
+                place = Place::default();
+            }
+            let settled = self.settle(variant, aggregate, id, answer, tries).await;
             let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
-            failpoint::reach("settled");
+            drop(place);
+            failpoint::reach("settled", next.payment_id());
             announcements.push(announced);
             aggregate = next;
             match follows {
@@ -84,18 +85,16 @@ impl Engine {
                     let trouble = aggregate.operation(id).and_then(|operation| operation.last_code);
                     metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
                     tokio::time::sleep(delays.next_delay()).await;
-                    permit = self.permit(variant).await;
+                    place = self.place_for(&aggregate, follows, variant).await;
                     tries += 1;
                     if !self.next_attempt(variant, &mut aggregate, id).await {
                         return;
                     }
                 }
-                Step::Call(_) => {
-                    permit = self.permit(variant).await;
-                    tries = 1;
+                Step::Call(_) | Step::LookUp { .. } => {
+                    place = self.place_for(&aggregate, follows, variant).await;
                     step = follows;
                 }
-                Step::LookUp { .. } => step = follows,
                 Step::Settled | Step::Stored | Step::Known(_) => return,
             }
         }

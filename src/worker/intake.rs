@@ -8,10 +8,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::accept::{Accepted, Message};
+use super::aside::without_cards;
 use super::begin::{Entry, Stopped};
 use super::breaker::State;
 use super::engine::Engine;
@@ -41,9 +43,15 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Takes a queue's messages until its consumption ends.
-    pub async fn run(self, mut deliveries: mpsc::Receiver<Delivery>) {
-        while let Some(delivery) = deliveries.recv().await {
+    /// Takes a queue's messages until its consumption ends; after `drained`, only those that are there already.
+    pub async fn run(self, mut deliveries: mpsc::Receiver<Delivery>, drained: CancellationToken) {
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                delivery = deliveries.recv() => delivery,
+                () = drained.cancelled() => None,
+            };
+            let Some(delivery) = delivery else { return };
             metrics::delivery(variant_of(&delivery.routing_key), Timestamp::now().as_millisecond() as f64 / 1000.0);
             self.take(delivery, false);
         }
@@ -51,13 +59,16 @@ impl Intake {
 
     /// Reads a message and sets it on its way. Called in the order of arrival: commands of one payment line up here.
     fn take(&self, delivery: Delivery, probe: bool) -> tokio::task::JoinHandle<()> {
-        let accepted = self.engine.acceptance.accept(&Message {
+        let message = Message {
             body: &delivery.body,
             routing_key: &delivery.routing_key,
             reply_to: delivery.properties.reply_to.as_deref(),
             correlation_id: delivery.properties.correlation_id.as_deref(),
             user_id: delivery.properties.user_id.as_deref(),
-        });
+        };
+        // Nothing in there panics; and if it did, it must not take the intake with it.
+        let accepted = std::panic::catch_unwind(AssertUnwindSafe(|| self.engine.acceptance.accept(&message)))
+            .unwrap_or_else(|_| Accepted::Dead(Rejection::new(Code::InvalidEnvelope, "it cannot be read")));
         let intake = self.clone();
         match accepted {
             Accepted::Dead(rejection) => self.tasks.spawn(async move { intake.bury(delivery, rejection).await }),
@@ -70,15 +81,16 @@ impl Intake {
 
     async fn carry_out(&self, delivery: Delivery, command: Box<Command>, turn: Turn, probe: bool) {
         let variant = self.engine.variants.get(&command.variant).map(Arc::clone);
+        let payment = command.payment_id;
         let entry = Entry::Command { command, redelivered: delivery.redelivered };
-        failpoint::reach("accepted");
+        failpoint::reach("accepted", payment);
         // Nothing here panics; and if it did, the message must not be lost with its task.
         match AssertUnwindSafe(self.engine.execute(entry, variant, Some(turn), probe)).catch_unwind().await {
             Ok(Ok(())) => {
-                failpoint::reach("announced");
+                failpoint::reach("announced", payment);
                 // That it was sent is no proof; PostgreSQL knows the command should it come again.
                 delivery.acker.ack().await;
-                failpoint::reach("acknowledged");
+                failpoint::reach("acknowledged", payment);
             }
             Ok(Err(Stopped::Refused)) => {
                 let message = "the database refuses to store it; the log has the reason";
@@ -96,6 +108,7 @@ impl Intake {
     /// Puts aside what names nobody to answer to; acknowledged only when the broker has confirmed it there.
     async fn bury(&self, delivery: Delivery, rejection: Rejection) {
         metrics::dead_letter(rejection.code.as_str());
+        let delivery = without_cards(delivery);
         match bury(&self.publisher, &delivery, rejection.code.as_str(), &rejection.message).await {
             Ok(()) => {
                 delivery.acker.ack().await;
@@ -110,10 +123,11 @@ impl Intake {
         }
     }
 
-    /// Pauses a variant's commands while its breaker is open, and probes.
+    /// Pauses a variant's commands while its breaker is open, and probes, until the worker drains.
     pub async fn guard(self, variant: Arc<Variant>, consumption: Arc<Consumption>) {
+        let draining = self.engine.draining.clone();
         let mut states = variant.breaker.watch();
-        loop {
+        while !draining.is_cancelled() {
             let state = *states.borrow_and_update();
             let shown = match state {
                 State::Closed => BreakerState::Closed,
@@ -123,26 +137,20 @@ impl Intake {
             metrics::breaker(&variant.name, shown);
             match state {
                 State::Closed => {
-                    if !self.engine.draining.is_cancelled() {
-                        consumption.resume();
-                    }
+                    consumption.resume();
+                    draining.run_until_cancelled(states.changed()).await;
                 }
                 State::Open { until } => {
                     consumption.pause();
                     warn!(variant = variant.name, "the gateway is ill: its commands are paused, one call probes it");
-                    tokio::time::sleep_until(until).await;
+                    draining.run_until_cancelled(tokio::time::sleep_until(until)).await;
                     variant.breaker.probe();
-                    continue;
                 }
-                State::Probing => {
-                    self.probe(&variant, &consumption).await;
-                    continue;
-                }
-            }
-            if states.changed().await.is_err() {
-                return;
+                State::Probing => self.probe(&variant, &consumption).await,
             }
         }
+        // The drain may have begun while it was being resumed.
+        consumption.pause();
     }
 
     /// Finds out with one due operation, or one message, whether the gateway is well again.
@@ -153,10 +161,18 @@ impl Intake {
             }
             if let Some(due) = self.engine.claim(variant, 1).await.into_iter().next() {
                 let entry = Entry::Due { payment_id: due.payment_id, id: due.id };
-                if self.engine.execute(entry, Some(Arc::clone(variant)), None, true).await.is_err() {
-                    return;
+                let (engine, variant) = (Arc::clone(&self.engine), Arc::clone(variant));
+                // A task of its own, so that a drain waits for it too.
+                let probing = self.tasks.spawn(async move { engine.execute(entry, Some(variant), None, true).await });
+                match probing.await {
+                    Ok(Ok(())) => continue,
+                    // It is due again later.
+                    Ok(Err(_)) => break,
+                    Err(error) => {
+                        error!(%error, "a probe's task ended early");
+                        break;
+                    }
                 }
-                continue;
             }
             match consumption.fetch_one().await {
                 Ok(Some(delivery)) => {
@@ -182,9 +198,8 @@ fn variant_of(routing_key: &str) -> &str {
     routing_key.split('.').next().unwrap_or_default()
 }
 
-/// Ends the consumption of a queue for a drain, and waits until what was prefetched has come out.
+/// Waits until a queue that was paused for a drain has given out what was prefetched.
 pub async fn drain(consumption: &Consumption) {
-    consumption.pause();
     let mut state = consumption.state();
     let paused = state.wait_for(|state| *state != QueueState::Consuming);
     if tokio::time::timeout(Duration::from_secs(10), paused).await.is_err() {

@@ -9,11 +9,12 @@
 //! - `execute`: the whole way, step by step.
 //! - `begin`, `call`, `settle`, `announce`: the steps.
 //! - `schedule`, `relay`: what is due, and events of workers that were lost.
-//! - `variant`, `breaker`, `limits`: a gateway's limits.
+//! - `variant`, `breaker`, `limits`, `place`: a gateway's limits, and who may call.
 //! - `start`, `report`: wiring, draining, and what it says of itself.
 
 pub mod accept;
 mod announce;
+mod aside;
 mod begin;
 mod breaker;
 mod call;
@@ -22,6 +23,7 @@ mod execute;
 mod hold;
 mod intake;
 mod limits;
+mod place;
 mod relay;
 mod report;
 mod schedule;

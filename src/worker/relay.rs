@@ -25,18 +25,30 @@ const PURGE: i64 = 5000;
 
 /// Relays until the worker drains, then leaves its share to the others.
 pub async fn run(engine: Arc<Engine>, retention: Duration) {
+    engine.draining.run_until_cancelled(relay_on(&engine, retention)).await;
+    give_back(&engine).await;
+}
+
+async fn relay_on(engine: &Engine, retention: Duration) {
     let mut round: u32 = 0;
-    while engine.draining.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+    loop {
+        tokio::time::sleep(EVERY).await;
         round = round.wrapping_add(1);
-        if let Err(error) = relay(&engine).await {
+        if !engine.announcer.is_connected() {
+            // Another replica may reach the broker.
+            give_back(engine).await;
+        } else if let Err(error) = relay(engine).await {
             warn!(error = chain(&error), "the outbox cannot be relayed");
         }
         if round.is_multiple_of(HOUSEKEEPING_EVERY)
-            && let Err(error) = keep_house(&engine, retention).await
+            && let Err(error) = keep_house(engine, retention).await
         {
             warn!(error = chain(&error), "the outbox cannot be tidied");
         }
     }
+}
+
+async fn give_back(engine: &Engine) {
     if let Err(error) = engine.store.release_buckets(engine.worker).await {
         info!(error = chain(&error), "the relay's share is not given back; its lease runs out");
     }
@@ -49,7 +61,11 @@ async fn relay(engine: &Engine) -> Result<(), StoreError> {
         let batch = engine.store.relay_batch(&buckets, after, BATCH).await?;
         let Some(last) = batch.last().map(|event| event.position) else { return Ok(()) };
         info!(events = batch.len(), "events of lost workers are sent");
-        engine.announcer.announce(batch, Vec::new()).await.confirmed().await;
+        let announced = engine.announcer.announce(batch, Vec::new()).await;
+        if tokio::time::timeout(LEASE, announced.confirmed()).await.is_err() {
+            // They stay on their way; another replica may be faster.
+            return Ok(());
+        }
         after = last;
         engine.store.lease_buckets(engine.worker, LEASE).await?;
     }

@@ -20,6 +20,9 @@ const EVERY: Duration = Duration::from_secs(5);
 /// How often its clock is read.
 const CLOCK_EVERY: u32 = 12;
 
+/// Who says nothing any more does not work any more.
+const ENDED: &str = "its task has ended";
+
 /// Watches over the database: reachable, its clock, its figures.
 pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
     let mut round: u32 = 0;
@@ -73,6 +76,7 @@ pub async fn connection(mut state: watch::Receiver<ConnectionState>, health: Arc
         };
         health.set(&component, now);
         if state.changed().await.is_err() {
+            health.set(&component, Err(ENDED.to_owned()));
             return;
         }
     }
@@ -87,6 +91,7 @@ pub async fn queue(mut state: watch::Receiver<QueueState>, health: Arc<Health>, 
         };
         health.set(&component, now);
         if state.changed().await.is_err() {
+            health.set(&component, Err(ENDED.to_owned()));
             return;
         }
     }

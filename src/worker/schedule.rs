@@ -56,10 +56,12 @@ impl Schedule {
                     since = Timestamp::UNIX_EPOCH;
                 }
                 claims = claims.wrapping_add(1);
-                let due = self.engine.claim_since(&self.variant, since, room).await;
-                more = due.len() == room;
-                since = next_since(&due, room, self.engine.store.clock().now());
-                self.start(due);
+                // One that failed says nothing of what is due: the next reads from the same place.
+                if let Some(due) = self.engine.claim_since(&self.variant, since, room).await {
+                    more = due.len() == room;
+                    since = next_since(&due, room, self.engine.store.clock().now());
+                    self.start(due);
+                }
             }
             tokio::select! {
                 () = woken => {}
@@ -73,17 +75,35 @@ impl Schedule {
     fn start(&self, due: Vec<Due>) {
         for Due { payment_id, id, .. } in due {
             let (engine, variant) = (Arc::clone(&self.engine), Arc::clone(&self.variant));
-            let (under_way, finished) = (Arc::clone(&self.under_way), Arc::clone(&self.finished));
-            under_way.fetch_add(1, Ordering::Relaxed);
+            let place = UnderWay::new(&self.under_way, &self.finished);
             self.tasks.spawn(async move {
+                let _place = place;
                 // Where it stopped, it is due again.
                 if let Err(stopped) = engine.execute(Entry::Due { payment_id, id }, Some(variant), None, false).await {
                     debug!(operation = %id, ?stopped, "due work was not done");
                 }
-                under_way.fetch_sub(1, Ordering::Relaxed);
-                finished.notify_one();
             });
         }
+    }
+}
+
+/// One of the operations under way, until its task ends, whichever way.
+struct UnderWay {
+    count: Arc<AtomicUsize>,
+    finished: Arc<Notify>,
+}
+
+impl UnderWay {
+    fn new(count: &Arc<AtomicUsize>, finished: &Arc<Notify>) -> UnderWay {
+        count.fetch_add(1, Ordering::Relaxed);
+        UnderWay { count: Arc::clone(count), finished: Arc::clone(finished) }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.finished.notify_one();
     }
 }
 
@@ -102,17 +122,17 @@ fn jittered(poll: Duration) -> Duration {
 impl Engine {
     /// Claims due operations of a variant.
     pub async fn claim(&self, variant: &Variant, limit: usize) -> Vec<Due> {
-        self.claim_since(variant, Timestamp::UNIX_EPOCH, limit).await
+        self.claim_since(variant, Timestamp::UNIX_EPOCH, limit).await.unwrap_or_default()
     }
 
-    async fn claim_since(&self, variant: &Variant, since: Timestamp, limit: usize) -> Vec<Due> {
+    async fn claim_since(&self, variant: &Variant, since: Timestamp, limit: usize) -> Option<Vec<Due>> {
         // Due again should this worker be lost before it has stored what it does with them.
         let again = variant.rules.lease.saturating_mul(2).max(Duration::from_secs(30));
         match self.store.claim_due(&variant.name, since, limit, again).await {
-            Ok(due) => due,
+            Ok(due) => Some(due),
             Err(error) => {
                 warn!(error = chain(&error), variant = variant.name, "due work cannot be claimed");
-                Vec::new()
+                None
             }
         }
     }

@@ -46,7 +46,6 @@ impl Engine {
         id: Uuid,
         mut answer: Answer,
         tries: u32,
-        probe: bool,
     ) -> Option<Settled> {
         let payment_id = aggregate.payment_id();
         let mut backoff = backoff::contention();
@@ -56,7 +55,7 @@ impl Engine {
                 Some(loaded) => loaded,
                 None => self.load(payment_id, Some(id)).await,
             };
-            let context = self.context(Some(variant), probe);
+            let context = self.context(Some(variant), false);
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);
             if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {
                 let announced = self.announcer.announce(unsent, Vec::new()).await;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use regex::Regex;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, RwLock};
@@ -40,6 +41,8 @@ use crate::wiring::{WiringError, bus_settings, open_store};
 const LANES: usize = 2;
 /// What readiness calls taking new work.
 const INTAKE: &str = "intake";
+/// How long the last statements of a drained worker may take.
+const LAST: std::time::Duration = std::time::Duration::from_secs(2);
 /// Messages fetched ahead of the queues that carry little.
 const SMALL_PREFETCH: u16 = 32;
 
@@ -112,11 +115,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
         () = abort.cancelled() => return Ok(()),
     }
     tokio::select! {
-        () = wind_down(&engine, &health, &queues, &tasks, settings.worker.drain) => {}
+        () = wind_down(&engine, &health, queues, &tasks, settings.worker.drain) => {}
         () = abort.cancelled() => return Ok(()),
-    }
-    if let Err(error) = relaying.await {
-        warn!(%error, "the relay had failed");
     }
     for service in services {
         service.abort();
@@ -127,10 +127,14 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
             warn!(%error, "a part of the worker had failed");
         }
     }
-    drop((intake, engine, queues));
-    // The last marks; the announcer is gone, so the marking ends when they are stored.
-    if tokio::time::timeout(settings.database.statement_timeout, marking).await.is_err() {
-        info!("some events are out and not marked; they will be sent again under the same ids");
+    drop((intake, engine));
+    // The last marks, and the relay's share: both need the database, which may be away. The announcer is gone with the
+    // relay, so the marking ends when they are stored.
+    let last = async { tokio::join!(relaying, marking) };
+    match tokio::time::timeout(LAST, last).await {
+        Ok((Err(error), _)) => warn!(%error, "the relay had failed"),
+        Ok(_) => {}
+        Err(_) => info!("some events are out and not marked; they will be sent again under the same ids"),
     }
     ended.cancel();
     store.close();
@@ -221,6 +225,15 @@ fn components(engine: &Engine) -> Vec<String> {
     fixed.into_iter().map(str::to_owned).chain(engine.variants.keys().flat_map(of_variant)).collect()
 }
 
+/// The queues that are read.
+struct Queues {
+    consumptions: Vec<Arc<Consumption>>,
+    /// What takes their messages in.
+    intakes: Vec<JoinHandle<()>>,
+    /// Nothing more comes out of them than is there.
+    drained: CancellationToken,
+}
+
 /// Starts to take messages from every queue.
 fn consume(
     intake: &Intake,
@@ -228,15 +241,15 @@ fn consume(
     bus: &BusSettings,
     health: &Arc<Health>,
     services: &mut Vec<JoinHandle<()>>,
-) -> Vec<Arc<Consumption>> {
+) -> Queues {
     let names = topology::Names::new(&bus.prefix);
-    let mut queues = Vec::new();
+    let mut queues = Queues { consumptions: Vec::new(), intakes: Vec::new(), drained: CancellationToken::new() };
     let mut subscribe = |queue: &str, prefetch: u16, component: String| {
         let (consumption, deliveries) = consumer.subscribe(queue, prefetch);
-        services.push(tokio::spawn(intake.clone().run(deliveries)));
+        queues.intakes.push(tokio::spawn(intake.clone().run(deliveries, queues.drained.clone())));
         services.push(tokio::spawn(report::queue(consumption.state(), Arc::clone(health), component)));
         let consumption = Arc::new(consumption);
-        queues.push(Arc::clone(&consumption));
+        queues.consumptions.push(Arc::clone(&consumption));
         consumption
     };
     let mut guarded = Vec::new();
@@ -275,22 +288,20 @@ async fn serve_http(listener: TcpListener, health: Arc<Health>, metrics: Metrics
 }
 
 /// Takes nothing new, stores what was only prefetched as scheduled, and finishes what is in flight, within the grace.
-async fn wind_down(
-    engine: &Engine,
-    health: &Health,
-    queues: &[Arc<Consumption>],
-    tasks: &TaskTracker,
-    grace: std::time::Duration,
-) {
+async fn wind_down(engine: &Engine, health: &Health, queues: Queues, tasks: &TaskTracker, grace: std::time::Duration) {
     info!(in_flight = engine.held.count(), "draining");
     health.set(INTAKE, Err("it drains and takes no new work".to_owned()));
     engine.draining.cancel();
     let finish = async {
-        for queue in queues {
-            drain(queue).await;
+        queues.consumptions.iter().for_each(|queue| queue.pause());
+        join_all(queues.consumptions.iter().map(|queue| drain(queue))).await;
+        queues.drained.cancel();
+        // What came out of the queues at last is in its tasks when the intakes have ended.
+        for ended in join_all(queues.intakes).await {
+            if let Err(error) = ended {
+                warn!(%error, "the intake of a queue had failed");
+            }
         }
-        // What came out of the queues at last is in its tasks by now, for the intake reads on without waiting.
-        tokio::task::yield_now().await;
         tasks.close();
         tasks.wait().await;
     };

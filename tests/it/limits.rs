@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Behaviour, Command, Setup, Worker, World, eventually};
+use crate::support::{Behaviour, Command, Setup, Worker, eventually};
 
 async fn breaker_is(worker: &Worker, state: &str) {
     eventually(&format!("the breaker to be {state}"), async || {
-        let is = worker.metric(&format!(r#"paybus_breaker_state{{variant="http",state="{state}"}}"#)).await;
-        if is == 1.0 { Ok(()) } else { Err(is) }
+        let is = worker.count(&format!(r#"paybus_breaker_state{{variant="http",state="{state}"}}"#)).await;
+        if is == 1 { Ok(()) } else { Err(is) }
     })
     .await;
 }
@@ -119,8 +119,8 @@ async fn no_more_calls_at_once_than_allowed() {
     let many = charges("http", 18);
     world.publish_all(&many).await;
     world.gateway.wait_for_calls(many[0].payment, 1).await;
-    let at_once = worker.metric(r#"paybus_gateway_calls_in_flight{variant="http"}"#).await;
-    assert!(at_once <= 3.0, "{at_once}");
+    let at_once = worker.count(r#"paybus_gateway_calls_in_flight{variant="http"}"#).await;
+    assert!(at_once <= 3, "{at_once}");
     for charge in &many {
         assert_eq!(world.final_event(charge).await.status(), "confirmed");
     }

@@ -25,7 +25,7 @@ async fn payment_in(world: &World, status: &str) -> Command {
             world.run(&create.then("payment.refund", json!({}))).await
         }
         "cancelled" => world.run(&create.then("payment.cancel", json!({}))).await,
-        _ => panic!("no such status: {status}"),
+        _ => unreachable!("no such status: {status}"),
     };
     assert_eq!(last.status(), status);
     create

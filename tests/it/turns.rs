@@ -153,8 +153,8 @@ async fn the_same_command_many_times_is_one_command() {
     assert_eq!(world.final_event(&refund).await.field("captured_amount"), "100.00");
     eventually("all copies to be taken", async || {
         let series = r#"paybus_deliveries_total{variant="http"}"#;
-        let taken = one.metric(series).await + two.metric(series).await;
-        if taken >= 120.0 { Ok(()) } else { Err(taken) }
+        let taken = one.count(series).await + two.count(series).await;
+        if taken >= 120 { Ok(()) } else { Err(taken) }
     })
     .await;
     world.check_books().await;

@@ -46,13 +46,12 @@ impl Aggregate {
         let Some(asking) = self.operation(id) else {
             return Step::Settled;
         };
-        let (asks, in_charge) = (asking.is_open(), asking.is_leased_by(context.worker));
+        let asks = asking.is_open();
+        // What another worker was told while this one lost its lease may be newer: of an old answer only what the gateway
+        // says of an operation counts, never what it does not say.
+        let in_charge = asking.state == State::Calling && asking.is_leased_by(context.worker);
         let asked_at = asking.last_sent_at.unwrap_or(asking.created);
         match (target, found) {
-            (_, Found::Failed(trouble)) if asks && in_charge => return self.ask_later(id, trouble, tries, context),
-            (_, Found::Failed(_)) => return if asks { Step::Stored } else { Step::Settled },
-            (None, found) if asks => return self.found_of_payment(id, found, context),
-            (None, _) => return Step::Settled,
             // The operation is settled with its own command as the cause; the sync only asked.
             (Some(target), Found::Result(result)) if self.operation(target).is_some_and(Operation::is_open) => {
                 self.apply(target, *result, context);
@@ -60,11 +59,18 @@ impl Aggregate {
             (Some(target), Found::Result(result)) => {
                 self.late_result(target, *result, context);
             }
+            _ if !in_charge => {}
+            (_, Found::Failed(trouble)) => return self.ask_later(id, trouble, tries, context),
+            (None, found) => return self.found_of_payment(id, found, context),
             (Some(target), Found::Nothing) => {
                 self.not_found(target, asked_at, context);
             }
         }
-        if asks { self.answer(id, AnswerKind::Succeeded, Why::default(), context.now) } else { Step::Settled }
+        match (in_charge, asks) {
+            (true, _) => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
+            (false, true) => Step::Stored,
+            (false, false) => Step::Settled,
+        }
     }
 
     /// A look-up of an operation whose outcome is unknown or pending.

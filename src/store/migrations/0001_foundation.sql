@@ -162,7 +162,11 @@ CREATE TABLE watermarks (
 );
 INSERT INTO watermarks VALUES ('operations', 0), ('events', 0), ('orphans', 0);
 
--- Which replica relays which payments' old events.
+-- The replicas that relay, so that each knows its share, and which of them relays which payments' old events.
+CREATE TABLE relays (
+    worker uuid PRIMARY KEY,
+    until  timestamptz NOT NULL
+);
 CREATE TABLE buckets (
     bucket smallint PRIMARY KEY,
     owner  uuid,

@@ -121,7 +121,7 @@ impl World {
         for (name, ids) in &answers {
             assert_eq!(ids.len(), 1, "{name:?} was answered more than once:\n{}", self.lines());
         }
-        let published = self.published.lock().unwrap();
+        let published = self.published();
         let names: BTreeSet<(String, String, String)> =
             published.iter().map(|command| (command.subject(), command.source.clone(), command.id.clone())).collect();
         let unanswered: Vec<_> = names.iter().filter(|name| !answers.contains_key(*name)).collect();

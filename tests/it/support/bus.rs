@@ -146,6 +146,15 @@ async fn open(url: &str) -> lapin::Result<(Connection, Channel)> {
     Ok((connection, channel))
 }
 
+/// The text of a header; empty where there is none.
+pub fn header(properties: &BasicProperties, name: &str) -> String {
+    match properties.headers().as_ref().and_then(|headers| headers.inner().get(name)) {
+        Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        Some(other) => format!("{other:?}"),
+        None => String::new(),
+    }
+}
+
 fn properties(command: &Command) -> BasicProperties {
     let mut properties = BasicProperties::default()
         .with_delivery_mode(2)

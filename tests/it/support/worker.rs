@@ -109,6 +109,11 @@ impl Worker {
         values.next().map_or(0.0, |(_, value)| value.parse().expect("a number"))
     }
 
+    /// The same of a series that counts.
+    pub async fn count(&self, series: &str) -> i64 {
+        self.metric(series).await.round() as i64
+    }
+
     /// Kills it: SIGKILL. Returns when it is gone.
     pub async fn kill(&self) {
         self.signal("KILL");

@@ -93,7 +93,7 @@ pub struct World {
     pub bus: Bus,
     /// Every event so far.
     pub log: Arc<Log>,
-    pub(super) published: Mutex<Vec<Command>>,
+    published: Mutex<Vec<Command>>,
     pub(super) workers: Mutex<Vec<Worker>>,
     settings: BTreeMap<String, String>,
     admin_url: String,
@@ -193,6 +193,11 @@ impl World {
     pub async fn publish_all(&self, commands: &[Command]) {
         self.published.lock().unwrap().extend(commands.iter().filter(|command| command.body.is_none()).cloned());
         self.bus.publish(commands).await;
+    }
+
+    /// The commands that were published so far and name themselves.
+    pub fn published(&self) -> Vec<Command> {
+        self.published.lock().unwrap().clone()
     }
 
     /// Publishes a command and waits for its answer.

@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::bench::{Bench, approved, found, not_sent, operation_id, result, timed_out, usd};
+use super::bench::{Bench, OTHER_WORKER, WORKER, approved, found, not_sent, operation_id, result, timed_out, usd};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
@@ -225,6 +225,35 @@ fn nothing_found_by_a_sync_lets_the_operation_begin_anew() {
     assert_eq!(bench.found(operation_id("s"), Some(process), Found::Nothing), Step::Settled);
     assert_eq!((bench.state(process), bench.operation(process).due_at), (State::Scheduled, Some(bench.now)));
     assert_eq!(bench.resume(process), Step::Call(process));
+}
+
+#[test]
+fn of_an_old_answer_only_what_the_gateway_says_of_an_operation_counts() {
+    // The first worker's answer is old by the time the second has asked again.
+    for what in [Found::Nothing, Found::Failed(Trouble::new(Code::Timeout, "no answer")), found(Verdict::Approved)] {
+        let mut bench = Bench::with_payment(Status::Waiting);
+        bench.rules.contract.key_window = None;
+        let process = bench.call("a", CommandType::Process, json!({}));
+        bench.settle(process, timed_out());
+        let sync = operation_id("s");
+        bench.send("s", CommandType::Sync, json!({}));
+        bench.wait(30);
+        bench.worker = OTHER_WORKER;
+        assert_eq!(bench.resume(sync), Step::LookUp { operation: sync, target: Some(process) });
+        bench.worker = WORKER;
+        let is_result = matches!(what, Found::Result(_));
+        assert_eq!(bench.found(sync, Some(process), what), Step::Stored);
+        assert_eq!((bench.state(sync), bench.operation(process).is_open()), (State::Calling, !is_result));
+        assert_eq!(bench.operation(process).generation, 0);
+    }
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let sync = ask(&mut bench, "s");
+    bench.wait(30);
+    bench.worker = OTHER_WORKER;
+    bench.resume(sync);
+    bench.worker = WORKER;
+    assert_eq!(bench.found(sync, None, whole(Some("60"), Some("40"))), Step::Stored);
+    assert_eq!(bench.amounts(), ["0.00", "100.00", "0.00"]);
 }
 
 #[test]

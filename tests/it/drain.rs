@@ -1,0 +1,176 @@
+//! Workers that are told to stop: they finish what they have begun, and leave the rest to others as it was.
+
+use std::time::{Duration, Instant};
+
+use lapin::options::BasicGetOptions;
+
+use crate::support::wait::within;
+use crate::support::{Behaviour, Command, Setup, Worker, WorkerSetup, World, eventually};
+
+/// Tells a worker to stop, expects that it drained, and tells how long it took.
+async fn drained(worker: &Worker) -> Duration {
+    let begun = Instant::now();
+    worker.term();
+    let status = worker.wait().await;
+    assert!(status.success(), "{status}:\n{}", worker.log());
+    assert!(worker.log().contains("paybus has drained"), "{}", worker.log());
+    begun.elapsed()
+}
+
+/// How many messages are ready in a queue, none of which was ever delivered to a worker. They go back.
+async fn untouched(world: &World, queue: &str) -> usize {
+    let (connection, channel) = world.bus.channel().await;
+    let name = format!("{}.{queue}", world.bus.prefix);
+    let mut count = 0;
+    while let Some(message) = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await.expect("a queue") {
+        assert!(!message.redelivered, "a message came back from the worker");
+        count += 1;
+    }
+    connection.close(200, "done".into()).await.expect("the broker");
+    count
+}
+
+async fn count(world: &World, condition: &str) -> usize {
+    let count: i64 = world.value(&format!("SELECT count(*) FROM operations WHERE {condition}"), &[]).await;
+    usize::try_from(count).expect("a count")
+}
+
+#[tokio::test]
+async fn an_idle_worker_ends_at_once() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let took = drained(&worker).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    world.check_books().await;
+}
+
+/// What was called is settled, what was only fetched is scheduled, and what was not stays where it is.
+#[tokio::test]
+async fn a_drain_under_load_costs_nobody_an_attempt() {
+    const COMMANDS: usize = 200;
+    let world = Setup::new().set("variants.http.concurrency", "8").build().await;
+    world.gateway.set_latency(Duration::from_millis(100));
+    let charges: Vec<Command> = (0..COMMANDS).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+    world.publish_all(&charges).await;
+    let worker = world.worker().await;
+    eventually("some calls", async || {
+        let calls = world.gateway.calls().len();
+        if calls >= 20 { Ok(()) } else { Err(calls) }
+    })
+    .await;
+    let took = drained(&worker).await;
+    assert!(took < Duration::from_secs(3), "the calls take 100 ms, the drain took {took:?}");
+
+    let called = world.gateway.calls().len();
+    assert!(called < COMMANDS, "nothing was left to leave behind");
+    let ready = untouched(&world, "commands.http").await;
+    let (settled, scheduled) = (count(&world, "state = 'settled'").await, count(&world, "state = 'scheduled'").await);
+    assert_eq!(settled, called, "every call was settled");
+    assert_eq!(settled + scheduled + ready, COMMANDS, "{settled} settled, {scheduled} scheduled, {ready} in the queue");
+    assert_eq!(count(&world, "state = 'scheduled' AND attempts + rounds + takeovers > 0").await, 0);
+
+    world.gateway.set_latency(Duration::ZERO);
+    let _worker = world.worker().await;
+    for charge in &charges {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    assert_eq!(world.gateway.calls().len(), COMMANDS, "one call each");
+    assert_eq!(count(&world, "attempts <> 1 OR rounds + takeovers > 0").await, 0);
+    world.check_books().await;
+}
+
+/// One replica after the other is replaced, as a deployment does it, and nobody notices.
+#[tokio::test]
+async fn a_rolling_restart_under_load_calls_once_for_each_command() {
+    const COMMANDS: usize = 400;
+    let world = Setup::new().set("variants.http.concurrency", "8").build().await;
+    world.gateway.set_latency(Duration::from_millis(30));
+    let charges: Vec<Command> = (0..COMMANDS).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+    let mut workers = vec![world.worker().await, world.worker().await];
+    world.publish_all(&charges).await;
+    for _ in 0..4 {
+        workers.push(world.worker().await);
+        drained(&workers.remove(0)).await;
+    }
+    for charge in &charges {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    assert_eq!(world.gateway.calls().len(), COMMANDS, "one call each");
+    assert_eq!(count(&world, "attempts <> 1 OR rounds + takeovers > 0").await, 0);
+    world.check_books().await;
+}
+
+/// The gateway is away, calls are held back, and probes fail: all of that must not hold up a stop.
+#[tokio::test]
+async fn a_worker_with_an_open_breaker_ends_at_once() {
+    for open in ["60s", "50ms"] {
+        let world = Setup::new()
+            .set("variants.http.breaker.failures", "2")
+            .set("variants.http.breaker.open", open)
+            .set("retry.delayed", "100ms,100ms,100ms,100ms,1s,1s,1s,1s,1s,1s")
+            .build()
+            .await;
+        let mut world = world;
+        world.gateway.stop().await;
+        let worker = world.worker().await;
+        let charges: Vec<Command> = (0..10).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+        world.publish_all(&charges).await;
+        eventually("the breaker to open", async || {
+            let closed = worker.metric("paybus_breaker_state{variant=\"http\",state=\"closed\"}").await;
+            if closed == 0.0 { Ok(()) } else { Err(worker.metrics().await) }
+        })
+        .await;
+        let took = drained(&worker).await;
+        assert!(took < Duration::from_secs(3), "open for {open}: {took:?}");
+        world.gateway.start_again().await;
+        let _worker = world.worker().await;
+        for charge in &charges {
+            world.final_event(charge).await;
+        }
+        world.check_books().await;
+    }
+}
+
+/// The first signal waits for the call, the second does not.
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let world = World::new().await;
+    let charge = Command::charge("http", "10.00", "EUR");
+    world.gateway.plan(charge.payment, vec![Behaviour::Delay(Duration::from_millis(1_500))]);
+    let worker = world.worker().await;
+    world.publish(&charge).await;
+    world.gateway.wait_for_calls(charge.payment, 1).await;
+    let begun = Instant::now();
+    worker.term();
+    eventually("the first signal to be heard", async || {
+        if worker.log().contains("draining") { Ok(()) } else { Err(worker.log()) }
+    })
+    .await;
+    worker.term();
+    let status = within(Duration::from_millis(1_200), "the end", async || worker.exited().ok_or("it runs")).await;
+    assert!(!status.success(), "it did not finish: {status}");
+    assert!(begun.elapsed() < Duration::from_millis(1_400), "{:?}", begun.elapsed());
+    // Another worker takes the call over, under the same key.
+    let _worker = world.worker_with(WorkerSetup::default()).await;
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    assert_eq!(world.gateway.charges(charge.payment).len(), 1);
+    world.check_books().await;
+}
+
+/// A call that takes longer than the grace is left behind, and taken over.
+#[tokio::test]
+async fn a_call_beyond_the_grace_is_left_to_another_worker() {
+    let world = World::new().await;
+    let charge = Command::charge("http", "10.00", "EUR");
+    world.gateway.plan(charge.payment, vec![Behaviour::HangAfter]);
+    let worker = world.worker_with(WorkerSetup::default().set("worker.drain", "300ms")).await;
+    world.publish(&charge).await;
+    world.gateway.wait_for_calls(charge.payment, 1).await;
+    let took = drained(&worker).await;
+    // Then come the last statements: two seconds at most.
+    assert!(took < Duration::from_millis(3_000), "{took:?}");
+    let _worker = world.worker().await;
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    assert_eq!(world.gateway.charges(charge.payment).len(), 1);
+    world.check_books().await;
+}
