@@ -259,13 +259,13 @@ async fn a_command_that_kills_its_worker_every_time_is_parked_alone() {
     for command in commands.iter().filter(|command| command.payment != culprit.payment) {
         assert_eq!(world.final_event(command).await.status(), "confirmed");
     }
-    let most: i32 = world
-        .value("SELECT max(takeovers) FROM operations WHERE id <> $1", &[&culprit.operation_id()])
-        .await;
+    let most: i32 =
+        world.value("SELECT max(takeovers) FROM operations WHERE id <> $1", &[&culprit.operation_id()]).await;
     assert!(most <= 3, "another command was taken over {most} times");
     // Its worker died after the charge: a person sees that at the gateway, and says so.
     assert_eq!(world.gateway.charges(culprit.payment).len(), 1);
-    let data = json!({"operation": culprit.operation_id().to_string(), "outcome": "approved", "evidence": "the ledger"});
+    let data =
+        json!({"operation": culprit.operation_id().to_string(), "outcome": "approved", "evidence": "the ledger"});
     let resolve = culprit.then("payment.resolve", data).user(&world.bus.user());
     world.run(&resolve).await;
     assert_eq!(world.final_event(&culprit).await.status(), "confirmed");

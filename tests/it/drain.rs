@@ -22,7 +22,9 @@ async fn untouched(world: &World, queue: &str) -> usize {
     let (connection, channel) = world.bus.channel().await;
     let name = format!("{}.{queue}", world.bus.prefix);
     let mut count = 0;
-    while let Some(message) = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await.expect("a queue") {
+    while let Some(message) =
+        channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await.expect("a queue")
+    {
         assert!(!message.redelivered, "a message came back from the worker");
         count += 1;
     }

@@ -1,9 +1,11 @@
 //! One payment's commands, one after the other: races, order, waiting, and the same command many times.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::support::{Behaviour, Command, Event, Setup, World, eventually};
@@ -76,10 +78,11 @@ async fn commands_of_one_payment_are_carried_out_in_their_order() {
 
 #[tokio::test]
 async fn a_payment_lets_a_hundred_wait_and_refuses_more() {
-    let world = World::new().await;
+    let world = Setup::new().set("variants.http.timeout", "30s").build().await;
     let _worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
-    world.gateway.plan(charge.payment, vec![Behaviour::Delay(Duration::from_millis(1800))]);
+    let told = Arc::new(Notify::new());
+    world.gateway.plan(charge.payment, vec![Behaviour::Until(Arc::clone(&told))]);
     world.publish(&charge).await;
     world.gateway.wait_for_calls(charge.payment, 1).await;
     let refunds: Vec<Command> = (0..110).map(|_| charge.then("payment.refund", json!({"amount": "1.00"}))).collect();
@@ -88,12 +91,20 @@ async fn a_payment_lets_a_hundred_wait_and_refuses_more() {
     let other = world.run(&Command::charge("http", "5.00", "USD")).await;
     assert_eq!(other.status(), "confirmed");
     assert!(world.log.find(|event| event.is_of(&charge) && event.is_final()).is_none(), "it is still being charged");
-    let mut refused = 0;
+    let refusals = |refund: &&Command| {
+        let refused = |event: &Event| event.is_of(refund) && event.code() == "too_many_waiting";
+        world.log.find(refused).is_some()
+    };
+    eventually("ten refusals", async || match refunds.iter().filter(refusals).count() {
+        10 => Ok(()),
+        other => Err(format!("{other} refusals")),
+    })
+    .await;
+    told.notify_one();
     for refund in &refunds {
-        let answer = world.final_event(refund).await;
-        refused += usize::from(answer.code() == "too_many_waiting");
+        world.final_event(refund).await;
     }
-    assert_eq!(refused, 10);
+    assert_eq!(refunds.iter().filter(refusals).count(), 10);
     assert_eq!(world.gateway.refunds(charge.payment).len(), 100);
     world.check_books().await;
 }

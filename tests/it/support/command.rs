@@ -142,6 +142,11 @@ impl Command {
         }
     }
 
+    /// What names it: subject, source and id.
+    pub fn name(&self) -> (String, String, String) {
+        (self.subject(), self.source.clone(), self.id.clone())
+    }
+
     /// The routing key.
     pub fn key(&self) -> String {
         self.routing_key.clone().unwrap_or_else(|| format!("{}.{}", self.variant, self.kind))

@@ -90,6 +90,12 @@ impl Event {
         self.subject() == command.subject() && cause["source"] == *command.source && cause["id"] == *command.id
     }
 
+    /// The name of the command that caused it: subject, source and id.
+    pub fn cause(&self) -> (String, String, String) {
+        let text = |name: &str| self.data()["command"][name].as_str().unwrap_or_default().to_owned();
+        (self.subject().to_owned(), text("source"), text("id"))
+    }
+
     /// In one line.
     pub fn line(&self) -> String {
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();

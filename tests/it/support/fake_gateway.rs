@@ -64,6 +64,8 @@ pub enum Behaviour {
     WrongCurrency(String),
     /// Is busy for so long (the same key is answered 409 meanwhile), then acts and answers.
     Delay(Duration),
+    /// Is busy until it is told to go on, then acts and answers.
+    Until(Arc<Notify>),
 }
 
 /// Money that the gateway moved, or an end that it made.

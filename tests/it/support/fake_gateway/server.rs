@@ -75,6 +75,9 @@ async fn work(
         if let Behaviour::Delay(duration) = behaviour {
             pause(duration).await;
         }
+        if let Behaviour::Until(told) = &behaviour {
+            told.notified().await;
+        }
         shared.books.lock().unwrap().book(request, &behaviour)
     });
     Ok(worked.await.unwrap())
