@@ -174,3 +174,50 @@ async fn the_same_command_many_times_is_one_command() {
     assert_eq!(keys.len(), 2, "one key for each command");
     assert_eq!(world.gateway.calls_of(charge.payment).len(), 2, "and one call");
 }
+
+#[tokio::test]
+async fn of_many_creations_of_one_payment_one_wins() {
+    let world = World::new().await;
+    let (_one, _two) = (world.worker().await, world.worker().await);
+    let first = Command::charge("http", "120.00", "USD");
+    let mut creations = vec![first.clone()];
+    creations.extend((0..19).map(|_| Command::charge("http", "120.00", "USD").payment(first.payment)));
+    world.publish_all(&creations).await;
+    let answers = world.final_events(&creations).await;
+    let won = answers.iter().filter(|answer| answer.status() == "confirmed").count();
+    let rejected = answers.iter().filter(|answer| answer.code() == "already_exists").count();
+    assert_eq!((won, rejected), (1, 19), "{:?}", codes(&answers));
+    assert_eq!(world.gateway.charges(first.payment).len(), 1);
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_cancel_ends_what_was_never_sent() {
+    let mut world = Setup::new().set("variants.http.retry.delayed", "30s").build().await;
+    let _worker = world.worker().await;
+    world.gateway.stop().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.publish(&charge).await;
+    assert_eq!(world.event_of(&charge, "command.delayed").await.reason(), "unreachable");
+    world.operation_state(&charge, "scheduled").await;
+    world.gateway.start_again().await;
+    let cancelled = world.run(&charge.then("payment.cancel", json!({}))).await;
+    assert_eq!(cancelled.status(), "cancelled");
+    let answer = world.final_event(&charge).await;
+    assert_eq!(answer.code(), "cancelled", "{}", answer.line());
+    assert!(world.gateway.charges(charge.payment).is_empty());
+
+    // What may have been received is not ended by a cancel: it waits for the truth.
+    let sent = Command::charge("http", "120.00", "USD");
+    world.gateway.plan_operation(sent.payment, "process", vec![Behaviour::Error500After; 3]);
+    world.publish(&sent).await;
+    world.operation_state(&sent, "unknown").await;
+    let cancel = sent.then("payment.cancel", json!({}));
+    world.publish(&cancel).await;
+    world.operation_state(&cancel, "waiting").await;
+    let synced = world.run(&sent.then("payment.sync", json!({}))).await;
+    assert_eq!(synced.kind(), "command.succeeded");
+    assert_eq!(world.final_event(&sent).await.status(), "confirmed");
+    assert_eq!(world.final_event(&cancel).await.code(), "not_allowed");
+    world.check_books().await;
+}

@@ -27,11 +27,6 @@ impl Aggregate {
             operation.data.insert(ASKED_AFTER.to_owned(), sequence.into());
             operation.lease_for_call(context);
         }
-        self.look_up_step(id)
-    }
-
-    /// What a `payment.sync` asks about now.
-    pub fn look_up_step(&self, id: Uuid) -> Step {
         Step::LookUp { operation: id, target: self.open_at_gateway() }
     }
 

@@ -257,12 +257,15 @@ impl Aggregate {
                 payment.transaction_id.clone_from(transaction_id);
                 self.changed.push("transaction_id");
             }
-            if let Some((status, message)) = &result.fraud
-                && (*status, message.as_str()) != (payment.fraud_status, payment.fraud_message.as_str())
-            {
-                payment.fraud_status = *status;
-                payment.fraud_message.clone_from(message);
-                self.changed.push("fraud_status");
+            if let Some((status, message)) = &result.fraud {
+                if *status != payment.fraud_status {
+                    payment.fraud_status = *status;
+                    self.changed.push("fraud_status");
+                }
+                if *message != payment.fraud_message {
+                    payment.fraud_message.clone_from(message);
+                    self.changed.push("fraud_message");
+                }
             }
             if merge_bounded(&mut payment.extra_data, &result.extra_data) {
                 self.changed.push("extra_data");

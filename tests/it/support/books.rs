@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
+use super::command::Command;
 use super::event::Event;
 use super::fake_gateway::Effect;
 use super::wait::eventually;
@@ -111,19 +112,15 @@ impl World {
                 let before = last.insert(payment, sequence).unwrap_or_default();
                 assert_eq!(sequence, before + 1, "a gap, or the wrong order: {}\n{}", event.line(), self.lines());
             }
-            let cause = &event.data()["command"];
             if event.is_final() {
-                let text = |name: &str| cause[name].as_str().unwrap_or_default().to_owned();
-                let name = (event.subject().to_owned(), text("source"), text("id"));
-                answers.entry(name).or_default().insert(event.id().to_owned());
+                answers.entry(event.cause()).or_default().insert(event.id().to_owned());
             }
         }
         for (name, ids) in &answers {
             assert_eq!(ids.len(), 1, "{name:?} was answered more than once:\n{}", self.lines());
         }
         let published = self.published();
-        let names: BTreeSet<(String, String, String)> =
-            published.iter().map(|command| (command.subject(), command.source.clone(), command.id.clone())).collect();
+        let names: BTreeSet<_> = published.iter().map(Command::name).collect();
         let unanswered: Vec<_> = names.iter().filter(|name| !answers.contains_key(*name)).collect();
         assert_eq!(unanswered.len(), open, "not answered: {unanswered:?}\n{}", self.lines());
     }

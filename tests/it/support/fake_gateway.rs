@@ -186,6 +186,14 @@ impl FakeGateway {
         self.books().complete(payment_id, approved);
     }
 
+    /// Money that somebody moves at the gateway itself, apart from paybus.
+    pub fn move_by_hand(&self, payment_id: Uuid, kind: &'static str, amount: &str, currency: &str) {
+        let amount = Decimal::from_str_exact(amount).unwrap();
+        let (operation_id, key) = (Uuid::new_v4(), String::new());
+        let effect = Effect { kind, operation_id, key, amount, currency: currency.to_owned() };
+        self.books().effects.entry(payment_id).or_default().push(effect);
+    }
+
     /// Everything that was done for a payment, in order.
     pub fn effects(&self, payment_id: Uuid) -> Vec<Effect> {
         self.books().effects.get(&payment_id).cloned().unwrap_or_default()

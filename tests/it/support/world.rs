@@ -1,6 +1,6 @@
 //! A world for one test: its database, its prefix at the broker, its gateway, its workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -209,6 +209,17 @@ impl World {
     /// Waits for a command's answer.
     pub async fn final_event(&self, command: &Command) -> Event {
         self.event(&format!("the answer to {}", command.kind), |event| event.is_of(command) && event.is_final()).await
+    }
+
+    /// Waits for the answers of many commands; in their order.
+    pub async fn final_events(&self, commands: &[Command]) -> Vec<Event> {
+        eventually("all answers", async || {
+            let answers = self.log.filter(Event::is_final).into_iter().map(|event| (event.cause(), event));
+            let mut answers: HashMap<_, _> = answers.collect();
+            let found: Vec<Event> = commands.iter().filter_map(|command| answers.remove(&command.name())).collect();
+            if found.len() == commands.len() { Ok(found) } else { Err(format!("{} came", found.len())) }
+        })
+        .await
     }
 
     /// Waits for an event that a command caused, of this type: `command.delayed`.

@@ -239,11 +239,11 @@ fn what_the_gateway_tells_beside_is_merged_and_told_once() {
     let id = bench.call("a", CommandType::Process, json!({}));
     let mut told = GatewayResult::new(Verdict::Pending);
     told.transaction_id = Some("tx-1".to_owned());
-    told.fraud = Some((FraudStatus::Accept, String::new()));
+    told.fraud = Some((FraudStatus::Accept, "looks well".to_owned()));
     told.extra_data = serde_json::from_value(json!({"card": "visa"})).unwrap();
     bench.settle(id, Outcome::Result(Box::new(told.clone())));
     let EventKind::Updated { changed, .. } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
-    assert_eq!(changed, &["transaction_id", "fraud_status", "extra_data"]);
+    assert_eq!(changed, &["transaction_id", "fraud_status", "fraud_message", "extra_data"]);
     assert_eq!(bench.told(), [("payment.updated", false), ("command.delayed", false)]);
     bench.found(id, Some(id), crate::payment::outcome::Found::Result(Box::new(told)));
     assert!(bench.told.is_empty(), "the same again is no news");

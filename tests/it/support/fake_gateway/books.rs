@@ -198,12 +198,17 @@ fn act(mut effect: Effect, behaviour: &Behaviour) -> (Value, Option<Effect>) {
         }
         Behaviour::Say(members) => {
             let mut answer = answer_of(&effect, "approved");
-            for (name, value) in members.as_object().into_iter().flatten() {
-                answer[name] = value.clone();
-            }
+            say(&mut answer, members);
             (answer, Some(effect))
         }
         _ => (answer_of(&effect, "approved"), Some(effect)),
+    }
+}
+
+/// Puts members beside, or in place of, those of an answer.
+pub(super) fn say(answer: &mut Value, members: &Value) {
+    for (name, value) in members.as_object().into_iter().flatten() {
+        answer[name] = value.clone();
     }
 }
 

@@ -13,7 +13,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::books::{Refusal, Request};
+use super::books::{Refusal, Request, say};
 use super::{Behaviour, CallRecord, Effect, Shared};
 
 /// One path for each operation.
@@ -66,7 +66,10 @@ async fn work(
     behaviour: Behaviour,
     latency: Duration,
 ) -> Result<Value, Refusal> {
-    if let Some(answer) = shared.known_answer(&request)? {
+    if let Some(mut answer) = shared.known_answer(&request)? {
+        if let (Behaviour::Say(members), "status") = (&behaviour, request.operation.as_str()) {
+            say(&mut answer, members);
+        }
         pause(latency).await;
         return Ok(answer);
     }

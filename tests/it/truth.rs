@@ -1,0 +1,87 @@
+//! What the gateway knows and paybus does not yet: `payment.sync`, notifications, and answers that are odd.
+
+use serde_json::json;
+
+use crate::support::world::amount;
+use crate::support::{Behaviour, Command, World};
+
+#[tokio::test]
+async fn a_sync_takes_in_what_was_done_at_the_gateway() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.run(&charge).await;
+    let sync = async || world.run(&charge.then("payment.sync", json!({}))).await;
+    assert_eq!(sync().await.kind(), "command.succeeded", "there is nothing new");
+
+    world.gateway.move_by_hand(charge.payment, "refund", "20.00", "USD");
+    let answer = sync().await;
+    assert_eq!((answer.kind(), answer.status()), ("payment.updated", "confirmed"));
+    assert_eq!((answer.field("captured_amount"), answer.field("refunded_amount")), ("100.00", "20.00"));
+    assert_eq!(sync().await.kind(), "command.succeeded", "a truth learnt twice counts once");
+
+    world.gateway.move_by_hand(charge.payment, "refund", "100.00", "USD");
+    let beyond = world.run(&charge.then("payment.refund", json!({"amount": "0.01"}))).await;
+    assert_ne!(beyond.kind(), "command.rejected", "nobody here can know that nothing is left: {}", beyond.line());
+    world.gateway.move_by_hand(charge.payment, "refund", "-0.01", "USD");
+    let answer = sync().await;
+    assert_eq!((answer.status(), answer.field("captured_amount")), ("refunded", "0.00"));
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_sync_brings_a_payment_back_that_was_thought_to_be_lost() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let declined = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(declined.payment, vec![Behaviour::Decline("no".to_owned())]);
+    assert_eq!(world.run(&declined).await.status(), "rejected");
+    world.gateway.move_by_hand(declined.payment, "charge", "120.00", "USD");
+    world.gateway.plan_operation(
+        declined.payment,
+        "status",
+        vec![Behaviour::Say(json!({"result": "approved", "captured_amount": "120.00", "refunded_amount": "0.00"}))],
+    );
+    let answer = world.run(&declined.then("payment.sync", json!({}))).await;
+    assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"));
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_gateway_without_notifications_says_so() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    for variant in ["default", "http"] {
+        let charge = Command::charge(variant, "5.00", "USD");
+        world.run(&charge).await;
+        let data = json!({"received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/hook", "headers": [],
+                          "body_base64": "e30="});
+        let answer = world.run(&charge.then("payment.notification", data.clone())).await;
+        assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unsupported"), "{}", answer.line());
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn no_answer_of_a_gateway_is_too_odd_to_be_stored() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let odd = [
+        json!({"message": "a\u{0}b", "extra_data": {"k\u{0}": "v\u{0}"}}),
+        json!({"message": "x".repeat(200_000), "code": "y".repeat(5_000)}),
+        json!({"transaction_id": "z".repeat(255)}),
+        json!({"extra_data": {"big": "x".repeat(500_000)}}),
+        json!({"extra_data": {"number": 1e300, "nested": [[[[[[[[[[1]]]]]]]]]]}, "fraud_message": "\u{202e}\u{1f4a9}"}),
+        json!({"surprise": {"nobody": "knows"}, "redirect_url": "https://elsewhere.example"}),
+    ];
+    for members in odd {
+        let charge = Command::charge("http", "120.00", "USD");
+        world.gateway.plan(charge.payment, vec![Behaviour::Say(members)]);
+        let answer = world.run(&charge).await;
+        assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"));
+        assert!(answer.body.to_string().len() < 64 * 1024, "every event fits");
+        assert_eq!(amount(&world.payment_row(charge.payment).await, "captured_amount", 2), "120.00");
+    }
+    assert!(!worker.log().contains("panicked"));
+    world.check_books().await;
+}
