@@ -51,8 +51,14 @@ impl Aggregate {
             _ if self.gateway_changed(context) => self.stand_still(id, context),
             State::Scheduled if operation.is_expired(context) => self.expire(id, context),
             State::Scheduled if operation.action().is_none() => self.ask(id, context),
-            State::Scheduled => self.attempt_again(id, context),
-            State::Unknown if operation.may_send_again(context) => self.attempt_again(id, context),
+            State::Scheduled => match self.check_still_allowed(id) {
+                Ok(()) => self.attempt_again(id, context),
+                Err(rejection) => self.reject(id, rejection, context),
+            },
+            // Sent again, it might be carried out only now: not where it is no longer wanted.
+            State::Unknown if operation.may_send_again(context) && self.check_still_allowed(id).is_ok() => {
+                self.attempt_again(id, context)
+            }
             State::Unknown | State::Pending => self.look_up(id, context),
         }
     }

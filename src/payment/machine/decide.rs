@@ -65,10 +65,17 @@ impl Aggregate {
     }
 
     pub(super) fn process(&mut self, id: Uuid, process: Process, context: Context<'_>) -> Result<Step, Rejection> {
-        let allowed = [Status::Waiting, Status::Input, Status::Rejected, Status::Error];
-        let payment = self.check_status(CommandType::Process, &allowed)?;
+        let payment = self.check_status(Action::Process)?;
         if payment.order.total.is_zero() {
             return Err(Rejection::new(Code::InvalidAmount, "total: a payment of nothing cannot be processed"));
+        }
+        // From `input` it goes on with a transaction that the gateway has, captured or not as it began.
+        let began = payment.capture.filter(|_| payment.status == Status::Input);
+        if let (Some(began), Some(asked)) = (began, process.capture)
+            && began != asked
+        {
+            let message = format!("capture: the transaction goes on as it began, with {began}");
+            return Err(Rejection::new(Code::InvalidData, message));
         }
         let capture = process.capture.or(payment.capture).unwrap_or(context.rules.capture);
         let amount = Some(payment.order.total);
@@ -80,44 +87,72 @@ impl Aggregate {
     }
 
     fn capture(&mut self, id: Uuid, amount: Option<AmountText>, context: Context<'_>) -> Result<Step, Rejection> {
-        let total = self.check_status(CommandType::Capture, &[Status::Preauth])?.order.total;
+        let total = self.check_status(Action::Capture)?.order.total;
         self.check_none_goes_on(id, &[Action::Capture, Action::Release])?;
         let amount = Some(asked(amount, total, "total")?);
         Ok(self.begin(id, Request { amount, capture: true, body: String::new() }, context))
     }
 
     fn release(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
-        let amount = Some(self.check_status(CommandType::Release, &[Status::Preauth])?.amounts.authorized);
+        let amount = Some(self.check_status(Action::Release)?.amounts.authorized);
         self.check_none_goes_on(id, &[Action::Capture, Action::Release])?;
         Ok(self.begin(id, Request { amount, capture: false, body: String::new() }, context))
     }
 
     fn refund(&mut self, id: Uuid, amount: Option<AmountText>, context: Context<'_>) -> Result<Step, Rejection> {
-        let mut limit = self.check_status(CommandType::Refund, &[Status::Confirmed])?.amounts.captured;
-        // What another open refund may take is no longer there for this one.
+        let limit = self.refundable(id)?;
+        let amount = Some(asked(amount, limit, "captured_amount less what open refunds reserve")?);
+        Ok(self.begin(id, Request { amount, capture: false, body: String::new() }, context))
+    }
+
+    /// How much can still be refunded: what another open refund may take is no longer there for this one.
+    fn refundable(&self, id: Uuid) -> Result<Money, Rejection> {
+        let mut limit = self.check_status(Action::Refund)?.amounts.captured;
         let others = self.operations().filter(|other| other.id != id && other.is_open());
         for reserved in others.filter(|other| other.action() == Some(Action::Refund)).filter_map(Operation::amount) {
             limit = limit
                 .less(reserved)
                 .map_err(|error| Rejection::new(Code::InvalidAmount, format!("amount: {error}")))?;
         }
-        let amount = Some(asked(amount, limit, "captured_amount less what open refunds reserve")?);
-        Ok(self.begin(id, Request { amount, capture: false, body: String::new() }, context))
+        Ok(limit)
     }
 
     fn cancel(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
-        self.check_status(CommandType::Cancel, &[Status::Waiting, Status::Input])?;
+        self.check_status(Action::Cancel)?;
         self.check_none_goes_on(id, &[Action::Cancel])?;
         Ok(self.begin(id, Request { amount: None, capture: false, body: String::new() }, context))
     }
 
-    fn check_status(&self, command: CommandType, allowed: &[Status]) -> Result<&Payment, Rejection> {
+    /// Whether an operation that was decided on earlier would still be allowed: the gateway's proof of something else may
+    /// have moved the payment since.
+    pub(super) fn check_still_allowed(&self, id: Uuid) -> Result<(), Rejection> {
+        let Some(operation) = self.operation(id) else { return Ok(()) };
+        match (operation.action(), operation.amount()) {
+            (Some(Action::Refund), Some(amount)) => {
+                let limit = self.refundable(id)?;
+                match amount.exceeds(limit) {
+                    Ok(false) => Ok(()),
+                    _ => Err(Rejection::new(Code::InvalidAmount, format!("amount: only {limit} is left"))),
+                }
+            }
+            (Some(action), _) => self.check_status(action).map(|_| ()),
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn check_status(&self, action: Action) -> Result<&Payment, Rejection> {
+        let allowed: &[Status] = match action {
+            Action::Process => &[Status::Waiting, Status::Input, Status::Rejected, Status::Error],
+            Action::Capture | Action::Release => &[Status::Preauth],
+            Action::Refund => &[Status::Confirmed],
+            Action::Cancel => &[Status::Waiting, Status::Input],
+        };
         match &self.payment {
             Some(payment) if allowed.contains(&payment.status) => Ok(payment),
             Some(payment) => {
                 let words: Vec<&str> = allowed.iter().map(|status| status.as_str()).collect();
                 let status = payment.status;
-                let message = format!("{command} is allowed from {}; the payment is {status}", words.join(", "));
+                let message = format!("a {action} is allowed from {}; the payment is {status}", words.join(", "));
                 Err(Rejection::new(Code::NotAllowed, message))
             }
             None => Err(Rejection::new(Code::UnknownPayment, "there is no payment of this id")),

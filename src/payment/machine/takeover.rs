@@ -47,7 +47,7 @@ impl Aggregate {
         if self.gateway_changed(context) {
             return self.stand_still(id, context);
         }
-        if !key_lives {
+        if !key_lives || self.check_still_allowed(id).is_err() {
             return self.seek_truth(id, &trouble, context);
         }
         match (self.become_unknown(id, &trouble), context.hold) {

@@ -12,7 +12,7 @@ use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
 use crate::payment::machine::Step;
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Exposure, Found, Outcome, Trouble};
+use crate::payment::outcome::{Decline, Exposure, Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::status::Status;
 
 fn trouble(code: Code, retry_after: Option<u64>) -> Trouble {
@@ -281,7 +281,7 @@ fn every_delay_is_told_by_an_event_of_its_own() {
     bench.settle_after(id, timed_out(), 2);
     bench.rules.contract.key_window = None;
     bench.resume_when_due(id);
-    bench.found(id, Some(id), super::bench::found(crate::payment::outcome::Verdict::Pending));
+    bench.found(id, Some(id), super::bench::found(Verdict::Pending));
     bench.settle(id, super::bench::approved_of("0"));
     let delays = bench.store.events.iter().filter(|event| event.kind.type_name() == "command.delayed").count();
     assert_eq!(delays, 4);
@@ -334,4 +334,53 @@ fn an_attempt_held_back_for_too_long_is_not_sent_after_all() {
     assert!(!may_send(&bench, id));
     bench.settle(id, not_sent());
     assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
+}
+
+#[test]
+fn what_the_payment_no_longer_allows_is_not_sent_for_the_first_time() {
+    // The customer ended the first process at the gateway; the second was not sent yet when that was learnt.
+    let mut bench = Bench::with_payment(Status::Input);
+    let second = bench.call("b", CommandType::Process, json!({}));
+    bench.settle_after(second, not_sent(), 2);
+    bench.send("s", CommandType::Sync, json!({}));
+    bench.found(operation_id("s"), None, super::bench::found(Verdict::Approved));
+    assert_eq!(bench.status(), Status::Confirmed);
+    assert_eq!(bench.resume_when_due(second), Step::Settled);
+    assert_eq!((bench.rejection(), bench.amounts()[1].as_str()), (Code::NotAllowed, "100.00"));
+    // A refund was made at the gateway's own desk.
+    let refund = bench.call("r", CommandType::Refund, json!({"amount": "60"}));
+    bench.settle_after(refund, not_sent(), 2);
+    bench.send("t", CommandType::Sync, json!({}));
+    let half = GatewayResult {
+        captured: Some(super::bench::usd("50")),
+        refunded: Some(super::bench::usd("50")),
+        ..GatewayResult::new(Verdict::Approved)
+    };
+    bench.found(operation_id("t"), None, Found::Result(Box::new(half)));
+    assert_eq!(bench.resume_when_due(refund), Step::Settled);
+    assert_eq!(bench.rejection(), Code::InvalidAmount);
+}
+
+#[test]
+fn what_the_payment_no_longer_allows_is_not_sent_again_but_looked_up() {
+    for is_lost in [false, true] {
+        let mut bench = Bench::with_payment(Status::Waiting);
+        let first = bench.call("a", CommandType::Process, json!({}));
+        bench.settle(first, super::bench::result(Verdict::Declined(Decline::Soft)));
+        let second = bench.call("b", CommandType::Process, json!({}));
+        if !is_lost {
+            bench.settle_after(second, timed_out(), 2);
+        }
+        // The gateway takes its decline back.
+        bench.settle(first, approved());
+        assert_eq!(bench.status(), Status::Confirmed);
+        bench.wait(30);
+        if is_lost {
+            assert_eq!(bench.resume(second), Step::Stored);
+        }
+        assert_eq!(bench.resume_when_due(second), Step::LookUp { operation: second, target: Some(second) });
+        bench.found(second, Some(second), Found::Nothing);
+        assert_eq!(bench.resume_when_due(second), Step::Settled);
+        assert_eq!((bench.rejection(), bench.amounts()[1].as_str()), (Code::NotAllowed, "100.00"));
+    }
 }

@@ -301,6 +301,9 @@ fn each_end_of_a_process_has_its_status() {
     ] {
         for from in [Status::Waiting, Status::Input, Status::Rejected, Status::Error] {
             let mut bench = Bench::with_payment(from);
+            if from == Status::Input {
+                bench.store.payment.as_mut().unwrap().capture = Some(capture);
+            }
             let id = bench.call("a", CommandType::Process, json!({"capture": capture}));
             bench.settle(id, result(verdict.clone()));
             assert_eq!(bench.status(), status, "{verdict:?} from {from}");
@@ -314,4 +317,13 @@ fn each_end_of_a_process_has_its_status() {
             }
         }
     }
+}
+
+#[test]
+fn a_transaction_that_goes_on_is_captured_or_not_as_it_began() {
+    let mut bench = Bench::with_payment(Status::Input);
+    assert_eq!(bench.rejected("a", CommandType::Process, json!({"capture": false})), Code::InvalidData);
+    bench.rules.capture = false;
+    let id = bench.call("b", CommandType::Process, json!({}));
+    assert!(bench.operation(id).request.as_ref().unwrap().capture);
 }

@@ -63,7 +63,12 @@ pub enum Ended {
     Done,
     Declined,
     Input,
-    Pending { until: Timestamp, then_done: bool },
+    /// It was `input`, and ended with a later process or a cancel.
+    GoneOn,
+    Pending {
+        until: Timestamp,
+        then_done: bool,
+    },
 }
 
 /// What an operation did at the gateway.
@@ -93,11 +98,13 @@ pub struct Gateway {
     memories: HashMap<Uuid, Memory>,
     pub effects: Vec<Effect>,
     in_flight: Vec<(Timestamp, Sent)>,
+    /// The customer completed a transaction that had been `input`.
+    completed: bool,
 }
 
 impl Gateway {
     pub fn new(contract: Contract) -> Gateway {
-        Gateway { contract, memories: HashMap::new(), effects: Vec::new(), in_flight: Vec::new() }
+        Gateway { contract, memories: HashMap::new(), effects: Vec::new(), in_flight: Vec::new(), completed: false }
     }
 
     /// Sums of what is done: authorized, ever captured, refunded.
@@ -154,6 +161,15 @@ impl Gateway {
                 return Outcome::Result(Box::new(self.result(effect)));
             }
         }
+        if sent.action == Action::Process && self.completed {
+            // It goes on with a transaction that the customer completed meanwhile: no more money moves.
+            return self.remember(Effect { sent: Sent { amount: 0, ..sent }, ended: Ended::Done }, now);
+        }
+        if sent.action == Action::Process {
+            for other in self.effects.iter_mut().filter(|other| other.ended == Ended::Input) {
+                other.ended = Ended::GoneOn;
+            }
+        }
         let ended = self.verdict(&sent, now);
         let effect = Effect { sent, ended };
         if effect.is_live() {
@@ -163,9 +179,14 @@ impl Gateway {
             let live = processes.find(|other| sent.action == Action::Process && other.is_live());
             assert!(live.is_none(), "two live transactions: {live:?} and {sent:?}");
         }
+        self.remember(effect, now)
+    }
+
+    fn remember(&mut self, effect: Effect, now: Timestamp) -> Outcome {
+        let key = effect.sent.key;
         self.effects.push(effect);
         let effect = self.effects.len() - 1;
-        self.memories.insert(sent.key, Memory { first_used: now, effect: Some(effect), server_error: false });
+        self.memories.insert(key, Memory { first_used: now, effect: Some(effect), server_error: false });
         Outcome::Result(Box::new(self.result(effect)))
     }
 
@@ -182,7 +203,7 @@ impl Gateway {
             4 if sent.action == Action::Process => Ended::Input,
             _ => {
                 if sent.action == Action::Cancel {
-                    self.decline_pending_processes();
+                    self.close_processes();
                 }
                 Ended::Done
             }
@@ -208,11 +229,24 @@ impl Gateway {
         }
     }
 
-    fn decline_pending_processes(&mut self) {
+    /// Ends what a cancel ends.
+    fn close_processes(&mut self) {
         for effect in self.effects.iter_mut().filter(|effect| effect.sent.action == Action::Process) {
-            if matches!(effect.ended, Ended::Pending { .. }) {
-                effect.ended = Ended::Declined;
+            match effect.ended {
+                Ended::Pending { .. } => effect.ended = Ended::Declined,
+                Ended::Input => effect.ended = Ended::GoneOn,
+                Ended::Done | Ended::Declined | Ended::GoneOn => {}
             }
+        }
+    }
+
+    /// The customer acts at the gateway, which tells nobody.
+    pub fn complete_input(&mut self) {
+        let open = self.effects.iter_mut().find(|effect| effect.ended == Ended::Input);
+        // Without a look-up nobody would ever learn of it.
+        if let (Some(effect), true) = (open, self.contract.lookup != Lookup::None) {
+            effect.ended = Ended::Done;
+            self.completed = true;
         }
     }
 
@@ -226,10 +260,12 @@ impl Gateway {
         for effect in 0..self.effects.len() {
             let Ended::Pending { until, then_done } = self.effects[effect].ended else { continue };
             if until <= now {
-                let done = then_done && (self.effects[effect].sent.action != Action::Cancel || self.ledger().1 == 0);
+                let (authorized, captured, _) = self.ledger();
+                let is_cancel = self.effects[effect].sent.action == Action::Cancel;
+                let done = then_done && !(is_cancel && authorized + captured > 0);
                 self.effects[effect].ended = if done { Ended::Done } else { Ended::Declined };
-                if done && self.effects[effect].sent.action == Action::Cancel {
-                    self.decline_pending_processes();
+                if done && is_cancel {
+                    self.close_processes();
                 }
             }
         }
@@ -239,7 +275,7 @@ impl Gateway {
     pub fn next_change(&self) -> Option<Timestamp> {
         let pending = self.effects.iter().filter_map(|effect| match effect.ended {
             Ended::Pending { until, .. } => Some(until),
-            Ended::Done | Ended::Declined | Ended::Input => None,
+            Ended::Done | Ended::Declined | Ended::Input | Ended::GoneOn => None,
         });
         self.in_flight.iter().map(|(at, _)| *at).chain(pending).min()
     }
@@ -285,7 +321,7 @@ impl Gateway {
             Ended::Done if effect.sent.action == Action::Process && !effect.sent.capture => Verdict::Authorized,
             Ended::Done => Verdict::Approved,
             Ended::Declined => Verdict::Declined(Decline::Soft),
-            Ended::Input => Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() },
+            Ended::Input | Ended::GoneOn => Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() },
             Ended::Pending { .. } => Verdict::Pending,
         })
     }

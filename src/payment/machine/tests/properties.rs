@@ -53,7 +53,8 @@ fn check_rest(world: &World) {
         let answered = operation.answer.as_ref().unwrap();
         assert!(!done || answered.kind == AnswerKind::Succeeded, "it was done, and the answer is {answered:?}");
         let unfit = answered.kind == AnswerKind::Succeeded && !done && operation.attempts > 0;
-        let input = world.gateway.effect_of(operation.id).is_some_and(|effect| effect.ended == Ended::Input);
+        let input = world.gateway.effect_of(operation.id).map(|effect| effect.ended);
+        let input = matches!(input, Some(Ended::Input | Ended::GoneOn));
         assert!(!unfit || input, "it was not done, and the answer is {answered:?}");
     }
     let Some(payment) = &world.store.payment else { return };

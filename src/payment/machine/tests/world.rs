@@ -74,6 +74,7 @@ impl World {
             4 => self.pass(SignedDuration::from_secs(i64::from(first) * 30)),
             5..=8 => self.step_task(usize::from(first), second),
             9..=11 => self.start_due(usize::from(first), usize::from(second)),
+            12 if first.is_multiple_of(2) => self.gateway.complete_input(),
             12 => self.sweep(),
             13 => self.crash(usize::from(first)),
             14 => self.deliver_again(usize::from(first), usize::from(second)),
@@ -94,6 +95,7 @@ impl World {
             (Some(Status::Preauth), 0..=9) => CommandType::Capture,
             (Some(Status::Preauth), 10..=13) => CommandType::Release,
             (Some(Status::Confirmed), 0..=13) => CommandType::Refund,
+            (Some(Status::Input), 0..=9) => CommandType::Process,
             (_, 0 | 1) => CommandType::Create,
             (_, 2..=6) => CommandType::Process,
             (_, 7 | 8) => CommandType::Capture,
@@ -103,7 +105,11 @@ impl World {
             _ => CommandType::Sync,
         };
         let data = match kind {
+            CommandType::Create if second.is_multiple_of(2) => {
+                json!({"variant": "default", "total": "100.00", "currency": "USD", "process": {}})
+            }
             CommandType::Create => json!({"variant": "default", "total": "100.00", "currency": "USD"}),
+            CommandType::Process if second.is_multiple_of(3) => json!({}),
             CommandType::Process => json!({"capture": second.is_multiple_of(2)}),
             CommandType::Capture | CommandType::Refund => json!({"amount": amount}),
             _ => json!({}),
@@ -303,6 +309,15 @@ impl World {
     /// From here on nothing goes wrong: everything that is open must come to its end.
     pub fn come_to_rest(&mut self) {
         self.hold = None;
+        self.end_all();
+        if self.store.payment.is_some() && self.rules.contract.lookup != Lookup::None {
+            // What customers did at the gateway is learnt by asking.
+            self.send_new(15, 1);
+            self.end_all();
+        }
+    }
+
+    fn end_all(&mut self) {
         for _ in 0..3000 {
             self.gateway.pass_time(self.now);
             self.sweep();
@@ -336,7 +351,7 @@ impl World {
             Some(Ended::Pending { .. }) => return false,
             Some(Ended::Done) => "approved",
             Some(Ended::Declined) => "declined",
-            Some(Ended::Input) | None => "not_charged",
+            Some(Ended::Input | Ended::GoneOn) | None => "not_charged",
         };
         let data = json!({"operation": id.to_string(), "outcome": outcome, "evidence": "the ledger"});
         let mut resolve = command(&self.commands.len().to_string(), CommandType::Resolve, data);
