@@ -19,6 +19,8 @@ pub struct Due {
     pub id: Uuid,
     /// When it was due.
     pub due_at: Timestamp,
+    /// When it is due again if this worker does nothing with it.
+    pub again_at: Timestamp,
 }
 
 /// How old an accepted operation is before the sweep's watermark may pass it: longer than any statement may take, for
@@ -78,15 +80,36 @@ impl Store {
                      ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
                  UPDATE operations o SET due_at = now() + make_interval(secs => $4) FROM due
                  WHERE o.payment_id = due.payment_id AND o.id = due.id
-                 RETURNING o.payment_id, o.id, due.due_at",
+                 RETURNING o.payment_id, o.id, due.due_at, o.due_at",
             )
             .await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = client.query(&statement, &[&variant, &since, &limit, &again.as_secs_f64()]).await?;
         let read = |row: &tokio_postgres::Row| -> Result<Due, StoreError> {
-            Ok(Due { payment_id: row.try_get(0)?, id: row.try_get(1)?, due_at: row.try_get(2)? })
+            Ok(Due {
+                payment_id: row.try_get(0)?,
+                id: row.try_get(1)?,
+                due_at: row.try_get(2)?,
+                again_at: row.try_get(3)?,
+            })
         };
         rows.iter().map(read).collect()
+    }
+
+    /// Gives back what was claimed and nothing was done with: it is due after a pause, and not before another's lease ends.
+    ///
+    /// # Errors
+    /// The database cannot be asked; then it is due again later.
+    pub async fn give_back(&self, due: &Due, pause: Duration) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let statement = client
+            .prepare_cached(
+                "UPDATE operations SET due_at = greatest(now() + make_interval(secs => $4), lease_until)
+                 WHERE payment_id = $1 AND id = $2 AND due_at = $3",
+            )
+            .await?;
+        client.execute(&statement, &[&due.payment_id, &due.id, &due.again_at, &pause.as_secs_f64()]).await?;
+        Ok(())
     }
 
     /// Makes operations due whose worker was lost in the middle of its first call: only those have no due time of their

@@ -5,7 +5,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::announce::Announced;
-use super::engine::{Engine, Failure};
+use super::engine::{Done, Engine, Failure};
 use super::place::Place;
 use super::variant::Variant;
 use crate::backoff;
@@ -37,7 +37,7 @@ pub enum Entry {
 /// Why nothing was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// The database will never take it.
+    /// The database will never take it, or holds of it what cannot be read.
     Refused,
     /// The worker ends; whoever comes next goes on.
     Ending,
@@ -51,6 +51,8 @@ pub struct Begun {
     pub step: Step,
     /// Its events, on their way out.
     pub announced: Announced,
+    /// Whether anything was committed.
+    pub is_changed: bool,
 }
 
 impl Engine {
@@ -73,14 +75,14 @@ impl Engine {
             let Loaded { mut aggregate, unsent } = if std::mem::take(&mut optimistic) {
                 Loaded { aggregate: Aggregate::absent(entry.payment_id()), unsent: Vec::new() }
             } else {
-                self.load(entry.payment_id(), Some(entry.id())).await
+                self.load(entry.payment_id(), entry.id()).await.ok_or(Stopped::Refused)?
             };
             // The commit whose answer was lost did go through.
             if let Some((step, lease)) = in_doubt
                 && aggregate.operation(entry.id()).is_some_and(|operation| operation.lease == Some(lease))
             {
                 let announced = self.announcer.announce(unsent, Vec::new()).await;
-                return Ok(Begun { aggregate, step, announced });
+                return Ok(Begun { aggregate, step, announced, is_changed: true });
             }
             let context = self.context(variant, probe);
             let step = self.decide(entry, &mut aggregate, context);
@@ -89,13 +91,15 @@ impl Engine {
             }
             if !aggregate.is_changed() {
                 let announced = self.announcer.announce(unsent, Vec::new()).await;
-                return Ok(Begun { aggregate, step, announced });
+                return Ok(Begun { aggregate, step, announced, is_changed: false });
             }
             self.prepare(&mut aggregate, step, variant);
             let lease = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
             failpoint::reach("decided", entry.payment_id());
             match self.commit(&self.begin, aggregate, context.now, unsent).await {
-                Ok(done) => return Ok(Begun { aggregate: done.aggregate, step, announced: done.announced }),
+                Ok(Done { aggregate, announced }) => {
+                    return Ok(Begun { aggregate, step, announced, is_changed: true });
+                }
                 Err(Failure::Again) => {
                     in_doubt = lease
                         .filter(|_| matches!(step, Step::Call(_) | Step::LookUp { .. }))
@@ -118,7 +122,7 @@ impl Engine {
     /// The worker ends, or the database will never take it.
     pub async fn compare(&self, entry: &Entry, variant: Option<&Variant>) -> Result<(), Stopped> {
         let Entry::Command { command, .. } = entry else { return Ok(()) };
-        let known = self.load(entry.payment_id(), Some(entry.id())).await.aggregate;
+        let known = self.load(entry.payment_id(), entry.id()).await.ok_or(Stopped::Refused)?.aggregate;
         // Its turn came, so the other one is stored.
         let differs = known.operation(entry.id()).is_some_and(|known| !known.is_of(command));
         if differs {

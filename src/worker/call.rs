@@ -26,12 +26,16 @@ impl Engine {
                     debug!(operation = %id, "the lease was lost before the call");
                     return None;
                 }
-                let answer = self.call(variant, aggregate, operation).await?;
-                Some((id, answer))
+                variant.enter();
+                let answer = self.call(variant, aggregate, operation).await;
+                variant.leave();
+                Some((id, answer?))
             }
             Step::LookUp { operation, target } => {
-                let answer = self.look_up(variant, aggregate, operation, target).await?;
-                Some((operation, answer))
+                variant.enter();
+                let answer = self.look_up(variant, aggregate, operation, target).await;
+                variant.leave();
+                Some((operation, answer?))
             }
             Step::Settled | Step::Stored | Step::RetryNow(_) | Step::Known(_) => None,
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::accept::Acceptance;
@@ -112,21 +112,23 @@ impl Engine {
         }
     }
 
-    /// Loads a payment, waiting for the database as long as it takes.
-    pub async fn load(&self, payment: Uuid, operation: Option<Uuid>) -> Loaded {
-        let mut backoff = backoff::reconnect();
+    /// Loads a payment, waiting for the database as long as it takes. Nothing where it holds what cannot be read.
+    pub async fn load(&self, payment: Uuid, operation: Uuid) -> Option<Loaded> {
+        // Soon after an outage, or a command could wait in vain for a payment that another replica is slow to store.
+        let mut backoff = backoff::contention();
         loop {
-            match self.store.load_one(payment, operation).await {
-                Ok(loaded) => return loaded,
-                Err(error) => self.store_trouble(&error, "a payment cannot be loaded", &mut backoff).await,
+            match self.store.load_one(payment, Some(operation)).await {
+                Ok(loaded) => return Some(loaded),
+                // Waiting for another version would take places from others.
+                Err(error @ StoreError::Unreadable(_)) => {
+                    error!(error = chain(&error), %payment, %operation, "what is stored of a payment cannot be read");
+                    return None;
+                }
+                // Told once for all by the watch over the database.
+                Err(error) => debug!(error = chain(&error), %payment, "a payment cannot be loaded; trying again"),
             }
+            tokio::time::sleep(backoff.next_delay()).await;
         }
-    }
-
-    /// Waits after a failure of the database.
-    pub async fn store_trouble(&self, error: &StoreError, what: &str, backoff: &mut backoff::Backoff) {
-        warn!(error = chain(error), "{what}; trying again");
-        tokio::time::sleep(backoff.next_delay()).await;
     }
 
     /// Writes the request bodies that the decision needs.

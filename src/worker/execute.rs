@@ -19,7 +19,7 @@ use crate::payment::machine::{Aggregate, Step};
 
 impl Engine {
     /// Carries out what came or is due. When it returns well, PostgreSQL and the broker have all of it, and its message may
-    /// be acknowledged.
+    /// be acknowledged. False where nothing was done, for this process is at it already or there was nothing to do.
     ///
     /// # Errors
     /// The worker ends, or the database will never take it.
@@ -29,31 +29,34 @@ impl Engine {
         variant: Option<Arc<Variant>>,
         mut turn: Option<Turn>,
         probe: bool,
-    ) -> Result<(), Stopped> {
+    ) -> Result<bool, Stopped> {
         if let Some(turn) = &mut turn {
             turn.wait().await;
         }
         let variant = variant.as_deref();
         // This process is at it already: whoever delivers it again need not wait for it.
-        let Some(_held) = self.held.take(entry.id()) else { return self.compare(&entry, variant).await };
+        let Some(held) = self.held.take(entry.id()) else {
+            self.compare(&entry, variant).await?;
+            return Ok(false);
+        };
         let mut place = self.place(&entry, variant, probe).await;
-        let Begun { aggregate, step, announced } = self.begin(&entry, variant, probe, &mut place).await?;
+        let Begun { aggregate, step, announced, is_changed } = self.begin(&entry, variant, probe, &mut place).await?;
         failpoint::reach("begun", entry.payment_id());
         drop(turn);
         let mut announcements = vec![announced];
         if let Some(variant) = variant
             && matches!(step, Step::Call(_) | Step::LookUp { .. })
         {
-            variant.enter();
             self.carry_out(variant, aggregate, step, place, &mut announcements).await;
-            variant.leave();
         } else {
             drop(place);
         }
+        // Its next step may be due before the broker has confirmed the events of this one.
+        drop(held);
         for announced in announcements {
             announced.confirmed().await;
         }
-        Ok(())
+        Ok(is_changed)
     }
 
     /// Calls, settles and retries until nothing more is to be done at once.

@@ -86,14 +86,15 @@ impl Intake {
         failpoint::reach("accepted", payment);
         // Nothing here panics; and if it did, the message must not be lost with its task.
         match AssertUnwindSafe(self.engine.execute(entry, variant, Some(turn), probe)).catch_unwind().await {
-            Ok(Ok(())) => {
+            Ok(Ok(_)) => {
                 failpoint::reach("announced", payment);
                 // That it was sent is no proof; PostgreSQL knows the command should it come again.
                 delivery.acker.ack().await;
                 failpoint::reach("acknowledged", payment);
             }
             Ok(Err(Stopped::Refused)) => {
-                let message = "the database refuses to store it; the log has the reason";
+                let message =
+                    "the database cannot store it, or holds of it what cannot be read; the log has the reason";
                 self.bury(delivery, Rejection::new(Code::InvalidData, message)).await;
             }
             // It comes again, here or elsewhere.
@@ -160,10 +161,9 @@ impl Intake {
                 return;
             }
             if let Some(due) = self.engine.claim(variant, 1).await.into_iter().next() {
-                let entry = Entry::Due { payment_id: due.payment_id, id: due.id };
                 let (engine, variant) = (Arc::clone(&self.engine), Arc::clone(variant));
                 // A task of its own, so that a drain waits for it too.
-                let probing = self.tasks.spawn(async move { engine.execute(entry, Some(variant), None, true).await });
+                let probing = self.tasks.spawn(async move { engine.carry_out_due(due, variant, true).await });
                 match probing.await {
                     Ok(Ok(())) => continue,
                     // It is due again later.

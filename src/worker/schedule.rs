@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use super::begin::Entry;
+use super::begin::{Entry, Stopped};
 use super::engine::Engine;
 use super::variant::Variant;
 use crate::store::error::chain;
@@ -20,6 +20,8 @@ use crate::store::lease::Due;
 const CLAIM_MAX: usize = 256;
 /// How far back a claim reads beyond the last one: rows before were claimed, and their dead index entries are skipped.
 const LOOK_BACK: SignedDuration = SignedDuration::from_secs(120);
+/// When what could not be done now is due again.
+const GIVE_BACK: Duration = Duration::from_secs(1);
 /// How many claims read from where the last one ended before one reads everything again.
 const FULL_EVERY: u32 = 60;
 
@@ -73,14 +75,13 @@ impl Schedule {
     }
 
     fn start(&self, due: Vec<Due>) {
-        for Due { payment_id, id, .. } in due {
+        for due in due {
             let (engine, variant) = (Arc::clone(&self.engine), Arc::clone(&self.variant));
             let place = UnderWay::new(&self.under_way, &self.finished);
             self.tasks.spawn(async move {
                 let _place = place;
-                // Where it stopped, it is due again.
-                if let Err(stopped) = engine.execute(Entry::Due { payment_id, id }, Some(variant), None, false).await {
-                    debug!(operation = %id, ?stopped, "due work was not done");
+                if let Err(stopped) = engine.carry_out_due(due, variant, false).await {
+                    debug!(operation = %due.id, ?stopped, "due work was not done");
                 }
             });
         }
@@ -135,6 +136,24 @@ impl Engine {
                 None
             }
         }
+    }
+
+    /// Carries out what was claimed. It is given back where nothing was done with it: this process is still at its last
+    /// step, another's lease is live by our estimate of the clock, or the worker ends.
+    pub async fn carry_out_due(&self, due: Due, variant: Arc<Variant>, probe: bool) -> Result<(), Stopped> {
+        let entry = Entry::Due { payment_id: due.payment_id, id: due.id };
+        let done = self.execute(entry, Some(variant), None, probe).await;
+        let pause = match done {
+            Ok(false) => Some(GIVE_BACK),
+            Err(Stopped::Ending) => Some(Duration::ZERO),
+            Ok(true) | Err(Stopped::Refused) => None,
+        };
+        if let Some(pause) = pause
+            && let Err(error) = self.store.give_back(&due, pause).await
+        {
+            info!(error = chain(&error), operation = %due.id, "due work is not given back; it is due again later");
+        }
+        done.map(|_| ())
     }
 
     /// Makes operations of lost workers due, again and again, until the worker drains.

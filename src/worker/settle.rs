@@ -38,7 +38,7 @@ pub struct Settled {
 }
 
 impl Engine {
-    /// Settles an answer; nothing where the worker ends.
+    /// Settles an answer; nothing where the worker ends, or what is stored cannot be read.
     pub async fn settle(
         &self,
         variant: &Variant,
@@ -53,7 +53,7 @@ impl Engine {
         loop {
             let Loaded { mut aggregate, unsent } = match current.take() {
                 Some(loaded) => loaded,
-                None => self.load(payment_id, Some(id)).await,
+                None => self.load(payment_id, id).await?,
             };
             let context = self.context(Some(variant), false);
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);

@@ -68,12 +68,12 @@ impl Variant {
         }
     }
 
-    /// One more operation is under way.
+    /// One more call is under way.
     pub fn enter(&self) {
         metrics::in_flight(&self.name, self.in_flight.fetch_add(1, Ordering::Relaxed) + 1);
     }
 
-    /// One operation less is under way.
+    /// One call less is under way.
     pub fn leave(&self) {
         metrics::in_flight(&self.name, self.in_flight.fetch_sub(1, Ordering::Relaxed).saturating_sub(1));
     }

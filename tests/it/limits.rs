@@ -60,6 +60,7 @@ async fn while_the_breaker_is_open_only_a_probe_goes_out() {
     let world = Setup::new()
         .set("variants.http.breaker.failures", "3")
         .set("variants.http.breaker.open", "500ms")
+        .set("variants.http.concurrency", "2")
         .set("variants.http.retry.delayed", "100ms,100ms,100ms,100ms,100ms,100ms,100ms,100ms,100ms,100ms")
         .build()
         .await;

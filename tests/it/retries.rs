@@ -1,7 +1,7 @@
 //! Gateways that fail: what is tried again, under which key, and what is never given up.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -257,5 +257,25 @@ async fn wrong_credentials_fail_no_command() {
             assert_eq!(world.final_event(charge).await.status(), "confirmed");
         }
     }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn due_work_that_another_worker_holds_is_done_soon_after() {
+    let mut world = Setup::new().set("variants.http.retry.delayed", "60s").build().await;
+    let _worker = world.worker().await;
+    world.gateway.stop().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.publish(&charge).await;
+    world.operation_state(&charge, "scheduled").await;
+    world.gateway.start_again().await;
+    // As if another worker's lease were about to end, and the two clocks did not quite agree.
+    let sql = "UPDATE operations SET due_at = now(), lease_owner = gen_random_uuid(),
+               lease_until = now() + interval '1 second' WHERE id = $1 RETURNING id";
+    world.query(sql, &[&charge.operation_id()]).await;
+    let begun = Instant::now();
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(15), "{took:?}");
     world.check_books().await;
 }

@@ -79,6 +79,16 @@ fn partial_refunds_leave_the_payment_confirmed_until_nothing_is_left() {
 }
 
 #[test]
+fn a_full_refund_that_is_tried_again_stands_not_in_its_own_way() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let refund = bench.call("a", CommandType::Refund, json!({}));
+    bench.settle_after(refund, not_sent(), 2);
+    assert_eq!(bench.resume_when_due(refund), Step::Call(refund));
+    bench.settle_after(refund, timed_out(), 2);
+    assert_eq!(bench.resume_when_due(refund), Step::Call(refund));
+}
+
+#[test]
 fn a_release_ends_refunded_and_moves_nothing_captured() {
     let mut bench = Bench::with_payment(Status::Preauth);
     let release = bench.call("a", CommandType::Release, json!({}));
