@@ -20,5 +20,6 @@ mod money;
 mod replicas;
 mod retries;
 mod rules;
+mod tls;
 mod truth;
 mod turns;
