@@ -1,0 +1,111 @@
+//! Commands that keep coming while the services come and go, and what must be true of all of them in the end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::wait::within;
+use crate::support::{Command, Setup, Worker, World};
+
+/// How long a worker may take to be itself again: the longest pause between two tries to connect is ten seconds.
+const RECOVERY: Duration = Duration::from_secs(40);
+
+/// A world under load.
+pub struct Load {
+    pub world: World,
+    workers: Vec<Worker>,
+}
+
+/// Lets two workers work while commands keep coming, and the trouble happen meanwhile. After it all is ready again, every
+/// command is answered, nothing was charged twice, no event was lost.
+pub async fn under_load(trouble: impl AsyncFnOnce(&Load)) {
+    // A charge that is stored late, because its worker was the last to find the database again, has its refund waiting.
+    let setup = Setup::new().alone().set("variants.http.concurrency", "8").set("worker.unknown_payment_grace", "10s");
+    let world = setup.build().await;
+    let workers = vec![world.worker().await, world.worker().await];
+    world.gateway.set_latency(Duration::from_millis(20));
+    let load = Load { world, workers };
+    let over = AtomicBool::new(false);
+    let troubling = async {
+        load.goes_on().await;
+        trouble(&load).await;
+        load.is_ready().await;
+        load.goes_on().await;
+        over.store(true, Ordering::Relaxed);
+    };
+    let (commands, ()) = tokio::join!(publish(&load.world, &over), troubling);
+    load.settles(&commands).await;
+    load.world.check_books().await;
+}
+
+impl Load {
+    /// Waits until some more calls have been made.
+    pub async fn goes_on(&self) {
+        let before = self.world.gateway.calls().len();
+        within(RECOVERY, "more calls", async || {
+            let calls = self.world.gateway.calls().len();
+            if calls >= before + 30 { Ok(()) } else { Err(format!("{calls} calls, before were {before}")) }
+        })
+        .await;
+    }
+
+    /// Waits until every worker says that it is not ready, and why: this stands in what it says.
+    pub async fn is_not_ready(&self, why: &str) {
+        for worker in &self.workers {
+            within(RECOVERY, "the worker to say that it is not ready", async || match worker.get("/readyz").await? {
+                (503, text) if text.contains(why) => Ok(()),
+                (status, text) => Err(format!("{status} {text}, expected {why:?}")),
+            })
+            .await;
+        }
+    }
+
+    /// Waits until every worker is ready again.
+    pub async fn is_ready(&self) {
+        for worker in &self.workers {
+            within(RECOVERY, "the worker to be ready again", async || match worker.get("/readyz").await? {
+                (200, _) => Ok(()),
+                (_, text) => Err(text),
+            })
+            .await;
+        }
+    }
+
+    async fn settles(&self, commands: &[Command]) {
+        within(Duration::from_secs(90), "all commands to be settled", async || {
+            let sql = "SELECT count(*), count(*) FILTER (WHERE state = 'settled') FROM operations";
+            let row = &self.world.query(sql, &[]).await[0];
+            let (stored, settled): (i64, i64) = (row.get(0), row.get(1));
+            if settled == commands.len() as i64 {
+                Ok(())
+            } else {
+                Err(format!("{settled} of {} are settled, {stored} are stored", commands.len()))
+            }
+        })
+        .await;
+        println!("{} commands, {} calls", commands.len(), self.world.gateway.calls().len());
+        for pair in commands.chunks(2) {
+            let effects = self.world.gateway.effects(pair[0].payment);
+            let kinds: Vec<&str> = effects.iter().map(|effect| effect.kind).collect();
+            assert_eq!(kinds, ["charge", "refund"], "{}", pair[0].payment);
+        }
+    }
+}
+
+/// Publishes until it is over; what the broker did not confirm is published again.
+async fn publish(world: &World, over: &AtomicBool) -> Vec<Command> {
+    let mut all = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let charges: Vec<Command> = (0..4).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+        let pairs = charges.into_iter().flat_map(|charge| {
+            let refund = charge.then("payment.refund", json!({"amount": "3.00"}));
+            [charge, refund]
+        });
+        let pairs: Vec<Command> = pairs.collect();
+        world.publish_all(&pairs).await;
+        all.extend(pairs);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    all
+}

@@ -1,0 +1,57 @@
+//! The services that a test may stop, restart and ask.
+
+use std::process::Command;
+
+use tokio::task::spawn_blocking;
+
+/// A service that a script of ours started.
+#[derive(Debug, Clone, Copy)]
+pub enum Service {
+    Broker,
+    Database,
+}
+
+impl Service {
+    /// Whether it may be stopped; says so where it may not.
+    pub fn may_be_stopped(self) -> bool {
+        let may = std::env::var_os(self.variable()).is_some();
+        if !may {
+            println!("skipped: {} is not set; run it by scripts/with-services", self.variable());
+        }
+        may
+    }
+
+    /// What the script does: start, stop, restart, kill.
+    pub async fn run(self, verb: &'static str) {
+        let program = std::env::var(self.variable()).expect("a service of ours");
+        let status = spawn_blocking(move || Command::new(program).arg(verb).status()).await.expect("no panic");
+        assert!(status.expect("it runs").success(), "{self:?} {verb}");
+    }
+
+    fn variable(self) -> &'static str {
+        match self {
+            Service::Broker => "PAYBUS_TEST_RABBITMQ",
+            Service::Database => "PAYBUS_TEST_PG_CTL",
+        }
+    }
+}
+
+/// Whether the broker's own program is there; says so where it is not.
+pub fn has_rabbitmqctl() -> bool {
+    let has = std::env::var_os("PAYBUS_TEST_RABBITMQCTL").is_some();
+    if !has {
+        println!("skipped: PAYBUS_TEST_RABBITMQCTL is not set; run it by scripts/with-services");
+    }
+    has
+}
+
+/// Runs rabbitmqctl.
+pub async fn rabbitmqctl(arguments: &[&str]) -> String {
+    let program = std::env::var("PAYBUS_TEST_RABBITMQCTL").expect("a broker of ours");
+    let owned: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let output = spawn_blocking(move || Command::new(program).args(owned).output()).await.expect("no panic");
+    let output = output.expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
