@@ -68,7 +68,8 @@ impl Engine {
         place: &mut Place<'a>,
     ) -> Result<Begun, Stopped> {
         let mut backoff = backoff::contention();
-        let mut in_doubt: Option<(Step, Lease)> = None;
+        // Of every commit whose answer was lost, for any of them may have gone through, and later than the next was tried.
+        let mut in_doubt: Vec<(Step, Lease)> = Vec::new();
         // A new payment is most likely new: it is stored at once, and only where something is there already is it loaded.
         let mut optimistic = entry.is_surely_new();
         loop {
@@ -77,12 +78,10 @@ impl Engine {
             } else {
                 self.load(entry.payment_id(), entry.id()).await.ok_or(Stopped::Refused)?
             };
-            // The commit whose answer was lost did go through.
-            if let Some((step, lease)) = in_doubt
-                && aggregate.operation(entry.id()).is_some_and(|operation| operation.lease == Some(lease))
-            {
+            let stored = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
+            if let Some((step, _)) = in_doubt.iter().find(|(_, lease)| stored == Some(*lease)) {
                 let announced = self.announcer.announce(unsent, Vec::new()).await;
-                return Ok(Begun { aggregate, step, announced, is_changed: true });
+                return Ok(Begun { aggregate, step: *step, announced, is_changed: true });
             }
             let context = self.context(variant, probe);
             let step = self.decide(entry, &mut aggregate, context);
@@ -101,9 +100,8 @@ impl Engine {
                     return Ok(Begun { aggregate, step, announced, is_changed: true });
                 }
                 Err(Failure::Again) => {
-                    in_doubt = lease
-                        .filter(|_| matches!(step, Step::Call(_) | Step::LookUp { .. }))
-                        .map(|lease| (step, lease));
+                    let sends = matches!(step, Step::Call(_) | Step::LookUp { .. });
+                    in_doubt.extend(lease.filter(|_| sends).map(|lease| (step, lease)));
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(Failure::Refused(reason)) => {

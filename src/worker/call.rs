@@ -7,24 +7,44 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::engine::Engine;
+use super::place::Place;
 use super::settle::Answer;
 use super::variant::Variant;
 use crate::gateway::{Call, Question, Target};
 use crate::http::metrics;
+use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::Operation;
+use crate::payment::outcome::{Outcome, Trouble};
 use crate::store::error::chain;
 
 impl Engine {
-    /// Asks the gateway what a step says; nothing where the lease was lost, so that nothing may be sent.
-    pub async fn ask(&self, variant: &Variant, aggregate: &Aggregate, step: Step) -> Option<(Uuid, Answer)> {
+    /// Asks the gateway what a step says; nothing where the lease was lost, so that nothing may be sent. A call that has no
+    /// place, or that must not go out any more, is answered as not sent.
+    pub async fn ask(
+        &self,
+        variant: &Variant,
+        aggregate: &Aggregate,
+        step: Step,
+        place: Option<&Place<'_>>,
+        probe: bool,
+    ) -> Option<(Uuid, Answer)> {
         match step {
             Step::Call(id) => {
                 let operation = aggregate.operation(id)?;
+                if place.is_none() {
+                    return Some((id, held_back()));
+                }
                 if !self.lease_holds(operation, variant).await {
                     metrics::lease_lost(&variant.name);
                     debug!(operation = %id, "the lease was lost before the call");
                     return None;
+                }
+                // Since it was begun it may have waited: for its turn to be retried, for a slow database, or for a process
+                // that was stopped. By now the key may be forgotten, the command expired, or the gateway down.
+                let context = self.context(Some(variant), probe);
+                if context.hold.is_some() || !aggregate.may_send(id, context) {
+                    return Some((id, held_back()));
                 }
                 variant.enter();
                 let answer = self.call(variant, aggregate, operation).await;
@@ -127,4 +147,9 @@ impl Engine {
             None => {}
         }
     }
+}
+
+/// What was begun and is not sent.
+fn held_back() -> Answer {
+    Answer::Outcome(Outcome::NotSent(Trouble::new(Code::Held, "calls of this variant are held back")))
 }

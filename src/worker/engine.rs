@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
@@ -28,6 +29,10 @@ use crate::store::batch::{Committed, Committer};
 use crate::store::commit::Unit;
 use crate::store::error::{StoreError, chain};
 use crate::store::load::Loaded;
+
+/// The longest that anything waits to be called, where it may wait as long as it takes: far beyond any limit's delay, and
+/// within what a clock can add.
+pub const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What every step of a command's way shares.
 pub struct Engine {
@@ -91,22 +96,25 @@ impl Engine {
         if probe { None } else { variant.breaker.hold() }
     }
 
-    /// Waits until a call may go out: within the concurrency and the rate. Nothing where calls are held back instead.
-    pub async fn permit(&self, variant: &Variant) -> Option<OwnedSemaphorePermit> {
+    /// Waits until a call may go out: within the concurrency and the rate. Nothing where calls are held back instead, or
+    /// where it would take longer than `patience`.
+    pub async fn permit(&self, variant: &Variant, patience: Duration) -> Option<OwnedSemaphorePermit> {
         let mut breaker = variant.breaker.watch();
+        let deadline = Instant::now() + patience.min(PATIENCE_MAX);
         let wait = async {
             let permit = Arc::clone(&variant.calls).acquire_owned().await.ok()?;
-            if let Some(rate) = &variant.rate {
-                let mut backoff = backoff::reconnect();
-                while let Err(error) = rate.wait(&self.store).await {
-                    warn!(error = chain(&error), variant = variant.name, "cannot reserve a call");
-                    tokio::time::sleep(backoff.next_delay()).await;
+            let Some(rate) = &variant.rate else { return Some(permit) };
+            let mut backoff = backoff::reconnect();
+            loop {
+                match rate.wait(&self.store, deadline).await {
+                    Ok(in_time) => return in_time.then_some(permit),
+                    Err(error) => warn!(error = chain(&error), variant = variant.name, "cannot reserve a call"),
                 }
+                tokio::time::sleep(backoff.next_delay()).await;
             }
-            Some(permit)
         };
         tokio::select! {
-            permit = wait => permit,
+            permit = timeout_at(deadline, wait) => permit.ok().flatten(),
             () = self.draining.cancelled() => None,
             _ = breaker.wait_for(|state| *state != super::breaker::State::Closed) => None,
         }

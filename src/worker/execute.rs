@@ -47,7 +47,7 @@ impl Engine {
         if let Some(variant) = variant
             && matches!(step, Step::Call(_) | Step::LookUp { .. })
         {
-            self.carry_out(variant, aggregate, step, place, &mut announcements).await;
+            self.carry_out(variant, aggregate, step, Some(place), probe, &mut announcements).await;
         } else {
             drop(place);
         }
@@ -60,23 +60,22 @@ impl Engine {
     }
 
     /// Calls, settles and retries until nothing more is to be done at once.
-    async fn carry_out(
-        &self,
+    async fn carry_out<'a>(
+        &'a self,
         variant: &Variant,
         mut aggregate: Aggregate,
         mut step: Step,
-        mut place: Place<'_>,
+        mut place: Option<Place<'a>>,
+        probe: bool,
         announcements: &mut Vec<Announced>,
     ) {
         let immediate = &variant.immediate;
         let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
         let mut tries = 1;
-        while let Some((id, answer)) = self.ask(variant, &aggregate, step).await {
+        while let Some((id, answer)) = self.ask(variant, &aggregate, step, place.as_ref(), probe).await {
             failpoint::reach("called", aggregate.payment_id());
             // The place is for others from here on; but one that took workers down may do so with its answer.
-            if !place.is_alone() {
-                place = Place::default();
-            }
+            place = place.filter(Place::is_alone);
             let settled = self.settle(variant, aggregate, id, answer, tries).await;
             let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
             drop(place);
@@ -90,7 +89,7 @@ impl Engine {
                     tokio::time::sleep(delays.next_delay()).await;
                     place = self.place_for(&aggregate, follows, variant).await;
                     tries += 1;
-                    if !self.next_attempt(variant, &mut aggregate, id).await {
+                    if place.is_some() && !self.next_attempt(variant, &mut aggregate, id).await {
                         return;
                     }
                 }

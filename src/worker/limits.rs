@@ -34,11 +34,11 @@ impl RateLimit {
         }
     }
 
-    /// Waits for the next slot.
+    /// Waits for the next slot; false where that comes after the deadline, and is left to another.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn wait(&self, store: &Store) -> Result<(), StoreError> {
+    pub async fn wait(&self, store: &Store, deadline: Instant) -> Result<bool, StoreError> {
         let slot = {
             let mut reserved = self.reserved.lock().await;
             if reserved.left == 0 {
@@ -47,12 +47,15 @@ impl RateLimit {
                 *reserved = Reserved { next: Instant::now() + wait, left: count };
             }
             let slot = reserved.next;
+            if slot > deadline {
+                return Ok(false);
+            }
             reserved.left -= 1;
             reserved.next += Duration::from_secs_f64(1.0 / self.rate);
             slot
         };
         sleep_until(slot).await;
-        Ok(())
+        Ok(true)
     }
 }
 

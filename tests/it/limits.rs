@@ -1,8 +1,10 @@
 //! Limits of a gateway: the circuit breaker, calls a second over all replicas, calls at once on each.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::support::{Behaviour, Command, Setup, Worker, eventually};
 
@@ -84,6 +86,51 @@ async fn while_the_breaker_is_open_only_a_probe_goes_out() {
     for charge in &ill {
         assert_eq!(world.final_event(charge).await.status(), "confirmed");
     }
+    world.check_books().await;
+}
+
+/// A retry waits for its turn among the calls like any other, and what was right when it was decided may be wrong when
+/// its turn comes.
+#[tokio::test]
+async fn a_retry_whose_turn_comes_after_the_command_expired_is_not_sent() {
+    let world = Setup::new().set("variants.http.concurrency", "1").set("variants.http.timeout", "5s").build().await;
+    let _worker = world.worker().await;
+    let go_on = Arc::new(Notify::new());
+    let expires = jiff::Timestamp::now() + Duration::from_millis(1500);
+    let late = Command::charge("http", "5.00", "USD").attribute("expirytime", json!(expires.to_string()));
+    let other = Command::charge("http", "5.00", "USD");
+    world.gateway.plan(late.payment, vec![Behaviour::Status(429, None); 20]);
+    world.gateway.plan(other.payment, vec![Behaviour::Until(go_on.clone())]);
+    world.publish_all(&[late.clone(), other.clone()]).await;
+    world.gateway.wait_for_calls(other.payment, 1).await;
+    let sent = world.gateway.calls_of(late.payment).len();
+    tokio::time::sleep_until((Instant::now() + Duration::from_millis(1600)).into()).await;
+    go_on.notify_one();
+    let answer = world.final_event(&late).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "expired"), "{}", answer.line());
+    assert_eq!(world.gateway.calls_of(late.payment).len(), sent, "it went out after its time");
+    assert_eq!(world.final_event(&other).await.status(), "confirmed");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_retry_whose_turn_comes_after_the_keys_window_is_not_sent_but_asked_about() {
+    // A lease is two seconds, so the key may be used for two seconds of its window; a slot comes every three.
+    let world = Setup::new()
+        .set("variants.http.key_window", "4s")
+        .set("variants.http.timeout", "1s")
+        .set("variants.http.rate", "0.33")
+        .build()
+        .await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "5.00", "USD");
+    world.gateway.plan(charge.payment, vec![Behaviour::DropAfter]);
+    world.publish(&charge).await;
+    let answer = world.final_event(&charge).await;
+    assert_eq!(answer.status(), "confirmed");
+    let calls = world.gateway.calls_of(charge.payment);
+    let acting = calls.iter().filter(|call| call.operation == "process").count();
+    assert_eq!(acting, 1, "it was sent under a key that the gateway may have forgotten");
     world.check_books().await;
 }
 

@@ -138,6 +138,9 @@ impl Aggregate {
         if !operation.may_send_again(context) {
             return self.seek_truth(id, &trouble, context);
         }
+        if trouble.code == Code::Held {
+            return self.put_off(id, &trouble, context);
+        }
         // Wrong credentials are no fault of the command: it is tried until they are mended.
         let misconfigured = trouble.code == Code::Misconfigured;
         let at_once = !misconfigured && trouble.retry_after.is_none() && context.hold.is_none();
@@ -156,6 +159,21 @@ impl Aggregate {
         }
     }
 
+    /// An attempt that was begun and not sent: it spends nothing and is due when calls are no longer held back.
+    fn put_off(&mut self, id: Uuid, trouble: &Trouble, context: Context<'_>) -> Step {
+        let hold = context.hold.unwrap_or_default();
+        if let Some(operation) = self.operation_mut(id) {
+            operation.attempts = operation.attempts.saturating_sub(1);
+            operation.state = operation.exposure.resting_state();
+            operation.lease = None;
+            operation.due_at = Some(later(context.now, hold));
+        }
+        if !hold.is_zero() {
+            self.tell_delayed(id, trouble.code, &trouble.message, context.now);
+        }
+        Step::Stored
+    }
+
     /// Schedules another try, or another question.
     pub(super) fn schedule(&mut self, id: Uuid, delay: Duration, trouble: &Trouble, context: Context<'_>) -> Step {
         let delay = delay.max(trouble.retry_after.unwrap_or_default());
@@ -164,10 +182,7 @@ impl Aggregate {
             if trouble.code != Code::Misconfigured {
                 operation.rounds = operation.rounds.saturating_add(1);
             }
-            operation.state = match operation.exposure {
-                Exposure::Clean => State::Scheduled,
-                Exposure::Exposed => State::Unknown,
-            };
+            operation.state = operation.exposure.resting_state();
             operation.lease = None;
             operation.due_at = Some(later(context.now, delay));
         }
@@ -236,6 +251,16 @@ impl Aggregate {
         operation.lease = None;
         operation.due_at = Some(context.now);
         Step::Stored
+    }
+}
+
+impl Exposure {
+    /// Where an operation stands that is called no more for now.
+    fn resting_state(self) -> State {
+        match self {
+            Exposure::Clean => State::Scheduled,
+            Exposure::Exposed => State::Unknown,
+        }
     }
 }
 

@@ -63,6 +63,32 @@ fn an_attempt_not_sent_is_tried_at_once_then_later_then_given_up_with_proof() {
 }
 
 #[test]
+fn an_attempt_that_was_begun_and_held_back_spends_nothing() {
+    let held = || Outcome::NotSent(trouble(Code::Held, None));
+    for (hold, told) in [(Some(Duration::from_secs(30)), vec![("command.delayed", false)]), (None, vec![])] {
+        for (begin, state) in [(calling as fn() -> (Bench, Uuid), State::Scheduled), (unknown, State::Unknown)] {
+            let (mut bench, id) = begin();
+            if state == State::Unknown {
+                assert_eq!(bench.resume_when_due(id), Step::Call(id));
+            }
+            bench.rules.delayed.clear();
+            let (attempts, rounds) = (bench.operation(id).attempts, bench.operation(id).rounds);
+            bench.hold = hold;
+            bench.told.clear();
+            // In the last of its immediate tries, and with no delayed ones left: it is neither failed nor given up.
+            assert_eq!(bench.settle_after(id, held(), 2), Step::Stored);
+            assert_eq!(bench.told(), told);
+            let operation = bench.operation(id);
+            assert_eq!((operation.state, operation.lease), (state, None));
+            assert_eq!((operation.attempts, operation.rounds), (attempts - 1, rounds));
+            assert_eq!(operation.due_at, Some(bench.now + hold.unwrap_or_default()));
+            bench.hold = None;
+            assert_eq!(bench.resume_when_due(id), Step::Call(id));
+        }
+    }
+}
+
+#[test]
 fn the_gateways_wish_to_wait_is_honoured_and_no_immediate_try_made() {
     for (retry_after, delay) in [(1, 10), (45, 45)] {
         let (mut bench, id) = calling();
