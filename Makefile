@@ -21,7 +21,7 @@ run: build ## The worker in the foreground with a private broker and database; C
 	scripts/with-services scripts/run
 
 test: ## All tests: unit, property, and against a real broker and database
-	scripts/with-services $(CARGO) test --locked $(ARGS)
+	CARGO='$(CARGO)' scripts/test $(ARGS)
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --check

@@ -42,7 +42,7 @@ async fn connections_are_closed_under_load() {
         return;
     }
     under_load(async |load| {
-        for _ in 0..4 {
+        for _ in 0..2 {
             rabbitmqctl(&["close_all_connections", "as a test"]).await;
             load.goes_on().await;
         }
