@@ -64,8 +64,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::load`].
-    pub async fn load_one(&self, payment: Uuid, operation: Option<Uuid>) -> Result<Loaded, StoreError> {
-        let mut loaded = self.load(&[payment], operation.as_slice()).await?;
+    pub async fn load_one(&self, payment: Uuid, operations: &[Uuid]) -> Result<Loaded, StoreError> {
+        let mut loaded = self.load(&[payment], operations).await?;
         Ok(loaded
             .remove(&payment)
             .unwrap_or_else(|| Loaded { aggregate: Aggregate::absent(payment), unsent: Vec::new() }))

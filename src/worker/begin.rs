@@ -76,7 +76,7 @@ impl Engine {
             let Loaded { mut aggregate, unsent } = if std::mem::take(&mut optimistic) {
                 Loaded { aggregate: Aggregate::absent(entry.payment_id()), unsent: Vec::new() }
             } else {
-                self.load(entry.payment_id(), entry.id()).await.ok_or(Stopped::Refused)?
+                self.load(entry.payment_id(), &[entry.id()]).await.ok_or(Stopped::Refused)?
             };
             let stored = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
             if let Some((step, _)) = in_doubt.iter().find(|(_, lease)| stored == Some(*lease)) {
@@ -120,7 +120,7 @@ impl Engine {
     /// The worker ends, or the database will never take it.
     pub async fn compare(&self, entry: &Entry, variant: Option<&Variant>) -> Result<(), Stopped> {
         let Entry::Command { command, .. } = entry else { return Ok(()) };
-        let known = self.load(entry.payment_id(), entry.id()).await.ok_or(Stopped::Refused)?.aggregate;
+        let known = self.load(entry.payment_id(), &[entry.id()]).await.ok_or(Stopped::Refused)?.aggregate;
         // Its turn came, so the other one is stored.
         let differs = known.operation(entry.id()).is_some_and(|known| !known.is_of(command));
         if differs {

@@ -120,16 +120,17 @@ impl Engine {
         }
     }
 
-    /// Loads a payment, waiting for the database as long as it takes. Nothing where it holds what cannot be read.
-    pub async fn load(&self, payment: Uuid, operation: Uuid) -> Option<Loaded> {
+    /// Loads a payment, and these of its operations although they may be settled; waits for the database as long as it
+    /// takes. Nothing where it holds what cannot be read.
+    pub async fn load(&self, payment: Uuid, operations: &[Uuid]) -> Option<Loaded> {
         // Soon after an outage, or a command could wait in vain for a payment that another replica is slow to store.
         let mut backoff = backoff::contention();
         loop {
-            match self.store.load_one(payment, Some(operation)).await {
+            match self.store.load_one(payment, operations).await {
                 Ok(loaded) => return Some(loaded),
                 // Waiting for another version would take places from others.
                 Err(error @ StoreError::Unreadable(_)) => {
-                    error!(error = chain(&error), %payment, %operation, "what is stored of a payment cannot be read");
+                    error!(error = chain(&error), %payment, ?operations, "what is stored of a payment cannot be read");
                     return None;
                 }
                 // Told once for all by the watch over the database.

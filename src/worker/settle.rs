@@ -53,7 +53,7 @@ impl Engine {
         loop {
             let Loaded { mut aggregate, unsent } = match current.take() {
                 Some(loaded) => loaded,
-                None => self.load(payment_id, id).await?,
+                None => self.load(payment_id, &answer.of_operations(id)).await?,
             };
             let context = self.context(Some(variant), false);
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);
@@ -84,6 +84,15 @@ fn decide(aggregate: &mut Aggregate, id: Uuid, answer: Answer, tries: u32, conte
 }
 
 impl Answer {
+    /// The operations that the answer is for or about. Each may have been settled while the gateway was asked, and what
+    /// is said of it counts all the same.
+    fn of_operations(&self, id: Uuid) -> Vec<Uuid> {
+        match self {
+            Answer::Found { target: Some(target), .. } if *target != id => vec![id, *target],
+            Answer::Found { .. } | Answer::Outcome(_) => vec![id],
+        }
+    }
+
     /// The same proof without the gateway's words, which the database refuses; nothing where there was nothing to strip.
     fn stripped(self) -> Option<Answer> {
         let strip_result = |result: Box<GatewayResult>| {

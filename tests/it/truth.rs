@@ -1,9 +1,12 @@
 //! What the gateway knows and paybus does not yet: `payment.sync`, notifications, and answers that are odd.
 
+use std::sync::Arc;
+
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::support::world::amount;
-use crate::support::{Behaviour, Command, World};
+use crate::support::{Behaviour, Command, Event, Setup, World};
 
 #[tokio::test]
 async fn a_sync_takes_in_what_was_done_at_the_gateway() {
@@ -44,6 +47,34 @@ async fn a_sync_brings_a_payment_back_that_was_thought_to_be_lost() {
     );
     let answer = world.run(&declined.then("payment.sync", json!({}))).await;
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"));
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn what_the_gateway_says_of_an_operation_counts_although_a_person_settled_it_meanwhile() {
+    // No keys, so that nothing is sent again, and no look-up by itself before the test is over.
+    let keyless = Setup::new().set("variants.http.key_window", "0s").set("variants.http.retry.delayed", "1h");
+    let world = keyless.build().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(charge.payment, vec![Behaviour::DropAfter]);
+    world.publish(&charge).await;
+    world.operation_state(&charge, "unknown").await;
+
+    let go_on = Arc::new(Notify::new());
+    world.gateway.plan_operation(charge.payment, "status", vec![Behaviour::Until(Arc::clone(&go_on))]);
+    let sync = charge.then("payment.sync", json!({}));
+    world.publish(&sync).await;
+    world.gateway.wait_for_calls(charge.payment, 2).await;
+    let data = json!({"operation": charge.operation_id().to_string(), "outcome": "not_charged", "evidence": "a guess"});
+    world.run(&charge.then("payment.resolve", data).user(&world.bus.user())).await;
+    assert_eq!(world.final_event(&charge).await.status(), "error");
+    go_on.notify_one();
+
+    world.final_event(&sync).await;
+    let told = |event: &Event| event.subject() == charge.subject() && event.kind() == "payment.status_changed";
+    let confirmed = world.event("the proof", |event| told(event) && event.status() == "confirmed").await;
+    assert_eq!(confirmed.field("captured_amount"), "120.00");
     world.check_books().await;
 }
 

@@ -272,7 +272,7 @@ impl World {
     /// Decides on the answer until it is committed; on a conflict with what is stored by then.
     fn settle(&mut self, mut task: Task, answer: Answer) {
         if task.aggregate.misses_waiting() {
-            task.aggregate = self.store.load(&self.asked(&task));
+            task.aggregate = self.store.load(&asked(&task, &answer));
         }
         loop {
             let context = self.context(task.worker);
@@ -295,14 +295,7 @@ impl World {
             if !task.aggregate.is_changed() || self.store.commit(&mut task.aggregate) {
                 return self.keep(task);
             }
-            task.aggregate = self.store.load(&self.asked(&task));
-        }
-    }
-
-    fn asked(&self, task: &Task) -> Vec<Uuid> {
-        match task.answer {
-            Some(Answer::Found(Some(target), _)) => vec![task.id, target],
-            _ => vec![task.id],
+            task.aggregate = self.store.load(&asked(&task, &answer));
         }
     }
 
@@ -359,6 +352,14 @@ impl World {
         self.commands.push(resolve.clone());
         self.begin(0, resolve.operation_id(), |machine, context| machine.accept(resolve, context));
         !self.store.operation(id).is_open()
+    }
+}
+
+/// What must be loaded to decide on an answer: who asked, and what was asked about.
+fn asked(task: &Task, answer: &Answer) -> Vec<Uuid> {
+    match answer {
+        Answer::Found(Some(target), _) => vec![task.id, *target],
+        Answer::Found(None, _) | Answer::Outcome(_) => vec![task.id],
     }
 }
 

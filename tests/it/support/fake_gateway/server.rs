@@ -71,6 +71,9 @@ async fn work(
             say(&mut answer, members);
         }
         pause(latency).await;
+        if let Behaviour::Until(told) = &behaviour {
+            told.notified().await;
+        }
         return Ok(answer);
     }
     let worked = tokio::spawn(async move {
