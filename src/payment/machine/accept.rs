@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::decide::in_progress;
+use super::rows::is_waiting;
 use super::{Aggregate, Context, Step, WAITING_MAX, WAITING_RECHECK, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandType, Kind, NewPayment};
@@ -41,7 +42,8 @@ impl Aggregate {
         let Some(payment) = &self.payment else {
             return self.wait_for_payment(id, context);
         };
-        let free = payment.busy.is_none() && payment.waiting == 0;
+        // What waits for the payment alone, such as a sync that came before it, is in nobody's way.
+        let free = payment.busy.is_none() && self.next_waiting().is_none();
         if free || body.kind().is_inbound() {
             return self.decide(id, body, context);
         }
@@ -104,19 +106,44 @@ impl Aggregate {
     /// A cancel ends the scheduled operation that holds the turn, where all its attempts are proved not sent, and only
     /// where the cancel itself is allowed.
     fn end_unsent(&mut self, context: Context<'_>) -> bool {
-        let cancellable = |payment: &&Payment| matches!(payment.status, Status::Waiting | Status::Input);
-        let Some(busy) = self.payment.as_ref().filter(cancellable).and_then(|payment| payment.busy) else {
-            return false;
-        };
-        let unsent = self
-            .operation(busy)
-            .is_some_and(|operation| operation.state == State::Scheduled && operation.exposure == Exposure::Clean);
-        if unsent {
+        let unsent = self.unsent();
+        if let Some(unsent) = unsent {
             let message = "a cancel ended it before anything was sent".to_owned();
             let why = Why { code: Some(Code::Cancelled), message, ..Why::default() };
-            self.answer(busy, AnswerKind::Failed, why, context.now);
+            self.answer(unsent, AnswerKind::Failed, why, context.now);
         }
-        unsent
+        unsent.is_some()
+    }
+
+    /// The operation that a cancel would end.
+    fn unsent(&self) -> Option<Uuid> {
+        let cancellable = |payment: &&Payment| matches!(payment.status, Status::Waiting | Status::Input);
+        let busy = self.payment.as_ref().filter(cancellable).and_then(|payment| payment.busy)?;
+        let unsent =
+            |operation: &&Operation| operation.state == State::Scheduled && operation.exposure == Exposure::Clean;
+        self.operation(busy).filter(unsent).map(|operation| operation.id)
+    }
+
+    /// A cancel that came while the operation was being called waits, and may end it now that it is scheduled with nothing
+    /// sent: it is due at once. Whether there is one.
+    pub(super) fn wake_cancel(&mut self, now: Timestamp) -> bool {
+        if self.unsent().is_none() {
+            return false;
+        }
+        let waits = |operation: &&Operation| is_waiting(operation) && operation.action() == Some(Action::Cancel);
+        let Some(cancel) = self.operations().find(waits).map(|operation| operation.id) else {
+            return false;
+        };
+        self.postpone(cancel, now);
+        true
+    }
+
+    /// Whether a command that waits is a cancel that ends what holds the turn, so that it waits for nobody.
+    fn ends_the_turn(&mut self, id: Uuid, context: Context<'_>) -> bool {
+        self.operation(id).is_some_and(|operation| operation.action() == Some(Action::Cancel))
+            && self.check_expiry(id, context).is_ok()
+            && self.check_payment_fits(id, CommandType::Cancel, context).is_ok()
+            && self.end_unsent(context)
     }
 
     /// A waiting command whose time has come: its turn, or the end of its grace.
@@ -135,12 +162,14 @@ impl Aggregate {
         };
         // What carries the cure waited for its payment only, and never waits for a turn.
         let inbound = operation.kind.known().is_some_and(CommandType::is_inbound);
-        if payment.busy.is_some() && !inbound {
+        let goes_first = inbound || payment.busy.is_some() && self.ends_the_turn(id, context);
+        let is_busy = self.payment.as_ref().is_some_and(|payment| payment.busy.is_some());
+        if is_busy && !goes_first {
             self.postpone(id, now + WAITING_RECHECK);
             return Step::Stored;
         }
         // The first that waits goes first, and by its own due time: whoever holds this one does not hold that.
-        if let Some(first) = self.next_waiting().filter(|first| *first != id && !inbound) {
+        if let Some(first) = self.next_waiting().filter(|first| *first != id && !goes_first) {
             self.postpone(first, now);
             self.postpone(id, now + WAITING_RECHECK);
             return Step::Stored;
@@ -163,7 +192,7 @@ impl Aggregate {
         }
     }
 
-    fn postpone(&mut self, id: Uuid, until: Timestamp) {
+    pub(super) fn postpone(&mut self, id: Uuid, until: Timestamp) {
         if let Some(operation) = self.operation_mut(id) {
             operation.due_at = Some(until);
         }

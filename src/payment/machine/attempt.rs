@@ -15,6 +15,9 @@ use crate::payment::outcome::{Exposure, NotCharged, Outcome, Trouble};
 /// The delay of a retry where the configuration names none.
 pub(super) const DELAY_DEFAULT: Duration = Duration::from_secs(60);
 
+/// How long an operation that is due at once steps back for a cancel that may end it.
+const CANCEL_FIRST: Duration = Duration::from_secs(1);
+
 impl Aggregate {
     /// Takes the turn for an operation and begins its first attempt, unless calls are held back.
     pub(super) fn begin(&mut self, id: Uuid, request: Request, context: Context<'_>) -> Step {
@@ -34,6 +37,7 @@ impl Aggregate {
         if !hold.is_zero() {
             self.tell_delayed(id, Code::Held, "calls of this variant are held back", context.now);
         }
+        self.wake_cancel(context.now);
         Step::Stored
     }
 
@@ -187,6 +191,7 @@ impl Aggregate {
             operation.due_at = Some(later(context.now, delay));
         }
         self.tell_delayed(id, trouble.code, &trouble.message, context.now);
+        self.wake_cancel(context.now);
         Step::Stored
     }
 
@@ -250,6 +255,9 @@ impl Aggregate {
         operation.state = State::Scheduled;
         operation.lease = None;
         operation.due_at = Some(context.now);
+        if self.wake_cancel(context.now) {
+            self.postpone(id, later(context.now, CANCEL_FIRST));
+        }
         Step::Stored
     }
 }

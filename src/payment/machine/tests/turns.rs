@@ -9,7 +9,7 @@ use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::machine::{Step, WAITING_MAX};
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Decline, Verdict};
+use crate::payment::outcome::{Decline, Found, Verdict};
 use crate::payment::status::Status;
 
 #[test]
@@ -249,6 +249,60 @@ fn a_cancel_ends_nothing_that_may_have_been_sent_and_nothing_where_it_is_not_all
     bench.settle_after(refund, not_sent(), 2);
     assert_eq!(bench.send("b", CommandType::Cancel, json!({})), Step::Stored);
     assert_eq!(bench.state(refund), State::Scheduled);
+}
+
+#[test]
+fn a_cancel_that_waits_ends_a_process_as_soon_as_that_is_proved_not_sent() {
+    let cancelled = |mut bench: Bench, id| {
+        let cancel = operation_id("cancel");
+        assert_eq!(bench.operation(cancel).due_at, Some(bench.now));
+        assert_eq!(bench.resume(cancel), Step::Call(cancel), "before others that wait, as when it comes now");
+        assert_eq!(bench.answer(id), (AnswerKind::Failed, Some(Code::Cancelled)));
+        assert_eq!((bench.payment().busy, bench.payment().waiting), (Some(cancel), 1));
+        bench.settle(cancel, approved());
+        assert_eq!(bench.status(), Status::Cancelled);
+    };
+    let cancel_it = |bench: &mut Bench| {
+        for (id, kind) in [("other", CommandType::Refund), ("cancel", CommandType::Cancel)] {
+            assert_eq!(bench.send(id, kind, json!({})), Step::Stored);
+        }
+    };
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let id = bench.call("a", CommandType::Process, json!({}));
+    cancel_it(&mut bench);
+    assert_eq!(bench.resume(operation_id("cancel")), Step::Stored, "while it is called, it may be charging");
+    bench.settle_after(id, not_sent(), 2);
+    cancelled(bench, id);
+
+    // Proved by a look-up.
+    let mut bench = Bench::with_payment(Status::Waiting);
+    bench.rules.contract.key_window = None;
+    let id = bench.call("a", CommandType::Process, json!({}));
+    cancel_it(&mut bench);
+    bench.settle(id, timed_out());
+    assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
+    bench.found(id, Some(id), Found::Nothing);
+    assert!(bench.operation(id).due_at > Some(bench.now), "it steps back");
+    cancelled(bench, id);
+
+    // An expired one ends nothing.
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let id = bench.call("a", CommandType::Process, json!({}));
+    let mut late = command("cancel", CommandType::Cancel, json!({}));
+    late.attributes.expires_at = Some(bench.now + jiff::SignedDuration::from_secs(5));
+    bench.send_command(late);
+    bench.wait(10);
+    bench.settle_after(id, not_sent(), 2);
+    assert_eq!(bench.resume(operation_id("cancel")), Step::Stored);
+    assert_eq!(bench.resume_when_due(id), Step::Call(id));
+}
+
+#[test]
+fn what_waits_for_its_payment_alone_is_in_nobodys_way() {
+    let mut bench = Bench::new();
+    bench.send("sync", CommandType::Sync, json!({}));
+    bench.send("create", CommandType::Create, payment_data());
+    bench.call("a", CommandType::Process, json!({}));
 }
 
 #[test]
