@@ -204,10 +204,10 @@ pub struct Operation {
     pub lookups: u32,
     /// How often another worker had to take it over.
     pub takeovers: u32,
-    /// The generation of its gateway key.
-    pub generation: u32,
-    /// How far its attempts may have reached.
-    pub exposure: Exposure,
+    /// The generation of its gateway key. Raised by the machine with a proof, and restored by the store; no one else.
+    pub(crate) generation: u32,
+    /// How far its attempts may have reached. Of the machine and the store, as the generation.
+    pub(crate) exposure: Exposure,
     /// Nothing more is sent under its key: retrying is over, or the key can never succeed. Only look-ups follow.
     pub lookup_only: bool,
     /// When its key was first used.

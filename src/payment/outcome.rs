@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::code::Code;
+use super::contract::{Contract, Lookup};
 use super::money::Money;
 use super::status::FraudStatus;
 
@@ -123,9 +125,25 @@ pub enum Decline {
 }
 
 /// Proof that no attempt of an operation moved money. Made only here: by attempts that were all never received, by the
-/// gateway's refusal while nothing else is open, or by an authoritative look-up. A new gateway key needs one.
+/// gateway's refusal while nothing else is open, by an authoritative look-up, or by a person's word. A new gateway key
+/// needs one, and so does a payment's way to `error`.
 #[derive(Debug)]
 pub struct NotCharged(());
+
+impl NotCharged {
+    /// The proof that a look-up found nothing: only where the gateway declares its look-up authoritative, and was asked
+    /// after its settle window had passed since something was last sent.
+    pub fn by_absence(contract: &Contract, last_sent: Option<Timestamp>, asked: Timestamp) -> Option<NotCharged> {
+        let window = SignedDuration::try_from(contract.settle_window).ok()?;
+        let settled = last_sent?.checked_add(window).ok()? <= asked;
+        (contract.lookup == Lookup::Authoritative && settled).then_some(NotCharged(()))
+    }
+
+    /// A person says so in a `payment.resolve`, with evidence that is kept. A later word of the gateway beats it.
+    pub(super) fn by_a_persons_word(_evidence: String) -> NotCharged {
+        NotCharged(())
+    }
+}
 
 /// How far an operation's attempts may have reached the gateway. Once exposed, only the gateway's own result or an
 /// authoritative look-up ends it; a later refusal or a failed connection does not.
@@ -145,12 +163,6 @@ impl Exposure {
             Exposure::Exposed => None,
         }
     }
-
-    /// The proof that a look-up found nothing: only where the gateway declares its look-up authoritative and its settle
-    /// window has passed, which the caller states by these two.
-    pub fn absent(authoritative: bool, settled: bool) -> Option<NotCharged> {
-        (authoritative && settled).then_some(NotCharged(()))
-    }
 }
 
 /// The idempotency key under which an operation is sent. A key is either the operation's first or follows an earlier one
@@ -167,8 +179,8 @@ impl GatewayKey {
         GatewayKey { operation, generation: 0 }
     }
 
-    /// The key as the database holds it.
-    pub fn stored(operation: Uuid, generation: u32) -> GatewayKey {
+    /// The key of an operation as the database holds it.
+    pub(super) fn stored(operation: Uuid, generation: u32) -> GatewayKey {
         GatewayKey { operation, generation }
     }
 
@@ -196,9 +208,28 @@ mod tests {
     fn an_exposed_operation_gives_no_proof() {
         assert!(Exposure::Exposed.not_charged().is_none());
         assert!(Exposure::Clean.not_charged().is_some());
-        assert!(Exposure::absent(true, false).is_none());
-        assert!(Exposure::absent(false, true).is_none());
-        assert!(Exposure::absent(true, true).is_some());
+    }
+
+    #[test]
+    fn absence_proves_only_what_is_authoritative_and_settled() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (lookup, sent, asked, proves) in [
+            (Lookup::Authoritative, Some(0), 10, true),
+            (Lookup::Authoritative, Some(0), 9, false),
+            (Lookup::Authoritative, None, 10, false),
+            (Lookup::Indicative, Some(0), 10, false),
+            (Lookup::None, Some(0), 10, false),
+        ] {
+            let contract = Contract {
+                key_window: None,
+                replays_server_errors: false,
+                lookup,
+                settle_window: Duration::from_secs(10),
+                notifications: false,
+            };
+            let proof = NotCharged::by_absence(&contract, sent.map(at), at(asked));
+            assert_eq!(proof.is_some(), proves, "{lookup:?} {sent:?} {asked}");
+        }
     }
 
     #[test]

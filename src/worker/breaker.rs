@@ -1,4 +1,4 @@
-//! The circuit breaker of a variant: after so many failures in a row, calls pause, and one probe at a time finds out
+//! The circuit breaker of a variant: after so many failures in a row, or one refusal of our credentials, calls pause, and one probe at a time finds out
 //! whether the gateway is well again. It holds per replica.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -87,9 +87,21 @@ impl Breaker {
         *failures = failures.saturating_add(1);
         let opens = self.state() == State::Probing || (self.state() == State::Closed && *failures >= self.failures_max);
         if opens {
-            *failures = 0;
-            self.state.send_replace(State::Open { until: Instant::now() + self.open });
+            self.open(&mut failures);
         }
+    }
+
+    /// A call failed as every other will: it opens at once.
+    pub fn trip(&self) {
+        let mut failures = self.failures();
+        if !matches!(self.state(), State::Open { .. }) {
+            self.open(&mut failures);
+        }
+    }
+
+    fn open(&self, failures: &mut u32) {
+        *failures = 0;
+        self.state.send_replace(State::Open { until: Instant::now() + self.open });
     }
 
     fn close(&self) {
@@ -129,6 +141,20 @@ mod tests {
         assert_eq!(breaker.hold(), None);
         breaker.failed();
         assert_eq!(breaker.state(), State::Closed, "the count began anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_refusal_of_our_credentials_opens_it() {
+        let breaker = Breaker::new(20, Duration::from_secs(30));
+        breaker.trip();
+        assert_eq!(breaker.hold(), Some(Duration::from_secs(30)));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        breaker.trip();
+        assert_eq!(breaker.hold(), Some(Duration::from_secs(20)), "what was under way puts the probe off no further");
+        tokio::time::advance(Duration::from_secs(21)).await;
+        breaker.probe();
+        breaker.trip();
+        assert!(matches!(breaker.state(), State::Open { .. }));
     }
 
     #[tokio::test(start_paused = true)]

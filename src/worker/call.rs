@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::engine::Engine;
 use super::place::Place;
-use super::settle::Answer;
+use super::settle::{Answer, Health};
 use super::variant::Variant;
 use crate::gateway::{Call, Question, Target};
 use crate::http::metrics;
@@ -142,9 +142,10 @@ impl Engine {
 
     fn note_health(&self, variant: &Variant, answer: &Answer) {
         match answer.health() {
-            Some(true) => variant.breaker.succeeded(),
-            Some(false) => variant.breaker.failed(),
-            None => {}
+            Health::Well => variant.breaker.succeeded(),
+            Health::Ill => variant.breaker.failed(),
+            Health::Misconfigured => variant.breaker.trip(),
+            Health::Unknown => {}
         }
     }
 }

@@ -27,6 +27,19 @@ pub enum Answer {
     },
 }
 
+/// What one answer says of the gateway itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It brought its own word.
+    Well,
+    /// It failed; it may be about this call alone.
+    Ill,
+    /// It takes neither our credentials nor any call until they are mended.
+    Misconfigured,
+    /// Neither can be told.
+    Unknown,
+}
+
 /// An answer that is stored, or that needs another try at once.
 pub struct Settled {
     /// As stored; as decided where another try is needed.
@@ -125,18 +138,55 @@ impl Answer {
         }
     }
 
-    /// Whether the gateway itself is well, ill, or neither can be told: for the breaker.
-    pub fn health(&self) -> Option<bool> {
+    /// What the answer says of the gateway itself: for the breaker.
+    pub fn health(&self) -> Health {
         let of_trouble = |trouble: &Trouble| match trouble.code {
             // The gateway is there and says what it wants; linkerd's breaker counts 429 so as well.
-            Code::RateLimited | Code::Conflict => None,
-            _ => Some(false),
+            Code::RateLimited | Code::Conflict => Health::Unknown,
+            Code::Misconfigured => Health::Misconfigured,
+            _ => Health::Ill,
         };
         match self {
-            Answer::Outcome(Outcome::Result(_) | Outcome::Refused(_)) => Some(true),
+            Answer::Outcome(Outcome::Result(_) | Outcome::Refused(_)) => Health::Well,
             Answer::Outcome(Outcome::NotSent(trouble) | Outcome::Unknown(trouble)) => of_trouble(trouble),
-            Answer::Found { found: Found::Result(_) | Found::Nothing, .. } => Some(true),
+            Answer::Found { found: Found::Result(_) | Found::Nothing, .. } => Health::Well,
             Answer::Found { found: Found::Failed(trouble), .. } => of_trouble(trouble),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payment::outcome::Verdict;
+
+    #[test]
+    fn what_each_answer_says_of_the_gateway() {
+        let result = || Box::new(GatewayResult::new(Verdict::Approved));
+        let trouble = |code| Trouble::new(code, "trouble");
+        let found = |found| Answer::Found { target: None, found };
+        for (answer, health) in [
+            (Answer::Outcome(Outcome::Result(result())), Health::Well),
+            (Answer::Outcome(Outcome::Refused(trouble(Code::Refused))), Health::Well),
+            (Answer::Outcome(Outcome::NotSent(trouble(Code::Unreachable))), Health::Ill),
+            (Answer::Outcome(Outcome::NotSent(trouble(Code::RateLimited))), Health::Unknown),
+            (Answer::Outcome(Outcome::NotSent(trouble(Code::Misconfigured))), Health::Misconfigured),
+            (Answer::Outcome(Outcome::Unknown(trouble(Code::Timeout))), Health::Ill),
+            (found(Found::Result(result())), Health::Well),
+            (found(Found::Nothing), Health::Well),
+            (found(Found::Failed(trouble(Code::Misconfigured))), Health::Misconfigured),
+            (found(Found::Failed(trouble(Code::GatewayError))), Health::Ill),
+        ] {
+            assert_eq!(answer.health(), health, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_needs_whoever_asked_and_what_was_asked_about() {
+        let (sync, process) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let found = |target| Answer::Found { target, found: Found::Nothing };
+        assert_eq!(found(Some(process)).of_operations(sync), [sync, process]);
+        assert_eq!(found(Some(process)).of_operations(process), [process]);
+        assert_eq!(found(None).of_operations(sync), [sync]);
     }
 }

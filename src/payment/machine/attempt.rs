@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Aggregate, Context, Step, later};
+use super::{Aggregate, Context, Rules, Step, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::Lookup;
 use crate::payment::operation::{Action, Lease, Operation, Request, State};
@@ -14,6 +14,34 @@ use crate::payment::outcome::{Exposure, NotCharged, Outcome, Trouble};
 
 /// The delay of a retry where the configuration names none.
 pub(super) const DELAY_DEFAULT: Duration = Duration::from_secs(60);
+
+/// What follows an attempt, or a question, that brought no result.
+pub(super) enum Next {
+    /// Another one at once.
+    AtOnce,
+    /// Another one as soon as calls are no longer held back, in place of one at once.
+    Held(Duration),
+    /// Another one later; it uses up a retry.
+    Later(Duration),
+    /// None: the retries are used up.
+    Never,
+}
+
+impl Rules {
+    /// What follows. `tries` counts those in a row, `rounds` the retries that are used up.
+    pub(super) fn next(&self, trouble: &Trouble, tries: u32, rounds: u32, hold: Option<Duration>) -> Next {
+        // Wrong credentials are no fault of the command: it is tried until they are mended.
+        let misconfigured = trouble.code == Code::Misconfigured;
+        if !misconfigured && trouble.retry_after.is_none() && tries < self.immediate_attempts {
+            return hold.map_or(Next::AtOnce, Next::Held);
+        }
+        match self.delayed.get(rounds as usize) {
+            Some(delay) => Next::Later(*delay),
+            None if misconfigured => Next::Later(self.delayed.last().copied().unwrap_or(DELAY_DEFAULT)),
+            None => Next::Never,
+        }
+    }
+}
 
 /// How long an operation that is due at once steps back for a cancel that may end it.
 const CANCEL_FIRST: Duration = Duration::from_secs(1);
@@ -130,7 +158,6 @@ impl Aggregate {
 
     /// Tries again: at once, later, or not any more.
     fn retry(&mut self, id: Uuid, trouble: Trouble, tries: u32, context: Context<'_>) -> Step {
-        let rules = context.rules;
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
@@ -143,53 +170,48 @@ impl Aggregate {
             return self.seek_truth(id, &trouble, context);
         }
         if trouble.code == Code::Held {
-            return self.put_off(id, &trouble, context);
+            // It was begun and not sent, which spends nothing.
+            operation.attempts = operation.attempts.saturating_sub(1);
+            return self.hold_back(id, context.hold.unwrap_or_default(), &trouble, context);
         }
-        // Wrong credentials are no fault of the command: it is tried until they are mended.
-        let misconfigured = trouble.code == Code::Misconfigured;
-        let at_once = !misconfigured && trouble.retry_after.is_none() && context.hold.is_none();
-        if at_once && tries < rules.immediate_attempts {
-            return Step::RetryNow(id);
-        }
-        let delay = match rules.delayed.get(operation.rounds as usize) {
-            Some(delay) => Some(*delay),
-            None if misconfigured => Some(rules.delayed.last().copied().unwrap_or(DELAY_DEFAULT)),
-            None => None,
-        };
-        match (delay, operation.exposure.not_charged()) {
-            (Some(delay), _) => self.schedule(id, delay, &trouble, context),
-            (None, Some(proof)) => self.fail(id, trouble, proof, context),
-            (None, None) => self.seek_truth(id, &trouble, context),
+        let next = context.rules.next(&trouble, tries, operation.rounds, context.hold);
+        match (next, operation.exposure.not_charged()) {
+            (Next::AtOnce, _) => Step::RetryNow(id),
+            (Next::Held(hold), _) => self.hold_back(id, hold, &trouble, context),
+            (Next::Later(delay), _) => self.schedule(id, delay, &trouble, context),
+            (Next::Never, Some(proof)) => self.fail(id, trouble, proof, context),
+            (Next::Never, None) => self.seek_truth(id, &trouble, context),
         }
     }
 
-    /// An attempt that was begun and not sent: it spends nothing and is due when calls are no longer held back.
-    fn put_off(&mut self, id: Uuid, trouble: &Trouble, context: Context<'_>) -> Step {
-        let hold = context.hold.unwrap_or_default();
-        if let Some(operation) = self.operation_mut(id) {
-            operation.attempts = operation.attempts.saturating_sub(1);
-            operation.state = operation.exposure.resting_state();
-            operation.lease = None;
-            operation.due_at = Some(later(context.now, hold));
-        }
+    /// Calls are held back: what would have been tried at once is tried when they go out again, and uses up no retry.
+    pub(super) fn hold_back(&mut self, id: Uuid, hold: Duration, trouble: &Trouble, context: Context<'_>) -> Step {
+        self.put_off(id, hold, context);
+        // A drain is no news to the publisher: another replica goes on at once.
         if !hold.is_zero() {
             self.tell_delayed(id, trouble.code, &trouble.message, context.now);
         }
+        self.wake_cancel(context.now);
         Step::Stored
     }
 
-    /// Schedules another try, or another question.
-    pub(super) fn schedule(&mut self, id: Uuid, delay: Duration, trouble: &Trouble, context: Context<'_>) -> Step {
-        let delay = delay.max(trouble.retry_after.unwrap_or_default());
+    fn put_off(&mut self, id: Uuid, delay: Duration, context: Context<'_>) {
         if let Some(operation) = self.operation_mut(id) {
-            // What the operator must mend uses up none of the command's own retries.
-            if trouble.code != Code::Misconfigured {
-                operation.rounds = operation.rounds.saturating_add(1);
-            }
             operation.state = operation.exposure.resting_state();
             operation.lease = None;
             operation.due_at = Some(later(context.now, delay));
         }
+    }
+
+    /// Schedules another try, or another question.
+    pub(super) fn schedule(&mut self, id: Uuid, delay: Duration, trouble: &Trouble, context: Context<'_>) -> Step {
+        // What the operator must mend uses up none of the command's own retries.
+        if trouble.code != Code::Misconfigured
+            && let Some(operation) = self.operation_mut(id)
+        {
+            operation.rounds = operation.rounds.saturating_add(1);
+        }
+        self.put_off(id, delay.max(trouble.retry_after.unwrap_or_default()), context);
         self.tell_delayed(id, trouble.code, &trouble.message, context.now);
         self.wake_cancel(context.now);
         Step::Stored
@@ -204,7 +226,7 @@ impl Aggregate {
         if context.rules.contract.lookup == Lookup::None {
             self.escalate(id, "the outcome is unknown and cannot be looked up: a person must resolve it", context);
         } else {
-            operation.due_at = Some(operation.next_look_up(context));
+            operation.due_at = Some(operation.next_look_up(trouble.retry_after, context));
             self.tell_delayed(id, trouble.code, &trouble.message, context.now);
         }
         Step::Stored
@@ -235,11 +257,6 @@ impl Aggregate {
         if !std::mem::replace(&mut operation.escalated, true) {
             self.tell_delayed(id, Code::Escalated, message, context.now);
         }
-    }
-
-    /// Ends an operation of which it is proved that nothing was charged.
-    pub(super) fn fail(&mut self, id: Uuid, trouble: Trouble, _proof: NotCharged, context: Context<'_>) -> Step {
-        self.give_up(id, trouble, context)
     }
 
     /// Begins anew under a new key, which the proof allows; it uses up one of the retries.
@@ -323,11 +340,12 @@ impl Operation {
         self.first_sent_at.map(|first| later(first, window))
     }
 
-    /// When to look up next: after the gateway's settle window, then at the delays of the retries.
-    pub(super) fn next_look_up(&self, context: Context<'_>) -> Timestamp {
+    /// When to look up next: after the gateway's settle window, then at the delays of the retries, and no sooner than the
+    /// gateway asked for.
+    pub(super) fn next_look_up(&self, retry_after: Option<Duration>, context: Context<'_>) -> Timestamp {
         let delays = &context.rules.delayed;
         let delay = delays.get(self.lookups as usize).or(delays.last()).copied().unwrap_or(DELAY_DEFAULT);
-        let next = later(context.now, delay);
+        let next = later(context.now, delay.max(retry_after.unwrap_or_default()));
         match self.last_sent_at {
             Some(sent) => next.max(later(sent, context.rules.contract.settle_window)),
             None => next,

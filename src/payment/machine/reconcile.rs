@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::attempt::Next;
 use super::settle::foreign_sum;
 use super::{Aggregate, Context, Step};
 use crate::payment::code::Code;
@@ -44,14 +45,12 @@ impl Aggregate {
 
     /// A `payment.sync` whose question failed: asking again is always safe.
     pub(super) fn ask_later(&mut self, id: Uuid, trouble: Trouble, tries: u32, context: Context<'_>) -> Step {
-        let rules = context.rules;
-        if tries < rules.immediate_attempts && trouble.retry_after.is_none() && context.hold.is_none() {
-            return Step::RetryNow(id);
-        }
-        let rounds = self.operation(id).map_or(0, |operation| operation.rounds as usize);
-        match rules.delayed.get(rounds) {
-            Some(delay) => self.schedule(id, *delay, &trouble, context),
-            None => self.give_up(id, trouble, context),
+        let rounds = self.operation(id).map_or(0, |operation| operation.rounds);
+        match context.rules.next(&trouble, tries, rounds, context.hold) {
+            Next::AtOnce => Step::RetryNow(id),
+            Next::Held(hold) => self.hold_back(id, hold, &trouble, context),
+            Next::Later(delay) => self.schedule(id, delay, &trouble, context),
+            Next::Never => self.give_up_question(id, trouble, context),
         }
     }
 
@@ -67,9 +66,9 @@ impl Aggregate {
         };
         if let Some(foreign) = self.payment.as_ref().and_then(|payment| foreign_sum(payment, &result)) {
             let message = format!("the gateway answered in {}; nothing was applied", foreign.currency());
-            return self.give_up(id, Trouble::new(Code::Mismatch, message), context);
+            return self.give_up_question(id, Trouble::new(Code::Mismatch, message), context);
         }
-        let mut why = self.merge(&result);
+        let mut why = self.merge(&result, true);
         match &result.verdict {
             Verdict::Approved | Verdict::Authorized => match self.reconcile(id, &result, &why, context) {
                 Ok(None) => {}
@@ -80,23 +79,23 @@ impl Aggregate {
                 }
                 Err(error) => {
                     let message = format!("the gateway's amount {error}");
-                    return self.give_up(id, Trouble::new(Code::Mismatch, message), context);
+                    return self.give_up_question(id, Trouble::new(Code::Mismatch, message), context);
                 }
             },
             Verdict::Declined(_) => {
                 why.code = Some(Code::Declined);
-                self.set_status(Status::Rejected, Cause::Proof);
+                self.set_status(Status::Rejected, Cause::Proof, &why.message);
             }
-            Verdict::CustomerMustAct { redirect_url } => self.customer_still_must_act(redirect_url),
+            Verdict::CustomerMustAct { redirect_url } => self.customer_still_must_act(redirect_url, &why),
             Verdict::Pending => {}
         }
         self.answer(id, AnswerKind::Succeeded, why, context.now)
     }
 
-    fn customer_still_must_act(&mut self, redirect_url: &str) {
+    fn customer_still_must_act(&mut self, redirect_url: &str, why: &Why) {
         let waits = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Waiting);
         if waits
-            && self.set_status(Status::Input, Cause::Proof)
+            && self.set_status(Status::Input, Cause::Proof, &why.message)
             && let Some(payment) = &mut self.payment
         {
             payment.redirect_url = Some(redirect_url.to_owned());
@@ -141,7 +140,7 @@ impl Aggregate {
             }
             discrepancy = self.beyond(kind, amount)?.or(discrepancy);
             self.record(Movement { kind, reference: id.to_string(), amount, operation: None })?;
-            self.follow_money();
+            self.follow_money(why);
         }
         let captured = result.captured.map_or_else(|| ever_captured.less(refunded), Ok)?;
         let ours = self.payment.as_ref().map_or(captured, |payment| payment.amounts.captured);
@@ -150,7 +149,7 @@ impl Aggregate {
     }
 
     /// Moves the status to where the money is.
-    fn follow_money(&mut self) {
+    fn follow_money(&mut self, why: &Why) {
         let Some(amounts) = self.payment.as_ref().map(|payment| payment.amounts) else {
             return;
         };
@@ -161,6 +160,6 @@ impl Aggregate {
         } else {
             Status::Preauth
         };
-        self.set_status(status, Cause::Proof);
+        self.set_status(status, Cause::Proof, &why.message);
     }
 }

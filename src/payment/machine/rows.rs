@@ -195,14 +195,26 @@ impl Aggregate {
         Ok(true)
     }
 
-    /// Moves the payment's status where the table has a way; else it stays.
-    pub(super) fn set_status(&mut self, to: Status, cause: Cause) -> bool {
+    /// Takes over a message for a person. One that is empty says nothing, and takes none away.
+    pub(super) fn set_message(&mut self, message: &str) {
+        if let Some(payment) = &mut self.payment
+            && !message.is_empty()
+            && payment.message != message
+        {
+            message.clone_into(&mut payment.message);
+            self.changed.push("message");
+        }
+    }
+
+    /// Moves the payment's status where the table has a way; else it stays. The message of an earlier status goes with it.
+    pub(super) fn set_status(&mut self, to: Status, cause: Cause, message: &str) -> bool {
         let Some(payment) = &mut self.payment else { return false };
         if payment.status == to || !payment.status.may_become(to, cause) {
             return false;
         }
         self.status_before.get_or_insert(payment.status);
         payment.status = to;
+        message.clone_into(&mut payment.message);
         if to != Status::Input {
             payment.redirect_url = None;
         }

@@ -11,7 +11,7 @@ use crate::payment::model::Payment;
 use crate::payment::money::{Money, MoneyError};
 use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::operation::{Action, AnswerKind, Operation, State};
-use crate::payment::outcome::{Exposure, GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{Exposure, GatewayResult, NotCharged, Trouble, Verdict};
 use crate::payment::status::{Cause, Status};
 
 /// `extra_data` is kept up to this size, in bytes of JSON, so that every event fits.
@@ -65,10 +65,10 @@ impl Aggregate {
         if let Some(Err(error)) = effect.movement.map(|movement| self.record(movement)) {
             return self.mismatch(id, format!("the gateway's amount {error}"), context);
         }
-        let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result) };
+        let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result, effect.cause == Cause::Process) };
         // Money that moved is a proof as well: a process that was answered late still takes its payment out of its end.
-        if self.allows(effect.status) && !self.set_status(effect.status, effect.cause) {
-            self.set_status(effect.status, Cause::Proof);
+        if self.allows(effect.status) && !self.set_status(effect.status, effect.cause, &why.message) {
+            self.set_status(effect.status, Cause::Proof, &why.message);
         }
         if effect.cause == Cause::Cancel {
             self.close_pending_process(context);
@@ -90,9 +90,9 @@ impl Aggregate {
         if !is_new {
             return Step::Settled;
         }
-        let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result) };
+        let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result, effect.cause == Cause::Process) };
         if self.allows(effect.status) {
-            self.set_status(effect.status, Cause::Proof);
+            self.set_status(effect.status, Cause::Proof, &why.message);
         }
         self.tell_change(id, &why, context.now);
         Step::Settled
@@ -162,8 +162,8 @@ impl Aggregate {
         result: GatewayResult,
         context: Context<'_>,
     ) -> Step {
-        let why = self.merge(&result);
-        let moved = self.set_status(Status::Input, Cause::Process);
+        let why = self.merge(&result, true);
+        let moved = self.set_status(Status::Input, Cause::Process, &why.message);
         if let Some(payment) = &mut self.payment
             && payment.status == Status::Input
             && payment.redirect_url.as_deref() != Some(redirect_url.as_str())
@@ -178,9 +178,9 @@ impl Aggregate {
 
     /// The gateway accepted, and its result will come: the turn ends, the operation stays open and is looked up.
     fn pend(&mut self, id: Uuid, action: Action, result: GatewayResult, context: Context<'_>) -> Step {
-        let why = self.merge(&result);
+        let why = self.merge(&result, action == Action::Process);
         if action == Action::Process {
-            self.set_status(Status::Waiting, Cause::Process);
+            self.set_status(Status::Waiting, Cause::Process, &why.message);
         }
         let contract = &context.rules.contract;
         let is_heard_of = contract.lookup != Lookup::None || contract.notifications;
@@ -190,7 +190,7 @@ impl Aggregate {
             operation.state = State::Pending;
             operation.exposure = Exposure::Exposed;
             operation.lease = None;
-            operation.due_at = (contract.lookup != Lookup::None).then(|| operation.next_look_up(context));
+            operation.due_at = (contract.lookup != Lookup::None).then(|| operation.next_look_up(None, context));
         }
         self.tell_change(id, &why, context.now);
         if !told_before {
@@ -204,9 +204,9 @@ impl Aggregate {
     }
 
     fn decline(&mut self, id: Uuid, action: Action, result: GatewayResult, context: Context<'_>) -> Step {
-        let why = Why { code: Some(Code::Declined), ..self.merge(&result) };
+        let why = Why { code: Some(Code::Declined), ..self.merge(&result, action == Action::Process) };
         if action == Action::Process {
-            self.set_status(Status::Rejected, Cause::Process);
+            self.set_status(Status::Rejected, Cause::Process, &why.message);
         }
         self.answer(id, AnswerKind::Failed, why, context.now)
     }
@@ -227,17 +227,20 @@ impl Aggregate {
         }
     }
 
-    /// Ends an operation that did nothing, or a question that was not answered.
-    pub(super) fn give_up(&mut self, id: Uuid, trouble: Trouble, context: Context<'_>) -> Step {
+    /// Ends an operation of which it is proved that nothing was charged.
+    pub(super) fn fail(&mut self, id: Uuid, trouble: Trouble, _proof: NotCharged, context: Context<'_>) -> Step {
         // A process from `input` went on with a transaction that began earlier. That this request did nothing does not
         // prove the transaction closed: the customer may still act, so the payment stays where it is.
         let goes_on = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Input);
         if self.operation(id).is_some_and(Operation::is_process) && !goes_on {
-            if let Some(payment) = &mut self.payment {
-                payment.message.clone_from(&trouble.message);
-            }
-            self.set_status(Status::Error, Cause::Process);
+            self.set_message(&trouble.message);
+            self.set_status(Status::Error, Cause::Process, &trouble.message);
         }
+        self.give_up_question(id, trouble, context)
+    }
+
+    /// Ends a question that was not answered; nothing follows from that for the payment.
+    pub(super) fn give_up_question(&mut self, id: Uuid, trouble: Trouble, context: Context<'_>) -> Step {
         let why = Why {
             code: Some(trouble.code),
             message: trouble.message,
@@ -247,11 +250,12 @@ impl Aggregate {
         self.answer(id, AnswerKind::Failed, why, context.now)
     }
 
-    /// Takes over what the gateway tells beside its verdict.
-    pub(super) fn merge(&mut self, result: &GatewayResult) -> Why {
+    /// Takes over what the gateway tells beside its verdict. The payment's transaction is the one that its process began: a
+    /// refund's or a capture's own id is not the payment's.
+    pub(super) fn merge(&mut self, result: &GatewayResult, is_the_payments: bool) -> Why {
+        self.set_message(&result.message);
         if let Some(payment) = &mut self.payment {
-            payment.message.clone_from(&result.message);
-            if let Some(transaction_id) = &result.transaction_id
+            if let Some(transaction_id) = result.transaction_id.as_ref().filter(|_| is_the_payments)
                 && *transaction_id != payment.transaction_id
             {
                 payment.transaction_id.clone_from(transaction_id);

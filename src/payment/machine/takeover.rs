@@ -68,7 +68,7 @@ impl Aggregate {
     fn take_over_question(&mut self, id: Uuid, too_often: bool, context: Context<'_>) -> Step {
         if too_often {
             let trouble = Trouble::new(Code::WorkerLost, "the worker that asked the gateway was lost, again and again");
-            return self.give_up(id, trouble, context);
+            return self.give_up_question(id, trouble, context);
         }
         if self.gateway_changed(context) {
             return self.stand_still(id, context);

@@ -11,7 +11,7 @@ use crate::payment::contract::Lookup;
 use crate::payment::event::Why;
 use crate::payment::money::Money;
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::{Decline, Exposure, Found, GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Found, GatewayResult, NotCharged, Trouble, Verdict};
 
 impl Aggregate {
     /// Asks the gateway what became of an operation whose outcome is unknown or pending.
@@ -95,23 +95,22 @@ impl Aggregate {
                 if let Some(step) = self.not_found(id, context.now, context) {
                     return step;
                 }
-                self.look_up_again(id, "the gateway knows nothing of it", true, context)
+                let nothing = Trouble::new(Code::Unreachable, "the gateway knows nothing of it");
+                self.look_up_again(id, &nothing, true, context)
             }
-            Found::Failed(trouble) => self.look_up_again(id, &trouble.message, false, context),
+            Found::Failed(trouble) => self.look_up_again(id, &trouble, false, context),
         }
     }
 
     /// The gateway, asked at `asked_at`, knows nothing of the operation. Where that proves something, the operation ends
     /// or begins anew; else nothing is done.
     fn not_found(&mut self, id: Uuid, asked_at: Timestamp, context: Context<'_>) -> Option<Step> {
-        let contract = &context.rules.contract;
         // Pending was the gateway's own word, and a call under way may yet arrive: nothing is proved by absence. Nor is
         // anything where the gateway knew it before, and answered what does not fit.
         let operation = self
             .operation(id)
             .filter(|operation| operation.state == State::Unknown && operation.last_code != Some(Code::Mismatch))?;
-        let settled = operation.last_sent_at.is_some_and(|sent| later(sent, contract.settle_window) <= asked_at);
-        let proof = Exposure::absent(contract.lookup == Lookup::Authoritative, settled)?;
+        let proof = NotCharged::by_absence(&context.rules.contract, operation.last_sent_at, asked_at)?;
         let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
         let is_parked = operation.takeovers >= TAKEOVERS_MAX;
         if operation.is_expired(context) {
@@ -128,15 +127,15 @@ impl Aggregate {
 
     /// Schedules the next look-up, and after some of them tells that a person may have to act. What is pending may stay so
     /// for long; but not if the gateway no longer knows it.
-    fn look_up_again(&mut self, id: Uuid, message: &str, is_missing: bool, context: Context<'_>) -> Step {
+    fn look_up_again(&mut self, id: Uuid, why: &Trouble, is_missing: bool, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        operation.due_at = Some(operation.next_look_up(context));
+        operation.due_at = Some(operation.next_look_up(why.retry_after, context));
         let many = operation.lookups as usize > context.rules.delayed.len();
         let worrying = operation.state == State::Unknown || is_missing;
         if many && worrying && !std::mem::replace(&mut operation.escalated, true) {
-            let message = format!("still open after {} look-ups: {message}", operation.lookups);
+            let message = format!("still open after {} look-ups: {}", operation.lookups, why.message);
             self.tell_delayed(id, Code::Escalated, &message, context.now);
         }
         Step::Stored
@@ -167,7 +166,7 @@ impl Aggregate {
             Resolution::Declined => Verdict::Declined(Decline::Hard),
             Resolution::NotCharged => {
                 let trouble = Trouble::new(Code::Refused, "a person resolved it: nothing was charged");
-                self.give_up(target, trouble, context);
+                self.fail(target, trouble, NotCharged::by_a_persons_word(resolve.evidence), context);
                 return Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now));
             }
         };

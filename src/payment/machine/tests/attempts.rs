@@ -113,6 +113,41 @@ fn no_immediate_try_is_made_while_calls_are_held_back() {
 }
 
 #[test]
+fn a_try_that_is_held_back_uses_up_no_retry_and_ends_nothing() {
+    for hold in [Duration::from_secs(30), Duration::ZERO] {
+        let (mut bench, id) = calling();
+        bench.rules.delayed.clear();
+        bench.hold = Some(hold);
+        assert_eq!(bench.settle_after(id, not_sent(), 1), Step::Stored);
+        assert_eq!((bench.state(id), bench.operation(id).rounds), (State::Scheduled, 0));
+        assert_eq!(bench.operation(id).due_at, Some(bench.now + hold));
+        assert_eq!(bench.delayed(), (!hold.is_zero()).then_some(Code::Unreachable), "a drain is no news");
+        bench.hold = None;
+        assert_eq!(bench.resume_when_due(id), Step::Call(id));
+        // What may have been received is tried again under its key.
+        bench.hold = Some(hold);
+        assert_eq!(bench.settle_after(id, timed_out(), 1), Step::Stored);
+        assert_eq!((bench.state(id), bench.operation(id).rounds), (State::Unknown, 0));
+        bench.hold = None;
+        assert_eq!(bench.resume_when_due(id), Step::Call(id));
+        bench.settle(id, approved());
+        assert_eq!(bench.status(), Status::Confirmed);
+    }
+}
+
+#[test]
+fn no_look_up_comes_sooner_than_the_gateway_asks_for() {
+    let (mut bench, id) = calling();
+    bench.rules.contract.key_window = None;
+    let busy = || trouble(Code::GatewayError, Some(500));
+    bench.settle(id, Outcome::Unknown(busy()));
+    assert_eq!(bench.operation(id).due_at, Some(bench.now + SignedDuration::from_secs(500)));
+    assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
+    bench.found(id, Some(id), Found::Failed(busy()));
+    assert_eq!(bench.operation(id).due_at, Some(bench.now + SignedDuration::from_secs(500)));
+}
+
+#[test]
 fn wrong_credentials_never_give_up_and_use_up_no_retries() {
     let (mut bench, id) = calling();
     for _ in 0..20 {

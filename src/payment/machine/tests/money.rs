@@ -269,6 +269,36 @@ fn what_the_gateway_tells_beside_is_merged_and_told_once() {
 }
 
 #[test]
+fn a_message_is_told_where_it_differs_and_an_empty_one_takes_none_away() {
+    let says = |message: &str, transaction_id: &str| {
+        let (message, transaction_id) = (message.to_owned(), Some(transaction_id.to_owned()));
+        let result = GatewayResult { message, transaction_id, ..GatewayResult::new(Verdict::Declined(Decline::Hard)) };
+        Outcome::Result(Box::new(result))
+    };
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let process = bench.call("a", CommandType::Process, json!({}));
+    bench.settle(process, says("no money", "first"));
+    bench.rules.delayed.clear();
+    let process = bench.call("b", CommandType::Process, json!({}));
+    bench.settle(process, says("", "second"));
+    assert_eq!(bench.told(), [("payment.updated", false), ("command.failed", true)]);
+    assert_eq!((bench.payment().message.as_str(), bench.payment().transaction_id.as_str()), ("no money", "second"));
+    let process = bench.call("c", CommandType::Process, json!({}));
+    bench.settle(process, says("stolen", "second"));
+    let EventKind::Updated { changed, .. } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
+    assert_eq!(changed, &["message"]);
+    // The message of an earlier status does not outlive it.
+    let process = bench.call("d", CommandType::Process, json!({}));
+    bench.settle(process, approved());
+    assert_eq!((bench.status(), bench.payment().message.as_str()), (Status::Confirmed, ""));
+    // A refund's id is not the payment's.
+    let refund = bench.call("e", CommandType::Refund, json!({"amount": "1"}));
+    let result = GatewayResult { transaction_id: Some("refund-1".to_owned()), ..GatewayResult::new(Verdict::Approved) };
+    bench.settle(refund, Outcome::Result(Box::new(result)));
+    assert_eq!((bench.amounts()[2].as_str(), bench.payment().transaction_id.as_str()), ("1.00", "second"));
+}
+
+#[test]
 fn amounts_have_the_decimals_of_their_currency() {
     let mut bench = Bench::new();
     bench.send("a", CommandType::Create, json!({"variant": "default", "total": "500", "currency": "JPY"}));

@@ -278,6 +278,23 @@ fn a_question_that_fails_is_asked_again_at_once_later_and_then_given_up() {
 }
 
 #[test]
+fn a_question_is_not_given_up_for_wrong_credentials_or_while_calls_are_held_back() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let sync = ask(&mut bench, "s");
+    let failed = |code| Found::Failed(Trouble::new(code, "no"));
+    for _ in 0..5 {
+        assert_eq!(bench.found(sync, None, failed(Code::Misconfigured)), Step::Stored);
+        assert_eq!(bench.operation(sync).rounds, 0);
+        bench.resume_when_due(sync);
+    }
+    bench.rules.delayed.clear();
+    bench.hold = Some(std::time::Duration::ZERO);
+    let unreachable = failed(Code::Unreachable);
+    let once = bench.decide(&[sync], |machine, context| machine.found(sync, None, unreachable, 1, context));
+    assert_eq!((once, bench.operation(sync).due_at), (Step::Stored, Some(bench.now)));
+}
+
+#[test]
 fn a_gateway_that_cannot_be_asked_is_not_asked() {
     let mut bench = Bench::with_payment(Status::Confirmed);
     bench.rules.contract.lookup = Lookup::None;
