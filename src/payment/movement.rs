@@ -52,11 +52,11 @@ impl MovementKind {
 pub struct Movement {
     /// What was done.
     pub kind: MovementKind,
-    /// The operation's id where an operation did it, else the gateway's own reference.
+    /// The operation's id where an operation told of it, be it the sync that heard of it; else the gateway's own reference.
     pub reference: String,
     /// How much.
     pub amount: Money,
-    /// The operation that did it, where one of ours did.
+    /// The operation that did it, where one of ours did and that is known: it is matched once, and counted once.
     pub operation: Option<Uuid>,
 }
 

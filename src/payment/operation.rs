@@ -208,6 +208,9 @@ pub struct Operation {
     pub(crate) generation: u32,
     /// How far its attempts may have reached. Of the machine and the store, as the generation.
     pub(crate) exposure: Exposure,
+    /// The gateway has said that it acted on it, or will, though not yet what could be applied. Nothing else that it says
+    /// or fails to say later takes that back: not to find it proves nothing.
+    pub(crate) acted_on: bool,
     /// Nothing more is sent under its key: retrying is over, or the key can never succeed. Only look-ups follow.
     pub lookup_only: bool,
     /// When its key was first used.
@@ -252,6 +255,7 @@ impl Operation {
             takeovers: 0,
             generation: 0,
             exposure: Exposure::Clean,
+            acted_on: false,
             lookup_only: false,
             first_sent_at: None,
             last_sent_at: None,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::code::Code;
 use super::contract::{Contract, Lookup};
-use super::money::Money;
+use super::money::{Currency, Money};
 use super::status::FraudStatus;
 
 /// What one attempt proved. An adapter must choose; there is no default.
@@ -62,6 +62,8 @@ pub struct GatewayResult {
     pub verdict: Verdict,
     /// How much it acted on; where it does not say, what was asked.
     pub amount: Option<Money>,
+    /// The currency it acted in, where it names one: it need not name a sum.
+    pub currency: Option<Currency>,
     /// The payment's id at the gateway.
     pub transaction_id: Option<String>,
     /// The gateway's own code.
@@ -84,6 +86,7 @@ impl GatewayResult {
         GatewayResult {
             verdict,
             amount: None,
+            currency: None,
             transaction_id: None,
             code: None,
             message: String::new(),

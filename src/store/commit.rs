@@ -94,7 +94,7 @@ impl<'a> Batch<'a> {
         for operation in aggregate.changed_operations() {
             self.operations_changed.push(operation, unit.now);
         }
-        for movement in aggregate.new_movements() {
+        for movement in aggregate.changed_movements() {
             self.movements.push(payment_id, movement);
         }
         for ((event, body), routing_key) in aggregate.events().iter().zip(&unit.bodies).zip(routing_keys) {
@@ -196,13 +196,15 @@ impl<'a> Batch<'a> {
         )
     }
 
+    /// Movements. Of one that is stored already nothing changes but the operation that it is matched to.
     fn insert_movements<'b>(&'b self, parameters: &mut Vec<&'b (dyn ToSql + Sync)>) -> String {
         let columns = MovementRows::COLUMNS;
         let rows = unnest(columns, parameters.len() + 1);
         parameters.extend(self.movements.parameters());
         format!(
             "movement_insert AS (INSERT INTO movements ({}, created) SELECT {}, now() FROM {rows} \
-             WHERE r.payment_id IN (SELECT id FROM done) ON CONFLICT DO NOTHING)",
+             WHERE r.payment_id IN (SELECT id FROM done) \
+             ON CONFLICT (payment_id, kind, reference) DO UPDATE SET operation_id = excluded.operation_id)",
             names(columns, ""),
             names(columns, "r.")
         )

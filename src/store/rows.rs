@@ -105,6 +105,7 @@ columns! {
         takeovers: i32 => "int4",
         generation: i32 => "int4",
         exposed: bool => "bool",
+        acted_on: bool => "bool",
         lookup_only: bool => "bool",
         first_sent_at: Option<Timestamp> => "timestamptz",
         last_sent_at: Option<Timestamp> => "timestamptz",
@@ -242,6 +243,7 @@ impl<'a> OperationChange<'a> {
         self.takeovers.push(to_int(operation.takeovers));
         self.generation.push(to_int(operation.generation));
         self.exposed.push(operation.exposure == Exposure::Exposed);
+        self.acted_on.push(operation.acted_on);
         self.lookup_only.push(operation.lookup_only);
         self.first_sent_at.push(operation.first_sent_at);
         self.last_sent_at.push(operation.last_sent_at);
@@ -363,6 +365,7 @@ pub(super) fn operation(row: &Row, currency: Option<Currency>) -> Result<Operati
         takeovers: from_int(row.try_get("takeovers")?),
         generation: from_int(row.try_get("generation")?),
         exposure: if exposed { Exposure::Exposed } else { Exposure::Clean },
+        acted_on: row.try_get("acted_on")?,
         lookup_only: row.try_get("lookup_only")?,
         first_sent_at: row.try_get("first_sent_at")?,
         last_sent_at: row.try_get("last_sent_at")?,

@@ -111,6 +111,7 @@ impl Answer {
         let strip_result = |result: Box<GatewayResult>| {
             let bare = GatewayResult {
                 amount: result.amount,
+                currency: result.currency,
                 captured: result.captured,
                 refunded: result.refunded,
                 ..GatewayResult::new(result.verdict.clone())

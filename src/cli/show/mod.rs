@@ -92,6 +92,7 @@ mod samples {
             takeovers: 0,
             generation: 0,
             exposure: Exposure::Clean,
+            acted_on: false,
             lookup_only: false,
             first_sent_at: None,
             last_sent_at: None,
@@ -131,6 +132,7 @@ mod samples {
         let refund = Operation {
             attempts: 3,
             exposure: Exposure::Exposed,
+            acted_on: false,
             due_at: Some(at("12:03:42")),
             last_code: Some(Code::Timeout),
             last_message: "no answer within 10 s".to_owned(),

@@ -44,10 +44,12 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
         Some("not_found") => return Ok(Answer::NotFound),
         Some(_) | None => return Err(invalid("result must be approved, pending, declined or not_found")),
     };
-    let currency = currency(&fields, expected.currency)?;
+    let named = currency(&fields)?;
+    let currency = named.unwrap_or(expected.currency);
     let result = GatewayResult {
         verdict,
         amount: money(&fields, "amount", currency)?,
+        currency: named,
         transaction_id: transaction_id(&fields)?,
         code: code(&fields)?,
         message: message(&fields)?,
@@ -56,12 +58,6 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
         captured: money(&fields, "captured_amount", currency)?,
         refunded: money(&fields, "refunded_amount", currency)?,
     };
-    // A sum shows its currency by itself; without any, the answer would be taken for the sum that was asked.
-    let has_sum = result.amount.or(result.captured).or(result.refunded).is_some();
-    if currency != expected.currency && !has_sum {
-        let message = format!("the gateway answered in {currency}, the payment is in {}", expected.currency);
-        return Err(Trouble::new(Code::Mismatch, message));
-    }
     Ok(Answer::Result(Box::new(result)))
 }
 
@@ -110,11 +106,11 @@ fn pending(fields: &Map<String, Value>, customer_may_act: bool) -> Result<Verdic
     Ok(Verdict::CustomerMustAct { redirect_url: address.to_owned() })
 }
 
-fn currency(fields: &Map<String, Value>, expected: Currency) -> Result<Currency, Trouble> {
-    match text(fields, "currency")? {
-        None => Ok(expected),
-        Some(code) => Currency::from_code(code).ok_or_else(|| invalid("currency must be a code of ISO 4217")),
-    }
+/// The currency that is named, of the payment or another: which of them it is, the engine judges.
+fn currency(fields: &Map<String, Value>) -> Result<Option<Currency>, Trouble> {
+    let code = text(fields, "currency")?;
+    let currency = |code| Currency::from_code(code).ok_or_else(|| invalid("currency must be a code of ISO 4217"));
+    code.map(currency).transpose()
 }
 
 fn money(fields: &Map<String, Value>, name: &str, currency: Currency) -> Result<Option<Money>, Trouble> {
@@ -268,8 +264,8 @@ mod tests {
     fn another_currency_is_seen_with_an_amount_and_without() {
         let read = result(json!({"result": "approved", "amount": "500", "currency": "JPY"}));
         assert_eq!(read.amount.map(|amount| amount.currency().code()), Some("JPY"));
-        let trouble = read_as(&json!({"result": "approved", "currency": "EUR"}), true).unwrap_err();
-        assert_eq!(trouble.code, Code::Mismatch);
+        let read = result(json!({"result": "approved", "currency": "EUR"}));
+        assert_eq!((read.amount, read.currency.map(Currency::code)), (None, Some("EUR")));
     }
 
     #[test]

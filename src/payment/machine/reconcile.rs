@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::attempt::Next;
-use super::settle::foreign_sum;
+use super::settle::foreign_currency;
 use super::{Aggregate, Context, Step};
 use crate::payment::code::Code;
 use crate::payment::event::{Discrepancy, Why};
@@ -64,8 +64,8 @@ impl Aggregate {
         let Found::Result(result) = found else {
             return self.answer(id, AnswerKind::Succeeded, Why::default(), context.now);
         };
-        if let Some(foreign) = self.payment.as_ref().and_then(|payment| foreign_sum(payment, &result)) {
-            let message = format!("the gateway answered in {}; nothing was applied", foreign.currency());
+        if let Some(foreign) = self.payment.as_ref().and_then(|payment| foreign_currency(payment, &result)) {
+            let message = format!("the gateway answered in {foreign}; nothing was applied");
             return self.give_up_question(id, Trouble::new(Code::Mismatch, message), context);
         }
         let mut why = self.merge(&result, true);

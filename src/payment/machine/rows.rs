@@ -93,9 +93,9 @@ impl Aggregate {
         of_state(&self.operations, Stored::Changed)
     }
 
-    /// Movements to insert.
-    pub fn new_movements(&self) -> impl Iterator<Item = &Movement> {
-        of_state(&self.movements, Stored::New)
+    /// Movements to insert, and those known before that were matched to their operation.
+    pub fn changed_movements(&self) -> impl Iterator<Item = &Movement> {
+        self.movements.iter().filter(|tracked| tracked.stored != Stored::Same).map(|tracked| &tracked.row)
     }
 
     /// What is to be told, in order.
@@ -171,8 +171,10 @@ impl Aggregate {
 
     /// Records a movement once; a truth learnt again changes nothing. The payment's amounts follow.
     pub(super) fn record(&mut self, movement: Movement) -> Result<bool, MoneyError> {
-        let known =
-            |other: &Tracked<Movement>| other.row.kind == movement.kind && other.row.reference == movement.reference;
+        let known = |other: &Tracked<Movement>| {
+            let same_operation = movement.operation.is_some() && other.row.operation == movement.operation;
+            other.row.kind == movement.kind && (other.row.reference == movement.reference || same_operation)
+        };
         let Some(payment) = &mut self.payment else {
             return Ok(false);
         };
@@ -193,6 +195,28 @@ impl Aggregate {
         payment.amounts = amounts;
         self.movements.push(Tracked { row: movement, stored: Stored::New });
         Ok(true)
+    }
+
+    /// Matches a movement of an operation to one that was learnt of the whole payment: it is the same money, told again by
+    /// the operation's own answer. Whether there was one.
+    pub(super) fn match_movement(&mut self, movement: &Movement) -> bool {
+        let known =
+            |other: &Tracked<Movement>| other.row.kind == movement.kind && other.row.operation == movement.operation;
+        if self.movements.iter().any(known) {
+            return false;
+        }
+        let same = |other: &&mut Tracked<Movement>| {
+            let other = &other.row;
+            other.operation.is_none() && other.kind == movement.kind && other.amount == movement.amount
+        };
+        let Some(tracked) = self.movements.iter_mut().find(same) else {
+            return false;
+        };
+        tracked.row.operation = movement.operation;
+        if tracked.stored == Stored::Same {
+            tracked.stored = Stored::Changed;
+        }
+        true
     }
 
     /// Takes over a message for a person. One that is empty says nothing, and takes none away.

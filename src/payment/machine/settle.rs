@@ -8,7 +8,7 @@ use crate::payment::code::Code;
 use crate::payment::contract::Lookup;
 use crate::payment::event::{Discrepancy, Why};
 use crate::payment::model::Payment;
-use crate::payment::money::{Money, MoneyError};
+use crate::payment::money::{Currency, Money, MoneyError};
 use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::operation::{Action, AnswerKind, Operation, State};
 use crate::payment::outcome::{Exposure, GatewayResult, NotCharged, Trouble, Verdict};
@@ -31,8 +31,8 @@ impl Aggregate {
         let (Some(action), Some(payment)) = (self.operation(id).and_then(Operation::action), &self.payment) else {
             return Step::Settled;
         };
-        if let Some(amount) = foreign_sum(payment, &result) {
-            return self.mismatch(id, format!("the gateway answered in {}", amount.currency()), context);
+        if let Some(currency) = foreign_currency(payment, &result) {
+            return self.mismatch(id, format!("the gateway answered in {currency}"), context);
         }
         match &result.verdict {
             Verdict::Approved | Verdict::Authorized => self.approve(id, result, context),
@@ -50,6 +50,7 @@ impl Aggregate {
         let trouble = Trouble::new(Code::Mismatch, message);
         if let Some(operation) = self.become_unknown(id, &trouble) {
             operation.exposure = Exposure::Exposed;
+            operation.acted_on = true;
             operation.lookup_only = true;
             operation.escalated = true;
         }
@@ -78,16 +79,18 @@ impl Aggregate {
 
     /// A result that comes after its operation was settled: what it says of money still counts, once.
     pub(super) fn late_result(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
-        let foreign = self.payment.as_ref().is_none_or(|payment| foreign_sum(payment, &result).is_some());
+        let foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
         if foreign || !matches!(result.verdict, Verdict::Approved | Verdict::Authorized) {
             return Step::Settled;
         }
         let Ok(effect) = self.effect(id, &result) else {
             return Step::Settled;
         };
-        // A truth that was learnt before changes nothing.
-        let is_new = effect.movement.is_none_or(|movement| matches!(self.record(movement), Ok(true)));
-        if !is_new {
+        // A truth that was learnt before changes nothing, whether of the operation or of the whole payment.
+        let is_new = |machine: &mut Aggregate, movement: Movement| {
+            !machine.match_movement(&movement) && matches!(machine.record(movement), Ok(true))
+        };
+        if effect.movement.is_some_and(|movement| !is_new(self, movement)) {
             return Step::Settled;
         }
         let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result, effect.cause == Cause::Process) };
@@ -189,6 +192,7 @@ impl Aggregate {
             told_before = operation.state == State::Pending;
             operation.state = State::Pending;
             operation.exposure = Exposure::Exposed;
+            operation.acted_on = true;
             operation.lease = None;
             operation.due_at = (contract.lookup != Lookup::None).then(|| operation.next_look_up(None, context));
         }
@@ -279,10 +283,11 @@ impl Aggregate {
     }
 }
 
-/// A sum in another currency than the payment's.
-pub(super) fn foreign_sum(payment: &Payment, result: &GatewayResult) -> Option<Money> {
-    let sums = [result.amount, result.captured, result.refunded];
-    sums.into_iter().flatten().find(|sum| sum.currency() != payment.currency())
+/// Another currency than the payment's, in which the gateway answered, with a sum or without.
+pub(super) fn foreign_currency(payment: &Payment, result: &GatewayResult) -> Option<Currency> {
+    let sums = [result.amount, result.captured, result.refunded].into_iter().flatten();
+    let mut currencies = sums.map(Money::currency).chain(result.currency);
+    currencies.find(|currency| *currency != payment.currency())
 }
 
 /// Merges what is new into what is kept, where the sum stays within its bound; tells whether anything differs.

@@ -107,9 +107,7 @@ impl Aggregate {
     fn not_found(&mut self, id: Uuid, asked_at: Timestamp, context: Context<'_>) -> Option<Step> {
         // Pending was the gateway's own word, and a call under way may yet arrive: nothing is proved by absence. Nor is
         // anything where the gateway knew it before, and answered what does not fit.
-        let operation = self
-            .operation(id)
-            .filter(|operation| operation.state == State::Unknown && operation.last_code != Some(Code::Mismatch))?;
+        let operation = self.operation(id).filter(|open| open.state == State::Unknown && !open.acted_on)?;
         let proof = NotCharged::by_absence(&context.rules.contract, operation.last_sent_at, asked_at)?;
         let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
         let is_parked = operation.takeovers >= TAKEOVERS_MAX;

@@ -74,6 +74,7 @@ CREATE TABLE operations (
     takeovers            integer NOT NULL,
     generation           integer NOT NULL,
     exposed              boolean NOT NULL,
+    acted_on             boolean NOT NULL,
     lookup_only          boolean NOT NULL,
     first_sent_at        timestamptz,
     last_sent_at         timestamptz,
@@ -95,6 +96,7 @@ CREATE TABLE operations (
 
 COMMENT ON COLUMN operations.hash IS 'SHA-256 of type and data: the same name with another hash is refused.';
 COMMENT ON COLUMN operations.exposed IS 'An attempt may have been received: only the gateway''s own result ends it.';
+COMMENT ON COLUMN operations.acted_on IS 'The gateway has said that it acted on it, or will: not to find it later proves nothing.';
 COMMENT ON COLUMN operations.due_at IS 'When it is looked at again; empty on the common way, so that settling writes no index.';
 
 -- In order of acceptance and never changed: the sweep for lost workers reads it from a watermark.

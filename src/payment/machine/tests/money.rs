@@ -168,19 +168,21 @@ fn money_captured_twice_is_told_although_each_was_what_was_asked() {
 #[test]
 fn an_answer_in_another_currency_is_applied_to_nothing() {
     let euros = Money::parse("100", Currency::from_code("EUR").unwrap()).unwrap();
-    let of = |amount, captured| {
-        let result = GatewayResult { amount, captured, ..GatewayResult::new(Verdict::Approved) };
+    let of = |amount, captured, currency| {
+        let result = GatewayResult { amount, captured, currency, ..GatewayResult::new(Verdict::Approved) };
         Outcome::Result(Box::new(result))
     };
-    for foreign in [of(Some(euros), None), of(None, Some(euros))] {
+    let named = Some(euros.currency());
+    for foreign in [of(Some(euros), None, named), of(None, Some(euros), None), of(None, None, named)] {
         let mut bench = Bench::with_payment(Status::Waiting);
         let id = bench.call("a", CommandType::Process, json!({}));
         assert_eq!(bench.settle(id, foreign), Step::Stored);
         assert_eq!((bench.state(id), bench.delayed()), (State::Unknown, Some(Code::Mismatch)));
         assert!(bench.operation(id).escalated);
         assert_eq!((bench.status(), bench.amounts()), (Status::Waiting, ["0.00", "0.00", "0.00"].map(str::to_owned)));
-        // The gateway knew it: that it is gone now is no proof, and no second charge.
+        // The gateway knew it: that it is gone now is no proof, and no second charge, whatever else failed since.
         bench.wait(3600);
+        bench.store.operation_mut(id).last_code = Some(Code::Timeout);
         let asks = bench.send("s", CommandType::Sync, json!({}));
         assert_eq!(asks, Step::LookUp { operation: operation_id("s"), target: Some(id) });
         bench.found(operation_id("s"), Some(id), crate::payment::outcome::Found::Nothing);

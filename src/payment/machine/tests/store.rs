@@ -60,10 +60,18 @@ impl Store {
         for operation in aggregate.changed_operations() {
             *self.operations.iter_mut().find(|known| known.id == operation.id).unwrap() = operation.clone();
         }
-        for movement in aggregate.new_movements() {
-            let same = |known: &&Movement| known.kind == movement.kind && known.reference == movement.reference;
-            assert!(!self.movements.iter().any(|known| same(&known)), "{movement:?} is counted twice");
-            self.movements.push(movement.clone());
+        for movement in aggregate.changed_movements() {
+            let same = |known: &&mut Movement| known.kind == movement.kind && known.reference == movement.reference;
+            match self.movements.iter_mut().find(same) {
+                Some(known) => {
+                    assert!(
+                        known.operation.is_none() && known.amount == movement.amount,
+                        "{movement:?} is counted twice"
+                    );
+                    known.operation = movement.operation;
+                }
+                None => self.movements.push(movement.clone()),
+            }
         }
         let new_events: Vec<Event> = aggregate.events().to_vec();
         aggregate.committed(waiting);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::bench::{
-    Bench, OTHER_WORKER, approved, approved_of, command, found, not_sent, operation_id, result, timed_out,
+    Bench, OTHER_WORKER, approved, approved_of, command, found, not_sent, operation_id, result, timed_out, usd,
 };
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
@@ -266,6 +266,28 @@ fn late_answers_of_every_action_are_heard() {
     bench.settle(id, approved());
     assert_eq!(bench.told(), [("payment.updated", false)]);
     assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "70.00"));
+}
+
+#[test]
+fn money_learnt_of_the_whole_payment_is_not_counted_again_by_its_operations_own_answer() {
+    for (seen, captured) in [("100", "100.00"), ("60", "160.00")] {
+        let (mut bench, id) = unknown();
+        bench.rules.delayed.clear();
+        look_up(&mut bench, id, Found::Nothing);
+        assert_eq!(bench.status(), Status::Error);
+        let sync = operation_id("s");
+        bench.send("s", CommandType::Sync, json!({}));
+        let whole = GatewayResult { captured: Some(usd(seen)), ..GatewayResult::new(Verdict::Approved) };
+        bench.found(sync, None, Found::Result(Box::new(whole)));
+        assert_eq!(bench.status(), Status::Confirmed);
+        // The same sum is the same money; another sum is more of it, for all that can be told.
+        for _ in 0..2 {
+            bench.settle(id, approved());
+            assert_eq!(bench.amounts()[1], captured);
+        }
+        let matched = bench.store.movements.iter().filter(|movement| movement.operation == Some(id));
+        assert_eq!(matched.count(), 1);
+    }
 }
 
 fn resolve(bench: &mut Bench, id: &str, target: Uuid, data: Value) -> Step {
