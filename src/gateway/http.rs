@@ -14,6 +14,18 @@
 //! | no connection | never sent |
 //! | no answer in time, a broken one, one over 1 MiB | nothing: it may have been acted on |
 //!
+//! A `status` without `target_operation_id` asks about the whole payment. There `captured_amount` and `refunded_amount`
+//! count whatever `result` says, and:
+//!
+//! | `result` | of a payment that we count as | means |
+//! | --- | --- | --- |
+//! | `declined` | authorized, nothing captured | the authorization is gone, voided or expired: `refunded` |
+//! | `declined`, `not_found`, without `captured_amount` | captured | a contradiction: told as `mismatch`, nothing changes |
+//! | `not_found` | authorized | the same |
+//! | any, with less refunded and that much more captured | refunded | a refund failed later: the money is there again |
+//!
+//! What would undo something counts only where it was asked after the settle window since the payment last changed.
+//!
 //! - `settings`: the variant's configuration.
 //! - `request`: the bodies that go out.
 //! - `answer`: the answers that come back.
@@ -130,7 +142,8 @@ impl HttpGateway {
             .header(PAYBUS_ATTEMPT, call.attempt)
             .timeout(call.timeout)
             .body(call.body.to_owned());
-        let expected = Expected { currency: call.currency, customer_may_act: call.action == Action::Process };
+        let customer_may_act = call.action == Action::Process;
+        let expected = Expected { currency: call.currency, customer_may_act, whole: false };
         let body = exchange(request).await?;
         match answer::read(&body, expected).map_err(Failure::unusable)? {
             Answer::NotFound => {
@@ -149,6 +162,7 @@ impl HttpGateway {
         let expected = Expected {
             currency: question.payment.currency(),
             customer_may_act: question.target.is_none_or(|target| target.action == Action::Process),
+            whole: question.target.is_none(),
         };
         let body = exchange(request).await?;
         answer::read(&body, expected).map_err(Failure::unusable)

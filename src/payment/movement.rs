@@ -13,6 +13,8 @@ pub enum MovementKind {
     Captured,
     /// Given back.
     Refunded,
+    /// Given back and there again: the refund failed later.
+    RefundReversed,
     /// An authorization that was let go.
     Voided,
     /// Lost to a dispute.
@@ -21,10 +23,11 @@ pub enum MovementKind {
 
 impl MovementKind {
     /// Every kind.
-    pub const ALL: [MovementKind; 5] = [
+    pub const ALL: [MovementKind; 6] = [
         MovementKind::Authorized,
         MovementKind::Captured,
         MovementKind::Refunded,
+        MovementKind::RefundReversed,
         MovementKind::Voided,
         MovementKind::Disputed,
     ];
@@ -35,6 +38,7 @@ impl MovementKind {
             MovementKind::Authorized => "authorized",
             MovementKind::Captured => "captured",
             MovementKind::Refunded => "refunded",
+            MovementKind::RefundReversed => "refund_reversed",
             MovementKind::Voided => "voided",
             MovementKind::Disputed => "disputed",
         }
@@ -67,7 +71,7 @@ pub struct Amounts {
     pub authorized: Money,
     /// What was captured minus what was refunded or lost, never below zero.
     pub captured: Money,
-    /// Everything ever refunded.
+    /// Everything refunded, without the refunds that failed later.
     pub refunded: Money,
 }
 
@@ -84,16 +88,18 @@ impl Amounts {
     /// A movement in another currency, or sums beyond 28 digits.
     pub fn of<'a>(currency: Currency, movements: impl Iterator<Item = &'a Movement>) -> Result<Amounts, MoneyError> {
         let mut sums = Amounts::none(currency);
-        let mut gone = Money::zero(currency);
+        let (mut gone, mut back) = (Money::zero(currency), Money::zero(currency));
         for movement in movements {
             match movement.kind {
                 MovementKind::Authorized => sums.authorized = sums.authorized.plus(movement.amount)?,
                 MovementKind::Captured => sums.captured = sums.captured.plus(movement.amount)?,
                 MovementKind::Refunded => sums.refunded = sums.refunded.plus(movement.amount)?,
+                MovementKind::RefundReversed => back = back.plus(movement.amount)?,
                 MovementKind::Disputed => gone = gone.plus(movement.amount)?,
                 MovementKind::Voided => {}
             }
         }
+        sums.refunded = sums.refunded.less(back)?;
         sums.captured = sums.captured.less(sums.refunded.plus(gone)?)?;
         Ok(sums)
     }

@@ -96,6 +96,11 @@ impl GatewayResult {
             refunded: None,
         }
     }
+
+    /// Whether it says that what was asked was done.
+    pub fn approves(&self) -> bool {
+        matches!(self.verdict, Verdict::Approved | Verdict::Authorized)
+    }
 }
 
 /// The gateway's answer in one word.

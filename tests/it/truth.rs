@@ -33,6 +33,30 @@ async fn a_sync_takes_in_what_was_done_at_the_gateway() {
 }
 
 #[tokio::test]
+async fn a_sync_learns_that_a_refund_failed_later_and_that_an_authorization_is_gone() {
+    let world = Setup::new().set("variants.http.settle_window", "0s").build().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.run(&charge).await;
+    assert_eq!(world.run(&charge.then("payment.refund", json!({}))).await.status(), "refunded");
+    world.gateway.move_by_hand(charge.payment, "refund", "-120.00", "USD");
+    for kind in ["payment.status_changed", "command.succeeded"] {
+        let answer = world.run(&charge.then("payment.sync", json!({}))).await;
+        assert_eq!((answer.kind(), answer.status()), (kind, "confirmed"));
+        assert_eq!((answer.field("captured_amount"), answer.field("refunded_amount")), ("120.00", "0.00"));
+    }
+    assert_eq!(world.run(&charge.then("payment.refund", json!({}))).await.status(), "refunded");
+
+    let held = Command::charge("http", "120.00", "USD").with("capture", json!(false));
+    assert_eq!(world.run(&held).await.status(), "preauth");
+    let declined = Behaviour::Say(json!({"result": "declined"}));
+    world.gateway.plan_operation(held.payment, "status", vec![declined.clone(), declined]);
+    assert_eq!(world.run(&held.then("payment.sync", json!({}))).await.status(), "refunded");
+    assert_eq!(world.run(&held.then("payment.sync", json!({}))).await.kind(), "command.succeeded");
+    world.check_books().await;
+}
+
+#[tokio::test]
 async fn a_sync_brings_a_payment_back_that_was_thought_to_be_lost() {
     let world = World::new().await;
     let _worker = world.worker().await;

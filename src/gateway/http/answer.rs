@@ -19,6 +19,8 @@ pub(super) struct Expected {
     pub currency: Currency,
     /// Whether the customer can be asked to act: only for a process.
     pub customer_may_act: bool,
+    /// Whether it is about the whole payment, so that its sums are the answer as much as its word.
+    pub whole: bool,
 }
 
 /// An answer that was understood.
@@ -41,6 +43,8 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
         Some("approved") => Verdict::Approved,
         Some("declined") => Verdict::Declined(Decline::Hard),
         Some("pending") => pending(&fields, expected.customer_may_act)?,
+        // Sums of money count beside any word. One that denies them says nothing more of the payment than `pending`.
+        Some("not_found") if expected.whole && has_sums(&fields) => Verdict::Pending,
         Some("not_found") => return Ok(Answer::NotFound),
         Some(_) | None => return Err(invalid("result must be approved, pending, declined or not_found")),
     };
@@ -113,6 +117,17 @@ fn currency(fields: &Map<String, Value>) -> Result<Option<Currency>, Trouble> {
     code.map(currency).transpose()
 }
 
+/// Whether it tells of money that was moved; what cannot be read as none is for the reader of the sums.
+fn has_sums(fields: &Map<String, Value>) -> bool {
+    let is_nothing = |text: &str| text.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+    let tells = |name: &str| match fields.get(name) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !is_nothing(text),
+        Some(_) => true,
+    };
+    tells("captured_amount") || tells("refunded_amount")
+}
+
 fn money(fields: &Map<String, Value>, name: &str, currency: Currency) -> Result<Option<Money>, Trouble> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -167,7 +182,7 @@ mod tests {
     }
 
     fn read_as(answer: &Value, customer_may_act: bool) -> Result<Answer, Trouble> {
-        let expected = Expected { currency: usd(), customer_may_act };
+        let expected = Expected { currency: usd(), customer_may_act, whole: customer_may_act };
         read(answer.to_string().as_bytes(), expected)
     }
 
@@ -255,7 +270,7 @@ mod tests {
             assert!(trouble.message.contains(name), "{}", trouble.message);
         }
         for body in ["", "null", "[]", "<html>", "{\"result\":\"approved\"", "{\"result\":\"approved\"} x"] {
-            let expected = Expected { currency: usd(), customer_may_act: true };
+            let expected = Expected { currency: usd(), customer_may_act: true, whole: false };
             assert_eq!(read(body.as_bytes(), expected).unwrap_err().code, Code::InvalidAnswer, "{body}");
         }
     }
@@ -266,6 +281,21 @@ mod tests {
         assert_eq!(read.amount.map(|amount| amount.currency().code()), Some("JPY"));
         let read = result(json!({"result": "approved", "currency": "EUR"}));
         assert_eq!((read.amount, read.currency.map(Currency::code)), (None, Some("EUR")));
+    }
+
+    #[test]
+    fn not_found_beside_money_is_no_absence_of_a_whole_payment() {
+        let answer =
+            |captured: &str| json!({"result": "not_found", "captured_amount": captured, "refunded_amount": "0.00"});
+        let read = result(answer("12.50"));
+        assert_eq!(
+            (read.verdict, read.captured.map(|sum| sum.to_string())),
+            (Verdict::Pending, Some("12.50".to_owned()))
+        );
+        assert_eq!(read_as(&answer("0.00"), true), Ok(Answer::NotFound));
+        // Of one operation the payment's sums say nothing.
+        assert_eq!(read_as(&answer("12.50"), false), Ok(Answer::NotFound));
+        assert_eq!(read_as(&answer("much"), true).unwrap_err().code, Code::InvalidAnswer);
     }
 
     #[test]

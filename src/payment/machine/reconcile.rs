@@ -1,14 +1,15 @@
 //! `payment.sync`: the gateway is asked for the truth, about the operation whose outcome is open, or else about the whole
-//! payment. Only what is missing is added: nothing is counted twice, and nothing is taken away silently.
+//! payment. Only what is missing is added: nothing is counted twice, and nothing is taken away silently. A movement is
+//! never undone: what was given back and is there again is a movement of its own.
 
 use uuid::Uuid;
 
 use super::attempt::Next;
 use super::settle::foreign_currency;
-use super::{Aggregate, Context, Step};
+use super::{Aggregate, Context, Step, later};
 use crate::payment::code::Code;
 use crate::payment::event::{Discrepancy, Why};
-use crate::payment::money::MoneyError;
+use crate::payment::money::{Money, MoneyError};
 use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::operation::{AnswerKind, State};
 use crate::payment::outcome::{Found, GatewayResult, Trouble, Verdict};
@@ -62,34 +63,92 @@ impl Aggregate {
             return self.ask(id, context);
         }
         let Found::Result(result) = found else {
-            return self.answer(id, AnswerKind::Succeeded, Why::default(), context.now);
+            return match self.held() {
+                Some(held) => self.deny(id, Why::default(), held, "the gateway knows nothing of the payment", context),
+                None => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
+            };
         };
         if let Some(foreign) = self.payment.as_ref().and_then(|payment| foreign_currency(payment, &result)) {
             let message = format!("the gateway answered in {foreign}; nothing was applied");
             return self.give_up_question(id, Trouble::new(Code::Mismatch, message), context);
         }
-        let mut why = self.merge(&result, true);
-        match &result.verdict {
-            Verdict::Approved | Verdict::Authorized => match self.reconcile(id, &result, &why, context) {
+        let why = self.merge(&result, true);
+        // Sums are the gateway's word on money, whatever it says beside.
+        if result.approves() || result.captured.or(result.refunded).is_some() {
+            match self.reconcile(id, &result, &why, context) {
                 Ok(None) => {}
                 Ok(Some(discrepancy)) => {
-                    why.code = Some(Code::Mismatch);
-                    why.discrepancy = Some(discrepancy);
+                    let why = Why { code: Some(Code::Mismatch), discrepancy: Some(discrepancy), ..why };
                     return self.answer(id, AnswerKind::Failed, why, context.now);
                 }
                 Err(error) => {
                     let message = format!("the gateway's amount {error}");
                     return self.give_up_question(id, Trouble::new(Code::Mismatch, message), context);
                 }
-            },
-            Verdict::Declined(_) => {
-                why.code = Some(Code::Declined);
-                self.set_status(Status::Rejected, Cause::Proof, &why.message);
             }
+        }
+        match &result.verdict {
+            Verdict::Declined(_) => return self.declined_as_a_whole(id, &result, why, context),
             Verdict::CustomerMustAct { redirect_url } => self.customer_still_must_act(redirect_url, &why),
-            Verdict::Pending => {}
+            Verdict::Approved | Verdict::Authorized | Verdict::Pending => {}
         }
         self.answer(id, AnswerKind::Succeeded, why, context.now)
+    }
+
+    /// The gateway says that the whole payment is declined. Of one that was authorized, and of which nothing is captured,
+    /// that means that the authorization is gone: it was voided there, or it expired.
+    fn declined_as_a_whole(&mut self, id: Uuid, result: &GatewayResult, why: Why, context: Context<'_>) -> Step {
+        match self.held() {
+            Some(held) if self.is_preauth() && self.is_settled_view(id, context) => {
+                let voided =
+                    Movement { kind: MovementKind::Voided, reference: id.to_string(), amount: held, operation: None };
+                // Nothing of the amounts changes by it, so that no sum can be beyond reach.
+                if self.record(voided).is_ok() {
+                    self.set_status(Status::Refunded, Cause::Proof, &why.message);
+                }
+                self.answer(id, AnswerKind::Succeeded, why, context.now)
+            }
+            // What is captured was reconciled with the gateway's figure, where it gave one.
+            Some(held) if self.is_preauth() || result.captured.is_none() => {
+                self.deny(id, why, held, "the gateway says that it declined the payment", context)
+            }
+            Some(_) => self.answer(id, AnswerKind::Succeeded, why, context.now),
+            None => {
+                self.set_status(Status::Rejected, Cause::Proof, &why.message);
+                let why = Why { code: Some(Code::Declined), ..why };
+                self.answer(id, AnswerKind::Succeeded, why, context.now)
+            }
+        }
+    }
+
+    /// The gateway's word denies the money that we count. It gives no figure, so no amount changes: a person must look.
+    fn deny(&mut self, id: Uuid, why: Why, held: Money, what: &str, context: Context<'_>) -> Step {
+        let why = Why {
+            code: Some(Code::Mismatch),
+            message: format!("{what}, of which we count {held}"),
+            discrepancy: Some(Discrepancy { asked: held, answered: Money::zero(held.currency()) }),
+            ..why
+        };
+        self.answer(id, AnswerKind::Failed, why, context.now)
+    }
+
+    /// The money that we say the gateway has, taken or held.
+    fn held(&self) -> Option<Money> {
+        let amounts = self.payment.as_ref()?.amounts;
+        let held = if self.is_preauth() { amounts.authorized } else { amounts.captured };
+        Some(held).filter(|held| !held.is_zero())
+    }
+
+    fn is_preauth(&self) -> bool {
+        self.payment.as_ref().is_some_and(|payment| payment.status == Status::Preauth)
+    }
+
+    /// Whether the gateway, when it was asked, must have known all that we know: only then may its word undo something.
+    fn is_settled_view(&self, id: Uuid, context: Context<'_>) -> bool {
+        let asked = self.operation(id).and_then(|operation| operation.last_sent_at);
+        let settled =
+            self.payment.as_ref().map(|payment| later(payment.modified, context.rules.contract.settle_window));
+        asked.zip(settled).is_some_and(|(asked, settled)| settled <= asked)
     }
 
     fn customer_still_must_act(&mut self, redirect_url: &str, why: &Why) {
@@ -123,15 +182,19 @@ impl Aggregate {
         let refunded = result.refunded.unwrap_or(ours.refunded);
         let ever_captured = match result.captured {
             Some(captured) => captured.plus(refunded)?,
-            None if moved || authorizes => ours_ever,
+            None if moved || authorizes || !result.approves() => ours_ever,
             None => sum,
         };
         let mut missing = Vec::new();
-        if authorizes && !moved && ever_captured.is_zero() {
+        if authorizes && !moved && ever_captured.is_zero() && result.approves() {
             missing.push((MovementKind::Authorized, sum));
         }
         missing.push((MovementKind::Captured, ever_captured.less(ours_ever)?));
         missing.push((MovementKind::Refunded, refunded.less(ours.refunded)?));
+        // Less was refunded than we counted, and the rest is there again by the gateway's own figure: a refund failed later.
+        if result.captured.is_some() && !ours_ever.exceeds(ever_captured)? && self.is_settled_view(id, context) {
+            missing.push((MovementKind::RefundReversed, ours.refunded.less(refunded)?));
+        }
         missing.retain(|(_, amount)| !amount.is_zero());
         let mut discrepancy = None;
         for (place, (kind, amount)) in missing.into_iter().enumerate() {
@@ -143,9 +206,10 @@ impl Aggregate {
             self.follow_money(why);
         }
         let captured = result.captured.map_or_else(|| ever_captured.less(refunded), Ok)?;
-        let ours = self.payment.as_ref().map_or(captured, |payment| payment.amounts.captured);
+        let ours = self.payment.as_ref().map_or(ours, |payment| payment.amounts);
         // The gateway says less than we counted: nothing is taken away silently, a person must look.
-        Ok((ours != captured).then_some(Discrepancy { asked: ours, answered: captured }).or(discrepancy))
+        let differs = |asked, answered| (asked != answered).then_some(Discrepancy { asked, answered });
+        Ok(differs(ours.captured, captured).or(differs(ours.refunded, refunded)).or(discrepancy))
     }
 
     /// Moves the status to where the money is.

@@ -80,7 +80,7 @@ impl Aggregate {
     /// A result that comes after its operation was settled: what it says of money still counts, once.
     pub(super) fn late_result(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
         let foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
-        if foreign || !matches!(result.verdict, Verdict::Approved | Verdict::Authorized) {
+        if foreign || !result.approves() {
             return Step::Settled;
         }
         let Ok(effect) = self.effect(id, &result) else {
@@ -147,7 +147,7 @@ impl Aggregate {
             MovementKind::Authorized => (payment.order.total, amounts.authorized.plus(amount)?),
             MovementKind::Captured => (payment.order.total, amounts.captured.plus(amounts.refunded)?.plus(amount)?),
             MovementKind::Refunded => (amounts.captured, amount),
-            MovementKind::Voided | MovementKind::Disputed => return Ok(None),
+            MovementKind::RefundReversed | MovementKind::Voided | MovementKind::Disputed => return Ok(None),
         };
         Ok(answered.exceeds(limit)?.then_some(Discrepancy { asked: limit, answered }))
     }

@@ -10,6 +10,7 @@ use crate::payment::contract::Lookup;
 use crate::payment::event::{Discrepancy, EventKind};
 use crate::payment::machine::Step;
 use crate::payment::money::{Currency, Money};
+use crate::payment::movement::MovementKind;
 use crate::payment::operation::{AnswerKind, State};
 use crate::payment::outcome::{Decline, Found, GatewayResult, Trouble, Verdict};
 use crate::payment::status::Status;
@@ -103,7 +104,6 @@ fn other_verdicts_move_the_status_where_the_table_has_a_way() {
     for (status, verdict, after) in [
         (Status::Waiting, declined(), Status::Rejected),
         (Status::Input, declined(), Status::Rejected),
-        (Status::Confirmed, declined(), Status::Confirmed),
         (Status::Cancelled, declined(), Status::Cancelled),
         (Status::Waiting, redirect(), Status::Input),
         (Status::Confirmed, redirect(), Status::Confirmed),
@@ -117,10 +117,124 @@ fn other_verdicts_move_the_status_where_the_table_has_a_way() {
         assert_eq!((bench.status(), bench.amounts()), (after, before), "{verdict:?} from {status}");
         assert_eq!(bench.payment().redirect_url.is_some(), after == Status::Input);
     }
-    let mut bench = Bench::with_payment(Status::Confirmed);
+    let mut bench = Bench::with_payment(Status::Error);
     let sync = ask(&mut bench, "a");
     assert_eq!(bench.found(sync, None, Found::Nothing), Step::Settled);
-    assert_eq!((bench.status(), bench.told()), (Status::Confirmed, vec![("command.succeeded", true)]));
+    assert_eq!((bench.status(), bench.told()), (Status::Error, vec![("command.succeeded", true)]));
+}
+
+#[test]
+fn sums_count_whatever_is_said_beside_them() {
+    for verdict in [Verdict::Declined(Decline::Hard), Verdict::Pending] {
+        for (status, captured, refunded, after) in [
+            (Status::Waiting, "70", "0", (Status::Confirmed, ["70.00", "0.00"])),
+            (Status::Confirmed, "100", "0", (Status::Confirmed, ["100.00", "0.00"])),
+            (Status::Confirmed, "0", "100", (Status::Refunded, ["0.00", "100.00"])),
+        ] {
+            let mut bench = Bench::with_payment(status);
+            let sync = ask(&mut bench, "a");
+            let result = GatewayResult {
+                captured: Some(usd(captured)),
+                refunded: Some(usd(refunded)),
+                ..GatewayResult::new(verdict.clone())
+            };
+            bench.found(sync, None, Found::Result(Box::new(result)));
+            let [_, left, given_back] = bench.amounts();
+            assert_eq!((bench.status(), [left.as_str(), given_back.as_str()]), after, "{status} {verdict:?}");
+            assert_eq!(bench.answer(sync).0, AnswerKind::Succeeded);
+        }
+    }
+    // And where there are none, nothing is authorized or captured by a word that does not say so.
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let sync = ask(&mut bench, "a");
+    let result = GatewayResult { refunded: Some(usd("0")), ..GatewayResult::new(Verdict::Pending) };
+    bench.found(sync, None, Found::Result(Box::new(result)));
+    assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Waiting, "0.00"));
+}
+
+#[test]
+fn a_word_that_denies_the_money_that_we_count_is_told_and_takes_nothing_away() {
+    for (status, denies) in [
+        (Status::Confirmed, Found::Nothing),
+        (Status::Confirmed, found(Verdict::Declined(Decline::Hard))),
+        (Status::Preauth, Found::Nothing),
+        // The gateway may not know yet of what it just authorized.
+        (Status::Preauth, found(Verdict::Declined(Decline::Hard))),
+    ] {
+        let mut bench = Bench::with_payment(status);
+        let before = bench.amounts();
+        let sync = ask(&mut bench, "a");
+        assert_eq!(bench.found(sync, None, denies), Step::Settled);
+        assert_eq!(bench.answer(sync), (AnswerKind::Failed, Some(Code::Mismatch)));
+        assert_eq!((bench.status(), bench.amounts()), (status, before));
+        let EventKind::Failed { why, .. } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
+        assert_eq!(why.discrepancy, Some(Discrepancy { asked: usd("100"), answered: usd("0") }));
+    }
+}
+
+#[test]
+fn an_authorization_that_is_gone_at_the_gateway_ends_refunded() {
+    for result in [
+        GatewayResult::new(Verdict::Declined(Decline::Hard)),
+        GatewayResult {
+            captured: Some(usd("0")),
+            refunded: Some(usd("0")),
+            ..GatewayResult::new(Verdict::Declined(Decline::Hard))
+        },
+    ] {
+        let mut bench = Bench::with_payment(Status::Preauth);
+        bench.wait(10);
+        let sync = ask(&mut bench, "a");
+        bench.found(sync, None, Found::Result(Box::new(result)));
+        assert_eq!(bench.told(), [("payment.status_changed", true)]);
+        assert_eq!(
+            (bench.status(), bench.amounts()),
+            (Status::Refunded, ["100.00", "0.00", "0.00"].map(str::to_owned))
+        );
+        assert_eq!(bench.answer(sync), (AnswerKind::Succeeded, None));
+        assert!(bench.store.movements.iter().any(|movement| movement.kind == MovementKind::Voided));
+    }
+}
+
+#[test]
+fn a_refund_that_failed_later_is_a_movement_of_its_own() {
+    for (refunded, status, sums) in [
+        ("0", Status::Refunded, ["100.00", "0.00"]),
+        ("60", Status::Refunded, ["40.00", "60.00"]),
+        ("0", Status::Confirmed, ["100.00", "0.00"]),
+    ] {
+        let mut bench = Bench::with_payment(Status::Confirmed);
+        let amount = if status == Status::Refunded { "100" } else { "30" };
+        let refund = bench.call("refund", CommandType::Refund, json!({"amount": amount}));
+        bench.settle(refund, approved());
+        assert_eq!(bench.status(), status);
+        let before = bench.amounts();
+        // Just refunded: the gateway may not know yet what it gave back.
+        let sync = ask(&mut bench, "early");
+        bench.found(sync, None, whole(Some(sums[0]), Some(refunded)));
+        assert_eq!((bench.answer(sync).1, bench.amounts()), (Some(Code::Mismatch), before.clone()));
+        // That it is gone from the figures is no proof that it is there.
+        bench.wait(10);
+        let sync = ask(&mut bench, "less");
+        bench.found(sync, None, whole(Some("0"), Some(refunded)));
+        assert_eq!((bench.answer(sync).1, bench.amounts()), (Some(Code::Mismatch), before));
+        for again in ["first", "second"] {
+            let sync = ask(&mut bench, again);
+            bench.found(sync, None, whole(Some(sums[0]), Some(refunded)));
+            assert_eq!(bench.answer(sync), (AnswerKind::Succeeded, None));
+            let [_, left, given_back] = bench.amounts();
+            assert_eq!((bench.status(), [left.as_str(), given_back.as_str()]), (Status::Confirmed, sums));
+        }
+        let kinds: Vec<_> = bench.store.movements.iter().map(|movement| movement.kind).collect();
+        let all = [MovementKind::Captured, MovementKind::Refunded, MovementKind::RefundReversed];
+        assert_eq!(kinds, all, "nothing is deleted, and nothing counted twice");
+        // The refund's own answer, once more, gives nothing back again; a new refund does.
+        bench.settle(refund, approved());
+        assert_eq!(bench.amounts()[1], sums[0]);
+        let refund = bench.call("again", CommandType::Refund, json!({}));
+        bench.settle(refund, approved());
+        assert_eq!(bench.status(), Status::Refunded);
+    }
 }
 
 #[test]
