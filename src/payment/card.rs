@@ -6,6 +6,7 @@
 //!
 //! - Digits that are part of something longer are no card: with a letter, a digit or `_` beside them, joined by a dash
 //!   to more of a word (a UUID), in a decimal fraction, or between slashes or pluses of a path or of base64.
+//! - But one between `B` and `^` is the first track of a magnetic stripe, and one before `=` may be the second.
 //! - An international bank account number (IBAN) whose check digits are right is no card, nor is a telephone number
 //!   with its `+` (at most 15 digits), nor an unbroken 13 digits that are a valid bar code (Visa issues no 13 digits
 //!   any more; German bar codes begin with 4, too).
@@ -79,7 +80,10 @@ fn next_card(bytes: &[u8], from: usize) -> Option<Range<usize>> {
 /// Where the longest card number ends that begins with the group of digits at `start`. Looks at no more than
 /// [`GROUPS_MAX`] groups, which keeps the whole scan linear.
 fn card_end(bytes: &[u8], start: usize) -> Option<usize> {
-    if glued_before(bytes, start) {
+    let glued = glued_before(bytes, start);
+    // The first track of a magnetic stripe, "%B4242...^": its format code stands right before the number.
+    let may_be_track = matches!(before(bytes, start, 1), b'B' | b'b');
+    if glued && !may_be_track {
         return None;
     }
     let (mut digits, mut digit_count) = ([0; DIGITS_MAX], 0);
@@ -96,7 +100,11 @@ fn card_end(bytes: &[u8], start: usize) -> Option<usize> {
         }
         groups[group_count] = end - at;
         group_count += 1;
-        if is_card(&digits[..digit_count], &groups[..group_count]) && !part_of_more(bytes, start..end, digit_count) {
+        let stands_alone = !glued || after(bytes, end) == b'^';
+        if stands_alone
+            && is_card(&digits[..digit_count], &groups[..group_count])
+            && !part_of_more(bytes, start..end, digit_count)
+        {
             found = Some(end);
         }
         match separator_length(&bytes[end..]) {
@@ -242,6 +250,8 @@ mod tests {
             "|4242 4242 4242 4242| 12 27 123",
             "12 27 |4242 4242 4242 4242| |5555 5555 5555 4444| 1111",
             "name=a+|4242424242424242|",
+            "%B|4242424242424242|^HOLMES/SHERLOCK^2712101? B|4242 4242 4242 4242|^ \"b|378282246310005|^\"",
+            ";|4242424242424242|=27121011234567890?",
             "卡号|4242424242424242|请 карта|4242424242424242|é €|4242424242424242|\u{1f4b3}",
         ] {
             check(marked);
@@ -251,6 +261,7 @@ mod tests {
     #[test]
     fn parts_of_longer_tokens_are_no_cards() {
         for text in [
+            "B4242424242424242 %B4242424242424242 A4242424242424242^ B4242424242424242= B4242424242424241^",
             "pi_4242424242424242 4242424242424242_x x4242424242424242 4242424242424242x",
             "42424242-4242-4242-4242-424242424242 5f0c4242-4242-4242-4242-4242424242ab",
             "abcdefab-4242-4242-4242-424242424242 4242-4242-4242-4242-abcd order-4242424242424242",
