@@ -12,8 +12,9 @@ use crate::backoff;
 use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::command::{Command, CommandType, Kind};
+use crate::payment::contract::Contract;
 use crate::payment::machine::{Aggregate, Context, Step};
-use crate::payment::operation::{Lease, State};
+use crate::payment::operation::{Lease, Operation, State};
 use crate::store::load::Loaded;
 
 /// What is begun: a command that came, or an operation that is due.
@@ -135,7 +136,7 @@ impl Engine {
         match entry {
             Entry::Due { id, .. } => aggregate.resume(*id, context),
             Entry::Command { command, redelivered } => match aggregate.accept((**command).clone(), context) {
-                Step::Known(id) => self.go_on(aggregate, id, *redelivered, context),
+                Step::Known(id) => self.go_on(aggregate, id, &command.variant, *redelivered, context),
                 step => step,
             },
         }
@@ -143,20 +144,33 @@ impl Engine {
 
     /// A command that is known: where it stands, PostgreSQL knows; only a call whose worker the broker has given up on, or
     /// that this process left behind, is taken over at once. What an earlier attempt did is unknown either way.
-    fn go_on(&self, aggregate: &mut Aggregate, id: Uuid, redelivered: bool, context: Context<'_>) -> Step {
+    fn go_on(
+        &self,
+        aggregate: &mut Aggregate,
+        id: Uuid,
+        routed: &str,
+        redelivered: bool,
+        context: Context<'_>,
+    ) -> Step {
         let entry_variant = aggregate.operation(id).map_or("", |operation| operation.variant.as_str());
         let Some(operation) = aggregate.operation(id).filter(|operation| operation.state == State::Calling) else {
             metrics::duplicate(entry_variant);
             return Step::Settled;
         };
-        let keyed = context.rules.contract.key_window.is_some() || operation.action().is_none();
-        if redelivered && keyed {
+        if redelivered && may_be_taken_over(operation, routed, &context.rules.contract) {
             metrics::takeover(&operation.variant);
             return aggregate.take_over(id, context);
         }
         // Its lease is live, or the scheduler takes it over when it has ended.
         Step::Stored
     }
+}
+
+/// Whether the delivery of a message that came before may take a call over: a question, or where the gateway honours keys.
+/// Under another variant's routing key the same command is the same command, but the rules at hand are that other one's:
+/// they must not decide on what this one is calling.
+fn may_be_taken_over(operation: &Operation, routed: &str, contract: &Contract) -> bool {
+    operation.variant == routed && (contract.key_window.is_some() || operation.action().is_none())
 }
 
 impl Entry {
@@ -195,6 +209,51 @@ impl Entry {
                 Err(_) => false,
             },
             Entry::Due { .. } => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::payment::command::{Body, CommandName};
+    use crate::payment::contract::Lookup;
+    use crate::payment::operation::Attributes;
+
+    #[test]
+    fn only_the_rules_of_its_own_variant_decide_on_a_call() {
+        let operation = |kind: CommandType| {
+            let command = Command {
+                payment_id: Uuid::nil(),
+                subject: None,
+                name: CommandName { source: "shop".to_owned(), id: "1".to_owned() },
+                kind: Kind::Known(kind),
+                variant: "cards".to_owned(),
+                content: Ok(Body::Sync),
+                data: serde_json::Map::new(),
+                hash: [0; 32],
+                attributes: Attributes::default(),
+            };
+            Operation::accept(command, jiff::Timestamp::UNIX_EPOCH).0
+        };
+        let contract = |key_window: Option<u64>| Contract {
+            key_window: key_window.map(Duration::from_secs),
+            replays_server_errors: false,
+            lookup: Lookup::Authoritative,
+            settle_window: Duration::ZERO,
+            notifications: false,
+        };
+        for (kind, routed, key_window, may) in [
+            (CommandType::Process, "cards", Some(60), true),
+            (CommandType::Process, "cards", None, false),
+            (CommandType::Sync, "cards", None, true),
+            (CommandType::Process, "default", Some(60), false),
+            (CommandType::Sync, "default", Some(60), false),
+        ] {
+            let may_be = may_be_taken_over(&operation(kind), routed, &contract(key_window));
+            assert_eq!(may_be, may, "{kind} {routed} {key_window:?}");
         }
     }
 }
