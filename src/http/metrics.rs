@@ -72,7 +72,7 @@ pub(super) fn describe() {
     describe_total!("paybus_events_refused_total", "Events that the broker refused and that were set aside.");
     describe_total!("paybus_replies_unroutable_total", "Replies that nobody was there to take.");
     describe_total!("paybus_dead_letters_total", "Messages that could not be understood.");
-    describe_total!("paybus_discrepancies_total", "Answers of a gateway with another sum than was asked for.");
+    describe_total!("paybus_alerts_total", "What somebody should look at; each has a line in the log.");
     describe_figures();
     gauge!("paybus_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
@@ -87,7 +87,7 @@ fn describe_figures() {
     describe_level!("paybus_operations_unknown", "Operations with an unknown outcome; counted to 2000.");
     describe_level!("paybus_operations_unknown_oldest_age_seconds", Unit::Seconds, "The age of the oldest of them.");
     describe_level!("paybus_operations_unknown_amount", "What they asked for together, in units of the currency.");
-    describe_level!("paybus_operations_escalated", "Those of which a person must say what happened.");
+    describe_level!("paybus_operations_escalated", "Operations, unknown or pending, that a person must resolve.");
     describe_level!("paybus_figures_timestamp_seconds", Unit::Seconds, "When the database was asked, Unix time.");
 }
 
@@ -237,9 +237,31 @@ pub fn lease_lost(variant: &str) {
     counter!("paybus_leases_lost_total", "variant" => variant_label(variant)).increment(1);
 }
 
-/// A gateway did another sum than was asked for.
-pub fn discrepancy(variant: &str) {
-    counter!("paybus_discrepancies_total", "variant" => variant_label(variant)).increment(1);
+/// What somebody should hear of at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alert {
+    /// A gateway did another sum than was asked for, or says another than is counted.
+    Discrepancy,
+    /// An outcome is not known, and nothing more happens by itself.
+    Escalated,
+    /// A payment that was cancelled turns out to have been paid.
+    MoneyAfterCancel,
+}
+
+impl Alert {
+    fn as_str(self) -> &'static str {
+        match self {
+            Alert::Discrepancy => "discrepancy",
+            Alert::Escalated => "escalated",
+            Alert::MoneyAfterCancel => "money_after_cancel",
+        }
+    }
+}
+
+/// Somebody should hear of it.
+pub fn alert(variant: &str, alert: Alert) {
+    let labels = [("variant", variant_label(variant)), ("kind", alert.as_str().to_owned())];
+    counter!("paybus_alerts_total", &labels).increment(1);
 }
 
 /// The broker confirmed an event.

@@ -133,7 +133,7 @@ impl Kind {
 pub struct Command {
     /// The payment it is for; where its subject is no UUID, a UUID made from the subject.
     pub payment_id: Uuid,
-    /// The subject as written, where it is no UUID.
+    /// The subject as written, where it is no UUID; empty where there is none, which only a notification may do.
     pub subject: Option<String>,
     /// Source and id.
     pub name: CommandName,

@@ -35,7 +35,7 @@ pub struct Figures {
     pub outbox: Backlog,
     /// Operations that wait for a time, by variant.
     pub due: Vec<DueFigures>,
-    /// Operations with an unknown outcome, by variant and currency.
+    /// Operations with an unknown outcome, and those that a person must resolve, by variant and currency.
     pub unknown: Vec<UnknownFigures>,
     /// When this was read, Unix time in seconds.
     pub read_at_seconds: f64,
@@ -63,7 +63,7 @@ pub struct UnknownFigures {
     pub currency: String,
     /// How many.
     pub count: i64,
-    /// Those of which a person must say what happened.
+    /// Those of which a person must say what happened, pending ones too.
     pub escalated: i64,
     /// How long ago the oldest was first sent, in seconds.
     pub oldest_seconds: f64,
@@ -147,12 +147,17 @@ const DUE: &str = concat!(
      WHERE n.variant IS NOT NULL"
 );
 
+/// What is pending is of no concern until a person must resolve it.
 const UNKNOWN: &str = concat!(
-    variants!("state = 'unknown'"),
+    variants!("(state = 'unknown' OR state = 'pending' AND escalated)"),
     "SELECT n.variant, f.* FROM names n CROSS JOIN LATERAL (
-         SELECT coalesce(p.currency, ''), count(*), count(*) FILTER (WHERE u.escalated),
-             extract(epoch FROM now() - min(coalesce(u.first_sent_at, u.created)))::float8, coalesce(sum(u.amount), 0)
-         FROM (SELECT * FROM operations o WHERE o.variant = n.variant AND o.state = 'unknown' LIMIT $1) u
+         SELECT coalesce(p.currency, ''), count(*) FILTER (WHERE u.state = 'unknown'),
+             count(*) FILTER (WHERE u.escalated),
+             coalesce(extract(epoch FROM now() - min(coalesce(u.first_sent_at, u.created))
+                 FILTER (WHERE u.state = 'unknown')), 0)::float8,
+             coalesce(sum(u.amount) FILTER (WHERE u.state = 'unknown'), 0)
+         FROM (SELECT * FROM operations o WHERE o.variant = n.variant
+               AND (o.state = 'unknown' OR o.state = 'pending' AND o.escalated) LIMIT $1) u
          LEFT JOIN payments p ON p.id = u.payment_id
          GROUP BY p.currency) f
      WHERE n.variant IS NOT NULL"
@@ -167,8 +172,10 @@ const OUTBOX: &str = "SELECT count(*), greatest(coalesce(extract(epoch FROM now(
            ORDER BY e.position LIMIT $1) u";
 
 const OPEN_DUE: &str = concat!(variants!("due_at IS NOT NULL"), "SELECT variant FROM names WHERE variant IS NOT NULL");
-const OPEN_UNKNOWN: &str =
-    concat!(variants!("state = 'unknown'"), "SELECT variant FROM names WHERE variant IS NOT NULL");
+const OPEN_UNKNOWN: &str = concat!(
+    variants!("(state = 'unknown' OR state = 'pending' AND escalated)"),
+    "SELECT variant FROM names WHERE variant IS NOT NULL"
+);
 
 const PAYMENT: &str = "SELECT * FROM payments WHERE id = $1";
 const OPERATIONS: &str = "SELECT * FROM operations WHERE payment_id = $1 ORDER BY accepted DESC LIMIT $2";

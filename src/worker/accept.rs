@@ -113,7 +113,7 @@ impl Acceptance {
         Command {
             payment_id: names.payment_id,
             subject: names.foreign_subject,
-            name: CommandName { source: names.source, id: names.id },
+            name: names.name,
             kind: names.kind,
             variant: variant.to_owned(),
             data: if content.is_ok() { data } else { Map::new() },
@@ -130,7 +130,8 @@ impl Acceptance {
         names: &Names,
     ) -> Result<(Body, Map<String, Value>), Rejection> {
         check_envelope(attributes)?;
-        if let Some(subject) = &names.foreign_subject {
+        // Only a notification gets so far without one.
+        if let Some(subject) = names.foreign_subject.as_ref().filter(|subject| !subject.is_empty()) {
             return Err(reject(Code::InvalidEnvelope, format!("subject: {subject:?} is not a UUID")));
         }
         let Some(kind) = names.kind.known() else {
@@ -199,8 +200,7 @@ impl Acceptance {
 struct Names {
     payment_id: Uuid,
     foreign_subject: Option<String>,
-    source: String,
-    id: String,
+    name: CommandName,
     kind: Kind,
 }
 
@@ -221,11 +221,16 @@ impl Names {
         };
         let (source, id) = (required("source")?, required("id")?);
         let uuid = if subject.len() == 36 { Uuid::parse_str(&subject).ok() } else { None };
+        let name = CommandName { source, id };
+        let stand_in = || match subject.as_str() {
+            // Those that name no payment have nothing to do with each other.
+            "" => name.operation_id(""),
+            foreign => Uuid::new_v5(&Uuid::NAMESPACE_OID, foreign.as_bytes()),
+        };
         Ok(Names {
-            payment_id: uuid.unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, subject.as_bytes())),
+            payment_id: uuid.unwrap_or_else(stand_in),
             foreign_subject: if uuid.is_none() { Some(subject) } else { None },
-            source,
-            id,
+            name,
             kind: kind(attributes),
         })
     }

@@ -220,16 +220,18 @@ fn request_body(aggregate: &Aggregate, id: Uuid, variant: &Variant) -> Option<St
 
 fn tell_metrics(aggregate: &Aggregate) {
     for event in aggregate.events() {
+        super::alerts::raise(event);
         let Some(cause) = &event.cause else { continue };
         let outcome = match &event.kind {
             EventKind::Rejected { .. } => CommandOutcome::Rejected,
             EventKind::Failed { .. } => CommandOutcome::Failed,
             EventKind::Delayed { .. } => CommandOutcome::Delayed,
             EventKind::StatusChanged { why, .. } | EventKind::Updated { why, .. } => {
-                if why.discrepancy.is_some() {
-                    metrics::discrepancy(&event.variant);
+                if why.code.is_some() {
+                    CommandOutcome::Failed
+                } else {
+                    CommandOutcome::Succeeded
                 }
-                if why.code.is_some() { CommandOutcome::Failed } else { CommandOutcome::Succeeded }
             }
             EventKind::Created { .. } | EventKind::Succeeded { .. } => CommandOutcome::Succeeded,
         };

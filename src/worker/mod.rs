@@ -10,9 +10,11 @@
 //! - `begin`, `call`, `settle`, `announce`: the steps.
 //! - `schedule`, `relay`: what is due, and events of workers that were lost.
 //! - `variant`, `breaker`, `limits`, `place`: a gateway's limits, and who may call.
+//! - `alerts`: what somebody should hear of at once.
 //! - `start`, `report`: wiring, draining, and what it says of itself.
 
 pub mod accept;
+mod alerts;
 mod announce;
 mod aside;
 mod begin;

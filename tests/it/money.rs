@@ -31,7 +31,7 @@ async fn the_gateways_amount_wins_and_the_difference_is_told() {
     assert_eq!(refunded.field("refunded_amount"), "200.00");
     assert_eq!(refunded.data()["discrepancy"]["asked"], "50.00");
 
-    assert_eq!(worker.count(r#"paybus_discrepancies_total{variant="http"}"#).await, 3);
+    assert_eq!(worker.count(r#"paybus_alerts_total{variant="http",kind="discrepancy"}"#).await, 3);
     world.check_books().await;
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::support::world::amount;
-use crate::support::{Behaviour, Command, Event, Setup, World};
+use crate::support::{Behaviour, Command, Event, Setup, World, eventually};
 
 #[tokio::test]
 async fn a_sync_takes_in_what_was_done_at_the_gateway() {
@@ -113,7 +113,52 @@ async fn a_gateway_without_notifications_says_so() {
                           "body_base64": "e30="});
         let answer = world.run(&charge.then("payment.notification", data.clone())).await;
         assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unsupported"), "{}", answer.line());
+        // Nor does it matter that it names no payment.
+        let nameless = charge.then("payment.notification", data).attribute("subject", Value::Null);
+        let answer = world.run(&nameless).await;
+        assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unsupported"), "{}", answer.line());
     }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn what_somebody_must_look_at_is_counted_and_logged() {
+    let world = Setup::new().http_variant("blind").set("variants.blind.lookup", "false").build().await;
+    let worker = world.worker().await;
+    let alerts = async |variant: &str, kind: &str| {
+        worker.count(&format!(r#"paybus_alerts_total{{variant="{variant}",kind="{kind}"}}"#)).await
+    };
+    // What is pending at a gateway that cannot be asked stays so until a person says how it ended.
+    let pending = Command::charge("blind", "10.00", "USD");
+    world.gateway.plan(pending.payment, vec![Behaviour::Pending]);
+    world.publish(&pending).await;
+    world.operation_state(&pending, "pending").await;
+    eventually("the figure", async || {
+        let escalated = worker.count(r#"paybus_operations_escalated{variant="blind",currency="USD"}"#).await;
+        let unknown = worker.count(r#"paybus_operations_unknown{variant="blind",currency="USD"}"#).await;
+        if (escalated, unknown) == (1, 0) { Ok(()) } else { Err(format!("{escalated} escalated, {unknown} unknown")) }
+    })
+    .await;
+    assert_eq!(alerts("blind", "escalated").await, 1);
+    assert!(worker.log().contains(&pending.operation_id().to_string()), "the log says which");
+    world.gateway.complete(pending.payment, true);
+    let data = json!({"operation": pending.operation_id(), "outcome": "approved", "evidence": "the gateway's portal"});
+    world.run(&pending.then("payment.resolve", data).user(&world.bus.user())).await;
+
+    // Money that is there although the payment was cancelled, and money that is not there although we count it.
+    let cancelled = Command::create("http", "120.00", "USD");
+    world.run(&cancelled).await;
+    assert_eq!(world.run(&cancelled.then("payment.cancel", json!({}))).await.status(), "cancelled");
+    world.gateway.move_by_hand(cancelled.payment, "charge", "120.00", "USD");
+    let sums = json!({"result": "approved", "captured_amount": "120.00", "refunded_amount": "0.00"});
+    let nothing = json!({"result": "not_found", "captured_amount": null, "refunded_amount": null});
+    let says = vec![Behaviour::Say(sums), Behaviour::Say(nothing)];
+    world.gateway.plan_operation(cancelled.payment, "status", says);
+    assert_eq!(world.run(&cancelled.then("payment.sync", json!({}))).await.status(), "confirmed");
+    assert_eq!((alerts("http", "money_after_cancel").await, alerts("http", "discrepancy").await), (1, 0));
+    let denied = world.run(&cancelled.then("payment.sync", json!({}))).await;
+    assert_eq!((denied.kind(), denied.code()), ("command.failed", "mismatch"));
+    assert_eq!(alerts("http", "discrepancy").await, 1);
     world.check_books().await;
 }
 

@@ -40,7 +40,11 @@ impl Aggregate {
             return self.create(id, *new, context);
         }
         let Some(payment) = &self.payment else {
-            return self.wait_for_payment(id, context);
+            // One that names no payment waits for none: the gateway's adapter must find it, or says that it cannot.
+            return match body {
+                Body::Notification if self.names_no_payment(id) => self.decide(id, body, context),
+                _ => self.wait_for_payment(id, context),
+            };
         };
         // What waits for the payment alone, such as a sync that came before it, is in nobody's way.
         let free = payment.busy.is_none() && self.next_waiting().is_none();
@@ -53,6 +57,10 @@ impl Aggregate {
             Body::Cancel if self.end_unsent(context) => self.decide(id, body, context),
             _ => self.wait_for_turn(id, context),
         }
+    }
+
+    fn names_no_payment(&self, id: Uuid) -> bool {
+        self.operation(id).is_some_and(|operation| operation.subject.as_deref() == Some(""))
     }
 
     fn create(&mut self, id: Uuid, new: NewPayment, context: Context<'_>) -> Result<Step, Rejection> {
@@ -207,7 +215,11 @@ impl Aggregate {
     /// A message under a name that came before with other content: refused, and the first is not disturbed.
     fn tell_id_reused(&mut self, command: Command, context: Context<'_>) {
         let message = "this subject, source and id came before with another type or other data".to_owned();
-        let subject = command.subject.clone().unwrap_or_else(|| self.payment_id.to_string());
+        let subject = command
+            .subject
+            .clone()
+            .filter(|subject| !subject.is_empty())
+            .unwrap_or_else(|| self.payment_id.to_string());
         // The id is made from what came, so that a redelivery tells the same event again and not a second one.
         let id = Uuid::new_v5(&command.operation_id(), &command.hash);
         let cause = EventCause {

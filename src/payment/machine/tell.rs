@@ -113,7 +113,11 @@ impl Aggregate {
         };
         let attributes = &operation.attributes;
         let cause = EventCause {
-            subject: operation.subject.clone().unwrap_or_else(|| self.payment_id.to_string()),
+            subject: operation
+                .subject
+                .clone()
+                .filter(|subject| !subject.is_empty())
+                .unwrap_or_else(|| self.payment_id.to_string()),
             name: operation.name.clone(),
             kind: operation.kind.as_str().to_owned(),
             is_final,

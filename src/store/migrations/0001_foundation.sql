@@ -103,7 +103,7 @@ COMMENT ON COLUMN operations.due_at IS 'When it is looked at again; empty on the
 CREATE INDEX operations_accepted ON operations (accepted);
 CREATE INDEX operations_due ON operations (variant, due_at) WHERE due_at IS NOT NULL;
 -- Few rows, and only ones that left the common way.
-CREATE INDEX operations_unknown ON operations (variant) WHERE state = 'unknown';
+CREATE INDEX operations_unknown ON operations (variant) WHERE state = 'unknown' OR state = 'pending' AND escalated;
 
 CREATE TABLE movements (
     payment_id   uuid NOT NULL,

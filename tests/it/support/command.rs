@@ -138,6 +138,11 @@ impl Command {
     pub fn subject(&self) -> String {
         match self.attributes.get("subject") {
             Some(Value::String(subject)) => subject.clone(),
+            // Without one, what it is called stands for a payment.
+            Some(Value::Null) => {
+                let name = json!(["", self.source, self.id]).to_string();
+                Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
+            }
             _ => self.payment.to_string(),
         }
     }

@@ -132,6 +132,16 @@ fn a_command_for_an_unknown_payment_waits_a_grace() {
 }
 
 #[test]
+fn a_notification_that_names_no_payment_waits_for_none() {
+    let mut bench = Bench::new();
+    let mut nameless = command("a", CommandType::Notification, json!({}));
+    nameless.subject = Some(String::new());
+    assert_eq!(bench.rejected_command(nameless), Code::Unsupported);
+    let cause = bench.told[0].cause.as_ref().unwrap();
+    assert_eq!(cause.subject, super::store::PAYMENT.to_string(), "an event always has a subject");
+}
+
+#[test]
 fn a_sync_that_waited_for_its_payment_does_not_wait_for_a_turn() {
     let mut bench = Bench::new();
     assert_eq!(bench.send("sync", CommandType::Sync, json!({})), Step::Stored);

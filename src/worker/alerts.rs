@@ -1,0 +1,57 @@
+//! What somebody should hear of at once: a log line, and a count by its kind. The line has the ids, the labels have none,
+//! and neither has a sum.
+
+use tracing::{error, warn};
+
+use crate::http::metrics::{self, Alert};
+use crate::payment::code::Code;
+use crate::payment::event::{Event, EventKind, Why};
+use crate::payment::status::Status;
+
+/// Raises what is to be heard of in an event that was just stored.
+pub fn raise(event: &Event) {
+    for alert in alerts(&event.kind) {
+        metrics::alert(&event.variant, alert);
+        let payment = event.payment_id;
+        let operation = event.cause.as_ref().map(|cause| cause.name.operation_id(&cause.subject)).unwrap_or_default();
+        let code = code(&event.kind).map(Code::as_str).unwrap_or_default();
+        match alert {
+            Alert::Discrepancy => {
+                warn!(%payment, %operation, code, "the gateway's figures are not what was asked, or not what we count");
+            }
+            Alert::Escalated => {
+                error!(%payment, %operation, code, "an outcome is not known, and a person must resolve it");
+            }
+            Alert::MoneyAfterCancel => {
+                error!(%payment, %operation, code, "money was taken or held for a payment that was cancelled");
+            }
+        }
+    }
+}
+
+fn alerts(kind: &EventKind) -> Vec<Alert> {
+    let discrepancy = |why: &Why| why.discrepancy.map(|_| Alert::Discrepancy);
+    match kind {
+        EventKind::StatusChanged { previous, why, .. } => {
+            // The table has no other way out of it than the gateway's proof of money.
+            let after_cancel = (*previous == Status::Cancelled).then_some(Alert::MoneyAfterCancel);
+            after_cancel.into_iter().chain(discrepancy(why)).collect()
+        }
+        EventKind::Updated { why, .. } | EventKind::Failed { why, .. } => discrepancy(why).into_iter().collect(),
+        EventKind::Delayed { reason: Code::Escalated | Code::Mismatch, .. } => vec![Alert::Escalated],
+        EventKind::Delayed { .. }
+        | EventKind::Created { .. }
+        | EventKind::Rejected { .. }
+        | EventKind::Succeeded { .. } => Vec::new(),
+    }
+}
+
+fn code(kind: &EventKind) -> Option<Code> {
+    match kind {
+        EventKind::StatusChanged { why, .. } | EventKind::Updated { why, .. } | EventKind::Failed { why, .. } => {
+            why.code
+        }
+        EventKind::Rejected { code, .. } | EventKind::Delayed { reason: code, .. } => Some(*code),
+        EventKind::Created { .. } | EventKind::Succeeded { .. } => None,
+    }
+}
