@@ -110,6 +110,8 @@ impl DummyGateway {
         let lost = self.lost();
         let known = match question.target {
             Some(target) => lost.iter().find(|lost| lost.key == target.key.value()),
+            // Nothing of a payment whose process has ended is lost any more.
+            None if settled(payment).is_some() => None,
             None => lost.iter().rev().find(|lost| lost.payment_id == payment.id),
         };
         if let Some(lost) = known {

@@ -24,7 +24,8 @@
 //! | `not_found` | authorized | the same |
 //! | any, with less refunded and that much more captured | refunded | a refund failed later: the money is there again |
 //!
-//! What would undo something counts only where it was asked after the settle window since the payment last changed.
+//! What differs from our count decides nothing where it was asked within the settle window since the payment last changed:
+//! it is asked again after that.
 //!
 //! - `settings`: the variant's configuration.
 //! - `request`: the bodies that go out.

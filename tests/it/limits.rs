@@ -184,3 +184,24 @@ async fn no_more_calls_at_once_than_allowed() {
     }
     world.check_books().await;
 }
+
+#[tokio::test]
+async fn one_refusal_of_our_credentials_holds_back_all_calls_and_ends_none() {
+    let world = Setup::new()
+        .set("variants.http.breaker.open", "500ms")
+        .set("variants.http.retry.delayed", "100ms")
+        .build()
+        .await;
+    let worker = world.worker().await;
+    let first = Command::charge("http", "10.00", "EUR");
+    world.gateway.plan(first.payment, vec![Behaviour::Status(401, None); 3]);
+    world.publish(&first).await;
+    assert_eq!(world.event_of(&first, "command.delayed").await.reason(), "misconfigured");
+    breaker_is(&worker, "open").await;
+    let second = Command::charge("http", "10.00", "EUR");
+    world.publish(&second).await;
+    for answer in world.final_events(&[first, second]).await {
+        assert_eq!(answer.status(), "confirmed", "as soon as the token is mended: {}", answer.line());
+    }
+    world.check_books().await;
+}

@@ -152,7 +152,8 @@ async fn what_somebody_must_look_at_is_counted_and_logged() {
     world.gateway.move_by_hand(cancelled.payment, "charge", "120.00", "USD");
     let sums = json!({"result": "approved", "captured_amount": "120.00", "refunded_amount": "0.00"});
     let nothing = json!({"result": "not_found", "captured_amount": null, "refunded_amount": null});
-    let says = vec![Behaviour::Say(sums), Behaviour::Say(nothing)];
+    // It is asked once more after the settle window.
+    let says = vec![Behaviour::Say(sums), Behaviour::Say(nothing.clone()), Behaviour::Say(nothing)];
     world.gateway.plan_operation(cancelled.payment, "status", says);
     assert_eq!(world.run(&cancelled.then("payment.sync", json!({}))).await.status(), "confirmed");
     assert_eq!((alerts("http", "money_after_cancel").await, alerts("http", "discrepancy").await), (1, 0));

@@ -195,7 +195,8 @@ impl Aggregate {
         Step::Stored
     }
 
-    fn put_off(&mut self, id: Uuid, delay: Duration, context: Context<'_>) {
+    /// Scheduled, or unknown, until then.
+    pub(super) fn put_off(&mut self, id: Uuid, delay: Duration, context: Context<'_>) {
         if let Some(operation) = self.operation_mut(id) {
             operation.state = operation.exposure.resting_state();
             operation.lease = None;

@@ -2,6 +2,9 @@
 //! payment. Only what is missing is added: nothing is counted twice, and nothing is taken away silently. A movement is
 //! never undone: what was given back and is there again is a movement of its own.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::attempt::Next;
@@ -77,10 +80,7 @@ impl Aggregate {
         if result.approves() || result.captured.or(result.refunded).is_some() {
             match self.reconcile(id, &result, &why, context) {
                 Ok(None) => {}
-                Ok(Some(discrepancy)) => {
-                    let why = Why { code: Some(Code::Mismatch), discrepancy: Some(discrepancy), ..why };
-                    return self.answer(id, AnswerKind::Failed, why, context.now);
-                }
+                Ok(Some(discrepancy)) => return self.disagree(id, why, discrepancy, context),
                 Err(error) => {
                     let message = format!("the gateway's amount {error}");
                     return self.give_up_question(id, Trouble::new(Code::Mismatch, message), context);
@@ -123,13 +123,24 @@ impl Aggregate {
 
     /// The gateway's word denies the money that we count. It gives no figure, so no amount changes: a person must look.
     fn deny(&mut self, id: Uuid, why: Why, held: Money, what: &str, context: Context<'_>) -> Step {
-        let why = Why {
-            code: Some(Code::Mismatch),
-            message: format!("{what}, of which we count {held}"),
-            discrepancy: Some(Discrepancy { asked: held, answered: Money::zero(held.currency()) }),
-            ..why
-        };
-        self.answer(id, AnswerKind::Failed, why, context.now)
+        let discrepancy = Discrepancy { asked: held, answered: Money::zero(held.currency()) };
+        self.disagree(id, Why { message: format!("{what}, of which we count {held}"), ..why }, discrepancy, context)
+    }
+
+    /// The gateway's word and our count differ. Soon after a change it may only not know of it yet, and is asked again.
+    fn disagree(&mut self, id: Uuid, why: Why, discrepancy: Discrepancy, context: Context<'_>) -> Step {
+        let is_told_new = self.changed_movements().next().is_some();
+        if is_told_new || self.is_settled_view(id, context) {
+            let why = Why { code: Some(Code::Mismatch), discrepancy: Some(discrepancy), ..why };
+            return self.answer(id, AnswerKind::Failed, why, context.now);
+        }
+        self.tell_change(id, &why, context.now);
+        let settled = self.settled_at(context).unwrap_or(context.now);
+        self.put_off(id, Duration::ZERO, context);
+        self.postpone(id, settled);
+        let message = "the gateway may not know yet of the last change; it is asked again";
+        self.tell_delayed(id, Code::Pending, message, context.now);
+        Step::Stored
     }
 
     /// The money that we say the gateway has, taken or held.
@@ -146,9 +157,11 @@ impl Aggregate {
     /// Whether the gateway, when it was asked, must have known all that we know: only then may its word undo something.
     fn is_settled_view(&self, id: Uuid, context: Context<'_>) -> bool {
         let asked = self.operation(id).and_then(|operation| operation.last_sent_at);
-        let settled =
-            self.payment.as_ref().map(|payment| later(payment.modified, context.rules.contract.settle_window));
-        asked.zip(settled).is_some_and(|(asked, settled)| settled <= asked)
+        asked.zip(self.settled_at(context)).is_some_and(|(asked, settled)| settled <= asked)
+    }
+
+    fn settled_at(&self, context: Context<'_>) -> Option<Timestamp> {
+        self.payment.as_ref().map(|payment| later(payment.modified, context.rules.contract.settle_window))
     }
 
     fn customer_still_must_act(&mut self, redirect_url: &str, why: &Why) {
