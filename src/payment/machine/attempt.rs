@@ -32,12 +32,15 @@ impl Rules {
     pub(super) fn next(&self, trouble: &Trouble, tries: u32, rounds: u32, hold: Option<Duration>) -> Next {
         // Wrong credentials are no fault of the command: it is tried until they are mended.
         let misconfigured = trouble.code == Code::Misconfigured;
+        let delay = self.delayed.get(rounds as usize).copied();
+        let some_delay = || delay.or(self.delayed.last().copied()).unwrap_or(DELAY_DEFAULT);
         if !misconfigured && trouble.retry_after.is_none() && tries < self.immediate_attempts {
-            return hold.map_or(Next::AtOnce, Next::Held);
+            // No later than its retry would be: calls may be held back here alone, and another replica goes on.
+            return hold.map_or(Next::AtOnce, |hold| Next::Held(hold.min(some_delay())));
         }
-        match self.delayed.get(rounds as usize) {
-            Some(delay) => Next::Later(*delay),
-            None if misconfigured => Next::Later(self.delayed.last().copied().unwrap_or(DELAY_DEFAULT)),
+        match delay {
+            Some(delay) => Next::Later(delay),
+            None if misconfigured => Next::Later(some_delay()),
             None => Next::Never,
         }
     }
