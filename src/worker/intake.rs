@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -58,7 +59,7 @@ impl Intake {
     }
 
     /// Reads a message and sets it on its way. Called in the order of arrival: commands of one payment line up here.
-    fn take(&self, delivery: Delivery, probe: bool) -> tokio::task::JoinHandle<()> {
+    fn take(&self, delivery: Delivery, probe: bool) -> JoinHandle<()> {
         let message = Message {
             body: &delivery.body,
             routing_key: &delivery.routing_key,
@@ -161,24 +162,18 @@ impl Intake {
                 return;
             }
             if let Some(due) = self.engine.claim(variant, 1).await.into_iter().next() {
-                let (engine, variant) = (Arc::clone(&self.engine), Arc::clone(variant));
+                let (engine, probed) = (Arc::clone(&self.engine), Arc::clone(variant));
                 // A task of its own, so that a drain waits for it too.
-                let probing = self.tasks.spawn(async move { engine.carry_out_due(due, variant, true).await });
-                match probing.await {
-                    Ok(Ok(())) => continue,
+                let probing = self.tasks.spawn(async move { engine.carry_out_due(due, probed, true).await });
+                match answer(variant, probing).await {
+                    None | Some(Ok(())) => continue,
                     // It is due again later.
-                    Ok(Err(_)) => break,
-                    Err(error) => {
-                        error!(%error, "a probe's task ended early");
-                        break;
-                    }
+                    Some(Err(_)) => break,
                 }
             }
             match consumption.fetch_one().await {
                 Ok(Some(delivery)) => {
-                    if let Err(error) = self.take(delivery, true).await {
-                        warn!(%error, "a probe's task ended early");
-                    }
+                    answer(variant, self.take(delivery, true)).await;
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -189,6 +184,24 @@ impl Intake {
         }
         if variant.breaker.state() == State::Probing {
             variant.breaker.nothing_to_probe();
+        }
+    }
+}
+
+/// Waits for a probe, but no longer than the breaker waits for it, nor than a call may take: the probe's task goes on to
+/// wait until the broker has confirmed its events, and where a subscriber's queue is full, that may be hours.
+async fn answer<T>(variant: &Variant, probing: JoinHandle<T>) -> Option<T> {
+    let mut states = variant.breaker.watch();
+    let ended = tokio::select! {
+        ended = probing => ended,
+        _ = states.wait_for(|state| *state != State::Probing) => return None,
+        () = tokio::time::sleep(variant.rules.lease) => return None,
+    };
+    match ended {
+        Ok(done) => Some(done),
+        Err(error) => {
+            error!(%error, "a probe's task ended early");
+            None
         }
     }
 }

@@ -134,6 +134,37 @@ async fn a_retry_whose_turn_comes_after_the_keys_window_is_not_sent_but_asked_ab
     world.check_books().await;
 }
 
+/// What the probe has to tell may have to wait for a subscriber; the gateway is well all the same.
+#[tokio::test]
+async fn a_probe_whose_events_nobody_takes_closes_the_breaker() {
+    let world = Setup::new()
+        .set("variants.http.breaker.failures", "3")
+        .set("variants.http.breaker.open", "500ms")
+        .set("variants.http.concurrency", "2")
+        .set("variants.http.retry.delayed", "3s")
+        .build()
+        .await;
+    let worker = world.worker().await;
+    world.gateway.set_default(Some(Behaviour::Status(503, None)));
+    let ill = Command::charge("http", "5.00", "USD");
+    world.publish(&ill).await;
+    breaker_is(&worker, "open").await;
+    world.event_of(&ill, "command.delayed").await;
+    let full = world.bus.full_queue("http.#").await;
+    world.gateway.set_default(None);
+    let (probe, next) = (Command::charge("http", "5.00", "USD"), Command::charge("http", "5.00", "USD"));
+    world.publish(&probe).await;
+    world.gateway.wait_for_calls(probe.payment, 1).await;
+    breaker_is(&worker, "closed").await;
+    world.publish(&next).await;
+    world.gateway.wait_for_calls(next.payment, 1).await;
+    world.bus.delete_queue(&full).await;
+    for charge in [&ill, &probe, &next] {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    world.check_books().await;
+}
+
 #[tokio::test]
 async fn the_rate_holds_over_all_replicas() {
     let world = Setup::new().set("variants.http.rate", "20").build().await;

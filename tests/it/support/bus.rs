@@ -92,6 +92,30 @@ impl Bus {
         taken
     }
 
+    /// A subscriber's queue that is full: what is routed there by this key is nacked.
+    pub async fn full_queue(&self, key: &str) -> String {
+        let name = format!("{}.full-{}", self.prefix, uuid::Uuid::new_v4().simple());
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(0));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let (exchange, binding) = (format!("{}.events", self.prefix), QueueBindOptions::default());
+        let (connection, channel) = self.channel().await;
+        channel.queue_declare(name.as_str().into(), options, arguments).await.expect("a queue");
+        let bound =
+            channel.queue_bind(name.as_str().into(), exchange.into(), key.into(), binding, FieldTable::default());
+        bound.await.expect("a binding");
+        connection.close(200, "done".into()).await.expect("the broker");
+        name
+    }
+
+    /// Deletes a queue by its whole name.
+    pub async fn delete_queue(&self, name: &str) {
+        let (connection, channel) = self.channel().await;
+        channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("the broker");
+        connection.close(200, "done".into()).await.expect("the broker");
+    }
+
     /// Publishes a command on a channel of the test's own: direct replies come back on the one they were asked on.
     pub async fn publish_on(&self, channel: &Channel, command: &Command) {
         let exchange = format!("{}.commands", self.prefix);
