@@ -2,7 +2,8 @@
 //! only when all confirms of the round are known.
 //!
 //! lapin hangs a returned message on whichever confirm completes next, not on its own. So a return is matched by its
-//! `message_id`, over the whole round, and a channel belongs to one round at a time.
+//! `message_id`, over the whole round, and a channel belongs to one round at a time. Where a confirm is lost, the return of
+//! another message may be lost with it; see `judge`.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{MaybeDone, maybe_done};
+use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
 use lapin::protocol::AMQPSoftError;
 use lapin::types::ShortString;
@@ -73,19 +75,21 @@ pub(super) async fn publish(
     }
     let mut answers = Vec::with_capacity(confirms.len());
     let mut lost = false;
-    for mut confirm in confirms {
-        let answer = match lost {
-            // One confirm is lost: those that came in the meantime still count, but no other is waited for.
-            true => {
-                futures_util::poll!(confirm.as_mut()).is_ready();
-                confirm.as_mut().take_output()
-            }
-            false => answer(connection, confirm.as_mut(), patience).await,
-        };
-        lost = lost || answer.is_none();
-        answers.push(answer);
+    for confirm in &mut confirms {
+        // Once one confirm is lost, those that came in the meantime still count, but no other is waited for.
+        lost = lost || !comes(connection, confirm.as_mut(), patience).await;
+        if lost {
+            futures_util::poll!(confirm.as_mut()).is_ready();
+        }
+        answers.push(confirm.as_mut().take_output().map(Answer::from));
     }
-    judge(&messages, answers)
+    // One that came while the others were looked at comes too late to count, but may carry another's return.
+    let mut late = Vec::new();
+    for (mut confirm, _) in confirms.into_iter().zip(&answers).filter(|(_, answer)| answer.is_none()) {
+        futures_util::poll!(confirm.as_mut()).is_ready();
+        late.extend(confirm.as_mut().take_output().map(Answer::from));
+    }
+    judge(&messages, answers, late)
 }
 
 async fn confirmed(channel: &Channel, message: &Message) -> lapin::Result<Confirmation> {
@@ -100,62 +104,96 @@ async fn confirmed(channel: &Channel, message: &Message) -> lapin::Result<Confir
     sending.await?.await
 }
 
-async fn answer<F: Future>(
-    connection: &Connection,
-    mut confirm: Pin<&mut MaybeDone<F>>,
-    patience: Duration,
-) -> Option<F::Output> {
+/// Waits for a confirm; false where it is lost.
+async fn comes<F: Future>(connection: &Connection, mut confirm: Pin<&mut MaybeDone<F>>, patience: Duration) -> bool {
     while timeout(patience, confirm.as_mut()).await.is_err() {
         // While the broker blocks, lapin keeps what it could not write and goes on when the broker does. Sending it
         // again on another channel would only add to what waits.
         if !(connection.is_blocked() && connection.is_alive()) {
-            return None;
+            return false;
         }
     }
-    confirm.take_output()
+    true
 }
 
-type Answer = Option<lapin::Result<Confirmation>>;
+/// What lapin says of one message, and the return, of this one or of another, that it hung on it.
+#[derive(Debug)]
+enum Answer {
+    Ack(Option<Returned>),
+    Nack(Option<Returned>),
+    Failed(Option<Closed>),
+}
 
-fn judge(messages: &[&Message], answers: Vec<Answer>) -> Report {
+/// A message that came back.
+#[derive(Debug)]
+struct Returned {
+    id: ShortString,
+    reason: String,
+}
+
+impl From<lapin::Result<Confirmation>> for Answer {
+    fn from(answer: lapin::Result<Confirmation>) -> Answer {
+        match answer {
+            Ok(Confirmation::Ack(carried)) => Answer::Ack(carried.and_then(Returned::read)),
+            Ok(Confirmation::Nack(carried)) => Answer::Nack(carried.and_then(Returned::read)),
+            // A channel without confirms: it proves nothing.
+            Ok(Confirmation::NotRequested) => Answer::Failed(None),
+            Err(error) => Answer::Failed(closing(&error)),
+        }
+    }
+}
+
+impl Returned {
+    fn read(message: BasicReturnMessage) -> Option<Returned> {
+        let reason = format!("returned by the broker: {} {}", message.reply_code, message.reply_text);
+        let id = message.delivery.properties.message_id().clone()?;
+        Some(Returned { id, reason })
+    }
+}
+
+/// Judges each message by the answers (nothing where a confirm is lost) and by what late ones carried.
+///
+/// The broker sends a return before the confirm of that message, and lapin hands the oldest return to each confirm that
+/// completes. So no more returns are ever outstanding than there are returned messages without a confirm: as long as each
+/// return that was seen belongs to a message that has its confirm, every message with a confirm has its return. Otherwise
+/// a bare ack proves nothing: the message may have come back as well, and its return is still to be handed out.
+fn judge(messages: &[&Message], answers: Vec<Option<Answer>>, late: Vec<Answer>) -> Report {
     let mut returned: HashMap<ShortString, String> = HashMap::new();
     let mut closed = None;
     let mut bare = Vec::with_capacity(answers.len());
+    let mut note = |carried: Option<Returned>| {
+        returned.extend(carried.map(|carried| (carried.id, carried.reason)));
+    };
     for answer in answers {
         bare.push(match answer {
-            Some(Ok(Confirmation::Ack(carried))) => {
-                note(carried, &mut returned);
+            Some(Answer::Ack(carried)) => {
+                note(carried);
                 Sent::Confirmed
             }
-            Some(Ok(Confirmation::Nack(carried))) => {
-                note(carried, &mut returned);
+            Some(Answer::Nack(carried)) => {
+                note(carried);
                 Sent::Nacked("the broker could not store it (nack)".to_owned())
             }
-            Some(Err(error)) => {
-                closed = closed.or_else(|| closing(&error));
+            Some(Answer::Failed(why)) => {
+                closed = closed.or(why);
                 Sent::Unknown
             }
-            // "Not requested" would be a channel without confirms: it proves nothing.
-            Some(Ok(Confirmation::NotRequested)) | None => Sent::Unknown,
+            None => Sent::Unknown,
         });
     }
-    let judged = bare.into_iter().zip(messages).map(|(sent, message)| {
-        let reason = message.id().and_then(|id| returned.get(id));
-        match (sent, reason) {
-            (Sent::Confirmed, Some(reason)) => Sent::Refused(reason.clone()),
-            (sent, _) => sent,
+    for answer in late {
+        if let Answer::Ack(carried) | Answer::Nack(carried) = answer {
+            note(carried);
         }
+    }
+    let reason = |message: &Message| message.id().and_then(|id| returned.get(id));
+    let is_owed = bare.iter().zip(messages).any(|(sent, message)| *sent == Sent::Unknown && reason(message).is_some());
+    let judged = bare.iter().zip(messages).map(|(sent, message)| match (sent, reason(message)) {
+        (Sent::Confirmed, Some(reason)) => Sent::Refused(reason.clone()),
+        (Sent::Confirmed, None) if is_owed && message.mandatory => Sent::Unknown,
+        (sent, _) => sent.clone(),
     });
     Report { sent: judged.collect(), closed }
-}
-
-fn note(carried: Option<lapin::message::BasicReturnMessage>, returned: &mut HashMap<ShortString, String>) {
-    if let Some(message) = carried
-        && let Some(id) = message.delivery.properties.message_id()
-    {
-        let reason = format!("returned by the broker: {} {}", message.reply_code, message.reply_text);
-        returned.insert(id.clone(), reason);
-    }
 }
 
 fn closing(error: &lapin::Error) -> Option<Closed> {
@@ -167,4 +205,57 @@ fn closing(error: &lapin::Error) -> Option<Closed> {
         _ => false,
     };
     Some(Closed { reason, by_topology })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(id: &str) -> Message {
+        Message {
+            mandatory: true,
+            exchange: ShortString::default(),
+            routing_key: ShortString::default(),
+            properties: BasicProperties::default().with_message_id(id.into()),
+            body: Bytes::new(),
+        }
+    }
+
+    fn ack(carried: Option<&str>) -> Option<Answer> {
+        Some(Answer::Ack(carried.map(|id| Returned { id: id.into(), reason: "no route".to_owned() })))
+    }
+
+    fn check(answers: Vec<Option<Answer>>, late: Vec<Answer>, expected: &[Sent]) {
+        let messages: Vec<Message> = (0..answers.len()).map(|number| message(&number.to_string())).collect();
+        let messages: Vec<&Message> = messages.iter().collect();
+        assert_eq!(judge(&messages, answers, late).sent, expected);
+    }
+
+    fn refused() -> Sent {
+        Sent::Refused("no route".to_owned())
+    }
+
+    #[test]
+    fn a_return_belongs_to_its_message_whatever_it_hangs_on() {
+        check(vec![ack(Some("2")), ack(None), ack(None)], vec![], &[Sent::Confirmed, Sent::Confirmed, refused()]);
+    }
+
+    #[test]
+    fn a_return_on_a_confirm_that_came_too_late_is_not_lost() {
+        let late = ack(Some("1")).into_iter().collect();
+        check(vec![None, ack(None), ack(None)], late, &[Sent::Unknown, refused(), Sent::Confirmed]);
+    }
+
+    #[test]
+    fn a_lost_confirm_takes_no_others_with_it() {
+        check(vec![None, ack(None), ack(None)], vec![], &[Sent::Unknown, Sent::Confirmed, Sent::Confirmed]);
+    }
+
+    /// Message 1 was confirmed and took the return of message 0 along; its own is still to be handed out.
+    #[test]
+    fn while_a_return_is_owed_a_bare_ack_proves_nothing() {
+        check(vec![None, ack(Some("0")), ack(None)], vec![], &[const { Sent::Unknown }; 3]);
+        let failed = Some(Answer::Failed(None));
+        check(vec![failed, ack(Some("0"))], vec![], &[const { Sent::Unknown }; 2]);
+    }
 }
