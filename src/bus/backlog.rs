@@ -6,9 +6,12 @@
 //!
 //! A refused message is tried again by itself after a pause, so that a queue that is being repaired does no harm, and
 //! is set aside only when it was refused alone as often as allowed. Where a message closes the channel, nothing tells
-//! which one of the round it was: rounds are halved until it stands alone.
+//! which one of the round it was: rounds are halved until it stands alone. A nacked message is tried for ever, after ever
+//! longer pauses.
+//!
+//! Orders that pause stand apart with all their messages, so that thousands of them cost the others nothing.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,6 +19,13 @@ use uuid::Uuid;
 
 /// The most messages in one round.
 pub(super) const ROUND: usize = 512;
+
+/// How many messages whose pause is over stand among the others at once: after an hour of a full queue, those for everybody
+/// else still get nearly all of each round.
+const AGAIN: usize = ROUND / 8;
+
+/// How often the pause of a message doubles that is nacked again and again.
+const DOUBLINGS: u32 = 3;
 
 /// When a refusal is final.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +41,10 @@ pub(super) struct Policy {
 pub(super) struct Waiting<M> {
     order: Uuid,
     refusals: u32,
+    nacks: u32,
     suspect: bool,
+    /// Its pause is over, and it was in no round since.
+    released: bool,
     /// The message.
     pub message: M,
 }
@@ -54,8 +67,10 @@ pub(super) enum Sent {
 pub(super) enum Verdict {
     /// The broker has it.
     Confirmed,
-    /// The broker refuses it, or one before it that it must not overtake.
+    /// The broker refuses it.
     Refused(String),
+    /// The broker refuses one before it, which it must not overtake.
+    Behind,
 }
 
 /// What waits, in order.
@@ -63,54 +78,81 @@ pub(super) enum Verdict {
 pub(super) struct Backlog<M> {
     policy: Policy,
     queue: VecDeque<Waiting<M>>,
-    held: HashMap<Uuid, Instant>,
+    /// How many of the queue were released and not sent since.
+    released: usize,
+    /// Orders that pause, with all their messages.
+    paused: HashMap<Uuid, VecDeque<Waiting<M>>>,
+    /// When their pauses end.
+    ends: BTreeSet<(Instant, Uuid)>,
+    /// How many messages they have.
+    held: usize,
     limit: usize,
 }
 
 impl<M> Backlog<M> {
     pub(super) fn new(policy: Policy) -> Backlog<M> {
-        Backlog { policy, queue: VecDeque::new(), held: HashMap::new(), limit: ROUND }
+        Backlog {
+            policy,
+            queue: VecDeque::new(),
+            released: 0,
+            paused: HashMap::new(),
+            ends: BTreeSet::new(),
+            held: 0,
+            limit: ROUND,
+        }
     }
 
     pub(super) fn push(&mut self, order: Uuid, message: M) {
-        self.queue.push_back(Waiting { order, refusals: 0, suspect: false, message });
+        let waiting = Waiting { order, refusals: 0, nacks: 0, suspect: false, released: false, message };
+        match self.paused.get_mut(&order) {
+            Some(behind) => {
+                behind.push_back(waiting);
+                self.held += 1;
+            }
+            None => self.queue.push_back(waiting),
+        }
     }
 
+    /// How many messages wait in all.
     pub(super) fn len(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.held
+    }
+
+    /// How many of them wait for nothing but their round.
+    pub(super) fn fresh(&self) -> usize {
+        self.queue.len().saturating_sub(self.released)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.len() == 0
     }
 
     /// Whether there is anything to send now.
-    pub(super) fn is_ready(&mut self, now: Instant) -> bool {
-        self.held.retain(|_, until| *until > now);
-        self.queue.iter().any(|waiting| !self.held.contains_key(&waiting.order))
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        !self.queue.is_empty() || self.wake_at().is_some_and(|end| end <= now)
     }
 
     /// When the first pause ends.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.held.values().min().copied()
+        self.ends.first().map(|(end, _)| *end)
     }
 
     /// Takes out what to send now; give it back to `settle`.
     pub(super) fn next_round(&mut self, now: Instant) -> Vec<Waiting<M>> {
-        self.held.retain(|_, until| *until > now);
+        self.release(now);
         let mut round: Vec<Waiting<M>> = Vec::new();
         let mut left = VecDeque::new();
         let mut behind = HashSet::new();
-        while let Some(waiting) = self.queue.pop_front() {
-            if self.held.contains_key(&waiting.order)
-                || behind.contains(&waiting.order)
-                || (waiting.suspect && !round.is_empty())
-            {
+        while let Some(mut waiting) = self.queue.pop_front() {
+            if behind.contains(&waiting.order) || (waiting.suspect && !round.is_empty()) {
                 behind.insert(waiting.order);
                 left.push_back(waiting);
                 continue;
             }
             let alone = waiting.suspect;
+            if std::mem::take(&mut waiting.released) {
+                self.released -= 1;
+            }
             round.push(waiting);
             if alone || round.len() >= self.limit {
                 break;
@@ -119,6 +161,20 @@ impl<M> Backlog<M> {
         left.append(&mut self.queue);
         self.queue = left;
         round
+    }
+
+    /// Lines up again what has paused, the longest over first.
+    fn release(&mut self, now: Instant) {
+        while self.released < AGAIN
+            && let Some((_, order)) = self.ends.first().copied().filter(|(end, _)| *end <= now)
+        {
+            self.ends.pop_first();
+            for waiting in self.paused.remove(&order).into_iter().flatten() {
+                self.queue.push_back(Waiting { released: true, ..waiting });
+                self.released += 1;
+                self.held -= 1;
+            }
+        }
     }
 
     /// Decides each message of a round; what has to go again waits before all that came later. `sent` tells of each
@@ -138,6 +194,7 @@ impl<M> Backlog<M> {
         let mut decided = Vec::with_capacity(round.len());
         let mut again: Vec<Waiting<M>> = Vec::new();
         let mut behind = HashSet::new();
+        let mut pauses: HashMap<Uuid, Instant> = HashMap::new();
         for (mut waiting, sent) in round.into_iter().zip(sent) {
             let refusal = match (sent, closed) {
                 _ if behind.contains(&waiting.order) => None,
@@ -149,7 +206,9 @@ impl<M> Backlog<M> {
                 (Sent::Nacked(reason), _) if self.policy.refusals == 1 => Some(reason),
                 (Sent::Nacked(_), _) => {
                     // Tried for ever: setting it aside would take every payment's events from a subscriber that is full.
-                    self.held.insert(waiting.order, now + self.policy.pause);
+                    let pause = self.policy.pause.saturating_mul(1 << waiting.nacks.min(DOUBLINGS));
+                    pauses.insert(waiting.order, now + pause);
+                    waiting.nacks = waiting.nacks.saturating_add(1);
                     None
                 }
                 (Sent::Unknown, Some(reason)) if alone => Some(reason.to_owned()),
@@ -164,7 +223,7 @@ impl<M> Backlog<M> {
                     continue;
                 }
                 waiting.suspect = true;
-                self.held.insert(waiting.order, now + self.policy.pause);
+                pauses.insert(waiting.order, now + self.policy.pause);
             }
             behind.insert(waiting.order);
             again.push(waiting);
@@ -172,194 +231,44 @@ impl<M> Backlog<M> {
         for waiting in again.into_iter().rev() {
             self.queue.push_front(waiting);
         }
+        self.pause(pauses);
         decided
+    }
+
+    /// Takes these orders out of the queue until then.
+    fn pause(&mut self, pauses: HashMap<Uuid, Instant>) {
+        if pauses.is_empty() {
+            return;
+        }
+        for waiting in std::mem::take(&mut self.queue) {
+            let Some(until) = pauses.get(&waiting.order).copied() else {
+                self.queue.push_back(waiting);
+                continue;
+            };
+            if waiting.released {
+                self.released -= 1;
+            }
+            self.held += 1;
+            self.ends.insert((until, waiting.order));
+            self.paused.entry(waiting.order).or_default().push_back(Waiting { released: false, ..waiting });
+        }
     }
 
     /// Gives up a message and all that wait behind it.
     fn set_aside(&mut self, culprit: Waiting<M>, reason: String, decided: &mut Vec<(M, Verdict)>) {
-        let behind = format!("waits behind one that the broker refuses: {reason}");
         decided.push((culprit.message, Verdict::Refused(reason)));
         for waiting in std::mem::take(&mut self.queue) {
-            if waiting.order == culprit.order {
-                decided.push((waiting.message, Verdict::Refused(behind.clone())));
-            } else {
+            if waiting.order != culprit.order {
                 self.queue.push_back(waiting);
+                continue;
             }
+            if waiting.released {
+                self.released -= 1;
+            }
+            decided.push((waiting.message, Verdict::Behind));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const PAUSE: Duration = Duration::from_secs(2);
-    const EVENTS: Policy = Policy { refusals: 2, pause: PAUSE };
-
-    fn filled(messages: &[(u128, u32)]) -> Backlog<u32> {
-        let mut backlog = Backlog::new(EVENTS);
-        for (order, message) in messages {
-            backlog.push(Uuid::from_u128(*order), *message);
-        }
-        backlog
-    }
-
-    fn numbers(round: &[Waiting<u32>]) -> Vec<u32> {
-        round.iter().map(|waiting| waiting.message).collect()
-    }
-
-    fn confirmed(decided: &[(u32, Verdict)]) -> Vec<u32> {
-        let good = decided.iter().filter(|(_, verdict)| *verdict == Verdict::Confirmed);
-        good.map(|(message, _)| *message).collect()
-    }
-
-    #[test]
-    fn a_nacked_event_is_tried_for_ever() {
-        let mut now = Instant::now();
-        let mut backlog = filled(&[(1, 10), (1, 11)]);
-        for _ in 0..10 {
-            let round = backlog.next_round(now);
-            assert_eq!(numbers(&round), [10, 11]);
-            let sent = vec![Sent::Nacked("full".to_owned()), Sent::Confirmed];
-            assert!(backlog.settle(round, sent, None, now).is_empty());
-            assert!(!backlog.is_ready(now));
-            now += PAUSE;
-        }
-        let round = backlog.next_round(now);
-        assert_eq!(confirmed(&backlog.settle(round, vec![Sent::Confirmed; 2], None, now)), [10, 11]);
-    }
-
-    #[test]
-    fn a_lost_confirm_takes_the_later_ones_of_its_payment_with_it_and_no_others() {
-        let now = Instant::now();
-        let mut backlog = filled(&[(1, 10), (2, 20), (1, 11), (2, 21), (1, 12)]);
-        let round = backlog.next_round(now);
-        assert_eq!(numbers(&round), [10, 20, 11, 21, 12]);
-        backlog.push(Uuid::from_u128(1), 13);
-        let sent = vec![Sent::Confirmed, Sent::Confirmed, Sent::Unknown, Sent::Confirmed, Sent::Confirmed];
-        assert_eq!(confirmed(&backlog.settle(round, sent, None, now)), [10, 20, 21]);
-        assert_eq!(numbers(&backlog.next_round(now)), [11, 12, 13]);
-    }
-
-    #[test]
-    fn a_refused_message_pauses_its_payment_and_then_goes_alone() {
-        let now = Instant::now();
-        let mut backlog = filled(&[(1, 10), (1, 11), (2, 20)]);
-        let round = backlog.next_round(now);
-        let sent = vec![Sent::Refused("no".to_owned()), Sent::Confirmed, Sent::Confirmed];
-        assert_eq!(confirmed(&backlog.settle(round, sent, None, now)), [20]);
-        assert!(!backlog.is_ready(now));
-        assert_eq!(backlog.wake_at(), Some(now + PAUSE));
-        backlog.push(Uuid::from_u128(2), 21);
-        assert_eq!(numbers(&backlog.next_round(now)), [21]);
-        assert_eq!(numbers(&backlog.next_round(now + PAUSE)), [10]);
-    }
-
-    #[test]
-    fn two_refusals_alone_set_it_aside_with_those_behind_it() {
-        let mut now = Instant::now();
-        let mut backlog = filled(&[(1, 10), (1, 11), (2, 20)]);
-        let round = backlog.next_round(now);
-        let sent = vec![Sent::Refused("no".to_owned()), Sent::Confirmed, Sent::Confirmed];
-        backlog.settle(round, sent, None, now);
-        for last in [false, true] {
-            now += PAUSE;
-            let round = backlog.next_round(now);
-            assert_eq!(numbers(&round), [10]);
-            let decided = backlog.settle(round, vec![Sent::Refused("no".to_owned())], None, now);
-            assert_eq!(!decided.is_empty(), last, "{decided:?}");
-            if last {
-                let behind = "waits behind one that the broker refuses: no".to_owned();
-                assert_eq!(decided, [(10, Verdict::Refused("no".to_owned())), (11, Verdict::Refused(behind))]);
-            }
-        }
-        assert!(backlog.is_empty());
-    }
-
-    #[test]
-    fn where_one_refusal_is_final_company_does_not_matter() {
-        let now = Instant::now();
-        let mut backlog = Backlog::new(Policy { refusals: 1, pause: PAUSE });
-        backlog.push(Uuid::from_u128(1), 10);
-        backlog.push(Uuid::from_u128(2), 20);
-        let round = backlog.next_round(now);
-        let decided = backlog.settle(round, vec![Sent::Refused("no".to_owned()), Sent::Confirmed], None, now);
-        assert_eq!(decided, [(10, Verdict::Refused("no".to_owned())), (20, Verdict::Confirmed)]);
-    }
-
-    #[test]
-    fn a_message_that_closes_the_channel_is_found_by_halving() {
-        let mut now = Instant::now();
-        let messages: Vec<(u128, u32)> = (0..1000).map(|number| (u128::from(number), number)).collect();
-        let mut backlog = filled(&messages);
-        let (mut rounds, mut good, mut bad) = (0, 0, Vec::new());
-        while !backlog.is_empty() {
-            rounds += 1;
-            if !backlog.is_ready(now) {
-                now = backlog.wake_at().expect("a pause");
-            }
-            let round = backlog.next_round(now);
-            let culprit = round.iter().position(|waiting| waiting.message == 300);
-            let sent = vec![if culprit.is_some() { Sent::Unknown } else { Sent::Confirmed }; round.len()];
-            for (message, verdict) in backlog.settle(round, sent, culprit.map(|_| "406"), now) {
-                match verdict {
-                    Verdict::Confirmed => good += 1,
-                    Verdict::Refused(_) => bad.push(message),
-                }
-            }
-        }
-        assert_eq!((good, bad), (999, vec![300]));
-        assert!(rounds < 40, "{rounds}");
-    }
-
-    proptest! {
-        /// Whatever the broker does, what it holds of a payment in the end reads in order from the last copy of each,
-        /// and every message gets exactly one verdict.
-        #[test]
-        fn no_fate_reorders_a_payment(fates in prop::collection::vec((0u8..8, 0u8..4), 1..400)) {
-            let mut now = Instant::now();
-            let mut backlog = filled(&(0..40).map(|number| (u128::from(number % 7), number)).collect::<Vec<_>>());
-            let mut fates = fates.into_iter();
-            let (mut log, mut verdicts, mut pushed) = (Vec::new(), HashMap::new(), 40);
-            while !backlog.is_empty() {
-                if !backlog.is_ready(now) {
-                    now = backlog.wake_at().expect("a pause");
-                }
-                let round = backlog.next_round(now);
-                if pushed < 60 {
-                    backlog.push(Uuid::from_u128(u128::from(pushed % 7)), pushed);
-                    pushed += 1;
-                }
-                let (mut sent, mut closed) = (Vec::new(), None);
-                for waiting in &round {
-                    let (fate, arrives) = fates.next().unwrap_or((0, 0));
-                    let fate = if closed.is_some() { 1 } else { fate };
-                    let (known, arrived) = match fate {
-                        1 => (Sent::Unknown, arrives == 0 && closed.is_none()),
-                        2 => (Sent::Refused("no".to_owned()), false),
-                        3 => { closed = Some("406"); (Sent::Unknown, false) }
-                        _ => (Sent::Confirmed, true),
-                    };
-                    if arrived {
-                        log.push(waiting.message);
-                    }
-                    sent.push(known);
-                }
-                for (message, verdict) in backlog.settle(round, sent, closed, now) {
-                    prop_assert!(verdicts.insert(message, verdict).is_none());
-                }
-            }
-            prop_assert_eq!(verdicts.len(), pushed as usize);
-            for payment in 0..7 {
-                let last = |message: u32| log.iter().rposition(|logged| *logged == message);
-                let good = (0..pushed).filter(|message| {
-                    message % 7 == payment && verdicts[message] == Verdict::Confirmed
-                });
-                let places: Vec<Option<usize>> = good.map(last).collect();
-                prop_assert!(places.iter().all(Option::is_some));
-                prop_assert!(places.is_sorted(), "{places:?}");
-            }
-        }
-    }
-}
+mod tests;

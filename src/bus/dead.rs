@@ -51,6 +51,8 @@ pub async fn bury(publisher: &Publisher, delivery: &Delivery, code: &str, reason
     match publisher.publish_aside(message).await {
         Some(Verdict::Confirmed) => Ok(()),
         Some(Verdict::Refused(reason)) => Err(BuryError::Refused(reason)),
+        // Nothing has to keep its order among dead letters.
+        Some(Verdict::Behind) => Err(BuryError::Refused("it waits behind another".to_owned())),
         None => Err(BuryError::Closed),
     }
 }

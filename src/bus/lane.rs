@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::aside::SetAside;
 use super::backlog::{Backlog, Policy, ROUND, Sent, Verdict};
 use super::connection::Connection;
 use super::link::Link;
@@ -19,8 +20,23 @@ use super::round::{Message, Report, publish};
 use super::{BusError, bounded, describe};
 use crate::backoff::{self, Backoff};
 
-/// How many messages a lane takes in beyond a round; with those in its queue, the bound of its memory.
+/// How many messages a lane takes in beyond a round that could go at once.
 const MOST: usize = 8 * ROUND;
+
+/// How many it takes in beyond a round in all; with those in its queue, the bound of its memory.
+///
+/// A subscriber's queue that is full (`reject-publish`) nacks every event that is routed there, for as long as it stays
+/// full. Those pause here without counting to `MOST`, or they would soon be all that the lane holds, and the events of
+/// everybody else would wait for one subscriber. They do not become ever more either: whoever posts an event keeps the
+/// command's delivery unacknowledged, or the due operation under way, until the event is confirmed. So what pauses is
+/// bounded by the prefetch of all queues, the due operations under way and what the relay has out, times the few events of
+/// each; and when all of those wait for the full queue, the broker delivers no more of the commands whose events go there.
+/// This bound lies beyond what usual settings reach (four lanes, two events a command: 65,000 prefetched commands), for
+/// when it is reached, the lane's other payments wait as well. It is there so that no setting can fill the memory.
+const MOST_IN_ALL: usize = 64 * ROUND;
+
+/// So many rounds in a row without any confirm are no accident.
+const IN_VAIN: u32 = 2;
 
 /// A message given to a lane.
 #[derive(Debug)]
@@ -41,41 +57,61 @@ pub(super) struct Lane {
     needs_exchange: bool,
     posted: mpsc::Receiver<Posted>,
     closed: bool,
-    backlog: Backlog<(Message, oneshot::Sender<Verdict>)>,
+    backlog: Backlog<Posted>,
+    /// Of events alone: replies and dead letters have no order, and nothing behind them.
+    aside: Option<SetAside>,
     session: Option<(Arc<Connection>, Channel)>,
     backoff: Backoff,
+    /// Rounds in a row without any confirm.
+    in_vain: u32,
+    /// How many lanes have had `IN_VAIN` of them.
+    silent: watch::Sender<usize>,
+}
+
+/// What the lanes of a publisher share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    /// The connection.
+    pub link: Link,
+    /// How long a confirm may be missing.
+    pub patience: Duration,
+    /// Payments whose events are set aside.
+    pub aside: SetAside,
+    /// How many lanes publish and publish, and are confirmed nothing.
+    pub silent: watch::Sender<usize>,
+    /// Their end.
+    pub shutdown: CancellationToken,
 }
 
 impl Lane {
     /// Starts a lane for events, which wait as long as their exchange is missing.
-    pub(super) fn events(link: Link, patience: Duration, shutdown: CancellationToken) -> mpsc::Sender<Posted> {
+    pub(super) fn events(shared: Shared) -> mpsc::Sender<Posted> {
         let policy = Policy { refusals: 2, pause: Duration::from_secs(2) };
-        Lane::spawn(link, patience, true, policy, shutdown)
+        let aside = shared.aside.clone();
+        Lane::spawn(shared, Some(aside), policy)
     }
 
     /// Starts a lane for replies and dead letters: the first refusal is the last word.
-    pub(super) fn side(link: Link, patience: Duration, shutdown: CancellationToken) -> mpsc::Sender<Posted> {
+    pub(super) fn side(shared: Shared) -> mpsc::Sender<Posted> {
         let policy = Policy { refusals: 1, pause: Duration::ZERO };
-        Lane::spawn(link, patience, false, policy, shutdown)
+        Lane::spawn(shared, None, policy)
     }
 
-    fn spawn(
-        link: Link,
-        patience: Duration,
-        needs_exchange: bool,
-        policy: Policy,
-        shutdown: CancellationToken,
-    ) -> mpsc::Sender<Posted> {
+    fn spawn(shared: Shared, aside: Option<SetAside>, policy: Policy) -> mpsc::Sender<Posted> {
         let (sender, posted) = mpsc::channel(2 * ROUND);
+        let Shared { link, patience, silent, shutdown, .. } = shared;
         let lane = Lane {
             link,
             patience,
-            needs_exchange,
+            needs_exchange: aside.is_some(),
             posted,
             closed: false,
             backlog: Backlog::new(policy),
+            aside,
             session: None,
             backoff: backoff::reconnect(),
+            in_vain: 0,
+            silent,
         };
         tokio::spawn(async move { shutdown.run_until_cancelled(lane.run()).await });
         sender
@@ -87,23 +123,43 @@ impl Lane {
                 return;
             };
             let round = self.backlog.next_round(Instant::now());
-            let messages = round.iter().map(|waiting| &waiting.message.0);
+            let messages = round.iter().map(|waiting| &waiting.message.message);
             let report = publish(&connection, &channel, messages, self.patience).await;
             let closed = self.look_at(&connection, &report);
             let fruitless = closed.is_none() && report.sent.iter().all(|sent| *sent == Sent::Unknown);
             // What came in meanwhile waits too, and shares the fate of one before it.
             self.take_posted();
             let decided = self.backlog.settle(round, report.sent, closed.as_deref(), Instant::now());
-            for ((_, answer), verdict) in decided {
-                if answer.send(verdict).is_err() {
-                    debug!("nobody waits for the verdict on a message any more");
+            for (posted, verdict) in decided {
+                if let (Verdict::Refused(_), Some(aside)) = (&verdict, &self.aside) {
+                    // Before anything else is taken in: nothing later of that payment goes out.
+                    aside.refused(posted.order);
                 }
+                tell(posted, verdict);
             }
+            self.note(fruitless, &connection);
             if fruitless {
                 sleep(self.backoff.next_delay()).await;
             } else {
                 self.backoff.reset();
             }
+        }
+    }
+
+    /// Says so where the broker takes messages and confirms none: a queue without a leader does that, and nothing else
+    /// would tell. That a connection was lost is told by its link.
+    fn note(&mut self, fruitless: bool, connection: &Connection) {
+        let before = self.in_vain;
+        if !fruitless {
+            self.in_vain = 0;
+        } else if connection.is_alive() {
+            self.in_vain = self.in_vain.saturating_add(1);
+            warn!(waiting = self.backlog.len(), "the broker confirms nothing of what is published; it goes again");
+        }
+        if before < IN_VAIN && self.in_vain >= IN_VAIN {
+            self.silent.send_modify(|lanes| *lanes = lanes.saturating_add(1));
+        } else if before >= IN_VAIN && self.in_vain < IN_VAIN {
+            self.silent.send_modify(|lanes| *lanes = lanes.saturating_sub(1));
         }
     }
 
@@ -118,7 +174,7 @@ impl Lane {
                 return false;
             }
             let pause = self.backlog.wake_at();
-            let room = self.backlog.len() < MOST && !self.closed;
+            let room = self.has_room() && !self.closed;
             tokio::select! {
                 posted = self.posted.recv(), if room => match posted {
                     Some(posted) => self.take(posted),
@@ -130,15 +186,23 @@ impl Lane {
     }
 
     fn take_posted(&mut self) {
-        while self.backlog.len() < MOST
+        while self.has_room()
             && let Ok(posted) = self.posted.try_recv()
         {
             self.take(posted);
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.backlog.fresh() < MOST && self.backlog.len() < MOST_IN_ALL
+    }
+
     fn take(&mut self, posted: Posted) {
-        self.backlog.push(posted.order, (posted.message, posted.answer));
+        if self.aside.as_ref().is_some_and(|aside| aside.contains(posted.order)) {
+            tell(posted, Verdict::Behind);
+        } else {
+            self.backlog.push(posted.order, posted);
+        }
     }
 
     /// The channel in use, or a new one; waits for the link. Nothing once that is shut down.
@@ -179,6 +243,12 @@ impl Lane {
         }
         warn!(error = closed.reason, "the broker closed a channel because of a message");
         Some(closed.reason.clone())
+    }
+}
+
+fn tell(posted: Posted, verdict: Verdict) {
+    if posted.answer.send(verdict).is_err() {
+        debug!("nobody waits for the verdict on a message any more");
     }
 }
 

@@ -22,6 +22,7 @@ pub mod topology;
 pub mod consumer;
 pub mod delivery;
 
+pub mod aside;
 mod backlog;
 mod lane;
 pub mod publisher;

@@ -7,6 +7,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::{join_all, ready};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use uuid::Uuid;
 
+use super::aside::SetAside;
 use super::backlog::Verdict;
 use super::connection::ConnectionState;
-use super::lane::{Lane, Posted};
+use super::lane::{Lane, Posted, Shared};
 use super::link::Link;
 use super::round::Message;
 use super::topology::Names;
@@ -68,12 +72,17 @@ pub enum Published {
         /// What became of the reply.
         reply: ReplyState,
     },
-    /// The broker refuses this event, or an earlier one of the same payment: a person must look.
+    /// The broker refuses this event: a person must look.
     SetAside {
         /// Of which row.
         position: i64,
         /// In the broker's words.
         reason: String,
+    },
+    /// The broker refuses an earlier one of the same payment, which this one must not overtake.
+    Behind {
+        /// Of which row.
+        position: i64,
     },
 }
 
@@ -94,7 +103,9 @@ pub struct Publisher {
     lanes: Arc<[mpsc::Sender<Posted>]>,
     side: mpsc::Sender<Posted>,
     names: Names,
+    aside: SetAside,
     state: watch::Receiver<ConnectionState>,
+    silent: watch::Receiver<usize>,
 }
 
 impl Publisher {
@@ -103,18 +114,27 @@ impl Publisher {
         let names = Names::new(&settings.prefix);
         let patience = settings.confirm_timeout;
         let link = Link::spawn(settings, "publisher", Some(names.events()), shutdown.clone());
-        let lanes = (0..LANES).map(|_| Lane::events(link.clone(), patience, shutdown.clone()));
-        Publisher {
-            lanes: lanes.collect(),
-            side: Lane::side(link.clone(), patience, shutdown),
-            names,
-            state: link.state(),
-        }
+        let (silent, is_silent) = watch::channel(0);
+        let state = link.state();
+        let aside = SetAside::default();
+        let shared = Shared { link, patience, aside: aside.clone(), silent, shutdown };
+        let lanes = (0..LANES).map(|_| Lane::events(shared.clone())).collect();
+        Publisher { lanes, side: Lane::side(shared), names, aside, state, silent: is_silent }
     }
 
     /// How the connection is doing, for readiness.
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.state.clone()
+    }
+
+    /// How many of its channels are confirmed nothing although the connection is well, for readiness.
+    pub fn silent(&self) -> watch::Receiver<usize> {
+        self.silent.clone()
+    }
+
+    /// The payments whose events are set aside: nothing of theirs is published.
+    pub fn aside(&self) -> &SetAside {
+        &self.aside
     }
 
     /// The names of exchanges and queues.
@@ -129,7 +149,10 @@ impl Publisher {
         for outgoing in batch {
             let event = match event_message(&self.names, &outgoing) {
                 Ok(message) => self.post_event(outgoing.payment_id, message).await,
-                Err(error) => Promised::Decided(Verdict::Refused(error.to_string())),
+                Err(error) => {
+                    self.aside.refused(outgoing.payment_id);
+                    Promised::Decided(Verdict::Refused(error.to_string()))
+                }
             };
             let reply = match outgoing.reply.as_ref().map(|reply| reply_message(&outgoing, reply)) {
                 None => None,
@@ -171,16 +194,17 @@ pub struct PostedBatch {
 }
 
 impl PostedBatch {
-    /// Waits until every event is confirmed or set aside, through any number of reconnects. The order is that of the
-    /// batch. Where the publisher is shut down meanwhile, the undecided ones are missing: they may or may not be out.
+    /// Tells of each event as soon as it is confirmed or set aside, through any number of reconnects. Where the publisher
+    /// is shut down meanwhile, the undecided ones are missing: they may or may not be out.
+    pub fn each(self) -> impl Stream<Item = Published> {
+        let outcomes = self.pending.into_iter().map(|(outgoing, event, reply)| outcome(outgoing, event, reply));
+        outcomes.collect::<FuturesUnordered<_>>().filter_map(ready)
+    }
+
+    /// The same of all at once, in the order of the batch.
     pub async fn published(self) -> Vec<Published> {
-        let mut published = Vec::with_capacity(self.pending.len());
-        for (outgoing, event, reply) in self.pending {
-            if let Some(outcome) = outcome(&outgoing, event, reply).await {
-                published.push(outcome);
-            }
-        }
-        published
+        let outcomes = self.pending.into_iter().map(|(outgoing, event, reply)| outcome(outgoing, event, reply));
+        join_all(outcomes).await.into_iter().flatten().collect()
     }
 }
 
@@ -211,17 +235,19 @@ async fn post(lane: &mpsc::Sender<Posted>, order: Uuid, message: Message) -> Pro
     }
 }
 
-async fn outcome(outgoing: &Outgoing, event: Promised, reply: Option<Promised>) -> Option<Published> {
+async fn outcome(outgoing: Outgoing, event: Promised, reply: Option<Promised>) -> Option<Published> {
     let position = outgoing.position;
-    if let Verdict::Refused(reason) = event.verdict().await? {
-        return Some(Published::SetAside { position, reason });
+    match event.verdict().await? {
+        Verdict::Confirmed => {}
+        Verdict::Refused(reason) => return Some(Published::SetAside { position, reason }),
+        Verdict::Behind => return Some(Published::Behind { position }),
     }
     let reply = match reply {
         None => ReplyState::None,
         Some(reply) => match reply.verdict().await? {
             Verdict::Confirmed => ReplyState::Sent,
-            Verdict::Refused(reason) => {
-                debug!(payment_id = %outgoing.payment_id, error = reason, "nobody takes a reply; it is dropped");
+            refused => {
+                debug!(payment_id = %outgoing.payment_id, ?refused, "nobody takes a reply; it is dropped");
                 ReplyState::Unroutable
             }
         },

@@ -1,4 +1,5 @@
-//! `paybus dead`: the messages that could not be understood, or took workers down too often.
+//! `paybus dead`: the messages that could not be understood, or took workers down too often, and the events that the broker
+//! refused.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +16,12 @@ use crate::payment::card;
 use crate::store::Store;
 use crate::wiring::bus_settings;
 
+mod release;
+
 /// How much of a body is shown, in characters.
 const BODY_SHOWN: usize = 4_000;
 
-/// Look at the dead letters, send them again, or delete them.
+/// Look at the dead letters, send them again, or delete them; let out events that were set aside.
 #[derive(Debug, Subcommand)]
 pub enum DeadCommand {
     /// List dead letters, in the order of their queue.
@@ -35,6 +38,12 @@ pub enum DeadCommand {
     #[command(after_help = "Examples:\n  paybus dead drop --filter code=invalid_envelope\n  \
                             paybus dead drop --filter code=invalid_envelope --limit 1000 --yes")]
     Drop(ActArguments),
+    /// Let out a payment's events that the broker refused, once its trouble is over; a dry run unless --yes is given.
+    ///
+    /// A refused event is set aside with the later ones of its payment. They go out in their order.
+    #[command(after_help = "Examples:\n  paybus dead release 0192f0c1-1111-7000-8000-0123456789ab\n  \
+                            paybus dead release 0192f0c1-1111-7000-8000-0123456789ab --yes")]
+    Release(release::ReleaseArguments),
 }
 
 /// Which dead letters are meant.
@@ -132,6 +141,7 @@ pub async fn run(command: DeadCommand, settings: &Settings) -> Result<Exit, Fail
         DeadCommand::Show(arguments) => show(&arguments, settings).await,
         DeadCommand::Replay(arguments) => act(Act::Replay, &arguments, settings).await,
         DeadCommand::Drop(arguments) => act(Act::Drop, &arguments, settings).await,
+        DeadCommand::Release(arguments) => release::run(&arguments, settings).await,
     }
 }
 
@@ -364,6 +374,10 @@ mod tests {
         assert!(!drop.yes);
         assert_eq!(drop.select.limit, 100);
         assert!(parse("drop --yes --dry-run").is_err());
+        let payment = "0192f0c1-1111-7000-8000-0123456789ab";
+        let Ok(DeadCommand::Release(release)) = parse(&format!("release {payment}")) else { panic!("good arguments") };
+        assert!(!release.yes);
+        assert!(parse("release").is_err() && parse("release order-17").is_err());
     }
 
     #[test]

@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    const COMMANDS: [&str; 10] = [
+    const COMMANDS: [&str; 11] = [
         "worker",
         "migrate",
         "publish",
@@ -122,6 +122,7 @@ mod tests {
         "dead show",
         "dead replay",
         "dead drop",
+        "dead release",
         "check",
     ];
 

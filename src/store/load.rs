@@ -1,6 +1,7 @@
 //! What is known of payments: loaded for the machine, many at once.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use futures_util::future::try_join;
 use futures_util::try_join;
@@ -21,8 +22,20 @@ use crate::payment::operation::Operation;
 pub struct Loaded {
     /// For the machine.
     pub aggregate: Aggregate,
+    /// What is still to be sent.
+    pub unsent: Unsent,
+}
+
+/// What is known of a payment's events that the broker has not confirmed yet. By default nothing: the database was not
+/// asked.
+#[derive(Debug, Default)]
+pub struct Unsent {
     /// In their order.
-    pub unsent: Vec<OutboxEvent>,
+    pub events: Vec<OutboxEvent>,
+    /// Whether the payment's events are set aside: then none is to be sent, no new one either.
+    pub set_aside: bool,
+    /// When the database was asked; it knows what happened before.
+    pub read_at: Option<Instant>,
 }
 
 const PAYMENTS: &str = "SELECT * FROM payments WHERE id = ANY($1)";
@@ -30,10 +43,16 @@ const PAYMENTS: &str = "SELECT * FROM payments WHERE id = ANY($1)";
 const OPERATIONS: &str =
     "SELECT * FROM operations WHERE payment_id = ANY($1) AND (state <> 'settled' OR id = ANY($2)) ORDER BY accepted";
 const MOVEMENTS: &str = "SELECT * FROM movements WHERE payment_id = ANY($1)";
-const UNSENT: &str = "SELECT * FROM events e WHERE e.payment_id = ANY($1)
+/// With a bare row for each payment whose events are set aside. In one statement, or a release in between would hide both.
+const UNSENT: &str = "SELECT e.payment_id, e.position, e.id, e.event_type, e.routing_key, e.body, e.correlation_id,
+           e.traceparent, e.tracestate, e.reply_to, e.reply_correlation_id
+    FROM events e WHERE e.payment_id = ANY($1)
       AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
       AND NOT EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = e.payment_id)
-    ORDER BY e.position";
+    UNION ALL
+    SELECT DISTINCT a.payment_id, NULL::int8, NULL::uuid, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM set_aside a WHERE a.payment_id = ANY($1)
+    ORDER BY position";
 
 impl Store {
     /// Loads payments; `operations` are those that are wanted although they may be settled.
@@ -41,6 +60,7 @@ impl Store {
     /// # Errors
     /// The database cannot be asked, or holds what cannot be read.
     pub async fn load(&self, payments: &[Uuid], operations: &[Uuid]) -> Result<HashMap<Uuid, Loaded>, StoreError> {
+        let read_at = Instant::now();
         let client = self.client().await?;
         let prepared = try_join(
             try_join(client.prepare_cached(PAYMENTS), client.prepare_cached(OPERATIONS)),
@@ -57,7 +77,8 @@ impl Store {
             client.query(&movements_sql, &by_payment),
             client.query(&unsent_sql, &by_payment),
         )?;
-        assemble(payments, &payment_rows, &operation_rows, &movement_rows, &unsent_rows)
+        let unsent = unsent(&unsent_rows)?;
+        assemble(payments, &payment_rows, &operation_rows, &movement_rows, unsent, read_at)
     }
 
     /// Loads one payment.
@@ -68,7 +89,7 @@ impl Store {
         let mut loaded = self.load(&[payment], operations).await?;
         Ok(loaded
             .remove(&payment)
-            .unwrap_or_else(|| Loaded { aggregate: Aggregate::absent(payment), unsent: Vec::new() }))
+            .unwrap_or_else(|| Loaded { aggregate: Aggregate::absent(payment), unsent: Unsent::default() }))
     }
 }
 
@@ -77,7 +98,8 @@ fn assemble(
     payment_rows: &[Row],
     operation_rows: &[Row],
     movement_rows: &[Row],
-    unsent_rows: &[Row],
+    mut unsent: HashMap<Uuid, Unsent>,
+    read_at: Instant,
 ) -> Result<HashMap<Uuid, Loaded>, StoreError> {
     let mut payments: HashMap<Uuid, Payment> = HashMap::new();
     for row in payment_rows {
@@ -94,10 +116,6 @@ fn assemble(
     for row in movement_rows {
         movements.entry(row.try_get("payment_id")?).or_default().push(rows::movement(row)?);
     }
-    let mut unsent: HashMap<Uuid, Vec<OutboxEvent>> = HashMap::new();
-    for row in unsent_rows {
-        unsent.entry(row.try_get("payment_id")?).or_default().push(outbox_event(row)?);
-    }
     let mut loaded = HashMap::new();
     for id in ids {
         let aggregate = Aggregate::loaded(
@@ -106,7 +124,20 @@ fn assemble(
             operations.remove(id).unwrap_or_default(),
             movements.remove(id).unwrap_or_default(),
         );
-        loaded.insert(*id, Loaded { aggregate, unsent: unsent.remove(id).unwrap_or_default() });
+        let unsent = Unsent { read_at: Some(read_at), ..unsent.remove(id).unwrap_or_default() };
+        loaded.insert(*id, Loaded { aggregate, unsent });
     }
     Ok(loaded)
+}
+
+fn unsent(rows: &[Row]) -> Result<HashMap<Uuid, Unsent>, StoreError> {
+    let mut unsent: HashMap<Uuid, Unsent> = HashMap::new();
+    for row in rows {
+        let of_payment = unsent.entry(row.try_get("payment_id")?).or_default();
+        match row.try_get::<_, Option<i64>>("position")? {
+            Some(_) => of_payment.events.push(outbox_event(row)?),
+            None => of_payment.set_aside = true,
+        }
+    }
+    Ok(unsent)
 }

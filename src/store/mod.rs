@@ -4,6 +4,7 @@
 //! - `load`: what is known of payments, for the machine.
 //! - `lease`: attempts, due work, lost workers.
 //! - `outbox`: events that are not sent yet.
+//! - `release`: events that were set aside, and their way back.
 //! - `retention`: what is old.
 //! - `report`: figures and pages for people.
 
@@ -17,6 +18,7 @@ pub mod lease;
 pub mod load;
 pub mod migrate;
 pub mod outbox;
+pub mod release;
 pub mod report;
 pub mod retention;
 mod rows;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
@@ -18,6 +20,7 @@ use crate::http::metrics;
 use crate::payment::event::Event;
 use crate::store::Store;
 use crate::store::error::chain;
+use crate::store::load::Unsent;
 use crate::store::outbox::{OutboxEvent, Sent};
 
 /// How many marks one statement carries.
@@ -41,21 +44,55 @@ pub struct Announcer {
 /// How far an event of this process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// So many tasks are committing it; who reads it from the outbox meanwhile leaves it to the one that succeeds.
+    /// So many tasks are committing it or about to post it; whoever has it unsent as well waits until it is posted, or
+    /// takes it over when they have given it up.
     Promised(u32),
     /// It was handed to the publisher, behind everything before it.
     Posted,
 }
 
-/// Events that are being committed.
+/// Events that a task is about to post. Dropped before that, in whichever way the task ends, it gives them back to
+/// whoever waits for them.
 #[derive(Debug)]
-pub struct Promise(Vec<Uuid>);
+pub struct Promise {
+    announcer: Arc<Announcer>,
+    ids: Vec<Uuid>,
+}
+
+impl Promise {
+    /// Keeps those that `picks` names and gives back the others: they were not stored now.
+    pub fn only(mut self, picks: impl Fn(Uuid) -> bool) -> Promise {
+        let (kept, others) = std::mem::take(&mut self.ids).into_iter().partition(|id| picks(*id));
+        self.ids = kept;
+        self.announcer.give_back(others);
+        self
+    }
+
+    /// All of them were handed to the publisher.
+    fn kept(mut self) {
+        let mut in_flight = self.announcer.in_flight();
+        in_flight.extend(std::mem::take(&mut self.ids).into_iter().map(|id| (id, Stage::Posted)));
+        drop(in_flight);
+        self.announcer.posted.notify_waiters();
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.announcer.give_back(std::mem::take(&mut self.ids));
+    }
+}
 
 /// Events on their way out.
 #[derive(Debug, Default)]
 pub struct Announced(Option<JoinHandle<()>>);
 
 impl Announced {
+    /// Whether there are any: all may have been on their way already.
+    pub fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Waits until the broker has confirmed all of them, or they were set aside.
     pub async fn confirmed(self) {
         if let Some(task) = self.0
@@ -78,23 +115,118 @@ impl Announcer {
 
     /// Promises events before their commit: from the moment it can be seen, another task of this process may read them
     /// from the outbox, and would send them a second time.
-    pub fn promise(&self, events: &[Event]) -> Promise {
+    pub fn promise(self: &Arc<Self>, events: &[Event]) -> Promise {
         let mut in_flight = self.in_flight();
-        let mut promised = Vec::with_capacity(events.len());
+        let mut ids = Vec::with_capacity(events.len());
         for event in events {
             // One that was posted before is only told again.
             if let Stage::Promised(by) = in_flight.entry(event.id).or_insert(Stage::Promised(0)) {
                 *by += 1;
-                promised.push(event.id);
+                ids.push(event.id);
             }
         }
-        Promise(promised)
+        Promise { announcer: Arc::clone(self), ids }
     }
 
-    /// Takes back what was promised and will not be posted, of the events that `picks` names: they were not stored now.
-    pub fn take_back(&self, promise: Promise, picks: impl Fn(Uuid) -> bool) {
+    /// Hands a payment's unsent events to the publisher, and returns without waiting for the broker. Those that this
+    /// process has in flight already are not sent twice.
+    pub async fn announce(self: &Arc<Self>, payment: Uuid, unsent: Unsent) -> Announced {
+        self.announce_new(payment, unsent, Vec::new(), self.promise(&[])).await
+    }
+
+    /// The same, with the new events behind them that were promised. Where the payment's events are set aside, all of
+    /// them stay in the outbox.
+    pub async fn announce_new(
+        self: &Arc<Self>,
+        payment: Uuid,
+        unsent: Unsent,
+        new: Vec<Outgoing>,
+        promise: Promise,
+    ) -> Announced {
+        let aside = self.publisher.aside();
+        match unsent.read_at {
+            Some(read_at) if unsent.set_aside => aside.stored(payment, read_at),
+            Some(read_at) => aside.absent(payment, read_at),
+            None => {}
+        }
+        if unsent.set_aside {
+            return Announced::default();
+        }
+        let claim = self.claim(&unsent.events).await;
+        let claimed = unsent.events.into_iter().filter(|event| claim.ids.contains(&event.id));
+        let batch: Vec<Outgoing> = claimed.map(from_outbox).chain(new).collect();
+        if batch.is_empty() {
+            return Announced::default();
+        }
+        let places: HashMap<i64, Place> = batch.iter().map(|event| (event.position, Place::of(event))).collect();
+        let posted = self.publisher.post(batch).await;
+        claim.kept();
+        promise.kept();
+        let announcer = Arc::clone(self);
+        Announced(Some(tokio::spawn(async move {
+            let decide = |published| announcer.decide(published, &places);
+            posted.each().for_each_concurrent(None, decide).await;
+        })))
+    }
+
+    /// Hands events of many payments to the publisher, each payment's on their own: one that has to wait holds up no
+    /// other. Tells of each payment how many they are.
+    pub async fn relay(self: &Arc<Self>, events: Vec<OutboxEvent>, read_at: Instant) -> Vec<(usize, Announced)> {
+        let mut payments: HashMap<Uuid, Vec<OutboxEvent>> = HashMap::new();
+        for event in events {
+            payments.entry(event.payment_id).or_default().push(event);
+        }
+        let relayed = payments.into_iter().map(async |(payment, events)| {
+            let count = events.len();
+            let unsent = Unsent { events, set_aside: false, read_at: Some(read_at) };
+            (count, self.announce(payment, unsent).await)
+        });
+        join_all(relayed).await
+    }
+
+    /// Whether the broker takes events from here.
+    pub fn is_connected(&self) -> bool {
+        *self.publisher.state().borrow() == ConnectionState::Connected
+    }
+
+    /// Claims those of a payment's unsent events that this process has not in flight, once none of them is promised: what
+    /// another task is about to post must go out before what comes later. Nothing is claimed while waiting, so that no
+    /// two tasks ever wait for each other.
+    async fn claim(self: &Arc<Self>, events: &[OutboxEvent]) -> Promise {
+        loop {
+            let posted = self.posted.notified();
+            tokio::pin!(posted);
+            // Listening before looking, or a post in between would be missed.
+            posted.as_mut().enable();
+            if let Some(claim) = self.try_claim(events) {
+                return claim;
+            }
+            posted.await;
+        }
+    }
+
+    fn try_claim(self: &Arc<Self>, events: &[OutboxEvent]) -> Option<Promise> {
         let mut in_flight = self.in_flight();
-        for id in promise.0.into_iter().filter(|id| picks(*id)) {
+        if events.iter().any(|event| matches!(in_flight.get(&event.id), Some(Stage::Promised(_)))) {
+            return None;
+        }
+        let mut ids = Vec::with_capacity(events.len());
+        for event in events {
+            if let Entry::Vacant(entry) = in_flight.entry(event.id) {
+                entry.insert(Stage::Promised(1));
+                ids.push(event.id);
+            }
+        }
+        Some(Promise { announcer: Arc::clone(self), ids })
+    }
+
+    /// Takes back what was promised and will not be posted.
+    fn give_back(&self, ids: Vec<Uuid>) {
+        if ids.is_empty() {
+            return;
+        }
+        let mut in_flight = self.in_flight();
+        for id in ids {
             if let Entry::Occupied(mut entry) = in_flight.entry(id)
                 && let Stage::Promised(by) = entry.get_mut()
             {
@@ -106,52 +238,6 @@ impl Announcer {
         }
         drop(in_flight);
         self.posted.notify_waiters();
-    }
-
-    /// Hands events to the publisher, the unsent ones first, and returns without waiting for the broker. Those that this
-    /// process has in flight already are not sent twice.
-    pub async fn announce(self: &Arc<Self>, unsent: Vec<OutboxEvent>, new: Vec<Outgoing>) -> Announced {
-        for event in &unsent {
-            self.wait_for_post(event.id).await;
-        }
-        let mut batch: Vec<Outgoing> = unsent.into_iter().map(from_outbox).collect();
-        batch.retain(|event| self.in_flight().insert(event.event_id, Stage::Posted) != Some(Stage::Posted));
-        batch.extend(new);
-        if batch.is_empty() {
-            return Announced::default();
-        }
-        let ids: Vec<Uuid> = batch.iter().map(|event| event.event_id).collect();
-        let places: HashMap<i64, Place> = batch.iter().map(|event| (event.position, Place::of(event))).collect();
-        let posted = self.publisher.post(batch).await;
-        for id in ids {
-            self.in_flight().insert(id, Stage::Posted);
-        }
-        self.posted.notify_waiters();
-        let announcer = Arc::clone(self);
-        Announced(Some(tokio::spawn(async move {
-            for published in posted.published().await {
-                announcer.decide(published, &places).await;
-            }
-        })))
-    }
-
-    /// Whether the broker takes events from here.
-    pub fn is_connected(&self) -> bool {
-        *self.publisher.state().borrow() == ConnectionState::Connected
-    }
-
-    /// Waits while another task of this process is about to post an event: what comes later must go out later.
-    async fn wait_for_post(&self, id: Uuid) {
-        loop {
-            let posted = self.posted.notified();
-            tokio::pin!(posted);
-            // Listening before looking, or a post in between would be missed.
-            posted.as_mut().enable();
-            if !matches!(self.in_flight().get(&id), Some(Stage::Promised(_))) {
-                return;
-            }
-            posted.await;
-        }
     }
 
     async fn decide(&self, published: Published, places: &HashMap<i64, Place>) {
@@ -173,13 +259,19 @@ impl Announcer {
             }
             Published::SetAside { position, reason } => {
                 metrics::event_refused();
-                let payment = places.get(&position).map(|place| place.payment).unwrap_or_default();
+                let Some(place) = places.get(&position) else { return };
+                let payment = place.payment;
                 error!(%payment, position, reason, "the broker refuses an event; it and the later ones wait for a person");
                 let mut backoff = backoff::reconnect();
                 while let Err(error) = self.store.set_aside(payment, position, &reason).await {
                     warn!(error = chain(&error), "an event cannot be set aside yet");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
+                self.publisher.aside().stored(payment, Instant::now());
+                self.in_flight().remove(&place.event);
+            }
+            // It stays in the outbox, and goes out with the others when the payment is released.
+            Published::Behind { position } => {
                 if let Some(place) = places.get(&position) {
                     self.in_flight().remove(&place.event);
                 }

@@ -15,7 +15,7 @@ use crate::payment::command::{Command, CommandType, Kind};
 use crate::payment::contract::Contract;
 use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::operation::{Lease, Operation, State};
-use crate::store::load::Loaded;
+use crate::store::load::{Loaded, Unsent};
 
 /// What is begun: a command that came, or an operation that is due.
 pub enum Entry {
@@ -75,13 +75,13 @@ impl Engine {
         let mut optimistic = entry.is_surely_new();
         loop {
             let Loaded { mut aggregate, unsent } = if std::mem::take(&mut optimistic) {
-                Loaded { aggregate: Aggregate::absent(entry.payment_id()), unsent: Vec::new() }
+                Loaded { aggregate: Aggregate::absent(entry.payment_id()), unsent: Unsent::default() }
             } else {
                 self.load(entry.payment_id(), &[entry.id()]).await.ok_or(Stopped::Refused)?
             };
             let stored = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
             if let Some((step, _)) = in_doubt.iter().find(|(_, lease)| stored == Some(*lease)) {
-                let announced = self.announcer.announce(unsent, Vec::new()).await;
+                let announced = self.announcer.announce(entry.payment_id(), unsent).await;
                 return Ok(Begun { aggregate, step: *step, announced, is_changed: true });
             }
             let context = self.context(variant, probe);
@@ -90,7 +90,7 @@ impl Engine {
                 continue;
             }
             if !aggregate.is_changed() {
-                let announced = self.announcer.announce(unsent, Vec::new()).await;
+                let announced = self.announcer.announce(entry.payment_id(), unsent).await;
                 return Ok(Begun { aggregate, step, announced, is_changed: false });
             }
             self.prepare(&mut aggregate, step, variant);

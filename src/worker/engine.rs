@@ -28,7 +28,7 @@ use crate::store::Store;
 use crate::store::batch::{Committed, Committer};
 use crate::store::commit::Unit;
 use crate::store::error::{StoreError, chain};
-use crate::store::load::Loaded;
+use crate::store::load::{Loaded, Unsent};
 
 /// The longest that anything waits to be called, where it may wait as long as it takes: far beyond any limit's delay, and
 /// within what a clock can add.
@@ -154,12 +154,11 @@ impl Engine {
         lane: &Committer,
         aggregate: Aggregate,
         now: Timestamp,
-        unsent: Vec<crate::store::outbox::OutboxEvent>,
+        unsent: Unsent,
     ) -> Result<Done, Failure> {
         let bodies = aggregate.events().iter().map(envelope::event_body).collect();
         let promise = self.announcer.promise(aggregate.events());
         let Some((unit, committed)) = lane.commit(Unit { aggregate, bodies, now }).await else {
-            self.announcer.take_back(promise, |_| true);
             return Err(Failure::Ending);
         };
         match committed {
@@ -169,8 +168,8 @@ impl Engine {
                 tell_metrics(&unit.aggregate);
                 failpoint::reach("committed", unit.aggregate.payment_id());
                 // What was stored before, and told again, is among the unsent ones: nobody else will post it.
-                self.announcer.take_back(promise, |id| stored.events.iter().all(|(new, _)| *new != id));
-                let announced = self.announcer.announce(unsent, new).await;
+                let promise = promise.only(|id| stored.events.iter().any(|(new, _)| *new == id));
+                let announced = self.announcer.announce_new(unit.aggregate.payment_id(), unsent, new, promise).await;
                 let mut aggregate = unit.aggregate;
                 aggregate.committed(stored.waiting);
                 if wakes {
@@ -178,14 +177,8 @@ impl Engine {
                 }
                 Ok(Done { aggregate, announced })
             }
-            Committed::Conflict | Committed::Unknown => {
-                self.announcer.take_back(promise, |_| true);
-                Err(Failure::Again)
-            }
-            Committed::Refused(reason) => {
-                self.announcer.take_back(promise, |_| true);
-                Err(Failure::Refused(reason))
-            }
+            Committed::Conflict | Committed::Unknown => Err(Failure::Again),
+            Committed::Refused(reason) => Err(Failure::Refused(reason)),
         }
     }
 }

@@ -82,6 +82,21 @@ pub async fn connection(mut state: watch::Receiver<ConnectionState>, health: Arc
     }
 }
 
+/// Follows whether the broker confirms what is published.
+pub async fn confirms(mut silent: watch::Receiver<usize>, health: Arc<Health>, component: String) {
+    loop {
+        let now = match *silent.borrow_and_update() {
+            0 => Ok(()),
+            _ => Err("the broker confirms nothing: a queue may have no leader".to_owned()),
+        };
+        health.set(&component, now);
+        if silent.changed().await.is_err() {
+            health.set(&component, Err(ENDED.to_owned()));
+            return;
+        }
+    }
+}
+
 /// Follows a queue's state. One that a breaker paused is as it should be.
 pub async fn queue(mut state: watch::Receiver<QueueState>, health: Arc<Health>, component: String) {
     loop {

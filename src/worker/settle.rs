@@ -11,7 +11,7 @@ use crate::backoff;
 use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble};
-use crate::store::load::Loaded;
+use crate::store::load::{Loaded, Unsent};
 
 /// What came back from the gateway.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl Engine {
     ) -> Option<Settled> {
         let payment_id = aggregate.payment_id();
         let mut backoff = backoff::contention();
-        let mut current = (!aggregate.misses_waiting()).then_some(Loaded { aggregate, unsent: Vec::new() });
+        let mut current = (!aggregate.misses_waiting()).then_some(Loaded { aggregate, unsent: Unsent::default() });
         loop {
             let Loaded { mut aggregate, unsent } = match current.take() {
                 Some(loaded) => loaded,
@@ -71,7 +71,7 @@ impl Engine {
             let context = self.context(Some(variant), false);
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);
             if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {
-                let announced = self.announcer.announce(unsent, Vec::new()).await;
+                let announced = self.announcer.announce(payment_id, unsent).await;
                 return Some(Settled { aggregate, step, announced });
             }
             self.prepare(&mut aggregate, step, Some(variant));

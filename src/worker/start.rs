@@ -220,7 +220,7 @@ fn no_variant(settings: &Settings) -> Rules {
 }
 
 fn components(engine: &Engine) -> Vec<String> {
-    let fixed = [INTAKE, "database", "variants", "publisher", "consumer unroutable"];
+    let fixed = [INTAKE, "database", "variants", "publisher", "publisher confirms", "consumer unroutable"];
     let of_variant = |name: &String| [format!("consumer commands.{name}"), format!("consumer inbound.{name}")];
     fixed.into_iter().map(str::to_owned).chain(engine.variants.keys().flat_map(of_variant)).collect()
 }
@@ -274,7 +274,9 @@ fn serve(
     ended: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
     let publishing = report::connection(publisher.state(), Arc::clone(health), "publisher".to_owned());
+    let confirming = report::confirms(publisher.silent(), Arc::clone(health), "publisher confirms".to_owned());
     vec![
+        tokio::spawn(confirming),
         tokio::spawn(report::database(Arc::clone(engine), Arc::clone(health))),
         tokio::spawn(publishing),
         tokio::spawn(serve_http(listener, Arc::clone(health), metrics, ended.clone())),

@@ -160,7 +160,7 @@ async fn a_message_too_large_is_found_among_others() {
     let published = timeout(PATIENCE, publisher.publish(batch)).await.expect("in time");
     println!("one message too large among 400 found after {:?}", started.elapsed());
     let aside = published.iter().filter_map(|published| match published {
-        Published::SetAside { position, .. } => Some(*position),
+        Published::SetAside { position, .. } | Published::Behind { position } => Some(*position),
         Published::Confirmed { .. } => None,
     });
     assert_eq!(aside.collect::<Vec<_>>(), (position..position + 9).collect::<Vec<_>>());

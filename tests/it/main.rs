@@ -6,6 +6,7 @@
 
 mod support;
 
+mod aside;
 mod bus;
 mod bus_consume;
 mod bus_trouble;

@@ -1,0 +1,105 @@
+//! Which payments' events are set aside: known to the lanes from the verdict on, before any table can tell.
+//!
+//! Between the verdict and its row in the database, and as long as somebody works on what was loaded before that row, a
+//! later event could overtake the one that was refused. So a lane takes nothing more of that payment, until somebody who
+//! read the database after the row was there finds it gone: a person has released the payment.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+/// How long a payment is remembered whose row is stored: longer than anybody works on what was loaded before.
+const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
+
+/// Every how many payments the old ones are forgotten.
+const FORGET_EVERY: usize = 4096;
+
+/// The payments whose events are set aside, as far as this process knows. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct SetAside(Arc<Mutex<HashMap<Uuid, Known>>>);
+
+/// How it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// By the broker's verdict; the database may not have it yet.
+    Verdict,
+    /// The database had it then.
+    Stored(Instant),
+}
+
+impl SetAside {
+    /// The broker refuses an event of this payment for good.
+    pub(super) fn refused(&self, payment: Uuid) {
+        self.known().insert(payment, Known::Verdict);
+    }
+
+    /// The database has it since this moment, or had it then.
+    pub fn stored(&self, payment: Uuid, at: Instant) {
+        let mut known = self.known();
+        let at = match known.get(&payment) {
+            Some(Known::Stored(later)) => at.max(*later),
+            Some(Known::Verdict) | None => at,
+        };
+        known.insert(payment, Known::Stored(at));
+        if known.len().is_multiple_of(FORGET_EVERY) {
+            known.retain(|_, known| match known {
+                Known::Verdict => true,
+                Known::Stored(stored) => at.saturating_duration_since(*stored) < REMEMBERED_FOR,
+            });
+        }
+    }
+
+    /// The database, asked no sooner than `read_at`, did not have it: unless it only does not have it yet, it was released.
+    pub fn absent(&self, payment: Uuid, read_at: Instant) {
+        let mut known = self.known();
+        if let Some(Known::Stored(stored)) = known.get(&payment)
+            && *stored < read_at
+        {
+            known.remove(&payment);
+        }
+    }
+
+    /// Whether the payment's events are set aside.
+    pub(super) fn contains(&self, payment: Uuid) -> bool {
+        self.known().contains_key(&payment)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Uuid, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAYMENT: Uuid = Uuid::from_u128(1);
+
+    #[test]
+    fn only_who_read_after_the_row_was_there_finds_it_released() {
+        let aside = SetAside::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        aside.refused(PAYMENT);
+        aside.absent(PAYMENT, at(1));
+        assert!(aside.contains(PAYMENT), "its row is still to come");
+        aside.stored(PAYMENT, at(2));
+        aside.absent(PAYMENT, at(1));
+        assert!(aside.contains(PAYMENT), "that was read before its row came");
+        aside.absent(PAYMENT, at(3));
+        assert!(!aside.contains(PAYMENT));
+    }
+
+    #[test]
+    fn old_ones_are_forgotten() {
+        let aside = SetAside::default();
+        let start = Instant::now();
+        for number in 0..FORGET_EVERY - 1 {
+            aside.stored(Uuid::from_u128(number as u128), start);
+        }
+        aside.stored(Uuid::from_u128(u128::MAX), start + REMEMBERED_FOR);
+        assert_eq!(aside.known().len(), 1);
+    }
+}

@@ -1,0 +1,103 @@
+//! Events that the broker refuses: set aside with everything later of their payment, and let out by hand.
+
+use std::process::Output;
+
+use lapin::options::{QueueBindOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::worker::paybus;
+use crate::support::{Command, World, eventually};
+
+/// From here on, whether events of variant `http` are routed nowhere and come back.
+async fn refuse(world: &World, refused: bool) {
+    let (connection, channel) = world.bus.channel().await;
+    let name = |what: &str| format!("{}.{what}", world.bus.prefix);
+    let (queue, exchange, nothing) = (name("test"), name("events"), FieldTable::default());
+    let bind = async |key: &str| {
+        let bound = channel.queue_bind(
+            queue.as_str().into(),
+            exchange.as_str().into(),
+            key.into(),
+            QueueBindOptions::default(),
+            nothing.clone(),
+        );
+        bound.await.expect("a binding");
+    };
+    if refused {
+        bind("default.#").await;
+        let unbound =
+            channel.queue_unbind(queue.as_str().into(), exchange.as_str().into(), "#".into(), nothing.clone());
+        unbound.await.expect("no binding");
+        channel.queue_delete(name("unrouted").into(), QueueDeleteOptions::default()).await.expect("no queue");
+    } else {
+        bind("#").await;
+    }
+    connection.close(200, "done".into()).await.expect("the broker");
+}
+
+async fn run(world: &World, arguments: &[&str]) -> Output {
+    let mut command = paybus(world.settings());
+    command.args(arguments).env("USER", "someone");
+    tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs")
+}
+
+async fn is_set_aside(world: &World, payment: Uuid) {
+    eventually("the events to be set aside", async || {
+        let rows: i64 = world.value("SELECT count(*) FROM set_aside WHERE payment_id = $1", &[&payment]).await;
+        if rows > 0 { Ok(()) } else { Err(rows) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_later_of_a_refused_events_payment_goes_out_until_it_is_released() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    let (payment, id) = (charge.payment, charge.payment.to_string());
+    world.run(&charge).await;
+    let told = world.events_of(payment).len();
+    let refund = |amount: &str| charge.then("payment.refund", json!({ "amount": amount }));
+    refuse(&world, true).await;
+    let first = refund("1.00");
+    world.publish(&first).await;
+    assert_eq!(world.run(&Command::charge("default", "5.00", "USD")).await.status(), "confirmed", "others go on");
+    is_set_aside(&world, payment).await;
+    refuse(&world, false).await;
+
+    // The one who met the refusal knows it, and so does the one who reads of it, before a call and after.
+    let second = refund("2.00");
+    world.publish(&second).await;
+    world.operation_state(&second, "settled").await;
+    assert_eq!(world.run(&Command::charge("http", "5.00", "USD")).await.status(), "confirmed", "others go on");
+    worker.drain().await;
+    let next = world.worker().await;
+    let third = refund("3.00");
+    world.publish(&third).await;
+    world.operation_state(&third, "settled").await;
+    assert_eq!(world.run(&Command::charge("http", "5.00", "USD")).await.status(), "confirmed", "others go on");
+    assert_eq!(world.events_of(payment).len(), told, "{}", world.lines());
+    assert!(!next.log().contains("the broker refuses an event"), "it is not even tried");
+
+    let shown = run(&world, &["show", &id]).await;
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("set aside"), "{shown:?}");
+    let dry = run(&world, &["dead", "release", &id]).await;
+    let text = String::from_utf8_lossy(&dry.stdout).into_owned();
+    assert!(dry.status.success() && text.contains("would be released: 3 events"), "{dry:?}");
+    is_set_aside(&world, payment).await;
+    let released = run(&world, &["dead", "release", &id, "--yes"]).await;
+    assert!(released.status.success(), "{released:?}");
+    for refund in [&first, &second, &third] {
+        assert_eq!(world.final_event(refund).await.status(), "confirmed");
+    }
+    let fourth = refund("4.00");
+    assert_eq!(world.run(&fourth).await.status(), "confirmed");
+    let sequences: Vec<i64> = world.events_of(payment).iter().filter_map(|event| event.sequence()).collect();
+    assert!(sequences.is_sorted(), "{sequences:?}");
+    let who: String = world.value("SELECT who FROM audit WHERE action = 'dead.release'", &[]).await;
+    assert_eq!(who, "someone");
+    assert!(!run(&world, &["dead", "release", &id, "--yes"]).await.status.success(), "nothing is left");
+    world.check_books().await;
+}
