@@ -377,3 +377,6 @@ fn from_outbox(event: OutboxEvent) -> Outgoing {
         reply: event.reply,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod support;
 mod aside;
 mod bus;
 mod bus_consume;
+mod bus_subscribers;
 mod bus_trouble;
 mod cards;
 mod crashes;

@@ -1,0 +1,113 @@
+//! Who posts an event, and who waits for whom. The broker and the database are out of reach here.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::bus::{BusSettings, BusTls};
+use crate::store::StoreSettings;
+
+fn announcer() -> Arc<Announcer> {
+    let bus = BusSettings {
+        url: "amqp://127.0.0.1:1".into(),
+        prefix: "p".to_owned(),
+        declare: false,
+        reply_to: String::new(),
+        tls: BusTls::default(),
+        confirm_timeout: Duration::from_secs(1),
+        heartbeat: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+        delivery_limit: 1,
+    };
+    let store = StoreSettings {
+        url: "postgres://127.0.0.1:1/p".into(),
+        tls: None,
+        pool: 1,
+        statement_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+    };
+    let store = Arc::new(Store::new(&store).expect("a store"));
+    Announcer::spawn(Publisher::spawn(bus, CancellationToken::new()), store).0
+}
+
+fn stored(position: u64) -> OutboxEvent {
+    OutboxEvent {
+        position: position.cast_signed(),
+        payment_id: Uuid::from_u128(1),
+        id: Uuid::from_u64_pair(7, position),
+        event_type: "payment.updated".to_owned(),
+        routing_key: "cards.payment.updated".to_owned(),
+        body: "{}".to_owned(),
+        correlation_id: None,
+        traceparent: None,
+        tracestate: None,
+        reply: None,
+    }
+}
+
+fn unsent(events: Vec<OutboxEvent>) -> Unsent {
+    Unsent { events, set_aside: false, read_at: Some(Instant::now()) }
+}
+
+/// Nothing happens that could end the wait.
+async fn waits<F: Future>(wait: &mut std::pin::Pin<Box<F>>) -> bool {
+    timeout(Duration::from_millis(20), wait.as_mut()).await.is_err()
+}
+
+#[tokio::test]
+async fn who_comes_second_waits_until_the_first_has_posted() {
+    let announcer = announcer();
+    let first = announcer.claim(&[stored(1), stored(2)]).await;
+    assert_eq!(first.ids.len(), 2);
+    let events = [stored(2), stored(3)];
+    let mut second = Box::pin(announcer.claim(&events));
+    assert!(waits(&mut second).await, "what comes later goes out later");
+    // Nothing is claimed while waiting, or the two could wait for each other.
+    assert_eq!(announcer.claim(&[stored(3)]).await.ids.len(), 1);
+    first.kept();
+    assert_eq!(second.await.ids, [stored(3).id]);
+}
+
+#[tokio::test]
+async fn a_claim_whose_task_ends_is_given_back() {
+    let announcer = announcer();
+    let first = announcer.claim(&[stored(1)]).await;
+    let events = [stored(1)];
+    let mut second = Box::pin(announcer.claim(&events));
+    assert!(waits(&mut second).await);
+    drop(first);
+    assert_eq!(second.await.ids, [stored(1).id]);
+}
+
+/// The lane is full, for the broker is away: what was read together with an event that waits for room must not pass it.
+#[tokio::test]
+async fn an_event_that_waits_for_room_is_not_counted_as_posted() {
+    let announcer = announcer();
+    let many = (10..10_000).map(stored).collect();
+    let mut filling = Box::pin(announcer.announce(Uuid::from_u128(1), unsent(many)));
+    assert!(waits(&mut filling).await, "there is no room for so many");
+    let events = vec![stored(9_999), stored(10_000)];
+    let mut later = Box::pin(announcer.announce(Uuid::from_u128(1), unsent(events)));
+    assert!(waits(&mut later).await);
+    assert!(!announcer.in_flight().contains_key(&stored(10_000).id));
+    // The one that waited gives up its place in the lane as well.
+    drop(filling);
+    assert!(later.await.is_some());
+    for position in [9_999, 10_000] {
+        assert_eq!(announcer.in_flight().get(&stored(position).id), Some(&Stage::Posted));
+    }
+}
+
+#[tokio::test]
+async fn new_events_of_a_payment_that_is_set_aside_stay_in_the_outbox() {
+    let announcer = announcer();
+    let payment = Uuid::from_u128(1);
+    let aside = Unsent { events: Vec::new(), set_aside: true, read_at: Some(Instant::now()) };
+    let new = vec![from_outbox(stored(2))];
+    let promise = announcer.claim(&[stored(2)]).await;
+    let announced = announcer.announce_new(payment, aside, new, promise).await;
+    assert!(!announced.is_some());
+    assert!(announcer.in_flight().is_empty(), "nobody waits for it");
+}

@@ -1,0 +1,93 @@
+//! Subscribers whose queues take nothing, and what that is to everybody else.
+
+#![allow(clippy::expect_used, clippy::panic)] // These are tests, helpers included.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use paybus::bus::BusSettings;
+use paybus::bus::publisher::{Outgoing, Publisher};
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use crate::bus::{Bus, PATIENCE, event, is_confirmed, rabbitmqctl, reaches};
+
+/// To nobody but the queue that takes nothing.
+fn refused(payment: u128, number: u32) -> Outgoing {
+    Outgoing { routing_key: "cards.payment.created".to_owned(), ..event(payment, number) }
+}
+
+/// A queue that is full, and the channel to delete it.
+async fn full_queue(bus: &Bus, key: &str) -> (lapin::Connection, lapin::Channel, String) {
+    let connection = lapin::Connection::connect(bus.settings.url.expose_secret(), Default::default()).await;
+    let connection = connection.expect("a broker");
+    let channel = connection.create_channel().await.expect("a channel");
+    let name = format!("{}.full", bus.settings.prefix);
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(0));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(name.as_str().into(), options, arguments).await.expect("a queue");
+    let (exchange, binding) = (bus.names.events(), QueueBindOptions::default());
+    let bound = channel.queue_bind(name.as_str().into(), exchange.into(), key.into(), binding, FieldTable::default());
+    bound.await.expect("a binding");
+    (connection, channel, name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_holds_up_no_event_of_anybody_else() {
+    const FULL: u128 = 18_000;
+    let bus = Bus::new().await;
+    let publisher = bus.publisher();
+    let (connection, channel, name) = full_queue(&bus, "cards.payment.created").await;
+    // More payments than the lanes take in of those that are not nacked.
+    let nacked = (0..FULL).map(|payment| refused(payment, 0)).collect();
+    let posted = timeout(PATIENCE, publisher.post(nacked)).await.expect("the lanes take them all");
+    let nacked = tokio::spawn(posted.published());
+    // One batch: each is told as soon as it is decided, whatever the others do.
+    let mut batch: Vec<Outgoing> = (FULL..FULL + 200).map(|payment| event(payment, 0)).collect();
+    batch.insert(0, refused(FULL + 1000, 0));
+    let mut each = Box::pin(publisher.post(batch).await.each());
+    for _ in 0..200 {
+        assert!(timeout(PATIENCE, each.next()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+    }
+    assert!(!nacked.is_finished());
+    channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("deleted");
+    connection.close(200, "done".into()).await.expect("closed");
+    let published = timeout(PATIENCE, nacked).await.expect("in time").expect("no panic");
+    assert!(published.len() == 18_000 && published.iter().all(is_confirmed));
+    assert!(timeout(PATIENCE, each.next()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+    bus.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_without_a_leader_is_told_of() {
+    let bus = Bus::new().await;
+    let settings = BusSettings { confirm_timeout: Duration::from_millis(500), ..bus.settings.clone() };
+    let publisher = Publisher::spawn(settings, bus.stop.clone());
+    assert!(publisher.publish(vec![event(1, 0)]).await.iter().all(is_confirmed));
+    // Its process takes everything and answers nothing, as one does that waits for an election.
+    let server = |what: &str| {
+        let queue = format!("rabbit_misc:r(<<\"{}\">>, queue, <<\"{}\">>)", vhost(&bus), bus.names.unrouted());
+        let found = format!("{{ok, Q}} = rabbit_amqqueue:lookup({queue}), {{Name, _}} = amqqueue:get_pid(Q)");
+        rabbitmqctl(&["eval", &format!("{found}, ok = sys:{what}(Name).")]);
+    };
+    server("suspend");
+    let publishing = tokio::spawn({
+        let publisher = publisher.clone();
+        async move { publisher.publish(vec![event(1, 1)]).await }
+    });
+    reaches(&mut publisher.silent(), |lanes| *lanes == 1).await;
+    server("resume");
+    let published = timeout(PATIENCE, publishing).await.expect("in time").expect("no panic");
+    assert!(published.iter().all(is_confirmed), "{published:?}");
+    reaches(&mut publisher.silent(), |lanes| *lanes == 0).await;
+    bus.end().await;
+}
+
+fn vhost(bus: &Bus) -> String {
+    let uri: lapin::uri::AMQPUri = bus.settings.url.expose_secret().parse().expect("an address");
+    uri.vhost
+}
