@@ -10,6 +10,7 @@ use tracing::{error, warn};
 
 use super::commit::{Stored, Unit, commit};
 use super::connect::Store;
+use super::connection::Connection;
 use super::error::{StoreError, chain};
 
 /// How many payments one statement stores.
@@ -106,7 +107,7 @@ async fn commit_round(store: &Store, round: Vec<Job>) {
 }
 
 /// Commits all; where the database refuses, in halves, so that one bad row does not fail the others.
-fn commit_or_halve<'a>(client: &'a deadpool_postgres::Object, units: &'a mut [Unit]) -> BoxFuture<'a, Vec<Committed>> {
+fn commit_or_halve<'a>(client: &'a Connection, units: &'a mut [Unit]) -> BoxFuture<'a, Vec<Committed>> {
     Box::pin(async move {
         match commit(client, units).await {
             Ok(stored) => stored.into_iter().map(outcome).collect(),

@@ -1,39 +1,104 @@
-//! PostgreSQL's clock, read seldom and carried on by the machine's own: leases and due times must agree over replicas
-//! whose clocks do not.
+//! PostgreSQL's clock, read seldom and carried on by the machine's monotonic one: leases and due times must agree over
+//! replicas whose clocks do not, and must not jump with a clock that is set.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::connection::Connection;
 use super::error::StoreError;
+use super::row::ReadColumn;
 
-/// The difference between PostgreSQL's clock and ours.
+/// A reading that took longer says little: it is wrong by up to half of that.
+const SLOW: Duration = Duration::from_millis(500);
+/// How long a good reading is better than a slow one. Machines' clocks drift by up to a tenth of a second in this time.
+const GOOD_FOR: Duration = Duration::from_secs(600);
+
+/// PostgreSQL's clock.
 #[derive(Debug, Default)]
 pub struct Clock {
-    offset_microseconds: AtomicI64,
+    last: RwLock<Option<Reading>>,
+}
+
+/// What PostgreSQL's clock said, and when.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    theirs: Timestamp,
+    at: Instant,
 }
 
 impl Clock {
-    /// The time by PostgreSQL's clock, to the microsecond it stores.
+    /// The time by PostgreSQL's clock, to the microsecond it stores; by ours until it was read.
     pub fn now(&self) -> Timestamp {
-        let offset = SignedDuration::from_micros(self.offset_microseconds.load(Ordering::Relaxed));
-        let ours = Timestamp::now();
-        let now = ours.checked_add(offset).unwrap_or(ours);
-        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+        self.at(Instant::now())
     }
 
     /// Reads PostgreSQL's clock.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn calibrate(&self, client: &tokio_postgres::Client) -> Result<(), StoreError> {
-        let before = Timestamp::now();
-        let row = client.query_one("SELECT clock_timestamp()", &[]).await?;
-        let after = Timestamp::now();
-        let theirs: Timestamp = row.try_get(0)?;
-        // Read half a round trip ago.
-        let middle = (before.as_microsecond() + after.as_microsecond()) / 2;
-        self.offset_microseconds.store(theirs.as_microsecond() - middle, Ordering::Relaxed);
+    pub async fn calibrate(&self, connection: &Connection) -> Result<(), StoreError> {
+        let before = Instant::now();
+        let row = connection.query_one("SELECT clock_timestamp()", &[]).await?;
+        let after = Instant::now();
+        self.set(row.read(0)?, before, after);
         Ok(())
+    }
+
+    fn at(&self, instant: Instant) -> Timestamp {
+        let last = *self.last.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(reading) = last else {
+            return Timestamp::now();
+        };
+        let elapsed = SignedDuration::try_from(instant.saturating_duration_since(reading.at)).unwrap_or_default();
+        let now = reading.theirs.checked_add(elapsed).unwrap_or(reading.theirs);
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+
+    fn set(&self, theirs: Timestamp, before: Instant, after: Instant) {
+        let round_trip = after.saturating_duration_since(before);
+        let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
+        let is_better = |last: Reading| after.saturating_duration_since(last.at) < GOOD_FOR;
+        if round_trip > SLOW && last.is_some_and(is_better) {
+            return;
+        }
+        // Read half a round trip ago.
+        *last = Some(Reading { theirs, at: before + round_trip / 2 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THEIRS: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn it_goes_on_from_the_middle_of_the_reading_whatever_the_wall_clock_says() {
+        let clock = Clock::default();
+        let begun = Instant::now();
+        // Decades away from the wall clock: nothing of that is left in what follows.
+        clock.set(THEIRS, begun, begun + Duration::from_millis(100));
+        assert_eq!(clock.at(begun + Duration::from_millis(50)), THEIRS);
+        assert_eq!(clock.at(begun + Duration::from_millis(1_050)), THEIRS + seconds(1));
+    }
+
+    #[test]
+    fn a_slow_reading_is_used_only_where_there_is_nothing_better() {
+        let clock = Clock::default();
+        let begun = Instant::now();
+        clock.set(THEIRS, begun, begun + seconds(4));
+        assert_eq!(clock.at(begun + seconds(2)), THEIRS, "the first is better than none");
+        clock.set(THEIRS + seconds(30), begun + seconds(10), begun + seconds(10));
+        assert_eq!(clock.at(begun + seconds(10)), THEIRS + seconds(30));
+        clock.set(THEIRS, begun + seconds(20), begun + seconds(21));
+        assert_eq!(clock.at(begun + seconds(20)), THEIRS + seconds(40), "a slow one is left");
+        clock.set(THEIRS, begun + seconds(700), begun + seconds(702));
+        assert_eq!(clock.at(begun + seconds(701)), THEIRS, "the good one is too old");
     }
 }

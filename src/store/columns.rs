@@ -39,6 +39,13 @@ pub(super) fn names(columns: &[(&str, &str)], prefix: &str) -> String {
     names.join(", ")
 }
 
+/// The columns of a table that are read, by name: `*` would fail in a statement that was prepared before the next version
+/// added a column ("cached plan must not change result type").
+pub(super) fn selection(tables: &[&[(&str, &str)]], others: &[&str]) -> String {
+    let written = tables.iter().flat_map(|columns| columns.iter().map(|(name, _)| *name));
+    written.chain(others.iter().copied()).collect::<Vec<_>>().join(", ")
+}
+
 /// `status = r.status, message = r.message` for all columns but the first few, which are the key.
 pub(super) fn assignments(columns: &[(&str, &str)], key: usize) -> String {
     let pairs: Vec<String> = columns.iter().skip(key).map(|(name, _)| format!("{name} = r.{name}")).collect();

@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 
-use deadpool_postgres::Object;
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::columns::{assignments, names, unnest};
+use super::connection::Connection;
 use super::error::StoreError;
+use super::row::ReadColumn;
 use super::rows::{EventRows, MovementRows, OperationChange, OperationFixed, PaymentChange, PaymentFixed};
 use crate::payment::event::Event;
 use crate::payment::machine::{Aggregate, PaymentWrite};
@@ -43,7 +44,7 @@ pub struct Stored {
 ///
 /// # Errors
 /// The statement failed; nothing was stored unless the error is [`StoreError::Unavailable`], where that is not known.
-pub async fn commit(client: &Object, units: &mut [Unit]) -> Result<Vec<Stored>, StoreError> {
+pub async fn commit(client: &Connection, units: &mut [Unit]) -> Result<Vec<Stored>, StoreError> {
     let writes: Vec<PaymentWrite> = units.iter_mut().map(|unit| unit.aggregate.seal()).collect();
     let keys: Vec<Vec<String>> = units.iter().map(routing_keys).collect();
     let mut batch = Batch::default();
@@ -230,15 +231,15 @@ fn read_back(units: &[Unit], rows: &[tokio_postgres::Row]) -> Result<Vec<Stored>
     let places: HashMap<Uuid, usize> =
         units.iter().enumerate().map(|(place, unit)| (unit.aggregate.payment_id(), place)).collect();
     for row in rows {
-        let payment_id: Uuid = row.try_get(0)?;
+        let payment_id: Uuid = row.read(0)?;
         let Some(answer) = places.get(&payment_id).and_then(|place| answers.get_mut(*place)) else {
             continue;
         };
-        match (row.try_get::<_, Option<Uuid>>(1)?, row.try_get::<_, Option<i64>>(2)?) {
+        match (row.read::<Option<Uuid>>(1)?, row.read::<Option<i64>>(2)?) {
             (Some(id), Some(position)) => answer.events.push((id, position)),
             _ => {
                 answer.stored = true;
-                answer.waiting = row.try_get::<_, Option<i32>>(3)?.and_then(|count| u32::try_from(count).ok());
+                answer.waiting = row.read::<Option<i32>>(3)?.and_then(|count| u32::try_from(count).ok());
             }
         }
     }

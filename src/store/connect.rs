@@ -3,12 +3,13 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::clock::Clock;
+use super::connection::Connection;
 use super::error::StoreError;
 
 /// Connections of the hot way: two begin, two settle.
@@ -34,6 +35,8 @@ pub struct StoreSettings {
 pub struct Store {
     pool: Pool,
     hot: Pool,
+    /// How long a statement is waited for.
+    patience: Duration,
     clock: Clock,
 }
 
@@ -50,7 +53,7 @@ impl Store {
     pub fn new(settings: &StoreSettings) -> Result<Store, InvalidUrl> {
         let pool = build(settings, settings.pool)?;
         let hot = build(settings, HOT_CONNECTIONS)?;
-        Ok(Store { pool, hot, clock: Clock::default() })
+        Ok(Store { pool, hot, patience: patience(settings.statement_timeout), clock: Clock::default() })
     }
 
     /// PostgreSQL's clock.
@@ -62,12 +65,12 @@ impl Store {
     ///
     /// # Errors
     /// None is to be had in time.
-    pub async fn client(&self) -> Result<Object, StoreError> {
-        Ok(self.pool.get().await?)
+    pub async fn client(&self) -> Result<Connection, StoreError> {
+        Ok(Connection::new(self.pool.get().await?, &self.pool, self.patience))
     }
 
-    pub(super) async fn hot_client(&self) -> Result<Object, StoreError> {
-        Ok(self.hot.get().await?)
+    pub(super) async fn hot_client(&self) -> Result<Connection, StoreError> {
+        Ok(Connection::new(self.hot.get().await?, &self.hot, self.patience))
     }
 
     /// Closes all connections.
@@ -83,8 +86,13 @@ fn build(settings: &StoreSettings, size: usize) -> Result<Pool, InvalidUrl> {
         config.application_name("paybus");
     }
     config.connect_timeout(settings.connect_timeout);
-    // A connection that a firewall or a dead host swallowed is noticed within a minute.
+    // A connection that a firewall or a dead host swallowed is noticed within a minute while it is idle, and while
+    // something is under way not much later than the server would have ended it; the system's own patience is a quarter of
+    // an hour.
     config.keepalives_idle(Duration::from_secs(20));
+    config.keepalives_interval(Duration::from_secs(5));
+    config.keepalives_retries(3);
+    config.tcp_user_timeout(patience(settings.statement_timeout));
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = match &settings.tls {
         None => Manager::from_config(config, NoTls, recycling),
@@ -94,9 +102,16 @@ fn build(settings: &StoreSettings, size: usize) -> Result<Pool, InvalidUrl> {
         }
     };
     let set_up = set_up_statement(settings.statement_timeout);
+    let connect_timeout = settings.connect_timeout;
     let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
         let set_up = set_up.clone();
-        Box::pin(async move { client.batch_execute(&set_up).await.map_err(HookError::Backend) })
+        Box::pin(async move {
+            // The pool's own time-out ends before this.
+            match tokio::time::timeout(connect_timeout, client.batch_execute(&set_up)).await {
+                Ok(done) => done.map_err(HookError::Backend),
+                Err(_) => Err(HookError::message("the database does not answer on a new connection")),
+            }
+        })
     });
     Pool::builder(manager)
         .max_size(size)
@@ -107,6 +122,11 @@ fn build(settings: &StoreSettings, size: usize) -> Result<Pool, InvalidUrl> {
         .post_create(hook)
         .build()
         .map_err(|_| InvalidUrl)
+}
+
+/// How long a statement is waited for: the server's own limit, and as long again for whatever is sent with it and the way.
+fn patience(statement_timeout: Duration) -> Duration {
+    statement_timeout.saturating_mul(2)
 }
 
 /// What every connection is told first. Plans are made anew for every batch: one that was made on an empty table, kept

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::connect::Store;
 use super::error::StoreError;
+use super::row::ReadColumn;
 use crate::payment::operation::Operation;
 use crate::payment::outcome::Exposure;
 
@@ -86,12 +87,7 @@ impl Store {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = client.query(&statement, &[&variant, &since, &limit, &again.as_secs_f64()]).await?;
         let read = |row: &tokio_postgres::Row| -> Result<Due, StoreError> {
-            Ok(Due {
-                payment_id: row.try_get(0)?,
-                id: row.try_get(1)?,
-                due_at: row.try_get(2)?,
-                again_at: row.try_get(3)?,
-            })
+            Ok(Due { payment_id: row.read(0)?, id: row.read(1)?, due_at: row.read(2)?, again_at: row.read(3)? })
         };
         rows.iter().map(read).collect()
     }
@@ -159,7 +155,7 @@ impl Store {
             .await?;
         let span = f64::from(count) / rate;
         let row = client.query_one(&statement, &[&variant, &span]).await?;
-        let wait: f64 = row.try_get(0)?;
+        let wait: f64 = row.read(0)?;
         Ok(Duration::try_from_secs_f64(wait.max(0.0)).unwrap_or_default())
     }
 }

@@ -1,6 +1,7 @@
 //! What is known of payments: loaded for the machine, many at once.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use futures_util::future::try_join;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use super::connect::Store;
 use super::error::StoreError;
 use super::outbox::{OutboxEvent, outbox_event};
+use super::row::ReadColumn;
 use super::rows;
 use crate::payment::machine::Aggregate;
 use crate::payment::model::Payment;
@@ -38,11 +40,17 @@ pub struct Unsent {
     pub read_at: Option<Instant>,
 }
 
-const PAYMENTS: &str = "SELECT * FROM payments WHERE id = ANY($1)";
+static PAYMENTS: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM payments WHERE id = ANY($1)", *rows::PAYMENT));
 /// What is open, and what is asked about by name.
-const OPERATIONS: &str =
-    "SELECT * FROM operations WHERE payment_id = ANY($1) AND (state <> 'settled' OR id = ANY($2)) ORDER BY accepted";
-const MOVEMENTS: &str = "SELECT * FROM movements WHERE payment_id = ANY($1)";
+static OPERATIONS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM operations WHERE payment_id = ANY($1) AND (state <> 'settled' OR id = ANY($2)) ORDER BY accepted",
+        *rows::OPERATION
+    )
+});
+static MOVEMENTS: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM movements WHERE payment_id = ANY($1)", *rows::MOVEMENT));
 /// With a bare row for each payment whose events are set aside. In one statement, or a release in between would hide both.
 const UNSENT: &str = "SELECT e.payment_id, e.position, e.id, e.event_type, e.routing_key, e.body, e.correlation_id,
            e.traceparent, e.tracestate, e.reply_to, e.reply_correlation_id
@@ -63,8 +71,8 @@ impl Store {
         let read_at = Instant::now();
         let client = self.client().await?;
         let prepared = try_join(
-            try_join(client.prepare_cached(PAYMENTS), client.prepare_cached(OPERATIONS)),
-            try_join(client.prepare_cached(MOVEMENTS), client.prepare_cached(UNSENT)),
+            try_join(client.prepare_cached(&PAYMENTS), client.prepare_cached(&OPERATIONS)),
+            try_join(client.prepare_cached(&MOVEMENTS), client.prepare_cached(UNSENT)),
         );
         let ((payments_sql, operations_sql), (movements_sql, unsent_sql)) = prepared.await?;
         // Sent together and carried out in this order: the payment's row is read first, so that whatever changed after it
@@ -108,13 +116,13 @@ fn assemble(
     }
     let mut operations: HashMap<Uuid, Vec<Operation>> = HashMap::new();
     for row in operation_rows {
-        let id: Uuid = row.try_get("payment_id")?;
+        let id: Uuid = row.read("payment_id")?;
         let currency = payments.get(&id).map(Payment::currency);
         operations.entry(id).or_default().push(rows::operation(row, currency)?);
     }
     let mut movements: HashMap<Uuid, Vec<_>> = HashMap::new();
     for row in movement_rows {
-        movements.entry(row.try_get("payment_id")?).or_default().push(rows::movement(row)?);
+        movements.entry(row.read("payment_id")?).or_default().push(rows::movement(row)?);
     }
     let mut loaded = HashMap::new();
     for id in ids {
@@ -133,8 +141,8 @@ fn assemble(
 fn unsent(rows: &[Row]) -> Result<HashMap<Uuid, Unsent>, StoreError> {
     let mut unsent: HashMap<Uuid, Unsent> = HashMap::new();
     for row in rows {
-        let of_payment = unsent.entry(row.try_get("payment_id")?).or_default();
-        match row.try_get::<_, Option<i64>>("position")? {
+        let of_payment = unsent.entry(row.read("payment_id")?).or_default();
+        match row.read::<Option<i64>>("position")? {
             Some(_) => of_payment.events.push(outbox_event(row)?),
             None => of_payment.set_aside = true,
         }

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::connect::Store;
 use super::error::StoreError;
+use super::row::ReadColumn;
 
 /// One step of the schema.
 struct Migration {
@@ -24,7 +25,8 @@ const LOCK: i64 = 0x7061_7962_7573;
 /// # Errors
 /// The database refuses, or holds a step that differs from the one this version knows.
 pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
-    let mut client = store.client().await?;
+    let mut connection = store.client().await?;
+    let client = connection.patient()?;
     client.batch_execute("CREATE SCHEMA IF NOT EXISTS paybus").await.or_else(|error| {
         match error.code().map(|state| state.code()) {
             // Two first migrations at once: the other one made it.
@@ -47,7 +49,7 @@ pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
     for migration in MIGRATIONS {
         let hash = Sha256::digest(migration.sql.as_bytes()).to_vec();
         let row = transaction.query_opt("SELECT hash FROM migrations WHERE number = $1", &[&migration.number]).await?;
-        match row.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()? {
+        match row.map(|row| row.read::<Vec<u8>>(0)).transpose()? {
             Some(stored) if stored == hash => continue,
             Some(_) => {
                 let what = format!("changed at migration {} ({})", migration.number, migration.name);
@@ -71,11 +73,11 @@ pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
 pub async fn check(store: &Store) -> Result<(), StoreError> {
     let client = store.client().await?;
     let exists = client.query_one("SELECT to_regclass('paybus.migrations') IS NOT NULL", &[]).await?;
-    if !exists.try_get::<_, bool>(0)? {
+    if !exists.read::<bool>(0)? {
         return Err(StoreError::Schema("missing".to_owned()));
     }
     let row = client.query_one("SELECT coalesce(max(number), 0) FROM migrations", &[]).await?;
-    let stored: i32 = row.try_get(0)?;
+    let stored: i32 = row.read(0)?;
     let needed = MIGRATIONS.last().map_or(0, |migration| migration.number);
     if stored < needed {
         return Err(StoreError::Schema(format!("at {stored}, and {needed} is needed")));

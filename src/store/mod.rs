@@ -5,6 +5,7 @@
 //! - `lease`: attempts, due work, lost workers.
 //! - `outbox`: events that are not sent yet.
 //! - `release`: events that were set aside, and their way back.
+//! - `connection`: one that does not wait for ever.
 //! - `retention`: what is old.
 //! - `report`: figures and pages for people.
 
@@ -13,6 +14,7 @@ pub mod clock;
 mod columns;
 pub mod commit;
 pub mod connect;
+pub mod connection;
 pub mod error;
 pub mod lease;
 pub mod load;
@@ -21,6 +23,7 @@ pub mod outbox;
 pub mod release;
 pub mod report;
 pub mod retention;
+mod row;
 mod rows;
 
 pub use connect::{Store, StoreSettings};

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::connect::Store;
 use super::error::StoreError;
+use super::row::ReadColumn;
 use crate::payment::operation::Reply;
 
 /// How many buckets the payments fall into; each is relayed by one replica at a time.
@@ -168,7 +169,7 @@ impl Store {
                 &[&worker, &lease.as_secs_f64()],
             )
             .await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        rows.iter().map(|row| Ok(row.read(0)?)).collect()
     }
 
     /// Gives this replica's buckets to the others.
@@ -203,23 +204,23 @@ impl Store {
                 &[],
             )
             .await?;
-        Ok(Backlog { count: row.try_get(0)?, oldest_seconds: row.try_get(1)?, set_aside: row.try_get(2)? })
+        Ok(Backlog { count: row.read(0)?, oldest_seconds: row.read(1)?, set_aside: row.read(2)? })
     }
 }
 
 pub(super) fn outbox_event(row: &Row) -> Result<OutboxEvent, StoreError> {
-    let reply_to: Option<String> = row.try_get("reply_to")?;
-    let correlation_id = row.try_get("reply_correlation_id")?;
+    let reply_to: Option<String> = row.read("reply_to")?;
+    let correlation_id = row.read("reply_correlation_id")?;
     Ok(OutboxEvent {
-        position: row.try_get("position")?,
-        payment_id: row.try_get("payment_id")?,
-        id: row.try_get("id")?,
-        event_type: row.try_get("event_type")?,
-        routing_key: row.try_get("routing_key")?,
-        body: row.try_get("body")?,
-        correlation_id: row.try_get("correlation_id")?,
-        traceparent: row.try_get("traceparent")?,
-        tracestate: row.try_get("tracestate")?,
+        position: row.read("position")?,
+        payment_id: row.read("payment_id")?,
+        id: row.read("id")?,
+        event_type: row.read("event_type")?,
+        routing_key: row.read("routing_key")?,
+        body: row.read("body")?,
+        correlation_id: row.read("correlation_id")?,
+        traceparent: row.read("traceparent")?,
+        tracestate: row.read("tracestate")?,
         reply: reply_to.map(|to| Reply { to, correlation_id }),
     })
 }

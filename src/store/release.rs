@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::connect::Store;
 use super::error::StoreError;
+use super::row::ReadColumn;
 
 /// A payment whose events are set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +41,9 @@ impl Store {
     /// The database cannot be asked.
     pub async fn aside(&self, payment: Uuid) -> Result<Option<Aside>, StoreError> {
         let client = self.client().await?;
-        let Some(row) = client.query_opt(ASIDE, &[&payment]).await? else { return Ok(None) };
-        Ok(Some(Aside { reason: row.try_get(0)?, since: row.try_get(1)?, events: row.try_get(2)? }))
+        let rows = client.query(ASIDE, &[&payment]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(Aside { reason: row.read(0)?, since: row.read(1)?, events: row.read(2)? }))
     }
 
     /// Lets a payment's events out that were set aside, and records who did so. They line up again at the end of the
@@ -52,7 +54,7 @@ impl Store {
     /// The database cannot be asked, or commits hold the outbox for too long; nothing was changed then.
     pub async fn release(&self, payment: Uuid, who: &str) -> Result<Option<usize>, StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
+        let transaction = client.patient()?.transaction().await?;
         transaction.batch_execute(PATIENCE).await?;
         transaction.batch_execute(LOCK).await?;
         if transaction.execute("DELETE FROM set_aside WHERE payment_id = $1", &[&payment]).await? == 0 {
@@ -63,7 +65,7 @@ impl Store {
             transaction.prepare("UPDATE events SET position = DEFAULT WHERE payment_id = $1 AND id = $2").await?;
         for row in &unsent {
             // One by one: the order of a single statement is nobody's promise.
-            transaction.execute(&line_up, &[&payment, &row.try_get::<_, Uuid>(0)?]).await?;
+            transaction.execute(&line_up, &[&payment, &row.read::<Uuid>(0)?]).await?;
         }
         let details = json!({ "payment": payment, "events": unsent.len() });
         transaction

@@ -3,6 +3,8 @@
 //! The figures are read every few seconds on every replica. They walk the two partial indexes of what left the common
 //! way, variant by variant, and count so far and no further: a million due rows cost no more than the first thousands.
 
+use std::sync::LazyLock;
+
 use futures_util::try_join;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
@@ -14,6 +16,7 @@ use uuid::Uuid;
 use super::connect::Store;
 use super::error::StoreError;
 use super::outbox::{Backlog, OutboxEvent, outbox_event};
+use super::row::ReadColumn;
 use super::rows;
 use crate::payment::model::Payment;
 use crate::payment::movement::Movement;
@@ -177,9 +180,13 @@ const OPEN_UNKNOWN: &str = concat!(
     "SELECT variant FROM names WHERE variant IS NOT NULL"
 );
 
-const PAYMENT: &str = "SELECT * FROM payments WHERE id = $1";
-const OPERATIONS: &str = "SELECT * FROM operations WHERE payment_id = $1 ORDER BY accepted DESC LIMIT $2";
-const MOVEMENTS: &str = "SELECT * FROM movements WHERE payment_id = $1 ORDER BY created DESC, kind LIMIT $2";
+static PAYMENT: LazyLock<String> = LazyLock::new(|| format!("SELECT {} FROM payments WHERE id = $1", *rows::PAYMENT));
+static OPERATIONS: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {} FROM operations WHERE payment_id = $1 ORDER BY accepted DESC LIMIT $2", *rows::OPERATION)
+});
+static MOVEMENTS: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {} FROM movements WHERE payment_id = $1 ORDER BY created DESC, kind LIMIT $2", *rows::MOVEMENT)
+});
 const EVENTS: &str = "SELECT e.*, (SELECT min(s.sent_at) FROM sent s WHERE s.position = e.position) AS sent_at,
         (SELECT a.reason FROM set_aside a WHERE a.payment_id = e.payment_id AND a.position <= e.position
          ORDER BY a.position LIMIT 1) AS set_aside
@@ -196,11 +203,7 @@ impl Store {
         let due = client.query(DUE, &[&COUNTED_MAX]).await?;
         let unknown = client.query(UNKNOWN, &[&COUNTED_MAX]).await?;
         Ok(Figures {
-            outbox: Backlog {
-                count: outbox.try_get(0)?,
-                oldest_seconds: outbox.try_get(1)?,
-                set_aside: outbox.try_get(2)?,
-            },
+            outbox: Backlog { count: outbox.read(0)?, oldest_seconds: outbox.read(1)?, set_aside: outbox.read(2)? },
             due: due.iter().map(due_figures).collect::<Result<_, _>>()?,
             unknown: unknown.iter().map(unknown_figures).collect::<Result<_, _>>()?,
             read_at_seconds: self.clock().now().as_millisecond() as f64 / 1000.0,
@@ -216,7 +219,7 @@ impl Store {
         let client = self.client().await?;
         let due = client.query(OPEN_DUE, &[]).await?;
         let unknown = client.query(OPEN_UNKNOWN, &[]).await?;
-        let names = due.iter().chain(&unknown).map(|row| row.try_get(0));
+        let names = due.iter().chain(&unknown).map(|row| row.read(0));
         let mut names: Vec<String> = names.collect::<Result<_, _>>()?;
         names.sort_unstable();
         names.dedup();
@@ -228,9 +231,10 @@ impl Store {
     /// # Errors
     /// The database cannot be asked, or holds what cannot be read.
     pub async fn history(&self, payment: Uuid) -> Result<Option<History>, StoreError> {
-        let mut client = self.client().await?;
+        let mut connection = self.client().await?;
         // One moment: a timeline whose parts were read before and after a commit would contradict itself.
-        let snapshot = client
+        let snapshot = connection
+            .patient()?
             .build_transaction()
             .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
             .read_only(true)
@@ -238,11 +242,11 @@ impl Store {
             .await?;
         let limit = i64::try_from(SHOWN_MAX + 1).unwrap_or(i64::MAX);
         let parameters: [&(dyn ToSql + Sync); 2] = [&payment, &limit];
-        let now = snapshot.query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?;
+        let now = snapshot.query_one("SELECT clock_timestamp()", &[]).await?.read(0)?;
         let (payment_row, operations, movements, events) = try_join!(
-            snapshot.query_opt(PAYMENT, &parameters[..1]),
-            snapshot.query(OPERATIONS, &parameters),
-            snapshot.query(MOVEMENTS, &parameters),
+            snapshot.query_opt(PAYMENT.as_str(), &parameters[..1]),
+            snapshot.query(OPERATIONS.as_str(), &parameters),
+            snapshot.query(MOVEMENTS.as_str(), &parameters),
             snapshot.query(EVENTS, &parameters),
         )?;
         snapshot.commit().await?;
@@ -255,13 +259,10 @@ impl Store {
         Ok(Some(History {
             now,
             operations: last(&operations, |row| {
-                Ok(OperationRecord {
-                    operation: rows::operation(row, currency)?,
-                    settled_at: row.try_get("settled_at")?,
-                })
+                Ok(OperationRecord { operation: rows::operation(row, currency)?, settled_at: row.read("settled_at")? })
             })?,
             movements: last(&movements, |row| {
-                Ok(MovementRecord { movement: rows::movement(row)?, created: row.try_get("created")? })
+                Ok(MovementRecord { movement: rows::movement(row)?, created: row.read("created")? })
             })?,
             events: last(&events, event_record)?,
             payment,
@@ -289,31 +290,31 @@ fn last<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, StoreError>) -> Result
 
 fn due_figures(row: &Row) -> Result<DueFigures, StoreError> {
     Ok(DueFigures {
-        variant: row.try_get(0)?,
-        scheduled: row.try_get(1)?,
-        overdue: row.try_get(2)?,
-        oldest_seconds: row.try_get(3)?,
+        variant: row.read(0)?,
+        scheduled: row.read(1)?,
+        overdue: row.read(2)?,
+        oldest_seconds: row.read(3)?,
     })
 }
 
 fn unknown_figures(row: &Row) -> Result<UnknownFigures, StoreError> {
     Ok(UnknownFigures {
-        variant: row.try_get(0)?,
-        currency: row.try_get(1)?,
-        count: row.try_get(2)?,
-        escalated: row.try_get(3)?,
-        oldest_seconds: row.try_get(4)?,
-        amount: row.try_get(5)?,
+        variant: row.read(0)?,
+        currency: row.read(1)?,
+        count: row.read(2)?,
+        escalated: row.read(3)?,
+        oldest_seconds: row.read(4)?,
+        amount: row.read(5)?,
     })
 }
 
 fn event_record(row: &Row) -> Result<EventRecord, StoreError> {
-    let sent_at: Option<Timestamp> = row.try_get("sent_at")?;
-    let set_aside: Option<String> = row.try_get("set_aside")?;
+    let sent_at: Option<Timestamp> = row.read("sent_at")?;
+    let set_aside: Option<String> = row.read("set_aside")?;
     Ok(EventRecord {
         event: outbox_event(row)?,
-        sequence: row.try_get("sequence")?,
-        created: row.try_get("created")?,
+        sequence: row.read("sequence")?,
+        created: row.read("created")?,
         sent_at,
         set_aside: set_aside.filter(|_| sent_at.is_none()),
     })

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::connect::Store;
 use super::error::StoreError;
+use super::row::ReadColumn;
 
 impl Store {
     /// Deletes confirmed events that are older than this, a bounded number at a time; how many went.
@@ -27,7 +28,7 @@ impl Store {
                 &[&older_than, &limit],
             )
             .await?;
-        Ok(row.try_get::<_, i64>(0)?.unsigned_abs())
+        Ok(row.read::<i64>(0)?.unsigned_abs())
     }
 
     /// Deletes commands that were rejected for want of a payment and are older than this; how many went. Those of a
@@ -55,6 +56,6 @@ impl Store {
                 &[&older_than, &limit],
             )
             .await?;
-        Ok(row.try_get::<_, i64>(0)?.unsigned_abs())
+        Ok(row.read::<i64>(0)?.unsigned_abs())
     }
 }

@@ -1,6 +1,7 @@
 //! Rows to and from the domain.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
@@ -8,8 +9,9 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::columns::columns;
+use super::columns::{columns, selection};
 use super::error::StoreError;
+use super::row::ReadColumn;
 use crate::payment::code::Code;
 use crate::payment::command::{CommandName, Kind};
 use crate::payment::model::{Billing, Order, Payment};
@@ -155,6 +157,17 @@ columns! {
     }
 }
 
+/// What `payment` reads.
+pub(super) static PAYMENT: LazyLock<String> =
+    LazyLock::new(|| selection(&[PaymentFixed::COLUMNS, &PaymentChange::COLUMNS[2..]], &[]));
+/// What `operation` reads, and when it was answered.
+pub(super) static OPERATION: LazyLock<String> =
+    LazyLock::new(|| selection(&[OperationFixed::COLUMNS, &OperationChange::COLUMNS[2..]], &["accepted"]));
+/// What `movement` reads, and when it was stored.
+pub(super) static MOVEMENT: LazyLock<String> = LazyLock::new(|| selection(&[MovementRows::COLUMNS], &["created"]));
+/// What is read of an event.
+pub(super) static EVENT: LazyLock<String> = LazyLock::new(|| selection(&[EventRows::COLUMNS], &["position"]));
+
 impl<'a> PaymentFixed<'a> {
     pub(super) fn push(&mut self, payment: &'a Payment) {
         let order = &payment.order;
@@ -283,11 +296,11 @@ fn from_int(count: i32) -> u32 {
 }
 
 pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
-    let currency = currency(row.try_get("currency")?)?;
-    let sum = |name: &str| -> Result<Money, StoreError> { money(row.try_get(name)?, currency) };
-    let text = |name: &str| -> Result<String, StoreError> { Ok(row.try_get(name)?) };
+    let currency = currency(row.read("currency")?)?;
+    let sum = |name: &str| -> Result<Money, StoreError> { money(row.read(name)?, currency) };
+    let text = |name: &str| -> Result<String, StoreError> { Ok(row.read(name)?) };
     Ok(Payment {
-        id: row.try_get("id")?,
+        id: row.read("id")?,
         order: Order {
             variant: text("variant")?,
             total: sum("total")?,
@@ -306,80 +319,80 @@ pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
                 email: text("billing_email")?,
                 phone: text("billing_phone")?,
             },
-            customer_ip_address: row.try_get("customer_ip_address")?,
+            customer_ip_address: row.read("customer_ip_address")?,
         },
         gateway: text("gateway")?,
         account: text("account")?,
-        status: word(row.try_get("status")?, Status::from_word)?,
-        fraud_status: word(row.try_get("fraud_status")?, FraudStatus::from_word)?,
+        status: word(row.read("status")?, Status::from_word)?,
+        fraud_status: word(row.read("fraud_status")?, FraudStatus::from_word)?,
         fraud_message: text("fraud_message")?,
-        created: row.try_get("created")?,
-        modified: row.try_get("modified")?,
+        created: row.read("created")?,
+        modified: row.read("modified")?,
         transaction_id: text("transaction_id")?,
         message: text("message")?,
-        extra_data: object(row.try_get("extra_data")?),
-        redirect_url: row.try_get("redirect_url")?,
-        capture: row.try_get("capture")?,
+        extra_data: object(row.read("extra_data")?),
+        redirect_url: row.read("redirect_url")?,
+        capture: row.read("capture")?,
         amounts: Amounts {
             authorized: sum("authorized_amount")?,
             captured: sum("captured_amount")?,
             refunded: sum("refunded_amount")?,
         },
-        version: row.try_get("version")?,
-        busy: row.try_get("busy_operation")?,
-        waiting: from_int(row.try_get("waiting")?),
-        last_sequence: row.try_get("last_sequence")?,
+        version: row.read("version")?,
+        busy: row.read("busy_operation")?,
+        waiting: from_int(row.read("waiting")?),
+        last_sequence: row.read("last_sequence")?,
     })
 }
 
 /// An operation; its amount is in the payment's currency, and there is none where there is no payment.
 pub(super) fn operation(row: &Row, currency: Option<Currency>) -> Result<Operation, StoreError> {
-    let amount: Option<Decimal> = row.try_get("amount")?;
+    let amount: Option<Decimal> = row.read("amount")?;
     let amount = match (amount, currency) {
         (Some(amount), Some(currency)) => Some(money(amount, currency)?),
         _ => None,
     };
-    let capture: Option<bool> = row.try_get("capture")?;
-    let body: Option<String> = row.try_get("request")?;
-    let owner: Option<Uuid> = row.try_get("lease_owner")?;
-    let until: Option<Timestamp> = row.try_get("lease_until")?;
-    let hash: Vec<u8> = row.try_get("hash")?;
+    let capture: Option<bool> = row.read("capture")?;
+    let body: Option<String> = row.read("request")?;
+    let owner: Option<Uuid> = row.read("lease_owner")?;
+    let until: Option<Timestamp> = row.read("lease_until")?;
+    let hash: Vec<u8> = row.read("hash")?;
     let code = |word: Option<&str>| word.and_then(Code::from_word);
-    let exposed: bool = row.try_get("exposed")?;
+    let exposed: bool = row.read("exposed")?;
     Ok(Operation {
-        payment_id: row.try_get("payment_id")?,
-        id: row.try_get("id")?,
-        subject: row.try_get("subject")?,
-        name: CommandName { source: row.try_get("source")?, id: row.try_get("command_id")? },
-        kind: Kind::from_word(row.try_get("command_type")?),
-        variant: row.try_get("variant")?,
+        payment_id: row.read("payment_id")?,
+        id: row.read("id")?,
+        subject: row.read("subject")?,
+        name: CommandName { source: row.read("source")?, id: row.read("command_id")? },
+        kind: Kind::from_word(row.read("command_type")?),
+        variant: row.read("variant")?,
         hash: hash.try_into().map_err(|_| StoreError::Unreadable("operations.hash is not 32 bytes".to_owned()))?,
-        data: object(row.try_get("data")?),
+        data: object(row.read("data")?),
         attributes: attributes(row)?,
-        state: word(row.try_get("state")?, State::from_word)?,
-        accepted: row.try_get("accepted")?,
-        created: row.try_get("created")?,
-        attempts: from_int(row.try_get("attempts")?),
-        rounds: from_int(row.try_get("rounds")?),
-        lookups: from_int(row.try_get("lookups")?),
-        takeovers: from_int(row.try_get("takeovers")?),
-        generation: from_int(row.try_get("generation")?),
+        state: word(row.read("state")?, State::from_word)?,
+        accepted: row.read("accepted")?,
+        created: row.read("created")?,
+        attempts: from_int(row.read("attempts")?),
+        rounds: from_int(row.read("rounds")?),
+        lookups: from_int(row.read("lookups")?),
+        takeovers: from_int(row.read("takeovers")?),
+        generation: from_int(row.read("generation")?),
         exposure: if exposed { Exposure::Exposed } else { Exposure::Clean },
-        acted_on: row.try_get("acted_on")?,
-        lookup_only: row.try_get("lookup_only")?,
-        first_sent_at: row.try_get("first_sent_at")?,
-        last_sent_at: row.try_get("last_sent_at")?,
+        acted_on: row.read("acted_on")?,
+        lookup_only: row.read("lookup_only")?,
+        first_sent_at: row.read("first_sent_at")?,
+        last_sent_at: row.read("last_sent_at")?,
         lease: owner.zip(until).map(|(owner, until)| Lease { owner, until }),
-        due_at: row.try_get("due_at")?,
-        escalated: row.try_get("escalated")?,
+        due_at: row.read("due_at")?,
+        escalated: row.read("escalated")?,
         request: capture.map(|capture| Request { amount, capture, body: body.unwrap_or_default() }),
-        last_code: code(row.try_get("last_code")?),
-        last_message: row.try_get("last_message")?,
-        answer: match row.try_get::<_, Option<&str>>("answer")? {
+        last_code: code(row.read("last_code")?),
+        last_message: row.read("last_message")?,
+        answer: match row.read::<Option<&str>>("answer")? {
             Some(kind) => Some(Answer {
                 kind: word(kind, AnswerKind::from_word)?,
-                code: code(row.try_get("answer_code")?),
-                message: row.try_get::<_, Option<String>>("answer_message")?.unwrap_or_default(),
+                code: code(row.read("answer_code")?),
+                message: row.read::<Option<String>>("answer_message")?.unwrap_or_default(),
             }),
             None => None,
         },
@@ -387,25 +400,25 @@ pub(super) fn operation(row: &Row, currency: Option<Currency>) -> Result<Operati
 }
 
 fn attributes(row: &Row) -> Result<Attributes, StoreError> {
-    let reply_to: Option<String> = row.try_get("reply_to")?;
-    let correlation_id = row.try_get("reply_correlation_id")?;
+    let reply_to: Option<String> = row.read("reply_to")?;
+    let correlation_id = row.read("reply_correlation_id")?;
     Ok(Attributes {
-        correlation_id: row.try_get("correlation_id")?,
-        traceparent: row.try_get("traceparent")?,
-        tracestate: row.try_get("tracestate")?,
-        expires_at: row.try_get("expires_at")?,
+        correlation_id: row.read("correlation_id")?,
+        traceparent: row.read("traceparent")?,
+        tracestate: row.read("tracestate")?,
+        expires_at: row.read("expires_at")?,
         reply: reply_to.map(|to| Reply { to, correlation_id }),
-        user_id: row.try_get("user_id")?,
+        user_id: row.read("user_id")?,
     })
 }
 
 pub(super) fn movement(row: &Row) -> Result<Movement, StoreError> {
-    let currency = currency(row.try_get("currency")?)?;
+    let currency = currency(row.read("currency")?)?;
     Ok(Movement {
-        kind: word(row.try_get("kind")?, MovementKind::from_word)?,
-        reference: row.try_get("reference")?,
-        amount: money(row.try_get("amount")?, currency)?,
-        operation: row.try_get("operation_id")?,
+        kind: word(row.read("kind")?, MovementKind::from_word)?,
+        reference: row.read("reference")?,
+        amount: money(row.read("amount")?, currency)?,
+        operation: row.read("operation_id")?,
     })
 }
 

@@ -34,6 +34,11 @@ use crate::store::load::{Loaded, Unsent};
 /// within what a clock can add.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// From which try on, and every how many tries, it is told that a payment cannot be loaded: the watch over the database
+/// asks other things, which may well succeed.
+const TOLD_FROM: u32 = 5;
+const TOLD_EVERY: u32 = 60;
+
 /// What every step of a command's way shares.
 pub struct Engine {
     /// This process, as the owner of leases.
@@ -125,13 +130,18 @@ impl Engine {
     pub async fn load(&self, payment: Uuid, operations: &[Uuid]) -> Option<Loaded> {
         // Soon after an outage, or a command could wait in vain for a payment that another replica is slow to store.
         let mut backoff = backoff::contention();
+        let mut tries: u32 = 0;
         loop {
+            tries = tries.saturating_add(1);
             match self.store.load_one(payment, operations).await {
                 Ok(loaded) => return Some(loaded),
                 // Waiting for another version would take places from others.
                 Err(error @ StoreError::Unreadable(_)) => {
                     error!(error = chain(&error), %payment, ?operations, "what is stored of a payment cannot be read");
                     return None;
+                }
+                Err(error) if tries % TOLD_EVERY == TOLD_FROM => {
+                    warn!(error = chain(&error), %payment, ?operations, tries, "a payment cannot be loaded; trying again");
                 }
                 // Told once for all by the watch over the database.
                 Err(error) => debug!(error = chain(&error), %payment, "a payment cannot be loaded; trying again"),
