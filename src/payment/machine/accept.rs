@@ -139,11 +139,11 @@ impl Aggregate {
             return false;
         }
         let waits = |operation: &&Operation| is_waiting(operation) && operation.action() == Some(Action::Cancel);
-        let Some(cancel) = self.operations().find(waits).map(|operation| operation.id) else {
-            return false;
-        };
-        self.postpone(cancel, now);
-        true
+        let cancels: Vec<Uuid> = self.operations().filter(waits).map(|operation| operation.id).collect();
+        for cancel in &cancels {
+            self.postpone(*cancel, now);
+        }
+        !cancels.is_empty()
     }
 
     /// Whether a command that waits is a cancel that ends what holds the turn, so that it waits for nobody.
@@ -172,7 +172,7 @@ impl Aggregate {
         let inbound = operation.kind.known().is_some_and(CommandType::is_inbound);
         let goes_first = inbound || payment.busy.is_some() && self.ends_the_turn(id, context);
         let is_busy = self.payment.as_ref().is_some_and(|payment| payment.busy.is_some());
-        if is_busy && !goes_first {
+        if is_busy && !inbound {
             self.postpone(id, now + WAITING_RECHECK);
             return Step::Stored;
         }

@@ -21,6 +21,9 @@ use crate::payment::status::{Cause, Status};
 /// Under what name a sync remembers how far the payment's events had come when it asked.
 const ASKED_AFTER: &str = "asked_after_sequence";
 
+/// Under what name a sync remembers that it asked again because the gateway might not have known of the last change yet.
+const ASKED_AGAIN: &str = "asked_again";
+
 impl Aggregate {
     /// Asks the gateway for the truth, for a `payment.sync`.
     pub(super) fn ask(&mut self, id: Uuid, context: Context<'_>) -> Step {
@@ -130,7 +133,8 @@ impl Aggregate {
     /// The gateway's word and our count differ. Soon after a change it may only not know of it yet, and is asked again.
     fn disagree(&mut self, id: Uuid, why: Why, discrepancy: Discrepancy, context: Context<'_>) -> Step {
         let is_told_new = self.changed_movements().next().is_some();
-        if is_told_new || self.is_settled_view(id, context) {
+        let asked_again = self.operation(id).is_none_or(|operation| operation.data.contains_key(ASKED_AGAIN));
+        if is_told_new || asked_again || self.is_settled_view(id, context) {
             let why = Why { code: Some(Code::Mismatch), discrepancy: Some(discrepancy), ..why };
             return self.answer(id, AnswerKind::Failed, why, context.now);
         }
@@ -138,6 +142,9 @@ impl Aggregate {
         let settled = self.settled_at(context).unwrap_or(context.now);
         self.put_off(id, Duration::ZERO, context);
         self.postpone(id, settled);
+        if let Some(operation) = self.operation_mut(id) {
+            operation.data.insert(ASKED_AGAIN.to_owned(), true.into());
+        }
         let message = "the gateway may not know yet of the last change; it is asked again";
         self.tell_delayed(id, Code::Pending, message, context.now);
         Step::Stored

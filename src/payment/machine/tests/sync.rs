@@ -175,6 +175,21 @@ fn a_word_that_denies_the_money_that_we_count_is_told_and_takes_nothing_away() {
 }
 
 #[test]
+fn a_gateway_that_says_something_else_every_time_is_not_asked_for_ever() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let sync = ask(&mut bench, "a");
+    let declined = |message: &str| {
+        let message = message.to_owned();
+        let result = GatewayResult { message, ..GatewayResult::new(Verdict::Declined(Decline::Hard)) };
+        Found::Result(Box::new(result))
+    };
+    assert_eq!(bench.found(sync, None, declined("at noon")), Step::Stored);
+    bench.resume_when_due(sync);
+    assert_eq!(bench.found(sync, None, declined("a little later")), Step::Settled);
+    assert_eq!(bench.answer(sync), (AnswerKind::Failed, Some(Code::Mismatch)));
+}
+
+#[test]
 fn an_authorization_that_is_gone_at_the_gateway_ends_refunded() {
     for result in [
         GatewayResult::new(Verdict::Declined(Decline::Hard)),
