@@ -17,6 +17,7 @@ use super::row::ReadColumn;
 use super::rows::{EventRows, MovementRows, OperationChange, OperationFixed, PaymentChange, PaymentFixed};
 use crate::payment::event::Event;
 use crate::payment::machine::{Aggregate, PaymentWrite};
+use crate::payment::operation::State;
 
 /// What is to be stored of one payment.
 #[derive(Debug)]
@@ -71,6 +72,7 @@ struct Batch<'a> {
     operations_fixed: OperationFixed<'a>,
     operations_new: OperationChange<'a>,
     operations_changed: OperationChange<'a>,
+    states_read: Vec<Option<&'static str>>,
     movements: MovementRows<'a>,
     events: EventRows<'a>,
 }
@@ -94,6 +96,7 @@ impl<'a> Batch<'a> {
         }
         for operation in aggregate.changed_operations() {
             self.operations_changed.push(operation, unit.now);
+            self.states_read.push(aggregate.state_read(operation.id).map(State::as_str));
         }
         for movement in aggregate.changed_movements() {
             self.movements.push(payment_id, movement);
@@ -126,7 +129,11 @@ impl<'a> Batch<'a> {
         }
         if !self.absent.is_empty() {
             parameters.push(&self.absent);
-            parts.push(format!("absent AS (SELECT unnest(${}::uuid[]) AS id)", parameters.len()));
+            parts.push(format!(
+                "absent AS (SELECT r.id FROM unnest(${}::uuid[]) AS r(id) \
+                 WHERE NOT EXISTS (SELECT 1 FROM payments p WHERE p.id = r.id))",
+                parameters.len()
+            ));
             done.push("SELECT id, NULL::int4 FROM absent");
         }
         parts.push(format!("done(id, waiting) AS ({})", done.join(" UNION ALL ")));
@@ -186,14 +193,26 @@ impl<'a> Batch<'a> {
         )
     }
 
+    /// Changed operations, each if its state is still the one that was read; else the statement is undone, as above.
+    ///
+    /// With a payment its version would be enough. A command that waits for its payment has no version to stand on: one
+    /// writer finds no payment and rejects it, while another stores the payment, and a third gives the command its turn.
+    /// That there is no payment is no more than what this statement's snapshot shows, so the two writers of the command
+    /// are told apart at its row: whoever comes second waits for the first at the row's lock, then PostgreSQL works out the
+    /// row anew from what the first one committed, and finds another state than was read, whatever either snapshot shows.
+    /// So nobody writes over an answer, and no command has two.
     fn update_operations<'b>(&'b self, parameters: &mut Vec<&'b (dyn ToSql + Sync)>) -> String {
         let columns = OperationChange::COLUMNS;
-        let rows = unnest(columns, parameters.len() + 1);
+        let all: Vec<(&str, &str)> = columns.iter().copied().chain([("state_read", "text")]).collect();
+        let rows = unnest(&all, parameters.len() + 1);
         parameters.extend(self.operations_changed.parameters());
+        parameters.push(&self.states_read);
+        let plain: Vec<(&str, &str)> = columns.iter().copied().filter(|(name, _)| *name != "state").collect();
         format!(
-            "operation_update AS (UPDATE operations o SET {} FROM {rows} \
+            "operation_update AS (UPDATE operations o SET {}, \
+             state = CASE WHEN o.state = r.state_read THEN r.state ELSE overtaken() END FROM {rows} \
              WHERE o.payment_id = r.payment_id AND o.id = r.id AND r.payment_id IN (SELECT id FROM done))",
-            assignments(columns, 2)
+            assignments(&plain, 2)
         )
     }
 

@@ -115,23 +115,25 @@ impl Store {
     /// The database cannot be asked.
     pub async fn sweep_lost(&self) -> Result<u64, StoreError> {
         let client = self.client().await?;
+        // Given as a value, so that the planner sees how little is behind it.
+        let watermark = self.watermark(&client, "operations").await?;
         let lost = client
             .execute(
                 "UPDATE operations SET due_at = now()
-                 WHERE accepted > (SELECT position FROM watermarks WHERE name = 'operations')
-                   AND state = 'calling' AND due_at IS NULL AND lease_until < now()",
-                &[],
+                 WHERE accepted > $1 AND state = 'calling' AND due_at IS NULL AND lease_until < now()",
+                &[&watermark],
             )
             .await?;
+        // Nothing is passed that is young, nor what is still being called for the first time.
         client
             .execute(
-                "UPDATE watermarks w SET position = greatest(w.position, least(
-                     (SELECT max(accepted) FROM operations
-                      WHERE accepted > w.position AND created < now() - make_interval(secs => $1)),
+                "UPDATE watermarks SET position = greatest(position, least(
+                     coalesce((SELECT max(accepted) FROM operations
+                               WHERE accepted > $1 AND stored < now() - make_interval(secs => $2)), $1),
                      (SELECT min(accepted) - 1 FROM operations
-                      WHERE accepted > w.position AND state = 'calling' AND due_at IS NULL)))
-                 WHERE w.name = 'operations'",
-                &[&SETTLED_FOR_SURE_SECONDS],
+                      WHERE accepted > $1 AND state = 'calling' AND due_at IS NULL)))
+                 WHERE name = 'operations'",
+                &[&watermark, &SETTLED_FOR_SURE_SECONDS],
             )
             .await?;
         Ok(lost)

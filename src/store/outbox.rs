@@ -1,13 +1,16 @@
 //! Events that the broker has not confirmed: marked when it has, relayed when their worker was lost.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::connect::Store;
+use super::connection::Connection;
 use super::error::StoreError;
 use super::row::ReadColumn;
+use super::rows;
 use crate::payment::operation::Reply;
 
 /// How many buckets the payments fall into; each is relayed by one replica at a time.
@@ -16,8 +19,52 @@ pub const BUCKETS: i16 = 16;
 /// How long the worker that settled owns its events before the relay takes them, in seconds.
 const OWNED_SECONDS: f64 = 10.0;
 
-/// How old an event is before the relay's watermark may pass it; longer than any statement may take.
+/// How old an event is before none that is older can be still to come: its position was given before its commit, which
+/// takes a while.
 const VISIBLE_FOR_SURE_SECONDS: f64 = 120.0;
+
+/// How many events are looked at by one statement.
+const NOTED_MAX: i64 = 10_000;
+
+/// The last event before the first that is too young, and how many were read to find it. Not the position right before the
+/// young one: that may be of an event that cannot be seen yet.
+const NOTED_UNTIL: &str = "SELECT max(position) FILTER (WHERE NOT is_young), count(*)
+     FROM (SELECT position, bool_or(stored >= now() - make_interval(secs => $2)) OVER (ORDER BY position) AS is_young
+           FROM (SELECT position, stored FROM events WHERE position > $1 ORDER BY position LIMIT $3) next) seen";
+
+/// Another replica that is at it already is left alone.
+const NOTE: &str = "WITH free AS (
+         SELECT 1 FROM watermarks WHERE name = $1 AND position = $2 FOR UPDATE SKIP LOCKED),
+     noted AS (
+         INSERT INTO overdue (payment_id, position, stored)
+         SELECT e.payment_id, e.position, e.stored FROM events e
+         WHERE e.position > $2 AND e.position <= $3 AND EXISTS (SELECT 1 FROM free)
+           AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position AND s.position > $2 AND s.position <= $3)
+         ON CONFLICT DO NOTHING)
+     UPDATE watermarks SET position = $3 WHERE name = $1 AND EXISTS (SELECT 1 FROM free)";
+
+/// `LIMIT 1` keeps the planner from joining what is to be looked up one by one.
+const NOTED: &str = "SELECT n.payment_id, n.position, s.position IS NOT NULL
+     FROM (SELECT o.payment_id, o.position FROM overdue o
+           WHERE o.position > $2 AND (get_byte(uuid_send(o.payment_id), 15) % 16)::int2 = ANY($1)
+             AND NOT EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = o.payment_id)
+           ORDER BY o.position LIMIT $3) n
+     LEFT JOIN LATERAL (SELECT s.position FROM sent s WHERE s.position = n.position LIMIT 1) s ON true
+     ORDER BY n.position";
+
+const FORGET: &str = "DELETE FROM overdue o USING unnest($1::uuid[], $2::int8[]) AS r(payment_id, position)
+     WHERE o.payment_id = r.payment_id AND o.position = r.position";
+
+static UNSENT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM (
+             SELECT e.*, s.position AS confirmed FROM events e
+             LEFT JOIN LATERAL (SELECT s.position FROM sent s WHERE s.position = e.position LIMIT 1) s ON true
+             WHERE e.payment_id = ANY($1) AND e.stored < now() - make_interval(secs => $2)) u
+         WHERE confirmed IS NULL ORDER BY position",
+        *rows::EVENT
+    )
+});
 
 /// A stored event that is to be published.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +98,15 @@ pub struct Sent {
     pub position: i64,
     /// What became of the answer, where it was one.
     pub reply: Option<&'static str>,
+}
+
+/// What the relay has to send.
+#[derive(Debug, Default)]
+pub struct Overdue {
+    /// In their order.
+    pub events: Vec<OutboxEvent>,
+    /// Behind which position there is more, if there is.
+    pub next: Option<i64>,
 }
 
 /// The state of the outbox.
@@ -100,46 +156,79 @@ impl Store {
         Ok(())
     }
 
-    /// Events whose worker did not get them out in time, in order, of the payments in these buckets.
+    /// Notes events that their worker did not get out in time, so that the relay finds them: each is looked at once, as soon
+    /// as it is nobody's any more. A bounded number at a time; whether there is more.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn relay_batch(&self, buckets: &[i16], after: i64, limit: i64) -> Result<Vec<OutboxEvent>, StoreError> {
-        let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "SELECT e.* FROM events e
-                 WHERE e.position > greatest($2, (SELECT position FROM watermarks WHERE name = 'events'))
-                   AND e.created < now() - make_interval(secs => $4)
-                   AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
-                   AND NOT EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = e.payment_id)
-                   AND (get_byte(uuid_send(e.payment_id), 15) % 16)::int2 = ANY($1)
-                 ORDER BY e.position LIMIT $3",
-            )
-            .await?;
-        let rows = client.query(&statement, &[&buckets, &after, &limit, &OWNED_SECONDS]).await?;
-        rows.iter().map(outbox_event).collect()
+    pub async fn note_overdue(&self) -> Result<bool, StoreError> {
+        self.note_unsent("events", OWNED_SECONDS).await
     }
 
-    /// Moves the relay's watermark on to the oldest event that is not confirmed.
+    /// The same once more for events that could not be seen yet the first time, for their commit took long.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn advance_outbox(&self) -> Result<(), StoreError> {
+    pub async fn note_late(&self) -> Result<bool, StoreError> {
+        self.note_unsent("late events", VISIBLE_FOR_SURE_SECONDS).await
+    }
+
+    /// Looks at the events from a watermark up to the first that is younger than this, and moves the watermark on.
+    async fn note_unsent(&self, watermark: &str, age_seconds: f64) -> Result<bool, StoreError> {
         let client = self.client().await?;
-        client
-            .execute(
-                "UPDATE watermarks w SET position = greatest(w.position, least(
-                     (SELECT max(position) FROM events
-                      WHERE position > w.position AND created < now() - make_interval(secs => $1)),
-                     (SELECT min(e.position) - 1 FROM events e WHERE e.position > w.position
-                      AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
-                      AND NOT EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = e.payment_id))))
-                 WHERE w.name = 'events'",
-                &[&VISIBLE_FOR_SURE_SECONDS],
-            )
-            .await?;
-        Ok(())
+        // All are given as values: the planner must see how short the range is, or it joins the whole tables.
+        let from = self.watermark(&client, watermark).await?;
+        let end = client.prepare_cached(NOTED_UNTIL).await?;
+        let row = client.query_one(&end, &[&from, &age_seconds, &NOTED_MAX]).await?;
+        let Some(to) = row.read::<Option<i64>>(0)? else {
+            return Ok(false);
+        };
+        let note = client.prepare_cached(NOTE).await?;
+        client.execute(&note, &[&watermark, &from, &to]).await?;
+        Ok(row.read::<i64>(1)? == NOTED_MAX)
+    }
+
+    pub(super) async fn watermark(&self, client: &Connection, name: &str) -> Result<i64, StoreError> {
+        let statement = client.prepare_cached("SELECT position FROM watermarks WHERE name = $1").await?;
+        client.query_one(&statement, &[&name]).await?.read(0)
+    }
+
+    /// Events that were noted, of the payments in these buckets, from behind a position on. With a payment's noted events
+    /// come all of it that are unsent and nobody's, so that none goes out before an earlier one.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn relay_batch(&self, buckets: &[i16], after: i64, limit: i64) -> Result<Overdue, StoreError> {
+        let client = self.client().await?;
+        let noted = client.prepare_cached(NOTED).await?;
+        let rows = client.query(&noted, &[&buckets, &after, &limit]).await?;
+        let mut payments: Vec<Uuid> = Vec::new();
+        let mut sent: (Vec<Uuid>, Vec<i64>) = Default::default();
+        let mut last = after;
+        for row in &rows {
+            let payment: Uuid = row.read(0)?;
+            last = row.read(1)?;
+            if row.read(2)? {
+                sent.0.push(payment);
+                sent.1.push(last);
+            } else {
+                payments.push(payment);
+            }
+        }
+        if !sent.0.is_empty() {
+            let forget = client.prepare_cached(FORGET).await?;
+            client.execute(&forget, &[&sent.0, &sent.1]).await?;
+        }
+        payments.sort_unstable();
+        payments.dedup();
+        let mut events = Vec::new();
+        if !payments.is_empty() {
+            let statement = client.prepare_cached(&UNSENT).await?;
+            let rows = client.query(&statement, &[&payments, &OWNED_SECONDS]).await?;
+            events = rows.iter().map(outbox_event).collect::<Result<_, _>>()?;
+        }
+        let is_full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
+        Ok(Overdue { events, next: is_full.then_some(last) })
     }
 
     /// Leases this replica its share of the buckets, renewing those it has; which it holds.
@@ -169,7 +258,7 @@ impl Store {
                 &[&worker, &lease.as_secs_f64()],
             )
             .await?;
-        rows.iter().map(|row| Ok(row.read(0)?)).collect()
+        rows.iter().map(|row| row.read(0)).collect()
     }
 
     /// Gives this replica's buckets to the others.
@@ -186,25 +275,6 @@ impl Store {
             )
             .await?;
         Ok(())
-    }
-
-    /// How much waits to be confirmed.
-    ///
-    /// # Errors
-    /// The database cannot be asked.
-    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let client = self.client().await?;
-        let row = client
-            .query_one(
-                "SELECT count(*), coalesce(extract(epoch FROM now() - min(created)), 0)::float8,
-                        (SELECT count(*) FROM set_aside)
-                 FROM events e
-                 WHERE e.position > (SELECT position FROM watermarks WHERE name = 'events')
-                   AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)",
-                &[],
-            )
-            .await?;
-        Ok(Backlog { count: row.read(0)?, oldest_seconds: row.read(1)?, set_aside: row.read(2)? })
     }
 }
 

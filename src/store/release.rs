@@ -24,15 +24,9 @@ const ASIDE: &str = "SELECT a.reason, a.at,
          AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position))
     FROM set_aside a WHERE a.payment_id = $1 ORDER BY a.position LIMIT 1";
 
-/// How long commits may be held up: they wait behind whoever waits for this lock.
-const PATIENCE: &str = "SET LOCAL lock_timeout = '3s'";
-
-/// Positions are given before they can be seen: with this lock, nobody has one that is not seen yet.
-const LOCK: &str = "LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE";
-
-const UNSENT: &str = "SELECT e.id FROM events e WHERE e.payment_id = $1
-        AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
-    ORDER BY e.position";
+const RELEASE: &str = "WITH released AS (DELETE FROM set_aside WHERE payment_id = $1 RETURNING payment_id)
+    INSERT INTO audit (who, action, details)
+    SELECT $2, 'dead.release', $3 WHERE EXISTS (SELECT 1 FROM released)";
 
 impl Store {
     /// What is set aside of a payment; nothing where nothing is.
@@ -46,32 +40,17 @@ impl Store {
         Ok(Some(Aside { reason: row.read(0)?, since: row.read(1)?, events: row.read(2)? }))
     }
 
-    /// Lets a payment's events out that were set aside, and records who did so. They line up again at the end of the
-    /// outbox, where the relay finds them in their order: its watermark may have passed their old places long ago, and
-    /// moved back there it would read everything since. How many they are; nothing where none were set aside.
+    /// Lets a payment's events out that were set aside, and records who did so. They were noted as overdue like all that are
+    /// not confirmed, so the relay finds them and sends them in their order. How many they are; nothing where none were set
+    /// aside.
     ///
     /// # Errors
-    /// The database cannot be asked, or commits hold the outbox for too long; nothing was changed then.
+    /// The database cannot be asked; nothing was changed then.
     pub async fn release(&self, payment: Uuid, who: &str) -> Result<Option<usize>, StoreError> {
-        let mut client = self.client().await?;
-        let transaction = client.patient()?.transaction().await?;
-        transaction.batch_execute(PATIENCE).await?;
-        transaction.batch_execute(LOCK).await?;
-        if transaction.execute("DELETE FROM set_aside WHERE payment_id = $1", &[&payment]).await? == 0 {
-            return Ok(None);
-        }
-        let unsent = transaction.query(UNSENT, &[&payment]).await?;
-        let line_up =
-            transaction.prepare("UPDATE events SET position = DEFAULT WHERE payment_id = $1 AND id = $2").await?;
-        for row in &unsent {
-            // One by one: the order of a single statement is nobody's promise.
-            transaction.execute(&line_up, &[&payment, &row.read::<Uuid>(0)?]).await?;
-        }
-        let details = json!({ "payment": payment, "events": unsent.len() });
-        transaction
-            .execute("INSERT INTO audit (who, action, details) VALUES ($1, $2, $3)", &[&who, &"dead.release", &details])
-            .await?;
-        transaction.commit().await?;
-        Ok(Some(unsent.len()))
+        let Some(aside) = self.aside(payment).await? else { return Ok(None) };
+        let details = json!({ "payment": payment, "events": aside.events });
+        let client = self.client().await?;
+        client.execute(RELEASE, &[&payment, &who, &details]).await?;
+        Ok(Some(usize::try_from(aside.events).unwrap_or_default()))
     }
 }

@@ -166,13 +166,16 @@ const UNKNOWN: &str = concat!(
      WHERE n.variant IS NOT NULL"
 );
 
-/// In order of position, so that the oldest are counted.
-const OUTBOX: &str = "SELECT count(*), greatest(coalesce(extract(epoch FROM now() - min(u.created)), 0), 0)::float8,
+/// What was noted as unsent, and what nobody has looked at yet, the few seconds' events behind the watermark; the oldest
+/// of each are counted.
+const OUTBOX: &str = "SELECT count(*), greatest(coalesce(extract(epoch FROM now() - min(u.stored)), 0), 0)::float8,
          (SELECT count(*) FROM set_aside)
-     FROM (SELECT e.created FROM events e
-           WHERE e.position > (SELECT position FROM watermarks WHERE name = 'events')
-             AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
-           ORDER BY e.position LIMIT $1) u";
+     FROM ((SELECT o.stored FROM overdue o ORDER BY o.position LIMIT $1)
+           UNION ALL
+           (SELECT e.stored FROM events e
+            WHERE e.position > $2
+              AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position AND s.position > $2)
+            ORDER BY e.position LIMIT $1)) u";
 
 const OPEN_DUE: &str = concat!(variants!("due_at IS NOT NULL"), "SELECT variant FROM names WHERE variant IS NOT NULL");
 const OPEN_UNKNOWN: &str = concat!(
@@ -199,7 +202,8 @@ impl Store {
     /// The database cannot be asked.
     pub async fn figures(&self) -> Result<Figures, StoreError> {
         let client = self.client().await?;
-        let outbox = client.query_one(OUTBOX, &[&EVENTS_COUNTED_MAX]).await?;
+        let watermark = self.watermark(&client, "events").await?;
+        let outbox = client.query_one(OUTBOX, &[&EVENTS_COUNTED_MAX, &watermark]).await?;
         let due = client.query(DUE, &[&COUNTED_MAX]).await?;
         let unknown = client.query(UNKNOWN, &[&COUNTED_MAX]).await?;
         Ok(Figures {

@@ -6,56 +6,72 @@ use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
 
+/// What one step of deleting came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purged {
+    /// How many rows went.
+    pub gone: u64,
+    /// Whether there may be more as old.
+    pub more: bool,
+}
+
+/// Reads nothing while the first event is young.
+const EVENTS: &str = "WITH old AS (
+         SELECT e.payment_id, e.id, e.position, e.created FROM events e
+         WHERE e.position <= $3 AND (SELECT created FROM events ORDER BY position LIMIT 1) < $1
+           AND EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position AND s.position <= $3)
+         ORDER BY e.position LIMIT $2),
+     gone AS (
+         DELETE FROM events e USING old
+         WHERE e.payment_id = old.payment_id AND e.id = old.id AND old.created < $1
+         RETURNING e.payment_id, e.position),
+     marks AS (DELETE FROM sent s USING gone WHERE s.position = gone.position),
+     notes AS (
+         DELETE FROM overdue o USING gone WHERE o.payment_id = gone.payment_id AND o.position = gone.position)
+     SELECT count(*) FROM gone";
+
+/// The rows behind the watermark are bounded first and looked at then; it moves up to the first that is young.
+const ORPHANS: &str = "WITH next AS (
+         SELECT payment_id, id, accepted, state, stored FROM operations
+         WHERE accepted > $3
+           AND (SELECT stored FROM operations WHERE accepted > $3 ORDER BY accepted LIMIT 1) < $1
+         ORDER BY accepted LIMIT $2),
+     old AS (
+         SELECT * FROM next
+         WHERE accepted < coalesce((SELECT min(accepted) FROM next WHERE stored >= $1), 9223372036854775807)),
+     gone AS (
+         DELETE FROM operations o USING old
+         WHERE o.payment_id = old.payment_id AND o.id = old.id AND old.state = 'settled'
+           AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.id = o.payment_id)
+         RETURNING 1),
+     moved AS (
+         UPDATE watermarks SET position = greatest(position, (SELECT max(accepted) FROM old))
+         WHERE name = 'orphans' AND EXISTS (SELECT 1 FROM old))
+     SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM old)";
+
 impl Store {
-    /// Deletes confirmed events that are older than this, a bounded number at a time; how many went.
+    /// Deletes confirmed events that are older than this, a bounded number at a time.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn purge_events(&self, older_than: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    pub async fn purge_events(&self, older_than: Timestamp, limit: i64) -> Result<Purged, StoreError> {
         let client = self.client().await?;
-        let row = client
-            .query_one(
-                "WITH old AS (
-                     SELECT e.payment_id, e.id, e.position FROM events e
-                     WHERE e.position <= (SELECT position FROM watermarks WHERE name = 'events')
-                       AND EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
-                     ORDER BY e.position LIMIT $2),
-                 gone AS (
-                     DELETE FROM events e USING old
-                     WHERE e.payment_id = old.payment_id AND e.id = old.id AND e.created < $1 RETURNING e.position),
-                 marks AS (DELETE FROM sent s USING gone WHERE s.position = gone.position)
-                 SELECT count(*) FROM gone",
-                &[&older_than, &limit],
-            )
-            .await?;
-        Ok(row.read::<i64>(0)?.unsigned_abs())
+        let watermark = self.watermark(&client, "late events").await?;
+        let row = client.query_one(EVENTS, &[&older_than, &limit, &watermark]).await?;
+        let gone: i64 = row.read(0)?;
+        Ok(Purged { gone: gone.unsigned_abs(), more: gone == limit })
     }
 
-    /// Deletes commands that were rejected for want of a payment and are older than this; how many went. Those of a
-    /// payment live as long as it does. Reads a bounded number in order of acceptance, from where it ended the last time.
+    /// Deletes commands that were rejected for want of a payment and are older than this. Those of a payment live as long
+    /// as it does. Reads a bounded number in order of acceptance, from where it ended the last time.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn purge_orphans(&self, older_than: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    pub async fn purge_orphans(&self, older_than: Timestamp, limit: i64) -> Result<Purged, StoreError> {
         let client = self.client().await?;
-        let row = client
-            .query_one(
-                "WITH old AS (
-                     SELECT payment_id, id, accepted, state FROM operations
-                     WHERE accepted > (SELECT position FROM watermarks WHERE name = 'orphans') AND created < $1
-                     ORDER BY accepted LIMIT $2),
-                 gone AS (
-                     DELETE FROM operations o USING old
-                     WHERE o.payment_id = old.payment_id AND o.id = old.id AND old.state = 'settled'
-                       AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.id = o.payment_id)
-                     RETURNING 1),
-                 moved AS (
-                     UPDATE watermarks SET position = (SELECT max(accepted) FROM old)
-                     WHERE name = 'orphans' AND EXISTS (SELECT 1 FROM old))
-                 SELECT count(*) FROM gone",
-                &[&older_than, &limit],
-            )
-            .await?;
-        Ok(row.read::<i64>(0)?.unsigned_abs())
+        let watermark = self.watermark(&client, "orphans").await?;
+        let row = client.query_one(ORPHANS, &[&older_than, &limit, &watermark]).await?;
+        let (gone, read): (i64, i64) = (row.read(0)?, row.read(1)?);
+        Ok(Purged { gone: gone.unsigned_abs(), more: read == limit })
     }
 }

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::announce::Announced;
 use super::engine::Engine;
+use crate::store::Store;
 use crate::store::error::{StoreError, chain};
+use crate::store::outbox::Overdue;
 
 /// How often the outbox is looked at.
 const EVERY: Duration = Duration::from_secs(2);
@@ -21,12 +23,14 @@ const BATCH: usize = 500;
 /// How many may be out. They are in no queue's prefetch, so that this is the bound of their memory; where a full queue
 /// takes none of them for long, the relay waits for it at last, and new events still do not.
 const OUT_MAX: usize = 8 * BATCH;
-/// Every how many rounds the watermark moves and old events go.
+/// Every how many rounds late events are looked for and old ones go.
 const HOUSEKEEPING_EVERY: u32 = 5;
 /// How long a command is kept whose payment never came to be: a redelivery within that time is answered as before.
 const ORPHANS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// How many old events go at once.
+/// How many old rows go at once.
 const PURGE: i64 = 5000;
+/// For how long one round looks for more of the same.
+const TIDIED_FOR: Duration = Duration::from_secs(2);
 
 /// Relays until the worker drains, then leaves its share to the others.
 pub async fn run(engine: Arc<Engine>, retention: Duration) {
@@ -37,19 +41,19 @@ pub async fn run(engine: Arc<Engine>, retention: Duration) {
 async fn relay_on(engine: &Engine, retention: Duration) {
     let mut round: u32 = 0;
     let mut out = Out::default();
+    let mut after = 0;
     loop {
         tokio::time::sleep(EVERY).await;
         round = round.wrapping_add(1);
+        tidy(engine, Chore::NoteOverdue).await;
         if !engine.announcer.is_connected() {
             // Another replica may reach the broker.
             give_back(engine).await;
-        } else if let Err(error) = relay(engine, &mut out).await {
+        } else if let Err(error) = relay(engine, &mut after, &mut out).await {
             warn!(error = chain(&error), "the outbox cannot be relayed");
         }
-        if round.is_multiple_of(HOUSEKEEPING_EVERY)
-            && let Err(error) = keep_house(engine, retention).await
-        {
-            warn!(error = chain(&error), "the outbox cannot be tidied");
+        if round.is_multiple_of(HOUSEKEEPING_EVERY) {
+            keep_house(engine, retention).await;
         }
     }
 }
@@ -92,41 +96,75 @@ async fn give_back(engine: &Engine) {
     }
 }
 
-/// Goes through the outbox once, without waiting for the broker between the batches: a subscriber whose queue is full may
-/// not hold up the others.
-async fn relay(engine: &Engine, out: &mut Out) -> Result<(), StoreError> {
-    let mut after = 0;
+/// Sends what is overdue, from behind a position to the end; the next round begins at the front again. It does not wait for
+/// the broker between the batches: a subscriber whose queue is full may not hold up the others.
+async fn relay(engine: &Engine, after: &mut i64, out: &mut Out) -> Result<(), StoreError> {
     loop {
         let buckets = engine.store.lease_buckets(engine.worker, LEASE).await?;
         let read_at = Instant::now();
-        let batch = engine.store.relay_batch(&buckets, after, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
-        let Some(last) = batch.last().map(|event| event.position) else { return Ok(()) };
+        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
+        let Overdue { events, next } = engine.store.relay_batch(&buckets, *after, limit).await?;
+        *after = next.unwrap_or_default();
         let sent = async {
             out.room().await;
-            let announced = engine.announcer.relay(batch, read_at).await;
+            let announced = engine.announcer.relay(events, read_at).await;
             let announced: Vec<_> = announced.into_iter().filter(|(_, announced)| announced.is_some()).collect();
             if !announced.is_empty() {
                 info!(payments = announced.len(), "events of lost workers are sent");
             }
             announced.into_iter().for_each(|(count, announced)| out.add(count, announced));
         };
-        if tokio::time::timeout(LEASE, sent).await.is_err() {
-            // What is out stays on its way; another replica may be faster.
+        // What is out stays on its way; another replica may be faster.
+        if tokio::time::timeout(LEASE, sent).await.is_err() || next.is_none() {
             return Ok(());
         }
-        after = last;
     }
 }
 
-async fn keep_house(engine: &Engine, retention: Duration) -> Result<(), StoreError> {
-    engine.store.advance_outbox().await?;
-    let age = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
+async fn keep_house(engine: &Engine, retention: Duration) {
     let now = engine.store.clock().now();
+    let age = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
+    tidy(engine, Chore::NoteLate).await;
     if let Ok(before) = now.checked_sub(age) {
-        engine.store.purge_events(before, PURGE).await?;
+        tidy(engine, Chore::PurgeEvents(before)).await;
     }
     if let Ok(before) = now.checked_sub(ORPHANS_KEPT) {
-        engine.store.purge_orphans(before, PURGE).await?;
+        tidy(engine, Chore::PurgeOrphans(before)).await;
     }
-    Ok(())
+}
+
+/// What is done for the tables. Each goes its own way: one that fails does not keep the others from theirs.
+#[derive(Debug, Clone, Copy)]
+enum Chore {
+    NoteOverdue,
+    NoteLate,
+    PurgeEvents(Timestamp),
+    PurgeOrphans(Timestamp),
+}
+
+impl Chore {
+    /// A bounded part of it; whether there is more.
+    async fn step(self, store: &Store) -> Result<bool, StoreError> {
+        match self {
+            Chore::NoteOverdue => store.note_overdue().await,
+            Chore::NoteLate => store.note_late().await,
+            Chore::PurgeEvents(before) => Ok(store.purge_events(before, PURGE).await?.more),
+            Chore::PurgeOrphans(before) => Ok(store.purge_orphans(before, PURGE).await?.more),
+        }
+    }
+}
+
+/// Takes one step after the other while there is more, and for a while at most: the relay waits for it.
+async fn tidy(engine: &Engine, chore: Chore) {
+    let begun = Instant::now();
+    loop {
+        match chore.step(&engine.store).await {
+            Ok(true) if begun.elapsed() < TIDIED_FOR => tokio::task::yield_now().await,
+            Ok(_) => return,
+            Err(error) => {
+                warn!(error = chain(&error), ?chore, "the tables cannot be tidied");
+                return;
+            }
+        }
+    }
 }

@@ -22,6 +22,8 @@ mod money;
 mod replicas;
 mod retries;
 mod rules;
+mod stall;
+mod store;
 mod tls;
 mod truth;
 mod turns;

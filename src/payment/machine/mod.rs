@@ -24,6 +24,7 @@ mod truth;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -33,7 +34,7 @@ use super::contract::Contract;
 use super::event::Event;
 use super::model::Payment;
 use super::movement::Movement;
-use super::operation::Operation;
+use super::operation::{Operation, State};
 use super::status::Status;
 
 /// How many commands may wait for one payment.
@@ -143,6 +144,7 @@ pub struct Aggregate {
     payment: Option<Payment>,
     version_read: Option<i64>,
     operations: Vec<Tracked<Operation>>,
+    states_read: HashMap<Uuid, State>,
     movements: Vec<Tracked<Movement>>,
     events: Vec<Event>,
     changed: Vec<&'static str>,

@@ -33,6 +33,7 @@ impl Aggregate {
             payment_id,
             version_read: payment.as_ref().map(|payment| payment.version),
             payment,
+            states_read: operations.iter().map(|operation| (operation.id, operation.state)).collect(),
             operations: operations.into_iter().map(|row| Tracked { row, stored: same }).collect(),
             movements: movements.into_iter().map(|row| Tracked { row, stored: same }).collect(),
             events: Vec::new(),
@@ -93,6 +94,11 @@ impl Aggregate {
         of_state(&self.operations, Stored::Changed)
     }
 
+    /// The state in which an operation was read, and in which it must still be when it is written; nothing for a new one.
+    pub fn state_read(&self, id: Uuid) -> Option<State> {
+        self.states_read.get(&id).copied()
+    }
+
     /// Movements to insert, and those known before that were matched to their operation.
     pub fn changed_movements(&self) -> impl Iterator<Item = &Movement> {
         self.movements.iter().filter(|tracked| tracked.stored != Stored::Same).map(|tracked| &tracked.row)
@@ -116,6 +122,7 @@ impl Aggregate {
         }
         for tracked in &mut self.operations {
             tracked.stored = Stored::Same;
+            self.states_read.insert(tracked.row.id, tracked.row.state);
         }
         for tracked in &mut self.movements {
             tracked.stored = Stored::Same;

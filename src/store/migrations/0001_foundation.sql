@@ -91,12 +91,14 @@ CREATE TABLE operations (
     answer_code          text,
     answer_message       text,
     settled_at           timestamptz,
+    stored               timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (payment_id, id)
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
 COMMENT ON COLUMN operations.hash IS 'SHA-256 of type and data: the same name with another hash is refused.';
 COMMENT ON COLUMN operations.exposed IS 'An attempt may have been received: only the gateway''s own result ends it.';
 COMMENT ON COLUMN operations.acted_on IS 'The gateway has said that it acted on it, or will: not to find it later proves nothing.';
+COMMENT ON COLUMN operations.stored IS 'When its row was made, by the database; when it was decided is in created.';
 COMMENT ON COLUMN operations.due_at IS 'When it is looked at again; empty on the common way, so that settling writes no index.';
 
 -- In order of acceptance and never changed: the sweep for lost workers reads it from a watermark.
@@ -104,6 +106,12 @@ CREATE INDEX operations_accepted ON operations (accepted);
 CREATE INDEX operations_due ON operations (variant, due_at) WHERE due_at IS NOT NULL;
 -- Few rows, and only ones that left the common way.
 CREATE INDEX operations_unknown ON operations (variant) WHERE state = 'unknown' OR state = 'pending' AND escalated;
+
+-- Undoes the statement of a writer that read an operation before another one changed it; it is tried again.
+CREATE FUNCTION overtaken() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'another writer changed the operation' USING ERRCODE = 'serialization_failure';
+END $$;
 
 CREATE TABLE movements (
     payment_id   uuid NOT NULL,
@@ -130,6 +138,7 @@ CREATE TABLE events (
     reply_to             text,
     reply_correlation_id text,
     created              timestamptz NOT NULL,
+    stored               timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (payment_id, id)
 ) WITH (toast_tuple_target = 8160, autovacuum_vacuum_insert_scale_factor = 0.1);
 -- Stored in the row and uncompressed up to a page: an event is written once and read at most once.
@@ -144,6 +153,17 @@ CREATE TABLE sent (
 );
 CREATE INDEX sent_position ON sent (position);
 
+-- Events that were not confirmed while their worker owned them; the relay sends them. Every event is looked at once when
+-- it is that old, and noted here where its mark is missing: so the relay reads what it has to send and nothing else,
+-- however many events there are and however long one of them has been waiting.
+CREATE TABLE overdue (
+    payment_id uuid NOT NULL,
+    position   bigint NOT NULL,
+    stored     timestamptz NOT NULL,
+    PRIMARY KEY (payment_id, position)
+);
+CREATE INDEX overdue_position ON overdue (position);
+
 -- Events that the broker refused twice alone, with the later ones of their payment; somebody must look.
 CREATE TABLE set_aside (
     payment_id uuid NOT NULL,
@@ -157,12 +177,13 @@ CREATE VIEW outbox AS
     SELECT e.* FROM events e
     WHERE NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position);
 
--- From where the sweeps read: everything before is known to be done.
+-- From where the sweeps read: what is before was looked at. Positions are given before they can be seen, so events are
+-- looked at once more when they are so old that none can be missing.
 CREATE TABLE watermarks (
     name     text PRIMARY KEY,
     position bigint NOT NULL
 );
-INSERT INTO watermarks VALUES ('operations', 0), ('events', 0), ('orphans', 0);
+INSERT INTO watermarks VALUES ('operations', 0), ('events', 0), ('late events', 0), ('orphans', 0);
 
 -- The replicas that relay, so that each knows its share, and which of them relays which payments' old events.
 CREATE TABLE relays (

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use paybus::bus::connection::connect;
 use paybus::bus::topology;
 use paybus::config::{self, Settings};
+use paybus::store::Store;
 use paybus::store::migrate::migrate;
 use paybus::wiring::{bus_settings, open_store};
 
@@ -306,6 +307,14 @@ impl World {
         let client = client(&self.settings["database.url"]).await.map_err(|error| error.to_string())?;
         client.batch_execute("SET search_path = paybus").await.map_err(|error| error.to_string())?;
         Ok(client)
+    }
+
+    /// The world's database, as a worker sees it. Its clock is read.
+    pub async fn store(&self) -> Arc<Store> {
+        let store = open_store(&read(&self.settings)).expect("a store");
+        let client = store.client().await.expect("a connection");
+        store.clock().calibrate(&client).await.expect("the time");
+        Arc::new(store)
     }
 
     /// The variants that are configured.

@@ -1,0 +1,381 @@
+//! The database's own statements where two writers meet, where a commit takes long, and where the tables change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use paybus::payment::command::{Body, Command, CommandName, CommandType, Kind};
+use paybus::payment::contract::{Contract, Lookup};
+use paybus::payment::machine::{Aggregate, Context, Rules, Step};
+use paybus::payment::operation::Attributes;
+use paybus::store::batch::{Committed, Committer};
+use paybus::store::commit::Unit;
+use paybus::store::outbox::Sent;
+use paybus::store::retention::Purged;
+use paybus::store::{Store, StoreError};
+
+use crate::support::{World, eventually};
+
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A store, and the machine to write into it by.
+struct Bench {
+    world: World,
+    store: Arc<Store>,
+    committer: Committer,
+    rules: Rules,
+    payment: Uuid,
+}
+
+impl Bench {
+    async fn new() -> Bench {
+        let world = World::new().await;
+        let store = world.store().await;
+        let committer = Committer::spawn(Arc::clone(&store), 2);
+        let contract = Contract {
+            key_window: None,
+            replays_server_errors: false,
+            lookup: Lookup::None,
+            settle_window: Duration::ZERO,
+            notifications: false,
+        };
+        let rules = Rules {
+            gateway: "http".to_owned(),
+            account: String::new(),
+            contract,
+            capture: true,
+            retired: false,
+            immediate_attempts: 1,
+            delayed: Vec::new(),
+            lease: Duration::from_secs(15),
+            unknown_payment_grace: GRACE,
+        };
+        Bench { world, store, committer, rules, payment: Uuid::now_v7() }
+    }
+
+    fn context(&self, now: Timestamp) -> Context<'_> {
+        Context { now, worker: Uuid::from_u128(1), rules: &self.rules, hold: None }
+    }
+
+    fn command(&self, kind: CommandType, data: Value) -> Command {
+        let data: Map<String, Value> = serde_json::from_value(data).unwrap();
+        Command {
+            payment_id: self.payment,
+            subject: None,
+            name: CommandName { source: "shop".to_owned(), id: kind.to_string() },
+            kind: Kind::Known(kind),
+            variant: "http".to_owned(),
+            content: Body::parse(kind, &data),
+            data,
+            hash: [0; 32],
+            attributes: Attributes::default(),
+        }
+    }
+
+    async fn load(&self, operation: Uuid) -> Aggregate {
+        self.store.load_one(self.payment, &[operation]).await.expect("it is loaded").aggregate
+    }
+
+    fn commit(&self, aggregate: Aggregate) -> JoinHandle<Committed> {
+        let committer = self.committer.clone();
+        let bodies = aggregate.events().iter().map(|_| "{}".to_owned()).collect();
+        let unit = Unit { aggregate, bodies, now: self.store.clock().now() };
+        tokio::spawn(async move { committer.commit(unit).await.expect("an answer").1 })
+    }
+
+    async fn stores(&self, aggregate: Aggregate) {
+        let committed = self.commit(aggregate).await.unwrap();
+        assert!(matches!(committed, Committed::Stored(_)), "{committed:?}");
+    }
+
+    /// A process that waits for its payment; its operation.
+    async fn waits(&self) -> Uuid {
+        let command = self.command(CommandType::Process, json!({}));
+        let id = command.operation_id();
+        let mut aggregate = Aggregate::absent(self.payment);
+        assert_eq!(aggregate.accept(command, self.context(self.store.clock().now())), Step::Stored);
+        self.stores(aggregate).await;
+        id
+    }
+
+    async fn creates(&self) {
+        let data = json!({"variant": "http", "total": "10.00", "currency": "EUR"});
+        let mut aggregate = Aggregate::absent(self.payment);
+        let create = self.command(CommandType::Create, data);
+        assert_eq!(aggregate.accept(create, self.context(self.store.clock().now())), Step::Settled);
+        self.stores(aggregate).await;
+    }
+
+    /// What the end of its grace makes of a waiting command, as it is stored now.
+    async fn resumed(&self, id: Uuid, step: Step) -> Aggregate {
+        let later = self.store.clock().now() + SignedDuration::try_from(GRACE * 2).unwrap();
+        let mut aggregate = self.load(id).await;
+        assert_eq!(aggregate.resume(id, self.context(later)), step);
+        aggregate
+    }
+
+    async fn state(&self, id: Uuid) -> (String, i64) {
+        let rows = self
+            .world
+            .query(
+                "SELECT state, (SELECT count(*) FROM events WHERE event_type = 'command.rejected') FROM operations
+                 WHERE id = $1",
+                &[&id],
+            )
+            .await;
+        (rows[0].get(0), rows[0].get(1))
+    }
+
+    /// Waits until a statement of the store waits for somebody's lock.
+    async fn is_blocked(&self) {
+        eventually("a statement to wait for a lock", async || {
+            let waiting: i64 = self
+                .world
+                .value(
+                    "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name = 'paybus' AND wait_event_type = 'Lock'",
+                    &[],
+                )
+                .await;
+            if waiting > 0 { Ok(()) } else { Err("none waits") }
+        })
+        .await;
+    }
+
+    async fn sql(&self) -> Client {
+        self.world.sql_client().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_got_its_turn_is_not_rejected_for_want_of_a_payment() {
+    let bench = Bench::new().await;
+    let id = bench.waits().await;
+    let rejected = bench.resumed(id, Step::Settled).await;
+    bench.creates().await;
+    let turn = bench.resumed(id, Step::Call(id)).await;
+    bench.stores(turn).await;
+    let committed = bench.commit(rejected).await.unwrap();
+    assert!(matches!(committed, Committed::Conflict), "{committed:?}");
+    assert_eq!(bench.state(id).await, ("calling".to_owned(), 0));
+}
+
+/// The rejection's snapshot knows nothing of the payment, and its turn commits while it waits at the operation's row.
+#[tokio::test]
+async fn a_rejection_that_waits_for_the_turn_at_the_row_is_undone() {
+    let bench = Bench::new().await;
+    let id = bench.waits().await;
+    let rejected = bench.resumed(id, Step::Settled).await;
+    let mut sql = bench.sql().await;
+    let turn = sql.transaction().await.unwrap();
+    turn.execute("UPDATE operations SET state = 'calling' WHERE id = $1", &[&id]).await.unwrap();
+    let committing = bench.commit(rejected);
+    bench.is_blocked().await;
+    turn.commit().await.unwrap();
+    let committed = committing.await.unwrap();
+    assert!(matches!(committed, Committed::Conflict), "{committed:?}");
+    assert_eq!(bench.state(id).await, ("calling".to_owned(), 0));
+}
+
+/// The turn's snapshot does not see the rejection, which commits while it waits at the operation's row.
+#[tokio::test]
+async fn a_turn_that_waits_for_the_rejection_at_the_row_is_undone() {
+    let bench = Bench::new().await;
+    let id = bench.waits().await;
+    bench.creates().await;
+    let turn = bench.resumed(id, Step::Call(id)).await;
+    let mut sql = bench.sql().await;
+    let rejection = sql.transaction().await.unwrap();
+    rejection.execute("UPDATE operations SET state = 'settled' WHERE id = $1", &[&id]).await.unwrap();
+    let committing = bench.commit(turn);
+    bench.is_blocked().await;
+    rejection.commit().await.unwrap();
+    let committed = committing.await.unwrap();
+    assert!(matches!(committed, Committed::Conflict), "{committed:?}");
+    assert_eq!(bench.state(id).await.0, "settled");
+    let row = bench.world.payment_row(bench.payment).await;
+    let busy: Option<Uuid> = row.get("busy_operation");
+    assert_eq!((row.get("version"), busy), (1_i64, None), "nothing of the turn is stored");
+}
+
+const EVENT: &str = "INSERT INTO events (payment_id, id, event_type, routing_key, body, created, stored)
+     VALUES ($1, gen_random_uuid(), 'payment.created', 'http.payment.created', '{}', now(),
+             now() - make_interval(secs => $2)) RETURNING position";
+
+async fn store_event(client: &impl tokio_postgres::GenericClient, payment: Uuid, age: f64) -> i64 {
+    client.query_one(EVENT, &[&payment, &age]).await.unwrap().get(0)
+}
+
+/// A position is given before its row can be seen: an event whose commit took long stands below later ones.
+#[tokio::test]
+async fn an_event_whose_commit_took_long_is_relayed() {
+    let bench = Bench::new().await;
+    let (mut late, other) = (bench.sql().await, bench.sql().await);
+    let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+    let slow = late.transaction().await.unwrap();
+    let below = store_event(&slow, first, 60.0).await;
+    let above = store_event(&other, second, 60.0).await;
+    assert!(below < above);
+    assert!(!bench.store.note_overdue().await.unwrap());
+    assert!(!bench.store.note_late().await.unwrap());
+    assert_eq!(relayed(&bench.store).await, [above]);
+    slow.commit().await.unwrap();
+    // A later event of that payment is noted, the earlier one is not yet; they go out in order all the same.
+    let later = store_event(&other, first, 60.0).await;
+    bench.store.note_overdue().await.unwrap();
+    bench.store.note_late().await.unwrap();
+    assert_eq!(relayed(&bench.store).await, [below, above, later]);
+    bench.world.query("UPDATE events SET stored = stored - interval '1 hour'", &[]).await;
+    bench.store.note_late().await.unwrap();
+    assert_eq!(overdue(&bench.world).await, [below, above, later]);
+    let watermarks = "SELECT min(position) FROM watermarks WHERE name IN ('events', 'late events')";
+    assert_eq!(bench.world.value::<i64>(watermarks, &[]).await, later, "one that stays unsent pins nothing");
+    let sent: Vec<Sent> = [below, above, later].map(|position| Sent { position, reply: None }).to_vec();
+    bench.store.mark_sent(&sent).await.unwrap();
+    assert!(relayed(&bench.store).await.is_empty());
+    assert!(overdue(&bench.world).await.is_empty(), "what was sent is forgotten");
+}
+
+#[tokio::test]
+async fn an_event_is_noted_only_when_it_is_nobodys_and_unsent() {
+    let bench = Bench::new().await;
+    let sql = bench.sql().await;
+    let sent = store_event(&sql, bench.payment, 60.0).await;
+    bench.store.mark_sent(&[Sent { position: sent, reply: None }]).await.unwrap();
+    let unsent = store_event(&sql, bench.payment, 60.0).await;
+    let young = store_event(&sql, bench.payment, 0.0).await;
+    bench.store.note_overdue().await.unwrap();
+    assert_eq!(overdue(&bench.world).await, [unsent]);
+    assert_eq!(bench.world.value::<i64>("SELECT position FROM watermarks WHERE name = 'events'", &[]).await, unsent);
+    assert_eq!(relayed(&bench.store).await, [unsent]);
+    let figures = bench.store.figures().await.unwrap();
+    assert_eq!(figures.outbox.count, 2, "position {young} counts too");
+    bench.store.set_aside(bench.payment, unsent, "refused").await.unwrap();
+    assert!(relayed(&bench.store).await.is_empty());
+    assert_eq!(overdue(&bench.world).await, [unsent], "should a person let it go, the relay knows of it");
+}
+
+async fn relayed(store: &Store) -> Vec<i64> {
+    let buckets: Vec<i16> = (0..16).collect();
+    let overdue = store.relay_batch(&buckets, 0, 100).await.unwrap();
+    assert_eq!(overdue.next, None);
+    overdue.events.iter().map(|event| event.position).collect()
+}
+
+async fn overdue(world: &World) -> Vec<i64> {
+    let rows = world.query("SELECT position FROM overdue ORDER BY position", &[]).await;
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn the_relay_walks_in_steps() {
+    let bench = Bench::new().await;
+    let sql = bench.sql().await;
+    for _ in 0..5 {
+        store_event(&sql, Uuid::now_v7(), 60.0).await;
+    }
+    bench.store.note_overdue().await.unwrap();
+    let buckets: Vec<i16> = (0..16).collect();
+    let (mut after, mut steps) = (0, Vec::new());
+    loop {
+        let batch = bench.store.relay_batch(&buckets, after, 2).await.unwrap();
+        steps.push(batch.events.len());
+        let Some(next) = batch.next else { break };
+        after = next;
+    }
+    assert_eq!(steps, [2, 2, 1]);
+}
+
+/// The same for operations: the worker of one that could not be seen yet may be lost too.
+#[tokio::test]
+async fn an_operation_whose_commit_took_long_is_swept() {
+    let bench = Bench::new().await;
+    let id = bench.waits().await;
+    let calling =
+        "INSERT INTO operations (payment_id, id, source, command_id, command_type, variant, hash, data, state,
+             created, attempts, rounds, lookups, takeovers, generation, exposed, lookup_only, escalated, last_message,
+             lease_until, stored)
+         SELECT payment_id, gen_random_uuid(), source, command_id, command_type, variant, hash, data, 'calling',
+             created, 1, 0, 0, 0, 0, false, false, false, '', now() + make_interval(secs => $2), now()
+         FROM operations WHERE id = $1";
+    let (mut late, other) = (bench.sql().await, bench.sql().await);
+    let slow = late.transaction().await.unwrap();
+    slow.execute(calling, &[&id, &-1.0]).await.unwrap();
+    other.execute(calling, &[&id, &60.0]).await.unwrap();
+    assert_eq!(bench.store.sweep_lost().await.unwrap(), 0);
+    slow.commit().await.unwrap();
+    assert_eq!(bench.store.sweep_lost().await.unwrap(), 1);
+    // Old ones are passed up to the first that is still being called.
+    bench.world.query("UPDATE operations SET stored = now() - interval '1 hour'", &[]).await;
+    assert_eq!(bench.store.sweep_lost().await.unwrap(), 0);
+    let passed: i64 = bench.world.value("SELECT position FROM watermarks WHERE name = 'operations'", &[]).await;
+    let held: i64 = bench.world.value("SELECT accepted FROM operations WHERE lease_until > now()", &[]).await;
+    assert_eq!(passed, held - 1);
+}
+
+#[tokio::test]
+async fn what_is_old_goes_step_by_step() {
+    let bench = Bench::new().await;
+    let sql = bench.sql().await;
+    let id = bench.waits().await;
+    let rejected = bench.resumed(id, Step::Settled).await;
+    bench.stores(rejected).await;
+    let copy = "INSERT INTO operations (payment_id, id, source, command_id, command_type, variant, hash, data, state,
+             created, attempts, rounds, lookups, takeovers, generation, exposed, lookup_only, escalated, last_message)
+         SELECT payment_id, gen_random_uuid(), source, command_id, command_type, variant, hash, data, state,
+             created, 0, 0, 0, 0, 0, false, false, false, '' FROM operations WHERE id = $1";
+    for _ in 0..2 {
+        sql.execute(copy, &[&id]).await.unwrap();
+    }
+    sql.execute("UPDATE operations SET stored = now() - interval '31 days'", &[]).await.unwrap();
+    sql.execute(copy, &[&id]).await.unwrap();
+    let month = bench.store.clock().now() - SignedDuration::from_hours(30 * 24);
+    assert_eq!(bench.store.purge_orphans(month, 2).await.unwrap(), Purged { gone: 2, more: true });
+    assert_eq!(bench.store.purge_orphans(month, 2).await.unwrap(), Purged { gone: 1, more: false });
+    assert_eq!(bench.store.purge_orphans(month, 2).await.unwrap(), Purged { gone: 0, more: false });
+    assert_eq!(bench.world.value::<i64>("SELECT count(*) FROM operations", &[]).await, 1);
+
+    sql.execute("DELETE FROM events", &[]).await.unwrap();
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        sent.push(Sent { position: store_event(&sql, bench.payment, 600.0).await, reply: None });
+    }
+    bench.store.mark_sent(&sent[..2]).await.unwrap();
+    bench.store.note_overdue().await.unwrap();
+    bench.store.note_late().await.unwrap();
+    let now = bench.store.clock().now() + SignedDuration::from_secs(5);
+    assert_eq!(bench.store.purge_events(now, 2).await.unwrap(), Purged { gone: 2, more: true });
+    assert_eq!(bench.store.purge_events(now, 2).await.unwrap(), Purged { gone: 0, more: false });
+    assert_eq!(overdue(&bench.world).await, [sent[2].position], "what is unsent stays");
+    assert_eq!(bench.world.value::<i64>("SELECT count(*) FROM sent", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn a_connection_whose_statements_do_not_fit_the_tables_any_more_is_not_kept() {
+    let bench = Bench::new().await;
+    bench.creates().await;
+    let id = Uuid::nil();
+    bench.load(id).await;
+    // What the next version's migration does while this one is at work.
+    bench.world.query("ALTER TABLE payments ADD COLUMN of_the_next_version text", &[]).await;
+    bench.world.query("ALTER TABLE events ADD COLUMN of_the_next_version text", &[]).await;
+    bench.load(id).await;
+    bench.world.query("ALTER TABLE payments ALTER COLUMN message TYPE varchar", &[]).await;
+    let failed = bench.store.load_one(bench.payment, &[]).await.expect_err("a plan of before");
+    assert!(failed.is_unavailable(), "{failed:?}");
+    bench.load(id).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_not_taken_for_a_database_that_is_away() {
+    let bench = Bench::new().await;
+    bench.creates().await;
+    bench.world.query("UPDATE payments SET total = 1e40", &[]).await;
+    let failed = bench.store.load_one(bench.payment, &[]).await.expect_err("no decimal of ours");
+    assert!(matches!(failed, StoreError::Unreadable(_)), "{failed:?}");
+}
