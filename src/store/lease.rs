@@ -28,6 +28,17 @@ pub struct Due {
 /// positions are given before they can be seen.
 const SETTLED_FOR_SURE_SECONDS: f64 = 120.0;
 
+const LOST: &str = "UPDATE operations SET due_at = now()
+     WHERE accepted > $1 AND accepted <= $2 AND state = 'calling' AND due_at IS NULL AND lease_until < now()";
+
+/// Nothing is passed that is young, nor what is still being called for the first time.
+const PASS: &str = "UPDATE watermarks SET position = greatest(position, least(
+         coalesce((SELECT max(accepted) FROM operations
+                   WHERE accepted > $1 AND accepted <= $2 AND stored < now() - make_interval(secs => $3)), $1),
+         (SELECT min(accepted) - 1 FROM operations
+          WHERE accepted > $1 AND accepted <= $2 AND state = 'calling' AND due_at IS NULL)))
+     WHERE name = 'operations'";
+
 impl Store {
     /// Stores one more attempt of an operation in this worker's lease and renews the lease, before the attempt is sent.
     /// False where the lease was lost: then nothing may be sent.
@@ -115,27 +126,13 @@ impl Store {
     /// The database cannot be asked.
     pub async fn sweep_lost(&self) -> Result<u64, StoreError> {
         let client = self.client().await?;
-        // Given as a value, so that the planner sees how little is behind it.
-        let watermark = self.watermark(&client, "operations").await?;
-        let lost = client
-            .execute(
-                "UPDATE operations SET due_at = now()
-                 WHERE accepted > $1 AND state = 'calling' AND due_at IS NULL AND lease_until < now()",
-                &[&watermark],
-            )
-            .await?;
-        // Nothing is passed that is young, nor what is still being called for the first time.
-        client
-            .execute(
-                "UPDATE watermarks SET position = greatest(position, least(
-                     coalesce((SELECT max(accepted) FROM operations
-                               WHERE accepted > $1 AND stored < now() - make_interval(secs => $2)), $1),
-                     (SELECT min(accepted) - 1 FROM operations
-                      WHERE accepted > $1 AND state = 'calling' AND due_at IS NULL)))
-                 WHERE name = 'operations'",
-                &[&watermark, &SETTLED_FOR_SURE_SECONDS],
-            )
-            .await?;
+        let bounds = "SELECT position, coalesce((SELECT max(accepted) FROM operations), 0) FROM watermarks
+             WHERE name = 'operations'";
+        let row = client.query_one(&client.prepare_cached(bounds).await?, &[]).await?;
+        // Given as values, so that the planner sees how little there is in between.
+        let (from, to): (i64, i64) = (row.read(0)?, row.read(1)?);
+        let lost = client.execute(LOST, &[&from, &to]).await?;
+        client.execute(PASS, &[&from, &to, &SETTLED_FOR_SURE_SECONDS]).await?;
         Ok(lost)
     }
 

@@ -193,6 +193,15 @@ impl Store {
         client.query_one(&statement, &[&name]).await?.read(0)
     }
 
+    /// The events that nobody has looked at yet lie behind the first position and up to the second. Both are given as values
+    /// to what reads them: behind one bound alone the planner expects a third of the table.
+    pub(super) async fn not_looked_at(&self, client: &Connection) -> Result<(i64, i64), StoreError> {
+        let sql = "SELECT position, coalesce((SELECT max(position) FROM events), 0) FROM watermarks
+             WHERE name = 'events'";
+        let row = client.query_one(&client.prepare_cached(sql).await?, &[]).await?;
+        Ok((row.read(0)?, row.read(1)?))
+    }
+
     /// Events that were noted, of the payments in these buckets, from behind a position on. With a payment's noted events
     /// come all of it that are unsent and nobody's, so that none goes out before an earlier one.
     ///

@@ -173,8 +173,8 @@ const OUTBOX: &str = "SELECT count(*), greatest(coalesce(extract(epoch FROM now(
      FROM ((SELECT o.stored FROM overdue o ORDER BY o.position LIMIT $1)
            UNION ALL
            (SELECT e.stored FROM events e
-            WHERE e.position > $2
-              AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position AND s.position > $2)
+            WHERE e.position > $2 AND e.position <= $3
+              AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position AND s.position > $2 AND s.position <= $3)
             ORDER BY e.position LIMIT $1)) u";
 
 const OPEN_DUE: &str = concat!(variants!("due_at IS NOT NULL"), "SELECT variant FROM names WHERE variant IS NOT NULL");
@@ -202,8 +202,8 @@ impl Store {
     /// The database cannot be asked.
     pub async fn figures(&self) -> Result<Figures, StoreError> {
         let client = self.client().await?;
-        let watermark = self.watermark(&client, "events").await?;
-        let outbox = client.query_one(OUTBOX, &[&EVENTS_COUNTED_MAX, &watermark]).await?;
+        let (from, to) = self.not_looked_at(&client).await?;
+        let outbox = client.query_one(OUTBOX, &[&EVENTS_COUNTED_MAX, &from, &to]).await?;
         let due = client.query(DUE, &[&COUNTED_MAX]).await?;
         let unknown = client.query(UNKNOWN, &[&COUNTED_MAX]).await?;
         Ok(Figures {

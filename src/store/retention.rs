@@ -15,35 +15,32 @@ pub struct Purged {
     pub more: bool,
 }
 
-/// Reads nothing while the first event is young.
+/// Reads nothing while the first event is young. What is looked up one by one is written so that the planner can do nothing
+/// else: it does not know how few they are, and would join whole tables.
 const EVENTS: &str = "WITH old AS (
-         SELECT e.payment_id, e.id, e.position, e.created FROM events e
+         SELECT e.position, e.created FROM events e
+         CROSS JOIN LATERAL (SELECT 1 FROM sent s WHERE s.position = e.position LIMIT 1) s
          WHERE e.position <= $3 AND (SELECT created FROM events ORDER BY position LIMIT 1) < $1
-           AND EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position AND s.position <= $3)
          ORDER BY e.position LIMIT $2),
      gone AS (
-         DELETE FROM events e USING old
-         WHERE e.payment_id = old.payment_id AND e.id = old.id AND old.created < $1
-         RETURNING e.payment_id, e.position),
-     marks AS (DELETE FROM sent s USING gone WHERE s.position = gone.position),
-     notes AS (
-         DELETE FROM overdue o USING gone WHERE o.payment_id = gone.payment_id AND o.position = gone.position)
+         DELETE FROM events WHERE position = ANY(ARRAY(SELECT position FROM old WHERE created < $1))
+         RETURNING position),
+     marks AS (DELETE FROM sent WHERE position = ANY(ARRAY(SELECT position FROM gone))),
+     notes AS (DELETE FROM overdue WHERE position = ANY(ARRAY(SELECT position FROM gone)))
      SELECT count(*) FROM gone";
 
 /// The rows behind the watermark are bounded first and looked at then; it moves up to the first that is young.
 const ORPHANS: &str = "WITH next AS (
-         SELECT payment_id, id, accepted, state, stored FROM operations
+         SELECT payment_id, accepted, state, stored FROM operations
          WHERE accepted > $3
            AND (SELECT stored FROM operations WHERE accepted > $3 ORDER BY accepted LIMIT 1) < $1
          ORDER BY accepted LIMIT $2),
      old AS (
-         SELECT * FROM next
+         SELECT accepted, state = 'settled' AND p.id IS NULL AS is_orphan FROM next
+         LEFT JOIN LATERAL (SELECT p.id FROM payments p WHERE p.id = next.payment_id LIMIT 1) p ON true
          WHERE accepted < coalesce((SELECT min(accepted) FROM next WHERE stored >= $1), 9223372036854775807)),
      gone AS (
-         DELETE FROM operations o USING old
-         WHERE o.payment_id = old.payment_id AND o.id = old.id AND old.state = 'settled'
-           AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.id = o.payment_id)
-         RETURNING 1),
+         DELETE FROM operations WHERE accepted = ANY(ARRAY(SELECT accepted FROM old WHERE is_orphan)) RETURNING 1),
      moved AS (
          UPDATE watermarks SET position = greatest(position, (SELECT max(accepted) FROM old))
          WHERE name = 'orphans' AND EXISTS (SELECT 1 FROM old))

@@ -298,7 +298,7 @@ fn from_int(count: i32) -> u32 {
 pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
     let currency = currency(row.read("currency")?)?;
     let sum = |name: &str| -> Result<Money, StoreError> { money(row.read(name)?, currency) };
-    let text = |name: &str| -> Result<String, StoreError> { Ok(row.read(name)?) };
+    let text = |name: &str| -> Result<String, StoreError> { row.read(name) };
     Ok(Payment {
         id: row.read("id")?,
         order: Order {

@@ -5,18 +5,28 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::wait::within;
-use crate::support::{Command, Setup, World};
+use crate::support::{Command, Setup, World, eventually};
 
-const PAYMENTS: usize = 20_000;
+/// How many payments go through the worker, and how many there are when each was copied.
+const CARRIED_OUT: usize = 1_000;
+const PAYMENTS: usize = 100_000;
+/// How many charges, each with a refund, and refunds of nothing show the plans.
+const SHOWN: usize = 50;
 
 /// The tables that grow.
 const TABLES: [&str; 5] = ["payments", "operations", "movements", "events", "sent"];
 
+/// How many rows of such a table one node of a plan may read: more than any statement takes at a time, and a small part of
+/// the table.
+const READ_MAX: f64 = 20_000.0;
+
 /// Parts of the statements that are carried out for every command, and that must not read a whole table.
-const STATEMENTS: [&str; 9] = [
+const HOT: [&str; 10] = [
     "payment_insert AS",
+    "absent AS",
     "payment_update AS",
     "FROM payments WHERE id = ANY",
     "FROM operations WHERE payment_id = ANY",
@@ -25,6 +35,19 @@ const STATEMENTS: [&str; 9] = [
     "INSERT INTO sent",
     "UPDATE operations SET attempts",
     "WITH due AS",
+];
+
+/// Parts of those that every replica carries out again and again.
+const AGAIN: [&str; 9] = [
+    "bool_or(stored",
+    "INSERT INTO overdue",
+    "FROM overdue o",
+    "AS confirmed FROM events e",
+    "(SELECT count(*) FROM set_aside)",
+    "UPDATE operations SET due_at = now()",
+    "UPDATE watermarks SET position = greatest(position, least(",
+    "marks AS (DELETE FROM sent",
+    "moved AS (",
 ];
 
 #[tokio::test]
@@ -42,37 +65,89 @@ async fn no_plan_reads_whole_tables_once_they_are_full() {
     let database = world.settings()["database.url"].rsplit_once('/').expect("a database").1;
     world.query(&format!("ALTER DATABASE {database} SET session_preload_libraries = 'auto_explain'"), &[]).await;
     let _worker = world.worker().await;
-    let creates: Vec<Command> = (0..PAYMENTS).map(|_| Command::create("default", "10.00", "EUR")).collect();
-    for some in creates.chunks(2_000) {
-        world.publish_all(some).await;
-    }
-    settled(&world, PAYMENTS).await;
-
-    explain(&world, "0").await;
-    let before = std::fs::metadata(&log).expect("PostgreSQL's log").len();
-    let charges: Vec<Command> = (0..50).map(|_| Command::charge("http", "10.00", "EUR")).collect();
-    let refunds: Vec<Command> = charges.iter().map(|charge| charge.then("payment.refund", json!({}))).collect();
+    let charges: Vec<Command> = (0..CARRIED_OUT).map(|_| Command::charge("default", "10.00", "EUR")).collect();
     world.publish_all(&charges).await;
-    world.publish_all(&refunds).await;
-    settled(&world, PAYMENTS + 100).await;
-    explain(&world, "-1").await;
+    settled(&world, CARRIED_OUT).await;
+    let before = Plans::of(&world, &log).await;
 
-    let text = std::fs::read(&log).expect("PostgreSQL's log");
-    let text = String::from_utf8_lossy(&text[usize::try_from(before).unwrap()..]).into_owned();
-    let mut seen = [0; STATEMENTS.len()];
-    for entry in entries(&text) {
-        let Some(statement) = STATEMENTS.iter().position(|part| entry.contains(part)) else { continue };
-        seen[statement] += 1;
-        for table in TABLES {
-            assert!(!entry.contains(&format!("Seq Scan on {table}")), "a statement reads all {table}:\n{entry}");
+    copy_all(&world).await;
+    look_at_all(&world).await;
+    let full = Plans::of(&world, &log).await;
+    full.read_no_whole_table();
+    for table in TABLES {
+        world.query(&format!("ANALYZE {table}"), &[]).await;
+    }
+    let analyzed = Plans::of(&world, &log).await;
+    analyzed.read_no_whole_table();
+
+    println!(
+        "pages touched by {SHOWN} charges, refunds and lone refunds: {}, {}, {}",
+        before.pages, full.pages, analyzed.pages
+    );
+    for later in [&full, &analyzed] {
+        assert!(later.pages <= 2 * before.pages, "{} pages where {} were enough", later.pages, before.pages);
+        for part in HOT[..8].iter().chain(&AGAIN) {
+            assert!(later.with(part).next().is_some(), "no plan of {part:?} was seen");
         }
     }
-    println!("plans seen: {:?}", STATEMENTS.iter().zip(seen).collect::<Vec<_>>());
-    for part in [1, 2, 3, 4, 5, 6] {
-        assert!(seen[part] > 0, "no plan of {:?} was seen", STATEMENTS[part]);
-    }
-    world.check_books().await;
 }
+
+/// The plans of everything that was carried out for a while, with what they came to.
+struct Plans {
+    entries: Vec<String>,
+    /// How many pages the statements of the commands touched.
+    pages: u64,
+}
+
+impl Plans {
+    /// Of some commands, and of what is done again and again.
+    async fn of(world: &World, log: &PathBuf) -> Plans {
+        let stored: i64 = world.value("SELECT count(*) FROM operations", &[]).await;
+        explain(world, "0").await;
+        let begin = std::fs::metadata(log).expect("PostgreSQL's log").len();
+        // As a worker's that was lost, so that there is something to relay.
+        world
+            .query(
+                "UPDATE events SET stored = now() - interval '1 hour' WHERE stored > now() - interval '1 minute'",
+                &[],
+            )
+            .await;
+        world.query(LOST, &[]).await;
+        let charges: Vec<Command> = (0..SHOWN).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+        let refunds: Vec<Command> = charges.iter().map(|charge| charge.then("payment.refund", json!({}))).collect();
+        world.publish_all(&charges).await;
+        world.publish_all(&refunds).await;
+        let lone = || Command::new("http", "payment.refund", Uuid::new_v4(), json!({}));
+        let alone: Vec<Command> = (0..SHOWN).map(|_| lone()).collect();
+        world.publish_all(&alone).await;
+        settled(world, usize::try_from(stored).unwrap() + 3 * SHOWN).await;
+        do_again(world).await;
+        let entries = entries_since(log, begin);
+        explain(world, "-1").await;
+        let hot = entries.iter().filter(|entry| HOT.iter().any(|part| entry.contains(part)));
+        let pages = hot.map(|entry| pages(entry)).sum();
+        Plans { entries, pages }
+    }
+
+    fn with(&self, part: &'static str) -> impl Iterator<Item = &String> {
+        self.entries.iter().filter(move |entry| entry.contains(part))
+    }
+
+    fn read_no_whole_table(&self) {
+        for entry in HOT.iter().chain(&AGAIN).flat_map(|part| self.with(part)) {
+            for node in entry.lines().filter(|line| line.contains("actual ")) {
+                let Some(table) = TABLES.iter().find(|table| is_scan_of(node, table)) else { continue };
+                assert!(!node.contains("Seq Scan"), "a statement reads all {table}:\n{entry}");
+                assert!(rows(node) < READ_MAX, "a statement reads much of {table}:\n{entry}");
+            }
+        }
+    }
+}
+
+/// Some events that nobody got out, old enough for the relay.
+const LOST: &str = "INSERT INTO events (payment_id, id, event_type, routing_key, body, created, stored)
+     SELECT payment_id, gen_random_uuid(), event_type, routing_key, body, created, now() - interval '1 minute'
+     FROM events ORDER BY position DESC LIMIT 10";
 
 async fn settled(world: &World, count: usize) {
     within(Duration::from_secs(180), "all commands to be settled", async || {
@@ -85,6 +160,9 @@ async fn settled(world: &World, count: usize) {
 /// Has the plans of all statements written into the log, from this duration on.
 async fn explain(world: &World, milliseconds: &str) {
     world.query("LOAD 'auto_explain'", &[]).await;
+    for setting in ["log_analyze = on", "log_buffers = on", "log_timing = off"] {
+        world.query(&format!("ALTER SYSTEM SET auto_explain.{setting}"), &[]).await;
+    }
     world.query(&format!("ALTER SYSTEM SET auto_explain.log_min_duration = {milliseconds}"), &[]).await;
     world.query("SELECT pg_reload_conf()", &[]).await;
     within(Duration::from_secs(10), "the setting", async || {
@@ -92,6 +170,105 @@ async fn explain(world: &World, milliseconds: &str) {
         if now == milliseconds { Ok(()) } else { Err(now) }
     })
     .await;
+}
+
+/// Copies every row of what the worker made, until there are as many payments as there shall be; all of it is long over.
+async fn copy_all(world: &World) {
+    let mut sql = world.sql_client().await.expect("a connection");
+    let transaction = sql.transaction().await.expect("a transaction");
+    let copies = PAYMENTS / CARRIED_OUT - 1;
+    for table in ["operations", "events"] {
+        let all = format!("UPDATE {table} SET stored = now() - interval '1 hour'");
+        transaction.execute(&all, &[]).await.expect("all rows");
+    }
+    for table in ["payments", "operations", "movements", "events"] {
+        let columns: String = transaction
+            .query_one(
+                "SELECT string_agg(column_name, ',') FROM information_schema.columns
+                 WHERE table_schema = 'paybus' AND table_name = $1 AND is_identity = 'NO'",
+                &[&table],
+            )
+            .await
+            .expect("the columns")
+            .get(0);
+        let values: Vec<String> = columns.split(',').map(copied).collect();
+        let all = format!(
+            "INSERT INTO {table} ({columns}) SELECT {} FROM {table}, generate_series(1, {copies}) AS copy",
+            values.join(", ")
+        );
+        transaction.execute(&all, &[]).await.unwrap_or_else(|error| panic!("{all}: {error:?}"));
+    }
+    let marks = "INSERT INTO sent SELECT position, now() FROM events
+         WHERE position > (SELECT max(position) FROM sent) ORDER BY position";
+    transaction.execute(marks, &[]).await.expect("marks");
+    transaction.commit().await.expect("all of it");
+}
+
+/// A column of a copied row: the copy's own ids, the same in every table.
+fn copied(column: &str) -> String {
+    match column {
+        "id" | "payment_id" => format!("md5({column}::text || copy)::uuid"),
+        _ => column.to_owned(),
+    }
+}
+
+/// Looks at everything that is looked at once; a worker would in a while.
+async fn look_at_all(world: &World) {
+    let store = world.store().await;
+    eventually("all to be looked at", async || {
+        while store.note_overdue().await.unwrap() || store.note_late().await.unwrap() {}
+        store.sweep_lost().await.unwrap();
+        let behind = "SELECT (SELECT count(*) FROM watermarks WHERE name IN ('events', 'late events')
+                 AND position < (SELECT max(position) FROM events WHERE stored < now() - interval '30 minutes'))
+             + (SELECT count(*) FROM watermarks WHERE name = 'operations'
+                 AND position < (SELECT max(accepted) FROM operations WHERE stored < now() - interval '30 minutes'))";
+        let behind: i64 = world.value(behind, &[]).await;
+        if behind == 0 { Ok(()) } else { Err(format!("{behind} watermarks are behind")) }
+    })
+    .await;
+}
+
+/// What every replica does again and again, once.
+async fn do_again(world: &World) {
+    let store = world.store().await;
+    store.note_overdue().await.expect("overdue events are noted");
+    store.note_late().await.expect("late events are noted");
+    let buckets: Vec<i16> = (0..16).collect();
+    store.relay_batch(&buckets, 0, 500).await.expect("overdue events are read");
+    store.sweep_lost().await.expect("operations are swept");
+    store.figures().await.expect("figures");
+    let now = store.clock().now();
+    store.purge_events(now, 5_000).await.expect("old events go");
+    store.purge_orphans(now, 5_000).await.expect("old commands go");
+}
+
+fn is_scan_of(node: &str, table: &str) -> bool {
+    let on = format!(" on {table} ");
+    // An index-only or bitmap index scan names the index alone.
+    node.contains(" Scan ") && (node.contains(&on) || node.contains(&format!("{table}_")))
+}
+
+/// How many rows a node read, in all its loops.
+fn rows(node: &str) -> f64 {
+    let actual = node.split_once("(actual ").map_or("", |(_, actual)| actual);
+    let figure = |name: &str| {
+        let text = actual.split_once(name)?.1;
+        text.split([' ', ')']).next()?.parse::<f64>().ok()
+    };
+    figure("rows=").unwrap_or_default() * figure("loops=").unwrap_or(1.0)
+}
+
+/// How many pages the nodes of a plan touched, each with those below it.
+fn pages(entry: &str) -> u64 {
+    let buffers = entry.lines().filter_map(|line| line.trim().strip_prefix("Buffers: shared "));
+    let figures =
+        buffers.flat_map(str::split_whitespace).filter(|word| word.starts_with("hit=") || word.starts_with("read="));
+    figures.filter_map(|word| word.split_once('=')?.1.parse::<u64>().ok()).sum()
+}
+
+fn entries_since(log: &PathBuf, begin: u64) -> Vec<String> {
+    let text = std::fs::read(log).expect("PostgreSQL's log");
+    entries(&String::from_utf8_lossy(&text[usize::try_from(begin).unwrap()..]))
 }
 
 /// The entries of the log: each begins with its time, its further lines with a tab.
