@@ -1,5 +1,5 @@
 //! Events that their own worker did not get out: the relay of this replica's share of payments sends them, in order. It
-//! also keeps the tables' marks moving and drops what is older than the retention.
+//! also notes which those are, and drops what is older than the retention.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
