@@ -20,6 +20,10 @@ use crate::tls::{TlsFiles, Verify, client_config};
 /// How often a connection is looked at, whatever lapin's events tell or leave out.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// The largest frame of a connection that only publishes, in bytes: far beyond our headers, and not below what RabbitMQ 4.1
+/// asks for (8192).
+const PUBLISHING_FRAME: u32 = 32 * 1024;
+
 /// How long a connection may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -49,7 +53,21 @@ pub enum ConnectionState {
 /// # Errors
 /// An address or TLS file that cannot be used, a broker that refuses, or none that answers in time.
 pub async fn connect(settings: &BusSettings, role: &str) -> Result<Connection, BusError> {
-    let uri = address(settings)?;
+    dial(settings, role, address(settings)?).await
+}
+
+/// Connects to publish only, with small frames: lapin keeps 32 of the largest in memory, in each direction. Whoever consumes
+/// must take what others send, and the headers of a message have to fit into one frame.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_to_publish(settings: &BusSettings, role: &str) -> Result<Connection, BusError> {
+    let mut uri = address(settings)?;
+    uri.query.frame_max = Some(PUBLISHING_FRAME);
+    dial(settings, role, uri).await
+}
+
+async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri) -> Result<Connection, BusError> {
     let tls = match uri.scheme {
         AMQPScheme::AMQPS => Some(connector(settings).await?),
         AMQPScheme::AMQP => None,

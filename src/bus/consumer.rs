@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Connection, ConnectionState};
 use super::delivery::Delivery;
-use super::link::Link;
+use super::link::{Link, Role};
 use super::refusal::named;
 use super::{BusError, BusSettings, bounded, describe, short};
 use crate::backoff;
@@ -65,7 +65,7 @@ impl Consumer {
     /// Starts connecting, and connects again whenever the connection is lost. When the token is cancelled the
     /// connection closes, and what is not acknowledged by then goes back to its queue: drain first.
     pub fn spawn(settings: BusSettings, shutdown: CancellationToken) -> Consumer {
-        Consumer { link: Link::spawn(settings, "consumer", None, shutdown.clone()), shutdown }
+        Consumer { link: Link::spawn(settings, Role::Consumer, shutdown.clone()), shutdown }
     }
 
     /// How the connection is doing.

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::connection::{Connection, ConnectionState, connect};
+use super::connection::{Connection, ConnectionState, connect, connect_to_publish};
 use super::topology::exchange_exists;
 use super::{BusError, BusSettings, describe};
 use crate::backoff;
@@ -26,6 +26,27 @@ fn set(state: &watch::Sender<ConnectionState>, now: ConnectionState) {
     });
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// Messages are taken in.
+    Consumer,
+    /// Messages are sent. It counts only once this exchange was seen to exist.
+    Publisher {
+        /// Where events go.
+        exchange: String,
+    },
+}
+
+impl Role {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Role::Consumer => "consumer",
+            Role::Publisher { .. } => "publisher",
+        }
+    }
+}
+
 /// A connection that is made again whenever it is lost, until the token is cancelled. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -34,16 +55,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts connecting. A connection counts only once the exchange `needs`, where one is named, was seen to exist.
-    pub fn spawn(
-        settings: BusSettings,
-        role: &'static str,
-        needs: Option<String>,
-        shutdown: CancellationToken,
-    ) -> Link {
+    /// Starts connecting.
+    pub fn spawn(settings: BusSettings, role: Role, shutdown: CancellationToken) -> Link {
         let (connections, connection) = watch::channel(None);
         let (states, state) = watch::channel(ConnectionState::Disconnected("not connected yet".to_owned()));
-        let supervisor = Supervisor { settings, role, needs, connections, states };
+        let supervisor = Supervisor { settings, role, connections, states };
         tokio::spawn(supervisor.run(shutdown));
         Link { connection, state }
     }
@@ -64,8 +80,7 @@ impl Link {
 /// The task behind a link.
 struct Supervisor {
     settings: BusSettings,
-    role: &'static str,
-    needs: Option<String>,
+    role: Role,
     connections: watch::Sender<Option<Arc<Connection>>>,
     states: watch::Sender<ConnectionState>,
 }
@@ -87,7 +102,7 @@ impl Supervisor {
                 }
                 Err(error) => {
                     let reason = describe(&error);
-                    warn!(role = self.role, error = reason, "cannot connect to the broker");
+                    warn!(role = self.role.as_str(), error = reason, "cannot connect to the broker");
                     set(&self.states, ConnectionState::Disconnected(reason));
                 }
             }
@@ -96,8 +111,11 @@ impl Supervisor {
     }
 
     async fn attempt(&self) -> Result<Connection, BusError> {
-        let connection = connect(&self.settings, self.role).await?;
-        if let Some(exchange) = &self.needs
+        let connection = match &self.role {
+            Role::Consumer => connect(&self.settings, self.role.as_str()).await?,
+            Role::Publisher { .. } => connect_to_publish(&self.settings, self.role.as_str()).await?,
+        };
+        if let Role::Publisher { exchange } = &self.role
             && let Err(error) = exchange_exists(&connection, exchange).await
         {
             connection.close().await;
@@ -108,7 +126,7 @@ impl Supervisor {
 
     /// Lends the connection out until it ends.
     async fn keep(&self, connection: Arc<Connection>, shutdown: &CancellationToken) {
-        info!(role = self.role, "connected to the broker");
+        info!(role = self.role.as_str(), "connected to the broker");
         set(&self.states, ConnectionState::Connected);
         self.connections.send_replace(Some(Arc::clone(&connection)));
         let blocks = |blocked| match blocked {
@@ -118,7 +136,7 @@ impl Supervisor {
         let ended = shutdown.run_until_cancelled(connection.ended(blocks)).await;
         self.connections.send_replace(None);
         if let Some(reason) = ended {
-            warn!(role = self.role, error = reason, "disconnected from the broker");
+            warn!(role = self.role.as_str(), error = reason, "disconnected from the broker");
             set(&self.states, ConnectionState::Disconnected(reason));
         } else {
             set(&self.states, ConnectionState::Disconnected("shut down".to_owned()));

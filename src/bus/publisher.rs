@@ -21,7 +21,7 @@ use super::aside::SetAside;
 use super::backlog::Verdict;
 use super::connection::ConnectionState;
 use super::lane::{Lane, Posted, Shared};
-use super::link::Link;
+use super::link::{Link, Role};
 use super::round::Message;
 use super::topology::Names;
 use super::{BusError, BusSettings, short};
@@ -113,7 +113,7 @@ impl Publisher {
     pub fn spawn(settings: BusSettings, shutdown: CancellationToken) -> Publisher {
         let names = Names::new(&settings.prefix);
         let patience = settings.confirm_timeout;
-        let link = Link::spawn(settings, "publisher", Some(names.events()), shutdown.clone());
+        let link = Link::spawn(settings, Role::Publisher { exchange: names.events() }, shutdown.clone());
         let (silent, is_silent) = watch::channel(0);
         let state = link.state();
         let aside = SetAside::default();

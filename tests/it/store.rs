@@ -298,10 +298,10 @@ async fn an_operation_whose_commit_took_long_is_swept() {
     let id = bench.waits().await;
     let calling =
         "INSERT INTO operations (payment_id, id, source, command_id, command_type, variant, hash, data, state,
-             created, attempts, rounds, lookups, takeovers, generation, exposed, lookup_only, escalated, last_message,
+             created, attempts, rounds, lookups, takeovers, generation, exposed, acted_on, lookup_only, escalated, last_message,
              lease_until, stored)
          SELECT payment_id, gen_random_uuid(), source, command_id, command_type, variant, hash, data, 'calling',
-             created, 1, 0, 0, 0, 0, false, false, false, '', now() + make_interval(secs => $2), now()
+             created, 1, 0, 0, 0, 0, false, false, false, false, '', now() + make_interval(secs => $2), now()
          FROM operations WHERE id = $1";
     let (mut late, other) = (bench.sql().await, bench.sql().await);
     let slow = late.transaction().await.unwrap();
@@ -326,9 +326,9 @@ async fn what_is_old_goes_step_by_step() {
     let rejected = bench.resumed(id, Step::Settled).await;
     bench.stores(rejected).await;
     let copy = "INSERT INTO operations (payment_id, id, source, command_id, command_type, variant, hash, data, state,
-             created, attempts, rounds, lookups, takeovers, generation, exposed, lookup_only, escalated, last_message)
+             created, attempts, rounds, lookups, takeovers, generation, exposed, acted_on, lookup_only, escalated, last_message)
          SELECT payment_id, gen_random_uuid(), source, command_id, command_type, variant, hash, data, state,
-             created, 0, 0, 0, 0, 0, false, false, false, '' FROM operations WHERE id = $1";
+             created, 0, 0, 0, 0, 0, false, false, false, false, '' FROM operations WHERE id = $1";
     for _ in 0..2 {
         sql.execute(copy, &[&id]).await.unwrap();
     }

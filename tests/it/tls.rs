@@ -151,7 +151,8 @@ async fn the_broker_by_tls() {
     check(&number, Some(&client.ours), true, "not valid for name").await;
     check(&localhost, Some(&client.other), true, "unknownissuer").await;
     check(&localhost, None, true, "unknownissuer").await;
-    check(&localhost, Some(&client.ours), false, "certificate").await;
+    // By TLS 1.3 the server refuses a client after the handshake: it may hang up before its reason is read.
+    check(&localhost, Some(&client.ours), false, "connecting to the broker failed").await;
     world.check_books().await;
 }
 
