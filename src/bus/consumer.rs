@@ -14,6 +14,7 @@ use lapin::types::{FieldTable, ShortString};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::connection::{Connection, ConnectionState};
@@ -178,13 +179,19 @@ impl Supervisor {
     /// One channel's life.
     async fn serve(&mut self, connection: &Connection) -> Result<End, BusError> {
         let patience = connection.patience();
-        let channel = connection.channel().await?;
-        let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
-        bounded("setting the prefetch", patience, qos).await?;
+        let mut channel = self.open(connection).await?;
         loop {
             let wanted = *self.wants.borrow_and_update();
             let end = match wanted {
-                true => self.consume(&channel, patience).await?,
+                true => {
+                    let unsettled = TaskTracker::new();
+                    let end = self.consume(&channel, &unsettled, patience).await?;
+                    if end.is_none() {
+                        tokio::spawn(retire(channel, unsettled));
+                        channel = self.open(connection).await?;
+                    }
+                    end
+                }
                 false => self.idle(&channel, patience).await?,
             };
             if let Some(end) = end {
@@ -193,8 +200,20 @@ impl Supervisor {
         }
     }
 
+    async fn open(&self, connection: &Connection) -> Result<Channel, BusError> {
+        let channel = connection.channel().await?;
+        let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
+        bounded("setting the prefetch", connection.patience(), qos).await?;
+        Ok(channel)
+    }
+
     /// Consumes until it is no longer wanted, or until the end.
-    async fn consume(&mut self, channel: &Channel, patience: Duration) -> Result<Option<End>, BusError> {
+    async fn consume(
+        &mut self,
+        channel: &Channel,
+        unsettled: &TaskTracker,
+        patience: Duration,
+    ) -> Result<Option<End>, BusError> {
         let queue = short("name of a queue", self.queue.as_ref())?;
         let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
         let consuming = channel.basic_consume(queue, ShortString::default(), options, nothing);
@@ -212,7 +231,9 @@ impl Supervisor {
             tokio::select! {
                 next = next => match next {
                     None => return Ok(Some(End::Dropped)),
-                    Some((place, Some(Ok(delivery)))) => place.send(Delivery::new(delivery, &self.queue, patience)),
+                    Some((place, Some(Ok(delivery)))) => {
+                        place.send(Delivery::new(delivery, &self.queue, patience).counted(unsettled));
+                    }
                     Some((_, Some(Err(source)))) => {
                         let error = BusError::Broker { doing: "consuming a queue", source };
                         return Err(named(error, || format!("queue {}", self.queue)));
@@ -267,6 +288,17 @@ impl Supervisor {
 
     fn tell(&self, state: QueueState) {
         self.states.send_replace(state);
+    }
+}
+
+/// Closes a channel on which nothing is consumed any more, as soon as what came on it is settled. A quorum queue goes on
+/// delivering for a moment after it confirmed the cancellation, and lapin drops that: it would be neither with us nor in
+/// the queue for as long as the channel is open.
+async fn retire(channel: Channel, unsettled: TaskTracker) {
+    unsettled.close();
+    unsettled.wait().await;
+    if let Err(error) = channel.close(200, "consumed no more".into()).await {
+        debug!(%error, "the channel of a cancelled consumer was closed already");
     }
 }
 

@@ -11,6 +11,8 @@ use lapin::BasicProperties;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 /// One message from a queue.
@@ -61,6 +63,8 @@ impl Properties {
 pub struct Acker {
     lapin: lapin::Acker,
     patience: Duration,
+    /// Until it is dropped, its channel has to stay.
+    _unsettled: Option<TaskTrackerToken>,
 }
 
 impl Delivery {
@@ -71,8 +75,14 @@ impl Delivery {
             redelivered: lapin.redelivered,
             properties: Properties::from(lapin.properties),
             body: lapin.data,
-            acker: Acker { lapin: lapin.acker, patience },
+            acker: Acker { lapin: lapin.acker, patience, _unsettled: None },
         }
+    }
+
+    /// The same, counted among those that its channel waits for.
+    pub(super) fn counted(mut self, unsettled: &TaskTracker) -> Delivery {
+        self.acker._unsettled = Some(unsettled.token());
+        self
     }
 
     /// A delivery that came from no broker, for tests; settling it does nothing.

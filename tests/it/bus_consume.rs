@@ -39,6 +39,48 @@ async fn a_deleted_queue_is_consumed_again_once_it_is_back() {
     bus.end().await;
 }
 
+/// The broker may send a little more after it has confirmed that a consumer is cancelled. Nobody takes that here, and it
+/// must not be kept from everybody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_too_late_for_a_pause_goes_to_others() {
+    let bus = Bus::new().await;
+    let (here, there) = (bus.consumer(), bus.consumer());
+    for _ in 0..3 {
+        bus.send(1_500).await;
+        let (consumption, mut deliveries) = here.subscribe(&bus.names.commands_of("cards"), 100);
+        let mut state = consumption.state();
+        let mut count = 0;
+        let (mut pausing, mut paused) = (false, false);
+        while !paused {
+            tokio::select! {
+                Some(delivery) = deliveries.recv() => {
+                    count += 1;
+                    assert!(delivery.acker.ack().await);
+                    if count >= 300 && !pausing {
+                        consumption.pause();
+                        pausing = true;
+                    }
+                }
+                changed = state.wait_for(|state| *state == QueueState::Paused), if pausing => {
+                    paused = changed.is_ok();
+                }
+            }
+        }
+        while let Ok(delivery) = deliveries.try_recv() {
+            count += 1;
+            assert!(delivery.acker.ack().await);
+        }
+        let (others, mut deliveries) = there.subscribe(&bus.names.commands_of("cards"), 100);
+        while count < 1_500 {
+            let delivery = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+            count += 1;
+            assert!(delivery.acker.ack().await);
+        }
+        drop((consumption, others));
+    }
+    bus.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_queue_gives_out_what_was_prefetched_and_then_one_at_a_time() {
     let bus = Bus::new().await;

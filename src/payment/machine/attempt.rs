@@ -34,9 +34,13 @@ impl Rules {
         let misconfigured = trouble.code == Code::Misconfigured;
         let delay = self.delayed.get(rounds as usize).copied();
         let some_delay = || delay.or(self.delayed.last().copied()).unwrap_or(DELAY_DEFAULT);
+        // No later than its retry would be: calls may be held back here alone, and another replica goes on.
+        let held = |hold: Duration| Next::Held(hold.min(some_delay()));
+        if trouble.code == Code::Held {
+            return held(hold.unwrap_or_default());
+        }
         if !misconfigured && trouble.retry_after.is_none() && tries < self.immediate_attempts {
-            // No later than its retry would be: calls may be held back here alone, and another replica goes on.
-            return hold.map_or(Next::AtOnce, |hold| Next::Held(hold.min(some_delay())));
+            return hold.map_or(Next::AtOnce, held);
         }
         match delay {
             Some(delay) => Next::Later(delay),
@@ -175,7 +179,6 @@ impl Aggregate {
         if trouble.code == Code::Held {
             // It was begun and not sent, which spends nothing.
             operation.attempts = operation.attempts.saturating_sub(1);
-            return self.hold_back(id, context.hold.unwrap_or_default(), &trouble, context);
         }
         let next = context.rules.next(&trouble, tries, operation.rounds, context.hold);
         match (next, operation.exposure.not_charged()) {
