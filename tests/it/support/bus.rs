@@ -198,9 +198,14 @@ fn properties(command: &Command) -> BasicProperties {
 
 /// Collects for ever. The queue is durable: no event is missed while the broker is away.
 async fn listen(url: String, prefix: String, log: Arc<Log>, ready: mpsc::Sender<()>) {
+    let mut last = String::new();
     loop {
         if let Err(error) = collect(&url, &prefix, &log, &ready).await {
-            eprintln!("the test's listener connects again: {error}");
+            let error = error.to_string();
+            if last != error {
+                eprintln!("the test's listener connects again: {error}");
+                last = error;
+            }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -134,6 +134,11 @@ impl Log {
         self.lock().clone()
     }
 
+    /// Those that came after the first so many.
+    pub fn since(&self, count: usize) -> Vec<Event> {
+        self.lock().get(count..).unwrap_or_default().to_vec()
+    }
+
     /// Those that a test picks.
     pub fn filter(&self, picks: impl Fn(&Event) -> bool) -> Vec<Event> {
         self.lock().iter().filter(|event| picks(event)).cloned().collect()

@@ -6,7 +6,7 @@
 #![allow(dead_code)] // Each test uses a part of it.
 #![allow(clippy::unwrap_used)] // A broken fake must break its test.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -56,6 +56,8 @@ pub enum Behaviour {
     Garbage,
     /// Acts and answers half of its answer.
     Truncated,
+    /// Acts and answers byte by byte, with this pause before each.
+    Trickle(Duration),
     /// Acts, and answers with these members beside, or in place of, the usual ones.
     Say(Value),
     /// Acts on this amount in place of the one that was asked.
@@ -68,6 +70,47 @@ pub enum Behaviour {
     Until(Arc<Notify>),
 }
 
+impl Behaviour {
+    /// What it is called, whatever its numbers are.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Behaviour::Approve => "approves",
+            Behaviour::Decline(_) => "declines",
+            Behaviour::Redirect(_) => "redirects the customer",
+            Behaviour::Pending => "answers pending",
+            Behaviour::Refuse => "answers 400",
+            Behaviour::Status(429, _) => "answers 429 with Retry-After",
+            Behaviour::Status(503, _) => "answers 503",
+            Behaviour::Status(..) => "answers another status",
+            Behaviour::HangBefore => "hangs before acting",
+            Behaviour::HangAfter => "hangs after acting",
+            Behaviour::DropAfter => "drops the answer after acting",
+            Behaviour::Error500After => "answers 500 after acting",
+            Behaviour::Garbage => "answers garbage",
+            Behaviour::Truncated => "truncates the answer",
+            Behaviour::Trickle(_) => "trickles the answer",
+            Behaviour::Say(_) => "says something else",
+            Behaviour::WrongAmount(_) => "moves a wrong amount",
+            Behaviour::WrongCurrency(_) => "moves a wrong currency",
+            Behaviour::Delay(_) | Behaviour::Until(_) => "acts late",
+        }
+    }
+
+    /// Whether it says what the gateway does, and not how it answers: a key that is booked already does not meet it.
+    fn is_deed(&self) -> bool {
+        matches!(
+            self,
+            Behaviour::Decline(_)
+                | Behaviour::Redirect(_)
+                | Behaviour::Pending
+                | Behaviour::WrongAmount(_)
+                | Behaviour::WrongCurrency(_)
+                | Behaviour::Delay(_)
+                | Behaviour::Until(_)
+        )
+    }
+}
+
 /// Money that the gateway moved, or an end that it made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effect {
@@ -77,6 +120,15 @@ pub struct Effect {
     pub key: String,
     pub amount: Decimal,
     pub currency: String,
+}
+
+/// What a payment has pending.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Pending {
+    /// Processes whose customer was sent away.
+    pub customers: usize,
+    /// All else.
+    pub others: usize,
 }
 
 /// A request as it came in.
@@ -103,44 +155,42 @@ struct Shared {
 pub struct FakeGateway {
     shared: Arc<Shared>,
     address: SocketAddr,
-    runtime: Option<Runtime>,
+    runtime: Mutex<Option<Runtime>>,
 }
 
 impl FakeGateway {
     /// Starts on a free port of 127.0.0.1.
     pub async fn start() -> FakeGateway {
-        let mut gateway =
-            FakeGateway { shared: Arc::default(), address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), runtime: None };
-        gateway.start_again().await;
-        gateway
+        let shared = Arc::default();
+        let (runtime, address) = serve(&shared, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        FakeGateway { shared, address, runtime: Mutex::new(Some(runtime)) }
     }
 
     /// Starts again on the same port, with everything it knew.
     pub async fn start_again(&mut self) {
-        assert!(self.runtime.is_none(), "the gateway runs already");
-        let socket = TcpSocket::new_v4().unwrap();
-        // The port's earlier connections may still linger.
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(self.address).unwrap();
-        self.address = socket.local_addr().unwrap();
-        let listener = socket.listen(4_096).unwrap().into_std().unwrap();
-        let router = server::router(self.shared.clone());
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("fake-gateway")
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            axum::serve(listener, router).await.unwrap();
-        });
-        self.runtime = Some(runtime);
+        self.open();
     }
 
     /// Stops: the port refuses connections, those that are open break, and what was being worked on is never done.
     pub async fn stop(&mut self) {
-        let Some(runtime) = self.runtime.take() else { return };
+        self.close().await;
+    }
+
+    /// Stops, and starts again after a while.
+    pub async fn gone_for(&self, pause: Duration) {
+        self.close().await;
+        tokio::time::sleep(pause).await;
+        self.open();
+    }
+
+    fn open(&self) {
+        let mut runtime = self.runtime.lock().unwrap();
+        assert!(runtime.is_none(), "the gateway runs already");
+        *runtime = Some(serve(&self.shared, self.address).0);
+    }
+
+    async fn close(&self) {
+        let Some(runtime) = self.runtime.lock().unwrap().take() else { return };
         let stopped = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(10)));
         stopped.await.unwrap();
         self.books().forget_unfinished();
@@ -174,6 +224,23 @@ impl FakeGateway {
     /// What every call meets, `status` included, that no plan is for; nothing for normal service.
     pub fn set_default(&self, behaviour: Option<Behaviour>) {
         self.books().default = behaviour;
+    }
+
+    /// Forgets what was planned and not met yet: from here on all is well.
+    pub fn forget_plans(&self) {
+        let mut books = self.books();
+        books.plans.clear();
+        books.default = None;
+    }
+
+    /// How often each behaviour was met, by its name; normal service is not counted.
+    pub fn met(&self) -> BTreeMap<&'static str, usize> {
+        self.books().met.clone()
+    }
+
+    /// The payments that have something pending.
+    pub fn pending(&self) -> HashMap<Uuid, Pending> {
+        self.books().pending()
     }
 
     /// How long every call takes.
@@ -230,6 +297,11 @@ impl FakeGateway {
         payments.into_iter().map(|id| (id, self.charges(id))).collect()
     }
 
+    /// Everything that was done, by payment.
+    pub fn effects_of_all(&self) -> HashMap<Uuid, Vec<Effect>> {
+        self.books().effects.clone()
+    }
+
     /// Every call, in order.
     pub fn calls(&self) -> Vec<CallRecord> {
         self.books().calls.clone()
@@ -280,9 +352,31 @@ impl FakeGateway {
 
 impl Drop for FakeGateway {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(runtime) = self.runtime.get_mut().unwrap().take() {
             // A test's own runtime must not be blocked here.
             runtime.shutdown_background();
         }
     }
+}
+
+/// Listens at an address, on a thread of its own; where the port is free to choose, the address says which it became.
+fn serve(shared: &Arc<Shared>, address: SocketAddr) -> (Runtime, SocketAddr) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("fake-gateway")
+        .enable_all()
+        .build()
+        .unwrap();
+    let (listener, address) = {
+        let _inside = runtime.enter();
+        let socket = TcpSocket::new_v4().unwrap();
+        // The port's earlier connections may still linger.
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket.listen(4_096).unwrap(), address)
+    };
+    let router = server::router(shared.clone());
+    runtime.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (runtime, address)
 }

@@ -1,7 +1,8 @@
 //! A world for one test: its database, its prefix at the broker, its gateway, its workers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -101,6 +102,7 @@ pub struct World {
     database: String,
     sql: tokio::sync::Mutex<Option<Client>>,
     directory: PathBuf,
+    keeps_logs: AtomicBool,
     _peace: Peace,
 }
 
@@ -153,6 +155,7 @@ impl World {
             database: name,
             sql: tokio::sync::Mutex::default(),
             directory,
+            keeps_logs: AtomicBool::new(false),
             _peace: peace,
         }
     }
@@ -178,6 +181,11 @@ impl World {
         let worker = Worker::spawn(&settings, &setup.environment, log);
         workers.push(worker.clone());
         worker
+    }
+
+    /// Every worker that was started, those that have ended too.
+    pub fn workers(&self) -> Vec<Worker> {
+        self.workers.lock().unwrap().clone()
     }
 
     /// Every setting of the world's workers, by its key.
@@ -317,6 +325,12 @@ impl World {
         Arc::new(store)
     }
 
+    /// Keeps the workers' logs when the world ends; where they are.
+    pub fn keep_logs(&self) -> &Path {
+        self.keeps_logs.store(true, Ordering::Relaxed);
+        &self.directory
+    }
+
     /// The variants that are configured.
     pub fn variants(&self) -> Vec<String> {
         let gateways = self.settings.keys().filter_map(|key| key.strip_prefix("variants.")?.strip_suffix(".gateway"));
@@ -349,7 +363,7 @@ impl Drop for World {
             cleaned.unwrap_or_else(|_| eprintln!("{database} is left at the database or the broker"));
         });
         drop(cleaning.join());
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && !self.keeps_logs.load(Ordering::Relaxed) {
             drop(std::fs::remove_dir_all(&self.directory));
         }
     }

@@ -1,6 +1,6 @@
 //! What the gateway knows: its keys, its ledger, and what it is planned to do.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Behaviour, CallRecord, Effect};
+use super::{Behaviour, CallRecord, Effect, Pending};
 
 /// Why a request is not acted on.
 pub(super) type Refusal = (StatusCode, &'static str);
@@ -49,6 +49,7 @@ pub(super) struct Books {
     pub default: Option<Behaviour>,
     pub latency: Duration,
     pub calls: Vec<CallRecord>,
+    pub met: BTreeMap<&'static str, usize>,
     bookings: HashMap<String, Booking>,
     /// Keys by payment, in order of their first use.
     keys: HashMap<Uuid, Vec<String>>,
@@ -98,17 +99,59 @@ impl Books {
         }
     }
 
-    /// Ends what is pending of a payment.
-    pub fn complete(&mut self, payment_id: Uuid, approved: bool) {
-        for key in self.keys.get(&payment_id).into_iter().flatten() {
-            let Some(booking) = self.bookings.get_mut(key).filter(|booking| booking.is_pending()) else {
-                continue;
-            };
-            booking.answer = Some(answer_of(&booking.effect, if approved { "approved" } else { "declined" }));
-            if approved {
-                self.effects.entry(payment_id).or_default().push(booking.effect.clone());
+    /// Notes that a call met this behaviour.
+    pub fn meet(&mut self, behaviour: &Behaviour) {
+        if !matches!(behaviour, Behaviour::Approve) {
+            *self.met.entry(behaviour.name()).or_default() += 1;
+        }
+    }
+
+    /// The payments that have something pending.
+    pub fn pending(&self) -> HashMap<Uuid, Pending> {
+        let mut all: HashMap<Uuid, Pending> = HashMap::new();
+        for (payment, keys) in &self.keys {
+            for booking in keys.iter().filter_map(|key| self.bookings.get(key)).filter(|booking| booking.is_pending()) {
+                let pending = all.entry(*payment).or_default();
+                let count = if booking.is_redirected { &mut pending.customers } else { &mut pending.others };
+                *count += 1;
             }
         }
+        all
+    }
+
+    /// Ends what is pending of a payment.
+    pub fn complete(&mut self, payment_id: Uuid, approved: bool) {
+        for key in self.keys.get(&payment_id).cloned().unwrap_or_default() {
+            let Some(booking) = self.bookings.get(&key).filter(|booking| booking.is_pending()) else {
+                continue;
+            };
+            let effect = booking.effect.clone();
+            let approved = approved && self.may_be_done(payment_id, &effect);
+            if let Some(booking) = self.bookings.get_mut(&key) {
+                booking.answer = Some(answer_of(&effect, if approved { "approved" } else { "declined" }));
+            }
+            if approved {
+                self.do_it(payment_id, effect);
+            }
+        }
+    }
+
+    /// What was charged cannot be cancelled any more.
+    fn may_be_done(&self, payment_id: Uuid, effect: &Effect) -> bool {
+        let done = self.effects.get(&payment_id).into_iter().flatten();
+        effect.kind != "cancel" || !done.into_iter().any(|done| matches!(done.kind, "charge" | "authorization"))
+    }
+
+    /// Books an effect. A cancel is the end of whatever its payment had pending.
+    fn do_it(&mut self, payment_id: Uuid, effect: Effect) {
+        if effect.kind == "cancel" {
+            for key in self.keys.get(&payment_id).into_iter().flatten() {
+                if let Some(booking) = self.bookings.get_mut(key).filter(|booking| booking.is_pending()) {
+                    booking.answer = Some(answer_of(&booking.effect, "declined"));
+                }
+            }
+        }
+        self.effects.entry(payment_id).or_default().push(effect);
     }
 
     /// The process of this payment that sent its customer away.
@@ -125,9 +168,14 @@ impl Books {
         // The customer came back: it is the same transaction, which may have ended meanwhile.
         let (answer, effect) = match ended.and_then(|booking| booking.answer.clone()) {
             Some(answer) => (answer, None),
+            None if !self.may_be_done(request.payment_id, &request.effect) => {
+                (answer_of(&request.effect, "declined"), None)
+            }
             None => act(request.effect, behaviour),
         };
-        self.effects.entry(request.payment_id).or_default().extend(effect);
+        if let Some(effect) = effect {
+            self.do_it(request.payment_id, effect);
+        }
         for key in earlier.iter().chain([&request.key]) {
             if let Some(booking) = self.bookings.get_mut(key) {
                 booking.is_redirected = earlier.is_some() || matches!(behaviour, Behaviour::Redirect(_));
@@ -149,15 +197,17 @@ impl Books {
             return json!({"result": "not_found"});
         };
         let mut answer = booking.answer.clone().unwrap_or_else(|| json!({"result": "pending"}));
-        let refunded = self.sum(request.payment_id, &["refund"]);
-        let captured = self.sum(request.payment_id, &["charge", "capture"]) - refunded;
-        answer["captured_amount"] = json!(captured.to_string());
+        // Sums are of the answer's own currency.
+        let currency = answer["currency"].as_str().unwrap_or(&booking.effect.currency).to_owned();
+        let refunded = self.sum(request.payment_id, &currency, &["refund"]);
+        let captured = self.sum(request.payment_id, &currency, &["charge", "capture"]) - refunded;
+        answer["captured_amount"] = json!(captured.max(Decimal::ZERO).to_string());
         answer["refunded_amount"] = json!(refunded.to_string());
         answer
     }
 
-    fn sum(&self, payment_id: Uuid, kinds: &[&str]) -> Decimal {
-        let effects = self.effects.get(&payment_id).into_iter().flatten();
+    fn sum(&self, payment_id: Uuid, currency: &str, kinds: &[&str]) -> Decimal {
+        let effects = self.effects.get(&payment_id).into_iter().flatten().filter(|effect| effect.currency == currency);
         effects.filter(|effect| kinds.contains(&effect.kind)).map(|effect| effect.amount).sum()
     }
 }

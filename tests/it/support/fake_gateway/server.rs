@@ -37,6 +37,9 @@ async fn handle(
     };
     shared.note(record(operation, headers, body, Some(&request)));
     let (behaviour, latency) = shared.treatment(&request);
+    if !behaviour.is_deed() {
+        shared.meet(&behaviour);
+    }
     match behaviour {
         Behaviour::Refuse => {
             pause(latency).await;
@@ -76,6 +79,9 @@ async fn work(
         }
         return Ok(answer);
     }
+    if behaviour.is_deed() {
+        shared.meet(&behaviour);
+    }
     let worked = tokio::spawn(async move {
         pause(latency).await;
         if let Behaviour::Delay(duration) = behaviour {
@@ -110,6 +116,16 @@ async fn deliver(behaviour: &Behaviour, answer: &Value) -> Response {
             let broken = std::io::Error::other("truncated as planned");
             let chunks = futures_util::stream::iter([Ok(half), Err(broken)]);
             ([("content-length", text.len().to_string())], Body::from_stream(chunks)).into_response()
+        }
+        Behaviour::Trickle(between) => {
+            let between = *between;
+            let bytes = futures_util::stream::iter(text.clone().into_bytes());
+            let slowly = futures_util::StreamExt::then(bytes, move |byte| async move {
+                tokio::time::sleep(between).await;
+                Ok::<_, std::convert::Infallible>(Bytes::copy_from_slice(&[byte]))
+            });
+            let headers = [("content-type", "application/json".to_owned()), ("content-length", text.len().to_string())];
+            (headers, Body::from_stream(slowly)).into_response()
         }
         _ => ([("content-type", "application/json")], text).into_response(),
     }
@@ -187,6 +203,10 @@ impl Shared {
     fn note(&self, call: CallRecord) {
         self.books.lock().unwrap().calls.push(call);
         self.called.notify_waiters();
+    }
+
+    fn meet(&self, behaviour: &Behaviour) {
+        self.books.lock().unwrap().meet(behaviour);
     }
 
     fn treatment(&self, request: &Request) -> (Behaviour, Duration) {

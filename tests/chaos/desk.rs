@@ -1,0 +1,206 @@
+//! The people: customers who were sent away and come back or do not, the gateway's own office, where what is pending ends,
+//! and the clerk who resolves what no machine can know. They work while the faults happen and after them.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rust_decimal::{Decimal, RoundingStrategy};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_postgres::Row;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::script::{Customer, Script, VARIANT};
+use crate::support::{Command, World};
+use crate::upstream::Upstream;
+
+/// How often they look at their desks.
+const LOOK: Duration = Duration::from_millis(400);
+/// How long the clerk trusts the machine to find out by itself, once all is well again.
+const TRUST: Duration = Duration::from_secs(8);
+/// How long after a sync another one may be sent for the same payment.
+const SYNC_AGAIN: Duration = Duration::from_secs(4);
+
+/// What the clerk said of an operation.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The command that said it.
+    pub command: Command,
+    /// How much money moved; nothing where none did.
+    pub amount: Option<Decimal>,
+}
+
+/// Everybody who is no machine.
+pub struct Desk<'a> {
+    world: &'a World,
+    upstream: &'a Upstream,
+    customers: HashMap<Uuid, Customer>,
+    publish: mpsc::Sender<Command>,
+    /// By the operation resolved; the last one counts that was accepted.
+    resolutions: Mutex<HashMap<Uuid, Vec<Resolution>>>,
+    /// Since when something is seen.
+    seen: Mutex<HashMap<Uuid, Instant>>,
+    synced: Mutex<HashMap<Uuid, Instant>>,
+    number: AtomicU64,
+    /// The faults are over: what is left must be brought to an end.
+    calm: AtomicBool,
+}
+
+impl<'a> Desk<'a> {
+    /// Opens it.
+    pub fn new(
+        world: &'a World,
+        upstream: &'a Upstream,
+        scripts: &[Script],
+        publish: mpsc::Sender<Command>,
+    ) -> Desk<'a> {
+        Desk {
+            world,
+            upstream,
+            customers: scripts.iter().map(|script| (script.payment, script.customer)).collect(),
+            publish,
+            resolutions: Mutex::default(),
+            seen: Mutex::default(),
+            synced: Mutex::default(),
+            number: AtomicU64::new(0),
+            calm: AtomicBool::new(false),
+        }
+    }
+
+    /// Works until it is over.
+    pub async fn run(&self, over: &CancellationToken) {
+        while over.run_until_cancelled(sleep(LOOK)).await.is_some() {
+            self.end_pending().await;
+            self.resolve().await;
+            if self.calm.load(Ordering::Relaxed) {
+                self.bring_back().await;
+            }
+        }
+    }
+
+    /// The faults are over.
+    pub fn all_is_well(&self) {
+        self.calm.store(true, Ordering::Relaxed);
+        // Trust begins anew.
+        self.seen.lock().unwrap().clear();
+    }
+
+    /// What was said of each operation.
+    pub fn resolutions(&self) -> HashMap<Uuid, Vec<Resolution>> {
+        self.resolutions.lock().unwrap().clone()
+    }
+
+    /// Whether somebody's doing is still to come.
+    pub fn has_work(&self) -> bool {
+        self.world.gateway.pending().into_iter().any(|(payment, pending)| {
+            pending.others > 0 || !self.customers.get(&payment).is_some_and(|customer| customer.vanishes)
+        })
+    }
+
+    /// What is pending at the gateway ends when its time has come. Where a customer was involved, nobody tells paybus:
+    /// the shop, which sees the customer come back, asks.
+    async fn end_pending(&self) {
+        for (payment, pending) in self.world.gateway.pending() {
+            let Some(customer) = self.customers.get(&payment) else { continue };
+            if self.age(payment) < customer.after || (pending.others == 0 && customer.vanishes) {
+                continue;
+            }
+            self.world.gateway.complete(payment, customer.pays);
+            self.forget(payment);
+            if pending.customers > 0 {
+                self.sync(payment).await;
+            }
+        }
+    }
+
+    /// A customer who came back, and whose sync failed in the turmoil.
+    async fn bring_back(&self) {
+        let rows = self.world.query("SELECT id FROM payments WHERE status = 'input'", &[]).await;
+        let pending = self.world.gateway.pending();
+        for payment in rows.iter().map(|row| row.get::<_, Uuid>(0)).filter(|payment| !pending.contains_key(payment)) {
+            let last = self.synced.lock().unwrap().get(&payment).copied();
+            if last.is_none_or(|last| last.elapsed() > SYNC_AGAIN) {
+                self.sync(payment).await;
+            }
+        }
+    }
+
+    /// Resolves what the gateway answered in another currency; and, once all is well, whatever else was left to a person.
+    async fn resolve(&self) {
+        let sql = "SELECT o.payment_id, o.id, p.currency, o.last_code FROM operations o JOIN payments p ON p.id = o.payment_id
+             WHERE o.state = 'unknown' AND o.escalated";
+        for row in self.world.query(sql, &[]).await {
+            let operation: Uuid = row.get(1);
+            let is_mismatch = row.get::<_, Option<&str>>(3) == Some("mismatch");
+            let trusted = !is_mismatch && !(self.calm.load(Ordering::Relaxed) && self.age(operation) > TRUST);
+            let asked = self.resolutions.lock().unwrap().get(&operation).and_then(|all| all.last().cloned());
+            let is_under_way = asked.is_some_and(|last| !self.upstream.is_answered(&last.command));
+            if !trusted && !is_under_way {
+                self.say(operation, &row).await;
+            }
+        }
+    }
+
+    async fn say(&self, operation: Uuid, row: &Row) {
+        let (payment, currency): (Uuid, &str) = (row.get(0), row.get(2));
+        let effects = self.world.gateway.effects(payment);
+        let effect = effects.iter().find(|effect| effect.operation_id == operation);
+        let amount = effect.map(|effect| match effect.currency == currency {
+            true => effect.amount,
+            false => exchanged(effect.amount, currency),
+        });
+        let mut data =
+            json!({"operation": operation, "outcome": "not_charged", "evidence": "the statement of account"});
+        if let Some(amount) = amount {
+            data["outcome"] = json!("approved");
+            data["transaction_id"] = json!("by-hand");
+            if !amount.is_zero() {
+                data["amount"] = json!(amount.to_string());
+            }
+        }
+        let command = self.command(payment, "payment.resolve", data).user(&self.world.bus.user());
+        let resolution = Resolution { command: command.clone(), amount };
+        self.resolutions.lock().unwrap().entry(operation).or_default().push(resolution);
+        self.send(command).await;
+    }
+
+    async fn sync(&self, payment: Uuid) {
+        self.synced.lock().unwrap().insert(payment, Instant::now());
+        self.send(self.command(payment, "payment.sync", json!({}))).await;
+    }
+
+    fn command(&self, payment: Uuid, kind: &str, data: Value) -> Command {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        Command::new(VARIANT, kind, payment, data).source("desk").id(&format!("d{number}"))
+    }
+
+    async fn send(&self, command: Command) {
+        // Nobody reads any more once it is over.
+        self.publish.send(command).await.unwrap_or_default();
+    }
+
+    fn age(&self, id: Uuid) -> Duration {
+        self.seen.lock().unwrap().entry(id).or_insert_with(Instant::now).elapsed()
+    }
+
+    fn forget(&self, id: Uuid) {
+        self.seen.lock().unwrap().remove(&id);
+    }
+}
+
+/// What the clerk takes a foreign sum for.
+fn exchanged(amount: Decimal, currency: &str) -> Decimal {
+    let decimals = match currency {
+        "JPY" => 0,
+        "KWD" => 3,
+        _ => 2,
+    };
+    let sum = amount * Decimal::new(9, 1);
+    let mut sum = sum.round_dp_with_strategy(decimals, RoundingStrategy::AwayFromZero);
+    sum.rescale(decimals);
+    sum
+}

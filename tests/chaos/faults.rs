@@ -1,0 +1,70 @@
+//! What the gateway's calls meet, drawn for each payment: every way in which a gateway fails, and the answers that are no
+//! failure and yet no plain yes.
+
+use crate::rng::Rng;
+use crate::support::Behaviour;
+
+/// What the next calls of one operation meet, in order.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// `process`, `capture`, ..., `status`.
+    pub operation: &'static str,
+    /// Call by call.
+    pub behaviours: Vec<Behaviour>,
+}
+
+/// The operations that act.
+const ACTIONS: [&str; 5] = ["process", "capture", "refund", "release", "cancel"];
+
+/// Draws the faults of one payment. Where a sum is wrong, it is written by `text` from the smallest unit.
+pub fn draw(rng: &mut Rng, currency: &str, text: impl Fn(u64) -> String, total: u64) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for operation in ACTIONS {
+        let count = match rng.between(0, 99) {
+            0..45 => 0,
+            45..80 => 1,
+            80..92 => 2,
+            _ => rng.between(3, 5),
+        };
+        let behaviours: Vec<Behaviour> =
+            (0..count).map(|_| behaviour(rng, operation, currency, &text, total)).collect();
+        faults.push(Fault { operation, behaviours });
+    }
+    let questions = (0..rng.between(0, 2)).map(|_| trouble(rng)).collect();
+    faults.push(Fault { operation: "status", behaviours: questions });
+    faults.retain(|fault| !fault.behaviours.is_empty());
+    faults
+}
+
+/// One call's.
+fn behaviour(rng: &mut Rng, operation: &str, currency: &str, text: impl Fn(u64) -> String, total: u64) -> Behaviour {
+    let moves_money = matches!(operation, "process" | "capture" | "refund");
+    match rng.between(0, 99) {
+        0..62 => trouble(rng),
+        62..70 => Behaviour::Decline("do_not_honor".to_owned()),
+        70..80 if operation == "process" => Behaviour::Redirect("https://bank.example/3ds".to_owned()),
+        62..84 => Behaviour::Pending,
+        84..88 => Behaviour::Refuse,
+        88..94 if moves_money => Behaviour::WrongAmount(text(rng.between(1, total + total / 10))),
+        // With at least as many decimals, so that the sum can be read.
+        94..98 if moves_money => Behaviour::WrongCurrency(if currency == "KWD" { "BHD" } else { "GBP" }.to_owned()),
+        _ => Behaviour::Approve,
+    }
+}
+
+/// A failure that may befall a question as well as a deed.
+fn trouble(rng: &mut Rng) -> Behaviour {
+    match rng.between(0, 10) {
+        0 => Behaviour::HangBefore,
+        1 => Behaviour::HangAfter,
+        2 | 3 => Behaviour::DropAfter,
+        4 => Behaviour::Error500After,
+        5 => Behaviour::Status(503, None),
+        6 => Behaviour::Status(429, Some(1)),
+        7 => Behaviour::Garbage,
+        8 => Behaviour::Truncated,
+        // Some come to their end in time, some do not.
+        9 => Behaviour::Trickle(rng.millis(1, 16)),
+        _ => Behaviour::Delay(rng.millis(500, 2_500)),
+    }
+}

@@ -1,0 +1,138 @@
+//! The gateway's ledger is the truth: per payment, to the cent.
+
+use std::collections::{BTreeSet, HashMap};
+
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+use super::{Finding, Kind, Stored, StoredPayment};
+use crate::desk::{Desk, Resolution};
+use crate::support::World;
+use crate::support::fake_gateway::Effect;
+
+/// Holds the ledger against the books.
+pub fn check(world: &World, stored: &Stored, desk: &Desk<'_>) -> Vec<Finding> {
+    let said = accepted(stored, &desk.resolutions());
+    let mut found = Vec::new();
+    let touched: BTreeSet<Uuid> =
+        stored.payments.keys().copied().chain(world.gateway.effects_of_all().into_keys()).collect();
+    for payment in touched {
+        let effects = world.gateway.effects(payment);
+        let mut add = |kind, what: String| found.push(Finding::new(kind, Some(payment), what));
+        once(&effects, &mut add);
+        let Some(row) = stored.payments.get(&payment) else {
+            add(Kind::Books, format!("the gateway moved money for a payment that is not stored: {effects:?}"));
+            continue;
+        };
+        let truth = Truth::of(&effects, &row.currency, &said);
+        truth.hold_against(row, &mut add);
+        answers(payment, &effects, stored, &said, &mut add);
+    }
+    found
+}
+
+/// What the clerk said and paybus accepted, by operation.
+fn accepted(stored: &Stored, said: &HashMap<Uuid, Vec<Resolution>>) -> HashMap<Uuid, Option<Decimal>> {
+    let is_accepted = |resolution: &&Resolution| {
+        let operation = stored.operations.get(&resolution.command.operation_id());
+        operation.is_some_and(|operation| operation.answer.as_deref() == Some("succeeded"))
+    };
+    let last = said.iter().filter_map(|(id, all)| Some((*id, all.iter().rfind(is_accepted)?.amount)));
+    last.collect()
+}
+
+/// One operation has one effect, one payment one charge.
+fn once(effects: &[Effect], add: &mut impl FnMut(Kind, String)) {
+    let mut seen = BTreeSet::new();
+    for effect in effects {
+        if !seen.insert(effect.operation_id) {
+            add(Kind::DoubleCharge, format!("operation {} was carried out twice", effect.operation_id));
+        }
+    }
+    let charges = effects.iter().filter(|effect| matches!(effect.kind, "charge" | "authorization")).count();
+    if charges > 1 {
+        add(Kind::DoubleCharge, format!("{charges} charges for one payment"));
+    }
+}
+
+/// What the gateway did for a payment.
+#[derive(Debug, Default)]
+struct Truth {
+    captured: Decimal,
+    refunded: Decimal,
+    authorized: bool,
+    released: bool,
+}
+
+impl Truth {
+    /// Sums up the ledger. A sum in another currency counts as what the clerk took it for.
+    fn of(effects: &[Effect], currency: &str, said: &HashMap<Uuid, Option<Decimal>>) -> Truth {
+        let mut truth = Truth::default();
+        for effect in effects {
+            let amount = match effect.currency == currency {
+                true => Some(effect.amount),
+                false => said.get(&effect.operation_id).copied().flatten(),
+            };
+            let Some(amount) = amount else { continue };
+            match effect.kind {
+                "charge" | "capture" => truth.captured += amount,
+                "refund" => truth.refunded += amount,
+                "authorization" => truth.authorized = true,
+                "release" => truth.released = true,
+                _ => {}
+            }
+        }
+        truth
+    }
+
+    fn hold_against(&self, row: &StoredPayment, add: &mut impl FnMut(Kind, String)) {
+        let left = (self.captured - self.refunded).max(Decimal::ZERO);
+        if row.captured != left || row.refunded != self.refunded {
+            let (captured, refunded) = (row.captured, row.refunded);
+            let what = format!(
+                "stored are {captured} captured and {refunded} refunded, the ledger has {left} and {}",
+                self.refunded
+            );
+            add(Kind::Books, what);
+        }
+        let fits: &[&str] = if !left.is_zero() {
+            &["confirmed"]
+        } else if !self.captured.is_zero() || self.released {
+            &["refunded"]
+        } else if self.authorized {
+            &["preauth"]
+        } else {
+            &["waiting", "input", "rejected", "error", "cancelled"]
+        };
+        if !fits.contains(&row.status.as_str()) {
+            add(Kind::Books, format!("its status is {}, the ledger allows {fits:?}: {self:?}", row.status));
+        }
+    }
+}
+
+/// What was answered as failed was not done; what was answered as done was done.
+fn answers(
+    payment: Uuid,
+    effects: &[Effect],
+    stored: &Stored,
+    said: &HashMap<Uuid, Option<Decimal>>,
+    add: &mut impl FnMut(Kind, String),
+) {
+    for effect in effects {
+        let (kind, id) = (effect.kind, effect.operation_id);
+        match stored.operations.get(&id) {
+            None => add(Kind::Contradiction, format!("a {kind} of operation {id}, which is not stored")),
+            Some(operation) if operation.state == "settled" && operation.answer.as_deref() != Some("succeeded") => {
+                add(Kind::Contradiction, format!("{kind} {id} was answered {:?}, and is done", operation.answer));
+            }
+            Some(_) => {}
+        }
+    }
+    let told = stored.operations.iter().filter(|(_, operation)| operation.payment == payment);
+    for (id, operation) in told.filter(|(_, operation)| operation.answer.as_deref() == Some("succeeded")) {
+        let moves = matches!(operation.kind.as_str(), "payment.capture" | "payment.refund" | "payment.release");
+        if moves && !said.contains_key(id) && !effects.iter().any(|effect| effect.operation_id == *id) {
+            add(Kind::Contradiction, format!("{} {id} was answered as done, and is not", operation.kind));
+        }
+    }
+}

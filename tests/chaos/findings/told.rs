@@ -1,0 +1,118 @@
+//! Every command has one answer, and every event that was stored was told: once, in order, and as it is stored.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::{Finding, Kind, Stored};
+use crate::support::{Command, Event, World};
+
+type Name = (String, String, String);
+
+/// Holds commands against answers, and the stored events against those that came.
+pub async fn check(world: &World, stored: &Stored) -> Vec<Finding> {
+    let events = world.log.all();
+    let mut found = answers(world, &events, stored);
+    let sql = "SELECT id, payment_id, routing_key FROM events";
+    let rows = world.query(sql, &[]).await;
+    let came: HashSet<&str> = events.iter().map(Event::id).collect();
+    let mut known = HashSet::new();
+    for row in &rows {
+        let id = row.get::<_, Uuid>(0).to_string();
+        if !came.contains(id.as_str()) {
+            let what = format!("event {id} ({}) never came", row.get::<_, &str>(2));
+            found.push(Finding::new(Kind::EventMissing, row.get(1), what));
+        }
+        known.insert(id);
+    }
+    let strange = events.iter().filter(|event| !known.contains(event.id()));
+    found.extend(
+        strange.map(|event| Finding::new(Kind::EventDiffers, owner(event), format!("not stored: {}", event.line()))),
+    );
+    found.extend(order(&events));
+    found.extend(last_words(&events, stored));
+    found
+}
+
+/// One command, one answer.
+fn answers(world: &World, events: &[Event], stored: &Stored) -> Vec<Finding> {
+    let mut answers: BTreeMap<Name, BTreeSet<&str>> = BTreeMap::new();
+    for event in events.iter().filter(|event| event.is_final()) {
+        answers.entry(event.cause()).or_default().insert(event.id());
+    }
+    let mut found = Vec::new();
+    for (name, ids) in answers.iter().filter(|(_, ids)| ids.len() > 1) {
+        found.push(Finding::new(Kind::AnsweredTwice, name.0.parse().ok(), format!("{name:?} by {ids:?}")));
+    }
+    let open: HashSet<&Name> =
+        stored.operations.values().filter(|operation| operation.state != "settled").map(|open| &open.name).collect();
+    for operation in stored.operations.values().filter(|operation| operation.state != "settled") {
+        let (kind, code) = (&operation.kind, operation.last_code.as_deref().unwrap_or("-"));
+        let what = format!("{kind} {:?} is {}, {code}", operation.name, operation.state);
+        found.push(Finding::new(Kind::Stuck, Some(operation.payment), what));
+    }
+    let published: BTreeMap<Name, Command> =
+        world.published().into_iter().map(|command| (command.name(), command)).collect();
+    for (name, command) in published {
+        if !answers.contains_key(&name) && !open.contains(&name) {
+            found.push(Finding::new(Kind::Lost, Some(command.payment), format!("{} {name:?}", command.kind)));
+        }
+    }
+    found
+}
+
+/// Sequences without gaps, and nothing told twice under different ids.
+fn order(events: &[Event]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut bodies: HashMap<&str, &Event> = HashMap::new();
+    let mut places: HashMap<(Option<Uuid>, i64), &str> = HashMap::new();
+    let mut last: HashMap<Option<Uuid>, i64> = HashMap::new();
+    for event in events {
+        let payment = owner(event);
+        let mut add = |kind, what: String| found.push(Finding::new(kind, payment, format!("{what}: {}", event.line())));
+        if let Some(first) = bodies.insert(event.id(), event) {
+            if first.body != event.body {
+                add(Kind::EventDiffers, "it came before with another body".to_owned());
+            }
+            continue;
+        }
+        let Some(sequence) = event.sequence() else { continue };
+        if let Some(other) = places.insert((payment, sequence), event.id()) {
+            add(Kind::EventRepeated, format!("number {sequence} came before as {other}"));
+        }
+        let before = last.entry(payment).or_default();
+        if sequence != *before + 1 {
+            add(Kind::EventOrder, format!("number {sequence} came after {before}"));
+        }
+        *before = sequence.max(*before);
+    }
+    found
+}
+
+/// The last event of a payment says what is stored of it.
+fn last_words(events: &[Event], stored: &Stored) -> Vec<Finding> {
+    let mut last: HashMap<Uuid, &Event> = HashMap::new();
+    for event in events.iter().filter(|event| event.sequence().is_some()) {
+        let Some(payment) = owner(event) else { continue };
+        let kept = last.entry(payment).or_insert(event);
+        if event.sequence() > kept.sequence() {
+            *kept = event;
+        }
+    }
+    let differing = stored.payments.iter().filter_map(|(payment, row)| {
+        let Some(event) = last.get(payment) else {
+            return Some(Finding::new(Kind::EventMissing, Some(*payment), "it is stored, and no event told of it"));
+        };
+        let sums = (event.field("captured_amount").parse().ok(), event.field("refunded_amount").parse().ok());
+        let is_same = event.status() == row.status && sums == (Some(row.captured), Some(row.refunded));
+        (!is_same).then(|| {
+            let what = format!("stored as {} {} {}", row.status, row.captured, row.refunded);
+            Finding::new(Kind::EventDiffers, Some(*payment), format!("{what}, last told: {}", event.line()))
+        })
+    });
+    differing.collect()
+}
+
+fn owner(event: &Event) -> Option<Uuid> {
+    event.body["partitionkey"].as_str().and_then(|text| text.parse().ok())
+}

@@ -1,0 +1,76 @@
+//! The promise under faults: "one command: at most one charge, and never a lost event, whatever dies in between". A soak
+//! that anyone can run, `make chaos`, and that ends with a verdict.
+//!
+//! Real replicas work between a real broker, a real database and a gateway that keeps its own ledger. Commands of every kind
+//! come for some time, right ones, wrong ones, duplicates, and ones that race for a payment. Meanwhile everything fails: the
+//! gateway's calls in every way that a call can fail, replicas, broker and database by being killed, stopped, restarted and
+//! cut off. Then the faults end, whatever was begun comes to its end, and the ledger, which is the truth, is held against
+//! PostgreSQL's books and against the events that a subscriber got.
+//!
+//! - `rng`, `plan`: everything is drawn from a seed before it begins: `script` (a payment's commands; `wrong` ones), `faults`
+//!   (what the gateway's calls meet), `troubles` (what happens to the surroundings).
+//! - `soak` carries the plan out: `upstream` publishes, `replicas` and `surroundings` make trouble, `desk` has the people:
+//!   customers who come back, and the clerk who resolves what no machine can know.
+//! - `findings` looks for whatever must not be, `verdict` tells.
+//!
+//! What is drawn depends on the seed alone; what it meets depends on the machine as well, so that the same seed finds the
+//! same thing often, not always.
+
+// What breaks here must break the soak; and it reports on standard output.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../outages/services.rs"]
+#[allow(dead_code)] // The outages use the rest.
+mod services;
+#[path = "../it/support/mod.rs"]
+mod support;
+
+mod arguments;
+mod desk;
+mod faults;
+mod findings;
+mod plan;
+mod replicas;
+mod rng;
+mod script;
+mod soak;
+mod surroundings;
+mod tally;
+mod troubles;
+mod upstream;
+mod verdict;
+mod wrong;
+
+use std::process::ExitCode;
+
+use self::arguments::Arguments;
+use self::plan::Plan;
+
+fn main() -> ExitCode {
+    let Some(arguments) = Arguments::read() else {
+        return ExitCode::SUCCESS;
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let kept = runtime.block_on(soak(&arguments));
+    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn soak(arguments: &Arguments) -> bool {
+    let plan = Plan::draw(arguments.seed(), arguments.seconds, arguments.replicas);
+    let say = |what: &str| eprintln!("chaos: {what}");
+    say(&format!("seed {}", plan.seed));
+    let world = soak::world().await;
+    let verdict = soak::run(&world, &plan, &say).await;
+    if arguments.json {
+        println!("{}", verdict.json());
+    } else {
+        println!("{}", verdict.table());
+    }
+    if !verdict.is_clean() {
+        eprintln!("{}", verdict.evidence(&world));
+        eprintln!("the replicas' logs: {}", verdict::logs(&world).display());
+        eprintln!("once more: {}", verdict.again());
+    }
+    verdict.is_clean()
+}

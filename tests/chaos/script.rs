@@ -1,0 +1,236 @@
+//! What one payment's upstream, customer and gateway will do, drawn from the seed: the commands, the faults that the
+//! gateway's calls meet, and whether the customer comes back.
+
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::faults::{self, Fault};
+use crate::rng::Rng;
+use crate::support::Command;
+use crate::wrong;
+
+/// The variant that calls the gateway with a ledger.
+pub const VARIANT: &str = "http";
+
+/// Currencies with their decimals.
+const CURRENCIES: [(&str, u32); 4] = [("EUR", 2), ("USD", 2), ("JPY", 0), ("KWD", 3)];
+
+/// One payment's script.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// When it begins.
+    pub at: Duration,
+    /// The payment.
+    pub payment: Uuid,
+    /// The commands.
+    pub steps: Vec<Step>,
+    /// What the gateway's calls meet.
+    pub faults: Vec<Fault>,
+    /// What the customer does where one was sent away, and what becomes of what is pending.
+    pub customer: Customer,
+}
+
+/// Commands that are published together, and when.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// When.
+    pub pace: Pace,
+    /// What: several of them race.
+    pub commands: Vec<Command>,
+}
+
+/// When a step follows the one before.
+#[derive(Debug, Clone, Copy)]
+pub enum Pace {
+    /// When that is answered, as a careful upstream does.
+    Answered,
+    /// After a pause, whatever became of it.
+    Pause(Duration),
+}
+
+/// How pending things end.
+#[derive(Debug, Clone, Copy)]
+pub struct Customer {
+    /// After how long.
+    pub after: Duration,
+    /// Paid, or not.
+    pub pays: bool,
+    /// Goes away for ever where sent away; what is pending without a customer still ends.
+    pub vanishes: bool,
+}
+
+/// Draws the commands of one payment.
+struct Writer<'a> {
+    rng: &'a mut Rng,
+    payment: Uuid,
+    currency: &'static str,
+    decimals: u32,
+    /// In the smallest unit.
+    total: u64,
+    steps: Vec<Step>,
+    written: u32,
+}
+
+impl Script {
+    /// Draws one that begins then.
+    pub fn draw(at: Duration, rng: &mut Rng) -> Script {
+        let payment = rng.uuid();
+        let (currency, decimals) = *rng.pick(&CURRENCIES);
+        let total = rng.between(200, 99_999);
+        let customer = Customer { after: rng.millis(100, 4_000), pays: rng.chance(75), vanishes: rng.chance(15) };
+        let mut writer = Writer { rng, payment, currency, decimals, total, steps: Vec::new(), written: 0 };
+        writer.write();
+        let steps = writer.steps;
+        let faults = faults::draw(rng, currency, |minor| text(minor, decimals), total);
+        Script { at, payment, steps, faults, customer }
+    }
+}
+
+/// An amount of the smallest unit as text.
+fn text(minor: u64, decimals: u32) -> String {
+    rust_decimal::Decimal::new(i64::try_from(minor).unwrap_or(i64::MAX), decimals).to_string()
+}
+
+impl Writer<'_> {
+    /// The whole life of a payment.
+    fn write(&mut self) {
+        match self.rng.between(0, 9) {
+            0..=3 => {
+                self.charge();
+                self.refunds();
+            }
+            4 => {
+                self.create_then_process();
+                self.refunds();
+            }
+            5..=7 => {
+                self.authorize();
+                self.end_authorization();
+                self.refunds();
+            }
+            8 => {
+                self.charge();
+                let again = self.process();
+                self.step(vec![again]);
+                self.refunds();
+            }
+            _ => self.cancel(),
+        }
+    }
+
+    fn charge(&mut self) {
+        let create = self.create().with("process", json!({"token": "tok"}));
+        self.step(vec![create]);
+    }
+
+    fn create_then_process(&mut self) {
+        let create = self.create();
+        self.step(vec![create]);
+        let mut processes = vec![self.process()];
+        if self.rng.chance(30) {
+            processes.push(self.process());
+        }
+        self.step(processes);
+    }
+
+    fn authorize(&mut self) {
+        let create = self.create().with("capture", json!(false)).with("process", json!({}));
+        self.step(vec![create]);
+    }
+
+    fn end_authorization(&mut self) {
+        let part = self.rng.between(1, self.total);
+        let (part, whole) = (text(part, self.decimals), text(self.total, self.decimals));
+        let commands = match self.rng.between(0, 5) {
+            0 => vec![self.command("payment.capture", json!({}))],
+            1 => vec![self.command("payment.capture", json!({"amount": part}))],
+            2 => vec![self.command("payment.release", json!({}))],
+            3 => vec![
+                self.command("payment.capture", json!({"amount": whole})),
+                self.command("payment.release", json!({})),
+            ],
+            4 => vec![
+                self.command("payment.release", json!({})),
+                self.command("payment.capture", json!({"amount": part})),
+            ],
+            _ => vec![
+                self.command("payment.capture", json!({"amount": part})),
+                self.command("payment.capture", json!({"amount": whole})),
+            ],
+        };
+        self.step(commands);
+    }
+
+    fn refunds(&mut self) {
+        for _ in 0..self.rng.between(0, 3) {
+            let mut refunds = vec![self.refund()];
+            if self.rng.chance(25) {
+                refunds.push(self.refund());
+            }
+            self.step(refunds);
+        }
+    }
+
+    fn refund(&mut self) -> Command {
+        let most = if self.rng.chance(70) { self.total / 2 } else { self.total + 1 };
+        let amount = text(self.rng.between(1, most), self.decimals);
+        let data = if self.rng.chance(20) { json!({}) } else { json!({"amount": amount}) };
+        self.command("payment.refund", data)
+    }
+
+    fn cancel(&mut self) {
+        let create = self.create();
+        let cancel = self.command("payment.cancel", json!({}));
+        match self.rng.between(0, 2) {
+            0 => {
+                self.step(vec![create]);
+                self.step(vec![cancel]);
+            }
+            1 => {
+                self.step(vec![create.with("process", json!({}))]);
+                self.step(vec![cancel]);
+            }
+            _ => {
+                self.step(vec![create]);
+                let process = self.process();
+                self.step(vec![process, cancel]);
+            }
+        }
+        self.refunds();
+    }
+
+    fn create(&mut self) -> Command {
+        let data = json!({"variant": VARIANT, "total": text(self.total, self.decimals), "currency": self.currency,
+                          "description": "chaos"});
+        self.command("payment.create", data)
+    }
+
+    fn process(&mut self) -> Command {
+        self.command("payment.process", json!({"process": {}}))
+    }
+
+    fn command(&mut self, kind: &str, data: serde_json::Value) -> Command {
+        self.written += 1;
+        Command::new(VARIANT, kind, self.payment, data).source("chaos").id(&format!("c{}", self.written))
+    }
+
+    /// Adds a step; now and then with exact duplicates of its commands, something wrong, or a question beside it.
+    fn step(&mut self, mut commands: Vec<Command>) {
+        if self.rng.chance(15) {
+            let duplicate = self.rng.pick(&commands).clone();
+            commands.extend(vec![duplicate; self.rng.between(1, 2) as usize]);
+        }
+        if self.rng.chance(8) {
+            commands.push(self.command("payment.sync", json!({})));
+        }
+        if self.rng.chance(10) {
+            let base = self.rng.pick(&commands).clone();
+            self.written += 1;
+            commands.push(wrong::draw(self.rng, &base, self.written));
+        }
+        let pace = if self.rng.chance(65) { Pace::Answered } else { Pace::Pause(self.rng.millis(0, 600)) };
+        self.steps.push(Step { pace, commands });
+    }
+}

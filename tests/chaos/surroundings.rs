@@ -1,0 +1,136 @@
+//! What happens to broker, database and gateway, by time. What is not ours to stop is left alone, and the verdict says so.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::services::{Service, rabbitmqctl};
+use crate::support::World;
+use crate::tally::Tally;
+use crate::troubles::{ServiceTrouble, Timed};
+
+/// What may be done to the services.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowed {
+    /// The broker may be stopped.
+    pub broker: bool,
+    /// The broker's own program may be run.
+    pub rabbitmqctl: bool,
+    /// The database may be stopped.
+    pub database: bool,
+}
+
+impl Allowed {
+    /// What the environment allows: `scripts/with-services` names the programs for what it started.
+    pub fn here() -> Allowed {
+        let has = |name: &str| std::env::var_os(name).is_some();
+        Allowed {
+            broker: has("PAYBUS_TEST_RABBITMQ"),
+            rabbitmqctl: has("PAYBUS_TEST_RABBITMQCTL"),
+            database: has("PAYBUS_TEST_PG_CTL"),
+        }
+    }
+
+    /// What is left out, for the verdict.
+    pub fn left_out(self) -> Vec<&'static str> {
+        let parts = [
+            (self.broker, "stopping the broker"),
+            (self.rabbitmqctl, "closing the broker's connections, its alarm"),
+            (self.database, "stopping the database"),
+        ];
+        parts.into_iter().filter(|(allowed, _)| !allowed).map(|(_, what)| what).collect()
+    }
+}
+
+/// Where the troubles of the surroundings happen.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// To whom.
+    pub world: &'a World,
+    /// Counted here.
+    pub tally: &'a Tally,
+    /// What may be done.
+    pub allowed: Allowed,
+    /// When it all began.
+    pub begun: Instant,
+}
+
+impl Surroundings<'_> {
+    /// What happens to the broker. Whatever was begun is ended: the broker is well again when this returns.
+    pub async fn broker(self, plan: &[Timed<ServiceTrouble>], over: &CancellationToken) {
+        for trouble in plan {
+            if !self.comes(trouble.at, over).await {
+                return;
+            }
+            match trouble.what {
+                ServiceTrouble::Kill(pause) if self.allowed.broker => {
+                    Service::Broker.run("kill").await;
+                    sleep(pause).await;
+                    Service::Broker.run("start").await;
+                    self.tally.add("the broker is killed");
+                }
+                ServiceTrouble::Restart if self.allowed.broker => {
+                    Service::Broker.run("restart").await;
+                    self.tally.add("the broker is restarted");
+                }
+                ServiceTrouble::Cut if self.allowed.rabbitmqctl => {
+                    rabbitmqctl(&["close_all_connections", "chaos"]).await;
+                    self.tally.add("the broker closes all connections");
+                }
+                ServiceTrouble::Alarm(pause) if self.allowed.rabbitmqctl => {
+                    rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+                    sleep(pause).await;
+                    rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).await;
+                    self.tally.add("the broker blocks publishers");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What happens to the database.
+    pub async fn database(self, plan: &[Timed<ServiceTrouble>], over: &CancellationToken) {
+        for trouble in plan {
+            if !self.comes(trouble.at, over).await {
+                return;
+            }
+            match trouble.what {
+                ServiceTrouble::Kill(pause) if self.allowed.database => {
+                    Service::Database.run("kill").await;
+                    sleep(pause).await;
+                    Service::Database.run("start").await;
+                    self.tally.add("the database is killed");
+                }
+                ServiceTrouble::Restart if self.allowed.database => {
+                    Service::Database.run("restart").await;
+                    self.tally.add("the database is restarted");
+                }
+                ServiceTrouble::Cut => {
+                    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+                    self.world.query(sql, &[]).await;
+                    self.tally.add("the database's backends are terminated");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// When the gateway refuses connections.
+    pub async fn gateway(self, plan: &[Timed<Duration>], over: &CancellationToken) {
+        for trouble in plan {
+            if !self.comes(trouble.at, over).await {
+                return;
+            }
+            self.world.gateway.gone_for(trouble.what).await;
+            self.tally.add("the gateway refuses connections for a while");
+        }
+    }
+
+    /// Waits for the time of a trouble; false where the faults are over before.
+    async fn comes(self, at: Duration, over: &CancellationToken) -> bool {
+        over.run_until_cancelled(sleep_until(self.begun + at)).await;
+        !over.is_cancelled()
+    }
+}

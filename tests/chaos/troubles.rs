@@ -1,0 +1,118 @@
+//! The troubles of the surroundings, drawn by time: what happens to the replicas, the broker, the database, and to the
+//! gateway as a whole.
+
+use std::time::Duration;
+
+use crate::rng::Rng;
+
+/// Something that happens so long after the beginning.
+#[derive(Debug, Clone)]
+pub struct Timed<T> {
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub what: T,
+}
+
+/// What happens to a replica.
+#[derive(Debug, Clone)]
+pub enum ReplicaTrouble {
+    /// SIGKILL, and a new one.
+    Kill,
+    /// SIGSTOP for so long, which is beyond its leases, then SIGCONT.
+    Stop(Duration),
+    /// SIGTERM, and a new one once it has drained.
+    Term,
+}
+
+/// What happens to one replica and those that come in its place.
+#[derive(Debug, Clone)]
+pub struct ReplicaPlan {
+    /// What happens, and when.
+    pub troubles: Vec<Timed<ReplicaTrouble>>,
+    /// Where it and each that comes after it ends itself: a failpoint, or none. The last holds for all further ones.
+    pub failpoints: Vec<Option<String>>,
+}
+
+/// What happens to the broker or the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceTrouble {
+    /// It is killed and started again after a while.
+    Kill(Duration),
+    /// It is stopped in good order and started again.
+    Restart,
+    /// Its connections are closed, or its backends terminated.
+    Cut,
+    /// It blocks publishers for so long. The broker alone.
+    Alarm(Duration),
+}
+
+/// The steps at which a worker can be made to end itself, as `src/failpoint.rs` has them.
+const STEPS: [&str; 8] =
+    ["accepted", "decided", "committed", "begun", "called", "settled", "announced", "acknowledged"];
+
+/// A replica is given a failpoint so many times; then it is left in peace, so that it is not killed at its start for ever.
+const FAILPOINTS: usize = 200;
+
+impl ReplicaPlan {
+    /// Draws what happens to one replica.
+    pub fn draw(length: Duration, rng: &mut Rng) -> ReplicaPlan {
+        let draw = |rng: &mut Rng| match rng.between(0, 9) {
+            0..=3 => ReplicaTrouble::Kill,
+            4..=6 => ReplicaTrouble::Stop(rng.millis(3_000, 5_000)),
+            _ => ReplicaTrouble::Term,
+        };
+        let failpoint = |rng: &mut Rng| {
+            let (step, count) = (*rng.pick(&STEPS), rng.between(1, 60));
+            rng.chance(50).then(|| format!("{step}@{count}"))
+        };
+        ReplicaPlan {
+            troubles: spread(length, (1_500, 7_000), rng, draw),
+            failpoints: (0..FAILPOINTS).map(|_| failpoint(rng)).chain([None]).collect(),
+        }
+    }
+}
+
+/// Draws what happens to the broker.
+pub fn draw_broker(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
+    let mut deck = Vec::new();
+    spread(length, (2_500, 6_000), rng, |rng| {
+        let kill = ServiceTrouble::Kill(rng.millis(0, 1_500));
+        let alarm = ServiceTrouble::Alarm(rng.millis(1_000, 4_500));
+        next_of(&mut deck, &[kill, ServiceTrouble::Restart, ServiceTrouble::Cut, alarm], rng)
+    })
+}
+
+/// Draws what happens to the database.
+pub fn draw_database(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
+    let mut deck = Vec::new();
+    spread(length, (2_000, 5_000), rng, |rng| {
+        let kill = ServiceTrouble::Kill(rng.millis(0, 2_000));
+        next_of(&mut deck, &[kill, ServiceTrouble::Restart, ServiceTrouble::Cut, ServiceTrouble::Cut], rng)
+    })
+}
+
+/// Draws when the gateway refuses connections.
+pub fn draw_gateway(length: Duration, rng: &mut Rng) -> Vec<Timed<Duration>> {
+    spread(length, (3_000, 8_000), rng, |rng| rng.millis(200, 1_500))
+}
+
+/// The next card of a shuffled deck: every kind comes once before any comes again.
+fn next_of(deck: &mut Vec<ServiceTrouble>, kinds: &[ServiceTrouble], rng: &mut Rng) -> ServiceTrouble {
+    if deck.is_empty() {
+        deck.extend(kinds);
+        rng.shuffle(deck);
+    }
+    deck.pop().unwrap_or(ServiceTrouble::Cut)
+}
+
+/// Troubles over the whole length, with pauses drawn between these milliseconds.
+fn spread<T>(length: Duration, pause: (u64, u64), rng: &mut Rng, mut draw: impl FnMut(&mut Rng) -> T) -> Vec<Timed<T>> {
+    let mut troubles = Vec::new();
+    let mut at = rng.millis(pause.0 / 2, pause.1);
+    while at < length {
+        troubles.push(Timed { at, what: draw(rng) });
+        at += rng.millis(pause.0, pause.1);
+    }
+    troubles
+}

@@ -1,0 +1,109 @@
+//! The upstream services: they publish the scripts' commands and take note of the answers.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::script::{Pace, Script};
+use crate::support::{Command, World};
+
+/// How long a careful upstream waits for an answer before it goes on nevertheless.
+const ANSWER: Duration = Duration::from_secs(12);
+/// How often the events are looked through.
+const LOOK: Duration = Duration::from_millis(40);
+/// How many commands are published before their confirms are waited for.
+const BATCH: usize = 64;
+
+type Name = (String, String, String);
+
+/// Answers so far, and what was sent.
+#[derive(Debug, Default)]
+pub struct Upstream {
+    answered: Mutex<HashSet<Name>>,
+    events: Mutex<HashSet<String>>,
+    arrived: Notify,
+    sent: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Upstream {
+    /// Reads the events as they come, until it is over.
+    pub async fn listen(&self, world: &World, over: &CancellationToken) {
+        let mut read = 0;
+        while over.run_until_cancelled(sleep(LOOK)).await.is_some() {
+            let events = world.log.since(read);
+            read += events.len();
+            for event in &events {
+                self.events.lock().unwrap().insert(event.id().to_owned());
+                if event.is_final() {
+                    self.answered.lock().unwrap().insert(event.cause());
+                }
+            }
+            if !events.is_empty() {
+                self.arrived.notify_waiters();
+            }
+        }
+    }
+
+    /// Publishes what the scripts hand in, until nobody hands in more.
+    pub async fn publish(&self, world: &World, mut commands: mpsc::Receiver<Command>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while commands.recv_many(&mut batch, BATCH).await > 0 {
+            world.publish_all(&batch).await;
+            let mut sent = self.sent.lock().unwrap();
+            for command in batch.drain(..) {
+                let kind = if command.body.is_some() { "not a command" } else { command.kind.as_str() };
+                *sent.entry(kind.to_owned()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Plays one payment's script.
+    pub async fn play(&self, script: &Script, begun: Instant, publish: mpsc::Sender<Command>) {
+        sleep_until(begun + script.at).await;
+        let mut before: Vec<Command> = Vec::new();
+        for step in &script.steps {
+            match step.pace {
+                Pace::Pause(pause) => sleep(pause).await,
+                Pace::Answered => {
+                    // Without an answer it goes on nevertheless.
+                    timeout(ANSWER, self.all_answered(&before)).await.unwrap_or_default();
+                }
+            }
+            for command in &step.commands {
+                publish.send(command.clone()).await.expect("the publisher reads to the end");
+            }
+            before = step.commands.iter().filter(|command| command.body.is_none()).cloned().collect();
+        }
+    }
+
+    async fn all_answered(&self, commands: &[Command]) {
+        loop {
+            let arrived = self.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            if commands.iter().all(|command| self.is_answered(command)) {
+                return;
+            }
+            arrived.await;
+        }
+    }
+
+    /// Whether a command has its answer.
+    pub fn is_answered(&self, command: &Command) -> bool {
+        self.answered.lock().unwrap().contains(&command.name())
+    }
+
+    /// How many different events came.
+    pub fn event_count(&self) -> usize {
+        self.events.lock().unwrap().len()
+    }
+
+    /// What was sent, by type.
+    pub fn sent(&self) -> BTreeMap<String, usize> {
+        self.sent.lock().unwrap().clone()
+    }
+}

@@ -1,0 +1,214 @@
+//! The verdict: what was done, what happened meanwhile, and what must not be. As a table for people, as JSON for scripts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::findings::{Finding, Kind};
+use crate::plan::Plan;
+use crate::support::World;
+use crate::support::worker::paybus;
+use crate::surroundings::Allowed;
+use crate::tally::Tally;
+use crate::upstream::Upstream;
+
+/// How many payments are shown in full.
+const SHOWN_MAX: usize = 10;
+/// How many findings of no payment, or beyond those shown, are listed.
+const LISTED_MAX: usize = 40;
+
+/// The outcome of a soak.
+pub struct Verdict {
+    seed: u64,
+    seconds: u64,
+    replicas: usize,
+    payments: usize,
+    sent: BTreeMap<String, usize>,
+    events: usize,
+    /// What the gateway's calls met.
+    met: BTreeMap<&'static str, usize>,
+    /// What happened to the surroundings.
+    troubles: BTreeMap<String, usize>,
+    left_out: Vec<&'static str>,
+    calls: usize,
+    effects: BTreeMap<&'static str, usize>,
+    rested: Duration,
+    found: Vec<Finding>,
+}
+
+impl Verdict {
+    /// Sums a soak up.
+    #[allow(clippy::too_many_arguments)] // Once, from everything there is.
+    pub fn new(
+        plan: &Plan,
+        allowed: Allowed,
+        upstream: &Upstream,
+        tally: &Tally,
+        met: BTreeMap<&'static str, usize>,
+        rested: Duration,
+        world: &World,
+        found: Vec<Finding>,
+    ) -> Verdict {
+        let mut effects = BTreeMap::new();
+        for effect in world.gateway.effects_of_all().into_values().flatten() {
+            *effects.entry(effect.kind).or_default() += 1;
+        }
+        Verdict {
+            seed: plan.seed,
+            seconds: plan.length.as_secs(),
+            replicas: plan.replicas.len(),
+            payments: plan.scripts.len(),
+            sent: upstream.sent(),
+            events: upstream.event_count(),
+            met,
+            troubles: tally.counts(),
+            left_out: allowed.left_out(),
+            calls: world.gateway.calls().len(),
+            effects,
+            rested,
+            found,
+        }
+    }
+
+    /// Whether the promise was kept.
+    pub fn is_clean(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> + '_ {
+        let count = |kind| self.found.iter().filter(|finding| finding.kind == kind).count();
+        Kind::ALL.into_iter().map(move |(kind, line)| (line, count(kind)))
+    }
+
+    /// The command line that draws the same plan again.
+    pub fn again(&self) -> String {
+        format!("make chaos ARGS='--seconds {} --seed {} --replicas {}'", self.seconds, self.seed, self.replicas)
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut table = Table::default();
+        table.head("soak");
+        table.row("seed", self.seed);
+        table.row("seconds of faults", self.seconds);
+        table.row("seconds until all was at rest", format!("{:.1}", self.rested.as_secs_f32()));
+        table.row("replicas", self.replicas);
+        table.row("payments", self.payments);
+        table.head("commands sent");
+        table.rows(&self.sent);
+        table.row("in all", self.sent.values().sum::<usize>());
+        table.head("faults of the gateway, by calls that met them");
+        table.rows(&self.met);
+        table.head("faults of the surroundings");
+        table.rows(&self.troubles);
+        self.left_out.iter().for_each(|what| table.row(&format!("{what} (not ours)"), "left out"));
+        table.head("what happened");
+        table.row("gateway calls", self.calls);
+        self.effects.iter().for_each(|(kind, count)| table.row(&format!("gateway: {kind}"), count));
+        table.row("events received", self.events);
+        table.head("what must not be");
+        self.counts().for_each(|(line, count)| table.row(line, count));
+        table.end();
+        table.text + if self.is_clean() { "The promise was kept.\n" } else { "THE PROMISE WAS BROKEN.\n" }
+    }
+
+    /// For scripts.
+    pub fn json(&self) -> Value {
+        let listed = |finding: &Finding| json!({"kind": format!("{:?}", finding.kind), "payment": finding.payment, "what": finding.what});
+        json!({
+            "kept": self.is_clean(),
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "rest_seconds": self.rested.as_secs_f64(),
+            "replicas": self.replicas,
+            "payments": self.payments,
+            "commands": self.sent,
+            "gateway_faults": self.met,
+            "surroundings": self.troubles,
+            "left_out": self.left_out,
+            "gateway_calls": self.calls,
+            "gateway_effects": self.effects,
+            "events": self.events,
+            "must_not_be": self.counts().collect::<BTreeMap<_, _>>(),
+            "findings": self.found.iter().map(listed).collect::<Vec<_>>(),
+            "again": self.again(),
+        })
+    }
+
+    /// Every finding, and of each payment concerned what paybus and the gateway know of it.
+    pub fn evidence(&self, world: &World) -> String {
+        let mut text = String::new();
+        for finding in self.found.iter().take(LISTED_MAX) {
+            let payment = finding.payment.map_or("-".to_owned(), |payment| payment.to_string());
+            line(&mut text, &format!("{:?} {payment} {}", finding.kind, finding.what));
+        }
+        let payments: BTreeSet<Uuid> = self.found.iter().filter_map(|finding| finding.payment).collect();
+        for payment in payments.iter().take(SHOWN_MAX) {
+            line(&mut text, &format!("\n=== payment {payment}"));
+            text.push_str(&show(world, *payment));
+            line(&mut text, "--- the gateway's record");
+            for call in world.gateway.calls_of(*payment) {
+                let operation = call.operation_id.map_or("-".to_owned(), |id| id.to_string());
+                let (key, attempt) = (call.key.unwrap_or_default(), call.attempt.unwrap_or_default());
+                line(&mut text, &format!("called {} for {operation}, attempt {attempt}, key {key}", call.operation));
+            }
+            for effect in world.gateway.effects(*payment) {
+                line(&mut text, &format!("did {effect:?}"));
+            }
+            line(&mut text, "--- the events as they came");
+            world.events_of(*payment).iter().for_each(|event| line(&mut text, &event.line()));
+        }
+        if payments.len() > SHOWN_MAX {
+            line(&mut text, &format!("\n{} more payments are concerned", payments.len() - SHOWN_MAX));
+        }
+        text
+    }
+}
+
+/// The payment's timeline as an operator sees it.
+fn show(world: &World, payment: Uuid) -> String {
+    let shown = paybus(world.settings()).args(["show", &payment.to_string()]).output().expect("the binary runs");
+    String::from_utf8_lossy(&[shown.stdout, shown.stderr].concat()).into_owned()
+}
+
+/// Where the replicas' logs stay.
+pub fn logs(world: &World) -> PathBuf {
+    world.keep_logs().to_owned()
+}
+
+fn line(text: &mut String, content: &str) {
+    writeln!(text, "{content}").expect("a string");
+}
+
+/// Two columns.
+#[derive(Default)]
+struct Table {
+    text: String,
+}
+
+const LEFT: usize = 52;
+const RIGHT: usize = 22;
+
+impl Table {
+    fn head(&mut self, title: &str) {
+        self.end();
+        line(&mut self.text, &format!("| {title:<LEFT$} | {:>RIGHT$} |", ""));
+        self.end();
+    }
+
+    fn row(&mut self, name: &str, value: impl std::fmt::Display) {
+        line(&mut self.text, &format!("| {name:<LEFT$} | {:>RIGHT$} |", value.to_string()));
+    }
+
+    fn rows(&mut self, counts: &BTreeMap<impl AsRef<str>, usize>) {
+        counts.iter().for_each(|(name, count)| self.row(name.as_ref(), count));
+    }
+
+    fn end(&mut self) {
+        line(&mut self.text, &format!("|{}|{}|", "-".repeat(LEFT + 2), "-".repeat(RIGHT + 2)));
+    }
+}

@@ -1,0 +1,51 @@
+//! Commands that are wrong, each in another way: they must be rejected, once and for ever, and disturb nobody.
+
+use serde_json::json;
+
+use crate::rng::Rng;
+use crate::support::Command;
+
+/// What the bodies begin with that are no commands at all: they belong into the dead letters.
+pub const GARBAGE: &[u8] = b"chaos: no command ";
+
+/// Draws a wrong command beside a right one.
+pub fn draw(rng: &mut Rng, right: &Command, number: u32) -> Command {
+    let then = |kind: &str, data| right.then(kind, data).source("chaos").id(&format!("w{number}"));
+    let refund = |amount| then("payment.refund", json!({"amount": amount}));
+    match rng.between(0, 13) {
+        0 => refund(json!("1")).payment(rng.uuid()),
+        1 => then("payment.frobnicate", json!({})),
+        2 => {
+            let create = json!({"variant": "nowhere", "total": "1", "currency": "EUR"});
+            let mut command = then("payment.create", create).payment(rng.uuid());
+            "nowhere".clone_into(&mut command.variant);
+            command
+        }
+        3 => refund(json!("1")).routed("http.payment.capture"),
+        4 => refund(json!(3.5)),
+        5 => refund(json!("-1")),
+        6 => refund(json!("1.23456")),
+        7 => refund(json!("1")).with("surprise", json!(true)),
+        // The same name with other data.
+        8 => right.clone().with("amount", json!("0.001")),
+        9 => then(
+            "payment.resolve",
+            json!({"operation": right.operation_id(), "outcome": "declined", "evidence": "none"}),
+        ),
+        10 => {
+            let data = json!({"received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/", "headers": [],
+                              "body_base64": ""});
+            then("payment.notification", data)
+        }
+        11 => {
+            let create =
+                json!({"variant": "http", "total": "1", "currency": "EUR", "description": "4111 1111 1111 1111"});
+            then("payment.create", create)
+        }
+        12 => {
+            let create = json!({"variant": "http", "total": "1", "currency": "EUR", "process": {}});
+            then("payment.create", create).payment(rng.uuid()).attribute("expirytime", json!("2020-01-01T00:00:00Z"))
+        }
+        _ => then("payment.refund", json!({})).raw([GARBAGE, rng.uuid().to_string().as_bytes()].concat()),
+    }
+}
