@@ -24,7 +24,7 @@ test: ## All tests: unit, property, and against a real broker and database
 	CARGO='$(CARGO)' scripts/test $(ARGS)
 
 chaos: ## The promise under faults, and a verdict: make chaos ARGS='--seconds 600 --seed 7'
-	scripts/with-services $(CARGO) test --locked --test chaos -- $(ARGS)
+	@scripts/with-services $(CARGO) test --locked --test chaos -- $(ARGS)
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --check

@@ -40,14 +40,14 @@ pub fn draw(rng: &mut Rng, currency: &str, text: impl Fn(u64) -> String, total: 
 fn behaviour(rng: &mut Rng, operation: &str, currency: &str, text: impl Fn(u64) -> String, total: u64) -> Behaviour {
     let moves_money = matches!(operation, "process" | "capture" | "refund");
     match rng.between(0, 99) {
-        0..62 => trouble(rng),
-        62..70 => Behaviour::Decline("do_not_honor".to_owned()),
-        70..80 if operation == "process" => Behaviour::Redirect("https://bank.example/3ds".to_owned()),
-        62..84 => Behaviour::Pending,
-        84..88 => Behaviour::Refuse,
-        88..94 if moves_money => Behaviour::WrongAmount(text(rng.between(1, total + total / 10))),
+        0..54 => trouble(rng),
+        54..61 => Behaviour::Decline("do_not_honor".to_owned()),
+        61..75 if operation == "process" => Behaviour::Redirect("https://bank.example/3ds".to_owned()),
+        61..81 => Behaviour::Pending,
+        81..85 => Behaviour::Refuse,
+        85..93 if moves_money => Behaviour::WrongAmount(text(rng.between(1, total + total / 10))),
         // With at least as many decimals, so that the sum can be read.
-        94..98 if moves_money => Behaviour::WrongCurrency(if currency == "KWD" { "BHD" } else { "GBP" }.to_owned()),
+        93..98 if moves_money => Behaviour::WrongCurrency(if currency == "KWD" { "BHD" } else { "GBP" }.to_owned()),
         _ => Behaviour::Approve,
     }
 }

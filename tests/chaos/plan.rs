@@ -9,7 +9,7 @@ use crate::script::Script;
 use crate::troubles::{self, ReplicaPlan, ServiceTrouble, Timed};
 
 /// How many payments begin in a second.
-const PAYMENTS_PER_SECOND: u64 = 6;
+const PAYMENTS_PER_SECOND: u64 = 10;
 
 /// Everything that was drawn.
 #[derive(Debug)]

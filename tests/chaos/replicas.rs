@@ -16,7 +16,7 @@ use crate::troubles::{ReplicaPlan, ReplicaTrouble};
 /// How often a worker is looked after.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long an orchestrator waits before it starts the next one.
-const RESTART: Duration = Duration::from_millis(200);
+const RESTART: Duration = Duration::from_millis(500);
 /// How long a drain may take: its grace and what comes after it.
 const DRAIN: Duration = Duration::from_secs(20);
 const SIGABRT: i32 = 6;

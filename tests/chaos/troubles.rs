@@ -63,7 +63,7 @@ impl ReplicaPlan {
             _ => ReplicaTrouble::Term,
         };
         let failpoint = |rng: &mut Rng| {
-            let (step, count) = (*rng.pick(&STEPS), rng.between(1, 60));
+            let (step, count) = (*rng.pick(&STEPS), rng.between(1, 25));
             rng.chance(50).then(|| format!("{step}@{count}"))
         };
         ReplicaPlan {
