@@ -136,10 +136,10 @@ impl<'a> Desk<'a> {
         for row in self.world.query(sql, &[]).await {
             let operation: Uuid = row.get(1);
             let is_mismatch = row.get::<_, Option<&str>>(3) == Some("mismatch");
-            let trusted = !is_mismatch && !(self.calm.load(Ordering::Relaxed) && self.age(operation) > TRUST);
+            let is_the_clerks = is_mismatch || (self.calm.load(Ordering::Relaxed) && self.age(operation) > TRUST);
             let asked = self.resolutions.lock().unwrap().get(&operation).and_then(|all| all.last().cloned());
             let is_under_way = asked.is_some_and(|last| !self.upstream.is_answered(&last.command));
-            if !trusted && !is_under_way {
+            if is_the_clerks && !is_under_way {
                 self.say(operation, &row).await;
             }
         }

@@ -40,11 +40,17 @@ impl Plan {
             (0..seconds * PAYMENTS_PER_SECOND).map(|_| starts.millis(0, seconds * 1_000)).collect();
         begins.sort();
         let scripts = begins.into_iter().zip(100..).map(|(at, number)| Script::draw(at, &mut rng.fork(number)));
+        let blackouts = troubles::draw_blackouts(length, &mut rng.fork(5));
+        let replica = |slot: usize| {
+            let mut replica = ReplicaPlan::draw(length, &mut rng.fork(10 + slot as u64));
+            replica.kill_at(&blackouts);
+            replica
+        };
         Plan {
             seed,
             length,
             scripts: scripts.collect(),
-            replicas: (0..replicas).map(|slot| ReplicaPlan::draw(length, &mut rng.fork(10 + slot as u64))).collect(),
+            replicas: (0..replicas).map(replica).collect(),
             broker: troubles::draw_broker(length, &mut rng.fork(2)),
             database: troubles::draw_database(length, &mut rng.fork(3)),
             gateway: troubles::draw_gateway(length, &mut rng.fork(4)),

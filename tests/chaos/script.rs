@@ -96,7 +96,7 @@ fn text(minor: u64, decimals: u32) -> String {
 impl Writer<'_> {
     /// The whole life of a payment.
     fn write(&mut self) {
-        match self.rng.between(0, 9) {
+        match self.rng.between(0, 10) {
             0..=3 => {
                 self.charge();
                 self.refunds();
@@ -116,8 +116,21 @@ impl Writer<'_> {
                 self.step(vec![again]);
                 self.refunds();
             }
-            _ => self.cancel(),
+            9 => self.cancel(),
+            _ => {
+                self.charge();
+                self.crowd();
+            }
         }
+    }
+
+    /// Many commands at once for one payment.
+    fn crowd(&mut self) {
+        let size = self.rng.between(6, 15);
+        let mut crowd: Vec<Command> = (0..size).map(|_| self.refund_up_to(self.total / 10)).collect();
+        crowd.push(self.command("payment.sync", json!({})));
+        self.rng.shuffle(&mut crowd);
+        self.step(crowd);
     }
 
     fn charge(&mut self) {
@@ -175,6 +188,10 @@ impl Writer<'_> {
 
     fn refund(&mut self) -> Command {
         let most = if self.rng.chance(70) { self.total / 2 } else { self.total + 1 };
+        self.refund_up_to(most)
+    }
+
+    fn refund_up_to(&mut self, most: u64) -> Command {
         let amount = text(self.rng.between(1, most), self.decimals);
         let data = if self.rng.chance(20) { json!({}) } else { json!({"amount": amount}) };
         self.command("payment.refund", data)

@@ -4,15 +4,16 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
 use crate::findings::{self, Finding, Kind};
 use crate::plan::Plan;
 use crate::replicas::Slot;
-use crate::support::{Setup, World};
+use crate::support::{Command, Setup, World};
 use crate::surroundings::{Allowed, Surroundings};
 use crate::tally::Tally;
 use crate::upstream::Upstream;
@@ -23,7 +24,7 @@ use crate::verdict::Verdict;
 const REST: Duration = Duration::from_secs(120);
 /// How long the scripts may take beyond the publishing's length.
 const SCRIPTS: Duration = Duration::from_secs(90);
-/// How long the events may take to come after the books are at rest.
+/// How often it is looked whether all is at rest.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A world in which recovery is quick: short leases, short delays.
@@ -42,70 +43,114 @@ pub async fn world() -> World {
     setup.build().await
 }
 
+/// A plan under way.
+struct Soak<'a> {
+    world: &'a World,
+    plan: &'a Plan,
+    begun: Instant,
+    tally: Tally,
+    upstream: Upstream,
+    /// What must not happen to replicas, and did.
+    complaints: Mutex<Vec<String>>,
+    /// The faults are over.
+    calm: CancellationToken,
+    /// Everything is over.
+    end: CancellationToken,
+}
+
 /// Runs a plan in a world, and judges.
 pub async fn run(world: &World, plan: &Plan, say: &dyn Fn(&str)) -> Verdict {
-    let (tally, upstream) = (Tally::default(), Upstream::default());
-    let complaints = Mutex::default();
-    world.gateway.set_latency(Duration::from_millis(10));
-    for script in &plan.scripts {
-        for fault in &script.faults {
-            world.gateway.plan_operation(script.payment, fault.operation, fault.behaviours.clone());
+    let soak = Soak {
+        world,
+        plan,
+        begun: Instant::now(),
+        tally: Tally::default(),
+        upstream: Upstream::default(),
+        complaints: Mutex::default(),
+        calm: CancellationToken::new(),
+        end: CancellationToken::new(),
+    };
+    soak.plan_gateway();
+    say(&format!("{} payments, {} s of faults", plan.scripts.len(), plan.length.as_secs()));
+    let (publish, commands) = mpsc::channel(256);
+    let desk = Desk::new(world, &soak.upstream, &plan.scripts, publish.clone());
+    let (_, (), (), rested) = tokio::join!(
+        soak.end.run_until_cancelled(soak.upstream.publish(world, commands)),
+        soak.upstream.listen(world, &soak.end),
+        desk.run(&soak.end),
+        soak.go_through(publish, &desk, say),
+    );
+    soak.judge(&desk, rested).await
+}
+
+impl Soak<'_> {
+    fn plan_gateway(&self) {
+        self.world.gateway.set_latency(Duration::from_millis(10));
+        for script in &self.plan.scripts {
+            for fault in &script.faults {
+                self.world.gateway.plan_operation(script.payment, fault.operation, fault.behaviours.clone());
+            }
         }
     }
-    let (publish, commands) = mpsc::channel(256);
-    let desk = Desk::new(world, &upstream, &plan.scripts, publish.clone());
-    let (everything, faults) = (CancellationToken::new(), CancellationToken::new());
-    let begun = Instant::now();
-    let surroundings = Surroundings { world, tally: &tally, allowed: Allowed::here(), begun };
-    let replicas = futures_util::future::join_all(
-        plan.replicas.iter().map(|plan| Slot::start(world, &tally, &complaints, plan).run(begun, &faults)),
-    );
-    let troubles = async {
-        tokio::join!(
-            surroundings.broker(&plan.broker, &faults),
-            surroundings.database(&plan.database, &faults),
-            surroundings.gateway(&plan.gateway, &faults),
-            replicas,
-        )
-    };
-    let scripts = async {
-        tokio::time::sleep_until(begun + plan.length).await;
-        faults.cancel();
-    };
-    let upstreams = plan.scripts.iter().map(|script| upstream.play(script, begun, publish.clone()));
-    let main = async {
-        say(&format!("{} payments, {} s of faults", plan.scripts.len(), plan.length.as_secs()));
-        let playing = timeout(plan.length + SCRIPTS, futures_util::future::join_all(upstreams));
-        let (_, (), played) = tokio::join!(troubles, scripts, playing);
-        if played.is_err() {
-            complaints.lock().unwrap().push("the commands could not all be published".to_owned());
-        }
-        let met = world.gateway.met();
-        world.gateway.forget_plans();
+
+    /// The faults, and then the peace; how long it took until all was at rest.
+    async fn go_through(&self, publish: mpsc::Sender<Command>, desk: &Desk<'_>, say: &dyn Fn(&str)) -> Duration {
+        let time = async {
+            sleep_until(self.begun + self.plan.length).await;
+            self.calm.cancel();
+        };
+        tokio::join!(time, self.troubles(), self.play(publish));
+        self.world.gateway.forget_plans();
         desk.all_is_well();
         say("the faults are over; waiting for everything to come to its end");
         let resting = Instant::now();
-        if timeout(REST, rest(world, &upstream, &desk)).await.is_err() {
+        if timeout(REST, rest(self.world, &self.upstream, desk)).await.is_err() {
             say("not everything came to its end");
         }
-        let rested = resting.elapsed();
-        everything.cancel();
-        (met, rested)
-    };
-    let (_, (), (met, rested)) = tokio::join!(
-        everything.run_until_cancelled(upstream.publish(world, commands)),
-        async {
-            tokio::join!(upstream.listen(world, &everything), desk.run(&everything));
-        },
-        main,
-    );
-    drop(publish);
-    let mut found: Vec<Finding> = Vec::new();
-    found.extend(drain(world).await);
-    let complaints = std::mem::take(&mut *complaints.lock().unwrap());
-    found.extend(complaints.into_iter().map(|what| Finding::new(Kind::Worker, None, what)));
-    found.extend(findings::all(world, &desk).await);
-    Verdict::new(plan, surroundings.allowed, &upstream, &tally, met, rested, world, found)
+        self.end.cancel();
+        resting.elapsed()
+    }
+
+    /// What happens to replicas and services, until the faults are over and all of them are well again.
+    async fn troubles(&self) {
+        let (world, tally, plan) = (self.world, &self.tally, self.plan);
+        let surroundings = Surroundings { world, tally, allowed: Allowed::here(), begun: self.begun };
+        let slots = plan.replicas.iter().map(|plan| Slot::start(world, tally, &self.complaints, plan));
+        tokio::join!(
+            surroundings.broker(&plan.broker, &self.calm),
+            surroundings.database(&plan.database, &self.calm),
+            surroundings.gateway(&plan.gateway, &self.calm),
+            join_all(slots.map(|slot| slot.run(self.begun, &self.calm))),
+        );
+    }
+
+    /// Every payment's script.
+    async fn play(&self, publish: mpsc::Sender<Command>) {
+        let scripts = self.plan.scripts.iter();
+        let playing = join_all(scripts.map(|script| self.upstream.play(script, self.begun, publish.clone())));
+        if timeout(self.plan.length + SCRIPTS, playing).await.is_err() {
+            self.complain("the commands could not all be published".to_owned());
+        }
+    }
+
+    /// Ends all replicas in good order, and looks for whatever must not be.
+    async fn judge(&self, desk: &Desk<'_>, rested: Duration) -> Verdict {
+        for worker in self.world.workers().iter().filter(|worker| worker.exited().is_none()) {
+            worker.term();
+            let status = worker.wait().await;
+            if !status.success() {
+                self.complain(format!("replica {} did not drain: {status}", worker.pid()));
+            }
+        }
+        let mut found = findings::all(self.world, desk).await;
+        let complaints = self.complaints.lock().unwrap().clone();
+        found.extend(complaints.into_iter().map(|what| Finding::new(Kind::Worker, None, what)));
+        Verdict::new(self.plan, self.world, &self.upstream, &self.tally, rested, found)
+    }
+
+    fn complain(&self, what: String) {
+        self.complaints.lock().unwrap().push(what);
+    }
 }
 
 /// Waits until nothing is open any more and every event has come.
@@ -122,23 +167,4 @@ async fn rest(world: &World, upstream: &Upstream, desk: &Desk<'_>) {
             return;
         }
     }
-}
-
-/// Ends all replicas in good order.
-async fn drain(world: &World) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for worker in world.workers() {
-        if worker.exited().is_none() {
-            worker.term();
-            let status = worker.wait().await;
-            if !status.success() {
-                found.push(Finding::new(
-                    Kind::Worker,
-                    None,
-                    format!("replica {} did not drain: {status}", worker.pid()),
-                ));
-            }
-        }
-    }
-    found
 }

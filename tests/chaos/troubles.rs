@@ -55,11 +55,19 @@ const STEPS: [&str; 8] =
 const FAILPOINTS: usize = 200;
 
 impl ReplicaPlan {
+    /// At these times it is killed whatever else happens: as all others are.
+    pub fn kill_at(&mut self, times: &[Duration]) {
+        self.troubles.extend(times.iter().map(|at| Timed { at: *at, what: ReplicaTrouble::Kill }));
+        self.troubles.sort_by_key(|trouble| trouble.at);
+    }
+
     /// Draws what happens to one replica.
     pub fn draw(length: Duration, rng: &mut Rng) -> ReplicaPlan {
         let draw = |rng: &mut Rng| match rng.between(0, 9) {
             0..=3 => ReplicaTrouble::Kill,
-            4..=6 => ReplicaTrouble::Stop(rng.millis(3_000, 5_000)),
+            4 | 5 => ReplicaTrouble::Stop(rng.millis(3_000, 5_000)),
+            // So long that the broker has given it up as well.
+            6 => ReplicaTrouble::Stop(rng.millis(11_000, 14_000)),
             _ => ReplicaTrouble::Term,
         };
         let failpoint = |rng: &mut Rng| {
@@ -95,6 +103,11 @@ pub fn draw_database(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTroubl
 /// Draws when the gateway refuses connections.
 pub fn draw_gateway(length: Duration, rng: &mut Rng) -> Vec<Timed<Duration>> {
     spread(length, (3_000, 8_000), rng, |rng| rng.millis(200, 1_500))
+}
+
+/// Draws when all replicas are killed at once.
+pub fn draw_blackouts(length: Duration, rng: &mut Rng) -> Vec<Duration> {
+    spread(length, (8_000, 40_000), rng, |_| ()).into_iter().map(|trouble| trouble.at).collect()
 }
 
 /// The next card of a shuffled deck: every kind comes once before any comes again.

@@ -42,15 +42,12 @@ pub struct Verdict {
 
 impl Verdict {
     /// Sums a soak up.
-    #[allow(clippy::too_many_arguments)] // Once, from everything there is.
     pub fn new(
         plan: &Plan,
-        allowed: Allowed,
+        world: &World,
         upstream: &Upstream,
         tally: &Tally,
-        met: BTreeMap<&'static str, usize>,
         rested: Duration,
-        world: &World,
         found: Vec<Finding>,
     ) -> Verdict {
         let mut effects = BTreeMap::new();
@@ -64,9 +61,9 @@ impl Verdict {
             payments: plan.scripts.len(),
             sent: upstream.sent(),
             events: upstream.event_count(),
-            met,
+            met: world.gateway.met(),
             troubles: tally.counts(),
-            left_out: allowed.left_out(),
+            left_out: Allowed::here().left_out(),
             calls: world.gateway.calls().len(),
             effects,
             rested,
