@@ -94,22 +94,17 @@ impl<'a> Desk<'a> {
         self.resolutions.lock().unwrap().clone()
     }
 
-    /// Whether somebody's doing is still to come.
-    pub fn has_work(&self) -> bool {
-        self.world.gateway.pending().into_iter().any(|(payment, pending)| {
-            pending.others > 0 || !self.customers.get(&payment).is_some_and(|customer| customer.vanishes)
-        })
-    }
-
-    /// What is pending at the gateway ends when its time has come. Where a customer was involved, nobody tells paybus:
-    /// the shop, which sees the customer come back, asks.
+    /// What is pending at the gateway ends when its time has come; who went away is given up there in the end. Where a
+    /// customer was involved, nobody tells paybus: the shop, which sees the customer come back, or not, asks.
     async fn end_pending(&self) {
+        let is_calm = self.calm.load(Ordering::Relaxed);
         for (payment, pending) in self.world.gateway.pending() {
             let Some(customer) = self.customers.get(&payment) else { continue };
-            if self.age(payment) < customer.after || (pending.others == 0 && customer.vanishes) {
+            let waits = pending.others == 0 && customer.vanishes && !is_calm;
+            if waits || self.age(payment) < customer.after {
                 continue;
             }
-            self.world.gateway.complete(payment, customer.pays);
+            self.world.gateway.complete(payment, customer.pays && !customer.vanishes);
             self.forget(payment);
             if pending.customers > 0 {
                 self.sync(payment).await;

@@ -57,7 +57,7 @@ pub struct Customer {
     pub after: Duration,
     /// Paid, or not.
     pub pays: bool,
-    /// Goes away for ever where sent away; what is pending without a customer still ends.
+    /// Goes away for ever where sent away, and is only given up when all is over.
     pub vanishes: bool,
 }
 

@@ -24,6 +24,8 @@ use crate::verdict::Verdict;
 const REST: Duration = Duration::from_secs(120);
 /// How long the scripts may take beyond the publishing's length.
 const SCRIPTS: Duration = Duration::from_secs(90);
+/// How often it is said how far it is.
+const PROGRESS: Duration = Duration::from_secs(10);
 /// How often it is looked whether all is at rest.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -99,16 +101,30 @@ impl Soak<'_> {
             sleep_until(self.begun + self.plan.length).await;
             self.calm.cancel();
         };
-        tokio::join!(time, self.troubles(), self.play(publish));
+        let work = async { tokio::join!(time, self.troubles(), self.play(publish)) };
+        tokio::select! {
+            _ = work => {}
+            () = self.tell_progress(say) => {}
+        }
         self.world.gateway.forget_plans();
         desk.all_is_well();
         say("the faults are over; waiting for everything to come to its end");
         let resting = Instant::now();
-        if timeout(REST, rest(self.world, &self.upstream, desk)).await.is_err() {
+        if timeout(REST, rest(self.world, &self.upstream)).await.is_err() {
             say("not everything came to its end");
         }
         self.end.cancel();
         resting.elapsed()
+    }
+
+    /// Says every now and then how far it is, for ever.
+    async fn tell_progress(&self, say: &dyn Fn(&str)) {
+        loop {
+            sleep(PROGRESS).await;
+            let sent: usize = self.upstream.sent().kinds.values().sum();
+            let (seconds, events) = (self.begun.elapsed().as_secs(), self.upstream.event_count());
+            say(&format!("after {seconds} s: {sent} commands sent, {events} events received"));
+        }
     }
 
     /// What happens to replicas and services, until the faults are over and all of them are well again.
@@ -153,17 +169,19 @@ impl Soak<'_> {
     }
 }
 
-/// Waits until nothing is open any more and every event has come.
-async fn rest(world: &World, upstream: &Upstream, desk: &Desk<'_>) {
+/// Waits until nothing is open any more, every event has come, and nobody has anything left to do.
+async fn rest(world: &World, upstream: &Upstream) {
     loop {
         sleep(LOOK).await;
         let sql = "SELECT (SELECT count(*) FROM operations WHERE state <> 'settled'), (SELECT count(*) FROM events),
                           (SELECT count(*) FROM outbox), (SELECT count(*) FROM payments WHERE status = 'input')";
         let row = &world.query(sql, &[]).await[0];
         let (open, events, unsent, away): (i64, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
-        let vanished = world.gateway.pending().len() as i64;
-        let is_quiet = open == 0 && unsent == 0 && away <= vanished && events == upstream.event_count() as i64;
-        if is_quiet && !desk.has_work() && world.published().iter().all(|command| upstream.is_answered(command)) {
+        let is_quiet = open == 0 && unsent == 0 && away == 0 && events == upstream.event_count() as i64;
+        if is_quiet
+            && world.gateway.pending().is_empty()
+            && world.published().iter().all(|command| upstream.is_answered(command))
+        {
             return;
         }
     }

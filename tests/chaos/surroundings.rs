@@ -10,6 +10,9 @@ use crate::support::World;
 use crate::tally::Tally;
 use crate::troubles::{ServiceTrouble, Timed};
 
+/// How long a service is well between two troubles at least: else nothing is ever under way that trouble could meet.
+const PEACE: Duration = Duration::from_millis(2_500);
+
 /// What may be done to the services.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed {
@@ -128,9 +131,11 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Waits for the time of a trouble; false where the faults are over before.
+    /// Waits for the time of a trouble, and at least until there was some peace after the one before; false where the faults
+    /// are over by then.
     async fn comes(self, at: Duration, over: &CancellationToken) -> bool {
-        over.run_until_cancelled(sleep_until(self.begun + at)).await;
+        let time = (self.begun + at).max(Instant::now() + PEACE);
+        over.run_until_cancelled(sleep_until(time)).await;
         !over.is_cancelled()
     }
 }

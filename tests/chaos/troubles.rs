@@ -75,7 +75,7 @@ impl ReplicaPlan {
             rng.chance(50).then(|| format!("{step}@{count}"))
         };
         ReplicaPlan {
-            troubles: spread(length, (1_500, 7_000), rng, draw),
+            troubles: spread(length, (2_000, 8_000), rng, draw),
             failpoints: (0..FAILPOINTS).map(|_| failpoint(rng)).chain([None]).collect(),
         }
     }
@@ -84,7 +84,7 @@ impl ReplicaPlan {
 /// Draws what happens to the broker.
 pub fn draw_broker(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
     let mut deck = Vec::new();
-    spread(length, (2_500, 6_000), rng, |rng| {
+    spread(length, (3_500, 8_000), rng, |rng| {
         let kill = ServiceTrouble::Kill(rng.millis(0, 1_500));
         let alarm = ServiceTrouble::Alarm(rng.millis(1_000, 4_500));
         next_of(&mut deck, &[kill, ServiceTrouble::Restart, ServiceTrouble::Cut, alarm], rng)
@@ -94,7 +94,7 @@ pub fn draw_broker(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>
 /// Draws what happens to the database.
 pub fn draw_database(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
     let mut deck = Vec::new();
-    spread(length, (2_000, 5_000), rng, |rng| {
+    spread(length, (3_000, 7_000), rng, |rng| {
         let kill = ServiceTrouble::Kill(rng.millis(0, 2_000));
         next_of(&mut deck, &[kill, ServiceTrouble::Restart, ServiceTrouble::Cut, ServiceTrouble::Cut], rng)
     })

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::script::{Pace, Script};
 use crate::support::{Command, World};
+use crate::wrong;
 
 /// How long a careful upstream waits for an answer before it goes on nevertheless.
 const ANSWER: Duration = Duration::from_secs(12);
@@ -26,7 +27,28 @@ pub struct Upstream {
     answered: Mutex<HashSet<Name>>,
     events: Mutex<HashSet<String>>,
     arrived: Notify,
-    sent: Mutex<BTreeMap<String, usize>>,
+    sent: Mutex<Sent>,
+}
+
+/// What was sent.
+#[derive(Debug, Default, Clone)]
+pub struct Sent {
+    /// How many, by type.
+    pub kinds: BTreeMap<String, usize>,
+    /// How many of them were byte for byte one that was sent before.
+    pub duplicates: usize,
+    /// How many of them nobody should carry out.
+    pub wrong: usize,
+    bodies: HashSet<Vec<u8>>,
+}
+
+impl Sent {
+    fn note(&mut self, command: &Command) {
+        let kind = if command.body.is_some() { "not a command" } else { command.kind.as_str() };
+        *self.kinds.entry(kind.to_owned()).or_default() += 1;
+        self.duplicates += usize::from(!self.bodies.insert(command.bytes()));
+        self.wrong += usize::from(wrong::is_wrong(command));
+    }
 }
 
 impl Upstream {
@@ -54,10 +76,7 @@ impl Upstream {
         while commands.recv_many(&mut batch, BATCH).await > 0 {
             world.publish_all(&batch).await;
             let mut sent = self.sent.lock().unwrap();
-            for command in batch.drain(..) {
-                let kind = if command.body.is_some() { "not a command" } else { command.kind.as_str() };
-                *sent.entry(kind.to_owned()).or_default() += 1;
-            }
+            batch.drain(..).for_each(|command| sent.note(&command));
         }
     }
 
@@ -102,8 +121,8 @@ impl Upstream {
         self.events.lock().unwrap().len()
     }
 
-    /// What was sent, by type.
-    pub fn sent(&self) -> BTreeMap<String, usize> {
+    /// What was sent.
+    pub fn sent(&self) -> Sent {
         self.sent.lock().unwrap().clone()
     }
 }

@@ -14,12 +14,12 @@ use crate::support::World;
 use crate::support::worker::paybus;
 use crate::surroundings::Allowed;
 use crate::tally::Tally;
-use crate::upstream::Upstream;
+use crate::upstream::{Sent, Upstream};
 
 /// How many payments are shown in full.
 const SHOWN_MAX: usize = 10;
-/// How many findings of no payment, or beyond those shown, are listed.
-const LISTED_MAX: usize = 40;
+/// How many findings of a kind are listed.
+const LISTED_MAX: usize = 10;
 
 /// The outcome of a soak.
 pub struct Verdict {
@@ -27,7 +27,7 @@ pub struct Verdict {
     seconds: u64,
     replicas: usize,
     payments: usize,
-    sent: BTreeMap<String, usize>,
+    sent: Sent,
     events: usize,
     /// What the gateway's calls met.
     met: BTreeMap<&'static str, usize>,
@@ -96,8 +96,10 @@ impl Verdict {
         table.row("replicas", self.replicas);
         table.row("payments", self.payments);
         table.head("commands sent");
-        table.rows(&self.sent);
-        table.row("in all", self.sent.values().sum::<usize>());
+        table.rows(&self.sent.kinds);
+        table.row("in all", self.sent.kinds.values().sum::<usize>());
+        table.row("of these: exact duplicates", self.sent.duplicates);
+        table.row("of these: wrong on purpose", self.sent.wrong);
         table.head("faults of the gateway, by calls that met them");
         table.rows(&self.met);
         table.head("faults of the surroundings");
@@ -123,7 +125,9 @@ impl Verdict {
             "rest_seconds": self.rested.as_secs_f64(),
             "replicas": self.replicas,
             "payments": self.payments,
-            "commands": self.sent,
+            "commands": self.sent.kinds,
+            "duplicates": self.sent.duplicates,
+            "wrong": self.sent.wrong,
             "gateway_faults": self.met,
             "surroundings": self.troubles,
             "left_out": self.left_out,
@@ -139,9 +143,11 @@ impl Verdict {
     /// Every finding, and of each payment concerned what paybus and the gateway know of it.
     pub fn evidence(&self, world: &World) -> String {
         let mut text = String::new();
-        for finding in self.found.iter().take(LISTED_MAX) {
-            let payment = finding.payment.map_or("-".to_owned(), |payment| payment.to_string());
-            line(&mut text, &format!("{:?} {payment} {}", finding.kind, finding.what));
+        for (kind, _) in Kind::ALL {
+            for finding in self.found.iter().filter(|finding| finding.kind == kind).take(LISTED_MAX) {
+                let payment = finding.payment.map_or("-".to_owned(), |payment| payment.to_string());
+                line(&mut text, &format!("{kind:?} {payment} {}", finding.what));
+            }
         }
         let payments: BTreeSet<Uuid> = self.found.iter().filter_map(|finding| finding.payment).collect();
         for payment in payments.iter().take(SHOWN_MAX) {

@@ -8,9 +8,19 @@ use crate::support::Command;
 /// What the bodies begin with that are no commands at all: they belong into the dead letters.
 pub const GARBAGE: &[u8] = b"chaos: no command ";
 
+/// Whether a command was drawn here.
+pub fn is_wrong(command: &Command) -> bool {
+    command.source == SOURCE || command.data["amount"] == SPOILT
+}
+
+/// Whom wrong commands come from.
+const SOURCE: &str = "chaos/wrong";
+/// What takes the place of a right command's amount.
+const SPOILT: &str = "0.001";
+
 /// Draws a wrong command beside a right one.
 pub fn draw(rng: &mut Rng, right: &Command, number: u32) -> Command {
-    let then = |kind: &str, data| right.then(kind, data).source("chaos").id(&format!("w{number}"));
+    let then = |kind: &str, data| right.then(kind, data).source(SOURCE).id(&format!("w{number}"));
     let refund = |amount| then("payment.refund", json!({"amount": amount}));
     match rng.between(0, 13) {
         0 => refund(json!("1")).payment(rng.uuid()),
@@ -27,7 +37,7 @@ pub fn draw(rng: &mut Rng, right: &Command, number: u32) -> Command {
         6 => refund(json!("1.23456")),
         7 => refund(json!("1")).with("surprise", json!(true)),
         // The same name with other data.
-        8 => right.clone().with("amount", json!("0.001")),
+        8 => right.clone().with("amount", json!(SPOILT)),
         9 => then(
             "payment.resolve",
             json!({"operation": right.operation_id(), "outcome": "declined", "evidence": "none"}),

@@ -10,7 +10,7 @@ use lapin::options::{
     ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -21,6 +21,9 @@ use super::wait::eventually;
 
 /// How long one question to the broker may take before it is asked on a new connection.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// How long the listener may take to begin before it tries again.
+const SUBSCRIBING: Duration = Duration::from_secs(10);
 
 /// The broker, as one world sees it.
 pub struct Bus {
@@ -212,7 +215,30 @@ async fn listen(url: String, prefix: String, log: Arc<Log>, ready: mpsc::Sender<
 }
 
 async fn collect(url: &str, prefix: &str, log: &Log, ready: &mpsc::Sender<()>) -> lapin::Result<()> {
-    let (_connection, channel) = open(url).await?;
+    // A broker that dies in the middle of a handshake may leave it waiting for ever.
+    let Ok(subscribed) = timeout(SUBSCRIBING, subscribe(url, prefix)).await else {
+        return Ok(());
+    };
+    let (_connection, _channel, mut deliveries) = subscribed?;
+    ready.try_send(()).unwrap_or_default();
+    while let Some(delivery) = deliveries.next().await {
+        let delivery = delivery?;
+        log.push(Event {
+            routing_key: delivery.routing_key.to_string(),
+            properties: delivery.properties.clone(),
+            body: serde_json::from_slice(&delivery.data).expect("an event is JSON"),
+            at: Instant::now(),
+        });
+        match timeout(ANSWER, delivery.acker.ack(BasicAckOptions::default())).await {
+            Ok(acknowledged) => acknowledged?,
+            Err(_) => return Ok(()),
+        };
+    }
+    Ok(())
+}
+
+async fn subscribe(url: &str, prefix: &str) -> lapin::Result<(Connection, Channel, Consumer)> {
+    let (connection, channel) = open(url).await?;
     let queue = format!("{prefix}.test");
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
@@ -223,19 +249,8 @@ async fn collect(url: &str, prefix: &str, log: &Log, ready: &mpsc::Sender<()>) -
     channel.queue_bind(queue.as_str().into(), exchange.into(), "#".into(), binding, nothing.clone()).await?;
     channel.basic_qos(500, BasicQosOptions::default()).await?;
     let consuming = BasicConsumeOptions::default();
-    let mut deliveries = channel.basic_consume(queue.as_str().into(), "".into(), consuming, nothing).await?;
-    ready.try_send(()).unwrap_or_default();
-    while let Some(delivery) = deliveries.next().await {
-        let delivery = delivery?;
-        log.push(Event {
-            routing_key: delivery.routing_key.to_string(),
-            properties: delivery.properties.clone(),
-            body: serde_json::from_slice(&delivery.data).expect("an event is JSON"),
-            at: Instant::now(),
-        });
-        delivery.acker.ack(BasicAckOptions::default()).await?;
-    }
-    Ok(())
+    let deliveries = channel.basic_consume(queue.as_str().into(), "".into(), consuming, nothing).await?;
+    Ok((connection, channel, deliveries))
 }
 
 /// Deletes what a world had at the broker.
