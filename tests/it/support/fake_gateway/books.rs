@@ -121,16 +121,19 @@ impl Books {
 
     /// Ends what is pending of a payment.
     pub fn complete(&mut self, payment_id: Uuid, approved: bool) {
+        let mut customer_came = false;
         for key in self.keys.get(&payment_id).cloned().unwrap_or_default() {
             let Some(booking) = self.bookings.get(&key).filter(|booking| booking.is_pending()) else {
                 continue;
             };
             let effect = booking.effect.clone();
+            // Whoever went on with a transaction whose customer was sent away has a key of that same transaction.
+            let is_same = booking.is_redirected && std::mem::replace(&mut customer_came, true);
             let approved = approved && self.may_be_done(payment_id, &effect);
             if let Some(booking) = self.bookings.get_mut(&key) {
                 booking.answer = Some(answer_of(&effect, if approved { "approved" } else { "declined" }));
             }
-            if approved {
+            if approved && !is_same {
                 self.do_it(payment_id, effect);
             }
         }
