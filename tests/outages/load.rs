@@ -21,7 +21,7 @@ pub struct Load {
 /// command is answered, nothing was charged twice, no event was lost.
 pub async fn under_load(trouble: impl AsyncFnOnce(&Load)) {
     // A charge that is stored late, because its worker was the last to find the database again, has its refund waiting.
-    let setup = Setup::new().alone().set("variants.http.concurrency", "8").set("worker.unknown_payment_grace", "10s");
+    let setup = Setup::new().alone().set("variants.http.concurrency", "8").set("worker.unknown_payment_grace", "40s");
     let world = setup.build().await;
     let workers = vec![world.worker().await, world.worker().await];
     world.gateway.set_latency(Duration::from_millis(20));

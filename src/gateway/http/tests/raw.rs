@@ -171,7 +171,7 @@ async fn no_answer_in_time_is_unknown() {
     }
     // The status is the answer, even where the rest of it stalls.
     let (url, _requests) = raw("HTTP/1.1 400 Bad Request\r\ncontent-length: 9\r\n\r\n{", Then::Stall).await;
-    let outcome = attempt(&gateway(&url), Action::Process, SHORT).await;
+    let outcome = attempt(&gateway(&url), Action::Process, Duration::from_secs(2)).await;
     assert_eq!(proof(&outcome), ("refused", Some(Code::Refused), None));
 }
 
