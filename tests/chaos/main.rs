@@ -58,6 +58,8 @@ fn main() -> ExitCode {
 
 async fn soak(arguments: &Arguments) -> bool {
     let plan = Plan::draw(arguments.seed(), arguments.seconds, arguments.replicas);
+    let again = Plan::draw(plan.seed, arguments.seconds, arguments.replicas);
+    assert_eq!(format!("{plan:?}"), format!("{again:?}"), "a seed draws one plan");
     let say = |what: &str| eprintln!("chaos: {what}");
     say(&format!("seed {}", plan.seed));
     let world = soak::world().await;

@@ -28,6 +28,7 @@ pub struct Upstream {
     events: Mutex<HashSet<String>>,
     arrived: Notify,
     sent: Mutex<Sent>,
+    bodies: Mutex<HashSet<Vec<u8>>>,
 }
 
 /// What was sent.
@@ -39,16 +40,6 @@ pub struct Sent {
     pub duplicates: usize,
     /// How many of them nobody should carry out.
     pub wrong: usize,
-    bodies: HashSet<Vec<u8>>,
-}
-
-impl Sent {
-    fn note(&mut self, command: &Command) {
-        let kind = if command.body.is_some() { "not a command" } else { command.kind.as_str() };
-        *self.kinds.entry(kind.to_owned()).or_default() += 1;
-        self.duplicates += usize::from(!self.bodies.insert(command.bytes()));
-        self.wrong += usize::from(wrong::is_wrong(command));
-    }
 }
 
 impl Upstream {
@@ -75,9 +66,17 @@ impl Upstream {
         let mut batch = Vec::with_capacity(BATCH);
         while commands.recv_many(&mut batch, BATCH).await > 0 {
             world.publish_all(&batch).await;
-            let mut sent = self.sent.lock().unwrap();
-            batch.drain(..).for_each(|command| sent.note(&command));
+            batch.drain(..).for_each(|command| self.note(&command));
         }
+    }
+
+    fn note(&self, command: &Command) {
+        let kind = if command.body.is_some() { "not a command" } else { command.kind.as_str() };
+        let is_new = self.bodies.lock().unwrap().insert(command.bytes());
+        let mut sent = self.sent.lock().unwrap();
+        *sent.kinds.entry(kind.to_owned()).or_default() += 1;
+        sent.duplicates += usize::from(!is_new);
+        sent.wrong += usize::from(wrong::is_wrong(command));
     }
 
     /// Plays one payment's script.

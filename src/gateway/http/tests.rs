@@ -155,12 +155,15 @@ async fn one_key_acts_once_whatever_becomes_of_its_answers() {
         (Behaviour::HangAfter, ("unknown", Some(Code::Timeout), None)),
         (Behaviour::Truncated, ("unknown", Some(Code::InvalidAnswer), None)),
         (Behaviour::Garbage, ("unknown", Some(Code::InvalidAnswer), None)),
+        (Behaviour::Trickle(SHORT), ("unknown", Some(Code::Timeout), None)),
+        (Behaviour::Trickle(Duration::from_millis(1)), ("result", None, None)),
         (Behaviour::Approve, ("result", None, None)),
     ];
     fake.plan(PAYMENT, behaviours.iter().map(|(behaviour, _)| behaviour.clone()).collect());
     for (behaviour, expected) in &behaviours {
         let timeout = match behaviour {
             Behaviour::HangBefore | Behaviour::HangAfter => SHORT,
+            Behaviour::Trickle(pause) if *pause == SHORT => SHORT * 4,
             _ => LONG,
         };
         let outcome = attempt(&gateway, Action::Process, timeout).await;
