@@ -124,10 +124,11 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Resolves what the gateway answered in another currency; and, once all is well, whatever else was left to a person.
+    /// Resolves what the gateway answered in another currency; and, once all is well, whatever else was left to a person: what
+    /// the gateway said was pending, say, and forgot because it stopped in the middle of it.
     async fn resolve(&self) {
         let sql = "SELECT o.payment_id, o.id, p.currency, o.last_code FROM operations o JOIN payments p ON p.id = o.payment_id
-             WHERE o.state = 'unknown' AND o.escalated";
+             WHERE o.state IN ('unknown', 'pending') AND o.escalated";
         for row in self.world.query(sql, &[]).await {
             let operation: Uuid = row.get(1);
             let is_mismatch = row.get::<_, Option<&str>>(3) == Some("mismatch");
