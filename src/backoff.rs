@@ -12,9 +12,9 @@ pub struct Backoff {
     policy: ExponentialBackoff,
 }
 
-/// For connections: from a tenth of a second to ten seconds, for ever.
+/// For connections: from a tenth of a second to five seconds, for ever.
 pub fn reconnect() -> Backoff {
-    Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(10))
+    Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(5))
 }
 
 /// For what another writer or a short fault delays: from a few milliseconds to a second, for ever.

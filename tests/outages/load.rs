@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::wait::within;
 use crate::support::{Command, Setup, Worker, World};
 
-/// How long a worker may take to be itself again: the longest pause between two tries to connect is ten seconds.
+/// How long a worker may take to be itself again: the longest pause between two tries to connect is five seconds.
 const RECOVERY: Duration = Duration::from_secs(40);
 
 /// A world under load.
