@@ -24,7 +24,7 @@ pub fn check(world: &World, stored: &Stored, desk: &Desk<'_>) -> Vec<Finding> {
             add(Kind::Books, format!("the gateway moved money for a payment that is not stored: {effects:?}"));
             continue;
         };
-        let truth = Truth::of(&effects, &row.currency, &said);
+        let truth = Truth::of(&effects, &row.currency);
         truth.hold_against(row, &mut add);
         answers(payment, &effects, stored, &said, &mut add);
     }
@@ -65,15 +65,11 @@ struct Truth {
 }
 
 impl Truth {
-    /// Sums up the ledger. A sum in another currency counts as what the clerk took it for.
-    fn of(effects: &[Effect], currency: &str, said: &HashMap<Uuid, Option<Decimal>>) -> Truth {
+    /// Sums up the ledger. What was booked in another currency counts once its office has put it right, as the clerk said.
+    fn of(effects: &[Effect], currency: &str) -> Truth {
         let mut truth = Truth::default();
-        for effect in effects {
-            let amount = match effect.currency == currency {
-                true => Some(effect.amount),
-                false => said.get(&effect.operation_id).copied().flatten(),
-            };
-            let Some(amount) = amount else { continue };
+        for effect in effects.iter().filter(|effect| effect.currency == currency) {
+            let amount = effect.amount;
             match effect.kind {
                 "charge" | "capture" => truth.captured += amount,
                 "refund" => truth.refunded += amount,

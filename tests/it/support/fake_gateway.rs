@@ -266,6 +266,11 @@ impl FakeGateway {
         self.books().effects.get(&payment_id).cloned().unwrap_or_default()
     }
 
+    /// Corrects what an operation was booked as.
+    pub fn put_right(&self, payment_id: Uuid, operation_id: Uuid, amount: Decimal, currency: &str) {
+        self.books().put_right(payment_id, operation_id, amount, currency);
+    }
+
     /// The charges and authorizations of a payment.
     pub fn charges(&self, payment_id: Uuid) -> Vec<Effect> {
         self.effects_of(payment_id, &["charge", "authorization"])

@@ -188,6 +188,23 @@ impl Books {
         answer
     }
 
+    /// Corrects the sum and the currency of what an operation did, and of what is told of it.
+    pub fn put_right(&mut self, payment_id: Uuid, operation_id: Uuid, amount: Decimal, currency: &str) {
+        for effect in self.effects.entry(payment_id).or_default() {
+            if effect.operation_id == operation_id {
+                effect.amount = amount;
+                currency.clone_into(&mut effect.currency);
+            }
+        }
+        let bookings = self.bookings.values_mut().filter(|booking| booking.operation_id == operation_id);
+        for answer in bookings.filter_map(|booking| booking.answer.as_mut()) {
+            if answer.get("amount").is_some() {
+                answer["amount"] = json!(amount.to_string());
+                answer["currency"] = json!(currency);
+            }
+        }
+    }
+
     /// The truth of one operation, or of a whole payment: that of a process that was approved, else of the last.
     pub fn status(&self, request: &Request) -> Value {
         let keys = self.keys.get(&request.payment_id).into_iter().flatten();
