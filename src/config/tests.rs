@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::*;
 
+mod anything;
 mod refused;
 
 /// Settings of a file with this content, if any, and these variables.

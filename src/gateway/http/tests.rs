@@ -14,6 +14,8 @@ use crate::payment::status::Status;
 
 #[path = "../../../tests/it/support/fake_gateway.rs"]
 mod fake_gateway;
+
+mod anything;
 mod raw;
 
 const OPERATION: Uuid = Uuid::from_u128(7);

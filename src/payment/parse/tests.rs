@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod anything;
+
 fn parse(kind: CommandType, data: Value) -> Result<Body, Rejection> {
     Body::parse(kind, data.as_object().unwrap())
 }

@@ -1,0 +1,262 @@
+//! Whatever a message holds: reading it does not panic, it is answered under its own name or put aside, and nothing of a
+//! card number is kept.
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::json;
+
+use super::*;
+use crate::config;
+use crate::gateway::registry;
+
+const PAYMENT: &str = "0192f0c1-5f0c-7a10-8c21-1f2e3d4c5b6a";
+const CARD: &str = "4242424242424242";
+
+fn acceptance() -> Acceptance {
+    let variables = [
+        ("PAYBUS__VARIANTS__DEFAULT__GATEWAY", "dummy"),
+        ("PAYBUS__VARIANTS__CARDS__GATEWAY", "http"),
+        ("PAYBUS__VARIANTS__CARDS__URL", "http://127.0.0.1:9"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = config::load(None, variables.into_iter()).unwrap();
+    let variants = settings.variants.iter().map(|(name, variant)| {
+        let gateway = registry::build(variant).unwrap();
+        (name.clone(), Arc::new(Variant::new(name, variant, &settings.worker, gateway)))
+    });
+    Acceptance { variants: Arc::new(variants.collect()), reply_to: Regex::new(&settings.amqp.reply_to).unwrap() }
+}
+
+fn read(body: &[u8], routing_key: &str) -> Accepted {
+    acceptance().accept(&message(body, routing_key))
+}
+
+fn message<'a>(body: &'a [u8], routing_key: &'a str) -> Message<'a> {
+    Message { body, routing_key, reply_to: Some("reply.shop"), correlation_id: Some("c-1"), user_id: Some("shop") }
+}
+
+/// A command of each type that is accepted.
+fn good(kind: CommandType) -> Value {
+    let data = match kind {
+        CommandType::Create => json!({
+            "variant": "default", "description": "Book purchase", "total": "120.00", "tax": "20.00",
+            "currency": "USD", "delivery": "10.00", "billing_first_name": "Sherlock", "billing_postcode": "NW1 6XE",
+            "billing_country_code": "GB", "customer_ip_address": "127.0.0.1", "capture": true,
+            "process": {"status": "confirmed"},
+        }),
+        CommandType::Process => json!({"process": {"status": "confirmed"}, "capture": false}),
+        CommandType::Capture | CommandType::Refund => json!({"amount": "12.50"}),
+        CommandType::Release | CommandType::Cancel | CommandType::Sync => json!({}),
+        CommandType::Notification => json!({
+            "received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/webhooks/default",
+            "headers": [["content-type", "application/json"]], "body_base64": "e30=",
+        }),
+        CommandType::Resolve => json!({
+            "operation": PAYMENT, "outcome": "approved", "amount": "1.00", "transaction_id": "t-1",
+            "evidence": "the gateway's ledger",
+        }),
+    };
+    json!({
+        "specversion": "1.0", "id": "c-1", "source": "shop/checkout", "type": kind.as_str(), "subject": PAYMENT,
+        "time": "2026-11-22T12:00:00Z", "correlationid": "cart-7", "expirytime": "2026-11-23T12:00:00Z",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "data": data,
+    })
+}
+
+fn key_of(kind: CommandType) -> String {
+    format!("default.{kind}")
+}
+
+/// Every text that is stored of a command, or told of it. Who sent it is the broker's word.
+fn kept(command: &Command) -> Vec<String> {
+    let attributes = &command.attributes;
+    let reply = attributes.reply.as_ref();
+    let texts = [
+        command.subject.as_ref(),
+        attributes.correlation_id.as_ref(),
+        attributes.traceparent.as_ref(),
+        attributes.tracestate.as_ref(),
+        reply.map(|reply| &reply.to),
+        reply.and_then(|reply| reply.correlation_id.as_ref()),
+        command.content.as_ref().err().map(|rejection| &rejection.message),
+    ];
+    let mut kept: Vec<String> = texts.into_iter().flatten().cloned().collect();
+    kept.extend([command.name.source.clone(), command.name.id.clone(), command.kind.as_str().to_owned()]);
+    kept.push(command.variant.clone());
+    // A notification's data is the gateway's, and its signature covers every byte; of a rejected one nothing is kept.
+    if command.kind != Kind::Known(CommandType::Notification) || command.content.is_err() {
+        kept.push(Value::Object(command.data.clone()).to_string());
+    }
+    kept
+}
+
+/// What holds of everything that was read.
+fn check(accepted: &Accepted) -> Result<(), TestCaseError> {
+    let command = match accepted {
+        Accepted::Dead(rejection) => {
+            prop_assert!(!rejection.message.is_empty() && rejection.message.len() < 500);
+            prop_assert!(!card::contains_card_number(&rejection.message), "{}", rejection.message);
+            return Ok(());
+        }
+        Accepted::Command(command) => command,
+    };
+    for name in [&command.name.source, &command.name.id] {
+        prop_assert!(!name.is_empty() && name.len() <= ATTRIBUTE_MAX && !name.contains('\0'), "{name:?}");
+    }
+    for text in kept(command) {
+        prop_assert!(!card::contains_card_number(&text), "{text}");
+    }
+    if let Err(rejection) = &command.content {
+        prop_assert!(!rejection.message.is_empty() && rejection.message.len() < 1000, "{}", rejection.message);
+        prop_assert!(command.data.is_empty(), "{:?}", command.data);
+    }
+    Ok(())
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[ -~]{0,12}",
+        2 => any::<String>(),
+        1 => Just(String::new()),
+        1 => Just("\0".to_owned()),
+        1 => Just("x".repeat(5_000)),
+        1 => Just(CARD.to_owned()),
+        1 => Just(format!("pay with {CARD}, please")),
+        1 => Just("5105 1051 0510 5100".to_owned()),
+        1 => "-?[0-9]{0,14}(\\.[0-9]{0,4})?",
+        1 => select(CommandType::ALL.to_vec()).prop_map(|kind| kind.as_str().to_owned()),
+        1 => select(vec!["USD", "JPY", "1.0", "2.0", PAYMENT, "default", "cards", "env:HOME"]).prop_map(str::to_owned),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(|number| json!(number)),
+        any::<f64>().prop_map(|number| json!(number)),
+        Just(json!(4_242_424_242_424_242_u64)),
+        text().prop_map(Value::String),
+    ];
+    leaf.prop_recursive(20, 48, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            proptest::collection::vec((text(), inner), 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+fn kind() -> impl Strategy<Value = CommandType> {
+    select(CommandType::ALL.to_vec())
+}
+
+/// Where a command is changed: in the envelope, or in its data; in a member that it has, or in one of a new name.
+fn change() -> impl Strategy<Value = (bool, Option<Index>, String, Option<Value>)> {
+    (any::<bool>(), proptest::option::weighted(0.7, any::<Index>()), text(), proptest::option::weighted(0.9, value()))
+}
+
+fn apply(command: &mut Value, (in_data, member, name, value): (bool, Option<Index>, String, Option<Value>)) {
+    let object = if in_data { command.get_mut("data") } else { Some(command) };
+    let Some(Value::Object(object)) = object else { return };
+    let names: Vec<String> = object.keys().cloned().collect();
+    let name = member.filter(|_| !names.is_empty()).map_or(name, |member| member.get(&names).clone());
+    match value {
+        Some(value) => object.insert(name, value),
+        None => object.remove(&name),
+    };
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn any_bytes_are_put_aside(body in proptest::collection::vec(any::<u8>(), 0..200), key in text()) {
+        check(&read(&body, &key))?;
+    }
+
+    #[test]
+    fn any_json_is_named_or_put_aside(body in value(), key in text()) {
+        check(&read(body.to_string().as_bytes(), &key))?;
+    }
+
+    #[test]
+    fn a_changed_command_is_named_or_put_aside(
+        kind in kind(),
+        changes in proptest::collection::vec(change(), 1..4),
+        key in proptest::option::weighted(0.2, text()),
+    ) {
+        let mut command = good(kind);
+        for change in changes {
+            apply(&mut command, change);
+        }
+        check(&read(command.to_string().as_bytes(), &key.unwrap_or_else(|| key_of(kind))))?;
+    }
+
+    /// Whatever its data is, whoever sent it is answered.
+    #[test]
+    fn wrong_data_is_answered_under_the_commands_own_name(kind in kind(), data in value()) {
+        let mut command = good(kind);
+        command["data"] = data;
+        let accepted = read(command.to_string().as_bytes(), &key_of(kind));
+        check(&accepted)?;
+        let Accepted::Command(read) = accepted else { return Err(TestCaseError::fail(format!("{accepted:?}"))) };
+        let name = CommandName { source: "shop/checkout".to_owned(), id: "c-1".to_owned() };
+        prop_assert_eq!((read.payment_id.to_string(), &read.name), (PAYMENT.to_owned(), &name));
+    }
+
+    /// A bit is flipped, a byte is lost, the rest never came.
+    #[test]
+    fn damaged_bytes_are_named_or_put_aside(kind in kind(), at in any::<Index>(), byte in any::<u8>(), way in 0..4) {
+        let mut body = good(kind).to_string().into_bytes();
+        let at = at.index(body.len());
+        match way {
+            0 => body[at] = byte,
+            1 => body.insert(at, byte),
+            2 => drop(body.remove(at)),
+            _ => body.truncate(at),
+        }
+        check(&read(&body, &key_of(kind)))?;
+    }
+}
+
+#[test]
+fn a_good_command_of_every_type_is_accepted() {
+    for kind in CommandType::ALL {
+        match read(good(kind).to_string().as_bytes(), &key_of(kind)) {
+            Accepted::Command(command) => assert!(command.content.is_ok(), "{kind}: {:?}", command.content),
+            other => panic!("{kind}: {other:?}"),
+        }
+    }
+}
+
+/// Its data are the gateway's own; what stands around them is told in events.
+#[test]
+fn around_a_notifications_data_a_card_number_is_refused() {
+    let escaped: String = CARD.chars().map(|digit| format!("\\u{:04x}", u32::from(digit))).collect();
+    for card in [CARD, &escaped] {
+        for name in ["correlationid", "traceparent", "tracestate"] {
+            let mut command = good(CommandType::Notification);
+            command[name] = json!("HERE");
+            let body = command.to_string().replace("HERE", card);
+            let accepted = read(body.as_bytes(), &key_of(CommandType::Notification));
+            let Accepted::Command(read) = &accepted else { panic!("{accepted:?}") };
+            assert_eq!(read.content.as_ref().unwrap_err().code, Code::CardNumber, "{name}");
+            assert!(check(&accepted).is_ok(), "{name}: {accepted:?}");
+        }
+    }
+    let mut command = good(CommandType::Notification);
+    command["data"]["body_base64"] = json!(CARD);
+    let accepted = read(command.to_string().as_bytes(), &key_of(CommandType::Notification));
+    assert!(matches!(&accepted, Accepted::Command(read) if read.content.is_ok()), "{accepted:?}");
+}
+
+/// An unknown field is rejected by its name, and the name is whatever a stranger wrote.
+#[test]
+fn a_field_called_by_a_card_number_is_not_named() {
+    let mut command = good(CommandType::Notification);
+    command["data"][CARD] = json!(1);
+    let accepted = read(command.to_string().as_bytes(), &key_of(CommandType::Notification));
+    assert!(check(&accepted).is_ok(), "{accepted:?}");
+    assert!(matches!(&accepted, Accepted::Command(read) if read.content.is_err()), "{accepted:?}");
+}
