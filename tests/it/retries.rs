@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::fake_gateway::CallRecord;
+use crate::support::worker::paybus;
 use crate::support::{Behaviour, Command, Setup, World, eventually};
 
 /// The calls of a payment that act.
@@ -199,6 +200,68 @@ async fn an_unknown_outcome_never_fails_by_itself() {
     assert_eq!((answer.status(), answer.code()), ("error", "timeout"), "{}", answer.line());
     assert!(world.gateway.charges(charge.payment).is_empty());
     world.check_books().await;
+}
+
+/// Charged, the answer lost, and then nobody at the gateway to ask, long past all retries: it stays unknown, can be seen,
+/// and ends right.
+#[tokio::test]
+async fn a_charge_that_nobody_can_be_asked_about_waits_for_the_truth() {
+    let mut world = Setup::new()
+        .set("variants.http.retry.delayed", "50ms,100ms")
+        .set("variants.http.breaker.failures", "10000")
+        .build()
+        .await;
+    let worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(charge.payment, vec![Behaviour::DropAfter]);
+    world.gateway.set_default(Some(Behaviour::Status(503, None)));
+    world.publish(&charge).await;
+    world.event("the escalation", |event| event.is_of(&charge) && event.reason() == "escalated").await;
+    asked_in_vain(&world, &charge, 25).await;
+    // Now not even its port is open.
+    world.gateway.stop().await;
+    asked_in_vain(&world, &charge, 50).await;
+
+    let labels = r#"{variant="http",currency="USD"}"#;
+    eventually("the metrics", async || {
+        let seen = [
+            worker.count(&format!("paybus_operations_unknown{labels}")).await,
+            worker.count(&format!("paybus_operations_unknown_amount{labels}")).await,
+            worker.count(&format!("paybus_operations_escalated{labels}")).await,
+        ];
+        if seen == [1, 120, 1] { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    let mut show = paybus(world.settings());
+    show.args(["show", &charge.payment.to_string(), "--json"]);
+    let shown = tokio::task::spawn_blocking(move || show.output()).await.expect("no panic").expect("it runs");
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    assert_eq!((&shown["payment"]["status"], &shown["needs_a_person"]), (&json!("waiting"), &json!(true)));
+    let operation = &shown["operations"][0];
+    assert_eq!((&operation["state"], &operation["escalated"]), (&json!("unknown"), &json!(true)), "{operation}");
+    assert!(operation["advice"].as_str().is_some_and(|advice| advice.contains("payment.resolve")), "{operation}");
+
+    world.gateway.set_default(None);
+    world.gateway.start_again().await;
+    let answer = world.final_event(&charge).await;
+    assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"), "{}", answer.line());
+    assert_eq!(world.gateway.charges(charge.payment).len(), 1);
+    assert_one_request(&acting(&world, &charge));
+    world.check_books().await;
+}
+
+/// Waits until a charge was looked up so many times, and nothing was said of it but that it waits.
+async fn asked_in_vain(world: &World, charge: &Command, lookups: i32) {
+    eventually("many look-ups", async || {
+        let sql = "SELECT lookups FROM operations WHERE id = $1";
+        let asked: i32 = world.value(sql, &[&charge.operation_id()]).await;
+        if asked >= lookups { Ok(()) } else { Err(asked) }
+    })
+    .await;
+    let told = world.log.filter(|event| event.is_of(charge) && event.kind() != "payment.created");
+    assert!(told.iter().all(|event| event.kind() == "command.delayed" && !event.is_final()), "{}", world.lines());
+    assert_eq!(world.payment_row(charge.payment).await.get::<_, &str>("status"), "waiting");
+    assert_eq!(world.gateway.charges(charge.payment).len(), 1);
 }
 
 #[tokio::test]
