@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState};
+use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::event::Event;
 use crate::store::Store;
@@ -252,6 +253,9 @@ impl Announcer {
                         Some("unroutable")
                     }
                 };
+                if let Some(place) = places.get(&position) {
+                    failpoint::reach("confirmed", place.payment);
+                }
                 let id = places.get(&position).map(|place| place.event).unwrap_or_default();
                 if self.marks.send((id, Sent { position, reply })).is_err() {
                     warn!(position, "an event is out and cannot be marked; it will be sent again");

@@ -17,6 +17,7 @@ mod drain;
 mod flows;
 mod input;
 mod limits;
+mod matrix;
 mod messages;
 mod money;
 mod replicas;
