@@ -1,6 +1,8 @@
 //! Whatever a message holds: reading it does not panic, it is answered under its own name or put aside, and nothing of a
 //! card number is kept.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::json;
@@ -28,7 +30,9 @@ fn acceptance() -> Acceptance {
 }
 
 fn read(body: &[u8], routing_key: &str) -> Accepted {
-    acceptance().accept(&message(body, routing_key))
+    // Made once: each gateway has its HTTP client, which takes its time.
+    static ACCEPTANCE: LazyLock<Acceptance> = LazyLock::new(acceptance);
+    ACCEPTANCE.accept(&message(body, routing_key))
 }
 
 fn message<'a>(body: &'a [u8], routing_key: &'a str) -> Message<'a> {
