@@ -172,8 +172,6 @@ fn apply(command: &mut Value, (in_data, member, name, value): (bool, Option<Inde
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
-
     #[test]
     fn any_bytes_are_put_aside(body in proptest::collection::vec(any::<u8>(), 0..200), key in text()) {
         check(&read(&body, &key))?;
