@@ -196,8 +196,17 @@ async fn dies_with_a_retry_scheduled(step: &str, time: u32) {
     })
     .await;
     world.publish_all(&vec![charge.clone(); 5]).await;
-    let _workers = [world.spawn_worker(WorkerSetup::default()), world.spawn_worker(WorkerSetup::default())];
+    let workers = [world.spawn_worker(WorkerSetup::default()), world.spawn_worker(WorkerSetup::default())];
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    // The schedule may be done with it before the queue is even consumed.
+    for worker in &workers {
+        worker.ready().await;
+    }
+    eventually("all copies to be taken", async || {
+        let left = world.bus.length("commands.http").await;
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
     world.check_books().await;
     assert_eq!(world.gateway.calls_of(charge.payment).len(), 4, "three that failed and one more");
     let sql = "SELECT attempts, takeovers, rounds FROM operations WHERE id = $1";
