@@ -6,7 +6,7 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test chaos lint clean
+.PHONY: help build demo run test chaos bench lint clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: ## All tests: unit, property, and against a real broker and database
 
 chaos: ## The promise under faults, and a verdict: make chaos ARGS='--seconds 600 --seed 7'
 	@scripts/with-services $(CARGO) test --locked --test chaos -- $(ARGS)
+
+bench: ## How fast it is beside the floor of broker and database: make bench ARGS='--payments 50000 --only burst'
+	@scripts/with-services $(CARGO) bench --locked --bench throughput -- $(ARGS)
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --check
