@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use paybus::cli::{Arguments, Exit, Failure};
 
+/// Under load most of the worker's time went into glibc's allocator, which was made for other programs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Wrong usage ends here, with 2.
     let arguments = Arguments::parse();

@@ -104,7 +104,9 @@ impl Subscriber {
         let mut told = Told::default();
         let mut unacknowledged = 0;
         while told.confirmed < payments {
-            let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(10), consumer.next()).await else { break };
+            let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(10), consumer.next()).await else {
+                break;
+            };
             let delivery = delivery.expect("a delivery");
             let event: Event = serde_json::from_slice(&delivery.data).expect("an event");
             let (last, ids) = seen.entry(event.subject).or_default();

@@ -72,12 +72,7 @@ impl Cpu {
     /// Spread over so many payments: CPU seconds for 1,000 of them.
     pub fn per_thousand(self, payments: usize) -> Cpu {
         let by = 1000.0 / payments as f64;
-        Cpu {
-            worker: self.worker * by,
-            broker: self.broker * by,
-            database: self.database * by,
-            bench: self.bench * by,
-        }
+        Cpu { worker: self.worker * by, broker: self.broker * by, database: self.database * by, bench: self.bench * by }
     }
 }
 

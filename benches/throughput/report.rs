@@ -108,8 +108,22 @@ impl Run {
 pub fn print_head() {
     println!(
         "{:<34} {:>8} {:>8} {:>6} {:>8} {:>8} {:>8} {:>6} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>5} {:>6}",
-        "", "payments", "per s", "ratio", "p50 ms", "p99 ms", "max ms", "MiB", "worker", "broker", "postgres", "bench",
-        "confirmed", "double", "lost", "order"
+        "",
+        "payments",
+        "per s",
+        "ratio",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "MiB",
+        "worker",
+        "broker",
+        "postgres",
+        "bench",
+        "confirmed",
+        "double",
+        "lost",
+        "order"
     );
 }
 

@@ -38,8 +38,12 @@ impl World {
         let base = variable("PAYBUS__DATABASE__URL");
         client(&base).await.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database");
         let config = std::env::temp_dir().join(format!("{name}.toml"));
-        let world =
-            World { prefix: name.clone(), amqp: variable("PAYBUS__AMQP__URL"), database: sibling(&base, &name), config };
+        let world = World {
+            prefix: name.clone(),
+            amqp: variable("PAYBUS__AMQP__URL"),
+            database: sibling(&base, &name),
+            config,
+        };
         let text = format!(
             "[amqp]\nprefix = \"{name}\"\n[variants.{VARIANT}]\ngateway = \"http\"\nurl = \"{gateway}\"\n\
              concurrency = {CONCURRENCY}\n"
@@ -81,7 +85,7 @@ impl World {
     fn paybus(&self, command: &str) -> Command {
         let mut paybus = Command::new(env!("CARGO_BIN_EXE_paybus"));
         paybus.arg(command).env("PAYBUS_CONFIG", &self.config).env("PAYBUS__DATABASE__URL", &self.database);
-        paybus.env("PAYBUS__LOG__LEVEL", "warn");
+        paybus.env("PAYBUS__LOG__FILTER", "warn");
         paybus
     }
 

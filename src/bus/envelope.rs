@@ -5,13 +5,13 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::payment::event::{Discrepancy, Event, EventCause, EventKind, Why};
+use crate::payment::json;
 use crate::payment::model::Payment;
 use crate::payment::view::PaymentView;
 
 /// The event as its message body. Members that have nothing to say are left out.
 pub fn event_body(event: &Event) -> String {
-    // Every member is a string, a number or a map with string keys: there is nothing that JSON could not hold.
-    serde_json::to_string(&Envelope::from(event)).unwrap_or_default()
+    json::write(&Envelope::from(event))
 }
 
 #[derive(Serialize)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::aside::SetAside;
@@ -38,18 +38,18 @@ const MOST_IN_ALL: usize = 64 * ROUND;
 /// So many rounds in a row without any confirm are no accident.
 const IN_VAIN: u32 = 2;
 
+/// Told the verdict on a message, once; dropped where the lane is shut down before there is one.
+pub(super) type Answer = Box<dyn FnOnce(Verdict) + Send + Sync>;
+
 /// A message given to a lane.
-#[derive(Debug)]
 pub(super) struct Posted {
     /// What has to keep its order among itself.
     pub order: Uuid,
     pub message: Message,
-    /// Told the verdict, unless the lane is shut down before there is one.
-    pub answer: oneshot::Sender<Verdict>,
+    pub answer: Answer,
 }
 
 /// A channel of its own.
-#[derive(Debug)]
 pub(super) struct Lane {
     link: Link,
     patience: Duration,
@@ -135,7 +135,7 @@ impl Lane {
                     // Before anything else is taken in: nothing later of that payment goes out.
                     aside.refused(posted.order);
                 }
-                tell(posted, verdict);
+                (posted.answer)(verdict);
             }
             self.note(fruitless, &connection);
             if fruitless {
@@ -199,7 +199,7 @@ impl Lane {
 
     fn take(&mut self, posted: Posted) {
         if self.aside.as_ref().is_some_and(|aside| aside.contains(posted.order)) {
-            tell(posted, Verdict::Behind);
+            (posted.answer)(Verdict::Behind);
         } else {
             self.backlog.push(posted.order, posted);
         }
@@ -243,12 +243,6 @@ impl Lane {
         }
         warn!(error = closed.reason, "the broker closed a channel because of a message");
         Some(closed.reason.clone())
-    }
-}
-
-fn tell(posted: Posted, verdict: Verdict) {
-    if posted.answer.send(verdict).is_err() {
-        debug!("nobody waits for the verdict on a message any more");
     }
 }
 

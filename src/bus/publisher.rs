@@ -4,12 +4,10 @@
 //! confirms. Replies stand outside that order and have a channel of their own: a stranger's reply queue can close that
 //! channel, but never one with events on it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{join_all, ready};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{Stream, StreamExt};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,7 +18,7 @@ use uuid::Uuid;
 use super::aside::SetAside;
 use super::backlog::Verdict;
 use super::connection::ConnectionState;
-use super::lane::{Lane, Posted, Shared};
+use super::lane::{Answer, Lane, Posted, Shared};
 use super::link::{Link, Role};
 use super::round::Message;
 use super::topology::Names;
@@ -86,6 +84,17 @@ pub enum Published {
     },
 }
 
+impl Published {
+    /// Of which row.
+    pub fn position(&self) -> i64 {
+        match self {
+            Published::Confirmed { position, .. }
+            | Published::SetAside { position, .. }
+            | Published::Behind { position } => *position,
+        }
+    }
+}
+
 /// What became of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyState {
@@ -143,116 +152,117 @@ impl Publisher {
     }
 
     /// Hands events over, each payment's in the order given, and returns as soon as their channels have taken them:
-    /// what is handed over later of the same payment goes out later. Whoever drops the result takes nothing back.
-    pub async fn post(&self, batch: Vec<Outgoing>) -> PostedBatch {
-        let mut pending = Vec::with_capacity(batch.len());
+    /// what is handed over later of the same payment goes out later. `told` is called for each event as soon as it is
+    /// confirmed or set aside, through any number of reconnects; it is dropped when there is nothing more to tell. Where
+    /// the publisher is shut down meanwhile, undecided ones are not told of: they may or may not be out.
+    pub async fn post(&self, batch: Vec<Outgoing>, told: Told) {
         for outgoing in batch {
+            let position = outgoing.position;
             let event = match event_message(&self.names, &outgoing) {
-                Ok(message) => self.post_event(outgoing.payment_id, message).await,
+                Ok(message) => message,
                 Err(error) => {
                     self.aside.refused(outgoing.payment_id);
-                    Promised::Decided(Verdict::Refused(error.to_string()))
+                    told(Published::SetAside { position, reason: error.to_string() });
+                    continue;
                 }
             };
-            let reply = match outgoing.reply.as_ref().map(|reply| reply_message(&outgoing, reply)) {
-                None => None,
-                Some(Ok(message)) => Some(self.post_aside(message).await),
-                Some(Err(error)) => Some(Promised::Decided(Verdict::Refused(error.to_string()))),
-            };
-            pending.push((outgoing, event, reply));
+            match &outgoing.reply {
+                None => {
+                    let told = Arc::clone(&told);
+                    let answer = move |verdict| told(published(position, verdict, ReplyState::None));
+                    self.post_event(outgoing.payment_id, event, Box::new(answer)).await;
+                }
+                Some(reply) => self.post_with_reply(&outgoing, event, reply, Arc::clone(&told)).await,
+            }
         }
-        PostedBatch { pending }
     }
 
-    /// Publishes events and waits until every one is confirmed or set aside; see `post` and `PostedBatch::published`.
+    /// Publishes events and waits until every one is confirmed or set aside, in the order of the batch; see `post`.
     pub async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Published> {
-        self.post(batch).await.published().await
+        let places: HashMap<i64, usize> =
+            batch.iter().enumerate().map(|(place, outgoing)| (outgoing.position, place)).collect();
+        let (sender, mut results) = mpsc::unbounded_channel();
+        let told = move |published| sender.send(published).unwrap_or_default();
+        self.post(batch, Arc::new(told)).await;
+        let mut published = Vec::with_capacity(places.len());
+        while let Some(result) = results.recv().await {
+            published.push(result);
+        }
+        published.sort_by_key(|result| places.get(&result.position()).copied());
+        published
     }
 
     /// Publishes one message that needs no order: confirmed, or refused for good, through any number of reconnects.
     pub(super) async fn publish_aside(&self, message: Message) -> Option<Verdict> {
-        self.post_aside(message).await.verdict().await
+        self.post_aside(message).await.await.ok()
     }
 
-    async fn post_event(&self, payment: Uuid, message: Message) -> Promised {
-        let lane = lane_of(payment, self.lanes.len());
-        match self.lanes.get(lane) {
-            Some(lane) => post(lane, payment, message).await,
-            None => Promised::Never,
+    async fn post_event(&self, payment: Uuid, message: Message, answer: Answer) {
+        if let Some(lane) = self.lanes.get(lane_of(payment, self.lanes.len())) {
+            post(lane, payment, message, answer).await;
         }
     }
 
-    async fn post_aside(&self, message: Message) -> Promised {
-        post(&self.side, Uuid::new_v4(), message).await
+    /// An event that is also somebody's answer: told when both are decided.
+    async fn post_with_reply(&self, outgoing: &Outgoing, event: Message, reply: &Reply, told: Told) {
+        let (position, payment) = (outgoing.position, outgoing.payment_id);
+        let (answer, decided) = promise();
+        self.post_event(payment, event, answer).await;
+        let replied = match reply_message(outgoing, reply) {
+            Ok(message) => Ok(self.post_aside(message).await),
+            Err(error) => Err(error),
+        };
+        tokio::spawn(async move {
+            let Ok(verdict) = decided.await else { return };
+            let replied = match replied {
+                Ok(replied) => replied.await,
+                Err(error) => Ok(Verdict::Refused(error.to_string())),
+            };
+            let reply = match replied {
+                Ok(Verdict::Confirmed) => ReplyState::Sent,
+                Ok(refused) => {
+                    debug!(payment_id = %payment, ?refused, "nobody takes a reply; it is dropped");
+                    ReplyState::Unroutable
+                }
+                Err(_) => return,
+            };
+            told(published(position, verdict, reply));
+        });
+    }
+
+    async fn post_aside(&self, message: Message) -> oneshot::Receiver<Verdict> {
+        let (answer, decided) = promise();
+        post(&self.side, Uuid::new_v4(), message, answer).await;
+        decided
     }
 }
 
-/// Events that were handed over and are not decided yet.
-#[derive(Debug)]
-pub struct PostedBatch {
-    pending: Vec<(Outgoing, Promised, Option<Promised>)>,
-}
+/// Who is told what became of events; see [`Publisher::post`]. Called by a channel's own task: it must be quick.
+pub type Told = Arc<dyn Fn(Published) + Send + Sync>;
 
-impl PostedBatch {
-    /// Tells of each event as soon as it is confirmed or set aside, through any number of reconnects. Where the publisher
-    /// is shut down meanwhile, the undecided ones are missing: they may or may not be out.
-    pub fn each(self) -> impl Stream<Item = Published> {
-        let outcomes = self.pending.into_iter().map(|(outgoing, event, reply)| outcome(outgoing, event, reply));
-        outcomes.collect::<FuturesUnordered<_>>().filter_map(ready)
-    }
-
-    /// The same of all at once, in the order of the batch.
-    pub async fn published(self) -> Vec<Published> {
-        let outcomes = self.pending.into_iter().map(|(outgoing, event, reply)| outcome(outgoing, event, reply));
-        join_all(outcomes).await.into_iter().flatten().collect()
-    }
-}
-
-/// A verdict that is there or will be.
-#[derive(Debug)]
-enum Promised {
-    Decided(Verdict),
-    Waiting(oneshot::Receiver<Verdict>),
-    Never,
-}
-
-impl Promised {
-    async fn verdict(self) -> Option<Verdict> {
-        match self {
-            Promised::Decided(verdict) => Some(verdict),
-            Promised::Waiting(answer) => answer.await.ok(),
-            Promised::Never => None,
+fn promise() -> (Answer, oneshot::Receiver<Verdict>) {
+    let (sender, decided) = oneshot::channel();
+    let answer = move |verdict| {
+        if sender.send(verdict).is_err() {
+            debug!("nobody waits for the verdict on a message any more");
         }
-    }
-}
-
-async fn post(lane: &mpsc::Sender<Posted>, order: Uuid, message: Message) -> Promised {
-    let (answer, waiting) = oneshot::channel();
-    let posted = Posted { order, message, answer };
-    match lane.send(posted).await {
-        Ok(()) => Promised::Waiting(waiting),
-        Err(_) => Promised::Never,
-    }
-}
-
-async fn outcome(outgoing: Outgoing, event: Promised, reply: Option<Promised>) -> Option<Published> {
-    let position = outgoing.position;
-    match event.verdict().await? {
-        Verdict::Confirmed => {}
-        Verdict::Refused(reason) => return Some(Published::SetAside { position, reason }),
-        Verdict::Behind => return Some(Published::Behind { position }),
-    }
-    let reply = match reply {
-        None => ReplyState::None,
-        Some(reply) => match reply.verdict().await? {
-            Verdict::Confirmed => ReplyState::Sent,
-            refused => {
-                debug!(payment_id = %outgoing.payment_id, ?refused, "nobody takes a reply; it is dropped");
-                ReplyState::Unroutable
-            }
-        },
     };
-    Some(Published::Confirmed { position, reply })
+    (Box::new(answer), decided)
+}
+
+/// Hands a message to a lane. Where that is shut down, its answer is dropped.
+async fn post(lane: &mpsc::Sender<Posted>, order: Uuid, message: Message, answer: Answer) {
+    if lane.send(Posted { order, message, answer }).await.is_err() {
+        debug!("a message came after the publisher was shut down");
+    }
+}
+
+fn published(position: i64, verdict: Verdict, reply: ReplyState) -> Published {
+    match verdict {
+        Verdict::Confirmed => Published::Confirmed { position, reply },
+        Verdict::Refused(reason) => Published::SetAside { position, reason },
+        Verdict::Behind => Published::Behind { position },
+    }
 }
 
 fn lane_of(payment: Uuid, lanes: usize) -> usize {
@@ -323,8 +333,10 @@ pub(super) fn base_properties() -> BasicProperties {
 }
 
 /// The event's type within its routing key: the two words behind the variant.
-fn event_type(routing_key: &str) -> String {
-    routing_key.split('.').skip(1).take(2).collect::<Vec<_>>().join(".")
+pub fn event_type(routing_key: &str) -> &str {
+    let words = routing_key.split_once('.').map_or("", |(_, words)| words);
+    let end = words.match_indices('.').nth(1).map_or(words.len(), |(end, _)| end);
+    words.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rust_decimal::Decimal;
+use serde::{Serialize, Serializer};
 
 /// Digits allowed before the decimal point.
 const INTEGER_DIGITS_MAX: usize = 12;
@@ -162,6 +163,13 @@ impl Money {
 impl fmt::Display for Money {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.amount)
+    }
+}
+
+/// A string, as it is displayed: never a JSON number.
+impl Serialize for Money {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::model::Payment;
+use super::money::Money;
 
 /// The whole payment, amounts as strings with the currency's decimals.
 #[derive(Debug, Serialize)]
@@ -19,12 +20,12 @@ pub struct PaymentView<'a> {
     pub modified: jiff::Timestamp,
     pub transaction_id: &'a str,
     pub currency: &'static str,
-    pub total: String,
-    pub delivery: String,
-    pub tax: String,
-    pub captured_amount: String,
-    pub authorized_amount: String,
-    pub refunded_amount: String,
+    pub total: Money,
+    pub delivery: Money,
+    pub tax: Money,
+    pub captured_amount: Money,
+    pub authorized_amount: Money,
+    pub refunded_amount: Money,
     pub description: &'a str,
     pub billing_first_name: &'a str,
     pub billing_last_name: &'a str,
@@ -57,12 +58,12 @@ impl<'a> From<&'a Payment> for PaymentView<'a> {
             modified: payment.modified,
             transaction_id: &payment.transaction_id,
             currency: payment.currency().code(),
-            total: order.total.to_string(),
-            delivery: order.delivery.to_string(),
-            tax: order.tax.to_string(),
-            captured_amount: payment.amounts.captured.to_string(),
-            authorized_amount: payment.amounts.authorized.to_string(),
-            refunded_amount: payment.amounts.refunded.to_string(),
+            total: order.total,
+            delivery: order.delivery,
+            tax: order.tax,
+            captured_amount: payment.amounts.captured,
+            authorized_amount: payment.amounts.authorized,
+            refunded_amount: payment.amounts.refunded,
             description: &order.description,
             billing_first_name: &billing.first_name,
             billing_last_name: &billing.last_name,

@@ -2,20 +2,20 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::join_all;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
-use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState};
+use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState, event_type};
 use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::event::Event;
@@ -86,7 +86,7 @@ impl Drop for Promise {
 
 /// Events on their way out.
 #[derive(Debug, Default)]
-pub struct Announced(Option<JoinHandle<()>>);
+pub struct Announced(Option<oneshot::Receiver<Infallible>>);
 
 impl Announced {
     /// Whether there are any: all may have been on their way already.
@@ -96,11 +96,9 @@ impl Announced {
 
     /// Waits until the broker has confirmed all of them, or they were set aside.
     pub async fn confirmed(self) {
-        if let Some(task) = self.0
-            && let Err(error) = task.await
-        {
-            warn!(%error, "events may not be out; the relay sends them");
-        }
+        let Some(all) = self.0 else { return };
+        // Nothing is ever sent: that the last one who could is gone is the sign.
+        let Err(_gone) = all.await;
     }
 }
 
@@ -159,15 +157,13 @@ impl Announcer {
         if batch.is_empty() {
             return Announced::default();
         }
-        let places: HashMap<i64, Place> = batch.iter().map(|event| (event.position, Place::of(event))).collect();
-        let posted = self.publisher.post(batch).await;
+        let (way, confirmed) = oneshot::channel();
+        let way = Way { announcer: Arc::clone(self), places: batch.iter().map(Place::of).collect(), _way: way };
+        let way = Arc::new(way);
+        self.publisher.post(batch, Arc::new(move |published| way.decide(published))).await;
         claim.kept();
         promise.kept();
-        let announcer = Arc::clone(self);
-        Announced(Some(tokio::spawn(async move {
-            let decide = |published| announcer.decide(published, &places);
-            posted.each().for_each_concurrent(None, decide).await;
-        })))
+        Announced(Some(confirmed))
     }
 
     /// Hands events of many payments to the publisher, each payment's on their own: one that has to wait holds up no
@@ -241,10 +237,39 @@ impl Announcer {
         self.posted.notify_waiters();
     }
 
-    async fn decide(&self, published: Published, places: &HashMap<i64, Place>) {
+    /// Sets the event aside, with the later ones of its payment.
+    async fn set_aside(&self, place: &Place, reason: &str) {
+        let (payment, position) = (place.payment, place.position);
+        error!(%payment, position, reason, "the broker refuses an event; it and the later ones wait for a person");
+        let mut backoff = backoff::reconnect();
+        while let Err(error) = self.store.set_aside(payment, position, reason).await {
+            warn!(error = chain(&error), "an event cannot be set aside yet");
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        self.publisher.aside().stored(payment, Instant::now());
+        self.in_flight().remove(&place.event);
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<Uuid, Stage>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Events that were handed over together, until the fate of each is known.
+struct Way {
+    announcer: Arc<Announcer>,
+    places: Vec<Place>,
+    /// Whoever waits for all of them waits for its end.
+    _way: oneshot::Sender<Infallible>,
+}
+
+impl Way {
+    /// What became of one of them. Called by a channel's task: it does nothing that could take long.
+    fn decide(self: &Arc<Self>, published: Published) {
+        let Some(place) = self.places.iter().find(|place| place.position == published.position()) else { return };
         match published {
             Published::Confirmed { position, reply } => {
-                metrics::event_published(places.get(&position).map_or("", |place| place.event_type.as_str()));
+                metrics::event_published(&place.event_type);
                 let reply = match reply {
                     ReplyState::None => None,
                     ReplyState::Sent => Some("sent"),
@@ -253,44 +278,28 @@ impl Announcer {
                         Some("unroutable")
                     }
                 };
-                if let Some(place) = places.get(&position) {
-                    failpoint::reach("confirmed", place.payment);
-                }
-                let id = places.get(&position).map(|place| place.event).unwrap_or_default();
-                if self.marks.send((id, Sent { position, reply })).is_err() {
+                failpoint::reach("confirmed", place.payment);
+                if self.announcer.marks.send((place.event, Sent { position, reply })).is_err() {
                     warn!(position, "an event is out and cannot be marked; it will be sent again");
                 }
             }
-            Published::SetAside { position, reason } => {
+            Published::SetAside { reason, .. } => {
                 metrics::event_refused();
-                let Some(place) = places.get(&position) else { return };
-                let payment = place.payment;
-                error!(%payment, position, reason, "the broker refuses an event; it and the later ones wait for a person");
-                let mut backoff = backoff::reconnect();
-                while let Err(error) = self.store.set_aside(payment, position, &reason).await {
-                    warn!(error = chain(&error), "an event cannot be set aside yet");
-                    tokio::time::sleep(backoff.next_delay()).await;
-                }
-                self.publisher.aside().stored(payment, Instant::now());
-                self.in_flight().remove(&place.event);
+                let (way, place) = (Arc::clone(self), place.clone());
+                tokio::spawn(async move { way.announcer.set_aside(&place, &reason).await });
             }
             // It stays in the outbox, and goes out with the others when the payment is released.
-            Published::Behind { position } => {
-                if let Some(place) = places.get(&position) {
-                    self.in_flight().remove(&place.event);
-                }
+            Published::Behind { .. } => {
+                self.announcer.in_flight().remove(&place.event);
             }
         }
-    }
-
-    fn in_flight(&self) -> MutexGuard<'_, HashMap<Uuid, Stage>> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What an event is about, for when its fate is known.
 #[derive(Debug, Clone)]
 struct Place {
+    position: i64,
     event: Uuid,
     payment: Uuid,
     event_type: String,
@@ -298,14 +307,9 @@ struct Place {
 
 impl Place {
     fn of(event: &Outgoing) -> Place {
-        Place { event: event.event_id, payment: event.payment_id, event_type: type_of(&event.routing_key) }
+        let event_type = event_type(&event.routing_key).to_owned();
+        Place { position: event.position, event: event.event_id, payment: event.payment_id, event_type }
     }
-}
-
-/// The type in a routing key, which may have a status behind it.
-fn type_of(routing_key: &str) -> String {
-    let words: Vec<&str> = routing_key.split('.').skip(1).take(2).collect();
-    words.join(".")
 }
 
 /// Marks confirmed events, as many at once as have gathered. Nothing waits for it: an event that is not marked is at worst

@@ -75,7 +75,8 @@ impl Intake {
             Accepted::Dead(rejection) => self.tasks.spawn(async move { intake.bury(delivery, rejection).await }),
             Accepted::Command(command) => {
                 let turn = self.engine.order.enter(command.payment_id);
-                self.tasks.spawn(async move { intake.carry_out(delivery, command, turn, probe).await })
+                // Boxed where it is made: it is large, and would be copied from hand to hand.
+                self.tasks.spawn(Box::pin(async move { intake.carry_out(delivery, command, turn, probe).await }))
             }
         }
     }

@@ -2,14 +2,15 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // These are tests, helpers included.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use paybus::bus::BusSettings;
-use paybus::bus::publisher::{Outgoing, Publisher};
+use paybus::bus::publisher::{Outgoing, Published, Publisher, Told};
 use secrecy::ExposeSecret;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::bus::{Bus, PATIENCE, event, is_confirmed, rabbitmqctl, reaches};
@@ -36,6 +37,12 @@ async fn full_queue(bus: &Bus, key: &str) -> (lapin::Connection, lapin::Channel,
     (connection, channel, name)
 }
 
+/// Who is told, and what of.
+fn told() -> (Told, mpsc::UnboundedReceiver<Published>) {
+    let (sender, told) = mpsc::unbounded_channel();
+    (Arc::new(move |published| sender.send(published).expect("somebody listens")), told)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_holds_up_no_event_of_anybody_else() {
     const FULL: u128 = 18_000;
@@ -44,21 +51,23 @@ async fn a_full_queue_holds_up_no_event_of_anybody_else() {
     let (connection, channel, name) = full_queue(&bus, "cards.payment.created").await;
     // More payments than the lanes take in of those that are not nacked.
     let nacked = (0..FULL).map(|payment| refused(payment, 0)).collect();
-    let posted = timeout(PATIENCE, publisher.post(nacked)).await.expect("the lanes take them all");
-    let nacked = tokio::spawn(posted.published());
+    let (all, mut later) = told();
+    timeout(PATIENCE, publisher.post(nacked, all)).await.expect("the lanes take them all");
     // One batch: each is told as soon as it is decided, whatever the others do.
     let mut batch: Vec<Outgoing> = (FULL..FULL + 200).map(|payment| event(payment, 0)).collect();
     batch.insert(0, refused(FULL + 1000, 0));
-    let mut each = Box::pin(publisher.post(batch).await.each());
+    let (all, mut each) = told();
+    publisher.post(batch, all).await;
     for _ in 0..200 {
-        assert!(timeout(PATIENCE, each.next()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+        assert!(timeout(PATIENCE, each.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
     }
-    assert!(!nacked.is_finished());
+    assert!(later.is_empty());
     channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("deleted");
     connection.close(200, "done".into()).await.expect("closed");
-    let published = timeout(PATIENCE, nacked).await.expect("in time").expect("no panic");
-    assert!(published.len() == 18_000 && published.iter().all(is_confirmed));
-    assert!(timeout(PATIENCE, each.next()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+    for _ in 0..FULL {
+        assert!(timeout(PATIENCE, later.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+    }
+    assert!(timeout(PATIENCE, each.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
     bus.end().await;
 }
 
