@@ -7,7 +7,7 @@ use paybus::cli::{Arguments, Exit, Failure};
 
 /// Under load most of the worker's time went into glibc's allocator, which was made for other programs.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with 2.

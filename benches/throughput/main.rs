@@ -35,7 +35,7 @@ mod world;
 
 /// The same as paybus's: the floor is to be as low as it can be.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What the gateway takes for a call.
 const DELAYS_MS: [u64; 3] = [0, 100, 300];
@@ -54,6 +54,9 @@ struct Arguments {
     /// Commands a second in the open model; left out: half of what a burst reached.
     #[arg(long)]
     rate: Option<f64>,
+    /// Calls in flight per replica: enough for a gateway of 300 ms at some thousand payments a second.
+    #[arg(long, default_value_t = 1300)]
+    concurrency: usize,
     /// Payments that are stored already, with their events.
     #[arg(long, default_value_t = 0)]
     stored: usize,
@@ -275,7 +278,7 @@ impl Bench {
     }
 
     async fn world(&self, gateway: &Gateway) -> World {
-        let world = World::new(&gateway.url).await;
+        let world = World::new(&gateway.url, self.arguments.concurrency).await;
         if self.arguments.stored > 0 {
             stored::fill(&world.database().await, self.arguments.stored).await;
         }

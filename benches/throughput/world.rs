@@ -10,18 +10,13 @@ use uuid::Uuid;
 
 use crate::commands::VARIANT;
 
-/// Calls in flight per replica: enough for a gateway of 300 ms at some thousand payments a second.
-const CONCURRENCY: usize = 1300;
-
-/// What paybus makes of that; the floor gets the same.
-const PREFETCH: usize = CONCURRENCY * 3 / 2;
-
 /// A place of its own for one run.
 pub struct World {
     pub prefix: String,
     amqp: String,
     database: String,
     config: PathBuf,
+    concurrency: usize,
 }
 
 /// A program under measurement; killed when dropped.
@@ -33,20 +28,16 @@ pub struct Program {
 
 impl World {
     /// Makes the database and, with paybus itself, schema and topology.
-    pub async fn new(gateway: &str) -> World {
+    pub async fn new(gateway: &str, concurrency: usize) -> World {
         let name = format!("bench_{}", Uuid::now_v7().simple());
         let base = variable("PAYBUS__DATABASE__URL");
         client(&base).await.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database");
         let config = std::env::temp_dir().join(format!("{name}.toml"));
-        let world = World {
-            prefix: name.clone(),
-            amqp: variable("PAYBUS__AMQP__URL"),
-            database: sibling(&base, &name),
-            config,
-        };
+        let (amqp, database) = (variable("PAYBUS__AMQP__URL"), sibling(&base, &name));
+        let world = World { prefix: name.clone(), amqp, database, config, concurrency };
         let text = format!(
             "[amqp]\nprefix = \"{name}\"\n[variants.{VARIANT}]\ngateway = \"http\"\nurl = \"{gateway}\"\n\
-             concurrency = {CONCURRENCY}\n"
+             concurrency = {concurrency}\n"
         );
         std::fs::write(&world.config, text).expect("a configuration");
         let migrated = world.paybus("migrate").stdout(Stdio::null()).status().expect("paybus migrate");
@@ -66,7 +57,8 @@ impl World {
 
     /// Starts the floor.
     pub fn floor(&self, gateway: &str) -> Program {
-        let prefetch = PREFETCH.to_string();
+        // What paybus makes of it.
+        let prefetch = (self.concurrency * 3 / 2).min(2000).to_string();
         let child = Command::new(std::env::current_exe().expect("this program"))
             .args(["floor", &self.amqp, &self.database, gateway, &self.prefix, &prefetch])
             .spawn()

@@ -172,7 +172,7 @@ impl Publisher {
                     let answer = move |verdict| told(published(position, verdict, ReplyState::None));
                     self.post_event(outgoing.payment_id, event, Box::new(answer)).await;
                 }
-                Some(reply) => self.post_with_reply(&outgoing, event, reply, Arc::clone(&told)).await,
+                Some(reply) => Box::pin(self.post_with_reply(&outgoing, event, reply, Arc::clone(&told))).await,
             }
         }
     }

@@ -133,7 +133,7 @@ impl Engine {
         let mut tries: u32 = 0;
         loop {
             tries = tries.saturating_add(1);
-            match self.store.load_one(payment, operations).await {
+            match Box::pin(self.store.load_one(payment, operations)).await {
                 Ok(loaded) => return Some(loaded),
                 // Waiting for another version would take places from others.
                 Err(error @ StoreError::Unreadable(_)) => {

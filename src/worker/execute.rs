@@ -21,6 +21,9 @@ impl Engine {
     /// Carries out what came or is due. When it returns well, PostgreSQL and the broker have all of it, and its message may
     /// be acknowledged. False where nothing was done, for this process is at it already or there was nothing to do.
     ///
+    /// Each step is boxed: thousands of commands wait at once, each for one thing, and should take no more room than that
+    /// needs.
+    ///
     /// # Errors
     /// The worker ends, or the database will never take it.
     pub async fn execute(
@@ -36,18 +39,21 @@ impl Engine {
         let variant = variant.as_deref();
         // This process is at it already: whoever delivers it again need not wait for it.
         let Some(held) = self.held.take(entry.id()) else {
-            self.compare(&entry, variant).await?;
+            Box::pin(self.compare(&entry, variant)).await?;
             return Ok(false);
         };
         let mut place = self.place(&entry, variant, probe).await;
-        let Begun { aggregate, step, announced, is_changed } = self.begin(&entry, variant, probe, &mut place).await?;
+        let begun = Box::pin(self.begin(&entry, variant, probe, &mut place)).await?;
+        let Begun { aggregate, step, announced, is_changed } = begun;
         failpoint::reach("begun", entry.payment_id());
+        // From here on it is in the aggregate, and thousands may be waiting for their gateway.
+        drop(entry);
         drop(turn);
         let mut announcements = vec![announced];
         if let Some(variant) = variant
             && matches!(step, Step::Call(_) | Step::LookUp { .. })
         {
-            self.carry_out(variant, aggregate, step, Some(place), probe, &mut announcements).await;
+            Box::pin(self.carry_out(variant, aggregate, step, Some(place), probe, &mut announcements)).await;
         } else {
             drop(place);
         }
@@ -72,11 +78,11 @@ impl Engine {
         let immediate = &variant.immediate;
         let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
         let mut tries = 1;
-        while let Some((id, answer)) = self.ask(variant, &aggregate, step, place.as_ref(), probe).await {
+        while let Some((id, answer)) = Box::pin(self.ask(variant, &aggregate, step, place.as_ref(), probe)).await {
             failpoint::reach("called", aggregate.payment_id());
             // The place is for others from here on; but one that took workers down may do so with its answer.
             place = place.filter(Place::is_alone);
-            let settled = self.settle(variant, aggregate, id, answer, tries).await;
+            let settled = Box::pin(self.settle(variant, aggregate, id, answer, tries)).await;
             let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
             drop(place);
             failpoint::reach("settled", next.payment_id());

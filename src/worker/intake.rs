@@ -87,7 +87,8 @@ impl Intake {
         let entry = Entry::Command { command, redelivered: delivery.redelivered };
         failpoint::reach("accepted", payment);
         // Nothing here panics; and if it did, the message must not be lost with its task.
-        match AssertUnwindSafe(self.engine.execute(entry, variant, Some(turn), probe)).catch_unwind().await {
+        let executing = Box::pin(self.engine.execute(entry, variant, Some(turn), probe));
+        match AssertUnwindSafe(executing).catch_unwind().await {
             Ok(Ok(_)) => {
                 failpoint::reach("announced", payment);
                 // That it was sent is no proof; PostgreSQL knows the command should it come again.
