@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::acks::Acks;
 use super::connection::{Connection, ConnectionState};
 use super::delivery::Delivery;
 use super::link::{Link, Role};
@@ -179,20 +180,20 @@ impl Supervisor {
     /// One channel's life.
     async fn serve(&mut self, connection: &Connection) -> Result<End, BusError> {
         let patience = connection.patience();
-        let mut channel = self.open(connection).await?;
+        let (mut channel, mut acks) = self.open(connection).await?;
         loop {
             let wanted = *self.wants.borrow_and_update();
             let end = match wanted {
                 true => {
                     let unsettled = TaskTracker::new();
-                    let end = self.consume(&channel, &unsettled, patience).await?;
+                    let end = self.consume(&channel, &acks, &unsettled, patience).await?;
                     if end.is_none() {
                         tokio::spawn(retire(channel, unsettled));
-                        channel = self.open(connection).await?;
+                        (channel, acks) = self.open(connection).await?;
                     }
                     end
                 }
-                false => self.idle(&channel, patience).await?,
+                false => self.idle(&channel, &acks, patience).await?,
             };
             if let Some(end) = end {
                 return Ok(end);
@@ -200,17 +201,20 @@ impl Supervisor {
         }
     }
 
-    async fn open(&self, connection: &Connection) -> Result<Channel, BusError> {
+    async fn open(&self, connection: &Connection) -> Result<(Channel, Acks), BusError> {
         let channel = connection.channel().await?;
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
         bounded("setting the prefetch", connection.patience(), qos).await?;
-        Ok(channel)
+        // Those that wait are not in the broker's way: it sends on while most of the prefetch is settled.
+        let acks = Acks::spawn(channel.clone(), usize::from(self.prefetch / 8), connection.patience());
+        Ok((channel, acks))
     }
 
     /// Consumes until it is no longer wanted, or until the end.
     async fn consume(
         &mut self,
         channel: &Channel,
+        acks: &Acks,
         unsettled: &TaskTracker,
         patience: Duration,
     ) -> Result<Option<End>, BusError> {
@@ -232,7 +236,7 @@ impl Supervisor {
                 next = next => match next {
                     None => return Ok(Some(End::Dropped)),
                     Some((place, Some(Ok(delivery)))) => {
-                        place.send(Delivery::new(delivery, &self.queue, patience).counted(unsettled));
+                        place.send(Delivery::new(delivery, &self.queue, patience).together(acks).counted(unsettled));
                     }
                     Some((_, Some(Err(source)))) => {
                         let error = BusError::Broker { doing: "consuming a queue", source };
@@ -250,7 +254,7 @@ impl Supervisor {
                     }
                 }
                 request = self.requested.recv() => match request {
-                    Some(request) => answer(request, fetch(channel, &self.queue, patience).await),
+                    Some(request) => answer(request, self.probe(channel, acks, patience).await),
                     None => return Ok(Some(End::Dropped)),
                 },
                 // A stream may stay silent for ever once its channel is gone, and a full receiver keeps us from asking
@@ -263,7 +267,7 @@ impl Supervisor {
     }
 
     /// Keeps the channel, for acknowledgements and probes, until consuming is wanted.
-    async fn idle(&mut self, channel: &Channel, patience: Duration) -> Result<Option<End>, BusError> {
+    async fn idle(&mut self, channel: &Channel, acks: &Acks, patience: Duration) -> Result<Option<End>, BusError> {
         info!(queue = %self.queue, "a queue is paused");
         self.tell(QueueState::Paused);
         loop {
@@ -274,7 +278,7 @@ impl Supervisor {
                     Err(_) => return Ok(Some(End::Dropped)),
                 },
                 request = self.requested.recv() => match request {
-                    Some(request) => answer(request, fetch(channel, &self.queue, patience).await),
+                    Some(request) => answer(request, self.probe(channel, acks, patience).await),
                     None => return Ok(Some(End::Dropped)),
                 },
                 // Nothing tells a paused consumer that its channel is gone.
@@ -284,6 +288,11 @@ impl Supervisor {
                 return Ok(Some(End::Broken("the channel was closed".to_owned())));
             }
         }
+    }
+
+    async fn probe(&self, channel: &Channel, acks: &Acks, patience: Duration) -> Result<Option<Delivery>, BusError> {
+        let fetched = fetch(channel, &self.queue, patience).await?;
+        Ok(fetched.map(|delivery| delivery.together(acks)))
     }
 
     fn tell(&self, state: QueueState) {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use lapin::BasicProperties;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -14,6 +13,8 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
+
+use super::acks::Acks;
 
 /// One message from a queue.
 #[derive(Debug)]
@@ -63,6 +64,9 @@ impl Properties {
 pub struct Acker {
     lapin: lapin::Acker,
     patience: Duration,
+    tag: u64,
+    /// Where acknowledgements of its channel are sent together.
+    together: Option<Acks>,
     /// Until it is dropped, its channel has to stay.
     _unsettled: Option<TaskTrackerToken>,
 }
@@ -75,8 +79,14 @@ impl Delivery {
             redelivered: lapin.redelivered,
             properties: Properties::from(lapin.properties),
             body: lapin.data,
-            acker: Acker { lapin: lapin.acker, patience, _unsettled: None },
+            acker: Acker { lapin: lapin.acker, patience, tag: lapin.delivery_tag, together: None, _unsettled: None },
         }
+    }
+
+    /// The same, acknowledged together with others of its channel.
+    pub(super) fn together(mut self, acks: &Acks) -> Delivery {
+        self.acker.together = Some(acks.clone());
+        self
     }
 
     /// The same, counted among those that its channel waits for.
@@ -112,6 +122,9 @@ impl Acker {
     /// Acknowledges: what it asked for is in PostgreSQL. Tells whether the acknowledgement was sent, for a metric; a
     /// message whose acknowledgement was not sent comes again and is answered from there.
     pub async fn ack(&self) -> bool {
+        if let Some(together) = &self.together {
+            return together.acknowledge(self.tag).await;
+        }
         self.settle("ack", self.lapin.ack(BasicAckOptions::default())).await
     }
 
@@ -128,7 +141,11 @@ impl Acker {
     }
 
     async fn settle(&self, verb: &'static str, settling: impl Future<Output = lapin::Result<bool>>) -> bool {
-        match timeout(self.patience, settling).await {
+        let settled = timeout(self.patience, settling).await;
+        if let Some(together) = &self.together {
+            together.settled(self.tag);
+        }
+        match settled {
             Ok(Ok(true)) => return true,
             Ok(Ok(false)) => debug!(verb, "the channel of a delivery is gone; it comes again"),
             Ok(Err(error)) => debug!(verb, %error, "a delivery could not be settled; it comes again"),
@@ -137,12 +154,6 @@ impl Acker {
         }
         false
     }
-}
-
-/// Acknowledges many at once: their frames leave in a few writes. Tells how many were sent.
-pub async fn ack_all(ackers: &[Acker]) -> usize {
-    let sent = join_all(ackers.iter().map(Acker::ack)).await;
-    sent.into_iter().filter(|sent| *sent).count()
 }
 
 fn table_size(table: &FieldTable) -> usize {
@@ -180,7 +191,5 @@ mod tests {
         let delivery = Delivery::unconnected("q", "cards.payment.create", b"{}".to_vec());
         assert!(delivery.acker.ack().await);
         assert!(!delivery.acker.reject().await);
-        let others: Vec<Acker> = (0..3).map(|_| Delivery::unconnected("q", "k", Vec::new()).acker).collect();
-        assert_eq!(ack_all(&others).await, 3);
     }
 }

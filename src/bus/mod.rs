@@ -19,6 +19,7 @@ pub mod link;
 pub mod refusal;
 pub mod topology;
 
+mod acks;
 pub mod consumer;
 pub mod delivery;
 

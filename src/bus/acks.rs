@@ -1,0 +1,216 @@
+//! Acknowledgements of one channel, sent together: each one costs the broker a command in the log of a quorum queue, and
+//! this process a frame.
+//!
+//! What is done up to some delivery goes as one acknowledgement with `multiple`. A delivery that takes long stands in the
+//! way of the later ones only for a moment: then they go one by one. Nothing is held back on an idle channel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lapin::Channel;
+use lapin::options::BasicAckOptions;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+/// How many are taken in at a time.
+const AT_ONCE: usize = 1024;
+
+/// How long one waits for the earlier ones. Well below what anybody would notice, and long enough for the batches of a
+/// busy worker to come through.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// The acknowledgements of one channel. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Acks {
+    done: mpsc::UnboundedSender<Done>,
+}
+
+/// What became of one delivery.
+#[derive(Debug)]
+struct Done {
+    tag: u64,
+    /// Told when its acknowledgement was sent; nothing where it is settled already.
+    sent: Option<oneshot::Sender<bool>>,
+}
+
+impl Acks {
+    /// Starts with a channel on which nothing was delivered yet, and ends when the last handle is dropped. At most so many
+    /// wait for earlier ones.
+    pub(super) fn spawn(channel: Channel, waiting_max: usize, patience: Duration) -> Acks {
+        let (done, incoming) = mpsc::unbounded_channel();
+        let line = Line { next: 1, settled: BTreeSet::new(), waiting: BTreeMap::new(), since: None };
+        tokio::spawn(Sender { channel, patience, waiting_max, line }.run(incoming));
+        Acks { done }
+    }
+
+    /// Acknowledges a delivery soon, with others. Tells whether it was sent.
+    pub(super) async fn acknowledge(&self, tag: u64) -> bool {
+        let (sent, answer) = oneshot::channel();
+        self.done.send(Done { tag, sent: Some(sent) }).is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// A delivery was settled by itself.
+    pub(super) fn settled(&self, tag: u64) {
+        if self.done.send(Done { tag, sent: None }).is_err() {
+            debug!(tag, "a delivery was settled after its channel was given up");
+        }
+    }
+}
+
+/// Which deliveries are done, and which of them are still to be acknowledged.
+#[derive(Debug)]
+struct Line {
+    /// The first that is not done: whatever is not known to be done may be under way.
+    next: u64,
+    /// Done, behind the first that is not.
+    settled: BTreeSet<u64>,
+    /// To be acknowledged.
+    waiting: BTreeMap<u64, oneshot::Sender<bool>>,
+    /// Since when the oldest of them waits for an earlier one.
+    since: Option<Instant>,
+}
+
+impl Line {
+    fn take(&mut self, done: Done) {
+        self.settled.insert(done.tag);
+        self.waiting.extend(done.sent.map(|sent| (done.tag, sent)));
+    }
+
+    /// Those before which nothing is under way any more: one acknowledgement with `multiple` is for all of them.
+    fn in_line(&mut self) -> BTreeMap<u64, oneshot::Sender<bool>> {
+        while self.settled.remove(&self.next) {
+            self.next += 1;
+        }
+        let later = self.waiting.split_off(&self.next);
+        std::mem::replace(&mut self.waiting, later)
+    }
+
+    /// Those that have waited for long enough, or are too many.
+    fn impatient(&mut self, now: Instant, waiting_max: usize) -> BTreeMap<u64, oneshot::Sender<bool>> {
+        if self.waiting.is_empty() {
+            self.since = None;
+            return BTreeMap::new();
+        }
+        let since = *self.since.get_or_insert(now);
+        if now < since + PATIENCE && self.waiting.len() <= waiting_max {
+            return BTreeMap::new();
+        }
+        self.since = None;
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+struct Sender {
+    channel: Channel,
+    patience: Duration,
+    waiting_max: usize,
+    line: Line,
+}
+
+impl Sender {
+    async fn run(mut self, mut incoming: mpsc::UnboundedReceiver<Done>) {
+        let mut batch = Vec::new();
+        loop {
+            let due = self.line.since.map(|since| since + PATIENCE);
+            tokio::select! {
+                taken = incoming.recv_many(&mut batch, AT_ONCE) => if taken == 0 { return },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+            for done in batch.drain(..) {
+                self.line.take(done);
+            }
+            let in_line = self.line.in_line();
+            if let Some((last, _)) = in_line.last_key_value() {
+                let sent = self.ack(*last, in_line.len() > 1).await;
+                tell(in_line, sent);
+            }
+            for (tag, one) in self.line.impatient(Instant::now(), self.waiting_max) {
+                let sent = self.ack(tag, false).await;
+                tell([(tag, one)], sent);
+            }
+        }
+    }
+
+    async fn ack(&self, tag: u64, multiple: bool) -> bool {
+        match timeout(self.patience, self.channel.basic_ack(tag, BasicAckOptions { multiple })).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => debug!(tag, %error, "deliveries could not be acknowledged; they come again"),
+            // It may still be sent later.
+            Err(_) => debug!(tag, "deliveries could not be acknowledged in time; they may come again"),
+        }
+        false
+    }
+}
+
+fn tell(all: impl IntoIterator<Item = (u64, oneshot::Sender<bool>)>, sent: bool) {
+    for (tag, one) in all {
+        if one.send(sent).is_err() {
+            debug!(tag, "nobody waits for an acknowledgement any more");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line {
+        Line { next: 1, settled: BTreeSet::new(), waiting: BTreeMap::new(), since: None }
+    }
+
+    fn acknowledge(line: &mut Line, tags: &[u64]) {
+        for tag in tags {
+            line.take(Done { tag: *tag, sent: Some(oneshot::channel().0) });
+        }
+    }
+
+    fn tags(acks: BTreeMap<u64, oneshot::Sender<bool>>) -> Vec<u64> {
+        acks.into_keys().collect()
+    }
+
+    #[test]
+    fn what_is_done_up_to_the_first_that_is_not_goes_together() {
+        let mut line = line();
+        acknowledge(&mut line, &[2, 1, 3, 5]);
+        assert_eq!(tags(line.in_line()), [1, 2, 3]);
+        assert_eq!(tags(line.in_line()), [0_u64; 0]);
+        acknowledge(&mut line, &[4]);
+        assert_eq!(tags(line.in_line()), [4, 5]);
+    }
+
+    #[test]
+    fn what_was_settled_by_itself_is_in_nobodys_way_and_not_acknowledged_again() {
+        let mut line = line();
+        acknowledge(&mut line, &[1, 3]);
+        line.take(Done { tag: 2, sent: None });
+        assert_eq!(tags(line.in_line()), [1, 3]);
+        line.take(Done { tag: 4, sent: None });
+        assert_eq!(tags(line.in_line()), [0_u64; 0]);
+        acknowledge(&mut line, &[5]);
+        assert_eq!(tags(line.in_line()), [5]);
+    }
+
+    #[test]
+    fn one_that_takes_long_holds_up_the_later_ones_for_a_moment_only() {
+        let (mut line, now) = (line(), Instant::now());
+        acknowledge(&mut line, &[2, 3]);
+        assert_eq!(tags(line.impatient(now, 8)), [0_u64; 0]);
+        assert_eq!(tags(line.impatient(now + PATIENCE / 2, 8)), [0_u64; 0]);
+        assert_eq!(tags(line.impatient(now + PATIENCE, 8)), [2, 3]);
+        // And what comes then has its own time.
+        acknowledge(&mut line, &[5]);
+        assert_eq!(tags(line.impatient(now + PATIENCE, 8)), [0_u64; 0]);
+        acknowledge(&mut line, &[1]);
+        assert_eq!(tags(line.in_line()), [0_u64; 0]);
+        acknowledge(&mut line, &[4]);
+        assert_eq!(tags(line.in_line()), [4, 5]);
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let mut line = line();
+        acknowledge(&mut line, &[2, 3, 4]);
+        assert_eq!(tags(line.impatient(Instant::now(), 2)), [2, 3, 4]);
+    }
+}
