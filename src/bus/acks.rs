@@ -202,7 +202,7 @@ mod tests {
         acknowledge(&mut line, &[5]);
         assert_eq!(tags(line.impatient(now + PATIENCE, 8)), [0_u64; 0]);
         acknowledge(&mut line, &[1]);
-        assert_eq!(tags(line.in_line()), [0_u64; 0]);
+        assert_eq!(tags(line.in_line()), [1]);
         acknowledge(&mut line, &[4]);
         assert_eq!(tags(line.in_line()), [4, 5]);
     }

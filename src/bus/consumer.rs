@@ -31,6 +31,9 @@ const STEADY: Duration = Duration::from_secs(10);
 /// How often a channel is looked at that says nothing.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long the broker may take to close a channel that is not used any more; nobody waits for it.
+const RETIRING: Duration = Duration::from_secs(60);
+
 /// The most a quorum queue hands out unacknowledged to one consumer.
 pub const MAX_PREFETCH: u16 = 2000;
 
@@ -186,18 +189,23 @@ impl Supervisor {
             let end = match wanted {
                 true => {
                     let unsettled = TaskTracker::new();
-                    let end = self.consume(&channel, &acks, &unsettled, patience).await?;
-                    if end.is_none() {
+                    let end = self.consume(&channel, &acks, &unsettled, patience).await;
+                    if let Ok(None) = end {
                         tokio::spawn(retire(channel, unsettled));
                         (channel, acks) = self.open(connection).await?;
                     }
                     end
                 }
-                false => self.idle(&channel, &acks, patience).await?,
+                false => self.idle(&channel, &acks, patience).await,
             };
-            if let Some(end) = end {
-                return Ok(end);
-            }
+            let ended = match end {
+                Ok(None) => continue,
+                Ok(Some(end)) => Ok(end),
+                Err(error) => Err(error),
+            };
+            // Else it would live as long as acknowledgements for it may come, and what is unsettled with it.
+            close(&channel, patience).await;
+            return ended;
         }
     }
 
@@ -306,8 +314,13 @@ impl Supervisor {
 async fn retire(channel: Channel, unsettled: TaskTracker) {
     unsettled.close();
     unsettled.wait().await;
-    if let Err(error) = channel.close(200, "consumed no more".into()).await {
-        debug!(%error, "the channel of a cancelled consumer was closed already");
+    close(&channel, RETIRING).await;
+}
+
+async fn close(channel: &Channel, patience: Duration) {
+    let closing = channel.close(200, "consumed no more".into());
+    if let Err(error) = bounded("closing a channel", patience, closing).await {
+        debug!(error = describe(&error), "the channel of a consumer was closed already");
     }
 }
 
