@@ -1,0 +1,111 @@
+//! The pure parts of a command's way: reading it, deciding, and writing what is told. `cargo bench --bench pure`.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use divan::Bencher;
+use jiff::Timestamp;
+use paybus::bus::envelope::event_body;
+use paybus::payment::command::{Body, Command, CommandName, CommandType, Kind};
+use paybus::payment::contract::{Contract, Lookup};
+use paybus::payment::machine::{Aggregate, Context, Rules, Step};
+use paybus::payment::operation::Attributes;
+use paybus::payment::outcome::{GatewayResult, Outcome, Verdict};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+const DATA: &str = r#"{"variant":"bench","description":"Book purchase","total":"120.00","tax":"20.00","currency":"USD",
+"delivery":"10.00","billing_first_name":"Sherlock","billing_last_name":"Holmes","billing_address_1":"221B Baker Street",
+"billing_address_2":"","billing_city":"London","billing_postcode":"NW1 6XE","billing_country_code":"GB",
+"billing_country_area":"Greater London","customer_ip_address":"127.0.0.1","process":{"payment_method":"pm_card_visa"}}"#;
+
+fn main() {
+    divan::main();
+}
+
+/// The command's data, from text to a payment that could be stored.
+#[divan::bench]
+fn read_a_command() -> Body {
+    body(black_box(DATA))
+}
+
+/// A new payment begins: what is stored, what is told, and that the gateway is to be called.
+#[divan::bench]
+fn begin(bencher: Bencher<'_, '_>) {
+    let rules = rules();
+    bencher.with_inputs(command).bench_values(|command| begun(command, &rules));
+}
+
+/// The gateway's answer is applied: status, movement and event.
+#[divan::bench]
+fn settle(bencher: Bencher<'_, '_>) {
+    let rules = rules();
+    bencher.with_inputs(|| begun(command(), &rules)).bench_values(|(aggregate, id)| settled(aggregate, id, &rules));
+}
+
+/// An event with the whole payment, as it goes to the broker.
+#[divan::bench]
+fn write_an_event(bencher: Bencher<'_, '_>) {
+    let rules = rules();
+    let (aggregate, id) = begun(command(), &rules);
+    let aggregate = settled(aggregate, id, &rules);
+    let event = aggregate.events().last().expect("an event");
+    bencher.bench(|| event_body(black_box(event)));
+}
+
+fn body(text: &str) -> Body {
+    let data: Map<String, Value> = serde_json::from_str(text).expect("an object");
+    Body::parse(CommandType::Create, &data).expect("a command")
+}
+
+fn command() -> Command {
+    Command {
+        payment_id: Uuid::nil(),
+        subject: None,
+        name: CommandName { source: "shop/checkout".to_owned(), id: "order-1".to_owned() },
+        kind: Kind::Known(CommandType::Create),
+        variant: "bench".to_owned(),
+        content: Ok(body(DATA)),
+        data: Map::new(),
+        hash: [0; 32],
+        attributes: Attributes::default(),
+    }
+}
+
+fn begun(command: Command, rules: &Rules) -> (Aggregate, Uuid) {
+    let mut aggregate = Aggregate::absent(command.payment_id);
+    match aggregate.accept(command, context(rules)) {
+        Step::Call(id) => (aggregate, id),
+        other => panic!("the gateway is called: {other:?}"),
+    }
+}
+
+fn settled(mut aggregate: Aggregate, id: Uuid, rules: &Rules) -> Aggregate {
+    let outcome = Outcome::Result(Box::new(GatewayResult::new(Verdict::Approved)));
+    assert_eq!(aggregate.settle(id, outcome, 1, context(rules)), Step::Settled);
+    aggregate
+}
+
+fn context(rules: &Rules) -> Context<'_> {
+    Context { now: Timestamp::UNIX_EPOCH, worker: Uuid::max(), rules, hold: None }
+}
+
+fn rules() -> Rules {
+    Rules {
+        gateway: "http".to_owned(),
+        account: "http://127.0.0.1:9000".to_owned(),
+        contract: Contract {
+            key_window: Some(Duration::from_secs(86_400)),
+            replays_server_errors: false,
+            lookup: Lookup::Authoritative,
+            settle_window: Duration::from_secs(10),
+            notifications: false,
+        },
+        capture: true,
+        retired: false,
+        immediate_attempts: 3,
+        delayed: vec![Duration::from_secs(10)],
+        lease: Duration::from_secs(15),
+        unknown_payment_grace: Duration::from_secs(5),
+    }
+}
