@@ -1,5 +1,7 @@
 //! The pure parts of a command's way: reading it, deciding, and writing what is told. `cargo bench --bench pure`.
 
+#![allow(clippy::expect_used, clippy::panic)] // What goes wrong ends the measurement.
+
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -8,6 +8,8 @@
 //! Nothing is tuned for it: fsync on, quorum queues, persistent messages, confirms, and a subscriber's queue that gets all
 //! events.
 
+#![allow(clippy::expect_used, clippy::panic)] // What goes wrong ends the measurement.
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,6 +125,23 @@ async fn settings() -> Value {
     })
 }
 
+impl Subject {
+    fn name(self) -> String {
+        match self {
+            Subject::Floor => "floor".to_owned(),
+            Subject::Paybus { replicas: 1 } => "paybus".to_owned(),
+            Subject::Paybus { replicas } => format!("paybus, {replicas} replicas"),
+        }
+    }
+
+    fn start(self, world: &World, gateway: &Gateway) -> Vec<Program> {
+        match self {
+            Subject::Floor => vec![world.floor(&gateway.url)],
+            Subject::Paybus { replicas } => (0..replicas).map(|_| world.worker()).collect(),
+        }
+    }
+}
+
 struct Bench {
     servers: Servers,
     arguments: Arguments,
@@ -152,9 +171,11 @@ impl Bench {
         }
         for delay in DELAYS_MS {
             let rate = self.arguments.rate.unwrap_or_else(|| fastest.get(&delay).map_or(1000.0, |rate| rate / 2.0));
-            if let Some(run) = self.open(delay, rate).await {
-                report::print(&run);
-                runs.push(run);
+            for subject in [Subject::Floor, Subject::Paybus { replicas: 1 }] {
+                if let Some(run) = self.open(subject, delay, rate).await {
+                    report::print(&run);
+                    runs.push(run);
+                }
             }
         }
         if let Some(run) = self.one_by_one().await {
@@ -170,12 +191,7 @@ impl Bench {
 
     /// Everything is in the queue before the program starts.
     async fn burst(&self, subject: Subject, delay: u64) -> Option<Run> {
-        let program = match subject {
-            Subject::Floor => "floor".to_owned(),
-            Subject::Paybus { replicas: 1 } => "paybus".to_owned(),
-            Subject::Paybus { replicas } => format!("paybus, {replicas} replicas"),
-        };
-        let name = format!("burst, {delay} ms: {program}");
+        let name = format!("burst, {delay} ms: {}", subject.name());
         if !self.is_wanted(&name) {
             return None;
         }
@@ -186,10 +202,7 @@ impl Bench {
         let payments: Vec<Uuid> = (0..self.arguments.payments).map(|_| Uuid::now_v7()).collect();
         Upstream::open(&connection, &world.prefix).await.fill(&payments).await;
         let (begun, before) = (Instant::now(), self.servers.cpu(0));
-        let programs: Vec<Program> = match subject {
-            Subject::Floor => vec![world.floor(&gateway.url)],
-            Subject::Paybus { replicas } => (0..replicas).map(|_| world.worker()).collect(),
-        };
+        let programs = subject.start(&world, &gateway);
         let ended = subscriber.wait_for(2 * payments.len()).await;
         let took = ended.duration_since(begun).as_secs_f64();
         let cpu = self.cpu(&programs, before);
@@ -217,20 +230,21 @@ impl Bench {
     }
 
     /// Commands come at a set rate.
-    async fn open(&self, delay: u64, rate: f64) -> Option<Run> {
-        let name = format!("open, {rate:.0}/s, {delay} ms: paybus");
+    async fn open(&self, subject: Subject, delay: u64, rate: f64) -> Option<Run> {
+        let name = format!("open, {rate:.0}/s, {delay} ms: {}", subject.name());
         let count = (rate * self.arguments.seconds as f64) as usize;
         let payments: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
-        self.paced(name, delay, payments, Pace::Every(Duration::from_secs_f64(1.0 / rate))).await
+        self.paced(name, subject, delay, payments, Pace::Every(Duration::from_secs_f64(1.0 / rate))).await
     }
 
     /// Each command is published when the one before is through: what an idle worker takes for one.
     async fn one_by_one(&self) -> Option<Run> {
         let payments: Vec<Uuid> = (0..200).map(|_| Uuid::now_v7()).collect();
-        self.paced("one by one, 0 ms: paybus".to_owned(), 0, payments, Pace::OneByOne).await
+        let paybus = Subject::Paybus { replicas: 1 };
+        self.paced("one by one, 0 ms: paybus".to_owned(), paybus, 0, payments, Pace::OneByOne).await
     }
 
-    async fn paced(&self, name: String, delay: u64, payments: Vec<Uuid>, pace: Pace) -> Option<Run> {
+    async fn paced(&self, name: String, subject: Subject, delay: u64, payments: Vec<Uuid>, pace: Pace) -> Option<Run> {
         if !self.is_wanted(&name) {
             return None;
         }
@@ -239,8 +253,10 @@ impl Bench {
         let connection = world.broker().await;
         let subscriber = Subscriber::bind(&connection, &world.prefix).await;
         let upstream = Upstream::open(&connection, &world.prefix).await;
-        let worker = world.worker();
-        worker.ready().await;
+        let programs = subject.start(&world, &gateway);
+        for program in &programs {
+            program.ready().await;
+        }
         let mut consumer = subscriber.consume().await;
         let before = self.servers.cpu(0);
         let published: Arc<Mutex<HashMap<Uuid, Instant>>> = Arc::default();
@@ -256,7 +272,6 @@ impl Bench {
             })
             .await;
         publishing.await.expect("published");
-        let programs = vec![worker];
         let cpu = self.cpu(&programs, before).per_thousand(payments.len());
         let memory = peak_memory(programs[0].process());
         let stored = world.settled(payments.len()).await;

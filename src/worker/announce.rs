@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
 use tracing::{error, warn};
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ use crate::store::outbox::{OutboxEvent, Sent};
 const MARKS_MAX: usize = 2000;
 /// How often a mark is tried; after that the relay publishes the event again, under the same id.
 const MARK_TRIES: u32 = 5;
+/// How long marks gather. Nothing waits for them, and each statement has its price.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// How long a marked event is remembered.
 const MARKED_FOR: Duration = Duration::from_secs(2);
@@ -322,6 +325,11 @@ async fn mark(
     let mut marks: Vec<(Uuid, Sent)> = Vec::new();
     let mut marked: VecDeque<(Instant, Vec<Uuid>)> = VecDeque::new();
     while receiver.recv_many(&mut marks, MARKS_MAX).await > 0 {
+        let deadline = tokio::time::Instant::now() + GATHER;
+        while marks.len() < MARKS_MAX
+            && let room = MARKS_MAX - marks.len()
+            && let Ok(1..) = timeout_at(deadline, receiver.recv_many(&mut marks, room)).await
+        {}
         let sent: Vec<Sent> = marks.iter().map(|(_, sent)| *sent).collect();
         let mut backoff = backoff::reconnect();
         for attempt in 1..=MARK_TRIES {
