@@ -202,7 +202,7 @@ impl Process {
 
     fn must_act(&self, payment_id: Uuid, verification_result: Option<Status>) -> GatewayResult {
         let word = verification_result.map(|status| format!("?{VERIFICATION_RESULT}={status}"));
-        let redirect_url = format!("https://dummy.invalid/3ds/{payment_id}{}", word.unwrap_or_default());
+        let redirect_url = Some(format!("https://dummy.invalid/3ds/{payment_id}{}", word.unwrap_or_default()));
         let mut result = answer(Verdict::CustomerMustAct { redirect_url }, payment_id);
         result.extra_data = extra_data(verification_result);
         result
@@ -247,7 +247,7 @@ fn verified(payment: &Payment) -> Option<GatewayResult> {
     let goes_on = match payment.status {
         Status::Waiting if payment.transaction_id.is_empty() => return None,
         Status::Waiting => Verdict::Pending,
-        Status::Input => Verdict::CustomerMustAct { redirect_url: payment.redirect_url.clone().unwrap_or_default() },
+        Status::Input => Verdict::CustomerMustAct { redirect_url: payment.redirect_url.clone() },
         _ => return None,
     };
     let result = match process::stored_verification(&payment.extra_data) {

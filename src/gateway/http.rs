@@ -31,7 +31,6 @@
 //! - `request`: the bodies that go out.
 //! - `answer`: the answers that come back.
 //! - `failure`: what it proves when none comes back.
-//! - `clean`: text from outside, made fit to be stored.
 
 use std::fmt;
 use std::time::Duration;
@@ -39,41 +38,30 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
 use self::answer::{Answer, Expected};
-use self::failure::Failure;
-use super::{Action, Ask, Call, Gateway, Question};
+use super::client::BuildError;
+use super::failure::{Failure, retry_after};
+use super::url::GatewayUrl;
+use super::{Action, Ask, Call, Gateway, Question, client};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::{Contract, Lookup};
 use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble};
 
 mod answer;
-mod clean;
 mod failure;
 mod request;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use settings::{GatewayUrl, HttpSettings, UrlError};
-
-/// The longest time that making a connection may take; less where the call's time-out is short.
-const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
-
-/// Common servers close an idle connection after 5 seconds. A request sent just then is an unknown outcome, so ours are
-/// closed a little earlier; under load they are never idle.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// The largest answer that is read.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+pub use settings::HttpSettings;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PAYBUS_ATTEMPT: HeaderName = HeaderName::from_static("paybus-attempt");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// A gateway that speaks paybus's own protocol over HTTP.
 pub struct HttpGateway {
@@ -84,17 +72,6 @@ pub struct HttpGateway {
     timeout: Duration,
 }
 
-/// Why a gateway cannot be built from its settings.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The token cannot stand in a header.
-    #[error("token: must be printable ASCII and not empty")]
-    Token,
-    /// The HTTP client cannot be set up, for lack of certificates, say.
-    #[error("the HTTP client cannot be set up")]
-    Client(#[source] reqwest::Error),
-}
-
 impl HttpGateway {
     /// A gateway and its pool of connections. `timeout` is the variant's, for one call; making a connection gets at most
     /// half of it (and at most 5 s), so that a gateway that cannot be reached is told from one that does not answer.
@@ -103,11 +80,11 @@ impl HttpGateway {
     /// A token that no header can hold, or a machine without certificates to trust.
     pub fn new(settings: HttpSettings, timeout: Duration) -> Result<HttpGateway, BuildError> {
         let authorization = match &settings.token {
-            Some(token) => Some(bearer(token.expose_secret())?),
+            Some(token) => Some(client::bearer("token", token.expose_secret())?),
             None => None,
         };
         Ok(HttpGateway {
-            client: client(&settings.url, timeout).map_err(BuildError::Client)?,
+            client: client::client(&settings.url, timeout)?,
             contract: contract(&settings),
             url: settings.url,
             authorization,
@@ -116,17 +93,11 @@ impl HttpGateway {
     }
 
     /// A POST to the operation's path, with everything but the body.
-    fn post(&self, operation: &str, trace: [(HeaderName, Option<&str>); 2]) -> RequestBuilder {
-        let mut request = self
+    fn post(&self, operation: &str, traceparent: Option<&str>, tracestate: Option<&str>) -> RequestBuilder {
+        let request = self
             .authorized(self.client.post(format!("{}/{operation}", self.url)))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, text) in trace {
-            // What no header can hold is left out: a trace is not worth a payment.
-            if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
-                request = request.header(name, value);
-            }
-        }
-        request
+        client::traced(request, traceparent, tracestate)
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
@@ -138,7 +109,7 @@ impl HttpGateway {
 
     async fn send(&self, call: &Call<'_>) -> Result<Box<GatewayResult>, Failure> {
         let request = self
-            .post(call.action.as_str(), [(TRACEPARENT, call.traceparent), (TRACESTATE, call.tracestate)])
+            .post(call.action.as_str(), call.traceparent, call.tracestate)
             .header(IDEMPOTENCY_KEY, call.key.value().to_string())
             .header(PAYBUS_ATTEMPT, call.attempt)
             .timeout(call.timeout)
@@ -157,7 +128,7 @@ impl HttpGateway {
 
     async fn ask(&self, question: &Question<'_>) -> Result<Answer, Failure> {
         let request = self
-            .post("status", [(TRACEPARENT, question.traceparent), (TRACESTATE, question.tracestate)])
+            .post("status", question.traceparent, question.tracestate)
             .timeout(question.timeout)
             .body(request::status(question));
         let expected = Expected {
@@ -177,7 +148,7 @@ impl HttpGateway {
             .await
             .map_err(|error| format!("{}: {}", self.url, Failure::of_transport(error).message()))?;
         let status = response.status();
-        if Failure::of_status(status, None, &[]).is_misconfigured() {
+        if failure::of_status(status, None, &[]).is_misconfigured() {
             return Err(format!("{} answers {status}: look at url and token", self.url));
         }
         Ok(format!("{} can be reached (it answers {status})", self.url))
@@ -251,49 +222,15 @@ fn contract(settings: &HttpSettings) -> Contract {
     }
 }
 
-fn bearer(token: &str) -> Result<HeaderValue, BuildError> {
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(BuildError::Token);
-    }
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| BuildError::Token)?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// HTTP/1.1 only: with one call on a connection at a time, a connection that breaks makes one outcome unknown and not
-/// those of all calls that share it. Nothing is followed or sent again behind the engine's back.
-fn client(url: &GatewayUrl, timeout: Duration) -> Result<Client, reqwest::Error> {
-    let builder = Client::builder()
-        .user_agent(concat!("paybus/", env!("CARGO_PKG_VERSION")))
-        .http1_only()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .connect_timeout(CONNECT_TIMEOUT_MAX.min(timeout / 2))
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT);
-    if url.may_use_proxy() { builder.build() } else { builder.no_proxy().build() }
-}
-
 /// Sends a request and reads the body of an answer of status 200.
 async fn exchange(request: RequestBuilder) -> Result<Vec<u8>, Failure> {
     let response = request.send().await.map_err(Failure::of_transport)?;
     let status = response.status();
-    let retry_after = failure::retry_after(response.headers(), Timestamp::now());
-    let body = read_bounded(response).await;
+    let retry_after = retry_after(response.headers(), Timestamp::now());
+    let body = client::read_bounded(response).await;
     if status == StatusCode::OK {
         return body;
     }
     // The status alone decides; its body is only for the message.
-    Err(Failure::of_status(status, retry_after, &body.unwrap_or_default()))
-}
-
-async fn read_bounded(mut response: Response) -> Result<Vec<u8>, Failure> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(Failure::of_transport)? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            let message = "the gateway's answer is over 1 MiB";
-            return Err(Failure::unusable(Trouble::new(Code::InvalidAnswer, message)));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+    Err(failure::of_status(status, retry_after, &body.unwrap_or_default()))
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -11,12 +12,17 @@ use crate::payment::code::Rejection;
 use crate::payment::contract::Contract;
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
-pub use crate::payment::operation::Action;
+pub use crate::payment::operation::{Action, Request};
 use crate::payment::outcome::{Found, GatewayKey, Outcome};
 
+mod clean;
+pub mod client;
 pub mod dummy;
+mod failure;
 pub mod http;
 pub mod registry;
+pub mod stripe;
+pub mod url;
 
 /// What a request body is written from; it is written once and stored.
 #[derive(Debug)]
@@ -56,6 +62,8 @@ pub struct Call<'a> {
     pub currency: Currency,
     /// Whether a process captures at once.
     pub capture: bool,
+    /// When the operation was stored: nothing was sent for it before.
+    pub stored_at: Timestamp,
     /// W3C trace context of the command.
     pub traceparent: Option<&'a str>,
     /// W3C trace context of the command.
@@ -70,7 +78,7 @@ pub struct Question<'a> {
     /// The id of the operation that asks.
     pub operation_id: Uuid,
     /// The operation asked about; nothing for the whole payment.
-    pub target: Option<Target>,
+    pub target: Option<Target<'a>>,
     /// The payment as stored.
     pub payment: &'a Payment,
     /// W3C trace context of the command that asks.
@@ -83,13 +91,19 @@ pub struct Question<'a> {
 
 /// An operation that is asked about.
 #[derive(Debug, Clone, Copy)]
-pub struct Target {
+pub struct Target<'a> {
     /// Its id, our reference.
     pub operation_id: Uuid,
     /// What it did.
     pub action: Action,
     /// The key it was last sent under.
     pub key: GatewayKey,
+    /// What was sent for it.
+    pub request: Option<&'a Request>,
+    /// When it was stored: nothing was sent for it before.
+    pub stored_at: Timestamp,
+    /// Until when something may have been sent for it.
+    pub last_sent_at: Option<Timestamp>,
 }
 
 /// An adapter. It classes every answer once: the engine acts on nothing but what is proved.

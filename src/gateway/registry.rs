@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::Gateway;
+use super::client::BuildError;
 use super::dummy::DummyGateway;
-use super::http::{HttpGateway, HttpSettings};
+use super::http::HttpGateway;
+use super::stripe::StripeGateway;
 use crate::config::{ConfigError, Variant};
 
 /// The names of all gateways.
-pub const NAMES: &[&str] = &["dummy", "http"];
+pub const NAMES: &[&str] = &["dummy", "http", "stripe"];
 
 /// Why a variant has no gateway.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +22,13 @@ pub enum RegistryError {
     #[error(transparent)]
     Settings(#[from] ConfigError),
     /// The adapter cannot be set up.
-    #[error("gateway http")]
-    Http(#[from] super::http::BuildError),
+    #[error("gateway {gateway}")]
+    Build {
+        /// The adapter.
+        gateway: &'static str,
+        /// Why.
+        source: BuildError,
+    },
 }
 
 /// The gateway of a variant.
@@ -34,7 +41,14 @@ pub fn build(variant: &Variant) -> Result<Arc<dyn Gateway>, RegistryError> {
             let _none: NoSettings = variant.gateway_settings()?;
             Ok(Arc::new(DummyGateway::new()))
         }
-        "http" => Ok(Arc::new(HttpGateway::new(variant.gateway_settings::<HttpSettings>()?, variant.timeout)?)),
+        "http" => {
+            let gateway = HttpGateway::new(variant.gateway_settings()?, variant.timeout);
+            Ok(Arc::new(gateway.map_err(|source| RegistryError::Build { gateway: "http", source })?))
+        }
+        "stripe" => {
+            let gateway = StripeGateway::new(variant.gateway_settings()?, variant.timeout);
+            Ok(Arc::new(gateway.map_err(|source| RegistryError::Build { gateway: "stripe", source })?))
+        }
         other => Err(RegistryError::UnknownGateway(other.to_owned())),
     }
 }

@@ -112,10 +112,10 @@ pub enum Verdict {
     Authorized,
     /// Accepted, the result will come later.
     Pending,
-    /// The customer must act at this address.
+    /// The customer must act.
     CustomerMustAct {
-        /// Where.
-        redirect_url: String,
+        /// Where; nothing where the shop's own page leads the way, by what `extra_data` says.
+        redirect_url: Option<String>,
     },
     /// Not done, and it will not be.
     Declined(Decline),

@@ -97,6 +97,7 @@ impl Engine {
             amount: request.amount,
             currency: payment.currency(),
             capture: request.capture,
+            stored_at: operation.created,
             traceparent: operation.attributes.traceparent.as_deref(),
             tracestate: operation.attributes.tracestate.as_deref(),
             timeout: variant.timeout,
@@ -120,7 +121,14 @@ impl Engine {
         let asked_about = match target {
             Some(target) => {
                 let operation = aggregate.operation(target)?;
-                Some(Target { operation_id: target, action: operation.action()?, key: operation.key() })
+                Some(Target {
+                    operation_id: target,
+                    action: operation.action()?,
+                    key: operation.key(),
+                    request: operation.request.as_ref(),
+                    stored_at: operation.created,
+                    last_sent_at: operation.last_sent_at,
+                })
             }
             None => None,
         };

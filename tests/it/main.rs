@@ -25,6 +25,7 @@ mod retries;
 mod rules;
 mod stall;
 mod store;
+mod stripe;
 mod tls;
 mod truth;
 mod turns;

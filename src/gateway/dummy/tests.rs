@@ -1,5 +1,6 @@
 //! Each word of the `process` object, and what a restart forgets.
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
@@ -53,6 +54,7 @@ async fn attempt(gateway: &DummyGateway, payment: &Payment, action: Action, data
         amount: Some(usd("10")),
         currency: payment.currency(),
         capture: true,
+        stored_at: Timestamp::UNIX_EPOCH,
         traceparent: None,
         tracestate: None,
         timeout: Duration::from_millis(500),
@@ -69,6 +71,9 @@ async fn look_up(gateway: &DummyGateway, payment: &Payment, target: Option<Actio
         operation_id: Uuid::from_u128(7),
         action,
         key: GatewayKey::first(Uuid::from_u128(7)),
+        request: None,
+        stored_at: Timestamp::UNIX_EPOCH,
+        last_sent_at: None,
     });
     let question = Question {
         operation_id: Uuid::from_u128(8),
@@ -170,7 +175,7 @@ async fn a_verification_is_finished_by_a_process_or_a_look_up() {
     ] {
         let data = json!({"gateway_response": "3ds-redirect", "verification_result": word});
         let first = result(process(&payment, data).await);
-        let Verdict::CustomerMustAct { redirect_url } = first.verdict else {
+        let Verdict::CustomerMustAct { redirect_url: Some(redirect_url) } = first.verdict else {
             panic!("{:?}", first.verdict);
         };
         assert!(redirect_url.ends_with(&format!("?verification_result={word}")), "{redirect_url}");

@@ -3,7 +3,7 @@
 use reqwest::Url;
 use serde_json::{Map, Value};
 
-use super::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
+use crate::gateway::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
 use crate::payment::code::Code;
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{Decline, GatewayResult, Trouble, Verdict};
@@ -107,7 +107,7 @@ fn pending(fields: &Map<String, Value>, customer_may_act: bool) -> Result<Verdic
     if !is_printable || !is_web || address.chars().count() > REDIRECT_URL_CHARACTERS_MAX {
         return Err(invalid("redirect_url must be an http or https URL of at most 2048 characters"));
     }
-    Ok(Verdict::CustomerMustAct { redirect_url: address.to_owned() })
+    Ok(Verdict::CustomerMustAct { redirect_url: Some(address.to_owned()) })
 }
 
 /// The currency that is named, of the payment or another: which of them it is, the engine judges.
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn pending_with_an_address_is_for_the_customer_of_a_process() {
         let answer = json!({"result": "pending", "redirect_url": "https://bank.example/3ds?id=1"});
-        let redirect_url = "https://bank.example/3ds?id=1".to_owned();
+        let redirect_url = Some("https://bank.example/3ds?id=1".to_owned());
         assert_eq!(result(answer.clone()).verdict, Verdict::CustomerMustAct { redirect_url });
         let Ok(Answer::Result(other)) = read_as(&answer, false) else {
             panic!("no result");

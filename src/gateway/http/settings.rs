@@ -1,13 +1,12 @@
 //! The configuration of a variant whose gateway is `http`.
 
-use std::fmt;
 use std::time::Duration;
 
-use reqwest::Url;
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::config::duration;
+use crate::gateway::url::GatewayUrl;
 
 /// The keys of a variant with `gateway = "http"` that are this adapter's own.
 #[derive(Debug, Clone, Deserialize)]
@@ -42,131 +41,9 @@ fn lookup_default() -> bool {
     true
 }
 
-/// A gateway's address: http or https, perhaps with a path, without a trailing slash. It can hold no credentials, so that
-/// it may be logged and stored with the payment.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct GatewayUrl {
-    text: String,
-    is_https: bool,
-    is_loopback: bool,
-}
-
-/// Why a text is no gateway's address. None of these quotes it: it might hold a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
-    /// Not a URL, or of another scheme.
-    #[error("must be an http or https URL, such as \"https://gateway.example/payments\"")]
-    Scheme,
-    /// A user or a password stands in it.
-    #[error("must hold no user and no password; the credentials belong into token")]
-    Credentials,
-    /// A query or a fragment stands in it.
-    #[error("must have no query and no fragment: the operation's name is appended to its path")]
-    Query,
-}
-
-impl TryFrom<String> for GatewayUrl {
-    type Error = UrlError;
-
-    fn try_from(text: String) -> Result<GatewayUrl, UrlError> {
-        let url = Url::parse(&text).map_err(|_| UrlError::Scheme)?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(UrlError::Scheme);
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(UrlError::Credentials);
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(UrlError::Query);
-        }
-        Ok(GatewayUrl {
-            text: url.as_str().trim_end_matches('/').to_owned(),
-            is_https: url.scheme() == "https",
-            is_loopback: is_loopback(&url),
-        })
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-impl GatewayUrl {
-    /// The address, without a trailing slash.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// Whether a proxy that the environment names may stand between. Never in front of this machine itself, nor for
-    /// plain http: such a proxy would read the token, and could answer in the gateway's place.
-    pub(super) fn may_use_proxy(&self) -> bool {
-        self.is_https && !self.is_loopback
-    }
-}
-
-impl fmt::Display for GatewayUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.text)
-    }
-}
-
-impl fmt::Debug for GatewayUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.text, formatter)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn url(text: &str) -> Result<GatewayUrl, UrlError> {
-        GatewayUrl::try_from(text.to_owned())
-    }
-
-    #[test]
-    fn addresses_are_trimmed_and_keep_their_path() {
-        for (text, kept) in [
-            ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
-            ("http://127.0.0.1:9000/", "http://127.0.0.1:9000"),
-            ("HTTPS://Gateway.Example:443/pay//", "https://gateway.example/pay"),
-        ] {
-            assert_eq!(url(text).unwrap().as_str(), kept);
-        }
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused_and_not_quoted() {
-        for (text, error) in [
-            ("", UrlError::Scheme),
-            ("gateway.example", UrlError::Scheme),
-            ("ftp://gateway.example", UrlError::Scheme),
-            ("http://", UrlError::Scheme),
-            ("https://user:hunter2@gateway.example", UrlError::Credentials),
-            ("https://hunter2@gateway.example", UrlError::Credentials),
-            ("https://gateway.example/?key=hunter2", UrlError::Query),
-            ("https://gateway.example/#hunter2", UrlError::Query),
-        ] {
-            assert_eq!(url(text), Err(error), "{text}");
-            assert!(!error.to_string().contains("hunter2"));
-        }
-    }
-
-    #[test]
-    fn proxies_are_for_https_to_other_machines() {
-        for (text, allowed) in [
-            ("https://gateway.example", true),
-            ("http://gateway.example", false),
-            ("https://localhost:9000", false),
-            ("https://127.0.0.2", false),
-            ("https://[::1]:9000", false),
-        ] {
-            assert_eq!(url(text).unwrap().may_use_proxy(), allowed, "{text}");
-        }
-    }
 
     #[test]
     fn settings_have_defaults_and_refuse_unknown_keys() {

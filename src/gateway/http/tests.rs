@@ -87,6 +87,7 @@ async fn send(gateway: &HttpGateway, action: Action, operation_id: Uuid, body: &
         amount: Some(usd("120")),
         currency: usd("120").currency(),
         capture: true,
+        stored_at: Timestamp::UNIX_EPOCH,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         tracestate: Some("line\nbreak"),
         timeout,
@@ -95,7 +96,14 @@ async fn send(gateway: &HttpGateway, action: Action, operation_id: Uuid, body: &
 }
 
 async fn look_up(gateway: &HttpGateway, target: Option<Action>) -> Found {
-    let target = target.map(|action| Target { operation_id: OPERATION, action, key: GatewayKey::first(OPERATION) });
+    let target = target.map(|action| Target {
+        operation_id: OPERATION,
+        action,
+        key: GatewayKey::first(OPERATION),
+        request: None,
+        stored_at: Timestamp::UNIX_EPOCH,
+        last_sent_at: None,
+    });
     let question = Question {
         operation_id: Uuid::from_u128(8),
         target,
@@ -140,7 +148,8 @@ async fn secrets_are_not_shown_and_odd_tokens_are_refused() {
     let gateway = gateway_with("http://127.0.0.1:9", Some("s3cret"), true);
     assert!(!format!("{gateway:?} {:?}", gateway.authorization).contains("s3cret"));
     for token in ["", "line\nbreak", "two words", "é"] {
-        assert!(matches!(bearer(token), Err(BuildError::Token)), "{token:?}");
+        let refused = client::bearer("token", token);
+        assert!(matches!(refused, Err(BuildError::Setting { key: "token", .. })), "{token:?}");
     }
 }
 
@@ -203,7 +212,7 @@ async fn results_come_through() {
     let Outcome::Result(result) = attempt(&gateway, Action::Process, LONG).await else {
         panic!("no result");
     };
-    let redirect_url = "https://bank.example/3ds".to_owned();
+    let redirect_url = Some("https://bank.example/3ds".to_owned());
     assert_eq!(result.verdict, Verdict::CustomerMustAct { redirect_url });
     fake.complete(PAYMENT, true);
     let Found::Result(result) = look_up(&gateway, Some(Action::Process)).await else {

@@ -92,7 +92,7 @@ impl Aggregate {
         }
         match &result.verdict {
             Verdict::Declined(_) => return self.declined_as_a_whole(id, &result, why, context),
-            Verdict::CustomerMustAct { redirect_url } => self.customer_still_must_act(redirect_url, &why),
+            Verdict::CustomerMustAct { redirect_url } => self.customer_still_must_act(redirect_url.clone(), &why),
             Verdict::Approved | Verdict::Authorized | Verdict::Pending => {}
         }
         self.answer(id, AnswerKind::Succeeded, why, context.now)
@@ -171,13 +171,13 @@ impl Aggregate {
         self.payment.as_ref().map(|payment| later(payment.modified, context.rules.contract.settle_window))
     }
 
-    fn customer_still_must_act(&mut self, redirect_url: &str, why: &Why) {
+    fn customer_still_must_act(&mut self, redirect_url: Option<String>, why: &Why) {
         let waits = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Waiting);
         if waits
             && self.set_status(Status::Input, Cause::Proof, &why.message)
             && let Some(payment) = &mut self.payment
         {
-            payment.redirect_url = Some(redirect_url.to_owned());
+            payment.redirect_url = redirect_url;
         }
     }
 

@@ -161,7 +161,7 @@ impl Aggregate {
     fn customer_must_act(
         &mut self,
         id: Uuid,
-        redirect_url: String,
+        redirect_url: Option<String>,
         result: GatewayResult,
         context: Context<'_>,
     ) -> Step {
@@ -169,9 +169,9 @@ impl Aggregate {
         let moved = self.set_status(Status::Input, Cause::Process, &why.message);
         if let Some(payment) = &mut self.payment
             && payment.status == Status::Input
-            && payment.redirect_url.as_deref() != Some(redirect_url.as_str())
+            && payment.redirect_url != redirect_url
         {
-            payment.redirect_url = Some(redirect_url);
+            payment.redirect_url = redirect_url;
             if !moved {
                 self.changed.push("redirect_url");
             }

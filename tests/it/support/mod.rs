@@ -18,6 +18,8 @@ pub mod bus;
 pub mod command;
 pub mod event;
 pub mod fake_gateway;
+#[path = "../../../examples/stripe/mod.rs"]
+pub mod fake_stripe;
 pub mod peace;
 pub mod wait;
 pub mod worker;

@@ -6,8 +6,9 @@ use proptest::sample::{Index, select};
 use rust_decimal::Decimal;
 
 use super::super::answer::{Answer, Expected, read};
-use super::super::failure::Failure;
+use super::super::failure::of_status;
 use super::*;
+use crate::gateway::failure::Failure;
 
 fn expected() -> impl Strategy<Value = Expected> {
     (select(vec!["USD", "JPY", "KWD"]), any::<bool>(), any::<bool>()).prop_map(|(currency, customer_may_act, whole)| {
@@ -159,7 +160,7 @@ proptest! {
         wait in proptest::option::of(0..100_000_u64),
     ) {
         let status = StatusCode::from_u16(status).unwrap();
-        let outcome = Outcome::from(Failure::of_status(status, wait.map(Duration::from_secs), &body));
+        let outcome = Outcome::from(of_status(status, wait.map(Duration::from_secs), &body));
         let trouble = match &outcome {
             Outcome::Result(_) => return Err(TestCaseError::fail("a result")),
             Outcome::Refused(trouble) => {

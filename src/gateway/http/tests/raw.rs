@@ -137,7 +137,7 @@ async fn statuses_prove_what_the_table_says() {
 
 #[tokio::test]
 async fn answers_that_break_are_unknown() {
-    let large = "x".repeat(ANSWER_BYTES_MAX + 1);
+    let large = "x".repeat(client::ANSWER_BYTES_MAX + 1);
     let approval = r#"{"result":"approved"}"#;
     for (name, answer) in [
         ("nothing", String::new()),

@@ -45,7 +45,7 @@ impl Bench {
         let capture = json!({"capture": status != Status::Preauth});
         let ended = match status {
             Status::Waiting => return bench,
-            Status::Input => result(Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() }),
+            Status::Input => result(Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) }),
             Status::Preauth | Status::Confirmed | Status::Refunded => approved(),
             Status::Rejected => result(Verdict::Declined(Decline::Hard)),
             Status::Error => Outcome::Refused(Trouble::new(Code::Refused, "no")),

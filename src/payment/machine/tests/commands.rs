@@ -291,7 +291,7 @@ fn a_payment_of_nothing_is_stored_but_not_processed() {
 
 #[test]
 fn each_end_of_a_process_has_its_status() {
-    let redirect = Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() };
+    let redirect = Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) };
     for (verdict, capture, status, kind) in [
         (Verdict::Approved, true, Status::Confirmed, AnswerKind::Succeeded),
         (Verdict::Approved, false, Status::Preauth, AnswerKind::Succeeded),

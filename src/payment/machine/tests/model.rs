@@ -321,7 +321,7 @@ impl Gateway {
             Ended::Done if effect.sent.action == Action::Process && !effect.sent.capture => Verdict::Authorized,
             Ended::Done => Verdict::Approved,
             Ended::Declined => Verdict::Declined(Decline::Soft),
-            Ended::Input | Ended::GoneOn => Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() },
+            Ended::Input | Ended::GoneOn => Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) },
             Ended::Pending { .. } => Verdict::Pending,
         })
     }

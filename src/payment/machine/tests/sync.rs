@@ -99,7 +99,7 @@ fn an_authorization_that_was_missed_is_found() {
 
 #[test]
 fn other_verdicts_move_the_status_where_the_table_has_a_way() {
-    let redirect = || Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() };
+    let redirect = || Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) };
     let declined = || Verdict::Declined(Decline::Hard);
     for (status, verdict, after) in [
         (Status::Waiting, declined(), Status::Rejected),

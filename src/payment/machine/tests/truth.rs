@@ -40,7 +40,7 @@ fn look_up(bench: &mut Bench, id: Uuid, what: Found) -> Step {
 
 #[test]
 fn a_look_up_that_finds_the_result_ends_the_unknown_with_its_own_command_as_the_cause() {
-    let redirect = Verdict::CustomerMustAct { redirect_url: "https://3ds".to_owned() };
+    let redirect = Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) };
     for (verdict, status) in [
         (Verdict::Approved, Status::Confirmed),
         (Verdict::Authorized, Status::Preauth),

@@ -1,0 +1,315 @@
+//! A Stripe in memory: PaymentIntents, refunds, disputes and reviews with Stripe's test tokens, idempotency keys that are
+//! kept and replayed as Stripe does it, and trouble as planned. For tests and for trying.
+//!
+//! - `cards`: the test tokens.
+//! - `books`: the objects, and what requests do to them.
+//! - `keys`: idempotency keys.
+//! - `server`: requests and answers.
+//! - `control`: what happens at Stripe by itself, by hand.
+//! - `webhook`: events, signed and delivered.
+//! - `form`: forms with brackets.
+
+#![allow(dead_code)] // Each user uses a part of it.
+#![allow(clippy::unwrap_used)] // A broken fake must break its test.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::HeaderMap;
+use serde_json::Value;
+use tokio::net::TcpSocket;
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+use self::books::{Answer, Objects};
+use self::keys::Keys;
+
+// The paths hold wherever this file is included from.
+#[path = "books.rs"]
+mod books;
+#[path = "cards.rs"]
+mod cards;
+#[path = "control.rs"]
+mod control;
+#[path = "form.rs"]
+mod form;
+#[path = "keys.rs"]
+mod keys;
+#[path = "server.rs"]
+mod server;
+#[path = "webhook.rs"]
+mod webhook;
+
+/// What goes wrong with one request. "Acts" means: does what is asked, and keeps the answer under the key.
+#[derive(Debug, Clone)]
+pub enum Trouble {
+    /// Answers so and does not act; nothing is kept under the key.
+    Answer { status: u16, body: Value, headers: Vec<(&'static str, &'static str)> },
+    /// Answers 500, which is kept under the key: it is all that this key ever brings. Acts before that, or does not.
+    Stored500 { acts: bool },
+    /// Makes the payment intent and fails before it confirms it; the 500 is kept under the key.
+    StoredHalfway,
+    /// Acts, and closes the connection.
+    LoseAnswer,
+    /// Acts, and never answers.
+    HangAfter,
+    /// Neither acts nor answers.
+    HangBefore,
+    /// Is busy for so long (the same key is answered 409 meanwhile), then acts and answers.
+    Delay(Duration),
+    /// Acts, and answers with these members in place of its own.
+    Say(Value),
+}
+
+impl Trouble {
+    /// Another status, with a body of Stripe's form.
+    pub fn status(status: u16) -> Trouble {
+        let answer = books::error(status, "api_error", "", "answered as planned");
+        Trouble::Answer { status, body: answer.body, headers: Vec::new() }
+    }
+
+    /// An error of a type and code.
+    pub fn error(status: u16, kind: &str, code: &str) -> Trouble {
+        let answer = books::error(status, kind, code, "answered as planned");
+        Trouble::Answer { status, body: answer.body, headers: Vec::new() }
+    }
+
+    /// With one more header.
+    pub fn header(self, name: &'static str, value: &'static str) -> Trouble {
+        match self {
+            Trouble::Answer { status, body, mut headers } => {
+                headers.push((name, value));
+                Trouble::Answer { status, body, headers }
+            }
+            other => other,
+        }
+    }
+}
+
+/// A request as it came in.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// `create`, `update`, `confirm`, `capture`, `cancel`, `refund`, `retrieve` or `list`.
+    pub kind: &'static str,
+    pub path: String,
+    pub key: Option<String>,
+    pub headers: HeaderMap,
+    pub form: Value,
+    pub body: String,
+    /// The answer came from what was kept under the key.
+    pub replayed: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: Objects,
+    keys: Keys,
+    plans: Vec<(&'static str, VecDeque<Trouble>)>,
+    calls: Vec<Call>,
+    webhook: Option<webhook::Endpoint>,
+    events: Vec<Value>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    called: Notify,
+    /// There is something to deliver.
+    told: Notify,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+/// The fake's routes; `base` is the address under which its customers reach it.
+pub fn router(base: String) -> Router {
+    let shared = Arc::<Shared>::default();
+    shared.state().objects.base = base;
+    tokio::spawn(webhook::deliver(Arc::clone(&shared)));
+    server::router(shared)
+}
+
+/// The running fake. Dropping it stops it. It has a thread of its own, so that it can be stopped with all it holds.
+pub struct FakeStripe {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl FakeStripe {
+    /// Starts on a free port of 127.0.0.1.
+    pub fn start() -> FakeStripe {
+        let shared = Arc::<Shared>::default();
+        let (runtime, address) = serve(&shared, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        shared.state().objects.base = format!("http://{address}");
+        FakeStripe { shared, address, runtime: Mutex::new(Some(runtime)) }
+    }
+
+    /// Stops: the port refuses connections, and what was being worked on is never done.
+    pub async fn stop(&self) {
+        let Some(runtime) = self.runtime.lock().unwrap().take() else { return };
+        let stopped = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(10)));
+        stopped.await.unwrap();
+        self.shared.state().keys.forget_unfinished();
+    }
+
+    /// Starts again on the same port, with everything it knew.
+    pub fn start_again(&self) {
+        let mut runtime = self.runtime.lock().unwrap();
+        assert!(runtime.is_none(), "it runs already");
+        *runtime = Some(serve(&self.shared, self.address).0);
+    }
+
+    /// The address for a variant's `api_base`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What the next requests of a kind meet, in order.
+    pub fn plan(&self, kind: &'static str, troubles: Vec<Trouble>) {
+        let mut state = self.shared.state();
+        match state.plans.iter_mut().find(|(planned, _)| *planned == kind) {
+            Some((_, queue)) => queue.extend(troubles),
+            None => state.plans.push((kind, troubles.into())),
+        }
+    }
+
+    /// The customer of a payment intent authenticates, or fails to.
+    pub fn authenticate(&self, payment_intent: &str, succeeds: bool) {
+        self.by_hand(|objects| objects.authenticate(payment_intent, succeeds));
+    }
+
+    /// A refund ends, or fails later.
+    pub fn end_refund(&self, refund: &str, status: &str) {
+        self.by_hand(|objects| objects.end_refund(refund, status));
+    }
+
+    /// A dispute is opened, or goes on: `needs_response`, `won`, `lost`.
+    pub fn dispute(&self, payment_intent: &str, status: &str) {
+        self.by_hand(|objects| objects.dispute(payment_intent, status, "fraudulent"));
+    }
+
+    /// A review ends: `approved`, `refunded_as_fraud`, ...
+    pub fn close_review(&self, payment_intent: &str, reason: &str) {
+        self.by_hand(|objects| objects.close_review(payment_intent, reason));
+    }
+
+    /// Somebody refunds in the dashboard; in Stripe's units.
+    pub fn refund_by_hand(&self, payment_intent: &str, units: i64) {
+        let form = serde_json::json!({"payment_intent": payment_intent, "amount": units.to_string()});
+        self.by_hand(|objects| objects.refund(&form));
+    }
+
+    /// Somebody cancels in the dashboard, or it expires.
+    pub fn cancel_by_hand(&self, payment_intent: &str) {
+        self.by_hand(|objects| objects.cancel(payment_intent, &Value::Null));
+    }
+
+    fn by_hand(&self, act: impl FnOnce(&mut Objects) -> Result<Value, Answer>) {
+        let done = act(&mut self.shared.state().objects);
+        assert!(done.is_ok(), "{done:?}");
+        webhook::collect(&self.shared);
+    }
+
+    /// All idempotency keys are forgotten, as after their window.
+    pub fn expire_keys(&self) {
+        self.shared.state().keys.expire();
+    }
+
+    /// Everything that happens from now on is told to this address, signed with this secret.
+    pub fn deliver_webhooks(&self, url: &str, secret: &str) {
+        self.shared.state().webhook = Some(webhook::Endpoint { url: url.to_owned(), secret: secret.to_owned() });
+        self.shared.told.notify_one();
+    }
+
+    /// The events so far.
+    pub fn events(&self) -> Vec<Value> {
+        self.shared.state().events.clone()
+    }
+
+    /// Every request, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        self.shared.state().calls.clone()
+    }
+
+    /// The requests of a kind, in order.
+    pub fn calls_of(&self, kind: &str) -> Vec<Call> {
+        self.calls().into_iter().filter(|call| call.kind == kind).collect()
+    }
+
+    /// Waits until so many requests of a kind came.
+    pub async fn wait_for_calls(&self, kind: &str, count: usize) {
+        let enough = async {
+            loop {
+                let called = self.shared.called.notified();
+                tokio::pin!(called);
+                called.as_mut().enable();
+                if self.calls_of(kind).len() >= count {
+                    return;
+                }
+                called.await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), enough).await;
+        assert!(waited.is_ok(), "{} of {count} calls", self.calls_of(kind).len());
+    }
+
+    /// The payment intents of one of our payments, oldest first.
+    pub fn intents_of(&self, payment: &str) -> Vec<Value> {
+        let state = self.shared.state();
+        let all = state.objects.intents.iter();
+        all.filter(|intent| intent["metadata"]["paybus_payment"] == payment).cloned().collect()
+    }
+
+    /// The refunds of a payment intent, oldest first.
+    pub fn refunds_of(&self, payment_intent: &str) -> Vec<Value> {
+        let state = self.shared.state();
+        let all = state.objects.refunds.iter();
+        all.filter(|refund| refund["payment_intent"] == payment_intent).cloned().collect()
+    }
+
+    /// The charges of a payment intent that went through, oldest first.
+    pub fn charges_of(&self, payment_intent: &str) -> Vec<Value> {
+        let state = self.shared.state();
+        let all = state.objects.charges.iter();
+        all.filter(|charge| charge["payment_intent"] == payment_intent && charge["paid"] == true).cloned().collect()
+    }
+}
+
+impl Drop for FakeStripe {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.get_mut().unwrap().take() {
+            // A test's own runtime must not be blocked here.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Listens at an address, on a thread of its own; where the port is free to choose, the address says which it became.
+fn serve(shared: &Arc<Shared>, address: SocketAddr) -> (Runtime, SocketAddr) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("fake-stripe")
+        .enable_all()
+        .build()
+        .unwrap();
+    let (listener, address) = {
+        let _inside = runtime.enter();
+        let socket = TcpSocket::new_v4().unwrap();
+        // The port's earlier connections may still linger.
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket.listen(4_096).unwrap(), address)
+    };
+    runtime.spawn(webhook::deliver(Arc::clone(shared)));
+    let router = server::router(Arc::clone(shared));
+    runtime.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (runtime, address)
+}

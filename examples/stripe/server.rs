@@ -1,0 +1,213 @@
+//! The fake's side of HTTP.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::books::{Answer, Objects, error};
+use super::keys::Reserved;
+use super::{Call, Shared, Trouble, control, form, webhook};
+
+/// The routes.
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/authenticate/{id}", get(control::authenticate))
+        .route("/_control/{what}", post(control::control))
+        .fallback(handle)
+        .with_state(shared)
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone)]
+struct Request {
+    kind: &'static str,
+    path: String,
+    /// The object that is named.
+    id: String,
+    form: Value,
+}
+
+async fn handle(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let form = form::read(if method == Method::GET { query.as_deref().unwrap_or_default().as_bytes() } else { &body });
+    let Some(request) = route(&method, uri.path(), form) else {
+        return respond(&error(404, "invalid_request_error", "", "Unrecognized request URL"), &[]);
+    };
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let text = String::from_utf8_lossy(&body).into_owned();
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_known = authorization.starts_with("Bearer sk_test_") || authorization.starts_with("Bearer rk_test_");
+    shared.note(&request, key.clone(), headers, text.clone());
+    if !is_known {
+        return respond(&error(401, "invalid_request_error", "", "Invalid API Key provided"), &[]);
+    }
+    match key {
+        Some(key) if method == Method::POST => under_key(shared, request, key, text).await,
+        _ => once(shared, request).await,
+    }
+}
+
+fn route(method: &Method, path: &str, form: Value) -> Option<Request> {
+    let parts: Vec<&str> = path.strip_prefix("/v1/")?.split('/').collect();
+    let kind = match (method.as_str(), parts.as_slice()) {
+        ("POST", ["payment_intents"]) => "create",
+        ("POST", ["payment_intents", _]) => "update",
+        ("POST", ["payment_intents", _, "confirm"]) => "confirm",
+        ("POST", ["payment_intents", _, "capture"]) => "capture",
+        ("POST", ["payment_intents", _, "cancel"]) => "cancel",
+        ("POST", ["refunds"]) => "refund",
+        ("GET", ["payment_intents", _]) => "retrieve",
+        ("GET", ["payment_intents" | "refunds" | "disputes" | "charges"]) => "list",
+        _ => return None,
+    };
+    let id = parts.get(1).copied().unwrap_or_default().to_owned();
+    Some(Request { kind, path: path.to_owned(), id, form })
+}
+
+/// A request that may be sent again.
+async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: String) -> Response {
+    let reserved = shared.state().keys.reserve(&key, &request.path, &body);
+    match reserved {
+        Reserved::First => {}
+        Reserved::Replay(answer) => {
+            shared.replayed();
+            return respond(&answer, &[("idempotent-replayed", "true")]);
+        }
+        Reserved::Denied(answer) => return respond(&answer, &[]),
+    }
+    let trouble = shared.trouble(request.kind);
+    match &trouble {
+        Some(Trouble::Answer { status, body, headers }) => {
+            shared.state().keys.release(&key);
+            return respond(&Answer { status: *status, body: body.clone() }, headers);
+        }
+        Some(Trouble::HangBefore) => {
+            shared.state().keys.release(&key);
+            return std::future::pending().await;
+        }
+        _ => {}
+    }
+    // That its caller goes away does not stop a gateway.
+    let working = tokio::spawn(async move {
+        if let Some(Trouble::Delay(busy)) = &trouble {
+            tokio::time::sleep(*busy).await;
+        }
+        let answer = shared.execute(&request, trouble.as_ref());
+        shared.state().keys.keep(&key, &answer);
+        webhook::collect(&shared);
+        (answer, trouble)
+    });
+    match working.await {
+        Ok((answer, trouble)) => deliver(answer, trouble).await,
+        Err(_) => respond(&error(500, "api_error", "", "the fake broke"), &[]),
+    }
+}
+
+/// A request without a key.
+async fn once(shared: Arc<Shared>, request: Request) -> Response {
+    let trouble = shared.trouble(request.kind);
+    match trouble {
+        Some(Trouble::Answer { status, body, headers }) => respond(&Answer { status, body }, &headers),
+        Some(Trouble::HangBefore) => std::future::pending().await,
+        trouble => {
+            let answer = shared.execute(&request, trouble.as_ref());
+            webhook::collect(&shared);
+            deliver(answer, trouble).await
+        }
+    }
+}
+
+async fn deliver(mut answer: Answer, trouble: Option<Trouble>) -> Response {
+    match trouble {
+        Some(Trouble::HangAfter) => std::future::pending().await,
+        // Without a noise on the console: the task of the connection ends with it.
+        Some(Trouble::LoseAnswer) => std::panic::resume_unwind(Box::new("lost as planned")),
+        Some(Trouble::Say(members)) => {
+            for (name, value) in members.as_object().into_iter().flatten() {
+                answer.body[name] = value.clone();
+            }
+            respond(&answer, &[])
+        }
+        _ => respond(&answer, &[]),
+    }
+}
+
+fn respond(answer: &Answer, headers: &[(&'static str, &'static str)]) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let id = format!("req_{}", &Uuid::new_v4().simple().to_string()[..14]);
+    let mut response = (status, axum::Json(&answer.body)).into_response();
+    response.headers_mut().insert("request-id", id.parse().unwrap());
+    for (name, value) in headers {
+        response.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    response
+}
+
+fn act(objects: &mut Objects, request: &Request) -> Answer {
+    let (id, form) = (request.id.as_str(), &request.form);
+    let reply = match request.kind {
+        "create" => objects.create(form),
+        "update" => objects.update(id, form),
+        "confirm" => objects.confirm(id, form),
+        "capture" => objects.capture(id, form),
+        "cancel" => objects.cancel(id, form),
+        "refund" => objects.refund(form),
+        "retrieve" => objects.retrieve(id),
+        _ => objects.list(&request.path, form),
+    };
+    match reply {
+        Ok(object) => Answer { status: 200, body: objects.expand(object, form) },
+        Err(answer) => answer,
+    }
+}
+
+impl Shared {
+    fn note(&self, request: &Request, key: Option<String>, headers: HeaderMap, body: String) {
+        let Request { kind, path, form, .. } = request.clone();
+        self.state().calls.push(Call { kind, path, key, headers, form, body, replayed: false });
+        self.called.notify_waiters();
+    }
+
+    fn replayed(&self) {
+        if let Some(call) = self.state().calls.last_mut() {
+            call.replayed = true;
+        }
+    }
+
+    fn trouble(&self, kind: &str) -> Option<Trouble> {
+        let mut state = self.state();
+        state.plans.iter_mut().find(|(planned, _)| *planned == kind)?.1.pop_front()
+    }
+
+    fn execute(&self, request: &Request, trouble: Option<&Trouble>) -> Answer {
+        let objects = &mut self.state().objects;
+        let failed = || Answer { status: 500, body: json!({"error": {"type": "api_error", "message": "as planned"}}) };
+        match trouble {
+            Some(Trouble::Stored500 { acts: false }) => failed(),
+            Some(Trouble::Stored500 { acts: true }) => {
+                act(objects, request);
+                failed()
+            }
+            Some(Trouble::StoredHalfway) => {
+                let mut unconfirmed = request.clone();
+                unconfirmed.form["confirm"] = json!("false");
+                act(objects, &unconfirmed);
+                failed()
+            }
+            _ => act(objects, request),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! HTTP to a gateway: how connections are made, and how answers are read.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::{Client, RequestBuilder, Response};
+
+use super::failure::Failure;
+use super::url::GatewayUrl;
+use crate::payment::code::Code;
+use crate::payment::outcome::Trouble;
+
+/// The longest time that making a connection may take; less where the call's time-out is short.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// Common servers close an idle connection after 5 seconds. A request sent just then is an unknown outcome, so ours are
+/// closed a little earlier; under load they are never idle.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The largest answer that is read.
+pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Why a gateway cannot be built from its settings.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A setting that the types could not refuse.
+    #[error("{key}: {wrong}")]
+    Setting {
+        /// The setting.
+        key: &'static str,
+        /// What is wrong with it; never its value.
+        wrong: &'static str,
+    },
+    /// The HTTP client cannot be set up, for lack of certificates, say.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[source] reqwest::Error),
+}
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// HTTP/1.1 only: with one call on a connection at a time, a connection that breaks makes one outcome unknown and not
+/// those of all calls that share it. Nothing is followed or sent again behind the engine's back.
+pub(super) fn client(url: &GatewayUrl, timeout: Duration) -> Result<Client, BuildError> {
+    let builder = Client::builder()
+        .user_agent(concat!("paybus/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(CONNECT_TIMEOUT_MAX.min(timeout / 2))
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT);
+    let builder = if url.may_use_proxy() { builder } else { builder.no_proxy() };
+    builder.build().map_err(BuildError::Client)
+}
+
+/// `Authorization: Bearer` with what a setting holds.
+pub(super) fn bearer(key: &'static str, credential: &str) -> Result<HeaderValue, BuildError> {
+    let unfit = || BuildError::Setting { key, wrong: "must be printable ASCII and not empty" };
+    if credential.is_empty() || !credential.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(unfit());
+    }
+    let mut value = HeaderValue::from_str(&format!("Bearer {credential}")).map_err(|_| unfit())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// A request with the W3C trace context of its command.
+pub(super) fn traced(mut request: RequestBuilder, parent: Option<&str>, state: Option<&str>) -> RequestBuilder {
+    for (name, text) in [(TRACEPARENT, parent), (TRACESTATE, state)] {
+        // What no header can hold is left out: a trace is not worth a payment.
+        if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
+            request = request.header(name, value);
+        }
+    }
+    request
+}
+
+/// The body of an answer, of at most 1 MiB.
+pub(super) async fn read_bounded(mut response: Response) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(Failure::of_transport)? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            let message = "the gateway's answer is over 1 MiB";
+            return Err(Failure::unusable(Trouble::new(Code::InvalidAnswer, message)));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}

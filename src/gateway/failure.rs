@@ -1,0 +1,143 @@
+//! What it proves when an exchange with a gateway brings no result.
+
+use std::error::Error;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+use super::clean::{self, MESSAGE_CHARACTERS_MAX};
+use crate::payment::code::Code;
+use crate::payment::outcome::{Found, Outcome, Trouble};
+
+/// The longest wait that a gateway may ask for; a slip in its clock must not stop a payment for years.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How far a failed call may have reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The gateway refused the request and did nothing.
+    Refused,
+    /// The gateway never had it, or says that it acted on nothing.
+    NotSent,
+    /// It may have been received.
+    Unknown,
+}
+
+/// A call that brought no result.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) reach: Reach,
+    pub(super) trouble: Trouble,
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Outcome {
+        match failure.reach {
+            Reach::Refused => Outcome::Refused(failure.trouble),
+            Reach::NotSent => Outcome::NotSent(failure.trouble),
+            Reach::Unknown => Outcome::Unknown(failure.trouble),
+        }
+    }
+}
+
+impl From<Failure> for Found {
+    fn from(failure: Failure) -> Found {
+        Found::Failed(failure.trouble)
+    }
+}
+
+impl Failure {
+    /// An answer that cannot be used, although the gateway may have acted.
+    pub(super) fn unusable(trouble: Trouble) -> Failure {
+        Failure { reach: Reach::Unknown, trouble }
+    }
+
+    /// The time for a call was over before its next request went out.
+    pub(super) fn out_of_time() -> Failure {
+        let message = "the time was over before the next request";
+        Failure { reach: Reach::NotSent, trouble: Trouble::new(Code::Timeout, message) }
+    }
+
+    /// The exchange broke.
+    ///
+    /// `is_connect` is set only where the connector failed (name resolution, TCP, TLS, a proxy's tunnel, and the time-out
+    /// over these), which is before the first byte of a request. A pooled connection that turns out closed is not among
+    /// them: hyper sends again by itself what provably never left its queue, and reports the rest as a failed send.
+    /// A builder's error is raised before anything is connected. Everything else may have been received.
+    pub(super) fn of_transport(error: reqwest::Error) -> Failure {
+        let (reach, code, what) = if error.is_connect() || error.is_builder() {
+            (Reach::NotSent, Code::Unreachable, "the gateway could not be reached")
+        } else if error.is_timeout() {
+            (Reach::Unknown, Code::Timeout, "the gateway did not answer in time")
+        } else {
+            (Reach::Unknown, Code::InvalidAnswer, "the connection broke before the answer was complete")
+        };
+        let message = format!("{what}: {}", chain(&error.without_url()));
+        let message = clean::text(&message, MESSAGE_CHARACTERS_MAX);
+        Failure { reach, trouble: Trouble::new(code, message) }
+    }
+
+    /// Whether the gateway refused our credentials.
+    pub(super) fn is_misconfigured(&self) -> bool {
+        self.trouble.code == Code::Misconfigured
+    }
+
+    /// For a person.
+    pub(super) fn message(self) -> String {
+        self.trouble.message
+    }
+}
+
+/// How long the gateway asks to wait: seconds, or the date of HTTP. What cannot be read asks for nothing.
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = rfc2822::parse(text).ok()?.timestamp();
+            Duration::try_from(until.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// An error with its causes: reqwest's own text says only that sending failed.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn waits_are_seconds_or_dates() {
+        let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
+        for (text, wait) in [
+            ("120", Some(120)),
+            ("0", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37)),
+            ("Sun, 06 Nov 1994 08:40:00 GMT", Some(0)),
+            ("99999999999", Some(86_400)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
+            assert_eq!(retry_after(&headers, now), wait.map(Duration::from_secs), "{text}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! `stripe`: PaymentIntents.
+//!
+//! One payment has one payment intent: the first process makes it and confirms it, every other goes on with it, and only
+//! where it was canceled another one takes its place. Our payment's and operation's ids stand in the metadata of payment
+//! intents and refunds; there they are looked up.
+//!
+//! | operation | request |
+//! | --- | --- |
+//! | process | `POST /v1/payment_intents` with `confirm`; going on: update, then `POST .../confirm` |
+//! | capture | `POST /v1/payment_intents/{id}/capture` |
+//! | release, cancel | `POST /v1/payment_intents/{id}/cancel` |
+//! | refund | `POST /v1/refunds` |
+//! | look-up | `GET` of the payment intent; lists of payment intents by time, and of refunds |
+//!
+//! Requests that move money carry the operation's key as `Idempotency-Key`. Stripe keeps status and body of the first that
+//! was executed for 24 hours, server errors too: such a key can never succeed, and a new one needs the proof of a look-up.
+//!
+//! - `settings`: the variant's configuration.
+//! - `process`: the `process` object.
+//! - `request`: what is sent for an operation.
+//! - `api`: the requests' way to Stripe.
+//! - `reply`: the answers, and what it proves when they are errors.
+//! - `act`: one attempt.
+//! - `look_up`: the truth, asked for.
+//! - `intent`, `charge`, `refund`: Stripe's objects, and what they mean for an operation.
+//! - `declines`: the table of Stripe's codes.
+//! - `amount`: sums in Stripe's units.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use reqwest::header::HeaderValue;
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value};
+
+use self::api::Api;
+use self::process::Process;
+use self::request::Plan;
+use super::client::{self, BuildError};
+use super::{Ask, Call, Gateway, Question};
+use crate::payment::code::Rejection;
+use crate::payment::contract::{Contract, Lookup};
+use crate::payment::outcome::{Found, Outcome};
+
+mod act;
+mod amount;
+mod api;
+mod charge;
+mod declines;
+mod intent;
+mod look_up;
+mod process;
+mod refund;
+mod reply;
+mod request;
+mod settings;
+
+pub use settings::{StripeSettings, WebhookSecrets};
+
+/// How long Stripe surely keeps an idempotency key.
+const KEY_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An account at Stripe.
+pub struct StripeGateway {
+    api: Api,
+    contract: Contract,
+    account: String,
+    livemode: Option<bool>,
+    suffix: Option<String>,
+    timeout: Duration,
+}
+
+impl StripeGateway {
+    /// A gateway and its pool of connections. `timeout` is the variant's, for one call.
+    ///
+    /// # Errors
+    /// Settings that cannot work, or a machine without certificates to trust.
+    pub fn new(settings: StripeSettings, timeout: Duration) -> Result<StripeGateway, BuildError> {
+        settings.check()?;
+        let version = HeaderValue::from_str(&settings.api_version)
+            .map_err(|_| BuildError::Setting { key: "api_version", wrong: "must be printable ASCII" })?;
+        let api = Api {
+            client: client::client(&settings.api_base, timeout)?,
+            authorization: client::bearer("secret_key", settings.secret_key.expose_secret())?,
+            version,
+            base: settings.api_base.clone(),
+        };
+        Ok(StripeGateway {
+            api,
+            contract: contract(settings.settle_window),
+            account: settings.account_name(),
+            livemode: settings.livemode(),
+            suffix: settings.statement_descriptor_suffix,
+            timeout,
+        })
+    }
+
+    async fn reach(&self) -> Result<String, String> {
+        let session = self.api.session(self.timeout, None, None);
+        match session.get("payment_intents", "limit=1").await {
+            Ok(_) => Ok(format!("{} takes the key", self.account)),
+            Err(denial) => Err(format!("{}: {}", self.api.base, denial.failure.message())),
+        }
+    }
+}
+
+fn contract(settle_window: Duration) -> Contract {
+    Contract {
+        key_window: Some(KEY_WINDOW),
+        replays_server_errors: true,
+        lookup: Lookup::Authoritative,
+        settle_window,
+        notifications: false,
+    }
+}
+
+impl Gateway for StripeGateway {
+    fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    fn account(&self) -> &str {
+        &self.account
+    }
+
+    fn check(&self, data: &Map<String, Value>) -> Result<(), Rejection> {
+        Process::read(data).map(|_| ())
+    }
+
+    fn prepare(&self, ask: &Ask<'_>) -> String {
+        Plan::of(ask, self.suffix.as_deref()).write()
+    }
+
+    fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            let session = self.api.session(call.timeout, call.traceparent, call.tracestate);
+            match act::act(&session, &call, self.livemode).await {
+                Ok(result) => Outcome::Result(Box::new(result)),
+                Err(denial) => denial.into(),
+            }
+        })
+    }
+
+    fn look_up<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found> {
+        Box::pin(async move {
+            let session = self.api.session(question.timeout, question.traceparent, question.tracestate);
+            look_up::look_up(&session, &question, self.livemode).await
+        })
+    }
+
+    /// Asks for a list: any key that may do what is needed here may do that.
+    fn probe(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.reach())
+    }
+}
+
+impl fmt::Debug for StripeGateway {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("StripeGateway")
+            .field("account", &self.account)
+            .field("contract", &self.contract)
+            .finish_non_exhaustive()
+    }
+}

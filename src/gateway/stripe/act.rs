@@ -1,0 +1,248 @@
+//! One attempt: what its plan says is sent, and the answer read. Requests that move money go out under the operation's key,
+//! or under one that is made from it.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::api::{Session, made_between};
+use super::intent::{Asked, Intent, IntentStatus};
+use super::look_up;
+use super::refund::Refund;
+use super::reply::{Denial, ErrorObject, invalid, mismatch};
+use super::request::{CHARGE, Plan, ProcessForms};
+use super::{declines, reply};
+use crate::gateway::failure::{Failure, Reach};
+use crate::gateway::{Action, Call};
+use crate::payment::code::Code;
+use crate::payment::outcome::{GatewayResult, Trouble, Verdict};
+
+/// Carries out one attempt.
+pub(super) async fn act(
+    session: &Session<'_>,
+    call: &Call<'_>,
+    livemode: Option<bool>,
+) -> Result<GatewayResult, Denial> {
+    let attempt = Attempt { session, call, livemode };
+    match Plan::read(call.body).map_err(refused)? {
+        Plan::Refuse { message } => Err(refused(Trouble::new(Code::Refused, message)).into()),
+        Plan::Nothing => {
+            let message = "there is nothing at Stripe to cancel".to_owned();
+            Ok(GatewayResult { message, ..GatewayResult::new(Verdict::Approved) })
+        }
+        Plan::Post { path, form } => attempt.post(&path, &form).await,
+        Plan::Process { payment_intent, forms, use_stripe_sdk } => {
+            let process = Process { attempt, forms, use_stripe_sdk };
+            process.send(payment_intent.as_deref()).await
+        }
+    }
+}
+
+/// A request that is not even sent.
+fn refused(trouble: Trouble) -> Failure {
+    Failure { reach: Reach::Refused, trouble }
+}
+
+struct Attempt<'a> {
+    session: &'a Session<'a>,
+    call: &'a Call<'a>,
+    livemode: Option<bool>,
+}
+
+impl Attempt<'_> {
+    fn asked<'b>(&self, id: Option<&'b str>) -> Asked<'b> {
+        Asked { payment_id: self.call.payment_id, livemode: self.livemode, id }
+    }
+
+    /// A capture, release, refund or cancel.
+    async fn post(&self, path: &str, form: &str) -> Result<GatewayResult, Denial> {
+        let answer = self.session.post(path, form, Some(self.call.key.value())).await;
+        let id = path.split('/').nth(1);
+        if self.call.action == Action::Refund {
+            return self.refunded(answer, form);
+        }
+        let (intent, denial) = self.intent(answer, id)?;
+        let result = match self.call.action {
+            Action::Capture => intent.of_capture()?,
+            _ => intent.of_cancel(),
+        };
+        match (result, denial) {
+            (Some(result), _) => Ok(result),
+            (None, Some(denial)) => Err(denial),
+            (None, None) => Err(invalid("the payment intent is as it was").into()),
+        }
+    }
+
+    fn refunded(
+        &self,
+        answer: Result<serde_json::Map<String, Value>, Denial>,
+        form: &str,
+    ) -> Result<GatewayResult, Denial> {
+        let mut fields = form_urlencoded::parse(form.as_bytes());
+        let of = fields.find(|(name, _)| name == "payment_intent").map(|(_, id)| id.into_owned()).unwrap_or_default();
+        match answer {
+            Ok(object) => {
+                let refund = Refund::read(object, &of)?;
+                if refund.operation.is_some_and(|operation| operation != self.call.operation_id) {
+                    return Err(mismatch("it is the refund of another operation").into());
+                }
+                Ok(refund.result())
+            }
+            Err(denial) if is_card_error(&denial.error) => Ok(declines::declined(&denial.error)),
+            Err(denial) => Err(denial),
+        }
+    }
+
+    /// The payment intent of an answer: its own, or the one that an error brings along, as it stands after that.
+    fn intent(
+        &self,
+        answer: Result<serde_json::Map<String, Value>, Denial>,
+        id: Option<&str>,
+    ) -> Result<(Intent, Option<Denial>), Denial> {
+        match answer {
+            Ok(object) => Ok((Intent::read(object, self.asked(id))?, None)),
+            Err(mut denial) => match denial.error.payment_intent.take() {
+                // What an error that may pass brings along is how things stand before the next attempt.
+                Some(Value::Object(object)) if denial.failure.reach == Reach::Refused => {
+                    Ok((Intent::read(object, self.asked(id))?, Some(denial)))
+                }
+                _ => Err(denial),
+            },
+        }
+    }
+}
+
+/// Whether an error says that an attempt to pay was declined.
+fn is_card_error(error: &ErrorObject) -> bool {
+    error.kind == "card_error"
+}
+
+/// A process: one payment intent for the payment, made by the first and gone on with by all others. A customer who still has
+/// the client secret of an earlier attempt can thus never pay a second one.
+struct Process<'a> {
+    attempt: Attempt<'a>,
+    forms: Option<ProcessForms>,
+    use_stripe_sdk: bool,
+}
+
+impl Process<'_> {
+    async fn send(&self, known: Option<&str>) -> Result<GatewayResult, Denial> {
+        let there = match known {
+            Some(id) => Some(self.get(id).await.map_err(Denial::before_sending)?),
+            // An earlier key may have left one that was never confirmed.
+            None if self.attempt.call.key.generation() > 0 => {
+                self.left_behind().await.map_err(Denial::before_sending)?
+            }
+            None => None,
+        };
+        match (there, &self.forms) {
+            (Some(intent), forms) if !intent.is_canceled() => {
+                let mut result = self.go_on(intent, forms.as_ref()).await?;
+                // What an earlier attempt was declined with is over.
+                if result.approves() {
+                    result.extra_data.insert("decline".to_owned(), Value::Null);
+                }
+                Ok(result)
+            }
+            // One that is canceled can take no money for ever.
+            (_, Some(forms)) => self.create(forms).await,
+            (_, None) => Err(nothing_to_go_on_with().into()),
+        }
+    }
+
+    async fn get(&self, id: &str) -> Result<Intent, Denial> {
+        let path = format!("payment_intents/{id}");
+        let object = self.attempt.session.get(&path, &format!("expand%5B%5D={CHARGE}")).await?;
+        Ok(Intent::read(object, self.attempt.asked(Some(id)))?)
+    }
+
+    async fn left_behind(&self) -> Result<Option<Intent>, Denial> {
+        let call = self.attempt.call;
+        let filter = made_between(call.stored_at, None);
+        let found = look_up::intents(self.attempt.session, &filter, self.attempt.asked(None)).await?;
+        Ok(look_up::best(found.into_iter().filter(|intent| intent.operation == Some(call.operation_id)).collect()))
+    }
+
+    async fn create(&self, forms: &ProcessForms) -> Result<GatewayResult, Denial> {
+        let key = self.attempt.call.key.value();
+        let answer = self.attempt.session.post("payment_intents", &forms.create, Some(key)).await;
+        self.read(answer, None)
+    }
+
+    /// Goes on with a payment intent that may still take money, or has done so.
+    async fn go_on(&self, intent: Intent, forms: Option<&ProcessForms>) -> Result<GatewayResult, Denial> {
+        use IntentStatus::{Processing, RequiresCapture, RequiresConfirmation, Succeeded};
+        let is_ours = intent.operation == Some(self.attempt.call.operation_id);
+        let is_over = matches!(intent.status, Succeeded | RequiresCapture | Processing);
+        match forms {
+            // Its customer has paid, or this operation's confirmation has come to something.
+            _ if is_over || is_ours && !intent.is_untouched() => self.result(&intent, None),
+            None => self.result(&intent, None),
+            Some(forms) if is_ours && intent.status == RequiresConfirmation => self.confirm(&intent.id, forms).await,
+            Some(forms) => self.mark_and_confirm(&intent.id, forms).await,
+        }
+    }
+
+    /// Gives it to this operation, so that a look-up tells its confirmation from an earlier one's, and confirms it.
+    async fn mark_and_confirm(&self, id: &str, forms: &ProcessForms) -> Result<GatewayResult, Denial> {
+        use IntentStatus::{RequiresConfirmation, RequiresPaymentMethod};
+        let path = format!("payment_intents/{id}");
+        // It moves nothing and may be said twice: without a key.
+        let answer = self.attempt.session.post(&path, &forms.mark, None).await.map_err(Denial::before_sending);
+        let (intent, denial) = self.attempt.intent(answer, Some(id))?;
+        match (intent.status, denial) {
+            (IntentStatus::Canceled, _) => self.create(forms).await,
+            (RequiresConfirmation | RequiresPaymentMethod, None) => self.confirm(id, forms).await,
+            (RequiresConfirmation | RequiresPaymentMethod, Some(denial)) => Err(denial),
+            (_, denial) => self.result(&intent, denial),
+        }
+    }
+
+    async fn confirm(&self, id: &str, forms: &ProcessForms) -> Result<GatewayResult, Denial> {
+        let key = Uuid::new_v5(&self.attempt.call.key.value(), b"confirm");
+        let path = format!("payment_intents/{id}/confirm");
+        let answer = self.attempt.session.post(&path, &forms.confirm, Some(key)).await;
+        self.read(answer, Some(id))
+    }
+
+    /// Reads what came of an attempt to pay.
+    fn read(
+        &self,
+        answer: Result<serde_json::Map<String, Value>, Denial>,
+        id: Option<&str>,
+    ) -> Result<GatewayResult, Denial> {
+        let answer = match answer {
+            Err(denial) if is_card_error(&denial.error) => return self.declined(denial, id),
+            answer => answer,
+        };
+        let (intent, denial) = self.attempt.intent(answer, id)?;
+        self.result(&intent, denial)
+    }
+
+    /// An attempt to pay was declined; its payment intent is gone on with by the next.
+    fn declined(&self, denial: Denial, id: Option<&str>) -> Result<GatewayResult, Denial> {
+        let mut result = declines::declined(&denial.error);
+        if let Some(Value::Object(object)) = &denial.error.payment_intent {
+            let intent = Intent::read(object.clone(), self.attempt.asked(id))?;
+            result.transaction_id = Some(intent.id);
+            result.currency = Some(intent.currency);
+        }
+        Ok(result)
+    }
+
+    fn result(&self, intent: &Intent, denial: Option<Denial>) -> Result<GatewayResult, Denial> {
+        let holds = !self.attempt.call.capture;
+        if holds && intent.status == IntentStatus::Succeeded {
+            return Err(mismatch("the payment intent has taken the money, and was to hold it").into());
+        }
+        match (intent.of_process(self.use_stripe_sdk)?, denial) {
+            (Some(result), _) => Ok(result),
+            (None, Some(denial)) => Err(denial),
+            (None, None) if self.forms.is_none() => Err(nothing_to_go_on_with().into()),
+            (None, None) => Err(reply::invalid("the payment intent was not confirmed").into()),
+        }
+    }
+}
+
+fn nothing_to_go_on_with() -> Failure {
+    refused(Trouble::new(Code::Refused, "process.payment_method: must be given: the payment intent waits for one"))
+}

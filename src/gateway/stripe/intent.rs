@@ -1,0 +1,249 @@
+//! A payment intent as Stripe answers it, checked against what was asked.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::amount;
+use super::charge::Charge;
+use super::declines;
+use super::reply::{ErrorObject, invalid, mismatch};
+use super::request::{OPERATION, PAYMENT, is_payment_intent};
+use crate::gateway::clean::{self, MESSAGE_CHARACTERS_MAX};
+use crate::payment::money::{Currency, Money};
+use crate::payment::outcome::{GatewayResult, Trouble, Verdict};
+
+const URL_CHARACTERS_MAX: usize = 2_048;
+
+/// Under what names a next action holds the address of its page.
+const ADDRESSES: [&str; 4] = ["url", "hosted_instructions_url", "hosted_voucher_url", "hosted_verification_url"];
+
+/// What an answer is checked against.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Our payment.
+    pub payment_id: Uuid,
+    /// Whether it is real money; nothing where that is not known.
+    pub livemode: Option<bool>,
+    /// The payment intent that was asked for; nothing where it was to be made, or found.
+    pub id: Option<&'a str>,
+}
+
+/// A payment intent.
+#[derive(Debug)]
+pub(super) struct Intent {
+    pub id: String,
+    pub status: IntentStatus,
+    pub currency: Currency,
+    /// The operation that it was last given to.
+    pub operation: Option<Uuid>,
+    pub last_error: Option<ErrorObject>,
+    pub charge: Option<Charge>,
+    wire: Wire,
+}
+
+/// Where a payment intent stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum IntentStatus {
+    RequiresPaymentMethod,
+    RequiresConfirmation,
+    RequiresAction,
+    Processing,
+    RequiresCapture,
+    Canceled,
+    Succeeded,
+}
+
+#[derive(Debug, Deserialize)]
+struct Wire {
+    id: String,
+    object: String,
+    status: IntentStatus,
+    amount: i64,
+    amount_received: Option<i64>,
+    amount_capturable: Option<i64>,
+    currency: String,
+    livemode: Option<bool>,
+    metadata: Option<Map<String, Value>>,
+    client_secret: Option<String>,
+    next_action: Option<Map<String, Value>>,
+    last_payment_error: Option<ErrorObject>,
+    latest_charge: Option<Value>,
+    cancellation_reason: Option<String>,
+}
+
+impl Intent {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It is none, or cannot be the one that was asked for.
+    pub fn read(object: Map<String, Value>, asked: Asked<'_>) -> Result<Intent, Trouble> {
+        let mut wire: Wire = serde_json::from_value(Value::Object(object))
+            .map_err(|_| invalid("must be a payment intent with id, status, amount and currency"))?;
+        if wire.object != "payment_intent" || !is_payment_intent(&wire.id) {
+            return Err(invalid("must be a payment intent"));
+        }
+        if asked.id.is_some_and(|id| id != wire.id) {
+            return Err(mismatch("it is another payment intent than the one that was asked for"));
+        }
+        if let (Some(ours), Some(theirs)) = (asked.livemode, wire.livemode)
+            && ours != theirs
+        {
+            return Err(mismatch(&format!("its livemode is {theirs}, the key's is {ours}")));
+        }
+        let named = |name: &str| wire.metadata.as_ref().and_then(|metadata| metadata.get(name)?.as_str());
+        let ours = asked.payment_id.to_string();
+        if named(PAYMENT).is_some_and(|payment| payment != ours) {
+            return Err(mismatch("it is the payment intent of another payment"));
+        }
+        let operation = named(OPERATION).and_then(|id| id.parse().ok());
+        let currency = Currency::from_code(&wire.currency.to_ascii_uppercase())
+            .ok_or_else(|| invalid("its currency is none of ISO 4217"))?;
+        Ok(Intent {
+            id: wire.id.clone(),
+            status: wire.status,
+            currency,
+            operation,
+            last_error: wire.last_payment_error.take(),
+            charge: wire.latest_charge.take().map(Charge::read).transpose()?,
+            wire,
+        })
+    }
+
+    /// Whether it can never take money any more.
+    pub fn is_canceled(&self) -> bool {
+        self.status == IntentStatus::Canceled
+    }
+
+    /// Whether an attempt to pay was declined, and none has begun since.
+    pub fn is_declined(&self) -> bool {
+        self.status == IntentStatus::RequiresPaymentMethod && self.last_error.is_some()
+    }
+
+    /// Whether no attempt to pay was made since it was given to its operation.
+    pub fn is_untouched(&self) -> bool {
+        match self.status {
+            IntentStatus::RequiresConfirmation => true,
+            IntentStatus::RequiresPaymentMethod => self.last_error.is_none(),
+            _ => false,
+        }
+    }
+
+    /// What a process makes of it; nothing where no attempt to pay was made.
+    pub fn of_process(&self, use_stripe_sdk: bool) -> Result<Option<GatewayResult>, Trouble> {
+        let result = match self.status {
+            IntentStatus::Succeeded => self.result(Verdict::Approved, Some(self.received()?)),
+            IntentStatus::RequiresCapture => self.result(Verdict::Authorized, Some(self.held()?)),
+            IntentStatus::Processing => self.result(Verdict::Pending, None),
+            IntentStatus::RequiresAction => self.must_act(use_stripe_sdk)?,
+            IntentStatus::Canceled => self.canceled(),
+            IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresConfirmation => match &self.last_error {
+                Some(error) if self.is_declined() => self.with_facts(declines::declined(error)),
+                _ => return Ok(None),
+            },
+        };
+        Ok(Some(result))
+    }
+
+    /// What a capture makes of it; nothing where the money is still held.
+    pub fn of_capture(&self) -> Result<Option<GatewayResult>, Trouble> {
+        Ok(match self.status {
+            IntentStatus::Succeeded => Some(self.result(Verdict::Approved, Some(self.received()?))),
+            IntentStatus::Canceled => Some(self.canceled()),
+            IntentStatus::Processing => Some(self.result(Verdict::Pending, None)),
+            _ => None,
+        })
+    }
+
+    /// What a release or a cancel makes of it; nothing where it can still take money.
+    pub fn of_cancel(&self) -> Option<GatewayResult> {
+        match self.status {
+            IntentStatus::Canceled => Some(self.result(Verdict::Approved, None)),
+            IntentStatus::Succeeded => {
+                let message = "the payment intent has taken the money, and cannot be canceled any more";
+                Some(self.declined_as("already_succeeded", message))
+            }
+            _ => None,
+        }
+    }
+
+    /// What was taken.
+    pub fn received(&self) -> Result<Money, Trouble> {
+        let of_charge = || self.charge.as_ref().and_then(Charge::captured_units);
+        self.money(self.wire.amount_received.or_else(of_charge).unwrap_or(self.wire.amount))
+    }
+
+    /// What is held and may be taken.
+    pub fn held(&self) -> Result<Money, Trouble> {
+        self.money(self.wire.amount_capturable.filter(|units| *units != 0).unwrap_or(self.wire.amount))
+    }
+
+    /// A sum in its currency.
+    pub fn money(&self, units: i64) -> Result<Money, Trouble> {
+        amount::from_units(units, self.currency).map_err(|error| invalid(&format!("its amount: {error}")))
+    }
+
+    /// A result with what it tells beside.
+    pub fn result(&self, verdict: Verdict, amount: Option<Money>) -> GatewayResult {
+        self.with_facts(GatewayResult { amount, ..GatewayResult::new(verdict) })
+    }
+
+    fn with_facts(&self, mut result: GatewayResult) -> GatewayResult {
+        result.transaction_id = Some(self.id.clone());
+        result.currency = Some(self.currency);
+        if let Some(charge) = &self.charge {
+            result.fraud = charge.fraud().or(result.fraud);
+            result.extra_data.extend(charge.facts());
+        }
+        result
+    }
+
+    /// The customer must act: at an address, or in the shop's own page, which is given the client secret then. Without
+    /// either nobody can: to the shop that is a decline, and the next process goes on with the same payment intent.
+    fn must_act(&self, use_stripe_sdk: bool) -> Result<GatewayResult, Trouble> {
+        if let Some(address) = self.address()? {
+            return Ok(self.result(Verdict::CustomerMustAct { redirect_url: Some(address) }, None));
+        }
+        if !use_stripe_sdk {
+            let message = "The customer must authenticate: give return_url, or use_stripe_sdk, and process again.";
+            let error = ErrorObject {
+                code: Some("authentication_required".to_owned()),
+                message: Some(message.to_owned()),
+                ..ErrorObject::default()
+            };
+            return Ok(self.with_facts(declines::declined(&error)));
+        }
+        let mut result = self.result(Verdict::CustomerMustAct { redirect_url: None }, None);
+        result.extra_data.insert("client_secret".to_owned(), json!(self.wire.client_secret));
+        Ok(result)
+    }
+
+    /// Where its customer must act.
+    fn address(&self) -> Result<Option<String>, Trouble> {
+        let next = self.wire.next_action.as_ref();
+        let page = next.and_then(|next| next.get(next.get("type")?.as_str()?)?.as_object());
+        let Some(address) = page.and_then(|page| ADDRESSES.iter().find_map(|name| page.get(*name)?.as_str())) else {
+            return Ok(None);
+        };
+        let is_printable = !address.chars().any(|c| c.is_whitespace() || c.is_control());
+        let is_web = address.starts_with("https://") || address.starts_with("http://");
+        if !is_printable || !is_web || address.chars().count() > URL_CHARACTERS_MAX {
+            return Err(invalid("its next action's address must be a URL of at most 2048 characters"));
+        }
+        Ok(Some(address.to_owned()))
+    }
+
+    fn canceled(&self) -> GatewayResult {
+        let reason = self.wire.cancellation_reason.as_deref().unwrap_or("unknown");
+        let message = format!("the payment intent is canceled; reason: {reason}");
+        self.declined_as("canceled", &clean::text(&message, MESSAGE_CHARACTERS_MAX))
+    }
+
+    fn declined_as(&self, code: &str, message: &str) -> GatewayResult {
+        let error =
+            ErrorObject { code: Some(code.to_owned()), message: Some(message.to_owned()), ..ErrorObject::default() };
+        let declined = declines::declined(&error);
+        self.with_facts(GatewayResult { extra_data: Map::new(), ..declined })
+    }
+}

@@ -1,0 +1,172 @@
+//! Look-ups: payment intents by their id, or among all of their time by our ids in their metadata. Lists are read, and not
+//! searched: Stripe's search learns of what is new up to an hour later.
+
+use super::api::{Session, made_between};
+use super::intent::{Asked, Intent, IntentStatus};
+use super::refund::{Refund, RefundStatus};
+use super::reply::Denial;
+use super::request::{CHARGE, Plan, is_payment_intent};
+use crate::gateway::failure::{Failure, Reach};
+use crate::gateway::{Action, Question, Target};
+use crate::payment::code::Code;
+use crate::payment::money::{Money, MoneyError};
+use crate::payment::outcome::{Found, GatewayResult, Trouble, Verdict};
+
+/// Asks for the truth.
+pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, livemode: Option<bool>) -> Found {
+    let search = Search { session, question, livemode };
+    let found = match &question.target {
+        Some(target) => search.of_operation(target).await,
+        None => search.of_payment().await,
+    };
+    match found {
+        Ok(Some(result)) => Found::Result(Box::new(result)),
+        Ok(None) => Found::Nothing,
+        Err(denial) => denial.into(),
+    }
+}
+
+/// All payment intents of a payment that a filter lets through. Those of others are passed over.
+pub(super) async fn intents(session: &Session<'_>, filter: &str, asked: Asked<'_>) -> Result<Vec<Intent>, Denial> {
+    let filter = format!("{filter}&expand%5B%5D=data.{CHARGE}");
+    let all = session.list("payment_intents", &filter).await?;
+    let ours = asked.payment_id.to_string();
+    let is_ours =
+        |metadata: Option<&serde_json::Value>| metadata.is_some_and(|it| it[super::request::PAYMENT] == ours.as_str());
+    let mut found = Vec::new();
+    for object in all.into_iter().filter(|object| is_ours(object.get("metadata"))) {
+        found.push(Intent::read(object, asked)?);
+    }
+    Ok(found)
+}
+
+/// The one that has come furthest.
+pub(super) fn best(intents: Vec<Intent>) -> Option<Intent> {
+    intents.into_iter().max_by_key(|intent| match intent.status {
+        IntentStatus::Canceled => 0,
+        IntentStatus::RequiresPaymentMethod => 1,
+        IntentStatus::RequiresConfirmation => 2,
+        IntentStatus::RequiresAction => 3,
+        IntentStatus::Processing => 4,
+        IntentStatus::RequiresCapture => 5,
+        IntentStatus::Succeeded => 6,
+    })
+}
+
+struct Search<'a> {
+    session: &'a Session<'a>,
+    question: &'a Question<'a>,
+    livemode: Option<bool>,
+}
+
+impl Search<'_> {
+    fn asked<'b>(&self, id: Option<&'b str>) -> Asked<'b> {
+        Asked { payment_id: self.question.payment.id, livemode: self.livemode, id }
+    }
+
+    /// The payment's own payment intent, where one is known.
+    async fn known(&self) -> Result<Option<Intent>, Denial> {
+        let id = self.question.payment.transaction_id.as_str();
+        if !is_payment_intent(id) {
+            return Ok(None);
+        }
+        let path = format!("payment_intents/{id}");
+        match self.session.get(&path, &format!("expand%5B%5D={CHARGE}")).await {
+            Ok(object) => Ok(Some(Intent::read(object, self.asked(Some(id)))?)),
+            // Stripe forgets none: the key is another account's, and what that does not know proves nothing.
+            Err(denial) if denial.is_missing() => {
+                let message = "Stripe does not know the payment intent: is secret_key of the account that made it?";
+                let trouble = Trouble::new(Code::Misconfigured, message);
+                Err(Failure { reach: Reach::NotSent, trouble }.into())
+            }
+            Err(denial) => Err(denial),
+        }
+    }
+
+    async fn of_operation(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
+        match target.action {
+            Action::Process => self.of_process(target).await,
+            Action::Refund => self.of_refund(target).await,
+            Action::Capture => match self.known().await? {
+                Some(intent) => Ok(intent.of_capture()?),
+                None => Ok(None),
+            },
+            Action::Release => Ok(self.known().await?.and_then(|intent| intent.of_cancel())),
+            Action::Cancel => Ok(match self.known().await? {
+                Some(intent) => intent.of_cancel(),
+                None => Some(GatewayResult::new(Verdict::Approved)),
+            }),
+        }
+    }
+
+    /// What a process did: it went on with the payment's payment intent, or made one.
+    async fn of_process(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
+        let is_of_it = |intent: &Intent| intent.operation == Some(target.operation_id);
+        let known = self.known().await?.filter(is_of_it);
+        let intent = match known {
+            Some(known) if !known.is_canceled() => Some(known),
+            known => {
+                let filter = made_between(target.stored_at, target.last_sent_at);
+                let mut found = intents(self.session, &filter, self.asked(None)).await?;
+                found.retain(is_of_it);
+                best(found).or(known)
+            }
+        };
+        let plan = target.request.and_then(|request| Plan::read(&request.body).ok());
+        let use_stripe_sdk = matches!(plan, Some(Plan::Process { use_stripe_sdk: true, .. }));
+        let result = intent.map(|intent| intent.of_process(use_stripe_sdk)).transpose()?;
+        Ok(result.flatten())
+    }
+
+    async fn of_refund(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
+        let id = self.question.payment.transaction_id.as_str();
+        let refunds = self.refunds(id).await?;
+        let refund = refunds.iter().find(|refund| refund.operation == Some(target.operation_id));
+        Ok(refund.map(Refund::result))
+    }
+
+    async fn refunds(&self, payment_intent: &str) -> Result<Vec<Refund>, Denial> {
+        if !is_payment_intent(payment_intent) {
+            return Ok(Vec::new());
+        }
+        let all = self.session.list("refunds", &format!("&payment_intent={payment_intent}")).await?;
+        let read = |object| Refund::read(object, payment_intent).map_err(Denial::from);
+        all.into_iter().map(read).collect()
+    }
+
+    /// The payment as a whole: its payment intent, what was given back, and what was lost.
+    async fn of_payment(&self) -> Result<Option<GatewayResult>, Denial> {
+        let payment = self.question.payment;
+        let found = match self.known().await? {
+            Some(known) => Some(known),
+            None => {
+                let filter = made_between(payment.created, Some(payment.modified));
+                best(intents(self.session, &filter, self.asked(None)).await?)
+            }
+        };
+        let Some(intent) = found else { return Ok(None) };
+        let use_stripe_sdk = payment.extra_data.get("client_secret").is_some_and(|secret| !secret.is_null());
+        let Some(mut result) = intent.of_process(use_stripe_sdk)? else {
+            return Ok(None);
+        };
+        if intent.status == IntentStatus::Succeeded {
+            self.add_sums(&intent, &mut result).await?;
+        }
+        Ok(Some(result))
+    }
+
+    async fn add_sums(&self, intent: &Intent, result: &mut GatewayResult) -> Result<(), Denial> {
+        let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
+        let mut refunded = Money::zero(intent.currency);
+        if intent.charge.as_ref().is_none_or(|charge| charge.may_be_refunded()) {
+            for refund in self.refunds(&intent.id).await? {
+                if refund.status == RefundStatus::Succeeded {
+                    refunded = refunded.plus(refund.amount).map_err(sums)?;
+                }
+            }
+        }
+        result.captured = Some(intent.received()?.less(refunded).map_err(sums)?);
+        result.refunded = Some(refunded);
+        Ok(())
+    }
+}

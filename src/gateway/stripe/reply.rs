@@ -1,0 +1,238 @@
+//! One exchange with Stripe, and what it proves when it brings no object.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::HeaderMap;
+use reqwest::{RequestBuilder, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::gateway::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
+use crate::gateway::client::read_bounded;
+use crate::gateway::failure::{Failure, Reach, retry_after};
+use crate::payment::code::Code;
+use crate::payment::outcome::{Found, Outcome, Trouble};
+
+/// An answer other than the object that was asked for.
+#[derive(Debug)]
+pub(super) struct Denial {
+    /// How far the request may have got.
+    pub failure: Failure,
+    /// What Stripe said, where it said something.
+    pub error: Box<ErrorObject>,
+}
+
+/// Stripe's own error: that of a request, or that of a payment intent's last attempt.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ErrorObject {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub code: Option<String>,
+    pub decline_code: Option<String>,
+    pub message: Option<String>,
+    pub charge: Option<String>,
+    /// As it stands after the error.
+    pub payment_intent: Option<Value>,
+    /// The following came with later versions of the API.
+    pub advice_code: Option<String>,
+    pub network_advice_code: Option<String>,
+    pub network_decline_code: Option<String>,
+}
+
+impl From<Failure> for Denial {
+    fn from(failure: Failure) -> Denial {
+        Denial { failure, error: Box::default() }
+    }
+}
+
+impl From<Trouble> for Denial {
+    /// An answer that cannot be used, although Stripe may have acted.
+    fn from(trouble: Trouble) -> Denial {
+        Failure::unusable(trouble).into()
+    }
+}
+
+impl From<Denial> for Outcome {
+    fn from(denial: Denial) -> Outcome {
+        denial.failure.into()
+    }
+}
+
+impl From<Denial> for Found {
+    fn from(denial: Denial) -> Found {
+        denial.failure.into()
+    }
+}
+
+impl Denial {
+    /// Of a request that moves nothing: whatever became of it, what it prepares for was not sent.
+    pub fn before_sending(mut self) -> Denial {
+        if self.failure.reach == Reach::Unknown {
+            self.failure.reach = Reach::NotSent;
+        }
+        self
+    }
+
+    /// Whether there is no such object.
+    pub fn is_missing(&self) -> bool {
+        self.error.code.as_deref() == Some("resource_missing")
+    }
+}
+
+/// An answer that cannot be understood.
+pub(super) fn invalid(what: &str) -> Trouble {
+    Trouble::new(Code::InvalidAnswer, format!("Stripe's answer: {what}"))
+}
+
+/// An answer that cannot be the one to what was asked.
+pub(super) fn mismatch(what: &str) -> Trouble {
+    Trouble::new(Code::Mismatch, format!("Stripe's answer: {what}"))
+}
+
+/// Sends a request, and reads the object that comes back.
+pub(super) async fn exchange(request: RequestBuilder) -> Result<Map<String, Value>, Denial> {
+    let response = request.send().await.map_err(Failure::of_transport)?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = read_bounded(response).await;
+    if status == StatusCode::OK {
+        let object = serde_json::from_slice(&body?);
+        return object.map_err(|_| invalid("must be a JSON object").into());
+    }
+    Err(deny(status, &headers, &body.unwrap_or_default()))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorBody {
+    error: ErrorObject,
+}
+
+fn deny(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Denial {
+    let error = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default().error;
+    let (reach, code) = class(status.as_u16(), &error, should_retry(headers));
+    let trouble = Trouble {
+        code,
+        message: message(status, headers, &error),
+        gateway_code: error.own_code().map(|own| clean::text(own, CODE_CHARACTERS_MAX)),
+        retry_after: wait(headers),
+    };
+    Denial { failure: Failure { reach, trouble }, error: Box::new(error) }
+}
+
+impl ErrorObject {
+    /// The most particular code that it has.
+    pub fn own_code(&self) -> Option<&str> {
+        let kind = Some(self.kind.as_str()).filter(|kind| !kind.is_empty());
+        self.decline_code.as_deref().or(self.code.as_deref()).or(kind)
+    }
+}
+
+fn message(status: StatusCode, headers: &HeaderMap, error: &ErrorObject) -> String {
+    let mut message = format!("Stripe answered {status}");
+    if let Some(words) = error.message.as_deref().filter(|words| !words.is_empty()) {
+        message = format!("{message}: {words}");
+    }
+    if let Some(id) = headers.get("request-id").and_then(|id| id.to_str().ok()) {
+        message = format!("{message} (request {id})");
+    }
+    clean::text(&message, MESSAGE_CHARACTERS_MAX)
+}
+
+fn wait(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(headers, Timestamp::now())
+}
+
+/// Stripe's own word on whether the same request may be sent again.
+fn should_retry(headers: &HeaderMap) -> Option<bool> {
+    match headers.get("stripe-should-retry")?.to_str().ok()? {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// What an error proves. `GatewayError` says that this key can never succeed any more: the engine then looks for the truth.
+fn class(status: u16, error: &ErrorObject, should_retry: Option<bool>) -> (Reach, Code) {
+    let is_stored = should_retry == Some(false);
+    match status {
+        301 | 307 | 308 => (Reach::NotSent, Code::Misconfigured),
+        300..=399 => (Reach::Unknown, Code::Misconfigured),
+        401 | 403 => (Reach::NotSent, Code::Misconfigured),
+        402 => (Reach::Refused, Code::Declined),
+        408 => (Reach::Unknown, Code::Timeout),
+        // Another request holds the object: this one may have come some way by then.
+        429 if error.code.as_deref() == Some("lock_timeout") => (Reach::Unknown, Code::RateLimited),
+        429 => (Reach::NotSent, Code::RateLimited),
+        // Something else was sent under this key. What that did is not known.
+        _ if error.kind == "idempotency_error" && error.code.as_deref() != Some("idempotency_key_in_use") => {
+            (Reach::Unknown, Code::GatewayError)
+        }
+        _ if should_retry == Some(true) => (Reach::Unknown, Code::Conflict),
+        // The first request under this key is still being worked on.
+        409 if !is_stored => (Reach::Unknown, Code::Conflict),
+        409 | 424 => (Reach::Unknown, Code::GatewayError),
+        400..=499 => (Reach::Refused, Code::Refused),
+        500..=599 => (Reach::Unknown, Code::GatewayError),
+        _ => (Reach::Unknown, Code::InvalidAnswer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_each_error_proves() {
+        use Reach::{NotSent, Refused, Unknown};
+        for (status, kind, code, retry, expected) in [
+            (400, "invalid_request_error", "parameter_missing", None, (Refused, Code::Refused)),
+            (400, "idempotency_error", "", None, (Unknown, Code::GatewayError)),
+            (400, "invalid_request_error", "x", Some("true"), (Unknown, Code::Conflict)),
+            (401, "invalid_request_error", "", None, (NotSent, Code::Misconfigured)),
+            (402, "card_error", "card_declined", None, (Refused, Code::Declined)),
+            (402, "card_error", "card_declined", Some("true"), (Refused, Code::Declined)),
+            (403, "invalid_request_error", "", None, (NotSent, Code::Misconfigured)),
+            (404, "invalid_request_error", "resource_missing", None, (Refused, Code::Refused)),
+            (409, "idempotency_error", "idempotency_key_in_use", None, (Unknown, Code::Conflict)),
+            (409, "invalid_request_error", "", Some("false"), (Unknown, Code::GatewayError)),
+            (424, "api_error", "", None, (Unknown, Code::GatewayError)),
+            (429, "invalid_request_error", "rate_limit", None, (NotSent, Code::RateLimited)),
+            (429, "invalid_request_error", "lock_timeout", None, (Unknown, Code::RateLimited)),
+            (500, "api_error", "", None, (Unknown, Code::GatewayError)),
+            (500, "api_error", "", Some("false"), (Unknown, Code::GatewayError)),
+            (503, "api_error", "", Some("true"), (Unknown, Code::Conflict)),
+            (302, "", "", None, (Unknown, Code::Misconfigured)),
+            (308, "", "", None, (NotSent, Code::Misconfigured)),
+            (204, "", "", None, (Unknown, Code::InvalidAnswer)),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(retry) = retry {
+                headers.insert("stripe-should-retry", HeaderValue::from_static(retry));
+            }
+            let body = json!({"error": {"type": kind, "code": code, "message": "words"}}).to_string();
+            let denial = deny(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes());
+            let proved = (denial.failure.reach, denial.failure.trouble.code);
+            assert_eq!(proved, expected, "{status} {kind} {code} {retry:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_brings_stripes_words_scrubbed_and_the_request() {
+        let mut headers = HeaderMap::new();
+        headers.insert("request-id", HeaderValue::from_static("req_1"));
+        headers.insert("retry-after", HeaderValue::from_static("3"));
+        let body = br#"{"error": {"type": "x", "code": "c", "message": "no 4242424242424242"}}"#;
+        let denial = deny(StatusCode::BAD_REQUEST, &headers, body);
+        let trouble = denial.failure.trouble;
+        assert_eq!(trouble.gateway_code.as_deref(), Some("c"));
+        assert_eq!(trouble.retry_after, Some(Duration::from_secs(3)));
+        assert!(trouble.message.contains("req_1") && !trouble.message.contains("4242"), "{}", trouble.message);
+        let denial = deny(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>");
+        assert_eq!(denial.failure.trouble.message, "Stripe answered 502 Bad Gateway");
+    }
+}

@@ -1,0 +1,221 @@
+//! What is sent for an operation: written once, stored with it, and sent as it is on every attempt.
+
+use form_urlencoded::Serializer;
+use serde::{Deserialize, Serialize};
+
+use super::amount::{self, AmountError};
+use super::process::Process;
+use crate::gateway::{Action, Ask};
+use crate::payment::code::Code;
+use crate::payment::outcome::Trouble;
+
+/// Our payment's id, in the metadata at Stripe.
+pub(super) const PAYMENT: &str = "paybus_payment";
+/// Our operation's id, in the metadata at Stripe.
+pub(super) const OPERATION: &str = "paybus_operation";
+/// What every answer with a payment intent brings along: its charge, and a review of that.
+pub(super) const CHARGE: &str = "latest_charge.review";
+
+/// What is sent for an operation. The texts are forms.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(super) enum Plan {
+    /// Charge or authorize: make a payment intent, or go on with the payment's.
+    Process {
+        /// The payment's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        payment_intent: Option<String>,
+        /// The way to go on, or to begin; where no payment method came, the payment intent is only looked at.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        forms: Option<ProcessForms>,
+        /// Stripe.js may finish it.
+        use_stripe_sdk: bool,
+    },
+    /// One request.
+    Post {
+        /// Below the address of the API.
+        path: String,
+        form: String,
+    },
+    /// Nothing: there is nothing at Stripe to cancel.
+    Nothing,
+    /// Nothing can be asked for.
+    Refuse {
+        /// Why.
+        message: String,
+    },
+}
+
+/// The requests that a process may need.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ProcessForms {
+    /// Makes a payment intent and confirms it.
+    pub create: String,
+    /// Gives the one that there is to this operation, with the payment method.
+    pub mark: String,
+    /// Confirms it.
+    pub confirm: String,
+}
+
+impl Plan {
+    /// The plan of an operation.
+    pub fn of(ask: &Ask<'_>, suffix: Option<&str>) -> Plan {
+        let plan = match ask.action {
+            Action::Process => process(ask, suffix),
+            Action::Capture => capture(ask),
+            Action::Refund => refund(ask),
+            Action::Release => payment_intent(ask).map(cancel),
+            Action::Cancel => Ok(payment_intent(ask).map_or(Plan::Nothing, cancel)),
+        };
+        plan.unwrap_or_else(|message| Plan::Refuse { message })
+    }
+
+    /// What is stored.
+    pub fn write(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// What was stored.
+    pub fn read(body: &str) -> Result<Plan, Trouble> {
+        serde_json::from_str(body)
+            .map_err(|_| Trouble::new(Code::Refused, "the stored request is none that this gateway wrote"))
+    }
+}
+
+fn process(ask: &Ask<'_>, suffix: Option<&str>) -> Result<Plan, String> {
+    let process = Process::read(ask.data).map_err(|rejection| rejection.message)?;
+    let known = payment_intent(ask).ok();
+    if known.is_none() && process.payment_method.is_none() {
+        return Err("process.payment_method: must be given: there is no payment intent to go on with".to_owned());
+    }
+    let forms = match &process.payment_method {
+        Some(method) => Some(ProcessForms {
+            create: create(ask, &process, method, suffix)?,
+            mark: mark(ask, &process, method),
+            confirm: confirmation(Form::new(), &process).end(),
+        }),
+        None => None,
+    };
+    Ok(Plan::Process { payment_intent: known, forms, use_stripe_sdk: process.use_stripe_sdk })
+}
+
+/// A new payment intent, confirmed at once.
+fn create(ask: &Ask<'_>, process: &Process, method: &str, suffix: Option<&str>) -> Result<String, String> {
+    let total = ask.amount.unwrap_or(ask.payment.order.total);
+    let form = Form::new()
+        .field("amount", &units(amount::to_units(total))?)
+        .field("currency", &total.currency().code().to_ascii_lowercase())
+        .field("confirm", "true");
+    let form = method_of(form, ask, process, method);
+    let form = match &process.automatic_payment_methods {
+        Some(automatic) => form
+            .field("automatic_payment_methods[enabled]", if automatic.enabled { "true" } else { "false" })
+            .optional("automatic_payment_methods[allow_redirects]", automatic.allow_redirects.map(|it| it.as_str())),
+        None => form,
+    };
+    let description = Some(ask.payment.order.description.as_str()).filter(|text| !text.is_empty());
+    let form = form
+        .optional("description", description)
+        .optional("statement_descriptor_suffix", suffix)
+        .field(&format!("metadata[{PAYMENT}]"), &ask.payment.id.to_string());
+    Ok(confirmation(form, process).end())
+}
+
+/// The payment intent that there is, given to this operation. With another payment method, whatever its customer had still
+/// to do for the last one is over.
+fn mark(ask: &Ask<'_>, process: &Process, method: &str) -> String {
+    method_of(Form::new(), ask, process, method).field("expand[]", CHARGE).end()
+}
+
+/// What both a new payment intent and one that goes on are told of the payment method.
+fn method_of(form: Form, ask: &Ask<'_>, process: &Process, method: &str) -> Form {
+    let mut form = form
+        .field("capture_method", if ask.capture { "automatic" } else { "manual" })
+        .field("payment_method", method)
+        .optional("customer", process.customer.as_deref())
+        .optional("setup_future_usage", process.setup_future_usage.map(|usage| usage.as_str()))
+        .field(&format!("metadata[{OPERATION}]"), &ask.operation_id.to_string());
+    if process.automatic_payment_methods.is_none() {
+        if process.payment_method_types.is_empty() {
+            form = form.field("payment_method_types[]", "card");
+        }
+        for kind in &process.payment_method_types {
+            form = form.field("payment_method_types[]", kind);
+        }
+    }
+    form
+}
+
+/// What a confirmation is told.
+fn confirmation(form: Form, process: &Process) -> Form {
+    form.optional("return_url", process.return_url.as_deref())
+        .optional("use_stripe_sdk", process.use_stripe_sdk.then_some("true"))
+        .optional("off_session", process.off_session.then_some("true"))
+        .optional("mandate", process.mandate.as_deref())
+        .field("expand[]", CHARGE)
+}
+
+fn capture(ask: &Ask<'_>) -> Result<Plan, String> {
+    let path = format!("payment_intents/{}/capture", payment_intent(ask)?);
+    let amount = ask.amount.unwrap_or(ask.payment.order.total);
+    let form = Form::new().field("amount_to_capture", &units(amount::to_units(amount))?).end();
+    Ok(Plan::Post { path, form })
+}
+
+fn refund(ask: &Ask<'_>) -> Result<Plan, String> {
+    let amount = ask.amount.unwrap_or(ask.payment.amounts.captured);
+    let form = Form::new()
+        .field("payment_intent", &payment_intent(ask)?)
+        .field("amount", &units(amount::to_units(amount))?)
+        .field(&format!("metadata[{PAYMENT}]"), &ask.payment.id.to_string())
+        .field(&format!("metadata[{OPERATION}]"), &ask.operation_id.to_string())
+        .end();
+    Ok(Plan::Post { path: "refunds".to_owned(), form })
+}
+
+fn cancel(payment_intent: String) -> Plan {
+    Plan::Post { path: format!("payment_intents/{payment_intent}/cancel"), form: String::new() }
+}
+
+/// The payment's, where one is known.
+fn payment_intent(ask: &Ask<'_>) -> Result<String, String> {
+    let id = ask.payment.transaction_id.as_str();
+    if is_payment_intent(id) {
+        return Ok(id.to_owned());
+    }
+    Err("the payment has no payment intent at Stripe".to_owned())
+}
+
+/// Whether a text is the id of a payment intent, and may stand in a path.
+pub(super) fn is_payment_intent(id: &str) -> bool {
+    id.starts_with("pi_") && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn units(amount: Result<i64, AmountError>) -> Result<String, String> {
+    amount.map(|units| units.to_string()).map_err(|error| format!("amount: {error}"))
+}
+
+/// A form, encoded.
+struct Form(Serializer<'static, String>);
+
+impl Form {
+    fn new() -> Form {
+        Form(Serializer::new(String::new()))
+    }
+
+    fn field(mut self, name: &str, value: &str) -> Form {
+        self.0.append_pair(name, value);
+        self
+    }
+
+    fn optional(self, name: &str, value: Option<&str>) -> Form {
+        match value {
+            Some(value) => self.field(name, value),
+            None => self,
+        }
+    }
+
+    fn end(mut self) -> String {
+        self.0.finish()
+    }
+}

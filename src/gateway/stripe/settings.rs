@@ -1,0 +1,198 @@
+//! The configuration of a variant whose gateway is `stripe`.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use crate::config::duration;
+use crate::gateway::client::BuildError;
+use crate::gateway::url::GatewayUrl;
+
+/// The characters that Stripe allows for a suffix.
+const SUFFIX_CHARACTERS_MAX: usize = 22;
+
+/// The keys of a variant with `gateway = "stripe"` that are this adapter's own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StripeSettings {
+    /// A secret key, `sk_...`, or a restricted one, `rk_...`.
+    pub secret_key: SecretString,
+    /// What webhooks are signed with, `whsec_...`: one, or several while they are rolled.
+    #[serde(default)]
+    pub webhook_secret: WebhookSecrets,
+    /// What the account is called in the payments, `acct_...` say. A payment stays with the account that it began with: where
+    /// the key becomes that of another account, another name must stand here.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// Where the API is.
+    #[serde(default = "api_base_default")]
+    pub api_base: GatewayUrl,
+    /// The version of the API.
+    #[serde(default = "api_version_default")]
+    pub api_version: String,
+    /// What stands on the customer's statement, after the account's own prefix.
+    #[serde(default)]
+    pub statement_descriptor_suffix: Option<String>,
+    /// How long after a send a look-up may still miss it. 2 minutes where it is left out: Stripe's own clients wait for an
+    /// answer for 80 seconds, so that a request may be under way for as long.
+    #[serde(default = "settle_window_default", deserialize_with = "duration::deserialize")]
+    pub settle_window: Duration,
+}
+
+fn api_base_default() -> GatewayUrl {
+    GatewayUrl::https("api.stripe.com")
+}
+
+/// The version whose published description this adapter was written and checked against.
+fn api_version_default() -> String {
+    "2023-08-16".to_owned()
+}
+
+fn settle_window_default() -> Duration {
+    Duration::from_secs(120)
+}
+
+/// The secrets that webhooks may be signed with. In an environment variable, commas part them.
+#[derive(Clone, Default, Deserialize)]
+#[serde(from = "OneOrMany")]
+pub struct WebhookSecrets(Vec<SecretString>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<OneOrMany> for WebhookSecrets {
+    fn from(given: OneOrMany) -> WebhookSecrets {
+        let secrets = match given {
+            OneOrMany::One(secrets) => secrets.split(',').map(|secret| secret.trim().to_owned()).collect(),
+            OneOrMany::Many(secrets) => secrets,
+        };
+        WebhookSecrets(secrets.into_iter().map(SecretString::from).collect())
+    }
+}
+
+impl WebhookSecrets {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &SecretString> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Debug for WebhookSecrets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} secrets", self.0.len())
+    }
+}
+
+impl StripeSettings {
+    /// Whether the key is for real money; nothing where it does not say.
+    pub(super) fn livemode(&self) -> Option<bool> {
+        match self.secret_key.expose_secret().split('_').nth(1) {
+            Some("live") => Some(true),
+            Some("test") => Some(false),
+            _ => None,
+        }
+    }
+
+    /// What the account is called in the payments.
+    pub(super) fn account_name(&self) -> String {
+        let mode = match self.livemode() {
+            Some(true) => "live",
+            Some(false) => "test",
+            None => "unknown",
+        };
+        self.account.clone().unwrap_or_else(|| format!("{} {mode}", self.api_base))
+    }
+
+    /// What the types cannot say.
+    pub(super) fn check(&self) -> Result<(), BuildError> {
+        let wrong = |key, wrong| Err(BuildError::Setting { key, wrong });
+        if self.secret_key.expose_secret().starts_with("pk_") {
+            return wrong("secret_key", "is a publishable key, which can do nothing; it must be sk_... or rk_...");
+        }
+        if self.webhook_secret.iter().any(|secret| secret.expose_secret().is_empty()) {
+            return wrong("webhook_secret", "must not be empty; leave it out where there are no webhooks");
+        }
+        if self.account.as_ref().is_some_and(|name| name.is_empty() || name.chars().count() > 255) {
+            return wrong("account", "must be of 1 to 255 characters");
+        }
+        if self.api_version.is_empty() || !self.api_version.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return wrong("api_version", "must be a version of Stripe's API, such as \"2023-08-16\"");
+        }
+        let suffix = self.statement_descriptor_suffix.as_deref().unwrap_or("X");
+        let is_printable = suffix.chars().all(|c| !c.is_control() && !matches!(c, '<' | '>' | '\\' | '\'' | '"' | '*'));
+        let has_letter = suffix.chars().any(char::is_alphabetic);
+        if !is_printable || !has_letter || suffix.chars().count() > SUFFIX_CHARACTERS_MAX {
+            let what = "must be of at most 22 characters, one of them a letter, and without < > \\ ' \" *";
+            return wrong("statement_descriptor_suffix", what);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings(more: serde_json::Value) -> StripeSettings {
+        let mut all = json!({"secret_key": "sk_test_51x"});
+        for (key, value) in more.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn settings_have_defaults_and_hide_their_secrets() {
+        let read = settings(json!({"webhook_secret": "whsec_a"}));
+        assert_eq!(read.api_base.as_str(), "https://api.stripe.com");
+        assert_eq!(read.api_version, "2023-08-16");
+        assert_eq!(read.settle_window, Duration::from_secs(120));
+        assert!(read.check().is_ok());
+        let shown = format!("{read:?}");
+        assert!(!shown.contains("51x") && !shown.contains("whsec"), "{shown}");
+    }
+
+    #[test]
+    fn there_may_be_several_webhook_secrets() {
+        for (given, count) in
+            [(json!("whsec_a"), 1), (json!("whsec_a, whsec_b"), 2), (json!(["whsec_a", "whsec_b"]), 2), (json!([]), 0)]
+        {
+            assert_eq!(settings(json!({"webhook_secret": given})).webhook_secret.iter().count(), count, "{given}");
+        }
+    }
+
+    #[test]
+    fn the_key_tells_its_mode() {
+        for (key, livemode) in
+            [("sk_live_51x", Some(true)), ("rk_test_51x", Some(false)), ("sk_test_51x", Some(false)), ("x", None)]
+        {
+            assert_eq!(settings(json!({"secret_key": key})).livemode(), livemode, "{key}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        for (key, value) in [
+            ("secret_key", "pk_test_51x"),
+            ("webhook_secret", ""),
+            ("account", ""),
+            ("api_version", "a b"),
+            ("statement_descriptor_suffix", "123"),
+            ("statement_descriptor_suffix", "SHOP*"),
+            ("statement_descriptor_suffix", "A SUFFIX OF MORE THAN 22"),
+        ] {
+            let mut more = json!({});
+            more[key] = value.into();
+            let error = settings(more).check().unwrap_err().to_string();
+            assert!(error.starts_with(key), "{error}");
+        }
+    }
+}
