@@ -148,6 +148,7 @@ impl Objects {
             intent["next_action"] = Value::Null;
         }
         let intent = &mut self.intents[place];
+        intent["last_payment_error"] = Value::Null;
         for (name, value) in metadata(form) {
             intent["metadata"][name] = value;
         }
@@ -592,7 +593,6 @@ const CREATE: &[&str] = &[
     "currency",
     "customer",
     "description",
-    "error_on_requires_action",
     "expand",
     "mandate",
     "metadata",
@@ -616,7 +616,6 @@ const UPDATE: &[&str] = &[
 ];
 const CONFIRM: &[&str] = &[
     "capture_method",
-    "error_on_requires_action",
     "expand",
     "mandate",
     "off_session",

@@ -243,6 +243,11 @@ impl FakeStripe {
         self.calls().into_iter().filter(|call| call.kind == kind).collect()
     }
 
+    /// Forgets the requests so far; nothing else.
+    pub fn forget_calls(&self) {
+        self.shared.state().calls.clear();
+    }
+
     /// Waits until so many requests of a kind came.
     pub async fn wait_for_calls(&self, kind: &str, count: usize) {
         let enough = async {

@@ -22,7 +22,7 @@
 //! - `reply`: the answers, and what it proves when they are errors.
 //! - `act`: one attempt.
 //! - `look_up`: the truth, asked for.
-//! - `intent`, `charge`, `refund`: Stripe's objects, and what they mean for an operation.
+//! - `intent`, `charge`, `refund`, `dispute`: Stripe's objects, and what they mean for an operation.
 //! - `declines`: the table of Stripe's codes.
 //! - `amount`: sums in Stripe's units.
 
@@ -48,6 +48,7 @@ mod amount;
 mod api;
 mod charge;
 mod declines;
+mod dispute;
 mod intent;
 mod look_up;
 mod process;

@@ -74,10 +74,12 @@ pub struct GatewayResult {
     pub fraud: Option<(FraudStatus, String)>,
     /// To be merged into the payment's `extra_data`.
     pub extra_data: Map<String, Value>,
-    /// For the whole payment: captured minus refunded.
+    /// For the whole payment: captured minus refunded and lost.
     pub captured: Option<Money>,
     /// For the whole payment: everything refunded.
     pub refunded: Option<Money>,
+    /// For the whole payment: everything lost to disputes, of what had not been refunded.
+    pub disputed: Option<Money>,
 }
 
 impl GatewayResult {
@@ -94,6 +96,7 @@ impl GatewayResult {
             extra_data: Map::new(),
             captured: None,
             refunded: None,
+            disputed: None,
         }
     }
 

@@ -114,6 +114,7 @@ impl Answer {
                 currency: result.currency,
                 captured: result.captured,
                 refunded: result.refunded,
+                disputed: result.disputed,
                 ..GatewayResult::new(result.verdict.clone())
             };
             (bare != *result).then(|| Box::new(bare))

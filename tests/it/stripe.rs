@@ -1,11 +1,12 @@
 //! Stripe, from a command on the bus to its event, against a Stripe in memory.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::fake_stripe::FakeStripe;
-use crate::support::{Command, Event, Setup, World};
+use crate::support::fake_stripe::{FakeStripe, Trouble};
+use crate::support::{Command, Event, Expected, Setup, WorkerSetup, World};
 
 /// A world with a variant `stripe`.
 async fn world(stripe: &FakeStripe) -> World {
@@ -119,4 +120,471 @@ async fn our_ids_stand_at_stripe_and_each_request_has_its_own_key() {
     let version = |call: crate::support::fake_stripe::Call| call.headers["stripe-version"].clone();
     assert!(stripe.calls().into_iter().map(version).all(|version| version == "2023-08-16"));
     world.check_books().await;
+}
+
+#[tokio::test]
+async fn every_kind_of_decline_says_what_helps() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    for (token, code, retry, shown) in [
+        ("pm_card_visa_chargeDeclined", "generic_decline", "later", "generic_decline"),
+        ("pm_card_chargeCustomerFail", "generic_decline", "later", "generic_decline"),
+        ("pm_card_visa_chargeDeclinedInsufficientFunds", "insufficient_funds", "later", "insufficient_funds"),
+        (
+            "pm_card_visa_chargeDeclinedVelocityLimitExceeded",
+            "card_velocity_exceeded",
+            "later",
+            "card_velocity_exceeded",
+        ),
+        ("pm_card_chargeDeclinedProcessingError", "processing_error", "soon", "processing_error"),
+        ("pm_card_chargeDeclinedExpiredCard", "expired_card", "customer", "expired_card"),
+        ("pm_card_chargeDeclinedIncorrectCvc", "incorrect_cvc", "customer", "incorrect_cvc"),
+        ("pm_card_visa_chargeDeclinedLostCard", "lost_card", "never", "generic_decline"),
+        ("pm_card_visa_chargeDeclinedStolenCard", "stolen_card", "never", "generic_decline"),
+    ] {
+        let charge = pay(token);
+        let declined = world.run(&charge).await;
+        assert_eq!((declined.status(), declined.code()), ("rejected", "declined"), "{token}");
+        let decline = &extra(&declined)["decline"];
+        assert_eq!((decline["code"].as_str(), decline["retry"].as_str()), (Some(code), Some(retry)), "{token}");
+        assert_eq!(declined.data()["gateway_code"], shown, "{token}");
+        assert!(declined.message().starts_with("Your card") || declined.message().starts_with("An error"), "{token}");
+        assert_eq!(stripe.calls_of("create").len(), 1, "a decline is final for its key");
+        stripe.forget_calls();
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn after_a_decline_the_same_payment_intent_goes_on() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let charge = pay("pm_card_visa_chargeDeclined");
+    assert_eq!(world.run(&charge).await.status(), "rejected");
+    let process = |token: &str| charge.then("payment.process", json!({"process": {"payment_method": token}}));
+    let again = process("pm_card_visa_chargeDeclinedInsufficientFunds");
+    assert_eq!(world.run(&again).await.code(), "declined");
+    let told = world.event_of(&again, "payment.updated").await;
+    assert_eq!(extra(&told)["decline"]["code"], "insufficient_funds");
+    let paid = world.run(&process("pm_card_visa")).await;
+    assert_eq!((paid.status(), &extra(&paid)["decline"]), ("confirmed", &Value::Null));
+    let intent = intent(&stripe, &charge);
+    assert_eq!(stripe.charges_of(intent["id"].as_str().unwrap()).len(), 1);
+    let keys: BTreeSet<_> = stripe.calls().into_iter().filter_map(|call| call.key).collect();
+    assert_eq!(keys.len(), 3, "each attempt has its own key");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_canceled_payment_intent_gives_way_to_another() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let charge = pay("pm_card_visa_chargeDeclined");
+    world.run(&charge).await;
+    stripe.cancel_by_hand(&intent_id(&stripe, &charge));
+    let process = json!({"process": {"payment_method": "pm_card_visa"}});
+    let paid = world.run(&charge.then("payment.process", process)).await;
+    assert_eq!(paid.status(), "confirmed");
+    let intents = stripe.intents_of(&charge.payment.to_string());
+    let statuses: Vec<&str> = intents.iter().map(|intent| intent["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["canceled", "succeeded"]);
+    assert_eq!(paid.field("transaction_id"), intents[1]["id"]);
+    world.check_books().await;
+}
+
+/// A payment whose customer is sent to authenticate, and comes back here.
+fn redirected(token: &str) -> Command {
+    let process = json!({"payment_method": token, "return_url": "https://shop.example/back"});
+    pay(token).with("process", process)
+}
+
+#[tokio::test]
+async fn a_customer_authenticates_and_a_process_or_a_sync_finishes_it() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let finish: [(&str, Value); 2] = [("payment.process", json!({"process": {}})), ("payment.sync", json!({}))];
+    for (kind, data) in finish {
+        for (succeeds, status) in [(true, "confirmed"), (false, "rejected")] {
+            let charge = redirected("pm_card_threeDSecure2Required");
+            let input = world.run(&charge).await;
+            let id = intent_id(&stripe, &charge);
+            let address = input.field("redirect_url").to_owned();
+            assert_eq!((input.status(), address), ("input", format!("{}/authenticate/{id}", stripe.url())));
+            stripe.authenticate(&id, succeeds);
+            let finished = world.run(&charge.then(kind, data.clone())).await;
+            assert_eq!(finished.status(), status, "{kind} {succeeds}");
+            assert_eq!(stripe.charges_of(&id).len(), usize::from(succeeds));
+        }
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_customer_who_has_not_acted_yet_may_be_asked_again_or_give_another_card() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let charge = redirected("pm_card_threeDSecure2Required");
+    assert_eq!(world.run(&charge).await.status(), "input");
+    let waits = world.run(&charge.then("payment.process", json!({"process": {}}))).await;
+    assert_eq!(waits.kind(), "command.succeeded");
+    let other = json!({"process": {"payment_method": "pm_card_visa"}});
+    assert_eq!(world.run(&charge.then("payment.process", other)).await.status(), "confirmed");
+    assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1);
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_payment_that_was_paid_meanwhile_is_not_paid_again_with_another_card() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let charge = redirected("pm_card_threeDSecure2Required");
+    world.run(&charge).await;
+    let id = intent_id(&stripe, &charge);
+    stripe.authenticate(&id, true);
+    let other = json!({"process": {"payment_method": "pm_card_mastercard"}});
+    assert_eq!(world.run(&charge.then("payment.process", other)).await.status(), "confirmed");
+    assert_eq!(stripe.charges_of(&id).len(), 1);
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_shops_own_page_is_given_the_client_secret_and_nobody_else() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let token = "pm_card_authenticationRequired";
+    let charge = pay(token).with("process", json!({"payment_method": token, "use_stripe_sdk": true}));
+    let input = world.run(&charge).await;
+    assert_eq!((input.status(), input.data()["payment"].get("redirect_url")), ("input", None));
+    let intent = intent(&stripe, &charge);
+    assert_eq!(extra(&input)["client_secret"], intent["client_secret"]);
+    stripe.authenticate(intent["id"].as_str().unwrap(), true);
+    assert_eq!(world.run(&charge.then("payment.sync", json!({}))).await.status(), "confirmed");
+    // Where nobody can lead the customer on, it is a decline that says what is missing.
+    let lost = pay(token);
+    let declined = world.run(&lost).await;
+    assert_eq!(
+        (declined.status(), &extra(&declined)["decline"]["code"]),
+        ("rejected", &json!("authentication_required"))
+    );
+    assert!(declined.message().contains("return_url"), "{}", declined.message());
+    assert!(extra(&declined).get("client_secret").is_none());
+    let process = json!({"payment_method": token, "return_url": "https://shop.example/back"});
+    let input = world.run(&lost.then("payment.process", json!({"process": process}))).await;
+    assert_eq!(input.status(), "input");
+    assert_eq!(world.run(&lost.then("payment.cancel", json!({}))).await.status(), "cancelled");
+    let off = pay(token).with("process", json!({"payment_method": token, "off_session": true}));
+    let declined = world.run(&off).await;
+    assert_eq!(extra(&declined)["decline"]["code"], "authentication_required");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
+    let stripe = FakeStripe::start();
+    let world = setup(&stripe).set("variants.stripe.timeout", "400ms").build().await;
+    let _worker = world.worker().await;
+    for trouble in [
+        Trouble::LoseAnswer,
+        Trouble::HangAfter,
+        Trouble::Delay(Duration::from_millis(700)),
+        Trouble::status(503).header("stripe-should-retry", "true"),
+        Trouble::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1"),
+        Trouble::error(429, "invalid_request_error", "lock_timeout"),
+        Trouble::error(409, "idempotency_error", "idempotency_key_in_use"),
+    ] {
+        let charge = hold("pm_card_visa");
+        stripe.plan("create", vec![trouble.clone()]);
+        assert_eq!(world.run(&charge).await.status(), "preauth", "{trouble:?}");
+        stripe.plan("capture", vec![trouble.clone()]);
+        assert_eq!(world.run(&charge.then("payment.capture", json!({}))).await.status(), "confirmed", "{trouble:?}");
+        stripe.plan("refund", vec![trouble.clone()]);
+        let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
+        assert_eq!(world.run(&refund).await.field("captured_amount"), "100.00", "{trouble:?}");
+        let id = intent_id(&stripe, &charge);
+        assert_eq!((stripe.charges_of(&id).len(), stripe.refunds_of(&id).len()), (1, 1), "{trouble:?}");
+        for kind in ["create", "capture", "refund"] {
+            let calls = stripe.calls_of(kind);
+            let sent: BTreeSet<_> = calls.iter().map(|call| (call.key.clone(), call.body.clone())).collect();
+            assert_eq!(sent.len(), 1, "{kind} {trouble:?}");
+            assert!(calls.len() > 1, "{kind} {trouble:?}");
+        }
+        stripe.forget_calls();
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_server_error_that_is_kept_is_looked_up_and_a_new_key_goes_on() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    for (trouble, creates) in [
+        // Nothing was done: a new key may do it.
+        (Trouble::Stored500 { acts: false }, 2),
+        // It was done: there is nothing more to do.
+        (Trouble::Stored500 { acts: true }, 1),
+        // Its payment intent was made and not confirmed: that one is gone on with.
+        (Trouble::StoredHalfway, 1),
+    ] {
+        let charge = pay("pm_card_visa");
+        stripe.plan("create", vec![trouble.clone()]);
+        assert_eq!(world.run(&charge).await.status(), "confirmed", "{trouble:?}");
+        let keys: BTreeSet<_> = stripe.calls_of("create").into_iter().map(|call| call.key).collect();
+        assert_eq!(keys.len(), creates, "{trouble:?}");
+        assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{trouble:?}");
+        stripe.forget_calls();
+    }
+    for acts in [false, true] {
+        let charge = pay("pm_card_visa");
+        world.run(&charge).await;
+        stripe.plan("refund", vec![Trouble::Stored500 { acts }]);
+        let refunded = world.run(&charge.then("payment.refund", json!({"amount": "20.00"}))).await;
+        assert_eq!(refunded.field("captured_amount"), "100.00");
+        assert_eq!(stripe.refunds_of(&intent_id(&stripe, &charge)).len(), 1, "{acts}");
+        let held = hold("pm_card_visa");
+        world.run(&held).await;
+        stripe.plan("capture", vec![Trouble::Stored500 { acts }]);
+        assert_eq!(world.run(&held.then("payment.capture", json!({}))).await.status(), "confirmed", "{acts}");
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_confirmation_that_fails_at_stripe_is_told_from_the_one_before() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    for acts in [false, true] {
+        let charge = pay("pm_card_visa_chargeDeclined");
+        world.run(&charge).await;
+        stripe.plan("confirm", vec![Trouble::Stored500 { acts }]);
+        let process = json!({"process": {"payment_method": "pm_card_visa"}});
+        assert_eq!(world.run(&charge.then("payment.process", process)).await.status(), "confirmed", "{acts}");
+        assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{acts}");
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn what_stripe_refuses_is_an_error_and_nothing_is_charged() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let unknown = world.run(&pay("pm_of_nobody")).await;
+    assert_eq!((unknown.status(), unknown.code()), ("error", "refused"));
+    assert!(unknown.message().contains("No such PaymentMethod"), "{}", unknown.message());
+    assert_eq!(world.run(&pay("tok_visa")).await.code(), "invalid_data");
+    let odd = pay("pm_card_visa").with("process", json!({"payment_method": "pm_card_visa", "amount": 1}));
+    assert_eq!(world.run(&odd).await.code(), "unknown_field");
+    let parts = Command::charge("stripe", "1.234", "KWD").with("process", json!({"payment_method": "pm_card_visa"}));
+    let refused = world.run(&parts).await;
+    assert_eq!((refused.status(), refused.code()), ("error", "refused"));
+    assert!(refused.message().contains("third decimal"), "{}", refused.message());
+    assert!(stripe.intents_of(&parts.payment.to_string()).is_empty());
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn amounts_go_out_in_stripes_units() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    for (total, currency, units) in
+        [("500", "JPY", 500), ("5", "ISK", 500), ("5", "UGX", 500), ("5.120", "KWD", 5_120), ("10.45", "HUF", 1_045)]
+    {
+        let charge = Command::charge("stripe", total, currency);
+        let charge = charge.with("process", json!({"payment_method": "pm_card_visa"}));
+        assert_eq!(world.run(&charge).await.field("captured_amount"), total, "{currency}");
+        assert_eq!(intent(&stripe, &charge)["amount"], units, "{currency}");
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_ours_is_not_applied() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let wrong = [
+        json!({"livemode": true}),
+        json!({"currency": "eur"}),
+        json!({"metadata": {"paybus_payment": "00000000-0000-0000-0000-000000000000"}}),
+    ];
+    let mut open = Vec::new();
+    for members in wrong {
+        let charge = pay("pm_card_visa");
+        stripe.plan("create", vec![Trouble::Say(members.clone())]);
+        world.publish(&charge).await;
+        let delayed = world.event_of(&charge, "command.delayed").await;
+        assert_eq!(delayed.reason(), "mismatch", "{members}");
+        assert_eq!(world.payment_row(charge.payment).await.get::<_, String>("status"), "waiting");
+        open.push(charge);
+    }
+    // Asked again, Stripe says what fits.
+    for charge in &open {
+        world.run(&charge.then("payment.sync", json!({}))).await;
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn radars_word_and_the_reviewers_are_told() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    for (token, status, fraud) in [
+        ("pm_card_visa", "confirmed", "accept"),
+        ("pm_card_riskLevelHighest", "confirmed", "accept"),
+        ("pm_card_riskLevelElevated", "confirmed", "review"),
+        ("pm_card_radarBlock", "rejected", "reject"),
+    ] {
+        let answer = world.run(&pay(token)).await;
+        assert_eq!((answer.status(), answer.field("fraud_status")), (status, fraud), "{token}");
+    }
+    for (reason, fraud) in [("approved", "accept"), ("refunded_as_fraud", "reject")] {
+        let charge = pay("pm_card_riskLevelElevated");
+        world.run(&charge).await;
+        stripe.close_review(&intent_id(&stripe, &charge), reason);
+        let synced = world.run(&charge.then("payment.sync", json!({}))).await;
+        assert_eq!(synced.field("fraud_status"), fraud);
+        assert_eq!(synced.field("fraud_message"), format!("reviewed: {reason}"));
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_refund_may_be_pending_and_fail() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let charge = pay("pm_card_pendingRefund");
+    world.run(&charge).await;
+    let id = intent_id(&stripe, &charge);
+    for (ends, captured, kind) in [("failed", "120.00", "command.failed"), ("succeeded", "100.00", "payment.updated")] {
+        let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
+        world.publish(&refund).await;
+        assert_eq!(world.event_of(&refund, "command.delayed").await.reason(), "pending");
+        let refunds = stripe.refunds_of(&id);
+        stripe.end_refund(refunds.last().unwrap()["id"].as_str().unwrap(), ends);
+        world.publish(&charge.then("payment.sync", json!({}))).await;
+        assert_eq!(world.final_event(&refund).await.kind(), kind);
+        let row = world.payment_row(charge.payment).await;
+        assert_eq!(row.get::<_, rust_decimal::Decimal>("captured_amount").to_string(), captured);
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_sync_learns_what_happened_at_stripe() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let sync = async |charge: &Command| world.run(&charge.then("payment.sync", json!({}))).await;
+    let refunded = pay("pm_card_visa");
+    world.run(&refunded).await;
+    stripe.refund_by_hand(&intent_id(&stripe, &refunded), 5_000);
+    assert_eq!(sync(&refunded).await.field("captured_amount"), "70.00");
+    let given_back = stripe.refunds_of(&intent_id(&stripe, &refunded));
+    stripe.end_refund(given_back[0]["id"].as_str().unwrap(), "failed");
+    assert_eq!(sync(&refunded).await.field("captured_amount"), "120.00");
+
+    let expired = hold("pm_card_visa");
+    world.run(&expired).await;
+    stripe.cancel_by_hand(&intent_id(&stripe, &expired));
+    assert_eq!(sync(&expired).await.status(), "refunded");
+
+    let untouched = pay("pm_card_visa");
+    world.run(&untouched).await;
+    assert_eq!(sync(&untouched).await.kind(), "command.succeeded");
+    let unknown = Command::create("stripe", "120.00", "USD");
+    world.run(&unknown).await;
+    assert_eq!(sync(&unknown).await.kind(), "command.succeeded");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_dispute_is_told_and_its_money_gone_when_it_is_lost() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    for (end, status, captured) in [("won", "confirmed", "100.00"), ("lost", "refunded", "0.00")] {
+        let charge = pay("pm_card_createDispute");
+        world.run(&charge).await;
+        world.run(&charge.then("payment.refund", json!({"amount": "20.00"}))).await;
+        let open = world.run(&charge.then("payment.sync", json!({}))).await;
+        assert_eq!(extra(&open)["dispute"]["status"], "needs_response");
+        assert_eq!(open.field("captured_amount"), "100.00");
+        stripe.dispute(&intent_id(&stripe, &charge), end);
+        let closed = world.run(&charge.then("payment.sync", json!({}))).await;
+        assert_eq!((closed.status(), closed.field("captured_amount")), (status, captured), "{end}");
+        assert_eq!(closed.field("refunded_amount"), "20.00");
+        assert_eq!(extra(&closed)["dispute"]["status"], end);
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn past_its_window_a_key_is_sent_no_more_and_stripe_is_asked() {
+    let stripe = FakeStripe::start();
+    let world = setup(&stripe)
+        .set("variants.stripe.timeout", "400ms")
+        .set("retry.immediate.attempts", "1")
+        .set("retry.delayed", "2s,500ms,500ms")
+        .build()
+        .await;
+    let _worker = world.worker().await;
+    for (trouble, creates) in [(Trouble::HangAfter, 1), (Trouble::HangBefore, 2)] {
+        let charge = pay("pm_card_visa");
+        stripe.plan("create", vec![trouble]);
+        world.publish(&charge).await;
+        world.event_of(&charge, "command.delayed").await;
+        // A day later.
+        stripe.expire_keys();
+        let sql = "UPDATE operations SET first_sent_at = first_sent_at - interval '25 hours' WHERE id = $1";
+        world.query(sql, &[&charge.operation_id()]).await;
+        assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+        let keys: BTreeSet<_> = stripe.calls_of("create").into_iter().map(|call| call.key).collect();
+        assert_eq!(keys.len(), creates);
+        assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1);
+        stripe.forget_calls();
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_key_that_was_used_for_something_else_is_looked_up() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let charge = pay("pm_card_visa");
+    stripe.plan("create", vec![Trouble::error(400, "idempotency_error", "")]);
+    assert_eq!(world.run(&charge).await.status(), "confirmed");
+    let keys: BTreeSet<_> = stripe.calls_of("create").into_iter().map(|call| call.key).collect();
+    assert_eq!((keys.len(), stripe.calls_of("list").len()), (2, 2), "one look-up, and one before the second key");
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_key_of_another_account_proves_nothing() {
+    let (stripe, other) = (FakeStripe::start(), FakeStripe::start());
+    let world = setup(&stripe).set("variants.stripe.account", "acct_1").build().await;
+    let worker = world.worker().await;
+    let charge = redirected("pm_card_threeDSecure2Required");
+    world.run(&charge).await;
+    worker.drain().await;
+    let elsewhere = WorkerSetup::default().set("variants.stripe.api_base", &other.url());
+    let _worker = world.worker_with(elsewhere).await;
+    let sync = charge.then("payment.sync", json!({}));
+    world.publish(&sync).await;
+    assert_eq!(world.event_of(&sync, "command.delayed").await.reason(), "misconfigured");
+    assert_eq!(world.payment_row(charge.payment).await.get::<_, String>("status"), "input");
+    world.check_books_but(Expected { open: 1, ..Expected::default() }).await;
 }

@@ -61,6 +61,7 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
         extra_data: extra_data(&fields)?,
         captured: money(&fields, "captured_amount", currency)?,
         refunded: money(&fields, "refunded_amount", currency)?,
+        disputed: None,
     };
     Ok(Answer::Result(Box::new(result)))
 }

@@ -8,7 +8,7 @@ use super::api::{Session, made_between};
 use super::intent::{Asked, Intent, IntentStatus};
 use super::look_up;
 use super::refund::Refund;
-use super::reply::{Denial, ErrorObject, invalid, mismatch};
+use super::reply::{Denial, invalid, mismatch};
 use super::request::{CHARGE, Plan, ProcessForms};
 use super::{declines, reply};
 use crate::gateway::failure::{Failure, Reach};
@@ -87,7 +87,7 @@ impl Attempt<'_> {
                 }
                 Ok(refund.result())
             }
-            Err(denial) if is_card_error(&denial.error) => Ok(declines::declined(&denial.error)),
+            Err(denial) if denial.is_decline() => Ok(declines::declined(&denial.error)),
             Err(denial) => Err(denial),
         }
     }
@@ -109,11 +109,6 @@ impl Attempt<'_> {
             },
         }
     }
-}
-
-/// Whether an error says that an attempt to pay was declined.
-fn is_card_error(error: &ErrorObject) -> bool {
-    error.kind == "card_error"
 }
 
 /// A process: one payment intent for the payment, made by the first and gone on with by all others. A customer who still has
@@ -211,7 +206,7 @@ impl Process<'_> {
         id: Option<&str>,
     ) -> Result<GatewayResult, Denial> {
         let answer = match answer {
-            Err(denial) if is_card_error(&denial.error) => return self.declined(denial, id),
+            Err(denial) if denial.is_decline() => return self.declined(denial, id),
             answer => answer,
         };
         let (intent, denial) = self.attempt.intent(answer, id)?;

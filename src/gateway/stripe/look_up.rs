@@ -2,6 +2,7 @@
 //! searched: Stripe's search learns of what is new up to an hour later.
 
 use super::api::{Session, made_between};
+use super::dispute::Dispute;
 use super::intent::{Asked, Intent, IntentStatus};
 use super::refund::{Refund, RefundStatus};
 use super::reply::Denial;
@@ -165,8 +166,30 @@ impl Search<'_> {
                 }
             }
         }
-        result.captured = Some(intent.received()?.less(refunded).map_err(sums)?);
+        let kept = intent.received()?.less(refunded).map_err(sums)?;
+        let mut lost = Money::zero(intent.currency);
+        if intent.charge.as_ref().is_none_or(|charge| charge.may_be_disputed()) {
+            for dispute in self.disputes(intent).await? {
+                if dispute.is_lost() {
+                    lost = lost.plus(dispute.amount).map_err(sums)?;
+                }
+                result.extra_data.insert("dispute".to_owned(), dispute.told());
+            }
+        }
+        // What was refunded before was not there to be lost once more.
+        if lost.exceeds(kept).map_err(sums)? {
+            lost = kept;
+        }
+        result.captured = Some(kept.less(lost).map_err(sums)?);
+        result.disputed = Some(lost);
         result.refunded = Some(refunded);
         Ok(())
+    }
+
+    /// The disputes, the newest last.
+    async fn disputes(&self, intent: &Intent) -> Result<Vec<Dispute>, Denial> {
+        let mut all = self.session.list("disputes", &format!("&payment_intent={}", intent.id)).await?;
+        all.reverse();
+        all.into_iter().map(|object| Dispute::read(object, intent.currency).map_err(Denial::from)).collect()
     }
 }

@@ -102,3 +102,48 @@ impl Refund {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payment::code::Code;
+
+    fn read(more: &Value) -> Result<Refund, Trouble> {
+        let mut refund = json!({"id": "re_1", "object": "refund", "amount": 2_050, "currency": "eur",
+            "status": "succeeded", "payment_intent": "pi_1"});
+        for (name, value) in more.as_object().unwrap() {
+            refund[name] = value.clone();
+        }
+        Refund::read(refund.as_object().unwrap().clone(), "pi_1")
+    }
+
+    #[test]
+    fn each_status() {
+        for (status, verdict) in [
+            ("succeeded", Verdict::Approved),
+            ("pending", Verdict::Pending),
+            ("requires_action", Verdict::Pending),
+            ("failed", Verdict::Declined(Decline::Hard)),
+            ("canceled", Verdict::Declined(Decline::Hard)),
+        ] {
+            assert_eq!(read(&json!({"status": status})).unwrap().result().verdict, verdict, "{status}");
+        }
+        let failed = read(&json!({"status": "failed", "failure_reason": "lost_or_stolen_card"})).unwrap().result();
+        assert_eq!(failed.code.as_deref(), Some("lost_or_stolen_card"));
+        assert_eq!(failed.amount.map(|amount| amount.to_string()).as_deref(), Some("20.50"));
+    }
+
+    #[test]
+    fn what_cannot_be_ours_is_a_mismatch() {
+        for (more, code) in [
+            (json!({"payment_intent": "pi_2"}), Code::Mismatch),
+            (json!({"payment_intent": {"id": "pi_2"}}), Code::Mismatch),
+            (json!({"object": "charge"}), Code::InvalidAnswer),
+            (json!({"status": "lost"}), Code::InvalidAnswer),
+            (json!({"amount": null}), Code::InvalidAnswer),
+        ] {
+            assert_eq!(read(&more).unwrap_err().code, code, "{more}");
+        }
+        assert!(read(&json!({"payment_intent": null})).is_ok());
+    }
+}

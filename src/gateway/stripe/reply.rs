@@ -75,6 +75,11 @@ impl Denial {
         self
     }
 
+    /// Whether an attempt to pay was declined.
+    pub fn is_decline(&self) -> bool {
+        self.failure.trouble.code == Code::Declined
+    }
+
     /// Whether there is no such object.
     pub fn is_missing(&self) -> bool {
         self.error.code.as_deref() == Some("resource_missing")
@@ -135,7 +140,8 @@ fn message(status: StatusCode, headers: &HeaderMap, error: &ErrorObject) -> Stri
         message = format!("{message}: {words}");
     }
     if let Some(id) = headers.get("request-id").and_then(|id| id.to_str().ok()) {
-        message = format!("{message} (request {id})");
+        let again = if headers.contains_key("idempotent-replayed") { ", kept from an earlier request" } else { "" };
+        message = format!("{message} (request {id}{again})");
     }
     clean::text(&message, MESSAGE_CHARACTERS_MAX)
 }

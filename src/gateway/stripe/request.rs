@@ -219,3 +219,108 @@ impl Form {
         self.0.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::payment::model::{Billing, Order, Payment};
+    use crate::payment::money::{Currency, Money};
+
+    const OURS: &str = "metadata%5Bpaybus_operation%5D=00000000-0000-0000-0000-000000000007";
+
+    fn money(text: &str) -> Money {
+        Money::parse(text, Currency::from_code("EUR").unwrap()).unwrap()
+    }
+
+    fn payment(transaction_id: &str) -> Payment {
+        let order = Order {
+            variant: "cards".to_owned(),
+            total: money("120"),
+            tax: money("0"),
+            delivery: money("0"),
+            description: "Book & pen".to_owned(),
+            billing: Billing::default(),
+            customer_ip_address: None,
+        };
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        let mut payment = Payment::new(Uuid::from_u128(9), order, "stripe", "acct_1", now);
+        payment.transaction_id = transaction_id.to_owned();
+        payment
+    }
+
+    fn plan(action: Action, transaction_id: &str, data: &Value, capture: bool) -> Plan {
+        let payment = payment(transaction_id);
+        let amount = if action == Action::Cancel { None } else { Some(money("20.5")) };
+        let data = data.as_object().unwrap();
+        let operation_id = Uuid::from_u128(7);
+        Plan::of(&Ask { operation_id, action, payment: &payment, amount, capture, data }, Some("SHOP"))
+    }
+
+    #[test]
+    fn a_first_process_makes_a_payment_intent() {
+        let data = json!({"payment_method": "pm_1", "return_url": "https://shop.example/back?a=b"});
+        let Plan::Process { payment_intent: None, forms: Some(forms), use_stripe_sdk: false } =
+            plan(Action::Process, "", &data, true)
+        else {
+            panic!("another plan");
+        };
+        let expected = format!(
+            "amount=2050&currency=eur&confirm=true&capture_method=automatic&payment_method=pm_1&{OURS}\
+             &payment_method_types%5B%5D=card&description=Book+%26+pen&statement_descriptor_suffix=SHOP\
+             &metadata%5Bpaybus_payment%5D=00000000-0000-0000-0000-000000000009\
+             &return_url=https%3A%2F%2Fshop.example%2Fback%3Fa%3Db&expand%5B%5D=latest_charge.review"
+        );
+        assert_eq!(forms.create, expected);
+    }
+
+    #[test]
+    fn a_later_process_goes_on_with_it() {
+        let data = json!({"payment_method": "pm_1", "use_stripe_sdk": true, "customer": "cus_1"});
+        let Plan::Process { payment_intent: Some(id), forms: Some(forms), use_stripe_sdk: true } =
+            plan(Action::Process, "pi_1", &data, false)
+        else {
+            panic!("another plan");
+        };
+        assert_eq!(id, "pi_1");
+        let mark = format!(
+            "capture_method=manual&payment_method=pm_1&customer=cus_1&{OURS}&payment_method_types%5B%5D=card\
+             &expand%5B%5D=latest_charge.review"
+        );
+        assert_eq!(forms.mark, mark);
+        assert_eq!(forms.confirm, "use_stripe_sdk=true&expand%5B%5D=latest_charge.review");
+        let looked_at = plan(Action::Process, "pi_1", &json!({}), true);
+        let expected = Plan::Process { payment_intent: Some("pi_1".to_owned()), forms: None, use_stripe_sdk: false };
+        assert_eq!(looked_at, expected);
+    }
+
+    #[test]
+    fn all_else_is_one_request() {
+        let post = |path: &str, form: &str| Plan::Post { path: path.to_owned(), form: form.to_owned() };
+        let refund = format!(
+            "payment_intent=pi_1&amount=2050&metadata%5Bpaybus_payment%5D=00000000-0000-0000-0000-000000000009&{OURS}"
+        );
+        for (action, expected) in [
+            (Action::Capture, post("payment_intents/pi_1/capture", "amount_to_capture=2050")),
+            (Action::Refund, post("refunds", &refund)),
+            (Action::Release, post("payment_intents/pi_1/cancel", "")),
+            (Action::Cancel, post("payment_intents/pi_1/cancel", "")),
+        ] {
+            assert_eq!(plan(action, "pi_1", &json!({}), true), expected, "{action}");
+        }
+        assert_eq!(plan(Action::Cancel, "", &json!({}), true), Plan::Nothing);
+        for (action, id) in [(Action::Capture, ""), (Action::Refund, "pi_1/../x"), (Action::Process, "")] {
+            let refused = plan(action, id, &json!({}), true);
+            assert!(matches!(refused, Plan::Refuse { .. }), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_reads_back() {
+        let plan = plan(Action::Process, "pi_1", &json!({"payment_method": "pm_1"}), true);
+        assert_eq!(Plan::read(&plan.write()), Ok(plan));
+        assert!(Plan::read("").is_err());
+    }
+}

@@ -148,6 +148,8 @@ impl Aggregate {
                 None => self.seek_truth(id, &trouble, context),
             },
             Outcome::NotSent(trouble) => self.retry(id, trouble, tries, context),
+            // The gateway acted, and what it says cannot be the answer to this.
+            Outcome::Unknown(trouble) if trouble.code == Code::Mismatch => self.mismatch(id, trouble.message, context),
             Outcome::Unknown(trouble) => self.retry_unknown(id, trouble, tries, context),
         }
     }

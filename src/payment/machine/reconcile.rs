@@ -80,7 +80,7 @@ impl Aggregate {
         }
         let why = self.merge(&result, true);
         // Sums are the gateway's word on money, whatever it says beside.
-        if result.approves() || result.captured.or(result.refunded).is_some() {
+        if result.approves() || result.captured.or(result.refunded).or(result.disputed).is_some() {
             match self.reconcile(id, &result, &why, context) {
                 Ok(None) => {}
                 Ok(Some(discrepancy)) => return self.disagree(id, why, discrepancy, context),
@@ -197,11 +197,13 @@ impl Aggregate {
         let moved = [ours.authorized, ours.captured, ours.refunded].iter().any(|amount| !amount.is_zero());
         let authorizes = payment.capture == Some(false) || result.verdict == Verdict::Authorized;
         let sum = result.amount.unwrap_or(payment.order.total);
-        // `captured` is what is left; what was refunded had been captured before.
-        let ours_ever = ours.captured.plus(ours.refunded)?;
+        // `captured` is what is left; what was refunded or lost had been captured before.
+        let ours_ever = self.sum_of(MovementKind::Captured)?;
+        let ours_lost = self.sum_of(MovementKind::Disputed)?;
         let refunded = result.refunded.unwrap_or(ours.refunded);
+        let lost = result.disputed.unwrap_or(ours_lost);
         let ever_captured = match result.captured {
-            Some(captured) => captured.plus(refunded)?,
+            Some(captured) => captured.plus(refunded)?.plus(lost)?,
             None if moved || authorizes || !result.approves() => ours_ever,
             None => sum,
         };
@@ -211,6 +213,7 @@ impl Aggregate {
         }
         missing.push((MovementKind::Captured, ever_captured.less(ours_ever)?));
         missing.push((MovementKind::Refunded, refunded.less(ours.refunded)?));
+        missing.push((MovementKind::Disputed, lost.less(ours_lost)?));
         // Less was refunded than we counted, and the rest is there again by the gateway's own figure: a refund failed later.
         if result.captured.is_some() && !ours_ever.exceeds(ever_captured)? && self.is_settled_view(id, context) {
             missing.push((MovementKind::RefundReversed, ours.refunded.less(refunded)?));
@@ -225,11 +228,13 @@ impl Aggregate {
             self.record(Movement { kind, reference: id.to_string(), amount, operation: None })?;
             self.follow_money(why);
         }
-        let captured = result.captured.map_or_else(|| ever_captured.less(refunded), Ok)?;
+        let captured = result.captured.map_or_else(|| ever_captured.less(refunded.plus(lost)?), Ok)?;
         let ours = self.payment.as_ref().map_or(ours, |payment| payment.amounts);
         // The gateway says less than we counted: nothing is taken away silently, a person must look.
         let differs = |asked, answered| (asked != answered).then_some(Discrepancy { asked, answered });
-        Ok(differs(ours.captured, captured).or(differs(ours.refunded, refunded)).or(discrepancy))
+        let ours_lost = self.sum_of(MovementKind::Disputed)?;
+        let differing = [differs(ours.captured, captured), differs(ours.refunded, refunded), differs(ours_lost, lost)];
+        Ok(differing.into_iter().flatten().next().or(discrepancy))
     }
 
     /// Moves the status to where the money is.
@@ -239,7 +244,7 @@ impl Aggregate {
         };
         let status = if !amounts.captured.is_zero() {
             Status::Confirmed
-        } else if !amounts.refunded.is_zero() {
+        } else if self.sum_of(MovementKind::Captured).is_ok_and(|taken| !taken.is_zero()) {
             Status::Refunded
         } else {
             Status::Preauth

@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::{Aggregate, Context, PaymentWrite, Stored, Tracked, later};
 use crate::payment::event::Event;
 use crate::payment::model::Payment;
-use crate::payment::money::MoneyError;
-use crate::payment::movement::{Amounts, Movement};
+use crate::payment::money::{Money, MoneyError};
+use crate::payment::movement::{Amounts, Movement, MovementKind};
 use crate::payment::operation::{Lease, Operation, State};
 use crate::payment::status::{Cause, Status};
 
@@ -174,6 +174,15 @@ impl Aggregate {
         let id = operation.id;
         self.operations.push(Tracked { row: operation, stored: Stored::New });
         id
+    }
+
+    /// The sum of all movements of a kind.
+    pub(super) fn sum_of(&self, kind: MovementKind) -> Result<Money, MoneyError> {
+        let nothing = self.payment.as_ref().map(|payment| Money::zero(payment.currency()));
+        let of_kind = self.movements.iter().map(|tracked| &tracked.row).filter(|movement| movement.kind == kind);
+        let mut amounts = of_kind.map(|movement| movement.amount).chain(nothing);
+        let first = amounts.next().ok_or(MoneyError::Currency)?;
+        amounts.try_fold(first, Money::plus)
     }
 
     /// Records a movement once; a truth learnt again changes nothing. The payment's amounts follow.

@@ -46,7 +46,7 @@ impl Aggregate {
     }
 
     /// An answer that cannot be what was asked is applied to nothing: the outcome is unknown, and a person must look.
-    fn mismatch(&mut self, id: Uuid, message: String, context: Context<'_>) -> Step {
+    pub(super) fn mismatch(&mut self, id: Uuid, message: String, context: Context<'_>) -> Step {
         let trouble = Trouble::new(Code::Mismatch, message);
         if let Some(operation) = self.become_unknown(id, &trouble) {
             operation.exposure = Exposure::Exposed;
@@ -145,7 +145,7 @@ impl Aggregate {
         let amounts = payment.amounts;
         let (limit, answered) = match kind {
             MovementKind::Authorized => (payment.order.total, amounts.authorized.plus(amount)?),
-            MovementKind::Captured => (payment.order.total, amounts.captured.plus(amounts.refunded)?.plus(amount)?),
+            MovementKind::Captured => (payment.order.total, self.sum_of(MovementKind::Captured)?.plus(amount)?),
             MovementKind::Refunded => (amounts.captured, amount),
             MovementKind::RefundReversed | MovementKind::Voided | MovementKind::Disputed => return Ok(None),
         };
@@ -285,7 +285,7 @@ impl Aggregate {
 
 /// Another currency than the payment's, in which the gateway answered, with a sum or without.
 pub(super) fn foreign_currency(payment: &Payment, result: &GatewayResult) -> Option<Currency> {
-    let sums = [result.amount, result.captured, result.refunded].into_iter().flatten();
+    let sums = [result.amount, result.captured, result.refunded, result.disputed].into_iter().flatten();
     let mut currencies = sums.map(Money::currency).chain(result.currency);
     currencies.find(|currency| *currency != payment.currency())
 }

@@ -445,3 +445,16 @@ fn what_the_payment_no_longer_allows_is_not_sent_again_but_looked_up() {
         assert_eq!((bench.rejection(), bench.amounts()[1].as_str()), (Code::NotAllowed, "100.00"));
     }
 }
+
+#[test]
+fn an_answer_that_cannot_be_the_one_to_this_is_for_a_person() {
+    let (mut bench, id) = calling();
+    let odd = Outcome::Unknown(Trouble::new(Code::Mismatch, "it is another payment's"));
+    assert_eq!(bench.settle(id, odd), Step::Stored);
+    assert_eq!((bench.state(id), bench.delayed()), (State::Unknown, Some(Code::Mismatch)));
+    assert!(bench.operation(id).escalated);
+    // The gateway acted on something: that it does not find this proves nothing.
+    bench.wait(3_600);
+    bench.found(id, Some(id), Found::Nothing);
+    assert_eq!(bench.state(id), State::Unknown);
+}

@@ -434,3 +434,46 @@ fn a_gateway_that_cannot_be_asked_is_not_asked() {
     bench.rules.contract.lookup = Lookup::None;
     assert_eq!(bench.rejected("s", CommandType::Sync, json!({})), Code::Unsupported);
 }
+
+/// The whole payment, of which something was lost to a dispute.
+fn lost(captured: &str, refunded: &str, disputed: &str) -> Found {
+    let result = GatewayResult {
+        captured: Some(usd(captured)),
+        refunded: Some(usd(refunded)),
+        disputed: Some(usd(disputed)),
+        ..GatewayResult::new(Verdict::Approved)
+    };
+    Found::Result(Box::new(result))
+}
+
+#[test]
+fn what_is_lost_to_a_dispute_is_counted_once_and_is_no_refund() {
+    for (captured, refunded, disputed, after) in [
+        ("0", "0", "100", Status::Refunded),
+        ("40", "0", "60", Status::Confirmed),
+        ("30", "30", "40", Status::Confirmed),
+        ("0", "60", "40", Status::Refunded),
+    ] {
+        let mut bench = Bench::with_payment(Status::Confirmed);
+        for name in ["first", "second"] {
+            let sync = ask(&mut bench, name);
+            assert_eq!(bench.found(sync, None, lost(captured, refunded, disputed)), Step::Settled);
+            assert_eq!(bench.answer(sync).0, AnswerKind::Succeeded, "{captured} {refunded} {disputed}");
+            let amounts = bench.payment().amounts;
+            assert_eq!((amounts.captured, amounts.refunded), (usd(captured), usd(refunded)));
+            assert_eq!(bench.payment().status, after);
+        }
+    }
+}
+
+#[test]
+fn what_came_of_a_dispute_does_not_vanish_silently() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let first = ask(&mut bench, "first");
+    bench.found(first, None, lost("40", "0", "60"));
+    bench.wait(60);
+    let second = ask(&mut bench, "second");
+    bench.found(second, None, lost("100", "0", "0"));
+    assert_eq!(bench.answer(second), (AnswerKind::Failed, Some(Code::Mismatch)));
+    assert_eq!(bench.payment().amounts.captured, usd("40"));
+}

@@ -1,0 +1,54 @@
+//! A dispute as Stripe answers it.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::amount;
+use super::reply::invalid;
+use crate::gateway::clean::{self, CODE_CHARACTERS_MAX};
+use crate::payment::money::{Currency, Money};
+use crate::payment::outcome::Trouble;
+
+/// A dispute.
+#[derive(Debug)]
+pub(super) struct Dispute {
+    pub amount: Money,
+    wire: Wire,
+}
+
+#[derive(Debug, Deserialize)]
+struct Wire {
+    id: String,
+    amount: i64,
+    currency: String,
+    status: String,
+    reason: Option<String>,
+}
+
+impl Dispute {
+    /// Reads one of a payment in this currency.
+    pub fn read(object: Map<String, Value>, currency: Currency) -> Result<Dispute, Trouble> {
+        let wire: Wire = serde_json::from_value(Value::Object(object))
+            .map_err(|_| invalid("must be a dispute with id, amount, currency and status"))?;
+        if !wire.currency.eq_ignore_ascii_case(currency.code()) {
+            return Err(invalid("its dispute is in another currency"));
+        }
+        let amount = amount::from_units(wire.amount, currency)
+            .map_err(|error| invalid(&format!("its dispute's amount: {error}")))?;
+        Ok(Dispute { amount, wire })
+    }
+
+    /// Whether its money is gone for good. While one is open, the gateway only keeps the money back.
+    pub fn is_lost(&self) -> bool {
+        self.wire.status == "lost"
+    }
+
+    /// For `extra_data`.
+    pub fn told(&self) -> Value {
+        let word = |text: &str| clean::text(text, CODE_CHARACTERS_MAX);
+        json!({
+            "id": word(&self.wire.id), "status": word(&self.wire.status), "amount": self.amount.to_string(),
+            "reason": self.wire.reason.as_deref().map(word),
+        })
+    }
+}
