@@ -14,6 +14,7 @@ mod bus_trouble;
 mod cards;
 mod crashes;
 mod drain;
+mod fake_stripe;
 mod flows;
 mod input;
 mod limits;
