@@ -550,7 +550,6 @@ const INTENT_NULLS: &[&str] = &[
     "receipt_email",
     "review",
     "shipping",
-    "source",
     "statement_descriptor",
     "transfer_data",
     "transfer_group",

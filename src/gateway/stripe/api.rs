@@ -26,7 +26,7 @@ const PAGE: usize = 100;
 const PAGES_MAX: usize = 50;
 
 /// How far Stripe's clock and ours may be apart, in seconds.
-const CLOCKS_APART: i64 = 300;
+const CLOCKS_APART: i64 = 60;
 
 /// Where the API is, and how it is spoken to.
 pub(super) struct Api {

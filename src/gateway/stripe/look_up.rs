@@ -1,6 +1,8 @@
 //! Look-ups: payment intents by their id, or among all of their time by our ids in their metadata. Lists are read, and not
 //! searched: Stripe's search learns of what is new up to an hour later.
 
+use serde_json::Value;
+
 use super::api::{Session, made_between};
 use super::dispute::Dispute;
 use super::intent::{Asked, Intent, IntentStatus};
@@ -21,7 +23,14 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
         None => search.of_payment().await,
     };
     match found {
-        Ok(Some(result)) => Found::Result(Box::new(result)),
+        Ok(Some(mut result)) => {
+            let was_declined = question.payment.extra_data.get("decline").is_some_and(|decline| !decline.is_null());
+            // What an earlier attempt was declined with is over.
+            if was_declined && result.approves() {
+                result.extra_data.insert("decline".to_owned(), Value::Null);
+            }
+            Found::Result(Box::new(result))
+        }
         Ok(None) => Found::Nothing,
         Err(denial) => denial.into(),
     }
@@ -32,8 +41,7 @@ pub(super) async fn intents(session: &Session<'_>, filter: &str, asked: Asked<'_
     let filter = format!("{filter}&expand%5B%5D=data.{CHARGE}");
     let all = session.list("payment_intents", &filter).await?;
     let ours = asked.payment_id.to_string();
-    let is_ours =
-        |metadata: Option<&serde_json::Value>| metadata.is_some_and(|it| it[super::request::PAYMENT] == ours.as_str());
+    let is_ours = |metadata: Option<&Value>| metadata.is_some_and(|it| it[super::request::PAYMENT] == ours.as_str());
     let mut found = Vec::new();
     for object in all.into_iter().filter(|object| is_ours(object.get("metadata"))) {
         found.push(Intent::read(object, asked)?);
