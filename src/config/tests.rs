@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::*;
+use crate::gateway::stripe::StripeSettings;
 
 mod anything;
 mod refused;
@@ -87,7 +88,8 @@ fn every_key_is_documented() {
         .map(|line| line.strip_prefix('#').filter(|rest| is_setting(rest)).unwrap_or(line).to_owned() + "\n")
         .collect();
     let encrypted = uncommented.replace("amqp://", "amqps://").replace("\"disable\"\n", "\"verify-full\"\n");
-    let settings = load_with(Some(&encrypted), &[("CARDS_TOKEN", "secret")]).unwrap();
+    let secrets = [("CARDS_TOKEN", "secret"), ("STRIPE_SECRET_KEY", "sk_test_1"), ("STRIPE_WEBHOOK_SECRET", "whsec_1")];
+    let settings = load_with(Some(&encrypted), &secrets).unwrap();
     assert!(settings.amqp.tls.ca.is_some() && settings.amqp.tls.key.is_some() && settings.database.tls.cert.is_some());
     assert_eq!(settings.variants["default"].rate, Some(100.0));
     assert_eq!(settings.variants["default"].retry.immediate.attempts, 1);
@@ -95,6 +97,25 @@ fn every_key_is_documented() {
     assert_eq!((http.url.as_str(), http.lookup), ("http://127.0.0.1:9000", true));
     assert_eq!(http.token.unwrap().expose_secret(), "secret");
     assert_eq!((http.key_window, http.settle_window), (duration::parse("24h"), duration::parse("10s")));
+    let stripe = settings.variants["cards-eu"].gateway_settings::<StripeSettings>().unwrap();
+    assert_eq!(stripe.secret_key.expose_secret(), "sk_test_1");
+    assert_eq!(stripe.webhook_secret.iter().count(), 1);
+    let bare: StripeSettings = serde_json::from_str(r#"{"secret_key": "sk_test_1"}"#).unwrap();
+    assert_eq!((&stripe.api_base, &stripe.api_version), (&bare.api_base, &bare.api_version));
+    assert_eq!(stripe.settle_window, bare.settle_window);
+}
+
+#[test]
+fn several_webhook_secrets_may_stand_anywhere() {
+    let file = "[variants.cards]\ngateway = 'stripe'\nsecret_key = 'env:KEY'\nwebhook_secret = ['env:OLD', 'env:NEW']";
+    let settings = load_with(Some(file), &[("KEY", "sk_test_1"), ("OLD", "whsec_1"), ("NEW", "whsec_2")]).unwrap();
+    let stripe = settings.variants["cards"].gateway_settings::<StripeSettings>().unwrap();
+    let secrets: Vec<&str> = stripe.webhook_secret.iter().map(ExposeSecret::expose_secret).collect();
+    assert_eq!(secrets, ["whsec_1", "whsec_2"]);
+    let variable = ("PAYBUS__VARIANTS__CARDS__WEBHOOK_SECRET", "whsec_3,whsec_4");
+    let settings = load_with(Some(file), &[("KEY", "sk_test_1"), variable]).unwrap();
+    let stripe = settings.variants["cards"].gateway_settings::<StripeSettings>().unwrap();
+    assert_eq!(stripe.webhook_secret.iter().count(), 2);
 }
 
 #[test]
