@@ -60,7 +60,6 @@ impl DummyGateway {
             replays_server_errors: false,
             lookup: Lookup::Indicative,
             settle_window: Duration::ZERO,
-            notifications: false,
         };
         DummyGateway { contract, lost: Mutex::default() }
     }

@@ -218,7 +218,6 @@ fn contract(settings: &HttpSettings) -> Contract {
         replays_server_errors: false,
         lookup: if settings.lookup { Lookup::Authoritative } else { Lookup::None },
         settle_window: settings.settle_window,
-        notifications: false,
     }
 }
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use self::notification::Notifications;
 use crate::payment::code::Rejection;
 use crate::payment::contract::Contract;
 use crate::payment::model::Payment;
@@ -20,6 +21,7 @@ pub mod client;
 pub mod dummy;
 mod failure;
 pub mod http;
+pub mod notification;
 pub mod registry;
 pub mod stripe;
 pub mod url;
@@ -128,6 +130,11 @@ pub trait Gateway: Send + Sync + fmt::Debug {
 
     /// Asks for the truth. Never panics and never hangs beyond the time-out.
     fn look_up<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found>;
+
+    /// Its webhooks, where it sends any that are configured.
+    fn notifications(&self) -> Option<&dyn Notifications> {
+        None
+    }
 
     /// Whether the gateway can be reached, for `paybus check`; a sentence for a person.
     fn probe(&self) -> BoxFuture<'_, Result<String, String>>;

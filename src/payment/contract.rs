@@ -13,8 +13,6 @@ pub struct Contract {
     pub lookup: Lookup,
     /// How long after a send a look-up may still miss it.
     pub settle_window: Duration,
-    /// Whether `payment.notification` means anything to it.
-    pub notifications: bool,
 }
 
 /// What a look-up by our own reference can prove.

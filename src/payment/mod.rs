@@ -10,6 +10,7 @@ pub mod machine;
 pub mod model;
 pub mod money;
 pub mod movement;
+pub mod notification;
 pub mod operation;
 pub mod outcome;
 mod parse;

@@ -236,7 +236,6 @@ mod tests {
                 replays_server_errors: false,
                 lookup,
                 settle_window: Duration::from_secs(10),
-                notifications: false,
             };
             let proof = NotCharged::by_absence(&contract, sent.map(at), at(asked));
             assert_eq!(proof.is_some(), proves, "{lookup:?} {sent:?} {asked}");

@@ -243,7 +243,6 @@ mod tests {
             replays_server_errors: false,
             lookup: Lookup::Authoritative,
             settle_window: Duration::ZERO,
-            notifications: false,
         };
         for (kind, routed, key_window, may) in [
             (CommandType::Process, "cards", Some(60), true),

@@ -208,7 +208,6 @@ fn no_variant(settings: &Settings) -> Rules {
             replays_server_errors: false,
             lookup: Lookup::None,
             settle_window: std::time::Duration::ZERO,
-            notifications: false,
         },
         capture: false,
         retired: true,

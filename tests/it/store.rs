@@ -42,7 +42,6 @@ impl Bench {
             replays_server_errors: false,
             lookup: Lookup::None,
             settle_window: Duration::ZERO,
-            notifications: false,
         };
         let rules = Rules {
             gateway: "http".to_owned(),

@@ -185,8 +185,7 @@ impl Aggregate {
         if action == Action::Process {
             self.set_status(Status::Waiting, Cause::Process, &why.message);
         }
-        let contract = &context.rules.contract;
-        let is_heard_of = contract.lookup != Lookup::None || contract.notifications;
+        let can_be_asked = context.rules.contract.lookup != Lookup::None;
         let mut told_before = false;
         if let Some(operation) = self.operation_mut(id) {
             told_before = operation.state == State::Pending;
@@ -194,13 +193,13 @@ impl Aggregate {
             operation.exposure = Exposure::Exposed;
             operation.acted_on = true;
             operation.lease = None;
-            operation.due_at = (contract.lookup != Lookup::None).then(|| operation.next_look_up(None, context));
+            operation.due_at = can_be_asked.then(|| operation.next_look_up(None, context));
         }
         self.tell_change(id, &why, context.now);
         if !told_before {
             self.tell_delayed(id, Code::Pending, "the gateway accepted it; its result is awaited", context.now);
         }
-        if !is_heard_of {
+        if !can_be_asked {
             self.escalate(id, "the gateway cannot be asked for the result: a person must resolve it", context);
         }
         self.end_turn(id, context.now);
