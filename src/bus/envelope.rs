@@ -116,7 +116,8 @@ impl<'a> From<&'a Event> for Envelope<'a> {
 
 fn data<'a>(kind: &'a EventKind, cause: Option<&'a EventCause>) -> Data<'a> {
     let told = match kind {
-        EventKind::Created { payment } | EventKind::Succeeded { payment } => whole(payment),
+        EventKind::Created { payment } => whole(payment),
+        EventKind::Succeeded { payment } => payment.as_deref().map(whole).unwrap_or_default(),
         EventKind::StatusChanged { payment, previous, why } => {
             Data { previous_status: Some(previous.as_str()), ..because(why, whole(payment)) }
         }

@@ -91,7 +91,7 @@ impl Lane {
         Lane::spawn(shared, Some(aside), policy)
     }
 
-    /// Starts a lane for replies and dead letters: the first refusal is the last word.
+    /// Starts a lane for replies, dead letters and webhooks: the first refusal is the last word.
     pub(super) fn side(shared: Shared) -> mpsc::Sender<Posted> {
         let policy = Policy { refusals: 1, pause: Duration::ZERO };
         Lane::spawn(shared, None, policy)

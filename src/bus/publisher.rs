@@ -1,4 +1,4 @@
-//! The publisher of events, of the replies that go with some of them, and of dead letters.
+//! The publisher of events, of the replies that go with some of them, of dead letters, and of commands that were webhooks.
 //!
 //! A payment's events always use the same channel, where they keep their order without waiting for each other's
 //! confirms. Replies stand outside that order and have a channel of their own: a stranger's reply queue can close that
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::aside::SetAside;
 use super::backlog::Verdict;
+use super::client::CommandSent;
 use super::connection::ConnectionState;
 use super::lane::{Answer, Lane, Posted, Shared};
 use super::link::{Link, Role};
@@ -195,6 +196,32 @@ impl Publisher {
     /// Publishes one message that needs no order: confirmed, or refused for good, through any number of reconnects.
     pub(super) async fn publish_aside(&self, message: Message) -> Option<Verdict> {
         self.post_aside(message).await.await.ok()
+    }
+
+    /// Publishes a command of our own, one that a webhook became, and waits until the broker has answered: through any
+    /// number of reconnects, and for as long as its queue is full. Nothing where the publisher is shut down meanwhile.
+    pub async fn publish_command(&self, routing_key: String, body: Bytes) -> Option<CommandSent> {
+        let message = match self.command_message(routing_key, body) {
+            Ok(message) => message,
+            Err(error) => return Some(CommandSent::Refused(error.to_string())),
+        };
+        Some(match self.publish_aside(message).await? {
+            Verdict::Confirmed => CommandSent::Routed,
+            Verdict::Refused(reason) => CommandSent::Refused(reason),
+            // Nothing has to keep its order among these.
+            Verdict::Behind => CommandSent::Refused("it waits behind another".to_owned()),
+        })
+    }
+
+    fn command_message(&self, routing_key: String, body: Bytes) -> Result<Message, BusError> {
+        Ok(Message {
+            mandatory: true,
+            exchange: short("name of an exchange", self.names.commands())?,
+            routing_key: short("routing key", routing_key)?,
+            // A return is known by it; the command's own name may be under way twice.
+            properties: base_properties().with_message_id(short("message id", Uuid::new_v4().to_string())?),
+            body,
+        })
     }
 
     async fn post_event(&self, payment: Uuid, message: Message, answer: Answer) {

@@ -9,8 +9,10 @@ mod migrate;
 mod output;
 mod publish;
 mod show;
+mod signals;
 mod time;
 mod watch;
+mod webhooks;
 mod worker;
 
 use std::ffi::OsString;
@@ -52,6 +54,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Worker(worker::WorkerArguments),
+    Webhooks(webhooks::WebhooksArguments),
     Migrate(migrate::MigrateArguments),
     Publish(Box<publish::PublishArguments>),
     Watch(watch::WatchArguments),
@@ -71,12 +74,12 @@ impl Arguments {
         Ok(config::load(file, config::environment()?.into_iter())?)
     }
 
-    /// Starts logging to the standard error. Only the worker says more than warnings: what other commands have to say is
-    /// their output.
+    /// Starts logging to the standard error. Only what goes on until it is told to stop says more than warnings: what other
+    /// commands have to say is their output.
     pub fn start_logging(&self, settings: &Settings) {
         // lapin tells of every connection's end as an error, even of one that was said goodbye to.
-        let is_worker = matches!(self.command, Command::Worker(_));
-        let filter = if is_worker { settings.log.filter.as_str() } else { "warn,lapin=off" };
+        let goes_on = matches!(self.command, Command::Worker(_) | Command::Webhooks(_));
+        let filter = if goes_on { settings.log.filter.as_str() } else { "warn,lapin=off" };
         logging::start(settings.log.format, filter);
     }
 
@@ -87,6 +90,7 @@ impl Arguments {
     pub async fn run(self, settings: Settings) -> Result<Exit, Failure> {
         match self.command {
             Command::Worker(arguments) => worker::run(arguments, settings).await,
+            Command::Webhooks(arguments) => webhooks::run(arguments, settings).await,
             Command::Migrate(arguments) => migrate::run(&arguments, &settings).await,
             Command::Publish(arguments) => publish::run(*arguments, &settings).await,
             Command::Watch(arguments) => watch::run(&arguments, &settings).await,
@@ -112,8 +116,9 @@ mod tests {
 
     use super::*;
 
-    const COMMANDS: [&str; 11] = [
+    const COMMANDS: [&str; 12] = [
         "worker",
+        "webhooks",
         "migrate",
         "publish",
         "watch",

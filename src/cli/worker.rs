@@ -1,14 +1,12 @@
 //! `paybus worker`: the job. The first signal lets it finish what it has begun, the second ends it at once.
 
-use std::io;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::exit::{Exit, Failure};
+use super::signals::Signals;
 use crate::config::Settings;
 use crate::worker;
 
@@ -37,31 +35,4 @@ pub async fn run(_: WorkerArguments, settings: Settings) -> Result<Exit, Failure
         () = ended => {}
     }
     Ok(if abort.is_cancelled() { Exit::Failed } else { Exit::Done })
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Signals> {
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    async fn obey(mut self, drain: CancellationToken, abort: CancellationToken) {
-        self.next().await;
-        info!("told to stop: finishing what is in flight; a second signal ends it at once");
-        drain.cancel();
-        self.next().await;
-        warn!("told to stop at once");
-        abort.cancel();
-    }
 }

@@ -27,9 +27,15 @@
 //! What differs from our count decides nothing where it was asked within the settle window since the payment last changed:
 //! it is asked again after that.
 //!
+//! A gateway with a `webhook_secret` may tell by itself that something happened: `POST /webhooks/{variant}` with
+//! `{"id", "payment_id", "operation_id", "type"}`, or a list of these. The same `id` is the same news, however often it
+//! comes; `operation_id` and `type` may be left out. Nothing is applied by its word: the gateway is asked for `status`.
+//! `Paybus-Signature: t=UNIX,v1=HEX` has the time and HMAC-SHA256(secret, "{t}.{body}").
+//!
 //! - `settings`: the variant's configuration.
 //! - `request`: the bodies that go out.
 //! - `answer`: the answers that come back.
+//! - `webhook`: what it tells by itself.
 //! - `failure`: what it proves when none comes back.
 
 use std::fmt;
@@ -43,8 +49,10 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
 use self::answer::{Answer, Expected};
+use self::webhook::HttpWebhooks;
 use super::client::BuildError;
 use super::failure::{Failure, retry_after};
+use super::notification::Notifications;
 use super::url::GatewayUrl;
 use super::{Action, Ask, Call, Gateway, Question, client};
 use crate::payment::code::{Code, Rejection};
@@ -57,6 +65,7 @@ mod request;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 pub use settings::HttpSettings;
 
@@ -70,6 +79,7 @@ pub struct HttpGateway {
     client: Client,
     contract: Contract,
     timeout: Duration,
+    webhooks: Option<HttpWebhooks>,
 }
 
 impl HttpGateway {
@@ -83,12 +93,14 @@ impl HttpGateway {
             Some(token) => Some(client::bearer("token", token.expose_secret())?),
             None => None,
         };
+        let webhooks = HttpWebhooks::configured(&settings.webhook_secret)?;
         Ok(HttpGateway {
             client: client::client(&settings.url, timeout)?,
             contract: contract(&settings),
             url: settings.url,
             authorization,
             timeout,
+            webhooks,
         })
     }
 
@@ -193,6 +205,10 @@ impl Gateway for HttpGateway {
                 Err(failure) => failure.into(),
             }
         })
+    }
+
+    fn notifications(&self) -> Option<&dyn Notifications> {
+        self.webhooks.as_ref().map(|webhooks| webhooks as &dyn Notifications)
     }
 
     /// Any answer but a refusal of the address or of the credentials will do: the protocol has no question without a

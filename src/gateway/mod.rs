@@ -23,6 +23,7 @@ mod failure;
 pub mod http;
 pub mod notification;
 pub mod registry;
+pub mod signature;
 pub mod stripe;
 pub mod url;
 

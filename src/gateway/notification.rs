@@ -4,37 +4,13 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use uuid::Uuid;
 
-pub use crate::payment::notification::Fact;
+pub use crate::payment::notification::{Fact, Webhook};
 use crate::payment::outcome::Trouble;
 
 /// How old a webhook may be when it is received, and how far ahead its sender's clock: what is older may be a replay.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
-
-/// A webhook as it was received.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// When. Its age is judged by this, at whatever time it is verified.
-    pub received_at: Timestamp,
-    /// The HTTP method.
-    pub method: &'a str,
-    /// Path and query, as the client sent them.
-    pub url: &'a str,
-    /// The headers in their order, names in lower case. Cookies and credentials are left out, and what is no text.
-    pub headers: &'a [(String, String)],
-    /// The body, byte for byte.
-    pub body: &'a [u8],
-}
-
-impl<'a> Request<'a> {
-    /// The values of a header, by its name in lower case.
-    pub fn header(&self, name: &str) -> impl Iterator<Item = &'a str> {
-        let of_name = move |(known, _): &&(String, String)| known == name;
-        self.headers.iter().filter(of_name).map(|(_, value)| value.as_str())
-    }
-}
 
 /// Why a webhook is not taken for the gateway's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +53,7 @@ pub trait Notifications: Send + Sync {
     ///
     /// # Errors
     /// It is not the gateway's.
-    fn verify(&self, request: &Request<'_>) -> Result<Vec<Fact>, NotGenuine>;
+    fn verify(&self, webhook: &Webhook) -> Result<Vec<Fact>, NotGenuine>;
 
     /// Asks the gateway whose a fact is that carries no reference of ours. Nothing where it is not ours: others may use
     /// the same account. Never panics and never hangs beyond the time-out.

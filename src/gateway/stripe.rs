@@ -22,6 +22,7 @@
 //! - `reply`: the answers, and what it proves when they are errors.
 //! - `act`: one attempt.
 //! - `look_up`: the truth, asked for.
+//! - `webhook`: what Stripe tells by itself, and whose it is.
 //! - `intent`, `charge`, `refund`, `dispute`: Stripe's objects, and what they mean for an operation.
 //! - `declines`: the table of Stripe's codes.
 //! - `amount`: sums in Stripe's units.
@@ -33,15 +34,18 @@ use futures_util::future::BoxFuture;
 use reqwest::header::HeaderValue;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use self::api::Api;
 use self::process::Process;
 use self::request::Plan;
 use super::client::{self, BuildError};
+use super::notification::{Fact, NotGenuine, Notifications, Webhook};
+use super::signature::WebhookSecrets;
 use super::{Ask, Call, Gateway, Question};
 use crate::payment::code::Rejection;
 use crate::payment::contract::{Contract, Lookup};
-use crate::payment::outcome::{Found, Outcome};
+use crate::payment::outcome::{Found, Outcome, Trouble};
 
 mod act;
 mod amount;
@@ -56,8 +60,9 @@ mod refund;
 mod reply;
 mod request;
 mod settings;
+mod webhook;
 
-pub use settings::{StripeSettings, WebhookSecrets};
+pub use settings::StripeSettings;
 
 /// How long Stripe surely keeps an idempotency key.
 const KEY_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,6 +75,7 @@ pub struct StripeGateway {
     livemode: Option<bool>,
     suffix: Option<String>,
     timeout: Duration,
+    webhook_secrets: WebhookSecrets,
 }
 
 impl StripeGateway {
@@ -94,6 +100,7 @@ impl StripeGateway {
             livemode: settings.livemode(),
             suffix: settings.statement_descriptor_suffix,
             timeout,
+            webhook_secrets: settings.webhook_secret,
         })
     }
 
@@ -107,13 +114,7 @@ impl StripeGateway {
 }
 
 fn contract(settle_window: Duration) -> Contract {
-    Contract {
-        key_window: Some(KEY_WINDOW),
-        replays_server_errors: true,
-        lookup: Lookup::Authoritative,
-        settle_window,
-        notifications: false,
-    }
+    Contract { key_window: Some(KEY_WINDOW), replays_server_errors: true, lookup: Lookup::Authoritative, settle_window }
 }
 
 impl Gateway for StripeGateway {
@@ -150,9 +151,26 @@ impl Gateway for StripeGateway {
         })
     }
 
+    fn notifications(&self) -> Option<&dyn Notifications> {
+        (!self.webhook_secrets.is_empty()).then_some(self)
+    }
+
     /// Asks for a list: any key that may do what is needed here may do that.
     fn probe(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(self.reach())
+    }
+}
+
+impl Notifications for StripeGateway {
+    fn verify(&self, webhook: &Webhook) -> Result<Vec<Fact>, NotGenuine> {
+        webhook::verify(webhook, &self.webhook_secrets)
+    }
+
+    fn locate<'a>(&'a self, fact: &'a Fact, timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, Trouble>> {
+        Box::pin(async move {
+            let session = self.api.session(timeout, None, None);
+            webhook::locate(&session, fact).await.map_err(|denial| denial.failure.trouble)
+        })
     }
 }
 

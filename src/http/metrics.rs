@@ -14,11 +14,12 @@ use metrics::{
 };
 use metrics_exporter_prometheus::Matcher;
 use rust_decimal::prelude::ToPrimitive;
+use uuid::Uuid;
 
 use crate::payment::code::Code;
 use crate::payment::command::Kind;
 use crate::payment::operation::{Action, AnswerKind};
-use crate::payment::outcome::{Found, Outcome, Verdict};
+use crate::payment::outcome::{Found, Outcome, Trouble, Verdict};
 use crate::store::report::Figures;
 
 pub use super::recorder::{Metrics, install};
@@ -72,6 +73,7 @@ pub(super) fn describe() {
     describe_total!("paybus_events_refused_total", "Events that the broker refused and that were set aside.");
     describe_total!("paybus_replies_unroutable_total", "Replies that nobody was there to take.");
     describe_total!("paybus_dead_letters_total", "Messages that could not be understood.");
+    describe_total!("paybus_webhooks_total", "Webhooks by what became of them.");
     describe_total!("paybus_alerts_total", "What somebody should look at; each has a line in the log.");
     describe_figures();
     gauge!("paybus_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -190,6 +192,26 @@ pub fn gateway_look_up(variant: &str, found: &Found, took: Duration) {
         Found::Failed(_) => "failed",
     };
     call(variant, "status", outcome, took);
+}
+
+/// A gateway was asked whose the thing is that a webhook is about.
+pub fn gateway_locate(variant: &str, located: &Result<Option<Uuid>, Trouble>, took: Duration) {
+    let outcome = match located {
+        Ok(Some(_)) => "approved",
+        Ok(None) => "not_found",
+        Err(_) => "failed",
+    };
+    call(variant, "locate", outcome, took);
+}
+
+/// What became of a webhook, in a word of few.
+pub fn webhook(variant: &str, outcome: &'static str) {
+    counter!("paybus_webhooks_total", "variant" => variant_label(variant), "outcome" => outcome).increment(1);
+}
+
+/// A webhook is about no payment of ours.
+pub fn notification_not_ours(variant: &str) {
+    webhook(variant, "not_ours");
 }
 
 fn call(variant: &str, action: &'static str, outcome: &'static str, took: Duration) {

@@ -1,4 +1,4 @@
-//! The worker's own HTTP server: `/livez`, `/readyz` and `/metrics`, and nothing else.
+//! The worker's own HTTP server: `/livez`, `/readyz` and `/metrics`, and webhooks beside them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,9 +39,10 @@ pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
     metrics: Metrics,
+    webhooks: Router,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let app = router(Arc::clone(&health), metrics.clone());
+    let app = router(Arc::clone(&health), metrics.clone()).merge(webhooks);
     let serving = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let keeping = tokio::spawn(async move { tokio::join!(beat(health), metrics.upkeep()) });
     let served = tokio::select! {
@@ -117,7 +118,7 @@ mod tests {
         let health = Arc::new(Health::new(&["broker"]));
         let metrics = super::super::metrics::install(&["default"]).expect("a recorder");
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, Arc::clone(&health), metrics, shutdown.clone()));
+        let server = tokio::spawn(serve(listener, Arc::clone(&health), metrics, Router::new(), shutdown.clone()));
 
         let client = reqwest::Client::new();
         assert_eq!(ask(&client, &address, "/livez").await, (200, "live\n".to_owned()));

@@ -53,6 +53,8 @@ pub enum Code {
     UserRequired,
     /// The operation named has no unknown outcome.
     NotUnknown,
+    /// A notification that the gateway did not send.
+    NotGenuine,
     /// The gateway declined.
     Declined,
     /// The gateway refused the request.
@@ -212,6 +214,12 @@ pub const CODES: &[CodeEntry] = &[
         "not_unknown",
         "The operation named has no unknown outcome.",
         "Look at the payment's timeline.",
+    ),
+    entry(
+        Code::NotGenuine,
+        "not_genuine",
+        "The gateway did not send this notification, or not with a secret that is configured.",
+        "Compare the variant's webhook secrets with the gateway's; then send payment.sync.",
     ),
     entry(Code::Declined, "declined", "The gateway declined.", "Ask the customer for another way to pay."),
     entry(

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::code::Rejection;
 use super::model::Order;
+use super::notification::Fact;
 use super::operation::Attributes;
 
 /// The namespace-free name of an operation: with the payment's id, the command's source and id.
@@ -178,8 +179,8 @@ pub enum Body {
     Cancel,
     /// `payment.sync`
     Sync,
-    /// `payment.notification`
-    Notification,
+    /// `payment.notification`, verified; without facts where it tells nothing of a payment.
+    Notification(Vec<Fact>),
     /// `payment.resolve`
     Resolve(Box<Resolve>),
 }
@@ -195,7 +196,7 @@ impl Body {
             Body::Refund(_) => CommandType::Refund,
             Body::Cancel => CommandType::Cancel,
             Body::Sync => CommandType::Sync,
-            Body::Notification => CommandType::Notification,
+            Body::Notification(_) => CommandType::Notification,
             Body::Resolve(_) => CommandType::Resolve,
         }
     }

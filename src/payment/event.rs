@@ -103,8 +103,8 @@ pub enum EventKind {
     },
     /// `command.succeeded`
     Succeeded {
-        /// As stored.
-        payment: Box<Payment>,
+        /// As stored; nothing for a notification that named none.
+        payment: Option<Box<Payment>>,
     },
 }
 

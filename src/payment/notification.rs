@@ -1,9 +1,89 @@
-//! What a gateway's webhook tells: facts, of which none changes a payment by its word. They say where to look.
+//! A gateway's webhook: as it is carried over the bus, and the facts that its adapter reads out of it once it is known to be
+//! genuine. None of them changes a payment by its word: they say where to look.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::card;
+use super::code::{Code, Rejection};
+use super::parse::{Fields, invalid, missing};
+
+/// How many facts one webhook may hold.
+pub const FACTS_MAX: usize = 100;
+
+/// The longest text of a fact, in bytes.
+const TEXT_MAX: usize = 255;
+
+/// Under what name facts are stored with a notification.
+pub(super) const FACTS: &str = "facts";
+
+/// A webhook as it was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// When. Its age is judged by this, whenever it is verified.
+    pub received_at: Timestamp,
+    /// The HTTP method.
+    pub method: String,
+    /// Path and query, as the client sent them.
+    pub url: String,
+    /// The headers in their order, names in lower case. Cookies and credentials are left out, and what is no text.
+    pub headers: Vec<(String, String)>,
+    /// The body, byte for byte.
+    pub body: Vec<u8>,
+}
+
+impl Webhook {
+    /// The values of a header, by its name in lower case.
+    pub fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Reads the data of a `payment.notification`.
+    ///
+    /// # Errors
+    /// The first field that is missing, unknown or wrong, by its name.
+    pub fn read(data: &Map<String, Value>) -> Result<Webhook, Rejection> {
+        let mut fields = Fields::new(data);
+        let received_at = fields.required_text("received_at", 64)?;
+        let body = fields.required_text("body_base64", usize::MAX)?;
+        let webhook = Webhook {
+            received_at: received_at
+                .parse()
+                .map_err(|_| invalid("received_at", "must be a time such as 2026-11-22T12:00:00Z"))?,
+            method: fields.text("method", TEXT_MAX)?,
+            url: fields.text("url", 4096)?,
+            headers: fields.take("headers").map_or(Ok(Vec::new()), headers)?,
+            body: STANDARD.decode(body).map_err(|_| invalid("body_base64", "must be base64"))?,
+        };
+        fields.finish()?;
+        Ok(webhook)
+    }
+
+    /// The data of a `payment.notification`.
+    pub fn data(&self) -> Value {
+        json!({
+            "received_at": self.received_at.to_string(),
+            "method": self.method,
+            "url": self.url,
+            "headers": self.headers,
+            "body_base64": STANDARD.encode(&self.body),
+        })
+    }
+}
+
+fn headers(list: &Value) -> Result<Vec<(String, String)>, Rejection> {
+    let pairs: Result<Vec<(String, String)>, _> = Vec::deserialize(list);
+    let mut pairs = pairs.map_err(|_| invalid("headers", "must be a list of [name, value]"))?;
+    pairs.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
+    Ok(pairs)
+}
+
 /// One thing that a webhook tells, of one payment. The gateway is asked for the truth about it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fact {
     /// The gateway's id of the event: the same fact told again has the same. Nothing where the gateway gives none.
     pub key: Option<String>,
@@ -15,4 +95,138 @@ pub struct Fact {
     pub reference: Option<String>,
     /// The gateway's word for what happened: for logs, never for a decision.
     pub kind: String,
+}
+
+impl Fact {
+    /// The id of the command that tells it: the gateway's key, or what stands for one that cannot be an id. The same fact
+    /// has the same, so that it is one command however often it comes.
+    pub fn command_id(&self) -> Option<String> {
+        let key = self.key.as_deref()?;
+        let is_id = (1..=TEXT_MAX).contains(&key.len()) && !key.contains('\0') && !card::contains_card_number(key);
+        Some(if is_id { key.to_owned() } else { Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).to_string() })
+    }
+
+    /// Without what might be a card number.
+    fn fit_to_be_stored(self) -> Fact {
+        Fact { key: self.command_id(), kind: card::scrub(&self.kind).into_owned(), ..self }
+    }
+
+    fn is_sound(&self) -> bool {
+        let texts = [self.key.as_deref(), self.reference.as_deref(), Some(&self.kind)];
+        texts.into_iter().flatten().all(|text| text.len() <= TEXT_MAX && !text.contains('\0'))
+    }
+}
+
+/// Facts as they are stored with a notification that waits.
+pub fn facts_data(facts: &[Fact]) -> Map<String, Value> {
+    Map::from_iter([(FACTS.to_owned(), json!(facts))])
+}
+
+/// Reads facts as they were stored.
+///
+/// # Errors
+/// What is stored are no facts.
+pub(super) fn read_facts(stored: Option<&Value>) -> Result<Vec<Fact>, Rejection> {
+    let stored = stored.ok_or_else(|| missing(FACTS))?;
+    Vec::deserialize(stored).map_err(|_| invalid(FACTS, "cannot be read"))
+}
+
+/// The facts that a verified notification may tell: few and short ones; and where it is addressed to a payment, none
+/// that are of another.
+///
+/// # Errors
+/// There are too many, or too long ones, or all are of other payments.
+pub fn admitted(facts: Vec<Fact>, addressed_to: Option<Uuid>) -> Result<Vec<Fact>, Rejection> {
+    if facts.len() > FACTS_MAX {
+        return Err(invalid("body_base64", &format!("it tells more than {FACTS_MAX} facts")));
+    }
+    if !facts.iter().all(Fact::is_sound) {
+        return Err(invalid("body_base64", &format!("an id in it is longer than {TEXT_MAX} bytes, or no text")));
+    }
+    let facts = facts.into_iter().map(Fact::fit_to_be_stored);
+    let Some(payment) = addressed_to else { return Ok(facts.collect()) };
+    let told = facts.len();
+    let facts: Vec<Fact> = facts.filter(|fact| fact.payment_id.is_none_or(|of| of == payment)).collect();
+    if facts.is_empty() && told > 0 {
+        return Err(Rejection::new(Code::InvalidData, "subject: the notification is about another payment"));
+    }
+    Ok(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(data: Value) -> Result<Webhook, Rejection> {
+        Webhook::read(data.as_object().unwrap())
+    }
+
+    fn whole() -> Value {
+        json!({
+            "received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/webhooks/cards?a=b",
+            "headers": [["Stripe-Signature", "t=1"], ["x", "1"], ["x", "2"]], "body_base64": "AP8="
+        })
+    }
+
+    #[test]
+    fn a_webhook_is_read_as_it_was_written() {
+        let webhook = read(whole()).unwrap();
+        assert_eq!(webhook.body, [0, 255]);
+        assert_eq!(webhook.header("stripe-signature").collect::<Vec<_>>(), ["t=1"]);
+        assert_eq!(webhook.header("x").collect::<Vec<_>>(), ["1", "2"], "in their order");
+        assert_eq!(read(webhook.data()), Ok(webhook));
+    }
+
+    #[test]
+    fn a_webhook_is_checked_for_its_form() {
+        for (name, wrong) in [
+            ("received_at", json!("yesterday")),
+            ("received_at", json!(null)),
+            ("headers", json!({})),
+            ("headers", json!([["a"]])),
+            ("body_base64", json!([])),
+            ("body_base64", json!("e30")),
+            ("method", json!(1)),
+            ("url", json!({})),
+        ] {
+            let mut data = whole();
+            data[name] = wrong;
+            let rejection = read(data).unwrap_err();
+            assert!(rejection.message.starts_with(&format!("{name}: ")), "{rejection:?}");
+        }
+        let mut data = whole();
+        data["facts"] = json!([]);
+        assert_eq!(read(data).unwrap_err().code, Code::UnknownField, "nobody says by himself what was verified");
+    }
+
+    #[test]
+    fn facts_are_read_as_they_were_stored() {
+        let fact = Fact { key: Some("evt_1".to_owned()), kind: "charge.refunded".to_owned(), ..Fact::default() };
+        assert_eq!(read_facts(facts_data(&[fact.clone()]).get(FACTS)), Ok(vec![fact]));
+        assert!(read_facts(None).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_an_id_has_one_that_stands_for_it() {
+        let id = |key: &str| Fact { key: Some(key.to_owned()), ..Fact::default() }.command_id().unwrap();
+        assert_eq!(id("evt_1"), "evt_1");
+        for key in ["", "4242424242424242", &"x".repeat(256), "a\0b"] {
+            assert!(Uuid::parse_str(&id(key)).is_ok(), "{key}");
+            assert_eq!(id(key), id(key));
+        }
+        assert_eq!(Fact::default().command_id(), None);
+    }
+
+    #[test]
+    fn of_an_addressed_notification_only_what_is_its_payments_counts() {
+        let [ours, other] = [1, 2].map(Uuid::from_u128);
+        let fact = |payment_id| Fact { payment_id, ..Fact::default() };
+        let facts = vec![fact(Some(ours)), fact(Some(other)), fact(None)];
+        assert_eq!(admitted(facts.clone(), None), Ok(facts.clone()));
+        assert_eq!(admitted(facts, Some(ours)), Ok(vec![fact(Some(ours)), fact(None)]));
+        assert!(admitted(vec![fact(Some(other))], Some(ours)).is_err());
+        assert_eq!(admitted(Vec::new(), Some(ours)), Ok(Vec::new()));
+        assert!(admitted(vec![fact(None); FACTS_MAX + 1], None).is_err());
+        assert!(admitted(vec![Fact { kind: "x".repeat(256), ..Fact::default() }], None).is_err());
+    }
 }

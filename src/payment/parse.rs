@@ -9,6 +9,7 @@ use super::code::{Code, Rejection};
 use super::command::{AmountText, Body, CommandType, NewPayment, Process, Resolution, Resolve};
 use super::model::{Billing, Order};
 use super::money::{Currency, Money};
+use super::notification::{FACTS, read_facts};
 
 /// How long a description may be, in characters.
 const DESCRIPTION_MAX: usize = 4096;
@@ -40,7 +41,8 @@ impl Body {
             CommandType::Refund => Body::Refund(fields.amount("amount")?),
             CommandType::Cancel => Body::Cancel,
             CommandType::Sync => Body::Sync,
-            CommandType::Notification => notification(&mut fields)?,
+            // As it is stored. What came over the bus is a `Webhook`, and becomes this once it is verified.
+            CommandType::Notification => Body::Notification(read_facts(fields.take(FACTS))?),
             CommandType::Resolve => Body::Resolve(Box::new(resolve(&mut fields)?)),
         };
         fields.finish()?;
@@ -95,19 +97,6 @@ fn ip_address(fields: &mut Fields<'_>) -> Result<Option<IpAddr>, Rejection> {
     Ok(Some(address))
 }
 
-/// The fields of a webhook are checked for their form; their content is for the gateway that verifies it.
-fn notification(fields: &mut Fields<'_>) -> Result<Body, Rejection> {
-    for name in ["received_at", "method", "url"] {
-        fields.text(name, 4096)?;
-    }
-    if fields.take("headers").is_some_and(|headers| !headers.is_array()) {
-        return Err(invalid("headers", "must be a list"));
-    }
-    // As long as the message may be.
-    fields.text("body_base64", usize::MAX)?;
-    Ok(Body::Notification)
-}
-
 fn resolve(fields: &mut Fields<'_>) -> Result<Resolve, Rejection> {
     let operation = fields.required_text("operation", 36)?;
     let operation = Uuid::parse_str(operation).map_err(|_| invalid("operation", "must be a UUID"))?;
@@ -126,17 +115,17 @@ fn resolve(fields: &mut Fields<'_>) -> Result<Resolve, Rejection> {
 }
 
 /// The fields of an object, each taken at most once; what is left over is unknown.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     data: &'a Map<String, Value>,
     taken: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
-    fn new(data: &'a Map<String, Value>) -> Fields<'a> {
+    pub(super) fn new(data: &'a Map<String, Value>) -> Fields<'a> {
         Fields { data, taken: Vec::new() }
     }
 
-    fn take(&mut self, name: &'static str) -> Option<&'a Value> {
+    pub(super) fn take(&mut self, name: &'static str) -> Option<&'a Value> {
         self.taken.push(name);
         self.data.get(name).filter(|value| !value.is_null())
     }
@@ -152,11 +141,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn text(&mut self, name: &'static str, max: usize) -> Result<String, Rejection> {
+    pub(super) fn text(&mut self, name: &'static str, max: usize) -> Result<String, Rejection> {
         Ok(self.optional_text(name, max)?.unwrap_or_default().to_owned())
     }
 
-    fn required_text(&mut self, name: &'static str, max: usize) -> Result<&'a str, Rejection> {
+    pub(super) fn required_text(&mut self, name: &'static str, max: usize) -> Result<&'a str, Rejection> {
         self.optional_text(name, max)?.ok_or_else(|| missing(name))
     }
 
@@ -197,7 +186,7 @@ impl<'a> Fields<'a> {
         money.map(Some).map_err(|error| Rejection::new(Code::InvalidAmount, format!("{name}: {error}")))
     }
 
-    fn finish(self) -> Result<(), Rejection> {
+    pub(super) fn finish(self) -> Result<(), Rejection> {
         match self.data.keys().find(|name| !self.taken.contains(&name.as_str())) {
             Some(name) => {
                 let shown: String = name.chars().take(64).collect();
@@ -208,11 +197,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn missing(name: &str) -> Rejection {
+pub(super) fn missing(name: &str) -> Rejection {
     Rejection::new(Code::InvalidData, format!("{name}: is missing"))
 }
 
-fn invalid(name: &str, what: &str) -> Rejection {
+pub(super) fn invalid(name: &str, what: &str) -> Rejection {
     Rejection::new(Code::InvalidData, format!("{name}: {what}"))
 }
 

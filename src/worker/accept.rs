@@ -11,10 +11,12 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::notify;
 use super::variant::Variant;
 use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Process};
+use crate::payment::notification::{Webhook, admitted, facts_data};
 use crate::payment::operation::{Attributes, Reply};
 
 /// The largest body, in bytes.
@@ -99,7 +101,10 @@ impl Acceptance {
         content: Result<(Body, Map<String, Value>), Rejection>,
         attached: Result<Attributes, Rejection>,
     ) -> Command {
-        let hash = hash(&names.kind, attributes.get("data").map_or("null", |data| data.get()));
+        let hash = match &content {
+            Ok((Body::Notification(_), _)) => notify::hash(&names.kind),
+            _ => hash(&names.kind, attributes.get("data").map_or("null", |data| data.get())),
+        };
         let (content, data) = match content {
             Ok((body, data)) => (Ok(body), data),
             // It may name a field, and of a notification's data nothing was searched for card numbers.
@@ -148,6 +153,9 @@ impl Acceptance {
             return Err(reject(Code::UnknownVariant, message));
         };
         let mut data = read_data(attributes)?;
+        if kind == CommandType::Notification {
+            return notification(&data, names, variant);
+        }
         let body = Body::parse(kind, &data)?;
         check_body(&body, variant)?;
         if kind == CommandType::Create {
@@ -292,6 +300,25 @@ fn check_body(body: &Body, variant: &Variant) -> Result<(), Rejection> {
 
 fn check_process(process: &Process, variant: &Variant) -> Result<(), Rejection> {
     variant.gateway.check(&process.data)
+}
+
+/// A notification is verified here, before anything of it is decided or stored; kept are only the facts it tells. Whoever
+/// received it has verified it too, but anybody may publish to the bus.
+fn notification(
+    data: &Map<String, Value>,
+    names: &Names,
+    variant: &Variant,
+) -> Result<(Body, Map<String, Value>), Rejection> {
+    let webhook = Webhook::read(data)?;
+    let Some(notifications) = variant.gateway.notifications() else {
+        let message = format!("the gateway {} sends no notifications that are configured", variant.rules.gateway);
+        return Err(reject(Code::Unsupported, message));
+    };
+    let facts = notifications.verify(&webhook).map_err(|why| reject(Code::NotGenuine, why.to_string()))?;
+    let addressed_to = names.foreign_subject.is_none().then_some(names.payment_id);
+    let facts = admitted(facts, addressed_to)?;
+    let data = facts_data(&facts);
+    Ok((Body::Notification(facts), data))
 }
 
 /// Reads `data`, which is an object of at most so many levels; nothing where it is absent.

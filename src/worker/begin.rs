@@ -101,7 +101,7 @@ impl Engine {
                     return Ok(Begun { aggregate, step, announced, is_changed: true });
                 }
                 Err(Failure::Again) => {
-                    let sends = matches!(step, Step::Call(_) | Step::LookUp { .. });
+                    let sends = matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Locate(_));
                     in_doubt.extend(lease.filter(|_| sends).map(|lease| (step, lease)));
                     tokio::time::sleep(backoff.next_delay()).await;
                 }

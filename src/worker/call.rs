@@ -57,6 +57,13 @@ impl Engine {
                 variant.leave();
                 Some((operation, answer?))
             }
+            Step::Locate(id) => {
+                variant.enter();
+                let answer = self.locate(variant, aggregate, id).await;
+                variant.leave();
+                self.note_health(variant, &answer);
+                Some((id, answer))
+            }
             Step::Settled | Step::Stored | Step::RetryNow(_) | Step::Known(_) => None,
         }
     }

@@ -9,7 +9,7 @@ use super::begin::{Begun, Entry, Stopped};
 use super::engine::Engine;
 use super::hold::Turn;
 use super::place::Place;
-use super::settle::Settled;
+use super::settle::{Answer, Settled};
 use super::variant::Variant;
 use crate::backoff::Backoff;
 use crate::failpoint;
@@ -51,7 +51,7 @@ impl Engine {
         drop(turn);
         let mut announcements = vec![announced];
         if let Some(variant) = variant
-            && matches!(step, Step::Call(_) | Step::LookUp { .. })
+            && matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Locate(_))
         {
             Box::pin(self.carry_out(variant, aggregate, step, Some(place), probe, &mut announcements)).await;
         } else {
@@ -82,6 +82,14 @@ impl Engine {
             failpoint::reach("called", aggregate.payment_id());
             // The place is for others from here on; but one that took workers down may do so with its answer.
             place = place.filter(Place::is_alone);
+            if let Answer::Located(Ok(located)) = &answer {
+                // Each needs a place of its own.
+                drop(place.take());
+                let Some(notification) = aggregate.operation(id) else { return };
+                if Box::pin(self.hand_on(variant, notification, located)).await.is_err() {
+                    return;
+                }
+            }
             let settled = Box::pin(self.settle(variant, aggregate, id, answer, tries)).await;
             let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
             drop(place);
@@ -99,7 +107,7 @@ impl Engine {
                         return;
                     }
                 }
-                Step::Call(_) | Step::LookUp { .. } => {
+                Step::Call(_) | Step::LookUp { .. } | Step::Locate(_) => {
                     place = self.place_for(&aggregate, follows, variant).await;
                     step = follows;
                 }

@@ -8,6 +8,8 @@
 //! - `accept`: a message is read.
 //! - `execute`: the whole way, step by step.
 //! - `begin`, `call`, `settle`, `announce`: the steps.
+//! - `notify`: a webhook that does not say which payment it is about.
+//! - `receipt`, `webhooks`: webhooks become commands; and the process that does nothing else.
 //! - `schedule`, `relay`: what is due, and events of workers that were lost.
 //! - `variant`, `breaker`, `limits`, `place`: a gateway's limits, and who may call.
 //! - `alerts`: what somebody should hear of at once.
@@ -25,12 +27,16 @@ mod execute;
 mod hold;
 mod intake;
 mod limits;
+mod notify;
 mod place;
+mod receipt;
 mod relay;
 mod report;
 mod schedule;
 mod settle;
 mod start;
 mod variant;
+mod webhooks;
 
 pub use start::{RunError, run};
+pub use webhooks::run as run_webhooks;

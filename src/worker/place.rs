@@ -38,7 +38,7 @@ impl Engine {
     /// the wait would use up the lease: then others would take the operation for lost. Such a one is scheduled.
     pub async fn place_for(&self, aggregate: &Aggregate, step: Step, variant: &Variant) -> Option<Place<'_>> {
         let permit = match step {
-            Step::LookUp { .. } => None,
+            Step::LookUp { .. } | Step::Locate(_) => None,
             _ => Some(self.permit(variant, self.patience(aggregate, step)).await?),
         };
         let mut place = Place { _permit: permit, room: Some(self.shared_room().await) };
@@ -57,7 +57,9 @@ impl Engine {
     /// Moves into a room of its own where the step's operation took workers down before; tells whether it waited for one,
     /// so that what was decided meanwhile may no longer hold.
     pub async fn move_if_alone<'a>(&'a self, aggregate: &Aggregate, step: Step, place: &mut Place<'a>) -> bool {
-        let (Step::Call(id) | Step::RetryNow(id) | Step::LookUp { operation: id, .. }) = step else { return false };
+        let (Step::Call(id) | Step::RetryNow(id) | Step::Locate(id) | Step::LookUp { operation: id, .. }) = step else {
+            return false;
+        };
         let alone = aggregate.operation(id).is_some_and(|operation| operation.takeovers >= TAKEOVERS_ALONE);
         if !alone || place.is_alone() {
             return false;

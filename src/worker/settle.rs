@@ -8,6 +8,7 @@ use super::announce::Announced;
 use super::engine::{Engine, Failure};
 use super::variant::Variant;
 use crate::backoff;
+use crate::gateway::notification::Fact;
 use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble};
@@ -25,6 +26,8 @@ pub enum Answer {
         /// What was found.
         found: Found,
     },
+    /// Of the question whose the facts of a notification are: each that is ours, with its payment.
+    Located(Result<Vec<(Uuid, Fact)>, Trouble>),
 }
 
 /// What one answer says of the gateway itself.
@@ -93,6 +96,7 @@ fn decide(aggregate: &mut Aggregate, id: Uuid, answer: Answer, tries: u32, conte
     match answer {
         Answer::Outcome(outcome) => aggregate.settle(id, outcome, tries, context),
         Answer::Found { target, found } => aggregate.found(id, target, found, tries, context),
+        Answer::Located(located) => aggregate.located(id, located.map(|_| ()), tries, context),
     }
 }
 
@@ -102,7 +106,7 @@ impl Answer {
     fn of_operations(&self, id: Uuid) -> Vec<Uuid> {
         match self {
             Answer::Found { target: Some(target), .. } if *target != id => vec![id, *target],
-            Answer::Found { .. } | Answer::Outcome(_) => vec![id],
+            Answer::Found { .. } | Answer::Outcome(_) | Answer::Located(_) => vec![id],
         }
     }
 
@@ -136,7 +140,8 @@ impl Answer {
                 let trouble = strip_trouble(trouble)?;
                 Some(Answer::Found { target, found: Found::Failed(trouble) })
             }
-            Answer::Found { found: Found::Nothing, .. } => None,
+            Answer::Located(Err(trouble)) => Some(Answer::Located(Err(strip_trouble(trouble)?))),
+            Answer::Found { found: Found::Nothing, .. } | Answer::Located(Ok(_)) => None,
         }
     }
 
@@ -153,6 +158,9 @@ impl Answer {
             Answer::Outcome(Outcome::NotSent(trouble) | Outcome::Unknown(trouble)) => of_trouble(trouble),
             Answer::Found { found: Found::Result(_) | Found::Nothing, .. } => Health::Well,
             Answer::Found { found: Found::Failed(trouble), .. } => of_trouble(trouble),
+            // It may have known all without asking.
+            Answer::Located(Ok(_)) => Health::Unknown,
+            Answer::Located(Err(trouble)) => of_trouble(trouble),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::announce::Announcer;
 use super::engine::Engine;
 use super::hold::{Held, Order};
 use super::intake::{Intake, drain};
+use super::receipt::Receiver;
 use super::schedule::Schedule;
 use super::variant::Variant;
 use super::{relay, report};
@@ -26,11 +27,11 @@ use crate::bus::consumer::{Consumer, Consumption};
 use crate::bus::publisher::Publisher;
 use crate::bus::topology;
 use crate::bus::{BusError, BusSettings};
-use crate::config::{ConfigError, Settings};
-use crate::gateway::registry;
+use crate::config::{self, ConfigError, Settings};
+use crate::gateway::{Gateway, registry};
 use crate::http::health::Health;
 use crate::http::metrics::{self, Metrics};
-use crate::http::server;
+use crate::http::{server, webhooks};
 use crate::payment::contract::{Contract, Lookup};
 use crate::payment::machine::Rules;
 use crate::store::batch::Committer;
@@ -148,28 +149,37 @@ async fn prepare(store: &Store, bus: &BusSettings, variants: &HashMap<String, Ar
     let client = store.client().await?;
     store.clock().calibrate(&client).await?;
     drop(client);
+    prepare_bus(bus, &variants.keys().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+/// Reaches the broker once.
+pub(super) async fn prepare_bus(bus: &BusSettings, variants: &[&str]) -> Result<(), RunError> {
     let connection = connect(bus, "topology").await?;
-    let names: Vec<&str> = variants.keys().map(String::as_str).collect();
-    if bus.declare {
-        topology::declare(&connection, bus, &names).await?;
-    } else {
-        topology::check(&connection, bus, &names).await?;
-    }
+    topology::prepare(&connection, bus, variants).await?;
     connection.close().await;
     Ok(())
 }
 
 fn variants(settings: &Settings) -> Result<HashMap<String, Arc<Variant>>, RunError> {
     let mut variants = HashMap::new();
-    for (name, configured) in &settings.variants {
+    let gateways = gateways(settings)?;
+    for ((name, configured), (_, gateway)) in settings.variants.iter().zip(gateways) {
         if configured.gateway == "dummy" {
             warn!(variant = name, "this variant is a dummy: it confirms payments that nobody paid");
         }
-        let gateway =
-            registry::build(configured).map_err(|error| RunError::Setting(format!("variants.{name}: {error}")))?;
         variants.insert(name.clone(), Arc::new(Variant::new(name, configured, &settings.worker, gateway)));
     }
     Ok(variants)
+}
+
+/// The gateway of each variant, in their order.
+pub(super) fn gateways(settings: &Settings) -> Result<Vec<(String, Arc<dyn Gateway>)>, RunError> {
+    let build = |(name, configured): (&String, &config::Variant)| {
+        let gateway = registry::build(configured);
+        let gateway = gateway.map_err(|error| RunError::Setting(format!("variants.{name}: {error}")))?;
+        Ok((name.clone(), gateway))
+    };
+    settings.variants.iter().map(build).collect()
 }
 
 fn engine(
@@ -273,17 +283,26 @@ fn serve(
     ended: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
     let publishing = report::connection(publisher.state(), Arc::clone(health), "publisher".to_owned());
+    let gateways = engine.variants.iter().map(|(name, variant)| (name.clone(), Arc::clone(&variant.gateway)));
+    let receiver = Receiver::new(gateways, publisher.clone());
     let confirming = report::confirms(publisher.silent(), Arc::clone(health), "publisher confirms".to_owned());
     vec![
         tokio::spawn(confirming),
         tokio::spawn(report::database(Arc::clone(engine), Arc::clone(health))),
         tokio::spawn(publishing),
-        tokio::spawn(serve_http(listener, Arc::clone(health), metrics, ended.clone())),
+        tokio::spawn(serve_http(listener, Arc::clone(health), metrics, receiver, ended.clone())),
     ]
 }
 
-async fn serve_http(listener: TcpListener, health: Arc<Health>, metrics: Metrics, ended: CancellationToken) {
-    if let Err(error) = server::serve(listener, health, metrics, ended).await {
+/// Answers whoever watches, and receives webhooks.
+pub(super) async fn serve_http(
+    listener: TcpListener,
+    health: Arc<Health>,
+    metrics: Metrics,
+    receiver: Receiver,
+    ended: CancellationToken,
+) {
+    if let Err(error) = server::serve(listener, health, metrics, webhooks::router(Arc::new(receiver)), ended).await {
         warn!(%error, "the HTTP server ended");
     }
 }

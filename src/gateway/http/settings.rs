@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::config::duration;
+use crate::gateway::signature::WebhookSecrets;
 use crate::gateway::url::GatewayUrl;
 
 /// The keys of a variant with `gateway = "http"` that are this adapter's own.
@@ -27,6 +28,9 @@ pub struct HttpSettings {
     /// Whether the gateway answers `status`, and its `not_found` proves that nothing was done.
     #[serde(default = "lookup_default")]
     pub lookup: bool,
+    /// What the gateway's webhooks are signed with; without one there are none.
+    #[serde(default)]
+    pub webhook_secret: WebhookSecrets,
 }
 
 fn key_window_default() -> Duration {

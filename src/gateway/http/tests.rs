@@ -7,6 +7,7 @@ use uuid::Uuid;
 use self::fake_gateway::{Behaviour, FakeGateway};
 use super::*;
 use crate::gateway::Target;
+use crate::gateway::signature::WebhookSecrets;
 use crate::payment::model::{Billing, Order, Payment};
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{GatewayKey, Verdict};
@@ -30,6 +31,7 @@ fn gateway_with(url: &str, token: Option<&str>, lookup: bool) -> HttpGateway {
         key_window: Duration::from_secs(86_400),
         settle_window: Duration::from_secs(10),
         lookup,
+        webhook_secret: WebhookSecrets::default(),
     };
     HttpGateway::new(settings, LONG).unwrap()
 }

@@ -1,6 +1,5 @@
 //! The configuration of a variant whose gateway is `stripe`.
 
-use std::fmt;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -8,6 +7,7 @@ use serde::Deserialize;
 
 use crate::config::duration;
 use crate::gateway::client::BuildError;
+use crate::gateway::signature::WebhookSecrets;
 use crate::gateway::url::GatewayUrl;
 
 /// The characters that Stripe allows for a suffix.
@@ -54,41 +54,6 @@ fn settle_window_default() -> Duration {
     Duration::from_secs(120)
 }
 
-/// The secrets that webhooks may be signed with. In an environment variable, commas part them.
-#[derive(Clone, Default, Deserialize)]
-#[serde(from = "OneOrMany")]
-pub struct WebhookSecrets(Vec<SecretString>);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl From<OneOrMany> for WebhookSecrets {
-    fn from(given: OneOrMany) -> WebhookSecrets {
-        let secrets = match given {
-            OneOrMany::One(secrets) => secrets.split(',').map(|secret| secret.trim().to_owned()).collect(),
-            OneOrMany::Many(secrets) => secrets,
-        };
-        WebhookSecrets(secrets.into_iter().map(SecretString::from).collect())
-    }
-}
-
-impl WebhookSecrets {
-    /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &SecretString> {
-        self.0.iter()
-    }
-}
-
-impl fmt::Debug for WebhookSecrets {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} secrets", self.0.len())
-    }
-}
-
 impl StripeSettings {
     /// Whether the key is for real money; nothing where it does not say.
     pub(super) fn livemode(&self) -> Option<bool> {
@@ -115,9 +80,7 @@ impl StripeSettings {
         if self.secret_key.expose_secret().starts_with("pk_") {
             return wrong("secret_key", "is a publishable key, which can do nothing; it must be sk_... or rk_...");
         }
-        if self.webhook_secret.iter().any(|secret| secret.expose_secret().is_empty()) {
-            return wrong("webhook_secret", "must not be empty; leave it out where there are no webhooks");
-        }
+        self.webhook_secret.check()?;
         if self.account.as_ref().is_some_and(|name| name.is_empty() || name.chars().count() > 255) {
             return wrong("account", "must be of 1 to 255 characters");
         }
@@ -158,15 +121,6 @@ mod tests {
         assert!(read.check().is_ok());
         let shown = format!("{read:?}");
         assert!(!shown.contains("51x") && !shown.contains("whsec"), "{shown}");
-    }
-
-    #[test]
-    fn there_may_be_several_webhook_secrets() {
-        for (given, count) in
-            [(json!("whsec_a"), 1), (json!("whsec_a, whsec_b"), 2), (json!(["whsec_a", "whsec_b"]), 2), (json!([]), 0)]
-        {
-            assert_eq!(settings(json!({"webhook_secret": given})).webhook_secret.iter().count(), count, "{given}");
-        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Aggregate {
         let Some(payment) = &self.payment else {
             // One that names no payment waits for none: the gateway's adapter must find it, or says that it cannot.
             return match body {
-                Body::Notification if self.names_no_payment(id) => self.decide(id, body, context),
+                Body::Notification(_) if self.names_no_payment(id) => self.decide(id, body, context),
                 _ => self.wait_for_payment(id, context),
             };
         };

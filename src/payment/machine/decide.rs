@@ -26,11 +26,11 @@ impl Aggregate {
             Body::Release => self.release(id, context),
             Body::Refund(amount) => self.refund(id, amount, context),
             Body::Cancel => self.cancel(id, context),
-            Body::Sync if context.rules.contract.lookup == Lookup::None => {
+            Body::Sync | Body::Notification(_) if context.rules.contract.lookup == Lookup::None => {
                 Err(Rejection::new(Code::Unsupported, "the gateway cannot be asked"))
             }
             Body::Sync => Ok(self.ask(id, context)),
-            Body::Notification => self.notification(context),
+            Body::Notification(facts) => Ok(self.notification(id, &facts, context)),
             Body::Resolve(resolve) => self.resolve(id, *resolve, context),
         }
     }

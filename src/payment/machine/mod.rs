@@ -8,12 +8,14 @@
 //! - `settle`: what an answer of the gateway does to the payment.
 //! - `truth`: what a look-up or a person says of an unknown outcome.
 //! - `reconcile`: what a `payment.sync` makes of the gateway's word on the whole payment.
+//! - `notify`: what a `payment.notification` makes the gateway be asked.
 //! - `tell`: answers and events.
 //! - `rows`: what is stored, and what is to be stored.
 
 mod accept;
 mod attempt;
 mod decide;
+mod notify;
 mod reconcile;
 mod rows;
 mod settle;
@@ -104,6 +106,8 @@ pub enum Step {
         /// The one asked about; nothing for the whole payment.
         target: Option<Uuid>,
     },
+    /// Ask the gateway which payments the facts of a notification are about, and hand each to its payment.
+    Locate(Uuid),
     /// The command is known: go on from where its operation stands.
     Known(Uuid),
 }

@@ -25,7 +25,7 @@ const ASKED_AFTER: &str = "asked_after_sequence";
 const ASKED_AGAIN: &str = "asked_again";
 
 impl Aggregate {
-    /// Asks the gateway for the truth, for a `payment.sync`.
+    /// Asks the gateway for the truth, for a `payment.sync` or a `payment.notification`.
     pub(super) fn ask(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let sequence = self.last_sequence();
         if let Some(operation) = self.operation_mut(id) {
@@ -35,7 +35,11 @@ impl Aggregate {
             operation.data.insert(ASKED_AFTER.to_owned(), sequence.into());
             operation.lease_for_call(context);
         }
-        Step::LookUp { operation: id, target: self.open_at_gateway() }
+        // Only a notification names no payment, and it must be found first.
+        if self.payment.is_none() {
+            return Step::Locate(id);
+        }
+        Step::LookUp { operation: id, target: self.told_of(id).or_else(|| self.open_at_gateway()) }
     }
 
     fn last_sequence(&self) -> i64 {
@@ -44,7 +48,7 @@ impl Aggregate {
 
     /// The operation whose money may be on its way: one that is unknown, pending or being called. Only where there is none
     /// may the whole payment be asked about: else its money could be counted twice, once from the whole and once by itself.
-    fn open_at_gateway(&self) -> Option<Uuid> {
+    pub(super) fn open_at_gateway(&self) -> Option<Uuid> {
         let of_state = |state| self.operations().find(|other| other.state == state && other.action().is_some());
         let open = of_state(State::Unknown).or_else(|| of_state(State::Pending)).or_else(|| of_state(State::Calling));
         open.map(|operation| operation.id)

@@ -48,8 +48,8 @@ impl Aggregate {
             (AnswerKind::Rejected, _) => {
                 EventKind::Rejected { code: why.code.unwrap_or(Code::NotAllowed), message: why.message }
             }
-            (AnswerKind::Succeeded, Some(payment)) => EventKind::Succeeded { payment: Box::new(payment) },
-            (AnswerKind::Succeeded | AnswerKind::Failed, _) => EventKind::Failed { why, attempts },
+            (AnswerKind::Succeeded, payment) => EventKind::Succeeded { payment: payment.map(Box::new) },
+            (AnswerKind::Failed, _) => EventKind::Failed { why, attempts },
         };
         match change {
             Some(change) if kind == AnswerKind::Succeeded || matches!(change, EventKind::StatusChanged { .. }) => {
@@ -77,6 +77,7 @@ impl Aggregate {
             payment.busy = unknown;
         }
         self.wake_next(now);
+        self.wake_notifications(now);
     }
 
     fn wake_next(&mut self, now: Timestamp) {

@@ -6,6 +6,7 @@ mod bench;
 mod commands;
 mod model;
 mod money;
+mod notify;
 mod properties;
 mod store;
 mod sync;

@@ -67,6 +67,7 @@ impl Aggregate {
             }
         }
         match (in_charge, asks) {
+            (true, _) if self.has_more_to_ask(id, target) => self.ask_for_the_rest(id, context),
             (true, _) => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
             (false, true) => Step::Stored,
             (false, false) => Step::Settled,
@@ -176,12 +177,6 @@ impl Aggregate {
         };
         self.apply(target, result, context);
         Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now))
-    }
-
-    /// No gateway here sends notifications that could be verified.
-    pub(super) fn notification(&mut self, context: Context<'_>) -> Result<Step, Rejection> {
-        let message = format!("the gateway {} sends no notifications", context.rules.gateway);
-        Err(Rejection::new(Code::Unsupported, message))
     }
 }
 

@@ -10,15 +10,19 @@ use serde_json::json;
 use super::*;
 use crate::config;
 use crate::gateway::registry;
+use crate::gateway::signature::sign;
+use crate::payment::notification::Fact;
 
 const PAYMENT: &str = "0192f0c1-5f0c-7a10-8c21-1f2e3d4c5b6a";
 const CARD: &str = "4242424242424242";
+const SECRET: &str = "whsec_1";
 
 fn acceptance() -> Acceptance {
     let variables = [
         ("PAYBUS__VARIANTS__DEFAULT__GATEWAY", "dummy"),
         ("PAYBUS__VARIANTS__CARDS__GATEWAY", "http"),
         ("PAYBUS__VARIANTS__CARDS__URL", "http://127.0.0.1:9"),
+        ("PAYBUS__VARIANTS__CARDS__WEBHOOK_SECRET", SECRET),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let settings = config::load(None, variables.into_iter()).unwrap();
@@ -51,10 +55,7 @@ fn good(kind: CommandType) -> Value {
         CommandType::Process => json!({"process": {"status": "confirmed"}, "capture": false}),
         CommandType::Capture | CommandType::Refund => json!({"amount": "12.50"}),
         CommandType::Release | CommandType::Cancel | CommandType::Sync => json!({}),
-        CommandType::Notification => json!({
-            "received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/webhooks/default",
-            "headers": [["content-type", "application/json"]], "body_base64": "e30=",
-        }),
+        CommandType::Notification => webhook(&json!({"id": "n-1", "payment_id": PAYMENT, "card": CARD})).data(),
         CommandType::Resolve => json!({
             "operation": PAYMENT, "outcome": "approved", "amount": "1.00", "transaction_id": "t-1",
             "evidence": "the gateway's ledger",
@@ -67,8 +68,37 @@ fn good(kind: CommandType) -> Value {
     })
 }
 
+/// As the gateway of `cards` sends it.
+fn webhook(body: &Value) -> Webhook {
+    let received_at: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+    let body = body.to_string().into_bytes();
+    let signature = sign(SECRET, received_at.as_second(), &body);
+    Webhook {
+        received_at,
+        method: "POST".to_owned(),
+        url: "/webhooks/cards".to_owned(),
+        headers: vec![("paybus-signature".to_owned(), signature)],
+        body,
+    }
+}
+
+fn notification(webhook: &Webhook) -> Value {
+    let mut command = good(CommandType::Notification);
+    command["data"] = webhook.data();
+    command
+}
+
+fn read_notification(command: &Value) -> Box<Command> {
+    match read(command.to_string().as_bytes(), &key_of(CommandType::Notification)) {
+        Accepted::Command(command) => command,
+        dead => panic!("{dead:?}"),
+    }
+}
+
 fn key_of(kind: CommandType) -> String {
-    format!("default.{kind}")
+    // Only cards has webhooks.
+    let variant = if kind == CommandType::Notification { "cards" } else { "default" };
+    format!("{variant}.{kind}")
 }
 
 /// Every text that is stored of a command, or told of it. Who sent it is the broker's word.
@@ -87,10 +117,7 @@ fn kept(command: &Command) -> Vec<String> {
     let mut kept: Vec<String> = texts.into_iter().flatten().cloned().collect();
     kept.extend([command.name.source.clone(), command.name.id.clone(), command.kind.as_str().to_owned()]);
     kept.push(command.variant.clone());
-    // A notification's data is the gateway's, and its signature covers every byte; of a rejected one nothing is kept.
-    if command.kind != Kind::Known(CommandType::Notification) || command.content.is_err() {
-        kept.push(Value::Object(command.data.clone()).to_string());
-    }
+    kept.push(Value::Object(command.data.clone()).to_string());
     kept
 }
 
@@ -247,10 +274,55 @@ fn around_a_notifications_data_a_card_number_is_refused() {
             assert!(check(&accepted).is_ok(), "{name}: {accepted:?}");
         }
     }
-    let mut command = good(CommandType::Notification);
-    command["data"]["body_base64"] = json!(CARD);
-    let accepted = read(command.to_string().as_bytes(), &key_of(CommandType::Notification));
+    // The gateway may say what it likes; what is kept of it is checked with every command.
+    let said = webhook(&json!({"id": CARD, "payment_id": PAYMENT, "number": CARD}));
+    let accepted = read(notification(&said).to_string().as_bytes(), &key_of(CommandType::Notification));
     assert!(matches!(&accepted, Accepted::Command(read) if read.content.is_ok()), "{accepted:?}");
+    assert!(check(&accepted).is_ok(), "{accepted:?}");
+}
+
+#[test]
+fn of_a_genuine_notification_its_facts_are_kept_and_nothing_else() {
+    let news = json!({"id": "n-1", "payment_id": PAYMENT, "type": "refunded", "email": "sherlock@example.org"});
+    let command = read_notification(&notification(&webhook(&news)));
+    let fact = Fact {
+        key: Some("n-1".to_owned()),
+        payment_id: Some(PAYMENT.parse().unwrap()),
+        kind: "refunded".to_owned(),
+        ..Fact::default()
+    };
+    assert_eq!(command.data, facts_data(std::slice::from_ref(&fact)));
+    assert_eq!(command.content, Ok(Body::Notification(vec![fact])));
+}
+
+/// Sent once more, it has another time, another signature, and another count of itself perhaps.
+#[test]
+fn the_same_notification_is_the_same_command_however_it_is_sent_again() {
+    let first = read_notification(&notification(&webhook(&json!({"id": "n-1", "payment_id": PAYMENT, "try": 1}))));
+    let again = read_notification(&notification(&webhook(&json!({"id": "n-1", "payment_id": PAYMENT, "try": 2}))));
+    assert_eq!((first.operation_id(), first.hash), (again.operation_id(), again.hash));
+    let mut forged = webhook(&json!({"id": "n-1", "payment_id": PAYMENT, "try": 1}));
+    forged.body.push(b' ');
+    assert_ne!(read_notification(&notification(&forged)).hash, first.hash, "one that is not genuine is not the same");
+}
+
+#[test]
+fn a_notification_that_the_gateway_did_not_send_is_rejected() {
+    let genuine = webhook(&json!({"id": "n-1", "payment_id": PAYMENT}));
+    let code = |webhook: &Webhook| read_notification(&notification(webhook)).content.unwrap_err().code;
+    let unsigned = Webhook { headers: Vec::new(), ..genuine.clone() };
+    let late = Webhook { received_at: "2026-11-22T12:05:01Z".parse().unwrap(), ..genuine.clone() };
+    let other = Webhook { body: b"{}".to_vec(), ..genuine.clone() };
+    for forged in [unsigned, late, other] {
+        assert_eq!(code(&forged), Code::NotGenuine);
+    }
+    // It says of another payment.
+    let of_another = webhook(&json!({"id": "n-1", "payment_id": Uuid::nil()}));
+    assert_eq!(code(&of_another), Code::InvalidData);
+    // And nobody can say by himself what was verified.
+    let mut command = notification(&genuine);
+    command["data"] = json!({"facts": [{"kind": "refunded"}]});
+    assert_eq!(read_notification(&command).content.unwrap_err().code, Code::InvalidData);
 }
 
 /// An unknown field is rejected by its name, and the name is whatever a stranger wrote.

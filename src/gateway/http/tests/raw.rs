@@ -207,6 +207,7 @@ async fn a_connection_that_takes_too_long_to_make_sent_nothing() {
         key_window: Duration::ZERO,
         settle_window: Duration::ZERO,
         lookup: false,
+        webhook_secret: WebhookSecrets::default(),
     };
     let gateway = HttpGateway::new(settings, SHORT * 2).unwrap();
     let outcome = attempt(&gateway, Action::Process, SHORT * 2).await;

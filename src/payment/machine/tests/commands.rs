@@ -26,7 +26,7 @@ const PICTURE: [(CommandType, [&str; 8]); 9] = {
         (CommandType::Refund, [NO, NO, NO, "call", NO, NO, NO, NO]),
         (CommandType::Cancel, ["call", "call", NO, NO, NO, NO, NO, NO]),
         (CommandType::Sync, ["ask"; 8]),
-        (CommandType::Notification, ["unsupported"; 8]),
+        (CommandType::Notification, ["ask"; 8]),
         (CommandType::Resolve, ["not_unknown"; 8]),
     ]
 };
@@ -57,6 +57,7 @@ fn data_of(kind: CommandType) -> serde_json::Value {
         CommandType::Resolve => {
             json!({"operation": Uuid::nil().to_string(), "outcome": "approved", "evidence": "seen"})
         }
+        CommandType::Notification => json!({"facts": [{"kind": "charge.refunded"}]}),
         _ => json!({}),
     }
 }

@@ -102,6 +102,7 @@ impl World {
             (_, 9) => CommandType::Release,
             (_, 10..=12) => CommandType::Refund,
             (_, 13) => CommandType::Cancel,
+            (_, 14) => CommandType::Notification,
             _ => CommandType::Sync,
         };
         let data = match kind {
@@ -112,6 +113,11 @@ impl World {
             CommandType::Process if second.is_multiple_of(3) => json!({}),
             CommandType::Process => json!({"capture": second.is_multiple_of(2)}),
             CommandType::Capture | CommandType::Refund => json!({"amount": amount}),
+            // Of an operation of ours, open or not, or of what was done at the gateway's own desk.
+            CommandType::Notification => {
+                let told_of = self.store.operations.get(usize::from(second)).map(|operation| operation.id);
+                json!({"facts": [{"kind": "news", "operation_id": told_of}]})
+            }
             _ => json!({}),
         };
         let mut new = command(&self.commands.len().to_string(), kind, data);
@@ -140,6 +146,7 @@ impl World {
         match task.step {
             Step::Call(called) => assert_eq!(called, task.id, "only what is held may be called"),
             Step::LookUp { operation, .. } => assert_eq!(operation, task.id),
+            Step::Locate(_) => panic!("every notification here names its payment"),
             Step::RetryNow(_) | Step::Settled | Step::Stored | Step::Known(_) => return,
         }
         self.tasks.push(task);

@@ -1,0 +1,265 @@
+//! `POST /webhooks/{variant}`: a gateway tells something. Whoever asks is a stranger, so that everything is bounded: how
+//! many are received at once, how much is read and for how long. What is received goes to a [`Receive`], and only what
+//! that has put into safe hands is answered with 200.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::metrics;
+use crate::payment::notification::Webhook;
+
+/// The largest body. Encoded for the bus it is a third longer, and a command is at most 1 MiB.
+const BODY_MAX: usize = 512 * 1024;
+
+/// The longest headers together, names and values.
+const HEADERS_MAX: usize = 16 * 1024;
+
+/// The longest path and query.
+const URL_MAX: usize = 2048;
+
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many webhooks of one variant are received at once; with the largest body, the bound of its memory.
+const AT_ONCE: usize = 32;
+
+/// After how many seconds it may be tried again.
+const RETRY_AFTER: &str = "5";
+
+/// What is nobody's business behind the endpoint.
+const KEPT_OUT: [header::HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+
+/// Who takes webhooks.
+pub trait Receive: Send + Sync {
+    /// The variants whose gateways send webhooks.
+    fn variants(&self) -> Vec<String>;
+
+    /// Takes one. Never hangs. The permit is kept for as long as the webhook takes memory, which may be longer.
+    fn receive(&self, variant: String, webhook: Webhook, permit: OwnedSemaphorePermit) -> BoxFuture<'_, Receipt>;
+}
+
+/// What became of a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// It is in safe hands.
+    Taken,
+    /// It tells nothing that is about a payment.
+    Ignored,
+    /// The gateway did not send it; why, in a word of few.
+    NotGenuine(&'static str),
+    /// It cannot be taken now.
+    Unavailable,
+}
+
+#[derive(Clone)]
+struct Endpoint {
+    receiver: Arc<dyn Receive>,
+    places: Arc<HashMap<String, Arc<Semaphore>>>,
+}
+
+/// The route.
+pub fn router(receiver: Arc<dyn Receive>) -> Router {
+    let place = |variant| (variant, Arc::new(Semaphore::new(AT_ONCE)));
+    let places = Arc::new(receiver.variants().into_iter().map(place).collect());
+    Router::new()
+        .route("/webhooks/{variant}", post(receive))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(Endpoint { receiver, places })
+}
+
+async fn receive(State(endpoint): State<Endpoint>, Path(variant): Path<String>, request: Request) -> Response {
+    let answer = taken(&endpoint, &variant, request).await;
+    metrics::webhook(&variant, answer.outcome);
+    let mut response = (answer.status, format!("{}\n", answer.words)).into_response();
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
+    }
+    response
+}
+
+/// What is answered, and counted.
+struct Answer {
+    status: StatusCode,
+    words: &'static str,
+    outcome: &'static str,
+}
+
+impl Answer {
+    fn new(status: StatusCode, words: &'static str, outcome: &'static str) -> Answer {
+        Answer { status, words, outcome }
+    }
+}
+
+async fn taken(endpoint: &Endpoint, variant: &str, request: Request) -> Answer {
+    let Some(places) = endpoint.places.get(variant) else {
+        return Answer::new(StatusCode::NOT_FOUND, "no variant of this name has webhooks", "unknown_variant");
+    };
+    let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
+        return Answer::new(StatusCode::SERVICE_UNAVAILABLE, "too many at once", "busy");
+    };
+    let webhook = match read(request).await {
+        Ok(webhook) => webhook,
+        Err(answer) => return answer,
+    };
+    match endpoint.receiver.receive(variant.to_owned(), webhook, permit).await {
+        Receipt::Taken => Answer::new(StatusCode::OK, "taken", "taken"),
+        Receipt::Ignored => Answer::new(StatusCode::OK, "nothing of a payment", "ignored"),
+        Receipt::NotGenuine(why) => Answer::new(StatusCode::BAD_REQUEST, "not genuine", why),
+        Receipt::Unavailable => Answer::new(StatusCode::SERVICE_UNAVAILABLE, "try again later", "unavailable"),
+    }
+}
+
+async fn read(request: Request) -> Result<Webhook, Answer> {
+    let received_at = Timestamp::now();
+    let (head, body) = request.into_parts();
+    let url = head.uri.path_and_query().map(|url| url.as_str()).unwrap_or_default();
+    if url.len() > URL_MAX {
+        return Err(Answer::new(StatusCode::URI_TOO_LONG, "the address is too long", "too_large"));
+    }
+    let headers = kept(&head.headers);
+    if headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > HEADERS_MAX {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Answer::new(status, "the headers are too large", "too_large"));
+    }
+    let (method, url) = (head.method.to_string(), url.to_owned());
+    match timeout(BODY_PATIENCE, whole(body)).await {
+        Ok(Ok(body)) => Ok(Webhook { received_at, method, url, headers, body }),
+        Ok(Err(answer)) => Err(answer),
+        Err(_) => Err(Answer::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", "broken")),
+    }
+}
+
+/// The headers that go along, in their order.
+fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
+        let value = value.to_str().ok().filter(|_| !KEPT_OUT.contains(name))?;
+        Some((name.as_str().to_owned(), value.to_owned()))
+    };
+    headers.iter().filter_map(text).collect()
+}
+
+/// The body, byte for byte.
+async fn whole(body: Body) -> Result<Vec<u8>, Answer> {
+    let mut parts: BodyDataStream = body.into_data_stream();
+    let mut whole = Vec::new();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| {
+            debug!(%error, "a webhook's body broke off");
+            Answer::new(StatusCode::BAD_REQUEST, "the body broke off", "broken")
+        })?;
+        if whole.len() + part.len() > BODY_MAX {
+            return Err(Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", "too_large"));
+        }
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// Answers as told, and keeps what came.
+    struct Receiver {
+        receipt: Receipt,
+        received: Mutex<Vec<Webhook>>,
+    }
+
+    impl Receive for Receiver {
+        fn variants(&self) -> Vec<String> {
+            vec!["cards".to_owned()]
+        }
+
+        fn receive(&self, _: String, webhook: Webhook, _: OwnedSemaphorePermit) -> BoxFuture<'_, Receipt> {
+            self.received.lock().unwrap().push(webhook);
+            Box::pin(async { self.receipt })
+        }
+    }
+
+    /// A listener for this test alone.
+    async fn served(receipt: Receipt) -> (Arc<Receiver>, String, JoinHandle<()>) {
+        let receiver = Arc::new(Receiver { receipt, received: Mutex::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/webhooks/", listener.local_addr().unwrap());
+        let app = router(Arc::clone(&receiver) as Arc<dyn Receive>);
+        (receiver, address, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
+    }
+
+    async fn posted(request: reqwest::RequestBuilder) -> (u16, Option<String>) {
+        let answer = request.send().await.unwrap();
+        let retry_after = answer.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), retry_after)
+    }
+
+    #[tokio::test]
+    async fn each_receipt_has_its_status() {
+        for (receipt, status) in [
+            (Receipt::Taken, 200),
+            (Receipt::Ignored, 200),
+            (Receipt::NotGenuine("wrong_signature"), 400),
+            (Receipt::Unavailable, 503),
+        ] {
+            let (_, address, serving) = served(receipt).await;
+            let client = reqwest::Client::new();
+            let (answered, retry_after) = posted(client.post(format!("{address}cards")).body("{}")).await;
+            assert_eq!((answered, retry_after.is_some()), (status, status == 503), "{receipt:?}");
+            assert_eq!(posted(client.post(format!("{address}other"))).await.0, 404);
+            assert_eq!(posted(client.get(format!("{address}cards"))).await.0, 405);
+            serving.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_webhook_is_passed_on_as_it_came_but_for_credentials() {
+        let (receiver, address, serving) = served(Receipt::Taken).await;
+        let body: Vec<u8> = (0..=255).collect();
+        let request = reqwest::Client::new()
+            .post(format!("{address}cards?a=%20b"))
+            .header("stripe-signature", "t=1")
+            .header("x-two", "1")
+            .header("x-two", "2")
+            .header("authorization", "Bearer hunter2")
+            .header("cookie", "session=hunter2")
+            .body(body.clone());
+        assert_eq!(posted(request).await.0, 200);
+        let received = receiver.received.lock().unwrap().pop().unwrap();
+        assert_eq!((received.body.as_slice(), received.method.as_str()), (body.as_slice(), "POST"));
+        assert_eq!(received.url, "/webhooks/cards?a=%20b");
+        assert_eq!(received.header("x-two").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(received.header("stripe-signature").collect::<Vec<_>>(), ["t=1"]);
+        assert!(!format!("{received:?}").contains("hunter2"));
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_not_passed_on() {
+        let (receiver, address, serving) = served(Receipt::Taken).await;
+        let client = reqwest::Client::new();
+        let url = format!("{address}cards");
+        assert_eq!(posted(client.post(&url).body(vec![b' '; BODY_MAX])).await.0, 200);
+        assert_eq!(posted(client.post(&url).body(vec![b' '; BODY_MAX + 1])).await.0, 413);
+        assert_eq!(posted(client.post(&url).header("x", "y".repeat(HEADERS_MAX))).await.0, 431);
+        assert_eq!(posted(client.post(format!("{url}?{}", "z".repeat(URL_MAX)))).await.0, 414);
+        assert_eq!(receiver.received.lock().unwrap().len(), 1);
+        serving.abort();
+    }
+}

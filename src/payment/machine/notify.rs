@@ -1,0 +1,98 @@
+//! `payment.notification`: a gateway's webhook, verified, says where to look. By its own word it changes nothing: the
+//! gateway is asked, as for a `payment.sync`, and what it answers is applied. So it is all the same in which order
+//! notifications come, how often, and how late.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Aggregate, Context, Step};
+use crate::payment::code::Code;
+use crate::payment::command::CommandType;
+use crate::payment::event::Why;
+use crate::payment::notification::{FACTS, Fact, read_facts};
+use crate::payment::operation::{AnswerKind, State};
+use crate::payment::outcome::Trouble;
+
+impl Aggregate {
+    /// Asks about what a notification tells.
+    pub(super) fn notification(&mut self, id: Uuid, facts: &[Fact], context: Context<'_>) -> Step {
+        if facts.is_empty() {
+            return self.answer(id, AnswerKind::Succeeded, Why::default(), context.now);
+        }
+        self.ask(id, context)
+    }
+
+    /// A notification that named no payment was handed to each payment that it is about, or could not be yet.
+    pub fn located(&mut self, id: Uuid, located: Result<(), Trouble>, tries: u32, context: Context<'_>) -> Step {
+        let Some(operation) = self.operation(id).filter(|operation| operation.is_open()) else {
+            return Step::Settled;
+        };
+        // Another worker took it over, and answers it.
+        if operation.state != State::Calling || !operation.is_leased_by(context.worker) {
+            return Step::Stored;
+        }
+        match located {
+            Ok(()) => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
+            Err(trouble) => self.ask_later(id, trouble, tries, context),
+        }
+    }
+
+    /// What a notification that was not answered yet tells.
+    pub fn facts(&self, id: Uuid) -> Vec<Fact> {
+        self.operation(id).and_then(|operation| read_facts(operation.data.get(FACTS)).ok()).unwrap_or_default()
+    }
+
+    /// The operation that a notification tells of, where the gateway may still be at it.
+    pub(super) fn told_of(&self, id: Uuid) -> Option<Uuid> {
+        let at_gateway = |named: &Uuid| {
+            self.operation(*named).is_some_and(|operation| {
+                let is_there = matches!(operation.state, State::Calling | State::Unknown | State::Pending);
+                is_there && operation.action().is_some()
+            })
+        };
+        self.facts(id).iter().filter_map(|fact| fact.operation_id).find(at_gateway)
+    }
+
+    /// Whether a notification tells of something else than the operation that was just looked up. The whole payment could
+    /// not be asked about while that one was open.
+    pub(super) fn has_more_to_ask(&self, id: Uuid, target: Option<Uuid>) -> bool {
+        target.is_some() && self.facts(id).iter().any(|fact| fact.operation_id != target)
+    }
+
+    /// Asks on: at once where nothing is open any more, else when it is no longer.
+    pub(super) fn ask_for_the_rest(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        if self.open_at_gateway().is_none() {
+            return self.ask(id, context);
+        }
+        let Some(operation) = self.operation_mut(id) else {
+            return Step::Settled;
+        };
+        let is_first = operation.lookups == 0;
+        let due = operation.next_look_up(None, context);
+        operation.lookups = operation.lookups.saturating_add(1);
+        operation.state = State::Scheduled;
+        operation.lease = None;
+        operation.due_at = Some(due);
+        if is_first {
+            let message = "the gateway is asked about the whole payment when none of its operations is open";
+            self.tell_delayed(id, Code::Pending, message, context.now);
+        }
+        Step::Stored
+    }
+
+    /// Notifications that wait until nothing is open any more go on.
+    pub(super) fn wake_notifications(&mut self, now: Timestamp) {
+        if self.open_at_gateway().is_some() {
+            return;
+        }
+        let waits = |operation: &&crate::payment::operation::Operation| {
+            operation.kind.known() == Some(CommandType::Notification)
+                && operation.state == State::Scheduled
+                && operation.lookups > 0
+        };
+        let waiting: Vec<Uuid> = self.operations().filter(waits).map(|operation| operation.id).collect();
+        for id in waiting {
+            self.postpone(id, now);
+        }
+    }
+}
