@@ -30,3 +30,4 @@ mod stripe;
 mod tls;
 mod truth;
 mod turns;
+mod webhooks;

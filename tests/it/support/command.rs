@@ -73,6 +73,12 @@ impl Command {
         self
     }
 
+    /// With this `data`.
+    pub fn data(mut self, data: Value) -> Command {
+        self.data = data;
+        self
+    }
+
     /// Without this field of `data`.
     pub fn without(mut self, field: &str) -> Command {
         self.data.as_object_mut().expect("an object").remove(field);

@@ -22,6 +22,8 @@ pub mod fake_gateway;
 pub mod fake_stripe;
 pub mod peace;
 pub mod wait;
+pub mod webhook;
+pub mod wire;
 pub mod worker;
 pub mod world;
 
@@ -31,5 +33,7 @@ pub use self::event::Event;
 pub use self::fake_gateway::Behaviour;
 pub use self::peace::Peace;
 pub use self::wait::{PATIENCE, eventually};
+pub use self::webhook::Webhook;
+pub use self::wire::Wire;
 pub use self::worker::{Worker, WorkerSetup};
 pub use self::world::{Setup, World};

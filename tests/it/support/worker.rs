@@ -17,12 +17,20 @@ pub struct WorkerSetup {
     pub settings: Vec<(String, String)>,
     /// Other variables of its environment, such as `PAYBUS_FAILPOINT`.
     pub environment: Vec<(String, String)>,
+    /// Whether it only receives webhooks: `paybus webhooks`.
+    pub only_webhooks: bool,
 }
 
 impl WorkerSetup {
     /// With this setting.
     pub fn set(mut self, key: &str, value: &str) -> WorkerSetup {
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// As `paybus webhooks`.
+    pub fn only_webhooks(mut self) -> WorkerSetup {
+        self.only_webhooks = true;
         self
     }
 
@@ -55,12 +63,12 @@ struct Inner {
 impl Worker {
     /// Starts it with these settings, its log into this file. Where all replicas take their configuration from the
     /// environment, a file is not missed.
-    pub fn spawn(settings: &BTreeMap<String, String>, environment: &[(String, String)], log: PathBuf) -> Worker {
+    pub fn spawn(settings: &BTreeMap<String, String>, setup: &WorkerSetup, log: PathBuf) -> Worker {
         let http = format!("127.0.0.1:{}", free_port());
         let output = File::create(&log).expect("a log file");
         let mut command = paybus(settings);
-        command.arg("worker").env("PAYBUS__HTTP__LISTEN", &http);
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        command.arg(if setup.only_webhooks { "webhooks" } else { "worker" }).env("PAYBUS__HTTP__LISTEN", &http);
+        command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("a second handle")).stderr(output);
         let child = command.spawn().expect("the binary starts");
         let pid = child.id();

@@ -175,10 +175,10 @@ impl World {
     /// Starts a worker and does not wait: for one that may not become ready, or dies.
     pub fn spawn_worker(&self, setup: WorkerSetup) -> Worker {
         let mut settings = self.settings.clone();
-        settings.extend(setup.settings);
+        settings.extend(setup.settings.iter().cloned());
         let mut workers = self.workers.lock().unwrap();
         let log = self.directory.join(format!("worker-{}.log", workers.len() + 1));
-        let worker = Worker::spawn(&settings, &setup.environment, log);
+        let worker = Worker::spawn(&settings, &setup, log);
         workers.push(worker.clone());
         worker
     }
