@@ -88,7 +88,12 @@ fn every_key_is_documented() {
         .map(|line| line.strip_prefix('#').filter(|rest| is_setting(rest)).unwrap_or(line).to_owned() + "\n")
         .collect();
     let encrypted = uncommented.replace("amqp://", "amqps://").replace("\"disable\"\n", "\"verify-full\"\n");
-    let secrets = [("CARDS_TOKEN", "secret"), ("STRIPE_SECRET_KEY", "sk_test_1"), ("STRIPE_WEBHOOK_SECRET", "whsec_1")];
+    let secrets = [
+        ("CARDS_TOKEN", "secret"),
+        ("CARDS_WEBHOOK_SECRET", "whsec"),
+        ("STRIPE_SECRET_KEY", "sk_test_1"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_1"),
+    ];
     let settings = load_with(Some(&encrypted), &secrets).unwrap();
     assert!(settings.amqp.tls.ca.is_some() && settings.amqp.tls.key.is_some() && settings.database.tls.cert.is_some());
     assert_eq!(settings.variants["default"].rate, Some(100.0));
@@ -96,6 +101,7 @@ fn every_key_is_documented() {
     let http = http(&settings).unwrap();
     assert_eq!((http.url.as_str(), http.lookup), ("http://127.0.0.1:9000", true));
     assert_eq!(http.token.unwrap().expose_secret(), "secret");
+    assert_eq!(http.webhook_secret.iter().map(ExposeSecret::expose_secret).collect::<Vec<_>>(), ["whsec"]);
     assert_eq!((http.key_window, http.settle_window), (duration::parse("24h"), duration::parse("10s")));
     let stripe = settings.variants["cards-eu"].gateway_settings::<StripeSettings>().unwrap();
     assert_eq!(stripe.secret_key.expose_secret(), "sk_test_1");

@@ -27,6 +27,7 @@ mod rules;
 mod stall;
 mod store;
 mod stripe;
+mod stripe_webhooks;
 mod tls;
 mod truth;
 mod turns;
