@@ -48,6 +48,7 @@ struct Http {
     lookup: bool,
     #[serde(default)]
     port: u16,
+    webhook_secret: Option<SecretString>,
 }
 
 fn http(settings: &Settings) -> Result<Http, ConfigError> {
@@ -101,7 +102,7 @@ fn every_key_is_documented() {
     let http = http(&settings).unwrap();
     assert_eq!((http.url.as_str(), http.lookup), ("http://127.0.0.1:9000", true));
     assert_eq!(http.token.unwrap().expose_secret(), "secret");
-    assert_eq!(http.webhook_secret.iter().map(ExposeSecret::expose_secret).collect::<Vec<_>>(), ["whsec"]);
+    assert_eq!(http.webhook_secret.unwrap().expose_secret(), "whsec");
     assert_eq!((http.key_window, http.settle_window), (duration::parse("24h"), duration::parse("10s")));
     let stripe = settings.variants["cards-eu"].gateway_settings::<StripeSettings>().unwrap();
     assert_eq!(stripe.secret_key.expose_secret(), "sk_test_1");
