@@ -232,7 +232,7 @@ mod tests {
             "t=1700000000,v1=00",
             &format!("t=1700000000,v1={}", "zz".repeat(32)),
             &format!("t=1700000000,v0={}", &v1[3..]),
-            &format!("t=1700000000,{}", vec![v1; 9].join(",")),
+            &format!("t=1700000000,{}", [v1; 9].join(",")),
             "t=1700000000,v1=\u{20ac}\u{20ac}",
         ] {
             assert_eq!(checked(header, SECONDS, &["secret"]), Err(NotGenuine::Unreadable), "{header}");

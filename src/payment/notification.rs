@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn facts_are_read_as_they_were_stored() {
         let fact = Fact { key: Some("evt_1".to_owned()), kind: "charge.refunded".to_owned(), ..Fact::default() };
-        assert_eq!(read_facts(facts_data(&[fact.clone()]).get(FACTS)), Ok(vec![fact]));
+        assert_eq!(read_facts(facts_data(std::slice::from_ref(&fact)).get(FACTS)), Ok(vec![fact]));
         assert!(read_facts(None).is_err());
     }
 

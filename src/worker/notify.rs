@@ -20,7 +20,7 @@ use crate::payment::code::Code;
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind};
 use crate::payment::machine::Aggregate;
 use crate::payment::notification::facts_data;
-use crate::payment::operation::Operation;
+use crate::payment::operation::{Attributes, Operation};
 use crate::payment::outcome::Trouble;
 
 /// Questions to the gateway at once, of one notification.
@@ -107,7 +107,7 @@ fn addressed(notification: &Operation, payment: Uuid, fact: &Fact, place: usize)
         variant: notification.variant.clone(),
         data: facts_data(&facts),
         content: Ok(Body::Notification(facts)),
-        attributes: crate::payment::operation::Attributes { reply: None, ..notification.attributes.clone() },
+        attributes: Attributes { reply: None, ..notification.attributes.clone() },
     }
 }
 

@@ -172,8 +172,11 @@ fn variants(settings: &Settings) -> Result<HashMap<String, Arc<Variant>>, RunErr
     Ok(variants)
 }
 
+/// A variant's name and its gateway.
+pub(super) type Named = (String, Arc<dyn Gateway>);
+
 /// The gateway of each variant, in their order.
-pub(super) fn gateways(settings: &Settings) -> Result<Vec<(String, Arc<dyn Gateway>)>, RunError> {
+pub(super) fn gateways(settings: &Settings) -> Result<Vec<Named>, RunError> {
     let build = |(name, configured): (&String, &config::Variant)| {
         let gateway = registry::build(configured);
         let gateway = gateway.map_err(|error| RunError::Setting(format!("variants.{name}: {error}")))?;

@@ -10,7 +10,7 @@ use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::event::Why;
 use crate::payment::notification::{FACTS, Fact, read_facts};
-use crate::payment::operation::{AnswerKind, State};
+use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::Trouble;
 
 impl Aggregate {
@@ -85,7 +85,7 @@ impl Aggregate {
         if self.open_at_gateway().is_some() {
             return;
         }
-        let waits = |operation: &&crate::payment::operation::Operation| {
+        let waits = |operation: &&Operation| {
             operation.kind.known() == Some(CommandType::Notification)
                 && operation.state == State::Scheduled
                 && operation.lookups > 0
