@@ -101,7 +101,6 @@ fn rules() -> Rules {
             replays_server_errors: false,
             lookup: Lookup::Authoritative,
             settle_window: Duration::from_secs(10),
-            notifications: false,
         },
         capture: true,
         retired: false,
