@@ -12,6 +12,7 @@ mod bus_consume;
 mod bus_subscribers;
 mod bus_trouble;
 mod cards;
+mod conformance;
 mod crashes;
 mod drain;
 mod fake_stripe;

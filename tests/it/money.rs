@@ -1,7 +1,8 @@
 //! Sums: as asked, as the gateway says, and what happens where the two differ.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::support::worker::paybus;
 use crate::support::world::amount;
 use crate::support::{Behaviour, Command, Expected, World};
 
@@ -50,6 +51,7 @@ async fn an_answer_in_another_currency_is_applied_to_nothing_until_a_person_reso
     assert_eq!((row.get::<_, &str>("status"), amount(&row, "captured_amount", 2).as_str()), ("waiting", "0.00"));
     let again = world.run(&charge.then("payment.process", json!({"process": {}}))).await;
     assert_eq!(again.code(), "in_progress");
+    assert_eq!(show(&world, &charge).await["needs_a_person"], true);
     let synced = world.run(&charge.then("payment.sync", json!({}))).await;
     assert_ne!(synced.kind(), "payment.status_changed", "the gateway says the same once more");
 
@@ -65,12 +67,25 @@ async fn an_answer_in_another_currency_is_applied_to_nothing_until_a_person_reso
     let answer = world.final_event(&charge).await;
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "118.50"));
     assert_eq!(answer.field("transaction_id"), "by-hand");
+    let shown = show(&world, &charge).await;
+    assert_eq!(shown["needs_a_person"], false);
+    let said = shown["operations"].as_array().unwrap().iter().find(|operation| operation["user_id"] == *user).unwrap();
+    assert_eq!(said["resolution"]["evidence"], "the statement of account");
+    assert_eq!((&said["resolution"]["outcome"], &said["resolution"]["amount"]), (&json!("approved"), &json!("118.50")));
     let who: String = world.value("SELECT user_id FROM operations WHERE id = $1", &[&resolve.operation_id()]).await;
     assert_eq!(who, user);
     let late = world.run(&resolve.id("late").user(&user)).await;
     assert_eq!((late.kind(), late.code()), ("command.rejected", "not_unknown"));
     assert_eq!(world.gateway.charges(charge.payment).len(), 1);
     world.check_books_but(Expected { off_ledger: vec![charge.payment], ..Expected::default() }).await;
+}
+
+/// `paybus show --json` of a payment.
+async fn show(world: &World, command: &Command) -> Value {
+    let mut show = paybus(world.settings());
+    show.args(["show", &command.payment.to_string(), "--json"]);
+    let shown = tokio::task::spawn_blocking(move || show.output()).await.expect("no panic").expect("it runs");
+    serde_json::from_slice(&shown.stdout).expect("JSON")
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::words::{next, words};
+use super::words::{Resolution, next, words};
 use crate::cli::output::Style;
 use crate::payment::code::Code;
 use crate::payment::view::PaymentView;
@@ -38,6 +38,7 @@ fn operation(record: &OperationRecord, history: &History) -> Value {
         "source": operation.name.source,
         "command_id": operation.name.id,
         "user_id": operation.attributes.user_id,
+        "resolution": Resolution::of(operation),
         "state": operation.state.as_str(),
         "sentence": words.sentence,
         "advice": words.advice,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::words::{next, words};
+use super::words::{Resolution, next, words};
 use crate::cli::line::{Told, style_of};
 use crate::cli::output::{Output, Style, tame};
 use crate::cli::time::{clock, date, relative};
@@ -121,6 +121,9 @@ fn operation(number: usize, record: &OperationRecord, history: &History, output:
     let mut under = |text: String| rows.push(format!("      {text}"));
     if !words.sentence.is_empty() {
         under(words.sentence);
+    }
+    if let Some(resolution) = Resolution::of(operation) {
+        under(resolution.sentence(history));
     }
     if let Some(advice) = words.advice {
         under(output.paint(Style::Bad, &advice));

@@ -1,11 +1,14 @@
 //! Where an operation stands and what follows, in words.
 
+use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::cli::output::{Style, tame};
 use crate::cli::time::relative;
 use crate::payment::code::Code;
-use crate::payment::operation::{Action, Answer, AnswerKind, Operation, State};
+use crate::payment::command::CommandType;
+use crate::payment::operation::{Action, AnswerKind, Operation, State};
 use crate::store::report::{History, OperationRecord};
 
 /// What there is to say of an operation.
@@ -29,10 +32,11 @@ pub fn words(operation: &Operation, history: &History) -> Words {
         State::Scheduled => ("scheduled", Style::Open, scheduled(operation, history)),
         State::Unknown if operation.escalated => ("escalated", Style::Bad, unknown(operation, history)),
         State::Unknown => ("unknown", Style::Open, unknown(operation, history)),
+        State::Pending if operation.escalated => ("escalated", Style::Bad, pending(operation, history)),
         State::Pending => ("pending", Style::Open, pending(operation, history)),
-        State::Settled => settled(operation.answer.as_ref()),
+        State::Settled => settled(operation, history),
     };
-    let must_act = operation.state == State::Unknown && operation.escalated;
+    let must_act = matches!(operation.state, State::Unknown | State::Pending) && operation.escalated;
     Words { word, style, sentence, advice: must_act.then(|| resolve(operation)) }
 }
 
@@ -134,12 +138,13 @@ fn unknown(operation: &Operation, history: &History) -> String {
 fn pending(operation: &Operation, history: &History) -> String {
     match due(operation, history) {
         Some(when) => format!("the gateway accepted it and its result is awaited; looked up next {when}"),
+        None if operation.escalated => "the gateway accepted it; nothing more happens by itself".to_owned(),
         None => "the gateway accepted it and will notify of its result".to_owned(),
     }
 }
 
-fn settled(answer: Option<&Answer>) -> (&'static str, Style, String) {
-    let Some(answer) = answer else {
+fn settled(operation: &Operation, history: &History) -> (&'static str, Style, String) {
+    let Some(answer) = &operation.answer else {
         return ("settled", Style::Plain, String::new());
     };
     let style = match answer.kind {
@@ -147,9 +152,55 @@ fn settled(answer: Option<&Answer>) -> (&'static str, Style, String) {
         AnswerKind::Rejected | AnswerKind::Failed => Style::Bad,
     };
     let code = answer.code.map(Code::as_str).unwrap_or_default();
-    let parts = [code.to_owned(), tame(&answer.message)];
+    let by = resolved_by(operation.id, history).map(|resolve| format!("see {}", number(resolve, history)));
+    let parts = [code.to_owned(), tame(&answer.message), by.unwrap_or_default()];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     (answer.kind.as_str(), style, parts.join(": "))
+}
+
+/// The command by which a person ended this operation.
+fn resolved_by(id: Uuid, history: &History) -> Option<Uuid> {
+    let resolves = history.operations.iter().map(|record| &record.operation);
+    let mut done = resolves.filter(|other| {
+        let succeeded = other.answer.as_ref().is_some_and(|answer| answer.kind == AnswerKind::Succeeded);
+        succeeded && Resolution::of(other).is_some_and(|resolution| resolution.operation == id.to_string())
+    });
+    done.next().map(|resolve| resolve.id)
+}
+
+/// What a person said in a `payment.resolve`, as it is kept. Who said it is the command's `user_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Resolution<'a> {
+    operation: &'a str,
+    outcome: &'a str,
+    amount: Option<&'a str>,
+    transaction_id: Option<&'a str>,
+    evidence: &'a str,
+}
+
+impl<'a> Resolution<'a> {
+    /// What an operation says, where it is a `payment.resolve`.
+    pub fn of(operation: &'a Operation) -> Option<Resolution<'a>> {
+        let text = |name: &str| operation.data.get(name).and_then(Value::as_str);
+        if operation.kind.known() != Some(CommandType::Resolve) {
+            return None;
+        }
+        Some(Resolution {
+            operation: text("operation")?,
+            outcome: text("outcome")?,
+            amount: text("amount"),
+            transaction_id: text("transaction_id"),
+            evidence: text("evidence")?,
+        })
+    }
+
+    /// In a sentence.
+    pub fn sentence(&self, history: &History) -> String {
+        let target = self.operation.parse().map_or_else(|_| tame(self.operation), |id| number(id, history));
+        let amount = self.amount.map(|amount| format!(" {}", tame(amount))).unwrap_or_default();
+        let reference = self.transaction_id.map(|id| format!(", reference {}", tame(id))).unwrap_or_default();
+        format!("said of {target}: {}{amount}{reference}; evidence: {}", tame(self.outcome), tame(self.evidence))
+    }
 }
 
 /// Pasted as it is, it is refused: OUTCOME has to be replaced by somebody who knows.
@@ -227,9 +278,30 @@ mod tests {
         let advice = told.advice.expect("advice");
         assert!(advice.starts_with("paybus publish payment.resolve --payment 0192f0c1-"), "{advice}");
         assert!(advice.contains(&format!("--operation {}", Uuid::from_u128(2))), "{advice}");
+        // What was accepted, and cannot be asked about, as well.
+        let pending = Operation { state: State::Pending, ..escalated.clone() };
+        assert_eq!(words(&pending, &history()).sentence, "the gateway accepted it; nothing more happens by itself");
+        assert!(words(&pending, &history()).advice.is_some());
         let mut history = history();
         history.operations[1].operation = escalated;
         assert_eq!(next(&history).1, "a person must say what became of operation 2, see below");
+    }
+
+    #[test]
+    fn what_a_person_said_is_told_of_both_operations() {
+        let resolved = settled(2, "payment.refund", AnswerKind::Succeeded, None, "a person resolved it");
+        let mut resolve = settled(3, "payment.resolve", AnswerKind::Succeeded, None, "");
+        let said = serde_json::json!({"operation": Uuid::from_u128(2).to_string(), "outcome": "approved",
+            "amount": "19.00", "evidence": "the statement\nof account"});
+        resolve.data = said.as_object().expect("an object").clone();
+        let mut history = history();
+        history.operations[1].operation = resolved.clone();
+        history.operations[2].operation = resolve.clone();
+        assert_eq!(words(&resolved, &history).sentence, "a person resolved it: see operation 3");
+        let resolution = Resolution::of(&resolve).expect("a resolution");
+        let sentence = "said of operation 2: approved 19.00; evidence: the statement of account";
+        assert_eq!(resolution.sentence(&history), sentence);
+        assert_eq!(Resolution::of(&resolved), None);
     }
 
     #[test]

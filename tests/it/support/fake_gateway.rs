@@ -183,13 +183,15 @@ impl FakeGateway {
         self.open();
     }
 
-    fn open(&self) {
+    /// Takes connections again, after [`FakeGateway::close`].
+    pub fn open(&self) {
         let mut runtime = self.runtime.lock().unwrap();
         assert!(runtime.is_none(), "the gateway runs already");
         *runtime = Some(serve(&self.shared, self.address).0);
     }
 
-    async fn close(&self) {
+    /// Refuses connections until [`FakeGateway::open`].
+    pub async fn close(&self) {
         let Some(runtime) = self.runtime.lock().unwrap().take() else { return };
         let stopped = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(10)));
         stopped.await.unwrap();

@@ -380,7 +380,7 @@ async fn clean(admin_url: &str, database: &str, url: &str, prefix: &str, variant
 }
 
 /// The settings as paybus reads them.
-fn read(settings: &BTreeMap<String, String>) -> Settings {
+pub fn read(settings: &BTreeMap<String, String>) -> Settings {
     let variables = settings
         .iter()
         .map(|(key, value)| (format!("PAYBUS__{}", key.to_uppercase().replace('.', "__")), value.clone()));

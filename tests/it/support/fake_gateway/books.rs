@@ -269,7 +269,9 @@ fn act(mut effect: Effect, behaviour: &Behaviour) -> (Value, Option<Effect>) {
         Behaviour::Say(members) => {
             let mut answer = answer_of(&effect, "approved");
             say(&mut answer, members);
-            (answer, Some(effect))
+            // What it says it did not do, it did not do.
+            let effect = (answer["result"] != "declined").then_some(effect);
+            (answer, effect)
         }
         _ => (answer_of(&effect, "approved"), Some(effect)),
     }

@@ -1,0 +1,63 @@
+//! The gateway knows better, or knows more.
+
+use serde_json::json;
+
+use paybus::payment::contract::Lookup;
+
+use super::fake::{Deed, Ended, Meets, Unsupported};
+use super::kit::{Kit, TOTAL};
+
+/// What the gateway did counts, and the difference is told.
+pub async fn other_amount(kit: &Kit) -> Ended {
+    let charge = kit.charge_that_meets(&[Meets::OtherAmount("100.00")])?;
+    let answer = kit.world.run(&charge).await;
+    assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "100.00"), "{}", answer.line());
+    let told = json!({"asked": TOTAL, "answered": "100.00", "currency": "USD"});
+    assert_eq!(answer.data()["discrepancy"], told, "{}", answer.line());
+    kit.assert_booked(&charge, &[(Deed::Charge, "100.00")]);
+    Ok(())
+}
+
+/// It is applied to nothing: a person must look.
+pub async fn other_currency(kit: &Kit) -> Ended {
+    let charge = kit.charge_that_meets(&[Meets::OtherCurrency("EUR")])?;
+    kit.world.publish(&charge).await;
+    let delayed = kit.world.event_of(&charge, "command.delayed").await;
+    assert_eq!(delayed.reason(), "mismatch", "{}", delayed.line());
+    kit.world.operation_state(&charge, "unknown").await;
+    let second = kit.world.run(&kit.again(&charge)).await;
+    assert_eq!(second.code(), "in_progress", "{}", second.line());
+    let row = kit.world.payment_row(charge.payment).await;
+    assert_eq!(row.get::<_, &str>("status"), "waiting");
+    let answer = kit.resolve(&charge, "not_charged").await;
+    assert_eq!((answer.status(), answer.field("captured_amount")), ("error", "0.00"), "{}", answer.line());
+    kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);
+    Ok(())
+}
+
+pub async fn sync(kit: &Kit) -> Ended {
+    if kit.contract().lookup == Lookup::None {
+        return Err(Unsupported("its contract: no look-up"));
+    }
+    let charge = kit.charged().await;
+    kit.fake.refund_by_hand(charge.payment, "20.00")?;
+    let answer = kit.world.run(&charge.then("payment.sync", json!({}))).await;
+    assert_eq!((answer.kind(), answer.status()), ("payment.updated", "confirmed"), "{}", answer.line());
+    assert_eq!((answer.field("captured_amount"), answer.field("refunded_amount")), ("100.00", "20.00"));
+    let again = kit.world.run(&charge.then("payment.sync", json!({}))).await;
+    assert_eq!(again.kind(), "command.succeeded", "a truth learnt twice counts once: {}", again.line());
+    Ok(())
+}
+
+/// A gateway that sends none says so.
+pub async fn notification(kit: &Kit) -> Ended {
+    if kit.contract().notifications {
+        return Err(Unsupported("not tried here"));
+    }
+    let charge = kit.charged().await;
+    let data = json!({"received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/hook", "headers": [],
+                      "body_base64": "e30="});
+    let answer = kit.world.run(&charge.then("payment.notification", data)).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unsupported"), "{}", answer.line());
+    Err(Unsupported("it sends none"))
+}

@@ -1,0 +1,131 @@
+//! The fake of `http`: the gateway that all tests use, under any contract that its settings can declare.
+
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use paybus::payment::outcome::Decline;
+
+use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Unsupported};
+use crate::support::Behaviour;
+use crate::support::fake_gateway::FakeGateway;
+
+const TOKEN: &str = "conformance-token";
+
+/// A gateway behind HTTP.
+pub struct HttpFake {
+    name: &'static str,
+    contract: &'static [(&'static str, &'static str)],
+    gateway: FakeGateway,
+}
+
+impl HttpFake {
+    /// Starts it; `contract` is what its settings declare beside the usual.
+    pub async fn start(name: &'static str, contract: &'static [(&'static str, &'static str)]) -> HttpFake {
+        HttpFake { name, contract, gateway: FakeGateway::start().await }
+    }
+}
+
+impl Fake for HttpFake {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let usual = [("gateway", "http"), ("token", TOKEN), ("settle_window", "300ms")];
+        let settings = usual.iter().chain(self.contract).map(|(key, value)| (*key, (*value).to_owned()));
+        settings.chain([("url", self.gateway.url())]).collect()
+    }
+
+    fn brief_keys(&self) -> Ended<Vec<(&'static str, String)>> {
+        Ok(vec![("key_window", "1s".to_owned())])
+    }
+
+    fn secret(&self) -> Option<&'static str> {
+        Some(TOKEN)
+    }
+
+    fn process(&self) -> Value {
+        json!({})
+    }
+
+    fn plan(&self, payment: Uuid, on: On, meets: &[Meets]) -> Ended<Value> {
+        let operation = match on {
+            On::Act(action) => action.as_str(),
+            On::Ask => "status",
+        };
+        let behaviours = meets.iter().map(behaviour).collect::<Ended<Vec<Behaviour>>>()?;
+        self.gateway.plan_operation(payment, operation, behaviours);
+        Ok(self.process())
+    }
+
+    fn complete(&self, payment: Uuid, paid: bool) -> Ended {
+        self.gateway.complete(payment, paid);
+        Ok(())
+    }
+
+    fn refund_by_hand(&self, payment: Uuid, amount: &'static str) -> Ended {
+        self.gateway.move_by_hand(payment, "refund", amount, "USD");
+        Ok(())
+    }
+
+    fn books(&self, payment: Uuid) -> Ended<Vec<Booked>> {
+        let effects = self.gateway.effects(payment).into_iter();
+        let booked =
+            effects.map(|effect| Booked { deed: deed(effect.kind), amount: effect.amount, currency: effect.currency });
+        Ok(booked.collect())
+    }
+
+    fn sent(&self, payment: Uuid) -> Ended<Vec<Sent>> {
+        let calls = self.gateway.calls_of(payment).into_iter().filter(|call| call.operation != "status");
+        Ok(calls.map(|call| Sent { key: call.key.unwrap_or_default(), content: call.body.to_vec() }).collect())
+    }
+
+    fn stop(&self) -> BoxFuture<'_, Ended> {
+        Box::pin(async {
+            self.gateway.close().await;
+            Ok(())
+        })
+    }
+
+    fn start(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.gateway.open() })
+    }
+}
+
+fn deed(kind: &str) -> Deed {
+    match kind {
+        "charge" => Deed::Charge,
+        "authorization" => Deed::Authorization,
+        "capture" => Deed::Capture,
+        "release" => Deed::Release,
+        "refund" => Deed::Refund,
+        "cancel" => Deed::Cancel,
+        other => panic!("an effect that is called {other}"),
+    }
+}
+
+fn behaviour(meets: &Meets) -> Ended<Behaviour> {
+    Ok(match *meets {
+        Meets::Decline(Decline::Hard) => Behaviour::Decline("insufficient_funds".to_owned()),
+        Meets::Decline(_) => return Err(Unsupported("its protocol has one kind of decline")),
+        Meets::DeclineSaying(words) => Behaviour::Say(json!({"result": "declined", "message": words})),
+        Meets::Redirect { .. } => Behaviour::Redirect("https://bank.example/3ds".to_owned()),
+        Meets::Pending { .. } => Behaviour::Pending,
+        Meets::Review => Behaviour::Say(json!({"fraud_status": "review", "fraud_message": "a new card"})),
+        Meets::OtherAmount(amount) => Behaviour::WrongAmount(amount.to_owned()),
+        Meets::OtherCurrency(currency) => Behaviour::WrongCurrency(currency.to_owned()),
+        Meets::LoseAnswer => Behaviour::DropAfter,
+        Meets::NoAnswer => Behaviour::HangAfter,
+        Meets::ErrorAfter => Behaviour::Error500After,
+        Meets::Garbage => Behaviour::Garbage,
+        Meets::HalfAnswer => Behaviour::Truncated,
+        Meets::HangBefore => Behaviour::HangBefore,
+        Meets::ErrorBefore => Behaviour::Status(503, None),
+        Meets::StoreError => return Err(Unsupported("its contract: a server error is not kept")),
+        Meets::Busy => Behaviour::Status(409, None),
+        Meets::TooMany(seconds) => Behaviour::Status(429, Some(seconds)),
+        Meets::Unauthorized => Behaviour::Status(401, None),
+        Meets::Elsewhere(status) => Behaviour::Status(status, None),
+    })
+}

@@ -1,0 +1,67 @@
+//! The conformance kit: the same cases against every gateway. An adapter passes by naming its fake ([`fake::Fake`]).
+//!
+//! What a gateway declares of itself ([`paybus::payment::contract::Contract`]) decides which end a case expects: where a key
+//! is honoured, a lost answer is asked for again under it; where it is not, the gateway is asked; where that is impossible
+//! too, a person is. Where a user's promise is at stake the case goes through the real worker, broker and database, and the
+//! fake's books say what was done; else it is held against the adapter itself.
+//!
+//! What a gateway cannot do, or its fake cannot play, a case ends with as [`fake::Unsupported`], and the table in
+//! `docs/gateways.md` has to say the same: nothing is skipped silently.
+//!
+//! - `fake`: what a fake must be able to do. `dummy`, `http`: those there are.
+//! - `kit`: the world that the cases run in, what they share, and the report.
+//! - `money`, `declines`, `trouble`, `answers`: the cases through the worker.
+//! - `adapter`: the cases against the adapter itself.
+
+mod adapter;
+mod answers;
+mod cases;
+mod declines;
+mod dummy;
+mod fake;
+mod http;
+mod kit;
+mod money;
+mod trouble;
+
+use std::collections::BTreeSet;
+
+use paybus::gateway::registry::NAMES;
+
+use self::dummy::DummyFake;
+use self::http::HttpFake;
+
+/// Every gateway that has a fake here.
+const COVERED: &[&str] = &["dummy", "http"];
+
+#[tokio::test]
+async fn dummy_keeps_its_contract() {
+    kit::run(DummyFake).await;
+}
+
+#[tokio::test]
+async fn http_keeps_its_contract() {
+    kit::run(HttpFake::start("http", &[]).await).await;
+}
+
+#[tokio::test]
+async fn http_without_keys_keeps_its_contract() {
+    kit::run(HttpFake::start("http without keys", &[("key_window", "0s")]).await).await;
+}
+
+#[tokio::test]
+async fn http_without_a_look_up_keeps_its_contract() {
+    kit::run(HttpFake::start("http without a look-up", &[("lookup", "false")]).await).await;
+}
+
+#[tokio::test]
+async fn http_with_neither_keeps_its_contract() {
+    kit::run(HttpFake::start("http with neither", &[("key_window", "0s"), ("lookup", "false")]).await).await;
+}
+
+#[test]
+fn every_gateway_has_its_fake_and_its_column() {
+    let names: BTreeSet<&str> = NAMES.iter().copied().collect();
+    assert_eq!(names, COVERED.iter().copied().collect(), "an adapter without a fake");
+    assert_eq!(names, kit::columns().into_iter().collect(), "the columns of docs/gateways.md");
+}
