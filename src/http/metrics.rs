@@ -88,7 +88,7 @@ fn describe_figures() {
     describe_level!("paybus_operations_oldest_due_age_seconds", Unit::Seconds, "How long the oldest has been due.");
     describe_level!("paybus_operations_unknown", "Operations with an unknown outcome; counted to 2000.");
     describe_level!("paybus_operations_unknown_oldest_age_seconds", Unit::Seconds, "The age of the oldest of them.");
-    describe_level!("paybus_operations_unknown_amount", "What they asked for together, in units of the currency.");
+    describe_level!("paybus_operations_unknown_amount", "What those counted asked for, in units of the currency.");
     describe_level!("paybus_operations_escalated", "Operations, unknown or pending, that a person must resolve.");
     describe_level!("paybus_figures_timestamp_seconds", Unit::Seconds, "When the database was asked, Unix time.");
 }

@@ -18,6 +18,7 @@ mod drain;
 mod fake_stripe;
 mod flows;
 mod input;
+mod judges;
 mod limits;
 mod matrix;
 mod messages;

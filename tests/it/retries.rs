@@ -232,6 +232,8 @@ async fn a_charge_that_nobody_can_be_asked_about_waits_for_the_truth() {
         if seen == [1, 120, 1] { Ok(()) } else { Err(format!("{seen:?}")) }
     })
     .await;
+    let oldest = worker.metric(&format!("paybus_operations_unknown_oldest_age_seconds{labels}")).await;
+    assert!(oldest > 1.0, "it has been unknown through fifty look-ups, and not for {oldest} s");
     let mut show = paybus(world.settings());
     show.args(["show", &charge.payment.to_string(), "--json"]);
     let shown = tokio::task::spawn_blocking(move || show.output()).await.expect("no panic").expect("it runs");

@@ -218,7 +218,7 @@ fn variable(key: &str) -> String {
 }
 
 /// A port that nobody listens on, from below those that connections go out from, and another one each time.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let begin = std::process::id() as u16 % 8_000;
     loop {

@@ -1,0 +1,59 @@
+//! Judged by others' code: what `scripts/judges` installs from npm and PyPI. Where a part of it is not there, its tests say so
+//! on standard error and are skipped; nothing else depends on them.
+//!
+//! - `steady`: our requests, held strictly against Stripe's published description.
+
+mod steady;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::eventually;
+use crate::support::worker::free_port;
+
+/// A file that `scripts/judges` installs; nothing, and a line that no test harness captures, where it is not there.
+fn installed(part: &str, file: &str) -> Option<PathBuf> {
+    let judges = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("judges");
+    let path = judges.join(part).join(file);
+    // The stamp comes last.
+    if judges.join(format!("{part}.stamp")).exists() && path.exists() {
+        return Some(path);
+    }
+    skipped(&format!("{part} is not installed; see `scripts/judges`"));
+    None
+}
+
+/// Says that a test was skipped, past the capture of what tests print.
+fn skipped(why: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    let line = format!("judges: {name} is skipped: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("standard error");
+}
+
+/// A judge that serves HTTP, until it is dropped.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    /// Starts it on a free port, which `arguments` puts into its command line, and waits until it listens.
+    async fn start(program: &Path, arguments: impl FnOnce(u16) -> Vec<String>) -> Server {
+        let port = free_port();
+        let mut command = Command::new(program);
+        command.args(arguments(port)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("a judge starts");
+        let server = Server { child, url: format!("http://127.0.0.1:{port}") };
+        eventually("a judge to listen", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await).await;
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
