@@ -154,13 +154,16 @@ impl Kit {
         self.adapter.contract()
     }
 
-    /// What follows a lost answer.
-    pub fn cure(&self) -> Cure {
-        match (self.contract().key_window, self.contract().lookup) {
-            (Some(_), _) => Cure::SameKey,
-            (None, Lookup::Authoritative) => Cure::LookUp,
-            (None, Lookup::Indicative) => Cure::FindOnly,
-            (None, Lookup::None) => Cure::Person,
+    /// What follows when nobody knows whether a call arrived that ended in this way.
+    pub fn cure(&self, way: Meets) -> Cure {
+        let is_error = matches!(way, Meets::ErrorBefore | Meets::ErrorAfter | Meets::StoreError);
+        // An error that may be kept under its key is no reason to send that key again.
+        let honours_key = self.contract().key_window.is_some() && !(is_error && self.contract().replays_server_errors);
+        match self.contract().lookup {
+            _ if honours_key => Cure::SameKey,
+            Lookup::Authoritative => Cure::LookUp,
+            Lookup::Indicative => Cure::FindOnly,
+            Lookup::None => Cure::Person,
         }
     }
 
@@ -245,8 +248,8 @@ impl Kit {
     }
 
     /// The end of a command that the gateway acted on although no answer came: by the contract, without a second deed.
-    pub async fn end_of_lost_answer(&self, command: &Command) -> Event {
-        match self.cure() {
+    pub async fn end_of_lost_answer(&self, command: &Command, way: Meets) -> Event {
+        match self.cure(way) {
             Cure::SameKey | Cure::LookUp | Cure::FindOnly => self.world.final_event(command).await,
             Cure::Person => {
                 self.escalated(command).await;

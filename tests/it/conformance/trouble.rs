@@ -14,7 +14,7 @@ use crate::support::{Command, Event};
 async fn charged_unseen(kit: &Kit, way: Meets) -> Ended {
     let charge = kit.charge_that_meets(&[way])?;
     kit.world.publish(&charge).await;
-    let answer = kit.end_of_lost_answer(&charge).await;
+    let answer = kit.end_of_lost_answer(&charge, way).await;
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", TOTAL), "{}", answer.line());
     kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);
     kit.assert_keys(&charge, 1);
@@ -38,7 +38,7 @@ async fn done_unseen(kit: &Kit, payment: &Command, kind: &str, action: Action) -
     kit.plan(payment, On::Act(action), &[Meets::LoseAnswer])?;
     let command = payment.then(kind, json!({}));
     kit.world.publish(&command).await;
-    Ok(kit.end_of_lost_answer(&command).await)
+    Ok(kit.end_of_lost_answer(&command, Meets::LoseAnswer).await)
 }
 
 pub async fn lost_capture(kit: &Kit) -> Ended {
@@ -69,12 +69,13 @@ pub async fn lost_refund(kit: &Kit) -> Ended {
 async fn not_charged_unseen(kit: &Kit, way: Meets) -> Ended {
     let charge = kit.charge_that_meets(&[way])?;
     kit.world.publish(&charge).await;
-    match kit.cure() {
+    let cure = kit.cure(way);
+    match cure {
         // Under the same key it is safe to send it again; after the proof that nothing was done, under a new one.
         Cure::SameKey | Cure::LookUp => {
             let answer = kit.world.final_event(&charge).await;
             assert_eq!(answer.status(), "confirmed", "{}", answer.line());
-            kit.assert_keys(&charge, if kit.cure() == Cure::SameKey { 1 } else { 2 });
+            kit.assert_keys(&charge, if cure == Cure::SameKey { 1 } else { 2 });
         }
         Cure::FindOnly | Cure::Person => nobody_knows(kit, &charge).await,
     }
@@ -106,19 +107,7 @@ pub async fn stored_error(kit: &Kit) -> Ended {
     if !kit.contract().replays_server_errors {
         return Err(Unsupported("its contract: a server error is not kept"));
     }
-    let charge = kit.charge_that_meets(&[Meets::StoreError])?;
-    kit.world.publish(&charge).await;
-    if kit.contract().lookup == Lookup::Authoritative {
-        let answer = kit.world.final_event(&charge).await;
-        assert_eq!(answer.status(), "confirmed", "{}", answer.line());
-        kit.assert_keys(&charge, 2);
-        let sent = kit.fake.sent(charge.payment)?;
-        assert_eq!(sent.len(), 2, "once under each key");
-    } else {
-        nobody_knows(kit, &charge).await;
-    }
-    kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);
-    Ok(())
+    not_charged_unseen(kit, Meets::StoreError).await
 }
 
 /// Past its window a key is a new one to the gateway: nothing is sent under it, the gateway is asked.
@@ -176,7 +165,7 @@ pub async fn death(kit: &Kit) -> Ended {
     let charge = kit.charge();
     kit.dies_at("called", &charge).await;
     kit.world.worker().await;
-    let answer = kit.end_of_lost_answer(&charge).await;
+    let answer = kit.end_of_lost_answer(&charge, Meets::LoseAnswer).await;
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", TOTAL), "{}", answer.line());
     kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);
     kit.assert_keys(&charge, 1);

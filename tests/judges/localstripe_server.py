@@ -1,0 +1,36 @@
+"""Starts localstripe, somebody else's stateful imitation of Stripe, on a port of this machine alone.
+
+    localstripe_server.py PORT
+
+It refuses fields of Stripe's that it does not know. Those that change nothing of how a payment goes are taken out before it
+sees them; all others reach it as they were sent.
+"""
+
+import sys
+
+from aiohttp import web
+from localstripe import resources
+from localstripe.server import app
+from multidict import MultiDict, MultiDictProxy
+
+UNKNOWN = ("created[gte]", "created[lte]", "description", "expand[]", "return_url", "statement_descriptor_suffix")
+
+
+def known(fields):
+    return MultiDict((name, value) for name, value in fields.items() if name not in UNKNOWN)
+
+
+@web.middleware
+async def leave_out_unknown(request, handler):
+    if request.method == "POST" and not request.path.startswith("/_config/"):
+        # What it reads the form from.
+        request._post = MultiDictProxy(known(await request.post()))
+    else:
+        request = request.clone(rel_url=request.rel_url.with_query(known(request.query)))
+    return await handler(request)
+
+
+# It would write its store to a file in /tmp after every request.
+resources.Store.dump_to_disk = lambda self: None
+app.middlewares.insert(0, leave_out_unknown)
+web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
