@@ -49,6 +49,20 @@ pub async fn sync(kit: &Kit) -> Ended {
     Ok(())
 }
 
+/// What was let go by capturing less was never taken, and is not given back either.
+pub async fn sync_of_part(kit: &Kit) -> Ended {
+    if kit.contract().lookup == Lookup::None {
+        return Err(Unsupported("its contract: no look-up"));
+    }
+    let held = kit.authorized().await;
+    kit.world.run(&held.then("payment.capture", json!({"amount": "45.50"}))).await;
+    kit.world.run(&held.then("payment.refund", json!({"amount": "5.50"}))).await;
+    let answer = kit.world.run(&held.then("payment.sync", json!({}))).await;
+    assert_eq!((answer.kind(), answer.status()), ("command.succeeded", "confirmed"), "{}", answer.line());
+    assert_eq!((answer.field("captured_amount"), answer.field("refunded_amount")), ("40.00", "5.50"));
+    Ok(())
+}
+
 /// A gateway that sends none says so.
 pub async fn notification(kit: &Kit) -> Ended {
     if kit.contract().notifications {

@@ -75,6 +75,7 @@ pub const CASES: &[Case] = &[
     together("another amount than was asked", |kit| Box::pin(answers::other_amount(kit))),
     together("another currency than was asked", |kit| Box::pin(answers::other_currency(kit))),
     together("a refund by hand, learnt by a sync", |kit| Box::pin(answers::sync(kit))),
+    together("a part that was captured, and a sync", |kit| Box::pin(answers::sync_of_part(kit))),
     together("a notification", |kit| Box::pin(answers::notification(kit))),
     together("adapter: one request is the same bytes", |kit| Box::pin(adapter::same_bytes(kit))),
     together("adapter: one key acts once", |kit| Box::pin(adapter::same_key(kit))),

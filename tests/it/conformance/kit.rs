@@ -235,7 +235,9 @@ impl Kit {
 
     /// Waits until nothing more happens to a command by itself.
     pub async fn escalated(&self, command: &Command) {
-        self.world.event("the escalation", |event| event.is_of(command) && event.reason() == "escalated").await;
+        let ends = |event: &Event| event.reason() == "escalated" || event.is_final();
+        let event = self.world.event("the escalation", |event| event.is_of(command) && ends(event)).await;
+        assert_eq!(event.reason(), "escalated", "{}", event.line());
     }
 
     /// A person says what happened to a command; its answer.
