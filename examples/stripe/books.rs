@@ -476,6 +476,34 @@ impl Objects {
         Ok(told)
     }
 
+    /// Which of our payments a request is for.
+    pub fn payment_of(&self, path: &str, form: &Value) -> Option<String> {
+        let named = form["metadata"]["paybus_payment"].as_str().map(str::to_owned);
+        let id = path.split('/').nth(3).or_else(|| form["payment_intent"].as_str());
+        let of_intent = |id: &str| self.intents[position(&self.intents, id)?]["metadata"]["paybus_payment"].as_str();
+        named.or_else(|| id.and_then(of_intent).map(str::to_owned))
+    }
+
+    /// What was taken was another sum, in another currency.
+    pub fn put_right(&mut self, payment_intent: &str, units: i64, currency: &str) {
+        let Some(place) = position(&self.intents, payment_intent) else { return };
+        let intent = &mut self.intents[place];
+        intent["currency"] = json!(currency);
+        for name in ["amount", "amount_received", "amount_capturable"] {
+            if intent[name] != 0 {
+                intent[name] = json!(units);
+            }
+        }
+        for charge in self.charges.iter_mut().filter(|charge| charge["payment_intent"] == payment_intent) {
+            charge["currency"] = json!(currency);
+            for name in ["amount", "amount_captured"] {
+                if charge[name] != 0 {
+                    charge[name] = json!(units);
+                }
+            }
+        }
+    }
+
     /// `GET /v1/payment_intents/{id}`
     pub fn retrieve(&self, id: &str) -> Reply {
         Ok(self.intents[self.intent(id)?].clone())

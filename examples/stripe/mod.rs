@@ -12,7 +12,7 @@
 #![allow(dead_code)] // Each user uses a part of it.
 #![allow(clippy::unwrap_used)] // A broken fake must break its test.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -62,6 +62,12 @@ pub enum Trouble {
     Delay(Duration),
     /// Acts, and answers with these members in place of its own.
     Say(Value),
+    /// Acts, as if these members had stood in the request.
+    Otherwise(Value),
+    /// Acts, and answers with something that nobody can read.
+    Garbage,
+    /// Acts, and half of the answer comes.
+    HalfAnswer,
 }
 
 impl Trouble {
@@ -75,6 +81,26 @@ impl Trouble {
     pub fn error(status: u16, kind: &str, code: &str) -> Trouble {
         let answer = books::error(status, kind, code, "answered as planned");
         Trouble::Answer { status, body: answer.body, headers: Vec::new() }
+    }
+
+    /// What it is called, whatever its numbers are.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Trouble::Answer { status: 429, .. } => "answers 429",
+            Trouble::Answer { status: 503, .. } => "answers 503",
+            Trouble::Answer { .. } => "answers another status",
+            Trouble::Stored500 { acts: true } => "keeps a 500 after acting",
+            Trouble::Stored500 { acts: false } => "keeps a 500 without acting",
+            Trouble::StoredHalfway => "keeps a 500 half-way",
+            Trouble::LoseAnswer => "drops the answer after acting",
+            Trouble::HangAfter => "hangs after acting",
+            Trouble::HangBefore => "hangs before acting",
+            Trouble::Delay(_) => "acts late",
+            Trouble::Say(_) => "says something else",
+            Trouble::Otherwise(_) => "does something else",
+            Trouble::Garbage => "answers garbage",
+            Trouble::HalfAnswer => "truncates the answer",
+        }
     }
 
     /// With one more header.
@@ -95,6 +121,8 @@ pub struct Call {
     /// `create`, `update`, `confirm`, `capture`, `cancel`, `refund`, `retrieve` or `list`.
     pub kind: &'static str,
     pub path: String,
+    /// With a question mark, where there is one.
+    pub query: String,
     pub key: Option<String>,
     pub headers: HeaderMap,
     pub form: Value,
@@ -103,11 +131,23 @@ pub struct Call {
     pub replayed: bool,
 }
 
+/// What the next requests of some kinds meet, in order; of one of our payments, or of any.
+#[derive(Debug)]
+struct Plan {
+    payment: Option<String>,
+    kinds: Vec<&'static str>,
+    troubles: VecDeque<Trouble>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     objects: Objects,
     keys: Keys,
-    plans: Vec<(&'static str, VecDeque<Trouble>)>,
+    plans: Vec<Plan>,
+    /// How often each trouble was met.
+    met: BTreeMap<&'static str, usize>,
+    /// What was done: the request's kind, its key and the object that it named.
+    done: Vec<(&'static str, String, String)>,
     calls: Vec<Call>,
     webhook: Option<webhook::Endpoint>,
     events: Vec<Value>,
@@ -173,11 +213,35 @@ impl FakeStripe {
 
     /// What the next requests of a kind meet, in order.
     pub fn plan(&self, kind: &'static str, troubles: Vec<Trouble>) {
-        let mut state = self.shared.state();
-        match state.plans.iter_mut().find(|(planned, _)| *planned == kind) {
-            Some((_, queue)) => queue.extend(troubles),
-            None => state.plans.push((kind, troubles.into())),
-        }
+        self.shared.state().plans.push(Plan { payment: None, kinds: vec![kind], troubles: troubles.into() });
+    }
+
+    /// What the next requests of these kinds for one of our payments meet, in order.
+    pub fn plan_for(&self, payment: &str, kinds: &[&'static str], troubles: Vec<Trouble>) {
+        let plan = Plan { payment: Some(payment.to_owned()), kinds: kinds.to_vec(), troubles: troubles.into() };
+        self.shared.state().plans.push(plan);
+    }
+
+    /// Forgets what was planned and not met yet.
+    pub fn forget_plans(&self) {
+        self.shared.state().plans.clear();
+    }
+
+    /// How often each trouble was met, by its name.
+    pub fn met(&self) -> BTreeMap<&'static str, usize> {
+        self.shared.state().met.clone()
+    }
+
+    /// The key of the request of a kind that was carried out on an object.
+    pub fn key_that_did(&self, kind: &str, id: &str) -> Option<String> {
+        let state = self.shared.state();
+        let found = state.done.iter().find(|(done, _, object)| *done == kind && object == id);
+        found.map(|(_, key, _)| key.clone())
+    }
+
+    /// Stripe's office corrects what was taken for a payment intent, and in which currency.
+    pub fn put_right(&self, payment_intent: &str, units: i64, currency: &str) {
+        self.shared.state().objects.put_right(payment_intent, units, currency);
     }
 
     /// The customer of a payment intent authenticates, or fails to.
@@ -246,6 +310,18 @@ impl FakeStripe {
     /// Forgets the requests so far; nothing else.
     pub fn forget_calls(&self) {
         self.shared.state().calls.clear();
+    }
+
+    /// The requests for one of our payments, in order.
+    pub fn calls_for(&self, payment: &str) -> Vec<Call> {
+        let state = self.shared.state();
+        let is_for_it = |call: &&Call| state.objects.payment_of(&call.path, &call.form).as_deref() == Some(payment);
+        state.calls.iter().filter(is_for_it).cloned().collect()
+    }
+
+    /// Every payment intent, oldest first.
+    pub fn intents(&self) -> Vec<Value> {
+        self.shared.state().objects.intents.clone()
     }
 
     /// Waits until so many requests of a kind came.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -29,6 +29,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
 struct Request {
     kind: &'static str,
     path: String,
+    query: String,
     /// The object that is named.
     id: String,
     form: Value,
@@ -43,7 +44,8 @@ async fn handle(
     body: Bytes,
 ) -> Response {
     let form = form::read(if method == Method::GET { query.as_deref().unwrap_or_default().as_bytes() } else { &body });
-    let Some(request) = route(&method, uri.path(), form) else {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let Some(request) = route(&method, uri.path(), query, form) else {
         return respond(&error(404, "invalid_request_error", "", "Unrecognized request URL"), &[]);
     };
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
@@ -60,7 +62,7 @@ async fn handle(
     }
 }
 
-fn route(method: &Method, path: &str, form: Value) -> Option<Request> {
+fn route(method: &Method, path: &str, query: String, form: Value) -> Option<Request> {
     let parts: Vec<&str> = path.strip_prefix("/v1/")?.split('/').collect();
     let kind = match (method.as_str(), parts.as_slice()) {
         ("POST", ["payment_intents"]) => "create",
@@ -74,7 +76,7 @@ fn route(method: &Method, path: &str, form: Value) -> Option<Request> {
         _ => return None,
     };
     let id = parts.get(1).copied().unwrap_or_default().to_owned();
-    Some(Request { kind, path: path.to_owned(), id, form })
+    Some(Request { kind, path: path.to_owned(), query, id, form })
 }
 
 /// A request that may be sent again.
@@ -88,7 +90,7 @@ async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: Str
         }
         Reserved::Denied(answer) => return respond(&answer, &[]),
     }
-    let trouble = shared.trouble(request.kind);
+    let trouble = shared.trouble(&request);
     match &trouble {
         Some(Trouble::Answer { status, body, headers }) => {
             shared.state().keys.release(&key);
@@ -105,7 +107,7 @@ async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: Str
         if let Some(Trouble::Delay(busy)) = &trouble {
             tokio::time::sleep(*busy).await;
         }
-        let answer = shared.execute(&request, trouble.as_ref());
+        let answer = shared.execute(&request, &key, trouble.as_ref());
         shared.state().keys.keep(&key, &answer);
         webhook::collect(&shared);
         (answer, trouble)
@@ -118,12 +120,12 @@ async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: Str
 
 /// A request without a key.
 async fn once(shared: Arc<Shared>, request: Request) -> Response {
-    let trouble = shared.trouble(request.kind);
+    let trouble = shared.trouble(&request);
     match trouble {
         Some(Trouble::Answer { status, body, headers }) => respond(&Answer { status, body }, &headers),
         Some(Trouble::HangBefore) => std::future::pending().await,
         trouble => {
-            let answer = shared.execute(&request, trouble.as_ref());
+            let answer = shared.execute(&request, "", trouble.as_ref());
             webhook::collect(&shared);
             deliver(answer, trouble).await
         }
@@ -140,6 +142,14 @@ async fn deliver(mut answer: Answer, trouble: Option<Trouble>) -> Response {
                 answer.body[name] = value.clone();
             }
             respond(&answer, &[])
+        }
+        Some(Trouble::Garbage) => "<html>everything went well</html>".into_response(),
+        Some(Trouble::HalfAnswer) => {
+            let text = answer.body.to_string();
+            let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
+            let broken = std::io::Error::other("truncated as planned");
+            let chunks = futures_util::stream::iter([Ok(half), Err(broken)]);
+            ([("content-length", text.len().to_string())], Body::from_stream(chunks)).into_response()
         }
         _ => respond(&answer, &[]),
     }
@@ -176,8 +186,8 @@ fn act(objects: &mut Objects, request: &Request) -> Answer {
 
 impl Shared {
     fn note(&self, request: &Request, key: Option<String>, headers: HeaderMap, body: String) {
-        let Request { kind, path, form, .. } = request.clone();
-        self.state().calls.push(Call { kind, path, key, headers, form, body, replayed: false });
+        let Request { kind, path, query, form, .. } = request.clone();
+        self.state().calls.push(Call { kind, path, query, key, headers, form, body, replayed: false });
         self.called.notify_waiters();
     }
 
@@ -187,27 +197,49 @@ impl Shared {
         }
     }
 
-    fn trouble(&self, kind: &str) -> Option<Trouble> {
+    fn trouble(&self, request: &Request) -> Option<Trouble> {
         let mut state = self.state();
-        state.plans.iter_mut().find(|(planned, _)| *planned == kind)?.1.pop_front()
+        let payment = state.objects.payment_of(&request.path, &request.form);
+        let plan = state.plans.iter_mut().find(|plan| {
+            let is_for_it = plan.payment.is_none() || plan.payment == payment;
+            is_for_it && plan.kinds.contains(&request.kind) && !plan.troubles.is_empty()
+        });
+        let trouble = plan?.troubles.pop_front()?;
+        *state.met.entry(trouble.name()).or_default() += 1;
+        Some(trouble)
     }
 
-    fn execute(&self, request: &Request, trouble: Option<&Trouble>) -> Answer {
-        let objects = &mut self.state().objects;
+    fn execute(&self, request: &Request, key: &str, trouble: Option<&Trouble>) -> Answer {
+        let state = &mut *self.state();
+        let objects = &mut state.objects;
+        let mut act = |request: &Request| {
+            let answer = act(objects, request);
+            if answer.status == 200 {
+                state.done.push((request.kind, key.to_owned(), request.id.clone()));
+            }
+            answer
+        };
         let failed = || Answer { status: 500, body: json!({"error": {"type": "api_error", "message": "as planned"}}) };
         match trouble {
             Some(Trouble::Stored500 { acts: false }) => failed(),
             Some(Trouble::Stored500 { acts: true }) => {
-                act(objects, request);
+                act(request);
                 failed()
             }
             Some(Trouble::StoredHalfway) => {
                 let mut unconfirmed = request.clone();
                 unconfirmed.form["confirm"] = json!("false");
-                act(objects, &unconfirmed);
+                act(&unconfirmed);
                 failed()
             }
-            _ => act(objects, request),
+            Some(Trouble::Otherwise(members)) => {
+                let mut other = request.clone();
+                for (name, value) in members.as_object().into_iter().flatten() {
+                    other.form[name] = value.clone();
+                }
+                act(&other)
+            }
+            _ => act(request),
         }
     }
 }

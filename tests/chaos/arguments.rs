@@ -4,6 +4,8 @@
 use clap::Parser;
 use uuid::Uuid;
 
+use crate::ledger::GatewayName;
+
 /// A soak under faults, and its verdict.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
@@ -17,6 +19,9 @@ pub struct Arguments {
     /// How many replicas work.
     #[arg(long, default_value_t = 3, value_parser = parse_replicas)]
     pub replicas: usize,
+    /// Which gateway is called.
+    #[arg(long, value_enum, default_value_t = GatewayName::Http)]
+    pub gateway: GatewayName,
     /// The verdict as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -25,7 +30,7 @@ pub struct Arguments {
 impl Arguments {
     /// Reads them; nothing where they are for another test harness.
     pub fn read() -> Option<Arguments> {
-        let ours = ["--seconds", "--seed", "--replicas", "--json", "--help", "-h", "--version"];
+        let ours = ["--seconds", "--seed", "--replicas", "--gateway", "--json", "--help", "-h", "--version"];
         let is_ours = |argument: String| ours.iter().any(|name| argument.split('=').next() == Some(name));
         let is_libtests = |argument: &String| {
             const NAMES: [&str; 8] = [

@@ -14,6 +14,7 @@ use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::ledger::Ledger;
 use crate::script::{Customer, Script, VARIANT};
 use crate::support::{Command, World};
 use crate::upstream::Upstream;
@@ -37,6 +38,7 @@ pub struct Resolution {
 /// Everybody who is no machine.
 pub struct Desk<'a> {
     world: &'a World,
+    ledger: &'a dyn Ledger,
     upstream: &'a Upstream,
     customers: HashMap<Uuid, Customer>,
     publish: mpsc::Sender<Command>,
@@ -54,12 +56,14 @@ impl<'a> Desk<'a> {
     /// Opens it.
     pub fn new(
         world: &'a World,
+        ledger: &'a dyn Ledger,
         upstream: &'a Upstream,
         scripts: &[Script],
         publish: mpsc::Sender<Command>,
     ) -> Desk<'a> {
         Desk {
             world,
+            ledger,
             upstream,
             customers: scripts.iter().map(|script| (script.payment, script.customer)).collect(),
             publish,
@@ -98,13 +102,13 @@ impl<'a> Desk<'a> {
     /// customer was involved, nobody tells paybus: the shop, which sees the customer come back, or not, asks.
     async fn end_pending(&self) {
         let is_calm = self.calm.load(Ordering::Relaxed);
-        for (payment, pending) in self.world.gateway.pending() {
+        for (payment, pending) in self.ledger.pending() {
             let Some(customer) = self.customers.get(&payment) else { continue };
             let waits = pending.others == 0 && customer.vanishes && !is_calm;
             if waits || self.age(payment) < customer.after {
                 continue;
             }
-            self.world.gateway.complete(payment, customer.pays && !customer.vanishes);
+            self.ledger.complete(payment, customer.pays && !customer.vanishes);
             self.forget(payment);
             if pending.customers > 0 {
                 self.sync(payment).await;
@@ -115,7 +119,7 @@ impl<'a> Desk<'a> {
     /// A customer who came back, and whose sync failed in the turmoil.
     async fn bring_back(&self) {
         let rows = self.world.query("SELECT id FROM payments WHERE status = 'input'", &[]).await;
-        let pending = self.world.gateway.pending();
+        let pending = self.ledger.pending();
         for payment in rows.iter().map(|row| row.get::<_, Uuid>(0)).filter(|payment| !pending.contains_key(payment)) {
             let last = self.synced.lock().unwrap().get(&payment).copied();
             if last.is_none_or(|last| last.elapsed() > SYNC_AGAIN) {
@@ -143,7 +147,7 @@ impl<'a> Desk<'a> {
 
     async fn say(&self, operation: Uuid, row: &Row) {
         let (payment, currency): (Uuid, &str) = (row.get(0), row.get(2));
-        let effects = self.world.gateway.effects(payment);
+        let effects = self.ledger.effects(payment);
         let effect = effects.iter().find(|effect| effect.operation_id == operation);
         let amount = effect.map(|effect| match effect.currency == currency {
             true => effect.amount,
@@ -151,7 +155,7 @@ impl<'a> Desk<'a> {
         });
         if let Some(amount) = amount {
             // The gateway's office puts it right at the clerk's word, or its figures would contradict the books for ever.
-            self.world.gateway.put_right(payment, operation, amount, currency);
+            self.ledger.put_right(payment, operation, amount, currency);
         }
         let mut data =
             json!({"operation": operation, "outcome": "not_charged", "evidence": "the statement of account"});

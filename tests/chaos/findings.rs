@@ -11,6 +11,7 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use crate::desk::Desk;
+use crate::ledger::Ledger;
 use crate::support::World;
 
 /// What must not be, in the order of the verdict.
@@ -128,9 +129,9 @@ impl Stored {
 }
 
 /// Everything that must not be and is.
-pub async fn all(world: &World, desk: &Desk<'_>) -> Vec<Finding> {
+pub async fn all(world: &World, ledger: &dyn Ledger, desk: &Desk<'_>) -> Vec<Finding> {
     let stored = Stored::read(world).await;
-    let mut found = money::check(world, &stored, desk);
+    let mut found = money::check(ledger, &stored, desk);
     found.extend(told::check(world, &stored).await);
     found.extend(left::check(world).await);
     found.sort_by_key(|finding| finding.kind);

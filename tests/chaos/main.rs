@@ -9,6 +9,7 @@
 //!
 //! - `rng`, `plan`: everything is drawn from a seed before it begins: `script` (a payment's commands; `wrong` ones), `faults`
 //!   (what the gateway's calls meet), `troubles` (what happens to the surroundings).
+//! - `ledger` is what a soak needs of its gateway, `stripe` the one in memory that speaks as Stripe does.
 //! - `soak` carries the plan out: `upstream` publishes, `replicas` and `surroundings` make trouble, `desk` has the people:
 //!   customers who come back, and the clerk who resolves what no machine can know.
 //! - `findings` looks for whatever must not be, `verdict` tells.
@@ -29,11 +30,13 @@ mod arguments;
 mod desk;
 mod faults;
 mod findings;
+mod ledger;
 mod plan;
 mod replicas;
 mod rng;
 mod script;
 mod soak;
+mod stripe;
 mod surroundings;
 mod tally;
 mod troubles;
@@ -57,20 +60,22 @@ fn main() -> ExitCode {
 }
 
 async fn soak(arguments: &Arguments) -> bool {
-    let plan = Plan::draw(arguments.seed(), arguments.seconds, arguments.replicas);
-    let again = Plan::draw(plan.seed, arguments.seconds, arguments.replicas);
+    let plan = Plan::draw(arguments.seed(), arguments.seconds, arguments.replicas, arguments.gateway);
+    let again = Plan::draw(plan.seed, arguments.seconds, arguments.replicas, arguments.gateway);
     assert_eq!(format!("{plan:?}"), format!("{again:?}"), "a seed draws one plan");
     let say = |what: &str| eprintln!("chaos: {what}");
     say(&format!("seed {}", plan.seed));
-    let world = soak::world().await;
-    let verdict = soak::run(&world, &plan, &say).await;
+    let stripe = plan.gateway_name.start(&plan.scripts);
+    let world = soak::world(stripe.as_ref()).await;
+    let ledger = ledger::of(&world, stripe.as_ref());
+    let verdict = soak::run(&world, ledger, &plan, &say).await;
     if arguments.json {
         println!("{}", verdict.json());
     } else {
         println!("{}", verdict.table());
     }
     if !verdict.is_clean() {
-        eprintln!("{}", verdict.evidence(&world));
+        eprintln!("{}", verdict.evidence(&world, ledger));
         eprintln!("the replicas' logs: {}", verdict::logs(&world).display());
         eprintln!("once more: {}", verdict.again());
     }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::ledger::GatewayName;
 use crate::rng::Rng;
 use crate::script::Script;
 use crate::troubles::{self, ReplicaPlan, ServiceTrouble, Timed};
@@ -16,6 +17,8 @@ const PAYMENTS_PER_SECOND: u64 = 10;
 pub struct Plan {
     /// What was drawn from.
     pub seed: u64,
+    /// Which gateway it is for.
+    pub gateway_name: GatewayName,
     /// How long payments begin.
     pub length: Duration,
     /// The payments, in the order in which they begin.
@@ -32,14 +35,15 @@ pub struct Plan {
 
 impl Plan {
     /// Draws one.
-    pub fn draw(seed: u64, seconds: u64, replicas: usize) -> Plan {
+    pub fn draw(seed: u64, seconds: u64, replicas: usize, gateway_name: GatewayName) -> Plan {
         let rng = Rng::new(seed);
         let length = Duration::from_secs(seconds);
         let mut starts = rng.fork(1);
         let mut begins: Vec<Duration> =
             (0..seconds * PAYMENTS_PER_SECOND).map(|_| starts.millis(0, seconds * 1_000)).collect();
         begins.sort();
-        let scripts = begins.into_iter().zip(100..).map(|(at, number)| Script::draw(at, &mut rng.fork(number)));
+        let scripts =
+            begins.into_iter().zip(100..).map(|(at, number)| Script::draw(at, gateway_name, &mut rng.fork(number)));
         let blackouts = troubles::draw_blackouts(length, &mut rng.fork(5));
         let replica = |slot: usize| {
             let mut replica = ReplicaPlan::draw(length, &mut rng.fork(10 + slot as u64));
@@ -48,6 +52,7 @@ impl Plan {
         };
         Plan {
             seed,
+            gateway_name,
             length,
             scripts: scripts.collect(),
             replicas: (0..replicas).map(replica).collect(),

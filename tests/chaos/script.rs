@@ -7,12 +7,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::faults::{self, Fault};
+use crate::ledger::GatewayName;
 use crate::rng::Rng;
 use crate::support::Command;
 use crate::wrong;
 
 /// The variant that calls the gateway with a ledger.
-pub const VARIANT: &str = "http";
+pub const VARIANT: &str = "cards";
 
 /// Currencies with their decimals.
 const CURRENCIES: [(&str, u32); 4] = [("EUR", 2), ("USD", 2), ("JPY", 0), ("KWD", 3)];
@@ -65,6 +66,7 @@ pub struct Customer {
 struct Writer<'a> {
     rng: &'a mut Rng,
     payment: Uuid,
+    gateway: GatewayName,
     currency: &'static str,
     decimals: u32,
     /// In the smallest unit.
@@ -75,12 +77,12 @@ struct Writer<'a> {
 
 impl Script {
     /// Draws one that begins then.
-    pub fn draw(at: Duration, rng: &mut Rng) -> Script {
+    pub fn draw(at: Duration, gateway: GatewayName, rng: &mut Rng) -> Script {
         let payment = rng.uuid();
         let (currency, decimals) = *rng.pick(&CURRENCIES);
         let total = rng.between(200, 99_999);
         let customer = Customer { after: rng.millis(100, 4_000), pays: rng.chance(75), vanishes: rng.chance(15) };
-        let mut writer = Writer { rng, payment, currency, decimals, total, steps: Vec::new(), written: 0 };
+        let mut writer = Writer { rng, payment, gateway, currency, decimals, total, steps: Vec::new(), written: 0 };
         writer.write();
         let steps = writer.steps;
         let faults = faults::draw(rng, currency, |minor| text(minor, decimals), total);
@@ -134,7 +136,7 @@ impl Writer<'_> {
     }
 
     fn charge(&mut self) {
-        let create = self.create().with("process", json!({"token": "tok"}));
+        let create = self.create().with("process", self.gateway.process());
         self.step(vec![create]);
     }
 
@@ -149,7 +151,7 @@ impl Writer<'_> {
     }
 
     fn authorize(&mut self) {
-        let create = self.create().with("capture", json!(false)).with("process", json!({}));
+        let create = self.create().with("capture", json!(false)).with("process", self.gateway.process());
         self.step(vec![create]);
     }
 
@@ -206,7 +208,7 @@ impl Writer<'_> {
                 self.step(vec![cancel]);
             }
             1 => {
-                self.step(vec![create.with("process", json!({}))]);
+                self.step(vec![create.with("process", self.gateway.process())]);
                 self.step(vec![cancel]);
             }
             _ => {
@@ -225,7 +227,7 @@ impl Writer<'_> {
     }
 
     fn process(&mut self) -> Command {
-        self.command("payment.process", json!({"process": {}}))
+        self.command("payment.process", json!({"process": self.gateway.process()}))
     }
 
     fn command(&mut self, kind: &str, data: serde_json::Value) -> Command {

@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
 use crate::findings::{self, Finding, Kind};
+use crate::ledger::{self, Ledger};
 use crate::plan::Plan;
 use crate::replicas::Slot;
+use crate::stripe::StripeLedger;
 use crate::support::{Command, Setup, World};
 use crate::surroundings::{Allowed, Surroundings};
 use crate::tally::Tally;
@@ -30,24 +32,25 @@ const PROGRESS: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A world in which recovery is quick: short leases, short delays.
-pub async fn world() -> World {
-    let setup = Setup::new()
+pub async fn world(stripe: Option<&StripeLedger>) -> World {
+    let setup = ledger::configure(Setup::new(), stripe)
         .set("amqp.confirm_timeout", "3s")
         .set("retry.delayed", "200ms,500ms,1s,2s")
         .set("worker.lease_margin", "1s")
         .set("worker.drain", "5s")
         .set("worker.unknown_payment_grace", "4s")
-        .set("variants.http.timeout", "1500ms")
-        .set("variants.http.settle_window", "1s")
-        .set("variants.http.concurrency", "16")
-        .set("variants.http.breaker.failures", "20")
-        .set("variants.http.breaker.open", "1s");
+        .set("variants.cards.timeout", "1500ms")
+        .set("variants.cards.settle_window", "1s")
+        .set("variants.cards.concurrency", "16")
+        .set("variants.cards.breaker.failures", "20")
+        .set("variants.cards.breaker.open", "1s");
     setup.build().await
 }
 
 /// A plan under way.
 struct Soak<'a> {
     world: &'a World,
+    ledger: &'a dyn Ledger,
     plan: &'a Plan,
     begun: Instant,
     tally: Tally,
@@ -61,9 +64,10 @@ struct Soak<'a> {
 }
 
 /// Runs a plan in a world, and judges.
-pub async fn run(world: &World, plan: &Plan, say: &dyn Fn(&str)) -> Verdict {
+pub async fn run(world: &World, ledger: &dyn Ledger, plan: &Plan, say: &dyn Fn(&str)) -> Verdict {
     let soak = Soak {
         world,
+        ledger,
         plan,
         begun: Instant::now(),
         tally: Tally::default(),
@@ -75,7 +79,7 @@ pub async fn run(world: &World, plan: &Plan, say: &dyn Fn(&str)) -> Verdict {
     soak.plan_gateway();
     say(&format!("{} payments, {} s of faults", plan.scripts.len(), plan.length.as_secs()));
     let (publish, commands) = mpsc::channel(256);
-    let desk = Desk::new(world, &soak.upstream, &plan.scripts, publish.clone());
+    let desk = Desk::new(world, ledger, &soak.upstream, &plan.scripts, publish.clone());
     let (_, (), (), rested) = tokio::join!(
         soak.end.run_until_cancelled(soak.upstream.publish(world, commands)),
         soak.upstream.listen(world, &soak.end),
@@ -90,7 +94,7 @@ impl Soak<'_> {
         self.world.gateway.set_latency(Duration::from_millis(10));
         for script in &self.plan.scripts {
             for fault in &script.faults {
-                self.world.gateway.plan_operation(script.payment, fault.operation, fault.behaviours.clone());
+                self.ledger.plan(script.payment, fault);
             }
         }
     }
@@ -106,11 +110,11 @@ impl Soak<'_> {
             _ = work => {}
             () = self.tell_progress(say) => {}
         }
-        self.world.gateway.forget_plans();
+        self.ledger.forget_plans();
         desk.all_is_well();
         say("the faults are over; waiting for everything to come to its end");
         let resting = Instant::now();
-        if timeout(REST, rest(self.world, &self.upstream)).await.is_err() {
+        if timeout(REST, rest(self.world, self.ledger, &self.upstream)).await.is_err() {
             say("not everything came to its end");
         }
         self.end.cancel();
@@ -130,7 +134,8 @@ impl Soak<'_> {
     /// What happens to replicas and services, until the faults are over and all of them are well again.
     async fn troubles(&self) {
         let (world, tally, plan) = (self.world, &self.tally, self.plan);
-        let surroundings = Surroundings { world, tally, allowed: Allowed::here(), begun: self.begun };
+        let surroundings =
+            Surroundings { world, ledger: self.ledger, tally, allowed: Allowed::here(), begun: self.begun };
         let slots = plan.replicas.iter().map(|plan| Slot::start(world, tally, &self.complaints, plan));
         tokio::join!(
             surroundings.broker(&plan.broker, &self.calm),
@@ -158,10 +163,10 @@ impl Soak<'_> {
                 self.complain(format!("replica {} did not drain: {status}", worker.pid()));
             }
         }
-        let mut found = findings::all(self.world, desk).await;
+        let mut found = findings::all(self.world, self.ledger, desk).await;
         let complaints = self.complaints.lock().unwrap().clone();
         found.extend(complaints.into_iter().map(|what| Finding::new(Kind::Worker, None, what)));
-        Verdict::new(self.plan, self.world, &self.upstream, &self.tally, rested, found)
+        Verdict::new(self.plan, self.ledger, &self.upstream, &self.tally, rested, found)
     }
 
     fn complain(&self, what: String) {
@@ -170,7 +175,7 @@ impl Soak<'_> {
 }
 
 /// Waits until nothing is open any more, every event has come, and nobody has anything left to do.
-async fn rest(world: &World, upstream: &Upstream) {
+async fn rest(world: &World, ledger: &dyn Ledger, upstream: &Upstream) {
     loop {
         sleep(LOOK).await;
         let sql = "SELECT (SELECT count(*) FROM operations WHERE state <> 'settled'), (SELECT count(*) FROM events),
@@ -179,7 +184,7 @@ async fn rest(world: &World, upstream: &Upstream) {
         let (open, events, unsent, away): (i64, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
         let is_quiet = open == 0 && unsent == 0 && away == 0 && events == upstream.event_count() as i64;
         if is_quiet
-            && world.gateway.pending().is_empty()
+            && ledger.pending().is_empty()
             && world.published().iter().all(|command| upstream.is_answered(command))
         {
             return;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::ledger::Ledger;
 use crate::services::{Service, rabbitmqctl};
 use crate::support::World;
 use crate::tally::Tally;
@@ -51,6 +52,8 @@ impl Allowed {
 pub struct Surroundings<'a> {
     /// To whom.
     pub world: &'a World,
+    /// The gateway.
+    pub ledger: &'a dyn Ledger,
     /// Counted here.
     pub tally: &'a Tally,
     /// What may be done.
@@ -126,7 +129,7 @@ impl Surroundings<'_> {
             if !self.comes(trouble.at, over).await {
                 return;
             }
-            self.world.gateway.gone_for(trouble.what).await;
+            self.ledger.gone_for(trouble.what).await;
             self.tally.add("the gateway refuses connections for a while");
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::findings::{Finding, Kind};
+use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::support::World;
 use crate::support::worker::paybus;
@@ -23,6 +24,7 @@ const LISTED_MAX: usize = 10;
 
 /// The outcome of a soak.
 pub struct Verdict {
+    gateway: &'static str,
     seed: u64,
     seconds: u64,
     replicas: usize,
@@ -44,27 +46,28 @@ impl Verdict {
     /// Sums a soak up.
     pub fn new(
         plan: &Plan,
-        world: &World,
+        ledger: &dyn Ledger,
         upstream: &Upstream,
         tally: &Tally,
         rested: Duration,
         found: Vec<Finding>,
     ) -> Verdict {
         let mut effects = BTreeMap::new();
-        for effect in world.gateway.effects_of_all().into_values().flatten() {
+        for effect in ledger.effects_of_all().into_values().flatten() {
             *effects.entry(effect.kind).or_default() += 1;
         }
         Verdict {
+            gateway: plan.gateway_name.as_str(),
             seed: plan.seed,
             seconds: plan.length.as_secs(),
             replicas: plan.replicas.len(),
             payments: plan.scripts.len(),
             sent: upstream.sent(),
             events: upstream.event_count(),
-            met: world.gateway.met(),
+            met: ledger.met(),
             troubles: tally.counts(),
             left_out: Allowed::here().left_out(),
-            calls: world.gateway.calls().len(),
+            calls: ledger.calls(),
             effects,
             rested,
             found,
@@ -83,13 +86,15 @@ impl Verdict {
 
     /// The command line that draws the same plan again.
     pub fn again(&self) -> String {
-        format!("make chaos ARGS='--seconds {} --seed {} --replicas {}'", self.seconds, self.seed, self.replicas)
+        let (seconds, seed, replicas, gateway) = (self.seconds, self.seed, self.replicas, self.gateway);
+        format!("make chaos ARGS='--gateway {gateway} --seconds {seconds} --seed {seed} --replicas {replicas}'")
     }
 
     /// For people.
     pub fn table(&self) -> String {
         let mut table = Table::default();
         table.head("soak");
+        table.row("gateway", self.gateway);
         table.row("seed", self.seed);
         table.row("seconds of faults", self.seconds);
         table.row("seconds until all was at rest", format!("{:.1}", self.rested.as_secs_f32()));
@@ -120,6 +125,7 @@ impl Verdict {
         let listed = |finding: &Finding| json!({"kind": format!("{:?}", finding.kind), "payment": finding.payment, "what": finding.what});
         json!({
             "kept": self.is_clean(),
+            "gateway": self.gateway,
             "seed": self.seed,
             "seconds": self.seconds,
             "rest_seconds": self.rested.as_secs_f64(),
@@ -141,7 +147,7 @@ impl Verdict {
     }
 
     /// Every finding, and of each payment concerned what paybus and the gateway know of it.
-    pub fn evidence(&self, world: &World) -> String {
+    pub fn evidence(&self, world: &World, ledger: &dyn Ledger) -> String {
         let mut text = String::new();
         for (kind, _) in Kind::ALL {
             for finding in self.found.iter().filter(|finding| finding.kind == kind).take(LISTED_MAX) {
@@ -154,12 +160,8 @@ impl Verdict {
             line(&mut text, &format!("\n=== payment {payment}"));
             text.push_str(&show(world, *payment));
             line(&mut text, "--- the gateway's record");
-            for call in world.gateway.calls_of(*payment) {
-                let operation = call.operation_id.map_or("-".to_owned(), |id| id.to_string());
-                let (key, attempt) = (call.key.unwrap_or_default(), call.attempt.unwrap_or_default());
-                line(&mut text, &format!("called {} for {operation}, attempt {attempt}, key {key}", call.operation));
-            }
-            for effect in world.gateway.effects(*payment) {
+            ledger.record(*payment).iter().for_each(|call| line(&mut text, call));
+            for effect in ledger.effects(*payment) {
                 line(&mut text, &format!("did {effect:?}"));
             }
             line(&mut text, "--- the events as they came");

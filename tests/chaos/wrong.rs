@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::rng::Rng;
+use crate::script::VARIANT;
 use crate::support::Command;
 
 /// What the bodies begin with that are no commands at all: they belong into the dead letters.
@@ -31,7 +32,7 @@ pub fn draw(rng: &mut Rng, right: &Command, number: u32) -> Command {
             "nowhere".clone_into(&mut command.variant);
             command
         }
-        3 => refund(json!("1")).routed("http.payment.capture"),
+        3 => refund(json!("1")).routed(&format!("{VARIANT}.payment.capture")),
         4 => refund(json!(3.5)),
         5 => refund(json!("-1")),
         6 => refund(json!("1.23456")),

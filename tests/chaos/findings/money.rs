@@ -7,17 +7,16 @@ use uuid::Uuid;
 
 use super::{Finding, Kind, Stored, StoredPayment};
 use crate::desk::{Desk, Resolution};
-use crate::support::World;
+use crate::ledger::Ledger;
 use crate::support::fake_gateway::Effect;
 
 /// Holds the ledger against the books.
-pub fn check(world: &World, stored: &Stored, desk: &Desk<'_>) -> Vec<Finding> {
+pub fn check(ledger: &dyn Ledger, stored: &Stored, desk: &Desk<'_>) -> Vec<Finding> {
     let said = accepted(stored, &desk.resolutions());
     let mut found = Vec::new();
-    let touched: BTreeSet<Uuid> =
-        stored.payments.keys().copied().chain(world.gateway.effects_of_all().into_keys()).collect();
+    let touched: BTreeSet<Uuid> = stored.payments.keys().copied().chain(ledger.effects_of_all().into_keys()).collect();
     for payment in touched {
-        let effects = world.gateway.effects(payment);
+        let effects = ledger.effects(payment);
         let mut add = |kind, what: String| found.push(Finding::new(kind, Some(payment), what));
         once(&effects, &mut add);
         let Some(row) = stored.payments.get(&payment) else {

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use paybus::gateway::{Ask, Call, Question, Target};
+use paybus::gateway::{Ask, Call, Question, Request, Target};
 use paybus::payment::code::Code;
 use paybus::payment::contract::Lookup;
 use paybus::payment::model::{Billing, Order, Payment};
@@ -39,8 +40,7 @@ impl<'a> Direct<'a> {
             customer_ip_address: None,
         };
         let gateway = kit.world.settings()[&format!("variants.{VARIANT}.gateway")].clone();
-        let now = "2026-11-22T12:00:00Z".parse().expect("a time");
-        let payment = Payment::new(Uuid::new_v4(), order, &gateway, kit.adapter.account(), now);
+        let payment = Payment::new(Uuid::new_v4(), order, &gateway, kit.adapter.account(), Timestamp::now());
         Direct { kit, payment, operation: Uuid::new_v4(), data: object(kit.fake.process()) }
     }
 
@@ -66,6 +66,14 @@ impl<'a> Direct<'a> {
         self.send(TOTAL).await
     }
 
+    /// The same, and takes over the gateway's reference, as the engine does.
+    async fn processed(&mut self) {
+        match self.process().await {
+            Outcome::Result(result) => self.payment.transaction_id = result.transaction_id.expect("a reference"),
+            other => panic!("{other:?}"),
+        }
+    }
+
     async fn send(&self, amount: &str) -> Outcome {
         let body = self.body(amount);
         let call = Call {
@@ -78,6 +86,7 @@ impl<'a> Direct<'a> {
             amount: Some(money(amount)),
             currency: self.payment.currency(),
             capture: true,
+            stored_at: self.payment.created,
             traceparent: None,
             tracestate: None,
             timeout: TIMEOUT,
@@ -87,8 +96,15 @@ impl<'a> Direct<'a> {
 
     /// Asks what became of the process.
     async fn ask(&self) -> Found {
-        let target =
-            Target { operation_id: self.operation, action: Action::Process, key: GatewayKey::first(self.operation) };
+        let request = Request { amount: Some(money(TOTAL)), capture: true, body: self.body(TOTAL) };
+        let target = Target {
+            operation_id: self.operation,
+            action: Action::Process,
+            key: GatewayKey::first(self.operation),
+            request: Some(&request),
+            stored_at: self.payment.created,
+            last_sent_at: Some(Timestamp::now()),
+        };
         let question = Question {
             operation_id: Uuid::new_v4(),
             target: Some(target),
@@ -205,6 +221,7 @@ pub async fn look_up_fails(kit: &Kit) -> Ended {
     let ways = [Meets::ErrorBefore, Meets::HangBefore, Meets::Garbage, Meets::Unauthorized, Meets::TooMany(1)];
     for way in ways {
         let mut direct = Direct::new(kit);
+        direct.processed().await;
         direct.meets(On::Ask, &[way; 3])?;
         let found = direct.ask().await;
         assert!(matches!(found, Found::Failed(_)), "{way:?}: {found:?}");

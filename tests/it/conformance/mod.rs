@@ -8,7 +8,7 @@
 //! What a gateway cannot do, or its fake cannot play, a case ends with as [`fake::Unsupported`], and the table in
 //! `docs/gateways.md` has to say the same: nothing is skipped silently.
 //!
-//! - `fake`: what a fake must be able to do. `dummy`, `http`: those there are.
+//! - `fake`: what a fake must be able to do. `dummy`, `http`, `stripe`: those there are.
 //! - `kit`: the world that the cases run in, what they share, and the report.
 //! - `money`, `declines`, `trouble`, `answers`: the cases through the worker.
 //! - `adapter`: the cases against the adapter itself.
@@ -22,6 +22,7 @@ mod fake;
 mod http;
 mod kit;
 mod money;
+mod stripe;
 mod trouble;
 
 use std::collections::BTreeSet;
@@ -30,9 +31,10 @@ use paybus::gateway::registry::NAMES;
 
 use self::dummy::DummyFake;
 use self::http::HttpFake;
+use self::stripe::StripeFake;
 
 /// Every gateway that has a fake here.
-const COVERED: &[&str] = &["dummy", "http"];
+const COVERED: &[&str] = &["dummy", "http", "stripe"];
 
 #[tokio::test]
 async fn dummy_keeps_its_contract() {
@@ -57,6 +59,11 @@ async fn http_without_a_look_up_keeps_its_contract() {
 #[tokio::test]
 async fn http_with_neither_keeps_its_contract() {
     kit::run(HttpFake::start("http with neither", &[("key_window", "0s"), ("lookup", "false")]).await).await;
+}
+
+#[tokio::test]
+async fn stripe_keeps_its_contract() {
+    kit::run(StripeFake::start()).await;
 }
 
 #[test]

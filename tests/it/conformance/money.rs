@@ -138,7 +138,7 @@ async fn customer_must_act(kit: &Kit, paid: bool) -> Ended<Command> {
     let charge = kit.charge_that_meets(&[Meets::Redirect { paid }])?;
     let input = kit.world.run(&charge).await;
     assert_eq!(input.status(), "input", "{}", input.line());
-    assert!(input.field("redirect_url").starts_with("https://"), "{}", input.line());
+    assert!(input.field("redirect_url").starts_with("http"), "{}", input.line());
     assert_nothing_taken(kit, &charge);
     Ok(charge)
 }

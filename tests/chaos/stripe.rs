@@ -1,0 +1,212 @@
+//! The Stripe in memory as a soak's gateway: what was drawn for the calls, in Stripe's terms, and its objects as a ledger.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::faults::Fault;
+use crate::ledger::Ledger;
+use crate::script::Script;
+use crate::support::Behaviour;
+use crate::support::fake_gateway::{Effect, Pending};
+use crate::support::fake_stripe::{FakeStripe, Trouble};
+
+/// More keys than any operation uses up.
+const GENERATIONS_MAX: u32 = 16;
+
+/// The ledger.
+pub struct StripeLedger {
+    stripe: FakeStripe,
+    /// Captures and cancels carry their operation in nothing but their key.
+    keys: HashMap<String, Uuid>,
+}
+
+impl StripeLedger {
+    /// Starts it.
+    pub fn start(scripts: &[Script]) -> StripeLedger {
+        let commands = scripts.iter().flat_map(|script| &script.steps).flat_map(|step| &step.commands);
+        let keys = commands.flat_map(|command| {
+            let operation = command.operation_id();
+            let key = move |generation: u32| Uuid::new_v5(&operation, &generation.to_be_bytes()).to_string();
+            (0..GENERATIONS_MAX).map(move |generation| (key(generation), operation))
+        });
+        StripeLedger { stripe: FakeStripe::start(), keys: keys.collect() }
+    }
+
+    /// The settings of a variant.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let usual = [("gateway", "stripe"), ("secret_key", "sk_test_chaos"), ("settle_window", "1s")];
+        let settings = usual.into_iter().map(|(key, value)| (key, value.to_owned()));
+        settings.chain([("api_base", self.stripe.url())]).collect()
+    }
+
+    /// What was done with one payment intent.
+    fn done(&self, intent: &Value) -> Vec<Effect> {
+        let id = text(intent, "id");
+        let currency = text(intent, "currency").to_ascii_uppercase();
+        let effect = |kind, operation_id, units: &Value| Effect {
+            kind,
+            operation_id,
+            key: String::new(),
+            amount: amount(units, &currency),
+            currency: currency.clone(),
+        };
+        let by_key = |kind: &str| {
+            let key = self.stripe.key_that_did(kind, id);
+            key.and_then(|key| self.keys.get(&key).copied()).unwrap_or_default()
+        };
+        let is_held = intent["capture_method"] == "manual";
+        let mut done = Vec::new();
+        for charge in self.stripe.charges_of(id) {
+            let kind = if is_held { "authorization" } else { "charge" };
+            done.push(effect(kind, operation(&charge), &charge["amount"]));
+            if is_held && charge["captured"] == true {
+                done.push(effect("capture", by_key("capture"), &charge["amount_captured"]));
+            }
+        }
+        if intent["status"] == "canceled" {
+            let kind = if done.is_empty() { "cancel" } else { "release" };
+            done.push(effect(kind, by_key("cancel"), &json!(0)));
+        }
+        let refunds = self.stripe.refunds_of(id).into_iter().filter(|refund| refund["status"] == "succeeded");
+        done.extend(refunds.map(|refund| effect("refund", operation(&refund), &refund["amount"])));
+        done
+    }
+}
+
+impl Ledger for StripeLedger {
+    fn plan(&self, payment: Uuid, fault: &Fault) {
+        let kinds: &[&str] = match fault.operation {
+            "process" => &["create", "update", "confirm"],
+            "capture" => &["capture"],
+            "refund" => &["refund"],
+            "status" => &["retrieve", "list"],
+            // Both are a cancel at Stripe.
+            _ => &["cancel"],
+        };
+        let troubles = fault.behaviours.iter().filter_map(|behaviour| trouble(fault.operation, behaviour)).collect();
+        self.stripe.plan_for(&payment.to_string(), kinds, troubles);
+    }
+
+    fn forget_plans(&self) {
+        self.stripe.forget_plans();
+    }
+
+    fn pending(&self) -> HashMap<Uuid, Pending> {
+        let waiting = self.stripe.intents().into_iter().filter(|intent| intent["status"] == "requires_action");
+        let payments = waiting.filter_map(|intent| payment(&intent));
+        payments.map(|payment| (payment, Pending { customers: 1, others: 0 })).collect()
+    }
+
+    fn complete(&self, payment: Uuid, approved: bool) {
+        for intent in self.stripe.intents_of(&payment.to_string()) {
+            if intent["status"] == "requires_action" {
+                self.stripe.authenticate(text(&intent, "id"), approved);
+            }
+        }
+    }
+
+    fn effects(&self, payment: Uuid) -> Vec<Effect> {
+        self.stripe.intents_of(&payment.to_string()).iter().flat_map(|intent| self.done(intent)).collect()
+    }
+
+    fn effects_of_all(&self) -> HashMap<Uuid, Vec<Effect>> {
+        let payments = self.stripe.intents().into_iter().filter_map(|intent| payment(&intent));
+        payments.map(|payment| (payment, self.effects(payment))).collect()
+    }
+
+    fn put_right(&self, payment: Uuid, operation: Uuid, amount: Decimal, currency: &str) {
+        for intent in self.stripe.intents_of(&payment.to_string()) {
+            if intent["metadata"]["paybus_operation"] == operation.to_string() {
+                let units = (amount * Decimal::from(10_u32.pow(decimals(currency)))).try_into().expect("whole units");
+                self.stripe.put_right(text(&intent, "id"), units, &currency.to_ascii_lowercase());
+            }
+        }
+    }
+
+    fn gone_for(&self, pause: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.stripe.stop().await;
+            tokio::time::sleep(pause).await;
+            self.stripe.start_again();
+        })
+    }
+
+    fn met(&self) -> BTreeMap<&'static str, usize> {
+        self.stripe.met()
+    }
+
+    fn calls(&self) -> usize {
+        self.stripe.calls().len()
+    }
+
+    fn record(&self, payment: Uuid) -> Vec<String> {
+        let calls = self.stripe.calls_for(&payment.to_string()).into_iter();
+        let line = |call: crate::support::fake_stripe::Call| {
+            let operation = call.key.as_ref().and_then(|key| self.keys.get(key));
+            format!(
+                "{} {} key {:?} of {operation:?}, replayed {}: {}",
+                call.kind, call.path, call.key, call.replayed, call.body
+            )
+        };
+        let objects = self.stripe.intents_of(&payment.to_string());
+        calls.map(line).chain(objects.iter().map(|object| format!("has {object}"))).collect()
+    }
+}
+
+fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+    object[name].as_str().unwrap_or_default()
+}
+
+fn payment(object: &Value) -> Option<Uuid> {
+    text(&object["metadata"], "paybus_payment").parse().ok()
+}
+
+fn operation(object: &Value) -> Uuid {
+    text(&object["metadata"], "paybus_operation").parse().unwrap_or_default()
+}
+
+fn decimals(currency: &str) -> u32 {
+    match currency {
+        "JPY" => 0,
+        "KWD" | "BHD" => 3,
+        _ => 2,
+    }
+}
+
+fn amount(units: &Value, currency: &str) -> Decimal {
+    Decimal::new(units.as_i64().unwrap_or_default(), decimals(currency))
+}
+
+/// What was drawn, in Stripe's terms; nothing for what a card cannot do, or where all goes well.
+fn trouble(operation: &str, behaviour: &Behaviour) -> Option<Trouble> {
+    let processes = operation == "process";
+    let otherwise = |name: &str, value: &str| Trouble::Otherwise(json!({name: value}));
+    Some(match behaviour {
+        Behaviour::Decline(_) if processes => otherwise("payment_method", "pm_card_visa_chargeDeclined"),
+        Behaviour::Redirect(url) if processes => {
+            Trouble::Otherwise(json!({"payment_method": "pm_card_threeDSecure2Required", "return_url": url}))
+        }
+        // The payment intent is there, and was not confirmed.
+        Behaviour::Pending if processes => Trouble::StoredHalfway,
+        Behaviour::Refuse => Trouble::error(400, "invalid_request_error", "parameter_invalid"),
+        Behaviour::WrongCurrency(_) if processes => otherwise("currency", "gbp"),
+        Behaviour::HangBefore => Trouble::HangBefore,
+        Behaviour::HangAfter => Trouble::HangAfter,
+        Behaviour::DropAfter => Trouble::LoseAnswer,
+        Behaviour::Error500After => Trouble::Stored500 { acts: true },
+        Behaviour::Status(503, _) => Trouble::Stored500 { acts: false },
+        Behaviour::Status(429, _) => {
+            Trouble::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1")
+        }
+        Behaviour::Garbage => Trouble::Garbage,
+        Behaviour::Truncated => Trouble::HalfAnswer,
+        Behaviour::Trickle(between) => Trouble::Delay(*between * 64),
+        Behaviour::Delay(busy) => Trouble::Delay(*busy),
+        _ => return None,
+    })
+}
