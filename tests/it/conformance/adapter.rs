@@ -1,12 +1,13 @@
 //! The cases against the adapter itself: what one call, or one question, proves.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use paybus::gateway::{Ask, Call, Question, Request, Target};
+use paybus::gateway::{Ask, Call, Gateway, Question, Request, Target};
 use paybus::payment::code::Code;
 use paybus::payment::contract::Lookup;
 use paybus::payment::model::{Billing, Order, Payment};
@@ -23,6 +24,7 @@ const TIMEOUT: Duration = Duration::from_millis(700);
 /// A payment that is known to the adapter alone, and its process.
 pub struct Direct<'a> {
     kit: &'a Kit,
+    adapter: Arc<dyn Gateway>,
     payment: Payment,
     operation: Uuid,
     data: Map<String, Value>,
@@ -41,7 +43,13 @@ impl<'a> Direct<'a> {
         };
         let gateway = kit.world.settings()[&format!("variants.{VARIANT}.gateway")].clone();
         let payment = Payment::new(Uuid::new_v4(), order, &gateway, kit.adapter.account(), Timestamp::now());
-        Direct { kit, payment, operation: Uuid::new_v4(), data: object(kit.fake.process()) }
+        Direct {
+            kit,
+            adapter: Arc::clone(&kit.adapter),
+            payment,
+            operation: Uuid::new_v4(),
+            data: object(kit.fake.process()),
+        }
     }
 
     /// What the next calls, or questions, meet.
@@ -51,7 +59,7 @@ impl<'a> Direct<'a> {
     }
 
     fn body(&self, amount: &str) -> String {
-        self.kit.adapter.prepare(&Ask {
+        self.adapter.prepare(&Ask {
             operation_id: self.operation,
             action: Action::Process,
             payment: &self.payment,
@@ -91,7 +99,7 @@ impl<'a> Direct<'a> {
             tracestate: None,
             timeout: TIMEOUT,
         };
-        self.kit.adapter.call(call).await
+        self.adapter.call(call).await
     }
 
     /// Asks what became of the process.
@@ -113,7 +121,7 @@ impl<'a> Direct<'a> {
             tracestate: None,
             timeout: TIMEOUT,
         };
-        self.kit.adapter.look_up(question).await
+        self.adapter.look_up(question).await
     }
 
     fn assert_charged(&self, times: usize) -> Ended {
@@ -289,9 +297,11 @@ pub async fn secrets(kit: &Kit) -> Ended {
 pub async fn nobody_listens(kit: &Kit) -> Ended {
     let probe = kit.adapter.probe().await;
     assert!(probe.is_ok(), "{probe:?}");
-    let direct = Direct::new(kit);
     kit.fake.stop().await?;
-    let (outcome, probe) = (direct.process().await, kit.adapter.probe().await);
+    // Without a connection of before: that one breaks only when it is used, and then nobody knows.
+    let adapter = kit.new_adapter();
+    let direct = Direct { adapter: Arc::clone(&adapter), ..Direct::new(kit) };
+    let (outcome, probe) = (direct.process().await, adapter.probe().await);
     kit.fake.start().await;
     assert_eq!(not_sent(outcome).code, Code::Unreachable);
     assert!(probe.is_err(), "{probe:?}");

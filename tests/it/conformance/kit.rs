@@ -121,6 +121,10 @@ fn check_column(name: &str, report: &BTreeMap<&str, Verdict>) {
     assert_eq!(said, found, "the column {name} of docs/gateways.md");
 }
 
+fn build_adapter(world: &World) -> Arc<dyn Gateway> {
+    registry::build(&read(world.settings()).variants[VARIANT]).expect("an adapter")
+}
+
 impl Kit {
     async fn new(fake: Box<dyn Fake>) -> Kit {
         let mut setup = Setup::new();
@@ -132,9 +136,13 @@ impl Kit {
             }
         }
         let world = setup.build().await;
-        let settings = read(world.settings());
-        let adapter = registry::build(&settings.variants[VARIANT]).expect("an adapter");
+        let adapter = build_adapter(&world);
         Kit { fake, world, adapter, payments: Mutex::default() }
+    }
+
+    /// The adapter anew, without the connections that it has.
+    pub fn new_adapter(&self) -> Arc<dyn Gateway> {
+        build_adapter(&self.world)
     }
 
     /// Runs a case; that it breaks stops no other.
