@@ -2,7 +2,7 @@
 
 use paybus::payment::outcome::{Decline, Outcome, Verdict};
 
-use super::adapter::Direct;
+use super::adapter::direct_that_meets;
 use super::fake::{Deed, Ended, Meets, PROCESS};
 use super::kit::{Kit, TOTAL};
 use super::money::assert_nothing_taken;
@@ -23,8 +23,7 @@ async fn declined(kit: &Kit, kind: Decline) -> Ended {
 
 /// The adapter tells this kind from the others.
 async fn classed(kit: &Kit, kind: Decline) -> Ended {
-    let mut direct = Direct::new(kit);
-    direct.meets(PROCESS, &[Meets::Decline(kind)])?;
+    let direct = direct_that_meets(kit, PROCESS, &[Meets::Decline(kind)])?;
     match direct.process().await {
         Outcome::Result(result) => assert_eq!(result.verdict, Verdict::Declined(kind)),
         other => panic!("{other:?}"),

@@ -26,12 +26,14 @@ mod stripe;
 mod trouble;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use paybus::gateway::registry::NAMES;
 
 use self::dummy::DummyFake;
 use self::http::HttpFake;
 use self::stripe::StripeFake;
+use crate::judges::steady;
 
 /// Every gateway that has a fake here.
 const COVERED: &[&str] = &["dummy", "http", "stripe"];
@@ -63,7 +65,11 @@ async fn http_with_neither_keeps_its_contract() {
 
 #[tokio::test]
 async fn stripe_keeps_its_contract() {
-    kit::run(StripeFake::start()).await;
+    let fake = StripeFake::start();
+    let stripe = Arc::clone(&fake.stripe);
+    kit::run(fake).await;
+    // All that was sent meanwhile, held against Stripe's published description.
+    steady::hold(&stripe.calls()).await;
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The fake of `stripe`: a Stripe in memory that takes Stripe's own test tokens.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -15,12 +17,12 @@ const SECRET_KEY: &str = "sk_test_conformance";
 
 /// An account at the Stripe in memory.
 pub struct StripeFake {
-    pub stripe: FakeStripe,
+    pub stripe: Arc<FakeStripe>,
 }
 
 impl StripeFake {
     pub fn start() -> StripeFake {
-        StripeFake { stripe: FakeStripe::start() }
+        StripeFake { stripe: Arc::new(FakeStripe::start()) }
     }
 
     /// The payment's payment intents.

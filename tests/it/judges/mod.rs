@@ -2,8 +2,12 @@
 //! on standard error and are skipped; nothing else depends on them.
 //!
 //! - `steady`: our requests, held strictly against Stripe's published description.
+//! - `sdk`: Stripe's own SDK, as the client of our Stripe in memory and as the judge of signatures.
+//! - `localstripe`: payments from command to event at somebody else's stateful imitation of Stripe.
 
-mod steady;
+mod localstripe;
+mod sdk;
+pub mod steady;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

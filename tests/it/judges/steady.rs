@@ -1,11 +1,19 @@
 //! Steady holds requests against an OpenAPI description, strictly: an unknown field, a wrong type or a missing one is an
 //! error. Stripe's comes from a registry too, or from where `PAYBUS_STRIPE_SPEC` says.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use reqwest::Method;
+use serde_json::{Value, json};
+
+use paybus::config;
+use paybus::gateway::{Action, Gateway, registry};
 
 use super::{Server, installed};
+use crate::support::direct::{Direct, usd};
+use crate::support::fake_stripe::{Call, FakeStripe};
 
 /// Stripe's forms write objects and arrays in brackets.
 const BRACKETS: [&str; 4] = [
@@ -59,6 +67,26 @@ impl Steady {
     }
 }
 
+/// Holds requests against Stripe's description, where the judge is there.
+pub async fn hold(calls: &[Call]) {
+    let Some(steady) = Steady::with_stripe().await else { return };
+    let requests: BTreeSet<Request> = calls.iter().map(request).collect();
+    assert!(!requests.is_empty(), "nothing was sent");
+    let mut wrong = Vec::new();
+    for request in &requests {
+        if let Err(why) = steady.judge(request).await {
+            wrong.push(format!("{request:?}\n  {why}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} requests are wrong:\n{}", wrong.len(), requests.len(), wrong.join("\n"));
+}
+
+fn request(call: &Call) -> Request {
+    let is_question = matches!(call.kind, "retrieve" | "list");
+    let method = if is_question { "GET" } else { "POST" };
+    Request { method: method.to_owned(), path: format!("{}{}", call.path, call.query), body: call.body.clone() }
+}
+
 fn post(path: &str, body: &str) -> Request {
     Request { method: "POST".to_owned(), path: path.to_owned(), body: body.to_owned() }
 }
@@ -73,4 +101,56 @@ async fn the_judge_of_requests_is_awake() {
         assert!(judged.is_err(), "{wrong} passed");
     }
     assert!(steady.judge(&post("/v1/no_such_thing", right)).await.is_err());
+}
+
+/// Whatever a shop may say of how its customer pays.
+#[tokio::test]
+async fn every_process_object_is_sent_as_stripe_describes_it() {
+    let stripe = FakeStripe::start();
+    let variables = [
+        ("PAYBUS__VARIANTS__CARDS__GATEWAY", "stripe".to_owned()),
+        ("PAYBUS__VARIANTS__CARDS__SECRET_KEY", "sk_test_judge".to_owned()),
+        ("PAYBUS__VARIANTS__CARDS__API_BASE", stripe.url()),
+        ("PAYBUS__VARIANTS__CARDS__STATEMENT_DESCRIPTOR_SUFFIX", "BOOKS".to_owned()),
+    ];
+    let settings =
+        config::load(None, variables.into_iter().map(|(name, value)| (name.to_owned(), value))).expect("settings");
+    let adapter = registry::build(&settings.variants["cards"]).expect("an adapter");
+    let back = "https://shop.example/back";
+    let objects = [
+        json!({"payment_method": "pm_card_visa", "customer": "cus_1", "setup_future_usage": "off_session"}),
+        json!({"payment_method": "pm_card_visa", "off_session": true, "mandate": "mandate_1"}),
+        json!({"payment_method": "pm_card_visa", "payment_method_types": ["card", "link"], "return_url": back}),
+        json!({"payment_method": "pm_card_threeDSecure2Required", "use_stripe_sdk": true}),
+        json!({"payment_method": "pm_card_visa", "return_url": back,
+               "automatic_payment_methods": {"enabled": true, "allow_redirects": "always"}}),
+    ];
+    for object in &objects {
+        adapter.check(object.as_object().expect("an object")).expect("it is taken");
+        go_through(&adapter, object).await;
+    }
+    hold(&stripe.calls()).await;
+}
+
+/// Makes, goes on with, holds, captures, gives back, lets go and asks about payments.
+async fn go_through(adapter: &Arc<dyn Gateway>, process: &Value) {
+    use Action::{Cancel, Capture, Process, Refund, Release};
+    for (capture, then) in [(true, [Refund, Refund]), (false, [Capture, Refund]), (false, [Release, Cancel])] {
+        let mut direct = Direct::new(Arc::clone(adapter), "stripe", usd("120.00"), process.clone());
+        direct.capture = capture;
+        for _ in 0..2 {
+            let outcome = direct.process().await;
+            direct.learn(&outcome);
+            direct.next_operation();
+        }
+        for action in then {
+            direct.send(action, usd("10.00")).await;
+            direct.ask(Some(action)).await;
+            direct.next_operation();
+        }
+        direct.ask(None).await;
+        direct.payment.transaction_id.clear();
+        direct.ask(Some(Process)).await;
+        direct.ask(None).await;
+    }
 }
