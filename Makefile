@@ -12,7 +12,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## The release binary, target/release/paybus
-	$(CARGO) build --release --locked --bins --example gateway
+	$(CARGO) build --release --locked --bins --examples
 
 demo: build ## Sample payments through a private broker and database, from command to event; ends by itself
 	scripts/with-services scripts/demo
@@ -23,7 +23,7 @@ run: build ## The worker in the foreground with a private broker and database; C
 test: ## All tests: unit, property, and against a real broker and database
 	CARGO='$(CARGO)' scripts/test $(ARGS)
 
-chaos: ## The promise under faults, and a verdict: make chaos ARGS='--seconds 600 --seed 7'
+chaos: ## The promise under faults, and a verdict: make chaos ARGS='--gateway stripe --seconds 600 --seed 7'
 	@scripts/with-services $(CARGO) test --locked --test chaos -- $(ARGS)
 
 bench: ## How fast it is beside the floor of broker and database: make bench ARGS='--payments 50000 --only burst'

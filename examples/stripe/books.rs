@@ -23,6 +23,8 @@ pub struct Objects {
     pub refunds: Vec<Value>,
     pub disputes: Vec<Value>,
     pub reviews: Vec<Value>,
+    /// The refunds of what was held and not captured.
+    pub released: Vec<String>,
     /// What happened and is to be told: type and object.
     pub told: Vec<(&'static str, Value)>,
 }
@@ -353,9 +355,21 @@ impl Objects {
         if let Some(charge) = position(&self.charges, &charge) {
             self.charges[charge]["captured"] = json!(true);
             self.charges[charge]["amount_captured"] = json!(amount);
+            self.let_go(charge, held - amount);
         }
         self.tell("payment_intent.succeeded", told.clone());
         Ok(told)
+    }
+
+    /// What is not captured is refunded by itself.
+    fn let_go(&mut self, charge: usize, rest: i64) {
+        if rest == 0 {
+            return;
+        }
+        let refund = new_refund(&self.charges[charge], rest, "succeeded");
+        self.released.push(text(&refund, "id").to_owned());
+        self.refunds.push(refund);
+        self.count_refund(charge, rest);
     }
 
     /// `POST /v1/payment_intents/{id}/cancel`
@@ -386,7 +400,7 @@ impl Objects {
             .filter(|_| self.intents[place]["status"] == "succeeded")
             .ok_or_else(|| invalid("", "payment_intent", "This PaymentIntent does not have a successful charge."))?;
         let sum = |name: &str| self.charges[charge][name].as_i64().unwrap_or_default();
-        let left = sum("amount_captured") - sum("amount_refunded");
+        let left = sum("amount") - sum("amount_refunded");
         if left == 0 {
             return Err(invalid("charge_already_refunded", "", "The charge has already been refunded."));
         }
@@ -397,13 +411,9 @@ impl Objects {
         }
         let card = find_card(text(&self.charges[charge], "payment_method"))?;
         let is_pending = card.refunds == Refunds::Pending;
-        let refund = json!({
-            "id": new_id("re"), "object": "refund", "amount": amount, "balance_transaction": null,
-            "charge": self.charges[charge]["id"], "created": now(), "currency": self.charges[charge]["currency"],
-            "metadata": metadata(form), "payment_intent": self.intents[place]["id"], "reason": form["reason"],
-            "receipt_number": null, "source_transfer_reversal": null,
-            "status": if is_pending { "pending" } else { "succeeded" }, "transfer_reversal": null,
-        });
+        let mut refund = new_refund(&self.charges[charge], amount, if is_pending { "pending" } else { "succeeded" });
+        refund["metadata"] = Value::Object(metadata(form));
+        refund["reason"] = form["reason"].clone();
         self.count_refund(charge, amount);
         self.refunds.push(refund.clone());
         self.tell("refund.created", refund.clone());
@@ -415,7 +425,7 @@ impl Objects {
     fn count_refund(&mut self, charge: usize, amount: i64) {
         let charge = &mut self.charges[charge];
         let refunded = charge["amount_refunded"].as_i64().unwrap_or_default() + amount;
-        charge["refunded"] = json!(charge["amount_captured"] == refunded);
+        charge["refunded"] = json!(charge["amount"] == refunded);
         charge["amount_refunded"] = json!(refunded);
     }
 
@@ -651,6 +661,15 @@ const CONFIRM: &[&str] = &[
     "setup_future_usage",
     "use_stripe_sdk",
 ];
+
+fn new_refund(charge: &Value, amount: i64, status: &str) -> Value {
+    json!({
+        "id": new_id("re"), "object": "refund", "amount": amount, "balance_transaction": null,
+        "charge": charge["id"], "created": now(), "currency": charge["currency"], "metadata": {},
+        "payment_intent": charge["payment_intent"], "reason": null, "receipt_number": null,
+        "source_transfer_reversal": null, "status": status, "transfer_reversal": null,
+    })
+}
 
 fn check_fields(form: &Value, known: &[&str]) -> Result<(), Answer> {
     let unknown = form.as_object().into_iter().flatten().find(|(name, _)| !known.contains(&name.as_str()));

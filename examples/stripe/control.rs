@@ -7,6 +7,7 @@
 //! | `POST /_control/review` `payment_intent=`, `reason=` | a person ends the review (`approved`, ...) |
 //! | `POST /_control/refund` `refund=`, `status=` | a refund ends (`succeeded`, `failed`) |
 //! | `POST /_control/expire_keys` | idempotency keys are forgotten |
+//! | `POST /_control/trouble` `payment=`, `meets=` | the next process of our payment meets this: `unavailable` (503), `lose_answer` (it happens), `error` (500, kept under the key) |
 //! | `POST /_control/webhook` `url=`, `secret=` | everything from now on is told there, signed |
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use serde_json::{Value, json};
 
 use super::books::Answer;
-use super::{Shared, form, webhook};
+use super::{Plan, Shared, Trouble, form, webhook};
 
 pub async fn authenticate(
     State(shared): State<Arc<Shared>>,
@@ -49,6 +50,14 @@ pub async fn control(State(shared): State<Arc<Shared>>, Path(what): Path<String>
             shared.state().keys.expire();
             Ok(json!({}))
         }
+        "trouble" => match trouble(text("meets")) {
+            Some(trouble) => {
+                let (payment, kinds) = (Some(text("payment").to_owned()), vec!["create", "confirm"]);
+                shared.state().plans.push(Plan { payment, kinds, troubles: [trouble].into() });
+                Ok(json!({}))
+            }
+            None => return StatusCode::BAD_REQUEST.into_response(),
+        },
         "webhook" => {
             let endpoint = webhook::Endpoint { url: text("url").to_owned(), secret: text("secret").to_owned() };
             shared.state().webhook = Some(endpoint);
@@ -60,6 +69,15 @@ pub async fn control(State(shared): State<Arc<Shared>>, Path(what): Path<String>
     match done {
         Ok(object) => axum::Json(object).into_response(),
         Err(answer) => plain(answer),
+    }
+}
+
+fn trouble(word: &str) -> Option<Trouble> {
+    match word {
+        "unavailable" => Some(Trouble::status(503)),
+        "lose_answer" => Some(Trouble::LoseAnswer),
+        "error" => Some(Trouble::Stored500 { acts: false }),
+        _ => None,
     }
 }
 

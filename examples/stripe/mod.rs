@@ -348,11 +348,13 @@ impl FakeStripe {
         all.filter(|intent| intent["metadata"]["paybus_payment"] == payment).cloned().collect()
     }
 
-    /// The refunds of a payment intent, oldest first.
+    /// The refunds of a payment intent that gave money back, oldest first.
     pub fn refunds_of(&self, payment_intent: &str) -> Vec<Value> {
         let state = self.shared.state();
         let all = state.objects.refunds.iter();
-        all.filter(|refund| refund["payment_intent"] == payment_intent).cloned().collect()
+        let released = &state.objects.released;
+        let was_taken = |refund: &&Value| !released.iter().any(|id| refund["id"] == *id.as_str());
+        all.filter(|refund| refund["payment_intent"] == payment_intent).filter(was_taken).cloned().collect()
     }
 
     /// The charges of a payment intent that went through, oldest first.

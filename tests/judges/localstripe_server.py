@@ -30,6 +30,17 @@ async def leave_out_unknown(request, handler):
     return await handler(request)
 
 
+capture = resources.Charge._capture
+
+
+def capture_and_note(self, amount, on_success=None):
+    # A member that every charge of Stripe's has, and localstripe's has not.
+    self.amount_captured = int(self.amount if amount is None else amount)
+    capture(self, amount, on_success)
+
+
+resources.Charge._capture = capture_and_note
+
 # It would write its store to a file in /tmp after every request.
 resources.Store.dump_to_disk = lambda self: None
 app.middlewares.insert(0, leave_out_unknown)

@@ -168,6 +168,11 @@ impl Intent {
         }
     }
 
+    /// What was to be taken.
+    pub fn asked(&self) -> Result<Money, Trouble> {
+        self.money(self.wire.amount)
+    }
+
     /// What was taken.
     pub fn received(&self) -> Result<Money, Trouble> {
         let of_charge = || self.charge.as_ref().and_then(Charge::captured_units);

@@ -62,6 +62,18 @@ pub(super) fn best(intents: Vec<Intent>) -> Option<Intent> {
     })
 }
 
+/// The refunds that gave money back, of all, newest first. Where a part was captured, Stripe lists the rest, which was never
+/// taken, as a refund too: the oldest of just that sum, and of no operation of ours.
+fn given_back(mut refunds: Vec<Refund>, intent: &Intent) -> Result<Vec<Refund>, Denial> {
+    let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
+    let rest = intent.asked()?.less(intent.received()?).map_err(sums)?;
+    let is_rest = |refund: &Refund| refund.operation.is_none() && !rest.is_zero() && refund.amount == rest;
+    if let Some(place) = refunds.iter().rposition(is_rest) {
+        refunds.remove(place);
+    }
+    Ok(refunds)
+}
+
 struct Search<'a> {
     session: &'a Session<'a>,
     question: &'a Question<'a>,
@@ -168,7 +180,7 @@ impl Search<'_> {
         let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
         let mut refunded = Money::zero(intent.currency);
         if intent.charge.as_ref().is_none_or(|charge| charge.may_be_refunded()) {
-            for refund in self.refunds(&intent.id).await? {
+            for refund in given_back(self.refunds(&intent.id).await?, intent)? {
                 if refund.status == RefundStatus::Succeeded {
                     refunded = refunded.plus(refund.amount).map_err(sums)?;
                 }
