@@ -297,6 +297,17 @@ impl FakeStripe {
         self.shared.state().events.clone()
     }
 
+    /// What was told last of a payment intent, with its signature under this secret: signature and body.
+    pub fn signed_event(&self, payment_intent: &str, secret: &str) -> (String, String) {
+        let is_of_it = |event: &&Value| {
+            let object = &event["data"]["object"];
+            object["payment_intent"] == payment_intent || object["id"] == payment_intent
+        };
+        let events = self.events();
+        let body = events.iter().rfind(is_of_it).unwrap().to_string();
+        (webhook::signature(secret, books::now(), &body), body)
+    }
+
     /// Every request, in order.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.state().calls.clone()

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use paybus::payment::contract::Lookup;
 
-use super::fake::{Deed, Ended, Meets, Unsupported};
+use super::fake::{Deed, Ended, Meets, Told, Unsupported};
 use super::kit::{Kit, TOTAL};
+use crate::support::Event;
 
 /// What the gateway did counts, and the difference is told.
 pub async fn other_amount(kit: &Kit) -> Ended {
@@ -63,15 +64,33 @@ pub async fn sync_of_part(kit: &Kit) -> Ended {
     Ok(())
 }
 
-/// A gateway that sends none says so.
+/// What the gateway tells by itself is asked about, and learnt once; what it did not tell is refused. One that tells nothing
+/// says so.
 pub async fn notification(kit: &Kit) -> Ended {
-    if kit.contract().notifications {
-        return Err(Unsupported("not tried here"));
+    if kit.adapter.notifications().is_none() {
+        let charge = kit.charged().await;
+        let data = json!({"received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/hook", "headers": [],
+                          "body_base64": "e30="});
+        let answer = kit.world.run(&charge.then("payment.notification", data)).await;
+        assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unsupported"), "{}", answer.line());
+        return Err(Unsupported("it sends none"));
+    }
+    if kit.contract().lookup == Lookup::None {
+        return Err(Unsupported("its contract: no look-up"));
     }
     let charge = kit.charged().await;
-    let data = json!({"received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/hook", "headers": [],
-                      "body_base64": "e30="});
-    let answer = kit.world.run(&charge.then("payment.notification", data)).await;
-    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unsupported"), "{}", answer.line());
-    Err(Unsupported("it sends none"))
+    kit.fake.refund_by_hand(charge.payment, "20.00")?;
+    let told = kit.fake.webhook(charge.payment)?;
+    let forged = Told { body: told.body.replacen('{', "{ ", 1), ..told.clone() };
+    assert_eq!(kit.tell(&forged).await, 400);
+    assert_eq!(kit.tell(&told).await, 200);
+    let is_refund = |event: &Event| event.subject() == charge.subject() && event.field("refunded_amount") == "20.00";
+    let learnt = kit.world.event("the refund", is_refund).await;
+    assert_eq!((learnt.status(), learnt.field("captured_amount")), ("confirmed", "100.00"), "{}", learnt.line());
+    assert_eq!(kit.tell(&told).await, 200);
+    let answer = kit.world.run(&charge.then("payment.sync", json!({}))).await;
+    assert_eq!(answer.field("refunded_amount"), "20.00", "{}", answer.line());
+    let learnt = kit.world.log.filter(|event| is_refund(event) && event.kind() == "payment.updated");
+    assert_eq!(learnt.len(), 1, "a truth learnt twice counts once");
+    Ok(())
 }

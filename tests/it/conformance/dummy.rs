@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use paybus::payment::outcome::Decline;
 
-use super::fake::{Booked, Ended, Fake, Meets, On, PROCESS, Sent, Unsupported};
+use super::fake::{Booked, Ended, Fake, Meets, On, PROCESS, Sent, Told, Unsupported};
 
 const NO_BOOKS: Unsupported = Unsupported("it keeps no books");
 const NO_WIRE: Unsupported = Unsupported("it is in the process");
@@ -62,6 +62,10 @@ impl Fake for DummyFake {
 
     fn refund_by_hand(&self, _payment: Uuid, _amount: &'static str) -> Ended {
         Err(NO_BOOKS)
+    }
+
+    fn webhook(&self, _payment: Uuid) -> Ended<Told> {
+        Err(Unsupported("it sends none"))
     }
 
     fn books(&self, _payment: Uuid) -> Ended<Vec<Booked>> {

@@ -95,6 +95,15 @@ pub struct Booked {
     pub currency: String,
 }
 
+/// What a gateway tells by itself, as it comes to `/webhooks/{variant}`.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The header with the signature.
+    pub header: &'static str,
+    pub signature: String,
+    pub body: String,
+}
+
 /// A call that acts, as it came in; in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
@@ -130,6 +139,9 @@ pub trait Fake: Send + Sync {
 
     /// Gives money back at the gateway itself, apart from paybus.
     fn refund_by_hand(&self, payment: Uuid, amount: &'static str) -> Ended;
+
+    /// What the gateway tells by itself of what happened last to a payment, signed.
+    fn webhook(&self, payment: Uuid) -> Ended<Told>;
 
     /// Everything that was done for a payment, in order.
     fn books(&self, payment: Uuid) -> Ended<Vec<Booked>>;

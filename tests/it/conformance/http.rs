@@ -6,11 +6,13 @@ use uuid::Uuid;
 
 use paybus::payment::outcome::Decline;
 
-use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Unsupported};
-use crate::support::Behaviour;
+use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Told, Unsupported};
+use super::kit::VARIANT;
 use crate::support::fake_gateway::FakeGateway;
+use crate::support::{Behaviour, Webhook};
 
 const TOKEN: &str = "conformance-token";
+const WEBHOOK_SECRET: &str = "whsec_conformance";
 
 /// A gateway behind HTTP.
 pub struct HttpFake {
@@ -32,7 +34,8 @@ impl Fake for HttpFake {
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
-        let usual = [("gateway", "http"), ("token", TOKEN), ("settle_window", "300ms")];
+        let usual =
+            [("gateway", "http"), ("token", TOKEN), ("webhook_secret", WEBHOOK_SECRET), ("settle_window", "300ms")];
         let settings = usual.iter().chain(self.contract).map(|(key, value)| (*key, (*value).to_owned()));
         settings.chain([("url", self.gateway.url())]).collect()
     }
@@ -67,6 +70,13 @@ impl Fake for HttpFake {
     fn refund_by_hand(&self, payment: Uuid, amount: &'static str) -> Ended {
         self.gateway.move_by_hand(payment, "refund", amount, "USD");
         Ok(())
+    }
+
+    fn webhook(&self, payment: Uuid) -> Ended<Told> {
+        let news = json!({"id": Uuid::new_v4(), "payment_id": payment, "type": "news"});
+        let webhook = Webhook::signed(VARIANT, WEBHOOK_SECRET, &news);
+        let signature = webhook.signature.expect("a signature");
+        Ok(Told { header: "Paybus-Signature", signature, body: webhook.body })
     }
 
     fn books(&self, payment: Uuid) -> Ended<Vec<Booked>> {

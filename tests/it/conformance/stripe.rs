@@ -10,10 +10,11 @@ use uuid::Uuid;
 use paybus::payment::operation::Action;
 use paybus::payment::outcome::Decline;
 
-use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Unsupported};
+use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Told, Unsupported};
 use crate::support::fake_stripe::{FakeStripe, Trouble};
 
 const SECRET_KEY: &str = "sk_test_conformance";
+const WEBHOOK_SECRET: &str = "whsec_conformance";
 
 /// An account at the Stripe in memory.
 pub struct StripeFake {
@@ -63,7 +64,12 @@ impl Fake for StripeFake {
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
-        let usual = [("gateway", "stripe"), ("secret_key", SECRET_KEY), ("settle_window", "300ms")];
+        let usual = [
+            ("gateway", "stripe"),
+            ("secret_key", SECRET_KEY),
+            ("webhook_secret", WEBHOOK_SECRET),
+            ("settle_window", "300ms"),
+        ];
         let settings = usual.map(|(key, value)| (key, value.to_owned()));
         settings.into_iter().chain([("api_base", self.stripe.url())]).collect()
     }
@@ -114,6 +120,11 @@ impl Fake for StripeFake {
         let units = Decimal::from_str_exact(amount).expect("an amount") * Decimal::ONE_HUNDRED;
         self.stripe.refund_by_hand(&self.intent(payment), units.try_into().expect("whole units"));
         Ok(())
+    }
+
+    fn webhook(&self, payment: Uuid) -> Ended<Told> {
+        let (signature, body) = self.stripe.signed_event(&self.intent(payment), WEBHOOK_SECRET);
+        Ok(Told { header: "Stripe-Signature", signature, body })
     }
 
     fn books(&self, payment: Uuid) -> Ended<Vec<Booked>> {
