@@ -30,11 +30,12 @@ async def leave_out_unknown(request, handler):
     return await handler(request)
 
 
+# Members that every charge of Stripe's has, and localstripe's has not.
+resources.Charge.disputed = False
 capture = resources.Charge._capture
 
 
 def capture_and_note(self, amount, on_success=None):
-    # A member that every charge of Stripe's has, and localstripe's has not.
     self.amount_captured = int(self.amount if amount is None else amount)
     capture(self, amount, on_success)
 
