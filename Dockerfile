@@ -3,6 +3,8 @@
 FROM rust:1-bookworm AS build
 WORKDIR /build
 COPY . .
+# arm64 kernels may have pages of up to 64 KiB; an allocator built for smaller ones would not start there.
+ENV JEMALLOC_SYS_WITH_LG_PAGE=16
 # What cargo downloads and builds stays in the builder's cache, so a change of the sources rebuilds only this package.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \

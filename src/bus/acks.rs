@@ -4,9 +4,10 @@
 //! What is done up to some delivery goes as one acknowledgement with `multiple`. A delivery that takes long stands in the
 //! way of the later ones only for a moment: then they go one by one. Nothing is held back on an idle channel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 use tokio::sync::{mpsc, oneshot};
@@ -39,8 +40,7 @@ impl Acks {
     /// wait for earlier ones.
     pub(super) fn spawn(channel: Channel, waiting_max: usize, patience: Duration) -> Acks {
         let (done, incoming) = mpsc::unbounded_channel();
-        let line = Line { next: 1, settled: BTreeSet::new(), waiting: BTreeMap::new(), since: None };
-        tokio::spawn(Sender { channel, patience, waiting_max, line }.run(incoming));
+        tokio::spawn(Sender { channel, patience, waiting_max, line: Line::new() }.run(incoming));
         Acks { done }
     }
 
@@ -63,8 +63,9 @@ impl Acks {
 struct Line {
     /// The first that is not done: whatever is not known to be done may be under way.
     next: u64,
-    /// Done, behind the first that is not.
-    settled: BTreeSet<u64>,
+    /// Done, behind the first that is not: from the first to the last of each run. One delivery may be under way for hours
+    /// while millions of later ones are done.
+    settled: BTreeMap<u64, u64>,
     /// To be acknowledged.
     waiting: BTreeMap<u64, oneshot::Sender<bool>>,
     /// Since when the oldest of them waits for an earlier one.
@@ -72,15 +73,33 @@ struct Line {
 }
 
 impl Line {
+    fn new() -> Line {
+        Line { next: 1, settled: BTreeMap::new(), waiting: BTreeMap::new(), since: None }
+    }
+
+    /// One that is done already stays so: the broker would close the channel over a second acknowledgement.
     fn take(&mut self, done: Done) {
-        self.settled.insert(done.tag);
-        self.waiting.extend(done.sent.map(|sent| (done.tag, sent)));
+        if self.settle(done.tag) {
+            self.waiting.extend(done.sent.map(|sent| (done.tag, sent)));
+        }
+    }
+
+    /// Whether it was not done before.
+    fn settle(&mut self, tag: u64) -> bool {
+        let before = self.settled.range(..=tag).next_back().map(|(first, last)| (*first, *last));
+        if tag < self.next || before.is_some_and(|(_, last)| tag <= last) {
+            return false;
+        }
+        let first = before.filter(|(_, last)| last + 1 == tag).map_or(tag, |(first, _)| first);
+        let last = self.settled.remove(&(tag + 1)).unwrap_or(tag);
+        self.settled.insert(first, last);
+        true
     }
 
     /// Those before which nothing is under way any more: one acknowledgement with `multiple` is for all of them.
     fn in_line(&mut self) -> BTreeMap<u64, oneshot::Sender<bool>> {
-        while self.settled.remove(&self.next) {
-            self.next += 1;
+        if let Some(last) = self.settled.remove(&self.next) {
+            self.next = last + 1;
         }
         let later = self.waiting.split_off(&self.next);
         std::mem::replace(&mut self.waiting, later)
@@ -125,10 +144,9 @@ impl Sender {
                 let sent = self.ack(*last, in_line.len() > 1).await;
                 tell(in_line, sent);
             }
-            for (tag, one) in self.line.impatient(Instant::now(), self.waiting_max) {
-                let sent = self.ack(tag, false).await;
-                tell([(tag, one)], sent);
-            }
+            let impatient = self.line.impatient(Instant::now(), self.waiting_max);
+            let acks = impatient.into_iter().map(async |(tag, one)| tell([(tag, one)], self.ack(tag, false).await));
+            join_all(acks).await;
         }
     }
 
@@ -155,10 +173,6 @@ fn tell(all: impl IntoIterator<Item = (u64, oneshot::Sender<bool>)>, sent: bool)
 mod tests {
     use super::*;
 
-    fn line() -> Line {
-        Line { next: 1, settled: BTreeSet::new(), waiting: BTreeMap::new(), since: None }
-    }
-
     fn acknowledge(line: &mut Line, tags: &[u64]) {
         for tag in tags {
             line.take(Done { tag: *tag, sent: Some(oneshot::channel().0) });
@@ -171,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_done_up_to_the_first_that_is_not_goes_together() {
-        let mut line = line();
+        let mut line = Line::new();
         acknowledge(&mut line, &[2, 1, 3, 5]);
         assert_eq!(tags(line.in_line()), [1, 2, 3]);
         assert_eq!(tags(line.in_line()), [0_u64; 0]);
@@ -181,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_was_settled_by_itself_is_in_nobodys_way_and_not_acknowledged_again() {
-        let mut line = line();
+        let mut line = Line::new();
         acknowledge(&mut line, &[1, 3]);
         line.take(Done { tag: 2, sent: None });
         assert_eq!(tags(line.in_line()), [1, 3]);
@@ -193,7 +207,7 @@ mod tests {
 
     #[test]
     fn one_that_takes_long_holds_up_the_later_ones_for_a_moment_only() {
-        let (mut line, now) = (line(), Instant::now());
+        let (mut line, now) = (Line::new(), Instant::now());
         acknowledge(&mut line, &[2, 3]);
         assert_eq!(tags(line.impatient(now, 8)), [0_u64; 0]);
         assert_eq!(tags(line.impatient(now + PATIENCE / 2, 8)), [0_u64; 0]);
@@ -208,8 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_is_kept_as_runs_and_counts_once() {
+        let mut line = Line::new();
+        acknowledge(&mut line, &[4, 2, 7, 3, 3, 4]);
+        assert_eq!(line.settled, BTreeMap::from([(2, 4), (7, 7)]));
+        assert_eq!(line.waiting.len(), 4);
+        acknowledge(&mut line, &[1]);
+        assert_eq!(tags(line.in_line()), [1, 2, 3, 4]);
+        acknowledge(&mut line, &[2]);
+        assert_eq!(tags(line.in_line()), [0_u64; 0]);
+        acknowledge(&mut line, &[6, 5]);
+        assert_eq!(tags(line.in_line()), [5, 6, 7]);
+    }
+
+    #[test]
     fn only_so_many_wait() {
-        let mut line = line();
+        let mut line = Line::new();
         acknowledge(&mut line, &[2, 3, 4]);
         assert_eq!(tags(line.impatient(Instant::now(), 2)), [2, 3, 4]);
     }

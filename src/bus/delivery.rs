@@ -141,12 +141,13 @@ impl Acker {
     }
 
     async fn settle(&self, verb: &'static str, settling: impl Future<Output = lapin::Result<bool>>) -> bool {
-        let settled = timeout(self.patience, settling).await;
-        if let Some(together) = &self.together {
-            together.settled(self.tag);
-        }
-        match settled {
-            Ok(Ok(true)) => return true,
+        match timeout(self.patience, settling).await {
+            Ok(Ok(true)) => {
+                if let Some(together) = &self.together {
+                    together.settled(self.tag);
+                }
+                return true;
+            }
             Ok(Ok(false)) => debug!(verb, "the channel of a delivery is gone; it comes again"),
             Ok(Err(error)) => debug!(verb, %error, "a delivery could not be settled; it comes again"),
             // It may still be sent later.

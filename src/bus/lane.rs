@@ -1,6 +1,7 @@
 //! One publishing channel and its task. While a round is under way the next one gathers; no timer ever delays a
 //! message.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::aside::SetAside;
@@ -135,7 +136,7 @@ impl Lane {
                     // Before anything else is taken in: nothing later of that payment goes out.
                     aside.refused(posted.order);
                 }
-                (posted.answer)(verdict);
+                tell(posted.answer, verdict);
             }
             self.note(fruitless, &connection);
             if fruitless {
@@ -199,7 +200,7 @@ impl Lane {
 
     fn take(&mut self, posted: Posted) {
         if self.aside.as_ref().is_some_and(|aside| aside.contains(posted.order)) {
-            (posted.answer)(Verdict::Behind);
+            tell(posted.answer, Verdict::Behind);
         } else {
             self.backlog.push(posted.order, posted);
         }
@@ -243,6 +244,13 @@ impl Lane {
         }
         warn!(error = closed.reason, "the broker closed a channel because of a message");
         Some(closed.reason.clone())
+    }
+}
+
+/// Nothing in an answer panics; and if it did, it must not take the lane with it.
+fn tell(answer: Answer, verdict: Verdict) {
+    if std::panic::catch_unwind(AssertUnwindSafe(|| answer(verdict))).is_err() {
+        error!("what was to be done about a published message panicked");
     }
 }
 

@@ -241,6 +241,10 @@ impl Publisher {
         };
         tokio::spawn(async move {
             let Ok(verdict) = decided.await else { return };
+            if verdict != Verdict::Confirmed {
+                // It need not wait for a reply that nobody may ever confirm.
+                return told(published(position, verdict, ReplyState::None));
+            }
             let replied = match replied {
                 Ok(replied) => replied.await,
                 Err(error) => Ok(Verdict::Refused(error.to_string())),

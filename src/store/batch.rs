@@ -99,18 +99,33 @@ impl Queue {
     }
 }
 
+/// A lane has a statement under way, in whichever way that ends.
+struct AtWork<'a>(&'a Queue);
+
+impl AtWork<'_> {
+    fn begin(queue: &Queue) -> AtWork<'_> {
+        queue.at_work.fetch_add(1, Ordering::AcqRel);
+        AtWork(queue)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.at_work.fetch_sub(1, Ordering::AcqRel);
+        self.0.done.notify_one();
+    }
+}
+
 async fn run_lane(store: Arc<Store>, queue: Arc<Queue>) {
     loop {
         let jobs = queue.next().await;
         if jobs.is_empty() {
             return;
         }
-        queue.at_work.fetch_add(1, Ordering::AcqRel);
+        let _at_work = AtWork::begin(&queue);
         for round in one_of_each_payment(jobs) {
             commit_round(&store, round).await;
         }
-        queue.at_work.fetch_sub(1, Ordering::AcqRel);
-        queue.done.notify_one();
     }
 }
 

@@ -266,9 +266,7 @@ impl<'a> OperationChange<'a> {
         self.escalated.push(operation.escalated);
         self.amount.push(request.and_then(|request| request.amount).map(Money::amount));
         self.capture.push(request.map(|request| request.capture));
-        // Nothing is sent any more once it is settled: the widest text of the row is not written again, nor kept.
-        let is_sent_again = |body: &&str| !body.is_empty() && operation.state != State::Settled;
-        self.request.push(request.map(|request| request.body.as_str()).filter(is_sent_again));
+        self.request.push(request.map(|request| request.body.as_str()).filter(|body| !body.is_empty()));
         self.last_code.push(operation.last_code.map(Code::as_str));
         self.last_message.push(&operation.last_message);
         self.answer.push(answer.map(|answer| answer.kind.as_str()));

@@ -29,7 +29,8 @@ use crate::store::outbox::{OutboxEvent, Sent};
 const MARKS_MAX: usize = 2000;
 /// How often a mark is tried; after that the relay publishes the event again, under the same id.
 const MARK_TRIES: u32 = 5;
-/// How long marks gather. Nothing waits for them, and each statement has its price.
+/// How often marks are stored at most: each statement has its price. On an idle worker one goes at once, so that another
+/// replica that loads the payment does not send its events again.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// How long a marked event is remembered.
@@ -72,10 +73,14 @@ impl Promise {
         self
     }
 
-    /// All of them were handed to the publisher.
+    /// All of them were handed to the publisher. Of some it may have told already what became of them: they stay gone.
     fn kept(mut self) {
         let mut in_flight = self.announcer.in_flight();
-        in_flight.extend(std::mem::take(&mut self.ids).into_iter().map(|id| (id, Stage::Posted)));
+        for id in std::mem::take(&mut self.ids) {
+            if let Some(stage) = in_flight.get_mut(&id) {
+                *stage = Stage::Posted;
+            }
+        }
         drop(in_flight);
         self.announcer.posted.notify_waiters();
     }
@@ -323,9 +328,10 @@ async fn mark(
     mut receiver: mpsc::UnboundedReceiver<(Uuid, Sent)>,
 ) {
     let mut marks: Vec<(Uuid, Sent)> = Vec::new();
+    let mut last = tokio::time::Instant::now();
     let mut marked: VecDeque<(Instant, Vec<Uuid>)> = VecDeque::new();
     while receiver.recv_many(&mut marks, MARKS_MAX).await > 0 {
-        let deadline = tokio::time::Instant::now() + GATHER;
+        let deadline = last + GATHER;
         while marks.len() < MARKS_MAX
             && let room = MARKS_MAX - marks.len()
             && let Ok(1..) = timeout_at(deadline, receiver.recv_many(&mut marks, room)).await
@@ -341,7 +347,8 @@ async fn mark(
                 }
             }
         }
-        let now = Instant::now();
+        last = tokio::time::Instant::now();
+        let now = last.into_std();
         marked.push_back((now, marks.drain(..).map(|(id, _)| id).collect()));
         if let Some(announcer) = announcer.upgrade() {
             // Kept a little longer: who read the outbox just before the mark would send them a second time.

@@ -111,3 +111,15 @@ async fn new_events_of_a_payment_that_is_set_aside_stay_in_the_outbox() {
     assert!(!announced.is_some());
     assert!(announcer.in_flight().is_empty(), "nobody waits for it");
 }
+
+/// The channel that takes the events may know what becomes of them before all are handed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_while_events_are_handed_over_is_not_forgotten() {
+    let announcer = announcer();
+    announcer.publisher.aside().stored(Uuid::from_u128(1), Instant::now());
+    // More than the channel holds, so that it must be told of some before it takes the last.
+    let unsent = Unsent { events: (1..=3000).map(stored).collect(), set_aside: false, read_at: None };
+    let announced = announcer.announce(Uuid::from_u128(1), unsent).await;
+    timeout(Duration::from_secs(10), announced.confirmed()).await.expect("all of them stay behind");
+    assert!(announcer.in_flight().is_empty(), "they go out when the payment is released");
+}
