@@ -15,10 +15,11 @@ pub async fn fill(client: &Client, payments: usize) {
     }
     client.batch_execute(MARKS).await.expect("marks");
     client.batch_execute("VACUUM ANALYZE").await.expect("a vacuum");
+    client.batch_execute("CHECKPOINT").await.expect("a checkpoint");
 }
 
 const ROWS: &str = "
-WITH r AS MATERIALIZED (SELECT gen_random_uuid() AS id, n FROM generate_series(1, $1) AS n),
+WITH r AS MATERIALIZED (SELECT gen_random_uuid() AS id, n FROM generate_series(1, $1::int8) AS n),
 p AS (INSERT INTO paybus.payments (id, variant, gateway, account, status, fraud_status, fraud_message, created, modified,
     transaction_id, currency, total, delivery, tax, description, billing_first_name, billing_last_name,
     billing_address_1, billing_address_2, billing_city, billing_postcode, billing_country_code, billing_country_area,
@@ -39,4 +40,8 @@ INSERT INTO paybus.events (payment_id, id, sequence, event_type, routing_key, bo
   SELECT id, gen_random_uuid(), step, 'payment.created', 'earlier.payment.created', repeat('a whole payment ', 80),
     now() - interval '1 day', now() - interval '1 day' FROM r, generate_series(1, 2) AS step";
 
-const MARKS: &str = "INSERT INTO paybus.sent (position, sent_at) SELECT position, stored FROM paybus.events";
+/// Sent, and looked at by every sweep.
+const MARKS: &str = "
+INSERT INTO paybus.sent (position, sent_at) SELECT position, stored FROM paybus.events;
+UPDATE paybus.watermarks SET position = CASE WHEN name IN ('events', 'late events')
+    THEN (SELECT max(position) FROM paybus.events) ELSE (SELECT max(accepted) FROM paybus.operations) END";
