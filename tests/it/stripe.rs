@@ -195,6 +195,25 @@ async fn a_canceled_payment_intent_gives_way_to_another() {
     world.check_books().await;
 }
 
+#[tokio::test]
+async fn what_an_earlier_key_left_behind_is_gone_on_with_after_a_canceled_one_too() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let charge = pay("pm_card_visa_chargeDeclined");
+    world.run(&charge).await;
+    stripe.cancel_by_hand(&intent_id(&stripe, &charge));
+    stripe.plan("create", vec![Trouble::StoredHalfway]);
+    let process = json!({"process": {"payment_method": "pm_card_visa"}});
+    assert_eq!(world.run(&charge.then("payment.process", process)).await.status(), "confirmed");
+    let intents = stripe.intents_of(&charge.payment.to_string());
+    let statuses: Vec<&str> = intents.iter().map(|intent| intent["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["canceled", "succeeded"], "none that might be confirmed later is left");
+    let lists = stripe.calls_of("list");
+    assert!(lists.iter().all(|list| !list.query.contains("expand")), "a page with charges may be too large: {lists:?}");
+    world.check_books().await;
+}
+
 /// A payment whose customer is sent to authenticate, and comes back here.
 fn redirected(token: &str) -> Command {
     let process = json!({"payment_method": token, "return_url": "https://shop.example/back"});
@@ -251,6 +270,48 @@ async fn a_payment_that_was_paid_meanwhile_is_not_paid_again_with_another_card()
     assert_eq!(world.run(&charge.then("payment.process", other)).await.status(), "confirmed");
     assert_eq!(stripe.charges_of(&id).len(), 1);
     world.check_books().await;
+}
+
+#[tokio::test]
+async fn what_a_process_saw_going_on_ends_it_although_another_began_it() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    for (process, succeeds) in [
+        (json!({}), true),
+        (json!({}), false),
+        (json!({"payment_method": "pm_card_mastercard", "return_url": "https://shop.example/back"}), true),
+    ] {
+        let charge = redirected("pm_card_threeDSecure2Required");
+        world.run(&charge).await;
+        stripe.plan("retrieve", vec![Trouble::Say(json!({"status": "processing"}))]);
+        let back = charge.then("payment.process", json!({"process": process}));
+        world.publish(&back).await;
+        assert_eq!(world.event_of(&back, "command.delayed").await.reason(), "pending");
+        let id = intent_id(&stripe, &charge);
+        stripe.authenticate(&id, succeeds);
+        world.run(&charge.then("payment.sync", json!({}))).await;
+        let status = if succeeds { "confirmed" } else { "rejected" };
+        assert_eq!(world.final_event(&back).await.status(), status, "{process}");
+        assert_eq!(stripe.charges_of(&id).len(), usize::from(succeeds));
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn what_was_taken_and_was_to_be_held_is_never_counted_as_held() {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let _worker = world.worker().await;
+    let charge = hold("pm_card_visa");
+    stripe.plan("create", vec![Trouble::Otherwise(json!({"capture_method": "automatic"}))]);
+    world.publish(&charge).await;
+    assert_eq!(world.event_of(&charge, "command.delayed").await.reason(), "mismatch");
+    let sync = charge.then("payment.sync", json!({}));
+    world.publish(&sync).await;
+    assert_eq!(world.event_of(&sync, "command.delayed").await.reason(), "mismatch");
+    assert_eq!(world.payment_row(charge.payment).await.get::<_, String>("status"), "waiting");
+    world.check_books_but(Expected { open: 2, ..Expected::default() }).await;
 }
 
 #[tokio::test]
@@ -582,9 +643,15 @@ async fn a_key_of_another_account_proves_nothing() {
     worker.drain().await;
     let elsewhere = WorkerSetup::default().set("variants.stripe.api_base", &other.url());
     let _worker = world.worker_with(elsewhere).await;
+    // What its customer may be paying just now is not closed.
+    let process = charge.then("payment.process", json!({"process": {"payment_method": "pm_card_visa"}}));
+    world.publish(&process).await;
+    assert_eq!(world.event_of(&process, "command.delayed").await.reason(), "mismatch");
+    assert_eq!(world.payment_row(charge.payment).await.get::<_, String>("status"), "input");
+    assert!(other.intents().is_empty(), "no second payment intent");
     let sync = charge.then("payment.sync", json!({}));
     world.publish(&sync).await;
     assert_eq!(world.event_of(&sync, "command.delayed").await.reason(), "misconfigured");
     assert_eq!(world.payment_row(charge.payment).await.get::<_, String>("status"), "input");
-    world.check_books_but(Expected { open: 1, ..Expected::default() }).await;
+    world.check_books_but(Expected { open: 2, ..Expected::default() }).await;
 }

@@ -9,7 +9,7 @@ use super::intent::{Asked, Intent, IntentStatus};
 use super::look_up;
 use super::refund::Refund;
 use super::reply::{Denial, invalid, mismatch};
-use super::request::{CHARGE, Plan, ProcessForms};
+use super::request::{Plan, ProcessForms};
 use super::{declines, reply};
 use crate::gateway::failure::{Failure, Reach};
 use crate::gateway::{Action, Call};
@@ -121,16 +121,8 @@ struct Process<'a> {
 
 impl Process<'_> {
     async fn send(&self, known: Option<&str>) -> Result<GatewayResult, Denial> {
-        let there = match known {
-            Some(id) => Some(self.get(id).await.map_err(Denial::before_sending)?),
-            // An earlier key may have left one that was never confirmed.
-            None if self.attempt.call.key.generation() > 0 => {
-                self.left_behind().await.map_err(Denial::before_sending)?
-            }
-            None => None,
-        };
-        match (there, &self.forms) {
-            (Some(intent), forms) if !intent.is_canceled() => {
+        match (self.there(known).await.map_err(Denial::before_sending)?, &self.forms) {
+            (Some(intent), forms) => {
                 let mut result = self.go_on(intent, forms.as_ref()).await?;
                 // What an earlier attempt was declined with is over.
                 if result.approves() {
@@ -138,23 +130,38 @@ impl Process<'_> {
                 }
                 Ok(result)
             }
-            // One that is canceled can take no money for ever.
-            (_, Some(forms)) => self.create(forms).await,
-            (_, None) => Err(nothing_to_go_on_with().into()),
+            (None, Some(forms)) => self.create(forms).await,
+            (None, None) => Err(nothing_to_go_on_with().into()),
         }
     }
 
+    /// The payment intent to go on with. One that is canceled can take no money for ever.
+    async fn there(&self, known: Option<&str>) -> Result<Option<Intent>, Denial> {
+        let is_alive = |intent: &Intent| !intent.is_canceled();
+        if let Some(id) = known
+            && let Some(intent) = self.get(id).await.map(Some)?.filter(is_alive)
+        {
+            return Ok(Some(intent));
+        }
+        // An earlier key may have left one that was never confirmed.
+        if self.attempt.call.key.generation() > 0 {
+            return Ok(self.left_behind().await?.filter(is_alive));
+        }
+        Ok(None)
+    }
+
     async fn get(&self, id: &str) -> Result<Intent, Denial> {
-        let path = format!("payment_intents/{id}");
-        let object = self.attempt.session.get(&path, &format!("expand%5B%5D={CHARGE}")).await?;
-        Ok(Intent::read(object, self.attempt.asked(Some(id)))?)
+        match look_up::intent(self.attempt.session, id, self.attempt.asked(Some(id))).await {
+            // Stripe forgets none: the key is another account's, and what became of the payment intent is not known.
+            Err(denial) if denial.is_missing() => Err(mismatch("it does not know the payment intent").into()),
+            found => found,
+        }
     }
 
     async fn left_behind(&self) -> Result<Option<Intent>, Denial> {
         let call = self.attempt.call;
         let filter = made_between(call.stored_at, None);
-        let found = look_up::intents(self.attempt.session, &filter, self.attempt.asked(None)).await?;
-        Ok(look_up::best(found.into_iter().filter(|intent| intent.operation == Some(call.operation_id)).collect()))
+        look_up::search(self.attempt.session, &filter, self.attempt.asked(None), Some(call.operation_id)).await
     }
 
     async fn create(&self, forms: &ProcessForms) -> Result<GatewayResult, Denial> {
@@ -165,14 +172,13 @@ impl Process<'_> {
 
     /// Goes on with a payment intent that may still take money, or has done so.
     async fn go_on(&self, intent: Intent, forms: Option<&ProcessForms>) -> Result<GatewayResult, Denial> {
-        use IntentStatus::{Processing, RequiresCapture, RequiresConfirmation, Succeeded};
         let is_ours = intent.operation == Some(self.attempt.call.operation_id);
-        let is_over = matches!(intent.status, Succeeded | RequiresCapture | Processing);
+        let is_prepared = is_ours && intent.status == IntentStatus::RequiresConfirmation;
         match forms {
             // Its customer has paid, or this operation's confirmation has come to something.
-            _ if is_over || is_ours && !intent.is_untouched() => self.result(&intent, None),
+            _ if intent.has_money() || is_ours && !intent.is_untouched() => self.result(&intent, None),
             None => self.result(&intent, None),
-            Some(forms) if is_ours && intent.status == RequiresConfirmation => self.confirm(&intent.id, forms).await,
+            Some(forms) if is_prepared => self.confirm(&intent.id, forms).await,
             Some(forms) => self.mark_and_confirm(&intent.id, forms).await,
         }
     }
@@ -225,10 +231,7 @@ impl Process<'_> {
     }
 
     fn result(&self, intent: &Intent, denial: Option<Denial>) -> Result<GatewayResult, Denial> {
-        let holds = !self.attempt.call.capture;
-        if holds && intent.status == IntentStatus::Succeeded {
-            return Err(mismatch("the payment intent has taken the money, and was to hold it").into());
-        }
+        intent.check_held(self.attempt.call.capture)?;
         match (intent.of_process(self.use_stripe_sdk)?, denial) {
             (Some(result), _) => Ok(result),
             (None, Some(denial)) => Err(denial),

@@ -116,6 +116,11 @@ impl Intent {
         self.status == IntentStatus::Canceled
     }
 
+    /// Whether it has money, or is about to: no other attempt can be made with it.
+    pub fn has_money(&self) -> bool {
+        matches!(self.status, IntentStatus::Succeeded | IntentStatus::RequiresCapture | IntentStatus::Processing)
+    }
+
     /// Whether an attempt to pay was declined, and none has begun since.
     pub fn is_declined(&self) -> bool {
         self.status == IntentStatus::RequiresPaymentMethod && self.last_error.is_some()
@@ -130,11 +135,22 @@ impl Intent {
         }
     }
 
+    /// Refuses to count as held what was taken.
+    ///
+    /// # Errors
+    /// The money was to be held, and it is taken.
+    pub fn check_held(&self, captures: bool) -> Result<(), Trouble> {
+        if !captures && self.status == IntentStatus::Succeeded {
+            return Err(mismatch("the payment intent has taken the money, and was to hold it"));
+        }
+        Ok(())
+    }
+
     /// What a process makes of it; nothing where no attempt to pay was made.
     pub fn of_process(&self, use_stripe_sdk: bool) -> Result<Option<GatewayResult>, Trouble> {
         let result = match self.status {
-            IntentStatus::Succeeded => self.result(Verdict::Approved, Some(self.received()?)),
-            IntentStatus::RequiresCapture => self.result(Verdict::Authorized, Some(self.held()?)),
+            IntentStatus::Succeeded => self.result(Verdict::Approved, self.received()?),
+            IntentStatus::RequiresCapture => self.result(Verdict::Authorized, self.held()?),
             IntentStatus::Processing => self.result(Verdict::Pending, None),
             IntentStatus::RequiresAction => self.must_act(use_stripe_sdk)?,
             IntentStatus::Canceled => self.canceled(),
@@ -149,7 +165,7 @@ impl Intent {
     /// What a capture makes of it; nothing where the money is still held.
     pub fn of_capture(&self) -> Result<Option<GatewayResult>, Trouble> {
         Ok(match self.status {
-            IntentStatus::Succeeded => Some(self.result(Verdict::Approved, Some(self.received()?))),
+            IntentStatus::Succeeded => Some(self.result(Verdict::Approved, self.received()?)),
             IntentStatus::Canceled => Some(self.canceled()),
             IntentStatus::Processing => Some(self.result(Verdict::Pending, None)),
             _ => None,
@@ -173,15 +189,16 @@ impl Intent {
         self.money(self.wire.amount)
     }
 
-    /// What was taken.
-    pub fn received(&self) -> Result<Money, Trouble> {
+    /// What was taken, where it says so: what it was for need not have been taken in full.
+    pub fn received(&self) -> Result<Option<Money>, Trouble> {
         let of_charge = || self.charge.as_ref().and_then(Charge::captured_units);
-        self.money(self.wire.amount_received.or_else(of_charge).unwrap_or(self.wire.amount))
+        self.wire.amount_received.or_else(of_charge).map(|units| self.money(units)).transpose()
     }
 
-    /// What is held and may be taken.
-    pub fn held(&self) -> Result<Money, Trouble> {
-        self.money(self.wire.amount_capturable.filter(|units| *units != 0).unwrap_or(self.wire.amount))
+    /// What is held and may be taken, where it says so.
+    pub fn held(&self) -> Result<Option<Money>, Trouble> {
+        let units = self.wire.amount_capturable.filter(|units| *units != 0);
+        units.map(|units| self.money(units)).transpose()
     }
 
     /// A sum in its currency.
@@ -330,7 +347,26 @@ mod tests {
         let held = read(&json!({"status": "requires_capture", "amount_capturable": 2_050, "amount_received": 0}));
         assert_eq!(held.of_process(false).unwrap().unwrap().amount, money("20.50"));
         let bare = read(&json!({"amount_received": null, "latest_charge": {"id": "ch_1", "amount_captured": 700}}));
-        assert_eq!(bare.received().ok(), money("7"));
+        assert_eq!(bare.received().unwrap(), money("7"));
+    }
+
+    #[test]
+    fn a_sum_that_it_does_not_tell_is_not_taken_for_all() {
+        for charge in [json!(null), json!("ch_1"), json!({"id": "ch_1"})] {
+            let silent = read(&json!({"amount_received": null, "latest_charge": charge}));
+            let captured = silent.of_capture().unwrap().unwrap();
+            assert_eq!((captured.verdict, captured.amount), (Verdict::Approved, None), "{charge}");
+        }
+        let held = read(&json!({"status": "requires_capture", "amount_received": 0})).of_process(false);
+        assert_eq!(held.unwrap().unwrap().amount, None);
+    }
+
+    #[test]
+    fn what_was_taken_and_was_to_be_held_is_a_mismatch() {
+        let taken = read(&json!({"status": "succeeded"}));
+        assert_eq!(taken.check_held(false).unwrap_err().code, Code::Mismatch);
+        assert_eq!(taken.check_held(true), Ok(()));
+        assert_eq!(read(&json!({"status": "requires_capture"})).check_held(false), Ok(()));
     }
 
     #[test]

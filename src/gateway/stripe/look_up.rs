@@ -2,6 +2,7 @@
 //! searched: Stripe's search learns of what is new up to an hour later.
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::api::{Session, made_between};
 use super::dispute::Dispute;
@@ -36,21 +37,45 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
     }
 }
 
-/// All payment intents of a payment that a filter lets through. Those of others are passed over.
-pub(super) async fn intents(session: &Session<'_>, filter: &str, asked: Asked<'_>) -> Result<Vec<Intent>, Denial> {
-    let filter = format!("{filter}&expand%5B%5D=data.{CHARGE}");
-    let all = session.list("payment_intents", &filter).await?;
+/// One payment intent, with its charge.
+pub(super) async fn intent(session: &Session<'_>, id: &str, asked: Asked<'_>) -> Result<Intent, Denial> {
+    let object = session.get(&format!("payment_intents/{id}"), &format!("expand%5B%5D={CHARGE}")).await?;
+    Ok(Intent::read(object, asked)?)
+}
+
+/// Searches the payment intents that a filter lets through for the payment's, or for one operation's. Those of others are
+/// passed over, and come without their charges: with these, a page of them might be larger than any answer may be.
+pub(super) async fn search(
+    session: &Session<'_>,
+    filter: &str,
+    asked: Asked<'_>,
+    operation: Option<Uuid>,
+) -> Result<Option<Intent>, Denial> {
+    let all = session.list("payment_intents", filter).await?;
     let ours = asked.payment_id.to_string();
     let is_ours = |metadata: Option<&Value>| metadata.is_some_and(|it| it[super::request::PAYMENT] == ours.as_str());
     let mut found = Vec::new();
     for object in all.into_iter().filter(|object| is_ours(object.get("metadata"))) {
         found.push(Intent::read(object, asked)?);
     }
-    Ok(found)
+    found.retain(|intent| operation.is_none_or(|operation| intent.operation == Some(operation)));
+    match only(found)? {
+        Some(found) => intent(session, &found.id, Asked { id: Some(&found.id), ..asked }).await.map(Some),
+        None => Ok(None),
+    }
 }
 
-/// The one that has come furthest.
-pub(super) fn best(intents: Vec<Intent>) -> Option<Intent> {
+/// The one that has come furthest. Where two have money the customer paid twice, which neither of them may hide.
+fn only(intents: Vec<Intent>) -> Result<Option<Intent>, Denial> {
+    let with_money: Vec<&str> = intents.iter().filter(|it| it.has_money()).map(|it| it.id.as_str()).take(5).collect();
+    if with_money.len() > 1 {
+        let what = format!("more than one payment intent has money: {}", with_money.join(", "));
+        return Err(super::reply::mismatch(&what).into());
+    }
+    Ok(best(intents))
+}
+
+fn best(intents: Vec<Intent>) -> Option<Intent> {
     intents.into_iter().max_by_key(|intent| match intent.status {
         IntentStatus::Canceled => 0,
         IntentStatus::RequiresPaymentMethod => 1,
@@ -64,9 +89,9 @@ pub(super) fn best(intents: Vec<Intent>) -> Option<Intent> {
 
 /// The refunds that gave money back, of all, newest first. Where a part was captured, Stripe lists the rest, which was never
 /// taken, as a refund too: the oldest of just that sum, and of no operation of ours.
-fn given_back(mut refunds: Vec<Refund>, intent: &Intent) -> Result<Vec<Refund>, Denial> {
+fn given_back(mut refunds: Vec<Refund>, intent: &Intent, received: Money) -> Result<Vec<Refund>, Denial> {
     let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
-    let rest = intent.asked()?.less(intent.received()?).map_err(sums)?;
+    let rest = intent.asked()?.less(received).map_err(sums)?;
     let is_rest = |refund: &Refund| refund.operation.is_none() && !rest.is_zero() && refund.amount == rest;
     if let Some(place) = refunds.iter().rposition(is_rest) {
         refunds.remove(place);
@@ -91,9 +116,8 @@ impl Search<'_> {
         if !is_payment_intent(id) {
             return Ok(None);
         }
-        let path = format!("payment_intents/{id}");
-        match self.session.get(&path, &format!("expand%5B%5D={CHARGE}")).await {
-            Ok(object) => Ok(Some(Intent::read(object, self.asked(Some(id)))?)),
+        match intent(self.session, id, self.asked(Some(id))).await {
+            Ok(intent) => Ok(Some(intent)),
             // Stripe forgets none: the key is another account's, and what that does not know proves nothing.
             Err(denial) if denial.is_missing() => {
                 let message = "Stripe does not know the payment intent: is secret_key of the account that made it?";
@@ -122,21 +146,24 @@ impl Search<'_> {
 
     /// What a process did: it went on with the payment's payment intent, or made one.
     async fn of_process(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
+        let plan = target.request.and_then(|request| Plan::read(&request.body).ok());
+        let only_looks = matches!(plan, Some(Plan::Process { forms: None, .. }));
         let is_of_it = |intent: &Intent| intent.operation == Some(target.operation_id);
-        let known = self.known().await?.filter(is_of_it);
+        // Money that the payment's own has is the answer, whichever operation it was given to: no process takes more.
+        let counts = |intent: &Intent| is_of_it(intent) || intent.has_money() || only_looks && !intent.is_canceled();
+        let known = self.known().await?.filter(counts);
         let intent = match known {
             Some(known) if !known.is_canceled() => Some(known),
             known => {
                 let filter = made_between(target.stored_at, target.last_sent_at);
-                let mut found = intents(self.session, &filter, self.asked(None)).await?;
-                found.retain(is_of_it);
-                best(found).or(known)
+                let found = search(self.session, &filter, self.asked(None), Some(target.operation_id)).await?;
+                found.or(known)
             }
         };
-        let plan = target.request.and_then(|request| Plan::read(&request.body).ok());
+        let Some(intent) = intent else { return Ok(None) };
+        intent.check_held(target.request.is_none_or(|request| request.capture))?;
         let use_stripe_sdk = matches!(plan, Some(Plan::Process { use_stripe_sdk: true, .. }));
-        let result = intent.map(|intent| intent.of_process(use_stripe_sdk)).transpose()?;
-        Ok(result.flatten())
+        Ok(intent.of_process(use_stripe_sdk)?)
     }
 
     async fn of_refund(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
@@ -162,7 +189,7 @@ impl Search<'_> {
             Some(known) => Some(known),
             None => {
                 let filter = made_between(payment.created, Some(payment.modified));
-                best(intents(self.session, &filter, self.asked(None)).await?)
+                search(self.session, &filter, self.asked(None), None).await?
             }
         };
         let Some(intent) = found else { return Ok(None) };
@@ -178,15 +205,16 @@ impl Search<'_> {
 
     async fn add_sums(&self, intent: &Intent, result: &mut GatewayResult) -> Result<(), Denial> {
         let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
+        let received = intent.received()?.ok_or_else(|| super::reply::invalid("it does not tell what was taken"))?;
         let mut refunded = Money::zero(intent.currency);
         if intent.charge.as_ref().is_none_or(|charge| charge.may_be_refunded()) {
-            for refund in given_back(self.refunds(&intent.id).await?, intent)? {
+            for refund in given_back(self.refunds(&intent.id).await?, intent, received)? {
                 if refund.status == RefundStatus::Succeeded {
                     refunded = refunded.plus(refund.amount).map_err(sums)?;
                 }
             }
         }
-        let kept = intent.received()?.less(refunded).map_err(sums)?;
+        let kept = received.less(refunded).map_err(sums)?;
         let mut lost = Money::zero(intent.currency);
         if intent.charge.as_ref().is_none_or(|charge| charge.may_be_disputed()) {
             for dispute in self.disputes(intent).await? {
@@ -211,5 +239,36 @@ impl Search<'_> {
         let mut all = self.session.list("disputes", &format!("&payment_intent={}", intent.id)).await?;
         all.reverse();
         all.into_iter().map(|object| Dispute::read(object, intent.currency).map_err(Denial::from)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(id: &str, status: &str) -> Intent {
+        let payment = Uuid::from_u128(9);
+        let intent = json!({"id": id, "object": "payment_intent", "status": status, "amount": 2_050, "currency": "eur",
+            "metadata": {"paybus_payment": payment.to_string()}});
+        let asked = Asked { payment_id: payment, livemode: None, id: None };
+        Intent::read(intent.as_object().unwrap().clone(), asked).unwrap()
+    }
+
+    #[test]
+    fn the_one_that_has_come_furthest_is_the_payments() {
+        let found = only(vec![read("pi_1", "canceled"), read("pi_2", "succeeded"), read("pi_3", "requires_action")]);
+        assert_eq!(found.unwrap().unwrap().id, "pi_2");
+        assert!(only(Vec::new()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_second_one_with_money_is_not_hidden_by_the_first() {
+        for status in ["succeeded", "requires_capture", "processing"] {
+            let twice = only(vec![read("pi_1", "succeeded"), read("pi_2", status)]).unwrap_err();
+            assert_eq!(twice.failure.trouble.code, Code::Mismatch, "{status}");
+            assert!(twice.failure.trouble.message.contains("pi_1, pi_2"), "{}", twice.failure.trouble.message);
+        }
     }
 }

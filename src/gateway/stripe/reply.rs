@@ -67,9 +67,10 @@ impl From<Denial> for Found {
 }
 
 impl Denial {
-    /// Of a request that moves nothing: whatever became of it, what it prepares for was not sent.
+    /// Of a request that moves nothing: whatever became of it, what it prepares for was not sent. What does not fit stays
+    /// for a person: it proves nothing of the money that may already be there.
     pub fn before_sending(mut self) -> Denial {
-        if self.failure.reach == Reach::Unknown {
+        if self.failure.reach == Reach::Unknown && self.failure.trouble.code != Code::Mismatch {
             self.failure.reach = Reach::NotSent;
         }
         self
