@@ -326,7 +326,8 @@ async fn a_shops_own_page_is_given_the_client_secret_and_nobody_else() {
     let intent = intent(&stripe, &charge);
     assert_eq!(extra(&input)["client_secret"], intent["client_secret"]);
     stripe.authenticate(intent["id"].as_str().unwrap(), true);
-    assert_eq!(world.run(&charge.then("payment.sync", json!({}))).await.status(), "confirmed");
+    let paid = world.run(&charge.then("payment.sync", json!({}))).await;
+    assert_eq!((paid.status(), &extra(&paid)["client_secret"]), ("confirmed", &json!(null)), "it is of no more use");
     // Where nobody can lead the customer on, it is a decline that says what is missing.
     let lost = pay(token);
     let declined = world.run(&lost).await;

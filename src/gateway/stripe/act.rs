@@ -124,9 +124,8 @@ impl Process<'_> {
         match (self.there(known).await.map_err(Denial::before_sending)?, &self.forms) {
             (Some(intent), forms) => {
                 let mut result = self.go_on(intent, forms.as_ref()).await?;
-                // What an earlier attempt was declined with is over.
                 if result.approves() {
-                    result.extra_data.insert("decline".to_owned(), Value::Null);
+                    result.extra_data.extend(look_up::OF_AN_ATTEMPT.map(|name| (name.to_owned(), Value::Null)));
                 }
                 Ok(result)
             }

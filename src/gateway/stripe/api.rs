@@ -77,24 +77,32 @@ impl Session<'_> {
         exchange(self.finish(request)?).await
     }
 
-    /// Reads a list to its end, newest first. One that is too long is an error: what it does not hold may still be there.
-    pub async fn list(&self, path: &str, filter: &str) -> Result<Vec<Map<String, Value>>, Denial> {
-        let mut all: Vec<Map<String, Value>> = Vec::new();
+    /// Reads a list to its end, newest first, and keeps of each page only what is wanted: the rest may be all that an
+    /// account takes in for hours. A list that is too long is an error: what it does not hold may still be there.
+    pub async fn list(
+        &self,
+        path: &str,
+        filter: &str,
+        is_wanted: impl Fn(&Map<String, Value>) -> bool,
+    ) -> Result<Vec<Map<String, Value>>, Denial> {
+        let mut wanted: Vec<Map<String, Value>> = Vec::new();
+        let mut after = String::new();
         for _ in 0..PAGES_MAX {
-            let after = all.last().and_then(|last| last.get("id")?.as_str());
-            let after = after.map(|id| format!("&starting_after={id}")).unwrap_or_default();
             let mut page = self.get(path, &format!("limit={PAGE}{filter}{after}")).await?;
             let Some(Value::Array(data)) = page.remove("data") else {
                 return Err(invalid("must be a list with data").into());
             };
-            let count = data.len();
-            all.extend(data.into_iter().filter_map(|item| match item {
-                Value::Object(object) => Some(object),
+            let last = data.last().and_then(|last| last.get("id")?.as_str()).map(str::to_owned);
+            let is_last = data.is_empty() || page.get("has_more") != Some(&Value::Bool(true));
+            wanted.extend(data.into_iter().filter_map(|item| match item {
+                Value::Object(object) if is_wanted(&object) => Some(object),
                 _ => None,
             }));
-            if count == 0 || page.get("has_more") != Some(&Value::Bool(true)) {
-                return Ok(all);
+            if is_last {
+                return Ok(wanted);
             }
+            let last = last.ok_or_else(|| invalid("must be a list of objects with ids"))?;
+            after = format!("&starting_after={last}");
         }
         let message =
             format!("Stripe has more than {} {path} of that time: the look-up was cut short", PAGE * PAGES_MAX);
@@ -121,5 +129,49 @@ pub(super) fn made_between(from: Timestamp, to: Option<Timestamp>) -> String {
     match to {
         Some(to) => format!("{filter}&created%5Blte%5D={}", to.as_second().saturating_add(CLOCKS_APART)),
         None => filter,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::extract::RawQuery;
+    use axum::routing::get;
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::gateway::stripe::StripeGateway;
+
+    async fn page(RawQuery(query): RawQuery) -> String {
+        let query = query.unwrap_or_default();
+        let page = match query.split("starting_after=").nth(1) {
+            None if query.contains("nameless") => json!({"data": [{"ours": true}], "has_more": true}),
+            None => json!({"data": [{"id": "a", "ours": true}, {"id": "b"}], "has_more": true}),
+            Some("b") => json!({"data": [{"id": "c"}, {"id": "d", "ours": true}], "has_more": false}),
+            Some(_) => json!({"data": "lost"}),
+        };
+        page.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_end_and_only_what_is_wanted_is_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().route("/v1/things", get(page));
+        let serving = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let settings = json!({"secret_key": "sk_test_x", "api_base": base});
+        let timeout = Duration::from_secs(10);
+        let gateway = StripeGateway::new(serde_json::from_value(settings).unwrap(), timeout).unwrap();
+        let session = gateway.api.session(timeout, None, None);
+        let wanted = |object: &Map<String, Value>| object.contains_key("ours");
+        let found = session.list("things", "", wanted).await.unwrap();
+        let ids: Vec<_> = found.iter().map(|object| object["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["a", "d"]);
+        // Without an id to go on from, the same page would be read for ever.
+        let denial = session.list("things", "&nameless=1", wanted).await.unwrap_err();
+        assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer);
+        assert!(denial.failure.trouble.message.contains("ids"), "{}", denial.failure.trouble.message);
+        serving.abort();
     }
 }

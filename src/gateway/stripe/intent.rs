@@ -390,6 +390,7 @@ mod tests {
             (json!({"metadata": {"paybus_payment": Uuid::nil().to_string()}}), Code::Mismatch),
             (json!({"object": "charge"}), Code::InvalidAnswer),
             (json!({"id": "../x"}), Code::InvalidAnswer),
+            (json!({"id": format!("pi_{}", "x".repeat(253))}), Code::InvalidAnswer),
             (json!({"status": "paid"}), Code::InvalidAnswer),
             (json!({"amount": "20.50"}), Code::InvalidAnswer),
             (json!({"amount": 20.5}), Code::InvalidAnswer),

@@ -1,7 +1,7 @@
 //! Look-ups: payment intents by their id, or among all of their time by our ids in their metadata. Lists are read, and not
 //! searched: Stripe's search learns of what is new up to an hour later.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::api::{Session, made_between};
@@ -16,6 +16,10 @@ use crate::payment::code::Code;
 use crate::payment::money::{Money, MoneyError};
 use crate::payment::outcome::{Found, GatewayResult, Trouble, Verdict};
 
+/// What `extra_data` tells of an attempt to pay, and is over with the payment's approval: what it was declined with, and
+/// with what the customer's page may go on.
+pub(super) const OF_AN_ATTEMPT: [&str; 2] = ["decline", "client_secret"];
+
 /// Asks for the truth.
 pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, livemode: Option<bool>) -> Found {
     let search = Search { session, question, livemode };
@@ -25,10 +29,11 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
     };
     match found {
         Ok(Some(mut result)) => {
-            let was_declined = question.payment.extra_data.get("decline").is_some_and(|decline| !decline.is_null());
-            // What an earlier attempt was declined with is over.
-            if was_declined && result.approves() {
-                result.extra_data.insert("decline".to_owned(), Value::Null);
+            let told = |name: &str| question.payment.extra_data.get(name).is_some_and(|told| !told.is_null());
+            if result.approves() {
+                for name in OF_AN_ATTEMPT.into_iter().filter(|name| told(name)) {
+                    result.extra_data.insert(name.to_owned(), Value::Null);
+                }
             }
             Found::Result(Box::new(result))
         }
@@ -51,11 +56,12 @@ pub(super) async fn search(
     asked: Asked<'_>,
     operation: Option<Uuid>,
 ) -> Result<Option<Intent>, Denial> {
-    let all = session.list("payment_intents", filter).await?;
     let ours = asked.payment_id.to_string();
-    let is_ours = |metadata: Option<&Value>| metadata.is_some_and(|it| it[super::request::PAYMENT] == ours.as_str());
+    let is_ours = |object: &Map<String, Value>| {
+        object.get("metadata").is_some_and(|metadata| metadata[super::request::PAYMENT] == ours.as_str())
+    };
     let mut found = Vec::new();
-    for object in all.into_iter().filter(|object| is_ours(object.get("metadata"))) {
+    for object in session.list("payment_intents", filter, is_ours).await? {
         found.push(Intent::read(object, asked)?);
     }
     found.retain(|intent| operation.is_none_or(|operation| intent.operation == Some(operation)));
@@ -177,7 +183,7 @@ impl Search<'_> {
         if !is_payment_intent(payment_intent) {
             return Ok(Vec::new());
         }
-        let all = self.session.list("refunds", &format!("&payment_intent={payment_intent}")).await?;
+        let all = self.session.list("refunds", &format!("&payment_intent={payment_intent}"), |_| true).await?;
         let read = |object| Refund::read(object, payment_intent).map_err(Denial::from);
         all.into_iter().map(read).collect()
     }
@@ -236,7 +242,7 @@ impl Search<'_> {
 
     /// The disputes, the newest last.
     async fn disputes(&self, intent: &Intent) -> Result<Vec<Dispute>, Denial> {
-        let mut all = self.session.list("disputes", &format!("&payment_intent={}", intent.id)).await?;
+        let mut all = self.session.list("disputes", &format!("&payment_intent={}", intent.id), |_| true).await?;
         all.reverse();
         all.into_iter().map(|object| Dispute::read(object, intent.currency).map_err(Denial::from)).collect()
     }

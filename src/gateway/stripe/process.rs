@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::payment::code::{Code, Rejection};
 
-const ID_CHARACTERS_MAX: usize = 255;
+/// The longest of Stripe's ids that is taken.
+pub(super) const ID_CHARACTERS_MAX: usize = 255;
 const URL_CHARACTERS_MAX: usize = 2_048;
 const TYPES_MAX: usize = 20;
 

@@ -4,7 +4,7 @@ use form_urlencoded::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::amount::{self, AmountError};
-use super::process::Process;
+use super::process::{ID_CHARACTERS_MAX, Process};
 use crate::gateway::{Action, Ask};
 use crate::payment::code::Code;
 use crate::payment::outcome::Trouble;
@@ -188,7 +188,8 @@ fn payment_intent(ask: &Ask<'_>) -> Result<String, String> {
 
 /// Whether a text is the id of a payment intent, and may stand in a path.
 pub(super) fn is_payment_intent(id: &str) -> bool {
-    id.starts_with("pi_") && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    let is_word = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    id.starts_with("pi_") && is_word && id.len() <= ID_CHARACTERS_MAX
 }
 
 fn units(amount: Result<i64, AmountError>) -> Result<String, String> {
