@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod contract;
 mod failpoint;
 pub mod gateway;
 pub mod http;

@@ -72,29 +72,39 @@ impl Names {
 
 /// An exchange as it has to be.
 #[derive(Debug, Clone, PartialEq)]
-struct Exchange {
-    name: String,
-    kind: ExchangeKind,
-    alternate: Option<String>,
+pub struct Exchange {
+    /// Its name.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// Where it sends what it cannot route.
+    pub alternate: Option<String>,
 }
 
 /// A queue as it has to be.
 #[derive(Debug, Clone, PartialEq)]
-struct Queue {
-    name: String,
-    arguments: Vec<(&'static str, Argument)>,
-    exchange: String,
-    keys: Vec<String>,
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// What it is declared with.
+    pub arguments: Vec<(&'static str, Argument)>,
+    /// The exchange that it is bound to.
+    pub exchange: String,
+    /// By which routing keys.
+    pub keys: Vec<String>,
 }
 
+/// An argument's value.
 #[derive(Debug, Clone, PartialEq)]
-enum Argument {
+pub enum Argument {
+    /// A text.
     Text(String),
+    /// A number.
     Number(i64),
 }
 
 /// What has to be there, each exchange before what refers to it.
-fn exchanges(names: &Names) -> Vec<Exchange> {
+pub fn exchanges(names: &Names) -> Vec<Exchange> {
     let exchange = |name: String, kind, alternate| Exchange { name, kind, alternate };
     vec![
         exchange(names.dead(), ExchangeKind::Fanout, None),
@@ -105,7 +115,8 @@ fn exchanges(names: &Names) -> Vec<Exchange> {
     ]
 }
 
-fn queues(names: &Names, delivery_limit: u32, variants: &[&str]) -> Vec<Queue> {
+/// The queues, those of each variant behind the common ones.
+pub fn queues(names: &Names, delivery_limit: u32, variants: &[&str]) -> Vec<Queue> {
     let kept = |name: String, arguments: Vec<(&'static str, Argument)>| Queue {
         exchange: name.clone(),
         name,

@@ -8,6 +8,7 @@ mod logging;
 mod migrate;
 mod output;
 mod publish;
+mod schema;
 mod show;
 mod signals;
 mod time;
@@ -62,6 +63,7 @@ enum Command {
     #[command(subcommand)]
     Dead(dead::DeadCommand),
     Check(check::CheckArguments),
+    Schema(schema::SchemaArguments),
 }
 
 impl Arguments {
@@ -97,6 +99,7 @@ impl Arguments {
             Command::Show(arguments) => show::run(&arguments, &settings).await,
             Command::Dead(command) => dead::run(command, &settings).await,
             Command::Check(arguments) => check::run(&arguments, &settings).await,
+            Command::Schema(arguments) => schema::run(&arguments),
         }
     }
 }
@@ -116,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    const COMMANDS: [&str; 12] = [
+    const COMMANDS: [&str; 13] = [
         "worker",
         "webhooks",
         "migrate",
@@ -129,6 +132,7 @@ mod tests {
         "dead drop",
         "dead release",
         "check",
+        "schema",
     ];
 
     #[test]

@@ -88,19 +88,46 @@ pub enum Code {
 }
 
 /// One row of the table of codes.
+#[derive(Debug, Clone, Copy)]
 pub struct CodeEntry {
     /// The code.
     pub code: Code,
     /// The word in events.
     pub word: &'static str,
+    /// The answers that have it.
+    pub told: &'static [Told],
     /// What it means.
     pub meaning: &'static str,
     /// What the publisher should do.
     pub advice: &'static str,
 }
 
-const fn entry(code: Code, word: &'static str, meaning: &'static str, advice: &'static str) -> CodeEntry {
-    CodeEntry { code, word, meaning, advice }
+/// The answers that have a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// `command.rejected`, as `code`.
+    Rejected,
+    /// `command.failed`, or the change of the payment that tells the same, as `code`.
+    Failed,
+    /// `command.delayed`, as `reason`.
+    Delayed,
+}
+
+const REJECTED: &[Told] = &[Told::Rejected];
+const FAILED: &[Told] = &[Told::Failed];
+const DELAYED: &[Told] = &[Told::Delayed];
+const DELAYED_OR_FAILED: &[Told] = &[Told::Delayed, Told::Failed];
+const REJECTED_OR_FAILED: &[Told] = &[Told::Rejected, Told::Failed];
+const ANY: &[Told] = &[Told::Rejected, Told::Delayed, Told::Failed];
+
+const fn entry(
+    code: Code,
+    word: &'static str,
+    told: &'static [Told],
+    meaning: &'static str,
+    advice: &'static str,
+) -> CodeEntry {
+    CodeEntry { code, word, told, meaning, advice }
 }
 
 /// Every code.
@@ -108,156 +135,239 @@ pub const CODES: &[CodeEntry] = &[
     entry(
         Code::InvalidEnvelope,
         "invalid_envelope",
+        REJECTED,
         "An attribute of the envelope is missing or wrong.",
         "Mend the message; send it under a new id.",
     ),
     entry(
         Code::InvalidEncoding,
         "invalid_encoding",
+        REJECTED,
         "The message is not UTF-8, or a text holds a NUL character.",
         "Mend the message; send it under a new id.",
     ),
-    entry(Code::TooLarge, "too_large", "The body is over 1 MiB.", "Send less."),
-    entry(Code::TooDeep, "too_deep", "data is nested deeper than 16 levels.", "Flatten it."),
+    entry(Code::TooLarge, "too_large", REJECTED, "The body is over 1 MiB.", "Send less."),
+    entry(Code::TooDeep, "too_deep", REJECTED, "data is nested deeper than 16 levels.", "Flatten it."),
     entry(
         Code::CardNumber,
         "card_number",
+        REJECTED,
         "A card number stands in the command; nothing of it was kept.",
         "Send the gateway's token instead.",
     ),
     entry(
         Code::InvalidData,
         "invalid_data",
+        REJECTED,
         "A field of data is missing, of a wrong type or too long.",
         "Mend the named field; send it under a new id.",
     ),
     entry(
         Code::UnknownField,
         "unknown_field",
+        REJECTED,
         "data has a field that this command does not have.",
         "Remove the named field.",
     ),
     entry(
         Code::InvalidAmount,
         "invalid_amount",
+        REJECTED,
         "An amount is no decimal string, beyond its limit, or has more decimals than its currency.",
         "Mend the amount.",
     ),
     entry(
         Code::InvalidCurrency,
         "invalid_currency",
+        REJECTED,
         "The currency is not one of ISO 4217.",
         "Use the three-letter code in capitals.",
     ),
-    entry(Code::UnknownType, "unknown_type", "There is no command of this type.", "Look the type up in the contract."),
+    entry(
+        Code::UnknownType,
+        "unknown_type",
+        REJECTED,
+        "There is no command of this type.",
+        "Look the type up in the contract.",
+    ),
     entry(
         Code::UnknownVariant,
         "unknown_variant",
+        REJECTED,
         "No variant of this name is configured.",
         "Use a configured variant.",
     ),
-    entry(Code::VariantRetired, "variant_retired", "The variant takes no new payments.", "Use another variant."),
+    entry(
+        Code::VariantRetired,
+        "variant_retired",
+        REJECTED,
+        "The variant takes no new payments.",
+        "Use another variant.",
+    ),
     entry(
         Code::RoutingMismatch,
         "routing_mismatch",
+        REJECTED,
         "The routing key is not <variant>.<type>.",
         "Publish with the right routing key.",
     ),
     entry(
         Code::VariantMismatch,
         "variant_mismatch",
+        REJECTED,
         "The routing key names another variant than the payment's.",
         "Route by the payment's variant.",
     ),
     entry(
         Code::IdReused,
         "id_reused",
+        REJECTED,
         "The same subject, source and id came before with another type or other data.",
         "Use a new id for a new command.",
     ),
-    entry(Code::AlreadyExists, "already_exists", "A payment of this id exists.", "Use a new payment id."),
-    entry(Code::UnknownPayment, "unknown_payment", "There is no payment of this id.", "Create it first."),
+    entry(Code::AlreadyExists, "already_exists", REJECTED, "A payment of this id exists.", "Use a new payment id."),
+    entry(Code::UnknownPayment, "unknown_payment", REJECTED, "There is no payment of this id.", "Create it first."),
     entry(
         Code::NotAllowed,
         "not_allowed",
+        REJECTED,
         "The payment's status does not allow the command.",
         "Look at the payment's status.",
     ),
-    entry(Code::InProgress, "in_progress", "An operation of this kind is still going on.", "Wait for its answer."),
+    entry(
+        Code::InProgress,
+        "in_progress",
+        REJECTED,
+        "An operation of this kind is still going on.",
+        "Wait for its answer.",
+    ),
     entry(
         Code::TooManyWaiting,
         "too_many_waiting",
+        REJECTED,
         "A hundred commands wait for this payment already.",
         "Wait for their answers.",
     ),
-    entry(Code::Unsupported, "unsupported", "The gateway, or this version, cannot do this.", "Do without it."),
+    entry(
+        Code::Unsupported,
+        "unsupported",
+        REJECTED_OR_FAILED,
+        "The gateway, or this version, cannot do this.",
+        "Do without it.",
+    ),
     entry(
         Code::Expired,
         "expired",
+        REJECTED,
         "expirytime passed before anything was sent.",
         "Send a new command if it is still wanted.",
     ),
     entry(
         Code::GatewayChanged,
         "gateway_changed",
+        ANY,
         "The variant points at another gateway or account than the payment began with.",
         "Ask the operator.",
     ),
     entry(
         Code::UserRequired,
         "user_required",
+        REJECTED,
         "The AMQP user_id is missing; the broker checks it.",
         "Publish with user_id set.",
     ),
     entry(
         Code::NotUnknown,
         "not_unknown",
+        REJECTED,
         "The operation named has no unknown outcome.",
         "Look at the payment's timeline.",
     ),
     entry(
         Code::NotGenuine,
         "not_genuine",
+        REJECTED,
         "The gateway did not send this notification, or not with a secret that is configured.",
         "Compare the variant's webhook secrets with the gateway's; then send payment.sync.",
     ),
-    entry(Code::Declined, "declined", "The gateway declined.", "Ask the customer for another way to pay."),
+    entry(Code::Declined, "declined", FAILED, "The gateway declined.", "Ask the customer for another way to pay."),
     entry(
         Code::Refused,
         "refused",
+        FAILED,
         "The gateway refused the request; nothing was done.",
         "Read the message; mend the request.",
     ),
-    entry(Code::Cancelled, "cancelled", "A cancel ended the command before anything was sent.", "Nothing."),
+    entry(Code::Cancelled, "cancelled", FAILED, "A cancel ended the command before anything was sent.", "Nothing."),
     entry(
         Code::Unreachable,
         "unreachable",
+        DELAYED_OR_FAILED,
         "The gateway could not be reached.",
         "Wait; when given up, send a new command.",
     ),
-    entry(Code::Timeout, "timeout", "The gateway did not answer in time.", "Wait: it is asked again."),
-    entry(Code::GatewayError, "gateway_error", "The gateway answered with a server error.", "Wait: it is asked again."),
-    entry(Code::RateLimited, "rate_limited", "The gateway asked to slow down.", "Wait: it is asked again."),
-    entry(Code::Conflict, "conflict", "The gateway is busy with the same request.", "Wait: it is asked again."),
+    entry(
+        Code::Timeout,
+        "timeout",
+        DELAYED_OR_FAILED,
+        "The gateway did not answer in time.",
+        "Wait: it is asked again.",
+    ),
+    entry(
+        Code::GatewayError,
+        "gateway_error",
+        DELAYED_OR_FAILED,
+        "The gateway answered with a server error.",
+        "Wait: it is asked again.",
+    ),
+    entry(
+        Code::RateLimited,
+        "rate_limited",
+        DELAYED_OR_FAILED,
+        "The gateway asked to slow down.",
+        "Wait: it is asked again.",
+    ),
+    entry(
+        Code::Conflict,
+        "conflict",
+        DELAYED_OR_FAILED,
+        "The gateway is busy with the same request.",
+        "Wait: it is asked again.",
+    ),
     entry(
         Code::Misconfigured,
         "misconfigured",
+        DELAYED_OR_FAILED,
         "The gateway refused paybus's credentials.",
         "The operator must mend the variant.",
     ),
     entry(
         Code::InvalidAnswer,
         "invalid_answer",
+        DELAYED_OR_FAILED,
         "The gateway's answer could not be understood.",
         "Wait: it is asked again.",
     ),
-    entry(Code::Mismatch, "mismatch", "The gateway's answer does not fit what was asked.", "A person must look at it."),
-    entry(Code::WorkerLost, "worker_lost", "The worker that called the gateway was lost; another goes on.", "Wait."),
-    entry(Code::Held, "held", "The variant's calls are held back for now.", "Wait."),
-    entry(Code::Pending, "pending", "The gateway accepted; its result is awaited.", "Wait."),
+    entry(
+        Code::Mismatch,
+        "mismatch",
+        DELAYED_OR_FAILED,
+        "The gateway's answer does not fit what was asked.",
+        "A person must look at it.",
+    ),
+    entry(
+        Code::WorkerLost,
+        "worker_lost",
+        DELAYED_OR_FAILED,
+        "The worker that called the gateway was lost; another goes on.",
+        "Wait.",
+    ),
+    entry(Code::Held, "held", DELAYED, "The variant's calls are held back for now.", "Wait."),
+    entry(Code::Pending, "pending", DELAYED, "The gateway accepted; its result is awaited.", "Wait."),
     entry(
         Code::Escalated,
         "escalated",
+        DELAYED,
         "The outcome is unknown and cannot be looked up by itself.",
         "A person must say what happened (payment.resolve).",
     ),

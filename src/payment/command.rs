@@ -251,3 +251,18 @@ pub enum Resolution {
     /// The gateway never acted on it.
     NotCharged,
 }
+
+impl Resolution {
+    /// The words of all.
+    pub const WORDS: [&str; 3] = ["approved", "declined", "not_charged"];
+
+    /// What a word says.
+    pub fn from_word(word: &str) -> Option<Resolution> {
+        match word {
+            "approved" => Some(Resolution::Approved),
+            "declined" => Some(Resolution::Declined),
+            "not_charged" => Some(Resolution::NotCharged),
+            _ => None,
+        }
+    }
+}

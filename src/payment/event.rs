@@ -130,18 +130,73 @@ pub struct Discrepancy {
     pub answered: Money,
 }
 
+/// The types of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventType {
+    /// A payment was stored.
+    Created,
+    /// A payment's status differs.
+    StatusChanged,
+    /// Amounts, fraud or gateway data differ, the status does not.
+    Updated,
+    /// A command never reached a gateway.
+    Rejected,
+    /// The gateway refused, or retrying was given up, and the payment is as it was.
+    Failed,
+    /// A retry is scheduled, an answer is awaited, or the outcome is unknown.
+    Delayed,
+    /// Done, and nothing of the payment changed.
+    Succeeded,
+}
+
+impl EventType {
+    /// Every type.
+    pub const ALL: [EventType; 7] = [
+        EventType::Created,
+        EventType::StatusChanged,
+        EventType::Updated,
+        EventType::Rejected,
+        EventType::Failed,
+        EventType::Delayed,
+        EventType::Succeeded,
+    ];
+
+    /// The CloudEvents type.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventType::Created => "payment.created",
+            EventType::StatusChanged => "payment.status_changed",
+            EventType::Updated => "payment.updated",
+            EventType::Rejected => "command.rejected",
+            EventType::Failed => "command.failed",
+            EventType::Delayed => "command.delayed",
+            EventType::Succeeded => "command.succeeded",
+        }
+    }
+
+    /// Whether it is one of those that a payment's sequence counts.
+    pub fn is_counted(self) -> bool {
+        matches!(self, EventType::Created | EventType::StatusChanged | EventType::Updated)
+    }
+}
+
 impl EventKind {
+    /// Its type.
+    pub fn event_type(&self) -> EventType {
+        match self {
+            EventKind::Created { .. } => EventType::Created,
+            EventKind::StatusChanged { .. } => EventType::StatusChanged,
+            EventKind::Updated { .. } => EventType::Updated,
+            EventKind::Rejected { .. } => EventType::Rejected,
+            EventKind::Failed { .. } => EventType::Failed,
+            EventKind::Delayed { .. } => EventType::Delayed,
+            EventKind::Succeeded { .. } => EventType::Succeeded,
+        }
+    }
+
     /// The CloudEvents type.
     pub fn type_name(&self) -> &'static str {
-        match self {
-            EventKind::Created { .. } => "payment.created",
-            EventKind::StatusChanged { .. } => "payment.status_changed",
-            EventKind::Updated { .. } => "payment.updated",
-            EventKind::Rejected { .. } => "command.rejected",
-            EventKind::Failed { .. } => "command.failed",
-            EventKind::Delayed { .. } => "command.delayed",
-            EventKind::Succeeded { .. } => "command.succeeded",
-        }
+        self.event_type().as_str()
     }
 }
 

@@ -5,6 +5,7 @@ pub mod code;
 pub mod command;
 pub mod contract;
 pub mod event;
+pub mod field;
 pub mod json;
 pub mod machine;
 pub mod model;

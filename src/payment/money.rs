@@ -6,7 +6,10 @@ use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 
 /// Digits allowed before the decimal point.
-const INTEGER_DIGITS_MAX: usize = 12;
+pub const INTEGER_DIGITS_MAX: usize = 12;
+
+/// The most decimals that a currency has.
+pub const DECIMALS_MAX: usize = 4;
 
 /// A currency of ISO 4217 that has a number of decimals.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +21,13 @@ impl Currency {
     pub fn from_code(code: &str) -> Option<Currency> {
         let currency = iso_currency::Currency::from_code(code)?;
         currency.exponent().map(|_| Currency(currency))
+    }
+
+    /// Every currency, by its code.
+    pub fn all() -> impl Iterator<Item = Currency> {
+        let letters = || 'A'..='Z';
+        let codes = letters().flat_map(move |a| letters().flat_map(move |b| letters().map(move |c| [a, b, c])));
+        codes.filter_map(|code| Currency::from_code(&code.iter().collect::<String>()))
     }
 
     /// The three-letter code.
@@ -63,6 +73,31 @@ pub enum MoneyError {
     Currency,
 }
 
+/// Checks what can be checked of a decimal string before its currency is known.
+///
+/// # Errors
+/// It is no amount of any currency.
+pub fn check_text(text: &str) -> Result<(), MoneyError> {
+    let (_, fraction) = digits(text)?;
+    if fraction.len() > DECIMALS_MAX { Err(MoneyError::Decimals(DECIMALS_MAX as u32)) } else { Ok(()) }
+}
+
+/// The digits before and behind the point.
+fn digits(text: &str) -> Result<(&str, &str), MoneyError> {
+    let (integer, fraction) = match text.split_once('.') {
+        Some((integer, fraction)) if !fraction.is_empty() => (integer, fraction),
+        Some(_) => return Err(MoneyError::Grammar),
+        None => (text, ""),
+    };
+    if integer.is_empty() || !integer.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return Err(MoneyError::Grammar);
+    }
+    if integer.len() > INTEGER_DIGITS_MAX {
+        return Err(MoneyError::TooLarge);
+    }
+    Ok((integer, fraction))
+}
+
 /// A sum of money: not negative, with exactly its currency's decimals.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Money {
@@ -79,17 +114,7 @@ impl Money {
     /// Reads the decimal string of a message, in currency units. Stricter than `Decimal`'s own parser, which takes
     /// exponents, underscores and signs, and rounds what does not fit.
     pub fn parse(text: &str, currency: Currency) -> Result<Money, MoneyError> {
-        let (integer, fraction) = match text.split_once('.') {
-            Some((integer, fraction)) if !fraction.is_empty() => (integer, fraction),
-            Some(_) => return Err(MoneyError::Grammar),
-            None => (text, ""),
-        };
-        if integer.is_empty() || !integer.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
-            return Err(MoneyError::Grammar);
-        }
-        if integer.len() > INTEGER_DIGITS_MAX {
-            return Err(MoneyError::TooLarge);
-        }
+        let (_, fraction) = digits(text)?;
         if fraction.len() > currency.decimals() as usize {
             return Err(MoneyError::Decimals(currency.decimals()));
         }

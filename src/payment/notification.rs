@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use super::card;
 use super::code::{Code, Rejection};
-use super::parse::{Fields, invalid, missing};
+use super::command::CommandType;
+use super::field::{self, invalid};
+use super::parse::{Data, missing};
 
 /// How many facts one webhook may hold.
 pub const FACTS_MAX: usize = 100;
@@ -47,20 +49,15 @@ impl Webhook {
     /// # Errors
     /// The first field that is missing, unknown or wrong, by its name.
     pub fn read(data: &Map<String, Value>) -> Result<Webhook, Rejection> {
-        let mut fields = Fields::new(data);
-        let received_at = fields.required_text("received_at", 64)?;
-        let body = fields.required_text("body_base64", usize::MAX)?;
-        let webhook = Webhook {
-            received_at: received_at
-                .parse()
-                .map_err(|_| invalid("received_at", "must be a time such as 2026-11-22T12:00:00Z"))?,
-            method: fields.text("method", TEXT_MAX)?,
-            url: fields.text("url", 4096)?,
-            headers: fields.take("headers").map_or(Ok(Vec::new()), headers)?,
-            body: STANDARD.decode(body).map_err(|_| invalid("body_base64", "must be base64"))?,
-        };
-        fields.finish()?;
-        Ok(webhook)
+        field::check(CommandType::Notification, data)?;
+        let data = Data(data);
+        Ok(Webhook {
+            received_at: field::time(data.text("received_at")).ok_or_else(|| missing("received_at"))?,
+            method: data.owned("method"),
+            url: data.owned("url"),
+            headers: data.pairs("headers").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect(),
+            body: STANDARD.decode(data.text("body_base64")).map_err(|_| missing("body_base64"))?,
+        })
     }
 
     /// The data of a `payment.notification`.
@@ -73,13 +70,6 @@ impl Webhook {
             "body_base64": STANDARD.encode(&self.body),
         })
     }
-}
-
-fn headers(list: &Value) -> Result<Vec<(String, String)>, Rejection> {
-    let pairs: Result<Vec<(String, String)>, _> = Vec::deserialize(list);
-    let mut pairs = pairs.map_err(|_| invalid("headers", "must be a list of [name, value]"))?;
-    pairs.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
-    Ok(pairs)
 }
 
 /// One thing that a webhook tells, of one payment. The gateway is asked for the truth about it.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use regex::Regex;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -16,17 +15,18 @@ use super::variant::Variant;
 use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Process};
+use crate::payment::field;
 use crate::payment::notification::{Webhook, admitted, facts_data};
 use crate::payment::operation::{Attributes, Reply};
 
 /// The largest body, in bytes.
-const BODY_MAX: usize = 1024 * 1024;
+pub const BODY_MAX: usize = 1024 * 1024;
 /// The deepest `data`, in levels.
-const DEPTH_MAX: usize = 16;
+pub const DEPTH_MAX: usize = 16;
 /// The longest `source`, `id`, type and extension attribute, in bytes.
-const ATTRIBUTE_MAX: usize = 255;
+pub const ATTRIBUTE_MAX: usize = 255;
 /// The longest `tracestate`, in bytes; W3C trace context.
-const TRACESTATE_MAX: usize = 512;
+pub const TRACESTATE_MAX: usize = 512;
 /// The variant's place in routing keys where no variant is known.
 const NO_VARIANT: &str = "none";
 
@@ -189,7 +189,7 @@ impl Acceptance {
             return Ok(Attributes { reply, user_id, ..Attributes::default() });
         }
         let expires_at = match optional_text(attributes, "expirytime", ATTRIBUTE_MAX)? {
-            Some(text) => Some(text.parse::<Timestamp>().map_err(|_| {
+            Some(text) => Some(field::time(&text).ok_or_else(|| {
                 reject(Code::InvalidEnvelope, "expirytime: must be a time such as 2026-11-22T12:00:00Z")
             })?),
             None => None,

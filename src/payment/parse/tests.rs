@@ -110,7 +110,7 @@ fn amounts_are_decimal_strings_of_their_currency() {
         ("XXX", "1", Some(Code::InvalidCurrency)),
         ("", "1", Some(Code::InvalidCurrency)),
         ("DOLLARS", "1", Some(Code::InvalidCurrency)),
-        ("DOLLARSDOLLARS", "1", Some(Code::InvalidData)),
+        ("DOLLARSDOLLARS", "1", Some(Code::InvalidCurrency)),
     ] {
         let read = parse(CommandType::Create, create(json!({"currency": currency, "total": amount})));
         assert_eq!(read.err().map(|rejection| rejection.code), code, "{currency} {amount}");
@@ -168,13 +168,13 @@ fn addresses_booleans_and_objects_are_what_they_say() {
 
 #[test]
 fn every_command_refuses_what_it_does_not_know_by_name() {
-    for kind in CommandType::ALL {
+    // Of a notification, what is read here is what is stored.
+    for kind in CommandType::ALL.into_iter().filter(|kind| *kind != CommandType::Notification) {
         let mut data = match kind {
             CommandType::Create => create(json!({})),
             CommandType::Resolve => {
                 json!({"operation": Uuid::nil(), "outcome": "approved", "evidence": "seen"})
             }
-            CommandType::Notification => json!({"facts": []}),
             _ => json!({}),
         };
         parse(kind, data.clone()).unwrap();

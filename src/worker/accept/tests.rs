@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::json;
@@ -12,6 +13,8 @@ use crate::config;
 use crate::gateway::registry;
 use crate::gateway::signature::sign;
 use crate::payment::notification::Fact;
+
+mod contract;
 
 const PAYMENT: &str = "0192f0c1-5f0c-7a10-8c21-1f2e3d4c5b6a";
 const CARD: &str = "4242424242424242";

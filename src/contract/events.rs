@@ -1,0 +1,236 @@
+//! The schemas of events. They let more come than they name: consumers ignore what they do not know.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::shared;
+use crate::payment::code::{CODES, Told};
+use crate::payment::command::CommandType;
+use crate::payment::event::EventType;
+use crate::payment::field::{Form, fields};
+use crate::payment::status::{FraudStatus, Status};
+
+/// The attributes of every event.
+pub(super) fn envelope() -> Value {
+    let mut schema = attributes();
+    schema["title"] = json!("The envelope of every event");
+    schema["description"] = json!(
+        "A CloudEvent 1.0 in structured mode. Other types and other attributes may come: ignore what is not known."
+    );
+    schema["properties"]["type"] = known(&EventType::ALL.map(EventType::as_str), "What happened.");
+    schema["properties"]["data"] = json!({ "type": "object", "description": "What is told, by the event's type." });
+    schema
+}
+
+/// An event of one type, whole.
+pub(super) fn message(kind: EventType) -> Value {
+    let mut schema = attributes();
+    schema["title"] = json!(format!("Event {}", kind.as_str()));
+    schema["description"] = json!(about(kind));
+    schema["properties"]["type"] = json!({ "const": kind.as_str() });
+    schema["properties"]["data"] = data(kind);
+    let required =
+        ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "partitionkey", "data"];
+    let counted: &[&str] = if kind.is_counted() { &["sequence", "sequencetype"] } else { &[] };
+    schema["required"] = json!([&required, counted].concat());
+    if !kind.is_counted() {
+        for name in ["sequence", "sequencetype"] {
+            schema["properties"].as_object_mut().and_then(|properties| properties.remove(name));
+        }
+    }
+    schema
+}
+
+/// When an event is sent.
+pub(super) fn about(kind: EventType) -> &'static str {
+    match kind {
+        EventType::Created => "A payment was stored.",
+        EventType::StatusChanged => "The payment's status differs. The status is the last word of the routing key.",
+        EventType::Updated => "Amounts, fraud or gateway data differ; the status does not.",
+        EventType::Rejected => "A command that never reached a gateway: invalid, not allowed, or of something unknown.",
+        EventType::Failed => "The gateway refused, or retrying was given up, and the payment is as it was.",
+        EventType::Delayed => "A retry is scheduled, an answer is awaited, or the outcome is unknown. Never an answer.",
+        EventType::Succeeded => "A command is done, and nothing of the payment changed.",
+    }
+}
+
+fn attributes() -> Value {
+    let text = |about: &str| json!({ "type": "string", "description": about });
+    let uuid = |about: &str| json!({ "type": "string", "format": "uuid", "description": about });
+    let sequence = "The place among the payment's counted events: from 1, without gaps.";
+    json!({
+        "type": "object",
+        "required": ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "partitionkey", "data"],
+        "properties": {
+            "specversion": { "const": "1.0" },
+            "id": uuid("The same at every resend: what was seen under it is to be dropped. Also the AMQP message_id."),
+            "source": { "const": "paybus" },
+            "subject": text("The payment's id; in the answer to a command, its subject as it was written."),
+            "time": { "type": "string", "format": "date-time", "description": "When it was decided." },
+            "datacontenttype": { "const": "application/json" },
+            "partitionkey": uuid("The payment's id, or what stands for one where a command's subject is none."),
+            "sequence": { "type": "string", "pattern": "^[1-9][0-9]*$", "description": sequence },
+            "sequencetype": { "const": "Integer" },
+            "causationid": text("The id of the command that caused it."),
+            "correlationid": text("As the command that caused it has it."),
+            "traceparent": text("W3C trace context."),
+            "tracestate": text("W3C trace context."),
+        },
+    })
+}
+
+fn data(kind: EventType) -> Value {
+    let payment = ("payment", shared("payment"));
+    let message = ("message", json!({ "type": "string", "description": "For a person." }));
+    let attempts =
+        ("attempts", json!({ "type": "integer", "minimum": 0, "description": "Calls to the gateway so far." }));
+    let why = vec![
+        ("code", code(Told::Failed, "Why, in one word: see codes.md.")),
+        message.clone(),
+        ("gateway_code", json!({ "type": "string", "description": "The gateway's own code." })),
+        ("discrepancy", shared("discrepancy")),
+    ];
+    let (required, optional) = match kind {
+        EventType::Created => (vec![payment], vec![]),
+        EventType::Succeeded => (vec![], vec![payment]),
+        EventType::StatusChanged => (vec![payment, ("previous_status", status("The status before."))], why),
+        EventType::Updated => (vec![payment, ("changed", changed())], why),
+        EventType::Rejected => {
+            (vec![("code", code(Told::Rejected, "Why, in one word: see codes.md.")), message], vec![])
+        }
+        EventType::Failed => {
+            let (code, others) = (why[0].clone(), why[1..].to_vec());
+            (vec![code, attempts], others)
+        }
+        EventType::Delayed => {
+            let reason = ("reason", code(Told::Delayed, "Why, in one word: see codes.md."));
+            let about = "When it is tried or looked up again, where that is known.";
+            let next = json!({ "type": "string", "format": "date-time", "description": about });
+            (vec![reason, attempts], vec![message, ("next_attempt_at", next)])
+        }
+    };
+    let mut names: Vec<&str> = required.iter().map(|(name, _)| *name).collect();
+    let mut properties: Map<String, Value> =
+        required.iter().chain(&optional).map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
+    properties.insert("command".to_owned(), shared("command"));
+    if !matches!(kind, EventType::StatusChanged | EventType::Updated) {
+        names.push("command");
+    }
+    let mut schema = json!({ "type": "object", "required": names, "properties": properties });
+    if kind == EventType::Succeeded {
+        // A notification may be about no payment of ours.
+        let of_notification = json!({ "properties": { "type": { "const": CommandType::Notification.as_str() } } });
+        schema["anyOf"] = json!([{ "required": ["payment"] }, { "properties": { "command": of_notification } }]);
+    }
+    schema
+}
+
+/// Words that are known now; others may come.
+fn known(words: &[&str], about: &str) -> Value {
+    json!({ "anyOf": [{ "enum": words }, { "type": "string" }], "description": about })
+}
+
+fn code(told: Told, about: &str) -> Value {
+    let words: Vec<&str> = CODES.iter().filter(|entry| entry.told.contains(&told)).map(|entry| entry.word).collect();
+    known(&words, about)
+}
+
+fn status(about: &str) -> Value {
+    json!({ "type": "string", "enum": Status::ALL.map(Status::as_str), "description": about })
+}
+
+fn changed() -> Value {
+    let names: Vec<&str> = payment_members().iter().map(|(name, _)| *name).collect();
+    let about = "The names of the payment's members that differ.";
+    json!({ "type": "array", "items": known(&names, "A member of the payment."), "description": about })
+}
+
+/// What events share.
+pub(super) fn definitions() -> BTreeMap<String, Value> {
+    let members = payment_members();
+    let always: Vec<&str> = members.iter().map(|(name, _)| *name).filter(|name| *name != "redirect_url").collect();
+    let properties: Map<String, Value> =
+        members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
+    let sum = |about: &str| json!({ "type": "string", "pattern": SUM, "description": about });
+    let cause = "The command that caused it.";
+    BTreeMap::from([
+        (
+            "payment".to_owned(),
+            json!({
+                "type": "object", "required": always, "properties": properties,
+                "description": "The whole payment as stored after the change.",
+            }),
+        ),
+        (
+            "command".to_owned(),
+            json!({
+                "type": "object", "required": ["source", "id", "type", "final"], "description": cause,
+                "properties": {
+                    "source": { "type": "string", "description": "Its source." },
+                    "id": { "type": "string", "description": "Its id." },
+                    "type": { "type": "string", "description": "Its type, as it was written." },
+                    "final": { "type": "boolean", "description": "Whether this is its answer: each gets exactly one." },
+                },
+            }),
+        ),
+        (
+            "discrepancy".to_owned(),
+            json!({
+                "type": "object", "required": ["asked", "answered", "currency"],
+                "description": "The gateway did something else than was asked, or beyond a limit; its figure counts.",
+                "properties": {
+                    "asked": sum("What was asked, or the limit."),
+                    "answered": sum("What the gateway says."),
+                    "currency": { "type": "string", "pattern": "^[A-Z]{3}$" },
+                },
+            }),
+        ),
+    ])
+}
+
+/// Digits with the currency's decimals.
+const SUM: &str = "^[0-9]+(\\.[0-9]+)?$";
+
+fn payment_members() -> Vec<(&'static str, Value)> {
+    let text = |about: &str| json!({ "type": "string", "description": about });
+    let sum = |about: &str| json!({ "type": "string", "pattern": SUM, "description": about });
+    let time = |about: &str| json!({ "type": "string", "format": "date-time", "description": about });
+    let fraud = FraudStatus::ALL.map(FraudStatus::as_str);
+    let address = json!({
+        "type": ["string", "null"], "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }],
+        "description": "Where the customer came from.",
+    });
+    let mut members = vec![
+        ("id", json!({ "type": "string", "format": "uuid", "description": "Chosen by the publisher of its create." })),
+        ("variant", text("The configured gateway.")),
+        ("status", status("Where it stands.")),
+        (
+            "fraud_status",
+            json!({ "type": "string", "enum": fraud, "description": "What the gateway thinks of fraud." }),
+        ),
+        ("fraud_message", text("The gateway's words on fraud.")),
+        ("created", time("When it was stored.")),
+        ("modified", time("When it last changed.")),
+        ("transaction_id", text("Its id at the gateway; empty before there is one.")),
+        ("currency", json!({ "type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217." })),
+        ("total", sum("The gross sum.")),
+        ("delivery", sum("Of the total, delivery.")),
+        ("tax", sum("Of the total, tax.")),
+        ("captured_amount", sum("What was captured minus what was refunded, never below zero.")),
+        ("authorized_amount", sum("What is authorized.")),
+        ("refunded_amount", sum("What was refunded.")),
+        ("customer_ip_address", address),
+        ("message", text("The gateway's last message.")),
+        ("extra_data", json!({ "type": "object", "description": "What the gateway told beside, bounded." })),
+        ("redirect_url", text("Where the customer must act, while the status is input.")),
+    ];
+    // As they were asked for.
+    members.extend(fields(CommandType::Create).iter().filter_map(|field| match field.form {
+        Form::Text(max) => {
+            Some((field.name, json!({ "type": "string", "maxLength": max, "description": field.about })))
+        }
+        _ => None,
+    }));
+    members
+}

@@ -1,0 +1,108 @@
+//! The contract's files are what the code says, and each is sound in itself.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::*;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("contract")
+}
+
+fn validator(schema: &Value) -> jsonschema::Validator {
+    jsonschema::draft202012::options().should_validate_formats(true).build(schema).unwrap()
+}
+
+fn check(name: &str, message: &Value) {
+    let schema = &schemas()[name];
+    let wrong: Vec<String> =
+        validator(schema).iter_errors(message).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(wrong.is_empty(), "{name}: {wrong:#?} in {message:#}");
+}
+
+#[test]
+fn the_files_are_what_the_code_says() {
+    let renew = "renew them: cargo run -- schema --write contract";
+    let mut known = BTreeSet::from(["README.md".to_owned()]);
+    for document in documents() {
+        let text = std::fs::read_to_string(folder().join(&document.file)).unwrap_or_default();
+        assert!(text == document.text, "contract/{} differs from the code; {renew}", document.file);
+        known.insert(document.file);
+    }
+    for file in files(&folder()) {
+        assert!(known.contains(&file), "contract/{file} is no document of the code any more; delete it");
+    }
+}
+
+/// The files below a folder, as names relative to it.
+fn files(folder: &Path) -> Vec<String> {
+    let below = |path: PathBuf| match path.is_dir() {
+        true => {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            files(&path).into_iter().map(|file| format!("{name}/{file}")).collect()
+        }
+        false => vec![path.file_name().unwrap().to_str().unwrap().to_owned()],
+    };
+    std::fs::read_dir(folder).unwrap().flat_map(|entry| below(entry.unwrap().path())).collect()
+}
+
+#[test]
+fn every_schema_is_one_of_its_draft() {
+    for (name, schema) in schemas() {
+        assert!(jsonschema::meta::is_valid(&schema), "{name}");
+        validator(&schema);
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{name}");
+    }
+}
+
+#[test]
+fn every_message_has_an_example_that_its_schema_accepts() {
+    let commands = command_examples();
+    for kind in CommandType::ALL {
+        assert!(commands.iter().any(|example| example.kind == kind), "{kind}");
+    }
+    for example in commands {
+        check(&command_name(example.kind), &example.message);
+        check("commands/envelope", &example.message);
+    }
+    let events = event_examples();
+    let kinds: Vec<EventType> = events.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, EventType::ALL);
+    for (kind, event) in events {
+        check(&event_name(kind), &event);
+        check("events/envelope", &event);
+    }
+}
+
+/// Each example has a name of its own, or the second would be a duplicate of the first.
+#[test]
+fn every_example_is_another_command() {
+    let names = command_examples()
+        .into_iter()
+        .map(|example| (example.message["subject"].clone(), example.message["id"].clone()));
+    let names: Vec<_> = names.collect();
+    for (index, name) in names.iter().enumerate() {
+        assert!(!names[..index].contains(name), "{name:?}");
+    }
+}
+
+#[test]
+fn the_payments_schema_names_every_member_and_no_other() {
+    let order = event_examples()[0].1["data"]["payment"].clone();
+    let mut told: BTreeSet<String> = order.as_object().unwrap().keys().cloned().collect();
+    told.insert("redirect_url".to_owned());
+    let named: BTreeSet<String> = definitions()["payment"]["properties"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(told, named);
+}
+
+#[test]
+fn a_later_version_may_tell_more() {
+    let mut event = event_examples()[1].1.clone();
+    event["data"]["settled_amount"] = json!("1.00");
+    event["data"]["payment"]["payer"] = json!({});
+    event["newattribute"] = json!("x");
+    event["data"]["code"] = json!("a_code_of_tomorrow");
+    check("events/payment.status_changed", &event);
+}

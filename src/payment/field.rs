@@ -1,0 +1,264 @@
+//! The fields of commands' data: the one table that the parser reads by and the published schemas are made of.
+
+use std::net::IpAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::code::{Code, Rejection};
+use super::command::{CommandType, Resolution};
+use super::money::{self, Currency};
+
+/// How long a description may be, in characters.
+const DESCRIPTION_MAX: usize = 4096;
+/// How long other texts may be where django-payments' columns say nothing else, in characters.
+const TEXT_MAX: usize = 256;
+/// How long a person's evidence may be, in characters.
+const EVIDENCE_MAX: usize = 4096;
+/// How long a variant's name may be.
+pub const VARIANT_MAX: usize = 64;
+
+/// One field of a command's data. Null is as good as left out.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may hold.
+    pub form: Form,
+    /// Whether the command needs it.
+    pub is_required: bool,
+    /// What it means, for who publishes commands.
+    pub about: &'static str,
+}
+
+/// What a field may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A text of at most so many characters.
+    Text(usize),
+    /// The same, with more in it than blanks.
+    Words(usize),
+    /// Bytes in base64, as many as the message lets them be.
+    Base64,
+    /// A time as RFC 3339 writes it.
+    Time,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// A variant's name.
+    Variant,
+    /// A UUID with its dashes.
+    Uuid,
+    /// An IPv4 or IPv6 address, or nothing.
+    IpAddress,
+    /// A code of ISO 4217.
+    Currency,
+    /// A decimal string in currency units.
+    Amount,
+    /// True or false.
+    Boolean,
+    /// True; false is not supported for now.
+    True,
+    /// An object.
+    Object,
+    /// A list of pairs of texts.
+    Pairs,
+}
+
+const fn optional(name: &'static str, form: Form, about: &'static str) -> Field {
+    Field { name, form, is_required: false, about }
+}
+
+const fn required(name: &'static str, form: Form, about: &'static str) -> Field {
+    Field { name, form, is_required: true, about }
+}
+
+const PROCESS: &str = "The gateway's own object: a payment method's token, return_url, ...";
+const CAPTURE: &str = "Whether a process captures at once; overrides the variant's `capture`.";
+
+const CREATE: &[Field] = &[
+    required("variant", Form::Variant, "The configured gateway to use; the first word of the routing key."),
+    required("currency", Form::Currency, "Three letters of ISO 4217, in capitals."),
+    required("total", Form::Amount, "The gross sum, with no more decimals than the currency has."),
+    optional("tax", Form::Amount, "Of the total, tax."),
+    optional("delivery", Form::Amount, "Of the total, delivery."),
+    optional("description", Form::Text(DESCRIPTION_MAX), "What it is for."),
+    optional("billing_first_name", Form::Text(TEXT_MAX), "Whom to bill."),
+    optional("billing_last_name", Form::Text(TEXT_MAX), "Whom to bill."),
+    optional("billing_address_1", Form::Text(TEXT_MAX), "Where to bill."),
+    optional("billing_address_2", Form::Text(TEXT_MAX), "Where to bill."),
+    optional("billing_city", Form::Text(TEXT_MAX), "Where to bill."),
+    optional("billing_postcode", Form::Text(TEXT_MAX), "Where to bill."),
+    optional("billing_country_code", Form::Text(2), "Two letters of ISO 3166."),
+    optional("billing_country_area", Form::Text(TEXT_MAX), "State, county or province."),
+    optional("billing_email", Form::Text(254), "Whom to write to."),
+    optional("billing_phone", Form::Text(128), "Whom to call."),
+    optional("customer_ip_address", Form::IpAddress, "Where the customer came from: IPv4 or IPv6."),
+    optional("capture", Form::Boolean, CAPTURE),
+    optional("process", Form::Object, "With it, the command goes on as payment.process. The gateway's own object."),
+];
+
+const PROCESS_FIELDS: &[Field] =
+    &[optional("process", Form::Object, PROCESS), optional("capture", Form::Boolean, CAPTURE)];
+
+const CAPTURE_FIELDS: &[Field] = &[
+    optional("amount", Form::Amount, "How much; left out: the total. A part of it ends the authorization."),
+    optional("final", Form::True, "Whether it is the last capture; more than one is not supported for now."),
+];
+
+const REFUND: &[Field] = &[optional("amount", Form::Amount, "How much; left out: all that can still be refunded.")];
+
+const NOTIFICATION: &[Field] = &[
+    required("received_at", Form::Time, "When the webhook came: its age is judged by this."),
+    optional("method", Form::Text(255), "Its HTTP method."),
+    optional("url", Form::Text(4096), "The path and query it came to."),
+    optional("headers", Form::Pairs, "Its HTTP headers in their order, as pairs of name and value."),
+    required("body_base64", Form::Base64, "Its body, byte for byte, in base64."),
+];
+
+const RESOLVE: &[Field] = &[
+    required("operation", Form::Uuid, "The operation with the unknown outcome."),
+    required("outcome", Form::OneOf(&Resolution::WORDS), "What happened at the gateway."),
+    optional("transaction_id", Form::Text(255), "The payment's id at the gateway."),
+    required("evidence", Form::Words(EVIDENCE_MAX), "How the person knows."),
+    optional("amount", Form::Amount, "How much, where it was approved; left out: what was asked."),
+];
+
+/// The fields of a command's data.
+pub fn fields(kind: CommandType) -> &'static [Field] {
+    match kind {
+        CommandType::Create => CREATE,
+        CommandType::Process => PROCESS_FIELDS,
+        CommandType::Capture => CAPTURE_FIELDS,
+        CommandType::Refund => REFUND,
+        CommandType::Release | CommandType::Cancel | CommandType::Sync => &[],
+        CommandType::Notification => NOTIFICATION,
+        CommandType::Resolve => RESOLVE,
+    }
+}
+
+/// Checks a command's data, each field by itself.
+///
+/// # Errors
+/// The first field that is missing, wrong or unknown, by its name.
+pub fn check(kind: CommandType, data: &Map<String, Value>) -> Result<(), Rejection> {
+    let fields = fields(kind);
+    for field in fields {
+        match data.get(field.name).filter(|value| !value.is_null()) {
+            Some(value) => field.form.check(field.name, value)?,
+            None if field.is_required => return Err(invalid(field.name, "is missing")),
+            None => {}
+        }
+    }
+    match data.keys().find(|name| fields.iter().all(|field| field.name != name.as_str())) {
+        Some(name) => {
+            let shown: String = name.chars().take(64).collect();
+            Err(Rejection::new(Code::UnknownField, format!("{shown}: this command has no such field")))
+        }
+        None => Ok(()),
+    }
+}
+
+impl Form {
+    fn check(self, name: &str, value: &Value) -> Result<(), Rejection> {
+        match (self, value) {
+            (Form::Boolean | Form::True, Value::Bool(value)) => {
+                if self == Form::True && !value {
+                    let message = format!("{name}: only one capture is supported for now");
+                    return Err(Rejection::new(Code::Unsupported, message));
+                }
+                Ok(())
+            }
+            (Form::Object, Value::Object(_)) => Ok(()),
+            (Form::Pairs, Value::Array(pairs)) if pairs.iter().all(is_pair) => Ok(()),
+            (Form::Boolean | Form::True, _) => Err(no(name, "true or false", value)),
+            (Form::Object, _) => Err(no(name, "an object", value)),
+            (Form::Pairs, _) => Err(invalid(name, "must be a list of [name, value]")),
+            (_, Value::String(text)) => self.check_text(name, text),
+            // A JSON number is a float to many.
+            (Form::Amount, _) => {
+                let message = format!("{name}: must be a decimal string such as \"12.50\", not {}", type_of(value));
+                Err(Rejection::new(Code::InvalidAmount, message))
+            }
+            _ => Err(no(name, "a string", value)),
+        }
+    }
+
+    fn check_text(self, name: &str, text: &str) -> Result<(), Rejection> {
+        match self {
+            Form::Text(max) => check_length(name, text, max),
+            Form::Words(_) if text.trim().is_empty() => Err(invalid(name, "must say something")),
+            Form::Words(max) => check_length(name, text, max),
+            Form::OneOf(words) if !words.contains(&text) => {
+                Err(invalid(name, &format!("must be one of {}", words.join(", "))))
+            }
+            Form::Base64 if STANDARD.decode(text).is_err() => Err(invalid(name, "must be base64")),
+            Form::Time if time(text).is_none() => Err(invalid(name, "must be a time such as 2026-11-22T12:00:00Z")),
+            Form::Variant if !is_variant(text) => Err(invalid(name, "must match [a-z0-9_-]{1,64}")),
+            Form::Uuid if text.len() != 36 || Uuid::parse_str(text).is_err() => Err(invalid(name, "must be a UUID")),
+            Form::IpAddress if !text.is_empty() && text.parse::<IpAddr>().is_err() => {
+                Err(invalid(name, "must be an IPv4 or IPv6 address"))
+            }
+            Form::Currency if Currency::from_code(text).is_none() => {
+                let shown: String = text.chars().take(10).collect();
+                Err(Rejection::new(Code::InvalidCurrency, format!("{name}: {shown:?} is not one of ISO 4217")))
+            }
+            Form::Amount => {
+                money::check_text(text).map_err(|error| Rejection::new(Code::InvalidAmount, format!("{name}: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_length(name: &str, text: &str, max: usize) -> Result<(), Rejection> {
+    match text.chars().count() > max {
+        true => Err(invalid(name, &format!("must have at most {max} characters"))),
+        false => Ok(()),
+    }
+}
+
+/// A time as RFC 3339 writes it, which CloudEvents ask for; `Timestamp` reads much else.
+pub fn time(text: &str) -> Option<Timestamp> {
+    let digit = |byte: u8| if byte.is_ascii_digit() { b'9' } else { byte.to_ascii_uppercase() };
+    let shape: Vec<u8> = text.bytes().map(digit).collect();
+    let behind = shape.strip_prefix(b"9999-99-99T99:99:99")?;
+    let offset = match behind.strip_prefix(b".") {
+        Some(fraction) if fraction.first() == Some(&b'9') => {
+            &fraction[fraction.iter().take_while(|byte| **byte == b'9').count()..]
+        }
+        Some(_) => return None,
+        None => behind,
+    };
+    if matches!(offset, b"Z" | b"+99:99" | b"-99:99") { text.parse().ok() } else { None }
+}
+
+fn is_pair(value: &Value) -> bool {
+    value.as_array().is_some_and(|pair| pair.len() == 2 && pair.iter().all(Value::is_string))
+}
+
+fn is_variant(text: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    (1..=VARIANT_MAX).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn no(name: &str, what: &str, value: &Value) -> Rejection {
+    invalid(name, &format!("must be {what}, not {}", type_of(value)))
+}
+
+pub(super) fn invalid(name: &str, what: &str) -> Rejection {
+    Rejection::new(Code::InvalidData, format!("{name}: {what}"))
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
