@@ -417,4 +417,15 @@ mod tests {
             assert_eq!(entry.code.as_str(), entry.word);
         }
     }
+
+    /// What is not in the table would be told as "unknown".
+    #[test]
+    fn every_code_has_its_row() {
+        let source = include_str!("code.rs");
+        let body = source.split("pub enum Code {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap();
+        let names = body.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.is_empty());
+        let declared: Vec<&str> = names.map(|line| line.trim_end_matches(',')).collect();
+        let rows: Vec<String> = CODES.iter().map(|entry| format!("{:?}", entry.code)).collect();
+        assert_eq!(declared, rows, "in the order of the table");
+    }
 }

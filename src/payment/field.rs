@@ -79,9 +79,9 @@ const PROCESS: &str = "The gateway's own object: a payment method's token, retur
 const CAPTURE: &str = "Whether a process captures at once; overrides the variant's `capture`.";
 
 const CREATE: &[Field] = &[
-    required("variant", Form::Variant, "The configured gateway to use; the first word of the routing key."),
     required("currency", Form::Currency, "Three letters of ISO 4217, in capitals."),
     required("total", Form::Amount, "The gross sum, with no more decimals than the currency has."),
+    required("variant", Form::Variant, "The configured gateway to use; the first word of the routing key."),
     optional("tax", Form::Amount, "Of the total, tax."),
     optional("delivery", Form::Amount, "Of the total, delivery."),
     optional("description", Form::Text(DESCRIPTION_MAX), "What it is for."),

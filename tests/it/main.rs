@@ -13,6 +13,7 @@ mod bus_subscribers;
 mod bus_trouble;
 mod cards;
 mod conformance;
+mod contract;
 mod crashes;
 mod drain;
 mod fake_stripe;

@@ -69,6 +69,21 @@ impl Bus {
         .await
     }
 
+    /// The whole name of a queue of the prefix.
+    pub fn queue(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    /// Whether a queue of the prefix is there.
+    pub async fn exists(&self, name: &str) -> bool {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        // A miss closes the channel: it is asked on one of its own.
+        let (connection, channel) = self.channel().await;
+        let asked = channel.queue_declare(self.queue(name).into(), options, FieldTable::default()).await;
+        connection.close(200, "done".into()).await.expect("the broker");
+        asked.is_ok()
+    }
+
     /// How many messages are ready in a queue of the prefix.
     pub async fn length(&self, queue: &str) -> u32 {
         let name = format!("{}.{queue}", self.prefix);

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::command::Command;
+use super::contract::wrong;
 
 /// One event.
 #[derive(Debug, Clone)]
@@ -118,15 +119,25 @@ impl Event {
 #[derive(Debug, Default)]
 pub struct Log {
     events: Mutex<Vec<Event>>,
+    wrong: Mutex<Vec<String>>,
     /// Notified at each arrival.
     pub arrived: Notify,
 }
 
 impl Log {
-    /// One more.
+    /// One more; it is held against the contract.
     pub fn push(&self, event: Event) {
+        let wrong = wrong(&event);
+        if !wrong.is_empty() {
+            self.wrong.lock().unwrap().push(format!("{wrong:#?} in {:#}", event.body));
+        }
         self.lock().push(event);
         self.arrived.notify_waiters();
+    }
+
+    /// What of them is not as the contract says.
+    pub fn wrong(&self) -> Vec<String> {
+        self.wrong.lock().unwrap().clone()
     }
 
     /// All of them, in the order of their arrival.

@@ -16,6 +16,7 @@
 pub mod books;
 pub mod bus;
 pub mod command;
+pub mod contract;
 pub mod direct;
 pub mod event;
 pub mod fake_gateway;

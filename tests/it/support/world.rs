@@ -363,6 +363,9 @@ impl Drop for World {
             cleaned.unwrap_or_else(|_| eprintln!("{database} is left at the database or the broker"));
         });
         drop(cleaning.join());
+        // In every test that ends well, whatever else it looks at.
+        let wrong = self.log.wrong();
+        assert!(std::thread::panicking() || wrong.is_empty(), "events that the contract does not know: {wrong:#?}");
         if !std::thread::panicking() && !self.keeps_logs.load(Ordering::Relaxed) {
             drop(std::fs::remove_dir_all(&self.directory));
         }
