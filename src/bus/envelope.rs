@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::payment::event::{Discrepancy, Event, EventCause, EventKind, Why};
+use crate::payment::event::{Discrepancy, Event, EventCause, EventKind, Resent, Why};
 use crate::payment::json;
 use crate::payment::model::Payment;
 use crate::payment::view::PaymentView;
@@ -53,6 +53,10 @@ struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     payment: Option<PaymentView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resent: Option<WireResent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     previous_status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<&'a [&'static str]>,
@@ -82,6 +86,13 @@ struct WireCommand<'a> {
     kind: &'a str,
     #[serde(rename = "final")]
     is_final: bool,
+}
+
+/// Numbers of events, as the events themselves have them.
+#[derive(Serialize)]
+struct WireResent {
+    from: String,
+    to: String,
 }
 
 #[derive(Serialize)]
@@ -117,7 +128,12 @@ impl<'a> From<&'a Event> for Envelope<'a> {
 fn data<'a>(kind: &'a EventKind, cause: Option<&'a EventCause>) -> Data<'a> {
     let told = match kind {
         EventKind::Created { payment } => whole(payment),
-        EventKind::Succeeded { payment } => payment.as_deref().map(whole).unwrap_or_default(),
+        EventKind::Succeeded { payment, resent } => Data {
+            sequence: payment.as_deref().filter(|_| resent.is_some()).map(last),
+            resent: resent.map(WireResent::from),
+            ..payment.as_deref().map(whole).unwrap_or_default()
+        },
+        EventKind::Snapshot { payment } => Data { sequence: Some(last(payment)), ..whole(payment) },
         EventKind::StatusChanged { payment, previous, why } => {
             Data { previous_status: Some(previous.as_str()), ..because(why, whole(payment)) }
         }
@@ -141,6 +157,11 @@ fn whole(payment: &Payment) -> Data<'_> {
     Data { payment: Some(PaymentView::from(payment)), ..Data::default() }
 }
 
+/// The number of the payment's last event: what is told of the payment is how it was after that.
+fn last(payment: &Payment) -> String {
+    payment.last_sequence.to_string()
+}
+
 fn because<'a>(why: &'a Why, data: Data<'a>) -> Data<'a> {
     Data {
         code: why.code.map(|code| code.as_str()),
@@ -158,6 +179,12 @@ fn said(message: &str) -> Option<&str> {
 impl<'a> From<&'a EventCause> for WireCommand<'a> {
     fn from(cause: &'a EventCause) -> WireCommand<'a> {
         WireCommand { source: &cause.name.source, id: &cause.name.id, kind: &cause.kind, is_final: cause.is_final }
+    }
+}
+
+impl From<Resent> for WireResent {
+    fn from(resent: Resent) -> WireResent {
+        WireResent { from: resent.from.to_string(), to: resent.to.to_string() }
     }
 }
 

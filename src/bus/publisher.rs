@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use uuid::Uuid;
@@ -191,6 +193,39 @@ impl Publisher {
         }
         published.sort_by_key(|result| places.get(&result.position()).copied());
         published
+    }
+
+    /// Publishes one payment's events once more, in their order: to this queue alone, or to the events' exchange. Tells how
+    /// many of them, from the first on, the broker has confirmed in this time; the others may still follow.
+    pub async fn resend(&self, batch: Vec<Outgoing>, reply: Option<Reply>, patience: Duration) -> usize {
+        let deadline = Instant::now() + patience;
+        // What is posted to one queue keeps its order, too.
+        let order = Uuid::new_v4();
+        let mut posted = Vec::with_capacity(batch.len());
+        for outgoing in &batch {
+            let message = match &reply {
+                Some(reply) => reply_message(outgoing, reply),
+                None => event_message(&self.names, outgoing),
+            };
+            let Ok(message) = message else { break };
+            let (answer, decided) = promise();
+            let posting = async {
+                match reply {
+                    Some(_) => post(&self.side, order, message, answer).await,
+                    None => self.post_event(outgoing.payment_id, message, answer).await,
+                }
+            };
+            let Ok(()) = timeout_at(deadline, posting).await else { break };
+            posted.push(decided);
+        }
+        let mut taken = 0;
+        for decided in posted {
+            match timeout_at(deadline, decided).await {
+                Ok(Ok(Verdict::Confirmed)) => taken += 1,
+                _ => break,
+            }
+        }
+        taken
     }
 
     /// Publishes one message that needs no order: confirmed, or refused for good, through any number of reconnects.

@@ -49,7 +49,7 @@ impl Names {
         format!("{}.commands.{variant}", self.prefix)
     }
 
-    /// The queue of what reaches a variant at any time: notification, sync, resolve.
+    /// The queue of what reaches a variant at any time: notification, sync, resolve, resend, snapshot.
     pub fn inbound_of(&self, variant: &str) -> String {
         format!("{}.inbound.{variant}", self.prefix)
     }
@@ -322,7 +322,13 @@ mod tests {
         );
         assert_eq!(
             find("paybus.inbound.cards").keys,
-            ["cards.payment.sync", "cards.payment.notification", "cards.payment.resolve"]
+            [
+                "cards.payment.sync",
+                "cards.payment.notification",
+                "cards.payment.resolve",
+                "cards.payment.resend",
+                "cards.payment.snapshot"
+            ]
         );
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::shared;
 use crate::payment::command::CommandType;
-use crate::payment::field::{Field, Form, VARIANT_MAX, fields};
+use crate::payment::field::{Field, Form, SEQUENCE_DIGITS_MAX, VARIANT_MAX, fields};
 use crate::payment::money::{Currency, DECIMALS_MAX, INTEGER_DIGITS_MAX};
 use crate::worker::accept::{ATTRIBUTE_MAX, DEPTH_MAX, TRACESTATE_MAX};
 
@@ -76,6 +76,11 @@ pub(super) fn about(kind: CommandType) -> &'static str {
         CommandType::Resolve => {
             "A person says what happened, where the outcome is unknown. The AMQP user_id must name who says so."
         }
+        CommandType::Resend => {
+            "Sends the payment's counted events once more, from one on and at most 100, each under the same id: to \
+             reply_to, where there is one, else to all. Answered by command.succeeded, which says which they were."
+        }
+        CommandType::Snapshot => "Tells the payment as it is: answered by payment.snapshot. Allowed always.",
     }
 }
 
@@ -152,6 +157,10 @@ fn form(form: Form) -> Value {
             json!({ "type": "string", "enum": codes })
         }
         Form::Amount => json!({ "type": "string", "pattern": amount(DECIMALS_MAX) }),
+        Form::Sequence => {
+            let digits = SEQUENCE_DIGITS_MAX - 1;
+            json!({ "type": "string", "pattern": format!("^[1-9][0-9]{{0,{digits}}}$") })
+        }
         Form::Boolean => json!({ "type": "boolean" }),
         Form::True => json!({ "type": "boolean", "enum": [true] }),
         Form::Object => json!({ "type": "object", "additionalProperties": shared(&levels(LEVELS_BELOW)) }),

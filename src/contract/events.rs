@@ -52,6 +52,9 @@ pub(super) fn about(kind: EventType) -> &'static str {
         EventType::Failed => "The gateway refused, or retrying was given up, and the payment is as it was.",
         EventType::Delayed => "A retry is scheduled, an answer is awaited, or the outcome is unknown. Never an answer.",
         EventType::Succeeded => "A command is done, and nothing of the payment changed.",
+        EventType::Snapshot => {
+            "The payment as it is, for who asked by payment.snapshot; it is none of the counted events."
+        }
     }
 }
 
@@ -70,7 +73,7 @@ fn attributes() -> Value {
             "time": { "type": "string", "format": "date-time", "description": "When it was decided." },
             "datacontenttype": { "const": "application/json" },
             "partitionkey": uuid("The payment's id, or what stands for one where a command's subject is none."),
-            "sequence": { "type": "string", "pattern": "^[1-9][0-9]*$", "description": sequence },
+            "sequence": { "type": "string", "pattern": SEQUENCE, "description": sequence },
             "sequencetype": { "const": "Integer" },
             "causationid": text("The id of the command that caused it."),
             "correlationid": text("As the command that caused it has it."),
@@ -82,6 +85,8 @@ fn attributes() -> Value {
 
 fn data(kind: EventType) -> Value {
     let payment = ("payment", shared("payment"));
+    let about = "The number of the payment's last event: the payment is as it was after that.";
+    let sequence = ("sequence", json!({ "type": "string", "pattern": SEQUENCE, "description": about }));
     let message = ("message", json!({ "type": "string", "description": "For a person." }));
     let attempts =
         ("attempts", json!({ "type": "integer", "minimum": 0, "description": "Calls to the gateway so far." }));
@@ -93,7 +98,8 @@ fn data(kind: EventType) -> Value {
     ];
     let (required, optional) = match kind {
         EventType::Created => (vec![payment], vec![]),
-        EventType::Succeeded => (vec![], vec![payment]),
+        EventType::Succeeded => (vec![], vec![payment, sequence, ("resent", resent())]),
+        EventType::Snapshot => (vec![payment, sequence], vec![]),
         EventType::StatusChanged => (vec![payment, ("previous_status", status("The status before."))], why),
         EventType::Updated => (vec![payment, ("changed", changed())], why),
         EventType::Rejected => {
@@ -124,6 +130,16 @@ fn data(kind: EventType) -> Value {
         schema["anyOf"] = json!([{ "required": ["payment"] }, { "properties": { "command": of_notification } }]);
     }
     schema
+}
+
+fn resent() -> Value {
+    let number = |about: &str| json!({ "type": "string", "pattern": SEQUENCE, "description": about });
+    json!({
+        "type": "object", "required": ["from", "to"],
+        "description": "The events that payment.resend sent; left out where there were none. Older ones than `from` are \
+                        kept no more; where `sequence` is beyond `to`, ask for the next.",
+        "properties": { "from": number("The number of the first."), "to": number("The number of the last.") },
+    })
 }
 
 /// Words that are known now; others may come.
@@ -188,6 +204,9 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
         ),
     ])
 }
+
+/// The number of an event.
+const SEQUENCE: &str = "^[1-9][0-9]*$";
 
 /// Digits with the currency's decimals.
 const SUM: &str = "^[0-9]+(\\.[0-9]+)?$";

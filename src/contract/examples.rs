@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::bus::envelope::event_body;
 use crate::payment::code::Code;
 use crate::payment::command::{Body, CommandName, CommandType};
-use crate::payment::event::{Event, EventCause, EventKind, EventType, Why};
+use crate::payment::event::{Event, EventCause, EventKind, EventType, Resent, Why};
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
 use crate::payment::status::Status;
@@ -34,7 +34,9 @@ pub struct CommandExample {
 
 /// The commands, in an order in which they can be carried out.
 pub fn commands() -> Vec<CommandExample> {
-    use CommandType::{Cancel, Capture, Create, Notification, Process, Refund, Release, Resolve, Sync};
+    use CommandType::{
+        Cancel, Capture, Create, Notification, Process, Refund, Release, Resend, Resolve, Snapshot, Sync,
+    };
     use EventType::{Created, Rejected, StatusChanged, Succeeded, Updated};
     let example = |kind, summary, subject, data, answer, word| {
         let message = message(kind, subject, data);
@@ -66,6 +68,8 @@ pub fn commands() -> Vec<CommandExample> {
         example(Release, "Let the authorization go", HELD, json!({}), StatusChanged, "refunded"),
         example(Refund, "Give a part back", BOOK, json!({ "amount": "20.00" }), Updated, "confirmed"),
         example(Sync, "Ask the gateway", BOOK, json!({}), Succeeded, "confirmed"),
+        example(Resend, "The second event was missed", BOOK, json!({ "from": "2" }), Succeeded, "confirmed"),
+        example(Snapshot, "How it is now", BOOK, json!({}), EventType::Snapshot, "confirmed"),
         example(Create, "To be cancelled", GONE, small(), Created, "waiting"),
         example(Cancel, "End it before it is paid", GONE, json!({}), StatusChanged, "cancelled"),
         example(Notification, "A webhook of a gateway that sends none", BOOK, webhook, Rejected, "unsupported"),
@@ -113,6 +117,7 @@ pub fn events() -> Vec<(EventType, Value)> {
             EventType::Failed => Some(failed(time)),
             EventType::Delayed => Some(delayed(time)),
             EventType::Succeeded => succeeded(time),
+            EventType::Snapshot => snapshot(time),
         };
         Some((kind, serde_json::from_str(&event_body(&event?)).ok()?))
     };
@@ -160,6 +165,7 @@ fn partly_refunded(time: Timestamp) -> Option<Box<Payment>> {
     let back = Money::parse("20.00", payment.currency()).ok()?;
     payment.amounts.captured = payment.amounts.captured.less(back).ok()?;
     payment.amounts.refunded = back;
+    payment.last_sequence = 3;
     Some(payment)
 }
 
@@ -180,8 +186,13 @@ fn refunded(time: Timestamp) -> Option<Event> {
 }
 
 fn succeeded(time: Timestamp) -> Option<Event> {
-    let kind = EventKind::Succeeded { payment: Some(partly_refunded(time)?) };
-    Some(event(kind, None, CommandType::Sync, true, time))
+    let kind = EventKind::Succeeded { payment: Some(partly_refunded(time)?), resent: Some(Resent { from: 2, to: 3 }) };
+    Some(event(kind, None, CommandType::Resend, true, time))
+}
+
+fn snapshot(time: Timestamp) -> Option<Event> {
+    let kind = EventKind::Snapshot { payment: partly_refunded(time)? };
+    Some(event(kind, None, CommandType::Snapshot, true, time))
 }
 
 fn rejected(time: Timestamp) -> Event {

@@ -49,11 +49,15 @@ pub enum CommandType {
     Notification,
     /// A person says what happened.
     Resolve,
+    /// Sends events of the payment once more.
+    Resend,
+    /// Tells the payment as it is.
+    Snapshot,
 }
 
 impl CommandType {
     /// Every type.
-    pub const ALL: [CommandType; 9] = [
+    pub const ALL: [CommandType; 11] = [
         CommandType::Create,
         CommandType::Process,
         CommandType::Capture,
@@ -63,6 +67,8 @@ impl CommandType {
         CommandType::Sync,
         CommandType::Notification,
         CommandType::Resolve,
+        CommandType::Resend,
+        CommandType::Snapshot,
     ];
 
     /// The CloudEvents type.
@@ -77,6 +83,8 @@ impl CommandType {
             CommandType::Sync => "payment.sync",
             CommandType::Notification => "payment.notification",
             CommandType::Resolve => "payment.resolve",
+            CommandType::Resend => "payment.resend",
+            CommandType::Snapshot => "payment.snapshot",
         }
     }
 
@@ -85,9 +93,14 @@ impl CommandType {
         CommandType::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// Whether it never waits for its turn and no breaker pauses it: it carries the cure.
+    /// Whether it never waits for its turn and no breaker pauses it: it carries the cure, or only tells.
     pub fn is_inbound(self) -> bool {
-        matches!(self, CommandType::Sync | CommandType::Notification | CommandType::Resolve)
+        self.only_tells() || matches!(self, CommandType::Sync | CommandType::Notification | CommandType::Resolve)
+    }
+
+    /// Whether it changes nothing and asks no gateway.
+    pub fn only_tells(self) -> bool {
+        matches!(self, CommandType::Resend | CommandType::Snapshot)
     }
 }
 
@@ -183,6 +196,10 @@ pub enum Body {
     Notification(Vec<Fact>),
     /// `payment.resolve`
     Resolve(Box<Resolve>),
+    /// `payment.resend`, from this event of the payment on.
+    Resend(i64),
+    /// `payment.snapshot`
+    Snapshot,
 }
 
 impl Body {
@@ -198,6 +215,8 @@ impl Body {
             Body::Sync => CommandType::Sync,
             Body::Notification(_) => CommandType::Notification,
             Body::Resolve(_) => CommandType::Resolve,
+            Body::Resend(_) => CommandType::Resend,
+            Body::Snapshot => CommandType::Snapshot,
         }
     }
 }

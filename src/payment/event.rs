@@ -105,7 +105,23 @@ pub enum EventKind {
     Succeeded {
         /// As stored; nothing for a notification that named none.
         payment: Option<Box<Payment>>,
+        /// Which events went out before it, where it was asked for.
+        resent: Option<Resent>,
     },
+    /// `payment.snapshot`
+    Snapshot {
+        /// As stored, after its last event.
+        payment: Box<Payment>,
+    },
+}
+
+/// Events of a payment that went out once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resent {
+    /// The number of the first.
+    pub from: i64,
+    /// The number of the last.
+    pub to: i64,
 }
 
 /// The reason of a change.
@@ -147,11 +163,13 @@ pub enum EventType {
     Delayed,
     /// Done, and nothing of the payment changed.
     Succeeded,
+    /// The payment as it is, for who asked.
+    Snapshot,
 }
 
 impl EventType {
     /// Every type.
-    pub const ALL: [EventType; 7] = [
+    pub const ALL: [EventType; 8] = [
         EventType::Created,
         EventType::StatusChanged,
         EventType::Updated,
@@ -159,6 +177,7 @@ impl EventType {
         EventType::Failed,
         EventType::Delayed,
         EventType::Succeeded,
+        EventType::Snapshot,
     ];
 
     /// The CloudEvents type.
@@ -171,6 +190,7 @@ impl EventType {
             EventType::Failed => "command.failed",
             EventType::Delayed => "command.delayed",
             EventType::Succeeded => "command.succeeded",
+            EventType::Snapshot => "payment.snapshot",
         }
     }
 
@@ -191,6 +211,7 @@ impl EventKind {
             EventKind::Failed { .. } => EventType::Failed,
             EventKind::Delayed { .. } => EventType::Delayed,
             EventKind::Succeeded { .. } => EventType::Succeeded,
+            EventKind::Snapshot { .. } => EventType::Snapshot,
         }
     }
 

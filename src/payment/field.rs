@@ -20,6 +20,8 @@ const TEXT_MAX: usize = 256;
 const EVIDENCE_MAX: usize = 4096;
 /// How long a variant's name may be.
 pub const VARIANT_MAX: usize = 64;
+/// How many digits an event's number may have, so that it is one.
+pub const SEQUENCE_DIGITS_MAX: usize = 18;
 
 /// One field of a command's data. Null is as good as left out.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +59,8 @@ pub enum Form {
     Currency,
     /// A decimal string in currency units.
     Amount,
+    /// The number of an event, as in its `sequence`.
+    Sequence,
     /// True or false.
     Boolean,
     /// True; false is not supported for now.
@@ -126,6 +130,8 @@ const RESOLVE: &[Field] = &[
     optional("amount", Form::Amount, "How much, where it was approved; left out: what was asked."),
 ];
 
+const RESEND: &[Field] = &[required("from", Form::Sequence, "The `sequence` of the first event that is missing.")];
+
 /// The fields of a command's data.
 pub fn fields(kind: CommandType) -> &'static [Field] {
     match kind {
@@ -133,7 +139,8 @@ pub fn fields(kind: CommandType) -> &'static [Field] {
         CommandType::Process => PROCESS_FIELDS,
         CommandType::Capture => CAPTURE_FIELDS,
         CommandType::Refund => REFUND,
-        CommandType::Release | CommandType::Cancel | CommandType::Sync => &[],
+        CommandType::Resend => RESEND,
+        CommandType::Release | CommandType::Cancel | CommandType::Sync | CommandType::Snapshot => &[],
         CommandType::Notification => NOTIFICATION,
         CommandType::Resolve => RESOLVE,
     }
@@ -205,6 +212,7 @@ impl Form {
                 let shown: String = text.chars().take(10).collect();
                 Err(Rejection::new(Code::InvalidCurrency, format!("{name}: {shown:?} is not one of ISO 4217")))
             }
+            Form::Sequence if !is_sequence(text) => Err(invalid(name, "must be the number of an event, such as \"4\"")),
             Form::Amount => {
                 money::check_text(text).map_err(|error| Rejection::new(Code::InvalidAmount, format!("{name}: {error}")))
             }
@@ -242,6 +250,12 @@ fn is_pair(value: &Value) -> bool {
 fn is_variant(text: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
     (1..=VARIANT_MAX).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn is_sequence(text: &str) -> bool {
+    (1..=SEQUENCE_DIGITS_MAX).contains(&text.len())
+        && !text.starts_with('0')
+        && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn no(name: &str, what: &str, value: &Value) -> Rejection {

@@ -278,7 +278,11 @@ impl Operation {
             CommandType::Release => Some(Action::Release),
             CommandType::Refund => Some(Action::Refund),
             CommandType::Cancel => Some(Action::Cancel),
-            CommandType::Sync | CommandType::Notification | CommandType::Resolve => None,
+            CommandType::Sync
+            | CommandType::Notification
+            | CommandType::Resolve
+            | CommandType::Resend
+            | CommandType::Snapshot => None,
         }
     }
 

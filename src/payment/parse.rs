@@ -34,6 +34,8 @@ impl Body {
             CommandType::Sync => Body::Sync,
             CommandType::Notification => Body::Notification(read_facts(data.0.get(FACTS))?),
             CommandType::Resolve => Body::Resolve(Box::new(resolve(data)?)),
+            CommandType::Resend => Body::Resend(data.text("from").parse().map_err(|_| missing("from"))?),
+            CommandType::Snapshot => Body::Snapshot,
         })
     }
 }

@@ -55,6 +55,16 @@ const NOTED: &str = "SELECT n.payment_id, n.position, s.position IS NOT NULL
 const FORGET: &str = "DELETE FROM overdue o USING unnest($1::uuid[], $2::int8[]) AS r(payment_id, position)
      WHERE o.payment_id = r.payment_id AND o.position = r.position";
 
+static SENT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT sequence, {} FROM events e
+         WHERE payment_id = $1 AND sequence BETWEEN $2 AND $3
+           AND EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
+         ORDER BY sequence",
+        *rows::EVENT
+    )
+});
+
 static UNSENT: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {} FROM (
@@ -89,6 +99,15 @@ pub struct OutboxEvent {
     pub tracestate: Option<String>,
     /// Where it also goes, as an answer.
     pub reply: Option<Reply>,
+}
+
+/// An event that was sent, with its number within the payment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SentEvent {
+    /// Its number.
+    pub sequence: i64,
+    /// As it was sent.
+    pub event: OutboxEvent,
 }
 
 /// An event that the broker confirmed.
@@ -138,6 +157,18 @@ impl Store {
         let replies: Vec<Option<&str>> = sent.iter().map(|sent| sent.reply).collect();
         client.execute(&statement, &[&positions, &replies]).await?;
         Ok(())
+    }
+
+    /// A payment's events of these numbers that the broker has confirmed and that are still kept, in their order.
+    ///
+    /// # Errors
+    /// The database cannot be asked, or holds what cannot be read.
+    pub async fn sent_events(&self, payment: Uuid, from: i64, to: i64) -> Result<Vec<SentEvent>, StoreError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(&SENT).await?;
+        let rows = client.query(&statement, &[&payment, &from, &to]).await?;
+        let read = |row| Ok(SentEvent { sequence: ReadColumn::read(row, "sequence")?, event: outbox_event(row)? });
+        rows.iter().map(read).collect()
     }
 
     /// Sets an event aside that the broker refuses, and with it the later ones of its payment, for gaps are not allowed.

@@ -42,7 +42,8 @@ fn alerts(kind: &EventKind) -> Vec<Alert> {
         EventKind::Delayed { .. }
         | EventKind::Created { .. }
         | EventKind::Rejected { .. }
-        | EventKind::Succeeded { .. } => Vec::new(),
+        | EventKind::Succeeded { .. }
+        | EventKind::Snapshot { .. } => Vec::new(),
     }
 }
 
@@ -52,6 +53,6 @@ fn code(kind: &EventKind) -> Option<Code> {
             why.code
         }
         EventKind::Rejected { code, .. } | EventKind::Delayed { reason: code, .. } => Some(*code),
-        EventKind::Created { .. } | EventKind::Succeeded { .. } => None,
+        EventKind::Created { .. } | EventKind::Succeeded { .. } | EventKind::Snapshot { .. } => None,
     }
 }

@@ -20,10 +20,11 @@ use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState, event_ty
 use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::event::Event;
+use crate::payment::operation::Reply;
 use crate::store::Store;
 use crate::store::error::chain;
 use crate::store::load::Unsent;
-use crate::store::outbox::{OutboxEvent, Sent};
+use crate::store::outbox::{OutboxEvent, Sent, SentEvent};
 
 /// How many marks one statement carries.
 const MARKS_MAX: usize = 2000;
@@ -187,6 +188,14 @@ impl Announcer {
             (count, self.announce(payment, unsent).await)
         });
         join_all(relayed).await
+    }
+
+    /// Sends events that were sent before once more, in their order: to this queue alone, or as at first. Tells how many of
+    /// them, from the first on, the broker has taken in this time.
+    pub async fn resend(&self, events: Vec<SentEvent>, reply: Option<Reply>, patience: Duration) -> usize {
+        // Where their own commands wanted their answers, these went already.
+        let again = |sent: SentEvent| Outgoing { reply: None, ..from_outbox(sent.event) };
+        self.publisher.resend(events.into_iter().map(again).collect(), reply, patience).await
     }
 
     /// Whether the broker takes events from here.

@@ -85,7 +85,10 @@ impl Engine {
                 return Ok(Begun { aggregate, step: *step, announced, is_changed: true });
             }
             let context = self.context(variant, probe);
-            let step = self.decide(entry, &mut aggregate, context);
+            let mut step = self.decide(entry, &mut aggregate, context);
+            if let Step::Resend { operation, from, to } = step {
+                step = self.resend(&mut aggregate, operation, from, to, context.now).await?;
+            }
             if self.move_if_alone(&aggregate, step, place).await {
                 continue;
             }

@@ -64,7 +64,7 @@ impl Engine {
                 self.note_health(variant, &answer);
                 Some((id, answer))
             }
-            Step::Settled | Step::Stored | Step::RetryNow(_) | Step::Known(_) => None,
+            Step::Settled | Step::Stored | Step::RetryNow(_) | Step::Resend { .. } | Step::Known(_) => None,
         }
     }
 

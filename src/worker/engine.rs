@@ -236,7 +236,9 @@ fn tell_metrics(aggregate: &Aggregate) {
                     CommandOutcome::Succeeded
                 }
             }
-            EventKind::Created { .. } | EventKind::Succeeded { .. } => CommandOutcome::Succeeded,
+            EventKind::Created { .. } | EventKind::Succeeded { .. } | EventKind::Snapshot { .. } => {
+                CommandOutcome::Succeeded
+            }
         };
         if cause.is_final || outcome == CommandOutcome::Delayed {
             metrics::command_settled(&Kind::from_word(&cause.kind), &event.variant, outcome);

@@ -111,7 +111,7 @@ impl Engine {
                     place = self.place_for(&aggregate, follows, variant).await;
                     step = follows;
                 }
-                Step::Settled | Step::Stored | Step::Known(_) => return,
+                Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return,
             }
         }
     }

@@ -10,6 +10,7 @@
 //! - `begin`, `call`, `settle`, `announce`: the steps.
 //! - `notify`: a webhook that does not say which payment it is about.
 //! - `receipt`, `webhooks`: webhooks become commands; and the process that does nothing else.
+//! - `resend`: events once more, for who missed them.
 //! - `schedule`, `relay`: what is due, and events of workers that were lost.
 //! - `variant`, `breaker`, `limits`, `place`: a gateway's limits, and who may call.
 //! - `alerts`: what somebody should hear of at once.
@@ -32,6 +33,7 @@ mod place;
 mod receipt;
 mod relay;
 mod report;
+mod resend;
 mod schedule;
 mod settle;
 mod start;

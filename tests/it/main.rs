@@ -12,6 +12,7 @@ mod bus_consume;
 mod bus_subscribers;
 mod bus_trouble;
 mod cards;
+mod catching_up;
 mod conformance;
 mod contract;
 mod crashes;

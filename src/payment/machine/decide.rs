@@ -32,6 +32,8 @@ impl Aggregate {
             Body::Sync => Ok(self.ask(id, context)),
             Body::Notification(facts) => Ok(self.notification(id, &facts, context)),
             Body::Resolve(resolve) => self.resolve(id, *resolve, context),
+            Body::Resend(from) => self.resend(id, from, context),
+            Body::Snapshot => self.snapshot(id, context),
         }
     }
 
@@ -56,8 +58,9 @@ impl Aggregate {
             let message = format!("the payment's variant is {}", payment.order.variant);
             return Err(Rejection::new(Code::VariantMismatch, message));
         }
-        // A person may say what happened at a gateway that can no longer be asked.
-        if command != CommandType::Resolve && !payment.began_with(context) {
+        // A person may say what happened at a gateway that can no longer be asked; and what is stored can always be told.
+        let needs_gateway = command != CommandType::Resolve && !command.only_tells();
+        if needs_gateway && !payment.began_with(context) {
             let message = format!("the payment began with {} at {}", payment.gateway, payment.account);
             return Err(Rejection::new(Code::GatewayChanged, message));
         }

@@ -9,11 +9,13 @@
 //! - `truth`: what a look-up or a person says of an unknown outcome.
 //! - `reconcile`: what a `payment.sync` makes of the gateway's word on the whole payment.
 //! - `notify`: what a `payment.notification` makes the gateway be asked.
+//! - `catch_up`: what is told once more to who missed it.
 //! - `tell`: answers and events.
 //! - `rows`: what is stored, and what is to be stored.
 
 mod accept;
 mod attempt;
+mod catch_up;
 mod decide;
 mod notify;
 mod reconcile;
@@ -108,6 +110,15 @@ pub enum Step {
     },
     /// Ask the gateway which payments the facts of a notification are about, and hand each to its payment.
     Locate(Uuid),
+    /// Send the payment's events of these numbers once more, and then answer the operation that asks for them.
+    Resend {
+        /// The operation.
+        operation: Uuid,
+        /// The number of the first.
+        from: i64,
+        /// The number of the last.
+        to: i64,
+    },
     /// The command is known: go on from where its operation stands.
     Known(Uuid),
 }

@@ -48,7 +48,7 @@ impl Aggregate {
             (AnswerKind::Rejected, _) => {
                 EventKind::Rejected { code: why.code.unwrap_or(Code::NotAllowed), message: why.message }
             }
-            (AnswerKind::Succeeded, payment) => EventKind::Succeeded { payment: payment.map(Box::new) },
+            (AnswerKind::Succeeded, payment) => EventKind::Succeeded { payment: payment.map(Box::new), resent: None },
             (AnswerKind::Failed, _) => EventKind::Failed { why, attempts },
         };
         match change {
@@ -110,7 +110,8 @@ impl Aggregate {
             EventKind::Rejected { .. }
             | EventKind::Failed { .. }
             | EventKind::Delayed { .. }
-            | EventKind::Succeeded { .. } => None,
+            | EventKind::Succeeded { .. }
+            | EventKind::Snapshot { .. } => None,
         };
         let attributes = &operation.attributes;
         let cause = EventCause {

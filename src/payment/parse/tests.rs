@@ -175,6 +175,7 @@ fn every_command_refuses_what_it_does_not_know_by_name() {
             CommandType::Resolve => {
                 json!({"operation": Uuid::nil(), "outcome": "approved", "evidence": "seen"})
             }
+            CommandType::Resend => json!({"from": "1"}),
             _ => json!({}),
         };
         parse(kind, data.clone()).unwrap();

@@ -57,7 +57,8 @@ fn good(kind: CommandType) -> Value {
         }),
         CommandType::Process => json!({"process": {"status": "confirmed"}, "capture": false}),
         CommandType::Capture | CommandType::Refund => json!({"amount": "12.50"}),
-        CommandType::Release | CommandType::Cancel | CommandType::Sync => json!({}),
+        CommandType::Release | CommandType::Cancel | CommandType::Sync | CommandType::Snapshot => json!({}),
+        CommandType::Resend => json!({"from": "4"}),
         CommandType::Notification => webhook(&json!({"id": "n-1", "payment_id": PAYMENT, "card": CARD})).data(),
         CommandType::Resolve => json!({
             "operation": PAYMENT, "outcome": "approved", "amount": "1.00", "transaction_id": "t-1",

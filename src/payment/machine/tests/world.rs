@@ -147,7 +147,7 @@ impl World {
             Step::Call(called) => assert_eq!(called, task.id, "only what is held may be called"),
             Step::LookUp { operation, .. } => assert_eq!(operation, task.id),
             Step::Locate(_) => panic!("every notification here names its payment"),
-            Step::RetryNow(_) | Step::Settled | Step::Stored | Step::Known(_) => return,
+            Step::RetryNow(_) | Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return,
         }
         self.tasks.push(task);
     }

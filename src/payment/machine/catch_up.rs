@@ -1,0 +1,49 @@
+//! What is told once more, to who was away or finds a gap.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Aggregate, Context, Step};
+use crate::payment::code::{Code, Rejection};
+use crate::payment::event::{EventKind, Resent, Why};
+use crate::payment::operation::AnswerKind;
+
+/// How many events one command sends once more.
+pub const RESEND_MAX: i64 = 100;
+
+impl Aggregate {
+    /// Which events are to be sent once more, a bounded number; where there is none, that is the answer.
+    pub(super) fn resend(&mut self, id: Uuid, from: i64, context: Context<'_>) -> Result<Step, Rejection> {
+        let payment = self.payment.as_ref().ok_or_else(no_payment)?;
+        let to = payment.last_sequence.min(from.saturating_add(RESEND_MAX - 1));
+        if from > to {
+            return Ok(self.resent(id, None, context.now));
+        }
+        Ok(Step::Resend { operation: id, from, to })
+    }
+
+    /// Answers it: these went out.
+    pub fn resent(&mut self, id: Uuid, resent: Option<Resent>, now: Timestamp) -> Step {
+        let Some(payment) = self.payment.clone() else { return Step::Settled };
+        self.answer_told(id, EventKind::Succeeded { payment: Some(Box::new(payment)), resent }, now)
+    }
+
+    /// Tells the payment as it is.
+    pub(super) fn snapshot(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
+        let payment = self.payment.clone().ok_or_else(no_payment)?;
+        Ok(self.answer_told(id, EventKind::Snapshot { payment: Box::new(payment) }, context.now))
+    }
+
+    fn answer_told(&mut self, id: Uuid, told: EventKind, now: Timestamp) -> Step {
+        if let Some(operation) = self.operation_mut(id) {
+            operation.close(AnswerKind::Succeeded, &Why::default());
+        }
+        self.tell(id, told, true, now);
+        self.end_turn(id, now);
+        Step::Settled
+    }
+}
+
+fn no_payment() -> Rejection {
+    Rejection::new(Code::UnknownPayment, "there is no payment of this id")
+}

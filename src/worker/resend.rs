@@ -1,0 +1,56 @@
+//! Events once more, for who missed them: before their command is answered, so that the answer says what went out.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::begin::Stopped;
+use super::engine::Engine;
+use crate::backoff;
+use crate::payment::event::Resent;
+use crate::payment::machine::{Aggregate, Step};
+use crate::store::error::{StoreError, chain};
+use crate::store::outbox::SentEvent;
+
+/// How long the broker may take for them; commands of the payment that come meanwhile wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Sends events that were sent before once more, to where their command wants its answer, else to all; and answers it
+    /// with what the broker has taken. What was never sent yet is on its way anyhow.
+    pub(super) async fn resend(
+        &self,
+        aggregate: &mut Aggregate,
+        operation: Uuid,
+        from: i64,
+        to: i64,
+        now: Timestamp,
+    ) -> Result<Step, Stopped> {
+        let payment = aggregate.payment_id();
+        let events = self.sent_events(payment, from, to).await?;
+        let sequences: Vec<i64> = events.iter().map(|event| event.sequence).collect();
+        let reply = aggregate.operation(operation).and_then(|operation| operation.attributes.reply.clone());
+        let taken = self.announcer.resend(events, reply, PATIENCE).await;
+        let resent = match sequences.get(..taken) {
+            Some([first, .., last]) => Some(Resent { from: *first, to: *last }),
+            Some([only]) => Some(Resent { from: *only, to: *only }),
+            _ => None,
+        };
+        Ok(aggregate.resent(operation, resent, now))
+    }
+
+    /// Waits for the database as long as it takes.
+    async fn sent_events(&self, payment: Uuid, from: i64, to: i64) -> Result<Vec<SentEvent>, Stopped> {
+        let mut backoff = backoff::contention();
+        loop {
+            match self.store.sent_events(payment, from, to).await {
+                Ok(events) => return Ok(events),
+                Err(StoreError::Unreadable(_)) => return Err(Stopped::Refused),
+                Err(error) => debug!(error = chain(&error), %payment, "events cannot be read; trying again"),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+}

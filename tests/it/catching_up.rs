@@ -1,0 +1,201 @@
+//! Who was away, or finds a gap, gets whole again without the database: events once more, or the payment as it is.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::support::{Behaviour, Command, Event, Setup, WorkerSetup, World, eventually};
+
+/// A payment with three events: created, confirmed, and refunded in part.
+async fn refunded(world: &World) -> Command {
+    let charge = Command::charge("http", "120.00", "USD");
+    world.run(&charge).await;
+    let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
+    assert_eq!(world.run(&refund).await.field("captured_amount"), "100.00");
+    charge
+}
+
+fn resend(charge: &Command, from: &str) -> Command {
+    charge.then("payment.resend", json!({ "from": from }))
+}
+
+/// The events in the order of arrival, each by its number; nothing for those that have none.
+fn numbers(events: &[Event]) -> Vec<Option<i64>> {
+    events.iter().map(Event::sequence).collect()
+}
+
+#[tokio::test]
+async fn events_go_out_once_more_under_the_same_ids_before_the_answer() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = refunded(&world).await;
+    let first = world.events_of(charge.payment);
+    assert_eq!(numbers(&first), [Some(1), Some(2), Some(3)]);
+
+    let answer = world.run(&resend(&charge, "2")).await;
+    let again = world.events_of(charge.payment).split_off(first.len());
+    assert_eq!(numbers(&again), [Some(2), Some(3), None], "{}", world.lines());
+    for (again, first) in again.iter().zip(&first[1..]) {
+        assert_eq!((&again.body, &again.routing_key), (&first.body, &first.routing_key));
+        assert_eq!(again.properties.message_id(), first.properties.message_id());
+    }
+    assert_eq!(answer.kind(), "command.succeeded");
+    assert_eq!(answer.data()["resent"], json!({"from": "2", "to": "3"}));
+    assert_eq!((answer.data()["sequence"].as_str(), answer.field("captured_amount")), (Some("3"), "100.00"));
+
+    // Nothing is missing.
+    let answer = world.run(&resend(&charge, "4")).await;
+    assert_eq!((answer.kind(), answer.data().get("resent")), ("command.succeeded", None));
+    for wrong in
+        [json!("0"), json!("01"), json!(""), json!("-1"), json!("1.0"), json!(2), json!("9".repeat(19)), json!(null)]
+    {
+        let answer = world.run(&resend(&charge, "1").with("from", wrong)).await;
+        assert_eq!((answer.kind(), answer.code()), ("command.rejected", "invalid_data"), "{}", answer.line());
+    }
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn who_asks_with_a_reply_queue_gets_them_alone() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = refunded(&world).await;
+    let (_connection, channel) = world.bus.channel().await;
+    let queue = format!("reply.{}", world.bus.prefix);
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.as_str().into(), exclusive, FieldTable::default()).await.expect("a queue");
+    let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let consuming = channel.basic_consume(queue.as_str().into(), "".into(), no_ack, FieldTable::default());
+    let mut replies = consuming.await.expect("a consumer");
+
+    let before = world.events_of(charge.payment);
+    let answer = world.run(&resend(&charge, "1").reply_to(&queue, "gap-1")).await;
+    let mut expected: Vec<Value> = before.iter().map(|event| event.body.clone()).collect();
+    expected.push(answer.body.clone());
+    for expected in expected {
+        let reply = replies.next().await.unwrap().unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&reply.data).unwrap(), expected);
+        assert_eq!(reply.properties.correlation_id().as_ref().map(ToString::to_string).as_deref(), Some("gap-1"));
+    }
+    let after = world.events_of(charge.payment).split_off(before.len());
+    assert_eq!(numbers(&after), [None], "nobody else is bothered but with the answer");
+
+    let snapshot = charge.then("payment.snapshot", json!({})).reply_to(&queue, "now-1");
+    let answer = world.run(&snapshot).await;
+    let reply = replies.next().await.unwrap().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&reply.data).unwrap(), answer.body);
+
+    // One that has gone in the meantime takes nothing, and holds up nothing.
+    let gone = resend(&charge, "1").reply_to("reply.nobody-is-there", "gap-2");
+    let answer = world.run(&gone).await;
+    assert_eq!((answer.kind(), answer.data().get("resent")), ("command.succeeded", None));
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_tells_the_payment_as_it_is() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = refunded(&world).await;
+    let last = world.events_of(charge.payment).pop().unwrap();
+    let answer = world.run(&charge.then("payment.snapshot", json!({}))).await;
+    assert_eq!((answer.kind(), answer.sequence()), ("payment.snapshot", None));
+    assert_eq!(answer.routing_key, "http.payment.snapshot");
+    assert_eq!((answer.payment(), answer.data()["sequence"].as_str()), (last.payment(), Some("3")));
+
+    for kind in ["payment.snapshot", "payment.resend"] {
+        let stranger = Command::create("http", "1.00", "USD");
+        let data = if kind == "payment.resend" { json!({"from": "1"}) } else { json!({}) };
+        let answer = world.run(&stranger.then(kind, data)).await;
+        assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unknown_payment"));
+    }
+    world.check_books().await;
+}
+
+/// Neither a gateway that hangs, nor a breaker that is open, nor a variant that points elsewhere is in the way.
+#[tokio::test]
+async fn what_is_stored_is_told_whatever_the_gateway_does() {
+    let world = Setup::new()
+        .set("variants.http.breaker.failures", "1")
+        .set("variants.http.breaker.open", "60s")
+        .set("variants.http.timeout", "20s")
+        .build()
+        .await;
+    let worker = world.worker().await;
+    let charge = refunded(&world).await;
+    let go_on = Arc::new(Notify::new());
+    let refund = charge.then("payment.refund", json!({"amount": "10.00"}));
+    world.gateway.plan_operation(charge.payment, "refund", vec![Behaviour::Until(Arc::clone(&go_on))]);
+    world.publish(&refund).await;
+    world.operation_state(&refund, "calling").await;
+    let answer = world.run(&charge.then("payment.snapshot", json!({}))).await;
+    assert_eq!((answer.kind(), answer.field("captured_amount")), ("payment.snapshot", "100.00"));
+    assert_eq!(world.run(&resend(&charge, "1")).await.data()["resent"], json!({"from": "1", "to": "3"}));
+    go_on.notify_one();
+    assert_eq!(world.final_event(&refund).await.field("captured_amount"), "90.00");
+
+    let ill = Command::charge("http", "5.00", "USD");
+    world.gateway.plan(ill.payment, vec![Behaviour::Refuse, Behaviour::Approve]);
+    world.run(&ill).await;
+    worker.drain().await;
+    // Another account: it can be told, and not asked.
+    let elsewhere = WorkerSetup::default().set("variants.http.url", "http://127.0.0.1:9/elsewhere");
+    let _worker = world.worker_with(elsewhere).await;
+    let answer = world.run(&charge.then("payment.snapshot", json!({}))).await;
+    assert_eq!((answer.kind(), answer.field("captured_amount")), ("payment.snapshot", "90.00"));
+    assert_eq!(world.run(&resend(&charge, "4")).await.data()["resent"], json!({"from": "4", "to": "4"}));
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_long_history_comes_a_hundred_events_at_a_time() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("default", "120.00", "USD");
+    world.run(&charge).await;
+    let refund = || charge.then("payment.refund", json!({"amount": "0.01"}));
+    let refunds: Vec<Command> = (0..60).map(|_| refund()).collect();
+    world.publish_all(&refunds).await;
+    world.final_events(&refunds).await;
+    let more: Vec<Command> = (0..50).map(|_| refund()).collect();
+    world.publish_all(&more).await;
+    world.final_events(&more).await;
+
+    let first = world.run(&resend(&charge, "5")).await;
+    assert_eq!(first.data()["resent"], json!({"from": "5", "to": "104"}));
+    assert_eq!(first.data()["sequence"], "112");
+    let second = world.run(&resend(&charge, "105")).await;
+    assert_eq!(second.data()["resent"], json!({"from": "105", "to": "112"}));
+    let again = world.events_of(charge.payment).split_off(112);
+    let counted: Vec<i64> = numbers(&again).into_iter().flatten().collect();
+    assert_eq!(counted, (5..=112).collect::<Vec<_>>());
+
+    // What was kept long enough is gone, and the answer says from where on there is anything.
+    let sql = "WITH gone AS (DELETE FROM events WHERE sequence < 100 RETURNING position)
+               DELETE FROM sent WHERE position IN (SELECT position FROM gone)";
+    world.query(sql, &[]).await;
+    let late = world.run(&resend(&charge, "20")).await;
+    assert_eq!(late.data()["resent"], json!({"from": "100", "to": "112"}), "{}", late.line());
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_on_the_way_leaves_it_to_the_next() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let charge = refunded(&world).await;
+    worker.drain().await;
+    let again = resend(&charge, "1");
+    // They are out, and the answer is not stored.
+    let dying = world.worker_with(WorkerSetup::default().dies_at(&format!("decided:{}@1", charge.payment))).await;
+    world.publish(&again).await;
+    eventually("the worker to die", async || dying.exited().ok_or("it lives")).await;
+    let _worker = world.worker().await;
+    let answer = world.final_event(&again).await;
+    assert_eq!(answer.data()["resent"], json!({"from": "1", "to": "3"}));
+    world.check_books().await;
+}
