@@ -2,6 +2,7 @@
 
 mod check;
 mod dead;
+mod events;
 mod exit;
 mod line;
 mod logging;
@@ -59,6 +60,7 @@ enum Command {
     Migrate(migrate::MigrateArguments),
     Publish(Box<publish::PublishArguments>),
     Watch(watch::WatchArguments),
+    Events(events::EventsArguments),
     Show(show::ShowArguments),
     #[command(subcommand)]
     Dead(dead::DeadCommand),
@@ -96,6 +98,7 @@ impl Arguments {
             Command::Migrate(arguments) => migrate::run(&arguments, &settings).await,
             Command::Publish(arguments) => publish::run(*arguments, &settings).await,
             Command::Watch(arguments) => watch::run(&arguments, &settings).await,
+            Command::Events(arguments) => events::run(&arguments, &settings).await,
             Command::Show(arguments) => show::run(&arguments, &settings).await,
             Command::Dead(command) => dead::run(command, &settings).await,
             Command::Check(arguments) => check::run(&arguments, &settings).await,
@@ -125,6 +128,7 @@ mod tests {
         "migrate",
         "publish",
         "watch",
+        "events",
         "show",
         "dead list",
         "dead show",

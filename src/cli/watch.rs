@@ -129,9 +129,7 @@ impl<'a> Viewer<'a> {
     }
 
     fn is_wanted(&self, event: &Value) -> bool {
-        let Some(payment) = self.arguments.payment else { return true };
-        let named = |name: &str| event.get(name).and_then(Value::as_str).and_then(|id| Uuid::parse_str(id).ok());
-        named("subject") == Some(payment) || named("partitionkey") == Some(payment)
+        self.arguments.payment.is_none_or(|payment| is_of(event, payment))
     }
 
     /// How it ends before all that was asked for was seen.
@@ -139,6 +137,12 @@ impl<'a> Viewer<'a> {
         let asked = self.arguments.count.is_some() || self.arguments.until_final.is_some();
         if asked { Exit::Failed } else { Exit::Done }
     }
+}
+
+/// Whether an event is of a payment.
+pub fn is_of(event: &Value, payment: Uuid) -> bool {
+    let named = |name: &str| event.get(name).and_then(Value::as_str).and_then(|id| Uuid::parse_str(id).ok());
+    named("subject") == Some(payment) || named("partitionkey") == Some(payment)
 }
 
 /// How a command ended, where the event is its final answer.

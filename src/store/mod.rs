@@ -7,6 +7,7 @@
 //! - `release`: events that were set aside, and their way back.
 //! - `connection`: one that does not wait for ever.
 //! - `retention`: what is old.
+//! - `history`: events that are kept, for people.
 //! - `report`: figures and pages for people.
 
 pub mod batch;
@@ -16,6 +17,7 @@ pub mod commit;
 pub mod connect;
 pub mod connection;
 pub mod error;
+pub mod history;
 pub mod lease;
 pub mod load;
 pub mod migrate;

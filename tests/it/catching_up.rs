@@ -8,6 +8,7 @@ use lapin::types::FieldTable;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::support::worker::paybus;
 use crate::support::{Behaviour, Command, Event, Setup, WorkerSetup, World, eventually};
 
 /// A payment with three events: created, confirmed, and refunded in part.
@@ -174,13 +175,15 @@ async fn a_long_history_comes_a_hundred_events_at_a_time() {
     let counted: Vec<i64> = numbers(&again).into_iter().flatten().collect();
     assert_eq!(counted, (5..=112).collect::<Vec<_>>());
 
+    world.check_books().await;
+
+    let _worker = world.worker().await;
     // What was kept long enough is gone, and the answer says from where on there is anything.
     let sql = "WITH gone AS (DELETE FROM events WHERE sequence < 100 RETURNING position)
                DELETE FROM sent WHERE position IN (SELECT position FROM gone)";
     world.query(sql, &[]).await;
     let late = world.run(&resend(&charge, "20")).await;
     assert_eq!(late.data()["resent"], json!({"from": "100", "to": "112"}), "{}", late.line());
-    world.check_books().await;
 }
 
 #[tokio::test]
@@ -197,5 +200,55 @@ async fn a_worker_that_dies_on_the_way_leaves_it_to_the_next() {
     let _worker = world.worker().await;
     let answer = world.final_event(&again).await;
     assert_eq!(answer.data()["resent"], json!({"from": "1", "to": "3"}));
+    world.check_books().await;
+}
+
+/// What `paybus events` prints.
+async fn printed(world: &World, arguments: &[&str]) -> Vec<Value> {
+    let mut program = paybus(world.settings());
+    program.arg("events").args(arguments).arg("--json");
+    let output = tokio::task::spawn_blocking(move || program.output().expect("the binary runs")).await.expect("output");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
+}
+
+#[tokio::test]
+async fn a_person_sees_the_events_that_are_kept_and_those_that_come() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let (charge, other) = (refunded(&world).await, refunded(&world).await);
+    let told = |charge: &Command| -> Vec<Value> {
+        world.events_of(charge.payment).into_iter().map(|event| event.body).collect()
+    };
+    let payment = charge.payment.to_string();
+    assert_eq!(printed(&world, &["--payment", &payment]).await, told(&charge));
+    let all = [told(&charge), told(&other)].concat();
+    for arguments in [vec![], vec!["--since", "5m"], vec!["--since", "2026-01-01T00:00:00Z"]] {
+        assert_eq!(printed(&world, &arguments).await, all, "{arguments:?}");
+    }
+    let late = jiff::Timestamp::now() + std::time::Duration::from_secs(60);
+    assert!(printed(&world, &["--since", &late.to_string()]).await.is_empty());
+    // An old one of two: the place from where on to read is found.
+    let sql = "UPDATE events SET created = created - interval '1 day' WHERE payment_id = $1";
+    world.query(sql, &[&charge.payment]).await;
+    assert_eq!(printed(&world, &[]).await, told(&other));
+    assert_eq!(printed(&world, &["--payment", &payment, "--since", "1h"]).await, Vec::<Value>::new());
+
+    let mut program = paybus(world.settings());
+    program.args(["events", "--payment", &other.payment.to_string(), "--follow", "--json"]);
+    let mut following = program.stdout(std::process::Stdio::piped()).spawn().expect("the binary runs");
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(following.stdout.take().expect("its output")));
+    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
+    let reading = std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
+    let mut next = async || serde_json::from_str::<Value>(&receive.recv().await.expect("a line")).expect("an event");
+    for expected in told(&other) {
+        assert_eq!(next().await, expected);
+    }
+    world.run(&charge.then("payment.snapshot", json!({}))).await;
+    let answer = world.run(&other.then("payment.refund", json!({"amount": "5.00"}))).await;
+    assert_eq!(next().await, answer.body, "of the other payment nothing, and nothing twice");
+    following.kill().and_then(|()| following.wait()).expect("it ends");
+    reading.join().expect("it has ended").ok();
     world.check_books().await;
 }

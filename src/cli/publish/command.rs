@@ -19,7 +19,7 @@ const VARIANT_DEFAULT: &str = "default";
 pub struct CommandArguments {
     /// What is asked, such as payment.create; `payment.` may be left out.
     ///
-    /// payment.create, process, capture, release, refund, cancel, sync, notification or resolve.
+    /// payment.create, process, capture, release, refund, cancel, sync, notification, resolve, resend or snapshot.
     #[arg(value_name = "TYPE", value_parser = read_type)]
     pub kind: CommandType,
     /// The payment.

@@ -10,7 +10,7 @@ use super::store::{PAYMENT, Store};
 use crate::payment::code::Code;
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind};
 use crate::payment::contract::{Contract, Lookup};
-use crate::payment::event::{Event, EventKind};
+use crate::payment::event::{Event, EventKind, Resent};
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
@@ -83,7 +83,14 @@ impl Bench {
 
     pub fn send_command(&mut self, command: Command) -> Step {
         let id = command.operation_id();
-        self.decide(&[id], |aggregate, context| aggregate.accept(command, context))
+        self.decide(&[id], |aggregate, context| {
+            let step = aggregate.accept(command, context);
+            // What is asked for goes out before it is answered.
+            if let Step::Resend { operation, from, to } = step {
+                aggregate.resent(operation, Some(Resent { from, to }), context.now);
+            }
+            step
+        })
     }
 
     /// Sends a command that must be called at once; its operation.

@@ -15,7 +15,7 @@ use crate::payment::status::Status;
 
 /// What each command does to a payment of each status, in the order of `Status::ALL`: `call` the gateway, `ask` it, or the
 /// code of the rejection.
-const PICTURE: [(CommandType, [&str; 8]); 9] = {
+const PICTURE: [(CommandType, [&str; 8]); 11] = {
     const NO: &str = "not_allowed";
     [
         // waiting, input, preauth, confirmed, rejected, refunded, error, cancelled
@@ -28,6 +28,8 @@ const PICTURE: [(CommandType, [&str; 8]); 9] = {
         (CommandType::Sync, ["ask"; 8]),
         (CommandType::Notification, ["ask"; 8]),
         (CommandType::Resolve, ["not_unknown"; 8]),
+        (CommandType::Resend, ["resend"; 8]),
+        (CommandType::Snapshot, ["told"; 8]),
     ]
 };
 
@@ -42,6 +44,8 @@ fn every_status_and_every_command() {
             let done = match bench.send_command(command) {
                 Step::Call(called) if called == id => "call",
                 Step::LookUp { operation, target: None } if operation == id => "ask",
+                Step::Resend { operation, from: 1, to: _ } if operation == id => "resend",
+                Step::Settled if bench.told() == [("payment.snapshot", true)] => "told",
                 Step::Settled => bench.rejection().as_str(),
                 step => panic!("{kind} from {status}: {step:?}"),
             };
@@ -58,6 +62,7 @@ fn data_of(kind: CommandType) -> serde_json::Value {
             json!({"operation": Uuid::nil().to_string(), "outcome": "approved", "evidence": "seen"})
         }
         CommandType::Notification => json!({"facts": [{"kind": "charge.refunded"}]}),
+        CommandType::Resend => json!({"from": "1"}),
         _ => json!({}),
     }
 }

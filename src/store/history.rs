@@ -1,0 +1,91 @@
+//! Events that are kept, for people: from a time on, or of one payment.
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use super::connect::Store;
+use super::error::StoreError;
+use super::row::ReadColumn;
+
+/// How many are read at once.
+pub const PAGE: i64 = 500;
+
+/// An event's position is given a while before its commit can be seen, and its time a while before that: so much earlier
+/// than a time, all positions are before it.
+const DISORDER: SignedDuration = SignedDuration::from_mins(5);
+
+/// An event that is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptEvent {
+    /// Its place; the next page is read from behind it.
+    pub position: i64,
+    /// As it was sent.
+    pub body: String,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// Of this payment alone.
+    pub payment: Option<Uuid>,
+    /// Decided at this time or later.
+    pub since: Option<Timestamp>,
+}
+
+impl Store {
+    /// From which position on to read.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn first_position(&self, wanted: Wanted) -> Result<i64, StoreError> {
+        // One payment's events are few, and found by the payment.
+        match wanted {
+            Wanted { payment: None, since: Some(since) } => self.position_before(since).await,
+            _ => Ok(0),
+        }
+    }
+
+    /// Events behind a position, in their order; at most [`PAGE`].
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn kept_events(&self, wanted: Wanted, behind: i64) -> Result<Vec<KeptEvent>, StoreError> {
+        let client = self.client().await?;
+        let since = wanted.since.unwrap_or(Timestamp::UNIX_EPOCH);
+        let rows = match wanted.payment {
+            Some(payment) => {
+                let sql = "SELECT position, body FROM events
+                           WHERE payment_id = $1 AND position > $2 AND created >= $3 ORDER BY position LIMIT $4";
+                client.query(sql, &[&payment, &behind, &since, &PAGE]).await?
+            }
+            None => {
+                let sql = "SELECT position, body FROM events
+                           WHERE position > $1 AND created >= $2 ORDER BY position LIMIT $3";
+                client.query(sql, &[&behind, &since, &PAGE]).await?
+            }
+        };
+        rows.iter().map(|row| Ok(KeptEvent { position: row.read("position")?, body: row.read("body")? })).collect()
+    }
+
+    /// A position before all events of this time or later. Events have no index by time, but lie nearly in its order: it is
+    /// found by halving.
+    async fn position_before(&self, time: Timestamp) -> Result<i64, StoreError> {
+        let client = self.client().await?;
+        let time = time.saturating_sub(DISORDER).unwrap_or(Timestamp::MIN);
+        let ends = client.query_one("SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM events", &[]);
+        let ends = ends.await?;
+        let (mut before, mut behind): (i64, i64) = (ends.read::<i64>(0)? - 1, ends.read(1)?);
+        let next = client.prepare_cached("SELECT created FROM events WHERE position > $1 ORDER BY position LIMIT 1");
+        let next = next.await?;
+        while before < behind {
+            let middle = before + (behind - before) / 2;
+            let rows = client.query(&next, &[&middle]).await?;
+            let is_later = match rows.first() {
+                Some(row) => row.read::<Timestamp>(0)? >= time,
+                None => true,
+            };
+            if is_later { behind = middle } else { before = middle + 1 }
+        }
+        Ok(before)
+    }
+}
