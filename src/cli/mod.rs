@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    const COMMANDS: [&str; 13] = [
+    const COMMANDS: [&str; 14] = [
         "worker",
         "webhooks",
         "migrate",
