@@ -44,7 +44,7 @@ pub struct Announcer {
     store: Arc<Store>,
     in_flight: Mutex<HashMap<Uuid, Stage>>,
     posted: Notify,
-    marks: mpsc::UnboundedSender<(Uuid, Sent)>,
+    marks: mpsc::UnboundedSender<Mark>,
 }
 
 /// How far an event of this process has come.
@@ -198,6 +198,14 @@ impl Announcer {
         self.publisher.resend(events.into_iter().map(again).collect(), reply, patience).await
     }
 
+    /// Waits until what was confirmed by now is marked, or the marking has ended.
+    pub async fn marked(&self) {
+        let (wanted, marked) = oneshot::channel();
+        if self.marks.send(Mark::Wanted(wanted)).is_ok() {
+            marked.await.unwrap_or_default();
+        }
+    }
+
     /// Whether the broker takes events from here.
     pub fn is_connected(&self) -> bool {
         *self.publisher.state().borrow() == ConnectionState::Connected
@@ -296,7 +304,7 @@ impl Way {
                     }
                 };
                 failpoint::reach("confirmed", place.payment);
-                if self.announcer.marks.send((place.event, Sent { position, reply })).is_err() {
+                if self.announcer.marks.send(Mark::Event(place.event, Sent { position, reply })).is_err() {
                     warn!(position, "an event is out and cannot be marked; it will be sent again");
                 }
             }
@@ -331,34 +339,33 @@ impl Place {
 
 /// Marks confirmed events, as many at once as have gathered. Nothing waits for it: an event that is not marked is at worst
 /// sent again.
-async fn mark(
-    announcer: std::sync::Weak<Announcer>,
-    store: Arc<Store>,
-    mut receiver: mpsc::UnboundedReceiver<(Uuid, Sent)>,
-) {
-    let mut marks: Vec<(Uuid, Sent)> = Vec::new();
+async fn mark(announcer: std::sync::Weak<Announcer>, store: Arc<Store>, mut receiver: mpsc::UnboundedReceiver<Mark>) {
+    let mut marks: Vec<Mark> = Vec::new();
     let mut last = tokio::time::Instant::now();
     let mut marked: VecDeque<(Instant, Vec<Uuid>)> = VecDeque::new();
     while receiver.recv_many(&mut marks, MARKS_MAX).await > 0 {
         let deadline = last + GATHER;
         while marks.len() < MARKS_MAX
+            && !matches!(marks.last(), Some(Mark::Wanted(_)))
             && let room = MARKS_MAX - marks.len()
             && let Ok(1..) = timeout_at(deadline, receiver.recv_many(&mut marks, room)).await
         {}
-        let sent: Vec<Sent> = marks.iter().map(|(_, sent)| *sent).collect();
-        let mut backoff = backoff::reconnect();
-        for attempt in 1..=MARK_TRIES {
-            match store.mark_sent(&sent).await {
-                Ok(()) => break,
-                Err(error) => {
-                    warn!(error = chain(&error), attempt, events = sent.len(), "events are out and cannot be marked");
-                    tokio::time::sleep(backoff.next_delay()).await;
+        let (mut ids, mut sent, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        for mark in marks.drain(..) {
+            match mark {
+                Mark::Event(id, event) => {
+                    ids.push(id);
+                    sent.push(event);
                 }
+                Mark::Wanted(by) => wanted.push(by),
             }
         }
+        store_marks(&store, &sent).await;
+        // Who waited for them is told by the end of `wanted`.
+        drop(wanted);
         last = tokio::time::Instant::now();
         let now = last.into_std();
-        marked.push_back((now, marks.drain(..).map(|(id, _)| id).collect()));
+        marked.push_back((now, ids));
         if let Some(announcer) = announcer.upgrade() {
             // Kept a little longer: who read the outbox just before the mark would send them a second time.
             let mut in_flight = announcer.in_flight();
@@ -369,6 +376,31 @@ async fn mark(
             }
         }
     }
+}
+
+async fn store_marks(store: &Store, sent: &[Sent]) {
+    let mut backoff = backoff::reconnect();
+    for attempt in 1..=MARK_TRIES {
+        if sent.is_empty() {
+            return;
+        }
+        match store.mark_sent(sent).await {
+            Ok(()) => return,
+            Err(error) => {
+                warn!(error = chain(&error), attempt, events = sent.len(), "events are out and cannot be marked");
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+}
+
+/// What the marking is told.
+#[derive(Debug)]
+enum Mark {
+    /// The broker confirmed this event.
+    Event(Uuid, Sent),
+    /// Somebody waits until all before is marked.
+    Wanted(oneshot::Sender<()>),
 }
 
 /// The events of a commit that are new, with the positions that the database gave them.

@@ -29,6 +29,8 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Step, Stopped> {
         let payment = aggregate.payment_id();
+        // What went out a moment ago is sent as well.
+        self.announcer.marked().await;
         let events = self.sent_events(payment, from, to).await?;
         let sequences: Vec<i64> = events.iter().map(|event| event.sequence).collect();
         let reply = aggregate.operation(operation).and_then(|operation| operation.attributes.reply.clone());
