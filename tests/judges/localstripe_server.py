@@ -36,11 +36,17 @@ capture = resources.Charge._capture
 
 
 def capture_and_note(self, amount, on_success=None):
-    self.amount_captured = int(self.amount if amount is None else amount)
+    self._amount_captured = int(self.amount if amount is None else amount)
     capture(self, amount, on_success)
 
 
+def amount_captured(self):
+    whole = self.amount if self.captured else 0
+    return getattr(self, "_amount_captured", whole)
+
+
 resources.Charge._capture = capture_and_note
+resources.Charge.amount_captured = property(amount_captured)
 
 # It would write its store to a file in /tmp after every request.
 resources.Store.dump_to_disk = lambda self: None
