@@ -294,8 +294,8 @@ pub const CODES: &[CodeEntry] = &[
     entry(
         Code::Refused,
         "refused",
-        FAILED,
-        "The gateway refused the request; nothing was done.",
+        DELAYED_OR_FAILED,
+        "The gateway refused the request; an earlier try that may have been received is looked up.",
         "Read the message; mend the request.",
     ),
     entry(Code::Cancelled, "cancelled", FAILED, "A cancel ended the command before anything was sent.", "Nothing."),
