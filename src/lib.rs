@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod bus;
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod contract;

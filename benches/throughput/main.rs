@@ -185,20 +185,25 @@ impl Bench {
         runs
     }
 
-    fn is_wanted(&self, name: &str) -> bool {
-        self.arguments.only.as_deref().is_none_or(|only| name.contains(only))
+    /// What a run needs beside its program; nothing where the run is not wanted.
+    async fn stage(&self, name: &str, delay: u64) -> Option<Stage> {
+        if self.arguments.only.as_deref().is_some_and(|only| !name.contains(only)) {
+            return None;
+        }
+        let gateway = Gateway::start(Duration::from_millis(delay)).await;
+        let world = World::new(&gateway.url, self.arguments.concurrency).await;
+        if self.arguments.stored > 0 {
+            stored::fill(&world.database().await, self.arguments.stored).await;
+        }
+        let connection = world.broker().await;
+        let subscriber = Subscriber::bind(&connection, &world.prefix).await;
+        Some(Stage { gateway, world, connection, subscriber })
     }
 
     /// Everything is in the queue before the program starts.
     async fn burst(&self, subject: Subject, delay: u64) -> Option<Run> {
         let name = format!("burst, {delay} ms: {}", subject.name());
-        if !self.is_wanted(&name) {
-            return None;
-        }
-        let gateway = Gateway::start(Duration::from_millis(delay)).await;
-        let world = self.world(&gateway).await;
-        let connection = world.broker().await;
-        let subscriber = Subscriber::bind(&connection, &world.prefix).await;
+        let Stage { gateway, world, connection, subscriber } = self.stage(&name, delay).await?;
         let payments: Vec<Uuid> = (0..self.arguments.payments).map(|_| Uuid::now_v7()).collect();
         Upstream::open(&connection, &world.prefix).await.fill(&payments).await;
         let (begun, before) = (Instant::now(), self.servers.cpu(0));
@@ -245,13 +250,7 @@ impl Bench {
     }
 
     async fn paced(&self, name: String, subject: Subject, delay: u64, payments: Vec<Uuid>, pace: Pace) -> Option<Run> {
-        if !self.is_wanted(&name) {
-            return None;
-        }
-        let gateway = Gateway::start(Duration::from_millis(delay)).await;
-        let world = self.world(&gateway).await;
-        let connection = world.broker().await;
-        let subscriber = Subscriber::bind(&connection, &world.prefix).await;
+        let Stage { gateway, world, connection, subscriber } = self.stage(&name, delay).await?;
         let upstream = Upstream::open(&connection, &world.prefix).await;
         let programs = subject.start(&world, &gateway);
         for program in &programs {
@@ -292,19 +291,19 @@ impl Bench {
         })
     }
 
-    async fn world(&self, gateway: &Gateway) -> World {
-        let world = World::new(&gateway.url, self.arguments.concurrency).await;
-        if self.arguments.stored > 0 {
-            stored::fill(&world.database().await, self.arguments.stored).await;
-        }
-        world
-    }
-
     fn cpu(&self, programs: &[Program], before: Cpu) -> Cpu {
         let after = self.servers.cpu(0);
         let worker = programs.iter().map(|program| self.servers.cpu(program.process()).worker).sum();
         Cpu { worker, ..after.since(before) }
     }
+}
+
+/// What a run needs beside its program.
+struct Stage {
+    gateway: Gateway,
+    world: World,
+    connection: lapin::Connection,
+    subscriber: Subscriber,
 }
 
 /// What sets the pace of the commands.

@@ -5,6 +5,7 @@
 //! - `books`: the objects, and what requests do to them.
 //! - `keys`: idempotency keys.
 //! - `server`: requests and answers.
+//! - `listener`: a thread for it.
 //! - `control`: what happens at Stripe by itself, by hand.
 //! - `webhook`: events, signed and delivered.
 //! - `form`: forms with brackets.
@@ -20,7 +21,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::HeaderMap;
 use serde_json::Value;
-use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -38,6 +38,8 @@ mod control;
 mod form;
 #[path = "keys.rs"]
 mod keys;
+#[path = "listener.rs"]
+pub mod listener;
 #[path = "server.rs"]
 mod server;
 #[path = "webhook.rs"]
@@ -385,25 +387,9 @@ impl Drop for FakeStripe {
     }
 }
 
-/// Listens at an address, on a thread of its own; where the port is free to choose, the address says which it became.
+/// Listens at an address, and delivers webhooks meanwhile.
 fn serve(shared: &Arc<Shared>, address: SocketAddr) -> (Runtime, SocketAddr) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("fake-stripe")
-        .enable_all()
-        .build()
-        .unwrap();
-    let (listener, address) = {
-        let _inside = runtime.enter();
-        let socket = TcpSocket::new_v4().unwrap();
-        // The port's earlier connections may still linger.
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(address).unwrap();
-        let address = socket.local_addr().unwrap();
-        (socket.listen(4_096).unwrap(), address)
-    };
+    let (runtime, address) = listener::serve("fake-stripe", address, server::router(Arc::clone(shared)));
     runtime.spawn(webhook::deliver(Arc::clone(shared)));
-    let router = server::router(Arc::clone(shared));
-    runtime.spawn(async move { axum::serve(listener, router).await.unwrap() });
     (runtime, address)
 }

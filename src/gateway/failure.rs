@@ -1,6 +1,5 @@
 //! What it proves when an exchange with a gateway brings no result.
 
-use std::error::Error;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,6 +7,7 @@ use jiff::fmt::rfc2822;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use super::clean::{self, MESSAGE_CHARACTERS_MAX};
+use crate::causes::chain;
 use crate::payment::code::Code;
 use crate::payment::outcome::{Found, Outcome, Trouble};
 
@@ -101,18 +101,6 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
         }
     };
     Some(wait.min(RETRY_AFTER_MAX))
-}
-
-/// An error with its causes: reqwest's own text says only that sending failed.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

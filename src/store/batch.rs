@@ -14,7 +14,8 @@ use tracing::{error, warn};
 use super::commit::{Stored, Unit, commit};
 use super::connect::Store;
 use super::connection::Connection;
-use super::error::{StoreError, chain};
+use super::error::StoreError;
+use crate::causes::chain;
 
 /// How many payments one statement stores.
 const BATCH_MAX: usize = 256;
@@ -82,7 +83,7 @@ impl Queue {
     /// The next jobs; none where there will be no more. One lane gathers at a time.
     async fn next(&self) -> Vec<Job> {
         let mut waiting = self.waiting.lock().await;
-        let mut jobs = Vec::with_capacity(BATCH_MAX);
+        let mut jobs = Vec::new();
         if waiting.recv_many(&mut jobs, BATCH_MAX).await == 0 {
             return jobs;
         }

@@ -54,15 +54,3 @@ impl From<deadpool_postgres::PoolError> for StoreError {
         }
     }
 }
-
-/// An error with everything behind it, for a log line: `Display` alone tells only the outermost.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

@@ -6,7 +6,8 @@ use tokio_postgres::Row;
 use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::FromSql;
 
-use super::error::{StoreError, chain};
+use super::error::StoreError;
+use crate::causes::chain;
 
 /// Reads columns.
 pub(super) trait ReadColumn {

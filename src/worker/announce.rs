@@ -17,12 +17,12 @@ use uuid::Uuid;
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState, event_type};
+use crate::causes::chain;
 use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::event::Event;
 use crate::payment::operation::Reply;
 use crate::store::Store;
-use crate::store::error::chain;
 use crate::store::load::Unsent;
 use crate::store::outbox::{OutboxEvent, Sent, SentEvent};
 

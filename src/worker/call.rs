@@ -10,13 +10,13 @@ use super::engine::Engine;
 use super::place::Place;
 use super::settle::{Answer, Health};
 use super::variant::Variant;
+use crate::causes::chain;
 use crate::gateway::{Call, Question, Target};
 use crate::http::metrics;
 use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::Operation;
 use crate::payment::outcome::{Outcome, Trouble};
-use crate::store::error::chain;
 
 impl Engine {
     /// Asks the gateway what a step says; nothing where the lease was lost, so that nothing may be sent. A call that has no

@@ -17,6 +17,7 @@ use super::hold::{Held, Order};
 use super::variant::Variant;
 use crate::backoff;
 use crate::bus::envelope;
+use crate::causes::chain;
 use crate::failpoint;
 use crate::gateway::Ask;
 use crate::http::metrics::{self, CommandOutcome};
@@ -27,7 +28,7 @@ use crate::payment::model::Payment;
 use crate::store::Store;
 use crate::store::batch::{Committed, Committer};
 use crate::store::commit::Unit;
-use crate::store::error::{StoreError, chain};
+use crate::store::error::StoreError;
 use crate::store::load::{Loaded, Unsent};
 
 /// The longest that anything waits to be called, where it may wait as long as it takes: far beyond any limit's delay, and

@@ -10,8 +10,9 @@ use tracing::{info, warn};
 
 use super::announce::Announced;
 use super::engine::Engine;
+use crate::causes::chain;
 use crate::store::Store;
-use crate::store::error::{StoreError, chain};
+use crate::store::error::StoreError;
 use crate::store::outbox::Overdue;
 
 /// How often the outbox is looked at.

@@ -11,9 +11,9 @@ use super::engine::Engine;
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
 use crate::bus::consumer::QueueState;
+use crate::causes::chain;
 use crate::http::health::Health;
 use crate::http::metrics;
-use crate::store::error::chain;
 
 /// How often the database is asked.
 const EVERY: Duration = Duration::from_secs(5);

@@ -9,9 +9,10 @@ use uuid::Uuid;
 use super::begin::Stopped;
 use super::engine::Engine;
 use crate::backoff;
+use crate::causes::chain;
 use crate::payment::event::Resent;
 use crate::payment::machine::{Aggregate, Step};
-use crate::store::error::{StoreError, chain};
+use crate::store::error::StoreError;
 use crate::store::outbox::SentEvent;
 
 /// How long the broker may take for them; commands of the payment that come meanwhile wait.

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::begin::{Entry, Stopped};
 use super::engine::Engine;
 use super::variant::Variant;
-use crate::store::error::chain;
+use crate::causes::chain;
 use crate::store::lease::Due;
 
 /// The most that is claimed at once.

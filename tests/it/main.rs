@@ -31,6 +31,7 @@ mod rules;
 mod stall;
 mod store;
 mod stripe;
+mod stripe_customers;
 mod stripe_webhooks;
 mod tls;
 mod truth;

@@ -6,11 +6,19 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::fake_stripe::{FakeStripe, Trouble};
-use crate::support::{Command, Event, Expected, Setup, WorkerSetup, World};
+use crate::support::{Command, Event, Expected, Setup, Worker, WorkerSetup, World};
 
 /// A world with a variant `stripe`.
 async fn world(stripe: &FakeStripe) -> World {
     setup(stripe).build().await
+}
+
+/// A Stripe, a world with a variant for it, and a worker there.
+pub async fn started() -> (FakeStripe, World, Worker) {
+    let stripe = FakeStripe::start();
+    let world = world(&stripe).await;
+    let worker = world.worker().await;
+    (stripe, world, worker)
 }
 
 fn setup(stripe: &FakeStripe) -> Setup {
@@ -23,35 +31,39 @@ fn setup(stripe: &FakeStripe) -> Setup {
 }
 
 /// A payment of 120.00 USD with a token.
-fn pay(token: &str) -> Command {
+pub fn pay(token: &str) -> Command {
     Command::charge("stripe", "120.00", "USD").with("process", json!({"payment_method": token}))
 }
 
 /// One that only holds the money.
-fn hold(token: &str) -> Command {
+pub fn hold(token: &str) -> Command {
     pay(token).with("capture", json!(false))
 }
 
+/// A payment whose customer is sent to authenticate, and comes back here.
+pub fn redirected(token: &str) -> Command {
+    let process = json!({"payment_method": token, "return_url": "https://shop.example/back"});
+    pay(token).with("process", process)
+}
+
 /// The one payment intent of a payment.
-fn intent(stripe: &FakeStripe, command: &Command) -> Value {
+pub fn intent(stripe: &FakeStripe, command: &Command) -> Value {
     let intents = stripe.intents_of(&command.payment.to_string());
     assert_eq!(intents.len(), 1, "one payment, one payment intent: {intents:?}");
     intents.into_iter().next().unwrap()
 }
 
-fn intent_id(stripe: &FakeStripe, command: &Command) -> String {
+pub fn intent_id(stripe: &FakeStripe, command: &Command) -> String {
     intent(stripe, command)["id"].as_str().unwrap().to_owned()
 }
 
-fn extra(event: &Event) -> &Value {
+pub fn extra(event: &Event) -> &Value {
     &event.data()["payment"]["extra_data"]
 }
 
 #[tokio::test]
 async fn a_charge_is_taken_and_given_back_in_parts() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let charge = pay("pm_card_visa");
     let paid = world.run(&charge).await;
     assert_eq!((paid.status(), paid.field("captured_amount")), ("confirmed", "120.00"));
@@ -70,9 +82,7 @@ async fn a_charge_is_taken_and_given_back_in_parts() {
 
 #[tokio::test]
 async fn held_money_is_taken_in_part_released_or_all_taken() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let (part, released, all) = (hold("pm_card_visa"), hold("pm_card_visa"), hold("pm_card_visa"));
     for command in [&part, &released, &all] {
         let held = world.run(command).await;
@@ -90,9 +100,7 @@ async fn held_money_is_taken_in_part_released_or_all_taken() {
 
 #[tokio::test]
 async fn what_was_never_begun_is_cancelled_without_a_request() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let create = Command::create("stripe", "120.00", "USD");
     world.run(&create).await;
     assert_eq!(world.run(&create.then("payment.cancel", json!({}))).await.status(), "cancelled");
@@ -124,9 +132,7 @@ async fn our_ids_stand_at_stripe_and_each_request_has_its_own_key() {
 
 #[tokio::test]
 async fn every_kind_of_decline_says_what_helps() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     for (token, code, retry, shown) in [
         ("pm_card_visa_chargeDeclined", "generic_decline", "later", "generic_decline"),
         ("pm_card_chargeCustomerFail", "generic_decline", "later", "generic_decline"),
@@ -158,9 +164,7 @@ async fn every_kind_of_decline_says_what_helps() {
 
 #[tokio::test]
 async fn after_a_decline_the_same_payment_intent_goes_on() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let charge = pay("pm_card_visa_chargeDeclined");
     assert_eq!(world.run(&charge).await.status(), "rejected");
     let process = |token: &str| charge.then("payment.process", json!({"process": {"payment_method": token}}));
@@ -179,9 +183,7 @@ async fn after_a_decline_the_same_payment_intent_goes_on() {
 
 #[tokio::test]
 async fn a_canceled_payment_intent_gives_way_to_another() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let charge = pay("pm_card_visa_chargeDeclined");
     world.run(&charge).await;
     stripe.cancel_by_hand(&intent_id(&stripe, &charge));
@@ -197,9 +199,7 @@ async fn a_canceled_payment_intent_gives_way_to_another() {
 
 #[tokio::test]
 async fn what_an_earlier_key_left_behind_is_gone_on_with_after_a_canceled_one_too() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let charge = pay("pm_card_visa_chargeDeclined");
     world.run(&charge).await;
     stripe.cancel_by_hand(&intent_id(&stripe, &charge));
@@ -214,95 +214,9 @@ async fn what_an_earlier_key_left_behind_is_gone_on_with_after_a_canceled_one_to
     world.check_books().await;
 }
 
-/// A payment whose customer is sent to authenticate, and comes back here.
-fn redirected(token: &str) -> Command {
-    let process = json!({"payment_method": token, "return_url": "https://shop.example/back"});
-    pay(token).with("process", process)
-}
-
-#[tokio::test]
-async fn a_customer_authenticates_and_a_process_or_a_sync_finishes_it() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
-    let finish: [(&str, Value); 2] = [("payment.process", json!({"process": {}})), ("payment.sync", json!({}))];
-    for (kind, data) in finish {
-        for (succeeds, status) in [(true, "confirmed"), (false, "rejected")] {
-            let charge = redirected("pm_card_threeDSecure2Required");
-            let input = world.run(&charge).await;
-            let id = intent_id(&stripe, &charge);
-            let address = input.field("redirect_url").to_owned();
-            assert_eq!((input.status(), address), ("input", format!("{}/authenticate/{id}", stripe.url())));
-            stripe.authenticate(&id, succeeds);
-            let finished = world.run(&charge.then(kind, data.clone())).await;
-            assert_eq!(finished.status(), status, "{kind} {succeeds}");
-            assert_eq!(stripe.charges_of(&id).len(), usize::from(succeeds));
-        }
-    }
-    world.check_books().await;
-}
-
-#[tokio::test]
-async fn a_customer_who_has_not_acted_yet_may_be_asked_again_or_give_another_card() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
-    let charge = redirected("pm_card_threeDSecure2Required");
-    assert_eq!(world.run(&charge).await.status(), "input");
-    let waits = world.run(&charge.then("payment.process", json!({"process": {}}))).await;
-    assert_eq!(waits.kind(), "command.succeeded");
-    let other = json!({"process": {"payment_method": "pm_card_visa"}});
-    assert_eq!(world.run(&charge.then("payment.process", other)).await.status(), "confirmed");
-    assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1);
-    world.check_books().await;
-}
-
-#[tokio::test]
-async fn a_payment_that_was_paid_meanwhile_is_not_paid_again_with_another_card() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
-    let charge = redirected("pm_card_threeDSecure2Required");
-    world.run(&charge).await;
-    let id = intent_id(&stripe, &charge);
-    stripe.authenticate(&id, true);
-    let other = json!({"process": {"payment_method": "pm_card_mastercard"}});
-    assert_eq!(world.run(&charge.then("payment.process", other)).await.status(), "confirmed");
-    assert_eq!(stripe.charges_of(&id).len(), 1);
-    world.check_books().await;
-}
-
-#[tokio::test]
-async fn what_a_process_saw_going_on_ends_it_although_another_began_it() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
-    for (process, succeeds) in [
-        (json!({}), true),
-        (json!({}), false),
-        (json!({"payment_method": "pm_card_mastercard", "return_url": "https://shop.example/back"}), true),
-    ] {
-        let charge = redirected("pm_card_threeDSecure2Required");
-        world.run(&charge).await;
-        stripe.plan("retrieve", vec![Trouble::Say(json!({"status": "processing"}))]);
-        let back = charge.then("payment.process", json!({"process": process}));
-        world.publish(&back).await;
-        assert_eq!(world.event_of(&back, "command.delayed").await.reason(), "pending");
-        let id = intent_id(&stripe, &charge);
-        stripe.authenticate(&id, succeeds);
-        world.run(&charge.then("payment.sync", json!({}))).await;
-        let status = if succeeds { "confirmed" } else { "rejected" };
-        assert_eq!(world.final_event(&back).await.status(), status, "{process}");
-        assert_eq!(stripe.charges_of(&id).len(), usize::from(succeeds));
-    }
-    world.check_books().await;
-}
-
 #[tokio::test]
 async fn what_was_taken_and_was_to_be_held_is_never_counted_as_held() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let charge = hold("pm_card_visa");
     stripe.plan("create", vec![Trouble::Otherwise(json!({"capture_method": "automatic"}))]);
     world.publish(&charge).await;
@@ -312,39 +226,6 @@ async fn what_was_taken_and_was_to_be_held_is_never_counted_as_held() {
     assert_eq!(world.event_of(&sync, "command.delayed").await.reason(), "mismatch");
     assert_eq!(world.payment_row(charge.payment).await.get::<_, String>("status"), "waiting");
     world.check_books_but(Expected { open: 2, ..Expected::default() }).await;
-}
-
-#[tokio::test]
-async fn a_shops_own_page_is_given_the_client_secret_and_nobody_else() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
-    let token = "pm_card_authenticationRequired";
-    let charge = pay(token).with("process", json!({"payment_method": token, "use_stripe_sdk": true}));
-    let input = world.run(&charge).await;
-    assert_eq!((input.status(), input.data()["payment"].get("redirect_url")), ("input", None));
-    let intent = intent(&stripe, &charge);
-    assert_eq!(extra(&input)["client_secret"], intent["client_secret"]);
-    stripe.authenticate(intent["id"].as_str().unwrap(), true);
-    let paid = world.run(&charge.then("payment.sync", json!({}))).await;
-    assert_eq!((paid.status(), &extra(&paid)["client_secret"]), ("confirmed", &json!(null)), "it is of no more use");
-    // Where nobody can lead the customer on, it is a decline that says what is missing.
-    let lost = pay(token);
-    let declined = world.run(&lost).await;
-    assert_eq!(
-        (declined.status(), &extra(&declined)["decline"]["code"]),
-        ("rejected", &json!("authentication_required"))
-    );
-    assert!(declined.message().contains("return_url"), "{}", declined.message());
-    assert!(extra(&declined).get("client_secret").is_none());
-    let process = json!({"payment_method": token, "return_url": "https://shop.example/back"});
-    let input = world.run(&lost.then("payment.process", json!({"process": process}))).await;
-    assert_eq!(input.status(), "input");
-    assert_eq!(world.run(&lost.then("payment.cancel", json!({}))).await.status(), "cancelled");
-    let off = pay(token).with("process", json!({"payment_method": token, "off_session": true}));
-    let declined = world.run(&off).await;
-    assert_eq!(extra(&declined)["decline"]["code"], "authentication_required");
-    world.check_books().await;
 }
 
 #[tokio::test]
@@ -384,9 +265,7 @@ async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
 
 #[tokio::test]
 async fn a_server_error_that_is_kept_is_looked_up_and_a_new_key_goes_on() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     for (trouble, creates) in [
         // Nothing was done: a new key may do it.
         (Trouble::Stored500 { acts: false }, 2),
@@ -420,9 +299,7 @@ async fn a_server_error_that_is_kept_is_looked_up_and_a_new_key_goes_on() {
 
 #[tokio::test]
 async fn a_confirmation_that_fails_at_stripe_is_told_from_the_one_before() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     for acts in [false, true] {
         let charge = pay("pm_card_visa_chargeDeclined");
         world.run(&charge).await;
@@ -436,9 +313,7 @@ async fn a_confirmation_that_fails_at_stripe_is_told_from_the_one_before() {
 
 #[tokio::test]
 async fn what_stripe_refuses_is_an_error_and_nothing_is_charged() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let unknown = world.run(&pay("pm_of_nobody")).await;
     assert_eq!((unknown.status(), unknown.code()), ("error", "refused"));
     assert!(unknown.message().contains("No such PaymentMethod"), "{}", unknown.message());
@@ -455,9 +330,7 @@ async fn what_stripe_refuses_is_an_error_and_nothing_is_charged() {
 
 #[tokio::test]
 async fn amounts_go_out_in_stripes_units() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     for (total, currency, units) in
         [("500", "JPY", 500), ("5", "ISK", 500), ("5", "UGX", 500), ("5.120", "KWD", 5_120), ("10.45", "HUF", 1_045)]
     {
@@ -471,9 +344,7 @@ async fn amounts_go_out_in_stripes_units() {
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_ours_is_not_applied() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let wrong = [
         json!({"livemode": true}),
         json!({"currency": "eur"}),
@@ -499,9 +370,7 @@ async fn an_answer_that_cannot_be_ours_is_not_applied() {
 
 #[tokio::test]
 async fn radars_word_and_the_reviewers_are_told() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     for (token, status, fraud) in [
         ("pm_card_visa", "confirmed", "accept"),
         ("pm_card_riskLevelHighest", "confirmed", "accept"),
@@ -524,9 +393,7 @@ async fn radars_word_and_the_reviewers_are_told() {
 
 #[tokio::test]
 async fn a_refund_may_be_pending_and_fail() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let charge = pay("pm_card_pendingRefund");
     world.run(&charge).await;
     let id = intent_id(&stripe, &charge);
@@ -546,9 +413,7 @@ async fn a_refund_may_be_pending_and_fail() {
 
 #[tokio::test]
 async fn a_sync_learns_what_happened_at_stripe() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let sync = async |charge: &Command| world.run(&charge.then("payment.sync", json!({}))).await;
     let refunded = pay("pm_card_visa");
     world.run(&refunded).await;
@@ -574,9 +439,7 @@ async fn a_sync_learns_what_happened_at_stripe() {
 
 #[tokio::test]
 async fn a_dispute_is_told_and_its_money_gone_when_it_is_lost() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     for (end, status, captured) in [("won", "confirmed", "100.00"), ("lost", "refunded", "0.00")] {
         let charge = pay("pm_card_createDispute");
         world.run(&charge).await;
@@ -623,9 +486,7 @@ async fn past_its_window_a_key_is_sent_no_more_and_stripe_is_asked() {
 
 #[tokio::test]
 async fn a_key_that_was_used_for_something_else_is_looked_up() {
-    let stripe = FakeStripe::start();
-    let world = world(&stripe).await;
-    let _worker = world.worker().await;
+    let (stripe, world, _worker) = started().await;
     let charge = pay("pm_card_visa");
     stripe.plan("create", vec![Trouble::error(400, "idempotency_error", "")]);
     assert_eq!(world.run(&charge).await.status(), "confirmed");

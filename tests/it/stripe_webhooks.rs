@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::stripe::{intent_id, pay};
 use crate::support::fake_stripe::FakeStripe;
 use crate::support::webhook::named;
 use crate::support::{Command, Setup, Worker, World, eventually};
@@ -23,14 +24,6 @@ async fn world(stripe: &FakeStripe) -> (World, Worker) {
     let worker = world.worker().await;
     stripe.deliver_webhooks(&format!("{}/webhooks/stripe", worker.http()), SECRET);
     (world, worker)
-}
-
-fn pay(token: &str) -> Command {
-    Command::charge("stripe", "120.00", "USD").with("process", json!({"payment_method": token}))
-}
-
-fn intent(stripe: &FakeStripe, command: &Command) -> String {
-    stripe.intents_of(&command.payment.to_string())[0]["id"].as_str().unwrap().to_owned()
 }
 
 /// Waits until everything that Stripe told so far was answered.
@@ -64,10 +57,10 @@ async fn refunds_and_cancellations_in_the_dashboard_are_told_as_events() {
     };
     assert_eq!((changes(&paid), changes(&held)), (2, 2));
 
-    stripe.refund_by_hand(&intent(&stripe, &paid), 2_000);
+    stripe.refund_by_hand(&intent_id(&stripe, &paid), 2_000);
     let refunded = world.event("the refund", |event| event.field("refunded_amount") == "20.00").await;
     assert_eq!((refunded.kind(), refunded.field("captured_amount")), ("payment.updated", "100.00"));
-    stripe.cancel_by_hand(&intent(&stripe, &held));
+    stripe.cancel_by_hand(&intent_id(&stripe, &held));
     let of_held = |status: &'static str| {
         let subject = held.subject();
         move |event: &crate::support::Event| event.subject() == subject && event.status() == status
@@ -86,7 +79,7 @@ async fn a_customer_who_authenticates_at_stripe_has_paid() {
             json!({"payment_method": "pm_card_threeDSecure2Required", "return_url": "https://shop.example/back"});
         let charge = Command::charge("stripe", "120.00", "USD").with("process", data);
         assert_eq!(world.run(&charge).await.status(), "input");
-        stripe.authenticate(&intent(&stripe, &charge), succeeds);
+        stripe.authenticate(&intent_id(&stripe, &charge), succeeds);
         let of_it = |event: &crate::support::Event| event.subject() == charge.subject() && event.status() == status;
         world.event("the payment's end", of_it).await;
     }
@@ -102,7 +95,7 @@ async fn whose_a_dispute_is_stripe_is_asked() {
     let charge = pay("pm_card_visa");
     world.run(&charge).await;
     all_is_heard(&world, &stripe).await;
-    stripe.dispute(&intent(&stripe, &charge), "needs_response");
+    stripe.dispute(&intent_id(&stripe, &charge), "needs_response");
     all_is_heard(&world, &stripe).await;
     let told = stripe.events().pop().unwrap();
     assert_eq!(told["type"], "charge.dispute.created");

@@ -15,6 +15,9 @@ use crate::payment::status::Status;
 
 #[path = "../../../tests/it/support/fake_gateway.rs"]
 mod fake_gateway;
+#[path = "../../../examples/stripe/listener.rs"]
+#[allow(clippy::unwrap_used)] // A broken fake must break its test.
+mod listener;
 
 mod anything;
 mod raw;

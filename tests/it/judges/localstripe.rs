@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::{Server, installed};
-use crate::support::{Command, Setup, World};
+use crate::stripe::pay;
+use crate::support::{Setup, World};
 
 /// A world with a variant `stripe` at localstripe, where that is there.
 async fn world() -> Option<(Server, World)> {
@@ -19,10 +20,6 @@ async fn world() -> Option<(Server, World)> {
         .set("variants.stripe.settle_window", "0s");
     let world = setup.build().await;
     Some((server, world))
-}
-
-fn pay(token: &str) -> Command {
-    Command::charge("stripe", "120.00", "USD").with("process", json!({"payment_method": token}))
 }
 
 /// What localstripe has under a path.

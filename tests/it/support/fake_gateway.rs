@@ -15,12 +15,12 @@ use axum::body::Bytes;
 use axum::http::HeaderMap;
 use rust_decimal::Decimal;
 use serde_json::Value;
-use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::books::Books;
+use super::listener;
 
 // The paths hold wherever this file is included from.
 #[path = "fake_gateway/books.rs"]
@@ -366,24 +366,6 @@ impl Drop for FakeGateway {
     }
 }
 
-/// Listens at an address, on a thread of its own; where the port is free to choose, the address says which it became.
 fn serve(shared: &Arc<Shared>, address: SocketAddr) -> (Runtime, SocketAddr) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("fake-gateway")
-        .enable_all()
-        .build()
-        .unwrap();
-    let (listener, address) = {
-        let _inside = runtime.enter();
-        let socket = TcpSocket::new_v4().unwrap();
-        // The port's earlier connections may still linger.
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(address).unwrap();
-        let address = socket.local_addr().unwrap();
-        (socket.listen(4_096).unwrap(), address)
-    };
-    let router = server::router(shared.clone());
-    runtime.spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (runtime, address)
+    listener::serve("fake-gateway", address, server::router(Arc::clone(shared)))
 }

@@ -33,6 +33,7 @@ pub use self::books::Expected;
 pub use self::command::Command;
 pub use self::event::Event;
 pub use self::fake_gateway::Behaviour;
+use self::fake_stripe::listener;
 pub use self::peace::Peace;
 pub use self::wait::{PATIENCE, eventually};
 pub use self::webhook::Webhook;
