@@ -88,28 +88,26 @@ impl Acceptance {
         };
         let checked = size.and(encoding).and_then(|()| check_cards(&text, &attributes, &names, message));
         let clean = checked.is_ok();
-        let content = checked.and_then(|()| self.content(message, &attributes, &names));
+        let data = Data::read(&attributes);
+        let content = checked.and_then(|()| self.content(message, &attributes, &names, &data));
         let attached = self.attached(message, &attributes, clean);
-        Accepted::Command(Box::new(self.command(message, &attributes, names, content, attached)))
+        Accepted::Command(Box::new(self.command(message, names, data, content, attached)))
     }
 
     fn command(
         &self,
         message: &Message<'_>,
-        attributes: &Attribute<'_>,
         names: Names,
-        content: Result<(Body, Map<String, Value>), Rejection>,
+        data: Data<'_>,
+        content: Result<Body, Rejection>,
         attached: Result<Attributes, Rejection>,
     ) -> Command {
         let hash = match &content {
-            Ok((Body::Notification(_), _)) => notify::hash(&names.kind),
-            _ => hash(&names.kind, attributes.get("data").map_or("null", |data| data.get())),
+            Ok(Body::Notification(_)) => notify::hash(&names.kind),
+            _ => data.hash(&names.kind),
         };
-        let (content, data) = match content {
-            Ok((body, data)) => (Ok(body), data),
-            // It may name a field, and of a notification's data nothing was searched for card numbers.
-            Err(Rejection { code, message }) => (Err(reject(code, card::scrub(&message))), Map::new()),
-        };
+        // It may name a field, and of a notification's data nothing was searched for card numbers.
+        let content = content.map_err(|Rejection { code, message }| reject(code, card::scrub(&message)));
         let (attached, content) = match attached {
             Ok(attached) => (attached, content),
             Err(rejection) => (Attributes::default(), content.and(Err(rejection))),
@@ -122,7 +120,7 @@ impl Acceptance {
             name: names.name,
             kind: names.kind,
             variant: variant.to_owned(),
-            data: if content.is_ok() { data } else { Map::new() },
+            data: content.as_ref().map(|body| data.kept_of(body)).unwrap_or_default(),
             content,
             hash,
             attributes: attached,
@@ -134,7 +132,8 @@ impl Acceptance {
         message: &Message<'_>,
         attributes: &Attribute<'_>,
         names: &Names,
-    ) -> Result<(Body, Map<String, Value>), Rejection> {
+        data: &Data<'_>,
+    ) -> Result<Body, Rejection> {
         check_envelope(attributes)?;
         // Only a notification gets so far without one.
         if let Some(subject) = names.foreign_subject.as_ref().filter(|subject| !subject.is_empty()) {
@@ -152,17 +151,14 @@ impl Acceptance {
             let message = format!("no variant {:?} is configured", shorten(routed_variant));
             return Err(reject(Code::UnknownVariant, message));
         };
-        let mut data = read_data(attributes)?;
+        let empty = Map::new();
+        let data = data.checked()?.unwrap_or(&empty);
         if kind == CommandType::Notification {
-            return notification(&data, names, variant);
+            return notification(data, names, variant);
         }
-        let body = Body::parse(kind, &data)?;
+        let body = Body::parse(kind, data)?;
         check_body(&body, variant)?;
-        if kind == CommandType::Create {
-            // The rest is the payment's own; only this is needed when its turn comes.
-            data.retain(|name, _| name == "process" || name == "capture");
-        }
-        Ok((body, data))
+        Ok(body)
     }
 
     fn attached(
@@ -304,11 +300,7 @@ fn check_process(process: &Process, variant: &Variant) -> Result<(), Rejection> 
 
 /// A notification is verified here, before anything of it is decided or stored; kept are only the facts it tells. Whoever
 /// received it has verified it too, but anybody may publish to the bus.
-fn notification(
-    data: &Map<String, Value>,
-    names: &Names,
-    variant: &Variant,
-) -> Result<(Body, Map<String, Value>), Rejection> {
+fn notification(data: &Map<String, Value>, names: &Names, variant: &Variant) -> Result<Body, Rejection> {
     let webhook = Webhook::read(data)?;
     let Some(notifications) = variant.gateway.notifications() else {
         let message = format!("the gateway {} sends no notifications that are configured", variant.rules.gateway);
@@ -316,26 +308,66 @@ fn notification(
     };
     let facts = notifications.verify(&webhook).map_err(|why| reject(Code::NotGenuine, why.to_string()))?;
     let addressed_to = names.foreign_subject.is_none().then_some(names.payment_id);
-    let facts = admitted(facts, addressed_to)?;
-    let data = facts_data(&facts);
-    Ok((Body::Notification(facts), data))
+    Ok(Body::Notification(admitted(facts, addressed_to)?))
 }
 
-/// Reads `data`, which is an object of at most so many levels; nothing where it is absent.
-fn read_data(attributes: &Attribute<'_>) -> Result<Map<String, Value>, Rejection> {
-    let Some(raw) = attributes.get("data") else { return Ok(Map::new()) };
-    // Counted before it is parsed: the parser itself gives up at 128 levels.
-    if depth(raw.get()) > DEPTH_MAX {
-        return Err(reject(Code::TooDeep, format!("data: is nested deeper than {DEPTH_MAX} levels")));
+/// A command's `data`: parsed once, for what it says and for its hash.
+struct Data<'a> {
+    raw: Option<&'a str>,
+    /// Nothing where it cannot be parsed.
+    value: Option<Value>,
+}
+
+impl<'a> Data<'a> {
+    fn read(attributes: &Attribute<'a>) -> Data<'a> {
+        let raw = attributes.get("data").map(|raw| raw.get());
+        Data { raw, value: raw.and_then(|raw| serde_json::from_str(raw).ok()) }
     }
-    let value: Value =
-        serde_json::from_str(raw.get()).map_err(|_| reject(Code::InvalidData, "data: cannot be read"))?;
-    let Value::Object(data) = value else { return Err(reject(Code::InvalidData, "data: must be an object")) };
-    // PostgreSQL stores no NUL character.
-    if raw.get().contains("\\u0000") && data.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
-        return Err(reject(Code::InvalidEncoding, "data: a text holds a NUL character"));
+
+    /// An object of at most so many levels; nothing where it is absent.
+    fn checked(&self) -> Result<Option<&Map<String, Value>>, Rejection> {
+        let Some(raw) = self.raw else { return Ok(None) };
+        // Counted in the text: the parser gives up at 128 levels.
+        if depth(raw) > DEPTH_MAX {
+            return Err(reject(Code::TooDeep, format!("data: is nested deeper than {DEPTH_MAX} levels")));
+        }
+        let data = match &self.value {
+            Some(Value::Object(data)) => data,
+            Some(_) => return Err(reject(Code::InvalidData, "data: must be an object")),
+            None => return Err(reject(Code::InvalidData, "data: cannot be read")),
+        };
+        // PostgreSQL stores no NUL character.
+        if raw.contains("\\u0000") && data.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
+            return Err(reject(Code::InvalidEncoding, "data: a text holds a NUL character"));
+        }
+        Ok(Some(data))
     }
-    Ok(data)
+
+    /// Of type and data, in a form that does not depend on spaces or the order of members.
+    fn hash(&self, kind: &Kind) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        hasher.update(kind.as_str().as_bytes());
+        hasher.update([0]);
+        // A card number is not kept in any form, and a hash of one could be guessed.
+        match &self.value {
+            Some(value) => hasher.update(card::scrub(&value.to_string()).as_bytes()),
+            None => hasher.update(card::scrub(self.raw.unwrap_or("null")).as_bytes()),
+        }
+        hasher.finalize().into()
+    }
+
+    /// What of it is stored with the operation.
+    fn kept_of(self, body: &Body) -> Map<String, Value> {
+        if let Body::Notification(facts) = body {
+            return facts_data(facts);
+        }
+        let Some(Value::Object(mut data)) = self.value else { return Map::new() };
+        if matches!(body, Body::Create(_)) {
+            // The rest is the payment's own; only this is needed when its turn comes.
+            data.retain(|name, _| name == "process" || name == "capture");
+        }
+        data
+    }
 }
 
 fn has_nul(value: &Value) -> bool {
@@ -391,19 +423,6 @@ fn optional_text(attributes: &Attribute<'_>, name: &str, max: usize) -> Result<O
         return Err(reject(Code::InvalidEncoding, format!("{name}: holds a NUL character")));
     }
     Ok(Some(text))
-}
-
-/// Of type and data, in a form that does not depend on spaces or the order of members.
-fn hash(kind: &Kind, data: &str) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    hasher.update(kind.as_str().as_bytes());
-    hasher.update([0]);
-    match serde_json::from_str::<Value>(data) {
-        // A card number is not kept in any form, and a hash of one could be guessed.
-        Ok(value) => hasher.update(card::scrub(&value.to_string()).as_bytes()),
-        Err(_) => hasher.update(card::scrub(data).as_bytes()),
-    }
-    hasher.finalize().into()
 }
 
 fn reject(code: Code, message: impl Into<String>) -> Rejection {

@@ -169,7 +169,7 @@ impl Engine {
     ) -> Result<Done, Failure> {
         let bodies = aggregate.events().iter().map(envelope::event_body).collect();
         let promise = self.announcer.promise(aggregate.events());
-        let Some((unit, committed)) = lane.commit(Unit { aggregate, bodies, now }).await else {
+        let Some((unit, committed)) = lane.commit(Box::new(Unit { aggregate, bodies, now })).await else {
             return Err(Failure::Ending);
         };
         match committed {

@@ -84,7 +84,7 @@ impl Bench {
         let committer = self.committer.clone();
         let bodies = aggregate.events().iter().map(|_| "{}".to_owned()).collect();
         let unit = Unit { aggregate, bodies, now: self.store.clock().now() };
-        tokio::spawn(async move { committer.commit(unit).await.expect("an answer").1 })
+        tokio::spawn(async move { committer.commit(Box::new(unit)).await.expect("an answer").1 })
     }
 
     async fn stores(&self, aggregate: Aggregate) {
