@@ -78,6 +78,11 @@ impl Consumer {
         self.link.state()
     }
 
+    /// The connection, where there is one now: to ask the broker something.
+    pub fn connection(&self) -> Option<Arc<Connection>> {
+        self.link.current()
+    }
+
     /// Consumes a queue. The receiver holds at most `prefetch` deliveries (1 to 2,000) and ends with the consumption.
     pub fn subscribe(&self, queue: &str, prefetch: u16) -> (Consumption, mpsc::Receiver<Delivery>) {
         self.start(queue, prefetch, true)

@@ -69,6 +69,11 @@ impl Link {
         self.state.clone()
     }
 
+    /// The connection, where there is one that can be used now.
+    pub fn current(&self) -> Option<Arc<Connection>> {
+        self.connection.borrow().clone().filter(|current| current.is_alive())
+    }
+
     /// A connection that can be used, as soon as there is one; nothing once the link has been shut down.
     pub async fn connection(&mut self) -> Option<Arc<Connection>> {
         let usable = |current: &Option<Arc<Connection>>| current.as_ref().is_some_and(|current| current.is_alive());

@@ -3,15 +3,18 @@
 //! Everything is durable and every queue a quorum queue, with the same arguments on every version of RabbitMQ. The
 //! broker compares arguments at every declaration, so they are part of the contract: a changed one is a new queue.
 
+use std::time::Duration;
+
 use lapin::options::{
     ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, ExchangeKind};
+use tracing::debug;
 
 use super::connection::Connection;
 use super::refusal::named;
-use super::{BusError, BusSettings, bounded, short};
+use super::{BusError, BusSettings, bounded, describe, short};
 use crate::payment::command::CommandType;
 
 /// How many events that nobody subscribed to are kept.
@@ -81,11 +84,41 @@ pub struct Exchange {
     pub alternate: Option<String>,
 }
 
+/// What a queue is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueKind {
+    /// A variant's commands.
+    Commands,
+    /// What reaches a variant at any time.
+    Inbound,
+    /// Commands of an unknown variant or type.
+    Unroutable,
+    /// Events that nobody subscribed to.
+    Unrouted,
+    /// What could not be understood, or was redelivered too often.
+    Dead,
+}
+
+impl QueueKind {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QueueKind::Commands => "commands",
+            QueueKind::Inbound => "inbound",
+            QueueKind::Unroutable => "unroutable",
+            QueueKind::Unrouted => "unrouted",
+            QueueKind::Dead => "dead",
+        }
+    }
+}
+
 /// A queue as it has to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Queue {
     /// Its name.
     pub name: String,
+    /// What it is for.
+    pub kind: QueueKind,
     /// What it is declared with.
     pub arguments: Vec<(&'static str, Argument)>,
     /// The exchange that it is bound to.
@@ -117,29 +150,31 @@ pub fn exchanges(names: &Names) -> Vec<Exchange> {
 
 /// The queues, those of each variant behind the common ones.
 pub fn queues(names: &Names, delivery_limit: u32, variants: &[&str]) -> Vec<Queue> {
-    let kept = |name: String, arguments: Vec<(&'static str, Argument)>| Queue {
+    let kept = |kind, name: String, arguments: Vec<(&'static str, Argument)>| Queue {
         exchange: name.clone(),
         name,
+        kind,
         arguments,
         keys: vec![String::new()],
     };
     let unrouted =
         vec![("x-max-length", Argument::Number(UNROUTED_KEPT)), ("x-overflow", Argument::Text("drop-head".to_owned()))];
     let mut all = vec![
-        kept(names.dead(), vec![("x-delivery-limit", Argument::Number(NEVER))]),
+        kept(QueueKind::Dead, names.dead(), vec![("x-delivery-limit", Argument::Number(NEVER))]),
         // Workers read it like a command queue, so it needs the same fuse and the same way out.
-        kept(names.unroutable(), work(names, delivery_limit)),
-        kept(names.unrouted(), unrouted),
+        kept(QueueKind::Unroutable, names.unroutable(), work(names, delivery_limit)),
+        kept(QueueKind::Unrouted, names.unrouted(), unrouted),
     ];
     for variant in variants {
-        let queue = |name, inbound| Queue {
+        let queue = |kind, name| Queue {
             name,
+            kind,
             arguments: work(names, delivery_limit),
             exchange: names.commands(),
-            keys: keys(variant, inbound),
+            keys: keys(variant, kind == QueueKind::Inbound),
         };
-        all.push(queue(names.commands_of(variant), false));
-        all.push(queue(names.inbound_of(variant), true));
+        all.push(queue(QueueKind::Commands, names.commands_of(variant)));
+        all.push(queue(QueueKind::Inbound, names.inbound_of(variant)));
     }
     all
 }
@@ -260,13 +295,54 @@ pub async fn exchange_exists(connection: &Connection, name: &str) -> Result<(), 
 /// # Errors
 /// It is missing or may not be used; or the connection is lost.
 pub async fn queue_length(connection: &Connection, name: &str) -> Result<u32, BusError> {
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let channel = connection.channel().await?;
-    let name = short("name of a queue", name)?;
-    let asking = channel.queue_declare(name.clone(), options, FieldTable::default());
-    let found = bounded("looking for a queue", connection.patience(), asking).await;
-    let queue = found.map_err(|error| named(error, || format!("queue {name}")))?;
-    Ok(queue.message_count())
+    let found = queue_depth(&channel, connection.patience(), name).await;
+    let depth = found.map_err(|error| named(error, || format!("queue {name}")))?;
+    Ok(depth.messages)
+}
+
+/// What the broker tells of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that are ready to be delivered.
+    pub messages: u32,
+    /// Who consumes it.
+    pub consumers: u32,
+}
+
+/// What the broker tells of queues, each where it tells it. It takes no right beyond those of consuming them.
+pub async fn queue_depths(connection: &Connection, names: &[String]) -> Vec<Result<Depth, BusError>> {
+    let mut depths = Vec::with_capacity(names.len());
+    let mut kept: Option<Channel> = None;
+    for name in names {
+        let channel = match kept.take() {
+            Some(channel) => channel,
+            None => match connection.channel().await {
+                Ok(channel) => channel,
+                Err(error) => {
+                    depths.push(Err(error));
+                    continue;
+                }
+            },
+        };
+        let depth = queue_depth(&channel, connection.patience(), name).await;
+        // A miss closes the channel.
+        kept = depth.is_ok().then_some(channel);
+        depths.push(depth);
+    }
+    if let Some(channel) = kept
+        && let Err(error) = bounded("closing a channel", connection.patience(), channel.close(200, "done".into())).await
+    {
+        debug!(error = describe(&error), "the channel that looked at the queues was closed already");
+    }
+    depths
+}
+
+async fn queue_depth(channel: &Channel, patience: Duration, name: &str) -> Result<Depth, BusError> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let asking = channel.queue_declare(short("name of a queue", name)?, options, FieldTable::default());
+    let queue = bounded("looking for a queue", patience, asking).await?;
+    Ok(Depth { messages: queue.message_count(), consumers: queue.consumer_count() })
 }
 
 /// Deletes everything with all it holds: for tests.

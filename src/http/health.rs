@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::metrics;
+
 /// How long the runtime may make no progress before the worker counts as hung.
 pub const STALLED_AFTER: Duration = Duration::from_secs(30);
 
@@ -31,7 +33,10 @@ struct Component {
 impl Health {
     /// A worker with these components, none of which is ready yet.
     pub fn new(components: &[&str]) -> Health {
-        let starting = |name: &&str| Component { name: (*name).to_owned(), state: Err("is starting".to_owned()) };
+        let starting = |name: &&str| {
+            metrics::component_ready(name, false);
+            Component { name: (*name).to_owned(), state: Err("is starting".to_owned()) }
+        };
         Health {
             components: Mutex::new(components.iter().map(starting).collect()),
             started: Instant::now(),
@@ -41,6 +46,7 @@ impl Health {
 
     /// Says how a component does; `Err` with the reason why it is not ready. An unknown component is added.
     pub fn set(&self, component: &str, state: Result<(), String>) {
+        metrics::component_ready(component, state.is_ok());
         let mut components = self.components();
         match components.iter_mut().find(|known| known.name == component) {
             Some(known) => known.state = state,

@@ -2,14 +2,17 @@
 //!
 //! Labels come from small, known sets: a variant that is not configured and a type that is not in the contract share one
 //! word each, and ids, messages and amounts of single payments are in no label. Figures that are read from the database
-//! are the same on every replica: take their maximum, not their sum.
+//! or the broker are the same on every replica: take their maximum, not their sum.
+//!
+//! Counters whose labels are known begin at zero, so that an absent one is never mistaken for zero and the first count is
+//! seen as an increase. `docs/operations.md` has the table of all of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::{
-    Unit, counter, describe_counter as describe_total, describe_gauge as describe_level,
+    Counter, Gauge, Unit, counter, describe_counter as describe_total, describe_gauge as describe_level,
     describe_histogram as describe_spread, gauge, histogram,
 };
 use metrics_exporter_prometheus::Matcher;
@@ -22,6 +25,8 @@ use crate::payment::operation::{Action, AnswerKind};
 use crate::payment::outcome::{Found, Outcome, Trouble, Verdict};
 use crate::store::report::Figures;
 
+mod zeros;
+
 pub use super::recorder::{Metrics, install};
 
 /// Upper bounds of durations, in seconds: from a gateway nearby to one that has timed out.
@@ -31,10 +36,11 @@ const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 const OTHER: &str = "other";
 
 /// The types of events.
-const EVENT_TYPES: [&str; 7] = [
+const EVENT_TYPES: [&str; 8] = [
     "payment.created",
     "payment.status_changed",
     "payment.updated",
+    "payment.snapshot",
     "command.rejected",
     "command.failed",
     "command.delayed",
@@ -61,10 +67,10 @@ pub(super) fn describe() {
     describe_level!("paybus_build_info", "Always 1; the version is in the label.");
     describe_total!("paybus_commands_total", "Commands by what became of them; `delayed` is no answer yet.");
     describe_total!("paybus_commands_duplicate_total", "Deliveries of commands that were known already.");
-    describe_total!("paybus_deliveries_total", "Messages taken from the broker.");
-    describe_level!("paybus_last_delivery_timestamp_seconds", Unit::Seconds, "When a message came last, Unix time.");
+    describe_broker();
     describe_spread!("paybus_gateway_call_duration_seconds", Unit::Seconds, "Calls and look-ups, with their outcome.");
     describe_level!("paybus_gateway_calls_in_flight", "Calls under way on this replica.");
+    describe_total!("paybus_gateway_failures_total", "Calls and look-ups that brought no result, by the reason.");
     describe_total!("paybus_retries_total", "Further attempts, by the reason.");
     describe_level!("paybus_breaker_state", "1 for the state the circuit breaker is in on this replica, else 0.");
     describe_total!("paybus_takeovers_total", "Operations taken over from a worker that was lost.");
@@ -75,13 +81,26 @@ pub(super) fn describe() {
     describe_total!("paybus_dead_letters_total", "Messages that could not be understood.");
     describe_total!("paybus_webhooks_total", "Webhooks by what became of them.");
     describe_total!("paybus_alerts_total", "What somebody should look at; each has a line in the log.");
+    describe_level!("paybus_component_ready", "1 where this part of the process is ready, else 0; /readyz says why.");
     describe_figures();
     gauge!("paybus_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    zeros::begin(VARIANTS.get().into_iter().flatten().map(String::as_str));
+}
+
+fn describe_broker() {
+    describe_total!("paybus_deliveries_total", "Messages taken from a queue.");
+    let last = "When a message last came from a queue, or when the worker began; Unix time.";
+    describe_level!("paybus_last_delivery_timestamp_seconds", Unit::Seconds, last);
+    describe_level!("paybus_queue_state", "1 for the state a queue's consumption is in on this replica, else 0.");
+    describe_level!("paybus_queue_messages", "Messages that are ready in a queue, as the broker says.");
+    describe_level!("paybus_queue_consumers", "Consumers of a queue, as the broker says.");
 }
 
 fn describe_figures() {
     describe_level!("paybus_outbox_events", "Events that the broker has not confirmed; counted to 50000.");
-    describe_level!("paybus_outbox_oldest_age_seconds", Unit::Seconds, "The age of the oldest of them.");
+    let oldest = "The age of the oldest of them that is not set aside.";
+    describe_level!("paybus_outbox_oldest_age_seconds", Unit::Seconds, oldest);
+    describe_level!("paybus_outbox_overdue_events", "Those that their worker did not get out, not set aside.");
     describe_level!("paybus_outbox_set_aside_events", "Events that the broker refuses; a person must look.");
     describe_level!("paybus_operations_scheduled", "Operations that wait for a time; counted to 2000.");
     describe_level!("paybus_operations_overdue", "Those whose time has come.");
@@ -112,6 +131,9 @@ pub enum CommandOutcome {
 }
 
 impl CommandOutcome {
+    const ALL: [CommandOutcome; 4] =
+        [CommandOutcome::Succeeded, CommandOutcome::Rejected, CommandOutcome::Failed, CommandOutcome::Delayed];
+
     fn as_str(self) -> &'static str {
         match self {
             CommandOutcome::Succeeded => "succeeded",
@@ -167,31 +189,104 @@ pub fn duplicate(variant: &str) {
     counter!("paybus_commands_duplicate_total", "variant" => variant_label(variant)).increment(1);
 }
 
-/// A message was taken from the broker; now as Unix time in seconds.
-pub fn delivery(variant: &str, now: f64) {
-    counter!("paybus_deliveries_total", "variant" => variant_label(variant)).increment(1);
-    gauge!("paybus_last_delivery_timestamp_seconds", "variant" => variant_label(variant)).set(now);
+/// A queue of ours, as a label: its name at the broker and what it is for.
+#[derive(Debug, Clone)]
+pub struct QueueLabel {
+    /// The name, made of the prefix and a configured variant's.
+    pub name: String,
+    /// `commands`, `inbound`, `unroutable`, `unrouted` or `dead`.
+    pub kind: &'static str,
+}
+
+impl QueueLabel {
+    fn labels(&self) -> [(&'static str, String); 2] {
+        [("queue", self.name.clone()), ("kind", self.kind.to_owned())]
+    }
+}
+
+/// What is counted of a queue's deliveries.
+pub struct Deliveries {
+    count: Counter,
+    last: Gauge,
+}
+
+impl Deliveries {
+    /// Begins with none, the last one now; Unix time in seconds.
+    pub fn begin(queue: &QueueLabel, now: f64) -> Deliveries {
+        let labels = queue.labels();
+        let count = counter!("paybus_deliveries_total", &labels);
+        let last = gauge!("paybus_last_delivery_timestamp_seconds", &labels);
+        last.set(now);
+        Deliveries { count, last }
+    }
+
+    /// A message was taken from the queue.
+    pub fn one(&self, now: f64) {
+        self.count.increment(1);
+        self.last.set(now);
+    }
+}
+
+/// How the consumption of a queue is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueCondition {
+    /// Deliveries come.
+    Consuming,
+    /// Paused on purpose.
+    Paused,
+    /// Nothing can come.
+    Down,
+}
+
+impl QueueCondition {
+    const ALL: [(QueueCondition, &str); 3] =
+        [(QueueCondition::Consuming, "consuming"), (QueueCondition::Paused, "paused"), (QueueCondition::Down, "down")];
+}
+
+/// The consumption of a queue is doing so.
+pub fn queue_condition(queue: &QueueLabel, condition: QueueCondition) {
+    for (each, word) in QueueCondition::ALL {
+        let [name, kind] = queue.labels();
+        let is = if each == condition { 1.0 } else { 0.0 };
+        gauge!("paybus_queue_state", &[name, kind, ("state", word.to_owned())]).set(is);
+    }
+}
+
+/// What the broker says of a queue: messages that are ready, and consumers. Where it cannot be asked, that is not known,
+/// and neither what it was before nor zero.
+pub fn queue_depth(queue: &QueueLabel, depth: Option<(u32, u32)>) {
+    let (messages, consumers) =
+        depth.map_or((f64::NAN, f64::NAN), |(messages, consumers)| (f64::from(messages), f64::from(consumers)));
+    gauge!("paybus_queue_messages", &queue.labels()).set(messages);
+    gauge!("paybus_queue_consumers", &queue.labels()).set(consumers);
+}
+
+/// A part of the process is ready, or is not.
+pub(super) fn component_ready(component: &str, ready: bool) {
+    gauge!("paybus_component_ready", "component" => component.to_owned()).set(if ready { 1.0 } else { 0.0 });
 }
 
 /// A gateway answered, or did not.
 pub fn gateway_call(variant: &str, action: Action, outcome: &Outcome, took: Duration) {
-    let outcome = match outcome {
-        Outcome::Result(result) => verdict(&result.verdict),
-        Outcome::Refused(_) => "refused",
-        Outcome::NotSent(_) => "not_sent",
-        Outcome::Unknown(_) => "unknown",
+    let (word, trouble) = match outcome {
+        Outcome::Result(result) => (verdict(&result.verdict), None),
+        Outcome::Refused(trouble) => ("refused", Some(trouble)),
+        Outcome::NotSent(trouble) => ("not_sent", Some(trouble)),
+        Outcome::Unknown(trouble) => ("unknown", Some(trouble)),
     };
-    call(variant, action.as_str(), outcome, took);
+    failure(variant, trouble);
+    call(variant, action.as_str(), word, took);
 }
 
 /// A gateway was asked for the truth.
 pub fn gateway_look_up(variant: &str, found: &Found, took: Duration) {
-    let outcome = match found {
-        Found::Result(result) => verdict(&result.verdict),
-        Found::Nothing => "not_found",
-        Found::Failed(_) => "failed",
+    let (word, trouble) = match found {
+        Found::Result(result) => (verdict(&result.verdict), None),
+        Found::Nothing => ("not_found", None),
+        Found::Failed(trouble) => ("failed", Some(trouble)),
     };
-    call(variant, "status", outcome, took);
+    failure(variant, trouble);
+    call(variant, "status", word, took);
 }
 
 /// A gateway was asked whose the thing is that a webhook is about.
@@ -201,7 +296,16 @@ pub fn gateway_locate(variant: &str, located: &Result<Option<Uuid>, Trouble>, to
         Ok(None) => "not_found",
         Err(_) => "failed",
     };
+    failure(variant, located.as_ref().err());
     call(variant, "locate", outcome, took);
+}
+
+/// Whatever was asked of the gateway brought no result.
+fn failure(variant: &str, trouble: Option<&Trouble>) {
+    if let Some(trouble) = trouble {
+        let labels = [("variant", variant_label(variant)), ("code", trouble.code.as_str())];
+        counter!("paybus_gateway_failures_total", &labels).increment(1);
+    }
 }
 
 /// What became of a webhook, in a word of few.
@@ -269,6 +373,8 @@ pub enum Alert {
 }
 
 impl Alert {
+    const ALL: [Alert; 3] = [Alert::Discrepancy, Alert::Escalated, Alert::MoneyAfterCancel];
+
     fn as_str(self) -> &'static str {
         match self {
             Alert::Discrepancy => "discrepancy",
@@ -305,16 +411,28 @@ pub fn dead_letter(reason: &'static str) {
     counter!("paybus_dead_letters_total", "reason" => reason).increment(1);
 }
 
+/// The figures of each variant.
+const BY_VARIANT: [&str; 7] = [
+    "paybus_operations_scheduled",
+    "paybus_operations_overdue",
+    "paybus_operations_oldest_due_age_seconds",
+    "paybus_operations_unknown",
+    "paybus_operations_unknown_oldest_age_seconds",
+    "paybus_operations_unknown_amount",
+    "paybus_operations_escalated",
+];
+
 /// A gauge and its labels.
 type Series = (&'static str, Vec<(&'static str, String)>);
 
-/// What the database says; the same on every replica.
+/// What the database says; the same on every replica. A configured variant of which it says nothing has zero of
+/// everything: its series without a currency is there from the first figures on.
 pub fn figures(figures: &Figures) {
-    let mut told = BTreeSet::new();
-    for (series, value) in levels(figures) {
-        gauge!(series.0, &series.1).set(value);
-        told.insert(series);
+    let levels: BTreeMap<Series, f64> = nothing().chain(levels(figures)).collect();
+    for (series, value) in &levels {
+        gauge!(series.0, &series.1).set(*value);
     }
+    let mut told: BTreeSet<Series> = levels.into_keys().collect();
     let mut before = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     for gone in before.difference(&told) {
         gauge!(gone.0, &gone.1).set(0.0);
@@ -323,11 +441,17 @@ pub fn figures(figures: &Figures) {
     *before = told;
 }
 
+fn nothing() -> impl Iterator<Item = (Series, f64)> {
+    let variants = VARIANTS.get().into_iter().flatten();
+    variants.flat_map(|variant| BY_VARIANT.map(|name| ((name, vec![("variant", variant.clone())]), 0.0)))
+}
+
 fn levels(figures: &Figures) -> Vec<(Series, f64)> {
     let outbox = &figures.outbox;
     let mut levels: Vec<(Series, f64)> = vec![
         (("paybus_outbox_events", vec![]), outbox.count as f64),
         (("paybus_outbox_oldest_age_seconds", vec![]), outbox.oldest_seconds),
+        (("paybus_outbox_overdue_events", vec![]), outbox.overdue as f64),
         (("paybus_outbox_set_aside_events", vec![]), outbox.set_aside as f64),
         (("paybus_figures_timestamp_seconds", vec![]), figures.read_at_seconds),
     ];
@@ -338,7 +462,12 @@ fn levels(figures: &Figures) -> Vec<(Series, f64)> {
         levels.push((("paybus_operations_oldest_due_age_seconds", labels()), due.oldest_seconds));
     }
     for unknown in &figures.unknown {
-        let labels = || vec![("variant", unknown.variant.clone()), ("currency", unknown.currency.clone())];
+        // Without a payment there is no currency, and to Prometheus an empty label is none.
+        let currency = Some(unknown.currency.clone()).filter(|currency| !currency.is_empty());
+        let labels = || {
+            let variant = ("variant", unknown.variant.clone());
+            std::iter::once(variant).chain(currency.clone().map(|currency| ("currency", currency))).collect()
+        };
         let amount = unknown.amount.to_f64().unwrap_or(f64::INFINITY);
         levels.push((("paybus_operations_unknown", labels()), unknown.count as f64));
         levels.push((("paybus_operations_unknown_oldest_age_seconds", labels()), unknown.oldest_seconds));
@@ -387,5 +516,19 @@ mod tests {
         figures(&Figures::default());
         has("paybus_operations_unknown{variant=\"cards\",currency=\"EUR\"} 0");
         has("paybus_outbox_events 0");
+        has("paybus_operations_unknown{variant=\"default\"} 0");
+    }
+
+    #[test]
+    fn what_the_broker_does_not_say_is_not_known() {
+        let metrics = install(&["default"]).expect("a recorder");
+        let queue = QueueLabel { name: "paybus.dead".to_owned(), kind: "dead" };
+        let has =
+            |line: &str| assert!(metrics.render().lines().any(|found| found == line), "{line}\n{}", metrics.render());
+        queue_depth(&queue, Some((3, 1)));
+        has("paybus_queue_messages{queue=\"paybus.dead\",kind=\"dead\"} 3");
+        has("paybus_queue_consumers{queue=\"paybus.dead\",kind=\"dead\"} 1");
+        queue_depth(&queue, None);
+        has("paybus_queue_messages{queue=\"paybus.dead\",kind=\"dead\"} NaN");
     }
 }

@@ -133,10 +133,12 @@ pub struct Overdue {
 pub struct Backlog {
     /// Events that are not confirmed.
     pub count: i64,
-    /// The age of the oldest, in seconds.
+    /// The age of the oldest that is not set aside, in seconds.
     pub oldest_seconds: f64,
     /// Events set aside.
     pub set_aside: i64,
+    /// Those that their worker did not get out in time and that are not set aside.
+    pub overdue: i64,
 }
 
 impl Store {

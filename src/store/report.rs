@@ -167,12 +167,16 @@ const UNKNOWN: &str = concat!(
 );
 
 /// What was noted as unsent, and what nobody has looked at yet, the few seconds' events behind the watermark; the oldest
-/// of each are counted.
-const OUTBOX: &str = "SELECT count(*), greatest(coalesce(extract(epoch FROM now() - min(u.stored)), 0), 0)::float8,
-         (SELECT count(*) FROM set_aside)
-     FROM ((SELECT o.stored FROM overdue o ORDER BY o.position LIMIT $1)
+/// of each are counted. What is set aside waits for a person, however old it is: it must not hide that others wait.
+const OUTBOX: &str = "SELECT count(*),
+         greatest(coalesce(extract(epoch FROM now() - min(u.stored) FILTER (WHERE NOT u.aside)), 0), 0)::float8,
+         (SELECT count(*) FROM set_aside), count(*) FILTER (WHERE u.noted AND NOT u.aside)
+     FROM ((SELECT o.stored, true AS noted,
+                EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = o.payment_id) AS aside
+            FROM overdue o ORDER BY o.position LIMIT $1)
            UNION ALL
-           (SELECT e.stored FROM events e
+           (SELECT e.stored, false, EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = e.payment_id)
+            FROM events e
             WHERE e.position > $2 AND e.position <= $3
               AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position AND s.position > $2 AND s.position <= $3)
             ORDER BY e.position LIMIT $1)) u";
@@ -207,7 +211,12 @@ impl Store {
         let due = client.query(DUE, &[&COUNTED_MAX]).await?;
         let unknown = client.query(UNKNOWN, &[&COUNTED_MAX]).await?;
         Ok(Figures {
-            outbox: Backlog { count: outbox.read(0)?, oldest_seconds: outbox.read(1)?, set_aside: outbox.read(2)? },
+            outbox: Backlog {
+                count: outbox.read(0)?,
+                oldest_seconds: outbox.read(1)?,
+                set_aside: outbox.read(2)?,
+                overdue: outbox.read(3)?,
+            },
             due: due.iter().map(due_figures).collect::<Result<_, _>>()?,
             unknown: unknown.iter().map(unknown_figures).collect::<Result<_, _>>()?,
             read_at_seconds: self.clock().now().as_millisecond() as f64 / 1000.0,

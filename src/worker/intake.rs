@@ -25,7 +25,7 @@ use crate::bus::dead::{BuryError, bury};
 use crate::bus::delivery::Delivery;
 use crate::bus::publisher::Publisher;
 use crate::failpoint;
-use crate::http::metrics::{self, BreakerState};
+use crate::http::metrics::{self, BreakerState, Deliveries, QueueLabel};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::Command;
 
@@ -45,7 +45,9 @@ pub struct Intake {
 
 impl Intake {
     /// Takes a queue's messages until its consumption ends; after `drained`, only those that are there already.
-    pub async fn run(self, mut deliveries: mpsc::Receiver<Delivery>, drained: CancellationToken) {
+    pub async fn run(self, queue: QueueLabel, mut deliveries: mpsc::Receiver<Delivery>, drained: CancellationToken) {
+        let now = || Timestamp::now().as_millisecond() as f64 / 1000.0;
+        let counted = Deliveries::begin(&queue, now());
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -53,7 +55,7 @@ impl Intake {
                 () = drained.cancelled() => None,
             };
             let Some(delivery) = delivery else { return };
-            metrics::delivery(variant_of(&delivery.routing_key), Timestamp::now().as_millisecond() as f64 / 1000.0);
+            counted.one(now());
             self.take(delivery, false);
         }
     }
@@ -206,11 +208,6 @@ async fn answer<T>(variant: &Variant, probing: JoinHandle<T>) -> Option<T> {
             None
         }
     }
-}
-
-/// The variant's place in a routing key.
-fn variant_of(routing_key: &str) -> &str {
-    routing_key.split('.').next().unwrap_or_default()
 }
 
 /// Waits until a queue that was paused for a drain has given out what was prefetched.

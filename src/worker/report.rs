@@ -5,20 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::warn;
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, warn};
 
 use super::engine::Engine;
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
-use crate::bus::consumer::QueueState;
+use crate::bus::consumer::{Consumer, QueueState};
+use crate::bus::topology::queue_depths;
 use crate::causes::chain;
 use crate::http::health::Health;
-use crate::http::metrics;
+use crate::http::metrics::{self, QueueCondition, QueueLabel};
 
 /// How often the database is asked.
 const EVERY: Duration = Duration::from_secs(5);
 /// How often its clock is read.
 const CLOCK_EVERY: u32 = 12;
+
+/// How often the broker is asked what waits in its queues.
+const DEPTHS_EVERY: Duration = Duration::from_secs(10);
 
 /// Who says nothing any more does not work any more.
 const ENDED: &str = "its task has ended";
@@ -82,6 +87,29 @@ pub async fn connection(mut state: watch::Receiver<ConnectionState>, health: Arc
     }
 }
 
+/// Asks the broker what waits in the queues, for ever.
+pub async fn depths(consumer: Consumer, queues: Vec<QueueLabel>) {
+    let mut ticks = tokio::time::interval(DEPTHS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let names: Vec<String> = queues.iter().map(|queue| queue.name.clone()).collect();
+    loop {
+        ticks.tick().await;
+        let depths = match consumer.connection() {
+            Some(connection) => queue_depths(&connection, &names).await,
+            None => Vec::new(),
+        };
+        let mut depths = depths.into_iter();
+        for queue in &queues {
+            let depth = depths.next().and_then(|depth| {
+                depth
+                    .inspect_err(|error| debug!(queue = queue.name, error = chain(error), "a queue cannot be seen"))
+                    .ok()
+            });
+            metrics::queue_depth(queue, depth.map(|depth| (depth.messages, depth.consumers)));
+        }
+    }
+}
+
 /// Follows whether the broker confirms what is published.
 pub async fn confirms(mut silent: watch::Receiver<usize>, health: Arc<Health>, component: String) {
     loop {
@@ -98,12 +126,14 @@ pub async fn confirms(mut silent: watch::Receiver<usize>, health: Arc<Health>, c
 }
 
 /// Follows a queue's state. One that a breaker paused is as it should be.
-pub async fn queue(mut state: watch::Receiver<QueueState>, health: Arc<Health>, component: String) {
+pub async fn queue(mut state: watch::Receiver<QueueState>, health: Arc<Health>, component: String, label: QueueLabel) {
     loop {
-        let now = match &*state.borrow_and_update() {
-            QueueState::Consuming | QueueState::Paused => Ok(()),
-            QueueState::Down(reason) => Err(reason.clone()),
+        let (condition, now) = match &*state.borrow_and_update() {
+            QueueState::Consuming => (QueueCondition::Consuming, Ok(())),
+            QueueState::Paused => (QueueCondition::Paused, Ok(())),
+            QueueState::Down(reason) => (QueueCondition::Down, Err(reason.clone())),
         };
+        metrics::queue_condition(&label, condition);
         health.set(&component, now);
         if state.changed().await.is_err() {
             health.set(&component, Err(ENDED.to_owned()));

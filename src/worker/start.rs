@@ -25,12 +25,12 @@ use super::{relay, report};
 use crate::bus::connection::connect;
 use crate::bus::consumer::{Consumer, Consumption};
 use crate::bus::publisher::Publisher;
-use crate::bus::topology;
+use crate::bus::topology::{self, QueueKind};
 use crate::bus::{BusError, BusSettings};
 use crate::config::{self, ConfigError, Settings};
 use crate::gateway::{Gateway, registry};
 use crate::http::health::Health;
-use crate::http::metrics::{self, Metrics};
+use crate::http::metrics::{self, Metrics, QueueLabel};
 use crate::http::{server, webhooks};
 use crate::payment::contract::{Contract, Lookup};
 use crate::payment::machine::Rules;
@@ -255,11 +255,13 @@ fn consume(
     services: &mut Vec<JoinHandle<()>>,
 ) -> Queues {
     let names = topology::Names::new(&bus.prefix);
+    services.push(tokio::spawn(report::depths(consumer.clone(), labels(intake, bus))));
     let mut queues = Queues { consumptions: Vec::new(), intakes: Vec::new(), drained: CancellationToken::new() };
-    let mut subscribe = |queue: &str, prefetch: u16, component: String| {
-        let (consumption, deliveries) = consumer.subscribe(queue, prefetch);
-        queues.intakes.push(tokio::spawn(intake.clone().run(deliveries, queues.drained.clone())));
-        services.push(tokio::spawn(report::queue(consumption.state(), Arc::clone(health), component)));
+    let mut subscribe = |kind: QueueKind, name: String, prefetch: u16, component: String| {
+        let (consumption, deliveries) = consumer.subscribe(&name, prefetch);
+        let label = QueueLabel { name, kind: kind.as_str() };
+        queues.intakes.push(tokio::spawn(intake.clone().run(label.clone(), deliveries, queues.drained.clone())));
+        services.push(tokio::spawn(report::queue(consumption.state(), Arc::clone(health), component, label)));
         let consumption = Arc::new(consumption);
         queues.consumptions.push(Arc::clone(&consumption));
         consumption
@@ -267,14 +269,22 @@ fn consume(
     let mut guarded = Vec::new();
     for variant in intake.engine.variants.values() {
         let name = &variant.name;
-        let commands = subscribe(&names.commands_of(name), variant.prefetch, format!("consumer commands.{name}"));
-        subscribe(&names.inbound_of(name), SMALL_PREFETCH, format!("consumer inbound.{name}"));
+        let (commands, inbound) = (names.commands_of(name), names.inbound_of(name));
+        let commands = subscribe(QueueKind::Commands, commands, variant.prefetch, format!("consumer commands.{name}"));
+        subscribe(QueueKind::Inbound, inbound, SMALL_PREFETCH, format!("consumer inbound.{name}"));
         guarded.push((Arc::clone(variant), commands));
     }
-    subscribe(&names.unroutable(), SMALL_PREFETCH, "consumer unroutable".to_owned());
+    subscribe(QueueKind::Unroutable, names.unroutable(), SMALL_PREFETCH, "consumer unroutable".to_owned());
     let guard = |(variant, commands)| tokio::spawn(intake.clone().guard(variant, commands));
     services.extend(guarded.into_iter().map(guard));
     queues
+}
+
+/// Every queue of ours, those that are not read too.
+fn labels(intake: &Intake, bus: &BusSettings) -> Vec<QueueLabel> {
+    let variants: Vec<&str> = intake.engine.variants.keys().map(String::as_str).collect();
+    let queues = topology::queues(&topology::Names::new(&bus.prefix), bus.delivery_limit, &variants);
+    queues.into_iter().map(|queue| QueueLabel { name: queue.name, kind: queue.kind.as_str() }).collect()
 }
 
 fn serve(

@@ -1,0 +1,91 @@
+//! The counters that begin at zero. One that is absent until it counts hides its first count from whoever asks for the
+//! increase. Only the durations of calls are absent until the first call: a histogram is twenty lines for each label.
+
+use metrics::{counter, gauge};
+
+use super::{Alert, CommandOutcome, EVENT_TYPES, OTHER};
+use crate::payment::code::Code;
+use crate::payment::command::CommandType;
+
+/// Why a call brings no result.
+const TROUBLES: [Code; 9] = [
+    Code::Unreachable,
+    Code::Timeout,
+    Code::GatewayError,
+    Code::RateLimited,
+    Code::Conflict,
+    Code::Misconfigured,
+    Code::InvalidAnswer,
+    Code::Mismatch,
+    Code::Refused,
+];
+
+/// Why a message becomes a dead letter.
+const DEAD: [Code; 4] = [Code::InvalidEnvelope, Code::InvalidEncoding, Code::CardNumber, Code::InvalidData];
+
+/// What becomes of a webhook.
+const WEBHOOKS: [&str; 13] = [
+    "taken",
+    "ignored",
+    "not_ours",
+    "unknown_variant",
+    "busy",
+    "unavailable",
+    "too_large",
+    "broken",
+    "not_signed",
+    "unreadable_signature",
+    "wrong_signature",
+    "out_of_time",
+    "invalid_body",
+];
+
+/// Begins what is counted of these variants, and of none.
+pub(super) fn begin<'a>(variants: impl Iterator<Item = &'a str>) {
+    for variant in variants {
+        of_variant(variant);
+    }
+    of_strangers();
+    for event_type in EVENT_TYPES {
+        counter!("paybus_events_published_total", "type" => event_type).increment(0);
+    }
+    for code in DEAD {
+        counter!("paybus_dead_letters_total", "reason" => code.as_str()).increment(0);
+    }
+    counter!("paybus_events_refused_total").increment(0);
+    counter!("paybus_replies_unroutable_total").increment(0);
+}
+
+fn of_variant(variant: &str) {
+    let of = || ("variant", variant.to_owned());
+    for kind in CommandType::ALL {
+        for outcome in CommandOutcome::ALL {
+            let labels = [("type", kind.as_str().to_owned()), of(), ("outcome", outcome.as_str().to_owned())];
+            counter!("paybus_commands_total", &labels).increment(0);
+        }
+    }
+    for name in ["paybus_commands_duplicate_total", "paybus_takeovers_total", "paybus_leases_lost_total"] {
+        counter!(name, &[of()]).increment(0);
+    }
+    for code in TROUBLES {
+        let labels = [of(), ("code", code.as_str().to_owned())];
+        counter!("paybus_gateway_failures_total", &labels).increment(0);
+        counter!("paybus_retries_total", &labels).increment(0);
+    }
+    for outcome in WEBHOOKS {
+        counter!("paybus_webhooks_total", &[of(), ("outcome", outcome.to_owned())]).increment(0);
+    }
+    for alert in Alert::ALL {
+        counter!("paybus_alerts_total", &[of(), ("kind", alert.as_str().to_owned())]).increment(0);
+    }
+    gauge!("paybus_gateway_calls_in_flight", &[of()]).set(0.0);
+}
+
+/// What names no configured variant is rejected, whatever it is.
+fn of_strangers() {
+    for kind in CommandType::ALL.map(CommandType::as_str).into_iter().chain([OTHER]) {
+        let labels = [("type", kind), ("variant", OTHER), ("outcome", CommandOutcome::Rejected.as_str())];
+        counter!("paybus_commands_total", &labels).increment(0);
+    }
+    counter!("paybus_webhooks_total", "variant" => OTHER, "outcome" => "unknown_variant").increment(0);
+}
