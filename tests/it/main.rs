@@ -25,6 +25,7 @@ mod limits;
 mod matrix;
 mod messages;
 mod money;
+mod operations;
 mod replicas;
 mod retries;
 mod rules;

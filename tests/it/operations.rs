@@ -1,0 +1,99 @@
+//! What operators are given: alerts, a dashboard and the page that explains them name what there is, and nothing else.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command as Program;
+
+use regex::Regex;
+use serde_json::Value;
+
+use crate::support::{Command, World, eventually};
+
+const RULES: &str = "deploy/prometheus/paybus.rules.yml";
+const DASHBOARD: &str = "deploy/grafana/paybus.json";
+const PAGE: &str = "docs/operations.md";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Everything that the first group of the pattern matches.
+fn all(pattern: &str, text: &str) -> BTreeSet<String> {
+    Regex::new(pattern).unwrap().captures_iter(text).map(|found| found[1].to_owned()).collect()
+}
+
+/// The names of metrics, a histogram's without what Prometheus adds.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let bare = |name: String| {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+        base.map(str::to_owned).unwrap_or(name)
+    };
+    all(r"\b(paybus_[a-z_]+[a-z])", text).into_iter().map(bare).collect()
+}
+
+fn expressions() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("the dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    targets.map(|target| target["expr"].as_str().expect("an expression").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_page_has_every_metric_and_what_alerts_and_dashboard_ask_for_is_there() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
+    let there = all(r"(?m)^\| `(paybus_[a-z_]+)` \|", &read(PAGE));
+    // Some are read from the database and the broker now and then.
+    eventually("every metric of the page, and no other", async || {
+        let scraped = worker.metrics().await;
+        let samples: Vec<&str> = scraped.lines().filter(|line| !line.starts_with('#')).collect();
+        let found = metrics_in(&samples.join("\n"));
+        let differing: Vec<&str> = found.symmetric_difference(&there).map(String::as_str).collect();
+        if differing.is_empty() { Ok(()) } else { Err(differing.join(", ")) }
+    })
+    .await;
+    let asked = metrics_in(&(read(RULES) + &expressions().join("\n")));
+    let unknown: Vec<&String> = asked.difference(&there).collect();
+    assert!(unknown.is_empty(), "{unknown:?} are asked for and never there");
+    let unasked: Vec<&String> = there.difference(&asked).collect();
+    assert!(unasked.is_empty(), "{unasked:?} are there, and neither an alert nor the dashboard shows them");
+    world.check_books().await;
+}
+
+#[test]
+fn every_alert_has_its_section_and_every_section_its_alert() {
+    let rules = read(RULES);
+    let alerts = all(r"- alert: (\w+)", &rules);
+    assert!(!alerts.is_empty());
+    assert_eq!(all(r"(?m)^### (Paybus\w+)$", &read(PAGE)), alerts);
+    let anchors: BTreeSet<String> = alerts.iter().map(|alert| alert.to_lowercase()).collect();
+    assert_eq!(all(r"runbook: docs/operations\.md#(\w+)", &rules), anchors);
+}
+
+/// By Prometheus' own tool; the dashboard's questions as rules.
+#[test]
+fn alerts_see_what_they_should_and_every_question_can_be_asked() {
+    let expressions = expressions();
+    assert!(!expressions.is_empty());
+    let rules: Vec<Value> = expressions
+        .iter()
+        .enumerate()
+        .map(|(number, asked)| {
+            let asked = asked.replace("$__rate_interval", "5m");
+            serde_json::json!({ "record": format!("dashboard:{number}"), "expr": asked })
+        })
+        .collect();
+    let file = std::env::temp_dir().join(format!("paybus-dashboard-{}.yml", uuid::Uuid::new_v4()));
+    let groups = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
+    std::fs::write(&file, groups.to_string()).unwrap();
+    let ran = Program::new(root().join("scripts/check-rules")).arg(&file).output().expect("scripts/check-rules");
+    std::fs::remove_file(&file).unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
+    eprintln!("{said}");
+    assert!(ran.status.success(), "{said}");
+}
