@@ -27,13 +27,17 @@ const LOCK: i64 = 0x7061_7962_7573;
 pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
     let mut connection = store.client().await?;
     let client = connection.patient()?;
-    client.batch_execute("CREATE SCHEMA IF NOT EXISTS paybus").await.or_else(|error| {
-        match error.code().map(|state| state.code()) {
-            // Two first migrations at once: the other one made it.
-            Some("23505" | "42P06") => Ok(()),
-            _ => Err(error),
-        }
-    })?;
+    // Asked first: `IF NOT EXISTS` takes the right to make schemas even where nothing is to be made.
+    let exists = client.query_one("SELECT to_regnamespace('paybus') IS NOT NULL", &[]).await?;
+    if !exists.read::<bool>(0)? {
+        client.batch_execute("CREATE SCHEMA IF NOT EXISTS paybus").await.or_else(|error| {
+            match error.code().map(|state| state.code()) {
+                // Two first migrations at once: the other one made it.
+                Some("23505" | "42P06") => Ok(()),
+                _ => Err(error),
+            }
+        })?;
+    }
     let transaction = client.transaction().await?;
     // Held to the end of the transaction, so that replicas that start together migrate once.
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;

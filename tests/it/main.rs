@@ -26,6 +26,7 @@ mod matrix;
 mod messages;
 mod money;
 mod operations;
+mod privileges;
 mod replicas;
 mod retries;
 mod rules;

@@ -163,8 +163,9 @@ async fn the_same_command_many_times_is_one_command() {
     world.publish_all(&vec![refund.clone(); 40]).await;
     assert_eq!(world.final_event(&refund).await.field("captured_amount"), "100.00");
     eventually("all copies to be taken", async || {
-        let series = r#"paybus_deliveries_total{variant="http"}"#;
-        let taken = one.count(series).await + two.count(series).await;
+        let queue = world.bus.queue("commands.http");
+        let series = format!(r#"paybus_deliveries_total{{queue="{queue}",kind="commands"}}"#);
+        let taken = one.count(&series).await + two.count(&series).await;
         if taken >= 120 { Ok(()) } else { Err(taken) }
     })
     .await;

@@ -1,0 +1,50 @@
+-- The database roles of a careful installation, and what each may do. To be run by a superuser in paybus's database, before
+-- the first `paybus migrate`, and again after each one; as often as one likes.
+--
+--   psql -d paybus -f deploy/postgres/roles.sql
+--   psql -d paybus -v owner=payments_owner -v worker=payments_worker -v reader=payments_reader -f deploy/postgres/roles.sql
+--
+--   owner    `paybus migrate`: the schema is its own
+--   worker   `paybus worker`, `paybus show`, `events`, `dead`, `check`: reads and writes rows, changes no table
+--   reader   people and reports: reads
+--
+-- Passwords are not set here: \password ROLE, or certificates.
+\set ON_ERROR_STOP on
+\if :{?owner} \else \set owner paybus_owner \endif
+\if :{?worker} \else \set worker paybus_worker \endif
+\if :{?reader} \else \set reader paybus_reader \endif
+
+SELECT format('CREATE ROLE %I LOGIN', name)
+FROM unnest(ARRAY[:'owner', :'worker', :'reader']) AS r(name)
+WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = name) \gexec
+
+SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()) \gexec
+SELECT format('GRANT CONNECT ON DATABASE %I TO %I, %I, %I', current_database(), :'owner', :'worker', :'reader') \gexec
+CREATE SCHEMA IF NOT EXISTS paybus;
+ALTER SCHEMA paybus OWNER TO :"owner";
+GRANT USAGE ON SCHEMA paybus TO :"worker", :"reader";
+
+-- Tables that a later migration makes: until this file is run again.
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA paybus GRANT SELECT ON TABLES TO :"reader";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA paybus GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"worker";
+
+-- And those that are there: each what is done to it.
+GRANT SELECT ON ALL TABLES IN SCHEMA paybus TO :"reader", :"worker";
+REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA paybus FROM :"worker";
+SELECT format('GRANT %s ON paybus.%I TO %I', rights, name, :'worker')
+FROM (VALUES
+    -- Payments and what was done with their money are never deleted, events never changed.
+    ('payments', 'INSERT, UPDATE'),
+    ('operations', 'INSERT, UPDATE, DELETE'),
+    ('movements', 'INSERT, UPDATE'),
+    ('events', 'INSERT, DELETE'),
+    ('audit', 'INSERT'),
+    ('sent', 'INSERT, UPDATE, DELETE'),
+    ('overdue', 'INSERT, UPDATE, DELETE'),
+    ('set_aside', 'INSERT, UPDATE, DELETE'),
+    ('watermarks', 'UPDATE'),
+    ('buckets', 'UPDATE'),
+    ('relays', 'INSERT, UPDATE, DELETE'),
+    ('rates', 'INSERT, UPDATE')
+) AS t(name, rights)
+WHERE to_regclass('paybus.' || name) IS NOT NULL \gexec

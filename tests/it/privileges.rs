@@ -1,0 +1,284 @@
+//! Least privilege: with the users and roles of `deploy/`, each part can do its work, and nothing more.
+
+use std::process::Command as Program;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
+    QueuePurgeOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use serde_json::Value;
+use tokio_postgres::NoTls;
+
+use crate::support::wait::within;
+use crate::support::webhook::named;
+use crate::support::worker::paybus;
+use crate::support::{Behaviour, Command, Setup, Webhook, WorkerSetup, World, eventually};
+
+const SECRET: &str = "whsec_test";
+const PASSWORD: &str = "only-for-tests";
+
+fn root(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Runs a program to its good end.
+fn run(program: &mut Program) -> String {
+    let output = program.output().unwrap_or_else(|error| panic!("{program:?}: {error}"));
+    assert!(output.status.success(), "{program:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A user of the broker that has one part, and its address.
+async fn user(world: &World, rabbitmqctl: &str, part: &'static str, variant: Option<&'static str>) -> (String, String) {
+    let prefix = world.bus.prefix.clone();
+    let name = format!("{prefix}-{part}");
+    let (ctl, user) = (rabbitmqctl.to_owned(), name.clone());
+    let granting = tokio::task::spawn_blocking(move || {
+        run(Program::new(&ctl).args(["add_user", &user, PASSWORD]));
+        let mut grant = Program::new(root("deploy/rabbitmq/grant"));
+        run(grant.args([part, &user]).args(variant).env("PREFIX", prefix).env("RABBITMQCTL", ctl));
+    });
+    granting.await.expect("granted");
+    let (_, place) = world.settings()["amqp.url"].split_once('@').expect("a user");
+    (format!("amqp://{name}:{PASSWORD}@{place}"), name)
+}
+
+async fn channel(url: &str) -> (Connection, Channel) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("it may connect");
+    let channel = connection.create_channel().await.expect("a channel");
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    (connection, channel)
+}
+
+async fn send(
+    channel: &Channel,
+    exchange: String,
+    key: &str,
+    body: &[u8],
+    reply_to: Option<&str>,
+) -> lapin::Result<()> {
+    let mut properties = BasicProperties::default().with_delivery_mode(2);
+    if let Some(queue) = reply_to {
+        properties = properties.with_reply_to(queue.into());
+    }
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?.await.map(|_| ())
+}
+
+/// The broker refuses an act for want of a right. Each act has a channel of its own, which a refusal closes.
+async fn is_refused<T>(url: &str, what: &str, act: impl AsyncFnOnce(Channel) -> lapin::Result<T>) {
+    let (connection, channel) = channel(url).await;
+    match act(channel).await {
+        Ok(_) => panic!("{url} may {what}"),
+        Err(error) => assert!(error.to_string().contains("ACCESS_REFUSED"), "{what}: {error}"),
+    }
+    connection.close(200, "done".into()).await.expect("closed");
+}
+
+async fn consume(channel: &Channel, queue: &str) -> lapin::Result<lapin::Consumer> {
+    let options = BasicConsumeOptions { no_ack: queue.starts_with("amq."), ..BasicConsumeOptions::default() };
+    channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+}
+
+async fn declare(channel: &Channel, queue: &str) -> lapin::Result<()> {
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.into(), options, FieldTable::default()).await.map(|_| ())
+}
+
+async fn bind(channel: &Channel, queue: &str, exchange: &str) -> lapin::Result<()> {
+    let options = QueueBindOptions::default();
+    channel.queue_bind(queue.into(), exchange.into(), "#".into(), options, FieldTable::default()).await
+}
+
+#[tokio::test]
+async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
+    let Ok(ctl) = std::env::var("PAYBUS_TEST_RABBITMQCTL") else {
+        println!("skipped: PAYBUS_TEST_RABBITMQCTL is not set; run it by scripts/with-services");
+        return;
+    };
+    let world = Setup::new().set("variants.http.webhook_secret", SECRET).build().await;
+    let (publisher, publishing) = user(&world, &ctl, "publisher", Some("http")).await;
+    let (subscriber, subscribing) = user(&world, &ctl, "subscriber", None).await;
+    let (worker, _) = user(&world, &ctl, "worker", None).await;
+    let (webhooks, _) = user(&world, &ctl, "webhooks", None).await;
+    let (owner, _) = user(&world, &ctl, "owner", None).await;
+    let (operator, _) = user(&world, &ctl, "operator", None).await;
+    let (commands, events) = (format!("{}.commands", world.bus.prefix), format!("{}.events", world.bus.prefix));
+    let queue = format!("{}.commands.http", world.bus.prefix);
+
+    run(paybus(world.settings()).args(["migrate", "--only", "broker"]).env("PAYBUS__AMQP__URL", &owner));
+    let setup = WorkerSetup::default().set("amqp.url", &worker).set("amqp.declare", "false");
+    let ready = world.worker_with(setup).await;
+
+    // The whole way, with a retry, an answer to a direct reply, and an event.
+    let (_subscribed, listening) = channel(&subscriber).await;
+    let own = format!("{subscribing}.payments");
+    declare(&listening, &own).await.expect("a queue of its own");
+    bind(&listening, &own, &events).await.expect("bound to the events");
+    let mut told = consume(&listening, &own).await.expect("consumed");
+    let (_published, asking) = channel(&publisher).await;
+    let mut answers = consume(&asking, "amq.rabbitmq.reply-to").await.expect("direct replies");
+    let charge = Command::charge("http", "12.00", "EUR");
+    world.gateway.plan(charge.payment, vec![Behaviour::Status(503, None)]);
+    send(&asking, commands.clone(), &charge.key(), &charge.bytes(), Some("amq.rabbitmq.reply-to")).await.expect("sent");
+    let answer = next(&mut answers, "the answer").await;
+    assert_eq!(answer["data"]["payment"]["status"], "confirmed", "{answer}");
+    assert_eq!(next(&mut told, "the first event").await["type"], "payment.created");
+    let reply = format!("reply.{publishing}.1");
+    declare(&asking, &reply).await.expect("a reply queue of its own");
+    let mut replies = consume(&asking, &reply).await.expect("consumed");
+    let refund = charge.then("payment.refund", serde_json::json!({}));
+    send(&asking, commands.clone(), &refund.key(), &refund.bytes(), Some(&reply)).await.expect("sent");
+    assert_eq!(next(&mut replies, "the second answer").await["data"]["payment"]["status"], "refunded");
+
+    // A gateway's news, taken in by a process that does nothing else, and by the worker.
+    let setup = WorkerSetup::default().only_webhooks().set("amqp.url", &webhooks).set("amqp.declare", "false");
+    let receiver = world.worker_with(setup).await;
+    for (id, process) in [("n-1", &receiver), ("n-2", &ready)] {
+        let news = serde_json::json!({"id": id, "payment_id": charge.payment, "type": "news"});
+        assert_eq!(Webhook::signed("http", SECRET, &news).post(process).await, (200, None));
+        let told = world.final_event(&named("http", charge.payment, id)).await;
+        assert_eq!(told.kind(), "command.succeeded");
+    }
+
+    // What cannot be understood goes to the dead letters, where the operator finds it; what has no queue is answered.
+    let (_admin, admin) = channel(&world.settings()["amqp.url"]).await;
+    send(&admin, commands.clone(), "http.payment.create", b"no command", None).await.expect("sent");
+    let dead = async |arguments: &[&str]| {
+        let mut dead = paybus(world.settings());
+        dead.arg("dead").args(arguments).env("PAYBUS__AMQP__URL", &operator);
+        tokio::task::spawn_blocking(move || run(&mut dead)).await.expect("it ran")
+    };
+    eventually("the dead letter", async || {
+        let listed = dead(&["list", "--json"]).await;
+        if listed.contains("invalid_envelope") { Ok(()) } else { Err(listed) }
+    })
+    .await;
+    dead(&["drop", "--filter", "code=invalid_envelope", "--yes", "--who", "test"]).await;
+    let stray = Command::charge("nowhere", "1.00", "EUR");
+    send(&admin, commands.clone(), &stray.key(), &stray.bytes(), None).await.expect("sent");
+    world.event("the rejection", |event| event.is_of(&stray) && event.kind() == "command.rejected").await;
+    assert!(!ready.log().contains("ACCESS_REFUSED"), "{}", ready.log());
+
+    // And nothing more.
+    let other = Command::charge("default", "1.00", "EUR");
+    let publish = async |url: &str, what: &str, exchange: &str, key: &str| {
+        let exchange = exchange.to_owned();
+        is_refused(url, what, async |channel| send(&channel, exchange, key, b"{}", None).await).await;
+    };
+    publish(&publisher, "charge by another variant", &commands, &other.key()).await;
+    publish(&publisher, "pass for a gateway", &commands, "http.payment.notification").await;
+    publish(&publisher, "resolve an outcome", &commands, "http.payment.resolve").await;
+    publish(&publisher, "tell events", &events, "http.payment.created").await;
+    publish(&subscriber, "send commands", &commands, "http.payment.create").await;
+    publish(&subscriber, "tell events", &events, "http.payment.created").await;
+    publish(&webhooks, "send commands", &commands, "http.payment.create").await;
+    publish(&worker, "send commands", &commands, "http.payment.create").await;
+    for (url, whose) in [(&publisher, "the publisher"), (&subscriber, "the subscriber"), (&webhooks, "webhooks")] {
+        is_refused(url, &format!("read commands as {whose}"), async |channel| consume(&channel, &queue).await).await;
+        is_refused(url, "drop commands", async |channel| {
+            channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await
+        })
+        .await;
+    }
+    is_refused(&worker, "read what is a subscriber's", async |channel| consume(&channel, &own).await).await;
+    is_refused(&worker, "make queues", async |channel| declare(&channel, &format!("{queue}.more")).await).await;
+    is_refused(&subscriber, "make others' queues", async |channel| declare(&channel, "shop.orders").await).await;
+    is_refused(&subscriber, "listen to commands", async |channel| bind(&channel, &own, &commands).await).await;
+    is_refused(&publisher, "listen to events", async |channel| bind(&channel, &reply, &events).await).await;
+    world.check_books().await;
+}
+
+async fn next(consumer: &mut lapin::Consumer, what: &str) -> Value {
+    let waiting = tokio::time::timeout(Duration::from_secs(20), consumer.next());
+    let delivery = waiting.await.unwrap_or_else(|_| panic!("{what} does not come")).expect("it consumes");
+    serde_json::from_slice(&delivery.expect("a delivery").data).expect("JSON")
+}
+
+/// Whether PostgreSQL refuses a statement for want of a right.
+async fn database_refuses(url: &str, sql: &str) {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("it may connect");
+    tokio::spawn(connection);
+    let error = client.batch_execute(sql).await.expect_err(sql);
+    let code = error.code().map(|state| state.code().to_owned());
+    assert_eq!(code.as_deref(), Some("42501"), "{sql}: {error}");
+}
+
+#[tokio::test]
+async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
+    if Program::new("psql").arg("--version").output().is_err() {
+        println!("skipped: psql is not installed");
+        return;
+    }
+    let world = World::new().await;
+    let admin = world.settings()["database.url"].clone();
+    let (_, place) = admin.split_once('@').expect("a user");
+    let role = |name: &str| format!("{}_{name}", world.bus.prefix);
+    let url = |name: &str| format!("postgres://{}@{place}", role(name));
+    let grant = || {
+        let mut psql = Program::new("psql");
+        psql.args(["-q", "-d", &admin, "-f"]).arg(root("deploy/postgres/roles.sql"));
+        for name in ["owner", "worker", "reader"] {
+            psql.arg("-v").arg(format!("{name}={}", role(name)));
+        }
+        run(&mut psql);
+    };
+    // As on a new database: the roles come first, and again after the migration.
+    world.query("DROP SCHEMA paybus CASCADE", &[]).await;
+    grant();
+    run(paybus(world.settings()).args(["migrate", "--only", "database"]).env("PAYBUS__DATABASE__URL", url("owner")));
+    grant();
+
+    let worker = world.worker_with(WorkerSetup::default().set("database.url", &url("worker"))).await;
+    let charge = Command::charge("http", "12.00", "EUR");
+    world.gateway.plan(charge.payment, vec![const { Behaviour::Status(503, None) }; 4]);
+    assert_eq!(world.run(&charge).await.status(), "confirmed");
+    assert_eq!(world.run(&charge.then("payment.refund", serde_json::json!({}))).await.status(), "refunded");
+    eventually("the marks", async || {
+        let unsent: i64 = world.value("SELECT count(*) FROM outbox", &[]).await;
+        if unsent == 0 { Ok(()) } else { Err(unsent) }
+    })
+    .await;
+    for name in ["worker", "reader"] {
+        let shown = run(paybus(world.settings())
+            .args(["show", &charge.payment.to_string()])
+            .env("PAYBUS__DATABASE__URL", url(name)));
+        assert!(shown.contains("refunded"), "{shown}");
+    }
+    assert!(!worker.log().contains("permission denied"), "{}", worker.log());
+
+    for sql in [
+        "CREATE TABLE paybus.mine (id int)",
+        "ALTER TABLE paybus.payments ADD COLUMN mine int",
+        "DROP TABLE paybus.movements",
+        "TRUNCATE paybus.events",
+        "DELETE FROM paybus.payments",
+        "DELETE FROM paybus.movements",
+        "DELETE FROM paybus.audit",
+        "UPDATE paybus.events SET body = ''",
+        "INSERT INTO paybus.migrations (number, name, hash) VALUES (99, 'mine', '')",
+    ] {
+        database_refuses(&url("worker"), sql).await;
+    }
+    for sql in [
+        "UPDATE paybus.payments SET status = 'confirmed'",
+        "DELETE FROM paybus.operations",
+        "INSERT INTO paybus.audit DEFAULT VALUES",
+        "CREATE TABLE paybus.mine (id int)",
+    ] {
+        database_refuses(&url("reader"), sql).await;
+    }
+    world.check_books().await;
+    worker.term();
+    within(Duration::from_secs(20), "the worker to end", async || worker.exited().ok_or("it runs")).await;
+    for name in ["owner", "worker", "reader"] {
+        // Roles are the whole server's; what this one may do here goes with it.
+        world.query(&format!("REASSIGN OWNED BY {} TO CURRENT_USER", role(name)), &[]).await;
+        world.query(&format!("DROP OWNED BY {}", role(name)), &[]).await;
+        world.query(&format!("DROP ROLE {}", role(name)), &[]).await;
+    }
+}
