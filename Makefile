@@ -6,7 +6,7 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test chaos bench lint clean
+.PHONY: help build demo run test examples chaos bench lint clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ run: build ## The worker in the foreground with a private broker and database; C
 
 test: ## All tests: unit, property, and against a real broker and database
 	CARGO='$(CARGO)' scripts/test $(ARGS)
+
+examples: ## The clients of other languages, each against a real worker
+	@CARGO='$(CARGO)' scripts/examples $(ARGS)
 
 chaos: ## The promise under faults, and a verdict: make chaos ARGS='--gateway stripe --seconds 600 --seed 7'
 	@scripts/with-services $(CARGO) test --locked --test chaos -- $(ARGS)
