@@ -1,0 +1,196 @@
+/** The client against a real worker, broker and database. Run by ./check. */
+
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { createServer, type AddressInfo } from 'node:net';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import amqp from 'amqplib';
+import pg from 'pg';
+
+import { type Command, type Event, Memory, NotSent, Publisher, Subscriber, Unknown } from './client.js';
+
+function variable(name: string): string {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set`);
+  return value;
+}
+
+const [AMQP, DATABASE, PAYBUS] = [variable('PAYBUS__AMQP__URL'), variable('PAYBUS__DATABASE__URL'), variable('PAYBUS')];
+const PREFIX = `node${randomUUID().replaceAll('-', '').slice(0, 10)}`;
+
+let worker: ChildProcess;
+let publisher: Publisher;
+let payment: string;
+
+async function waitFor(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`waited 30 s for ${what}`);
+    await sleep(50);
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((closed) => server.close(closed));
+  return port;
+}
+
+before(async () => {
+  const admin = new pg.Client({ connectionString: DATABASE });
+  await admin.connect();
+  await admin.query(`CREATE DATABASE ${PREFIX}`);
+  await admin.end();
+  const listen = `127.0.0.1:${await freePort()}`;
+  const env = {
+    ...process.env,
+    PAYBUS__AMQP__PREFIX: PREFIX,
+    PAYBUS__DATABASE__URL: DATABASE.replace(/\/[^/]*$/, `/${PREFIX}`),
+    PAYBUS__HTTP__LISTEN: listen,
+  };
+  execFileSync(PAYBUS, ['migrate'], { env, stdio: 'ignore' });
+  worker = spawn(PAYBUS, ['worker'], { env, stdio: 'ignore' });
+  await waitFor('the worker', () => fetch(`http://${listen}/readyz`).then((answer) => answer.ok, () => false));
+});
+
+after(async () => {
+  const ended = new Promise((code) => worker.on('exit', code));
+  worker.kill('SIGTERM');
+  assert.equal(await ended, 0);
+});
+
+beforeEach(() => {
+  publisher = new Publisher(AMQP, PREFIX);
+  payment = randomUUID();
+});
+
+afterEach(() => publisher.close());
+
+function named(source: string) {
+  return { specversion: '1.0' as const, source, id: randomUUID(), subject: payment };
+}
+
+function create(total = '120.00'): Command {
+  const data = { variant: 'default', total, currency: 'EUR' as const, process: {} };
+  return { ...named('shop/checkout'), type: 'payment.create', data };
+}
+
+async function pay(): Promise<void> {
+  const answer = await publisher.ask('default', create());
+  assert.equal(answer?.type, 'payment.status_changed');
+}
+
+function refund(amount: string): Command {
+  return { ...named('shop/desk'), type: 'payment.refund', data: { amount } };
+}
+
+function numbers(store: Memory): (string | undefined)[] {
+  const counted = (event: Event): event is Event & { sequence: string } => 'sequence' in event;
+  return store.events.filter((event) => event.subject === payment).filter(counted).map((event) => event.sequence);
+}
+
+/** Follows events until the condition holds. */
+async function follow(subscriber: Subscriber, what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  const stop = new AbortController();
+  const following = subscriber.run(stop.signal);
+  try {
+    await waitFor(what, condition);
+  } finally {
+    stop.abort();
+    await following;
+  }
+}
+
+test('a command is answered once', async () => {
+  const command = create();
+  const answer = await publisher.ask('default', command);
+  assert.ok(answer?.type === 'payment.status_changed');
+  assert.equal(answer.data.payment.status, 'confirmed');
+  await publisher.send('default', command);
+  const told = await publisher.ask('default', { ...named('shop/desk'), type: 'payment.snapshot', data: {} });
+  assert.ok(told?.type === 'payment.snapshot');
+  assert.deepEqual([told.data.sequence, told.data.payment.captured_amount], ['2', '120.00']);
+});
+
+test('what is wrong is rejected with a code', async () => {
+  const answer = await publisher.ask('default', create('1.001'));
+  assert.ok(answer?.type === 'command.rejected');
+  assert.equal(answer.data.code, 'invalid_amount');
+});
+
+test('what no queue takes was not sent', async () => {
+  // Commands of unknown variants and types have a queue, and are answered; an exchange of another prefix has none.
+  const connection = await amqp.connect(AMQP);
+  const channel = await connection.createChannel();
+  await channel.assertExchange(`${PREFIX}.other.commands`, 'topic', { autoDelete: false, durable: false });
+  const other = new Publisher(AMQP, `${PREFIX}.other`);
+  await assert.rejects(other.send('default', create()), NotSent);
+  await other.close();
+  await channel.deleteExchange(`${PREFIX}.other.commands`);
+  await connection.close();
+});
+
+test('events come once and in order, whatever is sent again', async () => {
+  const store = new Memory();
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.again`, store, PREFIX);
+  await subscriber.declare();
+  await pay();
+  // To everybody, for it names no reply queue.
+  await publisher.send('default', { ...named('shop/desk'), type: 'payment.resend', data: { from: '1' } });
+  await publisher.ask('default', refund('20.00'));
+  const mine = () => store.events.filter((event) => event.subject === payment);
+  await follow(subscriber, 'three events and the answer', () => mine().length === 4);
+  assert.deepEqual(numbers(store), ['1', '2', '3']);
+});
+
+test('a gap is found and mended', async () => {
+  const store = new Memory();
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.gap`, store, PREFIX);
+  await subscriber.declare();
+  await pay();
+  const connection = await amqp.connect(AMQP);
+  const channel = await connection.createChannel();
+  await waitFor('an event to lose', async () => (await channel.get(subscriber.queue, { noAck: true })) !== false);
+  await connection.close();
+  await publisher.ask('default', refund('20.00'));
+  await follow(subscriber, 'all events', async () => (await store.last(payment)) === 3);
+  assert.deepEqual(numbers(store), ['1', '2', '3']);
+});
+
+test('who was away and lost its queue gets whole again', async () => {
+  await pay();
+  const store = new Memory();
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.away`, store, PREFIX);
+  await subscriber.declare();
+  await publisher.ask('default', refund('20.00'));
+  await follow(subscriber, 'all events', async () => (await store.last(payment)) === 3);
+  assert.deepEqual(numbers(store), ['1', '2', '3']);
+});
+
+const ctl = process.env.PAYBUS_TEST_RABBITMQCTL;
+test('a lost connection is made again', { skip: !ctl && 'the broker is not ours to trouble' }, async () => {
+  const store = new Memory();
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.lost`, store, PREFIX);
+  await subscriber.declare();
+  await pay();
+  let troubled = false;
+  await follow(subscriber, 'the event after the loss', async () => {
+    if (!troubled && (await store.last(payment)) === 2) {
+      troubled = true;
+      execFileSync(ctl!, ['close_all_connections', 'a test'], { stdio: 'ignore' });
+      const command = refund('20.00');
+      // Whether the loss is seen before or after it is sent: the same command once more is the same command.
+      await publisher.send('default', command).catch((error: unknown) => {
+        assert.ok(error instanceof Unknown, String(error));
+        return publisher.send('default', command);
+      });
+    }
+    return (await store.last(payment)) === 3;
+  });
+  assert.deepEqual(numbers(store), ['1', '2', '3']);
+});

@@ -1,0 +1,51 @@
+// Made of the contract by `npm run generate`; not to be edited.
+
+/**
+ * Sends the payment's counted events once more, from one on and at most 100, each under the same id: to reply_to, where there is one, else to all. Answered by command.succeeded, which says which they were.
+ */
+export interface PaymentResend {
+  /**
+   * Copied to every event that the command causes.
+   */
+  correlationid?: string | null;
+  data: {
+    /**
+     * The `sequence` of the first event that is missing.
+     */
+    from: string;
+  };
+  datacontenttype?: string | null;
+  /**
+   * Not sent to the gateway for the first time after this; then rejected as `expired`.
+   */
+  expirytime?: string | null;
+  /**
+   * With subject and source it names the command: the same three again are the same command.
+   */
+  id: string;
+  /**
+   * Who asks, such as shop/checkout.
+   */
+  source: string;
+  specversion: '1.0';
+  /**
+   * The payment's id, chosen by the publisher.
+   */
+  subject: string;
+  /**
+   * When it was made, as RFC 3339; not read.
+   */
+  time?: {
+    [k: string]: unknown;
+  };
+  /**
+   * W3C trace context; goes on to the gateway and into the events.
+   */
+  traceparent?: string | null;
+  /**
+   * W3C trace context; goes on to the gateway and into the events.
+   */
+  tracestate?: string | null;
+  type: 'payment.resend';
+  [k: string]: unknown;
+}
