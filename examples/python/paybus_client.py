@@ -1,4 +1,4 @@
-"""A small client of paybus: sends commands and awaits their answers, follows events and gets whole again after a gap."""
+"""A small client of paybus: sends commands, awaits answers, follows events and gets whole again after a gap."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ class Publisher:
             raise Unknown(f"{command['type']} {command['id']} may or may not be sent: {error!r}") from error
 
     def ask(self, variant: str, command: Event, timeout: float = 30.0) -> Event | None:
-        """Sends a command and awaits its final answer; None where that does not come in time, or the connection is lost.
+        """Sends a command and awaits its final answer; None where it does not come in time, or the connection is lost.
 
-        A direct reply is lost with its channel. The answer is also an event, so that it is not lost for who follows those;
-        the same command once more does not bring the reply again."""
+        A direct reply is lost with its channel. The answer is also an event, so that it is not lost for who follows
+        those; the same command once more does not bring the reply again."""
         self.send(variant, command, reply_to=DIRECT_REPLY)
         deadline = time.monotonic() + timeout
         try:
@@ -159,11 +159,12 @@ class Subscriber:
         delay = 0.1
         while not self._stopping:
             try:
-                connection, channel = self._open()
+                connection = self._open()
                 delay = 0.1
-                while not (self._stopping or until()):
-                    connection.process_data_events(time_limit=0.1)
-                connection.close()
+                # Closed whatever `apply` raises: what is not acknowledged is then delivered again.
+                with connection:
+                    while not (self._stopping or until()):
+                        connection.process_data_events(time_limit=0.1)
                 return
             except (AMQPError, OSError):
                 time.sleep(delay)
@@ -175,10 +176,9 @@ class Subscriber:
 
     def declare(self) -> None:
         """Makes the queues: from then on no event is missed."""
-        connection, _ = self._open(consume=False)
-        connection.close()
+        self._open(consume=False).close()
 
-    def _open(self, consume: bool = True) -> tuple[Any, Any]:
+    def _open(self, consume: bool = True) -> pika.BlockingConnection:
         connection = pika.BlockingConnection(self._parameters)
         channel = connection.channel()
         channel.confirm_delivery()
@@ -190,7 +190,7 @@ class Subscriber:
         if consume:
             channel.basic_consume(self.queue, self._on_event)
             channel.basic_consume(self.replies, self._on_event)
-        return connection, channel
+        return connection
 
     def _on_event(self, channel: Any, method: Any, _properties: Any, body: bytes) -> None:
         self._take(channel, method, json.loads(body))

@@ -1,0 +1,1 @@
+"""django-payments over paybus: payments are handed over as commands, and their rows follow the events."""

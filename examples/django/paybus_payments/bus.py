@@ -1,0 +1,95 @@
+"""Commands go out of the project's database, events come into it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from decimal import Decimal
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.dispatch import Signal
+from django.utils import timezone
+from payments import PaymentStatus, get_payment_model
+
+from .models import Followed, Outgoing
+from .paybus_client import Event, NotSent, Publisher, Subscriber, Unknown
+
+log = logging.getLogger(__name__)
+
+#: What was asked for was rejected or failed, and the payment is as it was: `sender` is the payment's class, `payment` the
+#: row, `event` the whole event, with `code` and `message`.
+command_failed = Signal()
+
+COPIED = ["transaction_id", "captured_amount", "fraud_status", "fraud_message", "extra_data", "modified"]
+
+
+def publisher() -> Publisher:
+    return Publisher(settings.PAYBUS["url"], settings.PAYBUS.get("prefix", "paybus"))
+
+
+def publish(through: Publisher) -> int:
+    """Sends what is unsent, in order, and tells how much went out. What stays is sent at the next call."""
+    sent = 0
+    for outgoing in Outgoing.objects.filter(sent=None).order_by("id")[:100]:
+        try:
+            through.send(outgoing.variant, outgoing.body)
+        except (NotSent, Unknown) as error:
+            # The same once more is the same command.
+            log.warning("%s is not sent yet: %s", outgoing.command_id, error)
+            break
+        Outgoing.objects.filter(pk=outgoing.pk).update(sent=timezone.now())
+        sent += 1
+    return sent
+
+
+def subscriber() -> Subscriber:
+    url, name = settings.PAYBUS["url"], settings.PAYBUS["name"]
+    return Subscriber(url, name, Books(), prefix=settings.PAYBUS.get("prefix", "paybus"))
+
+
+class Books:
+    """The project's payments, as the store of a subscriber. Events of other projects' payments are passed over."""
+
+    def last(self, payment: str) -> int:
+        return Followed.objects.filter(token=payment).values_list("number", flat=True).first() or 0
+
+    def apply(self, event: Event, number: int | None) -> None:
+        # The change and its number are stored together, or not at all.
+        with transaction.atomic():
+            payment = get_payment_model().objects.select_for_update().filter(token=event["subject"]).first()
+            if number is not None:
+                Followed.objects.update_or_create(token=event["subject"], defaults={"number": number})
+            if payment is None:
+                return
+            if number is not None:
+                follow(payment, event["data"]["payment"])
+            elif event["data"].get("command", {}).get("final"):
+                answer(payment, event)
+
+
+def follow(payment, told: dict) -> None:
+    """Takes over the payment as paybus tells it; the status last, with the signal that the project waits for."""
+    payment.transaction_id = told["transaction_id"]
+    payment.captured_amount = Decimal(told["captured_amount"])
+    payment.fraud_status, payment.fraud_message = told["fraud_status"], told["fraud_message"]
+    extra = json.loads(payment.extra_data or "{}") | told["extra_data"]
+    payment.extra_data = json.dumps(extra | {"redirect_url": told.get("redirect_url")})
+    payment.save(update_fields=COPIED)
+    if payment.status != told["status"]:
+        payment.change_status(told["status"], told["message"])
+
+
+def answer(payment, event: Event) -> None:
+    """A command was answered, and the payment is as it was."""
+    data = event["data"]
+    Followed.objects.get_or_create(token=payment.token)
+    Followed.objects.filter(token=payment.token).update(answers=F("answers") + 1)
+    if event["type"] not in ("command.rejected", "command.failed"):
+        return
+    if data["command"]["type"] == "payment.create" and event["type"] == "command.rejected":
+        # There is no such payment at paybus; and nothing else would ever be told of it.
+        if payment.status == PaymentStatus.WAITING and data["code"] != "already_exists":
+            payment.change_status(PaymentStatus.ERROR, data["message"])
+    command_failed.send(sender=type(payment), payment=payment, event=event)

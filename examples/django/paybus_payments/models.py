@@ -1,0 +1,77 @@
+"""What is on its way to paybus, how far each payment has followed it, and the payment that does not run ahead."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models, transaction
+from payments import PaymentStatus
+from payments.core import provider_factory
+
+
+class Outgoing(models.Model):
+    """A command, stored in the transaction that wants it, and sent after that by `paybus_publish`.
+
+    Not `transaction.on_commit`: a process that dies right after the commit would lose the command."""
+
+    #: With the payment and the source it names the command: the same again is the same command.
+    command_id = models.CharField(max_length=255, unique=True)
+    variant = models.CharField(max_length=64)
+    body = models.JSONField()
+    created = models.DateTimeField(auto_now_add=True)
+    sent = models.DateTimeField(null=True, db_index=True)
+
+
+class Followed(models.Model):
+    """How far a payment has followed paybus."""
+
+    token = models.CharField(max_length=36, primary_key=True)
+    #: The number of the last event that was applied.
+    number = models.BigIntegerField(default=0)
+    #: How many commands were answered without any change: what is asked after that is another command.
+    answers = models.BigIntegerField(default=0)
+
+
+class PaybusMixin:
+    """For the project's payment: `class Payment(PaybusMixin, BasePayment)`.
+
+    django-payments writes what it asked for at once. With paybus the answer comes later, as an event: until then nothing of
+    the row changes. Payments of other variants are as ever."""
+
+    def _paybus(self):
+        from .provider import PaybusProvider
+
+        provider = provider_factory(self.variant, self)
+        return provider if isinstance(provider, PaybusProvider) else None
+
+    def capture(self, amount: Decimal | None = None) -> None:
+        self._ask("capture", PaymentStatus.PREAUTH, super().capture, amount)
+
+    def refund(self, amount: Decimal | None = None) -> None:
+        self._ask("refund", PaymentStatus.CONFIRMED, super().refund, amount)
+
+    def release(self) -> None:
+        self._ask("release", PaymentStatus.PREAUTH, super().release)
+
+    def cancel(self) -> None:
+        self._ask("cancel", (PaymentStatus.WAITING, PaymentStatus.INPUT), super().cancel)
+
+    def _ask(self, what: str, allowed, otherwise, amount: Decimal | None = None) -> None:
+        provider = self._paybus()
+        if provider is None:
+            otherwise(*([] if amount is None else [amount]))
+            return
+        with transaction.atomic():
+            # The status as it is now, and not as somebody read it a while ago.
+            current = type(self)._default_manager.select_for_update().get(pk=self.pk)
+            if current.status not in (allowed if isinstance(allowed, tuple) else (allowed,)):
+                raise ValueError(f"A payment that is {current.status} cannot be asked for {what}.")
+            if what == "refund" and amount is not None and amount > current.captured_amount:
+                raise ValueError("Refund amount can not be greater then captured amount")
+            provider.ask(current, what, {} if amount is None else {"amount": f"{amount:.2f}"})
+
+
+def needs_mixin(what: str):
+    """django-payments would write the outcome before there is one."""
+    raise ImproperlyConfigured(f"payment.{what}(): add paybus_payments.models.PaybusMixin to the payment's bases")

@@ -1,0 +1,27 @@
+import os
+import uuid
+from urllib.parse import urlsplit
+
+NAME = f"dj{uuid.uuid4().hex[:10]}"
+_place = urlsplit(os.environ["PAYBUS__DATABASE__URL"])
+SECRET_KEY = "only-for-tests"
+USE_TZ = True
+INSTALLED_APPS = ["django.contrib.contenttypes", "payments", "paybus_payments", "tests"]
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": f"{NAME}_shop",
+        "USER": _place.username,
+        "PASSWORD": _place.password or "",
+        "HOST": _place.hostname,
+        "PORT": _place.port,
+    }
+}
+ROOT_URLCONF = "payments.urls"
+PAYMENT_HOST = "shop.example"
+PAYMENT_MODEL = "tests.Payment"
+PAYMENT_VARIANTS = {
+    "cards": ("tests.models.Cards", {"variant": "default"}),
+    "later": ("tests.models.Cards", {"variant": "default", "capture": False}),
+}
+PAYBUS = {"url": os.environ["PAYBUS__AMQP__URL"], "prefix": NAME, "source": "shop", "name": f"{NAME}.shop"}

@@ -1,0 +1,238 @@
+"""A shop on django-payments, with a real worker, broker and database. Run by ../check."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import unittest
+import urllib.request
+from decimal import Decimal
+
+import django
+import psycopg
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+DATABASE, PAYBUS = os.environ["PAYBUS__DATABASE__URL"], os.environ["PAYBUS"]
+with psycopg.connect(DATABASE, autocommit=True) as admin:
+    for name in (settings.NAME, f"{settings.NAME}_shop"):
+        admin.execute(f"CREATE DATABASE {name}")
+django.setup()
+
+from django.core.exceptions import ImproperlyConfigured  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+from django.test import RequestFactory  # noqa: E402
+from payments import RedirectNeeded  # noqa: E402
+from payments.signals import status_changed  # noqa: E402
+
+from paybus_payments.bus import command_failed, publish, publisher, subscriber  # noqa: E402
+from paybus_payments.models import Followed, Outgoing  # noqa: E402
+from paybus_payments.paybus_client import command  # noqa: E402
+from tests.models import Cards, Payment  # noqa: E402
+
+
+def wait_for(what: str, condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited 30 s for {what}")
+        time.sleep(0.05)
+
+
+class Worker:
+    def __init__(self) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        environment = os.environ | {
+            "PAYBUS__AMQP__PREFIX": settings.NAME,
+            "PAYBUS__DATABASE__URL": f"{DATABASE.rsplit('/', 1)[0]}/{settings.NAME}",
+            "PAYBUS__HTTP__LISTEN": listen,
+        }
+        subprocess.run([PAYBUS, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen([PAYBUS, "worker"], env=environment, stderr=subprocess.DEVNULL)
+
+        def ready() -> bool:
+            try:
+                return urllib.request.urlopen(f"http://{listen}/readyz").status == 200
+            except OSError:
+                return False
+
+        wait_for("the worker", ready)
+
+    def end(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(30) == 0
+
+
+class Shop(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        call_command("migrate", run_syncdb=True, verbosity=0)
+        cls.worker = Worker()
+        cls.addClassCleanup(lambda: cls.worker.end())
+        subscriber().declare()
+
+    def setUp(self) -> None:
+        self.publisher = publisher()
+        self.addCleanup(self.publisher.close)
+        self.changes: list[str] = []
+        self.failures: list[str] = []
+
+        def changed(sender, instance, **_) -> None:
+            self.changes.append(instance.status)
+
+        def failed(sender, payment, event, **_) -> None:
+            self.failures.append(event["data"]["code"])
+
+        for signal, receiver in ((status_changed, changed), (command_failed, failed)):
+            signal.connect(receiver, weak=False)
+            self.addCleanup(signal.disconnect, receiver)
+
+    def payment(self, variant: str = "cards", total: str = "120.00") -> Payment:
+        return Payment.objects.create(variant=variant, total=Decimal(total), currency="EUR", description="Book")
+
+    def submit(self, payment: Payment, **process) -> str:
+        with self.assertRaises(RedirectNeeded) as needed:
+            payment.get_form(process)
+        return str(needed.exception)
+
+    def page(self, payment: Payment, query: str = ""):
+        return Cards("default").process_data(payment, RequestFactory().get(f"/{query}"))
+
+    def follow(self, payment: Payment, what: str, condition) -> Payment:
+        def reached() -> bool:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited 30 s for {what}: {payment.status} {self.failures}")
+            payment.refresh_from_db()
+            return condition()
+
+        publish(self.publisher)
+        deadline = time.monotonic() + 30
+        subscriber().run(until=reached)
+        return payment
+
+    def reaches(self, payment: Payment, status: str) -> Payment:
+        return self.follow(payment, status, lambda: payment.status == status)
+
+    def test_a_payment_is_charged_once_however_often_it_is_submitted(self) -> None:
+        payment = self.payment()
+        waiting = self.submit(payment)
+        self.assertEqual(waiting, f"https://shop.example/process/{payment.token}/")
+        self.submit(payment)
+        self.assertEqual(Outgoing.objects.filter(body__subject=payment.token).count(), 1)
+        page = self.page(payment)
+        self.assertEqual((page.status_code, page.headers["Refresh"]), (200, "2"))
+        # As after a crash between sending and marking.
+        publish(self.publisher)
+        Outgoing.objects.filter(body__subject=payment.token).update(sent=None)
+        self.reaches(payment, "confirmed")
+        self.assertEqual(payment.captured_amount, Decimal("120.00"))
+        self.assertEqual(self.changes, ["confirmed"])
+        self.assertEqual(self.page(payment).url, payment.get_success_url())
+
+    def test_refunds_are_written_when_they_are_done(self) -> None:
+        payment = self.payment()
+        self.submit(payment)
+        self.reaches(payment, "confirmed")
+        payment.refund(Decimal("20.00"))
+        payment.refresh_from_db()
+        self.assertEqual((payment.status, payment.captured_amount), ("confirmed", Decimal("120.00")))
+        self.follow(payment, "the refund", lambda: payment.captured_amount == Decimal("100.00"))
+        with self.assertRaises(ValueError):
+            payment.refund(Decimal("100.01"))
+        payment.refund()
+        with self.assertRaises(ValueError):
+            payment.refund(Decimal("5.00"))
+        self.reaches(payment, "refunded")
+        self.assertEqual((self.changes, payment.captured_amount), (["confirmed", "refunded"], Decimal("0.00")))
+
+    def test_what_failed_may_be_asked_again(self) -> None:
+        payment = self.payment()
+        self.submit(payment)
+        self.reaches(payment, "confirmed")
+        late = command("payment.capture", payment.token, {}, source="shop", id=f"{payment.token}/capture/2.0")
+        self.publisher.ask("default", late)
+        self.follow(payment, "the rejection", lambda: self.failures == ["not_allowed"])
+        self.assertEqual(Followed.objects.get(token=payment.token).answers, 1)
+        payment.refund(Decimal("20.00"))
+        self.assertTrue(Outgoing.objects.filter(command_id=f"{payment.token}/refund/2.1").exists())
+        self.follow(payment, "the refund", lambda: payment.captured_amount == Decimal("100.00"))
+
+    def test_an_authorization_is_captured_or_released(self) -> None:
+        captured, released = self.payment("later"), self.payment("later")
+        for payment in (captured, released):
+            self.submit(payment)
+            self.reaches(payment, "preauth")
+        captured.capture(Decimal("50.00"))
+        captured.capture(Decimal("50.00"))
+        self.reaches(captured, "confirmed")
+        self.assertEqual(captured.captured_amount, Decimal("50.00"))
+        released.release()
+        self.assertEqual(Payment.objects.get(pk=released.pk).status, "preauth")
+        self.reaches(released, "refunded")
+
+    def test_a_declined_payment_may_be_tried_again(self) -> None:
+        payment = self.payment()
+        self.submit(payment, status="rejected")
+        self.reaches(payment, "rejected")
+        self.assertEqual(self.page(payment).url, payment.get_failure_url())
+        self.submit(payment)
+        self.submit(payment)
+        self.reaches(payment, "confirmed")
+        self.assertEqual(self.changes, ["rejected", "confirmed"])
+        self.assertEqual(payment.captured_amount, Decimal("120.00"))
+
+    def test_a_customer_who_must_act_is_sent_on(self) -> None:
+        payment = self.payment()
+        self.submit(payment, gateway_response="3ds-redirect", verification_result="waiting")
+        self.reaches(payment, "input")
+        url = json.loads(payment.extra_data)["redirect_url"]
+        self.assertTrue(url)
+        self.assertEqual(self.submit(payment), url)
+        self.assertEqual(self.page(payment).url, url)
+        # And back: paybus is asked once to look what became of it.
+        self.assertEqual(self.page(payment, "?back=1").status_code, 200)
+        self.page(payment, "?back=1")
+        self.assertEqual(Outgoing.objects.filter(body__subject=payment.token, body__type="payment.sync").count(), 1)
+
+    def test_what_paybus_rejects_is_an_error_that_says_why(self) -> None:
+        payment = self.payment(total="0.00")
+        self.submit(payment)
+        self.reaches(payment, "error")
+        self.assertEqual(self.failures, ["invalid_amount"])
+        self.assertIn("total", payment.message)
+
+    def test_events_once_more_and_events_lost_change_nothing(self) -> None:
+        payment = self.payment()
+        self.submit(payment)
+        self.reaches(payment, "confirmed")
+        again = command("payment.resend", payment.token, {"from": "1"}, source="shop/desk")
+        self.publisher.ask("default", again)
+        payment.refund(Decimal("20.00"))
+        self.follow(payment, "the refund", lambda: payment.captured_amount == Decimal("100.00"))
+        self.assertEqual(self.changes, ["confirmed"])
+        # A shop that has lost the number is told all of it again, in order.
+        Followed.objects.filter(token=payment.token).delete()
+        payment.refund(Decimal("30.00"))
+        self.follow(payment, "the second refund", lambda: payment.captured_amount == Decimal("70.00"))
+
+    def test_the_shop_sells_while_paybus_is_down(self) -> None:
+        self.worker.end()
+        try:
+            payment = self.payment()
+            self.submit(payment)
+            publish(self.publisher)
+        finally:
+            type(self).worker = Worker()
+        self.reaches(payment, "confirmed")
+
+    def test_without_the_mixin_nothing_runs_ahead(self) -> None:
+        for what in ("capture", "refund", "release", "cancel"):
+            with self.assertRaises(ImproperlyConfigured):
+                getattr(Cards("default"), what)(None)
+
+
+if __name__ == "__main__":
+    unittest.main()
