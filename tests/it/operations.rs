@@ -7,9 +7,10 @@ use std::process::Command as Program;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::support::{Command, World, eventually};
+use crate::support::{Behaviour, Command, Setup, World, eventually};
 
 const RULES: &str = "deploy/prometheus/paybus.rules.yml";
+const RULE_TESTS: &str = "deploy/prometheus/paybus.rules.test.yml";
 const DASHBOARD: &str = "deploy/grafana/paybus.json";
 const PAGE: &str = "docs/operations.md";
 
@@ -73,6 +74,42 @@ fn every_alert_has_its_section_and_every_section_its_alert() {
     assert_eq!(all(r"(?m)^### (Paybus\w+)$", &read(PAGE)), alerts);
     let anchors: BTreeSet<String> = alerts.iter().map(|alert| alert.to_lowercase()).collect();
     assert_eq!(all(r"runbook: docs/operations\.md#(\w+)", &rules), anchors);
+    // One that no test has seen firing may never fire.
+    assert_eq!(all(r"alertname: (\w+)\n +exp_alerts:\n +- ", &read(RULE_TESTS)), alerts);
+}
+
+/// What waits while a breaker is open is seen, and so is that nobody consumes it: on purpose.
+#[tokio::test]
+async fn a_queue_that_a_breaker_pauses_is_told_with_what_waits_in_it() {
+    let breaker = [("variants.http.breaker.failures", "1"), ("variants.http.breaker.open", "1h")];
+    let world = breaker.into_iter().fold(Setup::new(), |setup, (key, value)| setup.set(key, value)).build().await;
+    let worker = world.worker().await;
+    let queue = world.bus.queue("commands.http");
+    let labels = format!(r#"queue="{queue}",kind="commands""#);
+    let told = async |what: &str, messages: i64, consumers: i64, state: &str| {
+        eventually(what, async || {
+            let found = (
+                worker.count(&format!("paybus_queue_messages{{{labels}}}")).await,
+                worker.count(&format!("paybus_queue_consumers{{{labels}}}")).await,
+                worker.count(&format!(r#"paybus_queue_state{{{labels},state="{state}"}}"#)).await,
+            );
+            if found == (messages, consumers, 1) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    };
+    told("a queue that is consumed", 0, 1, "consuming").await;
+    let first = Command::charge("http", "10.00", "EUR");
+    world.gateway.plan(first.payment, vec![Behaviour::Status(503, None)]);
+    world.publish(&first).await;
+    eventually("the breaker to open", async || {
+        let paused = worker.count(&format!(r#"paybus_queue_state{{{labels},state="paused"}}"#)).await;
+        if paused == 1 { Ok(()) } else { Err(paused) }
+    })
+    .await;
+    assert!(worker.count(r#"paybus_gateway_failures_total{variant="http",code="gateway_error"}"#).await >= 1);
+    let others: Vec<Command> = (0..3).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+    world.publish_all(&others).await;
+    told("what waits in it", 3, 0, "paused").await;
 }
 
 /// By Prometheus' own tool; the dashboard's questions as rules.
