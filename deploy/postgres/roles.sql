@@ -14,6 +14,8 @@
 \if :{?worker} \else \set worker paybus_worker \endif
 \if :{?reader} \else \set reader paybus_reader \endif
 
+-- In one piece: a worker that is running never finds a right gone.
+BEGIN;
 SELECT format('CREATE ROLE %I LOGIN', name)
 FROM unnest(ARRAY[:'owner', :'worker', :'reader']) AS r(name)
 WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = name) \gexec
@@ -48,3 +50,4 @@ FROM (VALUES
     ('rates', 'INSERT, UPDATE')
 ) AS t(name, rights)
 WHERE to_regclass('paybus.' || name) IS NOT NULL \gexec
+COMMIT;
