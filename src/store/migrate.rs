@@ -1,5 +1,6 @@
 //! The schema: embedded, forward only, one migration after the other under a lock.
 
+use deadpool_postgres::Object;
 use sha2::{Digest, Sha256};
 
 use super::connect::Store;
@@ -27,17 +28,7 @@ const LOCK: i64 = 0x7061_7962_7573;
 pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
     let mut connection = store.client().await?;
     let client = connection.patient()?;
-    // Asked first: `IF NOT EXISTS` takes the right to make schemas even where nothing is to be made.
-    let exists = client.query_one("SELECT to_regnamespace('paybus') IS NOT NULL", &[]).await?;
-    if !exists.read::<bool>(0)? {
-        client.batch_execute("CREATE SCHEMA IF NOT EXISTS paybus").await.or_else(|error| {
-            match error.code().map(|state| state.code()) {
-                // Two first migrations at once: the other one made it.
-                Some("23505" | "42P06") => Ok(()),
-                _ => Err(error),
-            }
-        })?;
-    }
+    make_schema(client).await?;
     let transaction = client.transaction().await?;
     // Held to the end of the transaction, so that replicas that start together migrate once.
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
@@ -68,6 +59,19 @@ pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
     }
     transaction.commit().await?;
     Ok(done)
+}
+
+/// Asked for first: `IF NOT EXISTS` takes the right to make schemas even where nothing is to be made.
+async fn make_schema(client: &Object) -> Result<(), StoreError> {
+    let exists = client.query_one("SELECT to_regnamespace('paybus') IS NOT NULL", &[]).await?;
+    if exists.read::<bool>(0)? {
+        return Ok(());
+    }
+    match client.batch_execute("CREATE SCHEMA IF NOT EXISTS paybus").await {
+        // Two first migrations at once: the other one made it.
+        Err(error) if matches!(error.code().map(|state| state.code()), Some("23505" | "42P06")) => Ok(()),
+        made => Ok(made?),
+    }
 }
 
 /// Checks that the schema is there, at this version or a later one.

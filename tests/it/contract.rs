@@ -1,6 +1,6 @@
 //! The published contract against the real worker: its examples, those of the documentation, and its codes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command as Program;
 
 use serde_json::Value;
@@ -10,16 +10,8 @@ use paybus::contract::{CommandExample, command_examples};
 use paybus::payment::code::CODES;
 
 use crate::support::contract::wrong;
+use crate::support::files::{read, root};
 use crate::support::{Behaviour, Command, Event, Setup, WorkerSetup, World, eventually};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    let path = root().join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// A message as it stands in a document, as the tests publish it.
 fn command(message: &Value) -> Command {

@@ -54,6 +54,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::bus::rabbitmqctl;
+use crate::support::files::read;
 use crate::support::wait::within;
 use crate::support::worker::paybus;
 use crate::support::{Behaviour, Command, Event, Setup, Worker, WorkerSetup, World, eventually};
@@ -75,8 +76,7 @@ fn the_table_is_whole_and_names_tests_that_exist() {
                 Some(file) => format!("outages/{file}.rs"),
                 None => format!("it/{place}.rs"),
             };
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
-            let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let source = read(format!("tests/{file}"));
             let (before, _) = source
                 .split_once(&format!("fn {function}()"))
                 .unwrap_or_else(|| panic!("row {row}: there is no test {name}"));

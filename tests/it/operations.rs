@@ -1,26 +1,18 @@
 //! What operators are given: alerts, a dashboard and the page that explains them name what there is, and nothing else.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command as Program;
 
 use regex::Regex;
 use serde_json::Value;
 
+use crate::support::files::{read, root};
 use crate::support::{Behaviour, Command, Setup, World, eventually};
 
 const RULES: &str = "deploy/prometheus/paybus.rules.yml";
 const RULE_TESTS: &str = "deploy/prometheus/paybus.rules.test.yml";
 const DASHBOARD: &str = "deploy/grafana/paybus.json";
 const PAGE: &str = "docs/operations.md";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 /// Everything that the first group of the pattern matches.
 fn all(pattern: &str, text: &str) -> BTreeSet<String> {

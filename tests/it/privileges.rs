@@ -13,6 +13,8 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 use tokio_postgres::NoTls;
 
+use crate::bus::rabbitmqctl;
+use crate::support::files::root;
 use crate::support::wait::within;
 use crate::support::webhook::named;
 use crate::support::worker::paybus;
@@ -20,10 +22,6 @@ use crate::support::{Behaviour, Command, Setup, Webhook, WorkerSetup, World, eve
 
 const SECRET: &str = "whsec_test";
 const PASSWORD: &str = "only-for-tests";
-
-fn root(path: &str) -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
 
 /// Runs a program to its good end.
 fn run(program: &mut Program) -> String {
@@ -33,13 +31,13 @@ fn run(program: &mut Program) -> String {
 }
 
 /// A user of the broker that has one part, and its address.
-async fn user(world: &World, rabbitmqctl: &str, part: &'static str, variant: Option<&'static str>) -> (String, String) {
+async fn user(world: &World, ctl: &str, part: &'static str, variant: Option<&'static str>) -> (String, String) {
     let prefix = world.bus.prefix.clone();
     let name = format!("{prefix}-{part}");
-    let (ctl, user) = (rabbitmqctl.to_owned(), name.clone());
+    let (ctl, user) = (ctl.to_owned(), name.clone());
     let granting = tokio::task::spawn_blocking(move || {
-        run(Program::new(&ctl).args(["add_user", &user, PASSWORD]));
-        let mut grant = Program::new(root("deploy/rabbitmq/grant"));
+        rabbitmqctl(&["add_user", &user, PASSWORD]);
+        let mut grant = Program::new(root().join("deploy/rabbitmq/grant"));
         run(grant.args([part, &user]).args(variant).env("PREFIX", prefix).env("RABBITMQCTL", ctl));
     });
     granting.await.expect("granted");
@@ -221,7 +219,7 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
     let url = |name: &str| format!("postgres://{}@{place}", role(name));
     let grant = || {
         let mut psql = Program::new("psql");
-        psql.args(["-q", "-d", &admin, "-f"]).arg(root("deploy/postgres/roles.sql"));
+        psql.args(["-q", "-d", &admin, "-f"]).arg(root().join("deploy/postgres/roles.sql"));
         for name in ["owner", "worker", "reader"] {
             psql.arg("-v").arg(format!("{name}={}", role(name)));
         }

@@ -22,6 +22,7 @@ pub mod event;
 pub mod fake_gateway;
 #[path = "../../../examples/stripe/mod.rs"]
 pub mod fake_stripe;
+pub mod files;
 pub mod peace;
 pub mod wait;
 pub mod webhook;
