@@ -1,64 +1,24 @@
 """The client against a real worker, broker and database. Run by ./check."""
 
 import os
-import socket
 import subprocess
 import threading
-import time
 import unittest
-import urllib.request
 import uuid
 
 import pika
-import psycopg
 
 from paybus_client import Memory, NotSent, Publisher, Subscriber, Unknown, command
+from testing import AMQP, Worker, create_database, wait_for
 
-AMQP, DATABASE, PAYBUS = (os.environ[name] for name in ("PAYBUS__AMQP__URL", "PAYBUS__DATABASE__URL", "PAYBUS"))
 PREFIX = f"py{uuid.uuid4().hex[:10]}"
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
-def wait_for(what: str, condition) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited 30 s for {what}")
-        time.sleep(0.05)
 
 
 class Client(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
-        with psycopg.connect(DATABASE, autocommit=True) as admin:
-            admin.execute(f"CREATE DATABASE {PREFIX}")
-        address, port = DATABASE.rsplit("/", 1)[0], free_port()
-        cls.environment = os.environ | {
-            "PAYBUS__AMQP__PREFIX": PREFIX,
-            "PAYBUS__DATABASE__URL": f"{address}/{PREFIX}",
-            "PAYBUS__HTTP__LISTEN": f"127.0.0.1:{port}",
-        }
-        subprocess.run([PAYBUS, "migrate"], env=cls.environment, check=True, stdout=subprocess.DEVNULL)
-        cls.worker = subprocess.Popen([PAYBUS, "worker"], env=cls.environment, stderr=subprocess.DEVNULL)
-        cls.addClassCleanup(cls.end)
-
-        def ready() -> bool:
-            try:
-                return urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").status == 200
-            except OSError:
-                return False
-
-        wait_for("the worker", ready)
-
-    @classmethod
-    def end(cls) -> None:
-        cls.worker.terminate()
-        assert cls.worker.wait(30) == 0
+        create_database(PREFIX)
+        cls.addClassCleanup(Worker(PREFIX).end)
 
     def setUp(self) -> None:
         self.publisher = Publisher(AMQP, PREFIX)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db import models, transaction
 from payments import PaymentStatus
 from payments.core import provider_factory
@@ -36,8 +35,8 @@ class Followed(models.Model):
 class PaybusMixin:
     """For the project's payment: `class Payment(PaybusMixin, BasePayment)`.
 
-    django-payments writes what it asked for at once. With paybus the answer comes later, as an event: until then nothing of
-    the row changes. Payments of other variants are as ever."""
+    django-payments writes what it asked for at once. With paybus the answer comes later, as an event: until then nothing
+    of the row changes. Payments of other variants are as ever."""
 
     def _paybus(self):
         from .provider import PaybusProvider
@@ -46,16 +45,16 @@ class PaybusMixin:
         return provider if isinstance(provider, PaybusProvider) else None
 
     def capture(self, amount: Decimal | None = None) -> None:
-        self._ask("capture", PaymentStatus.PREAUTH, super().capture, amount)
+        self._ask("capture", [PaymentStatus.PREAUTH], super().capture, amount)
 
     def refund(self, amount: Decimal | None = None) -> None:
-        self._ask("refund", PaymentStatus.CONFIRMED, super().refund, amount)
+        self._ask("refund", [PaymentStatus.CONFIRMED], super().refund, amount)
 
     def release(self) -> None:
-        self._ask("release", PaymentStatus.PREAUTH, super().release)
+        self._ask("release", [PaymentStatus.PREAUTH], super().release)
 
     def cancel(self) -> None:
-        self._ask("cancel", (PaymentStatus.WAITING, PaymentStatus.INPUT), super().cancel)
+        self._ask("cancel", [PaymentStatus.WAITING, PaymentStatus.INPUT], super().cancel)
 
     def _ask(self, what: str, allowed, otherwise, amount: Decimal | None = None) -> None:
         provider = self._paybus()
@@ -65,13 +64,8 @@ class PaybusMixin:
         with transaction.atomic():
             # The status as it is now, and not as somebody read it a while ago.
             current = type(self)._default_manager.select_for_update().get(pk=self.pk)
-            if current.status not in (allowed if isinstance(allowed, tuple) else (allowed,)):
+            if current.status not in allowed:
                 raise ValueError(f"A payment that is {current.status} cannot be asked for {what}.")
             if what == "refund" and amount is not None and amount > current.captured_amount:
                 raise ValueError("Refund amount can not be greater then captured amount")
             provider.ask(current, what, {} if amount is None else {"amount": f"{amount:.2f}"})
-
-
-def needs_mixin(what: str):
-    """django-payments would write the outcome before there is one."""
-    raise ImproperlyConfigured(f"payment.{what}(): add paybus_payments.models.PaybusMixin to the payment's bases")

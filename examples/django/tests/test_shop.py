@@ -1,23 +1,17 @@
 """A shop on django-payments, with a real worker, broker and database. Run by ../check."""
 
 import json
-import os
-import socket
-import subprocess
 import time
 import unittest
-import urllib.request
 from decimal import Decimal
 
 import django
-import psycopg
 from django.conf import settings
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
-DATABASE, PAYBUS = os.environ["PAYBUS__DATABASE__URL"], os.environ["PAYBUS"]
-with psycopg.connect(DATABASE, autocommit=True) as admin:
-    for name in (settings.NAME, f"{settings.NAME}_shop"):
-        admin.execute(f"CREATE DATABASE {name}")
+from tests.testing import Worker, create_database
+
+for name in (settings.NAME, f"{settings.NAME}_shop"):
+    create_database(name)
 django.setup()
 
 from django.core.exceptions import ImproperlyConfigured  # noqa: E402
@@ -32,45 +26,11 @@ from paybus_payments.paybus_client import command  # noqa: E402
 from tests.models import Cards, Payment  # noqa: E402
 
 
-def wait_for(what: str, condition) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited 30 s for {what}")
-        time.sleep(0.05)
-
-
-class Worker:
-    def __init__(self) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        environment = os.environ | {
-            "PAYBUS__AMQP__PREFIX": settings.NAME,
-            "PAYBUS__DATABASE__URL": f"{DATABASE.rsplit('/', 1)[0]}/{settings.NAME}",
-            "PAYBUS__HTTP__LISTEN": listen,
-        }
-        subprocess.run([PAYBUS, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
-        self.process = subprocess.Popen([PAYBUS, "worker"], env=environment, stderr=subprocess.DEVNULL)
-
-        def ready() -> bool:
-            try:
-                return urllib.request.urlopen(f"http://{listen}/readyz").status == 200
-            except OSError:
-                return False
-
-        wait_for("the worker", ready)
-
-    def end(self) -> None:
-        self.process.terminate()
-        assert self.process.wait(30) == 0
-
-
 class Shop(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         call_command("migrate", run_syncdb=True, verbosity=0)
-        cls.worker = Worker()
+        cls.worker = Worker(settings.NAME)
         cls.addClassCleanup(lambda: cls.worker.end())
         subscriber().declare()
 
@@ -225,7 +185,7 @@ class Shop(unittest.TestCase):
             self.submit(payment)
             publish(self.publisher)
         finally:
-            type(self).worker = Worker()
+            type(self).worker = Worker(settings.NAME)
         self.reaches(payment, "confirmed")
 
     def test_without_the_mixin_nothing_runs_ahead(self) -> None:

@@ -5,9 +5,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import amqp from 'amqplib';
 
-import type { Command, Event } from './contract/index.js';
+import type { Command } from './contract/commands.js';
+import type { Event } from './contract/events.js';
 
-export type { Command, Event } from './contract/index.js';
+export type { Command, Event };
 
 const JSON_TYPE = 'application/cloudevents+json; charset=utf-8';
 const DIRECT_REPLY = 'amq.rabbitmq.reply-to';

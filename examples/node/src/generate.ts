@@ -1,5 +1,6 @@
 /** Makes the types of the contract: node generate.js CONTRACT INTO */
 
+import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 
@@ -20,22 +21,29 @@ function plain(value: unknown): unknown {
   return Object.fromEntries(kept.map(([key, inner]) => [key, plain(inner)]));
 }
 
-const lines = [banner];
-for (const [kind, folder] of [['Command', 'commands'], ['Event', 'events']] as const) {
-  const types: string[] = [];
-  await mkdir(path.join(into, folder), { recursive: true });
-  const files = (await readdir(path.join(contract, folder))).filter((file) => file !== 'envelope.json').sort();
+/** The types of a folder's messages in one file, which all refer to the same definitions. */
+async function generate(folder: string, union: string): Promise<void> {
+  const definitions: Record<string, JSONSchema> = {};
+  const messages: string[] = [];
+  const files = (await readdir(path.join(contract!, folder))).filter((file) => file !== 'envelope.json').sort();
   for (const file of files) {
-    const type = path.basename(file, '.json');
-    const schema = plain(JSON.parse(await readFile(path.join(contract, folder, file), 'utf8'))) as JSONSchema;
-    // Nothing that could be fetched; and the file's name is the type's.
-    delete schema.$id;
-    delete schema.title;
-    const text = await compile(schema, name(type), { bannerComment: banner, style: { singleQuote: true } });
-    await writeFile(path.join(into, folder, `${type}.ts`), text);
-    lines.push(`import type { ${name(type)} as ${name(type)}${kind} } from './${folder}/${type}.js';`);
-    types.push(`${name(type)}${kind}`);
+    const text = await readFile(path.join(contract!, folder, file), 'utf8');
+    // Its address is none that could be fetched, and its title would be the type's name.
+    const { $id, title, $defs, ...message } = plain(JSON.parse(text)) as JSONSchema;
+    const type = name(path.basename(file, '.json'));
+    const defines = { ...($defs as Record<string, JSONSchema> | undefined), [type]: message };
+    for (const [defined, schema] of Object.entries(defines)) {
+      // They are told apart by their names alone.
+      if (defined in definitions) assert.deepEqual(schema, definitions[defined], `${file}: ${defined}`);
+      definitions[defined] = schema;
+    }
+    messages.push(type);
   }
-  lines.push(`export type ${kind} =\n  | ${types.join('\n  | ')};`);
+  const any = { $defs: definitions, anyOf: messages.map((type) => ({ $ref: `#/$defs/${type}` })) };
+  const text = await compile(any, union, { bannerComment: banner, style: { singleQuote: true } });
+  await writeFile(path.join(into!, `${folder}.ts`), text);
 }
-await writeFile(path.join(into, 'index.ts'), `${lines.join('\n')}\n`);
+
+await mkdir(into, { recursive: true });
+await generate('commands', 'Command');
+await generate('events', 'Event');
