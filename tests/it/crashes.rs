@@ -1,15 +1,17 @@
 //! Workers die at every step of a command's way, and again and again: nothing is lost, nothing is charged twice.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::QueuePurgeOptions;
 use serde_json::json;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::support::books::Expected;
 use crate::support::wait::within;
-use crate::support::{Command, Setup, Worker, WorkerSetup, World, eventually};
+use crate::support::{Behaviour, Command, Setup, Worker, WorkerSetup, World, eventually};
 
 /// Every step at which a worker can be made to die, and how often the gateway is called all in all when it did.
 /// `committed` is reached by each of a command's two commits, before its events are out.
@@ -214,9 +216,17 @@ async fn events_that_a_dead_worker_left_behind_are_relayed() {
     let world = World::new().await;
     let charge = Command::charge("http", "10.00", "EUR");
     let create = Command::create("http", "10.00", "EUR");
+    // Nothing but the gateway's answer leads to the second commit, and nothing holds that back until the event of the first
+    // one is out.
+    let go_on = Arc::new(Notify::new());
+    world.gateway.plan(charge.payment, vec![Behaviour::Until(Arc::clone(&go_on))]);
     for (command, step) in [(&charge, "committed@2"), (&create, "committed")] {
         let worker = world.spawn_worker(dies(step, command.payment));
         world.publish(command).await;
+        if command.payment == charge.payment {
+            world.event_of(command, "payment.created").await;
+            go_on.notify_one();
+        }
         died(&worker).await;
         purge(&world, "commands.http", 1).await;
         world.operation_state(command, "settled").await;
