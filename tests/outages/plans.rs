@@ -64,14 +64,17 @@ async fn no_plan_reads_whole_tables_once_they_are_full() {
     }
     let database = world.settings()["database.url"].rsplit_once('/').expect("a database").1;
     world.query(&format!("ALTER DATABASE {database} SET session_preload_libraries = 'auto_explain'"), &[]).await;
-    let _worker = world.worker().await;
+    let worker = world.worker().await;
     let charges: Vec<Command> = (0..CARRIED_OUT).map(|_| Command::charge("default", "10.00", "EUR")).collect();
     world.publish_all(&charges).await;
     settled(&world, CARRIED_OUT).await;
     let before = Plans::of(&world, &log).await;
 
+    // A sweep of its own over the full table, from a mark of before, is allowed once; here it would be seen as one of many.
+    worker.stop();
     copy_all(&world).await;
     look_at_all(&world).await;
+    worker.cont();
     let full = Plans::of(&world, &log).await;
     full.read_no_whole_table();
     for table in TABLES {
