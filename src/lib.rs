@@ -14,6 +14,7 @@ mod failpoint;
 pub mod gateway;
 pub mod http;
 pub mod payment;
+pub mod spans;
 pub mod store;
 pub mod tls;
 pub mod wiring;

@@ -26,9 +26,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let settings = arguments.settings()?;
     arguments.start_logging(&settings);
+    let spans = arguments.export_spans(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(arguments.run(settings));
     // What still hangs then must not hold up the end.
     runtime.shutdown_background();
+    if let Some(spans) = spans {
+        spans.end();
+    }
     ended
 }

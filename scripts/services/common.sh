@@ -39,15 +39,36 @@ service_account() {
     die "root needs an account to run the servers as: postgres, rabbitmq or nobody"
 }
 
-# Replaces this shell by a program that runs as the servers' account. setpriv, because su and runuser stay in between and
-# kill what they run after two seconds.
+# Replaces this shell by a program that runs as the servers' account, in the system whose programs it is of. setpriv,
+# because su and runuser stay in between and kill what they run after two seconds.
 exec_as_service() {
-    local account
+    local account system=${PAYBUS_SERVICES_SYSTEM:-}
+    [ -z "$system" ] || exec_in_system "$system" "$@"
     if is_root; then
         account=$(service_account)
         exec setpriv --reuid="$account" --regid="$(id -g "$account")" --init-groups -- "$@"
     fi
     exec "$@"
+}
+
+# The same with another Debian's programs, which lies in the directory SYSTEM: they see only that one, and the directory
+# that this shell is in at its own path. The mounts are this process's alone, and go with it.
+exec_in_system() {
+    local account
+    account=$(service_account)
+    # shellcheck disable=SC2016 # for the inner shell
+    exec unshare --mount -- bash -c '
+        set -e
+        system=$1 uid=$2 gid=$3
+        shift 3
+        mkdir -p "$system$PWD"
+        mount --rbind /proc "$system/proc"
+        mount --rbind /dev "$system/dev"
+        mount --bind "$PWD" "$system$PWD"
+        # initdb asks for the name of its account.
+        grep -q "^[^:]*:[^:]*:$uid:" "$system/etc/passwd" || echo "service:x:$uid:$gid::/:/bin/sh" >>"$system/etc/passwd"
+        exec chroot "$system" sh -c "cd \"\$0\" && exec setpriv --reuid=$uid --regid=$gid --clear-groups -- \"\$@\"" "$PWD" "$@"
+    ' enter "$1" "$(id -u "$account")" "$(id -g "$account")" "${@:2}"
 }
 
 # The processes that were started with NAME=VALUE in their environment. This finds what left its process group, changed

@@ -166,7 +166,7 @@ impl Supervisor {
                 Ok(End::Broken(reason)) => reason,
                 Err(error) => describe(&error),
             };
-            warn!(queue = %self.queue, error = reason, "a queue is not consumed");
+            warn!(queue = %self.queue, error = reason, "a queue is not consumed; trying again");
             self.tell(QueueState::Down(reason));
             if since.elapsed() > STEADY {
                 backoff.reset();

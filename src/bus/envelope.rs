@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::payment::event::{Discrepancy, Event, EventCause, EventKind, Resent, Why};
 use crate::payment::json;
 use crate::payment::model::Payment;
+use crate::payment::trace::TraceContext;
 use crate::payment::view::PaymentView;
 
 /// The event as its message body. Members that have nothing to say are left out.
@@ -105,6 +106,7 @@ struct WireDiscrepancy {
 impl<'a> From<&'a Event> for Envelope<'a> {
     fn from(event: &'a Event) -> Envelope<'a> {
         let cause = event.cause.as_ref();
+        let trace = cause.and_then(|cause| cause.trace.as_ref());
         Envelope {
             specversion: "1.0",
             id: event.id,
@@ -118,8 +120,8 @@ impl<'a> From<&'a Event> for Envelope<'a> {
             sequencetype: event.sequence.map(|_| "Integer"),
             causationid: cause.map(|cause| cause.name.id.as_str()),
             correlationid: cause.and_then(|cause| cause.correlation_id.as_deref()),
-            traceparent: cause.and_then(|cause| cause.traceparent.as_deref()),
-            tracestate: cause.and_then(|cause| cause.tracestate.as_deref()),
+            traceparent: trace.map(TraceContext::parent),
+            tracestate: trace.and_then(TraceContext::state),
             data: data(&event.kind, cause),
         }
     }
@@ -262,8 +264,7 @@ mod tests {
             kind: "payment.create".to_owned(),
             is_final,
             correlation_id: Some("order 7".to_owned()),
-            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-            tracestate: None,
+            trace: TraceContext::read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None),
             reply: None,
         }
     }

@@ -220,7 +220,7 @@ impl Lane {
             match open(&connection).await {
                 Ok(channel) => self.session = Some((connection, channel)),
                 Err(error) => {
-                    warn!(error = describe(&error), "cannot open a channel to publish on");
+                    warn!(error = describe(&error), "cannot open a channel to publish on; trying again");
                     // A blocked connection answers nothing and is well; any other that is silent is not.
                     if matches!(error, BusError::TimedOut { .. }) && !connection.is_blocked() {
                         connection.abandon(describe(&error));
@@ -242,7 +242,10 @@ impl Lane {
             connection.abandon(closed.reason.clone());
             return None;
         }
-        warn!(error = closed.reason, "the broker closed a channel because of a message");
+        warn!(
+            error = closed.reason,
+            "the broker closed a channel because of a message; it is looked for among those that were on the way"
+        );
         Some(closed.reason.clone())
     }
 }
@@ -250,7 +253,7 @@ impl Lane {
 /// Nothing in an answer panics; and if it did, it must not take the lane with it.
 fn tell(answer: Answer, verdict: Verdict) {
     if std::panic::catch_unwind(AssertUnwindSafe(|| answer(verdict))).is_err() {
-        error!("what was to be done about a published message panicked");
+        error!("what was to be done about a published message panicked; the relay sends it again");
     }
 }
 

@@ -107,7 +107,7 @@ impl Supervisor {
                 }
                 Err(error) => {
                     let reason = describe(&error);
-                    warn!(role = self.role.as_str(), error = reason, "cannot connect to the broker");
+                    warn!(role = self.role.as_str(), error = reason, "cannot connect to the broker; trying again");
                     set(&self.states, ConnectionState::Disconnected(reason));
                 }
             }
@@ -141,7 +141,7 @@ impl Supervisor {
         let ended = shutdown.run_until_cancelled(connection.ended(blocks)).await;
         self.connections.send_replace(None);
         if let Some(reason) = ended {
-            warn!(role = self.role.as_str(), error = reason, "disconnected from the broker");
+            warn!(role = self.role.as_str(), error = reason, "disconnected from the broker; connecting again");
             set(&self.states, ConnectionState::Disconnected(reason));
         } else {
             set(&self.states, ConnectionState::Disconnected("shut down".to_owned()));

@@ -27,6 +27,7 @@ use super::round::Message;
 use super::topology::Names;
 use super::{BusError, BusSettings, short};
 use crate::payment::operation::Reply;
+use crate::payment::trace::TraceContext;
 
 /// How many channels events are spread over, by payment.
 pub const LANES: usize = 4;
@@ -55,10 +56,8 @@ pub struct Outgoing {
     pub body: Bytes,
     /// The command's `correlationid`.
     pub correlation_id: Option<String>,
-    /// W3C trace context.
-    pub traceparent: Option<String>,
-    /// W3C trace context.
-    pub tracestate: Option<String>,
+    /// Where in a trace it belongs.
+    pub trace: Option<TraceContext>,
     /// Where a final answer also goes.
     pub reply: Option<Reply>,
 }
@@ -372,11 +371,12 @@ fn reply_message(outgoing: &Outgoing, reply: &Reply) -> Result<Message, BusError
 
 fn properties(outgoing: &Outgoing) -> Result<BasicProperties, BusError> {
     let mut headers = FieldTable::default();
-    let trace = [("traceparent", &outgoing.traceparent), ("tracestate", &outgoing.tracestate)];
-    for (name, value) in trace {
+    let trace = outgoing.trace.as_ref();
+    let texts = [("traceparent", trace.map(TraceContext::parent)), ("tracestate", trace.and_then(TraceContext::state))];
+    for (name, value) in texts {
         // All headers have to fit into one frame: a longer one would cost the connection, again and again.
-        if let Some(value) = value.as_ref().filter(|value| value.len() <= HEADER) {
-            headers.insert(name.into(), AMQPValue::LongString(LongString::from(value.as_str())));
+        if let Some(value) = value.filter(|value| value.len() <= HEADER) {
+            headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
         }
     }
     let mut properties = base_properties()
@@ -417,8 +417,7 @@ mod tests {
             routing_key: "cards.payment.status_changed.confirmed".to_owned(),
             body: Bytes::from_static(b"{}"),
             correlation_id: Some("order 1".to_owned()),
-            traceparent: Some("00-1-2-01".to_owned()),
-            tracestate: None,
+            trace: TraceContext::read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None),
             reply: Some(Reply { to: "reply.shop".to_owned(), correlation_id: Some("mine".to_owned()) }),
         }
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::bus::{self, BusError};
 use crate::config::ConfigError;
 use crate::gateway::registry::RegistryError;
+use crate::spans::SpansError;
 use crate::store::StoreError;
 use crate::wiring::WiringError;
 use crate::worker::RunError;
@@ -85,7 +86,8 @@ fn exit_of(error: &(dyn Error + 'static)) -> Exit {
 }
 
 fn known(error: &(dyn Error + 'static)) -> Option<Exit> {
-    if error.is::<ConfigError>() || error.is::<WiringError>() || error.is::<RegistryError>() {
+    if error.is::<ConfigError>() || error.is::<WiringError>() || error.is::<RegistryError>() || error.is::<SpansError>()
+    {
         return Some(Exit::Configuration);
     }
     if let Some(error) = error.downcast_ref::<RunError>() {

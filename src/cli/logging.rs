@@ -14,7 +14,9 @@ use crate::config::LogFormat;
 const QUIET: &str = "lapin=off,lapin::returned_messages=off,tokio_postgres=warn,deadpool_postgres=warn,hyper=warn,h2=warn,reqwest=warn,rustls=warn";
 
 /// Starts logging. The filter is the configuration's, which is known to parse.
-pub fn start(format: LogFormat, filter: &str) {
+///
+/// Where spans are exported, JSON lines name trace and span.
+pub fn start(format: LogFormat, filter: &str, with_spans: bool) {
     let is_terminal = std::io::stderr().is_terminal();
     let is_text = match format {
         LogFormat::Auto => is_terminal,
@@ -25,7 +27,7 @@ pub fn start(format: LogFormat, filter: &str) {
     let started = if is_text {
         lines.with_ansi(is_terminal).try_init()
     } else {
-        lines.json().flatten_event(true).with_current_span(false).try_init()
+        lines.json().flatten_event(true).with_current_span(with_spans).with_span_list(false).try_init()
     };
     if let Err(error) = started {
         eprintln!("paybus: logging was started before: {error}");

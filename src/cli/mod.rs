@@ -24,6 +24,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::exit::{Exit, Failure};
 use crate::config::{self, Settings};
+use crate::spans;
 use crate::store::Store;
 use crate::wiring::open_store;
 
@@ -84,7 +85,16 @@ impl Arguments {
         // lapin tells of every connection's end as an error, even of one that was said goodbye to.
         let goes_on = matches!(self.command, Command::Worker(_) | Command::Webhooks(_));
         let filter = if goes_on { settings.log.filter.as_str() } else { "warn,lapin=off" };
-        logging::start(settings.log.format, filter);
+        logging::start(settings.log.format, filter, settings.tracing.endpoint.is_some());
+    }
+
+    /// Begins to export spans, where that is configured and there is a command that makes any.
+    ///
+    /// # Errors
+    /// The collector's address cannot be used.
+    pub fn export_spans(&self, settings: &Settings) -> Result<Option<spans::Export>, Failure> {
+        let makes_spans = matches!(self.command, Command::Worker(_));
+        Ok(if makes_spans { spans::start(&settings.tracing)? } else { None })
     }
 
     /// Carries the command out.

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::duration;
 use super::error::ConfigError;
-use super::settings::{Amqp, Database, Log, Retention, Settings, Tls, TlsMode, Worker};
+use super::settings::{Amqp, Database, Log, Retention, Settings, Tls, TlsMode, Tracing, Worker};
 use super::variant::{Retry, Variant};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -39,7 +39,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     }
     check_worker(&settings.worker)?;
     check_retention(&settings.retention)?;
-    check_log(&settings.log)
+    check_log(&settings.log)?;
+    check_tracing(&settings.tracing)
 }
 
 fn require(is_right: bool, key: impl Into<String>, expected: &str) -> Result<(), ConfigError> {
@@ -145,6 +146,24 @@ fn check_retention(retention: &Retention) -> Result<(), ConfigError> {
 
 fn check_log(log: &Log) -> Result<(), ConfigError> {
     require(EnvFilter::try_new(&log.filter).is_ok(), "log.filter", "directives such as \"info,paybus=debug\"")
+}
+
+fn check_tracing(tracing: &Tracing) -> Result<(), ConfigError> {
+    // It is logged, so it may hold no password.
+    let is_address = |endpoint: &String| {
+        endpoint.parse::<reqwest::Url>().is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && (url.username(), url.password(), url.query(), url.fragment()) == ("", None, None, None)
+        })
+    };
+    require(
+        tracing.endpoint.as_ref().is_none_or(is_address),
+        "tracing.endpoint",
+        "an address such as \"http://127.0.0.1:4318\", without user, password and query",
+    )?;
+    require((0.0..=1.0).contains(&tracing.sample), "tracing.sample", "a number from 0 to 1")?;
+    require(!tracing.service.is_empty(), "tracing.service", "a name")
 }
 
 fn is_name(text: &str, is_allowed: impl Fn(u8) -> bool) -> bool {

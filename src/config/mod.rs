@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use self::error::ConfigError;
-pub use self::settings::{Amqp, Database, HttpServer, Log, LogFormat, Retention, Settings, Tls, TlsMode, Worker};
+pub use self::settings::{
+    Amqp, Database, HttpServer, Log, LogFormat, Retention, Settings, Tls, TlsMode, Tracing, Worker,
+};
 pub use self::variant::{Breaker, GatewaySettings, Immediate, Retry, Variant};
 
 mod check;

@@ -31,6 +31,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Logging.
     pub log: Log,
+    /// Spans.
+    pub tracing: Tracing,
 }
 
 /// The broker.
@@ -152,6 +154,18 @@ pub struct Log {
     pub format: LogFormat,
     /// What is logged: tracing's directives, known to parse.
     pub filter: String,
+}
+
+/// Spans.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tracing {
+    /// The collector's address, without the path; nothing exports nothing.
+    pub endpoint: Option<String>,
+    /// The part of the traces that are begun here, from 0 to 1; of the others whoever began them decides.
+    pub sample: f64,
+    /// `service.name`.
+    pub service: String,
 }
 
 /// How log lines are written.

@@ -139,8 +139,7 @@ fn event(kind: EventKind, sequence: Option<i64>, cause: CommandType, is_final: b
         kind: cause.as_str().to_owned(),
         is_final,
         correlation_id: None,
-        traceparent: None,
-        tracestate: None,
+        trace: None,
         reply: None,
     };
     Event { id, payment_id, variant: "default".to_owned(), kind, sequence, cause: Some(cause), time }

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{Client, Request, RequestBuilder, Response};
+
+use opentelemetry::KeyValue;
 
 use super::failure::Failure;
 use super::url::GatewayUrl;
 use crate::payment::code::Code;
 use crate::payment::outcome::Trouble;
+use crate::payment::trace::TraceContext;
+use crate::spans::{Begin, Span, SpanKind};
 
 /// The longest time that making a connection may take; less where the call's time-out is short.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
@@ -64,15 +68,52 @@ pub(super) fn bearer(key: &'static str, credential: &str) -> Result<HeaderValue,
     Ok(value)
 }
 
-/// A request with the W3C trace context of its command.
-pub(super) fn traced(mut request: RequestBuilder, parent: Option<&str>, state: Option<&str>) -> RequestBuilder {
-    for (name, text) in [(TRACEPARENT, parent), (TRACESTATE, state)] {
-        // What no header can hold is left out: a trace is not worth a payment.
-        if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
-            request = request.header(name, value);
+/// Sends a request in a span of its own, and tells the gateway where in the trace it belongs.
+///
+/// # Errors
+/// The exchange broke.
+pub(super) async fn send(request: RequestBuilder, trace: Option<&TraceContext>) -> reqwest::Result<Response> {
+    let (client, request) = request.build_split();
+    let mut request = request?;
+    let mut span = Span::within(trace, || begin(&request));
+    let own = span.context();
+    if let Some(trace) = own.as_ref().or(trace) {
+        for (name, text) in [(TRACEPARENT, Some(trace.parent())), (TRACESTATE, trace.state())] {
+            // What no header can hold is left out: a trace is not worth a payment.
+            if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
+                request.headers_mut().insert(name, value);
+            }
         }
     }
-    request
+    let sent = client.execute(request).await;
+    match &sent {
+        Ok(response) => {
+            let status = response.status();
+            span.set("http.response.status_code", i64::from(status.as_u16()));
+            if status.is_client_error() || status.is_server_error() {
+                span.fail(status.as_str().to_owned());
+            }
+        }
+        Err(error) if error.is_timeout() => span.fail("timeout"),
+        Err(error) if error.is_connect() => span.fail("connect"),
+        Err(_) => span.fail("_OTHER"),
+    }
+    sent
+}
+
+/// OpenTelemetry's words for a client's HTTP span: <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>. Without
+/// the query, which may hold what is a customer's.
+fn begin(request: &Request) -> Begin {
+    let url = request.url();
+    let mut address = url.clone();
+    address.set_query(None);
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", request.method().to_string()),
+        KeyValue::new("server.address", url.host_str().unwrap_or_default().to_owned()),
+        KeyValue::new("url.full", address.to_string()),
+    ];
+    attributes.extend(url.port_or_known_default().map(|port| KeyValue::new("server.port", i64::from(port))));
+    Begin { name: request.method().to_string(), kind: SpanKind::Client, attributes }
 }
 
 /// The body of an answer, of at most 1 MiB.

@@ -58,6 +58,7 @@ use super::{Action, Ask, Call, Gateway, Question, client};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::{Contract, Lookup};
 use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble};
+use crate::payment::trace::TraceContext;
 
 mod answer;
 mod failure;
@@ -105,11 +106,9 @@ impl HttpGateway {
     }
 
     /// A POST to the operation's path, with everything but the body.
-    fn post(&self, operation: &str, traceparent: Option<&str>, tracestate: Option<&str>) -> RequestBuilder {
-        let request = self
-            .authorized(self.client.post(format!("{}/{operation}", self.url)))
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        client::traced(request, traceparent, tracestate)
+    fn post(&self, operation: &str) -> RequestBuilder {
+        self.authorized(self.client.post(format!("{}/{operation}", self.url)))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
@@ -121,14 +120,14 @@ impl HttpGateway {
 
     async fn send(&self, call: &Call<'_>) -> Result<Box<GatewayResult>, Failure> {
         let request = self
-            .post(call.action.as_str(), call.traceparent, call.tracestate)
+            .post(call.action.as_str())
             .header(IDEMPOTENCY_KEY, call.key.value().to_string())
             .header(PAYBUS_ATTEMPT, call.attempt)
             .timeout(call.timeout)
             .body(call.body.to_owned());
         let customer_may_act = call.action == Action::Process;
         let expected = Expected { currency: call.currency, customer_may_act, whole: false };
-        let body = exchange(request).await?;
+        let body = exchange(request, call.trace).await?;
         match answer::read(&body, expected).map_err(Failure::unusable)? {
             Answer::NotFound => {
                 let message = "the gateway's answer: not_found answers nothing but status";
@@ -139,16 +138,13 @@ impl HttpGateway {
     }
 
     async fn ask(&self, question: &Question<'_>) -> Result<Answer, Failure> {
-        let request = self
-            .post("status", question.traceparent, question.tracestate)
-            .timeout(question.timeout)
-            .body(request::status(question));
+        let request = self.post("status").timeout(question.timeout).body(request::status(question));
         let expected = Expected {
             currency: question.payment.currency(),
             customer_may_act: question.target.is_none_or(|target| target.action == Action::Process),
             whole: question.target.is_none(),
         };
-        let body = exchange(request).await?;
+        let body = exchange(request, question.trace).await?;
         answer::read(&body, expected).map_err(Failure::unusable)
     }
 
@@ -238,8 +234,8 @@ fn contract(settings: &HttpSettings) -> Contract {
 }
 
 /// Sends a request and reads the body of an answer of status 200.
-async fn exchange(request: RequestBuilder) -> Result<Vec<u8>, Failure> {
-    let response = request.send().await.map_err(Failure::of_transport)?;
+async fn exchange(request: RequestBuilder, trace: Option<&TraceContext>) -> Result<Vec<u8>, Failure> {
+    let response = client::send(request, trace).await.map_err(Failure::of_transport)?;
     let status = response.status();
     let retry_after = retry_after(response.headers(), Timestamp::now());
     let body = client::read_bounded(response).await;

@@ -15,6 +15,7 @@ use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
 pub use crate::payment::operation::{Action, Request};
 use crate::payment::outcome::{Found, GatewayKey, Outcome};
+use crate::payment::trace::TraceContext;
 
 mod clean;
 pub mod client;
@@ -67,10 +68,8 @@ pub struct Call<'a> {
     pub capture: bool,
     /// When the operation was stored: nothing was sent for it before.
     pub stored_at: Timestamp,
-    /// W3C trace context of the command.
-    pub traceparent: Option<&'a str>,
-    /// W3C trace context of the command.
-    pub tracestate: Option<&'a str>,
+    /// Where in a trace the call belongs.
+    pub trace: Option<&'a TraceContext>,
     /// When to give up waiting.
     pub timeout: Duration,
 }
@@ -84,10 +83,8 @@ pub struct Question<'a> {
     pub target: Option<Target<'a>>,
     /// The payment as stored.
     pub payment: &'a Payment,
-    /// W3C trace context of the command that asks.
-    pub traceparent: Option<&'a str>,
-    /// W3C trace context of the command that asks.
-    pub tracestate: Option<&'a str>,
+    /// Where in a trace the question belongs.
+    pub trace: Option<&'a TraceContext>,
     /// When to give up waiting.
     pub timeout: Duration,
 }

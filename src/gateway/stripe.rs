@@ -105,7 +105,7 @@ impl StripeGateway {
     }
 
     async fn reach(&self) -> Result<String, String> {
-        let session = self.api.session(self.timeout, None, None);
+        let session = self.api.session(self.timeout, None);
         match session.get("payment_intents", "limit=1").await {
             Ok(_) => Ok(format!("{} takes the key", self.account)),
             Err(denial) => Err(format!("{}: {}", self.api.base, denial.failure.message())),
@@ -136,7 +136,7 @@ impl Gateway for StripeGateway {
 
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let session = self.api.session(call.timeout, call.traceparent, call.tracestate);
+            let session = self.api.session(call.timeout, call.trace);
             match act::act(&session, &call, self.livemode).await {
                 Ok(result) => Outcome::Result(Box::new(result)),
                 Err(denial) => denial.into(),
@@ -146,7 +146,7 @@ impl Gateway for StripeGateway {
 
     fn look_up<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found> {
         Box::pin(async move {
-            let session = self.api.session(question.timeout, question.traceparent, question.tracestate);
+            let session = self.api.session(question.timeout, question.trace);
             look_up::look_up(&session, &question, self.livemode).await
         })
     }
@@ -168,7 +168,7 @@ impl Notifications for StripeGateway {
 
     fn locate<'a>(&'a self, fact: &'a Fact, timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, Trouble>> {
         Box::pin(async move {
-            let session = self.api.session(timeout, None, None);
+            let session = self.api.session(timeout, None);
             webhook::locate(&session, fact).await.map_err(|denial| denial.failure.trouble)
         })
     }

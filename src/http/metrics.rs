@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::payment::code::Code;
 use crate::payment::command::Kind;
 use crate::payment::operation::{Action, AnswerKind};
-use crate::payment::outcome::{Found, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Found, Outcome, Trouble};
 use crate::store::report::Figures;
 
 mod zeros;
@@ -268,25 +268,14 @@ pub(super) fn component_ready(component: &str, ready: bool) {
 
 /// A gateway answered, or did not.
 pub fn gateway_call(variant: &str, action: Action, outcome: &Outcome, took: Duration) {
-    let (word, trouble) = match outcome {
-        Outcome::Result(result) => (verdict(&result.verdict), None),
-        Outcome::Refused(trouble) => ("refused", Some(trouble)),
-        Outcome::NotSent(trouble) => ("not_sent", Some(trouble)),
-        Outcome::Unknown(trouble) => ("unknown", Some(trouble)),
-    };
-    failure(variant, trouble);
-    call(variant, action.as_str(), word, took);
+    failure(variant, outcome.trouble());
+    call(variant, action.as_str(), outcome.as_str(), took);
 }
 
 /// A gateway was asked for the truth.
 pub fn gateway_look_up(variant: &str, found: &Found, took: Duration) {
-    let (word, trouble) = match found {
-        Found::Result(result) => (verdict(&result.verdict), None),
-        Found::Nothing => ("not_found", None),
-        Found::Failed(trouble) => ("failed", Some(trouble)),
-    };
-    failure(variant, trouble);
-    call(variant, "status", word, took);
+    failure(variant, found.trouble());
+    call(variant, "status", found.as_str(), took);
 }
 
 /// A gateway was asked whose the thing is that a webhook is about.
@@ -321,16 +310,6 @@ pub fn notification_not_ours(variant: &str) {
 fn call(variant: &str, action: &'static str, outcome: &'static str, took: Duration) {
     let labels = [("variant", variant_label(variant)), ("action", action), ("outcome", outcome)];
     histogram!("paybus_gateway_call_duration_seconds", &labels).record(took);
-}
-
-fn verdict(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Approved => "approved",
-        Verdict::Authorized => "authorized",
-        Verdict::Pending => "pending",
-        Verdict::CustomerMustAct { .. } => "input",
-        Verdict::Declined(_) => "declined",
-    }
 }
 
 /// So many calls are under way on this replica.

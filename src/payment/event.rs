@@ -9,6 +9,7 @@ use super::model::Payment;
 use super::money::Money;
 use super::operation::Reply;
 use super::status::Status;
+use super::trace::TraceContext;
 
 /// One event, as decided; its wire form is made from it once, when it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,10 +43,8 @@ pub struct EventCause {
     pub is_final: bool,
     /// Copied from the command.
     pub correlation_id: Option<String>,
-    /// Trace context of the command.
-    pub traceparent: Option<String>,
-    /// Trace context of the command.
-    pub tracestate: Option<String>,
+    /// Where in a trace the command belongs.
+    pub trace: Option<TraceContext>,
     /// Where a final answer also goes.
     pub reply: Option<Reply>,
 }

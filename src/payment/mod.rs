@@ -16,4 +16,5 @@ pub mod operation;
 pub mod outcome;
 mod parse;
 pub mod status;
+pub mod trace;
 pub mod view;

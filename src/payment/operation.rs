@@ -10,6 +10,7 @@ use super::code::{Code, Rejection};
 use super::command::{Body, Command, CommandName, CommandType, Kind};
 use super::money::Money;
 use super::outcome::{Exposure, GatewayKey};
+use super::trace::TraceContext;
 
 /// What a gateway can be asked to do with a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,10 +129,8 @@ pub struct Answer {
 pub struct Attributes {
     /// CloudEvents `correlationid`, copied to every event the command causes.
     pub correlation_id: Option<String>,
-    /// W3C trace context.
-    pub traceparent: Option<String>,
-    /// W3C trace context.
-    pub tracestate: Option<String>,
+    /// Where in a trace it belongs.
+    pub trace: Option<TraceContext>,
     /// CloudEvents `expirytime`: nothing is sent for the first time after it.
     pub expires_at: Option<Timestamp>,
     /// Where the final answer also goes.

@@ -35,6 +35,45 @@ pub enum Found {
     Failed(Trouble),
 }
 
+impl Outcome {
+    /// In one word, for figures and spans.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Result(result) => result.verdict.as_str(),
+            Outcome::Refused(_) => "refused",
+            Outcome::NotSent(_) => "not_sent",
+            Outcome::Unknown(_) => "unknown",
+        }
+    }
+
+    /// Why it brought no result.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        match self {
+            Outcome::Result(_) => None,
+            Outcome::Refused(trouble) | Outcome::NotSent(trouble) | Outcome::Unknown(trouble) => Some(trouble),
+        }
+    }
+}
+
+impl Found {
+    /// In one word, for figures and spans.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Found::Result(result) => result.verdict.as_str(),
+            Found::Nothing => "not_found",
+            Found::Failed(_) => "failed",
+        }
+    }
+
+    /// Why it found nothing out.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        match self {
+            Found::Result(_) | Found::Nothing => None,
+            Found::Failed(trouble) => Some(trouble),
+        }
+    }
+}
+
 /// Why an attempt brought no result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trouble {
@@ -122,6 +161,19 @@ pub enum Verdict {
     },
     /// Not done, and it will not be.
     Declined(Decline),
+}
+
+impl Verdict {
+    /// In one word, for figures and spans.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Verdict::Approved => "approved",
+            Verdict::Authorized => "authorized",
+            Verdict::Pending => "pending",
+            Verdict::CustomerMustAct { .. } => "input",
+            Verdict::Declined(_) => "declined",
+        }
+    }
 }
 
 /// What kind of decline it was.

@@ -23,6 +23,7 @@ use super::rows::{EventRows, MovementRows, OperationChange, OperationFixed, Paym
 use crate::payment::event::Event;
 use crate::payment::machine::{Aggregate, PaymentWrite};
 use crate::payment::operation::State;
+use crate::payment::trace::TraceContext;
 
 /// What is to be stored of one payment.
 #[derive(Debug)]
@@ -282,8 +283,9 @@ impl<'a> EventRows<'a> {
         self.routing_key.push(routing_key);
         self.body.push(body);
         self.correlation_id.push(cause.and_then(|cause| cause.correlation_id.as_deref()));
-        self.traceparent.push(cause.and_then(|cause| cause.traceparent.as_deref()));
-        self.tracestate.push(cause.and_then(|cause| cause.tracestate.as_deref()));
+        let trace = cause.and_then(|cause| cause.trace.as_ref());
+        self.traceparent.push(trace.map(TraceContext::parent));
+        self.tracestate.push(trace.and_then(TraceContext::state));
         self.reply_to.push(reply.map(|reply| reply.to.as_str()));
         self.reply_correlation_id.push(reply.and_then(|reply| reply.correlation_id.as_deref()));
         self.created.push(event.time);

@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::row::ReadColumn;
 use super::rows;
 use crate::payment::operation::Reply;
+use crate::payment::trace::TraceContext;
 
 /// How many buckets the payments fall into; each is relayed by one replica at a time.
 pub const BUCKETS: i16 = 16;
@@ -93,10 +94,8 @@ pub struct OutboxEvent {
     pub body: String,
     /// The command's `correlationid`.
     pub correlation_id: Option<String>,
-    /// Trace context of the command.
-    pub traceparent: Option<String>,
-    /// Trace context of the command.
-    pub tracestate: Option<String>,
+    /// Where in a trace its command belongs.
+    pub trace: Option<TraceContext>,
     /// Where it also goes, as an answer.
     pub reply: Option<Reply>,
 }
@@ -331,8 +330,7 @@ pub(super) fn outbox_event(row: &Row) -> Result<OutboxEvent, StoreError> {
         routing_key: row.read("routing_key")?,
         body: row.read("body")?,
         correlation_id: row.read("correlation_id")?,
-        traceparent: row.read("traceparent")?,
-        tracestate: row.read("tracestate")?,
+        trace: rows::trace(row)?,
         reply: reply_to.map(|to| Reply { to, correlation_id }),
     })
 }

@@ -20,6 +20,7 @@ use crate::payment::movement::{Amounts, Movement, MovementKind};
 use crate::payment::operation::{Answer, AnswerKind, Attributes, Lease, Operation, Reply, Request, State};
 use crate::payment::outcome::Exposure;
 use crate::payment::status::{FraudStatus, Status};
+use crate::payment::trace::TraceContext;
 
 columns! {
     /// A new payment's fixed columns; the others are shared with an update.
@@ -232,8 +233,8 @@ impl<'a> OperationFixed<'a> {
         self.variant.push(&operation.variant);
         self.hash.push(&operation.hash);
         self.correlation_id.push(attributes.correlation_id.as_deref());
-        self.traceparent.push(attributes.traceparent.as_deref());
-        self.tracestate.push(attributes.tracestate.as_deref());
+        self.traceparent.push(attributes.trace.as_ref().map(TraceContext::parent));
+        self.tracestate.push(attributes.trace.as_ref().and_then(TraceContext::state));
         self.expires_at.push(attributes.expires_at);
         self.reply_to.push(reply.map(|reply| reply.to.as_str()));
         self.reply_correlation_id.push(reply.and_then(|reply| reply.correlation_id.as_deref()));
@@ -404,12 +405,18 @@ fn attributes(row: &Row) -> Result<Attributes, StoreError> {
     let correlation_id = row.read("reply_correlation_id")?;
     Ok(Attributes {
         correlation_id: row.read("correlation_id")?,
-        traceparent: row.read("traceparent")?,
-        tracestate: row.read("tracestate")?,
+        trace: trace(row)?,
         expires_at: row.read("expires_at")?,
         reply: reply_to.map(|to| Reply { to, correlation_id }),
         user_id: row.read("user_id")?,
     })
+}
+
+/// Where in a trace an operation or an event belongs.
+pub(super) fn trace(row: &Row) -> Result<Option<TraceContext>, StoreError> {
+    let parent: Option<&str> = row.read("traceparent")?;
+    let state: Option<&str> = row.read("tracestate")?;
+    Ok(parent.and_then(|parent| TraceContext::read(parent, state)))
 }
 
 pub(super) fn movement(row: &Row) -> Result<Movement, StoreError> {

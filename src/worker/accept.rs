@@ -18,6 +18,7 @@ use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Pro
 use crate::payment::field;
 use crate::payment::notification::{Webhook, admitted, facts_data};
 use crate::payment::operation::{Attributes, Reply};
+use crate::payment::trace::TraceContext;
 
 /// The largest body, in bytes.
 pub const BODY_MAX: usize = 1024 * 1024;
@@ -190,10 +191,11 @@ impl Acceptance {
             })?),
             None => None,
         };
+        let parent = optional_text(attributes, "traceparent", ATTRIBUTE_MAX)?;
+        let state = optional_text(attributes, "tracestate", TRACESTATE_MAX)?;
         Ok(Attributes {
             correlation_id: optional_text(attributes, "correlationid", ATTRIBUTE_MAX)?,
-            traceparent: optional_text(attributes, "traceparent", ATTRIBUTE_MAX)?,
-            tracestate: optional_text(attributes, "tracestate", TRACESTATE_MAX)?,
+            trace: parent.and_then(|parent| TraceContext::read(&parent, state.as_deref())),
             expires_at,
             reply,
             user_id,

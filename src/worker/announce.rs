@@ -14,6 +14,7 @@ use tokio::time::timeout_at;
 use tracing::{error, warn};
 use uuid::Uuid;
 
+use super::spans;
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState, event_type};
@@ -22,6 +23,7 @@ use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::event::Event;
 use crate::payment::operation::Reply;
+use crate::spans::{Span, are_exported};
 use crate::store::Store;
 use crate::store::load::Unsent;
 use crate::store::outbox::{OutboxEvent, Sent, SentEvent};
@@ -167,7 +169,8 @@ impl Announcer {
             return Announced::default();
         }
         let (way, confirmed) = oneshot::channel();
-        let way = Way { announcer: Arc::clone(self), places: batch.iter().map(Place::of).collect(), _way: way };
+        let places = batch.iter().map(Place::of).collect();
+        let way = Way { announcer: Arc::clone(self), places, spans: self.spans(&batch), _way: way };
         let way = Arc::new(way);
         self.publisher.post(batch, Arc::new(move |published| way.decide(published))).await;
         claim.kept();
@@ -196,6 +199,13 @@ impl Announcer {
         // Where their own commands wanted their answers, these went already.
         let again = |sent: SentEvent| Outgoing { reply: None, ..from_outbox(sent.event) };
         self.publisher.resend(events.into_iter().map(again).collect(), reply, patience).await
+    }
+
+    /// A span of each event, until its fate is known.
+    fn spans(&self, batch: &[Outgoing]) -> Mutex<Vec<(i64, Span)>> {
+        let exchange = self.publisher.names().events();
+        let begun = batch.iter().filter(|_| are_exported());
+        Mutex::new(begun.map(|event| (event.position, spans::sent(event, &exchange))).collect())
     }
 
     /// Waits until what was confirmed by now is marked, or the marking has ended.
@@ -268,7 +278,7 @@ impl Announcer {
         error!(%payment, position, reason, "the broker refuses an event; it and the later ones wait for a person");
         let mut backoff = backoff::reconnect();
         while let Err(error) = self.store.set_aside(payment, position, reason).await {
-            warn!(error = chain(&error), "an event cannot be set aside yet");
+            warn!(error = chain(&error), %payment, position, "an event cannot be set aside yet; trying again");
             tokio::time::sleep(backoff.next_delay()).await;
         }
         self.publisher.aside().stored(payment, Instant::now());
@@ -284,6 +294,8 @@ impl Announcer {
 struct Way {
     announcer: Arc<Announcer>,
     places: Vec<Place>,
+    /// Of those whose fate is not known.
+    spans: Mutex<Vec<(i64, Span)>>,
     /// Whoever waits for all of them waits for its end.
     _way: oneshot::Sender<Infallible>,
 }
@@ -292,6 +304,7 @@ impl Way {
     /// What became of one of them. Called by a channel's task: it does nothing that could take long.
     fn decide(self: &Arc<Self>, published: Published) {
         let Some(place) = self.places.iter().find(|place| place.position == published.position()) else { return };
+        let mut span = self.span(place.position);
         match published {
             Published::Confirmed { position, reply } => {
                 metrics::event_published(&place.event_type);
@@ -310,14 +323,24 @@ impl Way {
             }
             Published::SetAside { reason, .. } => {
                 metrics::event_refused();
+                span.fail("set_aside");
                 let (way, place) = (Arc::clone(self), place.clone());
                 tokio::spawn(async move { way.announcer.set_aside(&place, &reason).await });
             }
             // It stays in the outbox, and goes out with the others when the payment is released.
             Published::Behind { .. } => {
+                span.fail("behind_set_aside");
                 self.announcer.in_flight().remove(&place.event);
             }
         }
+    }
+}
+
+impl Way {
+    fn span(&self, position: i64) -> Span {
+        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = spans.iter().position(|(other, _)| *other == position);
+        place.map(|place| spans.swap_remove(place).1).unwrap_or_default()
     }
 }
 
@@ -387,7 +410,12 @@ async fn store_marks(store: &Store, sent: &[Sent]) {
         match store.mark_sent(sent).await {
             Ok(()) => return,
             Err(error) => {
-                warn!(error = chain(&error), attempt, events = sent.len(), "events are out and cannot be marked");
+                warn!(
+                    error = chain(&error),
+                    attempt,
+                    events = sent.len(),
+                    "events are out and cannot be marked; trying again, else they go out once more"
+                );
                 tokio::time::sleep(backoff.next_delay()).await;
             }
         }
@@ -418,8 +446,7 @@ pub fn outgoing(events: &[Event], bodies: Vec<String>, positions: &[(Uuid, i64)]
                 routing_key: event.routing_key(),
                 body: Bytes::from(body),
                 correlation_id: cause.and_then(|cause| cause.correlation_id.clone()),
-                traceparent: cause.and_then(|cause| cause.traceparent.clone()),
-                tracestate: cause.and_then(|cause| cause.tracestate.clone()),
+                trace: cause.and_then(|cause| cause.trace.clone()),
                 reply: cause.and_then(|cause| cause.reply.clone()),
             })
         })
@@ -436,8 +463,7 @@ fn from_outbox(event: OutboxEvent) -> Outgoing {
         routing_key: event.routing_key,
         body: Bytes::from(event.body),
         correlation_id: event.correlation_id,
-        traceparent: event.traceparent,
-        tracestate: event.tracestate,
+        trace: event.trace,
         reply: event.reply,
     }
 }

@@ -109,7 +109,7 @@ impl Engine {
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(Failure::Refused(reason)) => {
-                    error!(payment = %entry.payment_id(), operation = %entry.id(), reason, "a decision cannot be stored");
+                    error!(payment = %entry.payment_id(), operation = %entry.id(), reason, "a decision cannot be stored; its message becomes a dead letter");
                     return Err(Stopped::Refused);
                 }
                 Err(Failure::Ending) => return Err(Stopped::Ending),

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::engine::Engine;
 use super::place::Place;
 use super::settle::{Answer, Health};
+use super::spans;
 use super::variant::Variant;
 use crate::causes::chain;
 use crate::gateway::{Call, Question, Target};
@@ -17,6 +18,7 @@ use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::Operation;
 use crate::payment::outcome::{Outcome, Trouble};
+use crate::spans::Span;
 
 impl Engine {
     /// Asks the gateway what a step says; nothing where the lease was lost, so that nothing may be sent. A call that has no
@@ -28,6 +30,7 @@ impl Engine {
         step: Step,
         place: Option<&Place<'_>>,
         probe: bool,
+        within: &Span,
     ) -> Option<(Uuid, Answer)> {
         match step {
             Step::Call(id) => {
@@ -47,13 +50,13 @@ impl Engine {
                     return Some((id, held_back()));
                 }
                 variant.enter();
-                let answer = self.call(variant, aggregate, operation).await;
+                let answer = self.call(variant, aggregate, operation, within).await;
                 variant.leave();
                 Some((id, answer?))
             }
             Step::LookUp { operation, target } => {
                 variant.enter();
-                let answer = self.look_up(variant, aggregate, operation, target).await;
+                let answer = self.look_up(variant, aggregate, operation, target, within).await;
                 variant.leave();
                 Some((operation, answer?))
             }
@@ -92,8 +95,16 @@ impl Engine {
         }
     }
 
-    async fn call(&self, variant: &Variant, aggregate: &Aggregate, operation: &Operation) -> Option<Answer> {
+    async fn call(
+        &self,
+        variant: &Variant,
+        aggregate: &Aggregate,
+        operation: &Operation,
+        within: &Span,
+    ) -> Option<Answer> {
         let (payment, request, action) = (aggregate.payment()?, operation.request.as_ref()?, operation.action()?);
+        let span = spans::gateway(action.as_str(), variant, operation, within);
+        let own = span.context();
         let call = Call {
             operation_id: operation.id,
             payment_id: operation.payment_id,
@@ -105,13 +116,13 @@ impl Engine {
             currency: payment.currency(),
             capture: request.capture,
             stored_at: operation.created,
-            traceparent: operation.attributes.traceparent.as_deref(),
-            tracestate: operation.attributes.tracestate.as_deref(),
+            trace: own.as_ref().or(operation.attributes.trace.as_ref()),
             timeout: variant.timeout,
         };
         let begun = Instant::now();
         let outcome = variant.gateway.call(call).await;
         metrics::gateway_call(&variant.name, action, &outcome, begun.elapsed());
+        spans::tell_outcome(span, outcome.as_str(), outcome.trouble());
         let answer = Answer::Outcome(outcome);
         self.note_health(variant, &answer);
         Some(answer)
@@ -123,6 +134,7 @@ impl Engine {
         aggregate: &Aggregate,
         id: Uuid,
         target: Option<Uuid>,
+        within: &Span,
     ) -> Option<Answer> {
         let operation = aggregate.operation(id)?;
         let asked_about = match target {
@@ -139,17 +151,19 @@ impl Engine {
             }
             None => None,
         };
+        let span = spans::gateway("status", variant, operation, within);
+        let own = span.context();
         let question = Question {
             operation_id: id,
             target: asked_about,
             payment: aggregate.payment()?,
-            traceparent: operation.attributes.traceparent.as_deref(),
-            tracestate: operation.attributes.tracestate.as_deref(),
+            trace: own.as_ref().or(operation.attributes.trace.as_ref()),
             timeout: variant.timeout,
         };
         let begun = Instant::now();
         let found = variant.gateway.look_up(question).await;
         metrics::gateway_look_up(&variant.name, &found, begun.elapsed());
+        spans::tell_outcome(span, found.as_str(), found.trouble());
         let answer = Answer::Found { target, found };
         self.note_health(variant, &answer);
         Some(answer)

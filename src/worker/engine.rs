@@ -114,7 +114,9 @@ impl Engine {
             loop {
                 match rate.wait(&self.store, deadline).await {
                     Ok(in_time) => return in_time.then_some(permit),
-                    Err(error) => warn!(error = chain(&error), variant = variant.name, "cannot reserve a call"),
+                    Err(error) => {
+                        warn!(error = chain(&error), variant = variant.name, "a call cannot be reserved; trying again")
+                    }
                 }
                 tokio::time::sleep(backoff.next_delay()).await;
             }
@@ -138,7 +140,7 @@ impl Engine {
                 Ok(loaded) => return Some(loaded),
                 // Waiting for another version would take places from others.
                 Err(error @ StoreError::Unreadable(_)) => {
-                    error!(error = chain(&error), %payment, ?operations, "what is stored of a payment cannot be read");
+                    error!(error = chain(&error), %payment, ?operations, "what is stored of a payment cannot be read; a message for it becomes a dead letter");
                     return None;
                 }
                 Err(error) if tries % TOLD_EVERY == TOLD_FROM => {

@@ -1,7 +1,9 @@
 //! One command's way from end to end: begin, call, settle, and all events confirmed.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::announce::Announced;
@@ -10,12 +12,22 @@ use super::engine::Engine;
 use super::hold::Turn;
 use super::place::Place;
 use super::settle::{Answer, Settled};
+use super::spans;
 use super::variant::Variant;
 use crate::backoff::Backoff;
 use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Step};
+use crate::spans::{Span, lines};
+
+/// What a command leaves on its way.
+struct Trail {
+    /// Its events, on their way out.
+    announced: Vec<Announced>,
+    /// Its span, which ends when they are confirmed.
+    span: Span,
+}
 
 impl Engine {
     /// Carries out what came or is due. When it returns well, PostgreSQL and the broker have all of it, and its message may
@@ -30,9 +42,23 @@ impl Engine {
         &self,
         entry: Entry,
         variant: Option<Arc<Variant>>,
+        turn: Option<Turn>,
+        probe: bool,
+        span: Span,
+    ) -> Result<bool, Stopped> {
+        self.execute_within(entry, variant, turn, probe, span).instrument(lines()).await
+    }
+
+    async fn execute_within(
+        &self,
+        entry: Entry,
+        variant: Option<Arc<Variant>>,
         mut turn: Option<Turn>,
         probe: bool,
+        mut span: Span,
     ) -> Result<bool, Stopped> {
+        let since = SystemTime::now();
+        span.tell_lines();
         if let Some(turn) = &mut turn {
             turn.wait().await;
         }
@@ -46,22 +72,31 @@ impl Engine {
         let begun = Box::pin(self.begin(&entry, variant, probe, &mut place)).await?;
         let Begun { aggregate, step, announced, is_changed } = begun;
         failpoint::reach("begun", entry.payment_id());
+        if let Some(operation) = aggregate.operation(entry.id()) {
+            if !span.is_some() {
+                span = spans::due(operation, since);
+                span.tell_lines();
+            }
+            spans::tell_answer(&mut span, operation);
+        }
+        span.event("stored");
         // From here on it is in the aggregate, and thousands may be waiting for their gateway.
         drop(entry);
         drop(turn);
-        let mut announcements = vec![announced];
+        let mut trail = Trail { announced: vec![announced], span };
         if let Some(variant) = variant
             && matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Locate(_))
         {
-            Box::pin(self.carry_out(variant, aggregate, step, Some(place), probe, &mut announcements)).await;
+            Box::pin(self.carry_out(variant, aggregate, step, Some(place), probe, &mut trail)).await;
         } else {
             drop(place);
         }
         // Its next step may be due before the broker has confirmed the events of this one.
         drop(held);
-        for announced in announcements {
+        for announced in trail.announced {
             announced.confirmed().await;
         }
+        trail.span.event("events confirmed");
         Ok(is_changed)
     }
 
@@ -73,12 +108,14 @@ impl Engine {
         mut step: Step,
         mut place: Option<Place<'a>>,
         probe: bool,
-        announcements: &mut Vec<Announced>,
+        trail: &mut Trail,
     ) {
         let immediate = &variant.immediate;
         let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
         let mut tries = 1;
-        while let Some((id, answer)) = Box::pin(self.ask(variant, &aggregate, step, place.as_ref(), probe)).await {
+        while let Some((id, answer)) =
+            Box::pin(self.ask(variant, &aggregate, step, place.as_ref(), probe, &trail.span)).await
+        {
             failpoint::reach("called", aggregate.payment_id());
             // The place is for others from here on; but one that took workers down may do so with its answer.
             place = place.filter(Place::is_alone);
@@ -94,8 +131,11 @@ impl Engine {
             let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
             drop(place);
             failpoint::reach("settled", next.payment_id());
-            announcements.push(announced);
+            trail.announced.push(announced);
             aggregate = next;
+            if let Some(operation) = aggregate.operation(id) {
+                spans::tell_answer(&mut trail.span, operation);
+            }
             match follows {
                 Step::RetryNow(_) => {
                     let trouble = aggregate.operation(id).and_then(|operation| operation.last_code);

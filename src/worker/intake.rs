@@ -19,6 +19,7 @@ use super::begin::{Entry, Stopped};
 use super::breaker::State;
 use super::engine::Engine;
 use super::hold::Turn;
+use super::spans;
 use super::variant::Variant;
 use crate::bus::consumer::{Consumption, QueueState};
 use crate::bus::dead::{BuryError, bury};
@@ -83,13 +84,14 @@ impl Intake {
         }
     }
 
-    async fn carry_out(&self, delivery: Delivery, command: Box<Command>, turn: Turn, probe: bool) {
+    async fn carry_out(&self, delivery: Delivery, mut command: Box<Command>, turn: Turn, probe: bool) {
+        let span = spans::command(&mut command, &delivery);
         let variant = self.engine.variants.get(&command.variant).map(Arc::clone);
         let payment = command.payment_id;
         let entry = Entry::Command { command, redelivered: delivery.redelivered };
         failpoint::reach("accepted", payment);
         // Nothing here panics; and if it did, the message must not be lost with its task.
-        let executing = Box::pin(self.engine.execute(entry, variant, Some(turn), probe));
+        let executing = Box::pin(self.engine.execute(entry, variant, Some(turn), probe, span));
         match AssertUnwindSafe(executing).catch_unwind().await {
             Ok(Ok(_)) => {
                 failpoint::reach("announced", payment);
@@ -181,7 +183,7 @@ impl Intake {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    warn!(%error, variant = variant.name, "no message can be fetched to probe with");
+                    warn!(%error, variant = variant.name, "no message can be fetched to probe with; commands are let through, and the next failure pauses them again");
                     break;
                 }
             }

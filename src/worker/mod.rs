@@ -36,6 +36,7 @@ mod report;
 mod resend;
 mod schedule;
 mod settle;
+mod spans;
 mod start;
 mod variant;
 mod webhooks;

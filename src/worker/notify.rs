@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
-use tracing::{error, info};
+use tracing::{debug, error};
 use uuid::Uuid;
 
 use super::begin::{Entry, Stopped};
@@ -22,6 +22,7 @@ use crate::payment::machine::Aggregate;
 use crate::payment::notification::facts_data;
 use crate::payment::operation::{Attributes, Operation};
 use crate::payment::outcome::Trouble;
+use crate::spans::Span;
 
 /// Questions to the gateway at once, of one notification.
 const QUESTIONS: usize = 8;
@@ -64,7 +65,7 @@ impl Engine {
     fn hand_over<'a>(&'a self, command: Command, variant: &str) -> BoxFuture<'a, Result<bool, Stopped>> {
         let variant = self.variants.get(variant).map(Arc::clone);
         let entry = Entry::Command { command: Box::new(command), redelivered: false };
-        Box::pin(self.execute(entry, variant, None, false))
+        Box::pin(self.execute(entry, variant, None, false, Span::default()))
     }
 }
 
@@ -82,7 +83,8 @@ async fn located(
     let payment = located?;
     if payment.is_none() {
         metrics::notification_not_ours(&variant.name);
-        info!(
+        // Counted: where an account is shared with others, most webhooks are.
+        debug!(
             variant = variant.name,
             kind = fact.kind,
             reference = fact.reference,

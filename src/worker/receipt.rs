@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::bus::client::CommandSent;
@@ -43,7 +43,8 @@ impl Receiver {
         let facts = match notifications.verify(&webhook) {
             Ok(facts) => facts,
             Err(why) => {
-                info!(variant, why = why.as_str(), "a webhook is not genuine");
+                // Counted; and a line of each would let anybody fill the log.
+                debug!(variant, why = why.as_str(), "a webhook is not genuine; it is refused");
                 return Receipt::NotGenuine(why.as_str());
             }
         };
@@ -53,7 +54,7 @@ impl Receiver {
         let facts = match admitted(facts, None) {
             Ok(facts) => facts,
             Err(rejection) => {
-                warn!(variant, error = rejection.message, "a webhook is genuine, and cannot be taken");
+                warn!(variant, error = rejection.message, "a webhook is genuine, and cannot be taken; it is refused");
                 return Receipt::NotGenuine("invalid_body");
             }
         };

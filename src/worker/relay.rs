@@ -51,7 +51,7 @@ async fn relay_on(engine: &Engine, retention: Duration) {
             // Another replica may reach the broker.
             give_back(engine).await;
         } else if let Err(error) = relay(engine, &mut after, &mut out).await {
-            warn!(error = chain(&error), "the outbox cannot be relayed");
+            warn!(error = chain(&error), "the outbox cannot be relayed; trying again");
         }
         if round.is_multiple_of(HOUSEKEEPING_EVERY) {
             keep_house(engine, retention).await;
@@ -163,7 +163,7 @@ async fn tidy(engine: &Engine, chore: Chore) {
             Ok(true) if begun.elapsed() < TIDIED_FOR => tokio::task::yield_now().await,
             Ok(_) => return,
             Err(error) => {
-                warn!(error = chain(&error), ?chore, "the tables cannot be tidied");
+                warn!(error = chain(&error), ?chore, "the tables cannot be tidied; trying again later");
                 return;
             }
         }

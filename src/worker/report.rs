@@ -42,7 +42,7 @@ pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
                 tokio::time::sleep(EVERY).await;
             }
             Err(error) => {
-                warn!(error = chain(&error), "the database cannot be asked");
+                warn!(error = chain(&error), "the database cannot be asked; trying again");
                 health.set("database", Err(chain(&error)));
                 tokio::time::sleep(pause.next_delay()).await;
             }

@@ -14,6 +14,7 @@ use super::begin::{Entry, Stopped};
 use super::engine::Engine;
 use super::variant::Variant;
 use crate::causes::chain;
+use crate::spans::Span;
 use crate::store::lease::Due;
 
 /// The most that is claimed at once.
@@ -132,7 +133,7 @@ impl Engine {
         match self.store.claim_due(&variant.name, since, limit, again).await {
             Ok(due) => Some(due),
             Err(error) => {
-                warn!(error = chain(&error), variant = variant.name, "due work cannot be claimed");
+                warn!(error = chain(&error), variant = variant.name, "due work cannot be claimed; trying again");
                 None
             }
         }
@@ -142,7 +143,7 @@ impl Engine {
     /// step, another's lease is live by our estimate of the clock, or the worker ends.
     pub async fn carry_out_due(&self, due: Due, variant: Arc<Variant>, probe: bool) -> Result<(), Stopped> {
         let entry = Entry::Due { payment_id: due.payment_id, id: due.id };
-        let done = self.execute(entry, Some(variant), None, probe).await;
+        let done = self.execute(entry, Some(variant), None, probe, Span::default()).await;
         let pause = match done {
             Ok(false) => Some(GIVE_BACK),
             Err(Stopped::Ending) => Some(Duration::ZERO),
@@ -165,7 +166,7 @@ impl Engine {
                     info!(operations = lost, "operations of lost workers are taken over");
                     self.wake.notify_waiters();
                 }
-                Err(error) => warn!(error = chain(&error), "the sweep for lost workers failed"),
+                Err(error) => warn!(error = chain(&error), "the sweep for lost workers failed; it is made again"),
             }
         }
     }

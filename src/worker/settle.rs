@@ -82,7 +82,7 @@ impl Engine {
                 Ok(done) => return Some(Settled { aggregate: done.aggregate, step, announced: done.announced }),
                 Err(Failure::Again) => {}
                 Err(Failure::Refused(reason)) => {
-                    error!(payment = %payment_id, operation = %id, reason, "an answer cannot be stored as it came");
+                    error!(payment = %payment_id, operation = %id, reason, "an answer cannot be stored as it came; what it proves is stored without the gateway's words");
                     answer = answer.stripped()?;
                 }
                 Err(Failure::Ending) => return None,

@@ -111,8 +111,7 @@ pub fn event(payment: u128, number: u32) -> Outgoing {
         routing_key: "cards.payment.updated".to_owned(),
         body: Bytes::from(format!("{payment} {number}")),
         correlation_id: None,
-        traceparent: None,
-        tracestate: None,
+        trace: None,
         reply: None,
     }
 }

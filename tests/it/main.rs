@@ -36,6 +36,7 @@ mod stripe;
 mod stripe_customers;
 mod stripe_webhooks;
 mod tls;
+mod tracing;
 mod truth;
 mod turns;
 mod webhooks;

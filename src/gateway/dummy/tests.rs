@@ -55,8 +55,7 @@ async fn attempt(gateway: &DummyGateway, payment: &Payment, action: Action, data
         currency: payment.currency(),
         capture: true,
         stored_at: Timestamp::UNIX_EPOCH,
-        traceparent: None,
-        tracestate: None,
+        trace: None,
         timeout: Duration::from_millis(500),
     };
     gateway.call(call).await
@@ -75,14 +74,8 @@ async fn look_up(gateway: &DummyGateway, payment: &Payment, target: Option<Actio
         stored_at: Timestamp::UNIX_EPOCH,
         last_sent_at: None,
     });
-    let question = Question {
-        operation_id: Uuid::from_u128(8),
-        target,
-        payment,
-        traceparent: None,
-        tracestate: None,
-        timeout: Duration::from_secs(1),
-    };
+    let question =
+        Question { operation_id: Uuid::from_u128(8), target, payment, trace: None, timeout: Duration::from_secs(1) };
     gateway.look_up(question).await
 }
 

@@ -12,6 +12,7 @@ use crate::payment::model::{Billing, Order, Payment};
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{GatewayKey, Verdict};
 use crate::payment::status::Status;
+use crate::payment::trace::TraceContext;
 
 #[path = "../../../tests/it/support/fake_gateway.rs"]
 mod fake_gateway;
@@ -82,6 +83,7 @@ async fn attempt(gateway: &HttpGateway, action: Action, timeout: Duration) -> Ou
 }
 
 async fn send(gateway: &HttpGateway, action: Action, operation_id: Uuid, body: &str, timeout: Duration) -> Outcome {
+    let trace = TraceContext::read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Some("shop=1"));
     let call = Call {
         operation_id,
         payment_id: PAYMENT,
@@ -93,8 +95,7 @@ async fn send(gateway: &HttpGateway, action: Action, operation_id: Uuid, body: &
         currency: usd("120").currency(),
         capture: true,
         stored_at: Timestamp::UNIX_EPOCH,
-        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-        tracestate: Some("line\nbreak"),
+        trace: trace.as_ref(),
         timeout,
     };
     gateway.call(call).await
@@ -109,14 +110,8 @@ async fn look_up(gateway: &HttpGateway, target: Option<Action>) -> Found {
         stored_at: Timestamp::UNIX_EPOCH,
         last_sent_at: None,
     });
-    let question = Question {
-        operation_id: Uuid::from_u128(8),
-        target,
-        payment: &payment(),
-        traceparent: None,
-        tracestate: None,
-        timeout: LONG,
-    };
+    let question =
+        Question { operation_id: Uuid::from_u128(8), target, payment: &payment(), trace: None, timeout: LONG };
     gateway.look_up(question).await
 }
 

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::reply::{Denial, exchange, invalid};
-use crate::gateway::client::traced;
 use crate::gateway::failure::Failure;
 use crate::gateway::url::GatewayUrl;
 use crate::payment::code::Code;
 use crate::payment::outcome::Trouble;
+use crate::payment::trace::TraceContext;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
@@ -40,19 +40,13 @@ pub(super) struct Api {
 pub(super) struct Session<'a> {
     api: &'a Api,
     deadline: Instant,
-    traceparent: Option<&'a str>,
-    tracestate: Option<&'a str>,
+    trace: Option<&'a TraceContext>,
 }
 
 impl Api {
     /// A session that ends in time.
-    pub fn session<'a>(
-        &'a self,
-        timeout: Duration,
-        traceparent: Option<&'a str>,
-        tracestate: Option<&'a str>,
-    ) -> Session<'a> {
-        Session { api: self, deadline: Instant::now() + timeout, traceparent, tracestate }
+    pub fn session<'a>(&'a self, timeout: Duration, trace: Option<&'a TraceContext>) -> Session<'a> {
+        Session { api: self, deadline: Instant::now() + timeout, trace }
     }
 }
 
@@ -60,7 +54,7 @@ impl Session<'_> {
     /// Gets an object.
     pub async fn get(&self, path: &str, query: &str) -> Result<Map<String, Value>, Denial> {
         let request = self.api.client.get(format!("{}/v1/{path}?{query}", self.api.base));
-        exchange(self.finish(request)?).await
+        exchange(self.finish(request)?, self.trace).await
     }
 
     /// Posts a form, under an idempotency key where it must act once.
@@ -74,7 +68,7 @@ impl Session<'_> {
         if let Some(key) = key {
             request = request.header(IDEMPOTENCY_KEY, key.to_string());
         }
-        exchange(self.finish(request)?).await
+        exchange(self.finish(request)?, self.trace).await
     }
 
     /// Reads a list to its end, newest first, and keeps of each page only what is wanted: the rest may be all that an
@@ -115,11 +109,10 @@ impl Session<'_> {
         if left.is_zero() {
             return Err(Failure::out_of_time());
         }
-        let request = request
+        Ok(request
             .header(AUTHORIZATION, self.api.authorization.clone())
             .header(STRIPE_VERSION, self.api.version.clone())
-            .timeout(left);
-        Ok(traced(request, self.traceparent, self.tracestate))
+            .timeout(left))
     }
 }
 
@@ -163,7 +156,7 @@ mod tests {
         let settings = json!({"secret_key": "sk_test_x", "api_base": base});
         let timeout = Duration::from_secs(10);
         let gateway = StripeGateway::new(serde_json::from_value(settings).unwrap(), timeout).unwrap();
-        let session = gateway.api.session(timeout, None, None);
+        let session = gateway.api.session(timeout, None);
         let wanted = |object: &Map<String, Value>| object.contains_key("ours");
         let found = session.list("things", "", wanted).await.unwrap();
         let ids: Vec<_> = found.iter().map(|object| object["id"].as_str().unwrap()).collect();

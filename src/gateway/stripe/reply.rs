@@ -9,10 +9,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
-use crate::gateway::client::read_bounded;
+use crate::gateway::client::{read_bounded, send};
 use crate::gateway::failure::{Failure, Reach, retry_after};
 use crate::payment::code::Code;
 use crate::payment::outcome::{Found, Outcome, Trouble};
+use crate::payment::trace::TraceContext;
 
 /// An answer other than the object that was asked for.
 #[derive(Debug)]
@@ -98,8 +99,11 @@ pub(super) fn mismatch(what: &str) -> Trouble {
 }
 
 /// Sends a request, and reads the object that comes back.
-pub(super) async fn exchange(request: RequestBuilder) -> Result<Map<String, Value>, Denial> {
-    let response = request.send().await.map_err(Failure::of_transport)?;
+pub(super) async fn exchange(
+    request: RequestBuilder,
+    trace: Option<&TraceContext>,
+) -> Result<Map<String, Value>, Denial> {
+    let response = send(request, trace).await.map_err(Failure::of_transport)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let body = read_bounded(response).await;
     if status == StatusCode::OK {

@@ -229,8 +229,7 @@ impl Aggregate {
             // The name's one final answer belongs to the command that came first.
             is_final: false,
             correlation_id: command.attributes.correlation_id,
-            traceparent: command.attributes.traceparent,
-            tracestate: command.attributes.tracestate,
+            trace: command.attributes.trace,
             reply: command.attributes.reply,
         };
         self.events.push(Event {

@@ -124,8 +124,7 @@ impl Aggregate {
             kind: operation.kind.as_str().to_owned(),
             is_final,
             correlation_id: attributes.correlation_id.clone(),
-            traceparent: attributes.traceparent.clone(),
-            tracestate: attributes.tracestate.clone(),
+            trace: attributes.trace.clone(),
             reply: attributes.reply.clone().filter(|_| is_final),
         };
         let event_id = match sequence {

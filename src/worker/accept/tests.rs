@@ -112,13 +112,14 @@ fn kept(command: &Command) -> Vec<String> {
     let texts = [
         command.subject.as_ref(),
         attributes.correlation_id.as_ref(),
-        attributes.traceparent.as_ref(),
-        attributes.tracestate.as_ref(),
         reply.map(|reply| &reply.to),
         reply.and_then(|reply| reply.correlation_id.as_ref()),
         command.content.as_ref().err().map(|rejection| &rejection.message),
     ];
     let mut kept: Vec<String> = texts.into_iter().flatten().cloned().collect();
+    let trace = attributes.trace.as_ref();
+    let texts = [trace.map(TraceContext::parent), trace.and_then(TraceContext::state)];
+    kept.extend(texts.into_iter().flatten().map(str::to_owned));
     kept.extend([command.name.source.clone(), command.name.id.clone(), command.kind.as_str().to_owned()]);
     kept.push(command.variant.clone());
     kept.push(Value::Object(command.data.clone()).to_string());

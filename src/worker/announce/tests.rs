@@ -41,8 +41,7 @@ fn stored(position: u64) -> OutboxEvent {
         routing_key: "cards.payment.updated".to_owned(),
         body: "{}".to_owned(),
         correlation_id: None,
-        traceparent: None,
-        tracestate: None,
+        trace: None,
         reply: None,
     }
 }

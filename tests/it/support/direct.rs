@@ -79,8 +79,7 @@ impl Direct {
             currency: self.payment.currency(),
             capture: self.capture,
             stored_at: self.payment.created,
-            traceparent: None,
-            tracestate: None,
+            trace: None,
             timeout: TIMEOUT,
         };
         self.adapter.call(call).await
@@ -106,14 +105,8 @@ impl Direct {
             stored_at: self.payment.created,
             last_sent_at: Some(Timestamp::now()),
         });
-        let question = Question {
-            operation_id: Uuid::new_v4(),
-            target,
-            payment: &self.payment,
-            traceparent: None,
-            tracestate: None,
-            timeout: TIMEOUT,
-        };
+        let question =
+            Question { operation_id: Uuid::new_v4(), target, payment: &self.payment, trace: None, timeout: TIMEOUT };
         self.adapter.look_up(question).await
     }
 }

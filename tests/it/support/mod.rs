@@ -15,6 +15,7 @@
 
 pub mod books;
 pub mod bus;
+pub mod collector;
 pub mod command;
 pub mod contract;
 pub mod direct;
@@ -31,6 +32,7 @@ pub mod worker;
 pub mod world;
 
 pub use self::books::Expected;
+pub use self::collector::{Collector, Span};
 pub use self::command::Command;
 pub use self::event::Event;
 pub use self::fake_gateway::Behaviour;

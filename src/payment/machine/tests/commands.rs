@@ -12,6 +12,7 @@ use crate::payment::machine::Step;
 use crate::payment::operation::{AnswerKind, Reply, State};
 use crate::payment::outcome::Verdict;
 use crate::payment::status::Status;
+use crate::payment::trace::TraceContext;
 
 /// What each command does to a payment of each status, in the order of `Status::ALL`: `call` the gateway, `ask` it, or the
 /// code of the rejection.
@@ -191,8 +192,8 @@ fn events_carry_what_their_command_carried_and_only_the_answer_replies() {
     data["process"] = json!({});
     let mut create = command("a", CommandType::Create, data);
     create.attributes.correlation_id = Some("corr".to_owned());
-    create.attributes.traceparent = Some("00-1".to_owned());
-    create.attributes.tracestate = Some("x=1".to_owned());
+    let trace = TraceContext::read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Some("x=1"));
+    create.attributes.trace = trace.clone();
     create.attributes.reply = Some(Reply { to: "reply.1".to_owned(), correlation_id: None });
     let id = create.operation_id();
     bench.send_command(create);
@@ -202,8 +203,7 @@ fn events_carry_what_their_command_carried_and_only_the_answer_replies() {
         assert_eq!(cause.name.id, "a");
         assert_eq!(cause.kind, "payment.create");
         assert_eq!(cause.correlation_id.as_deref(), Some("corr"));
-        assert_eq!(cause.traceparent.as_deref(), Some("00-1"));
-        assert_eq!(cause.tracestate.as_deref(), Some("x=1"));
+        assert_eq!(cause.trace, trace);
         assert_eq!(cause.reply.is_some(), event.is_final());
         assert_eq!(event.variant, "default");
     }
