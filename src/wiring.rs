@@ -1,7 +1,9 @@
 //! From the configuration to connections: what the worker and the command line both need.
 
+use secrecy::SecretString;
+
 use crate::bus::{BusSettings, BusTls};
-use crate::config::{Settings, TlsMode};
+use crate::config::{Database, Pooler, Settings, TlsMode};
 use crate::store::connect::InvalidUrl;
 use crate::store::{Store, StoreSettings};
 use crate::tls::{TlsError, TlsFiles, Verify, client_config};
@@ -15,6 +17,9 @@ pub enum WiringError {
     /// The certificates.
     #[error("database.tls cannot be used")]
     Tls(#[from] TlsError),
+    /// A migration keeps a lock, which a pooler would give away.
+    #[error("database.migrate_url must name PostgreSQL itself where database.pooler is \"transaction\"")]
+    Pooled,
 }
 
 /// What the bus needs of the configuration.
@@ -39,6 +44,23 @@ pub fn bus_settings(settings: &Settings) -> BusSettings {
 /// The address or the certificates cannot be used.
 pub fn open_store(settings: &Settings) -> Result<Store, WiringError> {
     let database = &settings.database;
+    open(database, &database.url, database.pooler)
+}
+
+/// The database for its migrations: directly, never through a pooler.
+///
+/// # Errors
+/// The address or the certificates cannot be used, or only the pooler's address is known.
+pub fn open_store_to_migrate(settings: &Settings) -> Result<Store, WiringError> {
+    let database = &settings.database;
+    match (&database.migrate_url, database.pooler) {
+        (None, Pooler::Transaction) => Err(WiringError::Pooled),
+        (None, Pooler::None) => open_store(settings),
+        (Some(url), _) => open(database, url, Pooler::None),
+    }
+}
+
+fn open(database: &Database, url: &SecretString, pooler: Pooler) -> Result<Store, WiringError> {
     let files = TlsFiles {
         ca: database.tls.ca.as_deref(),
         cert: database.tls.cert.as_deref(),
@@ -52,10 +74,11 @@ pub fn open_store(settings: &Settings) -> Result<Store, WiringError> {
     };
     let tls = verify.map(|verify| client_config(files, verify)).transpose()?;
     Ok(Store::new(&StoreSettings {
-        url: database.url.clone(),
+        url: url.clone(),
         tls,
         pool: database.pool,
         statement_timeout: database.statement_timeout,
         connect_timeout: database.connect_timeout,
+        is_pooled: pooler == Pooler::Transaction,
     })?)
 }

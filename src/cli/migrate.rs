@@ -9,7 +9,7 @@ use crate::bus::connection::connect;
 use crate::bus::topology;
 use crate::config::Settings;
 use crate::store::migrate;
-use crate::wiring::{bus_settings, open_store};
+use crate::wiring::{bus_settings, open_store_to_migrate};
 
 /// Bring the database's schema and the broker's exchanges and queues to what this version needs.
 ///
@@ -35,7 +35,7 @@ pub async fn run(arguments: &MigrateArguments, settings: &Settings) -> Result<Ex
     let output = Output::new();
     let mut applied = None;
     if arguments.only != Some(Part::Broker) {
-        let store = open_store(settings)?;
+        let store = open_store_to_migrate(settings)?;
         let steps = migrate::migrate(&store).await?;
         store.close();
         let did = if steps.is_empty() { "is up to date".to_owned() } else { format!("applied {}", steps.join(", ")) };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::uri::AMQPUri;
 use regex::Regex;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
 use super::duration;
@@ -81,18 +81,25 @@ fn check_amqp(amqp: &Amqp) -> Result<(), ConfigError> {
 }
 
 fn check_database(database: &Database) -> Result<(), ConfigError> {
-    let url = database.url.expose_secret();
-    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
-    let asks_for_tls = parameters.split('&').any(|parameter| parameter.starts_with("ssl"));
-    require(!asks_for_tls, "database.url", "database.tls_mode and database.tls in the place of ssl parameters")?;
-    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
-        && url.parse::<tokio_postgres::Config>().is_ok();
-    require(is_url, "database.url", "postgres://USER:PASSWORD@HOST:PORT/DATABASE")?;
+    check_database_url("database.url", &database.url)?;
+    if let Some(url) = &database.migrate_url {
+        check_database_url("database.migrate_url", url)?;
+    }
     let is_encrypted = database.tls_mode != TlsMode::Disable;
     check_tls("database.tls", &database.tls, is_encrypted, "only where database.tls_mode is not \"disable\"")?;
     require_number("database.pool", database.pool as u64, &(1..=1_000))?;
     require_within("database.statement_timeout", database.statement_timeout, &TIMEOUT)?;
     require_within("database.connect_timeout", database.connect_timeout, &TIMEOUT)
+}
+
+fn check_database_url(key: &str, url: &SecretString) -> Result<(), ConfigError> {
+    let url = url.expose_secret();
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    let asks_for_tls = parameters.split('&').any(|parameter| parameter.starts_with("ssl"));
+    require(!asks_for_tls, key, "database.tls_mode and database.tls in the place of ssl parameters")?;
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
+        && url.parse::<tokio_postgres::Config>().is_ok();
+    require(is_url, key, "postgres://USER:PASSWORD@HOST:PORT/DATABASE")
 }
 
 /// Certificates where nothing is encrypted would be a connection that is thought to be safe.

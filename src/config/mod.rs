@@ -9,7 +9,7 @@ use std::path::Path;
 
 pub use self::error::ConfigError;
 pub use self::settings::{
-    Amqp, Database, HttpServer, Log, LogFormat, Retention, Settings, Tls, TlsMode, Tracing, Worker,
+    Amqp, Database, HttpServer, Log, LogFormat, Pooler, Retention, Settings, Tls, TlsMode, Tracing, Worker,
 };
 pub use self::variant::{Breaker, GatewaySettings, Immediate, Retry, Variant};
 

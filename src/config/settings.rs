@@ -81,6 +81,10 @@ pub struct Tls {
 pub struct Database {
     /// `postgres://`, with user, password, host and database; without `sslmode`.
     pub url: SecretString,
+    /// Where migrations go, if not there; directly to the server.
+    pub migrate_url: Option<SecretString>,
+    /// What stands between.
+    pub pooler: Pooler,
     /// Connections of one worker.
     pub pool: usize,
     /// How far the connection is protected.
@@ -94,6 +98,16 @@ pub struct Database {
     /// How long connecting, and waiting for a free connection, may take.
     #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
+}
+
+/// What stands between us and PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooler {
+    /// Nothing, or what gives a connection for as long as it is open.
+    None,
+    /// What gives a connection for one transaction, such as PgBouncer with `pool_mode = transaction`.
+    Transaction,
 }
 
 /// How far the connection to PostgreSQL is protected: libpq's words, without the two that fall back to plain text.

@@ -59,8 +59,7 @@ pub async fn commit(client: &Connection, units: &mut [Box<Unit>]) -> Result<Vec<
         batch.push(unit, *write, keys);
     }
     let (sql, parameters) = batch.statement();
-    let statement = client.prepare_cached(&sql).await?;
-    let rows = client.query(&statement, &parameters).await?;
+    let rows = client.query(&sql, &parameters).await?;
     read_back(units, &rows)
 }
 

@@ -1,6 +1,7 @@
 //! Connections: one small pool for the batches on the hot way, one for everything else.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
@@ -11,16 +12,18 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::clock::Clock;
 use super::connection::Connection;
 use super::error::StoreError;
+use super::session::{self, Lent, Session};
 
 /// Connections of the hot way: two begin, two settle.
 const HOT_CONNECTIONS: usize = 4;
 
-/// What these are told: see `commit` for why one plan does for every batch.
-const PLANNED_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
+/// What these are told beside: see `commit` for why one plan does for every batch.
+const PLANNED_ONCE: [(&str, &str); 1] = [("plan_cache_mode", "force_generic_plan")];
 
-/// What the others are told. Much of what they ask is "the next so many in this order": where nobody has analyzed the tables
-/// yet, PostgreSQL 17 would read and sort the whole of one for it.
-const PLANNED_EACH_TIME: &str = "SET plan_cache_mode = force_custom_plan; SET enable_bitmapscan = off";
+/// What the others are told beside. Plans are made anew for each of their statements: one that was made on an empty table,
+/// kept and used on a full one costs half the speed. Much of what they ask is "the next so many in this order": where nobody
+/// has analyzed the tables yet, PostgreSQL 17 would read and sort the whole of one for it.
+const PLANNED_EACH_TIME: [(&str, &str); 2] = [("plan_cache_mode", "force_custom_plan"), ("enable_bitmapscan", "off")];
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
@@ -35,13 +38,15 @@ pub struct StoreSettings {
     pub statement_timeout: Duration,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
+    /// Whether a pooler stands between, which lends a connection for one transaction.
+    pub is_pooled: bool,
 }
 
 /// The database.
 #[derive(Debug)]
 pub struct Store {
-    pool: Pool,
-    hot: Pool,
+    pool: (Pool, Session),
+    hot: (Pool, Session),
     /// How long a statement is waited for.
     patience: Duration,
     clock: Clock,
@@ -58,9 +63,8 @@ impl Store {
     /// # Errors
     /// The URL cannot be read.
     pub fn new(settings: &StoreSettings) -> Result<Store, InvalidUrl> {
-        let set_up = set_up_statement(settings.statement_timeout);
-        let pool = build(settings, settings.pool, format!("{set_up}; {PLANNED_EACH_TIME}"))?;
-        let hot = build(settings, HOT_CONNECTIONS, format!("{set_up}; {PLANNED_ONCE}"))?;
+        let pool = build(settings, settings.pool, &PLANNED_EACH_TIME)?;
+        let hot = build(settings, HOT_CONNECTIONS, &PLANNED_ONCE)?;
         Ok(Store { pool, hot, patience: patience(settings.statement_timeout), clock: Clock::default() })
     }
 
@@ -74,21 +78,36 @@ impl Store {
     /// # Errors
     /// None is to be had in time.
     pub async fn client(&self) -> Result<Connection, StoreError> {
-        Ok(Connection::new(self.pool.get().await?, &self.pool, self.patience))
+        self.connection(&self.pool).await
     }
 
     pub(super) async fn hot_client(&self) -> Result<Connection, StoreError> {
-        Ok(Connection::new(self.hot.get().await?, &self.hot, self.patience))
+        self.connection(&self.hot).await
+    }
+
+    async fn connection(&self, (pool, session): &(Pool, Session)) -> Result<Connection, StoreError> {
+        Ok(Connection::new(pool.get().await?, pool, session, self.patience))
     }
 
     /// Closes all connections.
     pub fn close(&self) {
-        self.pool.close();
-        self.hot.close();
+        self.pool.0.close();
+        self.hot.0.close();
     }
 }
 
-fn build(settings: &StoreSettings, size: usize, set_up: String) -> Result<Pool, InvalidUrl> {
+fn build(
+    settings: &StoreSettings,
+    size: usize,
+    beside: &[(&'static str, &str)],
+) -> Result<(Pool, Session), InvalidUrl> {
+    let mut told = session::settings(settings.statement_timeout);
+    told.extend(beside.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    let (set_up, session) = if settings.is_pooled {
+        (String::new(), Session::Lent(Arc::new(Lent::new(&told))))
+    } else {
+        (session::tell("SET", &told), Session::Own)
+    };
     let mut config = Config::from_str(settings.url.expose_secret()).map_err(|_| InvalidUrl)?;
     if config.get_application_name().is_none() {
         config.application_name("paybus");
@@ -128,23 +147,11 @@ fn build(settings: &StoreSettings, size: usize, set_up: String) -> Result<Pool, 
         .recycle_timeout(Some(settings.connect_timeout))
         .post_create(hook)
         .build()
+        .map(|pool| (pool, session))
         .map_err(|_| InvalidUrl)
 }
 
 /// How long a statement is waited for: the server's own limit, and as long again for whatever is sent with it and the way.
 fn patience(statement_timeout: Duration) -> Duration {
     statement_timeout.saturating_mul(2)
-}
-
-/// What every connection is told first. Plans are made anew for every statement but the hot ones: one that was made on an
-/// empty table, kept and used on a full one costs half the speed. `jit` would compile what runs for a millisecond. Every
-/// statement has its index.
-fn set_up_statement(statement_timeout: Duration) -> String {
-    let milliseconds = statement_timeout.as_millis();
-    format!(
-        "SET search_path = paybus; SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; \
-         SET idle_in_transaction_session_timeout = {milliseconds}; SET jit = off; \
-         SET enable_seqscan = off; \
-         SET TIME ZONE 'UTC'; SET client_min_messages = warning"
-    )
 }

@@ -1,16 +1,19 @@
 //! A connection from a pool that does not wait for ever, and that goes back only if it is still good for something.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
+use futures_util::future::{join_all, join3, try_join_all};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, Statement, ToStatement};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Row, Statement};
 
 use super::error::StoreError;
+use super::session::{Isolation, Lent, Session};
 
 /// A connection, until it is dropped.
 ///
@@ -20,6 +23,7 @@ pub struct Connection {
     /// Empty only while it is dropped.
     object: Option<Object>,
     pool: Pool,
+    session: Session,
     patience: Duration,
     /// Nothing more is to be expected of it.
     spoilt: AtomicBool,
@@ -35,44 +39,164 @@ struct NoAnswer(Duration);
 #[error("the connection was given up")]
 struct GivenUp;
 
+/// A statement with its parameters.
+pub(super) type Asked<'a> = (&'a str, &'a [&'a (dyn ToSql + Sync)]);
+
 impl Connection {
-    pub(super) fn new(object: Object, pool: &Pool, patience: Duration) -> Connection {
-        Connection { object: Some(object), pool: pool.clone(), patience, spoilt: AtomicBool::new(false) }
+    pub(super) fn new(object: Object, pool: &Pool, session: &Session, patience: Duration) -> Connection {
+        let (pool, session) = (pool.clone(), session.clone());
+        Connection { object: Some(object), pool, session, patience, spoilt: AtomicBool::new(false) }
     }
 
-    /// A prepared statement; prepared once for each connection.
-    pub(super) async fn prepare_cached(&self, sql: &str) -> Result<Statement, StoreError> {
+    /// Asks, and returns the rows.
+    pub(super) async fn query(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        let [rows] = self.query_together([(sql, with)]).await?;
+        Ok(rows)
+    }
+
+    /// Asks for exactly one row.
+    pub(super) async fn query_one(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Row, StoreError> {
+        let rows = <[Row; 1]>::try_from(self.query(sql, with).await?);
+        let [row] = rows.map_err(|rows| StoreError::Unreadable(format!("{} rows in place of one", rows.len())))?;
+        Ok(row)
+    }
+
+    /// Asks several things in one go, which are carried out in this order, each on what is committed by then.
+    pub(super) async fn query_together<const N: usize>(
+        &self,
+        asked: [Asked<'_>; N],
+    ) -> Result<[Vec<Row>; N], StoreError> {
         let object = self.object()?;
-        self.within(object.prepare_cached(sql)).await
+        match &self.session {
+            Session::Own => {
+                // All are prepared before the first is sent: else one that must be waited for would come last.
+                let statements = self.prepared(object, asked).await?;
+                let each = statements.iter().zip(asked).map(|(statement, (_, with))| object.query(statement, with));
+                rows_of(self.within(try_join_all(each)).await?)
+            }
+            Session::Lent(lent) => {
+                let begin = lent.begin(Isolation::EachStatement);
+                self.query_lent(object, lent, &begin, asked).await
+            }
+        }
     }
 
-    pub(super) async fn query<S>(&self, statement: &S, with: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError>
+    /// Asks several things of one moment.
+    pub(super) async fn query_snapshot<const N: usize>(
+        &self,
+        asked: [Asked<'_>; N],
+    ) -> Result<[Vec<Row>; N], StoreError> {
+        let object = self.object()?;
+        match &self.session {
+            Session::Own => {
+                let statements = self.prepared(object, asked).await?;
+                let each = statements.iter().zip(asked).map(|(statement, (_, with))| object.query(statement, with));
+                self.transaction(object, Isolation::Snapshot.begin(), each).await.and_then(rows_of)
+            }
+            Session::Lent(lent) => self.query_lent(object, lent, &lent.begin(Isolation::Snapshot), asked).await,
+        }
+    }
+
+    /// Changes something, and returns how many rows.
+    pub(super) async fn execute(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
+        let object = self.object()?;
+        match &self.session {
+            Session::Own => {
+                self.within(async {
+                    let statement = object.prepare_cached(sql).await?;
+                    object.execute(&statement, with).await
+                })
+                .await
+            }
+            Session::Lent(lent) => {
+                let types = self.types_of(object, lent, sql).await?;
+                let typed = typed(with, &types);
+                let begin = lent.begin(Isolation::EachStatement);
+                let changed = self.transaction(object, &begin, [object.execute_typed(sql, &typed)]).await?;
+                Ok(changed.into_iter().sum())
+            }
+        }
+    }
+
+    async fn prepared<const N: usize>(
+        &self,
+        object: &Object,
+        asked: [Asked<'_>; N],
+    ) -> Result<Vec<Statement>, StoreError> {
+        let mut statements = Vec::with_capacity(N);
+        for (sql, _) in asked {
+            statements.push(self.within(object.prepare_cached(sql)).await?);
+        }
+        Ok(statements)
+    }
+
+    async fn query_lent<const N: usize>(
+        &self,
+        object: &Object,
+        lent: &Lent,
+        begin: &str,
+        asked: [Asked<'_>; N],
+    ) -> Result<[Vec<Row>; N], StoreError> {
+        let mut parameters = Vec::with_capacity(N);
+        for (sql, with) in asked {
+            parameters.push(typed(with, &self.types_of(object, lent, sql).await?));
+        }
+        let each = asked.iter().zip(&parameters).map(|((sql, _), typed)| object.query_typed(sql, typed));
+        self.transaction(object, begin, each).await.and_then(rows_of)
+    }
+
+    /// A transaction that is sent in one go: the server goes on without waiting for us, and where one statement fails, the
+    /// others fail with it and the end of it undoes them.
+    async fn transaction<T, F>(
+        &self,
+        object: &Object,
+        begin: &str,
+        each: impl IntoIterator<Item = F>,
+    ) -> Result<Vec<T>, StoreError>
     where
-        S: ?Sized + ToStatement,
+        F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
-        let object = self.object()?;
-        self.within(object.query(statement, with)).await
+        // Each is sent when it is first looked at, so that they must be looked at in this order.
+        let all = join3(object.batch_execute(begin), join_all(each), object.batch_execute("COMMIT"));
+        self.within(async {
+            let (begun, done, committed) = all.await;
+            begun?;
+            let done = done.into_iter().collect::<Result<Vec<T>, _>>()?;
+            committed?;
+            Ok(done)
+        })
+        .await
     }
 
-    pub(super) async fn query_one<S>(&self, statement: &S, with: &[&(dyn ToSql + Sync)]) -> Result<Row, StoreError>
-    where
-        S: ?Sized + ToStatement,
-    {
-        let object = self.object()?;
-        self.within(object.query_one(statement, with)).await
-    }
-
-    pub(super) async fn execute<S>(&self, statement: &S, with: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError>
-    where
-        S: ?Sized + ToStatement,
-    {
-        let object = self.object()?;
-        self.within(object.execute(statement, with)).await
+    /// The types of a statement's parameters; the server is asked once. Within a transaction of its own, so that what is
+    /// prepared for it is forgotten where it was prepared: another connection's names are the same.
+    async fn types_of(&self, object: &Object, lent: &Lent, sql: &str) -> Result<Arc<[Type]>, StoreError> {
+        if let Some(types) = lent.types_of(sql) {
+            return Ok(types);
+        }
+        // Given up on its way, it would be in the middle of a transaction.
+        self.spoilt.store(true, Ordering::Relaxed);
+        let begin = lent.begin(Isolation::EachStatement);
+        let types = self
+            .within(async {
+                object.batch_execute(&begin).await?;
+                let types = object.prepare(sql).await.map(|statement| lent.remember(sql, statement.params()));
+                object.batch_execute("ROLLBACK").await?;
+                types
+            })
+            .await?;
+        self.spoilt.store(false, Ordering::Relaxed);
+        Ok(types)
     }
 
     /// The connection itself, for what may take as long as it takes.
     pub(super) fn patient(&mut self) -> Result<&mut Object, StoreError> {
         self.object.as_mut().ok_or_else(|| StoreError::Unavailable(Box::new(GivenUp)))
+    }
+
+    /// Nobody else gets it after this use.
+    pub(super) fn keep_out(&self) {
+        self.spoilt.store(true, Ordering::Relaxed);
     }
 
     fn object(&self) -> Result<&Object, StoreError> {
@@ -96,6 +220,15 @@ impl Connection {
             }
         }
     }
+}
+
+fn rows_of<const N: usize>(rows: Vec<Vec<Row>>) -> Result<[Vec<Row>; N], StoreError> {
+    // As many answers as there were questions.
+    rows.try_into().map_err(|rows: Vec<_>| StoreError::Unreadable(format!("{} answers to {N} questions", rows.len())))
+}
+
+fn typed<'a>(with: &[&'a (dyn ToSql + Sync)], types: &[Type]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
+    with.iter().zip(types).map(|(parameter, kind)| (*parameter, kind.clone())).collect()
 }
 
 /// Whether the server no longer knows what this connection has prepared: the table has changed since ("cached plan must not

@@ -18,7 +18,7 @@ pub enum StoreError {
     #[error("the database holds what this version cannot read: {0}")]
     Unreadable(String),
     /// The schema is not the one this version needs.
-    #[error("the database schema is {0}; run `paybus migrate`")]
+    #[error("the database schema is {0}")]
     Schema(String),
 }
 

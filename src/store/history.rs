@@ -75,11 +75,10 @@ impl Store {
         let ends = client.query_one("SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM events", &[]);
         let ends = ends.await?;
         let (mut before, mut behind): (i64, i64) = (ends.read::<i64>(0)? - 1, ends.read(1)?);
-        let next = client.prepare_cached("SELECT created FROM events WHERE position > $1 ORDER BY position LIMIT 1");
-        let next = next.await?;
+        let next = "SELECT created FROM events WHERE position > $1 ORDER BY position LIMIT 1";
         while before < behind {
             let middle = before + (behind - before) / 2;
-            let rows = client.query(&next, &[&middle]).await?;
+            let rows = client.query(next, &[&middle]).await?;
             let is_later = match rows.first() {
                 Some(row) => row.read::<Timestamp>(0)? >= time,
                 None => true,

@@ -53,18 +53,14 @@ impl Store {
         lease: Duration,
     ) -> Result<bool, StoreError> {
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "UPDATE operations SET attempts = $3, exposed = exposed OR $4, last_sent_at = now(),
+        let sql = "UPDATE operations SET attempts = $3, exposed = exposed OR $4, last_sent_at = now(),
                      lease_until = now() + make_interval(secs => $5)
-                 WHERE payment_id = $1 AND id = $2 AND state = 'calling' AND lease_owner = $6 AND attempts = $7",
-            )
-            .await?;
+                 WHERE payment_id = $1 AND id = $2 AND state = 'calling' AND lease_owner = $6 AND attempts = $7";
         let exposed = operation.exposure == Exposure::Exposed;
         let (attempts, before) = (attempts.cast_signed(), operation.attempts.cast_signed());
         let changed = client
             .execute(
-                &statement,
+                sql,
                 &[&operation.payment_id, &operation.id, &attempts, &exposed, &lease.as_secs_f64(), &worker, &before],
             )
             .await?;
@@ -84,19 +80,15 @@ impl Store {
         again: Duration,
     ) -> Result<Vec<Due>, StoreError> {
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "WITH due AS (
+        let sql = "WITH due AS (
                      SELECT payment_id, id, due_at FROM operations
                      WHERE variant = $1 AND due_at >= $2 AND due_at <= now()
                      ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
                  UPDATE operations o SET due_at = now() + make_interval(secs => $4) FROM due
                  WHERE o.payment_id = due.payment_id AND o.id = due.id
-                 RETURNING o.payment_id, o.id, due.due_at, o.due_at",
-            )
-            .await?;
+                 RETURNING o.payment_id, o.id, due.due_at, o.due_at";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = client.query(&statement, &[&variant, &since, &limit, &again.as_secs_f64()]).await?;
+        let rows = client.query(sql, &[&variant, &since, &limit, &again.as_secs_f64()]).await?;
         let read = |row: &tokio_postgres::Row| -> Result<Due, StoreError> {
             Ok(Due { payment_id: row.read(0)?, id: row.read(1)?, due_at: row.read(2)?, again_at: row.read(3)? })
         };
@@ -109,13 +101,9 @@ impl Store {
     /// The database cannot be asked; then it is due again later.
     pub async fn give_back(&self, due: &Due, pause: Duration) -> Result<(), StoreError> {
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "UPDATE operations SET due_at = greatest(now() + make_interval(secs => $4), lease_until)
-                 WHERE payment_id = $1 AND id = $2 AND due_at = $3",
-            )
-            .await?;
-        client.execute(&statement, &[&due.payment_id, &due.id, &due.again_at, &pause.as_secs_f64()]).await?;
+        let sql = "UPDATE operations SET due_at = greatest(now() + make_interval(secs => $4), lease_until)
+                 WHERE payment_id = $1 AND id = $2 AND due_at = $3";
+        client.execute(sql, &[&due.payment_id, &due.id, &due.again_at, &pause.as_secs_f64()]).await?;
         Ok(())
     }
 
@@ -128,7 +116,7 @@ impl Store {
         let client = self.client().await?;
         let bounds = "SELECT position, coalesce((SELECT max(accepted) FROM operations), 0) FROM watermarks
              WHERE name = 'operations'";
-        let row = client.query_one(&client.prepare_cached(bounds).await?, &[]).await?;
+        let row = client.query_one(bounds, &[]).await?;
         // Given as values, so that the planner sees how little there is in between.
         let (from, to): (i64, i64) = (row.read(0)?, row.read(1)?);
         let lost = client.execute(LOST, &[&from, &to]).await?;
@@ -143,17 +131,13 @@ impl Store {
     /// The database cannot be asked.
     pub async fn reserve_calls(&self, variant: &str, rate: f64, count: u32) -> Result<Duration, StoreError> {
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "INSERT INTO rates AS r (variant, next_at)
+        let sql = "INSERT INTO rates AS r (variant, next_at)
                  VALUES ($1, now() + make_interval(secs => $2))
                  ON CONFLICT (variant) DO UPDATE
                      SET next_at = greatest(r.next_at, now()) + make_interval(secs => $2)
-                 RETURNING extract(epoch FROM next_at - now())::float8 - $2",
-            )
-            .await?;
+                 RETURNING extract(epoch FROM next_at - now())::float8 - $2";
         let span = f64::from(count) / rate;
-        let row = client.query_one(&statement, &[&variant, &span]).await?;
+        let row = client.query_one(sql, &[&variant, &span]).await?;
         let wait: f64 = row.read(0)?;
         Ok(Duration::try_from_secs_f64(wait.max(0.0)).unwrap_or_default())
     }

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use futures_util::future::try_join;
-use futures_util::try_join;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -70,21 +68,18 @@ impl Store {
     pub async fn load(&self, payments: &[Uuid], operations: &[Uuid]) -> Result<HashMap<Uuid, Loaded>, StoreError> {
         let read_at = Instant::now();
         let client = self.client().await?;
-        let prepared = try_join(
-            try_join(client.prepare_cached(&PAYMENTS), client.prepare_cached(&OPERATIONS)),
-            try_join(client.prepare_cached(&MOVEMENTS), client.prepare_cached(UNSENT)),
-        );
-        let ((payments_sql, operations_sql), (movements_sql, unsent_sql)) = prepared.await?;
         // Sent together and carried out in this order: the payment's row is read first, so that whatever changed after it
         // raised its version, and a decision on this mixture is refused by the compare-and-set.
         let by_payment: [&(dyn ToSql + Sync); 1] = [&payments];
         let by_both: [&(dyn ToSql + Sync); 2] = [&payments, &operations];
-        let (payment_rows, operation_rows, movement_rows, unsent_rows) = try_join!(
-            client.query(&payments_sql, &by_payment),
-            client.query(&operations_sql, &by_both),
-            client.query(&movements_sql, &by_payment),
-            client.query(&unsent_sql, &by_payment),
-        )?;
+        let [payment_rows, operation_rows, movement_rows, unsent_rows] = client
+            .query_together([
+                (&PAYMENTS, &by_payment),
+                (&OPERATIONS, &by_both),
+                (&MOVEMENTS, &by_payment),
+                (UNSENT, &by_payment),
+            ])
+            .await?;
         let unsent = unsent(&unsent_rows)?;
         assemble(payments, &payment_rows, &operation_rows, &movement_rows, unsent, read_at)
     }

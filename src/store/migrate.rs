@@ -1,94 +1,206 @@
-//! The schema: embedded, forward only, one migration after the other under a lock.
+//! Brings the schema to this version while workers are at work on it: one step after the other, under a lock.
+
+use std::time::Duration;
 
 use deadpool_postgres::Object;
 use sha2::{Digest, Sha256};
+use tokio::time::sleep;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+use tracing::warn;
 
 use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
-
-/// One step of the schema.
-struct Migration {
-    number: i32,
-    name: &'static str,
-    sql: &'static str,
-}
-
-/// Every step, in order. A step that was released is never changed.
-const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, name: "foundation", sql: include_str!("migrations/0001_foundation.sql") }];
+use super::schema::{Change, STEPS, Step};
+use crate::backoff::Backoff;
+use crate::causes::chain;
 
 /// Any number that no other program on this database is likely to use for its lock.
 const LOCK: i64 = 0x7061_7962_7573;
+/// How often it is looked whether another migration has ended.
+const LOCK_POLL: Duration = Duration::from_millis(200);
+
+/// How a migration's connection differs from the others: an index takes as long as it takes. Whoever waits for the lock of a
+/// table holds up all who come after, workers too; so nobody waits longer than this, and then tries again.
+const PATIENT: &str = "SET search_path = paybus; SET statement_timeout = 0; SET lock_timeout = '2s';
+     SET idle_in_transaction_session_timeout = 0";
+/// How often a step is tried that does not get its locks: with the pauses in between, for about ten minutes.
+const TRIES: u32 = 60;
+/// What a backfill leaves to others between two batches.
+const BREATHER: Duration = Duration::from_millis(20);
 
 /// Brings the schema to this version; returns the names of the steps that were needed.
 ///
 /// # Errors
-/// The database refuses, or holds a step that differs from the one this version knows.
+/// The database refuses, does not give a lock for ten minutes, or holds a step that differs from the one this version knows.
 pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
+    carry_out(store, STEPS).await
+}
+
+/// The same with these steps.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn carry_out(store: &Store, steps: &[Step]) -> Result<Vec<String>, StoreError> {
     let mut connection = store.client().await?;
+    // It keeps its settings and, for as long as it is open, the lock; nobody else gets it.
+    connection.keep_out();
     let client = connection.patient()?;
+    client.batch_execute(PATIENT).await?;
+    lock(client).await?;
     make_schema(client).await?;
-    let transaction = client.transaction().await?;
-    // Held to the end of the transaction, so that replicas that start together migrate once.
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    transaction
-        .batch_execute(
-            "SET LOCAL statement_timeout = 0; SET LOCAL search_path = paybus;
-             CREATE TABLE IF NOT EXISTS migrations (
-                 number integer PRIMARY KEY, name text NOT NULL, hash bytea NOT NULL,
-                 at timestamptz NOT NULL DEFAULT now())",
-        )
-        .await?;
     let mut done = Vec::new();
-    for migration in MIGRATIONS {
-        let hash = Sha256::digest(migration.sql.as_bytes()).to_vec();
-        let row = transaction.query_opt("SELECT hash FROM migrations WHERE number = $1", &[&migration.number]).await?;
-        match row.map(|row| row.read::<Vec<u8>>(0)).transpose()? {
-            Some(stored) if stored == hash => continue,
-            Some(_) => {
-                let what = format!("changed at migration {} ({})", migration.number, migration.name);
-                return Err(StoreError::Schema(what));
-            }
-            None => {}
+    for step in steps {
+        if is_done(client, step).await? {
+            continue;
         }
-        transaction.batch_execute(migration.sql).await?;
-        let insert = "INSERT INTO migrations (number, name, hash) VALUES ($1, $2, $3)";
-        transaction.execute(insert, &[&migration.number, &migration.name, &hash]).await?;
-        done.push(format!("{:04} {}", migration.number, migration.name));
+        patiently(client, step).await?;
+        done.push(format!("{:04} {}", step.number, step.name));
     }
-    transaction.commit().await?;
+    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
     Ok(done)
 }
 
-/// Asked for first: `IF NOT EXISTS` takes the right to make schemas even where nothing is to be made.
+/// Replicas that start together migrate once. Asked for again and again: a statement that waits for the lock would itself be
+/// waited for by the one who makes an index.
+async fn lock(client: &Object) -> Result<(), StoreError> {
+    while !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.read::<bool>(0)? {
+        sleep(LOCK_POLL).await;
+    }
+    Ok(())
+}
+
+/// Asked for first: `IF NOT EXISTS` takes the right to make schemas, and the lock of the table, even where there is nothing
+/// to be done.
 async fn make_schema(client: &Object) -> Result<(), StoreError> {
     let exists = client.query_one("SELECT to_regnamespace('paybus') IS NOT NULL", &[]).await?;
-    if exists.read::<bool>(0)? {
-        return Ok(());
+    if !exists.read::<bool>(0)? {
+        client.batch_execute("CREATE SCHEMA paybus").await?;
     }
-    match client.batch_execute("CREATE SCHEMA IF NOT EXISTS paybus").await {
-        // Two first migrations at once: the other one made it.
-        Err(error) if matches!(error.code().map(|state| state.code()), Some("23505" | "42P06")) => Ok(()),
-        made => Ok(made?),
+    let sql = "SELECT to_regclass('paybus.migrations') IS NOT NULL, EXISTS (
+                   SELECT 1 FROM pg_attribute
+                   WHERE attrelid = to_regclass('paybus.migrations') AND attname = 'needs' AND NOT attisdropped)";
+    let exists = client.query_one(sql, &[]).await?;
+    if !exists.read::<bool>(0)? {
+        let create = "CREATE TABLE migrations (
+             number integer PRIMARY KEY, name text NOT NULL, hash bytea NOT NULL,
+             at timestamptz NOT NULL DEFAULT now(), needs integer NOT NULL DEFAULT 0)";
+        client.batch_execute(create).await?;
+    } else if !exists.read::<bool>(1)? {
+        client.batch_execute("ALTER TABLE migrations ADD COLUMN needs integer NOT NULL DEFAULT 0").await?;
+    }
+    Ok(())
+}
+
+async fn is_done(client: &Object, step: &Step) -> Result<bool, StoreError> {
+    let row = client.query_opt("SELECT hash FROM migrations WHERE number = $1", &[&step.number]).await?;
+    match row.map(|row| row.read::<Vec<u8>>(0)).transpose()? {
+        None => Ok(false),
+        Some(stored) if stored == hash(step) => Ok(true),
+        Some(_) => Err(StoreError::Schema(format!("changed at migration {} ({})", step.number, step.name))),
     }
 }
 
-/// Checks that the schema is there, at this version or a later one.
+fn hash(step: &Step) -> Vec<u8> {
+    Sha256::digest(step.change.sql().as_bytes()).to_vec()
+}
+
+/// Carries a step out, again and again where it does not get its locks.
+async fn patiently(client: &mut Object, step: &Step) -> Result<(), StoreError> {
+    let mut pauses = Backoff::new(Duration::from_secs(1), 1.5, Duration::from_secs(10));
+    for attempt in 1.. {
+        match once(client, step).await {
+            Err(error) if is_busy(&error) && attempt < TRIES => {
+                let (number, name) = (step.number, step.name);
+                warn!(error = chain(&error), number, name, attempt, "a migration does not get its lock; trying again");
+            }
+            done => return Ok(done?),
+        }
+        sleep(pauses.next_delay()).await;
+    }
+    Ok(())
+}
+
+/// Others use the table, and nothing was changed.
+fn is_busy(error: &Error) -> bool {
+    let busy = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
+    error.code().is_some_and(|state| busy.contains(state))
+}
+
+async fn once(client: &mut Object, step: &Step) -> Result<(), Error> {
+    let done = "INSERT INTO migrations (number, name, hash, needs) VALUES ($1, $2, $3, $4)";
+    let hash = hash(step);
+    match &step.change {
+        Change::Statements(sql) => {
+            let transaction = client.transaction().await?;
+            transaction.batch_execute(sql).await?;
+            transaction.execute(done, &[&step.number, &step.name, &hash, &step.needs]).await?;
+            return transaction.commit().await;
+        }
+        Change::Index { name, create } => make_index(client, name, create).await?,
+        Change::Backfill(sql) => {
+            while client.execute(*sql, &[]).await? > 0 {
+                sleep(BREATHER).await;
+            }
+        }
+    }
+    // Should this one be lost, the step is carried out once more and finds nothing to do.
+    client.execute(done, &[&step.number, &step.name, &hash, &step.needs]).await?;
+    Ok(())
+}
+
+/// Makes an index beside those who write. It waits for every transaction that is older than itself, and holds up nobody
+/// meanwhile: so it may wait for as long as it must.
+async fn make_index(client: &Object, name: &str, create: &str) -> Result<(), Error> {
+    // What a migration that was broken off left half made: PostgreSQL keeps it up to date and never reads it.
+    let half_made = "SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid";
+    let half_made: i64 = client.query_one(half_made, &[&format!("paybus.{name}")]).await?.try_get(0)?;
+    client.batch_execute("SET lock_timeout = 0").await?;
+    if half_made > 0 {
+        client.batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS paybus.{name}")).await?;
+    }
+    client.batch_execute(create).await?;
+    client.batch_execute(PATIENT).await
+}
+
+/// Checks that this version can work on the schema: it is there, at this version or a later one that every worker of this
+/// version can work on.
 ///
 /// # Errors
-/// The schema is missing or too old.
+/// [`StoreError::Schema`] where it cannot.
 pub async fn check(store: &Store) -> Result<(), StoreError> {
     let client = store.client().await?;
     let exists = client.query_one("SELECT to_regclass('paybus.migrations') IS NOT NULL", &[]).await?;
     if !exists.read::<bool>(0)? {
-        return Err(StoreError::Schema("missing".to_owned()));
+        return Err(StoreError::Schema("missing; run `paybus migrate`".to_owned()));
     }
-    let row = client.query_one("SELECT coalesce(max(number), 0) FROM migrations", &[]).await?;
-    let stored: i32 = row.read(0)?;
-    let needed = MIGRATIONS.last().map_or(0, |migration| migration.number);
-    if stored < needed {
-        return Err(StoreError::Schema(format!("at {stored}, and {needed} is needed")));
+    // Read as JSON: a schema of before has no such column.
+    let sql =
+        "SELECT coalesce(max(number), 0), coalesce(max((to_jsonb(m) ->> 'needs')::int4), 0) FROM paybus.migrations m";
+    let row = client.query_one(sql, &[]).await?;
+    let (stored, needs): (i32, i32) = (row.read(0)?, row.read(1)?);
+    let known = STEPS.last().map_or(0, |step| step.number);
+    if stored < known {
+        return Err(StoreError::Schema(format!("at step {stored}, and {known} is needed; run `paybus migrate`")));
+    }
+    if needs > known {
+        return Err(StoreError::Schema(format!(
+            "at step {stored}, which needs a later paybus: this one ends at {known}"
+        )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_numbered_and_need_no_later_worker_than_their_own() {
+        for (place, step) in STEPS.iter().enumerate() {
+            assert_eq!(step.number, i32::try_from(place).unwrap() + 1, "{}", step.name);
+            assert!(step.needs < step.number, "{}: expand first, contract a release later", step.name);
+        }
+    }
 }

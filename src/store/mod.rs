@@ -6,9 +6,11 @@
 //! - `outbox`: events that are not sent yet.
 //! - `release`: events that were set aside, and their way back.
 //! - `connection`: one that does not wait for ever.
+//! - `session`: what it has to be told, alone or through a pooler.
 //! - `retention`: what is old.
 //! - `history`: events that are kept, for people.
 //! - `report`: figures and pages for people.
+//! - `schema`: the steps of the schema, which `migrate` carries out.
 
 pub mod batch;
 pub mod clock;
@@ -27,6 +29,8 @@ pub mod report;
 pub mod retention;
 mod row;
 mod rows;
+pub mod schema;
+mod session;
 
 pub use connect::{Store, StoreSettings};
 pub use error::StoreError;

@@ -147,16 +147,12 @@ impl Store {
     /// The database cannot be asked; then they will be published again, under the same ids.
     pub async fn mark_sent(&self, sent: &[Sent]) -> Result<(), StoreError> {
         let client = self.client().await?;
-        let statement = client
-            .prepare_cached(
-                "INSERT INTO sent (position, sent_at, reply)
+        let sql = "INSERT INTO sent (position, sent_at, reply)
                  SELECT r.position, now(), r.reply FROM unnest($1::int8[], $2::text[]) AS r(position, reply)
-                 ORDER BY r.position",
-            )
-            .await?;
+                 ORDER BY r.position";
         let positions: Vec<i64> = sent.iter().map(|sent| sent.position).collect();
         let replies: Vec<Option<&str>> = sent.iter().map(|sent| sent.reply).collect();
-        client.execute(&statement, &[&positions, &replies]).await?;
+        client.execute(sql, &[&positions, &replies]).await?;
         Ok(())
     }
 
@@ -166,8 +162,7 @@ impl Store {
     /// The database cannot be asked, or holds what cannot be read.
     pub async fn sent_events(&self, payment: Uuid, from: i64, to: i64) -> Result<Vec<SentEvent>, StoreError> {
         let client = self.client().await?;
-        let statement = client.prepare_cached(&SENT).await?;
-        let rows = client.query(&statement, &[&payment, &from, &to]).await?;
+        let rows = client.query(&SENT, &[&payment, &from, &to]).await?;
         let read = |row| Ok(SentEvent { sequence: ReadColumn::read(row, "sequence")?, event: outbox_event(row)? });
         rows.iter().map(read).collect()
     }
@@ -210,19 +205,16 @@ impl Store {
         let client = self.client().await?;
         // All are given as values: the planner must see how short the range is, or it joins the whole tables.
         let from = self.watermark(&client, watermark).await?;
-        let end = client.prepare_cached(NOTED_UNTIL).await?;
-        let row = client.query_one(&end, &[&from, &age_seconds, &NOTED_MAX]).await?;
+        let row = client.query_one(NOTED_UNTIL, &[&from, &age_seconds, &NOTED_MAX]).await?;
         let Some(to) = row.read::<Option<i64>>(0)? else {
             return Ok(false);
         };
-        let note = client.prepare_cached(NOTE).await?;
-        client.execute(&note, &[&watermark, &from, &to]).await?;
+        client.execute(NOTE, &[&watermark, &from, &to]).await?;
         Ok(row.read::<i64>(1)? == NOTED_MAX)
     }
 
     pub(super) async fn watermark(&self, client: &Connection, name: &str) -> Result<i64, StoreError> {
-        let statement = client.prepare_cached("SELECT position FROM watermarks WHERE name = $1").await?;
-        client.query_one(&statement, &[&name]).await?.read(0)
+        client.query_one("SELECT position FROM watermarks WHERE name = $1", &[&name]).await?.read(0)
     }
 
     /// The events that nobody has looked at yet lie behind the first position and up to the second. Both are given as values
@@ -230,7 +222,7 @@ impl Store {
     pub(super) async fn not_looked_at(&self, client: &Connection) -> Result<(i64, i64), StoreError> {
         let sql = "SELECT position, coalesce((SELECT max(position) FROM events), 0) FROM watermarks
              WHERE name = 'events'";
-        let row = client.query_one(&client.prepare_cached(sql).await?, &[]).await?;
+        let row = client.query_one(sql, &[]).await?;
         Ok((row.read(0)?, row.read(1)?))
     }
 
@@ -241,8 +233,7 @@ impl Store {
     /// The database cannot be asked.
     pub async fn relay_batch(&self, buckets: &[i16], after: i64, limit: i64) -> Result<Overdue, StoreError> {
         let client = self.client().await?;
-        let noted = client.prepare_cached(NOTED).await?;
-        let rows = client.query(&noted, &[&buckets, &after, &limit]).await?;
+        let rows = client.query(NOTED, &[&buckets, &after, &limit]).await?;
         let mut payments: Vec<Uuid> = Vec::new();
         let mut sent: (Vec<Uuid>, Vec<i64>) = Default::default();
         let mut last = after;
@@ -257,15 +248,13 @@ impl Store {
             }
         }
         if !sent.0.is_empty() {
-            let forget = client.prepare_cached(FORGET).await?;
-            client.execute(&forget, &[&sent.0, &sent.1]).await?;
+            client.execute(FORGET, &[&sent.0, &sent.1]).await?;
         }
         payments.sort_unstable();
         payments.dedup();
         let mut events = Vec::new();
         if !payments.is_empty() {
-            let statement = client.prepare_cached(&UNSENT).await?;
-            let rows = client.query(&statement, &[&payments, &OWNED_SECONDS]).await?;
+            let rows = client.query(&UNSENT, &[&payments, &OWNED_SECONDS]).await?;
             events = rows.iter().map(outbox_event).collect::<Result<_, _>>()?;
         }
         let is_full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);

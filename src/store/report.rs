@@ -5,7 +5,6 @@
 
 use std::sync::LazyLock;
 
-use futures_util::try_join;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde_json::Value;
@@ -244,33 +243,27 @@ impl Store {
     /// # Errors
     /// The database cannot be asked, or holds what cannot be read.
     pub async fn history(&self, payment: Uuid) -> Result<Option<History>, StoreError> {
-        let mut connection = self.client().await?;
-        // One moment: a timeline whose parts were read before and after a commit would contradict itself.
-        let snapshot = connection
-            .patient()?
-            .build_transaction()
-            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
+        let client = self.client().await?;
         let limit = i64::try_from(SHOWN_MAX + 1).unwrap_or(i64::MAX);
         let parameters: [&(dyn ToSql + Sync); 2] = [&payment, &limit];
-        let now = snapshot.query_one("SELECT clock_timestamp()", &[]).await?.read(0)?;
-        let (payment_row, operations, movements, events) = try_join!(
-            snapshot.query_opt(PAYMENT.as_str(), &parameters[..1]),
-            snapshot.query(OPERATIONS.as_str(), &parameters),
-            snapshot.query(MOVEMENTS.as_str(), &parameters),
-            snapshot.query(EVENTS, &parameters),
-        )?;
-        snapshot.commit().await?;
-        let payment = payment_row.as_ref().map(rows::payment).transpose()?;
+        // One moment: a timeline whose parts were read before and after a commit would contradict itself.
+        let [now, payment, operations, movements, events] = client
+            .query_snapshot([
+                ("SELECT clock_timestamp()", &[]),
+                (&PAYMENT, &parameters[..1]),
+                (&OPERATIONS, &parameters),
+                (&MOVEMENTS, &parameters),
+                (EVENTS, &parameters),
+            ])
+            .await?;
+        let payment = payment.first().map(rows::payment).transpose()?;
         if payment.is_none() && operations.is_empty() {
             return Ok(None);
         }
         let truncated = [&operations, &movements, &events].iter().any(|rows| rows.len() > SHOWN_MAX);
         let currency = payment.as_ref().map(Payment::currency);
         Ok(Some(History {
-            now,
+            now: now.first().ok_or_else(|| StoreError::Unreadable("no time".to_owned()))?.read(0)?,
             operations: last(&operations, |row| {
                 Ok(OperationRecord { operation: rows::operation(row, currency)?, settled_at: row.read("settled_at")? })
             })?,

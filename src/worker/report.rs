@@ -9,6 +9,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
 use super::engine::Engine;
+use super::start::DATABASE;
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
 use crate::bus::consumer::{Consumer, QueueState};
@@ -36,14 +37,14 @@ pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
         let asked = ask(&engine, &health, round.is_multiple_of(CLOCK_EVERY)).await;
         match asked {
             Ok(()) => {
-                health.set("database", Ok(()));
+                health.set(DATABASE, Ok(()));
                 pause.reset();
                 round = round.wrapping_add(1);
                 tokio::time::sleep(EVERY).await;
             }
             Err(error) => {
                 warn!(error = chain(&error), "the database cannot be asked; trying again");
-                health.set("database", Err(chain(&error)));
+                health.set(DATABASE, Err(chain(&error)));
                 tokio::time::sleep(pause.next_delay()).await;
             }
         }

@@ -27,6 +27,7 @@ use crate::bus::consumer::{Consumer, Consumption};
 use crate::bus::publisher::Publisher;
 use crate::bus::topology::{self, QueueKind};
 use crate::bus::{BusError, BusSettings};
+use crate::causes::chain;
 use crate::config::{self, ConfigError, Settings};
 use crate::gateway::{Gateway, registry};
 use crate::http::health::Health;
@@ -42,6 +43,10 @@ use crate::wiring::{WiringError, bus_settings, open_store};
 const LANES: usize = 2;
 /// What readiness calls taking new work.
 const INTAKE: &str = "intake";
+/// What readiness calls the database.
+pub(super) const DATABASE: &str = "database";
+/// How often it is looked whether the schema is there.
+const SCHEMA_POLL: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long the last statements of a drained worker may take.
 const LAST: std::time::Duration = std::time::Duration::from_secs(2);
 /// Messages fetched ahead of the queues that carry little.
@@ -85,7 +90,11 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let bus = bus_settings(&settings);
     let store = Arc::new(open_store(&settings)?);
-    prepare(&store, &bus, &variants).await?;
+    // Reached once, so that a wrong address stops the start with its reason.
+    let client = store.client().await?;
+    store.clock().calibrate(&client).await?;
+    drop(client);
+    prepare_bus(&bus, &variants.keys().map(String::as_str).collect::<Vec<_>>()).await?;
 
     // The connections outlive the drain: what is in flight needs them to the end.
     let ended = CancellationToken::new();
@@ -98,9 +107,16 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let tasks = TaskTracker::new();
     let intake = Intake { engine: Arc::clone(&engine), publisher: publisher.clone(), tasks: tasks.clone() };
     let health = Arc::new(Health::new(&components(&engine).iter().map(String::as_str).collect::<Vec<_>>()));
+    let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
+    tokio::select! {
+        ready = schema(&store, &health) => ready?,
+        // Nothing was begun.
+        () = shutdown.cancelled() => return Ok(()),
+        () = abort.cancelled() => return Ok(()),
+    }
 
     health.set(INTAKE, Ok(()));
-    let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
+    services.push(tokio::spawn(report::database(Arc::clone(&engine), Arc::clone(&health))));
     let queues = consume(&intake, &consumer, &bus, &health, &mut services);
     for variant in engine.variants.values() {
         let (engine, variant) = (Arc::clone(&engine), Arc::clone(variant));
@@ -143,13 +159,27 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     Ok(())
 }
 
-/// Reaches the database and the broker once, so that a wrong address or schema stops the start with its reason.
-async fn prepare(store: &Store, bus: &BusSettings, variants: &HashMap<String, Arc<Variant>>) -> Result<(), RunError> {
-    migrate::check(store).await?;
-    let client = store.client().await?;
-    store.clock().calibrate(&client).await?;
-    drop(client);
-    prepare_bus(bus, &variants.keys().map(String::as_str).collect::<Vec<_>>()).await
+/// Waits for a schema that this version can work on: whoever starts workers and migrates need not put them in order.
+///
+/// # Errors
+/// The database cannot be asked at first.
+async fn schema(store: &Store, health: &Health) -> Result<(), StoreError> {
+    let mut told = String::new();
+    loop {
+        match migrate::check(store).await {
+            Err(StoreError::Schema(state)) => {
+                if told != state {
+                    warn!(state, "the database schema is not one to work on; waiting until it is");
+                }
+                health.set(DATABASE, Err(format!("its schema is {state}")));
+                told = state;
+            }
+            // It was there when the waiting began, and comes back.
+            Err(error) if !told.is_empty() => health.set(DATABASE, Err(chain(&error))),
+            checked => return checked,
+        }
+        tokio::time::sleep(SCHEMA_POLL).await;
+    }
 }
 
 /// Reaches the broker once.
@@ -232,7 +262,7 @@ fn no_variant(settings: &Settings) -> Rules {
 }
 
 fn components(engine: &Engine) -> Vec<String> {
-    let fixed = [INTAKE, "database", "variants", "publisher", "publisher confirms", "consumer unroutable"];
+    let fixed = [INTAKE, DATABASE, "variants", "publisher", "publisher confirms", "consumer unroutable"];
     let of_variant = |name: &String| [format!("consumer commands.{name}"), format!("consumer inbound.{name}")];
     fixed.into_iter().map(str::to_owned).chain(engine.variants.keys().flat_map(of_variant)).collect()
 }
@@ -301,7 +331,6 @@ fn serve(
     let confirming = report::confirms(publisher.silent(), Arc::clone(health), "publisher confirms".to_owned());
     vec![
         tokio::spawn(confirming),
-        tokio::spawn(report::database(Arc::clone(engine), Arc::clone(health))),
         tokio::spawn(publishing),
         tokio::spawn(serve_http(listener, Arc::clone(health), metrics, receiver, ended.clone())),
     ]

@@ -229,8 +229,8 @@ async fn log_lines_name_the_trace() {
     worker.drain().await;
     let spans = spans(&collector, TRACE, CONSUMER, 1).await;
     let log = worker.log();
-    let parsed = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let line = parsed.filter(|line| line["payment"] == charge.payment.to_string()).next_back().expect(&log);
+    let mut parsed = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let line = parsed.rfind(|line| line["payment"] == charge.payment.to_string()).expect(&log);
     assert_eq!(line["span"]["trace_id"], TRACE, "{line}");
     assert_eq!(line["span"]["span_id"], of_kind(&spans, CONSUMER)[0].id, "{line}");
 }

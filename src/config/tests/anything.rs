@@ -42,6 +42,10 @@ const KEYS: &[&str] = &[
     "log.format",
     "log.filter",
     "log.level",
+    "tracing.endpoint",
+    "tracing.sample",
+    "database.pooler",
+    "database.migrate_url",
     "typo",
 ];
 

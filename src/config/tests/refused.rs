@@ -19,7 +19,7 @@ fn references_that_lead_nowhere_are_errors() {
 
 #[test]
 fn unknown_keys_are_named_in_full() {
-    let top = "`amqp`, `database`, `http`, `retry`, `variants`, `worker`, `retention` or `log`";
+    let top = "`amqp`, `database`, `http`, `retry`, `variants`, `worker`, `retention`, `log` or `tracing`";
     check_error("ampq.url = 'x'", &format!("ampq: unknown key, expected {top}"));
     check_error("amqp.tls.caa = 'x'", "amqp.tls.caa: unknown key, expected `ca`, `cert` or `key`");
     let retry = "variants.a.retry.immediate.max: unknown key, expected `attempts`, `first`, `factor` or `cap`";
@@ -97,6 +97,9 @@ fn connections_out_of_their_limits_are_refused() {
         ("database.url = 'host=localhost'", "database.url"),
         ("database.url = 'postgres://host/db?sslmode=require'", "database.url"),
         ("database.url = 'postgres://host/db?unknown=1'", "database.url"),
+        ("database.migrate_url = 'mysql://host/db'", "database.migrate_url"),
+        ("database.migrate_url = 'postgres://host/db?sslmode=require'", "database.migrate_url"),
+        ("database.pooler = 'session'", "database.pooler"),
         ("database.tls.ca = '/ca.pem'", "database.tls"),
         ("database.pool = 0", "database.pool"),
         ("database.statement_timeout = '0ms'", "database.statement_timeout"),
@@ -123,6 +126,11 @@ fn work_out_of_its_limits_is_refused() {
         ("worker.poll = '0s'", "worker.poll"),
         ("retention.events = '0s'", "retention.events"),
         ("log.filter = 'paybus=loud'", "log.filter"),
+        ("tracing.endpoint = 'collector:4318'", "tracing.endpoint"),
+        ("tracing.endpoint = 'http://user:secret@collector:4318'", "tracing.endpoint"),
+        ("tracing.endpoint = 'http://collector:4318?key=secret'", "tracing.endpoint"),
+        ("tracing.sample = 1.1", "tracing.sample"),
+        ("tracing.service = ''", "tracing.service"),
     ]);
     check_error("worker.poll = '2m'", r#"worker.poll: expected a duration from "10ms" to "1m""#);
 }

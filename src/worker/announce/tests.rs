@@ -27,6 +27,7 @@ fn announcer() -> Arc<Announcer> {
         pool: 1,
         statement_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
+        is_pooled: false,
     };
     let store = Arc::new(Store::new(&store).expect("a store"));
     Announcer::spawn(Publisher::spawn(bus, CancellationToken::new()), store).0

@@ -25,6 +25,7 @@ pub mod fake_gateway;
 pub mod fake_stripe;
 pub mod files;
 pub mod peace;
+pub mod pooler;
 pub mod wait;
 pub mod webhook;
 pub mod wire;

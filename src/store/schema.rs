@@ -1,0 +1,53 @@
+//! The steps of the schema, in order, and what a step may be on a system that is at work.
+//!
+//! Expand first, contract a release later. A step adds: columns that may be null or have a constant default, tables, indexes.
+//! Workers of the release before go on working beside it. What nobody uses any more is taken away by a step of a later
+//! release, which names the step that a worker must know to work without it.
+
+/// One step of the schema.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its place; from 1, without gaps.
+    pub number: i32,
+    /// What it is for, in a word.
+    pub name: &'static str,
+    /// The last step that a worker must know to work on a schema with this one; 0 where every worker can.
+    pub needs: i32,
+    /// What it does.
+    pub change: Change,
+}
+
+/// What a step does, by how much it disturbs.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Statements that are done in an instant once they have their locks: nothing that reads or rewrites a table. One
+    /// transaction; a lock is waited for only briefly, since everybody else waits behind whoever waits for it.
+    Statements(&'static str),
+    /// An index, made while others write: `CREATE INDEX CONCURRENTLY IF NOT EXISTS name ...`.
+    Index {
+        /// Its name.
+        name: &'static str,
+        /// The statement.
+        create: &'static str,
+    },
+    /// A statement that changes some of the rows that need it, some thousand at most, and is carried out until there are
+    /// none left. Each time is a transaction of its own.
+    Backfill(&'static str),
+}
+
+impl Change {
+    /// What is carried out, by which a step that was changed later is recognized.
+    pub fn sql(&self) -> &'static str {
+        match self {
+            Change::Statements(sql) | Change::Index { create: sql, .. } | Change::Backfill(sql) => sql,
+        }
+    }
+}
+
+/// Every step, in order. One that was released is never changed.
+pub const STEPS: &[Step] = &[Step {
+    number: 1,
+    name: "foundation",
+    needs: 0,
+    change: Change::Statements(include_str!("migrations/0001_foundation.sql")),
+}];

@@ -1,0 +1,102 @@
+//! What a connection has to be told before it is asked anything: once, where it is ours; in every transaction, where a pooler
+//! lends it for a transaction at a time and gives what we told it to others.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+
+/// Settings of a connection, and how it gets them.
+#[derive(Debug, Clone)]
+pub(super) enum Session {
+    /// It is ours, and was told when it was made. Statements are prepared once on it.
+    Own,
+    /// It is lent for one transaction: told in each, and nothing is prepared on it, for the next one has not got it.
+    Lent(Arc<Lent>),
+}
+
+/// What every transaction on a lent connection begins with.
+#[derive(Debug)]
+pub(super) struct Lent {
+    settings: String,
+    /// The types of parameters by statement: whoever sends a statement without preparing it must name them.
+    types: Mutex<HashMap<String, Arc<[Type]>>>,
+}
+
+/// How much of what others commit meanwhile a transaction sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isolation {
+    /// Each statement sees what was committed before it.
+    EachStatement,
+    /// All see one moment, and change nothing.
+    Snapshot,
+}
+
+impl Isolation {
+    /// The statement that begins such a transaction.
+    pub fn begin(self) -> &'static str {
+        match self {
+            Isolation::EachStatement => "BEGIN",
+            Isolation::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        }
+    }
+}
+
+/// What every connection is told. `jit` would compile what runs for a millisecond. Every statement has its index.
+pub(super) fn settings(statement_timeout: Duration) -> Vec<(&'static str, String)> {
+    let timeout = statement_timeout.as_millis().to_string();
+    vec![
+        ("search_path", "paybus".to_owned()),
+        ("statement_timeout", timeout.clone()),
+        ("lock_timeout", timeout.clone()),
+        ("idle_in_transaction_session_timeout", timeout),
+        ("jit", "off".to_owned()),
+        ("enable_seqscan", "off".to_owned()),
+        ("timezone", "'UTC'".to_owned()),
+        ("client_min_messages", "warning".to_owned()),
+    ]
+}
+
+/// One statement for all of them: `SET`, or `SET LOCAL` for one transaction.
+pub(super) fn tell(set: &str, settings: &[(&'static str, String)]) -> String {
+    let each: Vec<String> = settings.iter().map(|(name, value)| format!("{set} {name} = {value}")).collect();
+    each.join("; ")
+}
+
+impl Lent {
+    /// With these settings.
+    pub fn new(settings: &[(&'static str, String)]) -> Lent {
+        Lent { settings: tell("SET LOCAL", settings), types: Mutex::default() }
+    }
+
+    /// Begins a transaction and tells the connection what it needs.
+    pub fn begin(&self, isolation: Isolation) -> String {
+        format!("{}; {}", isolation.begin(), self.settings)
+    }
+
+    /// The types of a statement's parameters, where they are known.
+    pub fn types_of(&self, sql: &str) -> Option<Arc<[Type]>> {
+        self.types.lock().unwrap_or_else(PoisonError::into_inner).get(sql).map(Arc::clone)
+    }
+
+    /// Remembers them. There are few statements, for no value is ever part of one.
+    pub fn remember(&self, sql: &str, types: &[Type]) -> Arc<[Type]> {
+        let types: Arc<[Type]> = Arc::from(types);
+        self.types.lock().unwrap_or_else(PoisonError::into_inner).insert(sql.to_owned(), Arc::clone(&types));
+        types
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lent_connection_is_told_for_one_transaction_what_ours_is_told_for_good() {
+        let settings = [("jit", "off".to_owned()), ("timezone", "'UTC'".to_owned())];
+        assert_eq!(tell("SET", &settings), "SET jit = off; SET timezone = 'UTC'");
+        let begun = Lent::new(&settings).begin(Isolation::EachStatement);
+        assert_eq!(begun, "BEGIN; SET LOCAL jit = off; SET LOCAL timezone = 'UTC'");
+    }
+}
