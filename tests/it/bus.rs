@@ -58,16 +58,20 @@ pub struct Bus {
 
 impl Bus {
     pub async fn new() -> Bus {
-        Bus::build(Peace::shared().await).await
+        Bus::build(Peace::shared().await, settings()).await
+    }
+
+    /// With another fuse against crash loops.
+    pub async fn with_delivery_limit(delivery_limit: u32) -> Bus {
+        Bus::build(Peace::shared().await, BusSettings { delivery_limit, ..settings() }).await
     }
 
     /// Nobody else uses the broker meanwhile.
     pub async fn alone() -> Bus {
-        Bus::build(Peace::alone().await).await
+        Bus::build(Peace::alone().await, settings()).await
     }
 
-    async fn build(peace: Peace) -> Bus {
-        let settings = settings();
+    async fn build(peace: Peace, settings: BusSettings) -> Bus {
         let client = Client::connect(&settings, "test").await.expect("a broker");
         let declared = topology::declare(client.connection(), &settings, &["cards"]).await;
         declared.expect("a topology");

@@ -136,6 +136,29 @@ async fn consuming_is_fast() {
 
 /// Waits until so many dead letters are there: the broker moves a rejected message, and puts back what was only looked at,
 /// when it has the time.
+/// RabbitMQ 4.3 no longer counts a message that is given back by `basic.nack`, and 3.10 puts one at the end of a queue that has
+/// no limit: what is given back here comes next, and not for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_back_comes_next_and_not_for_ever() {
+    let bus = Bus::with_delivery_limit(3).await;
+    bus.send(3).await;
+    let (_consumption, mut deliveries) = bus.consumer().subscribe(&bus.names.commands_of("cards"), 1);
+    let mut taken = Vec::new();
+    while taken.last().is_none_or(|last| last == "0") {
+        let delivery = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+        taken.push(String::from_utf8_lossy(&delivery.body).into_owned());
+        match taken.last().is_some_and(|last| last == "0") {
+            true => delivery.acker.requeue().await,
+            false => delivery.acker.ack().await,
+        };
+    }
+    assert_eq!(taken, ["0", "0", "0", "0", "1"]);
+    lie_dead(&bus, 1).await;
+    let listed = graveyard::list(&bus.settings, &DeadFilter::default(), 10).await.expect("listed");
+    assert_eq!(listed.iter().map(|letter| letter.code.as_str()).collect::<Vec<_>>(), ["delivery_limit"]);
+    bus.end().await;
+}
+
 async fn lie_dead(bus: &Bus, count: u32) {
     let started = Instant::now();
     while topology::queue_length(bus.client.connection(), &bus.names.dead()).await.expect("a queue") != count {

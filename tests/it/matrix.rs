@@ -70,21 +70,36 @@ fn the_table_is_whole_and_names_tests_that_exist() {
         assert!(rows.insert(row), "row {row} stands twice");
         let shown: Vec<&str> = cells[3].split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
         assert!(!shown.is_empty(), "row {row} names no test");
-        for name in shown {
-            let (place, function) = name.rsplit_once("::").expect("a path");
-            let file = match place.strip_prefix("outages::") {
-                Some(file) => format!("outages/{file}.rs"),
-                None => format!("it/{place}.rs"),
-            };
-            let source = read(format!("tests/{file}"));
-            let (before, _) = source
-                .split_once(&format!("fn {function}()"))
-                .unwrap_or_else(|| panic!("row {row}: there is no test {name}"));
-            let attributes = before.rsplit("\n\n").next().unwrap_or_default();
-            assert!(attributes.contains("test"), "row {row}: {name} is no test");
-        }
+        shown.into_iter().for_each(is_a_test);
     }
     assert_eq!(rows, (1..=35).collect::<BTreeSet<u32>>());
+}
+
+/// Where versions of the broker and the database differ, a test holds that it makes no difference.
+#[test]
+fn every_difference_of_versions_names_a_test_that_exists() {
+    let page = read("docs/versions.md");
+    let (_, table) = page.rsplit_once("| --- | --- | --- |\n").expect("the table of differences");
+    let shown: Vec<&str> = table.lines().filter_map(|line| line.trim_end_matches(" |").rsplit("| ").next()).collect();
+    assert!(shown.len() >= 9, "{shown:?}");
+    for name in shown.into_iter().filter(|name| *name != "the same") {
+        is_a_test(name.trim_matches('`'));
+    }
+}
+
+/// A test of this path is there.
+#[track_caller]
+fn is_a_test(name: &str) {
+    let (place, function) = name.rsplit_once("::").expect("a path");
+    let file = match place.strip_prefix("outages::") {
+        Some(file) => format!("outages/{file}.rs"),
+        None => format!("it/{place}.rs"),
+    };
+    let source = read(format!("tests/{file}"));
+    let (before, _) =
+        source.split_once(&format!("fn {function}()")).unwrap_or_else(|| panic!("there is no test {name}"));
+    let attributes = before.rsplit("\n\n").next().unwrap_or_default();
+    assert!(attributes.contains("test"), "{name} is no test");
 }
 
 /// Waits until a worker has died by itself.
