@@ -26,7 +26,7 @@ pub enum TopologyError {
         detail: String,
     },
     /// The user may not.
-    #[error("the broker's user may not use {object} ({detail}): grant it configure, write and read on amqp.prefix")]
+    #[error("the broker's user may not use {object} ({detail}): give it its part's rights by deploy/rabbitmq/grant")]
     Forbidden {
         /// Exchange or queue, with its name.
         object: String,

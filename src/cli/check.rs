@@ -16,6 +16,7 @@ use crate::bus::connection::connect;
 use crate::bus::topology;
 use crate::config::{Settings, Variant};
 use crate::gateway::registry;
+use crate::store::rights;
 use crate::wiring::bus_settings;
 
 /// How long one check may take.
@@ -138,8 +139,11 @@ async fn broker(settings: &Settings) -> Result<String, Failure> {
 }
 
 async fn database(settings: &Settings) -> Result<String, Failure> {
-    open_database(settings).await?.close();
-    Ok("connected, the schema is there".to_owned())
+    let store = open_database(settings).await?;
+    let checked = rights::check(&store).await;
+    store.close();
+    checked?;
+    Ok("connected, the schema and the worker's rights are there".to_owned())
 }
 
 /// Whether a variant's gateway answers; a dummy is warned of as well.

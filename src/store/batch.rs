@@ -180,6 +180,10 @@ fn commit_or_halve<'a>(client: &'a Connection, units: &'a mut [Box<Unit>]) -> Bo
                 error!(error = chain(&error), "the database refuses a command's data");
                 vec![Committed::Refused(chain(&error))]
             }
+            Err(error @ StoreError::Forbidden(_)) => {
+                error!(error = chain(&error), commits = units.len(), "nothing can be committed; trying again");
+                units.iter().map(|_| Committed::Conflict).collect()
+            }
             Err(error) => {
                 warn!(error = chain(&error), commits = units.len(), "a commit's outcome is unknown");
                 units.iter().map(|_| Committed::Unknown).collect()

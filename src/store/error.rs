@@ -17,6 +17,12 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("the database holds what this version cannot read: {0}")]
     Unreadable(String),
+    /// The role lacks a right; nothing was done.
+    #[error("the database's role is not allowed to: give it its rights by deploy/postgres/roles.sql")]
+    Forbidden(#[source] tokio_postgres::Error),
+    /// Rights that the worker's role lacks.
+    #[error("the database's role lacks {0}: give it its rights by deploy/postgres/roles.sql")]
+    Rights(String),
     /// The schema is not the one this version needs.
     #[error("the database schema is {0}")]
     Schema(String),
@@ -39,6 +45,7 @@ impl From<tokio_postgres::Error> for StoreError {
             // Integrity: another writer was first. Transaction rollback: deadlock or serialization.
             "23" | "40" => StoreError::Conflict(error),
             _ if *state == SqlState::LOCK_NOT_AVAILABLE => StoreError::Conflict(error),
+            _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => StoreError::Forbidden(error),
             // Data exceptions and program limits: a row that can never be stored.
             "22" | "54" => StoreError::Refused(error),
             _ => StoreError::Unavailable(Box::new(error)),

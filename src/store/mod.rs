@@ -8,6 +8,7 @@
 //! - `connection`: one that does not wait for ever.
 //! - `session`: what it has to be told, alone or through a pooler.
 //! - `retention`: what is old.
+//! - `rights`: what the worker's role must be allowed.
 //! - `history`: events that are kept, for people.
 //! - `report`: figures and pages for people.
 //! - `schema`: the steps of the schema, which `migrate` carries out.
@@ -27,6 +28,7 @@ pub mod outbox;
 pub mod release;
 pub mod report;
 pub mod retention;
+pub mod rights;
 mod row;
 mod rows;
 pub mod schema;

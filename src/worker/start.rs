@@ -36,7 +36,7 @@ use crate::http::{server, webhooks};
 use crate::payment::contract::{Contract, Lookup};
 use crate::payment::machine::Rules;
 use crate::store::batch::Committer;
-use crate::store::{Store, StoreError, migrate};
+use crate::store::{Store, StoreError, migrate, rights};
 use crate::wiring::{WiringError, bus_settings, open_store};
 
 /// Commits in flight at once, on each of the two hot ways.
@@ -159,19 +159,27 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     Ok(())
 }
 
-/// Waits for a schema that this version can work on: whoever starts workers and migrates need not put them in order.
+/// Whether there is a schema that this version can work on, and the right to.
+async fn work_on(store: &Store) -> Result<(), StoreError> {
+    migrate::check(store).await?;
+    rights::check(store).await
+}
+
+/// Waits for a schema that this version can work on, and for its rights: whoever starts workers, migrates and gives rights
+/// need not put them in order.
 ///
 /// # Errors
 /// The database cannot be asked at first.
 async fn schema(store: &Store, health: &Health) -> Result<(), StoreError> {
     let mut told = String::new();
     loop {
-        match migrate::check(store).await {
-            Err(StoreError::Schema(state)) => {
+        match work_on(store).await {
+            Err(error @ (StoreError::Schema(_) | StoreError::Rights(_))) => {
+                let state = chain(&error);
                 if told != state {
-                    warn!(state, "the database schema is not one to work on; waiting until it is");
+                    warn!(error = state, "the database is not one to work on; waiting until it is");
                 }
-                health.set(DATABASE, Err(format!("its schema is {state}")));
+                health.set(DATABASE, Err(state.clone()));
                 told = state;
             }
             // It was there when the waiting began, and comes back.

@@ -38,7 +38,7 @@ async fn a_worker_waits_for_its_schema() {
     let charge = Command::charge("http", "10.00", "EUR");
     world.publish(&charge).await;
     let worker = world.spawn_worker(WorkerSetup::default());
-    says(&worker, 503, "database: its schema is missing; run `paybus migrate`").await;
+    says(&worker, 503, "database: the database schema is missing; run `paybus migrate`").await;
     assert_eq!(worker.get("/livez").await.expect("it answers").0, 200, "alive, or it would be restarted in vain");
     let migrated = migrate(&world);
     assert!(migrated.status.success(), "{migrated:?}");
@@ -58,7 +58,7 @@ async fn a_later_schema_is_accepted_unless_it_needs_a_later_worker() {
     worker.drain().await;
     world.query(add, &[&101_i32, &100_i32]).await;
     let worker = world.spawn_worker(WorkerSetup::default());
-    says(&worker, 503, "its schema is at step 101, which needs a later paybus").await;
+    says(&worker, 503, "schema is at step 101, which needs a later paybus").await;
     let checked = paybus(world.settings()).arg("check").output().expect("paybus check");
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(!checked.status.success() && said.contains("needs a later paybus"), "{said}");

@@ -77,7 +77,7 @@ async fn the_command_line_works_through_a_pooler() {
     for (arguments, expected) in [
         (vec!["show", payment.as_str()], "confirmed"),
         (vec!["events", "--payment", payment.as_str()], "payment.status_changed"),
-        (vec!["check"], "the schema is there"),
+        (vec!["check"], "the schema and the worker's rights are there"),
     ] {
         let (code, said) = run(&settings, &arguments);
         assert!(code == Some(0) && said.contains(expected), "{arguments:?}: {code:?} {said}");

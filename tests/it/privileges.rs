@@ -1,5 +1,6 @@
 //! Least privilege: with the users and roles of `deploy/`, each part can do its work, and nothing more.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command as Program;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use paybus::store::rights::WRITES;
 use serde_json::Value;
 use tokio_postgres::NoTls;
 
@@ -231,7 +233,19 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
     run(paybus(world.settings()).args(["migrate", "--only", "database"]).env("PAYBUS__DATABASE__URL", url("owner")));
     grant();
 
-    let worker = world.worker_with(WorkerSetup::default().set("database.url", &url("worker"))).await;
+    // A right that is missing is told before anything is begun, and waited for.
+    world.query(&format!("REVOKE INSERT ON movements FROM {}", role("worker")), &[]).await;
+    let worker = world.spawn_worker(WorkerSetup::default().set("database.url", &url("worker")));
+    eventually("the missing right to be told", async || {
+        let (status, why) = worker.get("/readyz").await?;
+        if status == 503 && why.contains("lacks INSERT on movements") { Ok(()) } else { Err(why) }
+    })
+    .await;
+    let checked = paybus(world.settings()).arg("check").env("PAYBUS__DATABASE__URL", url("worker")).output();
+    let said = String::from_utf8_lossy(&checked.expect("paybus check").stdout).into_owned();
+    assert!(said.contains("lacks INSERT on movements"), "{said}");
+    grant();
+    worker.ready().await;
     let charge = Command::charge("http", "12.00", "EUR");
     world.gateway.plan(charge.payment, vec![const { Behaviour::Status(503, None) }; 4]);
     assert_eq!(world.run(&charge).await.status(), "confirmed");
@@ -248,6 +262,19 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
         assert!(shown.contains("refunded"), "{shown}");
     }
     assert!(!worker.log().contains("permission denied"), "{}", worker.log());
+
+    // What is given is what the worker asks for, and it asks for all that is given.
+    let given = "SELECT table_name::text, string_agg(privilege_type, ', ' ORDER BY privilege_type)
+         FROM information_schema.role_table_grants
+         WHERE grantee = $1 AND table_schema = 'paybus' AND privilege_type <> 'SELECT' GROUP BY 1";
+    let given: BTreeMap<String, BTreeSet<String>> = world
+        .query(given, &[&role("worker")])
+        .await
+        .iter()
+        .map(|row| (row.get(0), row.get::<_, String>(1).split(", ").map(str::to_owned).collect()))
+        .collect();
+    let asked = WRITES.map(|(table, rights)| (table.to_owned(), rights.split(", ").map(str::to_owned).collect()));
+    assert_eq!(given, BTreeMap::from(asked));
 
     for sql in [
         "CREATE TABLE paybus.mine (id int)",
