@@ -77,6 +77,8 @@ impl World {
     fn paybus(&self, command: &str) -> Command {
         let mut paybus = Command::new(env!("CARGO_BIN_EXE_paybus"));
         paybus.arg(command).env("PAYBUS_CONFIG", &self.config).env("PAYBUS__DATABASE__URL", &self.database);
+        // For PAYBUS__DATABASE__POOLER=transaction, what a pooler costs the database.
+        paybus.env("PAYBUS__DATABASE__MIGRATE_URL", &self.database);
         paybus.env("PAYBUS__LOG__FILTER", "warn");
         paybus
     }
