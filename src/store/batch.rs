@@ -40,8 +40,8 @@ pub enum Committed {
 
 struct Job {
     /// Boxed: it is large, and is handed on, sorted and handed back.
-    unit: Box<Unit>,
-    reply: oneshot::Sender<(Box<Unit>, Committed)>,
+    unit: Unit,
+    reply: oneshot::Sender<(Unit, Committed)>,
 }
 
 /// Commits units in batches, on as many connections as it has lanes.
@@ -64,7 +64,7 @@ impl Committer {
     }
 
     /// Commits one unit; nothing where the worker ends.
-    pub async fn commit(&self, unit: Box<Unit>) -> Option<(Box<Unit>, Committed)> {
+    pub async fn commit(&self, unit: Unit) -> Option<(Unit, Committed)> {
         let (reply, answer) = oneshot::channel();
         self.sender.send(Job { unit, reply }).ok()?;
         answer.await.ok()
@@ -148,7 +148,7 @@ fn one_of_each_payment(jobs: Vec<Job>) -> Vec<Vec<Job>> {
 }
 
 async fn commit_round(store: &Store, round: Vec<Job>) {
-    let (mut units, replies): (Vec<Box<Unit>>, Vec<_>) = round.into_iter().map(|job| (job.unit, job.reply)).unzip();
+    let (mut units, replies): (Vec<Unit>, Vec<_>) = round.into_iter().map(|job| (job.unit, job.reply)).unzip();
     let outcomes = match store.hot_client().await {
         Ok(client) => commit_or_halve(&client, &mut units).await,
         Err(error) => {
@@ -165,7 +165,7 @@ async fn commit_round(store: &Store, round: Vec<Job>) {
 }
 
 /// Commits all; where the database refuses, in halves, so that one bad row does not fail the others.
-fn commit_or_halve<'a>(client: &'a Connection, units: &'a mut [Box<Unit>]) -> BoxFuture<'a, Vec<Committed>> {
+fn commit_or_halve<'a>(client: &'a Connection, units: &'a mut [Unit]) -> BoxFuture<'a, Vec<Committed>> {
     Box::pin(async move {
         match commit(client, units).await {
             Ok(stored) => stored.into_iter().map(outcome).collect(),

@@ -29,7 +29,7 @@ use crate::payment::trace::TraceContext;
 #[derive(Debug)]
 pub struct Unit {
     /// The payment with what was decided.
-    pub aggregate: Aggregate,
+    pub aggregate: Box<Aggregate>,
     /// The events' wire form, in the order of the aggregate's events.
     pub bodies: Vec<String>,
     /// When it was decided.
@@ -51,9 +51,9 @@ pub struct Stored {
 ///
 /// # Errors
 /// The statement failed; nothing was stored unless the error is [`StoreError::Unavailable`], where that is not known.
-pub async fn commit(client: &Connection, units: &mut [Box<Unit>]) -> Result<Vec<Stored>, StoreError> {
+pub async fn commit(client: &Connection, units: &mut [Unit]) -> Result<Vec<Stored>, StoreError> {
     let writes: Vec<PaymentWrite> = units.iter_mut().map(|unit| unit.aggregate.seal()).collect();
-    let keys: Vec<Vec<String>> = units.iter().map(|unit| routing_keys(unit)).collect();
+    let keys: Vec<Vec<String>> = units.iter().map(routing_keys).collect();
     let mut batch = Batch::default();
     for ((unit, write), keys) in units.iter().zip(&writes).zip(&keys) {
         batch.push(unit, *write, keys);
@@ -251,7 +251,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn read_back(units: &[Box<Unit>], rows: &[tokio_postgres::Row]) -> Result<Vec<Stored>, StoreError> {
+fn read_back(units: &[Unit], rows: &[tokio_postgres::Row]) -> Result<Vec<Stored>, StoreError> {
     let mut answers: Vec<Stored> = units.iter().map(|_| Stored::default()).collect();
     let places: HashMap<Uuid, usize> =
         units.iter().enumerate().map(|(place, unit)| (unit.aggregate.payment_id(), place)).collect();

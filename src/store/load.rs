@@ -20,8 +20,8 @@ use crate::payment::operation::Operation;
 /// A payment as stored, and its events that the broker has not confirmed yet.
 #[derive(Debug)]
 pub struct Loaded {
-    /// For the machine.
-    pub aggregate: Aggregate,
+    /// For the machine. Boxed for good: it is handed from step to step, and some thousand wait at once.
+    pub aggregate: Box<Aggregate>,
     /// What is still to be sent.
     pub unsent: Unsent,
 }
@@ -92,7 +92,7 @@ impl Store {
         let mut loaded = self.load(&[payment], operations).await?;
         Ok(loaded
             .remove(&payment)
-            .unwrap_or_else(|| Loaded { aggregate: Aggregate::absent(payment), unsent: Unsent::default() }))
+            .unwrap_or_else(|| Loaded { aggregate: Box::new(Aggregate::absent(payment)), unsent: Unsent::default() }))
     }
 }
 
@@ -128,7 +128,7 @@ fn assemble(
             movements.remove(id).unwrap_or_default(),
         );
         let unsent = Unsent { read_at: Some(read_at), ..unsent.remove(id).unwrap_or_default() };
-        loaded.insert(*id, Loaded { aggregate, unsent });
+        loaded.insert(*id, Loaded { aggregate: Box::new(aggregate), unsent });
     }
     Ok(loaded)
 }

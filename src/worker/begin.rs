@@ -47,7 +47,7 @@ pub enum Stopped {
 /// A decision that is committed, or one that changed nothing.
 pub struct Begun {
     /// As stored.
-    pub aggregate: Aggregate,
+    pub aggregate: Box<Aggregate>,
     /// What is to be done.
     pub step: Step,
     /// Its events, on their way out.
@@ -75,25 +75,25 @@ impl Engine {
         let mut optimistic = entry.is_surely_new();
         loop {
             let Loaded { mut aggregate, unsent } = if std::mem::take(&mut optimistic) {
-                Loaded { aggregate: Aggregate::absent(entry.payment_id()), unsent: Unsent::default() }
+                Loaded { aggregate: Box::new(Aggregate::absent(entry.payment_id())), unsent: Unsent::default() }
             } else {
                 self.load(entry.payment_id(), &[entry.id()]).await.ok_or(Stopped::Refused)?
             };
             let stored = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
             if let Some((step, _)) = in_doubt.iter().find(|(_, lease)| stored == Some(*lease)) {
-                let announced = self.announcer.announce(entry.payment_id(), unsent).await;
+                let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 return Ok(Begun { aggregate, step: *step, announced, is_changed: true });
             }
             let context = self.context(variant, probe);
             let mut step = self.decide(entry, &mut aggregate, context);
             if let Step::Resend { operation, from, to } = step {
-                step = self.resend(&mut aggregate, operation, from, to, context.now).await?;
+                step = Box::pin(self.resend(&mut aggregate, operation, from, to, context.now)).await?;
             }
             if self.move_if_alone(&aggregate, step, place).await {
                 continue;
             }
             if !aggregate.is_changed() {
-                let announced = self.announcer.announce(entry.payment_id(), unsent).await;
+                let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 return Ok(Begun { aggregate, step, announced, is_changed: false });
             }
             self.prepare(&mut aggregate, step, variant);

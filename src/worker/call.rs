@@ -80,7 +80,7 @@ impl Engine {
         if now.checked_add(needed).is_ok_and(|end| end < lease.until) {
             return true;
         }
-        self.store_attempt(operation, operation.attempts, variant).await
+        Box::pin(self.store_attempt(operation, operation.attempts, variant)).await
     }
 
     /// Stores an attempt and renews the lease; false where the lease was lost.

@@ -73,7 +73,7 @@ pub struct Engine {
 /// A commit that went through.
 pub struct Done {
     /// As stored.
-    pub aggregate: Aggregate,
+    pub aggregate: Box<Aggregate>,
     /// Its events, on their way out.
     pub announced: super::announce::Announced,
 }
@@ -112,7 +112,8 @@ impl Engine {
             let Some(rate) = &variant.rate else { return Some(permit) };
             let mut backoff = backoff::reconnect();
             loop {
-                match rate.wait(&self.store, deadline).await {
+                // Boxed: it asks the database, and every command would keep the room for it.
+                match Box::pin(rate.wait(&self.store, deadline)).await {
                     Ok(in_time) => return in_time.then_some(permit),
                     Err(error) => {
                         warn!(error = chain(&error), variant = variant.name, "a call cannot be reserved; trying again")
@@ -165,13 +166,13 @@ impl Engine {
     pub async fn commit(
         &self,
         lane: &Committer,
-        aggregate: Aggregate,
+        aggregate: Box<Aggregate>,
         now: Timestamp,
         unsent: Unsent,
     ) -> Result<Done, Failure> {
         let bodies = aggregate.events().iter().map(envelope::event_body).collect();
         let promise = self.announcer.promise(aggregate.events());
-        let Some((unit, committed)) = lane.commit(Box::new(Unit { aggregate, bodies, now })).await else {
+        let Some((unit, committed)) = lane.commit(Unit { aggregate, bodies, now }).await else {
             return Err(Failure::Ending);
         };
         match committed {
@@ -182,7 +183,8 @@ impl Engine {
                 failpoint::reach("committed", unit.aggregate.payment_id());
                 // What was stored before, and told again, is among the unsent ones: nobody else will post it.
                 let promise = promise.only(|id| stored.events.iter().any(|(new, _)| *new == id));
-                let announced = self.announcer.announce_new(unit.aggregate.payment_id(), unsent, new, promise).await;
+                let payment = unit.aggregate.payment_id();
+                let announced = Box::pin(self.announcer.announce_new(payment, unsent, new, promise)).await;
                 let mut aggregate = unit.aggregate;
                 aggregate.committed(stored.waiting);
                 if wakes {

@@ -104,7 +104,7 @@ impl Engine {
     async fn carry_out<'a>(
         &'a self,
         variant: &Variant,
-        mut aggregate: Aggregate,
+        mut aggregate: Box<Aggregate>,
         mut step: Step,
         mut place: Option<Place<'a>>,
         probe: bool,
@@ -143,7 +143,7 @@ impl Engine {
                     tokio::time::sleep(delays.next_delay()).await;
                     place = self.place_for(&aggregate, follows, variant).await;
                     tries += 1;
-                    if place.is_some() && !self.next_attempt(variant, &mut aggregate, id).await {
+                    if place.is_some() && !Box::pin(self.next_attempt(variant, &mut aggregate, id)).await {
                         return;
                     }
                 }

@@ -102,7 +102,7 @@ impl Intake {
             Ok(Err(Stopped::Refused)) => {
                 let message =
                     "the database cannot store it, or holds of it what cannot be read; the log has the reason";
-                self.bury(delivery, Rejection::new(Code::InvalidData, message)).await;
+                Box::pin(self.bury(delivery, Rejection::new(Code::InvalidData, message))).await;
             }
             // It comes again, here or elsewhere.
             Ok(Err(Stopped::Ending)) => {}

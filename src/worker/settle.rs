@@ -46,7 +46,7 @@ pub enum Health {
 /// An answer that is stored, or that needs another try at once.
 pub struct Settled {
     /// As stored; as decided where another try is needed.
-    pub aggregate: Aggregate,
+    pub aggregate: Box<Aggregate>,
     /// What follows.
     pub step: Step,
     /// Its events, on their way out.
@@ -58,7 +58,7 @@ impl Engine {
     pub async fn settle(
         &self,
         variant: &Variant,
-        aggregate: Aggregate,
+        aggregate: Box<Aggregate>,
         id: Uuid,
         mut answer: Answer,
         tries: u32,
@@ -74,7 +74,7 @@ impl Engine {
             let context = self.context(Some(variant), false);
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);
             if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {
-                let announced = self.announcer.announce(payment_id, unsent).await;
+                let announced = Box::pin(self.announcer.announce(payment_id, unsent)).await;
                 return Some(Settled { aggregate, step, announced });
             }
             self.prepare(&mut aggregate, step, Some(variant));

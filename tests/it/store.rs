@@ -76,18 +76,18 @@ impl Bench {
         }
     }
 
-    async fn load(&self, operation: Uuid) -> Aggregate {
+    async fn load(&self, operation: Uuid) -> Box<Aggregate> {
         self.store.load_one(self.payment, &[operation]).await.expect("it is loaded").aggregate
     }
 
-    fn commit(&self, aggregate: Aggregate) -> JoinHandle<Committed> {
+    fn commit(&self, aggregate: Box<Aggregate>) -> JoinHandle<Committed> {
         let committer = self.committer.clone();
         let bodies = aggregate.events().iter().map(|_| "{}".to_owned()).collect();
         let unit = Unit { aggregate, bodies, now: self.store.clock().now() };
-        tokio::spawn(async move { committer.commit(Box::new(unit)).await.expect("an answer").1 })
+        tokio::spawn(async move { committer.commit(unit).await.expect("an answer").1 })
     }
 
-    async fn stores(&self, aggregate: Aggregate) {
+    async fn stores(&self, aggregate: Box<Aggregate>) {
         let committed = self.commit(aggregate).await.unwrap();
         assert!(matches!(committed, Committed::Stored(_)), "{committed:?}");
     }
@@ -96,7 +96,7 @@ impl Bench {
     async fn waits(&self) -> Uuid {
         let command = self.command(CommandType::Process, json!({}));
         let id = command.operation_id();
-        let mut aggregate = Aggregate::absent(self.payment);
+        let mut aggregate = Box::new(Aggregate::absent(self.payment));
         assert_eq!(aggregate.accept(command, self.context(self.store.clock().now())), Step::Stored);
         self.stores(aggregate).await;
         id
@@ -104,14 +104,14 @@ impl Bench {
 
     async fn creates(&self) {
         let data = json!({"variant": "http", "total": "10.00", "currency": "EUR"});
-        let mut aggregate = Aggregate::absent(self.payment);
+        let mut aggregate = Box::new(Aggregate::absent(self.payment));
         let create = self.command(CommandType::Create, data);
         assert_eq!(aggregate.accept(create, self.context(self.store.clock().now())), Step::Settled);
         self.stores(aggregate).await;
     }
 
     /// What the end of its grace makes of a waiting command, as it is stored now.
-    async fn resumed(&self, id: Uuid, step: Step) -> Aggregate {
+    async fn resumed(&self, id: Uuid, step: Step) -> Box<Aggregate> {
         let later = self.store.clock().now() + SignedDuration::try_from(GRACE * 2).unwrap();
         let mut aggregate = self.load(id).await;
         assert_eq!(aggregate.resume(id, self.context(later)), step);
