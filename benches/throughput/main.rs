@@ -56,8 +56,8 @@ struct Arguments {
     /// Commands a second in the open model; left out: half of what a burst reached.
     #[arg(long)]
     rate: Option<f64>,
-    /// Calls in flight per replica: enough for a gateway of 300 ms at some thousand payments a second.
-    #[arg(long, default_value_t = 1300)]
+    /// Calls in flight per replica: a gateway of 300 ms needs 1,500 at five thousand payments a second.
+    #[arg(long, default_value_t = 1800)]
     concurrency: usize,
     /// Payments that are stored already, with their events.
     #[arg(long, default_value_t = 0)]

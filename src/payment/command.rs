@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::code::Rejection;
+use super::json;
 use super::model::Order;
 use super::notification::Fact;
 use super::operation::Attributes;
@@ -23,7 +24,7 @@ impl CommandName {
     /// The operation's id: UUIDv5 of the JSON array `[subject, source, id]`. Subject, source and id name a command, and
     /// nothing else does.
     pub fn operation_id(&self, subject: &str) -> Uuid {
-        let name = Value::from(vec![subject, self.source.as_str(), self.id.as_str()]).to_string();
+        let name = json::write(&(subject, &self.source, &self.id));
         Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
     }
 }

@@ -233,10 +233,10 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// A command that was just accepted, and what it asks for.
-    pub fn accept(command: Command, now: Timestamp) -> (Operation, Result<Body, Rejection>) {
+    /// A command that was just accepted, as the operation of this id, and what it asks for.
+    pub fn accept(command: Command, id: Uuid, now: Timestamp) -> (Operation, Result<Body, Rejection>) {
         let operation = Operation {
-            id: command.operation_id(),
+            id,
             payment_id: command.payment_id,
             subject: command.subject,
             name: command.name,

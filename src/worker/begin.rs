@@ -23,6 +23,8 @@ pub enum Entry {
     Command {
         /// What it says.
         command: Box<Command>,
+        /// Its operation: a hash, that is asked for again and again.
+        id: Uuid,
         /// The broker delivered it before.
         redelivered: bool,
     },
@@ -138,7 +140,7 @@ impl Engine {
     fn decide(&self, entry: &Entry, aggregate: &mut Aggregate, context: Context<'_>) -> Step {
         match entry {
             Entry::Due { id, .. } => aggregate.resume(*id, context),
-            Entry::Command { command, redelivered } => match aggregate.accept((**command).clone(), context) {
+            Entry::Command { command, redelivered, .. } => match aggregate.accept((**command).clone(), context) {
                 Step::Known(id) => self.go_on(aggregate, id, &command.variant, *redelivered, context),
                 step => step,
             },
@@ -177,6 +179,11 @@ fn may_be_taken_over(operation: &Operation, routed: &str, contract: &Contract) -
 }
 
 impl Entry {
+    /// A command that came.
+    pub fn of(command: Box<Command>, redelivered: bool) -> Entry {
+        Entry::Command { id: command.operation_id(), command, redelivered }
+    }
+
     /// The payment it is for.
     pub fn payment_id(&self) -> Uuid {
         match self {
@@ -188,14 +195,13 @@ impl Entry {
     /// Its operation.
     pub fn id(&self) -> Uuid {
         match self {
-            Entry::Command { command, .. } => command.operation_id(),
-            Entry::Due { id, .. } => *id,
+            Entry::Command { id, .. } | Entry::Due { id, .. } => *id,
         }
     }
 
     fn is_surely_new(&self) -> bool {
         match self {
-            Entry::Command { command, redelivered } => {
+            Entry::Command { command, redelivered, .. } => {
                 !redelivered && command.content.is_ok() && command.kind == Kind::Known(CommandType::Create)
             }
             Entry::Due { .. } => false,
@@ -239,7 +245,8 @@ mod tests {
                 hash: [0; 32],
                 attributes: Attributes::default(),
             };
-            Operation::accept(command, jiff::Timestamp::UNIX_EPOCH).0
+            let id = command.operation_id();
+            Operation::accept(command, id, jiff::Timestamp::UNIX_EPOCH).0
         };
         let contract = |key_window: Option<u64>| Contract {
             key_window: key_window.map(Duration::from_secs),

@@ -84,11 +84,11 @@ impl Intake {
         }
     }
 
-    async fn carry_out(&self, delivery: Delivery, mut command: Box<Command>, turn: Turn, probe: bool) {
-        let span = spans::command(&mut command, &delivery);
+    async fn carry_out(&self, delivery: Delivery, command: Box<Command>, turn: Turn, probe: bool) {
         let variant = self.engine.variants.get(&command.variant).map(Arc::clone);
         let payment = command.payment_id;
-        let entry = Entry::Command { command, redelivered: delivery.redelivered };
+        let mut entry = Entry::of(command, delivery.redelivered);
+        let span = spans::command(&mut entry, &delivery);
         failpoint::reach("accepted", payment);
         // Nothing here panics; and if it did, the message must not be lost with its task.
         let executing = Box::pin(self.engine.execute(entry, variant, Some(turn), probe, span));

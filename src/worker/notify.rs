@@ -64,7 +64,7 @@ impl Engine {
     /// One command within another: boxed, for its future holds one of its own kind.
     fn hand_over<'a>(&'a self, command: Command, variant: &str) -> BoxFuture<'a, Result<bool, Stopped>> {
         let variant = self.variants.get(variant).map(Arc::clone);
-        let entry = Entry::Command { command: Box::new(command), redelivered: false };
+        let entry = Entry::of(Box::new(command), false);
         Box::pin(self.execute(entry, variant, None, false, Span::default()))
     }
 }

@@ -6,19 +6,19 @@ use std::time::SystemTime;
 use opentelemetry::KeyValue;
 use uuid::Uuid;
 
+use super::begin::Entry;
 use super::variant::Variant;
 use crate::bus::delivery::Delivery;
 use crate::bus::publisher::Outgoing;
-use crate::payment::command::Command;
 use crate::payment::operation::Operation;
 use crate::payment::outcome::Trouble;
 use crate::spans::{Begin, Span, SpanKind};
 
 /// A command that came. What it causes belongs to this span from here on, whichever worker goes on with it.
-pub fn command(command: &mut Command, delivery: &Delivery) -> Span {
-    let (operation, trace) = (command.operation_id(), command.attributes.trace.as_ref());
-    let span = Span::of_operation(operation, trace, SystemTime::now(), || {
-        let mut attributes = of_operation(command.payment_id, operation, command.kind.as_str(), &command.variant);
+pub fn command(entry: &mut Entry, delivery: &Delivery) -> Span {
+    let Entry::Command { command, id, .. } = entry else { return Span::default() };
+    let span = Span::of_operation(*id, command.attributes.trace.as_ref(), SystemTime::now(), || {
+        let mut attributes = of_operation(command.payment_id, *id, command.kind.as_str(), &command.variant);
         attributes.extend([
             KeyValue::new("messaging.destination.name", delivery.queue.to_string()),
             KeyValue::new("messaging.rabbitmq.destination.routing_key", delivery.routing_key.clone()),

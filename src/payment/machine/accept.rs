@@ -25,7 +25,7 @@ impl Aggregate {
             self.tell_id_reused(command, context);
             return Step::Settled;
         }
-        let (operation, content) = Operation::accept(command, context.now);
+        let (operation, content) = Operation::accept(command, id, context.now);
         let id = self.insert(operation);
         match content.and_then(|body| self.admit(id, body, context)) {
             Ok(step) => step,
