@@ -31,7 +31,10 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let ended = runtime.block_on(arguments.run(settings));
     // What still hangs then must not hold up the end.
     runtime.shutdown_background();
-    if let Some(spans) = spans {
+    // Whoever ends it at once does not want to wait for a collector.
+    if let Some(spans) = spans
+        && matches!(ended, Ok(Exit::Done))
+    {
         spans.end();
     }
     ended

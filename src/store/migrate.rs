@@ -65,7 +65,12 @@ pub async fn carry_out(store: &Store, steps: &[Step]) -> Result<Vec<String>, Sto
 /// Replicas that start together migrate once. Asked for again and again: a statement that waits for the lock would itself be
 /// waited for by the one who makes an index.
 async fn lock(client: &Object) -> Result<(), StoreError> {
+    let mut told = false;
     while !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.read::<bool>(0)? {
+        if !told {
+            warn!("another migration is at work; waiting for its end");
+            told = true;
+        }
         sleep(LOCK_POLL).await;
     }
     Ok(())

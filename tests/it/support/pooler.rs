@@ -1,6 +1,6 @@
 //! A PgBouncer between the workers and the database, which lends its few connections for one transaction at a time.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::files::root;
@@ -11,6 +11,7 @@ use super::world::World;
 /// A running PgBouncer; it ends with its test.
 pub struct Pooler {
     child: Child,
+    directory: PathBuf,
     url: String,
 }
 
@@ -41,7 +42,7 @@ impl Pooler {
         let settings = settings.replace(&format!("dbname={database}"), &format!("dbname={database} user={user}"));
         std::fs::write(&file, settings).expect("its settings");
         let child = start(&program, &file);
-        let pooler = Pooler { child, url: format!("postgres://{user}@127.0.0.1:{listen}/{database}") };
+        let pooler = Pooler { child, directory, url: format!("postgres://{user}@127.0.0.1:{listen}/{database}") };
         eventually("the pooler", async || match tokio_postgres::connect(&pooler.url, tokio_postgres::NoTls).await {
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -75,5 +76,6 @@ impl Drop for Pooler {
         // It may be gone already.
         drop(self.child.kill());
         drop(self.child.wait());
+        drop(std::fs::remove_dir_all(&self.directory));
     }
 }
