@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Client, Request, RequestBuilder, Response};
-
-use opentelemetry::KeyValue;
 
 use super::failure::Failure;
 use super::url::GatewayUrl;
