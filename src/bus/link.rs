@@ -122,6 +122,8 @@ impl Supervisor {
         };
         if let Role::Publisher { exchange } = &self.role
             && let Err(error) = exchange_exists(&connection, exchange).await
+            // Who only receives webhooks tells no events, and may not look at their exchange.
+            && !error.is_forbidden()
         {
             connection.close().await;
             return Err(error);

@@ -113,6 +113,13 @@ pub enum BusError {
     Closed,
 }
 
+impl BusError {
+    /// Whether the user lacks a right.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, BusError::Topology(refusal::TopologyError::Forbidden { .. }))
+    }
+}
+
 /// An error and its causes in one line, for a state that people read.
 pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -13,7 +13,7 @@ use lapin::{Channel, ExchangeKind};
 use tracing::debug;
 
 use super::connection::Connection;
-use super::refusal::named;
+use super::refusal::{TopologyError, named};
 use super::{BusError, BusSettings, bounded, describe, short};
 use crate::payment::command::CommandType;
 
@@ -217,7 +217,13 @@ fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {
 pub async fn prepare(connection: &Connection, settings: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
     match settings.declare {
         true => declare(connection, settings, variants).await,
-        false => check(connection, settings, variants).await,
+        false => {
+            let hidden = check(connection, settings, variants).await?;
+            if !hidden.is_empty() {
+                debug!(objects = hidden.join(", "), "this user may not look whether these are there");
+            }
+            Ok(())
+        }
     }
 }
 
@@ -260,19 +266,35 @@ async fn declare_queue(channel: &Channel, settings: &BusSettings, queue: &Queue)
     Ok(())
 }
 
-/// Checks that everything is there, without the right to declare it. Arguments and bindings cannot be seen this way.
+/// Checks that everything is there, without the right to declare it. Arguments and bindings cannot be seen this way. From
+/// RabbitMQ 4.3 on a user may not even look at what it has no right to; these are returned, for they are not its business:
+/// a right that it needs and lacks is told when it is used.
 ///
 /// # Errors
-/// The first object that is missing or may not be used, by name; or the connection is lost.
-pub async fn check(connection: &Connection, settings: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
+/// The first object that is missing, by name; or the connection is lost.
+pub async fn check(
+    connection: &Connection,
+    settings: &BusSettings,
+    variants: &[&str],
+) -> Result<Vec<String>, BusError> {
     let names = Names::new(&settings.prefix);
+    let mut hidden = Vec::new();
     for exchange in exchanges(&names) {
-        exchange_exists(connection, &exchange.name).await?;
+        hidden.extend(seen(exchange_exists(connection, &exchange.name).await)?);
     }
     for queue in queues(&names, settings.delivery_limit, variants) {
-        queue_length(connection, &queue.name).await?;
+        hidden.extend(seen(queue_length(connection, &queue.name).await)?);
     }
-    Ok(())
+    Ok(hidden)
+}
+
+/// The name of what may not be looked at.
+fn seen<T>(looked: Result<T, BusError>) -> Result<Option<String>, BusError> {
+    match looked {
+        Ok(_) => Ok(None),
+        Err(BusError::Topology(TopologyError::Forbidden { object, .. })) => Ok(Some(object)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Checks that an exchange is there.

@@ -134,8 +134,14 @@ async fn broker(settings: &Settings) -> Result<String, Failure> {
     let names: Vec<&str> = settings.variants.keys().map(String::as_str).collect();
     let checked = topology::check(&connection, &bus, &names).await;
     connection.close().await;
-    checked?;
-    Ok(format!("connected, every exchange and queue of prefix {} is there", bus.prefix))
+    Ok(match checked?.as_slice() {
+        [] => format!("connected, every exchange and queue of prefix {} is there", bus.prefix),
+        hidden => format!(
+            "connected, what this user may look at of prefix {} is there; it may not look at {}",
+            bus.prefix,
+            hidden.join(", ")
+        ),
+    })
 }
 
 async fn database(settings: &Settings) -> Result<String, Failure> {
