@@ -39,7 +39,6 @@ pub enum Committed {
 }
 
 struct Job {
-    /// Boxed: it is large, and is handed on, sorted and handed back.
     unit: Unit,
     reply: oneshot::Sender<(Unit, Committed)>,
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use deadpool_postgres::{Object, Pool};
 use futures_util::future::{join_all, join3, try_join_all};
 use tokio::time::timeout;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Row, Statement};
 
 use super::error::StoreError;
 use super::session::{Isolation, Lent, Session};
@@ -66,19 +66,7 @@ impl Connection {
         &self,
         asked: [Asked<'_>; N],
     ) -> Result<[Vec<Row>; N], StoreError> {
-        let object = self.object()?;
-        match &self.session {
-            Session::Own => {
-                // All are prepared before the first is sent: else one that must be waited for would come last.
-                let statements = self.prepared(object, asked).await?;
-                let each = statements.iter().zip(asked).map(|(statement, (_, with))| object.query(statement, with));
-                rows_of(self.within(try_join_all(each)).await?)
-            }
-            Session::Lent(lent) => {
-                let begin = lent.begin(Isolation::EachStatement);
-                self.query_lent(object, lent, &begin, asked).await
-            }
-        }
+        self.query_all(Isolation::EachStatement, asked).await
     }
 
     /// Asks several things of one moment.
@@ -86,15 +74,41 @@ impl Connection {
         &self,
         asked: [Asked<'_>; N],
     ) -> Result<[Vec<Row>; N], StoreError> {
+        self.query_all(Isolation::Snapshot, asked).await
+    }
+
+    async fn query_all<const N: usize>(
+        &self,
+        isolation: Isolation,
+        asked: [Asked<'_>; N],
+    ) -> Result<[Vec<Row>; N], StoreError> {
         let object = self.object()?;
-        match &self.session {
+        let rows = match &self.session {
             Session::Own => {
-                let statements = self.prepared(object, asked).await?;
+                // All are prepared before the first is sent: else one that must be waited for would come last.
+                let mut statements = Vec::with_capacity(N);
+                for (sql, _) in asked {
+                    statements.push(self.within(object.prepare_cached(sql)).await?);
+                }
                 let each = statements.iter().zip(asked).map(|(statement, (_, with))| object.query(statement, with));
-                self.transaction(object, Isolation::Snapshot.begin(), each).await.and_then(rows_of)
+                match isolation {
+                    Isolation::EachStatement => self.within(try_join_all(each)).await,
+                    Isolation::Snapshot => self.transaction(object, isolation.begin(), each).await,
+                }
             }
-            Session::Lent(lent) => self.query_lent(object, lent, &lent.begin(Isolation::Snapshot), asked).await,
-        }
+            Session::Lent(lent) => {
+                let mut parameters = Vec::with_capacity(N);
+                for (sql, with) in asked {
+                    parameters.push(typed(with, &self.types_of(object, lent, sql).await?));
+                }
+                let each = asked.iter().zip(&parameters).map(|((sql, _), typed)| object.query_typed(sql, typed));
+                self.transaction(object, lent.begin(isolation), each).await
+            }
+        };
+        // As many answers as there were questions.
+        rows?
+            .try_into()
+            .map_err(|rows: Vec<_>| StoreError::Unreadable(format!("{} answers to {N} questions", rows.len())))
     }
 
     /// Changes something, and returns how many rows.
@@ -112,37 +126,10 @@ impl Connection {
                 let types = self.types_of(object, lent, sql).await?;
                 let typed = typed(with, &types);
                 let begin = lent.begin(Isolation::EachStatement);
-                let changed = self.transaction(object, &begin, [object.execute_typed(sql, &typed)]).await?;
+                let changed = self.transaction(object, begin, [object.execute_typed(sql, &typed)]).await?;
                 Ok(changed.into_iter().sum())
             }
         }
-    }
-
-    async fn prepared<const N: usize>(
-        &self,
-        object: &Object,
-        asked: [Asked<'_>; N],
-    ) -> Result<Vec<Statement>, StoreError> {
-        let mut statements = Vec::with_capacity(N);
-        for (sql, _) in asked {
-            statements.push(self.within(object.prepare_cached(sql)).await?);
-        }
-        Ok(statements)
-    }
-
-    async fn query_lent<const N: usize>(
-        &self,
-        object: &Object,
-        lent: &Lent,
-        begin: &str,
-        asked: [Asked<'_>; N],
-    ) -> Result<[Vec<Row>; N], StoreError> {
-        let mut parameters = Vec::with_capacity(N);
-        for (sql, with) in asked {
-            parameters.push(typed(with, &self.types_of(object, lent, sql).await?));
-        }
-        let each = asked.iter().zip(&parameters).map(|((sql, _), typed)| object.query_typed(sql, typed));
-        self.transaction(object, begin, each).await.and_then(rows_of)
     }
 
     /// A transaction that is sent in one go: the server goes on without waiting for us, and where one statement fails, the
@@ -176,10 +163,9 @@ impl Connection {
         }
         // Given up on its way, it would be in the middle of a transaction.
         self.spoilt.store(true, Ordering::Relaxed);
-        let begin = lent.begin(Isolation::EachStatement);
         let types = self
             .within(async {
-                object.batch_execute(&begin).await?;
+                object.batch_execute(lent.begin(Isolation::EachStatement)).await?;
                 let types = object.prepare(sql).await.map(|statement| lent.remember(sql, statement.params()));
                 object.batch_execute("ROLLBACK").await?;
                 types
@@ -220,11 +206,6 @@ impl Connection {
             }
         }
     }
-}
-
-fn rows_of<const N: usize>(rows: Vec<Vec<Row>>) -> Result<[Vec<Row>; N], StoreError> {
-    // As many answers as there were questions.
-    rows.try_into().map_err(|rows: Vec<_>| StoreError::Unreadable(format!("{} answers to {N} questions", rows.len())))
 }
 
 fn typed<'a>(with: &[&'a (dyn ToSql + Sync)], types: &[Type]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {

@@ -114,7 +114,9 @@ fn hash(step: &Step) -> Vec<u8> {
 /// Carries a step out, again and again where it does not get its locks.
 async fn patiently(client: &mut Object, step: &Step) -> Result<(), StoreError> {
     let mut pauses = Backoff::new(Duration::from_secs(1), 1.5, Duration::from_secs(10));
-    for attempt in 1.. {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         match once(client, step).await {
             Err(error) if is_busy(&error) && attempt < TRIES => {
                 let (number, name) = (step.number, step.name);
@@ -124,7 +126,6 @@ async fn patiently(client: &mut Object, step: &Step) -> Result<(), StoreError> {
         }
         sleep(pauses.next_delay()).await;
     }
-    Ok(())
 }
 
 /// Others use the table, and nothing was changed.

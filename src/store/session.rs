@@ -19,7 +19,9 @@ pub(super) enum Session {
 /// What every transaction on a lent connection begins with.
 #[derive(Debug)]
 pub(super) struct Lent {
-    settings: String,
+    /// What a transaction of each isolation begins with.
+    each_statement: String,
+    snapshot: String,
     /// The types of parameters by statement: whoever sends a statement without preparing it must name them.
     types: Mutex<HashMap<String, Arc<[Type]>>>,
 }
@@ -67,12 +69,21 @@ pub(super) fn tell(set: &str, settings: &[(&'static str, String)]) -> String {
 impl Lent {
     /// With these settings.
     pub fn new(settings: &[(&'static str, String)]) -> Lent {
-        Lent { settings: tell("SET LOCAL", settings), types: Mutex::default() }
+        let told = tell("SET LOCAL", settings);
+        let begin = |isolation: Isolation| format!("{}; {told}", isolation.begin());
+        Lent {
+            each_statement: begin(Isolation::EachStatement),
+            snapshot: begin(Isolation::Snapshot),
+            types: Mutex::default(),
+        }
     }
 
     /// Begins a transaction and tells the connection what it needs.
-    pub fn begin(&self, isolation: Isolation) -> String {
-        format!("{}; {}", isolation.begin(), self.settings)
+    pub fn begin(&self, isolation: Isolation) -> &str {
+        match isolation {
+            Isolation::EachStatement => &self.each_statement,
+            Isolation::Snapshot => &self.snapshot,
+        }
     }
 
     /// The types of a statement's parameters, where they are known.
@@ -96,7 +107,7 @@ mod tests {
     fn a_lent_connection_is_told_for_one_transaction_what_ours_is_told_for_good() {
         let settings = [("jit", "off".to_owned()), ("timezone", "'UTC'".to_owned())];
         assert_eq!(tell("SET", &settings), "SET jit = off; SET timezone = 'UTC'");
-        let begun = Lent::new(&settings).begin(Isolation::EachStatement);
-        assert_eq!(begun, "BEGIN; SET LOCAL jit = off; SET LOCAL timezone = 'UTC'");
+        let lent = Lent::new(&settings);
+        assert_eq!(lent.begin(Isolation::EachStatement), "BEGIN; SET LOCAL jit = off; SET LOCAL timezone = 'UTC'");
     }
 }

@@ -27,6 +27,12 @@ async fn spans(collector: &Collector, trace: &str, kind: i32, count: usize) -> V
     .await
 }
 
+/// A charge that belongs to its publisher's span of a trace.
+fn traced(total: &str, trace: &str, flags: &str) -> Command {
+    let context = format!("00-{trace}-{PUBLISHER}-{flags}");
+    Command::charge("http", total, "EUR").attribute("traceparent", json!(context))
+}
+
 fn of_kind(spans: &[Span], kind: i32) -> Vec<&Span> {
     spans.iter().filter(|span| span.kind == kind).collect()
 }
@@ -44,9 +50,8 @@ async fn one_trace_leads_from_the_publisher_through_the_gateway_into_the_events(
     let collector = Collector::start().await;
     let world = world(&collector).await;
     let worker = world.worker().await;
-    let charge = Command::charge("http", "120.00", "USD")
+    let charge = traced("120.00", TRACE, "01")
         .attribute("correlationid", json!("order-7"))
-        .attribute("traceparent", json!(format!("00-{TRACE}-{PUBLISHER}-01")))
         .attribute("tracestate", json!("shop=1"));
     world.gateway.plan(charge.payment, vec![Behaviour::Status(503, None)]);
     world.run(&charge).await;
@@ -139,8 +144,7 @@ async fn a_delayed_attempt_belongs_to_the_same_trace() {
     let collector = Collector::start().await;
     let world = world(&collector).await;
     let worker = world.worker().await;
-    let charge =
-        Command::charge("http", "10.00", "EUR").attribute("traceparent", json!(format!("00-{TRACE}-{PUBLISHER}-01")));
+    let charge = traced("10.00", TRACE, "01");
     world.gateway.plan(charge.payment, vec![Behaviour::Status(503, None); 3]);
     world.run(&charge).await;
     worker.drain().await;
@@ -159,11 +163,9 @@ async fn what_is_not_sampled_is_not_exported_and_says_so_further_on() {
     let collector = Collector::start().await;
     let world = Setup::new().set("tracing.endpoint", &collector.url()).set("tracing.sample", "0.0").build().await;
     let worker = world.worker().await;
-    let sampled =
-        Command::charge("http", "10.00", "EUR").attribute("traceparent", json!(format!("00-{TRACE}-{PUBLISHER}-01")));
+    let sampled = traced("10.00", TRACE, "01");
     let other = "0af7651916cd43dd8448eb211c80319c";
-    let unsampled =
-        Command::charge("http", "10.00", "EUR").attribute("traceparent", json!(format!("00-{other}-{PUBLISHER}-00")));
+    let unsampled = traced("10.00", other, "00");
     let begun = Command::charge("http", "10.00", "EUR");
     for command in [&unsampled, &begun, &sampled] {
         world.run(command).await;
@@ -221,8 +223,7 @@ async fn log_lines_name_the_trace() {
     let collector = Collector::start().await;
     let world = world(&collector).await;
     let worker = world.worker().await;
-    let charge =
-        Command::charge("http", "10.00", "EUR").attribute("traceparent", json!(format!("00-{TRACE}-{PUBLISHER}-01")));
+    let charge = traced("10.00", TRACE, "01");
     // More than was asked for is told to a person as well.
     world.gateway.plan(charge.payment, vec![Behaviour::WrongAmount("12.00".to_owned())]);
     world.run(&charge).await;
