@@ -203,9 +203,11 @@ impl Announcer {
 
     /// A span of each event, until its fate is known.
     fn spans(&self, batch: &[Outgoing]) -> Mutex<Vec<(i64, Span)>> {
+        if !are_exported() {
+            return Mutex::default();
+        }
         let exchange = self.publisher.names().events();
-        let begun = batch.iter().filter(|_| are_exported());
-        Mutex::new(begun.map(|event| (event.position, spans::sent(event, &exchange))).collect())
+        Mutex::new(batch.iter().map(|event| (event.position, spans::sent(event, &exchange))).collect())
     }
 
     /// Waits until what was confirmed by now is marked, or the marking has ended.
