@@ -1,36 +1,51 @@
-//! Columns of a batch: one array a column, so that one statement carries any number of rows.
+//! Columns of a batch: one array of rows a table, so that one statement carries any number of them.
+//!
+//! Rows and not an array for each column: PostgreSQL sets up a function scan with a store of its own for each array that is
+//! taken apart, which for 39 columns takes it 0.14 ms of every statement, whatever the statement carries.
 
-/// Declares the columns of one table's part of a batch: a struct of vectors, how rows are laid out in SQL, and the
-/// parameters in that order. A function cannot declare fields, hence the macro.
-macro_rules! columns {
-    ($(#[$meta:meta])* $name:ident { $($field:ident: $type:ty => $sql:literal),+ $(,)? }) => {
+/// Declares the rows of one table's part of a batch: the struct, which is sent as a composite type of the schema, and how
+/// it is laid out in SQL. A function cannot declare fields, hence the macro.
+macro_rules! row_type {
+    ($(#[$meta:meta])* $name:ident, $sql_name:literal { $($field:ident: $type:ty => $sql:literal),+ $(,)? }) => {
         $(#[$meta])*
-        #[derive(Default)]
+        #[derive(Debug, postgres_types::ToSql)]
+        #[postgres(name = $sql_name)]
         pub(super) struct $name<'a> {
-            $(pub(super) $field: Vec<$type>,)+
-            pub(super) lifetime: std::marker::PhantomData<&'a ()>,
+            $($field: $type,)+
         }
 
         impl $name<'_> {
-            /// Names and SQL types of the columns, in the order of `parameters`.
+            /// Names and SQL types of the columns, in the order in which the schema's type has them.
             pub(super) const COLUMNS: &'static [(&'static str, &'static str)] =
                 &[$((stringify!($field), $sql)),+];
-
-            /// The arrays, in the order of `COLUMNS`.
-            pub(super) fn parameters(&self) -> Vec<&(dyn tokio_postgres::types::ToSql + Sync)> {
-                vec![$(&self.$field),+]
-            }
+            /// These rows as an array.
+            pub(super) const ROWS: Rows = Rows { sql: concat!($sql_name, "[]"), columns: Self::COLUMNS };
         }
     };
 }
 
-pub(super) use columns;
+pub(super) use row_type;
 
-/// `unnest($3::uuid[], $4::text[]) WITH ORDINALITY AS r(id, name, ordinality)`, with parameters numbered from `first`.
-pub(super) fn unnest(columns: &[(&str, &str)], first: usize) -> String {
-    let arrays: Vec<String> =
-        columns.iter().enumerate().map(|(index, (_, sql))| format!("${}::{sql}[]", first + index)).collect();
-    format!("unnest({}) WITH ORDINALITY AS r({}, ordinality)", arrays.join(", "), names(columns, ""))
+/// An array that is taken apart: its type, and the columns that come of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    /// Its type in SQL.
+    pub sql: &'static str,
+    /// Its columns, with their types.
+    pub columns: &'static [(&'static str, &'static str)],
+}
+
+/// `unnest($3::payment_fixed[], $4::text[]) WITH ORDINALITY AS r(id, name, ordinality)`, with parameters numbered from
+/// `first`. A column that an array before had already, the key, gets a number behind its name.
+pub(super) fn unnest(arrays: &[Rows], first: usize) -> String {
+    let parameters: Vec<String> =
+        arrays.iter().enumerate().map(|(index, rows)| format!("${}::{}", first + index, rows.sql)).collect();
+    let mut names: Vec<String> = Vec::new();
+    for (name, _) in arrays.iter().flat_map(|rows| rows.columns) {
+        let again = names.iter().any(|other| other == name);
+        names.push(if again { format!("{name}_{}", names.len()) } else { (*name).to_owned() });
+    }
+    format!("unnest({}) WITH ORDINALITY AS r({}, ordinality)", parameters.join(", "), names.join(", "))
 }
 
 /// The names of columns, each with a prefix such as `r.`.

@@ -15,15 +15,19 @@ use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::columns::{assignments, names, unnest};
+use super::columns::{Rows, assignments, names, unnest};
 use super::connection::Connection;
 use super::error::StoreError;
 use super::row::ReadColumn;
-use super::rows::{EventRows, MovementRows, OperationChange, OperationFixed, PaymentChange, PaymentFixed};
+use super::rows::{EventRow, MovementRow, OperationChange, OperationFixed, PaymentChange, PaymentFixed};
 use crate::payment::event::Event;
 use crate::payment::machine::{Aggregate, PaymentWrite};
 use crate::payment::operation::State;
-use crate::payment::trace::TraceContext;
+
+/// Of each new payment the operation that it is stored with.
+const FIRST_OPERATION: Rows = Rows { sql: "uuid[]", columns: &[("first_operation", "uuid")] };
+/// Of each changed operation the state that was read.
+const STATE_READ: Rows = Rows { sql: "text[]", columns: &[("state_read", "text")] };
 
 /// What is to be stored of one payment.
 #[derive(Debug)]
@@ -69,17 +73,17 @@ fn routing_keys(unit: &Unit) -> Vec<String> {
 
 #[derive(Default)]
 struct Batch<'a> {
-    payments_fixed: PaymentFixed<'a>,
-    payments_new: PaymentChange<'a>,
+    payments_fixed: Vec<PaymentFixed<'a>>,
+    payments_new: Vec<PaymentChange<'a>>,
     first_operation: Vec<Option<Uuid>>,
-    payments_changed: PaymentChange<'a>,
+    payments_changed: Vec<PaymentChange<'a>>,
     absent: Vec<Uuid>,
-    operations_fixed: OperationFixed<'a>,
-    operations_new: OperationChange<'a>,
-    operations_changed: OperationChange<'a>,
+    operations_fixed: Vec<OperationFixed<'a>>,
+    operations_new: Vec<OperationChange<'a>>,
+    operations_changed: Vec<OperationChange<'a>>,
     states_read: Vec<Option<&'static str>>,
-    movements: MovementRows<'a>,
-    events: EventRows<'a>,
+    movements: Vec<MovementRow<'a>>,
+    events: Vec<EventRow<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -88,27 +92,26 @@ impl<'a> Batch<'a> {
         let payment_id = aggregate.payment_id();
         match (write, aggregate.payment()) {
             (PaymentWrite::Insert, Some(payment)) => {
-                self.payments_fixed.push(payment);
-                self.payments_new.push(payment, 0);
+                self.payments_fixed.push(PaymentFixed::of(payment));
+                self.payments_new.push(PaymentChange::of(payment, 0));
                 self.first_operation.push(aggregate.new_operations().next().map(|operation| operation.id));
             }
-            (PaymentWrite::Update { expected }, Some(payment)) => self.payments_changed.push(payment, expected),
+            (PaymentWrite::Update { expected }, Some(payment)) => {
+                self.payments_changed.push(PaymentChange::of(payment, expected));
+            }
             _ => self.absent.push(payment_id),
         }
         for operation in aggregate.new_operations() {
-            self.operations_fixed.push(operation);
-            self.operations_new.push(operation, unit.now);
+            self.operations_fixed.push(OperationFixed::of(operation));
+            self.operations_new.push(OperationChange::of(operation, unit.now));
         }
         for operation in aggregate.changed_operations() {
-            self.operations_changed.push(operation, unit.now);
+            self.operations_changed.push(OperationChange::of(operation, unit.now));
             self.states_read.push(aggregate.state_read(operation.id).map(State::as_str));
         }
-        for movement in aggregate.changed_movements() {
-            self.movements.push(payment_id, movement);
-        }
-        for ((event, body), routing_key) in aggregate.events().iter().zip(&unit.bodies).zip(routing_keys) {
-            self.events.push(event, body, routing_key);
-        }
+        self.movements.extend(aggregate.changed_movements().map(|movement| MovementRow::of(payment_id, movement)));
+        let events = aggregate.events().iter().zip(&unit.bodies).zip(routing_keys);
+        self.events.extend(events.map(|((event, body), routing_key)| EventRow::of(event, body, routing_key)));
     }
 
     /// The statement with only the parts that this batch needs. There are few such combinations, so that the cache of
@@ -117,18 +120,17 @@ impl<'a> Batch<'a> {
         let mut parameters: Vec<&(dyn ToSql + Sync)> = Vec::new();
         let mut parts: Vec<String> = Vec::new();
         let mut done: Vec<&str> = Vec::new();
-        if !self.payments_new.id.is_empty() {
+        if !self.payments_new.is_empty() {
             parts.push(self.insert_payments(&mut parameters));
             done.push("SELECT id, waiting FROM payment_insert");
         }
-        if !self.payments_changed.id.is_empty() {
-            let columns = PaymentChange::COLUMNS;
-            let rows = unnest(columns, parameters.len() + 1);
-            parameters.extend(self.payments_changed.parameters());
+        if !self.payments_changed.is_empty() {
+            let rows = unnest(&[PaymentChange::ROWS], parameters.len() + 1);
+            parameters.push(&self.payments_changed);
             parts.push(format!(
                 "payment_update AS (UPDATE payments p SET {} FROM {rows} \
                  WHERE p.id = ANY(ARRAY[r.id]) AND p.version = r.expected RETURNING p.id)",
-                assignments(columns, 2)
+                assignments(PaymentChange::COLUMNS, 2)
             ));
             done.push("SELECT id, NULL::int4 FROM payment_update");
         }
@@ -143,16 +145,16 @@ impl<'a> Batch<'a> {
         }
         parts.push(format!("done(id, waiting) AS ({})", done.join(" UNION ALL ")));
         let mut answer = vec!["SELECT id AS payment_id, NULL::uuid AS id, NULL::int8 AS position, waiting FROM done"];
-        if !self.operations_new.id.is_empty() {
+        if !self.operations_new.is_empty() {
             parts.push(self.insert_operations(&mut parameters));
         }
-        if !self.operations_changed.id.is_empty() {
+        if !self.operations_changed.is_empty() {
             parts.push(self.update_operations(&mut parameters));
         }
-        if !self.movements.payment_id.is_empty() {
+        if !self.movements.is_empty() {
             parts.push(self.insert_movements(&mut parameters));
         }
-        if !self.events.id.is_empty() {
+        if !self.events.is_empty() {
             parts.push(self.insert_events(&mut parameters));
             answer.push("SELECT payment_id, id, position, NULL::int4 FROM event_insert");
         }
@@ -162,16 +164,14 @@ impl<'a> Batch<'a> {
     /// New payments. The commands that wait for one are counted while it is stored, so that its first turn wakes them. A
     /// name that was rejected before the payment existed keeps its rejection: then nothing is inserted.
     fn insert_payments<'b>(&'b self, parameters: &mut Vec<&'b (dyn ToSql + Sync)>) -> String {
-        let fixed = PaymentFixed::COLUMNS;
-        let change = &PaymentChange::COLUMNS[2..];
-        let first = parameters.len() + 1;
-        let columns: Vec<(&str, &str)> =
-            fixed.iter().chain(change).copied().filter(|(name, _)| *name != "waiting").collect();
-        let all: Vec<(&str, &str)> = fixed.iter().chain(change).copied().chain([("first_operation", "uuid")]).collect();
-        let rows = unnest(&all, first);
-        parameters.extend(self.payments_fixed.parameters());
-        parameters.extend(self.payments_new.parameters().into_iter().skip(2));
-        parameters.push(&self.first_operation);
+        let columns: Vec<(&str, &str)> = PaymentFixed::COLUMNS
+            .iter()
+            .chain(&PaymentChange::COLUMNS[2..])
+            .copied()
+            .filter(|(name, _)| *name != "waiting")
+            .collect();
+        let rows = unnest(&[PaymentFixed::ROWS, PaymentChange::ROWS, FIRST_OPERATION], parameters.len() + 1);
+        parameters.extend([&self.payments_fixed as &(dyn ToSql + Sync), &self.payments_new, &self.first_operation]);
         format!(
             "payment_insert AS (INSERT INTO payments ({}, waiting) SELECT {}, stored.waiting FROM {rows}, \
              LATERAL (SELECT count(*) FILTER (WHERE o.state = 'waiting') AS waiting, \
@@ -187,9 +187,8 @@ impl<'a> Batch<'a> {
     fn insert_operations<'b>(&'b self, parameters: &mut Vec<&'b (dyn ToSql + Sync)>) -> String {
         let columns: Vec<(&str, &str)> =
             OperationFixed::COLUMNS.iter().chain(&OperationChange::COLUMNS[2..]).copied().collect();
-        let rows = unnest(&columns, parameters.len() + 1);
-        parameters.extend(self.operations_fixed.parameters());
-        parameters.extend(self.operations_new.parameters().into_iter().skip(2));
+        let rows = unnest(&[OperationFixed::ROWS, OperationChange::ROWS], parameters.len() + 1);
+        parameters.extend([&self.operations_fixed as &(dyn ToSql + Sync), &self.operations_new]);
         format!(
             "operation_insert AS (INSERT INTO operations ({}) SELECT {} FROM {rows} \
              WHERE r.payment_id IN (SELECT id FROM done) ORDER BY r.ordinality)",
@@ -208,10 +207,8 @@ impl<'a> Batch<'a> {
     /// So nobody writes over an answer, and no command has two.
     fn update_operations<'b>(&'b self, parameters: &mut Vec<&'b (dyn ToSql + Sync)>) -> String {
         let columns = OperationChange::COLUMNS;
-        let all: Vec<(&str, &str)> = columns.iter().copied().chain([("state_read", "text")]).collect();
-        let rows = unnest(&all, parameters.len() + 1);
-        parameters.extend(self.operations_changed.parameters());
-        parameters.push(&self.states_read);
+        let rows = unnest(&[OperationChange::ROWS, STATE_READ], parameters.len() + 1);
+        parameters.extend([&self.operations_changed as &(dyn ToSql + Sync), &self.states_read]);
         let plain: Vec<(&str, &str)> = columns.iter().copied().filter(|(name, _)| *name != "state").collect();
         format!(
             "operation_update AS (UPDATE operations o SET {}, \
@@ -224,9 +221,9 @@ impl<'a> Batch<'a> {
 
     /// Movements. Of one that is stored already nothing changes but the operation that it is matched to.
     fn insert_movements<'b>(&'b self, parameters: &mut Vec<&'b (dyn ToSql + Sync)>) -> String {
-        let columns = MovementRows::COLUMNS;
-        let rows = unnest(columns, parameters.len() + 1);
-        parameters.extend(self.movements.parameters());
+        let columns = MovementRow::COLUMNS;
+        let rows = unnest(&[MovementRow::ROWS], parameters.len() + 1);
+        parameters.push(&self.movements);
         format!(
             "movement_insert AS (INSERT INTO movements ({}, created) SELECT {}, now() FROM {rows} \
              WHERE r.payment_id IN (SELECT id FROM done) \
@@ -238,9 +235,9 @@ impl<'a> Batch<'a> {
 
     /// New events, in their order. One that is stored already (a command that reuses a name, delivered again) is left.
     fn insert_events<'b>(&'b self, parameters: &mut Vec<&'b (dyn ToSql + Sync)>) -> String {
-        let columns = EventRows::COLUMNS;
-        let rows = unnest(columns, parameters.len() + 1);
-        parameters.extend(self.events.parameters());
+        let columns = EventRow::COLUMNS;
+        let rows = unnest(&[EventRow::ROWS], parameters.len() + 1);
+        parameters.push(&self.events);
         format!(
             "event_insert AS (INSERT INTO events ({}) SELECT {} FROM {rows} \
              WHERE r.payment_id IN (SELECT id FROM done) ORDER BY r.ordinality \
@@ -269,24 +266,4 @@ fn read_back(units: &[Unit], rows: &[tokio_postgres::Row]) -> Result<Vec<Stored>
         }
     }
     Ok(answers)
-}
-
-impl<'a> EventRows<'a> {
-    fn push(&mut self, event: &'a Event, body: &'a str, routing_key: &'a str) {
-        let cause = event.cause.as_ref();
-        let reply = cause.and_then(|cause| cause.reply.as_ref());
-        self.payment_id.push(event.payment_id);
-        self.id.push(event.id);
-        self.sequence.push(event.sequence);
-        self.event_type.push(event.kind.type_name());
-        self.routing_key.push(routing_key);
-        self.body.push(body);
-        self.correlation_id.push(cause.and_then(|cause| cause.correlation_id.as_deref()));
-        let trace = cause.and_then(|cause| cause.trace.as_ref());
-        self.traceparent.push(trace.map(TraceContext::parent));
-        self.tracestate.push(trace.and_then(TraceContext::state));
-        self.reply_to.push(reply.map(|reply| reply.to.as_str()));
-        self.reply_correlation_id.push(reply.and_then(|reply| reply.correlation_id.as_deref()));
-        self.created.push(event.time);
-    }
 }

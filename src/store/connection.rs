@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::error::StoreError;
+use super::parameters;
 use super::session::{Isolation, Lent, Session};
 
 /// A connection, until it is dropped.
@@ -155,8 +156,8 @@ impl Connection {
         .await
     }
 
-    /// The types of a statement's parameters; the server is asked once. Within a transaction of its own, so that what is
-    /// prepared for it is forgotten where it was prepared: another connection's names are the same.
+    /// The types of a statement's parameters; the server is asked once, within a transaction of its own: all of it is asked
+    /// of one server.
     async fn types_of(&self, object: &Object, lent: &Lent, sql: &str) -> Result<Arc<[Type]>, StoreError> {
         if let Some(types) = lent.types_of(sql) {
             return Ok(types);
@@ -166,7 +167,7 @@ impl Connection {
         let types = self
             .within(async {
                 object.batch_execute(lent.begin(Isolation::EachStatement)).await?;
-                let types = object.prepare(sql).await.map(|statement| lent.remember(sql, statement.params()));
+                let types = parameters::types_of(object, sql).await.map(|types| lent.remember(sql, types));
                 object.batch_execute("ROLLBACK").await?;
                 types
             })
@@ -195,6 +196,9 @@ impl Connection {
             Ok(Err(error)) => {
                 if error.code().is_some_and(is_stale) {
                     self.spoilt.store(true, Ordering::Relaxed);
+                    if let Session::Lent(lent) = &self.session {
+                        lent.forget();
+                    }
                 }
                 Err(error.into())
             }
@@ -212,10 +216,19 @@ fn typed<'a>(with: &[&'a (dyn ToSql + Sync)], types: &[Type]) -> Vec<(&'a (dyn T
     with.iter().zip(types).map(|(parameter, kind)| (*parameter, kind.clone())).collect()
 }
 
-/// Whether the server no longer knows what this connection has prepared: the table has changed since ("cached plan must not
-/// change result type"), or a pooler between us gave the connection another server. It would fail again every time.
+/// Whether the server no longer knows what this connection has prepared, or by which number: the table has changed since
+/// ("cached plan must not change result type"), the schema was made anew, or a pooler between us gave the connection another
+/// server. It would fail again every time.
 fn is_stale(state: &SqlState) -> bool {
-    *state == SqlState::FEATURE_NOT_SUPPORTED || *state == SqlState::INVALID_SQL_STATEMENT_NAME
+    [
+        SqlState::FEATURE_NOT_SUPPORTED,
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+        SqlState::DATATYPE_MISMATCH,
+        SqlState::UNDEFINED_OBJECT,
+        // A type that is no more: "cache lookup failed".
+        SqlState::INTERNAL_ERROR,
+    ]
+    .contains(state)
 }
 
 impl Drop for Connection {

@@ -7,6 +7,7 @@
 //! - `release`: events that were set aside, and their way back.
 //! - `connection`: one that does not wait for ever.
 //! - `session`: what it has to be told, alone or through a pooler.
+//! - `parameters`: of which types what is sent through a pooler is.
 //! - `retention`: what is old.
 //! - `rights`: what the worker's role must be allowed.
 //! - `history`: events that are kept, for people.
@@ -25,6 +26,7 @@ pub mod lease;
 pub mod load;
 pub mod migrate;
 pub mod outbox;
+mod parameters;
 pub mod release;
 pub mod report;
 pub mod retention;

@@ -5,15 +5,17 @@ use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio_postgres::Row;
+use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::columns::{columns, selection};
+use super::columns::{Rows, row_type, selection};
 use super::error::StoreError;
 use super::row::ReadColumn;
 use crate::payment::code::Code;
 use crate::payment::command::{CommandName, Kind};
+use crate::payment::event::Event;
 use crate::payment::model::{Billing, Order, Payment};
 use crate::payment::money::{Currency, Money};
 use crate::payment::movement::{Amounts, Movement, MovementKind};
@@ -22,9 +24,9 @@ use crate::payment::outcome::Exposure;
 use crate::payment::status::{FraudStatus, Status};
 use crate::payment::trace::TraceContext;
 
-columns! {
+row_type! {
     /// A new payment's fixed columns; the others are shared with an update.
-    PaymentFixed {
+    PaymentFixed, "payment_fixed" {
         id: Uuid => "uuid",
         variant: &'a str => "text",
         gateway: &'a str => "text",
@@ -49,9 +51,9 @@ columns! {
     }
 }
 
-columns! {
+row_type! {
     /// What a change of a payment may write.
-    PaymentChange {
+    PaymentChange, "payment_change" {
         id: Uuid => "uuid",
         expected: i64 => "int8",
         status: &'static str => "text",
@@ -60,7 +62,7 @@ columns! {
         modified: Timestamp => "timestamptz",
         transaction_id: &'a str => "text",
         message: &'a str => "text",
-        extra_data: Value => "jsonb",
+        extra_data: Json<&'a Map<String, Value>> => "jsonb",
         captured_amount: Decimal => "numeric",
         authorized_amount: Decimal => "numeric",
         refunded_amount: Decimal => "numeric",
@@ -73,9 +75,9 @@ columns! {
     }
 }
 
-columns! {
+row_type! {
     /// A new operation's fixed columns.
-    OperationFixed {
+    OperationFixed, "operation_fixed" {
         payment_id: Uuid => "uuid",
         id: Uuid => "uuid",
         subject: Option<&'a str> => "text",
@@ -95,12 +97,12 @@ columns! {
     }
 }
 
-columns! {
+row_type! {
     /// What a change of an operation may write.
-    OperationChange {
+    OperationChange, "operation_change" {
         payment_id: Uuid => "uuid",
         id: Uuid => "uuid",
-        data: Value => "jsonb",
+        data: Json<&'a Map<String, Value>> => "jsonb",
         state: &'static str => "text",
         attempts: i32 => "int4",
         rounds: i32 => "int4",
@@ -128,9 +130,9 @@ columns! {
     }
 }
 
-columns! {
+row_type! {
     /// New movements.
-    MovementRows {
+    MovementRow, "movement_row" {
         payment_id: Uuid => "uuid",
         kind: &'static str => "text",
         reference: &'a str => "text",
@@ -140,9 +142,9 @@ columns! {
     }
 }
 
-columns! {
+row_type! {
     /// New events.
-    EventRows {
+    EventRow, "event_row" {
         payment_id: Uuid => "uuid",
         id: Uuid => "uuid",
         sequence: Option<i64> => "int8",
@@ -165,126 +167,158 @@ pub(super) static PAYMENT: LazyLock<String> =
 pub(super) static OPERATION: LazyLock<String> =
     LazyLock::new(|| selection(&[OperationFixed::COLUMNS, &OperationChange::COLUMNS[2..]], &["accepted"]));
 /// What `movement` reads, and when it was stored.
-pub(super) static MOVEMENT: LazyLock<String> = LazyLock::new(|| selection(&[MovementRows::COLUMNS], &["created"]));
+pub(super) static MOVEMENT: LazyLock<String> = LazyLock::new(|| selection(&[MovementRow::COLUMNS], &["created"]));
 /// What is read of an event.
-pub(super) static EVENT: LazyLock<String> = LazyLock::new(|| selection(&[EventRows::COLUMNS], &["position"]));
+pub(super) static EVENT: LazyLock<String> = LazyLock::new(|| selection(&[EventRow::COLUMNS], &["position"]));
 
 impl<'a> PaymentFixed<'a> {
-    pub(super) fn push(&mut self, payment: &'a Payment) {
+    pub(super) fn of(payment: &'a Payment) -> PaymentFixed<'a> {
         let order = &payment.order;
         let billing = &order.billing;
-        self.id.push(payment.id);
-        self.variant.push(&order.variant);
-        self.gateway.push(&payment.gateway);
-        self.account.push(&payment.account);
-        self.created.push(payment.created);
-        self.currency.push(payment.currency().code());
-        self.total.push(order.total.amount());
-        self.delivery.push(order.delivery.amount());
-        self.tax.push(order.tax.amount());
-        self.description.push(&order.description);
-        self.billing_first_name.push(&billing.first_name);
-        self.billing_last_name.push(&billing.last_name);
-        self.billing_address_1.push(&billing.address_1);
-        self.billing_address_2.push(&billing.address_2);
-        self.billing_city.push(&billing.city);
-        self.billing_postcode.push(&billing.postcode);
-        self.billing_country_code.push(&billing.country_code);
-        self.billing_country_area.push(&billing.country_area);
-        self.billing_email.push(&billing.email);
-        self.billing_phone.push(&billing.phone);
-        self.customer_ip_address.push(order.customer_ip_address);
+        PaymentFixed {
+            id: payment.id,
+            variant: &order.variant,
+            gateway: &payment.gateway,
+            account: &payment.account,
+            created: payment.created,
+            currency: payment.currency().code(),
+            total: order.total.amount(),
+            delivery: order.delivery.amount(),
+            tax: order.tax.amount(),
+            description: &order.description,
+            billing_first_name: &billing.first_name,
+            billing_last_name: &billing.last_name,
+            billing_address_1: &billing.address_1,
+            billing_address_2: &billing.address_2,
+            billing_city: &billing.city,
+            billing_postcode: &billing.postcode,
+            billing_country_code: &billing.country_code,
+            billing_country_area: &billing.country_area,
+            billing_email: &billing.email,
+            billing_phone: &billing.phone,
+            customer_ip_address: order.customer_ip_address,
+        }
     }
 }
 
 impl<'a> PaymentChange<'a> {
-    pub(super) fn push(&mut self, payment: &'a Payment, expected: i64) {
-        self.id.push(payment.id);
-        self.expected.push(expected);
-        self.status.push(payment.status.as_str());
-        self.fraud_status.push(payment.fraud_status.as_str());
-        self.fraud_message.push(&payment.fraud_message);
-        self.modified.push(payment.modified);
-        self.transaction_id.push(&payment.transaction_id);
-        self.message.push(&payment.message);
-        self.extra_data.push(Value::Object(payment.extra_data.clone()));
-        self.captured_amount.push(payment.amounts.captured.amount());
-        self.authorized_amount.push(payment.amounts.authorized.amount());
-        self.refunded_amount.push(payment.amounts.refunded.amount());
-        self.redirect_url.push(payment.redirect_url.as_deref());
-        self.capture.push(payment.capture);
-        self.version.push(payment.version);
-        self.busy_operation.push(payment.busy);
-        self.waiting.push(to_int(payment.waiting));
-        self.last_sequence.push(payment.last_sequence);
+    pub(super) fn of(payment: &'a Payment, expected: i64) -> PaymentChange<'a> {
+        PaymentChange {
+            id: payment.id,
+            expected,
+            status: payment.status.as_str(),
+            fraud_status: payment.fraud_status.as_str(),
+            fraud_message: &payment.fraud_message,
+            modified: payment.modified,
+            transaction_id: &payment.transaction_id,
+            message: &payment.message,
+            extra_data: Json(&payment.extra_data),
+            captured_amount: payment.amounts.captured.amount(),
+            authorized_amount: payment.amounts.authorized.amount(),
+            refunded_amount: payment.amounts.refunded.amount(),
+            redirect_url: payment.redirect_url.as_deref(),
+            capture: payment.capture,
+            version: payment.version,
+            busy_operation: payment.busy,
+            waiting: to_int(payment.waiting),
+            last_sequence: payment.last_sequence,
+        }
     }
 }
 
 impl<'a> OperationFixed<'a> {
-    pub(super) fn push(&mut self, operation: &'a Operation) {
+    pub(super) fn of(operation: &'a Operation) -> OperationFixed<'a> {
         let attributes = &operation.attributes;
         let reply = attributes.reply.as_ref();
-        self.payment_id.push(operation.payment_id);
-        self.id.push(operation.id);
-        self.subject.push(operation.subject.as_deref());
-        self.source.push(&operation.name.source);
-        self.command_id.push(&operation.name.id);
-        self.command_type.push(operation.kind.as_str());
-        self.variant.push(&operation.variant);
-        self.hash.push(&operation.hash);
-        self.correlation_id.push(attributes.correlation_id.as_deref());
-        self.traceparent.push(attributes.trace.as_ref().map(TraceContext::parent));
-        self.tracestate.push(attributes.trace.as_ref().and_then(TraceContext::state));
-        self.expires_at.push(attributes.expires_at);
-        self.reply_to.push(reply.map(|reply| reply.to.as_str()));
-        self.reply_correlation_id.push(reply.and_then(|reply| reply.correlation_id.as_deref()));
-        self.user_id.push(attributes.user_id.as_deref());
-        self.created.push(operation.created);
+        OperationFixed {
+            payment_id: operation.payment_id,
+            id: operation.id,
+            subject: operation.subject.as_deref(),
+            source: &operation.name.source,
+            command_id: &operation.name.id,
+            command_type: operation.kind.as_str(),
+            variant: &operation.variant,
+            hash: &operation.hash,
+            correlation_id: attributes.correlation_id.as_deref(),
+            traceparent: attributes.trace.as_ref().map(TraceContext::parent),
+            tracestate: attributes.trace.as_ref().and_then(TraceContext::state),
+            expires_at: attributes.expires_at,
+            reply_to: reply.map(|reply| reply.to.as_str()),
+            reply_correlation_id: reply.and_then(|reply| reply.correlation_id.as_deref()),
+            user_id: attributes.user_id.as_deref(),
+            created: operation.created,
+        }
     }
 }
 
 impl<'a> OperationChange<'a> {
-    pub(super) fn push(&mut self, operation: &'a Operation, now: Timestamp) {
+    pub(super) fn of(operation: &'a Operation, now: Timestamp) -> OperationChange<'a> {
         let request = operation.request.as_ref();
         let answer = operation.answer.as_ref();
-        self.payment_id.push(operation.payment_id);
-        self.id.push(operation.id);
-        self.data.push(Value::Object(operation.data.clone()));
-        self.state.push(operation.state.as_str());
-        self.attempts.push(to_int(operation.attempts));
-        self.rounds.push(to_int(operation.rounds));
-        self.lookups.push(to_int(operation.lookups));
-        self.takeovers.push(to_int(operation.takeovers));
-        self.generation.push(to_int(operation.generation));
-        self.exposed.push(operation.exposure == Exposure::Exposed);
-        self.acted_on.push(operation.acted_on);
-        self.lookup_only.push(operation.lookup_only);
-        self.first_sent_at.push(operation.first_sent_at);
-        self.last_sent_at.push(operation.last_sent_at);
-        self.lease_owner.push(operation.lease.map(|lease| lease.owner));
-        self.lease_until.push(operation.lease.map(|lease| lease.until));
-        self.due_at.push(operation.due_at);
-        self.escalated.push(operation.escalated);
-        self.amount.push(request.and_then(|request| request.amount).map(Money::amount));
-        self.capture.push(request.map(|request| request.capture));
-        self.request.push(request.map(|request| request.body.as_str()).filter(|body| !body.is_empty()));
-        self.last_code.push(operation.last_code.map(Code::as_str));
-        self.last_message.push(&operation.last_message);
-        self.answer.push(answer.map(|answer| answer.kind.as_str()));
-        self.answer_code.push(answer.and_then(|answer| answer.code).map(Code::as_str));
-        self.answer_message.push(answer.map(|answer| answer.message.as_str()));
-        self.settled_at.push((operation.state == State::Settled).then_some(now));
+        OperationChange {
+            payment_id: operation.payment_id,
+            id: operation.id,
+            data: Json(&operation.data),
+            state: operation.state.as_str(),
+            attempts: to_int(operation.attempts),
+            rounds: to_int(operation.rounds),
+            lookups: to_int(operation.lookups),
+            takeovers: to_int(operation.takeovers),
+            generation: to_int(operation.generation),
+            exposed: operation.exposure == Exposure::Exposed,
+            acted_on: operation.acted_on,
+            lookup_only: operation.lookup_only,
+            first_sent_at: operation.first_sent_at,
+            last_sent_at: operation.last_sent_at,
+            lease_owner: operation.lease.map(|lease| lease.owner),
+            lease_until: operation.lease.map(|lease| lease.until),
+            due_at: operation.due_at,
+            escalated: operation.escalated,
+            amount: request.and_then(|request| request.amount).map(Money::amount),
+            capture: request.map(|request| request.capture),
+            request: request.map(|request| request.body.as_str()).filter(|body| !body.is_empty()),
+            last_code: operation.last_code.map(Code::as_str),
+            last_message: &operation.last_message,
+            answer: answer.map(|answer| answer.kind.as_str()),
+            answer_code: answer.and_then(|answer| answer.code).map(Code::as_str),
+            answer_message: answer.map(|answer| answer.message.as_str()),
+            settled_at: (operation.state == State::Settled).then_some(now),
+        }
     }
 }
 
-impl<'a> MovementRows<'a> {
-    pub(super) fn push(&mut self, payment_id: Uuid, movement: &'a Movement) {
-        self.payment_id.push(payment_id);
-        self.kind.push(movement.kind.as_str());
-        self.reference.push(&movement.reference);
-        self.amount.push(movement.amount.amount());
-        self.currency.push(movement.amount.currency().code());
-        self.operation_id.push(movement.operation);
+impl<'a> MovementRow<'a> {
+    pub(super) fn of(payment_id: Uuid, movement: &'a Movement) -> MovementRow<'a> {
+        MovementRow {
+            payment_id,
+            kind: movement.kind.as_str(),
+            reference: &movement.reference,
+            amount: movement.amount.amount(),
+            currency: movement.amount.currency().code(),
+            operation_id: movement.operation,
+        }
+    }
+}
+
+impl<'a> EventRow<'a> {
+    pub(super) fn of(event: &'a Event, body: &'a str, routing_key: &'a str) -> EventRow<'a> {
+        let cause = event.cause.as_ref();
+        let reply = cause.and_then(|cause| cause.reply.as_ref());
+        let trace = cause.and_then(|cause| cause.trace.as_ref());
+        EventRow {
+            payment_id: event.payment_id,
+            id: event.id,
+            sequence: event.sequence,
+            event_type: event.kind.type_name(),
+            routing_key,
+            body,
+            correlation_id: cause.and_then(|cause| cause.correlation_id.as_deref()),
+            traceparent: trace.map(TraceContext::parent),
+            tracestate: trace.and_then(TraceContext::state),
+            reply_to: reply.map(|reply| reply.to.as_str()),
+            reply_correlation_id: reply.and_then(|reply| reply.correlation_id.as_deref()),
+            created: event.time,
+        }
     }
 }
 
@@ -445,5 +479,29 @@ fn object(value: Value) -> serde_json::Map<String, Value> {
     match value {
         Value::Object(object) => object,
         _ => serde_json::Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where they differ, nothing can be committed.
+    #[test]
+    fn the_schema_has_the_types_that_are_sent() {
+        let schema = include_str!("migrations/0002_row_types.sql").split_whitespace().collect::<Vec<_>>().join(" ");
+        for rows in [
+            PaymentFixed::ROWS,
+            PaymentChange::ROWS,
+            OperationFixed::ROWS,
+            OperationChange::ROWS,
+            MovementRow::ROWS,
+            EventRow::ROWS,
+        ] {
+            let columns: Vec<String> = rows.columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+            let name = rows.sql.trim_end_matches("[]");
+            let create = format!("CREATE TYPE {name} AS ( {} );", columns.join(", "));
+            assert!(schema.contains(&create), "{create}");
+        }
     }
 }

@@ -45,9 +45,17 @@ impl Change {
 }
 
 /// Every step, in order. One that was released is never changed.
-pub const STEPS: &[Step] = &[Step {
-    number: 1,
-    name: "foundation",
-    needs: 0,
-    change: Change::Statements(include_str!("migrations/0001_foundation.sql")),
-}];
+pub const STEPS: &[Step] = &[
+    Step {
+        number: 1,
+        name: "foundation",
+        needs: 0,
+        change: Change::Statements(include_str!("migrations/0001_foundation.sql")),
+    },
+    Step {
+        number: 2,
+        name: "row types",
+        needs: 0,
+        change: Change::Statements(include_str!("migrations/0002_row_types.sql")),
+    },
+];

@@ -92,10 +92,15 @@ impl Lent {
     }
 
     /// Remembers them. There are few statements, for no value is ever part of one.
-    pub fn remember(&self, sql: &str, types: &[Type]) -> Arc<[Type]> {
+    pub fn remember(&self, sql: &str, types: Vec<Type>) -> Arc<[Type]> {
         let types: Arc<[Type]> = Arc::from(types);
         self.types.lock().unwrap_or_else(PoisonError::into_inner).insert(sql.to_owned(), Arc::clone(&types));
         types
+    }
+
+    /// Forgets them: the schema's own types have other numbers in another server, or in a schema that was made anew.
+    pub fn forget(&self) {
+        self.types.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -47,6 +47,18 @@ async fn a_worker_waits_for_its_schema() {
     world.check_books().await;
 }
 
+/// A restored backup has its tables and types under other numbers than those that connections know by now.
+#[tokio::test]
+async fn a_schema_that_was_made_anew_is_worked_on() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
+    world.make_schema_anew().await;
+    for _ in 0..4 {
+        assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
+    }
+}
+
 /// A schema that a later release made is worked on, unless it says that it needs that release.
 #[tokio::test]
 async fn a_later_schema_is_accepted_unless_it_needs_a_later_worker() {

@@ -57,6 +57,19 @@ async fn workers_share_the_few_connections_of_a_pooler() {
     connection.abort();
 }
 
+/// The types that are named to the pooler's servers have other numbers after a backup was restored.
+#[tokio::test]
+async fn a_schema_that_was_made_anew_is_worked_on_through_a_pooler() {
+    let world = World::new().await;
+    let Some(pooler) = Pooler::start(&world, 2).await else { return };
+    let _worker = world.worker_with(pooled(&pooler)).await;
+    assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
+    world.make_schema_anew().await;
+    for _ in 0..4 {
+        assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
+    }
+}
+
 /// The command line works through it as well; only a migration needs the direct way.
 #[tokio::test]
 async fn the_command_line_works_through_a_pooler() {

@@ -325,6 +325,13 @@ impl World {
         Arc::new(store)
     }
 
+    /// The schema as after a backup was restored: tables and types have other numbers than before.
+    pub async fn make_schema_anew(&self) {
+        self.query("DROP SCHEMA paybus CASCADE", &[]).await;
+        let store = self.store().await;
+        migrate(&store).await.expect("the schema");
+    }
+
     /// Keeps the workers' logs when the world ends; where they are.
     pub fn keep_logs(&self) -> &Path {
         self.keeps_logs.store(true, Ordering::Relaxed);

@@ -1,0 +1,49 @@
+//! The types of a statement's parameters, for a connection on which nothing may stay behind.
+//!
+//! tokio-postgres finds them by itself, but for a type of the schema's own it prepares statements that it keeps for as long as
+//! the connection lives, and behind a pooler the next transaction may be on another server that knows none of them, or on
+//! one where another process has given the same name away. So PostgreSQL is asked in SQL, under a name that occurs once.
+
+use tokio_postgres::types::{Field, Kind, Type};
+use tokio_postgres::{Client, Error, Row};
+use uuid::Uuid;
+
+/// Each parameter in order: the number of its type, and of an array of rows what they are made of.
+const PARAMETERS: &str = "SELECT parameter.type::oid, array_type.typname, schema.nspname, element.oid, element.typname,
+        columns.names, columns.types
+    FROM pg_prepared_statements statement,
+    LATERAL unnest(statement.parameter_types) WITH ORDINALITY AS parameter(type, place)
+    JOIN pg_type array_type ON array_type.oid = parameter.type
+    JOIN pg_namespace schema ON schema.oid = array_type.typnamespace
+    LEFT JOIN pg_type element ON element.oid = array_type.typelem AND element.typtype = 'c'
+    LEFT JOIN LATERAL (
+        SELECT array_agg(attname::text ORDER BY attnum) AS names, array_agg(atttypid ORDER BY attnum) AS types
+        FROM pg_attribute WHERE attrelid = element.typrelid AND attnum > 0 AND NOT attisdropped) columns ON true
+    WHERE statement.name = $1
+    ORDER BY parameter.place";
+
+/// Asks for the types of this statement's parameters, within a transaction that is the caller's to end.
+///
+/// # Errors
+/// The statement is none, or the connection is lost; a type that is neither built in nor an array of rows is the former.
+pub(super) async fn types_of(client: &Client, sql: &str) -> Result<Vec<Type>, Error> {
+    let name = format!("paybus_{}", Uuid::new_v4().simple());
+    client.batch_execute(&format!("PREPARE {name} AS {sql}")).await?;
+    let rows = client.query_typed(PARAMETERS, &[(&name, Type::TEXT)]).await?;
+    client.batch_execute(&format!("DEALLOCATE {name}")).await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &Row) -> Result<Type, Error> {
+    let oid: u32 = row.try_get(0)?;
+    if let Some(built_in) = Type::from_oid(oid) {
+        return Ok(built_in);
+    }
+    let schema: String = row.try_get(2)?;
+    let (names, types): (Vec<String>, Vec<u32>) = (row.try_get(5)?, row.try_get(6)?);
+    let columns = names.into_iter().zip(types);
+    // A column's own type is built in; one that is not is refused where a value is written for it.
+    let columns = columns.map(|(name, oid)| Field::new(name, Type::from_oid(oid).unwrap_or(Type::UNKNOWN)));
+    let element = Type::new(row.try_get(4)?, row.try_get(3)?, Kind::Composite(columns.collect()), schema.clone());
+    Ok(Type::new(row.try_get(1)?, oid, Kind::Array(element), schema))
+}
