@@ -2,8 +2,9 @@
 //! `make bench ARGS='--payments 50000 --only burst'`.
 //!
 //! Bursts find all their commands in the queue. In the open model commands come at a set rate, whatever becomes of them,
-//! and the time counts from a command's publishing to its payment's last event. Every run is also checked: what was
-//! charged, stored and told.
+//! and the time counts from a command's publishing to its payment's last event; those of the first seconds, in which the
+//! program opens its connections and the servers read what they need, are carried out and do not count. Every run is also
+//! checked: what was charged, stored and told.
 //!
 //! Nothing is tuned for it: fsync on, quorum queues, persistent messages, confirms, and a subscriber's queue that gets all
 //! events.
@@ -50,9 +51,12 @@ struct Arguments {
     /// Commands of a burst.
     #[arg(long, default_value_t = 20_000)]
     payments: usize,
-    /// How long commands come in the open model.
+    /// How long commands come in the open model, and their times count.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// How long commands come before that.
+    #[arg(long, default_value_t = 3)]
+    warm_up: u64,
     /// Commands a second in the open model; left out: half of what a burst reached.
     #[arg(long)]
     rate: Option<f64>,
@@ -237,19 +241,23 @@ impl Bench {
     /// Commands come at a set rate.
     async fn open(&self, subject: Subject, delay: u64, rate: f64) -> Option<Run> {
         let name = format!("open, {rate:.0}/s, {delay} ms: {}", subject.name());
-        let count = (rate * self.arguments.seconds as f64) as usize;
-        let payments: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
-        self.paced(name, subject, delay, payments, Pace::Every(Duration::from_secs_f64(1.0 / rate))).await
+        let during = |seconds: u64| (rate * seconds as f64) as usize;
+        let commands = Paced {
+            warm_up: during(self.arguments.warm_up),
+            counted: during(self.arguments.seconds),
+            pace: Pace::Every(Duration::from_secs_f64(1.0 / rate)),
+        };
+        self.paced(name, subject, delay, commands).await
     }
 
     /// Each command is published when the one before is through: what an idle worker takes for one.
     async fn one_by_one(&self) -> Option<Run> {
-        let payments: Vec<Uuid> = (0..200).map(|_| Uuid::now_v7()).collect();
         let paybus = Subject::Paybus { replicas: 1 };
-        self.paced("one by one, 0 ms: paybus".to_owned(), paybus, 0, payments, Pace::OneByOne).await
+        let commands = Paced { warm_up: 20, counted: 200, pace: Pace::OneByOne };
+        self.paced("one by one, 0 ms: paybus".to_owned(), paybus, 0, commands).await
     }
 
-    async fn paced(&self, name: String, subject: Subject, delay: u64, payments: Vec<Uuid>, pace: Pace) -> Option<Run> {
+    async fn paced(&self, name: String, subject: Subject, delay: u64, commands: Paced) -> Option<Run> {
         let Stage { gateway, world, connection, subscriber } = self.stage(&name, delay).await?;
         let upstream = Upstream::open(&connection, &world.prefix).await;
         let programs = subject.start(&world, &gateway);
@@ -260,10 +268,11 @@ impl Bench {
         let before = self.servers.cpu(0);
         let published: Arc<Mutex<HashMap<Uuid, Instant>>> = Arc::default();
         let (through, next) = tokio::sync::mpsc::unbounded_channel();
-        let publishing = tokio::spawn(publish(upstream, payments.clone(), pace, Arc::clone(&published), next));
-        let mut times = Vec::with_capacity(payments.len());
+        let payments = commands.warm_up + commands.counted;
+        let publishing = tokio::spawn(publish(upstream, commands, Arc::clone(&published), next));
+        let mut times = Vec::with_capacity(payments);
         let told = subscriber
-            .read(&mut consumer, payments.len(), |payment| {
+            .read(&mut consumer, payments, |payment| {
                 let sent = published.lock().unwrap_or_else(PoisonError::into_inner).remove(&payment);
                 times.extend(sent.map(|sent| sent.elapsed()));
                 // Nobody listens where the pace is set by the clock.
@@ -271,24 +280,13 @@ impl Bench {
             })
             .await;
         publishing.await.expect("published");
-        let cpu = self.cpu(&programs, before).per_thousand(payments.len());
+        let cpu = self.cpu(&programs, before).per_thousand(payments);
         let memory = peak_memory(programs[0].process());
-        let stored = world.settled(payments.len()).await;
+        let stored = world.settled(payments).await;
         drop(programs);
         world.clear().await;
         let (latency, charged) = (Latency::of(times), gateway.close());
-        Some(Run {
-            name,
-            payments: payments.len(),
-            rate: None,
-            ratio: None,
-            latency,
-            memory,
-            cpu,
-            told,
-            charged,
-            stored,
-        })
+        Some(Run { name, payments, rate: None, ratio: None, latency, memory, cpu, told, charged, stored })
     }
 
     fn cpu(&self, programs: &[Program], before: Cpu) -> Cpu {
@@ -306,6 +304,15 @@ struct Stage {
     subscriber: Subscriber,
 }
 
+/// Commands that come one after the other.
+struct Paced {
+    /// How many come before the first whose time counts.
+    warm_up: usize,
+    /// How many count.
+    counted: usize,
+    pace: Pace,
+}
+
 /// What sets the pace of the commands.
 enum Pace {
     Every(Duration),
@@ -314,21 +321,24 @@ enum Pace {
 
 async fn publish(
     upstream: Upstream,
-    payments: Vec<Uuid>,
-    pace: Pace,
+    commands: Paced,
     published: Arc<Mutex<HashMap<Uuid, Instant>>>,
     mut through: tokio::sync::mpsc::UnboundedReceiver<()>,
 ) {
     let begun = Instant::now();
-    let mut confirms = Vec::with_capacity(payments.len());
-    for (place, payment) in payments.into_iter().enumerate() {
-        if let Pace::Every(gap) = pace {
+    let all = commands.warm_up + commands.counted;
+    let mut confirms = Vec::with_capacity(all);
+    for place in 0..all {
+        if let Pace::Every(gap) = commands.pace {
             // By the clock and not by the one before: a late one is not excused by what made it late.
             tokio::time::sleep_until((begun + gap * u32::try_from(place).expect("few enough")).into()).await;
         }
-        published.lock().unwrap_or_else(PoisonError::into_inner).insert(payment, Instant::now());
+        let payment = Uuid::now_v7();
+        if place >= commands.warm_up {
+            published.lock().unwrap_or_else(PoisonError::into_inner).insert(payment, Instant::now());
+        }
         confirms.push(upstream.send(payment).await);
-        if let Pace::OneByOne = pace {
+        if let Pace::OneByOne = commands.pace {
             through.recv().await.expect("the subscriber reads");
         }
     }
