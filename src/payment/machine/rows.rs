@@ -127,7 +127,8 @@ impl Aggregate {
         for tracked in &mut self.movements {
             tracked.stored = Stored::Same;
         }
-        self.events.clear();
+        // Given back and not kept: thousands of payments may wait for their gateway.
+        self.events = Vec::new();
         self.changed.clear();
         self.status_before = None;
     }
@@ -172,6 +173,8 @@ impl Aggregate {
 
     pub(super) fn insert(&mut self, operation: Operation) -> Uuid {
         let id = operation.id;
+        // A vector that grows by itself begins with room for four, and an operation is large.
+        self.operations.reserve_exact(1);
         self.operations.push(Tracked { row: operation, stored: Stored::New });
         id
     }

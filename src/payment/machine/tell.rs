@@ -138,6 +138,7 @@ impl Aggregate {
         };
         let variant = self.payment.as_ref().map_or(&operation.variant, |payment| &payment.order.variant).clone();
         let payment_id = self.payment_id;
+        self.events.reserve_exact(1);
         self.events.push(Event { id: event_id, payment_id, variant, kind, sequence, cause: Some(cause), time: now });
     }
 
