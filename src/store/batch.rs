@@ -19,7 +19,7 @@ use super::error::StoreError;
 use crate::causes::chain;
 
 /// How many payments one statement stores.
-const BATCH_MAX: usize = 256;
+const BATCH_MAX: usize = 128;
 
 /// How long a statement is waited for before the next one goes beside it. Statements beside each other carry less each, and
 /// every one has its price whatever it carries: at half the load that two cores bear, that took a third of PostgreSQL's
