@@ -1,6 +1,9 @@
 //! The steps of the schema, in order, and what a step may be on a system that is at work.
 //!
-//! Expand first, contract a release later. A step adds: columns that may be null or have a constant default, tables, indexes.
+//! Expand first, contract a release later. A step adds: columns that may be null or have a constant default, tables, indexes,
+//! types. A column that a commit is to write comes with a row type that has it, beside those that are there: these never
+//! change, for the workers of before send rows of them.
+//!
 //! Workers of the release before go on working beside it. What nobody uses any more is taken away by a step of a later
 //! release, which names the step that a worker must know to work without it.
 
