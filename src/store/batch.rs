@@ -26,8 +26,8 @@ const BATCH_MAX: usize = 128;
 /// time.
 const USUAL: Duration = Duration::from_millis(20);
 
-/// How long after one statement began the next one does at the earliest, where commits come side by side. A statement and its
-/// flush to the disk take the database about as long as ten payments in it do, and it would begin eight hundred a second.
+/// How long after one statement began the next one does at the earliest, where commits come side by side. Statement and flush
+/// to the disk cost the database what several payments in it cost, and eight hundred of them would begin in a second.
 const PACE: Duration = Duration::from_millis(4);
 
 /// What became of one commit; the unit comes back with it.
