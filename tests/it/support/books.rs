@@ -62,7 +62,11 @@ impl World {
     /// What PostgreSQL promised, the bus has told.
     async fn check_events_are_out(&self) {
         eventually("all events to be out", async || {
-            let rows = self.query("SELECT id, routing_key FROM events", &[]).await;
+            let sql = "SELECT id, routing_key || ' ' || position || CASE
+                    WHEN EXISTS (SELECT FROM sent s WHERE s.position = e.position) THEN ' (marked as sent)'
+                    WHEN EXISTS (SELECT FROM overdue o WHERE o.position = e.position) THEN ' (overdue)'
+                    ELSE ' (not marked)' END FROM events e";
+            let rows = self.query(sql, &[]).await;
             let seen: BTreeSet<String> = self.log.all().iter().map(|event| event.id().to_owned()).collect();
             let missing: Vec<&str> = rows
                 .iter()
