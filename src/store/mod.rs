@@ -35,6 +35,7 @@ mod row;
 mod rows;
 pub mod schema;
 mod session;
+mod statement;
 
 pub use connect::{Store, StoreSettings};
 pub use error::StoreError;
