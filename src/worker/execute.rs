@@ -1,7 +1,7 @@
 //! One command's way from end to end: begin, call, settle, and all events confirmed.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::Instrument;
 use uuid::Uuid;
@@ -127,7 +127,7 @@ impl Engine {
                     return;
                 }
             }
-            let settled = Box::pin(self.settle(variant, aggregate, id, answer, tries)).await;
+            let settled = Box::pin(self.settle(variant, aggregate, id, &answer, tries, None)).await;
             let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
             drop(place);
             failpoint::reach("settled", next.payment_id());
@@ -142,8 +142,15 @@ impl Engine {
                     metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
                     tokio::time::sleep(delays.next_delay()).await;
                     place = self.place_for(&aggregate, follows, variant).await;
+                    if place.is_none() {
+                        // That nothing more is sent for now says nothing of what was: the same answer is decided on once
+                        // more, with calls held back.
+                        let held = self.settle(variant, aggregate, id, &answer, tries, Some(Duration::ZERO));
+                        trail.announced.extend(Box::pin(held).await.map(|settled| settled.announced));
+                        return;
+                    }
                     tries += 1;
-                    if place.is_some() && !Box::pin(self.next_attempt(variant, &mut aggregate, id)).await {
+                    if !Box::pin(self.next_attempt(variant, &mut aggregate, id)).await {
                         return;
                     }
                 }

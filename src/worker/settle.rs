@@ -1,6 +1,8 @@
 //! The gateway's answer is committed: never discarded, whoever was faster. On a conflict the payment is loaded and the
 //! same answer decided on again.
 
+use std::time::Duration;
+
 use tracing::error;
 use uuid::Uuid;
 
@@ -54,24 +56,32 @@ pub struct Settled {
 }
 
 impl Engine {
-    /// Settles an answer; nothing where the worker ends, or what is stored cannot be read.
+    /// Settles an answer; nothing where the worker ends, or what is stored cannot be read. With a `hold` calls are held back
+    /// whatever the breaker says, and no other attempt follows at once.
+    ///
+    /// The answer is all that is decided on: what was decided on an answer before, and was not stored, is forgotten when the
+    /// payment is loaded anew.
     pub async fn settle(
         &self,
         variant: &Variant,
         aggregate: Box<Aggregate>,
         id: Uuid,
-        mut answer: Answer,
+        answer: &Answer,
         tries: u32,
+        hold: Option<Duration>,
     ) -> Option<Settled> {
+        let mut stripped: Option<Answer> = None;
         let payment_id = aggregate.payment_id();
         let mut backoff = backoff::contention();
         let mut current = (!aggregate.misses_waiting()).then_some(Loaded { aggregate, unsent: Unsent::default() });
         loop {
+            let answer = stripped.as_ref().unwrap_or(answer);
             let Loaded { mut aggregate, unsent } = match current.take() {
                 Some(loaded) => loaded,
                 None => self.load(payment_id, &answer.of_operations(id)).await?,
             };
-            let context = self.context(Some(variant), false);
+            let mut context = self.context(Some(variant), false);
+            context.hold = context.hold.or(hold);
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);
             if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {
                 let announced = Box::pin(self.announcer.announce(payment_id, unsent)).await;
@@ -83,7 +93,7 @@ impl Engine {
                 Err(Failure::Again) => {}
                 Err(Failure::Refused(reason)) => {
                     error!(payment = %payment_id, operation = %id, reason, "an answer cannot be stored as it came; what it proves is stored without the gateway's words");
-                    answer = answer.stripped()?;
+                    stripped = Some(answer.clone().stripped()?);
                 }
                 Err(Failure::Ending) => return None,
             }

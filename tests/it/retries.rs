@@ -344,3 +344,30 @@ async fn due_work_that_another_worker_holds_is_done_soon_after() {
     assert!(took > Duration::from_millis(900) && took < Duration::from_secs(15), "{took:?}");
     world.check_books().await;
 }
+
+/// The second try waits for its place until it is given up, while another command changes the payment: what becomes of it
+/// is then decided on what is stored, and the first may have been received all the same.
+#[tokio::test]
+async fn a_retry_that_finds_no_place_forgets_no_attempt_before_it() {
+    let world = Setup::new()
+        .set("variants.http.concurrency", "1")
+        .set("variants.http.breaker.failures", "2")
+        .set("variants.http.breaker.open", "1h")
+        .build()
+        .await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    let other = Command::charge("http", "5.00", "USD");
+    world.gateway.plan(charge.payment, vec![Behaviour::Error500After]);
+    world.gateway.plan(other.payment, vec![Behaviour::HangAfter]);
+    world.publish_all(&[charge.clone(), other.clone()]).await;
+    world.gateway.wait_for_calls(other.payment, 1).await;
+    let resolve = charge.then("payment.resolve", json!({"operation": charge.operation_id(), "outcome": "approved"}));
+    assert_eq!(world.run(&resolve).await.kind(), "command.rejected");
+    world.operation_state(&charge, "unknown").await;
+    for open in [&charge, &other] {
+        assert_eq!(world.run(&open.then("payment.sync", json!({}))).await.kind(), "command.succeeded");
+        assert_eq!(world.final_event(open).await.status(), "confirmed");
+    }
+    world.check_books().await;
+}

@@ -36,6 +36,8 @@ struct Task {
     aggregate: Aggregate,
     tries: u32,
     answer: Option<Answer>,
+    /// It finds no place for the attempt that would follow at once.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -139,7 +141,7 @@ impl World {
         if aggregate.is_changed() {
             assert!(self.store.commit(&mut aggregate));
         }
-        self.keep(Task { worker, id, step, aggregate, tries: 1, answer: None });
+        self.keep(Task { worker, id, step, aggregate, tries: 1, answer: None, held: false });
     }
 
     fn keep(&mut self, task: Task) {
@@ -208,7 +210,7 @@ impl World {
         }
         let mut task = self.tasks.remove(which % self.tasks.len());
         match task.answer.take() {
-            Some(answer) => self.settle(task, answer),
+            Some(answer) => self.settle(task, answer, luck),
             None if self.lease_holds(&mut task) => {
                 let held_back =
                     matches!(task.step, Step::Call(_)) && !task.aggregate.may_send(task.id, self.context(task.worker));
@@ -277,17 +279,23 @@ impl World {
     }
 
     /// Decides on the answer until it is committed; on a conflict with what is stored by then.
-    fn settle(&mut self, mut task: Task, answer: Answer) {
+    fn settle(&mut self, mut task: Task, answer: Answer, luck: u8) {
         if task.aggregate.misses_waiting() {
             task.aggregate = self.store.load(&asked(&task, &answer));
         }
         loop {
-            let context = self.context(task.worker);
+            let mut context = self.context(task.worker);
+            context.hold = context.hold.or(task.held.then_some(Duration::ZERO));
             task.step = match answer.clone() {
                 Answer::Outcome(outcome) => task.aggregate.settle(task.id, outcome, task.tries, context),
                 Answer::Found(target, found) => task.aggregate.found(task.id, target, found, task.tries, context),
             };
             if let Step::RetryNow(id) = task.step {
+                // Until it gives the wait up, others change what is stored.
+                if luck.is_multiple_of(3) {
+                    (task.held, task.answer) = (true, Some(answer));
+                    return self.tasks.push(task);
+                }
                 let attempts = task.aggregate.operation(id).unwrap().attempts + 1;
                 if self.store_attempt(&mut task, attempts) {
                     task.tries += 1;
