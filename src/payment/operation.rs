@@ -300,6 +300,11 @@ impl Operation {
         self.request.as_ref().and_then(|request| request.amount)
     }
 
+    /// Whether the gateway may still act on it, or has acted and we do not know: it is being called, pending or unknown.
+    pub fn is_at_gateway(&self) -> bool {
+        matches!(self.state, State::Calling | State::Unknown | State::Pending)
+    }
+
     /// Whether it still has to be answered.
     pub fn is_open(&self) -> bool {
         self.state != State::Settled

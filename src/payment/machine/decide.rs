@@ -8,7 +8,7 @@ use crate::payment::command::{AmountText, Body, CommandType, Process};
 use crate::payment::contract::Lookup;
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
-use crate::payment::operation::{Action, Operation, Request, State};
+use crate::payment::operation::{Action, Operation, Request};
 use crate::payment::status::Status;
 
 impl Aggregate {
@@ -170,9 +170,7 @@ impl Aggregate {
     /// Whether another operation that does one of these is being called, pending or unknown: it may still move money.
     pub(super) fn goes_on_at_gateway(&self, id: Uuid, actions: &[Action]) -> bool {
         self.operations().any(|other| {
-            other.id != id
-                && matches!(other.state, State::Calling | State::Unknown | State::Pending)
-                && other.action().is_some_and(|action| actions.contains(&action))
+            other.id != id && other.is_at_gateway() && other.action().is_some_and(|action| actions.contains(&action))
         })
     }
 }

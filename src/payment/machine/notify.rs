@@ -45,10 +45,7 @@ impl Aggregate {
     /// The operation that a notification tells of, where the gateway may still be at it.
     pub(super) fn told_of(&self, id: Uuid) -> Option<Uuid> {
         let at_gateway = |named: &Uuid| {
-            self.operation(*named).is_some_and(|operation| {
-                let is_there = matches!(operation.state, State::Calling | State::Unknown | State::Pending);
-                is_there && operation.action().is_some()
-            })
+            self.operation(*named).is_some_and(|operation| operation.is_at_gateway() && operation.action().is_some())
         };
         self.facts(id).iter().filter_map(|fact| fact.operation_id).find(at_gateway)
     }

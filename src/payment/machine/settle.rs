@@ -90,7 +90,8 @@ impl Aggregate {
         let is_new = |machine: &mut Aggregate, movement: Movement| {
             !machine.match_movement(&movement) && matches!(machine.record(movement), Ok(true))
         };
-        if effect.movement.is_some_and(|movement| !is_new(self, movement)) {
+        let movement = effect.movement.map(|movement| self.carried_on(id, movement, &result));
+        if movement.is_some_and(|movement| !is_new(self, movement)) {
             return Step::Settled;
         }
         let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result, effect.cause == Cause::Process) };
@@ -99,6 +100,27 @@ impl Aggregate {
         }
         self.tell_change(id, &why, context.now);
         Step::Settled
+    }
+
+    /// Whose money it is that a settled operation is told to have moved. A process that ended with the customer's turn has
+    /// none of its own: another went on with its transaction, and told of the money already, or will. By the gateway's id
+    /// it is known to be the same transaction; by none it is taken for it.
+    fn carried_on(&self, id: Uuid, movement: Movement, result: &GatewayResult) -> Movement {
+        let process = self.operation(id).filter(|operation| operation.is_process());
+        let was_input = process.and_then(|operation| operation.answer.as_ref()).map(|answer| answer.kind)
+            == Some(AnswerKind::Succeeded);
+        let (Some(payment), true) = (&self.payment, was_input) else { return movement };
+        let is_other = result.transaction_id.as_ref().is_some_and(|other| *other != payment.transaction_id);
+        let told = self.movements.iter().map(|tracked| &tracked.row).filter(|other| other.kind == movement.kind);
+        let mut told = told.filter_map(|other| other.operation);
+        if is_other || told.clone().any(|teller| teller == id) {
+            return movement;
+        }
+        let goes_on = |other: &&Operation| other.id != id && other.is_process() && other.is_at_gateway();
+        match told.next().or_else(|| self.operations().find(goes_on).map(|other| other.id)) {
+            Some(heir) => Movement { reference: heir.to_string(), operation: Some(heir), ..movement },
+            None => movement,
+        }
     }
 
     /// What the gateway's approval means; an error where it cannot be the answer to what was asked.

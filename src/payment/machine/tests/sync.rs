@@ -12,7 +12,7 @@ use crate::payment::machine::Step;
 use crate::payment::money::{Currency, Money};
 use crate::payment::movement::MovementKind;
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Decline, Found, GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::status::Status;
 
 /// The whole payment as the gateway has it.
@@ -476,4 +476,50 @@ fn what_came_of_a_dispute_does_not_vanish_silently() {
     bench.found(second, None, lost("100", "0", "0"));
     assert_eq!(bench.answer(second), (AnswerKind::Failed, Some(Code::Mismatch)));
     assert_eq!(bench.payment().amounts.captured, usd("40"));
+}
+
+/// A sync asks about a process while it is being called. Before the gateway's word of it comes, the process has ended with
+/// the customer's turn, the customer has paid, and a second process went on with the same transaction.
+fn went_on_from_input(capture: bool) -> (Bench, Uuid, Uuid, Uuid) {
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let first = bench.call("first", CommandType::Process, json!({"capture": capture}));
+    let sync = operation_id("sync");
+    let asks = Step::LookUp { operation: sync, target: Some(first) };
+    assert_eq!(bench.send("sync", CommandType::Sync, json!({})), asks);
+    bench.settle(first, result(Verdict::CustomerMustAct { redirect_url: None }));
+    let second = bench.call("second", CommandType::Process, json!({}));
+    (bench, sync, first, second)
+}
+
+#[test]
+fn a_transaction_that_went_on_from_input_is_counted_once_whichever_process_is_told_of_first() {
+    for (capture, verdict, amounts) in [
+        (true, Verdict::Approved, ["0.00", "100.00", "0.00"]),
+        (false, Verdict::Authorized, ["100.00", "0.00", "0.00"]),
+    ] {
+        for second_first in [true, false] {
+            let (mut bench, sync, first, second) = went_on_from_input(capture);
+            if second_first {
+                bench.settle(second, result(verdict.clone()));
+            }
+            bench.found(sync, Some(first), found(verdict.clone()));
+            assert_eq!(bench.amounts(), amounts);
+            if !second_first {
+                bench.settle(second, result(verdict.clone()));
+            }
+            assert_eq!((bench.amounts(), bench.answer(second).0), (amounts.map(str::to_owned), AnswerKind::Succeeded));
+        }
+    }
+}
+
+#[test]
+fn another_transaction_than_the_payments_is_counted_beside_it() {
+    let paid = |transaction: &str| {
+        let transaction_id = Some(transaction.to_owned());
+        Box::new(GatewayResult { transaction_id, ..GatewayResult::new(Verdict::Approved) })
+    };
+    let (mut bench, sync, first, second) = went_on_from_input(true);
+    bench.settle(second, Outcome::Result(paid("t2")));
+    bench.found(sync, Some(first), Found::Result(paid("t1")));
+    assert_eq!(bench.amounts()[1], "200.00", "the customer paid twice, and somebody must see it");
 }
