@@ -1,7 +1,7 @@
 //! One command's way from end to end: begin, call, settle, and all events confirmed.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tracing::Instrument;
 use uuid::Uuid;
@@ -127,7 +127,7 @@ impl Engine {
                     return;
                 }
             }
-            let settled = Box::pin(self.settle(variant, aggregate, id, &answer, tries, None)).await;
+            let settled = Box::pin(self.settle(variant, aggregate, id, &answer, tries, true)).await;
             let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
             drop(place);
             failpoint::reach("settled", next.payment_id());
@@ -144,9 +144,9 @@ impl Engine {
                     place = self.place_for(&aggregate, follows, variant).await;
                     if place.is_none() {
                         // That nothing more is sent for now says nothing of what was: the same answer is decided on once
-                        // more, with calls held back.
-                        let held = self.settle(variant, aggregate, id, &answer, tries, Some(Duration::ZERO));
-                        trail.announced.extend(Box::pin(held).await.map(|settled| settled.announced));
+                        // more.
+                        let later = self.settle(variant, aggregate, id, &answer, tries, false);
+                        trail.announced.extend(Box::pin(later).await.map(|settled| settled.announced));
                         return;
                     }
                     tries += 1;

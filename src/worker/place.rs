@@ -35,7 +35,7 @@ impl Engine {
     }
 
     /// Waits for the place that the next step of an operation needs. Nothing where calls are held back meanwhile, or where
-    /// the wait would use up the lease: then others would take the operation for lost. Such a one is scheduled.
+    /// the wait would use up the lease: then others would take the operation for lost. Such a one is tried again later.
     pub async fn place_for(&self, aggregate: &Aggregate, step: Step, variant: &Variant) -> Option<Place<'_>> {
         let permit = match step {
             Step::LookUp { .. } | Step::Locate(_) => None,

@@ -1,8 +1,6 @@
 //! The gateway's answer is committed: never discarded, whoever was faster. On a conflict the payment is loaded and the
 //! same answer decided on again.
 
-use std::time::Duration;
-
 use tracing::error;
 use uuid::Uuid;
 
@@ -56,8 +54,8 @@ pub struct Settled {
 }
 
 impl Engine {
-    /// Settles an answer; nothing where the worker ends, or what is stored cannot be read. With a `hold` calls are held back
-    /// whatever the breaker says, and no other attempt follows at once.
+    /// Settles an answer; nothing where the worker ends, or what is stored cannot be read. Where nothing may follow `at_once`,
+    /// there is no [`Step::RetryNow`]: the attempts in a row count as used up, unless calls are held back anyway.
     ///
     /// The answer is all that is decided on: what was decided on an answer before, and was not stored, is forgotten when the
     /// payment is loaded anew.
@@ -68,7 +66,7 @@ impl Engine {
         id: Uuid,
         answer: &Answer,
         tries: u32,
-        hold: Option<Duration>,
+        at_once: bool,
     ) -> Option<Settled> {
         let mut stripped: Option<Answer> = None;
         let payment_id = aggregate.payment_id();
@@ -80,8 +78,9 @@ impl Engine {
                 Some(loaded) => loaded,
                 None => self.load(payment_id, &answer.of_operations(id)).await?,
             };
-            let mut context = self.context(Some(variant), false);
-            context.hold = context.hold.or(hold);
+            let context = self.context(Some(variant), false);
+            let may_follow = at_once || context.hold.is_some();
+            let tries = if may_follow { tries } else { context.rules.immediate_attempts };
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);
             if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {
                 let announced = Box::pin(self.announcer.announce(payment_id, unsent)).await;

@@ -364,6 +364,7 @@ async fn a_retry_that_finds_no_place_forgets_no_attempt_before_it() {
     world.gateway.wait_for_calls(other.payment, 1).await;
     let resolve = charge.then("payment.resolve", json!({"operation": charge.operation_id(), "outcome": "approved"}));
     assert_eq!(world.run(&resolve).await.kind(), "command.rejected");
+    assert_eq!(world.event_of(&charge, "command.delayed").await.reason(), "gateway_error", "the next delay is its");
     world.operation_state(&charge, "unknown").await;
     for open in [&charge, &other] {
         assert_eq!(world.run(&open.then("payment.sync", json!({}))).await.kind(), "command.succeeded");

@@ -36,8 +36,8 @@ struct Task {
     aggregate: Aggregate,
     tries: u32,
     answer: Option<Answer>,
-    /// It finds no place for the attempt that would follow at once.
-    held: bool,
+    /// It found no place for the attempt that would follow at once.
+    crowded: bool,
 }
 
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl World {
         if aggregate.is_changed() {
             assert!(self.store.commit(&mut aggregate));
         }
-        self.keep(Task { worker, id, step, aggregate, tries: 1, answer: None, held: false });
+        self.keep(Task { worker, id, step, aggregate, tries: 1, answer: None, crowded: false });
     }
 
     fn keep(&mut self, task: Task) {
@@ -284,8 +284,10 @@ impl World {
             task.aggregate = self.store.load(&asked(&task, &answer));
         }
         loop {
-            let mut context = self.context(task.worker);
-            context.hold = context.hold.or(task.held.then_some(Duration::ZERO));
+            let context = self.context(task.worker);
+            if task.crowded && context.hold.is_none() {
+                task.tries = context.rules.immediate_attempts;
+            }
             task.step = match answer.clone() {
                 Answer::Outcome(outcome) => task.aggregate.settle(task.id, outcome, task.tries, context),
                 Answer::Found(target, found) => task.aggregate.found(task.id, target, found, task.tries, context),
@@ -293,7 +295,7 @@ impl World {
             if let Step::RetryNow(id) = task.step {
                 // Until it gives the wait up, others change what is stored.
                 if luck.is_multiple_of(3) {
-                    (task.held, task.answer) = (true, Some(answer));
+                    (task.crowded, task.answer) = (true, Some(answer));
                     return self.tasks.push(task);
                 }
                 let attempts = task.aggregate.operation(id).unwrap().attempts + 1;
