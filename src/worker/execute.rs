@@ -141,7 +141,7 @@ impl Engine {
                     let trouble = aggregate.operation(id).and_then(|operation| operation.last_code);
                     metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
                     tokio::time::sleep(delays.next_delay()).await;
-                    place = self.place_for(&aggregate, follows, variant).await;
+                    place = Box::pin(self.place_for(&aggregate, follows, variant)).await;
                     if place.is_none() {
                         // That nothing more is sent for now says nothing of what was: the same answer is decided on once
                         // more.
@@ -155,7 +155,7 @@ impl Engine {
                     }
                 }
                 Step::Call(_) | Step::LookUp { .. } | Step::Locate(_) => {
-                    place = self.place_for(&aggregate, follows, variant).await;
+                    place = Box::pin(self.place_for(&aggregate, follows, variant)).await;
                     step = follows;
                 }
                 Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return,

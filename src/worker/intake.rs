@@ -96,7 +96,7 @@ impl Intake {
             Ok(Ok(_)) => {
                 failpoint::reach("announced", payment);
                 // That it was sent is no proof; PostgreSQL knows the command should it come again.
-                delivery.acker.ack().await;
+                Box::pin(delivery.acker.ack()).await;
                 failpoint::reach("acknowledged", payment);
             }
             Ok(Err(Stopped::Refused)) => {
@@ -108,7 +108,7 @@ impl Intake {
             Ok(Err(Stopped::Ending)) => {}
             Err(_) => {
                 error!(queue = %delivery.queue, "a command's task panicked; it is delivered again until the queue's limit");
-                delivery.acker.requeue().await;
+                Box::pin(delivery.acker.requeue()).await;
             }
         }
     }
