@@ -29,6 +29,19 @@ struct Trail {
     span: Span,
 }
 
+impl Trail {
+    /// Takes in what an answer led to; the payment as stored, and what follows.
+    fn take_in(&mut self, id: Uuid, settled: Settled) -> (Box<Aggregate>, Step) {
+        let Settled { aggregate, step, announced } = settled;
+        failpoint::reach("settled", aggregate.payment_id());
+        self.announced.push(announced);
+        if let Some(operation) = aggregate.operation(id) {
+            spans::tell_answer(&mut self.span, operation);
+        }
+        (aggregate, step)
+    }
+}
+
 impl Engine {
     /// Carries out what came or is due. When it returns well, PostgreSQL and the broker have all of it, and its message may
     /// be acknowledged. False where nothing was done, for this process is at it already or there was nothing to do.
@@ -128,14 +141,10 @@ impl Engine {
                 }
             }
             let settled = Box::pin(self.settle(variant, aggregate, id, &answer, tries, true)).await;
-            let Some(Settled { aggregate: next, step: follows, announced }) = settled else { return };
+            let Some(settled) = settled else { return };
             drop(place);
-            failpoint::reach("settled", next.payment_id());
-            trail.announced.push(announced);
+            let (next, follows) = trail.take_in(id, settled);
             aggregate = next;
-            if let Some(operation) = aggregate.operation(id) {
-                spans::tell_answer(&mut trail.span, operation);
-            }
             match follows {
                 Step::RetryNow(_) => {
                     let trouble = aggregate.operation(id).and_then(|operation| operation.last_code);
@@ -146,7 +155,9 @@ impl Engine {
                         // That nothing more is sent for now says nothing of what was: the same answer is decided on once
                         // more.
                         let later = self.settle(variant, aggregate, id, &answer, tries, false);
-                        trail.announced.extend(Box::pin(later).await.map(|settled| settled.announced));
+                        if let Some(settled) = Box::pin(later).await {
+                            trail.take_in(id, settled);
+                        }
                         return;
                     }
                     tries += 1;

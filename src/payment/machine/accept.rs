@@ -53,7 +53,9 @@ impl Aggregate {
         }
         self.check_payment_fits(id, body.kind(), context)?;
         match body {
-            Body::Process(_) if self.goes_on_at_gateway(id, &[Action::Process]) => Err(in_progress(Action::Process)),
+            Body::Process(_) if self.other_at_gateway(id, &[Action::Process]).is_some() => {
+                Err(in_progress(Action::Process))
+            }
             Body::Cancel if self.end_unsent(context) => self.decide(id, body, context),
             _ => self.wait_for_turn(id, context),
         }

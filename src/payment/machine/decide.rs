@@ -163,13 +163,13 @@ impl Aggregate {
     }
 
     fn check_none_goes_on(&self, id: Uuid, actions: &[Action]) -> Result<(), Rejection> {
-        let blocking = actions.iter().find(|action| self.goes_on_at_gateway(id, &[**action]));
+        let blocking = actions.iter().find(|action| self.other_at_gateway(id, &[**action]).is_some());
         blocking.map_or(Ok(()), |action| Err(in_progress(*action)))
     }
 
-    /// Whether another operation that does one of these is being called, pending or unknown: it may still move money.
-    pub(super) fn goes_on_at_gateway(&self, id: Uuid, actions: &[Action]) -> bool {
-        self.operations().any(|other| {
+    /// Another operation that does one of these and is being called, pending or unknown: it may still move money.
+    pub(super) fn other_at_gateway(&self, id: Uuid, actions: &[Action]) -> Option<&Operation> {
+        self.operations().find(|other| {
             other.id != id && other.is_at_gateway() && other.action().is_some_and(|action| actions.contains(&action))
         })
     }

@@ -116,8 +116,7 @@ impl Aggregate {
         if is_other || told.clone().any(|teller| teller == id) {
             return movement;
         }
-        let goes_on = |other: &&Operation| other.id != id && other.is_process() && other.is_at_gateway();
-        match told.next().or_else(|| self.operations().find(goes_on).map(|other| other.id)) {
+        match told.next().or_else(|| self.other_at_gateway(id, &[Action::Process]).map(|other| other.id)) {
             Some(heir) => Movement { reference: heir.to_string(), operation: Some(heir), ..movement },
             None => movement,
         }
