@@ -422,6 +422,14 @@ impl Objects {
         Ok(refund)
     }
 
+    /// What was captured of a payment intent and not refunded.
+    pub fn refundable(&self, payment_intent: &str) -> i64 {
+        let charge =
+            self.charges.iter().rfind(|charge| charge["payment_intent"] == payment_intent && charge["paid"] == true);
+        let sum = |name: &str| charge.and_then(|charge| charge[name].as_i64()).unwrap_or_default();
+        if sum("amount_captured") == 0 { 0 } else { sum("amount") - sum("amount_refunded") }
+    }
+
     fn count_refund(&mut self, charge: usize, amount: i64) {
         let charge = &mut self.charges[charge];
         let refunded = charge["amount_refunded"].as_i64().unwrap_or_default() + amount;

@@ -131,6 +131,20 @@ pub struct Call {
     pub body: String,
     /// The answer came from what was kept under the key.
     pub replayed: bool,
+    /// Our payment, where the request or its object names it.
+    pub payment: Option<String>,
+    /// What could still be refunded of its payment intent when it came; in Stripe's units.
+    pub refundable: i64,
+}
+
+/// A request that the objects did not allow.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    pub kind: &'static str,
+    pub key: String,
+    pub payment: Option<String>,
+    pub form: Value,
+    pub message: String,
 }
 
 /// What the next requests of some kinds meet, in order; of one of our payments, or of any.
@@ -151,6 +165,7 @@ struct State {
     /// What was done: the request's kind, its key and the object that it named.
     done: Vec<(&'static str, String, String)>,
     calls: Vec<Call>,
+    refused: Vec<Refused>,
     webhook: Option<webhook::Endpoint>,
     events: Vec<Value>,
 }
@@ -299,6 +314,11 @@ impl FakeStripe {
         self.shared.state().events.clone()
     }
 
+    /// The signature of a webhook's body under this secret, made now.
+    pub fn signature(secret: &str, body: &str) -> String {
+        webhook::signature(secret, books::now(), body)
+    }
+
     /// What was told last of a payment intent, with its signature under this secret: signature and body.
     pub fn signed_event(&self, payment_intent: &str, secret: &str) -> (String, String) {
         let is_of_it = |event: &&Value| {
@@ -318,6 +338,11 @@ impl FakeStripe {
     /// The requests of a kind, in order.
     pub fn calls_of(&self, kind: &str) -> Vec<Call> {
         self.calls().into_iter().filter(|call| call.kind == kind).collect()
+    }
+
+    /// The requests that the objects did not allow, in order.
+    pub fn refused(&self) -> Vec<Refused> {
+        self.shared.state().refused.clone()
     }
 
     /// Forgets the requests so far; nothing else.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::books::{Answer, Objects, error};
 use super::keys::Reserved;
-use super::{Call, Shared, Trouble, control, form, webhook};
+use super::{Call, Refused, Shared, Trouble, control, form, webhook};
 
 /// The routes.
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -187,7 +187,11 @@ fn act(objects: &mut Objects, request: &Request) -> Answer {
 impl Shared {
     fn note(&self, request: &Request, key: Option<String>, headers: HeaderMap, body: String) {
         let Request { kind, path, query, form, .. } = request.clone();
-        self.state().calls.push(Call { kind, path, query, key, headers, form, body, replayed: false });
+        let mut state = self.state();
+        let payment = state.objects.payment_of(&path, &form);
+        let refundable = form["payment_intent"].as_str().map_or(0, |id| state.objects.refundable(id));
+        state.calls.push(Call { kind, path, query, key, headers, form, body, replayed: false, payment, refundable });
+        drop(state);
         self.called.notify_waiters();
     }
 
@@ -214,8 +218,15 @@ impl Shared {
         let objects = &mut state.objects;
         let mut act = |request: &Request| {
             let answer = act(objects, request);
-            if answer.status == 200 {
-                state.done.push((request.kind, key.to_owned(), request.id.clone()));
+            let (kind, key) = (request.kind, key.to_owned());
+            match answer.status {
+                200 => state.done.push((kind, key, request.id.clone())),
+                400 | 404 => {
+                    let message = answer.body["error"]["message"].as_str().unwrap_or_default().to_owned();
+                    let payment = objects.payment_of(&request.path, &request.form);
+                    state.refused.push(Refused { kind, key, payment, form: request.form.clone(), message });
+                }
+                _ => {}
             }
             answer
         };

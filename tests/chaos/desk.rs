@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::ledger::Ledger;
-use crate::script::{Customer, Script, VARIANT};
+use crate::script::{CARDS, Customer, Script};
 use crate::support::{Command, World};
 use crate::upstream::Upstream;
 
@@ -33,6 +33,10 @@ pub struct Resolution {
     pub command: Command,
     /// How much money moved; nothing where none did.
     pub amount: Option<Decimal>,
+    /// What paybus said of the operation when a person was needed.
+    pub code: String,
+    /// How many workers were lost over it.
+    pub takeovers: i32,
 }
 
 /// Everybody who is no machine.
@@ -41,6 +45,7 @@ pub struct Desk<'a> {
     ledger: &'a dyn Ledger,
     upstream: &'a Upstream,
     customers: HashMap<Uuid, Customer>,
+    variants: HashMap<Uuid, &'static str>,
     publish: mpsc::Sender<Command>,
     /// By the operation resolved; the last one counts that was accepted.
     resolutions: Mutex<HashMap<Uuid, Vec<Resolution>>>,
@@ -66,6 +71,7 @@ impl<'a> Desk<'a> {
             ledger,
             upstream,
             customers: scripts.iter().map(|script| (script.payment, script.customer)).collect(),
+            variants: scripts.iter().map(|script| (script.payment, script.variant)).collect(),
             publish,
             resolutions: Mutex::default(),
             seen: Mutex::default(),
@@ -110,17 +116,19 @@ impl<'a> Desk<'a> {
             }
             self.ledger.complete(payment, customer.pays && !customer.vanishes);
             self.forget(payment);
-            if pending.customers > 0 {
+            if pending.customers > 0 && customer.is_seen {
                 self.sync(payment).await;
             }
         }
     }
 
-    /// A customer who came back, and whose sync failed in the turmoil.
+    /// A customer who came back, and whose sync failed in the turmoil. Of the others a webhook tells, and nobody else.
     async fn bring_back(&self) {
         let rows = self.world.query("SELECT id FROM payments WHERE status = 'input'", &[]).await;
         let pending = self.ledger.pending();
-        for payment in rows.iter().map(|row| row.get::<_, Uuid>(0)).filter(|payment| !pending.contains_key(payment)) {
+        let is_seen = |payment: &Uuid| self.customers.get(payment).is_none_or(|customer| customer.is_seen);
+        let back = rows.iter().map(|row| row.get::<_, Uuid>(0)).filter(|payment| !pending.contains_key(payment));
+        for payment in back.filter(is_seen) {
             let last = self.synced.lock().unwrap().get(&payment).copied();
             if last.is_none_or(|last| last.elapsed() > SYNC_AGAIN) {
                 self.sync(payment).await;
@@ -131,7 +139,7 @@ impl<'a> Desk<'a> {
     /// Resolves what the gateway answered in another currency; and, once all is well, whatever else was left to a person: what
     /// the gateway said was pending, say, and forgot because it stopped in the middle of it.
     async fn resolve(&self) {
-        let sql = "SELECT o.payment_id, o.id, p.currency, o.last_code FROM operations o JOIN payments p ON p.id = o.payment_id
+        let sql = "SELECT o.payment_id, o.id, p.currency, o.last_code, o.takeovers::int FROM operations o JOIN payments p ON p.id = o.payment_id
              WHERE o.state IN ('unknown', 'pending') AND o.escalated";
         for row in self.world.query(sql, &[]).await {
             let operation: Uuid = row.get(1);
@@ -167,7 +175,8 @@ impl<'a> Desk<'a> {
             }
         }
         let command = self.command(payment, "payment.resolve", data).user(&self.world.bus.user());
-        let resolution = Resolution { command: command.clone(), amount };
+        let code = row.get::<_, Option<&str>>(3).unwrap_or_default().to_owned();
+        let resolution = Resolution { command: command.clone(), amount, code, takeovers: row.get(4) };
         self.resolutions.lock().unwrap().entry(operation).or_default().push(resolution);
         self.send(command).await;
     }
@@ -179,7 +188,8 @@ impl<'a> Desk<'a> {
 
     fn command(&self, payment: Uuid, kind: &str, data: Value) -> Command {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        Command::new(VARIANT, kind, payment, data).source("desk").id(&format!("d{number}"))
+        let variant = self.variants.get(&payment).copied().unwrap_or(CARDS);
+        Command::new(variant, kind, payment, data).source("desk").id(&format!("d{number}"))
     }
 
     async fn send(&self, command: Command) {

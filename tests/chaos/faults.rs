@@ -1,6 +1,8 @@
 //! What the gateway's calls meet, drawn for each payment: every way in which a gateway fails, and the answers that are no
 //! failure and yet no plain yes.
 
+use std::time::Duration;
+
 use crate::rng::Rng;
 use crate::support::Behaviour;
 
@@ -36,6 +38,28 @@ pub fn draw(rng: &mut Rng, currency: &str, text: impl Fn(u64) -> String, total: 
     faults
 }
 
+/// Every kind of fault once, for charges of their own.
+pub fn samples() -> Vec<Behaviour> {
+    vec![
+        Behaviour::Decline("do_not_honor".to_owned()),
+        Behaviour::Redirect("https://bank.example/3ds".to_owned()),
+        Behaviour::Pending,
+        Behaviour::Refuse,
+        Behaviour::Portion(50),
+        Behaviour::WrongCurrency("GBP".to_owned()),
+        Behaviour::HangBefore,
+        Behaviour::HangAfter,
+        Behaviour::DropAfter,
+        Behaviour::Error500After,
+        Behaviour::Status(503, None),
+        Behaviour::Status(429, Some(1)),
+        Behaviour::Garbage,
+        Behaviour::Truncated,
+        Behaviour::Trickle(Duration::from_millis(4)),
+        Behaviour::Delay(Duration::from_millis(900)),
+    ]
+}
+
 /// One call's.
 fn behaviour(rng: &mut Rng, operation: &str, currency: &str, text: impl Fn(u64) -> String, total: u64) -> Behaviour {
     let moves_money = matches!(operation, "process" | "capture" | "refund");
@@ -45,7 +69,9 @@ fn behaviour(rng: &mut Rng, operation: &str, currency: &str, text: impl Fn(u64) 
         61..75 if operation == "process" => Behaviour::Redirect("https://bank.example/3ds".to_owned()),
         61..81 => Behaviour::Pending,
         81..85 => Behaviour::Refuse,
-        85..93 if moves_money => Behaviour::WrongAmount(text(rng.between(1, total + total / 10))),
+        85..93 if operation == "process" => Behaviour::WrongAmount(text(rng.between(1, total + total / 10))),
+        // No gateway gives back or takes more than there is.
+        85..93 if moves_money => Behaviour::Portion(u32::try_from(rng.between(1, 99)).unwrap_or(50)),
         // With at least as many decimals, so that the sum can be read.
         93..98 if moves_money => Behaviour::WrongCurrency(if currency == "KWD" { "BHD" } else { "GBP" }.to_owned()),
         _ => Behaviour::Approve,

@@ -1,8 +1,15 @@
-//! Holds the truth against what was stored and told: the gateway's ledger against PostgreSQL's books (`money`), the
-//! commands against their answers and the books against the events (`told`), and what is left at the broker (`left`).
+//! Compares everything that is known from outside with what paybus stored and said: what the gateway was asked for with
+//! the commands (`requests`), the gateway's ledger with PostgreSQL's books (`money`), the answers with the commands, the
+//! books and the ledger (`told`), the replies and webhooks with their answers (`delivered`), what people had to resolve with
+//! what the gateway kept from paybus (`resolved`), the replicas' logs with what may stand there (`logs`), and what is left
+//! at the broker (`left`).
 
+mod delivered;
 mod left;
+mod logs;
 mod money;
+mod requests;
+mod resolved;
 mod told;
 
 use std::collections::HashMap;
@@ -12,13 +19,22 @@ use uuid::Uuid;
 
 use crate::desk::Desk;
 use crate::ledger::Ledger;
+use crate::replies::Reply;
 use crate::support::World;
+use crate::upstream::Upstream;
+use crate::webhooks::Webhooks;
 
 /// What must not be, in the order of the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// One command or payment was charged more than once.
     DoubleCharge,
+    /// The gateway was asked for something that no command asks for, or for another amount.
+    NotOrdered,
+    /// The gateway was asked for something that its ledger does not allow.
+    NotAllowed,
+    /// A wrong command was not rejected.
+    WrongAccepted,
     /// A command without an answer that nobody is at.
     Lost,
     /// An operation that did not come to its end.
@@ -29,6 +45,12 @@ pub enum Kind {
     Contradiction,
     /// One command, two answers.
     AnsweredTwice,
+    /// A command with a `reply_to` whose answer did not come there.
+    ReplyMissing,
+    /// A webhook that was answered with 200 and has no answer.
+    WebhookLost,
+    /// A person was needed without reason.
+    NeedlessResolve,
     /// Stored and not told.
     EventMissing,
     /// Told twice under different ids.
@@ -41,25 +63,43 @@ pub enum Kind {
     LeftInQueue,
     /// A dead letter that nobody wrote for that.
     DeadLetter,
+    /// An unreadable message that is not among the dead letters.
+    DeadLetterMissing,
+    /// A panic, or an error in a replica's log that nobody expects.
+    Log,
+    /// Something was still going on long after the faults were over.
+    Unrest,
+    /// A kind of fault that was planned and never happened: the run proves nothing of it.
+    FaultMissing,
     /// A replica that ended unasked, or did not end in good order.
     Worker,
 }
 
 impl Kind {
     /// Every kind with its line in the verdict.
-    pub const ALL: [(Kind, &'static str); 13] = [
+    pub const ALL: [(Kind, &'static str); 23] = [
         (Kind::DoubleCharge, "double charges"),
+        (Kind::NotOrdered, "requests to the gateway that no command explains"),
+        (Kind::NotAllowed, "requests that the gateway's ledger does not allow"),
+        (Kind::WrongAccepted, "wrong commands that were not rejected"),
         (Kind::Lost, "commands lost (no final answer)"),
         (Kind::Stuck, "commands stuck"),
         (Kind::Books, "books that differ from the gateway's ledger"),
         (Kind::Contradiction, "answers that contradict the ledger"),
         (Kind::AnsweredTwice, "commands answered twice"),
+        (Kind::ReplyMissing, "replies missing"),
+        (Kind::WebhookLost, "webhooks answered with 200 and lost"),
+        (Kind::NeedlessResolve, "outcomes left to a person without reason"),
         (Kind::EventMissing, "events missing"),
         (Kind::EventRepeated, "events repeated under another id"),
         (Kind::EventOrder, "gaps or disorder in a payment's events"),
         (Kind::EventDiffers, "events that differ from the books"),
         (Kind::LeftInQueue, "messages left in queues"),
         (Kind::DeadLetter, "unexpected dead letters"),
+        (Kind::DeadLetterMissing, "unreadable messages that are no dead letters"),
+        (Kind::Log, "panics and unexpected errors in logs"),
+        (Kind::Unrest, "not at rest after the faults"),
+        (Kind::FaultMissing, "kinds of faults that did not happen"),
         (Kind::Worker, "replicas that ended unasked or did not drain"),
     ];
 }
@@ -84,6 +124,8 @@ impl Finding {
 
 /// A payment as it is stored.
 pub struct StoredPayment {
+    pub variant: String,
+    pub total: Decimal,
     pub status: String,
     pub currency: String,
     pub captured: Decimal,
@@ -109,10 +151,11 @@ pub struct Stored {
 
 impl Stored {
     async fn read(world: &World) -> Stored {
-        let sql = "SELECT id, status, currency, captured_amount, refunded_amount FROM payments";
+        let sql = "SELECT id, status, currency, captured_amount, refunded_amount, variant, total FROM payments";
         let payments = world.query(sql, &[]).await.into_iter().map(|row| {
             let (status, currency) = (row.get(1), row.get(2));
-            (row.get(0), StoredPayment { status, currency, captured: row.get(3), refunded: row.get(4) })
+            let (captured, refunded, variant, total) = (row.get(3), row.get(4), row.get(5), row.get(6));
+            (row.get(0), StoredPayment { variant, total, status, currency, captured, refunded })
         });
         let payments = payments.collect();
         let sql = "SELECT id, payment_id, command_type, coalesce(subject, payment_id::text), source, command_id, state, answer,
@@ -129,11 +172,23 @@ impl Stored {
 }
 
 /// Everything that must not be and is.
-pub async fn all(world: &World, ledger: &dyn Ledger, desk: &Desk<'_>) -> Vec<Finding> {
+pub async fn all(
+    world: &World,
+    ledger: &dyn Ledger,
+    upstream: &Upstream,
+    desk: &Desk<'_>,
+    webhooks: &Webhooks<'_>,
+    replies: &[Reply],
+) -> Vec<Finding> {
     let stored = Stored::read(world).await;
-    let mut found = money::check(ledger, &stored, desk);
-    found.extend(told::check(world, &stored).await);
-    found.extend(left::check(world).await);
+    let published = world.published();
+    let mut found = requests::check(ledger, &published);
+    found.extend(money::check(ledger, &stored, desk));
+    found.extend(told::check(world, ledger, &stored).await);
+    found.extend(delivered::check(world, &published, webhooks, replies));
+    found.extend(resolved::check(ledger, desk, &stored));
+    found.extend(logs::check(&world.workers()));
+    found.extend(left::check(world, &upstream.unreadable()).await);
     found.sort_by_key(|finding| finding.kind);
     found
 }

@@ -1,6 +1,7 @@
-//! The gateway of a soak: it keeps a ledger of its own, which is the truth, and fails as it was drawn.
+//! The gateway of a soak: it keeps a ledger of its own, which is the truth, and fails as it was drawn. It also remembers what
+//! it was asked for, and what it had to refuse.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -10,10 +11,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::faults::Fault;
-use crate::script::{Script, VARIANT};
+use crate::script::{CARDS, KEYLESS, Script};
 use crate::stripe::StripeLedger;
-use crate::support::fake_gateway::{Effect, FakeGateway, Pending};
-use crate::support::{Setup, World};
+use crate::support::fake_gateway::{CallRecord, Effect, FakeGateway, News, Pending, Refused};
+use crate::support::{Setup, Webhook, World};
+
+/// What the webhooks of a soak are signed with.
+pub const WEBHOOK_SECRET: &str = "whsec_chaos";
 
 /// Which gateway a soak is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,8 +51,55 @@ impl GatewayName {
     }
 }
 
+/// A request that would move money or end something, as the gateway read it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub payment: Uuid,
+    pub operation: Uuid,
+    /// `process`, `capture`, `release`, `refund` or `cancel`.
+    pub action: String,
+    /// `None` where it names no amount.
+    pub amount: Option<Decimal>,
+    pub currency: String,
+    /// What could be refunded when it came.
+    pub refundable: Decimal,
+}
+
+/// Something that the gateway reports by itself, to be delivered as a webhook.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Whose webhook it is.
+    pub variant: &'static str,
+    /// The payment that it is about, where it names one.
+    pub payment: Option<Uuid>,
+    /// Its id, which becomes the id of the `payment.notification`.
+    pub id: String,
+    pub body: String,
+}
+
 /// What a soak needs of its gateway.
 pub trait Ledger: Sync {
+    /// Every request that would act, in order.
+    fn requests(&self) -> Vec<Request>;
+
+    /// Every request that the ledger did not allow, in order.
+    fn refused(&self) -> Vec<Refused>;
+
+    /// The operations that it was working on when it stopped: it may have said that they were pending, and knows them no more.
+    fn forgotten(&self) -> BTreeSet<Uuid>;
+
+    /// What was reported so far, beginning with the number `from`.
+    fn reports(&self, from: usize) -> Vec<Report>;
+
+    /// A report as a webhook, signed now.
+    fn webhook(&self, report: &Report) -> Webhook;
+
+    /// The variants that call this gateway.
+    fn variants(&self) -> &'static [&'static str];
+
+    /// Every kind of fault that it can have, by the name that `met` gives it.
+    fn faults(&self) -> &'static [&'static str];
+
     /// Lets the calls of a payment's operation meet these.
     fn plan(&self, payment: Uuid, fault: &Fault);
 
@@ -86,12 +137,15 @@ pub trait Ledger: Sync {
 /// The world's settings for a variant of this gateway.
 pub fn configure(setup: Setup, stripe: Option<&StripeLedger>) -> Setup {
     match stripe {
-        None => setup.http_variant(VARIANT),
+        None => [(CARDS, "GATEWAY"), (KEYLESS, "KEYLESS")].into_iter().fold(setup, |setup, (name, url)| {
+            let setup = setup.http_variant(name).set(&format!("variants.{name}.url"), url);
+            setup.set(&format!("variants.{name}.webhook_secret"), WEBHOOK_SECRET)
+        }),
         Some(stripe) => {
             let settings = stripe.settings();
             settings
                 .into_iter()
-                .fold(setup, |setup, (key, value)| setup.set(&format!("variants.{VARIANT}.{key}"), &value))
+                .fold(setup, |setup, (key, value)| setup.set(&format!("variants.{CARDS}.{key}"), &value))
         }
     }
 }
@@ -105,6 +159,72 @@ pub fn of<'a>(world: &'a World, stripe: Option<&'a StripeLedger>) -> &'a dyn Led
 }
 
 impl Ledger for FakeGateway {
+    fn requests(&self) -> Vec<Request> {
+        let calls = FakeGateway::calls(self).into_iter().filter(|call| call.operation != "status");
+        let read = |call: CallRecord| {
+            let fields: Value = serde_json::from_slice(&call.body).ok()?;
+            Some(Request {
+                payment: call.payment_id?,
+                operation: call.operation_id?,
+                action: call.operation,
+                amount: fields["amount"].as_str().and_then(|text| text.parse().ok()),
+                currency: fields["currency"].as_str()?.to_owned(),
+                refundable: call.refundable,
+            })
+        };
+        calls.filter_map(read).collect()
+    }
+
+    fn refused(&self) -> Vec<Refused> {
+        FakeGateway::refused(self)
+    }
+
+    fn forgotten(&self) -> BTreeSet<Uuid> {
+        FakeGateway::forgotten(self)
+    }
+
+    fn reports(&self, from: usize) -> Vec<Report> {
+        let news = self.news_since(from).into_iter().zip(from..);
+        let report = |(news, number): (News, usize)| {
+            let id = format!("n{number}");
+            let body =
+                json!({"id": id, "payment_id": news.payment_id, "operation_id": news.operation_id, "type": "result"});
+            let variant = if news.keyless { KEYLESS } else { CARDS };
+            Report { variant, payment: Some(news.payment_id), id, body: body.to_string() }
+        };
+        news.map(report).collect()
+    }
+
+    fn webhook(&self, report: &Report) -> Webhook {
+        let now = jiff::Timestamp::now().as_second();
+        Webhook::of_text(report.variant, WEBHOOK_SECRET, report.body.clone(), now)
+    }
+
+    fn variants(&self) -> &'static [&'static str] {
+        &[CARDS, KEYLESS]
+    }
+
+    fn faults(&self) -> &'static [&'static str] {
+        &[
+            "declines",
+            "redirects the customer",
+            "answers pending",
+            "answers 400",
+            "answers 429 with Retry-After",
+            "answers 503",
+            "hangs before acting",
+            "hangs after acting",
+            "drops the answer after acting",
+            "answers 500 after acting",
+            "answers garbage",
+            "truncates the answer",
+            "trickles the answer",
+            "moves a wrong amount",
+            "moves a wrong currency",
+            "acts late",
+        ]
+    }
+
     fn plan(&self, payment: Uuid, fault: &Fault) {
         self.plan_operation(payment, fault.operation, fault.behaviours.clone());
     }

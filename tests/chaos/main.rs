@@ -10,8 +10,9 @@
 //! - `rng`, `plan`: everything is drawn from a seed before it begins: `script` (a payment's commands; `wrong` ones), `faults`
 //!   (what the gateway's calls meet), `troubles` (what happens to the surroundings).
 //! - `ledger` is what a soak needs of its gateway, `stripe` the one in memory that speaks as Stripe does.
-//! - `soak` carries the plan out: `upstream` publishes, `replicas` and `surroundings` make trouble, `desk` has the people:
-//!   customers who come back, and the clerk who resolves what no machine can know.
+//! - `soak` carries the plan out: `upstream` publishes, `replies` collects, `webhooks` delivers what the gateway reports,
+//!   `replicas` and `surroundings` make trouble, `desk` has the people: customers who come back, and the clerk who resolves
+//!   what no machine can know.
 //! - `findings` looks for whatever must not be, `verdict` tells.
 //!
 //! What is drawn depends on the seed alone; what it meets depends on the machine as well, so that the same seed finds the
@@ -33,6 +34,7 @@ mod findings;
 mod ledger;
 mod plan;
 mod replicas;
+mod replies;
 mod rng;
 mod script;
 mod soak;
@@ -42,6 +44,7 @@ mod tally;
 mod troubles;
 mod upstream;
 mod verdict;
+mod webhooks;
 mod wrong;
 
 use std::process::ExitCode;

@@ -2,12 +2,19 @@
 //! surroundings by time. The same seed, length and number of replicas draw the same plan; when exactly a trouble meets a
 //! command is left to the machine.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use uuid::Uuid;
+
+use crate::faults;
 use crate::ledger::GatewayName;
 use crate::rng::Rng;
 use crate::script::Script;
 use crate::troubles::{self, ReplicaPlan, ServiceTrouble, Timed};
+
+/// How much longer the faults may go on until each kind has happened.
+pub const EXTENSION: Duration = Duration::from_secs(60);
 
 /// How many payments begin in a second.
 const PAYMENTS_PER_SECOND: u64 = 10;
@@ -19,7 +26,7 @@ pub struct Plan {
     pub seed: u64,
     /// Which gateway it is for.
     pub gateway_name: GatewayName,
-    /// How long payments begin.
+    /// How long payments begin. Troubles are drawn for [`EXTENSION`] longer.
     pub length: Duration,
     /// The payments, in the order in which they begin.
     pub scripts: Vec<Script>,
@@ -31,6 +38,10 @@ pub struct Plan {
     pub database: Vec<Timed<ServiceTrouble>>,
     /// When the gateway refuses connections, and for how long.
     pub gateway: Vec<Timed<Duration>>,
+    /// When the configuration of replicas changes.
+    pub rollouts: Vec<Duration>,
+    /// What becomes of webhooks.
+    pub webhooks: Rng,
 }
 
 impl Plan {
@@ -42,11 +53,19 @@ impl Plan {
         let mut begins: Vec<Duration> =
             (0..seconds * PAYMENTS_PER_SECOND).map(|_| starts.millis(0, seconds * 1_000)).collect();
         begins.sort();
-        let scripts =
+        let drawn =
             begins.into_iter().zip(100..).map(|(at, number)| Script::draw(at, gateway_name, &mut rng.fork(number)));
-        let blackouts = troubles::draw_blackouts(length, &mut rng.fork(5));
+        let mut scripts: Vec<Script> = drawn.collect();
+        let mut samples = rng.fork(6);
+        for behaviour in faults::samples() {
+            let at = samples.millis(0, seconds * 500);
+            scripts.push(Script::sample(at, gateway_name, behaviour, &mut samples));
+        }
+        scripts.sort_by_key(|script| script.at);
+        let faults_end = length + EXTENSION;
+        let blackouts = troubles::draw_blackouts(faults_end, &mut rng.fork(5));
         let replica = |slot: usize| {
-            let mut replica = ReplicaPlan::draw(length, &mut rng.fork(10 + slot as u64));
+            let mut replica = ReplicaPlan::draw(faults_end, &mut rng.fork(10 + slot as u64));
             replica.kill_at(&blackouts);
             replica
         };
@@ -54,11 +73,19 @@ impl Plan {
             seed,
             gateway_name,
             length,
-            scripts: scripts.collect(),
+            scripts,
             replicas: (0..replicas).map(replica).collect(),
-            broker: troubles::draw_broker(length, &mut rng.fork(2)),
-            database: troubles::draw_database(length, &mut rng.fork(3)),
-            gateway: troubles::draw_gateway(length, &mut rng.fork(4)),
+            broker: troubles::draw_broker(faults_end, &mut rng.fork(2)),
+            database: troubles::draw_database(faults_end, &mut rng.fork(3)),
+            gateway: troubles::draw_gateway(faults_end, &mut rng.fork(4)),
+            rollouts: troubles::draw_rollouts(faults_end, &mut rng.fork(7)),
+            webhooks: rng.fork(8),
         }
+    }
+
+    /// The payments of which nothing but a webhook tells how they ended.
+    pub fn silent(&self) -> BTreeSet<Uuid> {
+        let silent = self.scripts.iter().filter(|script| !script.customer.is_seen);
+        silent.map(|script| script.payment).collect()
     }
 }

@@ -20,6 +20,32 @@ const RESTART: Duration = Duration::from_millis(500);
 /// How long a drain may take: its grace and what comes after it.
 const DRAIN: Duration = Duration::from_secs(20);
 const SIGABRT: i32 = 6;
+/// A worker that stands still for longer has been given up by the broker.
+const HEARTBEATS: Duration = Duration::from_secs(10);
+/// How a worker ends that cannot reach broker or database.
+const UNAVAILABLE: i32 = 69;
+/// For how long after a service's trouble a worker may end at its start because of it.
+const AFTER_TROUBLE: Duration = Duration::from_secs(15);
+
+const KILLED: &str = "SIGKILL of a replica";
+const ALL_KILLED: &str = "SIGKILL of all replicas at once";
+const STOPPED: &str = "SIGSTOP beyond the lease, SIGCONT";
+const STOPPED_LONG: &str = "SIGSTOP beyond the broker's heartbeats, SIGCONT";
+const TERMINATED: &str = "SIGTERM of a replica, and a new one";
+const FAILPOINT: &str = "replica dies at a named step";
+const OTHER_SETTINGS: &str = "replica is started with other settings";
+
+/// What happens to replicas, as it is counted. The rest depends on when a service is in trouble.
+pub const TROUBLES: [&str; 7] = [KILLED, ALL_KILLED, STOPPED, STOPPED_LONG, TERMINATED, FAILPOINT, OTHER_SETTINGS];
+
+/// What differs after a rollout: how often is looked and tried, how much at once, and with how many connections.
+const OTHER: [(&str, &str); 5] = [
+    ("retry.delayed", "100ms,300ms,1s,1s,3s"),
+    ("retry.immediate.attempts", "2"),
+    ("worker.poll", "300ms"),
+    ("database.pool", "3"),
+    ("variants.cards.concurrency", "5"),
+];
 
 /// One slot and what is to happen in it.
 pub struct Slot<'a> {
@@ -28,6 +54,8 @@ pub struct Slot<'a> {
     /// What must not happen: workers that end unasked, or do not drain.
     complaints: &'a Mutex<Vec<String>>,
     plan: &'a ReplicaPlan,
+    rollouts: &'a [Duration],
+    begun: Instant,
     started: usize,
     worker: Worker,
     failpoint: bool,
@@ -40,16 +68,18 @@ impl<'a> Slot<'a> {
         tally: &'a Tally,
         complaints: &'a Mutex<Vec<String>>,
         plan: &'a ReplicaPlan,
+        rollouts: &'a [Duration],
+        begun: Instant,
     ) -> Slot<'a> {
-        let (worker, failpoint) = spawn(world, plan, 0);
-        Slot { world, tally, complaints, plan, started: 1, worker, failpoint }
+        let (worker, failpoint) = spawn(world, plan, 0, WorkerSetup::default());
+        Slot { world, tally, complaints, plan, rollouts, begun, started: 1, worker, failpoint }
     }
 
     /// Carries out the slot's plan until the faults are over; then there is a worker that nothing more happens to.
-    pub async fn run(mut self, begun: Instant, over: &CancellationToken) {
+    pub async fn run(mut self, over: &CancellationToken) {
         let finished = async {
             for trouble in &self.plan.troubles {
-                self.watch_until(begun + trouble.at).await;
+                self.watch_until(self.begun + trouble.at).await;
                 self.befall(&trouble.what).await;
             }
             loop {
@@ -75,31 +105,33 @@ impl<'a> Slot<'a> {
 
     /// It ended without being told to.
     fn ended(&self, status: ExitStatus) {
+        let was_at_work = self.worker.log().contains("paybus is at work");
+        let has_excuse = self.tally.service_was_in_trouble(AFTER_TROUBLE);
         if self.failpoint && status.signal() == Some(SIGABRT) {
-            self.tally.add("replica dies at a named step");
-        } else if self.worker.log().contains("paybus is at work") {
-            self.complain(&format!("ended unasked: {status}"));
-        } else {
+            self.tally.add(FAILPOINT);
+        } else if !was_at_work && has_excuse && status.code() == Some(UNAVAILABLE) {
             self.tally.add("replica finds no broker or database at its start");
+        } else {
+            self.complain(&format!("ended unasked: {status}"));
         }
     }
 
     async fn befall(&mut self, trouble: &ReplicaTrouble) {
         match trouble {
-            ReplicaTrouble::Kill => {
+            ReplicaTrouble::Kill | ReplicaTrouble::KillAll => {
                 self.worker.kill().await;
-                self.tally.add("SIGKILL of a replica");
+                self.tally.add(if matches!(trouble, ReplicaTrouble::Kill) { KILLED } else { ALL_KILLED });
                 self.next();
             }
             ReplicaTrouble::Stop(pause) => {
                 self.worker.stop();
                 sleep(*pause).await;
                 self.worker.cont();
-                self.tally.add("SIGSTOP beyond the lease, SIGCONT");
+                self.tally.add(if *pause > HEARTBEATS { STOPPED_LONG } else { STOPPED });
             }
             ReplicaTrouble::Term => {
                 self.terminate().await;
-                self.tally.add("SIGTERM of a replica, and a new one");
+                self.tally.add(TERMINATED);
                 self.next();
             }
         }
@@ -112,7 +144,7 @@ impl<'a> Slot<'a> {
         match timeout(DRAIN, self.worker.wait()).await {
             Ok(status) if status.success() || !at_work => {}
             Ok(status) if self.failpoint && status.signal() == Some(SIGABRT) => {
-                self.tally.add("replica dies at a named step");
+                self.tally.add(FAILPOINT);
             }
             Ok(status) => self.complain(&format!("did not drain: {status}")),
             Err(_) => {
@@ -123,7 +155,13 @@ impl<'a> Slot<'a> {
     }
 
     fn next(&mut self) {
-        (self.worker, self.failpoint) = spawn(self.world, self.plan, self.started);
+        let rollouts = self.rollouts.iter().filter(|rollout| self.begun + **rollout < Instant::now()).count();
+        let mut setup = WorkerSetup::default();
+        if rollouts % 2 == 1 {
+            setup = OTHER.into_iter().fold(setup, |setup, (key, value)| setup.set(key, value));
+            self.tally.add(OTHER_SETTINGS);
+        }
+        (self.worker, self.failpoint) = spawn(self.world, self.plan, self.started, setup);
         self.started += 1;
     }
 
@@ -155,8 +193,8 @@ impl<'a> Slot<'a> {
     }
 }
 
-fn spawn(world: &World, plan: &ReplicaPlan, place: usize) -> (Worker, bool) {
+fn spawn(world: &World, plan: &ReplicaPlan, place: usize, setup: WorkerSetup) -> (Worker, bool) {
     let failpoint = plan.failpoints.get(place).or(plan.failpoints.last()).cloned().flatten();
-    let setup = failpoint.iter().fold(WorkerSetup::default(), |setup, step| setup.dies_at(step));
+    let setup = failpoint.iter().fold(setup, |setup, step| setup.dies_at(step));
     (world.spawn_worker(setup), failpoint.is_some())
 }

@@ -9,11 +9,18 @@ use uuid::Uuid;
 use crate::faults::{self, Fault};
 use crate::ledger::GatewayName;
 use crate::rng::Rng;
-use crate::support::Command;
+use crate::support::{Behaviour, Command};
 use crate::wrong;
 
 /// The variant that calls the gateway with a ledger.
-pub const VARIANT: &str = "cards";
+pub const CARDS: &str = "cards";
+/// The variant that calls the same gateway as one that knows no idempotency keys.
+pub const KEYLESS: &str = "keyless";
+/// The variant of the gateway that keeps no ledger.
+pub const DUMMY: &str = "default";
+
+/// Where replies go, as far as the name is the same in every world: see `replies`.
+pub const REPLIES: &str = "reply.chaos";
 
 /// Currencies with their decimals.
 const CURRENCIES: [(&str, u32); 4] = [("EUR", 2), ("USD", 2), ("JPY", 0), ("KWD", 3)];
@@ -25,6 +32,8 @@ pub struct Script {
     pub at: Duration,
     /// The payment.
     pub payment: Uuid,
+    /// Its variant.
+    pub variant: &'static str,
     /// The commands.
     pub steps: Vec<Step>,
     /// What the gateway's calls meet.
@@ -60,12 +69,15 @@ pub struct Customer {
     pub pays: bool,
     /// Goes away for ever where sent away, and is only given up when all is over.
     pub vanishes: bool,
+    /// The shop sees the customer come back and asks for it by `payment.sync`. Otherwise a webhook is all that tells.
+    pub is_seen: bool,
 }
 
 /// Draws the commands of one payment.
 struct Writer<'a> {
     rng: &'a mut Rng,
     payment: Uuid,
+    variant: &'static str,
     gateway: GatewayName,
     currency: &'static str,
     decimals: u32,
@@ -78,15 +90,49 @@ struct Writer<'a> {
 impl Script {
     /// Draws one that begins then.
     pub fn draw(at: Duration, gateway: GatewayName, rng: &mut Rng) -> Script {
+        let variant = match rng.between(0, 99) {
+            0..8 => DUMMY,
+            8..28 if gateway == GatewayName::Http => KEYLESS,
+            _ => CARDS,
+        };
+        Script::write(at, variant, gateway, rng, |writer| writer.write())
+    }
+
+    /// One whose only call meets this, so that it is met whatever else is drawn.
+    pub fn sample(at: Duration, gateway: GatewayName, behaviour: Behaviour, rng: &mut Rng) -> Script {
+        let mut script = Script::write(at, CARDS, gateway, rng, |writer| writer.charge());
+        // In another currency the amount must be as long, so that it can be read.
+        let is_long = script.steps[0].commands[0].data["currency"] == "KWD";
+        let behaviour = match behaviour {
+            Behaviour::WrongCurrency(_) if is_long => Behaviour::WrongCurrency("BHD".to_owned()),
+            behaviour => behaviour,
+        };
+        script.faults = vec![Fault { operation: "process", behaviours: vec![behaviour] }];
+        script
+    }
+
+    fn write(
+        at: Duration,
+        variant: &'static str,
+        gateway: GatewayName,
+        rng: &mut Rng,
+        write: impl FnOnce(&mut Writer<'_>),
+    ) -> Script {
         let payment = rng.uuid();
         let (currency, decimals) = *rng.pick(&CURRENCIES);
         let total = rng.between(200, 99_999);
-        let customer = Customer { after: rng.millis(100, 4_000), pays: rng.chance(75), vanishes: rng.chance(15) };
-        let mut writer = Writer { rng, payment, gateway, currency, decimals, total, steps: Vec::new(), written: 0 };
-        writer.write();
+        let customer = Customer {
+            after: rng.millis(100, 4_000),
+            pays: rng.chance(75),
+            vanishes: rng.chance(15),
+            is_seen: rng.chance(50),
+        };
+        let mut writer =
+            Writer { rng, payment, variant, gateway, currency, decimals, total, steps: vec![], written: 0 };
+        write(&mut writer);
         let steps = writer.steps;
         let faults = faults::draw(rng, currency, |minor| text(minor, decimals), total);
-        Script { at, payment, steps, faults, customer }
+        Script { at, payment, variant, steps, faults, customer }
     }
 }
 
@@ -136,7 +182,8 @@ impl Writer<'_> {
     }
 
     fn charge(&mut self) {
-        let create = self.create().with("process", self.gateway.process());
+        let process = self.process_object();
+        let create = self.create().with("process", process);
         self.step(vec![create]);
     }
 
@@ -151,7 +198,8 @@ impl Writer<'_> {
     }
 
     fn authorize(&mut self) {
-        let create = self.create().with("capture", json!(false)).with("process", self.gateway.process());
+        let process = self.process_object();
+        let create = self.create().with("capture", json!(false)).with("process", process);
         self.step(vec![create]);
     }
 
@@ -208,7 +256,8 @@ impl Writer<'_> {
                 self.step(vec![cancel]);
             }
             1 => {
-                self.step(vec![create.with("process", self.gateway.process())]);
+                let process = self.process_object();
+                self.step(vec![create.with("process", process)]);
                 self.step(vec![cancel]);
             }
             _ => {
@@ -221,18 +270,34 @@ impl Writer<'_> {
     }
 
     fn create(&mut self) -> Command {
-        let data = json!({"variant": VARIANT, "total": text(self.total, self.decimals), "currency": self.currency,
+        let data = json!({"variant": self.variant, "total": text(self.total, self.decimals), "currency": self.currency,
                           "description": "chaos"});
         self.command("payment.create", data)
     }
 
     fn process(&mut self) -> Command {
-        self.command("payment.process", json!({"process": self.gateway.process()}))
+        let process = self.process_object();
+        self.command("payment.process", json!({"process": process}))
     }
 
     fn command(&mut self, kind: &str, data: serde_json::Value) -> Command {
         self.written += 1;
-        Command::new(VARIANT, kind, self.payment, data).source("chaos").id(&format!("c{}", self.written))
+        let id = format!("c{}", self.written);
+        let command = Command::new(self.variant, kind, self.payment, data).source("chaos").id(&id);
+        if self.rng.chance(25) { command.reply_to(REPLIES, &id) } else { command }
+    }
+
+    /// What a `process` object of the variant's gateway is.
+    fn process_object(&mut self) -> serde_json::Value {
+        if self.variant != DUMMY {
+            return self.gateway.process();
+        }
+        match self.rng.between(0, 4) {
+            0 => json!({"status": "confirmed", "fail_times": 2}),
+            1 => json!({"status": "confirmed", "latency_ms": 300}),
+            2 => json!({"gateway_response": "failure"}),
+            _ => json!({"status": "confirmed"}),
+        }
     }
 
     /// Adds a step; now and then with exact duplicates of its commands, something wrong, or a question beside it.
@@ -243,6 +308,12 @@ impl Writer<'_> {
         }
         if self.rng.chance(8) {
             commands.push(self.command("payment.sync", json!({})));
+        }
+        if self.rng.chance(6) {
+            commands.push(self.command("payment.snapshot", json!({})));
+        }
+        if self.rng.chance(6) {
+            commands.push(self.command("payment.resend", json!({"from": "1"})));
         }
         if self.rng.chance(10) {
             let base = self.rng.pick(&commands).clone();

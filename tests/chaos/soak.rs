@@ -12,20 +12,28 @@ use tokio_util::sync::CancellationToken;
 use crate::desk::Desk;
 use crate::findings::{self, Finding, Kind};
 use crate::ledger::{self, Ledger};
-use crate::plan::Plan;
-use crate::replicas::Slot;
+use crate::plan::{EXTENSION, Plan};
+use crate::replicas::{self, Slot};
+use crate::replies;
+use crate::script::{CARDS, KEYLESS};
 use crate::stripe::StripeLedger;
 use crate::support::{Command, Setup, World};
 use crate::surroundings::{Allowed, Surroundings};
 use crate::tally::Tally;
 use crate::upstream::Upstream;
 use crate::verdict::Verdict;
+use crate::webhooks::{self, Webhooks};
 
 /// How long everything may take to come to its end once all is well again. Work that a lost worker had claimed is due
 /// again after half a minute, and may have been claimed by one that was killed as the last of all.
 const REST: Duration = Duration::from_secs(120);
 /// How long the scripts may take beyond the publishing's length.
 const SCRIPTS: Duration = Duration::from_secs(90);
+/// How long sent events are kept.
+const RETENTION: &str = "20s";
+/// A run of this length drops old events: none is dropped before it is two minutes old.
+const DROPS_EVENTS: Duration = Duration::from_secs(200);
+const EVENTS_DROPPED: &str = "old events are dropped";
 /// How often it is said how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// How often it is looked whether all is at rest.
@@ -39,11 +47,18 @@ pub async fn world(stripe: Option<&StripeLedger>) -> World {
         .set("worker.lease_margin", "1s")
         .set("worker.drain", "5s")
         .set("worker.unknown_payment_grace", "4s")
-        .set("variants.cards.timeout", "1500ms")
-        .set("variants.cards.settle_window", "1s")
-        .set("variants.cards.concurrency", "16")
-        .set("variants.cards.breaker.failures", "20")
-        .set("variants.cards.breaker.open", "1s");
+        .set("retention.events", RETENTION);
+    let variants = [CARDS, KEYLESS].into_iter().filter(|name| stripe.is_none() || *name == CARDS);
+    let setup = variants.fold(setup, |setup, name| {
+        let key = |key: &str| format!("variants.{name}.{key}");
+        setup
+            .set(&key("timeout"), "1500ms")
+            .set(&key("settle_window"), "1s")
+            .set(&key("concurrency"), "16")
+            .set(&key("breaker.failures"), "20")
+            .set(&key("breaker.open"), "1s")
+    });
+    let setup = if stripe.is_none() { setup.set(&format!("variants.{KEYLESS}.key_window"), "0s") } else { setup };
     setup.build().await
 }
 
@@ -57,6 +72,8 @@ struct Soak<'a> {
     upstream: Upstream,
     /// What must not happen to replicas, and did.
     complaints: Mutex<Vec<String>>,
+    /// What was found before all was over.
+    found: Mutex<Vec<Finding>>,
     /// The faults are over.
     calm: CancellationToken,
     /// Everything is over.
@@ -73,20 +90,24 @@ pub async fn run(world: &World, ledger: &dyn Ledger, plan: &Plan, say: &dyn Fn(&
         tally: Tally::default(),
         upstream: Upstream::default(),
         complaints: Mutex::default(),
+        found: Mutex::default(),
         calm: CancellationToken::new(),
         end: CancellationToken::new(),
     };
     soak.plan_gateway();
+    replies::declare(world).await;
     say(&format!("{} payments, {} s of faults", plan.scripts.len(), plan.length.as_secs()));
     let (publish, commands) = mpsc::channel(256);
     let desk = Desk::new(world, ledger, &soak.upstream, &plan.scripts, publish.clone());
-    let (_, (), (), rested) = tokio::join!(
+    let webhooks = Webhooks::new(world, ledger, &soak.tally, plan.silent());
+    let (_, (), (), (), rested) = tokio::join!(
         soak.end.run_until_cancelled(soak.upstream.publish(world, commands)),
         soak.upstream.listen(world, &soak.end),
         desk.run(&soak.end),
-        soak.go_through(publish, &desk, say),
+        webhooks.run(plan.webhooks.clone(), &soak.end),
+        soak.go_through(publish, &desk, &webhooks, say),
     );
-    soak.judge(&desk, rested).await
+    soak.judge(&desk, &webhooks, rested).await
 }
 
 impl Soak<'_> {
@@ -99,10 +120,27 @@ impl Soak<'_> {
         }
     }
 
+    /// Every kind of fault that must happen, as it is counted.
+    fn wanted(&self) -> Vec<&'static str> {
+        let mut wanted = [&replicas::TROUBLES[..], &webhooks::FATES[..]].concat();
+        wanted.extend(Allowed::here().troubles());
+        wanted
+    }
+
     /// The faults, and then the peace; how long it took until all was at rest.
-    async fn go_through(&self, publish: mpsc::Sender<Command>, desk: &Desk<'_>, say: &dyn Fn(&str)) -> Duration {
+    async fn go_through(
+        &self,
+        publish: mpsc::Sender<Command>,
+        desk: &Desk<'_>,
+        webhooks: &Webhooks<'_>,
+        say: &dyn Fn(&str),
+    ) -> Duration {
         let time = async {
             sleep_until(self.begun + self.plan.length).await;
+            let end = Instant::now() + EXTENSION;
+            while !self.tally.missing(&self.wanted()).is_empty() && Instant::now() < end {
+                sleep(LOOK).await;
+            }
             self.calm.cancel();
         };
         let work = async { tokio::join!(time, self.troubles(), self.play(publish)) };
@@ -114,8 +152,14 @@ impl Soak<'_> {
         desk.all_is_well();
         say("the faults are over; waiting for everything to come to its end");
         let resting = Instant::now();
-        if timeout(REST, rest(self.world, self.ledger, &self.upstream)).await.is_err() {
+        let at_rest = async {
+            while !rest(self.world, self.ledger, &self.upstream).await || !webhooks.all_are_delivered() {
+                sleep(LOOK).await;
+            }
+        };
+        if timeout(REST, at_rest).await.is_err() {
             say("not everything came to its end");
+            self.find(Kind::Unrest, format!("after {} s", REST.as_secs()));
         }
         self.end.cancel();
         resting.elapsed()
@@ -136,12 +180,15 @@ impl Soak<'_> {
         let (world, tally, plan) = (self.world, &self.tally, self.plan);
         let surroundings =
             Surroundings { world, ledger: self.ledger, tally, allowed: Allowed::here(), begun: self.begun };
-        let slots = plan.replicas.iter().map(|plan| Slot::start(world, tally, &self.complaints, plan));
+        let slots = plan
+            .replicas
+            .iter()
+            .map(|replica| Slot::start(world, tally, &self.complaints, replica, &plan.rollouts, self.begun));
         tokio::join!(
             surroundings.broker(&plan.broker, &self.calm),
             surroundings.database(&plan.database, &self.calm),
             surroundings.gateway(&plan.gateway, &self.calm),
-            join_all(slots.map(|slot| slot.run(self.begun, &self.calm))),
+            join_all(slots.map(|slot| slot.run(&self.calm))),
         );
     }
 
@@ -155,7 +202,7 @@ impl Soak<'_> {
     }
 
     /// Ends all replicas in good order, and looks for whatever must not be.
-    async fn judge(&self, desk: &Desk<'_>, rested: Duration) -> Verdict {
+    async fn judge(&self, desk: &Desk<'_>, webhooks: &Webhooks<'_>, rested: Duration) -> Verdict {
         for worker in self.world.workers().iter().filter(|worker| worker.exited().is_none()) {
             worker.term();
             let status = worker.wait().await;
@@ -163,10 +210,39 @@ impl Soak<'_> {
                 self.complain(format!("replica {} did not drain: {status}", worker.pid()));
             }
         }
-        let mut found = findings::all(self.world, self.ledger, desk).await;
+        let replies = replies::take(self.world).await;
+        self.count_dropped_events().await;
+        let mut found = findings::all(self.world, self.ledger, &self.upstream, desk, webhooks, &replies).await;
+        found.extend(self.missing_faults().into_iter().map(|what| Finding::new(Kind::FaultMissing, None, what)));
+        found.extend(self.found.lock().unwrap().drain(..));
         let complaints = self.complaints.lock().unwrap().clone();
         found.extend(complaints.into_iter().map(|what| Finding::new(Kind::Worker, None, what)));
         Verdict::new(self.plan, self.ledger, &self.upstream, &self.tally, rested, found)
+    }
+
+    async fn count_dropped_events(&self) {
+        let stored: i64 = self.world.value("SELECT count(*) FROM events", &[]).await;
+        let dropped = self.upstream.event_count().saturating_sub(usize::try_from(stored).unwrap_or_default());
+        if dropped > 0 {
+            self.tally.add_many(EVENTS_DROPPED, dropped);
+        }
+    }
+
+    /// Kinds of faults that were planned, and did not happen.
+    fn missing_faults(&self) -> Vec<&'static str> {
+        let met = self.ledger.met();
+        let mut missing: Vec<_> =
+            self.ledger.faults().iter().copied().filter(|fault| !met.contains_key(fault)).collect();
+        let mut wanted = self.wanted();
+        if self.plan.length >= DROPS_EVENTS {
+            wanted.push(EVENTS_DROPPED);
+        }
+        missing.extend(self.tally.missing(&wanted));
+        missing
+    }
+
+    fn find(&self, kind: Kind, what: String) {
+        self.found.lock().unwrap().push(Finding::new(kind, None, what));
     }
 
     fn complain(&self, what: String) {
@@ -174,20 +250,15 @@ impl Soak<'_> {
     }
 }
 
-/// Waits until nothing is open any more, every event has come, and nobody has anything left to do.
-async fn rest(world: &World, ledger: &dyn Ledger, upstream: &Upstream) {
-    loop {
-        sleep(LOOK).await;
-        let sql = "SELECT (SELECT count(*) FROM operations WHERE state <> 'settled'), (SELECT count(*) FROM events),
-                          (SELECT count(*) FROM outbox), (SELECT count(*) FROM payments WHERE status = 'input')";
-        let row = &world.query(sql, &[]).await[0];
-        let (open, events, unsent, away): (i64, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
-        let is_quiet = open == 0 && unsent == 0 && away == 0 && events == upstream.event_count() as i64;
-        if is_quiet
-            && ledger.pending().is_empty()
-            && world.published().iter().all(|command| upstream.is_answered(command))
-        {
-            return;
-        }
+/// Whether nothing is open any more, every event has come, and nobody has anything left to do.
+async fn rest(world: &World, ledger: &dyn Ledger, upstream: &Upstream) -> bool {
+    let sql = "SELECT (SELECT count(*) FROM operations WHERE state <> 'settled') + (SELECT count(*) FROM outbox)
+                      + (SELECT count(*) FROM payments WHERE status = 'input')";
+    let open: i64 = world.query(sql, &[]).await[0].get(0);
+    if open > 0 || !ledger.pending().is_empty() {
+        return false;
     }
+    let stored = world.query("SELECT id::text FROM events", &[]).await;
+    let stored: Vec<String> = stored.iter().map(|row| row.get(0)).collect();
+    upstream.has_events(&stored) && world.published().iter().all(|command| upstream.is_answered(command))
 }

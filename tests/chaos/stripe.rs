@@ -1,6 +1,6 @@
 //! The Stripe in memory as a soak's gateway: what was drawn for the calls, in Stripe's terms, and its objects as a ledger.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::faults::Fault;
-use crate::ledger::Ledger;
-use crate::script::Script;
-use crate::support::Behaviour;
-use crate::support::fake_gateway::{Effect, Pending};
-use crate::support::fake_stripe::{FakeStripe, Trouble};
+use crate::ledger::{Ledger, Report, Request, WEBHOOK_SECRET};
+use crate::script::{CARDS, Script};
+use crate::support::fake_gateway::{Effect, Pending, Refused};
+use crate::support::fake_stripe::{Call, FakeStripe, Trouble};
+use crate::support::{Behaviour, Webhook};
 
 /// More keys than any operation uses up.
 const GENERATIONS_MAX: u32 = 16;
@@ -41,7 +41,37 @@ impl StripeLedger {
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         let usual = [("gateway", "stripe"), ("secret_key", "sk_test_chaos"), ("settle_window", "1s")];
         let settings = usual.into_iter().map(|(key, value)| (key, value.to_owned()));
-        settings.chain([("api_base", self.stripe.url())]).collect()
+        settings.chain([("api_base", self.stripe.url()), ("webhook_secret", WEBHOOK_SECRET.to_owned())]).collect()
+    }
+
+    /// The operation of a request: metadata name it, or its key does.
+    fn operation(&self, form: &Value, key: &str) -> Uuid {
+        let named = text(&form["metadata"], "paybus_operation").parse().ok();
+        named.or_else(|| self.keys.get(key).copied()).unwrap_or_default()
+    }
+
+    fn request(&self, call: Call) -> Option<Request> {
+        let (action, amount) = match call.kind {
+            "create" => ("process", "amount"),
+            "capture" => ("capture", "amount_to_capture"),
+            "refund" => ("refund", "amount"),
+            // What lets an authorization go is the same request as what ends a payment before it.
+            "cancel" => ("cancel", ""),
+            _ => return None,
+        };
+        let payment = call.payment.as_ref()?;
+        let intents = self.stripe.intents_of(payment);
+        let of_intent = intents.first().map(|intent| text(intent, "currency")).unwrap_or_default();
+        let currency = call.form["currency"].as_str().unwrap_or(of_intent).to_ascii_uppercase();
+        let units = |text: &str| Decimal::new(text.parse().unwrap_or_default(), decimals(&currency));
+        Some(Request {
+            payment: payment.parse().ok()?,
+            operation: self.operation(&call.form, call.key.as_deref().unwrap_or_default()),
+            action: action.to_owned(),
+            amount: call.form[amount].as_str().map(units),
+            refundable: Decimal::new(call.refundable, decimals(&currency)),
+            currency,
+        })
     }
 
     /// What was done with one payment intent.
@@ -79,6 +109,70 @@ impl StripeLedger {
 }
 
 impl Ledger for StripeLedger {
+    fn requests(&self) -> Vec<Request> {
+        self.stripe.calls().into_iter().filter_map(|call| self.request(call)).collect()
+    }
+
+    fn refused(&self) -> Vec<Refused> {
+        let refused = self.stripe.refused().into_iter().filter(|refused| refused.kind != "update");
+        let read = |refused: crate::support::fake_stripe::Refused| {
+            let effect = Effect {
+                kind: refused.kind,
+                operation_id: self.operation(&refused.form, &refused.key),
+                key: refused.key,
+                amount: Decimal::ZERO,
+                currency: String::new(),
+            };
+            Some(Refused { payment_id: refused.payment?.parse().ok()?, effect, reason: refused.message })
+        };
+        refused.filter_map(read).collect()
+    }
+
+    /// It says of nothing that it is pending before it is kept.
+    fn forgotten(&self) -> BTreeSet<Uuid> {
+        BTreeSet::new()
+    }
+
+    fn reports(&self, from: usize) -> Vec<Report> {
+        let events = self.stripe.events();
+        let report = |event: &Value| {
+            let object = &event["data"]["object"];
+            let payment = payment(object);
+            Report { variant: CARDS, payment, id: text(event, "id").to_owned(), body: event.to_string() }
+        };
+        events.get(from..).unwrap_or_default().iter().map(report).collect()
+    }
+
+    fn webhook(&self, report: &Report) -> Webhook {
+        Webhook {
+            variant: report.variant.to_owned(),
+            body: report.body.clone(),
+            signature: Some(FakeStripe::signature(WEBHOOK_SECRET, &report.body)),
+            header: "Stripe-Signature",
+        }
+    }
+
+    fn variants(&self) -> &'static [&'static str] {
+        &[CARDS]
+    }
+
+    fn faults(&self) -> &'static [&'static str] {
+        &[
+            "answers 429",
+            "answers another status",
+            "keeps a 500 after acting",
+            "keeps a 500 without acting",
+            "keeps a 500 half-way",
+            "drops the answer after acting",
+            "hangs after acting",
+            "hangs before acting",
+            "acts late",
+            "does something else",
+            "answers garbage",
+            "truncates the answer",
+        ]
+    }
+
     fn plan(&self, payment: Uuid, fault: &Fault) {
         let kinds: &[&str] = match fault.operation {
             "process" => &["create", "update", "confirm"],

@@ -11,6 +11,19 @@ use crate::support::World;
 use crate::tally::Tally;
 use crate::troubles::{ServiceTrouble, Timed};
 
+const KILLS_BROKER: &str = "the broker is killed";
+const RESTARTS_BROKER: &str = "the broker is restarted";
+const CUTS_BROKER: &str = "the broker closes all connections";
+const BLOCKS_PUBLISHERS: &str = "the broker blocks publishers";
+const KILLS_DATABASE: &str = "the database is killed";
+const RESTARTS_DATABASE: &str = "the database is restarted";
+const CUTS_DATABASE: &str = "the database's backends are terminated";
+const GATEWAY_IS_GONE: &str = "the gateway refuses connections for a while";
+
+/// What the tests do by their own hand, so that a known loss of the broker's is not taken for one of ours.
+const NAMES_FLUSHED: &str = "helped by the tests: queue names flushed before a kill";
+const ELECTED: &str = "helped by the tests: a queue without a leader gets one";
+
 /// How long a service is well between two troubles at least: else nothing is ever under way that trouble could meet.
 const PEACE: Duration = Duration::from_millis(2_500);
 
@@ -34,6 +47,21 @@ impl Allowed {
             rabbitmqctl: has("PAYBUS_TEST_RABBITMQCTL"),
             database: has("PAYBUS_TEST_PG_CTL"),
         }
+    }
+
+    /// What happens to the services, as it is counted.
+    pub fn troubles(self) -> Vec<&'static str> {
+        let stops = [
+            (self.broker, KILLS_BROKER),
+            (self.broker, RESTARTS_BROKER),
+            (self.rabbitmqctl, CUTS_BROKER),
+            (self.rabbitmqctl, BLOCKS_PUBLISHERS),
+            (self.database, KILLS_DATABASE),
+            (self.database, RESTARTS_DATABASE),
+            (true, CUTS_DATABASE),
+            (true, GATEWAY_IS_GONE),
+        ];
+        stops.into_iter().filter(|(allowed, _)| *allowed).map(|(_, what)| what).collect()
     }
 
     /// What is left out, for the verdict.
@@ -69,29 +97,38 @@ impl Surroundings<'_> {
             if !self.comes(trouble.at, over).await {
                 return;
             }
+            self.tally.service_is_in_trouble();
             match trouble.what {
                 ServiceTrouble::Kill(pause) if self.allowed.broker => {
                     Service::Broker.run("kill").await;
+                    self.tally.add(NAMES_FLUSHED);
                     sleep(pause).await;
-                    Service::Broker.run("start").await;
-                    self.tally.add("the broker is killed");
+                    self.count_elected(Service::Broker.run("start").await);
+                    self.tally.add(KILLS_BROKER);
                 }
                 ServiceTrouble::Restart if self.allowed.broker => {
-                    Service::Broker.run("restart").await;
-                    self.tally.add("the broker is restarted");
+                    self.count_elected(Service::Broker.run("restart").await);
+                    self.tally.add(RESTARTS_BROKER);
                 }
                 ServiceTrouble::Cut if self.allowed.rabbitmqctl => {
                     rabbitmqctl(&["close_all_connections", "chaos"]).await;
-                    self.tally.add("the broker closes all connections");
+                    self.tally.add(CUTS_BROKER);
                 }
                 ServiceTrouble::Alarm(pause) if self.allowed.rabbitmqctl => {
                     rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
                     sleep(pause).await;
                     rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).await;
-                    self.tally.add("the broker blocks publishers");
+                    self.tally.add(BLOCKS_PUBLISHERS);
                 }
                 _ => {}
             }
+            self.tally.service_is_in_trouble();
+        }
+    }
+
+    fn count_elected(&self, queues: usize) {
+        if queues > 0 {
+            self.tally.add_many(ELECTED, queues);
         }
     }
 
@@ -101,25 +138,27 @@ impl Surroundings<'_> {
             if !self.comes(trouble.at, over).await {
                 return;
             }
+            self.tally.service_is_in_trouble();
             match trouble.what {
                 ServiceTrouble::Kill(pause) if self.allowed.database => {
                     Service::Database.run("kill").await;
                     sleep(pause).await;
                     Service::Database.run("start").await;
-                    self.tally.add("the database is killed");
+                    self.tally.add(KILLS_DATABASE);
                 }
                 ServiceTrouble::Restart if self.allowed.database => {
                     Service::Database.run("restart").await;
-                    self.tally.add("the database is restarted");
+                    self.tally.add(RESTARTS_DATABASE);
                 }
                 ServiceTrouble::Cut => {
                     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                          WHERE datname = current_database() AND pid <> pg_backend_pid()";
                     self.world.query(sql, &[]).await;
-                    self.tally.add("the database's backends are terminated");
+                    self.tally.add(CUTS_DATABASE);
                 }
                 _ => {}
             }
+            self.tally.service_is_in_trouble();
         }
     }
 
@@ -130,7 +169,7 @@ impl Surroundings<'_> {
                 return;
             }
             self.ledger.gone_for(trouble.what).await;
-            self.tally.add("the gateway refuses connections for a while");
+            self.tally.add(GATEWAY_IS_GONE);
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Timed<T> {
 pub enum ReplicaTrouble {
     /// SIGKILL, and a new one.
     Kill,
+    /// The same, while it happens to all others too.
+    KillAll,
     /// SIGSTOP for so long, which is beyond its leases, then SIGCONT.
     Stop(Duration),
     /// SIGTERM, and a new one once it has drained.
@@ -57,18 +59,20 @@ const FAILPOINTS: usize = 200;
 impl ReplicaPlan {
     /// At these times it is killed whatever else happens: as all others are.
     pub fn kill_at(&mut self, times: &[Duration]) {
-        self.troubles.extend(times.iter().map(|at| Timed { at: *at, what: ReplicaTrouble::Kill }));
+        self.troubles.extend(times.iter().map(|at| Timed { at: *at, what: ReplicaTrouble::KillAll }));
         self.troubles.sort_by_key(|trouble| trouble.at);
     }
 
     /// Draws what happens to one replica.
     pub fn draw(length: Duration, rng: &mut Rng) -> ReplicaPlan {
-        let draw = |rng: &mut Rng| match rng.between(0, 9) {
-            0..=3 => ReplicaTrouble::Kill,
-            4 | 5 => ReplicaTrouble::Stop(rng.millis(3_000, 5_000)),
+        let mut deck = Vec::new();
+        let draw = |rng: &mut Rng| {
+            let short = ReplicaTrouble::Stop(rng.millis(3_000, 5_000));
             // So long that the broker has given it up as well.
-            6 => ReplicaTrouble::Stop(rng.millis(11_000, 14_000)),
-            _ => ReplicaTrouble::Term,
+            let long = ReplicaTrouble::Stop(rng.millis(11_000, 14_000));
+            let (kill, term) = (ReplicaTrouble::Kill, ReplicaTrouble::Term);
+            let kinds = [kill.clone(), kill.clone(), kill, short.clone(), short, long, term.clone(), term];
+            next_of(&mut deck, &kinds, rng)
         };
         let failpoint = |rng: &mut Rng| {
             let (step, count) = (*rng.pick(&STEPS), rng.between(1, 25));
@@ -79,6 +83,11 @@ impl ReplicaPlan {
             failpoints: (0..FAILPOINTS).map(|_| failpoint(rng)).chain([None]).collect(),
         }
     }
+}
+
+/// When each replica goes over to the other settings, and back: every replica that is started from then on has them.
+pub fn draw_rollouts(length: Duration, rng: &mut Rng) -> Vec<Duration> {
+    spread(length, (6_000, 20_000), rng, |_| ()).into_iter().map(|rollout| rollout.at).collect()
 }
 
 /// Draws what happens to the broker.
@@ -111,12 +120,12 @@ pub fn draw_blackouts(length: Duration, rng: &mut Rng) -> Vec<Duration> {
 }
 
 /// The next card of a shuffled deck: every kind comes once before any comes again.
-fn next_of(deck: &mut Vec<ServiceTrouble>, kinds: &[ServiceTrouble], rng: &mut Rng) -> ServiceTrouble {
+fn next_of<T: Clone>(deck: &mut Vec<T>, kinds: &[T], rng: &mut Rng) -> T {
     if deck.is_empty() {
-        deck.extend(kinds);
+        deck.extend_from_slice(kinds);
         rng.shuffle(deck);
     }
-    deck.pop().unwrap_or(ServiceTrouble::Cut)
+    deck.pop().unwrap_or_else(|| kinds[0].clone())
 }
 
 /// Troubles over the whole length, with pauses drawn between these milliseconds.

@@ -28,6 +28,8 @@ pub struct Upstream {
     events: Mutex<HashSet<String>>,
     arrived: Notify,
     sent: Mutex<Sent>,
+    /// Bodies that are no commands.
+    unreadable: Mutex<HashSet<Vec<u8>>>,
     bodies: Mutex<HashSet<Vec<u8>>>,
 }
 
@@ -72,6 +74,9 @@ impl Upstream {
 
     fn note(&self, command: &Command) {
         let kind = if command.body.is_some() { "not a command" } else { command.kind.as_str() };
+        if let Some(body) = &command.body {
+            self.unreadable.lock().unwrap().insert(body.clone());
+        }
         let is_new = self.bodies.lock().unwrap().insert(command.bytes());
         let mut sent = self.sent.lock().unwrap();
         *sent.kinds.entry(kind.to_owned()).or_default() += 1;
@@ -118,6 +123,17 @@ impl Upstream {
     /// How many different events came.
     pub fn event_count(&self) -> usize {
         self.events.lock().unwrap().len()
+    }
+
+    /// Whether all of these events came.
+    pub fn has_events(&self, ids: &[String]) -> bool {
+        let events = self.events.lock().unwrap();
+        ids.iter().all(|id| events.contains(id))
+    }
+
+    /// The bodies that are no commands.
+    pub fn unreadable(&self) -> HashSet<Vec<u8>> {
+        self.unreadable.lock().unwrap().clone()
     }
 
     /// What was sent.

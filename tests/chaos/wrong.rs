@@ -3,11 +3,10 @@
 use serde_json::json;
 
 use crate::rng::Rng;
-use crate::script::VARIANT;
 use crate::support::Command;
 
 /// What the bodies begin with that are no commands at all: they belong into the dead letters.
-pub const GARBAGE: &[u8] = b"chaos: no command ";
+const GARBAGE: &[u8] = b"chaos: no command ";
 
 /// Whether a command was drawn here.
 pub fn is_wrong(command: &Command) -> bool {
@@ -16,6 +15,11 @@ pub fn is_wrong(command: &Command) -> bool {
 
 /// Whom wrong commands come from.
 const SOURCE: &str = "chaos/wrong";
+/// Whether a wrong command takes the name of a right one.
+pub fn is_name_taken(command: &Command) -> bool {
+    command.source != SOURCE && is_wrong(command)
+}
+
 /// What takes the place of a right command's amount.
 const SPOILT: &str = "0.001";
 
@@ -32,7 +36,7 @@ pub fn draw(rng: &mut Rng, right: &Command, number: u32) -> Command {
             "nowhere".clone_into(&mut command.variant);
             command
         }
-        3 => refund(json!("1")).routed(&format!("{VARIANT}.payment.capture")),
+        3 => refund(json!("1")).routed(&format!("{}.payment.capture", right.variant)),
         4 => refund(json!(3.5)),
         5 => refund(json!("-1")),
         6 => refund(json!("1.23456")),
@@ -41,7 +45,8 @@ pub fn draw(rng: &mut Rng, right: &Command, number: u32) -> Command {
         8 => right.clone().with("amount", json!(SPOILT)),
         9 => then(
             "payment.resolve",
-            json!({"operation": right.operation_id(), "outcome": "declined", "evidence": "none"}),
+            // Nobody's, so that no outcome of it is unknown.
+            json!({"operation": rng.uuid(), "outcome": "declined", "evidence": "none"}),
         ),
         10 => {
             let data = json!({"received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/", "headers": [],

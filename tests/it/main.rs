@@ -17,6 +17,7 @@ mod conformance;
 mod contract;
 mod crashes;
 mod drain;
+mod fake_gateway;
 mod fake_stripe;
 mod flows;
 mod input;

@@ -1,6 +1,6 @@
 //! The services that a test may stop, restart and ask.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tokio::task::spawn_blocking;
 
@@ -21,14 +21,18 @@ impl Service {
         may
     }
 
-    /// What the script does: start, stop, restart, kill.
-    pub async fn run(self, verb: &'static str) {
+    /// What the script does: start, stop, restart, kill. Returns how many queues of the broker had no leader afterwards
+    /// and were helped to one, as an operator would.
+    pub async fn run(self, verb: &'static str) -> usize {
         if let (Service::Broker, "kill") = (self, verb) {
             note_queues().await;
         }
         let program = std::env::var(self.variable()).expect("a service of ours");
-        let status = spawn_blocking(move || Command::new(program).arg(verb).status()).await.expect("no panic");
-        assert!(status.expect("it runs").success(), "{self:?} {verb}");
+        let run = move || Command::new(program).arg(verb).stderr(Stdio::inherit()).output();
+        let output = spawn_blocking(run).await.expect("no panic").expect("it runs");
+        assert!(output.status.success(), "{self:?} {verb}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().find_map(|line| line.strip_prefix("elected ")?.parse().ok()).unwrap_or_default()
     }
 
     fn variable(self) -> &'static str {

@@ -90,10 +90,20 @@ impl Aggregate {
     }
 
     fn capture(&mut self, id: Uuid, amount: Option<AmountText>, context: Context<'_>) -> Result<Step, Rejection> {
-        let total = self.check_status(Action::Capture)?.order.total;
+        let limit = self.capturable()?;
         self.check_none_goes_on(id, &[Action::Capture, Action::Release])?;
-        let amount = Some(asked(amount, total, "total")?);
+        let amount = Some(asked(amount, limit, "authorized_amount, at most total")?);
         Ok(self.begin(id, Request { amount, capture: true, body: String::new() }, context))
+    }
+
+    /// How much can be captured: what the gateway holds, which may be less than the total, and never more than the total.
+    fn capturable(&self) -> Result<Money, Rejection> {
+        let payment = self.check_status(Action::Capture)?;
+        let (authorized, total) = (payment.amounts.authorized, payment.order.total);
+        match authorized.exceeds(total) {
+            Ok(exceeds) => Ok(if exceeds { total } else { authorized }),
+            Err(error) => Err(Rejection::new(Code::InvalidAmount, format!("amount: {error}"))),
+        }
     }
 
     fn release(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
@@ -131,13 +141,8 @@ impl Aggregate {
     pub(super) fn check_still_allowed(&self, id: Uuid) -> Result<(), Rejection> {
         let Some(operation) = self.operation(id) else { return Ok(()) };
         match (operation.action(), operation.amount()) {
-            (Some(Action::Refund), Some(amount)) => {
-                let limit = self.refundable(id)?;
-                match amount.exceeds(limit) {
-                    Ok(false) => Ok(()),
-                    _ => Err(Rejection::new(Code::InvalidAmount, format!("amount: only {limit} is left"))),
-                }
-            }
+            (Some(Action::Refund), Some(amount)) => within(amount, self.refundable(id)?),
+            (Some(Action::Capture), Some(amount)) => within(amount, self.capturable()?),
             (Some(action), _) => self.check_status(action).map(|_| ()),
             (None, _) => Ok(()),
         }
@@ -184,6 +189,14 @@ impl Payment {
 
 pub(super) fn in_progress(action: Action) -> Rejection {
     Rejection::new(Code::InProgress, format!("a {action} of this payment is still going on"))
+}
+
+/// Whether an amount that was decided on is still there to be moved.
+fn within(amount: Money, limit: Money) -> Result<(), Rejection> {
+    match amount.exceeds(limit) {
+        Ok(false) => Ok(()),
+        _ => Err(Rejection::new(Code::InvalidAmount, format!("amount: only {limit} is left"))),
+    }
 }
 
 /// The sum that is asked for: the limit where the command names none; more than nothing and at most the limit.

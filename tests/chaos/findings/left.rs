@@ -1,17 +1,17 @@
 //! What is left at the broker: nothing, but for the dead letters that were written for that.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{Finding, Kind};
 use crate::support::World;
 use crate::support::bus::header;
-use crate::wrong::GARBAGE;
 
 /// What an ended worker had not acknowledged comes back a little later.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks into every queue.
-pub async fn check(world: &World) -> Vec<Finding> {
+pub async fn check(world: &World, unreadable: &HashSet<Vec<u8>>) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut queues = ["unroutable", "unrouted", "test"].map(str::to_owned).to_vec();
     queues.extend(world.variants().iter().flat_map(|name| [format!("commands.{name}"), format!("inbound.{name}")]));
@@ -26,12 +26,21 @@ pub async fn check(world: &World) -> Vec<Finding> {
             found.push(Finding::new(Kind::LeftInQueue, None, format!("{length} in {queue}")));
         }
     }
-    for (properties, body) in world.bus.take_all("dead").await {
-        if !body.starts_with(GARBAGE) {
-            let text = String::from_utf8_lossy(&body).chars().take(300).collect::<String>();
-            let reason = header(&properties, "x-paybus-reason");
-            found.push(Finding::new(Kind::DeadLetter, None, format!("{reason}: {text}")));
-        }
+    found.extend(dead_letters(world, unreadable).await);
+    found
+}
+
+/// Each unreadable message is a dead letter, and nothing else is.
+async fn dead_letters(world: &World, unreadable: &HashSet<Vec<u8>>) -> Vec<Finding> {
+    let letters = world.bus.take_all("dead").await;
+    let mut found = Vec::new();
+    for (properties, body) in letters.iter().filter(|(_, body)| !unreadable.contains(body)) {
+        let text = String::from_utf8_lossy(body).chars().take(300).collect::<String>();
+        let reason = header(properties, "x-paybus-reason");
+        found.push(Finding::new(Kind::DeadLetter, None, format!("{reason}: {text}")));
     }
+    let dead: HashSet<Vec<u8>> = letters.into_iter().map(|(_, body)| body).collect();
+    let missing = unreadable.difference(&dead).map(|body| String::from_utf8_lossy(body).into_owned());
+    found.extend(missing.map(|body| Finding::new(Kind::DeadLetterMissing, None, body)));
     found
 }

@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::{Finding, Kind, Stored};
+use super::{Finding, Kind, Stored, StoredOperation};
+use crate::ledger::Ledger;
 use crate::support::{Command, Event, World};
+use crate::wrong;
 
 type Name = (String, String, String);
 
 /// Holds commands against answers, and the stored events against those that came.
-pub async fn check(world: &World, stored: &Stored) -> Vec<Finding> {
+pub async fn check(world: &World, ledger: &dyn Ledger, stored: &Stored) -> Vec<Finding> {
     let events = world.log.all();
     let mut found = answers(world, &events, stored);
+    found.extend(contents(&events, ledger, stored));
+    found.extend(wrong_ones(&world.published(), &events));
     let sql = "SELECT id, payment_id, routing_key FROM events";
     let rows = world.query(sql, &[]).await;
     let came: HashSet<&str> = events.iter().map(Event::id).collect();
@@ -25,7 +29,9 @@ pub async fn check(world: &World, stored: &Stored) -> Vec<Finding> {
         }
         known.insert(id);
     }
-    let strange = events.iter().filter(|event| !known.contains(event.id()));
+    let oldest = events.iter().find(|event| known.contains(event.id())).map(|event| event.at);
+    // What came before all that is stored was dropped since, as it was old.
+    let strange = events.iter().filter(|event| !known.contains(event.id()) && oldest.is_none_or(|at| event.at >= at));
     found.extend(
         strange.map(|event| Finding::new(Kind::EventDiffers, owner(event), format!("not stored: {}", event.line()))),
     );
@@ -56,6 +62,74 @@ fn answers(world: &World, events: &[Event], stored: &Stored) -> Vec<Finding> {
     for (name, command) in published {
         if !answers.contains_key(&name) && !open.contains(&name) {
             found.push(Finding::new(Kind::Lost, Some(command.payment), format!("{} {name:?}", command.kind)));
+        }
+    }
+    found
+}
+
+/// The answer that was told is the one that is stored, and says what the gateway did.
+fn contents(events: &[Event], ledger: &dyn Ledger, stored: &Stored) -> Vec<Finding> {
+    let operations: HashMap<&Name, (&Uuid, &StoredOperation)> =
+        stored.operations.iter().map(|(id, operation)| (&operation.name, (id, operation))).collect();
+    let effects = ledger.effects_of_all();
+    let mut found = Vec::new();
+    for event in events.iter().filter(|event| event.is_final()) {
+        let Some((id, operation)) = operations.get(&event.cause()) else { continue };
+        let mut add = |what: &str| {
+            found.push(Finding::new(Kind::Contradiction, Some(operation.payment), format!("{what}: {}", event.line())));
+        };
+        let told = told(event);
+        if operation.answer.as_deref() != Some(told) {
+            add(&format!("stored as {:?}, and told as {told}", operation.answer));
+        }
+        let is_done = effects.get(&operation.payment).is_some_and(|all| all.iter().any(|one| one.operation_id == **id));
+        if is_done && told != "succeeded" {
+            add("it was told that it is not done, and it is");
+        }
+    }
+    found
+}
+
+/// What an answer says, in the word that is stored.
+fn told(event: &Event) -> &'static str {
+    let only_asks = matches!(
+        event.data()["command"]["type"].as_str(),
+        Some("payment.sync" | "payment.notification" | "payment.resolve")
+    );
+    match event.kind() {
+        "command.rejected" => "rejected",
+        "command.failed" => "failed",
+        // The change of a payment is its command's answer too: what went wrong has a code. Whoever only asks brings
+        // another command's bad news, and has succeeded.
+        kind if kind.starts_with("payment.") && !event.code().is_empty() && !only_asks => "failed",
+        _ => "succeeded",
+    }
+}
+
+/// Wrong commands are rejected.
+fn wrong_ones(published: &[Command], events: &[Event]) -> Vec<Finding> {
+    let mut rejected = HashSet::new();
+    let mut accepted: HashMap<Name, &Event> = HashMap::new();
+    for event in events.iter().filter(|event| !event.data()["command"].is_null()) {
+        if event.kind() == "command.rejected" {
+            rejected.insert(event.cause());
+        } else if event.kind() != "command.delayed" {
+            accepted.insert(event.cause(), event);
+        }
+    }
+    let mut found = Vec::new();
+    for command in published.iter().filter(|command| wrong::is_wrong(command)) {
+        let name = command.name();
+        if !rejected.contains(&name) {
+            found.push(Finding::new(
+                Kind::WrongAccepted,
+                Some(command.payment),
+                format!("no rejection of {command:?}"),
+            ));
+        }
+        // Under a right command's name it is the right one that is answered.
+        if let Some(event) = accepted.get(&name).filter(|_| !wrong::is_name_taken(command)) {
+            found.push(Finding::new(Kind::WrongAccepted, Some(command.payment), event.line()));
         }
     }
     found

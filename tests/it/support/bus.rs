@@ -99,12 +99,16 @@ impl Bus {
 
     /// Takes every message that is ready in a queue of the prefix: its headers and its body.
     pub async fn take_all(&self, queue: &str) -> Vec<(BasicProperties, Vec<u8>)> {
-        let name = format!("{}.{queue}", self.prefix);
+        self.take_all_of(&self.queue(queue)).await
+    }
+
+    /// The same of a queue by its whole name.
+    pub async fn take_all_of(&self, name: &str) -> Vec<(BasicProperties, Vec<u8>)> {
         let mut taken = Vec::new();
         let mut link = self.link.lock().await;
         let channel = connected(&self.url, &mut link).await.expect("a channel");
         let options = lapin::options::BasicGetOptions { no_ack: true };
-        while let Some(message) = channel.basic_get(name.as_str().into(), options).await.expect("a queue") {
+        while let Some(message) = channel.basic_get(name.into(), options).await.expect("a queue") {
             taken.push((message.delivery.properties, message.delivery.data));
         }
         taken
@@ -125,6 +129,16 @@ impl Bus {
         bound.await.expect("a binding");
         connection.close(200, "done".into()).await.expect("the broker");
         name
+    }
+
+    /// Makes a durable queue of this whole name.
+    pub async fn declare_queue(&self, name: &str) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let (connection, channel) = self.channel().await;
+        channel.queue_declare(name.into(), options, arguments).await.expect("a queue");
+        connection.close(200, "done".into()).await.expect("the broker");
     }
 
     /// Deletes a queue by its whole name.

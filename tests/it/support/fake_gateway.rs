@@ -6,7 +6,7 @@
 #![allow(dead_code)] // Each test uses a part of it.
 #![allow(clippy::unwrap_used)] // A broken fake must break its test.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -62,6 +62,8 @@ pub enum Behaviour {
     Say(Value),
     /// Acts on this amount in place of the one that was asked.
     WrongAmount(String),
+    /// Acts on so many percent of the amount that was asked.
+    Portion(u32),
     /// Acts in this currency.
     WrongCurrency(String),
     /// Is busy for so long (the same key is answered 409 meanwhile), then acts and answers.
@@ -90,7 +92,7 @@ impl Behaviour {
             Behaviour::Truncated => "truncates the answer",
             Behaviour::Trickle(_) => "trickles the answer",
             Behaviour::Say(_) => "says something else",
-            Behaviour::WrongAmount(_) => "moves a wrong amount",
+            Behaviour::WrongAmount(_) | Behaviour::Portion(_) => "moves a wrong amount",
             Behaviour::WrongCurrency(_) => "moves a wrong currency",
             Behaviour::Delay(_) | Behaviour::Until(_) => "acts late",
         }
@@ -104,6 +106,7 @@ impl Behaviour {
                 | Behaviour::Redirect(_)
                 | Behaviour::Pending
                 | Behaviour::WrongAmount(_)
+                | Behaviour::Portion(_)
                 | Behaviour::WrongCurrency(_)
                 | Behaviour::Delay(_)
                 | Behaviour::Until(_)
@@ -120,6 +123,23 @@ pub struct Effect {
     pub key: String,
     pub amount: Decimal,
     pub currency: String,
+}
+
+/// A request that the gateway's own ledger did not allow, or that came under a key with another body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    pub payment_id: Uuid,
+    pub effect: Effect,
+    pub reason: String,
+}
+
+/// Something that a webhook would report: an operation of a payment has a result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct News {
+    pub payment_id: Uuid,
+    pub operation_id: Uuid,
+    /// It was asked for without a key.
+    pub keyless: bool,
 }
 
 /// What a payment has pending.
@@ -143,6 +163,8 @@ pub struct CallRecord {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub at: Instant,
+    /// What could still be refunded when it came, in the request's currency.
+    pub refundable: Decimal,
 }
 
 #[derive(Debug, Default)]
@@ -201,6 +223,11 @@ impl FakeGateway {
     /// The address for a variant's `url`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The address for a variant whose gateway knows no idempotency keys: each request that acts is a new one.
+    pub fn keyless_url(&self) -> String {
+        format!("http://{}/{}", self.address, books::KEYLESS)
     }
 
     /// What the next calls of a payment meet, in order; `status` is not counted. Goes before plans for all.
@@ -307,6 +334,21 @@ impl FakeGateway {
     /// Everything that was done, by payment.
     pub fn effects_of_all(&self) -> HashMap<Uuid, Vec<Effect>> {
         self.books().effects.clone()
+    }
+
+    /// Every request that the ledger did not allow, in order.
+    pub fn refused(&self) -> Vec<Refused> {
+        self.books().refused.clone()
+    }
+
+    /// The operations that it was working on when it stopped: it may have said that they were pending, and knows them no more.
+    pub fn forgotten(&self) -> BTreeSet<Uuid> {
+        self.books().forgotten.clone()
+    }
+
+    /// What a webhook would have reported, beginning with the number `from`.
+    pub fn news_since(&self, from: usize) -> Vec<News> {
+        self.books().news.get(from..).unwrap_or_default().to_vec()
     }
 
     /// Every call, in order.

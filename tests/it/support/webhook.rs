@@ -1,5 +1,8 @@
 //! Webhooks as the gateway behind `http` sends them.
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -7,6 +10,9 @@ use uuid::Uuid;
 
 use super::command::Command;
 use super::worker::Worker;
+
+/// How long a gateway waits for the answer.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One webhook.
 #[derive(Debug, Clone)]
@@ -17,6 +23,8 @@ pub struct Webhook {
     pub body: String,
     /// The header with the signature; nothing where it is not signed.
     pub signature: Option<String>,
+    /// The name of that header.
+    pub header: &'static str,
 }
 
 impl Webhook {
@@ -27,22 +35,35 @@ impl Webhook {
 
     /// The same, signed at this time.
     pub fn signed_at(variant: &str, secret: &str, news: &Value, seconds: i64) -> Webhook {
-        let body = news.to_string();
+        Webhook::of_text(variant, secret, news.to_string(), seconds)
+    }
+
+    /// A body as it is, signed at this time.
+    pub fn of_text(variant: &str, secret: &str, body: String, seconds: i64) -> Webhook {
         let keyed = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key");
         let mac = keyed.chain_update(format!("{seconds}.{body}")).finalize().into_bytes();
         let hex: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        Webhook { variant: variant.to_owned(), body, signature: Some(format!("t={seconds},v1={hex}")) }
+        let signature = Some(format!("t={seconds},v1={hex}"));
+        Webhook { variant: variant.to_owned(), body, signature, header: "Paybus-Signature" }
     }
 
     /// Posts it: the status, and `Retry-After` where there is one.
     pub async fn post(&self, to: &Worker) -> (u16, Option<String>) {
-        let mut request = reqwest::Client::new().post(format!("{}/webhooks/{}", to.http(), self.variant));
+        self.try_post(to).await.expect("an answer")
+    }
+
+    /// The same to a worker that may not be there.
+    pub async fn try_post(&self, to: &Worker) -> Result<(u16, Option<String>), reqwest::Error> {
+        // Making one reads all certificates that the machine trusts.
+        static CLIENT: LazyLock<reqwest::Client> =
+            LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client"));
+        let mut request = CLIENT.post(format!("{}/webhooks/{}", to.http(), self.variant));
         if let Some(signature) = &self.signature {
-            request = request.header("Paybus-Signature", signature);
+            request = request.header(self.header, signature);
         }
-        let answer = request.body(self.body.clone()).send().await.expect("an answer");
+        let answer = request.timeout(TIMEOUT).body(self.body.clone()).send().await?;
         let retry_after = answer.headers().get("retry-after").map(|value| value.to_str().expect("text").to_owned());
-        (answer.status().as_u16(), retry_after)
+        Ok((answer.status().as_u16(), retry_after))
     }
 
     /// Its command, as somebody could publish it who has it.

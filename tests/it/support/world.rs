@@ -123,7 +123,11 @@ impl World {
         settings.insert("database.url".to_owned(), service("PAYBUS__DATABASE__URL"));
         settings.insert("amqp.prefix".to_owned(), name.clone());
         for (key, value) in setup.settings {
-            let value = if value == "GATEWAY" { gateway.url() } else { value };
+            let value = match value.as_str() {
+                "GATEWAY" => gateway.url(),
+                "KEYLESS" => gateway.keyless_url(),
+                _ => value,
+            };
             settings.insert(key, value);
         }
         let admin_url = settings["database.url"].clone();

@@ -51,6 +51,25 @@ fn what_may_be_captured_and_refunded() {
 }
 
 #[test]
+fn what_the_gateway_holds_bounds_the_capture_and_not_the_total() {
+    let hold = |amount: &str| {
+        let mut bench = Bench::with_payment(Status::Waiting);
+        let process = bench.call("a", CommandType::Process, json!({"capture": false}));
+        bench.settle(process, approved_of(amount));
+        assert_eq!(bench.status(), Status::Preauth);
+        bench
+    };
+    let mut less = hold("60.00");
+    assert_eq!(less.rejected("b", CommandType::Capture, json!({"amount": "60.01"})), Code::InvalidAmount);
+    let capture = less.call("c", CommandType::Capture, json!({}));
+    assert_eq!(less.operation(capture).amount(), Some(usd("60.00")));
+    let mut more = hold("110.00");
+    assert_eq!(more.rejected("b", CommandType::Capture, json!({"amount": "100.01"})), Code::InvalidAmount);
+    let capture = more.call("c", CommandType::Capture, json!({}));
+    assert_eq!(more.operation(capture).amount(), Some(usd("100.00")));
+}
+
+#[test]
 fn a_partial_capture_ends_the_preauth_and_bounds_the_refunds() {
     let mut bench = Bench::with_payment(Status::Preauth);
     let capture = bench.call("a", CommandType::Capture, json!({"amount": "60"}));

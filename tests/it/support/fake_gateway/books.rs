@@ -1,6 +1,6 @@
 //! What the gateway knows: its keys, its ledger, and what it is planned to do.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -9,7 +9,10 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Behaviour, CallRecord, Effect, Pending};
+use super::{Behaviour, CallRecord, Effect, News, Pending, Refused};
+
+/// What the keys begin with of a gateway that knows none.
+pub(super) const KEYLESS: &str = "keyless";
 
 /// Why a request is not acted on.
 pub(super) type Refusal = (StatusCode, &'static str);
@@ -21,7 +24,7 @@ pub(super) struct Request {
     pub operation_id: Uuid,
     pub payment_id: Uuid,
     pub target: Option<Uuid>,
-    /// The payment is one whose customer had to act.
+    /// It is a process of a payment whose customer had to act.
     pub continues: bool,
     pub key: String,
     pub body: Bytes,
@@ -54,6 +57,10 @@ pub(super) struct Books {
     /// Keys by payment, in order of their first use.
     keys: HashMap<Uuid, Vec<String>>,
     pub effects: HashMap<Uuid, Vec<Effect>>,
+    pub refused: Vec<Refused>,
+    /// Operations that it was working on when it stopped.
+    pub forgotten: BTreeSet<Uuid>,
+    pub news: Vec<News>,
 }
 
 impl Books {
@@ -73,7 +80,9 @@ impl Books {
     pub fn reserve(&mut self, request: &Request) -> Result<Option<Value>, Refusal> {
         if let Some(booking) = self.bookings.get(&request.key) {
             if booking.body != request.body {
-                return Err((StatusCode::UNPROCESSABLE_ENTITY, "the key came before with another body"));
+                let reason = "the key came before with another body";
+                self.refuse(request.payment_id, &request.effect, reason);
+                return Err((StatusCode::UNPROCESSABLE_ENTITY, reason));
             }
             let busy = (StatusCode::CONFLICT, "the key is being worked on");
             return booking.answer.clone().map(Some).ok_or(busy);
@@ -93,6 +102,8 @@ impl Books {
 
     /// Drops the keys that are in work: the gateway stopped before it acted on them.
     pub fn forget_unfinished(&mut self) {
+        let unfinished = self.bookings.values().filter(|booking| booking.answer.is_none());
+        self.forgotten.extend(unfinished.map(|booking| booking.operation_id));
         self.bookings.retain(|_, booking| booking.answer.is_some());
         for keys in self.keys.values_mut() {
             keys.retain(|key| self.bookings.contains_key(key));
@@ -129,7 +140,12 @@ impl Books {
             let effect = booking.effect.clone();
             // Whoever went on with a transaction whose customer was sent away has a key of that same transaction.
             let is_same = booking.is_redirected && std::mem::replace(&mut customer_came, true);
-            let approved = approved && self.may_be_done(payment_id, &effect);
+            self.report(payment_id, &effect);
+            // What is accepted reserves its own money.
+            if let Some(booking) = self.bookings.get_mut(&key) {
+                booking.answer = None;
+            }
+            let approved = approved && self.objection(payment_id, &effect).is_none();
             if let Some(booking) = self.bookings.get_mut(&key) {
                 booking.answer = Some(answer_of(&effect, if approved { "approved" } else { "declined" }));
             }
@@ -139,10 +155,44 @@ impl Books {
         }
     }
 
-    /// What was charged cannot be cancelled any more.
-    fn may_be_done(&self, payment_id: Uuid, effect: &Effect) -> bool {
-        let done = self.effects.get(&payment_id).into_iter().flatten();
-        effect.kind != "cancel" || !done.into_iter().any(|done| matches!(done.kind, "charge" | "authorization"))
+    /// Why the ledger does not allow an effect, if it does not: what a real gateway would refuse.
+    fn objection(&self, payment_id: Uuid, effect: &Effect) -> Option<&'static str> {
+        let done = self.effects.get(&payment_id).map(Vec::as_slice).unwrap_or_default();
+        let has = |kinds: &[&str]| done.iter().any(|done| kinds.contains(&done.kind));
+        match effect.kind {
+            "capture" if !has(&["authorization"]) => Some("nothing is authorized"),
+            "capture" if has(&["capture"]) => Some("it is captured already"),
+            "capture" | "release" if has(&["release"]) => Some("the authorization is voided"),
+            "capture" if effect.amount > self.sum(payment_id, &effect.currency, &["authorization"]) => {
+                Some("more than is authorized")
+            }
+            "release" if !has(&["authorization"]) => Some("nothing is authorized"),
+            "release" if has(&["capture"]) => Some("it is captured"),
+            "refund" if effect.amount > self.refundable(payment_id, &effect.currency) => {
+                Some("more than can be refunded")
+            }
+            "cancel" if has(&["charge", "authorization"]) => Some("it is charged"),
+            "cancel" if has(&["cancel"]) => Some("it is cancelled already"),
+            _ => None,
+        }
+    }
+
+    /// What was captured and not refunded, less what refunds that are accepted will take.
+    pub fn refundable(&self, payment_id: Uuid, currency: &str) -> Decimal {
+        let keys = self.keys.get(&payment_id).into_iter().flatten().filter_map(|key| self.bookings.get(key));
+        let accepted = keys.filter(|booking| booking.is_pending()).map(|booking| &booking.effect);
+        let accepted = accepted.filter(|effect| effect.kind == "refund" && effect.currency == currency);
+        let accepted: Decimal = accepted.map(|effect| effect.amount).sum();
+        self.sum(payment_id, currency, &["charge", "capture"]) - self.sum(payment_id, currency, &["refund"]) - accepted
+    }
+
+    fn refuse(&mut self, payment_id: Uuid, effect: &Effect, reason: &str) {
+        self.refused.push(Refused { payment_id, effect: effect.clone(), reason: reason.to_owned() });
+    }
+
+    fn report(&mut self, payment_id: Uuid, effect: &Effect) {
+        let keyless = effect.key.starts_with(KEYLESS);
+        self.news.push(News { payment_id, operation_id: effect.operation_id, keyless });
     }
 
     /// Books an effect. A cancel is the end of whatever its payment had pending.
@@ -166,15 +216,19 @@ impl Books {
 
     /// Acts: fixes the answer of a key that is in work, and books the effect.
     pub fn book(&mut self, request: Request, behaviour: &Behaviour) -> Value {
+        self.report(request.payment_id, &request.effect);
         let earlier = self.redirected(request.payment_id).filter(|_| request.continues);
         let ended = earlier.as_ref().and_then(|key| self.bookings.get(key)).filter(|booking| !booking.is_pending());
         // The customer came back: it is the same transaction, which may have ended meanwhile.
         let (answer, effect) = match ended.and_then(|booking| booking.answer.clone()) {
             Some(answer) => (answer, None),
-            None if !self.may_be_done(request.payment_id, &request.effect) => {
-                (answer_of(&request.effect, "declined"), None)
-            }
-            None => act(request.effect, behaviour),
+            None => match self.objection(request.payment_id, &request.effect) {
+                Some(reason) => {
+                    self.refuse(request.payment_id, &request.effect, reason);
+                    (answer_of(&request.effect, "declined"), None)
+                }
+                None => act(request.effect, behaviour),
+            },
         };
         if let Some(effect) = effect {
             self.do_it(request.payment_id, effect);
@@ -208,9 +262,12 @@ impl Books {
     /// The truth of one operation, or of a whole payment: that of a process that was approved, else of the last.
     pub fn status(&self, request: &Request) -> Value {
         let keys = self.keys.get(&request.payment_id).into_iter().flatten();
-        let mut bookings = keys.filter_map(|key| self.bookings.get(key));
+        let bookings = keys.filter_map(|key| self.bookings.get(key));
         let asked = match request.target {
-            Some(target) => bookings.rfind(|booking| booking.operation_id == target),
+            // Without keys one operation may be booked several times: what was done counts most.
+            Some(target) => {
+                bookings.filter(|booking| booking.operation_id == target).max_by_key(|booking| booking.is_approved())
+            }
             None => bookings.filter(|booking| booking.is_process).max_by_key(|booking| booking.is_approved()),
         };
         let Some(booking) = asked else {
@@ -262,6 +319,10 @@ fn act(mut effect: Effect, behaviour: &Behaviour) -> (Value, Option<Effect>) {
             answer["amount"] = json!(amount);
             (answer, Some(effect))
         }
+        Behaviour::Portion(percent) => {
+            effect.amount = portion(effect.amount, *percent);
+            (answer_of(&effect, "approved"), Some(effect))
+        }
         Behaviour::WrongCurrency(currency) => {
             effect.currency.clone_from(currency);
             (answer_of(&effect, "approved"), Some(effect))
@@ -275,6 +336,14 @@ fn act(mut effect: Effect, behaviour: &Behaviour) -> (Value, Option<Effect>) {
         }
         _ => (answer_of(&effect, "approved"), Some(effect)),
     }
+}
+
+/// So many percent of an amount, in whole units of its last digit, and never nothing.
+fn portion(amount: Decimal, percent: u32) -> Decimal {
+    let scale = amount.scale();
+    let mut part = (amount * Decimal::from(percent) / Decimal::ONE_HUNDRED).trunc_with_scale(scale);
+    part.rescale(scale);
+    if part.is_zero() { amount } else { part }
 }
 
 /// Puts members beside, or in place of, those of an answer.

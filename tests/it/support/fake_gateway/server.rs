@@ -13,12 +13,14 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::books::{Refusal, Request, say};
+use super::books::{KEYLESS, Refusal, Request, say};
 use super::{Behaviour, CallRecord, Effect, Shared};
 
-/// One path for each operation.
+/// One path for each operation, and the same once more without keys.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new().route("/{operation}", post(handle)).with_state(shared)
+    let keyed = Router::new().route("/{operation}", post(handle)).with_state(Arc::clone(&shared));
+    let keyless = Router::new().route("/{operation}", post(handle_keyless)).with_state(shared);
+    keyed.nest(&format!("/{KEYLESS}"), keyless)
 }
 
 /// One call.
@@ -28,14 +30,41 @@ async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let request = match read(&operation, &headers, &body) {
+    handle_read(shared, operation.clone(), headers.clone(), body.clone(), read(&operation, &headers, &body)).await
+}
+
+/// One call of a gateway without keys: under a key of its own, so that nothing is taken for a repetition.
+async fn handle_keyless(
+    State(shared): State<Arc<Shared>>,
+    Path(operation): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let request = read(&operation, &headers, &body);
+    let request = request.map(|mut request| {
+        request.key = format!("{KEYLESS}-{}", Uuid::new_v4());
+        request.effect.key.clone_from(&request.key);
+        request
+    });
+    handle_read(shared, operation, headers, body, request).await
+}
+
+async fn handle_read(
+    shared: Arc<Shared>,
+    operation: String,
+    headers: HeaderMap,
+    body: Bytes,
+    request: Result<Request, &'static str>,
+) -> Response {
+    let request = match request {
         Ok(request) => request,
         Err(message) => {
             shared.note(record(operation, headers, body, None));
             return refusal(StatusCode::BAD_REQUEST, message);
         }
     };
-    shared.note(record(operation, headers, body, Some(&request)));
+    let refundable = shared.books.lock().unwrap().refundable(request.payment_id, &request.effect.currency);
+    shared.note(CallRecord { refundable, ..record(operation, headers, body, Some(&request)) });
     let (behaviour, latency) = shared.treatment(&request);
     if !behaviour.is_deed() {
         shared.meet(&behaviour);
@@ -146,6 +175,7 @@ fn record(operation: String, headers: HeaderMap, body: Bytes, request: Option<&R
         headers,
         body,
         at: Instant::now(),
+        refundable: Decimal::ZERO,
     }
 }
 
@@ -192,7 +222,7 @@ fn read(operation: &str, headers: &HeaderMap, body: &Bytes) -> Result<Request, &
         operation_id,
         payment_id,
         target,
-        continues: fields["payment"]["status"] == "input",
+        continues: fields["operation"] == "process" && fields["payment"]["status"] == "input",
         key,
         body,
         effect,

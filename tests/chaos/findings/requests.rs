@@ -1,0 +1,95 @@
+//! What the gateway was asked for is what the commands say: this operation, this amount, and nothing that nobody ordered.
+
+use std::collections::HashMap;
+
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+use super::{Finding, Kind};
+use crate::ledger::{Ledger, Request};
+use crate::support::Command;
+use crate::support::world::text;
+use crate::wrong;
+
+/// Compares every request with the commands.
+pub fn check(ledger: &dyn Ledger, published: &[Command]) -> Vec<Finding> {
+    let mut commands: HashMap<Uuid, Vec<&Command>> = HashMap::new();
+    for command in published.iter().filter(|command| command.body.is_none()) {
+        commands.entry(command.operation_id()).or_default().push(command);
+    }
+    let orders = orders(published);
+    let mut found = Vec::new();
+    let mut first: HashMap<Uuid, Request> = HashMap::new();
+    for request in ledger.requests() {
+        let mut add = |what: String| {
+            let what = format!("{what}: {request:?}");
+            found.push(Finding::new(Kind::NotOrdered, Some(request.payment), what));
+        };
+        if let Some(first) = first.get(&request.operation) {
+            if (first.amount, &first.currency, &first.action) != (request.amount, &request.currency, &request.action) {
+                add(format!("another request than the first of its operation, {first:?}"));
+            }
+            continue;
+        }
+        let named = commands.get(&request.operation).map(Vec::as_slice).unwrap_or_default();
+        if let Some(problem) = problem(&request, named, orders.get(&request.payment)) {
+            add(problem);
+        }
+        first.insert(request.operation, request);
+    }
+    let refused = ledger.refused().into_iter().filter(|refused| !may_be_too_late(refused.effect.kind));
+    found.extend(refused.map(|refused| {
+        let what = format!("{}: {:?}", refused.reason, refused.effect);
+        Finding::new(Kind::NotAllowed, Some(refused.payment_id), what)
+    }));
+    found
+}
+
+/// A customer may have paid a moment before: nobody can know that what is cancelled is charged.
+fn may_be_too_late(kind: &str) -> bool {
+    matches!(kind, "cancel" | "confirm" | "retrieve")
+}
+
+/// What is bought: total and currency.
+fn orders(published: &[Command]) -> HashMap<Uuid, (Decimal, String)> {
+    let creates = published.iter().filter(|command| command.kind == "payment.create" && !wrong::is_wrong(command));
+    let order = |command: &Command| {
+        Some((
+            command.payment,
+            (text(&command.data["total"]).parse().ok()?, text(&command.data["currency"]).to_owned()),
+        ))
+    };
+    creates.filter_map(order).collect()
+}
+
+/// What is wrong with the first request of an operation, if anything is.
+fn problem(request: &Request, named: &[&Command], order: Option<&(Decimal, String)>) -> Option<String> {
+    let right: Vec<&&Command> = named.iter().filter(|command| !wrong::is_wrong(command)).collect();
+    let Some(command) = right.first() else {
+        return Some("no right command has this operation".to_owned());
+    };
+    let kinds: &[&str] = match request.action.as_str() {
+        "process" => &["payment.create", "payment.process"],
+        "capture" => &["payment.capture"],
+        "refund" => &["payment.refund"],
+        "release" => &["payment.release"],
+        _ => &["payment.cancel", "payment.release"],
+    };
+    if !kinds.contains(&command.kind.as_str()) {
+        return Some(format!("its command is a {}", command.kind));
+    }
+    let Some((total, currency)) = order else { return Some("its payment was never created".to_owned()) };
+    if request.currency != *currency {
+        return Some(format!("the payment is in {currency}"));
+    }
+    let ordered = text(&command.data["amount"]).parse::<Decimal>().ok();
+    let expected = match request.action.as_str() {
+        "process" => Some(*total),
+        "capture" => ordered.or(request.amount),
+        "refund" => Some(ordered.unwrap_or(request.refundable)),
+        _ => request.amount,
+    };
+    // What names no amount is for all that there is.
+    let asked = request.amount.or(expected);
+    (asked != expected).then(|| format!("ordered were {expected:?}"))
+}

@@ -1,0 +1,32 @@
+//! The queue where replies are collected. It is read when all is over: what is in it then is all that came.
+
+use crate::script::REPLIES;
+use crate::support::World;
+
+/// One reply.
+#[derive(Debug)]
+pub struct Reply {
+    /// The id of the event that it is.
+    pub event: String,
+    /// The `correlation_id` that came with it.
+    pub correlation: String,
+}
+
+/// Makes the queue.
+pub async fn declare(world: &World) {
+    world.bus.declare_queue(REPLIES).await;
+}
+
+/// Takes all that came, and deletes the queue.
+pub async fn take(world: &World) -> Vec<Reply> {
+    let taken = world.bus.take_all_of(REPLIES).await;
+    world.bus.delete_queue(REPLIES).await;
+    let reply = |(properties, body): (lapin::BasicProperties, Vec<u8>)| {
+        let event: serde_json::Value = serde_json::from_slice(&body).expect("a reply is an event");
+        Reply {
+            event: event["id"].as_str().expect("an id").to_owned(),
+            correlation: properties.correlation_id().as_ref().map(ToString::to_string).unwrap_or_default(),
+        }
+    };
+    taken.into_iter().map(reply).collect()
+}
