@@ -1,6 +1,8 @@
 //! The command line. `cargo test` hands the same arguments to every test target: what is meant for the usual test harness
 //! is none of this one's business.
 
+use std::path::PathBuf;
+
 use clap::Parser;
 use uuid::Uuid;
 
@@ -22,6 +24,9 @@ pub struct Arguments {
     /// Which gateway is called.
     #[arg(long, value_enum, default_value_t = GatewayName::Http)]
     pub gateway: GatewayName,
+    /// An older release's `paybus`, of a debug build: every third replica is started with it.
+    #[arg(long)]
+    pub old_worker: Option<PathBuf>,
     /// The verdict as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -30,7 +35,8 @@ pub struct Arguments {
 impl Arguments {
     /// Reads them; nothing where they are for another test harness.
     pub fn read() -> Option<Arguments> {
-        let ours = ["--seconds", "--seed", "--replicas", "--gateway", "--json", "--help", "-h", "--version"];
+        let ours =
+            ["--seconds", "--seed", "--replicas", "--gateway", "--old-worker", "--json", "--help", "-h", "--version"];
         let is_ours = |argument: String| ours.iter().any(|name| argument.split('=').next() == Some(name));
         let is_libtests = |argument: &String| {
             const NAMES: [&str; 8] = [

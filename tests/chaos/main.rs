@@ -71,7 +71,7 @@ async fn soak(arguments: &Arguments) -> bool {
     let stripe = plan.gateway_name.start(&plan.scripts);
     let world = soak::world(stripe.as_ref()).await;
     let ledger = ledger::of(&world, stripe.as_ref());
-    let verdict = soak::run(&world, ledger, &plan, &say).await;
+    let verdict = soak::run(&world, ledger, &plan, arguments.old_worker.as_deref(), &say).await;
     if arguments.json {
         println!("{}", verdict.json());
     } else {

@@ -2,6 +2,7 @@
 //! orchestrator would have it.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -33,6 +34,8 @@ const STOPPED: &str = "SIGSTOP beyond the lease, SIGCONT";
 const STOPPED_LONG: &str = "SIGSTOP beyond the broker's heartbeats, SIGCONT";
 const TERMINATED: &str = "SIGTERM of a replica, and a new one";
 const FAILPOINT: &str = "replica dies at a named step";
+/// Counted where there is an older program.
+pub const OLDER: &str = "an older worker is started beside new ones";
 const OTHER_SETTINGS: &str = "replica is started with other settings";
 
 /// What happens to replicas, as it is counted. The rest depends on when a service is in trouble.
@@ -53,12 +56,42 @@ pub struct Slot<'a> {
     tally: &'a Tally,
     /// What must not happen: workers that end unasked, or do not drain.
     complaints: &'a Mutex<Vec<String>>,
-    plan: &'a ReplicaPlan,
-    rollouts: &'a [Duration],
-    begun: Instant,
+    starts: Starts<'a>,
     started: usize,
     worker: Worker,
     failpoint: bool,
+}
+
+/// How the workers of a slot are started, one after the other.
+#[derive(Clone, Copy)]
+pub struct Starts<'a> {
+    /// What happens in the slot.
+    pub plan: &'a ReplicaPlan,
+    /// When the settings change.
+    pub rollouts: &'a [Duration],
+    /// An older release's program.
+    pub old_worker: Option<&'a Path>,
+    /// When it all began.
+    pub begun: Instant,
+}
+
+impl Starts<'_> {
+    /// The worker of this number, and whether it ends itself.
+    fn spawn(&self, world: &World, tally: &Tally, number: usize) -> (Worker, bool) {
+        let rollouts = self.rollouts.iter().filter(|rollout| self.begun + **rollout < Instant::now()).count();
+        let mut setup = WorkerSetup::default();
+        if rollouts % 2 == 1 {
+            setup = OTHER.into_iter().fold(setup, |setup, (key, value)| setup.set(key, value));
+            tally.add(OTHER_SETTINGS);
+        }
+        if let Some(program) = self.old_worker.filter(|_| number % 3 == 2) {
+            setup.program = Some(program.to_owned());
+            tally.add(OLDER);
+        }
+        let failpoint = self.plan.failpoints.get(number).or(self.plan.failpoints.last()).cloned().flatten();
+        let setup = failpoint.iter().fold(setup, |setup, step| setup.dies_at(step));
+        (world.spawn_worker(setup), failpoint.is_some())
+    }
 }
 
 impl<'a> Slot<'a> {
@@ -67,19 +100,17 @@ impl<'a> Slot<'a> {
         world: &'a World,
         tally: &'a Tally,
         complaints: &'a Mutex<Vec<String>>,
-        plan: &'a ReplicaPlan,
-        rollouts: &'a [Duration],
-        begun: Instant,
+        starts: Starts<'a>,
     ) -> Slot<'a> {
-        let (worker, failpoint) = spawn(world, plan, 0, WorkerSetup::default());
-        Slot { world, tally, complaints, plan, rollouts, begun, started: 1, worker, failpoint }
+        let (worker, failpoint) = starts.spawn(world, tally, 0);
+        Slot { world, tally, complaints, starts, started: 1, worker, failpoint }
     }
 
     /// Carries out the slot's plan until the faults are over; then there is a worker that nothing more happens to.
     pub async fn run(mut self, over: &CancellationToken) {
         let finished = async {
-            for trouble in &self.plan.troubles {
-                self.watch_until(self.begun + trouble.at).await;
+            for trouble in &self.starts.plan.troubles {
+                self.watch_until(self.starts.begun + trouble.at).await;
                 self.befall(&trouble.what).await;
             }
             loop {
@@ -155,13 +186,7 @@ impl<'a> Slot<'a> {
     }
 
     fn next(&mut self) {
-        let rollouts = self.rollouts.iter().filter(|rollout| self.begun + **rollout < Instant::now()).count();
-        let mut setup = WorkerSetup::default();
-        if rollouts % 2 == 1 {
-            setup = OTHER.into_iter().fold(setup, |setup, (key, value)| setup.set(key, value));
-            self.tally.add(OTHER_SETTINGS);
-        }
-        (self.worker, self.failpoint) = spawn(self.world, self.plan, self.started, setup);
+        (self.worker, self.failpoint) = self.starts.spawn(self.world, self.tally, self.started);
         self.started += 1;
     }
 
@@ -191,10 +216,4 @@ impl<'a> Slot<'a> {
         let pid = self.worker.pid();
         self.complaints.lock().unwrap().push(format!("replica {pid} {what}; its log ends:\n{}", last.join("\n")));
     }
-}
-
-fn spawn(world: &World, plan: &ReplicaPlan, place: usize, setup: WorkerSetup) -> (Worker, bool) {
-    let failpoint = plan.failpoints.get(place).or(plan.failpoints.last()).cloned().flatten();
-    let setup = failpoint.iter().fold(setup, |setup, step| setup.dies_at(step));
-    (world.spawn_worker(setup), failpoint.is_some())
 }

@@ -1,6 +1,7 @@
 //! One soak, from its plan to its verdict: everything happens at once for as long as the plan says; then the faults stop,
 //! and whatever was begun has to come to its end.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::desk::Desk;
 use crate::findings::{self, Finding, Kind};
 use crate::ledger::{self, Ledger};
 use crate::plan::{EXTENSION, Plan};
-use crate::replicas::{self, Slot};
+use crate::replicas::{self, Slot, Starts};
 use crate::replies;
 use crate::script::{CARDS, KEYLESS};
 use crate::stripe::StripeLedger;
@@ -67,6 +68,8 @@ struct Soak<'a> {
     world: &'a World,
     ledger: &'a dyn Ledger,
     plan: &'a Plan,
+    /// An older release's program.
+    old_worker: Option<&'a Path>,
     begun: Instant,
     tally: Tally,
     upstream: Upstream,
@@ -81,11 +84,18 @@ struct Soak<'a> {
 }
 
 /// Runs a plan in a world, and judges.
-pub async fn run(world: &World, ledger: &dyn Ledger, plan: &Plan, say: &dyn Fn(&str)) -> Verdict {
+pub async fn run(
+    world: &World,
+    ledger: &dyn Ledger,
+    plan: &Plan,
+    old_worker: Option<&Path>,
+    say: &dyn Fn(&str),
+) -> Verdict {
     let soak = Soak {
         world,
         ledger,
         plan,
+        old_worker,
         begun: Instant::now(),
         tally: Tally::default(),
         upstream: Upstream::default(),
@@ -101,7 +111,7 @@ pub async fn run(world: &World, ledger: &dyn Ledger, plan: &Plan, say: &dyn Fn(&
     let desk = Desk::new(world, ledger, &soak.upstream, &plan.scripts, publish.clone());
     let webhooks = Webhooks::new(world, ledger, &soak.tally, plan.silent());
     let (_, (), (), (), rested) = tokio::join!(
-        soak.end.run_until_cancelled(soak.upstream.publish(world, commands)),
+        soak.end.run_until_cancelled(soak.upstream.publish(world, &soak.tally, commands)),
         soak.upstream.listen(world, &soak.end),
         desk.run(&soak.end),
         webhooks.run(plan.webhooks.clone(), &soak.end),
@@ -124,6 +134,7 @@ impl Soak<'_> {
     fn wanted(&self) -> Vec<&'static str> {
         let mut wanted = [&replicas::TROUBLES[..], &webhooks::FATES[..]].concat();
         wanted.extend(Allowed::here().troubles());
+        wanted.extend(self.old_worker.map(|_| replicas::OLDER));
         wanted
     }
 
@@ -180,10 +191,10 @@ impl Soak<'_> {
         let (world, tally, plan) = (self.world, &self.tally, self.plan);
         let surroundings =
             Surroundings { world, ledger: self.ledger, tally, allowed: Allowed::here(), begun: self.begun };
-        let slots = plan
-            .replicas
-            .iter()
-            .map(|replica| Slot::start(world, tally, &self.complaints, replica, &plan.rollouts, self.begun));
+        let slots = plan.replicas.iter().map(|replica| {
+            let (rollouts, old_worker, begun) = (plan.rollouts.as_slice(), self.old_worker, self.begun);
+            Slot::start(world, tally, &self.complaints, Starts { plan: replica, rollouts, old_worker, begun })
+        });
         tokio::join!(
             surroundings.broker(&plan.broker, &self.calm),
             surroundings.database(&plan.database, &self.calm),
@@ -217,7 +228,11 @@ impl Soak<'_> {
         found.extend(self.found.lock().unwrap().drain(..));
         let complaints = self.complaints.lock().unwrap().clone();
         found.extend(complaints.into_iter().map(|what| Finding::new(Kind::Worker, None, what)));
-        Verdict::new(self.plan, self.ledger, &self.upstream, &self.tally, rested, found)
+        let mut left_out = Allowed::here().left_out();
+        if self.old_worker.is_none() {
+            left_out.push("an older worker beside new ones (--old-worker)");
+        }
+        Verdict::new(self.plan, self.ledger, &self.upstream, &self.tally, left_out, rested, found)
     }
 
     async fn count_dropped_events(&self) {

@@ -67,11 +67,18 @@ impl Allowed {
     /// What is left out, for the verdict.
     pub fn left_out(self) -> Vec<&'static str> {
         let parts = [
-            (self.broker, "stopping the broker"),
-            (self.rabbitmqctl, "closing the broker's connections, its alarm"),
-            (self.database, "stopping the database"),
+            (self.broker, "stopping the broker (not ours)"),
+            (self.rabbitmqctl, "closing the broker's connections, its alarm (not ours)"),
+            (self.database, "stopping the database (not ours)"),
         ];
         parts.into_iter().filter(|(allowed, _)| !allowed).map(|(_, what)| what).collect()
+    }
+}
+
+/// Counts the queues that the tests helped to a leader.
+pub fn count_elected(tally: &Tally, queues: usize) {
+    if queues > 0 {
+        tally.add_many(ELECTED, queues);
     }
 }
 
@@ -103,11 +110,11 @@ impl Surroundings<'_> {
                     Service::Broker.run("kill").await;
                     self.tally.add(NAMES_FLUSHED);
                     sleep(pause).await;
-                    self.count_elected(Service::Broker.run("start").await);
+                    count_elected(self.tally, Service::Broker.run("start").await);
                     self.tally.add(KILLS_BROKER);
                 }
                 ServiceTrouble::Restart if self.allowed.broker => {
-                    self.count_elected(Service::Broker.run("restart").await);
+                    count_elected(self.tally, Service::Broker.run("restart").await);
                     self.tally.add(RESTARTS_BROKER);
                 }
                 ServiceTrouble::Cut if self.allowed.rabbitmqctl => {
@@ -123,12 +130,6 @@ impl Surroundings<'_> {
                 _ => {}
             }
             self.tally.service_is_in_trouble();
-        }
-    }
-
-    fn count_elected(&self, queues: usize) {
-        if queues > 0 {
-            self.tally.add_many(ELECTED, queues);
         }
     }
 

@@ -9,7 +9,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::script::{Pace, Script};
+use crate::services::Service;
+use crate::support::bus::NO_ANSWER;
 use crate::support::{Command, World};
+use crate::surroundings::{Allowed, count_elected};
+use crate::tally::Tally;
 use crate::wrong;
 
 /// How long a careful upstream waits for an answer before it goes on nevertheless.
@@ -63,11 +67,23 @@ impl Upstream {
         }
     }
 
-    /// Publishes what the scripts hand in, until nobody hands in more.
-    pub async fn publish(&self, world: &World, mut commands: mpsc::Receiver<Command>) {
+    /// Publishes what the scripts hand in, until nobody hands in more. However long the broker takes: a soak goes on for as
+    /// long as it is asked to.
+    pub async fn publish(&self, world: &World, tally: &Tally, mut commands: mpsc::Receiver<Command>) {
         let mut batch = Vec::with_capacity(BATCH);
         while commands.recv_many(&mut batch, BATCH).await > 0 {
-            world.publish_all(&batch).await;
+            world.note_published(&batch);
+            let mut failures = 0;
+            while let Err(error) = world.bus.try_publish(&batch).await {
+                failures += 1;
+                if error == NO_ANSWER && Allowed::here().broker {
+                    count_elected(tally, Service::Broker.run("elect").await);
+                }
+                if failures % 100 == 0 {
+                    eprintln!("chaos: the broker has not taken commands for {failures} tries: {error}");
+                }
+                sleep(LOOK).await;
+            }
             batch.drain(..).for_each(|command| self.note(&command));
         }
     }

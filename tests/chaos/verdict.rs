@@ -13,7 +13,6 @@ use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::support::World;
 use crate::support::worker::paybus;
-use crate::surroundings::Allowed;
 use crate::tally::Tally;
 use crate::upstream::{Sent, Upstream};
 
@@ -49,6 +48,7 @@ impl Verdict {
         ledger: &dyn Ledger,
         upstream: &Upstream,
         tally: &Tally,
+        left_out: Vec<&'static str>,
         rested: Duration,
         found: Vec<Finding>,
     ) -> Verdict {
@@ -66,7 +66,7 @@ impl Verdict {
             events: upstream.event_count(),
             met: ledger.met(),
             troubles: tally.counts(),
-            left_out: Allowed::here().left_out(),
+            left_out,
             calls: ledger.calls(),
             effects,
             rested,
@@ -109,7 +109,7 @@ impl Verdict {
         table.rows(&self.met);
         table.head("faults of the surroundings");
         table.rows(&self.troubles);
-        self.left_out.iter().for_each(|what| table.row(&format!("{what} (not ours)"), "left out"));
+        self.left_out.iter().for_each(|what| table.row(what, "left out"));
         table.head("what happened");
         table.row("gateway calls", self.calls);
         self.effects.iter().for_each(|(kind, count)| table.row(&format!("gateway: {kind}"), count));

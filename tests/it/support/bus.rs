@@ -19,8 +19,11 @@ use super::command::Command;
 use super::event::{Event, Log};
 use super::wait::eventually;
 
-/// How long one question to the broker may take before it is asked on a new connection.
-const ANSWER: Duration = Duration::from_secs(60);
+/// How long one question to the broker may take before it is asked on a new connection: a broker that died may not say so.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// What is wrong where a question was not answered in that time.
+pub const NO_ANSWER: &str = "no answer";
 
 /// How long the listener may take to begin before it tries again.
 const SUBSCRIBING: Duration = Duration::from_secs(10);
@@ -51,7 +54,8 @@ impl Bus {
         eventually("the broker to take commands", async || self.try_publish(commands).await).await;
     }
 
-    async fn try_publish(&self, commands: &[Command]) -> Result<(), String> {
+    /// The same, tried once.
+    pub async fn try_publish(&self, commands: &[Command]) -> Result<(), String> {
         self.ask(async |channel| {
             let mut confirms = Vec::with_capacity(commands.len());
             for command in commands {
@@ -178,7 +182,7 @@ impl Bus {
         if !matches!(answer, Ok(Ok(_))) {
             *link = None;
         }
-        answer.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())
+        answer.map_err(|_| NO_ANSWER.to_owned())?.map_err(|error| error.to_string())
     }
 }
 

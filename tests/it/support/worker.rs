@@ -19,6 +19,8 @@ pub struct WorkerSetup {
     pub environment: Vec<(String, String)>,
     /// Whether it only receives webhooks: `paybus webhooks`.
     pub only_webhooks: bool,
+    /// Another program than the one under test, such as an older one.
+    pub program: Option<PathBuf>,
 }
 
 impl WorkerSetup {
@@ -66,7 +68,7 @@ impl Worker {
     pub fn spawn(settings: &BTreeMap<String, String>, setup: &WorkerSetup, log: PathBuf) -> Worker {
         let http = format!("127.0.0.1:{}", free_port());
         let output = File::create(&log).expect("a log file");
-        let mut command = paybus(settings);
+        let mut command = program(setup.program.as_deref().unwrap_or(binary()), settings);
         command.arg(if setup.only_webhooks { "webhooks" } else { "worker" }).env("PAYBUS__HTTP__LISTEN", &http);
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("a second handle")).stderr(output);
@@ -199,7 +201,11 @@ impl Drop for Inner {
 
 /// The binary with these settings in its environment, and nothing of ours.
 pub fn paybus(settings: &BTreeMap<String, String>) -> Command {
-    let mut command = Command::new(binary());
+    program(binary(), settings)
+}
+
+fn program(path: &Path, settings: &BTreeMap<String, String>) -> Command {
+    let mut command = Command::new(path);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PAYBUS")) {
         command.env_remove(name);
     }

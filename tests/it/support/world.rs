@@ -204,8 +204,13 @@ impl World {
 
     /// Publishes commands in order, without waiting in between.
     pub async fn publish_all(&self, commands: &[Command]) {
-        self.published.lock().unwrap().extend(commands.iter().filter(|command| command.body.is_none()).cloned());
+        self.note_published(commands);
         self.bus.publish(commands).await;
+    }
+
+    /// Commands that are published in another way.
+    pub fn note_published(&self, commands: &[Command]) {
+        self.published.lock().unwrap().extend(commands.iter().filter(|command| command.body.is_none()).cloned());
     }
 
     /// The commands that were published so far and name themselves.
