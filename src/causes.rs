@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use crate::excerpt::{ERROR_MAX, excerpt};
+
 /// An error with its causes, for a log line or a person: `Display` alone tells only the outermost.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -11,5 +13,5 @@ pub fn chain(error: &dyn Error) -> String {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    text
+    excerpt(&text, ERROR_MAX).into_owned()
 }

@@ -10,6 +10,7 @@ mod causes;
 pub mod cli;
 pub mod config;
 pub mod contract;
+mod excerpt;
 mod failpoint;
 pub mod gateway;
 pub mod http;

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("paybus: {}", failure.message);
+                eprintln!("paybus: {failure}");
             }
             failure.exit.into()
         }

@@ -15,6 +15,7 @@ use super::publisher::{Publisher, base_properties};
 use super::round::Message;
 use super::topology::Names;
 use super::{BusError, describe, short};
+use crate::excerpt::excerpt_bytes;
 
 const REASON: &str = "x-paybus-reason";
 const CODE: &str = "x-paybus-code";
@@ -68,10 +69,10 @@ fn dead_letter(
     let mut tell = |name: &str, text: &str| {
         headers.insert(name.into(), AMQPValue::LongString(LongString::from(text)));
     };
-    tell(REASON, cut(reason, REASON_BYTES));
-    tell(CODE, cut(code, 255));
-    tell(QUEUE, cut(&delivery.queue, 255));
-    tell(ROUTING_KEY, cut(&delivery.routing_key, 255));
+    tell(REASON, &excerpt_bytes(reason, REASON_BYTES));
+    tell(CODE, &excerpt_bytes(code, 255));
+    tell(QUEUE, &excerpt_bytes(&delivery.queue, 255));
+    tell(ROUTING_KEY, &excerpt_bytes(&delivery.routing_key, 255));
     tell(TIME, &now.to_string());
     Ok(Message {
         mandatory: true,
@@ -132,14 +133,6 @@ fn is_transport(name: &str) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
 }
 
-fn cut(text: &str, bytes: usize) -> &str {
-    let mut end = bytes.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
-}
-
 /// A dead letter, for a person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadLetter {
@@ -163,7 +156,11 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     pub(super) fn read(properties: Properties, routing_key: String, body: Vec<u8>) -> DeadLetter {
-        let header = |name: &str| properties.headers.inner().get(name).and_then(text);
+        let header = |name: &str| {
+            let told = properties.headers.inner().get(name).and_then(text)?;
+            // Where the broker did it, these headers are the publisher's own, if there are any.
+            Some(excerpt_bytes(&told, REASON_BYTES).into_owned())
+        };
         let first = |ours: &str, brokers: &str| header(ours).or_else(|| header(brokers)).unwrap_or_default();
         DeadLetter {
             id: id(&properties, &body),
@@ -216,8 +213,10 @@ fn death_time(headers: &FieldTable) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use lapin::types::ShortString;
+    use proptest::prelude::*;
+
+    use super::*;
 
     fn long(text: &str) -> AMQPValue {
         AMQPValue::LongString(LongString::from(text))
@@ -284,10 +283,90 @@ mod tests {
     }
 
     #[test]
+    fn of_what_a_publisher_wrote_into_our_headers_not_much_is_told() {
+        let mut headers = FieldTable::default();
+        for name in [REASON, CODE, QUEUE, ROUTING_KEY, TIME, "x-first-death-reason"] {
+            headers.insert(name.into(), long(&"x".repeat(100_000)));
+        }
+        let letter = DeadLetter::read(Properties { headers, ..Properties::default() }, "k".to_owned(), Vec::new());
+        for told in [&letter.reason, &letter.code, &letter.queue, &letter.routing_key, &letter.time] {
+            assert!(told.len() <= REASON_BYTES, "{} bytes", told.len());
+        }
+    }
+
+    /// A value of any of AMQP's types, nested.
+    fn any_value() -> impl Strategy<Value = AMQPValue> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(AMQPValue::Boolean),
+            any::<i32>().prop_map(AMQPValue::LongInt),
+            any::<i64>().prop_map(AMQPValue::LongLongInt),
+            any::<f64>().prop_map(AMQPValue::Double),
+            any::<u64>().prop_map(AMQPValue::Timestamp),
+            "[ -~]{0,40}".prop_map(|text| AMQPValue::ShortString(text.into())),
+            any::<Vec<u8>>().prop_map(|bytes| AMQPValue::LongString(bytes.into())),
+            any::<Vec<u8>>().prop_map(|bytes| AMQPValue::ByteArray(bytes.into())),
+            (0..5_000_usize).prop_map(|length| long(&"é".repeat(length))),
+            Just(AMQPValue::Void),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(|values| AMQPValue::FieldArray(values.into())),
+                any_table(inner).prop_map(AMQPValue::FieldTable),
+            ]
+        })
+    }
+
+    fn any_table(value: impl Strategy<Value = AMQPValue> + 'static) -> BoxedStrategy<FieldTable> {
+        let names =
+            vec!["x-death", "time", REASON, CODE, QUEUE, TIME, "x-first-death-reason", "traceparent", "CC", "é"];
+        let name = prop_oneof![3 => proptest::sample::select(names).prop_map(str::to_owned), 1 => "[a-z-]{0,60}"];
+        let members = proptest::collection::vec((name, value), 0..5);
+        let table = members.prop_map(|members| {
+            let mut table = FieldTable::default();
+            for (name, value) in members {
+                table.insert(name.into(), value);
+            }
+            table
+        });
+        table.boxed()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever came with a message, it is buried with its body and the reason, in headers that fit into a frame, and
+        /// reads the same when it is listed and when it is sent again.
+        #[test]
+        fn whatever_came_with_a_message_it_is_buried_and_revived(
+            headers in any_table(any_value()),
+            texts in proptest::collection::vec(proptest::option::of("[ -~é]{0,120}"), 4),
+            reason in prop_oneof![any::<String>(), Just("é".repeat(5_000))],
+            body in any::<Vec<u8>>(),
+        ) {
+            let mut delivery = Delivery::unconnected("p.commands.cards", "cards.payment.create", body);
+            let [reply_to, correlation_id, message_id, kind] = texts.try_into().unwrap();
+            delivery.properties = Properties { reply_to, correlation_id, message_id, kind, headers, ..Properties::default() };
+            let names = Names::new("p");
+            let message = dead_letter(&names, &delivery, "invalid_envelope", &reason, Timestamp::UNIX_EPOCH).unwrap();
+            let properties = Properties::from(message.properties.clone());
+            prop_assert!(properties.headers_size() < 4_000, "{}", properties.headers_size());
+            let letter = DeadLetter::read(properties, "any".to_owned(), message.body.to_vec());
+            prop_assert_eq!(letter.code.as_str(), "invalid_envelope");
+            prop_assert_eq!(letter.reason.as_str(), excerpt_bytes(&reason, REASON_BYTES));
+            prop_assert_eq!(&letter.body, &delivery.body);
+            prop_assert_eq!(&letter.properties.reply_to, &delivery.properties.reply_to);
+            let revived = letter.revived(&names).unwrap();
+            prop_assert_eq!(revived.routing_key.as_str(), "cards.payment.create");
+            prop_assert_eq!(&revived.body[..], &delivery.body[..]);
+            // One that the broker itself put there reads as well.
+            DeadLetter::read(delivery.properties, delivery.routing_key, delivery.body);
+        }
+    }
+
+    #[test]
     fn headers_that_may_not_fit_into_a_frame_are_left_out() {
         let mut headers = FieldTable::default();
         headers.insert("big".into(), long(&"x".repeat(2000)));
         assert!(own_headers(&headers).inner().is_empty());
-        assert_eq!(cut("aé", 2), "a");
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::excerpt::{ERROR_MAX, excerpt};
 use crate::tls::TlsError;
 
 pub mod connection;
@@ -132,7 +133,7 @@ pub(crate) fn describe(error: &dyn std::error::Error) -> String {
         }
         cause = source.source();
     }
-    text
+    excerpt(&text, ERROR_MAX).into_owned()
 }
 
 /// Awaits a question to the broker no longer than it may take: lapin itself waits for ever.

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::open_database;
-use super::output::{Output, Style, cut, tame};
+use super::output::{Output, Style, tame};
 use crate::bus::dead::DeadLetter;
 use crate::bus::graveyard::{self, DeadFilter};
 use crate::config::Settings;
+use crate::excerpt::excerpt;
 use crate::payment::card;
 use crate::store::Store;
 use crate::wiring::bus_settings;
@@ -183,7 +184,7 @@ fn row(output: Output, letter: &DeadLetter) -> String {
         output.column(Style::Plain, &tame(&letter.id), 36),
         output.column(Style::Bad, &tame(&letter.code), 18),
         output.column(Style::Plain, &tame(&letter.queue), 26),
-        cut(&tame(&letter.reason), 100),
+        excerpt(&tame(&letter.reason), 100),
     )
 }
 
@@ -243,7 +244,7 @@ async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Fa
     ] {
         output.line(&format!("{}  {}", output.column(Style::Strong, name, 11), tame(value)))?;
     }
-    output.line(&format!("\n{}", cut(&tame(&body), BODY_SHOWN)))?;
+    output.line(&format!("\n{}", excerpt(&tame(&body), BODY_SHOWN)))?;
     Ok(Exit::Done)
 }
 

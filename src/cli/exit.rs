@@ -1,9 +1,11 @@
 //! How a command ends: the exit codes, and which error means which.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use super::output::tame;
 use crate::bus::{self, BusError};
 use crate::config::ConfigError;
 use crate::gateway::registry::RegistryError;
@@ -58,6 +60,13 @@ impl Failure {
     /// Wrong arguments that clap cannot see.
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure::new(Exit::Usage, message)
+    }
+}
+
+/// The line as a terminal may have it: an error may quote what a file or a server said.
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&tame(&self.message))
     }
 }
 

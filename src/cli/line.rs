@@ -5,11 +5,14 @@ use serde_json::Value;
 
 use super::output::{Output, Style, tame};
 use super::time::clock;
+use crate::excerpt::{NAME_MAX, excerpt};
 
 /// How wide the columns are, in characters; a longer text moves what follows.
 const TYPE_WIDTH: usize = 22;
 const STATUS_WIDTH: usize = 22;
 const AMOUNT_WIDTH: usize = 15;
+/// How much of one text is shown: others may publish to the exchange, too.
+const TEXT_MAX: usize = 2_048;
 /// A payment's id in short: its end, for ids that were made one after the other begin alike.
 const SHORT_WIDTH: usize = 8;
 
@@ -109,7 +112,8 @@ pub fn style_of(status: &str) -> Style {
 }
 
 fn text(event: &Value, pointer: &str) -> String {
-    event.pointer(pointer).and_then(Value::as_str).map(tame).unwrap_or_default()
+    let text = event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    tame(&excerpt(text, TEXT_MAX))
 }
 
 fn message(event: &Value, kind: &str) -> String {
@@ -140,7 +144,8 @@ fn message(event: &Value, kind: &str) -> String {
 /// `captured_amount 10.00`; of what is no short text, the name alone.
 fn change(event: &Value, name: &str) -> String {
     let value = text(event, &format!("/data/payment/{name}"));
-    if value.is_empty() { tame(name) } else { format!("{} {value}", tame(name)) }
+    let name = tame(&excerpt(name, NAME_MAX));
+    if value.is_empty() { name } else { format!("{name} {value}") }
 }
 
 #[cfg(test)]
@@ -208,6 +213,10 @@ mod tests {
 
     #[test]
     fn anything_can_be_watched() {
+        let long = "x".repeat(900_000);
+        let data = json!({ "message": long, "changed": [long], "payment": { "status": long } });
+        let line_of_it = line(json!({ "type": long, "subject": long, "data": data }));
+        assert!(line_of_it.chars().count() < 8 * TEXT_MAX, "{}", line_of_it.len());
         for strange in [json!(null), json!([]), json!({ "type": 1, "data": "x" }), json!({ "type": "\u{1b}[2J" })] {
             assert!(!line(strange).contains('\u{1b}'));
         }

@@ -80,7 +80,7 @@ impl Output {
     /// # Errors
     /// As [`Output::line`].
     pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
-        Ok(self.line(&serde_json::to_string(value)?)?)
+        Ok(self.line(&tame_json(&serde_json::to_string(value)?))?)
     }
 }
 
@@ -99,19 +99,23 @@ pub fn tame(text: &str) -> String {
     tamed.collect()
 }
 
-/// Characters that turn the direction of what follows.
-fn is_direction(char: char) -> bool {
-    matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// The same JSON, for a terminal: what serde_json leaves as it is and a terminal may act on is written as an escape. It can
+/// stand in texts and names only.
+pub fn tame_json(json: &str) -> String {
+    let mut tamed = String::with_capacity(json.len());
+    for char in json.chars() {
+        if char.is_control() || is_direction(char) {
+            tamed.push_str(&format!("\\u{:04x}", u32::from(char)));
+        } else {
+            tamed.push(char);
+        }
+    }
+    tamed
 }
 
-/// At most so many characters of a text.
-pub fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
-    cut.push('…');
-    cut
+/// Characters that turn the direction of what follows.
+fn is_direction(char: char) -> bool {
+    matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -128,7 +132,9 @@ mod tests {
     #[test]
     fn a_message_cannot_steer_the_terminal() {
         assert_eq!(tame("a\x1b[2Jb\nc\u{202e}d"), "a\u{fffd}[2Jb c\u{fffd}d");
-        assert_eq!(cut("äöüß", 3), "äö…");
-        assert_eq!(cut("äöü", 3), "äöü");
+        let text = "a\u{9b}2J\u{7f}\u{202e}\u{61c}\x1b";
+        let json = tame_json(&serde_json::to_string(text).unwrap());
+        assert_eq!(json, r#""a\u009b2J\u007f\u202e\u061c\u001b""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 }

@@ -6,6 +6,13 @@ use std::path::PathBuf;
 
 use serde::de;
 
+use crate::excerpt::excerpt;
+
+/// How much of a key's or a variable's name is told, in characters.
+const KEY_MAX: usize = 256;
+/// How much is told of what is wrong, in characters.
+const PROBLEM_MAX: usize = 1_024;
+
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -18,7 +25,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The configuration file is not TOML.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", path.display(), excerpt(problem, PROBLEM_MAX))]
     Syntax {
         /// The file that was asked for.
         path: PathBuf,
@@ -26,7 +33,7 @@ pub enum ConfigError {
         problem: String,
     },
     /// An environment variable names no one key.
-    #[error("environment variable {variable}: {problem}")]
+    #[error("environment variable {}: {}", excerpt(variable, KEY_MAX), excerpt(problem, PROBLEM_MAX))]
     Variable {
         /// The variable's name.
         variable: String,
@@ -34,7 +41,7 @@ pub enum ConfigError {
         problem: String,
     },
     /// A key that does not exist.
-    #[error("{key}: unknown key, expected {expected}")]
+    #[error("{}: unknown key, expected {expected}", excerpt(key, KEY_MAX))]
     UnknownKey {
         /// Its full name.
         key: String,
@@ -42,7 +49,7 @@ pub enum ConfigError {
         expected: String,
     },
     /// A key that is missing, or whose value is of a wrong type or out of its limits.
-    #[error("{key}: {problem}")]
+    #[error("{}: {}", excerpt(key, KEY_MAX), excerpt(problem, PROBLEM_MAX))]
     Key {
         /// Its full name.
         key: String,

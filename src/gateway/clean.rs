@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::excerpt::excerpt;
 use crate::payment::card;
 
 /// Characters of a message that are kept.
@@ -15,11 +16,7 @@ pub(super) const EXTRA_DATA_BYTES_MAX: usize = 16 * 1_024;
 
 /// Text for a person, of at most so many characters.
 pub(super) fn text(raw: &str, characters_max: usize) -> String {
-    let clean = scrubbed(raw);
-    match clean.char_indices().nth(characters_max) {
-        Some((end, _)) => clean[..end].to_owned(),
-        None => clean,
-    }
+    excerpt(&scrubbed(raw), characters_max).into_owned()
 }
 
 /// PostgreSQL refuses NUL characters. They go first, for one of them could part a card number in two.
@@ -73,7 +70,7 @@ mod tests {
     #[test]
     fn text_is_scrubbed_then_cut() {
         assert_eq!(text("ok", 10), "ok");
-        assert_eq!(text("grüße", 3), "grü");
+        assert_eq!(text("grüße", 3), "gr…");
         assert_eq!(text("a\0b", 10), "ab");
         assert!(!text("card 4111\u{0}111111111111", 100).contains("1111"));
         let cut = text("xxxx 4111111111111111", 12);

@@ -8,6 +8,7 @@ use super::dummy::DummyGateway;
 use super::http::HttpGateway;
 use super::stripe::StripeGateway;
 use crate::config::{ConfigError, Variant};
+use crate::excerpt::{NAME_MAX, excerpt};
 
 /// The names of all gateways.
 pub const NAMES: &[&str] = &["dummy", "http", "stripe"];
@@ -16,7 +17,7 @@ pub const NAMES: &[&str] = &["dummy", "http", "stripe"];
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No adapter of this name.
-    #[error("gateway: there is no {0:?}; there are {list}", list = NAMES.join(", "))]
+    #[error("gateway: there is no {:?}; there are {}", excerpt(.0, NAME_MAX), NAMES.join(", "))]
     UnknownGateway(String),
     /// Its settings.
     #[error(transparent)]

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::card;
 use super::code::{Code, Rejection};
 use super::command::{CommandType, Resolution};
 use super::money::{self, Currency};
+use crate::excerpt::{NAME_MAX, excerpt};
 
 /// How long a description may be, in characters.
 const DESCRIPTION_MAX: usize = 4096;
@@ -161,8 +163,7 @@ pub fn check(kind: CommandType, data: &Map<String, Value>) -> Result<(), Rejecti
     }
     match data.keys().find(|name| fields.iter().all(|field| field.name != name.as_str())) {
         Some(name) => {
-            let shown: String = name.chars().take(64).collect();
-            Err(Rejection::new(Code::UnknownField, format!("{shown}: this command has no such field")))
+            Err(Rejection::new(Code::UnknownField, format!("{}: this command has no such field", quoted(name))))
         }
         None => Ok(()),
     }
@@ -209,7 +210,7 @@ impl Form {
                 Err(invalid(name, "must be an IPv4 or IPv6 address"))
             }
             Form::Currency if Currency::from_code(text).is_none() => {
-                let shown: String = text.chars().take(10).collect();
+                let shown = excerpt(text, 10);
                 Err(Rejection::new(Code::InvalidCurrency, format!("{name}: {shown:?} is not one of ISO 4217")))
             }
             Form::Sequence if !is_sequence(text) => Err(invalid(name, "must be the number of an event, such as \"4\"")),
@@ -260,6 +261,11 @@ fn is_sequence(text: &str) -> bool {
 
 fn no(name: &str, what: &str, value: &Value) -> Rejection {
     invalid(name, &format!("must be {what}, not {}", type_of(value)))
+}
+
+/// A name that a stranger wrote. First scrubbed: of a card number that is cut through, most would be left.
+pub(crate) fn quoted(name: &str) -> String {
+    excerpt(&card::scrub(name), NAME_MAX).into_owned()
 }
 
 pub(super) fn invalid(name: &str, what: &str) -> Rejection {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::notify;
 use super::variant::Variant;
+use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Process};
@@ -138,18 +139,21 @@ impl Acceptance {
         check_envelope(attributes)?;
         // Only a notification gets so far without one.
         if let Some(subject) = names.foreign_subject.as_ref().filter(|subject| !subject.is_empty()) {
-            return Err(reject(Code::InvalidEnvelope, format!("subject: {subject:?} is not a UUID")));
+            let message = format!("subject: {:?} is not a UUID", excerpt(subject, NAME_MAX));
+            return Err(reject(Code::InvalidEnvelope, message));
         }
         let Some(kind) = names.kind.known() else {
-            return Err(reject(Code::UnknownType, format!("there is no command {:?}", names.kind.as_str())));
+            let message = format!("there is no command {:?}", excerpt(names.kind.as_str(), NAME_MAX));
+            return Err(reject(Code::UnknownType, message));
         };
         let (routed_variant, routed_type) = message.routing_key.split_once('.').unwrap_or((message.routing_key, ""));
         if routed_type != kind.as_str() {
-            let message = format!("the routing key {:?} is not <variant>.{kind}", shorten(message.routing_key));
+            let message =
+                format!("the routing key {:?} is not <variant>.{kind}", excerpt(message.routing_key, NAME_MAX));
             return Err(reject(Code::RoutingMismatch, message));
         }
         let Some(variant) = self.variants.get(routed_variant) else {
-            let message = format!("no variant {:?} is configured", shorten(routed_variant));
+            let message = format!("no variant {:?} is configured", excerpt(routed_variant, NAME_MAX));
             return Err(reject(Code::UnknownVariant, message));
         };
         let empty = Map::new();
@@ -429,10 +433,6 @@ fn optional_text(attributes: &Attribute<'_>, name: &str, max: usize) -> Result<O
 
 fn reject(code: Code, message: impl Into<String>) -> Rejection {
     Rejection::new(code, message)
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 #[cfg(test)]

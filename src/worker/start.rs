@@ -230,15 +230,13 @@ fn engine(
     variants: HashMap<String, Arc<Variant>>,
 ) -> Result<Engine, RunError> {
     let variants = Arc::new(variants);
-    let reply_to =
-        Regex::new(&settings.amqp.reply_to).map_err(|error| RunError::Setting(format!("amqp.reply_to: {error}")))?;
     Ok(Engine {
         worker: Uuid::new_v4(),
         store: Arc::clone(store),
         begin: Committer::spawn(Arc::clone(store), LANES),
         settle: Committer::spawn(Arc::clone(store), LANES),
         announcer,
-        acceptance: Acceptance { variants: Arc::clone(&variants), reply_to },
+        acceptance: acceptance(settings, Arc::clone(&variants))?,
         no_variant: no_variant(settings),
         variants,
         held: Held::default(),
@@ -247,6 +245,22 @@ fn engine(
         draining: CancellationToken::new(),
         wake: Notify::new(),
     })
+}
+
+fn acceptance(settings: &Settings, variants: Arc<HashMap<String, Arc<Variant>>>) -> Result<Acceptance, RunError> {
+    let reply_to = Regex::new(&settings.amqp.reply_to);
+    let reply_to = reply_to.map_err(|error| RunError::Setting(format!("amqp.reply_to: {error}")))?;
+    Ok(Acceptance { variants, reply_to })
+}
+
+impl Acceptance {
+    /// What a worker with these settings holds messages against.
+    ///
+    /// # Errors
+    /// A gateway cannot be set up, or `amqp.reply_to` is no pattern.
+    pub fn configured(settings: &Settings) -> Result<Acceptance, RunError> {
+        acceptance(settings, Arc::new(variants(settings)?))
+    }
 }
 
 /// For commands of no known variant: every one of them is rejected, so that nothing here is ever used for a call.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::VERIFICATION_RESULT;
 use crate::gateway::Ask;
 use crate::payment::code::{Code, Rejection};
+use crate::payment::field::quoted;
 use crate::payment::status::{FraudStatus, Status};
 
 const LATENCY_MILLISECONDS_MAX: u64 = 60_000;
@@ -75,7 +76,7 @@ impl Process {
                 }
                 "lose_answer" => process.lose_answer = boolean(name, value)?,
                 _ => {
-                    let message = format!("process.{name}: dummy has no such field");
+                    let message = format!("process.{}: dummy has no such field", quoted(name));
                     return Err(Rejection::new(Code::UnknownField, message));
                 }
             }

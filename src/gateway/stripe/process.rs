@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::payment::code::{Code, Rejection};
+use crate::payment::field::quoted;
 
 /// The longest of Stripe's ids that is taken.
 pub(super) const ID_CHARACTERS_MAX: usize = 255;
@@ -94,7 +95,7 @@ impl Process {
     /// What is wrong with it, by field.
     pub fn read(data: &Map<String, Value>) -> Result<Process, Rejection> {
         if let Some(unknown) = data.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-            let message = format!("process.{unknown}: unknown; there are {}", FIELDS.join(", "));
+            let message = format!("process.{}: unknown; there are {}", quoted(unknown), FIELDS.join(", "));
             return Err(Rejection::new(Code::UnknownField, message));
         }
         let process = Process {
@@ -200,6 +201,12 @@ mod tests {
         let redirects = Some(Redirects::Never);
         let expected = AutomaticPaymentMethods { enabled: true, allow_redirects: redirects };
         assert_eq!(automatic.unwrap().automatic_payment_methods, Some(expected));
+    }
+
+    #[test]
+    fn an_unknown_name_is_not_quoted_at_length() {
+        let rejection = read(json!({"x".repeat(900_000): 1})).unwrap_err();
+        assert!(rejection.message.len() < 500, "{} bytes", rejection.message.len());
     }
 
     #[test]

@@ -10,7 +10,6 @@ use serde_json::json;
 
 use super::*;
 use crate::config;
-use crate::gateway::registry;
 use crate::gateway::signature::sign;
 use crate::payment::notification::Fact;
 
@@ -29,16 +28,13 @@ fn acceptance() -> Acceptance {
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let settings = config::load(None, variables.into_iter()).unwrap();
-    let variants = settings.variants.iter().map(|(name, variant)| {
-        let gateway = registry::build(variant).unwrap();
-        (name.clone(), Arc::new(Variant::new(name, variant, &settings.worker, gateway)))
-    });
-    Acceptance { variants: Arc::new(variants.collect()), reply_to: Regex::new(&settings.amqp.reply_to).unwrap() }
+    Acceptance::configured(&settings).unwrap()
 }
 
+/// Made once: each gateway has its HTTP client, which takes its time.
+static ACCEPTANCE: LazyLock<Acceptance> = LazyLock::new(acceptance);
+
 fn read(body: &[u8], routing_key: &str) -> Accepted {
-    // Made once: each gateway has its HTTP client, which takes its time.
-    static ACCEPTANCE: LazyLock<Acceptance> = LazyLock::new(acceptance);
     ACCEPTANCE.accept(&message(body, routing_key))
 }
 
@@ -239,6 +235,35 @@ proptest! {
         prop_assert_eq!((read.payment_id.to_string(), &read.name), (PAYMENT.to_owned(), &name));
     }
 
+    /// What the broker hands over beside the body is bounded, and no answer goes where the configuration allows none.
+    #[test]
+    fn any_properties_are_taken_or_refused(
+        kind in kind(),
+        key in prop_oneof![Just(None), text().prop_map(Some)],
+        reply_to in proptest::option::of(prop_oneof![text(), Just("reply.shop".to_owned()), "reply\\.[a-z.*#-]{0,300}"]),
+        correlation_id in proptest::option::of(text()),
+        user_id in proptest::option::of(text()),
+    ) {
+        let (body, key) = (good(kind).to_string(), key.unwrap_or_else(|| key_of(kind)));
+        let accepted = ACCEPTANCE.accept(&Message {
+            body: body.as_bytes(),
+            routing_key: &key,
+            reply_to: reply_to.as_deref(),
+            correlation_id: correlation_id.as_deref(),
+            user_id: user_id.as_deref(),
+        });
+        check(&accepted)?;
+        let Accepted::Command(command) = accepted else { return Err(TestCaseError::fail("it names itself")) };
+        if let Some(reply) = &command.attributes.reply {
+            prop_assert_eq!(Some(&reply.to), reply_to.as_ref());
+            prop_assert!(ACCEPTANCE.reply_to.is_match(&reply.to) && reply.to.len() <= ATTRIBUTE_MAX, "{}", reply.to);
+            prop_assert_eq!(&reply.correlation_id, &correlation_id);
+        }
+        let is_known = command.variant == NO_VARIANT || ACCEPTANCE.variants.contains_key(&command.variant);
+        prop_assert!(is_known, "{}", command.variant);
+        prop_assert!(command.content.is_err() || key == key_of(kind) || kind != CommandType::Create, "{key}");
+    }
+
     /// A bit is flipped, a byte is lost, the rest never came.
     #[test]
     fn damaged_bytes_are_named_or_put_aside(kind in kind(), at in any::<Index>(), byte in any::<u8>(), way in 0..4) {
@@ -261,6 +286,45 @@ fn a_good_command_of_every_type_is_accepted() {
             Accepted::Command(command) => assert!(command.content.is_ok(), "{kind}: {:?}", command.content),
             other => panic!("{kind}: {other:?}"),
         }
+    }
+}
+
+/// Whatever a stranger wrote, and wherever: what is told of it fits into a line or two.
+#[test]
+fn a_rejection_does_not_quote_at_length() {
+    let long = || "x".repeat(900_000);
+    let wrong = |kind: CommandType, at: &str, value: Value| {
+        let mut command = good(kind);
+        *command.pointer_mut(at).unwrap() = value;
+        command.to_string()
+    };
+    let attribute = "\u{1}".repeat(ATTRIBUTE_MAX);
+    let create = CommandType::Create;
+    let key = key_of(create);
+    let mut bodies: Vec<(String, String)> = [
+        ("/data/process", json!({long(): 1})),
+        ("/data/process", json!({"status": long()})),
+        ("/data", json!({"variant": "default", "total": "1", "currency": "USD", long(): 1})),
+        ("/data/variant", json!(long())),
+        ("/data/currency", json!(long())),
+        ("/data/total", json!(long())),
+        ("/data/tax", json!({long(): long()})),
+        ("/subject", json!(attribute)),
+        ("/subject", json!(long())),
+        ("/type", json!(attribute)),
+        ("/id", json!({long(): 1})),
+    ]
+    .map(|(at, value)| (wrong(create, at, value), key.clone()))
+    .into();
+    bodies.push((good(create).to_string(), attribute.clone()));
+    bodies.push((good(create).to_string(), format!("{}.{create}", &attribute[1..])));
+    for (body, key) in bodies {
+        let rejection = match read(body.as_bytes(), &key) {
+            Accepted::Command(command) => command.content.unwrap_err(),
+            Accepted::Dead(rejection) => rejection,
+        };
+        let length = rejection.message.chars().count();
+        assert!(length < 500, "{:?}: {length} characters", rejection.code);
     }
 }
 
