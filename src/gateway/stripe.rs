@@ -37,7 +37,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use self::api::Api;
+use self::intent::{Asked, Intent};
 use self::process::Process;
+use self::reply::Denial;
 use self::request::Plan;
 use super::client::{self, BuildError};
 use super::notification::{Fact, NotGenuine, Notifications, Webhook};
@@ -49,6 +51,8 @@ use crate::payment::outcome::{Found, Outcome, Trouble};
 
 mod act;
 mod amount;
+#[cfg(test)]
+mod anything;
 mod api;
 mod charge;
 mod declines;
@@ -171,6 +175,19 @@ impl Notifications for StripeGateway {
             let session = self.api.session(timeout, None);
             webhook::locate(&session, fact).await.map_err(|denial| denial.failure.trouble)
         })
+    }
+}
+
+/// What a payment intent that Stripe answered means for a process of this payment: what fuzz/ looks at, for which there is no
+/// Stripe to ask.
+#[doc(hidden)]
+pub fn read_payment_intent(object: Map<String, Value>, payment_id: Uuid) -> Outcome {
+    let asked = Asked { payment_id, livemode: None, id: None };
+    let read = Intent::read(object, asked).and_then(|intent| intent.of_process(true));
+    match read.map_err(Denial::from) {
+        Ok(Some(result)) => Outcome::Result(Box::new(result)),
+        Ok(None) => Denial::from(reply::invalid("no attempt to pay was made")).into(),
+        Err(denial) => denial.into(),
     }
 }
 

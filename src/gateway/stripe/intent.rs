@@ -100,7 +100,7 @@ impl Intent {
         let operation = named(OPERATION).and_then(|id| id.parse().ok());
         let currency = Currency::from_code(&wire.currency.to_ascii_uppercase())
             .ok_or_else(|| invalid("its currency is none of ISO 4217"))?;
-        Ok(Intent {
+        let intent = Intent {
             id: wire.id.clone(),
             status: wire.status,
             currency,
@@ -108,7 +108,20 @@ impl Intent {
             last_error: wire.last_payment_error.take(),
             charge: wire.latest_charge.take().map(Charge::read).transpose()?,
             wire,
-        })
+        };
+        intent.check_money()?;
+        Ok(intent)
+    }
+
+    /// Refuses one whose status says that nothing was taken, and whose money says otherwise: of the status alone a look-up
+    /// would make the proof that nothing was charged.
+    fn check_money(&self) -> Result<(), Trouble> {
+        let has_taken = self.received()?.is_some_and(|received| !received.is_zero());
+        let may_have_taken = matches!(self.status, IntentStatus::Succeeded | IntentStatus::Processing);
+        if has_taken && !may_have_taken {
+            return Err(mismatch("its status is that nothing was taken, and it counts money as received"));
+        }
+        Ok(())
     }
 
     /// Whether it can never take money any more.
@@ -287,6 +300,9 @@ mod tests {
         for (name, value) in more.as_object().unwrap() {
             intent[name] = value.clone();
         }
+        if intent["status"] != "succeeded" && more.get("amount_received").is_none() {
+            intent["amount_received"] = json!(0);
+        }
         Intent::read(intent.as_object().unwrap().clone(), asked)
     }
 
@@ -359,6 +375,23 @@ mod tests {
         }
         let held = read(&json!({"status": "requires_capture", "amount_received": 0})).of_process(false);
         assert_eq!(held.unwrap().unwrap().amount, None);
+    }
+
+    /// Of its status alone a look-up would make the proof that nothing was charged.
+    #[test]
+    fn money_that_its_status_denies_is_a_mismatch() {
+        for status in
+            ["requires_payment_method", "requires_confirmation", "requires_action", "requires_capture", "canceled"]
+        {
+            for more in [
+                json!({"status": status, "amount_received": 2_050}),
+                json!({"status": status, "amount_received": null, "latest_charge": {"id": "c", "amount_captured": 1}}),
+            ] {
+                assert_eq!(read_with(&more, OURS).unwrap_err().code, Code::Mismatch, "{more}");
+            }
+            let unreadable = json!({"status": status, "amount_received": -1});
+            assert_eq!(read_with(&unreadable, OURS).unwrap_err().code, Code::InvalidAnswer, "{status}");
+        }
     }
 
     #[test]

@@ -119,7 +119,7 @@ struct ErrorBody {
     error: ErrorObject,
 }
 
-fn deny(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Denial {
+pub(super) fn deny(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Denial {
     let error = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default().error;
     let (reach, code) = class(status.as_u16(), &error, should_retry(headers));
     let trouble = Trouble {

@@ -1,0 +1,384 @@
+//! Whatever Stripe's objects hold: reading them does not panic, an approval is of what the object says and in its currency,
+//! and money that cannot be read is neither an approval nor the proof that nothing was charged.
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use super::dispute::Dispute;
+use super::refund::Refund;
+use super::reply::deny;
+use super::*;
+use crate::gateway::signature::sign;
+use crate::payment::card;
+use crate::payment::code::Code;
+use crate::payment::money::Currency;
+use crate::payment::notification::admitted;
+use crate::payment::outcome::{GatewayResult, Verdict};
+
+const PAYMENT: Uuid = Uuid::from_u128(9);
+const OURS: Asked<'static> = Asked { payment_id: PAYMENT, livemode: Some(false), id: Some("pi_1") };
+
+const WORDS: &[&str] = &[
+    "pi_1",
+    "pi_2",
+    "ch_1",
+    "payment_intent",
+    "charge",
+    "refund",
+    "succeeded",
+    "requires_payment_method",
+    "requires_confirmation",
+    "requires_action",
+    "requires_capture",
+    "processing",
+    "canceled",
+    "pending",
+    "failed",
+    "lost",
+    "won",
+    "eur",
+    "EUR",
+    "jpy",
+    "isk",
+    "kwd",
+    "clf",
+    "xxx",
+    "card_declined",
+    "https://hooks.example/3ds",
+    "javascript:1",
+    "redirect_to_url",
+    "4242424242424242",
+    "00000000-0000-0000-0000-000000000009",
+    "\0",
+    "",
+];
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![8 => select(WORDS).prop_map(str::to_owned), 1 => any::<String>(), 1 => Just("é".repeat(3_000))]
+}
+
+fn number() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => select(vec![0_i64, 1, -1, 10, 1_000, 2_049, 2_050, 2_051, 205_000, i64::MAX, i64::MIN]).prop_map(Value::from),
+        1 => any::<i64>().prop_map(Value::from),
+        1 => any::<u64>().prop_map(Value::from),
+        1 => any::<f64>().prop_map(|number| json!(number)),
+        1 => Just(json!(2_050.0)),
+        1 => Just(json!("2050")),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        4 => text().prop_map(Value::String),
+        3 => number(),
+        1 => Just(Value::Null),
+        1 => any::<bool>().prop_map(Value::Bool),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+            proptest::collection::hash_map(text(), inner, 0..3).prop_map(|members| json!(members)),
+        ]
+    })
+}
+
+/// A good object with some of its members changed, and of some of its objects' members too.
+fn changed(good: fn() -> Value) -> impl Strategy<Value = Map<String, Value>> {
+    let change = (any::<Index>(), any::<Index>(), any::<bool>(), prop_oneof![number(), value()]);
+    proptest::collection::vec(change, 0..5).prop_map(move |changes| {
+        let mut object = good();
+        let names: Vec<String> = object.as_object().unwrap().keys().cloned().collect();
+        for (name, inner, whole, value) in changes {
+            let member = &mut object[name.get(&names).as_str()];
+            match member.as_object_mut().filter(|members| !whole && !members.is_empty()) {
+                Some(members) => {
+                    let names: Vec<String> = members.keys().cloned().collect();
+                    members.insert(inner.get(&names).clone(), value);
+                }
+                None => *member = value,
+            }
+        }
+        object.as_object().unwrap().clone()
+    })
+}
+
+fn good_charge() -> Value {
+    json!({
+        "id": "ch_1", "object": "charge", "amount_captured": 2_050, "amount_refunded": 0, "disputed": false,
+        "outcome": {"type": "authorized", "risk_level": "normal", "risk_score": 5}, "review": null,
+        "payment_method_details": {"card": {"brand": "visa", "last4": "4242"}},
+        "payment_intent": "pi_1", "metadata": {"paybus_payment": PAYMENT, "paybus_operation": PAYMENT},
+    })
+}
+
+fn good_intent() -> Value {
+    json!({
+        "id": "pi_1", "object": "payment_intent", "status": "succeeded", "amount": 2_050, "amount_received": 2_050,
+        "amount_capturable": 0, "currency": "eur", "livemode": false, "client_secret": "pi_1_secret",
+        "metadata": {"paybus_payment": PAYMENT, "paybus_operation": PAYMENT},
+        "next_action": {"type": "redirect_to_url", "redirect_to_url": {"url": "https://hooks.example/3ds"}},
+        "last_payment_error": {"type": "card_error", "code": "card_declined", "message": "Declined."},
+        "latest_charge": good_charge(), "cancellation_reason": null,
+    })
+}
+
+/// The same, before any money was taken.
+fn open_intent() -> Value {
+    let mut intent = good_intent();
+    intent["status"] = json!("requires_capture");
+    intent["amount_received"] = json!(0);
+    intent["amount_capturable"] = json!(2_050);
+    intent["latest_charge"]["amount_captured"] = json!(0);
+    intent
+}
+
+fn good_refund() -> Value {
+    json!({
+        "id": "re_1", "object": "refund", "amount": 2_050, "currency": "eur", "status": "succeeded",
+        "payment_intent": "pi_1", "failure_reason": null, "metadata": {"paybus_operation": PAYMENT},
+    })
+}
+
+fn good_dispute() -> Value {
+    json!({
+        "id": "dp_1", "object": "dispute", "amount": 2_050, "currency": "eur", "status": "lost", "reason": "general",
+        "metadata": {},
+    })
+}
+
+/// A sum in Stripe's units, in the currency that the object names.
+fn sum(units: i64, object: &Map<String, Value>) -> String {
+    let currency = Currency::from_code(&object["currency"].as_str().unwrap().to_ascii_uppercase()).unwrap();
+    amount::from_units(units, currency).unwrap().to_string()
+}
+
+/// What holds of every result: it may be stored and shown, and is in the object's currency.
+fn check_result(result: &GatewayResult, object: &Map<String, Value>) -> Result<(), TestCaseError> {
+    let currency = object["currency"].as_str().map(str::to_ascii_uppercase);
+    prop_assert_eq!(result.currency.map(|currency| currency.code().to_owned()), currency);
+    prop_assert!(result.amount.is_none_or(|amount| Some(amount.currency()) == result.currency));
+    let told = [result.message.as_str(), result.code.as_deref().unwrap_or_default()].concat();
+    prop_assert!(!card::contains_card_number(&told) && !told.contains('\0'), "{told}");
+    prop_assert!(told.chars().count() <= 2_048, "{} characters", told.chars().count());
+    if let Verdict::CustomerMustAct { redirect_url: Some(address) } = &result.verdict {
+        prop_assert!(address.starts_with("https://") || address.starts_with("http://"), "{address}");
+        prop_assert!(address.chars().count() <= 2_048 && !address.chars().any(char::is_control), "{address}");
+    }
+    Ok(())
+}
+
+/// An answer that cannot be used is neither a result nor a proof.
+fn check_unusable(trouble: Trouble) -> Result<(), TestCaseError> {
+    prop_assert!(matches!(trouble.code, Code::InvalidAnswer | Code::Mismatch), "{:?}", trouble.code);
+    prop_assert!(trouble.message.chars().count() <= 512, "{}", trouble.message);
+    prop_assert!(matches!(Outcome::from(Denial::from(trouble.clone())), Outcome::Unknown(_)));
+    prop_assert!(matches!(Found::from(Denial::from(trouble)), Found::Failed(_)));
+    Ok(())
+}
+
+/// What was received, as far as the object says so, in Stripe's units.
+fn received(object: &Map<String, Value>) -> Option<i64> {
+    let of_charge = || object["latest_charge"].get("amount_captured")?.as_i64();
+    object["amount_received"].as_i64().or_else(of_charge)
+}
+
+fn check_intent(object: &Map<String, Value>) -> Result<(), TestCaseError> {
+    let intent = match Intent::read(object.clone(), OURS) {
+        Ok(intent) => intent,
+        Err(trouble) => return check_unusable(trouble),
+    };
+    let has_received = received(object).is_some_and(|units| units != 0);
+    let of_cancel = Ok(intent.of_cancel());
+    for (moves, result) in [
+        (true, intent.of_process(false)),
+        (true, intent.of_process(true)),
+        (true, intent.of_capture()),
+        (false, of_cancel),
+    ] {
+        let result = match result {
+            Ok(Some(result)) => result,
+            // By a look-up this is the proof that nothing was charged.
+            Ok(None) => {
+                prop_assert!(!has_received || !moves || object["status"] == "processing", "{:?}", object);
+                continue;
+            }
+            Err(trouble) => {
+                check_unusable(trouble)?;
+                continue;
+            }
+        };
+        check_result(&result, object)?;
+        match result.verdict {
+            Verdict::Approved if moves => {
+                prop_assert_eq!(&object["status"], "succeeded");
+                let said = received(object).map(|units| sum(units, object));
+                prop_assert_eq!(result.amount.map(|amount| amount.to_string()), said);
+            }
+            Verdict::Approved => prop_assert!(object["status"] == "canceled" && !has_received, "{:?}", object),
+            Verdict::Authorized => {
+                prop_assert_eq!(&object["status"], "requires_capture");
+                let said = object["amount_capturable"].as_i64().filter(|units| *units != 0);
+                let said = said.map(|units| sum(units, object));
+                prop_assert_eq!(result.amount.map(|amount| amount.to_string()), said);
+            }
+            Verdict::Declined(_) => prop_assert!(!has_received || !moves, "{:?}", object),
+            Verdict::Pending | Verdict::CustomerMustAct { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_payment_intent_approves_what_it_says(object in prop_oneof![changed(good_intent), changed(open_intent)]) {
+        check_intent(&object)?;
+    }
+
+    #[test]
+    fn a_refund_gives_back_what_it_says(object in changed(good_refund)) {
+        let refund = match Refund::read(object.clone(), "pi_1") {
+            Ok(refund) => refund,
+            Err(trouble) => return check_unusable(trouble),
+        };
+        let result = refund.result();
+        check_result(&result, &object)?;
+        let amount = result.amount.map(|amount| amount.to_string());
+        prop_assert_eq!(amount, Some(sum(object["amount"].as_i64().unwrap(), &object)));
+        prop_assert_eq!(result.verdict == Verdict::Approved, object["status"] == "succeeded");
+    }
+
+    #[test]
+    fn a_dispute_loses_what_it_says(object in changed(good_dispute)) {
+        let euro = Currency::from_code("EUR").unwrap();
+        match Dispute::read(object.clone(), euro) {
+            Ok(dispute) => {
+                prop_assert_eq!(dispute.amount.to_string(), sum(object["amount"].as_i64().unwrap(), &object));
+                prop_assert_eq!(dispute.is_lost(), object["status"] == "lost");
+                let told = dispute.told().to_string();
+                prop_assert!(!card::contains_card_number(&told) && told.len() < 5_000, "{told}");
+            }
+            Err(trouble) => check_unusable(trouble)?,
+        }
+    }
+
+    #[test]
+    fn any_object_is_read(object in proptest::collection::hash_map(text(), value(), 0..6)) {
+        let object: Map<String, Value> = object.into_iter().collect();
+        prop_assert!(Intent::read(object.clone(), OURS).is_err());
+        prop_assert!(Refund::read(object.clone(), "pi_1").is_err());
+        let told = Dispute::read(object, Currency::from_code("EUR").unwrap());
+        prop_assert!(told.is_err() || told.is_ok_and(|dispute| dispute.amount.currency().code() == "EUR"));
+    }
+
+    /// By the status and Stripe's own word on retries, whatever else the error says.
+    #[test]
+    fn no_error_proves_more_than_it_can(
+        status in 100..1000_u16,
+        error in value(),
+        wrapped in any::<bool>(),
+        name in select(vec!["stripe-should-retry", "retry-after", "request-id", "idempotent-replayed", "x"]),
+        word in select(vec!["true", "false", "3", "req_1", "\u{e9}", ""]),
+    ) {
+        let status = StatusCode::from_u16(status).unwrap();
+        prop_assume!(status != StatusCode::OK);
+        let header = HeaderValue::from_bytes(word.as_bytes()).unwrap();
+        let headers = HeaderMap::from_iter([(HeaderName::from_static(name), header)]);
+        let body = if wrapped { json!({"error": error}) } else { error };
+        let outcome = Outcome::from(deny(status, &headers, body.to_string().as_bytes()));
+        let trouble = outcome.trouble().unwrap();
+        prop_assert!(trouble.message.chars().count() <= 1_024 && !card::contains_card_number(&trouble.message));
+        match outcome {
+            Outcome::Refused(_) => prop_assert!(status.is_client_error(), "{status}"),
+            Outcome::NotSent(_) => prop_assert!(matches!(status.as_u16(), 301 | 307 | 308 | 401 | 403 | 429), "{status}"),
+            Outcome::Unknown(_) => {}
+            Outcome::Result(_) => return Err(TestCaseError::fail("a result")),
+        }
+    }
+
+    #[test]
+    fn any_process_object_is_read_or_refused(object in changed(good_process)) {
+        match Process::read(&object) {
+            Ok(process) => prop_assert!(process.return_url.is_none_or(|url| !url.chars().any(char::is_control))),
+            Err(rejection) => prop_assert!(rejection.message.chars().count() < 400, "{}", rejection.message),
+        }
+    }
+
+    /// What is stored of an operation was written by this gateway, unless somebody changed the row.
+    #[test]
+    fn any_stored_request_is_read_or_refused(body in prop_oneof![
+        any::<String>(),
+        value().prop_map(|value| value.to_string()),
+        value().prop_map(|value| json!({"do": "post", "path": value, "form": ""}).to_string()),
+    ]) {
+        if let Err(trouble) = Plan::read(&body) {
+            prop_assert_eq!(trouble.code, Code::Refused);
+        }
+    }
+}
+
+fn good_process() -> Value {
+    json!({
+        "payment_method": "pm_card_visa", "payment_method_types": ["card"], "automatic_payment_methods": null,
+        "customer": "cus_1", "return_url": "https://shop.example/back", "use_stripe_sdk": false, "off_session": false,
+        "setup_future_usage": "off_session", "mandate": "mandate_1", "other": null,
+    })
+}
+
+const SECRET: &str = "whsec_test";
+const NOW: i64 = 1_700_000_000;
+
+fn webhook(body: Vec<u8>, signature: String) -> Webhook {
+    Webhook {
+        received_at: jiff::Timestamp::from_second(NOW).unwrap(),
+        method: "POST".to_owned(),
+        url: "/webhooks/stripe".to_owned(),
+        headers: vec![("stripe-signature".to_owned(), signature)],
+        body,
+    }
+}
+
+fn good_event() -> Value {
+    json!({"id": "evt_1", "type": "charge.succeeded", "data": {"object": good_charge()}})
+}
+
+proptest! {
+    #[test]
+    fn a_signed_webhook_is_read_and_another_tells_nothing(
+        event in changed(good_event),
+        at in any::<Index>(),
+        byte in any::<u8>(),
+        secret in prop_oneof![Just(SECRET.to_owned()), any::<String>()],
+    ) {
+        let secrets: WebhookSecrets = serde_json::from_value(json!(SECRET)).unwrap();
+        let body = Value::Object(event.clone()).to_string().into_bytes();
+        let signature = sign(&secret, NOW, &body);
+        let told = webhook::verify(&webhook(body.clone(), signature.clone()), &secrets);
+        prop_assert!(secret == SECRET || told.is_err());
+        if let Ok(facts) = told {
+            prop_assert!(facts.len() <= 1);
+            for fact in &facts {
+                prop_assert_eq!(fact.key.as_deref(), event["id"].as_str());
+                prop_assert_eq!(Some(fact.kind.as_str()), event["type"].as_str());
+            }
+            for fact in admitted(facts, None).unwrap_or_default() {
+                let texts = [fact.key.as_deref(), fact.reference.as_deref(), Some(&fact.kind)];
+                prop_assert!(texts.into_iter().flatten().all(|text| text.len() <= 255 && !text.contains('\0')));
+            }
+        }
+        let mut forged = body.clone();
+        let at = at.index(forged.len());
+        forged[at] = byte;
+        prop_assert!(forged == body || webhook::verify(&webhook(forged, signature), &secrets).is_err());
+    }
+
+    #[test]
+    fn any_signed_bytes_are_read(body in proptest::collection::vec(any::<u8>(), 0..100)) {
+        let secrets: WebhookSecrets = serde_json::from_value(json!(SECRET)).unwrap();
+        let signature = sign(SECRET, NOW, &body);
+        prop_assert!(webhook::verify(&webhook(body, signature), &secrets).is_err());
+    }
+}
