@@ -259,6 +259,25 @@ mod tests {
         check("amqp://[fe80::1]", "fe80::1", 5672);
     }
 
+    proptest::proptest! {
+        /// An address is read or refused, and what is refused is not repeated: it may hold a password.
+        #[test]
+        fn any_text_is_an_address_or_refused(
+            text in proptest::prop_oneof![
+                1 => proptest::prelude::any::<String>(),
+                4 => "amqps?(://|:|)(u:hunter2@)?[a-z0-9:%.@\\[\\]/\u{e9}-]{0,24}(\\?[a-z_=&0-9%]{0,20})?",
+            ],
+        ) {
+            match address(&settings(&text)) {
+                Ok(uri) => proptest::prop_assert_eq!(uri.query.heartbeat, Some(10)),
+                Err(error) => {
+                    let told = describe(&error);
+                    proptest::prop_assert!(!told.contains("hunter2") && told.len() < 200, "{}", told);
+                }
+            }
+        }
+    }
+
     #[test]
     fn an_error_never_repeats_the_address() {
         let error = address(&settings("mailto:secret@example.org")).expect_err("no address");

@@ -89,6 +89,8 @@ impl fmt::Debug for GatewayUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn url(text: &str) -> Result<GatewayUrl, UrlError> {
@@ -120,6 +122,27 @@ mod tests {
         ] {
             assert_eq!(url(text), Err(error), "{text}");
             assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+
+    proptest! {
+        /// What is taken leads to the host that it names, with the operation's name at the end of its path, and holds nothing
+        /// that could not be logged.
+        #[test]
+        fn any_text_is_an_address_or_refused(
+            text in prop_oneof![
+                1 => any::<String>(),
+                4 => "(https?|HTTP|ftp|file):(//|/|)([a-z0-9@:%.\\[\\]\u{e9}\u{202e}\\\\ -]{0,20})([/?#%a-z.\n]{0,12})",
+            ],
+        ) {
+            let Ok(read) = url(&text) else { return Ok(()) };
+            prop_assert!(!read.as_str().contains(['@', '?', '#']) && !read.as_str().chars().any(char::is_control), "{read}");
+            let whole = Url::parse(&format!("{read}/process")).unwrap();
+            let named = Url::parse(&text).unwrap();
+            prop_assert_eq!(whole.host_str(), named.host_str());
+            prop_assert_eq!(whole.port_or_known_default(), named.port_or_known_default());
+            prop_assert!(whole.path().ends_with("/process") && whole.query().is_none(), "{whole}");
+            prop_assert_eq!(url(read.as_str()), Ok(read));
         }
     }
 

@@ -155,3 +155,38 @@ fn build(
 fn patience(statement_timeout: Duration) -> Duration {
     statement_timeout.saturating_mul(2)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// An address is read or refused; the error has no text of it, for it may hold a password.
+        #[test]
+        fn any_text_is_an_address_or_refused(
+            url in prop_oneof![
+                1 => any::<String>(),
+                3 => "postgres(ql)?(://|:|)(u:p%4[0-9a-z]{0,2}@)?[a-z0-9:%.@,\\[\\]/\u{e9}-]{0,24}(\\?[a-z_=&0-9%]{0,24})?",
+                2 => "(host|port|user|hostaddr|options|connect_timeout|target_session_attrs|x) ?=['a-z0-9 ,\\\\=-]{0,24}",
+            ],
+            is_pooled in any::<bool>(),
+        ) {
+            let settings = StoreSettings {
+                url: SecretString::from(url),
+                tls: None,
+                pool: 1,
+                statement_timeout: Duration::from_secs(1),
+                connect_timeout: Duration::from_secs(1),
+                is_pooled,
+            };
+            if let Err(error) = Store::new(&settings) {
+                prop_assert_eq!(
+                    error.to_string(),
+                    "database.url is no PostgreSQL URL, such as postgres://user@host:5432/database"
+                );
+            }
+        }
+    }
+}

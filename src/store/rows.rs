@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::columns::{Rows, row_type, selection};
 use super::error::StoreError;
 use super::row::ReadColumn;
+use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::code::Code;
 use crate::payment::command::{CommandName, Kind};
 use crate::payment::event::Event;
@@ -326,8 +327,8 @@ fn to_int(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-fn from_int(count: i32) -> u32 {
-    u32::try_from(count).unwrap_or_default()
+fn count(stored: i32) -> Result<u32, StoreError> {
+    u32::try_from(stored).map_err(|_| StoreError::Unreadable(format!("the count {stored}")))
 }
 
 pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
@@ -365,7 +366,7 @@ pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
         modified: row.read("modified")?,
         transaction_id: text("transaction_id")?,
         message: text("message")?,
-        extra_data: object(row.read("extra_data")?),
+        extra_data: object(row.read("extra_data")?)?,
         redirect_url: row.read("redirect_url")?,
         capture: row.read("capture")?,
         amounts: Amounts {
@@ -375,7 +376,7 @@ pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
         },
         version: row.read("version")?,
         busy: row.read("busy_operation")?,
-        waiting: from_int(row.read("waiting")?),
+        waiting: count(row.read("waiting")?)?,
         last_sequence: row.read("last_sequence")?,
     })
 }
@@ -402,16 +403,16 @@ pub(super) fn operation(row: &Row, currency: Option<Currency>) -> Result<Operati
         kind: Kind::from_word(row.read("command_type")?),
         variant: row.read("variant")?,
         hash: hash.try_into().map_err(|_| StoreError::Unreadable("operations.hash is not 32 bytes".to_owned()))?,
-        data: object(row.read("data")?),
+        data: object(row.read("data")?)?,
         attributes: attributes(row)?,
         state: word(row.read("state")?, State::from_word)?,
         accepted: row.read("accepted")?,
         created: row.read("created")?,
-        attempts: from_int(row.read("attempts")?),
-        rounds: from_int(row.read("rounds")?),
-        lookups: from_int(row.read("lookups")?),
-        takeovers: from_int(row.read("takeovers")?),
-        generation: from_int(row.read("generation")?),
+        attempts: count(row.read("attempts")?)?,
+        rounds: count(row.read("rounds")?)?,
+        lookups: count(row.read("lookups")?)?,
+        takeovers: count(row.read("takeovers")?)?,
+        generation: count(row.read("generation")?)?,
         exposure: if exposed { Exposure::Exposed } else { Exposure::Clean },
         acted_on: row.read("acted_on")?,
         lookup_only: row.read("lookup_only")?,
@@ -464,7 +465,7 @@ pub(super) fn movement(row: &Row) -> Result<Movement, StoreError> {
 }
 
 fn currency(code: &str) -> Result<Currency, StoreError> {
-    Currency::from_code(code).ok_or_else(|| StoreError::Unreadable(format!("currency {code}")))
+    Currency::from_code(code).ok_or_else(|| StoreError::Unreadable(format!("currency {}", excerpt(code, NAME_MAX))))
 }
 
 fn money(amount: Decimal, currency: Currency) -> Result<Money, StoreError> {
@@ -472,18 +473,22 @@ fn money(amount: Decimal, currency: Currency) -> Result<Money, StoreError> {
 }
 
 fn word<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {
-    read(word).ok_or_else(|| StoreError::Unreadable(format!("the word {word}")))
+    read(word).ok_or_else(|| StoreError::Unreadable(format!("the word {}", excerpt(word, NAME_MAX))))
 }
 
-fn object(value: Value) -> serde_json::Map<String, Value> {
+/// An empty object in its place would be a command without its data.
+fn object(value: Value) -> Result<Map<String, Value>, StoreError> {
     match value {
-        Value::Object(object) => object,
-        _ => serde_json::Map::new(),
+        Value::Object(object) => Ok(object),
+        _ => Err(StoreError::Unreadable("a value that is no JSON object".to_owned())),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
 
     /// Where they differ, nothing can be committed.
@@ -503,5 +508,64 @@ mod tests {
             let create = format!("CREATE TYPE {name} AS ( {} );", columns.join(", "));
             assert!(schema.contains(&create), "{create}");
         }
+    }
+
+    /// A word, mostly one that some column may hold.
+    fn any_word() -> impl Strategy<Value = String> {
+        let words =
+            ["confirmed", "waiting", "unknown", "review", "captured", "refund_reversed", "succeeded", "USD", "usd"];
+        prop_oneof![
+            2 => proptest::sample::select(words.to_vec()).prop_map(str::to_owned),
+            1 => any::<String>(),
+            1 => Just("x".repeat(100_000)),
+        ]
+    }
+
+    fn is_unreadable<T>(read: &Result<T, StoreError>) -> bool {
+        matches!(read, Err(StoreError::Unreadable(why)) if why.chars().count() < 200)
+    }
+
+    proptest! {
+        /// What was read is what is stored, to the letter; anything else is told as unreadable.
+        #[test]
+        fn no_word_is_taken_for_another(stored in any_word()) {
+            let status = word(&stored, Status::from_word);
+            prop_assert!(status.as_ref().is_ok_and(|read| read.as_str() == stored) || is_unreadable(&status));
+            let fraud = word(&stored, FraudStatus::from_word);
+            prop_assert!(fraud.as_ref().is_ok_and(|read| read.as_str() == stored) || is_unreadable(&fraud));
+            let state = word(&stored, State::from_word);
+            prop_assert!(state.as_ref().is_ok_and(|read| read.as_str() == stored) || is_unreadable(&state));
+            let kind = word(&stored, MovementKind::from_word);
+            prop_assert!(kind.as_ref().is_ok_and(|read| read.as_str() == stored) || is_unreadable(&kind));
+            let answer = word(&stored, AnswerKind::from_word);
+            prop_assert!(answer.as_ref().is_ok_and(|read| read.as_str() == stored) || is_unreadable(&answer));
+            let code = currency(&stored);
+            prop_assert!(code.as_ref().is_ok_and(|read| read.code() == stored) || is_unreadable(&code));
+        }
+
+        #[test]
+        fn no_amount_is_taken_for_another(
+            mantissa in -(1_i128 << 95)..(1_i128 << 95),
+            scale in 0..=28_u32,
+            code in proptest::sample::select(vec!["USD", "JPY", "KWD"]),
+        ) {
+            let stored = Decimal::from_i128_with_scale(mantissa, scale);
+            let read = money(stored, currency(code).unwrap());
+            prop_assert!(read.as_ref().is_ok_and(|money| money.amount() == stored) || is_unreadable(&read), "{stored}");
+        }
+
+        #[test]
+        fn no_count_is_taken_for_another(stored in any::<i32>()) {
+            let read = count(stored);
+            prop_assert!(read.as_ref().is_ok_and(|count| i64::from(*count) == i64::from(stored)) || is_unreadable(&read));
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_not_taken_for_an_empty_one() {
+        for stored in [json!(null), json!([]), json!("x"), json!(1)] {
+            assert!(is_unreadable(&object(stored)));
+        }
+        assert!(object(json!({})).is_ok_and(|object| object.is_empty()));
     }
 }

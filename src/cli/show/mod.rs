@@ -1,5 +1,7 @@
 //! `paybus show`: a payment and its timeline, for a person on call.
 
+#[cfg(test)]
+mod anything;
 mod json;
 mod page;
 mod words;

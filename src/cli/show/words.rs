@@ -208,7 +208,9 @@ fn resolve(operation: &Operation) -> String {
     format!(
         "paybus publish payment.resolve --payment {} --variant {} --operation {} --outcome OUTCOME \
          --evidence 'how you know'   (approved, declined or not_charged)",
-        operation.payment_id, operation.variant, operation.id
+        operation.payment_id,
+        tame(&operation.variant),
+        operation.id
     )
 }
 
