@@ -6,7 +6,7 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test test-matrix examples chaos bench lint clean
+.PHONY: help build demo run test test-matrix examples chaos mutants fuzz bench lint clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ examples: ## The clients of other languages, each against a real worker
 
 chaos: ## The promise under faults, and a verdict: make chaos ARGS='--gateway stripe --seconds 600 --seed 7'
 	@scripts/with-services $(CARGO) test --locked --test chaos -- $(ARGS)
+
+mutants: ## Whether the tests find the faults of tests/mutants: make mutants ARGS='--fast'
+	@CARGO='$(CARGO)' scripts/mutants $(ARGS)
+
+fuzz: ## Coverage-guided fuzzing: make fuzz ARGS='accept --seconds 60'
+	@CARGO='$(CARGO)' scripts/fuzz $(ARGS)
 
 bench: ## How fast it is beside the floor of broker and database: make bench ARGS='--payments 50000 --only burst'
 	@scripts/with-services $(CARGO) bench --locked --bench throughput -- $(ARGS)
