@@ -79,21 +79,81 @@ impl From<News> for Fact {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::gateway::signature::sign;
 
     fn verified(body: &str) -> Result<Vec<Fact>, NotGenuine> {
+        received(body.as_bytes().to_vec(), sign("secret", 1_700_000_000, body.as_bytes()))
+    }
+
+    fn received(body: Vec<u8>, signature: String) -> Result<Vec<Fact>, NotGenuine> {
         let secrets: WebhookSecrets = serde_json::from_value(json!("secret")).unwrap();
         let webhooks = HttpWebhooks::configured(&secrets).unwrap().unwrap();
         webhooks.verify(&Webhook {
             received_at: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
             method: "POST".to_owned(),
             url: "/webhooks/cards".to_owned(),
-            headers: vec![(SIGNATURE.to_owned(), sign("secret", 1_700_000_000, body.as_bytes()))],
-            body: body.as_bytes().to_vec(),
+            headers: vec![(SIGNATURE.to_owned(), signature)],
+            body,
         })
+    }
+
+    /// A piece of news with anything in its members.
+    fn any_news() -> impl Strategy<Value = Value> {
+        let id = Uuid::from_u128(1).to_string();
+        let value = prop_oneof![
+            any::<String>().prop_map(Value::from),
+            Just(Value::from(id.as_str())),
+            any::<i64>().prop_map(Value::from),
+            Just(json!(null)),
+            Just(json!([{}])),
+        ];
+        let change = (select(vec!["id", "payment_id", "operation_id", "type", "more"]), value);
+        proptest::collection::vec(change, 0..3).prop_map(move |changes| {
+            let mut news = json!({"id": "n-1", "payment_id": id, "operation_id": id, "type": "paid"});
+            changes.into_iter().for_each(|(name, value)| news[name] = value);
+            news
+        })
+    }
+
+    proptest! {
+        /// Whatever is signed is read; of it each fact says what stood there, and what is changed afterwards tells nothing.
+        #[test]
+        fn what_is_signed_is_read_and_nothing_else_tells_anything(
+            news in proptest::collection::vec(any_news(), 0..3),
+            alone in any::<bool>(),
+            at in any::<Index>(),
+            byte in any::<u8>(),
+        ) {
+            let told = match news.as_slice() {
+                [one] if alone => one.clone(),
+                _ => Value::from(news.clone()),
+            };
+            let body = told.to_string();
+            if let Ok(facts) = verified(&body) {
+                prop_assert_eq!(facts.len(), news.len());
+                for (fact, news) in facts.iter().zip(&news) {
+                    prop_assert_eq!(fact.key.as_deref(), news["id"].as_str());
+                    prop_assert_eq!(fact.payment_id, news["payment_id"].as_str().and_then(|id| id.parse().ok()));
+                    prop_assert_eq!(&fact.reference, &None);
+                }
+            }
+            let signature = sign("secret", 1_700_000_000, body.as_bytes());
+            let mut forged = body.clone().into_bytes();
+            let at = at.index(forged.len());
+            forged[at] = byte;
+            prop_assert!(forged == body.as_bytes() || received(forged, signature).is_err());
+        }
+
+        #[test]
+        fn any_signed_bytes_are_read(body in any::<Vec<u8>>()) {
+            let told = received(body.clone(), sign("secret", 1_700_000_000, &body));
+            prop_assert!(told.is_err() || serde_json::from_slice::<Value>(&body).is_ok());
+        }
     }
 
     #[test]
