@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::shared;
 use crate::payment::command::CommandType;
-use crate::payment::field::{Field, Form, SEQUENCE_DIGITS_MAX, VARIANT_MAX, fields};
+use crate::payment::field::{Field, Form, SEQUENCE_DIGITS_MAX, VARIANT_MAX, fields, needs_data};
 use crate::payment::money::{Currency, DECIMALS_MAX, INTEGER_DIGITS_MAX};
 use crate::worker::accept::{ATTRIBUTE_MAX, DEPTH_MAX, TRACESTATE_MAX};
 
@@ -49,10 +49,13 @@ pub(super) fn message(kind: CommandType) -> Value {
         required.push("subject");
         schema["properties"]["subject"]["type"] = json!("string");
     }
-    if fields(kind).iter().any(|field| field.is_required) {
-        required.push("data");
-    }
     schema["required"] = json!(required);
+    let in_base64 = json!({ "required": ["data_base64"], "properties": { "data_base64": { "type": "string" } } });
+    schema["if"] = in_base64;
+    schema["then"] = json!({ "not": { "required": ["data"] } });
+    if needs_data(kind) {
+        schema["else"] = json!({ "required": ["data"] });
+    }
     schema
 }
 
@@ -104,6 +107,11 @@ fn attributes() -> Value {
             "datacontenttype": {
                 "type": ["string", "null"], "maxLength": ATTRIBUTE_MAX, "pattern": "^application/json"
             },
+            "data_base64": {
+                "type": ["string", "null"], "pattern": BASE64, "contentEncoding": "base64",
+                "contentMediaType": "application/json",
+                "description": "In place of data: the same object, as JSON in base64. Write data where you can."
+            },
             "expirytime": {
                 "type": ["string", "null"], "maxLength": ATTRIBUTE_MAX, "format": "date-time", "description": time
             },
@@ -132,7 +140,7 @@ fn data(kind: CommandType) -> Value {
 
 fn property(field: &Field) -> Value {
     let mut schema = form(field.form);
-    if !field.is_required {
+    if !field.is_required && field.form != Form::Amount {
         allow_null(&mut schema);
     }
     schema["description"] = json!(field.about);

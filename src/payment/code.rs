@@ -3,7 +3,7 @@
 /// Why a command was rejected, failed or is delayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// An attribute of the envelope is missing or wrong.
+    /// An attribute of the envelope is missing, given twice, wrong, or belongs in `data`.
     InvalidEnvelope,
     /// The message is not UTF-8.
     InvalidEncoding,
@@ -13,11 +13,11 @@ pub enum Code {
     TooDeep,
     /// A card number stands in the command.
     CardNumber,
-    /// A field of `data` is missing, of a wrong type or too long.
+    /// `data` or a field of it is missing, given twice, of a wrong type or too long.
     InvalidData,
     /// A field of `data` that the command does not have.
     UnknownField,
-    /// An amount is no decimal string, out of its limits, or has too many decimals.
+    /// An amount is null or no decimal string, out of its limits, or has too many decimals.
     InvalidAmount,
     /// The currency is not one of ISO 4217.
     InvalidCurrency,
@@ -136,7 +136,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::InvalidEnvelope,
         "invalid_envelope",
         REJECTED,
-        "An attribute of the envelope is missing or wrong.",
+        "An attribute of the envelope is missing, given twice, wrong, or belongs in data.",
         "Mend the message; send it under a new id.",
     ),
     entry(
@@ -159,7 +159,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::InvalidData,
         "invalid_data",
         REJECTED,
-        "A field of data is missing, of a wrong type or too long.",
+        "data or a field of it is missing, given twice, of a wrong type or too long.",
         "Mend the named field; send it under a new id.",
     ),
     entry(
@@ -173,7 +173,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::InvalidAmount,
         "invalid_amount",
         REJECTED,
-        "An amount is no decimal string, beyond its limit, or has more decimals than its currency.",
+        "An amount is null or no decimal string, beyond its limit, or has more decimals than its currency.",
         "Mend the amount.",
     ),
     entry(

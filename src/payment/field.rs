@@ -25,7 +25,8 @@ pub const VARIANT_MAX: usize = 64;
 /// How many digits an event's number may have, so that it is one.
 pub const SEQUENCE_DIGITS_MAX: usize = 18;
 
-/// One field of a command's data. Null is as good as left out.
+/// One field of a command's data. Null is as good as left out, but for amounts: where one was meant, it is not to be taken
+/// for all.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
     /// Its name.
@@ -110,11 +111,12 @@ const PROCESS_FIELDS: &[Field] =
     &[optional("process", Form::Object, PROCESS), optional("capture", Form::Boolean, CAPTURE)];
 
 const CAPTURE_FIELDS: &[Field] = &[
-    optional("amount", Form::Amount, "How much; left out: the total. A part of it ends the authorization."),
+    optional("amount", Form::Amount, "How much, never null; left out: the total. A part of it ends the authorization."),
     optional("final", Form::True, "Whether it is the last capture; more than one is not supported for now."),
 ];
 
-const REFUND: &[Field] = &[optional("amount", Form::Amount, "How much; left out: all that can still be refunded.")];
+const REFUND: &[Field] =
+    &[optional("amount", Form::Amount, "How much, never null; left out: all that can still be refunded.")];
 
 const NOTIFICATION: &[Field] = &[
     required("received_at", Form::Time, "When the webhook came: its age is judged by this."),
@@ -129,7 +131,7 @@ const RESOLVE: &[Field] = &[
     required("outcome", Form::OneOf(&Resolution::WORDS), "What happened at the gateway."),
     optional("transaction_id", Form::Text(255), "The payment's id at the gateway."),
     required("evidence", Form::Words(EVIDENCE_MAX), "How the person knows."),
-    optional("amount", Form::Amount, "How much, where it was approved; left out: what was asked."),
+    optional("amount", Form::Amount, "How much, where it was approved, never null; left out: what was asked."),
 ];
 
 const RESEND: &[Field] = &[required("from", Form::Sequence, "The `sequence` of the first event that is missing.")];
@@ -148,6 +150,12 @@ pub fn fields(kind: CommandType) -> &'static [Field] {
     }
 }
 
+/// Whether a command is none without data: it has a field that it needs, or an amount, and that this is left out means all
+/// only where there is data to leave it out of.
+pub fn needs_data(kind: CommandType) -> bool {
+    fields(kind).iter().any(|field| field.is_required || field.form == Form::Amount)
+}
+
 /// Checks a command's data, each field by itself.
 ///
 /// # Errors
@@ -155,7 +163,7 @@ pub fn fields(kind: CommandType) -> &'static [Field] {
 pub fn check(kind: CommandType, data: &Map<String, Value>) -> Result<(), Rejection> {
     let fields = fields(kind);
     for field in fields {
-        match data.get(field.name).filter(|value| !value.is_null()) {
+        match data.get(field.name).filter(|value| field.form == Form::Amount || !value.is_null()) {
             Some(value) => field.form.check(field.name, value)?,
             None if field.is_required => return Err(invalid(field.name, "is missing")),
             None => {}

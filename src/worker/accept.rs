@@ -7,9 +7,10 @@ use std::sync::Arc;
 use regex::Regex;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use self::data::{DATA, DATA_BASE64, Data};
+use self::envelope::{check_envelope, check_places};
 use super::notify;
 use super::variant::Variant;
 use crate::excerpt::{NAME_MAX, excerpt};
@@ -17,8 +18,9 @@ use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Process};
 use crate::payment::field;
-use crate::payment::notification::{Webhook, admitted, facts_data};
-use crate::payment::operation::{Attributes, Reply};
+use crate::payment::json;
+use crate::payment::notification::{Webhook, admitted};
+use crate::payment::operation::{Attributes as Attached, Reply};
 use crate::payment::trace::TraceContext;
 
 /// The largest body, in bytes.
@@ -65,7 +67,32 @@ pub struct Acceptance {
     pub reply_to: Regex,
 }
 
-type Attribute<'a> = BTreeMap<String, &'a RawValue>;
+/// The members of a message by their names, and what they hold as it stands.
+struct Attributes<'a> {
+    members: BTreeMap<String, &'a RawValue>,
+    /// The names that come twice.
+    twice: Vec<String>,
+}
+
+impl<'a> Attributes<'a> {
+    fn read(text: &'a str) -> serde_json::Result<Attributes<'a>> {
+        let mut attributes = Attributes { members: BTreeMap::new(), twice: Vec::new() };
+        for (name, raw) in json::members(text)? {
+            if attributes.members.insert(name.clone(), raw).is_some() {
+                attributes.twice.push(name);
+            }
+        }
+        Ok(attributes)
+    }
+
+    fn is_twice(&self, name: &str) -> bool {
+        self.twice.iter().any(|twice| twice == name)
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.members.get(name).copied()
+    }
+}
 
 impl Acceptance {
     /// Reads a message.
@@ -75,7 +102,7 @@ impl Acceptance {
             // Read as far as it can be, so that it can be answered.
             Err(_) => (String::from_utf8_lossy(message.body), Err(reject(Code::InvalidEncoding, "it is not UTF-8"))),
         };
-        let attributes: Attribute<'_> = match serde_json::from_str(&text) {
+        let attributes = match Attributes::read(&text) {
             Ok(attributes) => attributes,
             Err(_) => return Accepted::Dead(reject(Code::InvalidEnvelope, "it is not a JSON object")),
         };
@@ -88,9 +115,9 @@ impl Acceptance {
         } else {
             Ok(())
         };
-        let checked = size.and(encoding).and_then(|()| check_cards(&text, &attributes, &names, message));
-        let clean = checked.is_ok();
         let data = Data::read(&attributes);
+        let checked = size.and(encoding).and_then(|()| check_cards(&text, &attributes, &data, &names, message));
+        let clean = checked.is_ok();
         let content = checked.and_then(|()| self.content(message, &attributes, &names, &data));
         let attached = self.attached(message, &attributes, clean);
         Accepted::Command(Box::new(self.command(message, names, data, content, attached)))
@@ -102,7 +129,7 @@ impl Acceptance {
         names: Names,
         data: Data<'_>,
         content: Result<Body, Rejection>,
-        attached: Result<Attributes, Rejection>,
+        attached: Result<Attached, Rejection>,
     ) -> Command {
         let hash = match &content {
             Ok(Body::Notification(_)) => notify::hash(&names.kind),
@@ -112,7 +139,7 @@ impl Acceptance {
         let content = content.map_err(|Rejection { code, message }| reject(code, card::scrub(&message)));
         let (attached, content) = match attached {
             Ok(attached) => (attached, content),
-            Err(rejection) => (Attributes::default(), content.and(Err(rejection))),
+            Err(rejection) => (Attached::default(), content.and(Err(rejection))),
         };
         let routed = message.routing_key.split('.').next().unwrap_or_default();
         let variant = if self.variants.contains_key(routed) { routed } else { NO_VARIANT };
@@ -132,11 +159,12 @@ impl Acceptance {
     fn content(
         &self,
         message: &Message<'_>,
-        attributes: &Attribute<'_>,
+        attributes: &Attributes<'_>,
         names: &Names,
         data: &Data<'_>,
     ) -> Result<Body, Rejection> {
         check_envelope(attributes)?;
+        check_places(names.kind.known(), attributes)?;
         // Only a notification gets so far without one.
         if let Some(subject) = names.foreign_subject.as_ref().filter(|subject| !subject.is_empty()) {
             let message = format!("subject: {:?} is not a UUID", excerpt(subject, NAME_MAX));
@@ -157,7 +185,10 @@ impl Acceptance {
             return Err(reject(Code::UnknownVariant, message));
         };
         let empty = Map::new();
-        let data = data.checked()?.unwrap_or(&empty);
+        let data = match data.checked()? {
+            None if field::needs_data(kind) => return Err(reject(Code::InvalidData, "data: is missing")),
+            data => data.unwrap_or(&empty),
+        };
         if kind == CommandType::Notification {
             return notification(data, names, variant);
         }
@@ -166,12 +197,7 @@ impl Acceptance {
         Ok(body)
     }
 
-    fn attached(
-        &self,
-        message: &Message<'_>,
-        attributes: &Attribute<'_>,
-        clean: bool,
-    ) -> Result<Attributes, Rejection> {
+    fn attached(&self, message: &Message<'_>, attributes: &Attributes<'_>, clean: bool) -> Result<Attached, Rejection> {
         let reply = match message.reply_to {
             Some(to) if !self.reply_to.is_match(to) || to.len() > ATTRIBUTE_MAX => {
                 return Err(reject(Code::InvalidEnvelope, "reply_to: paybus does not write to this queue"));
@@ -187,7 +213,7 @@ impl Acceptance {
         let user_id = message.user_id.map(str::to_owned);
         if !clean {
             // Of a message that holds a card number nothing more is kept.
-            return Ok(Attributes { reply, user_id, ..Attributes::default() });
+            return Ok(Attached { reply, user_id, ..Attached::default() });
         }
         let expires_at = match optional_text(attributes, "expirytime", ATTRIBUTE_MAX)? {
             Some(text) => Some(field::time(&text).ok_or_else(|| {
@@ -197,7 +223,7 @@ impl Acceptance {
         };
         let parent = optional_text(attributes, "traceparent", ATTRIBUTE_MAX)?;
         let state = optional_text(attributes, "tracestate", TRACESTATE_MAX)?;
-        Ok(Attributes {
+        Ok(Attached {
             correlation_id: optional_text(attributes, "correlationid", ATTRIBUTE_MAX)?,
             trace: parent.and_then(|parent| TraceContext::read(&parent, state.as_deref())),
             expires_at,
@@ -216,7 +242,11 @@ struct Names {
 }
 
 impl Names {
-    fn read(attributes: &Attribute<'_>) -> Result<Names, Rejection> {
+    fn read(attributes: &Attributes<'_>) -> Result<Names, Rejection> {
+        // Whose it is then, and whom an answer is for, is not known.
+        if let Some(name) = ["subject", "source", "id"].into_iter().find(|name| attributes.is_twice(name)) {
+            return Err(reject(Code::InvalidEnvelope, format!("{name}: is given twice")));
+        }
         let required = |name: &str| {
             let text = optional_text(attributes, name, ATTRIBUTE_MAX)?.filter(|text| !text.is_empty());
             let text = text.ok_or_else(|| reject(Code::InvalidEnvelope, format!("{name}: is missing")))?;
@@ -247,43 +277,35 @@ impl Names {
     }
 }
 
-fn kind(attributes: &Attribute<'_>) -> Kind {
+fn kind(attributes: &Attributes<'_>) -> Kind {
     let word = optional_text(attributes, "type", ATTRIBUTE_MAX).ok().flatten().unwrap_or_default();
     if card::contains_card_number(&word) { Kind::Unknown(String::new()) } else { Kind::from_word(&word) }
 }
 
 /// A card number anywhere is refused, but in a notification's data: they are the gateway's, whose signature covers every
 /// byte. What stands around them is told in events.
-fn check_cards(text: &str, attributes: &Attribute<'_>, names: &Names, message: &Message<'_>) -> Result<(), Rejection> {
+fn check_cards(
+    text: &str,
+    attributes: &Attributes<'_>,
+    data: &Data<'_>,
+    names: &Names,
+    message: &Message<'_>,
+) -> Result<(), Rejection> {
     let mut beside = [Some(message.routing_key), message.reply_to, message.correlation_id].into_iter().flatten();
     let is_notification = names.kind == Kind::Known(CommandType::Notification);
     let in_body = || {
-        let mut searched = attributes.iter().filter(|(name, _)| !is_notification || *name != "data");
-        !is_notification && card::contains_card_number(text)
+        let is_data = |name: &str| name == DATA || name == DATA_BASE64;
+        let mut searched = attributes.members.iter().filter(|(name, _)| !is_notification || !is_data(name));
+        !is_notification && (card::contains_card_number(text) || data.hides_card())
             || searched.any(|(_, raw)| {
                 is_notification && card::contains_card_number(raw.get())
-                    || raw.get().contains("\\u") && decoded_has_card(raw)
+                    || raw.get().contains("\\u") && decoded_has_card(raw.get())
             })
     };
     if beside.any(card::contains_card_number) || in_body() {
         return Err(reject(Code::CardNumber, "a card number stands in it; nothing of it was kept"));
     }
     Ok(())
-}
-
-fn check_envelope(attributes: &Attribute<'_>) -> Result<(), Rejection> {
-    if optional_text(attributes, "specversion", ATTRIBUTE_MAX)?.as_deref() != Some("1.0") {
-        return Err(reject(Code::InvalidEnvelope, "specversion: must be \"1.0\""));
-    }
-    if optional_text(attributes, "type", ATTRIBUTE_MAX)?.is_none() {
-        return Err(reject(Code::InvalidEnvelope, "type: is missing"));
-    }
-    match optional_text(attributes, "datacontenttype", ATTRIBUTE_MAX)? {
-        Some(kind) if !kind.starts_with("application/json") => {
-            Err(reject(Code::InvalidEnvelope, "datacontenttype: must be application/json"))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn check_body(body: &Body, variant: &Variant) -> Result<(), Rejection> {
@@ -317,95 +339,8 @@ fn notification(data: &Map<String, Value>, names: &Names, variant: &Variant) -> 
     Ok(Body::Notification(admitted(facts, addressed_to)?))
 }
 
-/// A command's `data`: parsed once, for what it says and for its hash.
-struct Data<'a> {
-    raw: Option<&'a str>,
-    /// Nothing where it cannot be parsed.
-    value: Option<Value>,
-}
-
-impl<'a> Data<'a> {
-    fn read(attributes: &Attribute<'a>) -> Data<'a> {
-        let raw = attributes.get("data").map(|raw| raw.get());
-        Data { raw, value: raw.and_then(|raw| serde_json::from_str(raw).ok()) }
-    }
-
-    /// An object of at most so many levels; nothing where it is absent.
-    fn checked(&self) -> Result<Option<&Map<String, Value>>, Rejection> {
-        let Some(raw) = self.raw else { return Ok(None) };
-        // Counted in the text: the parser gives up at 128 levels.
-        if depth(raw) > DEPTH_MAX {
-            return Err(reject(Code::TooDeep, format!("data: is nested deeper than {DEPTH_MAX} levels")));
-        }
-        let data = match &self.value {
-            Some(Value::Object(data)) => data,
-            Some(_) => return Err(reject(Code::InvalidData, "data: must be an object")),
-            None => return Err(reject(Code::InvalidData, "data: cannot be read")),
-        };
-        // PostgreSQL stores no NUL character.
-        if raw.contains("\\u0000") && data.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
-            return Err(reject(Code::InvalidEncoding, "data: a text holds a NUL character"));
-        }
-        Ok(Some(data))
-    }
-
-    /// Of type and data, in a form that does not depend on spaces or the order of members.
-    fn hash(&self, kind: &Kind) -> [u8; 32] {
-        let mut hasher = Sha256::new();
-        hasher.update(kind.as_str().as_bytes());
-        hasher.update([0]);
-        // A card number is not kept in any form, and a hash of one could be guessed.
-        match &self.value {
-            Some(value) => hasher.update(card::scrub(&value.to_string()).as_bytes()),
-            None => hasher.update(card::scrub(self.raw.unwrap_or("null")).as_bytes()),
-        }
-        hasher.finalize().into()
-    }
-
-    /// What of it is stored with the operation.
-    fn kept_of(self, body: &Body) -> Map<String, Value> {
-        if let Body::Notification(facts) = body {
-            return facts_data(facts);
-        }
-        let Some(Value::Object(mut data)) = self.value else { return Map::new() };
-        if matches!(body, Body::Create(_)) {
-            // The rest is the payment's own; only this is needed when its turn comes.
-            data.retain(|name, _| name == "process" || name == "capture");
-        }
-        data
-    }
-}
-
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(values) => values.iter().any(has_nul),
-        Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
-}
-
-/// How deep a JSON text is nested.
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 /// Whether a card number hides behind escapes such as `\u0034`.
-fn decoded_has_card(raw: &RawValue) -> bool {
+fn decoded_has_card(json: &str) -> bool {
     fn any(value: &Value) -> bool {
         match value {
             Value::String(text) => card::contains_card_number(text),
@@ -415,10 +350,15 @@ fn decoded_has_card(raw: &RawValue) -> bool {
         }
     }
     // What is too deep to be decoded is refused for that.
-    serde_json::from_str::<Value>(raw.get()).is_ok_and(|value| any(&value))
+    serde_json::from_str::<Value>(json).is_ok_and(|value| any(&value))
 }
 
-fn optional_text(attributes: &Attribute<'_>, name: &str, max: usize) -> Result<Option<String>, Rejection> {
+/// Whether a card number stands in a JSON text, written out or behind escapes.
+fn holds_card(json: &str) -> bool {
+    card::contains_card_number(json) || json.contains("\\u") && decoded_has_card(json)
+}
+
+fn optional_text(attributes: &Attributes<'_>, name: &str, max: usize) -> Result<Option<String>, Rejection> {
     let Some(raw) = attributes.get(name).filter(|raw| raw.get() != "null") else { return Ok(None) };
     let text: String = serde_json::from_str(raw.get())
         .map_err(|_| reject(Code::InvalidEnvelope, format!("{name}: must be a string")))?;
@@ -435,5 +375,7 @@ fn reject(code: Code, message: impl Into<String>) -> Rejection {
     Rejection::new(code, message)
 }
 
+mod data;
+mod envelope;
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,11 @@ async function generate(folder: string, union: string): Promise<void> {
   for (const file of files) {
     const text = await readFile(path.join(contract!, folder, file), 'utf8');
     // Its address is none that could be fetched, and its title would be the type's name.
-    const { $id, title, $defs, ...message } = plain(JSON.parse(text)) as JSONSchema;
+    const whole = JSON.parse(text);
+    const { $id, title, $defs, ...message } = plain(whole) as JSONSchema;
+    // What may come in base64 is written as data here.
+    if (whole.else?.required) message.required = [...(message.required as string[]), ...whole.else.required];
+    delete message.properties?.data_base64;
     const type = name(path.basename(file, '.json'));
     const defines = { ...($defs as Record<string, JSONSchema> | undefined), [type]: message };
     for (const [defined, schema] of Object.entries(defines)) {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::cli::exit::Failure;
 use crate::cli::watch::read_duration;
 use crate::payment::command::CommandType;
+use crate::payment::json;
 
 /// Where nobody names a variant.
 const VARIANT_DEFAULT: &str = "default";
@@ -141,10 +142,12 @@ fn read_type(text: &str) -> Result<CommandType, String> {
 }
 
 fn read_object(text: &str) -> Result<Value, String> {
-    match serde_json::from_str(text) {
-        Ok(object @ Value::Object(_)) => Ok(object),
-        Ok(_) => Err("expected a JSON object".to_owned()),
-        Err(error) => Err(format!("expected a JSON object: {error}")),
+    let read = json::read(text).map_err(|error| format!("expected a JSON object: {error}"))?;
+    match (read.value, read.twice.first()) {
+        // The worker would refuse it; written anew, it would have lost one of them.
+        (_, Some(name)) => Err(format!("{name} is given twice")),
+        (object @ Value::Object(_), None) => Ok(object),
+        _ => Err("expected a JSON object".to_owned()),
     }
 }
 
@@ -168,11 +171,10 @@ impl CommandArguments {
 
     /// The data: what `--data` said, under the single fields.
     pub fn data(&self, given: Option<&str>) -> Result<Map<String, Value>, Failure> {
-        let mut data = match given.map(serde_json::from_str) {
-            None => Map::new(),
+        let mut data = match given.map(read_object) {
             Some(Ok(Value::Object(data))) => data,
-            Some(Ok(_)) => return Err(Failure::usage("--data: expected a JSON object")),
-            Some(Err(error)) => return Err(Failure::usage(format!("--data: expected a JSON object: {error}"))),
+            Some(Err(wrong)) => return Err(Failure::usage(format!("--data: {wrong}"))),
+            None | Some(Ok(_)) => Map::new(),
         };
         let fields = &self.fields;
         let text = |text: &Option<String>| text.clone().map(Value::from);

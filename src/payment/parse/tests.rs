@@ -60,16 +60,19 @@ fn all_but_variant_total_and_currency_may_be_left_out() {
     assert_eq!((new.order.tax, new.order.delivery), (Money::zero(new.order.total.currency()), new.order.tax));
     assert_eq!((new.capture, new.process, new.order.customer_ip_address), (None, None, None));
     assert_eq!(new.order.billing, Billing::default());
-    // Nothing is as good as left out.
-    assert_eq!(
-        created(json!({"tax": null, "process": null, "billing_city": null, "capture": null})),
-        created(json!({}))
-    );
+    // Nothing is as good as left out, but for sums.
+    assert_eq!(created(json!({"process": null, "billing_city": null, "capture": null})), created(json!({})));
+    for name in ["total", "tax", "delivery"] {
+        let told = refused(CommandType::Create, create(json!({name: null})));
+        assert_eq!(told, (Code::InvalidAmount, name.to_owned()));
+    }
     for name in ["variant", "total", "currency"] {
         let mut data = create(json!({}));
         data.as_object_mut().unwrap().remove(name);
         assert_eq!(refused(CommandType::Create, data), (Code::InvalidData, name.to_owned()));
-        assert_eq!(refused(CommandType::Create, create(json!({name: null}))), (Code::InvalidData, name.to_owned()));
+        let told = refused(CommandType::Create, create(json!({name: null})));
+        let code = if name == "total" { Code::InvalidAmount } else { Code::InvalidData };
+        assert_eq!(told, (code, name.to_owned()));
     }
 }
 
@@ -200,10 +203,12 @@ fn a_process_has_its_object_and_capture_beside_it() {
 fn amounts_of_captures_and_refunds_wait_for_the_payments_currency() {
     let text = |text: &str| Some(AmountText(text.to_owned()));
     assert_eq!(parse(CommandType::Capture, json!({"amount": "1.2345"})), Ok(Body::Capture(text("1.2345"))));
-    assert_eq!(parse(CommandType::Capture, json!({"amount": null, "final": true})), Ok(Body::Capture(None)));
+    assert_eq!(parse(CommandType::Capture, json!({"final": true})), Ok(Body::Capture(None)));
     assert_eq!(parse(CommandType::Refund, json!({})), Ok(Body::Refund(None)));
     for kind in [CommandType::Capture, CommandType::Refund] {
-        assert_eq!(refused(kind, json!({"amount": 5})), (Code::InvalidAmount, "amount".to_owned()));
+        for wrong in [json!(5), json!(null)] {
+            assert_eq!(refused(kind, json!({"amount": wrong})), (Code::InvalidAmount, "amount".to_owned()));
+        }
     }
     assert_eq!(refused(CommandType::Capture, json!({"final": false})).0, Code::Unsupported);
     assert_eq!(refused(CommandType::Capture, json!({"final": "no"})).0, Code::InvalidData);

@@ -11,8 +11,9 @@ use serde_json::json;
 use super::*;
 use crate::config;
 use crate::gateway::signature::sign;
-use crate::payment::notification::Fact;
+use crate::payment::notification::{Fact, facts_data};
 
+mod amounts;
 mod contract;
 
 const PAYMENT: &str = "0192f0c1-5f0c-7a10-8c21-1f2e3d4c5b6a";

@@ -80,11 +80,11 @@ export interface PaymentCapture {
    * Copied to every event that the command causes.
    */
   correlationid?: string | null;
-  data?: {
+  data: {
     /**
-     * How much; left out: the total. A part of it ends the authorization.
+     * How much, never null; left out: the total. A part of it ends the authorization.
      */
-    amount?: string | null;
+    amount?: string;
     /**
      * Whether it is the last capture; more than one is not supported for now.
      */
@@ -368,7 +368,7 @@ export interface PaymentCreate {
     /**
      * Of the total, delivery.
      */
-    delivery?: string | null;
+    delivery?: string;
     /**
      * What it is for.
      */
@@ -382,7 +382,7 @@ export interface PaymentCreate {
     /**
      * Of the total, tax.
      */
-    tax?: string | null;
+    tax?: string;
     /**
      * The gross sum, with no more decimals than the currency has.
      */
@@ -555,11 +555,11 @@ export interface PaymentRefund {
    * Copied to every event that the command causes.
    */
   correlationid?: string | null;
-  data?: {
+  data: {
     /**
-     * How much; left out: all that can still be refunded.
+     * How much, never null; left out: all that can still be refunded.
      */
-    amount?: string | null;
+    amount?: string;
   };
   datacontenttype?: string | null;
   /**
@@ -699,9 +699,9 @@ export interface PaymentResolve {
   correlationid?: string | null;
   data: {
     /**
-     * How much, where it was approved; left out: what was asked.
+     * How much, where it was approved, never null; left out: what was asked.
      */
-    amount?: string | null;
+    amount?: string;
     /**
      * How the person knows.
      */
