@@ -2,7 +2,8 @@
 //! a variant with `gateway = "http"` and `url = "http://127.0.0.1:9000"`.
 //!
 //! What matters is in [`act`]: one idempotency key acts once, and is answered the same for ever. A real gateway keeps its
-//! books in a database; this one in memory.
+//! books in a database; this one in memory. And in [`refuse`]: a refusal is a JSON object that says why. By an empty body, or a
+//! page, it would not be told from that of a proxy on the way, and paybus would ask again.
 //!
 //! The command's `process` object comes as `data` and steers it, to see how paybus copes:
 //!
@@ -36,7 +37,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9000".to_owned());
     let listener = TcpListener::bind(&address).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    let router = Router::new().route("/{operation}", post(answer)).with_state(Books::default());
+    let router = Router::new()
+        .route("/{operation}", post(answer))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "no such operation"))
+        .method_not_allowed_fallback(async || {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "operations are asked for by POST")
+        })
+        .with_state(Books::default());
     axum::serve(listener, router).await?;
     Ok(())
 }
@@ -178,6 +185,7 @@ fn reply(answer: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
 }
 
+/// Refuses a request: nothing was done.
 fn refuse(status: StatusCode, message: &str) -> Response {
     (status, axum::Json(json!({"message": message}))).into_response()
 }

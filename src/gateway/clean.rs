@@ -14,6 +14,9 @@ pub(super) const CODE_CHARACTERS_MAX: usize = 255;
 /// Bytes of `extra_data`, written as JSON, that one answer may bring.
 pub(super) const EXTRA_DATA_BYTES_MAX: usize = 16 * 1_024;
 
+/// Levels of `extra_data` that one answer may bring: few enough that whoever reads an event with it can.
+pub(super) const EXTRA_DATA_LEVELS_MAX: usize = 64;
+
 /// Text for a person, of at most so many characters.
 pub(super) fn text(raw: &str, characters_max: usize) -> String {
     excerpt(&scrubbed(raw), characters_max).into_owned()
@@ -24,16 +27,29 @@ fn scrubbed(raw: &str) -> String {
     card::scrub(&raw.replace('\0', "")).into_owned()
 }
 
-/// `extra_data`, scrubbed at every depth. What is too large is left out as a whole, with a note in its place: half of it
+/// `extra_data`, scrubbed at every depth. What is too large or too deep is left out as a whole, with a note in its place: half of it
 /// might be taken for all of it.
 pub(super) fn extra_data(raw: Map<String, Value>) -> Map<String, Value> {
-    let clean = object(raw);
-    let length = serde_json::to_string(&clean).map_or(usize::MAX, |json| json.len());
-    if length <= EXTRA_DATA_BYTES_MAX {
-        return clean;
-    }
-    let note = format!("left out: {length} bytes, the limit is {EXTRA_DATA_BYTES_MAX}");
+    let clean = Value::Object(object(raw));
+    let (length, levels) = (clean.to_string().len(), levels(&clean));
+    let note = match clean {
+        _ if length > EXTRA_DATA_BYTES_MAX => format!("left out: {length} bytes, the limit is {EXTRA_DATA_BYTES_MAX}"),
+        _ if levels > EXTRA_DATA_LEVELS_MAX => {
+            format!("left out: {levels} levels, the limit is {EXTRA_DATA_LEVELS_MAX}")
+        }
+        Value::Object(clean) => return clean,
+        _ => return Map::new(),
+    };
     Map::from_iter([("extra_data".to_owned(), Value::from(note))])
+}
+
+/// How deep a value is nested; the parser has bounded it.
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or_default(),
+        Value::Object(fields) => 1 + fields.values().map(levels).max().unwrap_or_default(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
 }
 
 fn object(raw: Map<String, Value>) -> Map<String, Value> {
@@ -93,5 +109,9 @@ mod tests {
         assert_eq!(cleaned(fits.clone()), fits);
         let clean = cleaned(json!({"a": "x".repeat(EXTRA_DATA_BYTES_MAX - 7)}));
         assert_eq!(clean, json!({"extra_data": "left out: 16385 bytes, the limit is 16384"}));
+        let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"a": inner}));
+        assert_eq!(cleaned(nested(EXTRA_DATA_LEVELS_MAX)), nested(EXTRA_DATA_LEVELS_MAX));
+        let clean = cleaned(nested(EXTRA_DATA_LEVELS_MAX + 1));
+        assert_eq!(clean, json!({"extra_data": "left out: 65 levels, the limit is 64"}));
     }
 }

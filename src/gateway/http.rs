@@ -7,12 +7,33 @@
 //!
 //! | answer | proves |
 //! | --- | --- |
-//! | 400, 404, 422, other 4xx | refused, nothing was done |
-//! | 401, 403; 301, 307, 308 | not acted on: the token or the address is wrong |
-//! | 425, 429 | not acted on: too early, too many; `Retry-After` is honoured |
+//! | 400, 404, 422, other 4xx, with a JSON object that has `message` or `code` | refused, nothing was done |
+//! | the same without | nothing: it may be a proxy's, an ingress's or a firewall's, and no word of the gateway |
+//! | 401; 403 with such an object; 301, 307, 308 | not acted on: the token or the address is wrong |
+//! | 403 without | nothing, and the operator must look: a firewall may have put it in place of an answer |
+//! | 425, 429, whoever says so | not acted on: too early, too many; `Retry-After` is honoured |
 //! | 408, 409, 5xx, other 2xx and 3xx | nothing: it may have been acted on |
+//! | any status with `result` `approved` or `pending` | nothing: it contradicts itself |
 //! | no connection | never sent |
 //! | no answer in time, a broken one, one over 1 MiB | nothing: it may have been acted on |
+//!
+//! What proves nothing is sent again under the same key, else looked up. So a refusal must say why: an empty body is what
+//! Envoy sends where it has no route.
+//!
+//! | member of a result | means |
+//! | --- | --- |
+//! | `amount`, a decimal string | how much was acted on. Left out: the one asked. In an approval never null, nor empty |
+//! | `currency` | of all amounts of the answer. Left out: the payment's. In an approval never null, nor empty |
+//! | `captured_amount`, `refunded_amount` | of the whole payment; left out: it does not tell. Where the whole payment is asked about, never null in an approval |
+//! | `transaction_id` | the payment's id at the gateway: a text of at most 255 characters, or a whole number |
+//! | `redirect_url` | with `pending`, of a process: where the customer must act |
+//! | `message`, `code`, `fraud_status`, `fraud_message`, `extra_data` | ornaments |
+//!
+//! Of money it is read strictly: an amount that is no decimal string, a member twice with different values, or one in another
+//! spelling (`Amount`) makes the answer unusable, for what was left out means what was asked. Zeros beyond the currency's
+//! decimals are none: `100.0000` is `100.00`. Of all else it is read leniently, for the money counts whatever is said beside
+//! it: a text that is damaged is mended with U+FFFD, too long a one cut; what cannot be read, or has another type, is left
+//! out.
 //!
 //! A `status` without `target_operation_id` asks about the whole payment. There `captured_amount` and `refunded_amount`
 //! count whatever `result` says, and:
@@ -126,7 +147,8 @@ impl HttpGateway {
             .timeout(call.timeout)
             .body(call.body.to_owned());
         let customer_may_act = call.action == Action::Process;
-        let expected = Expected { currency: call.currency, customer_may_act, whole: false };
+        let moves_money = call.action != Action::Cancel;
+        let expected = Expected { currency: call.currency, customer_may_act, moves_money, whole: false };
         let body = exchange(request, call.trace).await?;
         match answer::read(&body, expected).map_err(Failure::unusable)? {
             Answer::NotFound => {
@@ -142,6 +164,7 @@ impl HttpGateway {
         let expected = Expected {
             currency: question.payment.currency(),
             customer_may_act: question.target.is_none_or(|target| target.action == Action::Process),
+            moves_money: question.target.is_none_or(|target| target.action != Action::Cancel),
             whole: question.target.is_none(),
         };
         let body = exchange(request, question.trace).await?;
@@ -242,6 +265,6 @@ async fn exchange(request: RequestBuilder, trace: Option<&TraceContext>) -> Resu
     if status == StatusCode::OK {
         return body;
     }
-    // The status alone decides; its body is only for the message.
+    // The status decides, and whether it is the gateway that speaks.
     Err(failure::of_status(status, retry_after, &body.unwrap_or_default()))
 }

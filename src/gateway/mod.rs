@@ -22,6 +22,7 @@ pub mod client;
 pub mod dummy;
 mod failure;
 pub mod http;
+mod legible;
 pub mod notification;
 pub mod registry;
 pub mod signature;

@@ -122,6 +122,15 @@ impl Money {
         Money::new(amount, currency)
     }
 
+    /// Reads the decimal string of a gateway, which may have more zeros behind the point than the currency has decimals: the
+    /// number is the same.
+    pub fn parse_padded(text: &str, currency: Currency) -> Result<Money, MoneyError> {
+        let (integer, fraction) = digits(text)?;
+        let digits = fraction.trim_end_matches('0');
+        let text = if digits.is_empty() { integer } else { &text[..integer.len() + 1 + digits.len()] };
+        Money::parse(text, currency)
+    }
+
     /// A decimal as the database or a gateway gives it; trailing zeros are dropped or added, digits never.
     pub fn new(amount: Decimal, currency: Currency) -> Result<Money, MoneyError> {
         if amount.is_sign_negative() && !amount.is_zero() {
@@ -231,6 +240,25 @@ mod tests {
         assert_eq!(Money::parse("1.234", currency("USD")), Err(MoneyError::Decimals(2)));
         assert_eq!(Money::parse("1.0", currency("JPY")), Err(MoneyError::Decimals(0)));
         assert_eq!(Money::parse("1000000000000", currency("USD")), Err(MoneyError::TooLarge));
+    }
+
+    #[test]
+    fn a_gateway_may_write_more_zeros() {
+        for (text, code, shown) in [
+            ("100.0000", "USD", "100.00"),
+            ("100.5000", "USD", "100.50"),
+            ("100.00", "JPY", "100"),
+            ("0.000000000000000000000000000000000000", "USD", "0.00"),
+            ("10", "KWD", "10.000"),
+            ("1.2340", "KWD", "1.234"),
+        ] {
+            assert_eq!(Money::parse_padded(text, currency(code)).unwrap().to_string(), shown, "{text}");
+        }
+        assert_eq!(Money::parse_padded("100.0010", currency("USD")), Err(MoneyError::Decimals(2)));
+        assert_eq!(Money::parse_padded("1.5", currency("JPY")), Err(MoneyError::Decimals(0)));
+        for text in ["", ".", "1.", ".0", "1e2", "+5", "-5", "-0", "1.2.0", "1.00 ", "1,00", "1.0O"] {
+            assert_eq!(Money::parse_padded(text, currency("USD")), Err(MoneyError::Grammar), "{text}");
+        }
     }
 
     #[test]

@@ -1,9 +1,13 @@
-//! The gateway's answer of status 200, read strictly: what the contract does not allow is no result.
+//! The gateway's answer of status 200: read strictly where it tells of money, and leniently around that. What the contract
+//! does not allow of money is no result; an ornament that it does not allow is left out.
+
+use std::borrow::Cow;
 
 use reqwest::Url;
 use serde_json::{Map, Value};
 
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
+use crate::gateway::legible::{self, leave_out, words};
 use crate::payment::code::Code;
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{Decline, GatewayResult, Trouble, Verdict};
@@ -12,6 +16,13 @@ use crate::payment::status::FraudStatus;
 const TRANSACTION_ID_CHARACTERS_MAX: usize = 255;
 const REDIRECT_URL_CHARACTERS_MAX: usize = 2_048;
 
+/// What tells what was done, with how much money, and whose.
+const MONEY: [&str; 6] = ["result", "amount", "currency", "captured_amount", "refunded_amount", "transaction_id"];
+/// What an approval means of what was asked, where it leaves it out.
+const AS_ASKED: [&str; 2] = ["amount", "currency"];
+/// What it is worth of the whole payment.
+const SUMS: [&str; 2] = ["captured_amount", "refunded_amount"];
+
 /// What the question was, as far as it decides on the answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
@@ -19,6 +30,8 @@ pub(super) struct Expected {
     pub currency: Currency,
     /// Whether the customer can be asked to act: only for a process.
     pub customer_may_act: bool,
+    /// Whether its approval moves a sum: all but a cancel's.
+    pub moves_money: bool,
     /// Whether it is about the whole payment, so that its sums are the answer as much as its word.
     pub whole: bool,
 }
@@ -37,8 +50,11 @@ pub(super) enum Answer {
 /// # Errors
 /// Why it is no answer by the contract. The gateway's words are not quoted: they may be anything.
 pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
-    let fields: Map<String, Value> =
-        serde_json::from_slice(body).map_err(|_| invalid("must be a JSON object of at most 128 levels"))?;
+    let answer = legible::read(body).ok_or_else(|| invalid("must be a JSON object"))?;
+    if let Some(name) = answer.contradicted(&MONEY) {
+        return Err(invalid(&format!("{name} is there twice, and says different things")));
+    }
+    let fields = answer.fields;
     let verdict = match text(&fields, "result")? {
         Some("approved") => Verdict::Approved,
         Some("declined") => Verdict::Declined(Decline::Hard),
@@ -48,17 +64,18 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
         Some("not_found") => return Ok(Answer::NotFound),
         Some(_) | None => return Err(invalid("result must be approved, pending, declined or not_found")),
     };
+    check_told(&fields, verdict == Verdict::Approved, expected)?;
     let named = currency(&fields)?;
     let currency = named.unwrap_or(expected.currency);
     let result = GatewayResult {
         verdict,
         amount: money(&fields, "amount", currency)?,
         currency: named,
-        transaction_id: transaction_id(&fields)?,
-        code: code(&fields)?,
-        message: message(&fields)?,
-        fraud: fraud(&fields)?,
-        extra_data: extra_data(&fields)?,
+        transaction_id: transaction_id(&fields),
+        code: code(&fields),
+        message: message(&fields),
+        fraud: fraud(&fields),
+        extra_data: extra_data(&fields),
         captured: money(&fields, "captured_amount", currency)?,
         refunded: money(&fields, "refunded_amount", currency)?,
         disputed: None,
@@ -66,20 +83,54 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
     Ok(Answer::Result(Box::new(result)))
 }
 
-/// What an answer other than 200 says of itself, where it is readable at all: its code and its message.
-pub(super) fn words_of_failure(body: &[u8]) -> (Option<String>, Option<String>) {
-    let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(body) else {
-        return (None, None);
-    };
-    let message = message(&fields).ok().filter(|message| !message.is_empty());
-    (code(&fields).ok().flatten(), message)
+/// Refuses to take for left out what is there: an approval that leaves its amount out means the one that was asked, which a
+/// slip must not.
+fn check_told(fields: &Map<String, Value>, approves: bool, expected: Expected) -> Result<(), Trouble> {
+    let as_asked = if approves && expected.moves_money { &AS_ASKED[..] } else { &[] };
+    let sums = if expected.whole { &SUMS[..] } else { &[] };
+    for names in [&["result"][..], as_asked, sums] {
+        if let Some(name) = legible::misspelled(fields, names) {
+            return Err(invalid(&format!("{name} is there in another spelling")));
+        }
+    }
+    let is_nothing = |value: &Value| value.is_null() || value.as_str() == Some("");
+    let counts = as_asked.iter().chain(sums.iter().filter(|_| approves));
+    for name in counts {
+        if fields.get(*name).is_some_and(is_nothing) {
+            return Err(invalid(&format!("{name} must say something in an approval, or be left out")));
+        }
+    }
+    Ok(())
+}
+
+/// What an answer of another status than 200 says of itself.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Words {
+    /// The gateway's own code.
+    pub code: Option<String>,
+    /// For a person.
+    pub message: Option<String>,
+    /// Whether it is an answer of this protocol: it says why in `message` or `code`, or has a `result`.
+    pub is_protocol: bool,
+    /// Whether its `result` says that something was done, or is about to be.
+    pub claims_success: bool,
+}
+
+/// Reads an answer other than 200, as far as it can be read.
+pub(super) fn words_of_failure(body: &[u8]) -> Words {
+    let Some(answer) = legible::read(body) else { return Words::default() };
+    let fields = answer.fields;
+    let (code, message) = (code(&fields), Some(message(&fields)).filter(|message| !message.is_empty()));
+    let result = words(&fields, "result");
+    let is_protocol = code.is_some() || message.is_some() || matches!(&*result, "declined" | "not_found");
+    Words { code, message, is_protocol, claims_success: matches!(&*result, "approved" | "pending") }
 }
 
 fn invalid(what: &str) -> Trouble {
     Trouble::new(Code::InvalidAnswer, format!("the gateway's answer: {what}"))
 }
 
-/// A field's text; nothing where it is left out, null or empty.
+/// The text of a field on which money depends; nothing where it is left out, null or empty.
 fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Trouble> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -88,21 +139,22 @@ fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str
     }
 }
 
-fn message(fields: &Map<String, Value>) -> Result<String, Trouble> {
-    let raw = text(fields, "message")?.unwrap_or_default();
-    Ok(clean::text(raw, MESSAGE_CHARACTERS_MAX))
+fn message(fields: &Map<String, Value>) -> String {
+    clean::text(&words(fields, "message"), MESSAGE_CHARACTERS_MAX)
 }
 
-fn code(fields: &Map<String, Value>) -> Result<Option<String>, Trouble> {
-    let raw = text(fields, "code")?;
-    Ok(raw.map(|raw| clean::text(raw, CODE_CHARACTERS_MAX)))
+fn code(fields: &Map<String, Value>) -> Option<String> {
+    let raw = words(fields, "code");
+    (!raw.is_empty()).then(|| clean::text(&raw, CODE_CHARACTERS_MAX))
 }
 
-/// The result `pending`. Nobody can ask a customer to act for a refund: there, an address says nothing.
+/// The result `pending`. Nobody can ask a customer to act for a refund: there, an address says nothing. Where one can, an
+/// address that cannot be read is no answer: without it the customer would wait for ever.
 fn pending(fields: &Map<String, Value>, customer_may_act: bool) -> Result<Verdict, Trouble> {
-    let Some(address) = text(fields, "redirect_url")?.filter(|_| customer_may_act) else {
+    if !customer_may_act {
         return Ok(Verdict::Pending);
-    };
+    }
+    let Some(address) = text(fields, "redirect_url")? else { return Ok(Verdict::Pending) };
     let is_printable = !address.chars().any(|c| c.is_whitespace() || c.is_control());
     let is_web = Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
     if !is_printable || !is_web || address.chars().count() > REDIRECT_URL_CHARACTERS_MAX {
@@ -126,49 +178,61 @@ fn has_sums(fields: &Map<String, Value>) -> bool {
         Some(Value::String(text)) => !is_nothing(text),
         Some(_) => true,
     };
-    tells("captured_amount") || tells("refunded_amount")
+    tells("captured_amount") || tells("refunded_amount") || legible::misspelled(fields, &SUMS).is_some()
 }
 
 fn money(fields: &Map<String, Value>, name: &str, currency: Currency) -> Result<Option<Money>, Trouble> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => {
-            Money::parse(text, currency).map(Some).map_err(|error| invalid(&format!("{name} {error}")))
+            Money::parse_padded(text, currency).map(Some).map_err(|error| invalid(&format!("{name} {error}")))
         }
         Some(_) => Err(invalid(&format!("{name} must be a decimal string"))),
     }
 }
 
-/// A reference: kept as it is or not at all, for half of one, or one with a gap, refers to nothing.
-fn transaction_id(fields: &Map<String, Value>) -> Result<Option<String>, Trouble> {
-    let Some(id) = text(fields, "transaction_id")? else {
-        return Ok(None);
+/// A reference: kept as it is or not at all, for half of one, or one with a gap, refers to nothing. A whole number is one
+/// too.
+fn transaction_id(fields: &Map<String, Value>) -> Option<String> {
+    let id = match fields.get("transaction_id")? {
+        Value::String(id) => Cow::Borrowed(id.as_str()),
+        Value::Number(number) if !number.is_f64() => Cow::Owned(number.to_string()),
+        Value::Null => return None,
+        _ => Cow::Borrowed("\0"),
     };
-    if id.contains('\0') || id.chars().count() > TRANSACTION_ID_CHARACTERS_MAX {
-        return Err(invalid("transaction_id must be of at most 255 characters and without NUL"));
+    let is_damaged = id.contains(['\0', char::REPLACEMENT_CHARACTER]);
+    if is_damaged || id.chars().count() > TRANSACTION_ID_CHARACTERS_MAX {
+        leave_out("transaction_id", "it must be a text of at most 255 characters, whole and without NUL");
+        return None;
     }
-    Ok(Some(id.to_owned()))
+    Some(id.into_owned()).filter(|id| !id.is_empty())
 }
 
-/// What the gateway thinks of fraud. A word of its own does not cost the answer, which may tell of money: it becomes a
-/// review by a person.
-fn fraud(fields: &Map<String, Value>) -> Result<Option<(FraudStatus, String)>, Trouble> {
-    let raw = text(fields, "fraud_message")?.unwrap_or_default();
-    let message = clean::text(raw, MESSAGE_CHARACTERS_MAX);
-    Ok(text(fields, "fraud_status")?.map(|word| match FraudStatus::from_word(word) {
-        Some(status) => (status, message),
+/// What the gateway thinks of fraud. A word of its own becomes a review by a person.
+fn fraud(fields: &Map<String, Value>) -> Option<(FraudStatus, String)> {
+    let message = clean::text(&words(fields, "fraud_message"), MESSAGE_CHARACTERS_MAX);
+    if fields.get("fraud_status")?.is_null() {
+        return None;
+    }
+    let word = words(fields, "fraud_status");
+    match FraudStatus::from_word(&word) {
+        Some(status) => Some((status, message)),
+        None if fields["fraud_status"].as_str() == Some("") => None,
         None => {
             let note = format!("the gateway's fraud_status is {word}; {message}");
-            (FraudStatus::Review, clean::text(&note, MESSAGE_CHARACTERS_MAX))
+            Some((FraudStatus::Review, clean::text(&note, MESSAGE_CHARACTERS_MAX)))
         }
-    }))
+    }
 }
 
-fn extra_data(fields: &Map<String, Value>) -> Result<Map<String, Value>, Trouble> {
+fn extra_data(fields: &Map<String, Value>) -> Map<String, Value> {
     match fields.get("extra_data") {
-        None | Some(Value::Null) => Ok(Map::new()),
-        Some(Value::Object(extra)) => Ok(clean::extra_data(extra.clone())),
-        Some(_) => Err(invalid("extra_data must be an object")),
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(extra)) => clean::extra_data(extra.clone()),
+        Some(_) => {
+            leave_out("extra_data", "it is no object that can be read");
+            Map::new()
+        }
     }
 }
 
@@ -183,7 +247,7 @@ mod tests {
     }
 
     fn read_as(answer: &Value, customer_may_act: bool) -> Result<Answer, Trouble> {
-        let expected = Expected { currency: usd(), customer_may_act, whole: customer_may_act };
+        let expected = Expected { currency: usd(), customer_may_act, moves_money: true, whole: customer_may_act };
         read(answer.to_string().as_bytes(), expected)
     }
 
@@ -213,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_the_result_may_be_left_out_or_null() {
+    fn everything_but_the_result_may_be_left_out_or_null_where_no_money_moved() {
         assert_eq!(result(json!({"result": "approved"})), GatewayResult::new(Verdict::Approved));
         let names = ["amount", "currency", "transaction_id", "code", "message", "fraud_status", "extra_data"];
         let mut answer = json!({"result": "declined"});
@@ -237,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_contract_does_not_allow_is_no_result() {
+    fn what_the_contract_does_not_allow_of_money_is_no_result() {
         let long = "x".repeat(2_049);
         for (name, value) in [
             ("result", json!("paid")),
@@ -247,21 +311,16 @@ mod tests {
             ("amount", json!("-1")),
             ("amount", json!("")),
             ("amount", json!("12.345")),
+            ("amount", json!("12.50 ")),
+            ("amount", json!([])),
             ("captured_amount", json!(0)),
             ("refunded_amount", json!("1,00")),
             ("currency", json!("dollars")),
             ("currency", json!(840)),
-            ("transaction_id", json!(17)),
-            ("transaction_id", json!("a\0b")),
-            ("transaction_id", json!(long[..256])),
-            ("code", json!(5)),
-            ("message", json!({})),
-            ("fraud_status", json!(true)),
-            ("fraud_message", json!([])),
-            ("extra_data", json!("x")),
             ("redirect_url", json!("javascript:alert(1)")),
             ("redirect_url", json!("/relative")),
             ("redirect_url", json!("https://a b")),
+            ("redirect_url", json!(17)),
             ("redirect_url", json!(format!("https://a/{long}"))),
         ] {
             let mut answer = json!({"result": "pending"});
@@ -271,9 +330,117 @@ mod tests {
             assert!(trouble.message.contains(name), "{}", trouble.message);
         }
         for body in ["", "null", "[]", "<html>", "{\"result\":\"approved\"", "{\"result\":\"approved\"} x"] {
-            let expected = Expected { currency: usd(), customer_may_act: true, whole: false };
-            assert_eq!(read(body.as_bytes(), expected).unwrap_err().code, Code::InvalidAnswer, "{body}");
+            assert_eq!(read(body.as_bytes(), charge()).unwrap_err().code, Code::InvalidAnswer, "{body}");
         }
+    }
+
+    fn charge() -> Expected {
+        Expected { currency: usd(), customer_may_act: true, moves_money: true, whole: false }
+    }
+
+    fn whole() -> Expected {
+        Expected { whole: true, ..charge() }
+    }
+
+    fn unusable(body: &str, expected: Expected) {
+        match read(body.as_bytes(), expected) {
+            Err(trouble) => assert_eq!(trouble.code, Code::InvalidAnswer),
+            Ok(answer) => panic!("{body} was read as {answer:?}"),
+        }
+    }
+
+    fn approved(body: &str, expected: Expected) -> GatewayResult {
+        match read(body.as_bytes(), expected) {
+            Ok(Answer::Result(result)) if result.verdict == Verdict::Approved => *result,
+            other => panic!("{body} was read as {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_amount_that_is_there_never_means_the_one_that_was_asked() {
+        for members in [
+            r#""amount": null"#,
+            r#""amount": """#,
+            r#""amount": "50.00", "currency": null"#,
+            r#""currency": """#,
+            r#""Amount": "50.00""#,
+            r#""amount ": "50.00""#,
+            r#""AMOUNT": 50"#,
+            r#""amount": "50.00", "amount": "100.00""#,
+            r#""amount": "50.00", "\u0061mount": "100.00""#,
+            r#""amount": "100.00", "Amount": "50.00""#,
+            r#""Currency": "JPY""#,
+            r#""currency": "USD", "currency": "JPY""#,
+            r#""result": "declined""#,
+            r#""Result": "declined""#,
+            r#""transaction_id": "t-1", "transaction_id": "t-2""#,
+        ] {
+            unusable(&format!(r#"{{"result": "approved", {members}}}"#), charge());
+        }
+        for members in [r#""captured_amount": null"#, r#""capturedAmount": "50.00""#, r#""refunded_amount": """#] {
+            unusable(&format!(r#"{{"result": "approved", {members}}}"#), whole());
+        }
+        unusable(r#"{"result": "not_found", "capturedAmount": "50.00"}"#, whole());
+        // What says the same twice says it, and where no sum moves none is meant.
+        let twice = r#"{"result": "approved", "amount": "50.00", "amount": "50.00", "Amount": "50.00"}"#;
+        assert_eq!(approved(twice, charge()).amount.map(|sum| sum.to_string()).as_deref(), Some("50.00"));
+        approved(
+            r#"{"result": "approved", "amount": null, "currency": null}"#,
+            Expected { moves_money: false, ..charge() },
+        );
+        for result in ["declined", "pending", "not_found"] {
+            let body =
+                format!(r#"{{"result": "{result}", "amount": null, "currency": null, "captured_amount": null}}"#);
+            assert!(read(body.as_bytes(), whole()).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_ornament_costs_no_result() {
+        let deep = |levels: usize| format!("{}{}", r#"{"a":"#.repeat(levels), "1") + &"}".repeat(levels);
+        let long = "x".repeat(2_049);
+        for member in [
+            r#""message": 51"#.to_owned(),
+            r#""message": null"#.to_owned(),
+            r#""message": {"en": "thanks"}"#.to_owned(),
+            r#""message": "half an emoji: \ud83d""#.to_owned(),
+            "\"message\": \"two\nlines\"".to_owned(),
+            r#""code": 5"#.to_owned(),
+            r#""code": []"#.to_owned(),
+            r#""fraud_status": true"#.to_owned(),
+            r#""fraud_status": "dubious""#.to_owned(),
+            r#""fraud_message": []"#.to_owned(),
+            r#""redirect_url": "javascript:alert(1)""#.to_owned(),
+            r#""redirect_url": {}"#.to_owned(),
+            r#""transaction_id": 17.5"#.to_owned(),
+            r#""transaction_id": "a\u0000b""#.to_owned(),
+            format!(r#""transaction_id": "{}""#, &long[..256]),
+            r#""extra_data": "x""#.to_owned(),
+            r#""extra_data": {"n": 1e999}"#.to_owned(),
+            format!(r#""extra_data": {}"#, deep(100)),
+            format!(r#""extra_data": {}"#, deep(500)),
+            format!(r#""extra_data": {{"a": "{}"}}"#, "x".repeat(20_000)),
+            r#""more": 1, "more": 2"#.to_owned(),
+        ] {
+            let body = format!(r#"{{"result": "approved", "amount": "100.0000", {member}}}"#);
+            let read = approved(&body, charge());
+            assert_eq!(read.amount.map(|sum| sum.to_string()).as_deref(), Some("100.00"), "{member}");
+            assert_eq!(read.transaction_id, None, "{member}");
+        }
+        let marked = "\u{feff}{\"result\": \"approved\", \"message\": 51, \"code\": 5, \"transaction_id\": 17}";
+        let read = approved(marked, charge());
+        assert_eq!((read.message.as_str(), read.code.as_deref()), ("51", Some("5")));
+        assert_eq!(read.transaction_id.as_deref(), Some("17"));
+        let mut damaged = br#"{"result": "approved", "amount": "100.00", "message": "caf"#.to_vec();
+        damaged.extend(b"\xe9\"}");
+        assert!(matches!(super::read(&damaged, charge()), Ok(Answer::Result(_))));
+        // Damage where it tells of money stays one.
+        let mut damaged = br#"{"result": "approved", "amount": "100.00"#.to_vec();
+        damaged.extend(b"\xe9\"}");
+        assert!(super::read(&damaged, charge()).is_err());
+        // A refund sends nobody anywhere.
+        let body = r#"{"result": "pending", "redirect_url": 17}"#;
+        assert!(super::read(body.as_bytes(), Expected { customer_may_act: false, ..charge() }).is_ok());
     }
 
     #[test]

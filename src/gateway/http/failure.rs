@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use super::answer;
+use super::answer::{self, Words};
 use crate::gateway::clean::{self, MESSAGE_CHARACTERS_MAX};
 use crate::gateway::failure::{Failure, Reach};
 use crate::payment::code::Code;
@@ -12,30 +12,47 @@ use crate::payment::outcome::Trouble;
 
 /// The gateway answered with another status than 200; `body` is what could be read of the answer.
 pub(super) fn of_status(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Failure {
-    let (reach, code) = class(status);
-    let (gateway_code, words) = answer::words_of_failure(body);
-    let message = match words {
-        Some(words) => format!("the gateway answered {status}: {words}"),
-        None => format!("the gateway answered {status}"),
-    };
-    let trouble = Trouble { code, message: clean::text(&message, MESSAGE_CHARACTERS_MAX), gateway_code, retry_after };
-    Failure { reach, trouble }
+    let words = answer::words_of_failure(body);
+    let (reach, code) = class(status, &words);
+    let mut message = format!("the gateway answered {status}");
+    if let Some(said) = &words.message {
+        message = format!("{message}: {said}");
+    } else if status.is_client_error() && code == Code::InvalidAnswer {
+        message.push_str(", and no JSON that says why: somebody else may have, and it proves nothing");
+    }
+    let message = clean::text(&message, MESSAGE_CHARACTERS_MAX);
+    Failure { reach, trouble: Trouble { code, message, gateway_code: words.code, retry_after } }
 }
 
 /// What a status other than 200 proves, by the contract of this protocol.
-fn class(status: StatusCode) -> (Reach, Code) {
+fn class(status: StatusCode, words: &Words) -> (Reach, Code) {
+    match by_status(status, words.is_protocol) {
+        // Status and body contradict each other about money.
+        (Reach::Refused | Reach::NotSent, _) if words.claims_success => (Reach::Unknown, Code::InvalidAnswer),
+        proved => proved,
+    }
+}
+
+/// Only the gateway's own word ends a command: an ingress without a route says 404 as well, by a page or by nothing at all,
+/// and some inspect what the gateway answers and put their own 403 in its place.
+fn by_status(status: StatusCode, is_protocol: bool) -> (Reach, Code) {
     match status.as_u16() {
         // These ask for the same request at another address, such as https for http: who answers so did not act on it,
         // and the configured address is wrong. Other redirects (302, 303) are also what a framework sends after it acted.
         301 | 307 | 308 => (Reach::NotSent, Code::Misconfigured),
         300..=399 => (Reach::Unknown, Code::Misconfigured),
-        401 | 403 => (Reach::NotSent, Code::Misconfigured),
+        // Whoever says it: by HTTP itself (RFC 9110) the request was not applied.
+        401 => (Reach::NotSent, Code::Misconfigured),
+        403 if is_protocol => (Reach::NotSent, Code::Misconfigured),
+        403 => (Reach::Unknown, Code::Misconfigured),
         // Some send it for their own backend's time-out.
         408 => (Reach::Unknown, Code::Timeout),
         // An earlier request under this key may be running.
         409 => (Reach::Unknown, Code::Conflict),
+        // Whoever says it does so before the request goes on.
         425 | 429 => (Reach::NotSent, Code::RateLimited),
-        400..=499 => (Reach::Refused, Code::Refused),
+        400..=499 if is_protocol => (Reach::Refused, Code::Refused),
+        400..=499 => (Reach::Unknown, Code::InvalidAnswer),
         500..=599 => (Reach::Unknown, Code::GatewayError),
         // 201 or 204 is no result: whatever it means there, the gateway may have acted.
         _ => (Reach::Unknown, Code::InvalidAnswer),
@@ -49,35 +66,58 @@ mod tests {
     #[test]
     fn what_each_status_proves() {
         use Reach::{NotSent, Refused, Unknown};
-        for (status, reach, code) in [
-            (201, Unknown, Code::InvalidAnswer),
-            (202, Unknown, Code::InvalidAnswer),
-            (204, Unknown, Code::InvalidAnswer),
-            (301, NotSent, Code::Misconfigured),
-            (302, Unknown, Code::Misconfigured),
-            (303, Unknown, Code::Misconfigured),
-            (307, NotSent, Code::Misconfigured),
-            (308, NotSent, Code::Misconfigured),
-            (400, Refused, Code::Refused),
-            (401, NotSent, Code::Misconfigured),
-            (402, Refused, Code::Refused),
-            (403, NotSent, Code::Misconfigured),
-            (404, Refused, Code::Refused),
-            (408, Unknown, Code::Timeout),
-            (409, Unknown, Code::Conflict),
-            (413, Refused, Code::Refused),
-            (422, Refused, Code::Refused),
-            (425, NotSent, Code::RateLimited),
-            (429, NotSent, Code::RateLimited),
-            (500, Unknown, Code::GatewayError),
-            (502, Unknown, Code::GatewayError),
-            (503, Unknown, Code::GatewayError),
-            (599, Unknown, Code::GatewayError),
-            (600, Unknown, Code::InvalidAnswer),
+        for (status, by_the_gateway, by_anybody) in [
+            (201, (Unknown, Code::InvalidAnswer), (Unknown, Code::InvalidAnswer)),
+            (202, (Unknown, Code::InvalidAnswer), (Unknown, Code::InvalidAnswer)),
+            (204, (Unknown, Code::InvalidAnswer), (Unknown, Code::InvalidAnswer)),
+            (301, (NotSent, Code::Misconfigured), (NotSent, Code::Misconfigured)),
+            (302, (Unknown, Code::Misconfigured), (Unknown, Code::Misconfigured)),
+            (303, (Unknown, Code::Misconfigured), (Unknown, Code::Misconfigured)),
+            (307, (NotSent, Code::Misconfigured), (NotSent, Code::Misconfigured)),
+            (308, (NotSent, Code::Misconfigured), (NotSent, Code::Misconfigured)),
+            (400, (Refused, Code::Refused), (Unknown, Code::InvalidAnswer)),
+            (401, (NotSent, Code::Misconfigured), (NotSent, Code::Misconfigured)),
+            (402, (Refused, Code::Refused), (Unknown, Code::InvalidAnswer)),
+            (403, (NotSent, Code::Misconfigured), (Unknown, Code::Misconfigured)),
+            (404, (Refused, Code::Refused), (Unknown, Code::InvalidAnswer)),
+            (405, (Refused, Code::Refused), (Unknown, Code::InvalidAnswer)),
+            (408, (Unknown, Code::Timeout), (Unknown, Code::Timeout)),
+            (409, (Unknown, Code::Conflict), (Unknown, Code::Conflict)),
+            (413, (Refused, Code::Refused), (Unknown, Code::InvalidAnswer)),
+            (422, (Refused, Code::Refused), (Unknown, Code::InvalidAnswer)),
+            (425, (NotSent, Code::RateLimited), (NotSent, Code::RateLimited)),
+            (429, (NotSent, Code::RateLimited), (NotSent, Code::RateLimited)),
+            (500, (Unknown, Code::GatewayError), (Unknown, Code::GatewayError)),
+            (503, (Unknown, Code::GatewayError), (Unknown, Code::GatewayError)),
+            (599, (Unknown, Code::GatewayError), (Unknown, Code::GatewayError)),
+            (600, (Unknown, Code::InvalidAnswer), (Unknown, Code::InvalidAnswer)),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(class(status), (reach, code), "{status}");
+            let proved = |body: &str| {
+                let failure = of_status(status, None, body.as_bytes());
+                (failure.reach, failure.trouble.code)
+            };
+            for body in [r#"{"message": "no"}"#, r#"{"code": 51}"#, "\u{feff}{\"message\": \"half: \\ud83d\"}"] {
+                assert_eq!(proved(body), by_the_gateway, "{status} {body}");
+            }
+            for body in
+                ["", "<html>404</html>", "404 page not found", "{}", "[]", "null", "{\"detail\": \"Not Found\"}"]
+            {
+                assert_eq!(proved(body), by_anybody, "{status} {body}");
+            }
+            // It denies what it says beside.
+            for body in [r#"{"result": "approved"}"#, r#"{"result": "pending", "message": "wait"}"#] {
+                assert_eq!(proved(body).0, Unknown, "{status} {body}");
+            }
         }
+    }
+
+    #[test]
+    fn what_is_not_the_gateways_word_is_told_as_such() {
+        let trouble = of_status(StatusCode::NOT_FOUND, None, b"<html>").trouble;
+        assert!(trouble.message.contains("404 Not Found, and no JSON"), "{}", trouble.message);
+        let trouble = of_status(StatusCode::SERVICE_UNAVAILABLE, None, b"<html>").trouble;
+        assert_eq!(trouble.message, "the gateway answered 503 Service Unavailable");
     }
 
     #[test]
@@ -87,7 +127,5 @@ mod tests {
         assert_eq!(trouble.gateway_code.as_deref(), Some("no_token"));
         assert!(trouble.message.starts_with("the gateway answered 400 Bad Request: no token"), "{}", trouble.message);
         assert!(!trouble.message.contains("4111"), "{}", trouble.message);
-        let trouble = of_status(StatusCode::BAD_REQUEST, None, b"<html>").trouble;
-        assert_eq!(trouble.message, "the gateway answered 400 Bad Request");
     }
 }

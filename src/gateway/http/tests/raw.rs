@@ -119,9 +119,8 @@ async fn statuses_prove_what_the_table_says() {
         ("500 Internal Server Error", "unknown", Code::GatewayError, None),
         ("503 Service Unavailable\r\nretry-after: 30", "unknown", Code::GatewayError, Some(30)),
     ] {
-        // Each would be an approval, if its status did not speak against it.
-        let approval = r#"{"result":"approved"}"#;
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{approval}", approval.len());
+        let said = r#"{"message":"no"}"#;
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{said}", said.len());
         let (url, mut requests) = raw(answer, Then::ReadOn).await;
         let gateway = gateway(&url);
         let outcome = attempt(&gateway, Action::Process, LONG).await;
@@ -132,6 +131,29 @@ async fn statuses_prove_what_the_table_says() {
         requests.recv().await.unwrap();
         assert!(requests.try_recv().is_err(), "{status}: something was sent again or followed");
     }
+}
+
+#[tokio::test]
+async fn a_page_in_the_gateways_place_refuses_nothing() {
+    let html = "<html><head><title>404 Not Found</title></head></html>";
+    for status in ["400 Bad Request", "404 Not Found", "405 Method Not Allowed", "413 Too Large", "422 Unprocessable"] {
+        for (kind, body) in [("text/html", html), ("text/plain", "404 page not found"), ("application/json", "")] {
+            let head = format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}", body.len());
+            let (url, _requests) = raw(format!("{head}\r\n\r\n{body}"), Then::ReadOn).await;
+            let gateway = gateway(&url);
+            let outcome = attempt(&gateway, Action::Process, LONG).await;
+            assert_eq!(proof(&outcome), ("unknown", Some(Code::InvalidAnswer), None), "{status} {kind}");
+            assert_eq!(code_of(&look_up(&gateway, None).await), Some(Code::InvalidAnswer), "{status} {kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_ornate_answer_is_a_result() {
+    let ornate = "\u{feff}{\"result\":\"approved\",\"amount\":\"120.0000\",\"message\":\"\\ud83d\",\"code\":7}";
+    let (url, _requests) = raw(answer_200(ornate), Then::Close).await;
+    let Outcome::Result(result) = attempt(&gateway(&url), Action::Process, LONG).await else { panic!("no result") };
+    assert_eq!((result.amount, result.code.as_deref()), (Some(usd("120")), Some("7")));
 }
 
 #[tokio::test]
@@ -168,10 +190,14 @@ async fn no_answer_in_time_is_unknown() {
         let outcome = attempt(&gateway(&url), Action::Process, SHORT).await;
         assert_eq!(proof(&outcome), ("unknown", Some(Code::Timeout), None), "{answer:?}");
     }
-    // The status is the answer, even where the rest of it stalls.
+    // Who it is that refuses stands in what stalls.
     let (url, _requests) = raw("HTTP/1.1 400 Bad Request\r\ncontent-length: 9\r\n\r\n{", Then::Stall).await;
     let outcome = attempt(&gateway(&url), Action::Process, Duration::from_secs(2)).await;
-    assert_eq!(proof(&outcome), ("refused", Some(Code::Refused), None));
+    assert_eq!(proof(&outcome), ("unknown", Some(Code::InvalidAnswer), None));
+    // Where that does not matter the status is the answer.
+    let (url, _requests) = raw("HTTP/1.1 429 Slow Down\r\ncontent-length: 9\r\n\r\n{", Then::Stall).await;
+    let outcome = attempt(&gateway(&url), Action::Process, Duration::from_secs(2)).await;
+    assert_eq!(proof(&outcome), ("not sent", Some(Code::RateLimited), None));
 }
 
 #[tokio::test]
