@@ -15,6 +15,9 @@
 //! Requests that move money carry the operation's key as `Idempotency-Key`. Stripe keeps status and body of the first that
 //! was executed for 24 hours, server errors too: such a key can never succeed, and a new one needs the proof of a look-up.
 //!
+//! Only an error object of Stripe's declines or refuses; what a proxy on the way says proves nothing. Amounts, statuses and ids
+//! are read strictly, all else leniently.
+//!
 //! - `settings`: the variant's configuration.
 //! - `process`: the `process` object.
 //! - `request`: what is sent for an operation.

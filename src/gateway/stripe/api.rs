@@ -87,11 +87,18 @@ impl Session<'_> {
                 return Err(invalid("must be a list with data").into());
             };
             let last = data.last().and_then(|last| last.get("id")?.as_str()).map(str::to_owned);
-            let is_last = data.is_empty() || page.get("has_more") != Some(&Value::Bool(true));
-            wanted.extend(data.into_iter().filter_map(|item| match item {
-                Value::Object(object) if is_wanted(&object) => Some(object),
-                _ => None,
-            }));
+            // What cannot be read may be what is looked for: that it was not found would prove nothing.
+            let Some(Value::Bool(has_more)) = page.get("has_more") else {
+                return Err(invalid("must be a list that says whether it has_more").into());
+            };
+            let is_last = data.is_empty() || !has_more;
+            for item in data {
+                match item {
+                    Value::Object(object) if is_wanted(&object) => wanted.push(object),
+                    Value::Object(_) => {}
+                    _ => return Err(invalid("must be a list of objects").into()),
+                }
+            }
             if is_last {
                 return Ok(wanted);
             }
@@ -139,6 +146,8 @@ mod tests {
     async fn page(RawQuery(query): RawQuery) -> String {
         let query = query.unwrap_or_default();
         let page = match query.split("starting_after=").nth(1) {
+            None if query.contains("odd") => json!({"data": [5], "has_more": false}),
+            None if query.contains("endless") => json!({"data": [{"id": "a"}]}),
             None if query.contains("nameless") => json!({"data": [{"ours": true}], "has_more": true}),
             None => json!({"data": [{"id": "a", "ours": true}, {"id": "b"}], "has_more": true}),
             Some("b") => json!({"data": [{"id": "c"}, {"id": "d", "ours": true}], "has_more": false}),
@@ -165,6 +174,11 @@ mod tests {
         let denial = session.list("things", "&nameless=1", wanted).await.unwrap_err();
         assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer);
         assert!(denial.failure.trouble.message.contains("ids"), "{}", denial.failure.trouble.message);
+        // Nor is what cannot be read passed over: what is looked for would be proved not to be there.
+        for query in ["&odd=1", "&endless=1"] {
+            let denial = session.list("things", query, wanted).await.unwrap_err();
+            assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer, "{query}");
+        }
         serving.abort();
     }
 }

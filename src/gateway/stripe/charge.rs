@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::reply::invalid;
+use super::reply::{invalid, or_nothing};
 use crate::gateway::clean;
 use crate::payment::outcome::Trouble;
 use crate::payment::status::FraudStatus;
@@ -28,8 +28,10 @@ struct Body {
     amount_captured: Option<i64>,
     amount_refunded: Option<i64>,
     disputed: Option<bool>,
+    #[serde(default, deserialize_with = "or_nothing")]
     outcome: Option<Map<String, Value>>,
     review: Option<Value>,
+    #[serde(default, deserialize_with = "or_nothing")]
     payment_method_details: Option<Map<String, Value>>,
 }
 

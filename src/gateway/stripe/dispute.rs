@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::amount;
-use super::reply::invalid;
+use super::reply::{invalid, or_nothing};
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX};
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::Trouble;
@@ -22,6 +22,7 @@ struct Wire {
     amount: i64,
     currency: String,
     status: String,
+    #[serde(default, deserialize_with = "or_nothing")]
     reason: Option<String>,
 }
 

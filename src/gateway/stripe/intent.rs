@@ -7,9 +7,10 @@ use uuid::Uuid;
 use super::amount;
 use super::charge::Charge;
 use super::declines;
-use super::reply::{ErrorObject, invalid, mismatch};
+use super::reply::{ErrorObject, invalid, mismatch, or_nothing, or_null};
 use super::request::{OPERATION, PAYMENT, is_payment_intent};
 use crate::gateway::clean::{self, MESSAGE_CHARACTERS_MAX};
+use crate::gateway::legible;
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{GatewayResult, Trouble, Verdict};
 
@@ -61,15 +62,19 @@ struct Wire {
     object: String,
     status: IntentStatus,
     amount: i64,
-    amount_received: Option<i64>,
-    amount_capturable: Option<i64>,
+    #[serde(default, deserialize_with = "or_null")]
+    amount_received: Option<Option<i64>>,
+    #[serde(default, deserialize_with = "or_null")]
+    amount_capturable: Option<Option<i64>>,
     currency: String,
     livemode: Option<bool>,
     metadata: Option<Map<String, Value>>,
+    #[serde(default, deserialize_with = "or_nothing")]
     client_secret: Option<String>,
-    next_action: Option<Map<String, Value>>,
+    next_action: Option<Value>,
     last_payment_error: Option<ErrorObject>,
     latest_charge: Option<Value>,
+    #[serde(default, deserialize_with = "or_nothing")]
     cancellation_reason: Option<String>,
 }
 
@@ -79,6 +84,9 @@ impl Intent {
     /// # Errors
     /// It is none, or cannot be the one that was asked for.
     pub fn read(object: Map<String, Value>, asked: Asked<'_>) -> Result<Intent, Trouble> {
+        if let Some(name) = legible::misspelled(&object, &["amount_received", "amount_capturable"]) {
+            return Err(invalid(&format!("{name} is there in another spelling")));
+        }
         let mut wire: Wire = serde_json::from_value(Value::Object(object))
             .map_err(|_| invalid("must be a payment intent with id, status, amount and currency"))?;
         if wire.object != "payment_intent" || !is_payment_intent(&wire.id) {
@@ -203,15 +211,28 @@ impl Intent {
     }
 
     /// What was taken, where it says so: what it was for need not have been taken in full.
+    ///
+    /// # Errors
+    /// It says nothing where it should: left out, a sum is taken for the one that was asked.
     pub fn received(&self) -> Result<Option<Money>, Trouble> {
-        let of_charge = || self.charge.as_ref().and_then(Charge::captured_units);
-        self.wire.amount_received.or_else(of_charge).map(|units| self.money(units)).transpose()
+        let of_charge = self.charge.as_ref().and_then(Charge::captured_units);
+        match (self.wire.amount_received, of_charge) {
+            (Some(Some(units)), _) | (_, Some(units)) => self.money(units).map(Some),
+            (Some(None), None) => Err(invalid("its amount_received is null")),
+            (None, None) => Ok(None),
+        }
     }
 
     /// What is held and may be taken, where it says so.
+    ///
+    /// # Errors
+    /// As above.
     pub fn held(&self) -> Result<Option<Money>, Trouble> {
-        let units = self.wire.amount_capturable.filter(|units| *units != 0);
-        units.map(|units| self.money(units)).transpose()
+        match self.wire.amount_capturable {
+            Some(Some(0)) | None => Ok(None),
+            Some(Some(units)) => self.money(units).map(Some),
+            Some(None) => Err(invalid("its amount_capturable is null")),
+        }
     }
 
     /// A sum in its currency.
@@ -256,7 +277,11 @@ impl Intent {
 
     /// Where its customer must act.
     fn address(&self) -> Result<Option<String>, Trouble> {
-        let next = self.wire.next_action.as_ref();
+        let next = match &self.wire.next_action {
+            None | Some(Value::Null) => None,
+            Some(Value::Object(next)) => Some(next),
+            Some(_) => return Err(invalid("its next_action must be an object")),
+        };
         let page = next.and_then(|next| next.get(next.get("type")?.as_str()?)?.as_object());
         let Some(address) = page.and_then(|page| ADDRESSES.iter().find_map(|name| page.get(*name)?.as_str())) else {
             return Ok(None);
@@ -370,9 +395,19 @@ mod tests {
     fn a_sum_that_it_does_not_tell_is_not_taken_for_all() {
         for charge in [json!(null), json!("ch_1"), json!({"id": "ch_1"})] {
             let silent = read(&json!({"amount_received": null, "latest_charge": charge}));
-            let captured = silent.of_capture().unwrap().unwrap();
-            assert_eq!((captured.verdict, captured.amount), (Verdict::Approved, None), "{charge}");
+            assert_eq!(silent.of_capture().unwrap_err().code, Code::InvalidAnswer, "{charge}");
         }
+        let mut left_out = json!({"id": "pi_1", "object": "payment_intent", "status": "succeeded", "amount": 2_050,
+            "currency": "eur", "latest_charge": "ch_1"});
+        let captured = |intent: &Value| {
+            Intent::read(intent.as_object().unwrap().clone(), OURS).and_then(|intent| intent.of_capture())
+        };
+        let told = captured(&left_out).unwrap().unwrap();
+        assert_eq!((told.verdict, told.amount), (Verdict::Approved, None));
+        left_out["amountReceived"] = json!(1_000);
+        assert_eq!(captured(&left_out).unwrap_err().code, Code::InvalidAnswer);
+        let held = read(&json!({"status": "requires_capture", "amount_capturable": null})).of_process(false);
+        assert_eq!(held.unwrap_err().code, Code::InvalidAnswer);
         let held = read(&json!({"status": "requires_capture", "amount_received": 0})).of_process(false);
         assert_eq!(held.unwrap().unwrap().amount, None);
     }
@@ -391,6 +426,21 @@ mod tests {
             }
             let unreadable = json!({"status": status, "amount_received": -1});
             assert_eq!(read_with(&unreadable, OURS).unwrap_err().code, Code::InvalidAnswer, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_ornament_costs_no_result() {
+        for more in [
+            json!({"client_secret": 5, "cancellation_reason": [], "next_action": "none", "description": {}}),
+            json!({"last_payment_error": {"message": 5, "type": [], "charge": {}}}),
+            json!({"latest_charge": {"id": "ch_1", "outcome": "fine", "review": 7, "payment_method_details": []}}),
+        ] {
+            let read = read(&more).of_process(false).unwrap().unwrap();
+            assert_eq!(
+                (read.verdict, read.amount.map(|sum| sum.to_string())),
+                (Verdict::Approved, Some("20.50".to_owned()))
+            );
         }
     }
 
@@ -429,6 +479,9 @@ mod tests {
             (json!({"amount": 20.5}), Code::InvalidAnswer),
             (json!({"currency": "zzz"}), Code::InvalidAnswer),
             (json!({"latest_charge": 5}), Code::InvalidAnswer),
+            (json!({"latest_charge": {"id": "ch_1", "amount_captured": "5"}}), Code::InvalidAnswer),
+            (json!({"amount": null}), Code::InvalidAnswer),
+            (json!({"amount_received": "2050"}), Code::InvalidAnswer),
         ] {
             assert_eq!(read_with(&more, OURS).unwrap_err().code, code, "{more}");
         }

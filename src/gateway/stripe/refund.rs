@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::amount;
-use super::reply::{invalid, mismatch};
+use super::reply::{invalid, mismatch, or_nothing};
 use super::request::OPERATION;
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX};
 use crate::payment::money::{Currency, Money};
@@ -41,6 +41,7 @@ struct Wire {
     currency: String,
     status: Option<RefundStatus>,
     payment_intent: Option<Value>,
+    #[serde(default, deserialize_with = "or_nothing")]
     failure_reason: Option<String>,
     metadata: Option<Map<String, Value>>,
 }
@@ -145,5 +146,6 @@ mod tests {
             assert_eq!(read(&more).unwrap_err().code, code, "{more}");
         }
         assert!(read(&json!({"payment_intent": null})).is_ok());
+        assert!(read(&json!({"failure_reason": 7, "reason": []})).is_ok());
     }
 }

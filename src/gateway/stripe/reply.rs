@@ -5,15 +5,36 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
 use crate::gateway::client::{read_bounded, send};
 use crate::gateway::failure::{Failure, Reach, retry_after};
+use crate::gateway::legible::{self, leave_out};
 use crate::payment::code::Code;
 use crate::payment::outcome::{Found, Outcome, Trouble};
 use crate::payment::trace::TraceContext;
+
+/// What tells which object it is, what became of it, and with how much money. Two of them that differ say nothing.
+const MONEY: [&str; 15] = [
+    "id",
+    "object",
+    "status",
+    "amount",
+    "amount_received",
+    "amount_capturable",
+    "amount_captured",
+    "amount_refunded",
+    "currency",
+    "livemode",
+    "metadata",
+    "payment_intent",
+    "latest_charge",
+    "data",
+    "has_more",
+];
 
 /// An answer other than the object that was asked for.
 #[derive(Debug)]
@@ -24,22 +45,46 @@ pub(super) struct Denial {
     pub error: Box<ErrorObject>,
 }
 
-/// Stripe's own error: that of a request, or that of a payment intent's last attempt.
+/// Stripe's own error: that of a request, or that of a payment intent's last attempt. That it is there says more than its
+/// words, of which one that is no text is left out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ErrorObject {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "or_nothing")]
     pub kind: String,
+    #[serde(deserialize_with = "or_nothing")]
     pub code: Option<String>,
+    #[serde(deserialize_with = "or_nothing")]
     pub decline_code: Option<String>,
+    #[serde(deserialize_with = "or_nothing")]
     pub message: Option<String>,
+    #[serde(deserialize_with = "or_nothing")]
     pub charge: Option<String>,
     /// As it stands after the error.
     pub payment_intent: Option<Value>,
     /// The following came with later versions of the API.
+    #[serde(deserialize_with = "or_nothing")]
     pub advice_code: Option<String>,
+    #[serde(deserialize_with = "or_nothing")]
     pub network_advice_code: Option<String>,
+    #[serde(deserialize_with = "or_nothing")]
     pub network_decline_code: Option<String>,
+}
+
+/// Reads an ornament: what has another type than expected is as good as left out.
+pub(super) fn or_nothing<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(T::deserialize(value).unwrap_or_else(|_| {
+        leave_out(std::any::type_name::<T>(), "it is of another type");
+        T::default()
+    }))
+}
+
+/// Reads a number that may be left out, told from one that is null.
+pub(super) fn or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 impl From<Failure> for Denial {
@@ -107,20 +152,25 @@ pub(super) async fn exchange(
     let (status, headers) = (response.status(), response.headers().clone());
     let body = read_bounded(response).await;
     if status == StatusCode::OK {
-        let object = serde_json::from_slice(&body?);
-        return object.map_err(|_| invalid("must be a JSON object").into());
+        let object = legible::read(&body?).ok_or_else(|| invalid("must be a JSON object"))?;
+        return match object.contradicted_anywhere(&MONEY) {
+            Some(name) => Err(invalid(&format!("{name} is there twice")).into()),
+            None => Ok(object.fields),
+        };
     }
     Err(deny(status, &headers, &body.unwrap_or_default()))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ErrorBody {
-    error: ErrorObject,
+/// Stripe's error object in a body; an empty one where there is none, or none that says the same twice.
+fn error_of(body: &[u8]) -> ErrorObject {
+    let read =
+        legible::read(body).filter(|read| read.contradicted_anywhere(&[&MONEY[..], &["error"]].concat()).is_none());
+    let error = read.and_then(|mut read| read.fields.remove("error")).filter(Value::is_object);
+    error.and_then(|error| ErrorObject::deserialize(error).ok()).unwrap_or_default()
 }
 
 pub(super) fn deny(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Denial {
-    let error = serde_json::from_slice::<ErrorBody>(body).unwrap_or_default().error;
+    let error = error_of(body);
     let (reach, code) = class(status.as_u16(), &error, should_retry(headers));
     let trouble = Trouble {
         code,
@@ -132,6 +182,11 @@ pub(super) fn deny(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Deni
 }
 
 impl ErrorObject {
+    /// Whether Stripe speaks: each of its errors has a type. A page of a proxy on the way has none.
+    fn is_stripes(&self) -> bool {
+        !self.kind.is_empty()
+    }
+
     /// The most particular code that it has.
     pub fn own_code(&self) -> Option<&str> {
         let kind = Some(self.kind.as_str()).filter(|kind| !kind.is_empty());
@@ -143,6 +198,8 @@ fn message(status: StatusCode, headers: &HeaderMap, error: &ErrorObject) -> Stri
     let mut message = format!("Stripe answered {status}");
     if let Some(words) = error.message.as_deref().filter(|words| !words.is_empty()) {
         message = format!("{message}: {words}");
+    } else if status.is_client_error() && !error.is_stripes() {
+        message.push_str(", and no error object: somebody else may have");
     }
     if let Some(id) = headers.get("request-id").and_then(|id| id.to_str().ok()) {
         let again = if headers.contains_key("idempotent-replayed") { ", kept from an earlier request" } else { "" };
@@ -165,16 +222,20 @@ fn should_retry(headers: &HeaderMap) -> Option<bool> {
 }
 
 /// What an error proves. `GatewayError` says that this key can never succeed any more: the engine then looks for the truth.
+/// Only Stripe's own word declines or refuses.
 fn class(status: u16, error: &ErrorObject, should_retry: Option<bool>) -> (Reach, Code) {
-    let is_stored = should_retry == Some(false);
+    let (is_stripes, is_stored) = (error.is_stripes(), should_retry == Some(false));
     match status {
         301 | 307 | 308 => (Reach::NotSent, Code::Misconfigured),
         300..=399 => (Reach::Unknown, Code::Misconfigured),
-        401 | 403 => (Reach::NotSent, Code::Misconfigured),
-        402 => (Reach::Refused, Code::Declined),
+        // Whoever says it: by HTTP itself (RFC 9110) the request was not applied.
+        401 => (Reach::NotSent, Code::Misconfigured),
+        403 if is_stripes => (Reach::NotSent, Code::Misconfigured),
+        403 => (Reach::Unknown, Code::Misconfigured),
+        402 if is_stripes => (Reach::Refused, Code::Declined),
         408 => (Reach::Unknown, Code::Timeout),
-        // Another request holds the object: this one may have come some way by then.
-        429 if error.code.as_deref() == Some("lock_timeout") => (Reach::Unknown, Code::RateLimited),
+        // Another request holds the object: this one may have come some way by then. So may one that nobody says it of.
+        429 if !is_stripes || error.code.as_deref() == Some("lock_timeout") => (Reach::Unknown, Code::RateLimited),
         429 => (Reach::NotSent, Code::RateLimited),
         // Something else was sent under this key. What that did is not known.
         _ if error.kind == "idempotency_error" && error.code.as_deref() != Some("idempotency_key_in_use") => {
@@ -184,7 +245,7 @@ fn class(status: u16, error: &ErrorObject, should_retry: Option<bool>) -> (Reach
         // The first request under this key is still being worked on.
         409 if !is_stored => (Reach::Unknown, Code::Conflict),
         409 | 424 => (Reach::Unknown, Code::GatewayError),
-        400..=499 => (Reach::Refused, Code::Refused),
+        400..=499 if is_stripes => (Reach::Refused, Code::Refused),
         500..=599 => (Reach::Unknown, Code::GatewayError),
         _ => (Reach::Unknown, Code::InvalidAnswer),
     }
@@ -229,6 +290,50 @@ mod tests {
             let denial = deny(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes());
             let proved = (denial.failure.reach, denial.failure.trouble.code);
             assert_eq!(proved, expected, "{status} {kind} {code} {retry:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_in_stripes_place_declines_and_refuses_nothing() {
+        for (status, expected) in [
+            (400, (Reach::Unknown, Code::InvalidAnswer)),
+            (401, (Reach::NotSent, Code::Misconfigured)),
+            (402, (Reach::Unknown, Code::InvalidAnswer)),
+            (403, (Reach::Unknown, Code::Misconfigured)),
+            (404, (Reach::Unknown, Code::InvalidAnswer)),
+            (409, (Reach::Unknown, Code::Conflict)),
+            (413, (Reach::Unknown, Code::InvalidAnswer)),
+            (429, (Reach::Unknown, Code::RateLimited)),
+            (502, (Reach::Unknown, Code::GatewayError)),
+        ] {
+            for body in
+                ["", "<html>", "{}", r#"{"error": "not found"}"#, r#"{"error": {}}"#, r#"{"message": "no route"}"#]
+            {
+                let denial = deny(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes());
+                let proved = (denial.failure.reach, denial.failure.trouble.code);
+                assert_eq!(proved, expected, "{status} {body}");
+                assert!(!denial.is_decline() && !denial.is_missing(), "{status} {body}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_errors_ornaments_cost_no_decline() {
+        for (name, value) in [
+            ("message", "17"),
+            ("message", r#""half: \ud83d""#),
+            ("message", "[]"),
+            ("charge", r#"{"id": "ch_1"}"#),
+            ("advice_code", "5"),
+            ("doc_url", "1e999"),
+        ] {
+            let body = format!(
+                "\u{feff}{{\"error\": {{\"type\": \"card_error\", \"decline_code\": \"lost_card\", \"{name}\": {value}}}}}"
+            );
+            let denial = deny(StatusCode::PAYMENT_REQUIRED, &HeaderMap::new(), body.as_bytes());
+            // A number that is none makes the error unreadable: then it is not Stripe's, and proves nothing.
+            assert_eq!(denial.is_decline(), name != "doc_url", "{body}");
+            assert_eq!(denial.error.own_code() == Some("lost_card"), name != "doc_url", "{body}");
         }
     }
 
