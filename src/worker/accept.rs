@@ -1,7 +1,7 @@
 //! Reads a message: a command that names itself, or what cannot be answered. Nothing a message holds can stop the worker.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 
 use regex::Regex;
@@ -78,8 +78,11 @@ impl<'a> Attributes<'a> {
     fn read(text: &'a str) -> serde_json::Result<Attributes<'a>> {
         let mut attributes = Attributes { members: BTreeMap::new(), twice: Vec::new() };
         for (name, raw) in json::members(text)? {
-            if attributes.members.insert(name.clone(), raw).is_some() {
-                attributes.twice.push(name);
+            match attributes.members.entry(name) {
+                Entry::Vacant(place) => {
+                    place.insert(raw);
+                }
+                Entry::Occupied(first) => attributes.twice.push(first.key().clone()),
             }
         }
         Ok(attributes)

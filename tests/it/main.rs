@@ -6,6 +6,7 @@
 
 mod support;
 
+mod amounts;
 mod aside;
 mod bus;
 mod bus_consume;

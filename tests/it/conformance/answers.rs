@@ -21,6 +21,17 @@ pub async fn other_amount(kit: &Kit) -> Ended {
     Ok(())
 }
 
+/// What stands beside the money costs no money.
+pub async fn ornate(kit: &Kit) -> Ended {
+    let charge = kit.charge_that_meets(&[Meets::Ornate])?;
+    let answer = kit.world.run(&charge).await;
+    assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", TOTAL), "{}", answer.line());
+    assert!(answer.data().get("discrepancy").is_none(), "{}", answer.line());
+    kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);
+    assert!(kit.fake.sent(charge.payment).is_ok_and(|sent| sent.len() == 1), "it was asked once");
+    Ok(())
+}
+
 /// It is applied to nothing: a person must look.
 pub async fn other_currency(kit: &Kit) -> Ended {
     let charge = kit.charge_that_meets(&[Meets::OtherCurrency("EUR")])?;

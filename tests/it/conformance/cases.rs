@@ -74,6 +74,7 @@ pub const CASES: &[Case] = &[
     alone("a gateway that is away for a while", |kit| Box::pin(trouble::away(kit))),
     together("another amount than was asked", |kit| Box::pin(answers::other_amount(kit))),
     together("another currency than was asked", |kit| Box::pin(answers::other_currency(kit))),
+    together("a result with odd ornaments", |kit| Box::pin(answers::ornate(kit))),
     together("a refund by hand, learnt by a sync", |kit| Box::pin(answers::sync(kit))),
     together("a part that was captured, and a sync", |kit| Box::pin(answers::sync_of_part(kit))),
     together("a notification", |kit| Box::pin(answers::notification(kit))),

@@ -44,6 +44,8 @@ pub enum Meets {
     OtherAmount(&'static str),
     /// Acts in this currency.
     OtherCurrency(&'static str),
+    /// Acts, and answers with all in order but its ornaments: other types than agreed, texts cut in the middle of a character.
+    Ornate,
     /// Acts, and the connection breaks before the answer.
     LoseAnswer,
     /// Acts, and never answers.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use paybus::payment::outcome::Decline;
 
 use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Told, Unsupported};
-use super::kit::VARIANT;
+use super::kit::{TOTAL, VARIANT};
 use crate::support::fake_gateway::FakeGateway;
 use crate::support::{Behaviour, Webhook};
 
@@ -125,6 +125,10 @@ fn behaviour(meets: &Meets) -> Ended<Behaviour> {
         Meets::Review => Behaviour::Say(json!({"fraud_status": "review", "fraud_message": "a new card"})),
         Meets::OtherAmount(amount) => Behaviour::WrongAmount(amount.to_owned()),
         Meets::OtherCurrency(currency) => Behaviour::WrongCurrency(currency.to_owned()),
+        Meets::Ornate => Behaviour::Say(json!({
+            "amount": format!("{TOTAL}00"), "message": 51, "code": ["00"], "fraud_message": {}, "extra_data": "none",
+            "redirect_url": {"href": "/"}, "transaction_id": 17,
+        })),
         Meets::LoseAnswer => Behaviour::DropAfter,
         Meets::NoAnswer => Behaviour::HangAfter,
         Meets::ErrorAfter => Behaviour::Error500After,

@@ -192,6 +192,9 @@ fn treatment(meets: Meets) -> Ended<(Option<Value>, Option<Trouble>)> {
         Meets::OtherCurrency(currency) => {
             trouble(Trouble::Otherwise(json!({"currency": currency.to_ascii_lowercase()})))
         }
+        Meets::Ornate => trouble(Trouble::Say(json!({
+            "client_secret": 5, "cancellation_reason": {}, "next_action": [], "description": [], "receipt_email": 7,
+        }))),
         Meets::LoseAnswer => trouble(Trouble::LoseAnswer),
         Meets::NoAnswer => trouble(Trouble::HangAfter),
         Meets::ErrorAfter => trouble(Trouble::Stored500 { acts: true }),
