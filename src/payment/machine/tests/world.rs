@@ -114,7 +114,7 @@ impl World {
             CommandType::Create => json!({"variant": "default", "total": "100.00", "currency": "USD"}),
             CommandType::Process if second.is_multiple_of(3) => json!({}),
             CommandType::Process => json!({"capture": second.is_multiple_of(2)}),
-            CommandType::Capture | CommandType::Refund => json!({"amount": amount}),
+            CommandType::Capture | CommandType::Refund => amount.map_or(json!({}), |amount| json!({"amount": amount})),
             // Of an operation of ours, open or not, or of what was done at the gateway's own desk.
             CommandType::Notification => {
                 let told_of = self.store.operations.get(usize::from(second)).map(|operation| operation.id);
