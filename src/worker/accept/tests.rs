@@ -139,6 +139,7 @@ fn check(accepted: &Accepted) -> Result<(), TestCaseError> {
     for text in kept(command) {
         prop_assert!(!card::contains_card_number(&text), "{text}");
     }
+    prop_assert!(!has_nul(&Value::Object(command.data.clone())), "{:?}", command.data);
     if let Err(rejection) = &command.content {
         prop_assert!(!rejection.message.is_empty() && rejection.message.len() < 1000, "{}", rejection.message);
         prop_assert!(command.data.is_empty(), "{:?}", command.data);
@@ -287,6 +288,19 @@ fn a_good_command_of_every_type_is_accepted() {
             Accepted::Command(command) => assert!(command.content.is_ok(), "{kind}: {:?}", command.content),
             other => panic!("{kind}: {other:?}"),
         }
+    }
+}
+
+/// PostgreSQL stores none, so that such a command could not be stored at all.
+#[test]
+fn a_nul_character_anywhere_in_the_data_is_refused() {
+    for process in [json!({"a": "x\0"}), json!({"a\0": 1}), json!({"a": [{"b": ["\0"]}]})] {
+        let mut command = good(CommandType::Process);
+        command["data"]["process"] = process;
+        let Accepted::Command(read) = read(command.to_string().as_bytes(), "cards.payment.process") else {
+            panic!("it names itself: {command}")
+        };
+        assert_eq!(read.content.map_err(|rejection| rejection.code), Err(Code::InvalidEncoding), "{command}");
     }
 }
 
