@@ -27,8 +27,8 @@ fn scrubbed(raw: &str) -> String {
     card::scrub(&raw.replace('\0', "")).into_owned()
 }
 
-/// `extra_data`, scrubbed at every depth. What is too large or too deep is left out as a whole, with a note in its place: half of it
-/// might be taken for all of it.
+/// `extra_data`, scrubbed at every depth. What is too large or too deep is left out as a whole, with a note in its place:
+/// half of it might be taken for all of it.
 pub(super) fn extra_data(raw: Map<String, Value>) -> Map<String, Value> {
     let clean = Value::Object(object(raw));
     let (length, levels) = (clean.to_string().len(), levels(&clean));

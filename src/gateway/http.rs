@@ -24,7 +24,7 @@
 //! | --- | --- |
 //! | `amount`, a decimal string | how much was acted on. Left out: the one asked. In an approval never null, nor empty |
 //! | `currency` | of all amounts of the answer. Left out: the payment's. In an approval never null, nor empty |
-//! | `captured_amount`, `refunded_amount` | of the whole payment; left out: it does not tell. Where the whole payment is asked about, never null in an approval |
+//! | `captured_amount`, `refunded_amount` | of the whole payment; left out: it does not tell. In its approval never null |
 //! | `transaction_id` | the payment's id at the gateway: a text of at most 255 characters, or a whole number |
 //! | `redirect_url` | with `pending`, of a process: where the customer must act |
 //! | `message`, `code`, `fraud_status`, `fraud_message`, `extra_data` | ornaments |

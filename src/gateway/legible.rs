@@ -1,5 +1,5 @@
-//! A gateway's JSON, read for what it says: strict about money, lenient about its ornaments. A text that is damaged is mended
-//! where it is, and a value that cannot be read is lost alone, for the answer around it may tell of money.
+//! A gateway's JSON, read for what it says: strict about money, lenient about its ornaments. A text that is damaged is
+//! mended where it is, and a value that cannot be read is lost alone, for the answer around it may tell of money.
 
 use std::borrow::Cow;
 

@@ -122,8 +122,8 @@ impl Money {
         Money::new(amount, currency)
     }
 
-    /// Reads the decimal string of a gateway, which may have more zeros behind the point than the currency has decimals: the
-    /// number is the same.
+    /// Reads the decimal string of a gateway, which may have more zeros behind the point than the currency has decimals:
+    /// the number is the same.
     pub fn parse_padded(text: &str, currency: Currency) -> Result<Money, MoneyError> {
         let (integer, fraction) = digits(text)?;
         let digits = fraction.trim_end_matches('0');

@@ -77,7 +77,7 @@ pub(super) fn or_nothing<'de, D: Deserializer<'de>, T: DeserializeOwned + Defaul
 ) -> Result<T, D::Error> {
     let value = Value::deserialize(deserializer)?;
     Ok(T::deserialize(value).unwrap_or_else(|_| {
-        leave_out(std::any::type_name::<T>(), "it is of another type");
+        leave_out("an ornament", "it is of another type than Stripe describes");
         T::default()
     }))
 }

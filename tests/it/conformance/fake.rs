@@ -44,7 +44,7 @@ pub enum Meets {
     OtherAmount(&'static str),
     /// Acts in this currency.
     OtherCurrency(&'static str),
-    /// Acts, and answers with all in order but its ornaments: other types than agreed, texts cut in the middle of a character.
+    /// Acts, and answers with all in order but its ornaments, which are of other types than agreed.
     Ornate,
     /// Acts, and the connection breaks before the answer.
     LoseAnswer,

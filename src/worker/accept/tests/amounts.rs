@@ -1,5 +1,5 @@
-//! An amount that is there is seen, or the command is refused: without one it would mean all. And whatever a command holds in
-//! another form is the same command.
+//! An amount that is there is seen, or the command is refused: without one it would mean all. And whatever a command holds
+//! in another form is the same command.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
