@@ -4,6 +4,7 @@
 mod attempts;
 mod bench;
 mod commands;
+mod exhaustive;
 mod model;
 mod money;
 mod notify;

@@ -1,6 +1,6 @@
 //! A gateway in memory that keeps a ledger: it knows what really happened, and refuses to be made to charge twice.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -54,6 +54,8 @@ pub struct Sent {
     /// In hundredths.
     pub amount: i128,
     pub capture: bool,
+    /// When.
+    pub at: Timestamp,
     /// Decides on the verdict.
     pub luck: u8,
 }
@@ -86,32 +88,46 @@ impl Effect {
 
 /// What is remembered under a key.
 #[derive(Debug, Clone, Copy)]
-struct Memory {
-    first_used: Timestamp,
-    effect: Option<usize>,
-    server_error: bool,
+pub struct Memory {
+    pub first_used: Timestamp,
+    pub effect: Option<usize>,
+    pub server_error: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gateway {
     contract: Contract,
-    memories: HashMap<Uuid, Memory>,
+    pub memories: BTreeMap<Uuid, Memory>,
     pub effects: Vec<Effect>,
-    in_flight: Vec<(Timestamp, Sent)>,
+    pub in_flight: Vec<(Timestamp, Sent)>,
     /// The customer completed a transaction that had been `input`.
-    completed: bool,
+    pub completed: bool,
+    /// It captures, releases and refunds whatever it is told: not to tell it wrongly is the machine's part.
+    pub trusting: bool,
 }
 
 impl Gateway {
     pub fn new(contract: Contract) -> Gateway {
-        Gateway { contract, memories: HashMap::new(), effects: Vec::new(), in_flight: Vec::new(), completed: false }
+        Gateway {
+            contract,
+            memories: BTreeMap::new(),
+            effects: Vec::new(),
+            in_flight: Vec::new(),
+            completed: false,
+            trusting: false,
+        }
     }
 
     /// Sums of what is done: authorized, ever captured, refunded.
     pub fn ledger(&self) -> (i128, i128, i128) {
+        self.ledger_of(|_| true)
+    }
+
+    /// The same, of some of what is done.
+    fn ledger_of(&self, known: impl Fn(&Effect) -> bool) -> (i128, i128, i128) {
         let sum = |wanted: fn(&Sent) -> bool| {
             let done = self.effects.iter().filter(|effect| effect.ended == Ended::Done && wanted(&effect.sent));
-            done.map(|effect| effect.sent.amount).sum()
+            done.filter(|effect| known(effect)).map(|effect| effect.sent.amount).sum()
         };
         let authorized = sum(|sent| sent.action == Action::Process && !sent.capture);
         let captured = sum(|sent| sent.action == Action::Capture || sent.action == Action::Process && sent.capture);
@@ -216,6 +232,7 @@ impl Gateway {
         let live = |action| self.effects.iter().any(|effect| effect.is_live() && effect.sent.action == action);
         match sent.action {
             Action::Process => true,
+            Action::Capture | Action::Release | Action::Refund if self.trusting => true,
             Action::Capture | Action::Release => {
                 authorized > 0 && captured == 0 && !live(Action::Capture) && !live(Action::Release)
             }
@@ -248,6 +265,12 @@ impl Gateway {
             effect.ended = Ended::Done;
             self.completed = true;
         }
+    }
+
+    /// A call that is in flight arrives.
+    pub fn arrive(&mut self, which: usize, now: Timestamp) {
+        let (_, sent) = self.in_flight.remove(which);
+        self.execute(sent, now);
     }
 
     /// What was in flight arrives, and what was pending ends.
@@ -299,9 +322,23 @@ impl Gateway {
         place.map_or(Found::Nothing, |effect| Found::Result(Box::new(self.result(effect))))
     }
 
+    /// Whether a look-up may still miss it.
+    pub fn may_miss(&self, effect: &Effect, now: Timestamp) -> bool {
+        let settled = SignedDuration::try_from(self.contract.settle_window).unwrap();
+        self.contract.lookup == Lookup::Indicative || now < effect.sent.at + settled
+    }
+
     /// The whole payment.
     pub fn look_up_payment(&self) -> Found {
-        let (authorized, captured, refunded) = self.ledger();
+        self.sums(self.ledger())
+    }
+
+    /// The whole payment as it was before what a look-up may miss.
+    pub fn look_up_payment_missing(&self, now: Timestamp) -> Found {
+        self.sums(self.ledger_of(|effect| !self.may_miss(effect, now)))
+    }
+
+    fn sums(&self, (authorized, captured, refunded): (i128, i128, i128)) -> Found {
         let verdict = match (authorized, captured) {
             (0, 0) => return Found::Nothing,
             (_, 0) => Verdict::Authorized,

@@ -1,11 +1,16 @@
 //! Whatever comes, in whatever order, and whoever dies: what must hold always ([`super::store`], [`super::model`]) and what
 //! must hold once everything came to rest.
 
+use std::rc::Rc;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::model::Ended;
+use super::model::{Ended, Gateway};
+use super::store::Store;
 use super::world::{World, rules_of};
+use crate::payment::command::Command;
+use crate::payment::event::Event;
 use crate::payment::operation::AnswerKind;
 use crate::payment::status::Status;
 
@@ -29,42 +34,44 @@ proptest! {
         }
         for (action, first, second) in script {
             world.act(action, first, second);
-            check_books_are_not_beyond_the_ledger(&world);
+            check_books_are_not_beyond_the_ledger(&world.store, &world.gateway);
         }
         world.come_to_rest();
-        check_rest(&world);
+        check_rest(&world.store, &world.gateway, &world.commands);
     }
 }
 
 /// Money is never created: nothing is counted that the gateway did not do.
-fn check_books_are_not_beyond_the_ledger(world: &World) {
-    let Some(payment) = &world.store.payment else { return };
-    let (authorized, captured, refunded) = world.gateway.ledger();
+pub fn check_books_are_not_beyond_the_ledger(store: &Store, gateway: &Gateway) {
+    let Some(payment) = &store.payment else { return };
+    let (authorized, captured, refunded) = gateway.ledger();
     let ours = payment.amounts;
     let [ours_authorized, left, ours_refunded] =
         [ours.authorized, ours.captured, ours.refunded].map(|amount| amount.amount().mantissa());
     assert!(ours_authorized <= authorized && left + ours_refunded <= captured && ours_refunded <= refunded);
 }
 
-fn check_rest(world: &World) {
-    for command in &world.commands {
-        let of_it = |event: &&crate::payment::event::Event| {
+/// When nothing more happens by itself: one answer for each command, which the ledger bears out, and books that are the
+/// ledger.
+pub fn check_rest(store: &Store, gateway: &Gateway, commands: &[Command]) {
+    for command in commands {
+        let of_it = |event: &&Rc<Event>| {
             event.is_final() && event.cause.as_ref().is_some_and(|cause| cause.name == command.name)
         };
-        assert_eq!(world.store.events.iter().filter(of_it).count(), 1, "{command:?}");
+        assert_eq!(store.events.iter().filter(of_it).count(), 1, "{command:?}");
     }
-    for operation in world.store.operations.iter().filter(|operation| operation.action().is_some()) {
-        let done = world.gateway.effect_of(operation.id).is_some_and(|effect| effect.ended == Ended::Done);
+    for operation in store.operations.iter().filter(|operation| operation.action().is_some()) {
+        let done = gateway.effect_of(operation.id).is_some_and(|effect| effect.ended == Ended::Done);
         let answered = operation.answer.as_ref().unwrap();
         assert!(!done || answered.kind == AnswerKind::Succeeded, "it was done, and the answer is {answered:?}");
         let unfit = answered.kind == AnswerKind::Succeeded && !done && operation.attempts > 0;
-        let input = world.gateway.effect_of(operation.id).map(|effect| effect.ended);
+        let input = gateway.effect_of(operation.id).map(|effect| effect.ended);
         let input = matches!(input, Some(Ended::Input | Ended::GoneOn));
         assert!(!unfit || input, "it was not done, and the answer is {answered:?}");
     }
-    let Some(payment) = &world.store.payment else { return };
+    let Some(payment) = &store.payment else { return };
     assert_eq!((payment.busy, payment.waiting), (None, 0));
-    let (authorized, captured, refunded) = world.gateway.ledger();
+    let (authorized, captured, refunded) = gateway.ledger();
     let ours = payment.amounts;
     let ours = [ours.authorized, ours.captured, ours.refunded].map(|amount| amount.amount().mantissa());
     assert_eq!(ours, [authorized, captured - refunded, refunded], "the books are the ledger");

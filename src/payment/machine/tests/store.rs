@@ -1,15 +1,18 @@
 //! A database of one payment in memory, which refuses whatever must never be stored.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::payment::code::Code;
 use crate::payment::event::{Event, EventKind};
-use crate::payment::machine::{Aggregate, PaymentWrite};
+use crate::payment::machine::{Aggregate, Context, PaymentWrite};
 use crate::payment::model::Payment;
 use crate::payment::movement::{Amounts, Movement};
 use crate::payment::operation::{Operation, State};
+use crate::payment::outcome::Exposure;
 use crate::payment::status::{Cause, Status};
 
 pub const PAYMENT: Uuid = Uuid::from_u128(0xfeed);
@@ -20,7 +23,7 @@ pub struct Store {
     pub payment: Option<Payment>,
     pub operations: Vec<Operation>,
     pub movements: Vec<Movement>,
-    pub events: Vec<Event>,
+    pub events: Vec<Rc<Event>>,
 }
 
 impl Store {
@@ -51,6 +54,11 @@ impl Store {
         if aggregate.new_operations().any(|operation| known.contains(&operation.id)) {
             return false;
         }
+        let overtaken =
+            |changed: &Operation| aggregate.state_read(changed.id) != Some(self.operation(changed.id).state);
+        if aggregate.changed_operations().any(overtaken) {
+            return false;
+        }
         let before = self.payment.clone();
         self.payment = aggregate.payment().cloned();
         for operation in aggregate.new_operations() {
@@ -76,9 +84,49 @@ impl Store {
         let new_events: Vec<Event> = aggregate.events().to_vec();
         aggregate.committed(waiting);
         self.check_events(before.as_ref(), &new_events);
-        self.events.extend(new_events);
+        self.events.extend(new_events.into_iter().map(Rc::new));
         self.check();
         true
+    }
+
+    /// Stores one more attempt as the real one does it: beside the version, by compare-and-set on lease and attempts.
+    pub fn store_attempt(&mut self, machine: &mut Aggregate, id: Uuid, attempts: u32, context: Context<'_>) -> bool {
+        let mine = machine.operation(id).unwrap().clone();
+        let row = self.operation_mut(id);
+        let held = row.lease.is_some_and(|lease| lease.owner == context.worker);
+        if row.state != State::Calling || !held || row.attempts != mine.attempts {
+            return false;
+        }
+        machine.attempt_stored(id, attempts, context);
+        let stored = machine.operation(id).unwrap();
+        row.attempts = attempts;
+        if mine.exposure == Exposure::Exposed {
+            row.exposure = Exposure::Exposed;
+        }
+        row.lease = stored.lease;
+        row.last_sent_at = row.last_sent_at.max(Some(context.now));
+        true
+    }
+
+    /// What is due.
+    pub fn due(&self, now: Timestamp) -> impl Iterator<Item = Uuid> {
+        let is_due = move |operation: &&Operation| operation.due_at.is_some_and(|due| due <= now);
+        self.operations.iter().filter(is_due).map(|operation| operation.id)
+    }
+
+    /// Claims what is due: it is due again should its worker be lost before it has stored anything.
+    pub fn claim(&mut self, id: Uuid, now: Timestamp) {
+        self.operation_mut(id).due_at = Some(now + SignedDuration::from_secs(30));
+    }
+
+    /// Makes first calls due whose workers were lost.
+    pub fn sweep(&mut self, now: Timestamp) {
+        for operation in &mut self.operations {
+            let lost = operation.lease.is_some_and(|lease| lease.until < now);
+            if operation.state == State::Calling && operation.due_at.is_none() && lost {
+                operation.due_at = Some(now);
+            }
+        }
     }
 
     pub fn operation(&self, id: Uuid) -> &Operation {
@@ -92,7 +140,8 @@ impl Store {
     /// New events have new ids, number the payment's changes without gaps, and move its status along the table.
     fn check_events(&self, before: Option<&Payment>, new: &[Event]) {
         let mut ids: HashSet<Uuid> = self.events.iter().map(|event| event.id).collect();
-        let mut finals: HashSet<String> = self.events.iter().filter(|event| event.is_final()).map(name_of).collect();
+        let mut finals: HashSet<String> =
+            self.events.iter().filter(|event| event.is_final()).map(|event| name_of(event)).collect();
         let mut sequence = before.map_or(0, |payment| payment.last_sequence);
         let mut status = before.map_or(Status::Waiting, |payment| payment.status);
         for event in new {

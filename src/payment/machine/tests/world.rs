@@ -15,7 +15,7 @@ use crate::payment::command::{Command, CommandType};
 use crate::payment::contract::{Contract, Lookup};
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::operation::{Operation, State};
-use crate::payment::outcome::{Exposure, Found, Outcome, Trouble};
+use crate::payment::outcome::{Found, Outcome, Trouble};
 use crate::payment::status::Status;
 
 /// How long a call may take; a lease outlasts it.
@@ -77,7 +77,7 @@ impl World {
             5..=8 => self.step_task(usize::from(first), second),
             9..=11 => self.start_due(usize::from(first), usize::from(second)),
             12 if first.is_multiple_of(2) => self.gateway.complete_input(),
-            12 => self.sweep(),
+            12 => self.store.sweep(self.now),
             13 => self.crash(usize::from(first)),
             14 => self.deliver_again(usize::from(first), usize::from(second)),
             _ => self.hold = (first.is_multiple_of(3)).then(|| Duration::from_secs(u64::from(second % 40))),
@@ -159,21 +159,10 @@ impl World {
     }
 
     fn start_due(&mut self, which: usize, worker: usize) {
-        let is_due = |operation: &&Operation| operation.due_at.is_some_and(|due| due <= self.now);
-        let due: Vec<Uuid> = self.store.operations.iter().filter(is_due).map(|operation| operation.id).collect();
+        let due: Vec<Uuid> = self.store.due(self.now).collect();
         let Some(id) = due.get(which % due.len().max(1)).copied() else { return };
-        // Claimed: due again should this worker be lost before it has stored anything.
-        self.store.operation_mut(id).due_at = Some(self.now + SignedDuration::from_secs(30));
+        self.store.claim(id, self.now);
         self.begin(worker, id, |machine, context| machine.resume(id, context));
-    }
-
-    fn sweep(&mut self) {
-        for operation in &mut self.store.operations {
-            let lost = operation.lease.is_some_and(|lease| lease.until < self.now);
-            if operation.state == State::Calling && operation.due_at.is_none() && lost {
-                operation.due_at = Some(self.now);
-            }
-        }
     }
 
     /// A worker dies with all it had in memory, and another is started in its place.
@@ -232,24 +221,9 @@ impl World {
         holds || self.store_attempt(task, operation.attempts)
     }
 
-    /// As the real store does it: beside the version, by compare-and-set on lease and attempts.
     fn store_attempt(&mut self, task: &mut Task, attempts: u32) -> bool {
         let context = Context { now: self.now, worker: task.worker, rules: &self.rules, hold: self.hold };
-        let mine = task.aggregate.operation(task.id).unwrap().clone();
-        let row = self.store.operation_mut(task.id);
-        let held = row.lease.is_some_and(|lease| lease.owner == task.worker);
-        if row.state != State::Calling || !held || row.attempts != mine.attempts {
-            return false;
-        }
-        task.aggregate.attempt_stored(task.id, attempts, context);
-        let stored = task.aggregate.operation(task.id).unwrap();
-        row.attempts = attempts;
-        if mine.exposure == Exposure::Exposed {
-            row.exposure = Exposure::Exposed;
-        }
-        row.lease = stored.lease;
-        row.last_sent_at = row.last_sent_at.max(Some(self.now));
-        true
+        self.store.store_attempt(&mut task.aggregate, task.id, attempts, context)
     }
 
     fn ask(&mut self, task: &Task, fate: Fate, luck: u8) -> Answer {
@@ -271,6 +245,7 @@ impl World {
                     action: operation.action().unwrap(),
                     amount: request.amount.map_or(0, |amount| amount.amount().mantissa()),
                     capture: request.capture,
+                    at: self.now,
                     luck: luck / 16,
                 };
                 Answer::Outcome(self.gateway.call(sent, fate, self.now))
@@ -330,11 +305,11 @@ impl World {
     fn end_all(&mut self) {
         for _ in 0..3000 {
             self.gateway.pass_time(self.now);
-            self.sweep();
+            self.store.sweep(self.now);
             if !self.tasks.is_empty() {
                 // Every call is answered from here on, and approved where the ledger allows it.
                 self.step_task(0, 5 * 16);
-            } else if self.store.operations.iter().any(|row| row.due_at.is_some_and(|due| due <= self.now)) {
+            } else if self.store.due(self.now).next().is_some() {
                 self.start_due(0, 0);
             } else if self.store.operations.iter().all(|operation| !operation.is_open()) {
                 return;

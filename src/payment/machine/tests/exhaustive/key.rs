@@ -1,0 +1,259 @@
+//! What tells two worlds apart: everything that what happens later can depend on, and nothing else. Times count from now,
+//! versions and numbers of events from what is stored, and who a worker is only by what it holds.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::super::model::{Ended, Gateway};
+use super::world::{Answer, Entry, Phase, Task, World};
+use crate::payment::machine::{Aggregate, Step, Tracked};
+use crate::payment::model::Payment;
+use crate::payment::money::Money;
+use crate::payment::movement::Movement;
+use crate::payment::operation::{Operation, State};
+use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble, Verdict};
+
+pub type Key = Vec<u8>;
+
+/// How old a change may be before its age matters to nobody any more; beyond any settle window.
+const OLD_MICROSECONDS: i64 = -60_000_000;
+
+struct Writer<'a> {
+    world: &'a World,
+    bytes: Vec<u8>,
+}
+
+/// Of a world without what may still go wrong in it.
+pub fn key(world: &World) -> Key {
+    let mut writer = Writer { world, bytes: Vec::with_capacity(512) };
+    writer.count(world.line);
+    writer.payment(world.store.payment.as_ref());
+    world.store.operations.iter().for_each(|row| writer.operation(row, None));
+    writer.movements(world.store.movements.iter());
+    writer.gateway(&world.gateway);
+    let mut tasks: Vec<Key> = world.tasks.iter().map(|task| of_task(world, task)).collect();
+    tasks.sort_unstable();
+    writer.lists(&tasks);
+    let mut commits: Vec<Key> = world.commits.iter().map(|commit| of_aggregate(world, commit, None)).collect();
+    commits.sort_unstable();
+    writer.lists(&commits);
+    writer.bytes
+}
+
+fn of_task(world: &World, task: &Task) -> Key {
+    let mut writer = Writer { world, bytes: Vec::with_capacity(256) };
+    writer.name(Some(task.id));
+    let stored = world.store.operations.iter().find(|row| row.id == task.id);
+    let holds = stored.and_then(|row| row.lease).is_some_and(|lease| lease.owner == task.worker);
+    writer.bit(holds);
+    writer.number(i64::from(task.tries));
+    match &task.phase {
+        Phase::Begin => {
+            writer.byte(match task.entry {
+                Entry::Command { redelivered } => u8::from(redelivered),
+                Entry::Due => 2,
+            });
+            for (step, lease) in &task.in_doubt {
+                writer.step(*step);
+                writer.bit(lease.owner == task.worker);
+                writer.time(Some(lease.until));
+            }
+        }
+        Phase::Ask(step) => writer.step(*step),
+        Phase::Answered(answer) => writer.answer(answer),
+    }
+    if let Some(aggregate) = &task.aggregate {
+        writer.bytes.extend(of_aggregate(world, aggregate, Some(task.worker)));
+    }
+    writer.bytes
+}
+
+fn of_aggregate(world: &World, aggregate: &Aggregate, worker: Option<Uuid>) -> Key {
+    let mut writer = Writer { world, bytes: Vec::with_capacity(256) };
+    writer.bit(aggregate.version_read == world.version());
+    writer.payment(aggregate.payment.as_ref());
+    for Tracked { row, stored } in &aggregate.operations {
+        writer.byte(*stored as u8);
+        writer.operation(row, worker);
+    }
+    for Tracked { row, stored } in &aggregate.movements {
+        writer.byte(*stored as u8);
+        writer.movements([row].into_iter());
+    }
+    writer.bytes
+}
+
+impl Writer<'_> {
+    fn byte(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    fn bit(&mut self, bit: bool) {
+        self.bytes.push(u8::from(bit));
+    }
+
+    fn count(&mut self, count: usize) {
+        self.bytes.push(u8::try_from(count).unwrap());
+    }
+
+    fn number(&mut self, number: i64) {
+        self.bytes.extend(number.to_be_bytes());
+    }
+
+    fn name(&mut self, id: Option<Uuid>) {
+        self.bytes.push(id.map_or(u8::MAX, |id| self.world.scenario.name(id)));
+    }
+
+    fn time(&mut self, time: Option<Timestamp>) {
+        let since = |time: Timestamp| time.as_microsecond() - self.world.now.as_microsecond();
+        self.number(time.map_or(i64::MAX, since));
+    }
+
+    /// A time of which only matters how long ago it is, up to some age.
+    fn age(&mut self, time: Timestamp) {
+        self.number((time.as_microsecond() - self.world.now.as_microsecond()).max(OLD_MICROSECONDS));
+    }
+
+    fn money(&mut self, money: Option<Money>) {
+        self.number(money.map_or(-1, |money| i64::try_from(money.amount().mantissa()).unwrap()));
+    }
+
+    fn lists(&mut self, lists: &[Key]) {
+        self.count(lists.len());
+        for list in lists {
+            self.number(i64::try_from(list.len()).unwrap());
+            self.bytes.extend(list);
+        }
+    }
+
+    fn payment(&mut self, payment: Option<&Payment>) {
+        let Some(payment) = payment else { return self.byte(u8::MAX) };
+        self.byte(payment.status as u8);
+        self.name(payment.busy);
+        self.number(i64::from(payment.waiting));
+        self.byte(payment.capture.map_or(2, u8::from));
+        self.bit(payment.redirect_url.is_some());
+        self.age(payment.modified);
+        let stored = self.world.store.payment.as_ref().map_or(0, |stored| stored.last_sequence);
+        self.number(stored - payment.last_sequence);
+    }
+
+    fn operation(&mut self, row: &Operation, worker: Option<Uuid>) {
+        self.name(Some(row.id));
+        self.byte(row.state as u8);
+        self.money(row.amount());
+        self.bit(row.attempts > 0);
+        self.bit(row.request.as_ref().is_some_and(|request| request.capture));
+        // Of one that was answered, only this is ever read.
+        if row.state == State::Settled {
+            return self.byte(row.answer.as_ref().map_or(u8::MAX, |answer| answer.kind as u8));
+        }
+        for number in [row.attempts, row.rounds, row.lookups, row.takeovers, row.generation] {
+            self.byte(u8::try_from(number.min(u32::from(u8::MAX))).unwrap());
+        }
+        self.byte(row.exposure as u8);
+        for bit in [row.acted_on, row.lookup_only, row.escalated, row.accepted > 0] {
+            self.bit(bit);
+        }
+        self.time(row.first_sent_at);
+        self.time(row.last_sent_at);
+        self.time(row.due_at);
+        self.time(row.lease.map(|lease| lease.until));
+        self.byte(row.lease.map_or(2, |lease| u8::from(Some(lease.owner) == worker)));
+        let asked_after = row.data.get("asked_after_sequence").and_then(serde_json::Value::as_i64);
+        let stored = self.world.store.payment.as_ref().map_or(0, |stored| stored.last_sequence);
+        self.number(asked_after.map_or(-1, |after| stored - after));
+        self.bit(row.data.contains_key("asked_again"));
+        if self.world.store.payment.is_none() {
+            self.time(Some(row.created));
+        }
+    }
+
+    fn movements<'a>(&mut self, movements: impl Iterator<Item = &'a Movement>) {
+        for movement in movements {
+            self.byte(movement.kind as u8);
+            self.name(movement.reference.parse().ok());
+            self.name(movement.operation);
+            self.money(Some(movement.amount));
+        }
+        self.byte(u8::MAX);
+    }
+
+    fn gateway(&mut self, gateway: &Gateway) {
+        self.bit(gateway.completed);
+        self.count(gateway.effects.len());
+        for effect in &gateway.effects {
+            self.name(Some(effect.sent.operation));
+            self.name(Some(effect.sent.key));
+            self.number(i64::try_from(effect.sent.amount).unwrap());
+            self.age(effect.sent.at);
+            match effect.ended {
+                Ended::Done => self.byte(0),
+                Ended::Declined => self.byte(1),
+                Ended::Input => self.byte(2),
+                Ended::GoneOn => self.byte(3),
+                Ended::Pending { until, then_done } => {
+                    self.byte(4 + u8::from(then_done));
+                    self.time(Some(until));
+                }
+            }
+        }
+        for (key, memory) in &gateway.memories {
+            self.name(Some(*key));
+            self.time(Some(memory.first_used));
+            self.count(memory.effect.map_or(usize::from(u8::MAX), |effect| effect));
+            self.bit(memory.server_error);
+        }
+        for (until, sent) in &gateway.in_flight {
+            self.name(Some(sent.key));
+            self.byte(sent.luck);
+            self.time(Some(*until));
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::LookUp { target, .. } => {
+                self.byte(1);
+                self.name(target);
+            }
+            _ => self.byte(0),
+        }
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Outcome(Outcome::Result(result)) => self.result(10, result),
+            Answer::Outcome(Outcome::Refused(trouble)) => self.trouble(11, trouble),
+            Answer::Outcome(Outcome::NotSent(trouble)) => self.trouble(12, trouble),
+            Answer::Outcome(Outcome::Unknown(trouble)) => self.trouble(13, trouble),
+            Answer::Found(target, found) => {
+                self.byte(14);
+                self.name(*target);
+                match found {
+                    Found::Result(result) => self.result(15, result),
+                    Found::Nothing => self.byte(16),
+                    Found::Failed(trouble) => self.trouble(17, trouble),
+                }
+            }
+        }
+    }
+
+    fn result(&mut self, kind: u8, result: &GatewayResult) {
+        self.byte(kind);
+        self.byte(match &result.verdict {
+            Verdict::Approved => 0,
+            Verdict::Authorized => 1,
+            Verdict::Pending => 2,
+            Verdict::CustomerMustAct { .. } => 3,
+            Verdict::Declined(_) => 4,
+        });
+        self.money(result.captured);
+        self.money(result.refunded);
+    }
+
+    fn trouble(&mut self, kind: u8, trouble: &Trouble) {
+        self.byte(kind);
+        self.byte(trouble.code as u8);
+    }
+}
