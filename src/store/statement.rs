@@ -39,6 +39,9 @@ pub(super) enum Part {
     /// are told apart at its row: whoever comes second waits for the first at the row's lock, then PostgreSQL works out the
     /// row anew from what the first one committed, and finds another state than was read, whatever either snapshot shows.
     /// So nobody writes over an answer, and no command has two.
+    ///
+    /// Another attempt may have been stored meanwhile, which raises no version: when something was last sent never goes back,
+    /// or a look-up would be taken for proof too early.
     ChangedOperations,
     /// Movements. Of one that is stored already nothing changes but the operation that it is matched to.
     Movements,
@@ -75,7 +78,7 @@ impl Part {
     fn sql(self, rows: &str) -> String {
         match self {
             Part::NewPayments => {
-                let columns = columns_of(&[PaymentFixed::COLUMNS, &PaymentChange::COLUMNS[2..]], "waiting");
+                let columns = columns_of(&[PaymentFixed::COLUMNS, &PaymentChange::COLUMNS[2..]], &["waiting"]);
                 format!(
                     "payment_insert AS (INSERT INTO payments ({}, waiting) SELECT {}, stored.waiting FROM {rows}, \
                      LATERAL (SELECT count(*) FILTER (WHERE o.state = 'waiting') AS waiting, \
@@ -105,10 +108,11 @@ impl Part {
             }
             Part::ChangedOperations => format!(
                 "operation_update AS (UPDATE operations o SET {}, \
+                 last_sent_at = greatest(o.last_sent_at, r.last_sent_at), \
                  state = CASE WHEN o.state = r.state_read THEN r.state ELSE overtaken() END FROM {rows} \
                  WHERE o.payment_id = ANY(ARRAY[r.payment_id]) AND o.id = ANY(ARRAY[r.id]) \
                  AND r.payment_id IN (SELECT id FROM done))",
-                assignments(&columns_of(&[OperationChange::COLUMNS], "state"), 2)
+                assignments(&columns_of(&[OperationChange::COLUMNS], &["state", "last_sent_at"]), 2)
             ),
             Part::Movements => format!(
                 "movement_insert AS (INSERT INTO movements ({}, created) SELECT {}, now() FROM {rows} \
@@ -138,9 +142,9 @@ impl Part {
     }
 }
 
-/// All these columns but one.
-fn columns_of<'a>(tables: &[&[(&'a str, &'a str)]], without: &str) -> Vec<(&'a str, &'a str)> {
-    tables.iter().copied().flatten().copied().filter(|(name, _)| *name != without).collect()
+/// All these columns but some.
+fn columns_of<'a>(tables: &[&[(&'a str, &'a str)]], without: &[&str]) -> Vec<(&'a str, &'a str)> {
+    tables.iter().copied().flatten().copied().filter(|(name, _)| !without.contains(name)).collect()
 }
 
 /// The statement with these parts, which are some of [`Part::ALL`], in that order.

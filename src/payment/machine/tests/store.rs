@@ -66,7 +66,10 @@ impl Store {
             self.operations.push(Operation { accepted, ..operation.clone() });
         }
         for operation in aggregate.changed_operations() {
-            *self.operations.iter_mut().find(|known| known.id == operation.id).unwrap() = operation.clone();
+            let known = self.operations.iter_mut().find(|known| known.id == operation.id).unwrap();
+            // An attempt may have been stored meanwhile, beside the version.
+            let last_sent_at = known.last_sent_at.max(operation.last_sent_at);
+            *known = Operation { last_sent_at, ..operation.clone() };
         }
         for movement in aggregate.changed_movements() {
             let same = |known: &&mut Movement| known.kind == movement.kind && known.reference == movement.reference;
