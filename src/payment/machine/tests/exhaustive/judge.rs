@@ -6,8 +6,9 @@ use super::super::bench::command;
 use super::super::model::{Ended, Fate};
 use super::super::properties::{check_books_are_not_beyond_the_ledger, check_rest};
 use super::moves::{LookUpFate, Move};
-use super::scenario::{Line, Verdict};
+use super::scenario::{Line, TOTAL, Verdict};
 use super::world::{Phase, World};
+use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::machine::Step;
 use crate::payment::operation::Action;
@@ -19,16 +20,19 @@ pub fn check(world: &World) {
     let done =
         |action| world.gateway.effects.iter().any(|effect| effect.sent.action == action && effect.ended == Ended::Done);
     assert!(refunded <= captured, "{refunded} is refunded, of {captured}");
-    if authorized > 0 {
-        assert!(captured <= authorized, "{captured} is captured, of {authorized}");
-        assert!(!done(Action::Release) || captured == 0, "it is captured and released");
-    }
+    assert!(authorized <= TOTAL && captured <= TOTAL, "{authorized} is authorized and {captured} captured, of {TOTAL}");
+    assert!(!done(Action::Release) || captured == 0, "it is captured and released");
 }
 
 /// What must hold at rest.
 pub fn check_at_rest(world: &World) {
     check(world);
     check_rest(&world.store, &world.gateway, &world.commands);
+    // The gateway says the truth, if late: nothing of it is ever taken for a contradiction.
+    for row in &world.store.operations {
+        let mismatch = row.answer.as_ref().is_some_and(|answer| answer.code == Some(Code::Mismatch));
+        assert!(!mismatch, "{} ended as a mismatch", row.name.id);
+    }
 }
 
 impl World {

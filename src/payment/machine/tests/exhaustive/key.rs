@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::super::model::{Ended, Gateway};
 use super::world::{Answer, Entry, Phase, Task, World};
+use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Step, Tracked};
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
@@ -146,7 +147,9 @@ impl Writer<'_> {
         self.bit(row.request.as_ref().is_some_and(|request| request.capture));
         // Of one that was answered, only this is ever read.
         if row.state == State::Settled {
-            return self.byte(row.answer.as_ref().map_or(u8::MAX, |answer| answer.kind as u8));
+            let answer = row.answer.as_ref();
+            self.byte(answer.map_or(u8::MAX, |answer| answer.kind as u8));
+            return self.bit(answer.is_some_and(|answer| answer.code == Some(Code::Mismatch)));
         }
         for number in [row.attempts, row.rounds, row.lookups, row.takeovers, row.generation] {
             self.byte(u8::try_from(number.min(u32::from(u8::MAX))).unwrap());

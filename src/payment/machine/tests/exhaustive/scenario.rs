@@ -127,6 +127,9 @@ impl Line {
     }
 }
 
+/// What all its payments come to, in hundredths.
+pub const TOTAL: i128 = 10_000;
+
 /// What a person is called who resolves for the so-manieth time.
 pub fn resolve_name(number: usize) -> String {
     format!("resolve-{number}")
@@ -152,7 +155,7 @@ pub fn charge() -> Line {
 
 /// A payment of 100.00 that is created and authorized.
 pub fn authorize() -> Line {
-    let data = json!({"variant": "default", "total": "100.00", "currency": "USD", "process": {"capture": false}});
+    let data = json!({"variant": "default", "total": "100.00", "currency": "USD", "capture": false, "process": {}});
     line("authorize", CommandType::Create, data)
 }
 

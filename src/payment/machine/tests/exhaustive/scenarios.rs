@@ -52,7 +52,7 @@ fn after_charge(line: Line) -> Scenario {
 
 scenarios! {
     a_charge: Scenario::new(vec![charge()]).verdicts(&[Verdict::Approved, Verdict::Declined]).within(3, 4);
-    a_charge_without_keys: Scenario::new(vec![charge()]).contract(without_keys).within(3, 4);
+    a_charge_without_keys: Scenario::new(vec![charge()]).contract(without_keys).within(4, 5);
     a_charge_without_look_up: Scenario::new(vec![charge()]).contract(without_look_up).within(3, 4);
     a_charge_without_either: Scenario::new(vec![charge()]).contract(without_either).within(3, 4);
     a_charge_with_errors_replayed: Scenario::new(vec![charge()]).contract(replaying_errors).within(3, 4);
@@ -65,10 +65,11 @@ scenarios! {
     two_refunds_that_pend: Scenario::new(vec![charge(), refund("refund-1", "60.00"), refund("refund-2", "60.00")])
         .verdicts(&[Verdict::Approved, PENDING[0]]).within(0, 3);
     two_captures_of_one_authorization:
-        Scenario::new(vec![authorize(), capture("capture-1", "60.00"), capture("capture-2", "60.00")]).within(2, 2);
+        Scenario::new(vec![authorize(), capture("capture-1", "60.00"), capture("capture-2", "60.00")]).within(1, 2);
     a_capture_and_a_release: Scenario::new(vec![authorize(), capture("capture", "60.00"), release()]).within(1, 2);
     a_charge_and_a_cancel: after_charge(cancel()).within(2, 3);
     a_charge_that_pends_and_a_cancel: after_charge(cancel()).verdicts(&[PENDING[0], Verdict::Approved]).within(1, 2);
+    a_charge_that_pends_and_a_process: after_charge(process("process")).verdicts(&[PENDING[0], Verdict::Approved]).within(1, 2);
     a_charge_from_input: Scenario::new(vec![charge(), process("process"), Line::CustomerPays])
         .verdicts(&[Verdict::Approved, Verdict::Input]).within(2, 2);
     a_charge_and_a_sync: after_charge(sync()).within(1, 2);
