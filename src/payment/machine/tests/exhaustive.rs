@@ -118,16 +118,16 @@ impl Search {
         for by in moves.into_iter().rev() {
             let words = world.tell(by);
             let went = catch_unwind(AssertUnwindSafe(|| world.apply(by)));
-            let _ = writeln!(told, "  {words}");
+            writeln!(told, "  {words}").unwrap();
             if went.is_err() {
                 return told + &world.to_string();
             }
         }
-        let _ = writeln!(told, "{world}from here on nothing goes wrong:");
+        writeln!(told, "{world}from here on nothing goes wrong:").unwrap();
         for _ in 0..REST_MAX {
             let step = catch_unwind(AssertUnwindSafe(|| rest_step(&mut world)));
             let Ok(Some(words)) = step else { break };
-            let _ = writeln!(told, "  {words}");
+            writeln!(told, "  {words}").unwrap();
         }
         told + &world.to_string()
     }
