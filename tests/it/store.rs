@@ -202,6 +202,41 @@ async fn a_turn_that_waits_for_the_rejection_at_the_row_is_undone() {
     assert_eq!((row.get("version"), busy), (1_i64, None), "nothing of the turn is stored");
 }
 
+/// Whoever may send the next attempt: the owner of the lease, which goes on from the attempt that is stored, while it calls.
+#[tokio::test]
+async fn an_attempt_is_stored_for_nobody_but_who_has_the_lease() {
+    let bench = Bench::new().await;
+    let id = bench.waits().await;
+    bench.creates().await;
+    let turn = bench.resumed(id, Step::Call(id)).await;
+    bench.stores(turn).await;
+    let (owner, other, lease) = (Uuid::from_u128(1), Uuid::from_u128(2), Duration::from_secs(60));
+    let aggregate = bench.load(id).await;
+    let operation = aggregate.operation(id).expect("an operation");
+    assert_eq!((operation.attempts, operation.lease.map(|lease| lease.owner)), (1, Some(owner)));
+    let store = async |worker, attempts| bench.store.store_attempt(operation, worker, attempts, lease).await.unwrap();
+    let stored = async || {
+        let sql = "SELECT attempts, lease_owner, lease_until FROM operations WHERE id = $1";
+        let row = bench.world.query(sql, &[&id]).await.remove(0);
+        (row.get::<_, i32>(0), row.get::<_, Option<Uuid>>(1), row.get::<_, Option<Timestamp>>(2))
+    };
+    let before = stored().await;
+    for attempts in [1, 2] {
+        assert!(!store(other, attempts).await, "attempt {attempts} of a worker that has no lease");
+    }
+    assert_eq!(stored().await, before);
+
+    assert!(store(owner, 2).await, "the owner of the lease");
+    let renewed = stored().await;
+    assert_eq!((renewed.0, renewed.1), (2, Some(owner)));
+    assert!(renewed.2 > before.2, "the lease is renewed");
+    // The same owner, in a task that does not know of the attempt: both would send.
+    assert!(!store(owner, 2).await);
+    assert_eq!(stored().await, renewed);
+    bench.world.query("UPDATE operations SET attempts = 1, state = 'unknown' WHERE id = $1", &[&id]).await;
+    assert!(!store(owner, 2).await, "it is not called any more");
+}
+
 const EVENT: &str = "INSERT INTO events (payment_id, id, event_type, routing_key, body, created, stored)
      VALUES ($1, gen_random_uuid(), 'payment.created', 'http.payment.created', '{}', now(),
              now() - make_interval(secs => $2)) RETURNING position";

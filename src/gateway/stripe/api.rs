@@ -133,7 +133,7 @@ pub(super) fn made_between(from: Timestamp, to: Option<Timestamp>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use axum::Router;
     use axum::extract::RawQuery;
     use axum::routing::get;
@@ -142,6 +142,16 @@ mod tests {
 
     use super::*;
     use crate::gateway::stripe::StripeGateway;
+
+    /// An account at a Stripe that answers so.
+    pub async fn gateway(app: Router) -> StripeGateway {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        // Until the end of the test's runtime.
+        drop(tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }));
+        let settings = json!({"secret_key": "sk_test_x", "api_base": base});
+        StripeGateway::new(serde_json::from_value(settings).unwrap(), Duration::from_secs(10)).unwrap()
+    }
 
     async fn page(RawQuery(query): RawQuery) -> String {
         let query = query.unwrap_or_default();
@@ -156,16 +166,30 @@ mod tests {
         page.to_string()
     }
 
+    /// Both clocks are right within the tolerance, and what is made at one end of a look-up's time may be dated beyond it.
+    #[test]
+    fn what_a_clock_a_little_off_has_dated_is_in_the_list() {
+        let (from, to) = (Timestamp::from_second(1_000_000).unwrap(), Timestamp::from_second(1_000_300).unwrap());
+        let bounds = |to| {
+            let filter = made_between(from, to);
+            let bound = |name: &str| {
+                let (_, bound) = filter.split_once(&format!("&created%5B{name}%5D="))?;
+                bound.split('&').next()?.parse::<i64>().ok()
+            };
+            (bound("gte"), bound("lte"))
+        };
+        let off = 59;
+        let (first, last) = bounds(Some(to));
+        assert!(first.is_some_and(|first| first <= from.as_second() - off), "Stripe's clock is behind: {first:?}");
+        assert!(last.is_some_and(|last| last >= to.as_second() + off), "Stripe's clock is ahead: {last:?}");
+        let (first, last) = bounds(None);
+        assert!(first.is_some_and(|first| first <= from.as_second() - off) && last.is_none(), "{first:?} {last:?}");
+    }
+
     #[tokio::test]
     async fn a_list_is_read_to_its_end_and_only_what_is_wanted_is_kept() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let app = Router::new().route("/v1/things", get(page));
-        let serving = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let settings = json!({"secret_key": "sk_test_x", "api_base": base});
-        let timeout = Duration::from_secs(10);
-        let gateway = StripeGateway::new(serde_json::from_value(settings).unwrap(), timeout).unwrap();
-        let session = gateway.api.session(timeout, None);
+        let gateway = gateway(Router::new().route("/v1/things", get(page))).await;
+        let session = gateway.api.session(Duration::from_secs(10), None);
         let wanted = |object: &Map<String, Value>| object.contains_key("ours");
         let found = session.list("things", "", wanted).await.unwrap();
         let ids: Vec<_> = found.iter().map(|object| object["id"].as_str().unwrap()).collect();
@@ -179,6 +203,5 @@ mod tests {
             let denial = session.list("things", query, wanted).await.unwrap_err();
             assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer, "{query}");
         }
-        serving.abort();
     }
 }

@@ -250,9 +250,20 @@ impl Search<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use axum::extract::RawQuery;
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
+    use crate::gateway::Gateway;
+    use crate::gateway::stripe::api::tests::gateway;
+    use crate::payment::model::{Billing, Order, Payment};
+    use crate::payment::money::Currency;
+    use crate::payment::outcome::GatewayKey;
 
     fn read(id: &str, status: &str) -> Intent {
         let payment = Uuid::from_u128(9);
@@ -276,5 +287,70 @@ mod tests {
             assert_eq!(twice.failure.trouble.code, Code::Mismatch, "{status}");
             assert!(twice.failure.trouble.message.contains("pi_1, pi_2"), "{}", twice.failure.trouble.message);
         }
+    }
+
+    /// What Stripe, behind these paths, is found to say of an operation.
+    async fn found(app: Router, action: Action, operation: Uuid, transaction_id: &str) -> Found {
+        let total = Money::parse("20.50", Currency::from_code("EUR").unwrap()).unwrap();
+        let zero = Money::zero(total.currency());
+        let order = Order {
+            variant: "cards".to_owned(),
+            total,
+            tax: zero,
+            delivery: zero,
+            description: String::new(),
+            billing: Billing::default(),
+            customer_ip_address: None,
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let mut payment = Payment::new(Uuid::from_u128(9), order, "stripe", "", now);
+        transaction_id.clone_into(&mut payment.transaction_id);
+        let target = Target {
+            operation_id: operation,
+            action,
+            key: GatewayKey::first(operation),
+            request: None,
+            stored_at: now,
+            last_sent_at: Some(now),
+        };
+        let timeout = Duration::from_secs(10);
+        let question =
+            Question { operation_id: operation, target: Some(target), payment: &payment, trace: None, timeout };
+        gateway(app).await.look_up(question).await
+    }
+
+    /// An account that takes in more than a look-up reads: what it did not get to see may still be there.
+    #[tokio::test]
+    async fn a_list_that_is_cut_short_proves_nothing() {
+        let page = async |RawQuery(query): RawQuery| {
+            let after = query.as_deref().and_then(|query| query.split_once("starting_after=pi_"));
+            let number: u32 = after.map_or(0, |(_, number)| number.parse().unwrap());
+            Json(json!({"data": [{"id": format!("pi_{}", number + 1)}], "has_more": true}))
+        };
+        let app = Router::new().route("/v1/payment_intents", get(page));
+        let found = found(app, Action::Process, Uuid::from_u128(1), "").await;
+        assert!(matches!(&found, Found::Failed(trouble) if trouble.code == Code::InvalidAnswer), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refund_is_found_by_its_operation_alone() {
+        let refund = |id: &str, operation: Option<u128>| {
+            let metadata = operation.map(|id| json!({"paybus_operation": Uuid::from_u128(id).to_string()}));
+            json!({"id": id, "object": "refund", "amount": 2_050, "currency": "eur", "status": "succeeded",
+                "payment_intent": "pi_1", "metadata": metadata.unwrap_or_else(|| json!({}))})
+        };
+        // One made in Stripe's dashboard, ours, and one of another operation.
+        let all = json!({"data": [refund("re_3", None), refund("re_2", Some(2)), refund("re_1", Some(1))]});
+        let app = || {
+            let all = all.clone();
+            Router::new().route("/v1/refunds", get(async move || Json(all)))
+        };
+        for (operation, id) in [(1, "re_1"), (2, "re_2")] {
+            let found = found(app(), Action::Refund, Uuid::from_u128(operation), "pi_1").await;
+            let Found::Result(result) = found else { panic!("{found:?}") };
+            assert_eq!(result.transaction_id.as_deref(), Some(id));
+        }
+        let none = found(app(), Action::Refund, Uuid::from_u128(3), "pi_1").await;
+        assert!(matches!(none, Found::Nothing), "another's refund: {none:?}");
     }
 }
