@@ -1,9 +1,10 @@
-//! Places where tests let the worker die. They exist in debug builds alone: a release has none of this.
+//! Places where tests let the worker die, or stop it. They exist in debug builds alone: a release has none of this.
 
 use uuid::Uuid;
 
 /// A step of a payment's command that was just reached. `PAYBUS_FAILPOINT=STEP` ends the process there at once, as a crash
 /// would, `PAYBUS_FAILPOINT=STEP@N` when it is reached for the Nth time, and with `STEP:PAYMENT` only that payment counts.
+/// With `PAYBUS_FAILPOINT_ACTION=stop` the process stops there instead, until it is sent SIGCONT.
 #[cfg(debug_assertions)]
 pub fn reach(step: &str, payment: Uuid) {
     use std::sync::OnceLock;
@@ -17,6 +18,16 @@ pub fn reach(step: &str, payment: Uuid) {
         && wanted.payment.is_none_or(|wanted| wanted == payment)
         && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == wanted.count
     {
+        act();
+    }
+}
+
+/// Ends the process, or stops it.
+#[cfg(debug_assertions)]
+fn act() {
+    let stops = std::env::var("PAYBUS_FAILPOINT_ACTION").is_ok_and(|action| action == "stop");
+    let stop = || std::process::Command::new("kill").args(["-s", "STOP", &std::process::id().to_string()]).status();
+    if !stops || !stop().is_ok_and(|status| status.success()) {
         std::process::abort();
     }
 }

@@ -76,6 +76,7 @@ pub(super) fn describe() {
     describe_total!("paybus_takeovers_total", "Operations taken over from a worker that was lost.");
     describe_total!("paybus_leases_lost_total", "Attempts that were stopped because the lease was lost.");
     describe_total!("paybus_events_published_total", "Events that the broker confirmed.");
+    describe_total!("paybus_events_relayed_total", "Events sent in place of a worker that did not get them out.");
     describe_total!("paybus_events_refused_total", "Events that the broker refused and that were set aside.");
     describe_total!("paybus_replies_unroutable_total", "Replies that nobody was there to take.");
     describe_total!("paybus_dead_letters_total", "Messages that could not be understood.");
@@ -373,6 +374,11 @@ pub fn alert(variant: &str, alert: Alert) {
 pub fn event_published(event_type: &str) {
     let event_type = EVENT_TYPES.into_iter().find(|known| *known == event_type).unwrap_or(OTHER);
     counter!("paybus_events_published_total", "type" => event_type).increment(1);
+}
+
+/// So many events are sent that their own worker did not get out.
+pub fn events_relayed(count: usize) {
+    counter!("paybus_events_relayed_total").increment(u64::try_from(count).unwrap_or(u64::MAX));
 }
 
 /// The broker refused an event, which was set aside.

@@ -82,6 +82,7 @@ impl Engine {
                 self.load(entry.payment_id(), &[entry.id()]).await.ok_or(Stopped::Refused)?
             };
             let stored = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
+            let takeovers = takeovers(&aggregate, entry.id());
             if let Some((step, _)) = in_doubt.iter().find(|(_, lease)| stored == Some(*lease)) {
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 return Ok(Begun { aggregate, step: *step, announced, is_changed: true });
@@ -103,6 +104,9 @@ impl Engine {
             failpoint::reach("decided", entry.payment_id());
             match self.commit(&self.begin, aggregate, context.now, unsent).await {
                 Ok(Done { aggregate, announced }) => {
+                    if let Some(operation) = aggregate.operation(entry.id()).filter(|it| it.takeovers > takeovers) {
+                        metrics::takeover(&operation.variant);
+                    }
                     return Ok(Begun { aggregate, step, announced, is_changed: true });
                 }
                 Err(Failure::Again) => {
@@ -163,12 +167,16 @@ impl Engine {
             return Step::Settled;
         };
         if redelivered && may_be_taken_over(operation, routed, &context.rules.contract) {
-            metrics::takeover(&operation.variant);
             return aggregate.take_over(id, context);
         }
         // Its lease is live, or the scheduler takes it over when it has ended.
         Step::Stored
     }
+}
+
+/// How often an operation was taken over.
+fn takeovers(aggregate: &Aggregate, id: Uuid) -> u32 {
+    aggregate.operation(id).map_or(0, |operation| operation.takeovers)
 }
 
 /// Whether the delivery of a message that came before may take a call over: a question, or where the gateway honours keys.

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::announce::Announced;
 use super::engine::Engine;
 use crate::causes::chain;
+use crate::http::metrics;
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::outbox::Overdue;
@@ -111,7 +112,9 @@ async fn relay(engine: &Engine, after: &mut i64, out: &mut Out) -> Result<(), St
             let announced = engine.announcer.relay(events, read_at).await;
             let announced: Vec<_> = announced.into_iter().filter(|(_, announced)| announced.is_some()).collect();
             if !announced.is_empty() {
-                info!(payments = announced.len(), "events of lost workers are sent");
+                let events = announced.iter().map(|(count, _)| count).sum();
+                metrics::events_relayed(events);
+                info!(payments = announced.len(), events, "events of lost workers are sent");
             }
             announced.into_iter().for_each(|(count, announced)| out.add(count, announced));
         };

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::worker::paybus;
-use crate::support::{Command, World, eventually};
+use crate::support::{Command, Setup, World, eventually};
 
 /// From here on, whether events of variant `http` are routed nowhere and come back.
 async fn refuse(world: &World, refused: bool) {
@@ -53,7 +53,8 @@ async fn is_set_aside(world: &World, payment: Uuid) {
 
 #[tokio::test]
 async fn nothing_later_of_a_refused_events_payment_goes_out_until_it_is_released() {
-    let world = World::new().await;
+    // What is released, the relay sends.
+    let world = Setup::new().expects_relay().build().await;
     let worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
     let (payment, id) = (charge.payment, charge.payment.to_string());

@@ -162,7 +162,7 @@ async fn a_worker_with_an_open_breaker_ends_at_once() {
 /// The first signal waits for the call, the second does not.
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let world = World::new().await;
+    let world = Setup::new().expects_takeovers().build().await;
     let charge = Command::charge("http", "10.00", "EUR");
     world.gateway.plan(charge.payment, vec![Behaviour::Delay(Duration::from_millis(1_500))]);
     let worker = world.worker().await;
@@ -188,7 +188,7 @@ async fn a_second_signal_ends_it_at_once() {
 /// A call that takes longer than the grace is left behind, and taken over.
 #[tokio::test]
 async fn a_call_beyond_the_grace_is_left_to_another_worker() {
-    let world = World::new().await;
+    let world = Setup::new().expects_takeovers().build().await;
     let charge = Command::charge("http", "10.00", "EUR");
     world.gateway.plan(charge.payment, vec![Behaviour::HangAfter]);
     let worker = world.worker_with(WorkerSetup::default().set("worker.drain", "300ms")).await;
@@ -200,5 +200,29 @@ async fn a_call_beyond_the_grace_is_left_to_another_worker() {
     let _worker = world.worker().await;
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
     assert_eq!(world.gateway.charges(charge.payment).len(), 1);
+    world.check_books().await;
+}
+
+/// A subscriber's queue takes nothing, so what the command led to is not out: its message is not acknowledged, and is there
+/// again when its worker ends.
+#[tokio::test]
+async fn a_message_is_kept_until_the_broker_has_confirmed_its_events() {
+    let world = Setup::new().expects_relay().build().await;
+    let full = world.bus.full_queue("http.payment.status_changed.#").await;
+    let worker = world.worker_with(WorkerSetup::default().set("worker.drain", "1s")).await;
+    let charge = Command::charge("http", "10.00", "EUR");
+    world.publish(&charge).await;
+    world.operation_state(&charge, "settled").await;
+    // Whatever it still had to do before the acknowledgement but to wait, it has done when it has drained.
+    drained(&worker).await;
+    eventually("the message to be back", async || match world.bus.length("commands.http").await {
+        1 => Ok(()),
+        left => Err(format!("{left} are in the queue: it was acknowledged before its events were out")),
+    })
+    .await;
+    world.bus.delete_queue(&full).await;
+    let _worker = world.worker().await;
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    assert_eq!(world.gateway.calls_of(charge.payment).len(), 1);
     world.check_books().await;
 }

@@ -10,12 +10,12 @@
 //! | 2 | a message that nobody can read | `input::what_names_nobody_is_put_aside_with_its_reason`, `input::depth_size_and_encoding_are_bounded`, `bus_consume::dead_letters_are_listed_replayed_and_dropped` |
 //! | 3 | killed while it begins | `crashes::a_charge_survives_a_death_at_every_step`, `outages::database::database_connections_are_cut_under_load` |
 //! | 4 | begun, and the commit's answer is lost | `matrix::rows_4_and_9_a_commit_whose_answer_is_lost` |
-//! | 5 | killed between begin and call | `crashes::a_charge_survives_a_death_at_every_step`, `crashes::a_call_whose_delivery_is_gone_is_taken_over` |
+//! | 5 | killed between begin and call | `crashes::a_charge_survives_a_death_at_every_step`, `crashes::a_call_whose_delivery_is_gone_is_taken_over`, `replicas::who_wakes_without_its_lease_sends_nothing` |
 //! | 6 | called, and no answer comes | `retries::a_lost_answer_charges_nobody_twice`, `retries::an_unknown_outcome_never_fails_by_itself`, `retries::a_charge_that_nobody_can_be_asked_about_waits_for_the_truth` |
 //! | 7 | killed with the answer in hand | `crashes::a_charge_survives_a_death_at_every_step`, `crashes::a_refund_survives_a_death_at_every_step` |
 //! | 8 | the gateway has forgotten the key | `limits::a_retry_whose_turn_comes_after_the_keys_window_is_not_sent_but_asked_about`, `retries::what_was_charged_unseen_is_found_by_asking` |
 //! | 9 | settled, and the commit's answer is lost | `matrix::rows_4_and_9_a_commit_whose_answer_is_lost` |
-//! | 10 | killed between settle and acknowledgement | `crashes::a_charge_survives_a_death_at_every_step` |
+//! | 10 | killed between settle and acknowledgement | `crashes::a_charge_survives_a_death_at_every_step`, `drain::a_message_is_kept_until_the_broker_has_confirmed_its_events` |
 //! | 11 | acknowledged, and the connection dies | `crashes::a_charge_survives_a_death_at_every_step`, `outages::broker::connections_are_closed_under_load` |
 //! | 12 | acknowledged too late for the broker | `outages::broker::the_broker_loses_patience_with_a_command` |
 //! | 13 | two replicas at one payment, one of them asleep past its lease | `replicas::a_late_answer_counts_once`, `replicas::the_same_message_at_two_replicas_is_one_command` |

@@ -8,7 +8,7 @@ use paybus::store::schema::{Change, STEPS, Step};
 
 use crate::support::wait::within;
 use crate::support::worker::paybus;
-use crate::support::{Command, Worker, WorkerSetup, World, eventually};
+use crate::support::{Command, Setup, Worker, WorkerSetup, World, eventually};
 
 /// What a later release could bring: it adds, fills in and indexes.
 fn next_release(changes: Vec<Change>) -> Vec<Step> {
@@ -82,7 +82,8 @@ async fn a_later_schema_is_accepted_unless_it_needs_a_later_worker() {
 /// a table for seconds is in their way.
 #[tokio::test]
 async fn the_next_schema_comes_while_workers_are_at_work() {
-    let world = World::new().await;
+    // A commit may wait for the locks for longer than its lease lasts.
+    let world = Setup::new().expects_takeovers().build().await;
     let _workers = [world.worker().await, world.worker().await];
     world.gateway.set_latency(Duration::from_millis(10));
     let steps = next_release(vec![

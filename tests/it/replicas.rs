@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::wait::within;
-use crate::support::{Command, Setup, World, eventually};
+use crate::support::{Command, Setup, WorkerSetup, World, eventually};
 
 /// How long every call takes.
 const LATENCY: Duration = Duration::from_millis(20);
@@ -128,6 +128,36 @@ async fn a_late_answer_counts_once() {
         let keys: BTreeSet<_> = world.gateway.calls_of(charge.payment).into_iter().map(|call| call.key).collect();
         assert_eq!((keys.len(), world.gateway.charges(charge.payment).len()), (1, 1), "{}", charge.payment);
     }
+    world.check_books().await;
+}
+
+/// A worker is stopped when it has stored that it calls and has not called yet. Whoever takes over finds that nothing was
+/// charged, and charges; without keys, nothing but its lease keeps the first one from charging once more when it wakes.
+#[tokio::test]
+async fn who_wakes_without_its_lease_sends_nothing() {
+    let world = Setup::new()
+        .set("variants.http.key_window", "0s")
+        .set("variants.http.timeout", "500ms")
+        .set("worker.lease_margin", "500ms")
+        .build()
+        .await;
+    let charge = Command::charge("http", "10.00", "EUR");
+    let sleeper = world.worker_with(WorkerSetup::default().stops_at(&format!("begun:{}", charge.payment))).await;
+    world.publish(&charge).await;
+    sleeper.stopped().await;
+    let worker = world.worker().await;
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    assert_eq!(worker.count(r#"paybus_takeovers_total{variant="http"}"#).await, 1);
+    let sent = || world.gateway.calls_of(charge.payment).iter().filter(|call| call.operation == "process").count();
+    assert_eq!(sent(), 1);
+    sleeper.cont();
+    world
+        .eventually("the sleeper to be done with it", async || {
+            let lost = sleeper.count(r#"paybus_leases_lost_total{variant="http"}"#).await;
+            if lost > 0 || sent() > 1 { Ok(()) } else { Err("it is still at it") }
+        })
+        .await;
+    assert_eq!(sent(), 1, "it was sent once more, by a worker that had lost its lease");
     world.check_books().await;
 }
 

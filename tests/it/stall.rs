@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::support::wait::within;
-use crate::support::{Command, WorkerSetup, World};
+use crate::support::{Command, Setup, WorkerSetup};
 
 /// A way to the database that can stop carrying anything, as a network does: no connection is closed.
 struct Way {
@@ -70,7 +70,8 @@ async fn carry(this: u32, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, dead:
 
 #[tokio::test]
 async fn a_database_that_vanished_is_given_up_soon() {
-    let world = World::new().await;
+    // What was asked over the connections that are gone may be left to others meanwhile.
+    let world = Setup::new().expects_relay().expects_takeovers().build().await;
     let way = Way::to(&world.settings()["database.url"]).await;
     let setup = WorkerSetup::default().set("database.url", &way.url).set("database.statement_timeout", "1s");
     let worker = world.worker_with(setup).await;

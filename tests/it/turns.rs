@@ -95,11 +95,11 @@ async fn a_payment_lets_a_hundred_wait_and_refuses_more() {
         let refused = |event: &Event| event.is_of(refund) && event.code() == "too_many_waiting";
         world.log.find(refused).is_some()
     };
-    eventually("ten refusals", async || match refunds.iter().filter(refusals).count() {
+    let refused = || match refunds.iter().filter(refusals).count() {
         10 => Ok(()),
         other => Err(format!("{other} refusals")),
-    })
-    .await;
+    };
+    world.arrives("ten refusals", refused).await;
     told.notify_one();
     for refund in &refunds {
         world.final_event(refund).await;

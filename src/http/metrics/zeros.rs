@@ -52,6 +52,7 @@ pub(super) fn begin<'a>(variants: impl Iterator<Item = &'a str>) {
     for code in DEAD {
         counter!("paybus_dead_letters_total", "reason" => code.as_str()).increment(0);
     }
+    counter!("paybus_events_relayed_total").increment(0);
     counter!("paybus_events_refused_total").increment(0);
     counter!("paybus_replies_unroutable_total").increment(0);
 }

@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::command::Command;
 use super::event::Event;
 use super::fake_gateway::Effect;
-use super::wait::eventually;
 use super::world::World;
 
 /// What a test leaves behind on purpose.
@@ -33,8 +32,8 @@ impl World {
     pub async fn check_books_but(&self, expected: Expected) {
         self.check_nothing_is_open(expected.open).await;
         self.check_events_are_out().await;
-        let workers = self.workers.lock().unwrap().clone();
-        for worker in &workers {
+        self.check_nets().await;
+        for worker in &self.workers() {
             worker.cont();
             worker.drain().await;
         }
@@ -42,11 +41,12 @@ impl World {
         self.check_nothing_is_open(expected.open).await;
         self.check_events_are_out().await;
         self.check_event_log(expected.open);
+        self.check_latency();
         self.check_amounts(&expected.off_ledger).await;
     }
 
     async fn check_nothing_is_open(&self, open: usize) {
-        eventually("all operations to be settled", async || {
+        self.eventually("all operations to be settled", async || {
             let sql =
                 "SELECT payment_id, command_type, state, due_at IS NOT NULL FROM operations WHERE state <> 'settled'";
             let rows = self.query(sql, &[]).await;
@@ -61,7 +61,7 @@ impl World {
 
     /// What PostgreSQL promised, the bus has told.
     async fn check_events_are_out(&self) {
-        eventually("all events to be out", async || {
+        self.eventually("all events to be out", async || {
             let sql = "SELECT id, routing_key || ' ' || position || CASE
                     WHEN EXISTS (SELECT FROM sent s WHERE s.position = e.position) THEN ' (marked as sent)'
                     WHEN EXISTS (SELECT FROM overdue o WHERE o.position = e.position) THEN ' (overdue)'
@@ -89,7 +89,7 @@ impl World {
         expected.extend(variants.iter().flat_map(of_variant).map(|queue| (queue, 0)));
         for (queue, expected) in expected {
             // What an ended worker had not acknowledged comes back a little later.
-            eventually("the queues to be empty", async || {
+            self.eventually("the queues to be empty", async || {
                 let length = self.bus.length(&queue).await;
                 if length == expected { Ok(()) } else { Err(format!("{length} are in {queue}, expected {expected}")) }
             })

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::command::Command;
 use super::event::{Event, Log};
-use super::wait::eventually;
+use super::wait::{START, within};
 
 /// How long one question to the broker may take before it is asked on a new connection: a broker that died may not say so.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -51,7 +51,7 @@ impl Bus {
     /// Publishes commands in order, and returns when the broker has confirmed all of them. Where the connection is lost,
     /// all are published once more, which is no other command.
     pub async fn publish(&self, commands: &[Command]) {
-        eventually("the broker to take commands", async || self.try_publish(commands).await).await;
+        within(START, "the broker to take commands", async || self.try_publish(commands).await).await;
     }
 
     /// The same, tried once.
@@ -92,7 +92,7 @@ impl Bus {
     pub async fn length(&self, queue: &str) -> u32 {
         let name = format!("{}.{queue}", self.prefix);
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        eventually("the length of a queue", async || {
+        within(START, "the length of a queue", async || {
             self.ask(async |channel| {
                 Ok(channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await?.message_count())
             })

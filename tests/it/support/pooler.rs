@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::files::root;
-use super::wait::eventually;
+use super::wait::{START, within};
 use super::worker::free_port;
 use super::world::World;
 
@@ -43,7 +43,7 @@ impl Pooler {
         std::fs::write(&file, settings).expect("its settings");
         let child = start(&program, &file);
         let pooler = Pooler { child, directory, url: format!("postgres://{user}@127.0.0.1:{listen}/{database}") };
-        eventually("the pooler", async || match tokio_postgres::connect(&pooler.url, tokio_postgres::NoTls).await {
+        within(START, "the pooler", async || match tokio_postgres::connect(&pooler.url, tokio_postgres::NoTls).await {
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
         })

@@ -3,8 +3,19 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// How long anything is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything is waited for where nothing is lost. Below the period of every safety net of paybus, the soonest of
+/// which is the relay's after 10 s, so that no test passes because one of them did the work.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The same where something is lost on purpose, and a net must catch it.
+pub const PATIENCE_WITH_NETS: Duration = Duration::from_secs(60);
+
+/// How long events may go on to arrive before the one that is waited for.
+pub const ARRIVAL: Duration = Duration::from_secs(90);
+
+/// How long whatever a test needs may take to be there: databases, workers, and the test's own way to the broker. It says
+/// nothing of paybus, and the machine may be busy.
+pub const START: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(15);

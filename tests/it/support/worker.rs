@@ -5,10 +5,10 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::wait::{eventually, within};
+use super::wait::{PATIENCE_WITH_NETS, START, within};
 
 /// How a worker is started.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +46,11 @@ impl WorkerSetup {
     pub fn dies_at(self, step: &str) -> WorkerSetup {
         self.variable("PAYBUS_FAILPOINT", step)
     }
+
+    /// Stops at this step, as by [`Worker::stop`], until it is let go on.
+    pub fn stops_at(self, step: &str) -> WorkerSetup {
+        self.variable("PAYBUS_FAILPOINT", step).variable("PAYBUS_FAILPOINT_ACTION", "stop")
+    }
 }
 
 /// A running worker; all copies are the same process, which is killed with the world.
@@ -60,6 +65,8 @@ struct Inner {
     pid: u32,
     http: String,
     log: PathBuf,
+    /// Whether what it was at may be left to others: it was killed or stopped, or is made to.
+    is_lost: AtomicBool,
 }
 
 impl Worker {
@@ -74,12 +81,14 @@ impl Worker {
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("a second handle")).stderr(output);
         let child = command.spawn().expect("the binary starts");
         let pid = child.id();
-        Worker { inner: Arc::new(Inner { child: Mutex::new(child), pid, http: format!("http://{http}"), log }) }
+        let is_lost = AtomicBool::new(setup.environment.iter().any(|(name, _)| name == "PAYBUS_FAILPOINT"));
+        let (child, http) = (Mutex::new(child), format!("http://{http}"));
+        Worker { inner: Arc::new(Inner { child, pid, http, log, is_lost }) }
     }
 
     /// Waits until it says that it is ready.
     pub async fn ready(&self) {
-        eventually("a worker to be ready", async || {
+        within(START, "a worker to be ready", async || {
             if let Some(status) = self.exited() {
                 panic!("the worker ended at its start, {status}:\n{}", self.log());
             }
@@ -106,6 +115,11 @@ impl Worker {
     /// The value of one series, such as `paybus_retries_total{variant="http",code="timeout"}`, its labels in any order;
     /// zero where there is none.
     pub async fn metric(&self, series: &str) -> f64 {
+        self.try_metric(series).await.expect("metrics")
+    }
+
+    /// The same of a worker that may be gone.
+    pub async fn try_metric(&self, series: &str) -> Result<f64, String> {
         let parts = |series: &str| {
             let (name, labels) = series.trim_end_matches('}').split_once('{').unwrap_or((series, ""));
             let mut labels: Vec<String> =
@@ -113,10 +127,10 @@ impl Worker {
             labels.sort();
             (name.to_owned(), labels)
         };
-        let metrics = self.metrics().await;
+        let (_, metrics) = self.get("/metrics").await?;
         let lines = metrics.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
         let mut values = lines.filter(|(name, _)| parts(name) == parts(series));
-        values.next().map_or(0.0, |(_, value)| value.parse().expect("a number"))
+        Ok(values.next().map_or(0.0, |(_, value)| value.parse().expect("a number")))
     }
 
     /// The same of a series that counts.
@@ -145,13 +159,33 @@ impl Worker {
         self.signal("CONT");
     }
 
+    /// Whether it was killed or stopped, or is made to die or stop at a step: what it was at may be left to others.
+    pub fn is_lost(&self) -> bool {
+        self.inner.is_lost.load(Ordering::Relaxed)
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
+        if ["KILL", "STOP"].contains(&name) {
+            self.inner.is_lost.store(true, Ordering::Relaxed);
+        }
         let pid = self.inner.pid.to_string();
         if self.exited().is_none() {
             let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
             assert!(sent.success() || self.exited().is_some(), "signal {name} to {pid}");
         }
+    }
+
+    /// Waits until it is stopped where it stands.
+    pub async fn stopped(&self) {
+        let path = format!("/proc/{}/stat", self.inner.pid);
+        within(PATIENCE_WITH_NETS, "a worker to be stopped", async || {
+            let stat = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+            // After the program's name, which is in brackets.
+            let state = stat.rsplit_once(") ").map_or("", |(_, rest)| &rest[..1]);
+            if state == "T" { Ok(()) } else { Err(format!("its state is {state}")) }
+        })
+        .await;
     }
 
     /// Waits until it has ended.

@@ -1,10 +1,11 @@
 //! A world for one test: its database, its prefix at the broker, its gateway, its workers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio_postgres::types::ToSql;
@@ -18,74 +19,15 @@ use paybus::store::Store;
 use paybus::store::migrate::migrate;
 use paybus::wiring::{bus_settings, open_store};
 
-use super::bus::{self, Bus};
+use super::bus::Bus;
 use super::command::Command;
 use super::event::{Event, Log};
 use super::fake_gateway::FakeGateway;
+use super::nets::Nets;
 use super::peace::Peace;
-use super::wait::{PATIENCE, eventually};
+use super::setup::{SETTINGS, Setup};
+use super::wait::{ARRIVAL, START, within};
 use super::worker::{Worker, WorkerSetup};
-
-/// The settings of every worker; `http` is the fake gateway, `default` the dummy one. Everything is quick.
-const SETTINGS: &[(&str, &str)] = &[
-    ("amqp.confirm_timeout", "5s"),
-    ("amqp.heartbeat", "5s"),
-    ("retry.immediate.attempts", "3"),
-    ("retry.immediate.first", "5ms"),
-    ("retry.immediate.cap", "20ms"),
-    ("retry.delayed", "200ms,400ms"),
-    ("worker.poll", "100ms"),
-    ("worker.lease_margin", "1s"),
-    ("worker.drain", "10s"),
-    ("worker.unknown_payment_grace", "1s"),
-    ("log.format", "json"),
-    ("log.filter", "info,paybus=debug"),
-    ("variants.default.gateway", "dummy"),
-    ("variants.default.timeout", "2s"),
-    ("variants.http.gateway", "http"),
-    ("variants.http.timeout", "2s"),
-    ("variants.http.settle_window", "300ms"),
-];
-
-/// How a world differs from the usual one.
-#[derive(Debug, Clone, Default)]
-pub struct Setup {
-    settings: Vec<(String, String)>,
-    alone: bool,
-}
-
-impl Setup {
-    /// The usual world.
-    pub fn new() -> Setup {
-        Setup::default()
-    }
-
-    /// With this setting for every worker, by its key: `variants.http.rate`. Other addresses of database and broker too.
-    pub fn set(mut self, key: &str, value: &str) -> Setup {
-        self.settings.push((key.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// With the services to itself: for a test that stops or restarts them.
-    pub fn alone(mut self) -> Setup {
-        self.alone = true;
-        self
-    }
-
-    /// With one more variant that calls the world's gateway, as `http` does.
-    pub fn http_variant(self, name: &str) -> Setup {
-        let key = |key: &str| format!("variants.{name}.{key}");
-        self.set(&key("gateway"), "http")
-            .set(&key("url"), "GATEWAY")
-            .set(&key("timeout"), "2s")
-            .set(&key("settle_window"), "300ms")
-    }
-
-    /// Makes it.
-    pub async fn build(self) -> World {
-        World::build(self).await
-    }
-}
 
 /// A world for one test. At the end of the test, [`World::check_books`].
 pub struct World {
@@ -95,14 +37,18 @@ pub struct World {
     pub bus: Bus,
     /// Every event so far.
     pub log: Arc<Log>,
-    published: Mutex<Vec<Command>>,
+    pub(super) published: Mutex<Vec<(Instant, Command)>>,
+    /// When the first worker was ready.
+    pub(super) ready: Mutex<Option<Instant>>,
+    pub(super) nets: Nets,
+    pub(super) nets_checked: AtomicBool,
     pub(super) workers: Mutex<Vec<Worker>>,
-    settings: BTreeMap<String, String>,
-    admin_url: String,
-    database: String,
+    pub(super) settings: BTreeMap<String, String>,
+    pub(super) admin_url: String,
+    pub(super) database: String,
     sql: tokio::sync::Mutex<Option<Client>>,
-    directory: PathBuf,
-    keeps_logs: AtomicBool,
+    pub(super) directory: PathBuf,
+    pub(super) keeps_logs: AtomicBool,
     _peace: Peace,
 }
 
@@ -112,7 +58,7 @@ impl World {
         Setup::new().build().await
     }
 
-    async fn build(setup: Setup) -> World {
+    pub(super) async fn build(setup: Setup) -> World {
         let peace = if setup.alone { Peace::alone().await } else { Peace::shared().await };
         let name = format!("t{}", &Uuid::new_v4().simple().to_string()[..12]);
         let gateway = FakeGateway::start().await;
@@ -153,6 +99,9 @@ impl World {
             bus,
             log,
             published: Mutex::default(),
+            ready: Mutex::default(),
+            nets: setup.nets,
+            nets_checked: AtomicBool::new(false),
             workers: Mutex::default(),
             settings,
             admin_url,
@@ -173,6 +122,7 @@ impl World {
     pub async fn worker_with(&self, setup: WorkerSetup) -> Worker {
         let worker = self.spawn_worker(setup);
         worker.ready().await;
+        self.ready.lock().unwrap().get_or_insert_with(Instant::now);
         worker
     }
 
@@ -210,12 +160,14 @@ impl World {
 
     /// Commands that are published in another way.
     pub fn note_published(&self, commands: &[Command]) {
-        self.published.lock().unwrap().extend(commands.iter().filter(|command| command.body.is_none()).cloned());
+        let now = Instant::now();
+        let named = commands.iter().filter(|command| command.body.is_none());
+        self.published.lock().unwrap().extend(named.map(|command| (now, command.clone())));
     }
 
     /// The commands that were published so far and name themselves.
     pub fn published(&self) -> Vec<Command> {
-        self.published.lock().unwrap().clone()
+        self.published.lock().unwrap().iter().map(|(_, command)| command.clone()).collect()
     }
 
     /// Publishes a command and waits for its answer.
@@ -231,7 +183,7 @@ impl World {
 
     /// Waits for the answers of many commands; in their order.
     pub async fn final_events(&self, commands: &[Command]) -> Vec<Event> {
-        eventually("all answers", async || {
+        self.arrives("all answers", || {
             let answers = self.log.filter(Event::is_final).into_iter().map(|event| (event.cause(), event));
             let mut answers: HashMap<_, _> = answers.collect();
             let found: Vec<Event> = commands.iter().filter_map(|command| answers.remove(&command.name())).collect();
@@ -248,20 +200,25 @@ impl World {
 
     /// Waits for the first event that a test picks.
     pub async fn event(&self, what: &str, picks: impl Fn(&Event) -> bool) -> Event {
-        let waiting = async {
-            loop {
-                let arrived = self.log.arrived.notified();
-                tokio::pin!(arrived);
-                arrived.as_mut().enable();
-                if let Some(event) = self.log.find(&picks) {
-                    return event;
-                }
-                arrived.await;
+        self.arrives(what, || self.log.find(&picks).ok_or("it did not come")).await
+    }
+
+    /// Waits for what events bring. The patience begins anew with every event: many take their time, and a net that has
+    /// to catch some is told by the silence before.
+    pub async fn arrives<T, E: Display>(&self, what: &str, found: impl Fn() -> Result<T, E>) -> T {
+        let begun = Instant::now();
+        loop {
+            let arrived = self.log.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            let missing = match found() {
+                Ok(found) => return found,
+                Err(missing) => missing,
+            };
+            let patience = self.patience().min(ARRIVAL.saturating_sub(begun.elapsed()));
+            if tokio::time::timeout(patience, arrived).await.is_err() {
+                panic!("waited {:?} for {what}: {missing}; these events came:\n{}", begun.elapsed(), self.lines());
             }
-        };
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(event) => event,
-            Err(_) => panic!("waited {PATIENCE:?} for {what}; these events came:\n{}", self.lines()),
         }
     }
 
@@ -277,7 +234,7 @@ impl World {
 
     /// Rows of the world's database; `search_path` is paybus's schema.
     pub async fn query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
-        eventually("the database", async || {
+        within(START, "the database", async || {
             let mut client = self.sql.lock().await;
             if client.as_ref().is_none_or(Client::is_closed) {
                 *client = Some(self.sql_client().await?);
@@ -311,7 +268,7 @@ impl World {
     /// Waits until a command's operation is in a state.
     pub async fn operation_state(&self, command: &Command, state: &str) {
         let id = command.operation_id();
-        eventually(&format!("{} to be {state}", command.kind), async || {
+        self.eventually(&format!("{} to be {state}", command.kind), async || {
             let rows = self.query("SELECT state FROM operations WHERE id = $1", &[&id]).await;
             let now = rows.first().map_or("not stored".to_owned(), |row| row.get::<_, String>(0));
             if now == state { Ok(()) } else { Err(now) }
@@ -321,9 +278,7 @@ impl World {
 
     /// A connection of its own to the world's database.
     pub async fn sql_client(&self) -> Result<Client, String> {
-        let client = client(&self.settings["database.url"]).await.map_err(|error| error.to_string())?;
-        client.batch_execute("SET search_path = paybus").await.map_err(|error| error.to_string())?;
-        Ok(client)
+        world_client(&self.settings["database.url"]).await.map_err(|error| error.to_string())
     }
 
     /// The world's database, as a worker sees it. Its clock is read.
@@ -354,50 +309,6 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        let workers = std::mem::take(&mut *self.workers.lock().unwrap());
-        if std::thread::panicking() {
-            eprintln!("events:\n{}", self.lines());
-            for worker in &workers {
-                eprintln!("log of worker {}:\n{}", worker.pid(), worker.log());
-            }
-        }
-        for worker in &workers {
-            worker.signal("KILL");
-        }
-        drop(workers);
-        let (url, prefix, variants) = (self.bus.url.clone(), self.bus.prefix.clone(), self.variants());
-        let (admin_url, database) = (self.admin_url.clone(), self.database.clone());
-        // On a thread of its own: the test's runtime must not be blocked by itself.
-        let cleaning = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let cleaned = runtime.block_on(async {
-                tokio::time::timeout(Duration::from_secs(20), clean(&admin_url, &database, &url, &prefix, &variants))
-                    .await
-            });
-            cleaned.unwrap_or_else(|_| eprintln!("{database} is left at the database or the broker"));
-        });
-        drop(cleaning.join());
-        // In every test that ends well, whatever else it looks at.
-        let wrong = self.log.wrong();
-        assert!(std::thread::panicking() || wrong.is_empty(), "events that the contract does not know: {wrong:#?}");
-        if !std::thread::panicking() && !self.keeps_logs.load(Ordering::Relaxed) {
-            drop(std::fs::remove_dir_all(&self.directory));
-        }
-    }
-}
-
-async fn clean(admin_url: &str, database: &str, url: &str, prefix: &str, variants: &[String]) {
-    if let Ok(client) = client(admin_url).await {
-        let dropping = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)");
-        let dropped = client.batch_execute(&dropping).await;
-        dropped.unwrap_or_else(|error| eprintln!("database {database} is left: {error}"));
-    }
-    let deleted = bus::delete(url, prefix, variants).await;
-    deleted.unwrap_or_else(|error| eprintln!("queues {prefix}.* are left: {error}"));
-}
-
 /// The settings as paybus reads them.
 pub fn read(settings: &BTreeMap<String, String>) -> Settings {
     let variables = settings
@@ -417,14 +328,21 @@ fn with_database(url: &str, database: &str) -> String {
     options.map_or_else(|| format!("{server}/{database}"), |options| format!("{server}/{database}?{options}"))
 }
 
-async fn client(url: &str) -> Result<Client, tokio_postgres::Error> {
+pub(super) async fn client(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }
 
+/// A client of a world's database.
+pub(super) async fn world_client(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let client = client(url).await?;
+    client.batch_execute("SET search_path = paybus").await?;
+    Ok(client)
+}
+
 async fn query(url: &str, sql: &str) {
-    eventually("the database", async || {
+    within(START, "the database", async || {
         let client = client(url).await.map_err(|error| error.to_string())?;
         client.batch_execute(sql).await.map_err(|error| format!("{error:?}"))
     })
