@@ -11,6 +11,7 @@ use paybus::payment::code::CODES;
 
 use crate::support::contract::wrong;
 use crate::support::files::{read, root};
+use crate::support::skip::{checks, skip};
 use crate::support::{Behaviour, Command, Event, Setup, WorkerSetup, World, eventually};
 
 /// A message as it stands in a document, as the tests publish it.
@@ -108,8 +109,7 @@ async fn the_python_of_the_readme_pays_and_listens() {
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"];
     let installed = Program::new("python3").args(pip).arg(&packages).arg(pika).output();
     if !packages.join("pika").exists() {
-        eprintln!("not checked: pip does not give {pika}: {installed:?}");
-        return;
+        return skip(&format!("pip does not give {pika}: {installed:?}"));
     }
     let world = World::new().await;
     let _worker = world.worker().await;
@@ -146,12 +146,7 @@ async fn the_python_of_the_readme_pays_and_listens() {
 /// By the AsyncAPI project's own parser, which looks at every schema and every example too.
 #[test]
 fn the_asyncapi_document_is_valid() {
-    let ran =
-        Program::new(root().join("scripts/check-asyncapi")).arg("contract/asyncapi.json").current_dir(root()).output();
-    let ran = ran.expect("scripts/check-asyncapi");
-    let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
-    eprintln!("{said}");
-    assert!(ran.status.success(), "{said}");
+    checks(Program::new(root().join("scripts/check-asyncapi")).arg("contract/asyncapi.json").current_dir(root()));
 }
 
 /// A code that no integration test asks for may be told by nobody, or in place of another one.

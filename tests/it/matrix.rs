@@ -43,7 +43,6 @@
 //! | 35 | the replicas' clocks differ | `matrix::row_35_a_replica_whose_clock_is_two_hours_ahead` |
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,7 +53,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::bus::rabbitmqctl;
-use crate::support::files::read;
+use crate::support::files::{read, root};
+use crate::support::skip::skip;
 use crate::support::wait::within;
 use crate::support::worker::paybus;
 use crate::support::{Behaviour, Command, Event, Setup, Worker, WorkerSetup, World, eventually};
@@ -397,19 +397,18 @@ async fn row_34_an_old_command_once_more() {
     assert_eq!((last.status(), last.field("refunded_amount")), ("refunded", "100.00"));
 }
 
-/// Debian's `libfaketime`, or wherever `PAYBUS_TEST_FAKETIME` says that the library is.
+/// Where Debian's `libfaketime` is.
 fn faketime() -> Option<String> {
-    let named = std::env::var("PAYBUS_TEST_FAKETIME").ok();
-    let usual = ["x86_64", "aarch64"].map(|arch| format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketimeMT.so.1"));
-    named.into_iter().chain(usual).find(|path| Path::new(path).exists())
+    let found = std::process::Command::new(root().join("scripts/faketime")).output().expect("scripts/faketime");
+    let library = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+    (!library.is_empty()).then_some(library)
 }
 
 /// Leases, due times, the end of a command's time and the time of its events are PostgreSQL's.
 #[tokio::test]
 async fn row_35_a_replica_whose_clock_is_two_hours_ahead() {
     let Some(library) = faketime() else {
-        eprintln!("skipped: libfaketime is not installed (Debian's package libfaketime, or PAYBUS_TEST_FAKETIME)");
-        return;
+        return skip("there is no libfaketime here, and Debian's package cannot be had");
     };
     let ahead = WorkerSetup::default()
         .variable("LD_PRELOAD", &library)

@@ -15,8 +15,9 @@ use paybus::store::rights::WRITES;
 use serde_json::Value;
 use tokio_postgres::NoTls;
 
-use crate::bus::rabbitmqctl;
 use crate::support::files::root;
+use crate::bus::rabbitmqctl;
+use crate::support::skip::{needed, skip};
 use crate::support::wait::within;
 use crate::support::webhook::named;
 use crate::support::worker::paybus;
@@ -96,10 +97,7 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str) -> lapin::Result<(
 
 #[tokio::test]
 async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
-    let Ok(ctl) = std::env::var("PAYBUS_TEST_RABBITMQCTL") else {
-        println!("skipped: PAYBUS_TEST_RABBITMQCTL is not set; run it by scripts/with-services");
-        return;
-    };
+    let Some(ctl) = needed("PAYBUS_TEST_RABBITMQCTL") else { return };
     let world = Setup::new().set("variants.http.webhook_secret", SECRET).build().await;
     let (publisher, publishing) = user(&world, &ctl, "publisher", Some("http")).await;
     let (subscriber, subscribing) = user(&world, &ctl, "subscriber", None).await;
@@ -211,8 +209,7 @@ async fn database_refuses(url: &str, sql: &str) {
 #[tokio::test]
 async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
     if Program::new("psql").arg("--version").output().is_err() {
-        println!("skipped: psql is not installed");
-        return;
+        return skip("psql is not installed");
     }
     let world = World::new().await;
     let admin = world.settings()["database.url"].clone();

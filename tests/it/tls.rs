@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tokio::task::spawn_blocking;
 
+use crate::support::skip::needed;
 use crate::support::wait::within;
 use crate::support::{Command, WorkerSetup, World};
 
@@ -131,10 +132,7 @@ async fn is_refused(world: &World, setup: WorkerSetup, why: &str) {
 
 #[tokio::test]
 async fn the_broker_by_tls() {
-    let Ok(rabbitmqctl) = std::env::var("PAYBUS_TEST_RABBITMQCTL") else {
-        println!("skipped: PAYBUS_TEST_RABBITMQCTL is not set; run it by scripts/with-services");
-        return;
-    };
+    let Some(rabbitmqctl) = needed("PAYBUS_TEST_RABBITMQCTL") else { return };
     let world = World::new().await;
     let Parties { authority, server, client } = parties(&world);
     let port = listen(rabbitmqctl, &authority, &server).await;
@@ -178,10 +176,7 @@ async fn listen(rabbitmqctl: String, authority: &Authority, server: &Identity) -
 
 #[tokio::test]
 async fn the_database_by_tls() {
-    if std::env::var_os("PAYBUS_TEST_PG_CTL").is_none() {
-        println!("skipped: PAYBUS_TEST_PG_CTL is not set; run it by scripts/with-services");
-        return;
-    }
+    let Some(_) = needed("PAYBUS_TEST_PG_CTL") else { return };
     let world = World::new().await;
     let Parties { authority, server, client } = parties(&world);
     demand_certificates(&world, &authority, &server).await;

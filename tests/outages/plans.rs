@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::support::skip::needed;
 use crate::support::wait::within;
 use crate::support::{Command, Setup, World, eventually};
 
@@ -52,10 +53,7 @@ const AGAIN: [&str; 9] = [
 
 #[tokio::test]
 async fn no_plan_reads_whole_tables_once_they_are_full() {
-    let Ok(data) = std::env::var("PAYBUS_TEST_PGDATA") else {
-        println!("skipped: PAYBUS_TEST_PGDATA is not set; run it by scripts/with-services with a private PostgreSQL");
-        return;
-    };
+    let Some(data) = needed("PAYBUS_TEST_PGDATA") else { return };
     let log = PathBuf::from(data).with_file_name("postgres.log");
     let world = Setup::new().alone().set("variants.http.concurrency", "32").build().await;
     // No statistics but what the statements see: as on a database that nobody has analyzed yet.

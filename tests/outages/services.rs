@@ -4,6 +4,8 @@ use std::process::{Command, Stdio};
 
 use tokio::task::spawn_blocking;
 
+use crate::support::skip::needed;
+
 /// A service that a script of ours started.
 #[derive(Debug, Clone, Copy)]
 pub enum Service {
@@ -14,11 +16,7 @@ pub enum Service {
 impl Service {
     /// Whether it may be stopped; says so where it may not.
     pub fn may_be_stopped(self) -> bool {
-        let may = std::env::var_os(self.variable()).is_some();
-        if !may {
-            println!("skipped: {} is not set; run it by scripts/with-services", self.variable());
-        }
-        may
+        needed(self.variable()).is_some()
     }
 
     /// What the script does: start, stop, restart, kill. Returns how many queues of the broker had no leader afterwards
@@ -55,11 +53,7 @@ async fn note_queues() {
 
 /// Whether the broker's own program is there; says so where it is not.
 pub fn has_rabbitmqctl() -> bool {
-    let has = std::env::var_os("PAYBUS_TEST_RABBITMQCTL").is_some();
-    if !has {
-        println!("skipped: PAYBUS_TEST_RABBITMQCTL is not set; run it by scripts/with-services");
-    }
-    has
+    needed("PAYBUS_TEST_RABBITMQCTL").is_some()
 }
 
 /// Runs rabbitmqctl.

@@ -1,5 +1,5 @@
-//! Judged by others' code: what `scripts/judges` installs from npm and PyPI. Where a part of it is not there, its tests say so
-//! on standard error and are skipped; nothing else depends on them.
+//! Judged by others' code: what `scripts/judges` installs from npm and PyPI. Where a part of it is not there, its tests are
+//! skipped; nothing else depends on them.
 //!
 //! - `steady`: our requests, held strictly against Stripe's published description.
 //! - `sdk`: Stripe's own SDK, as the client of our Stripe in memory and as the judge of signatures.
@@ -9,14 +9,14 @@ mod localstripe;
 mod sdk;
 pub mod steady;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::eventually;
+use crate::support::skip::skip;
+use crate::support::wait::{START, within};
 use crate::support::worker::free_port;
 
-/// A file that `scripts/judges` installs; nothing, and a line that no test harness captures, where it is not there.
+/// A file that `scripts/judges` installs; where it is not there, the test is skipped.
 fn installed(part: &str, file: &str) -> Option<PathBuf> {
     let judges = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("judges");
     let path = judges.join(part).join(file);
@@ -24,15 +24,8 @@ fn installed(part: &str, file: &str) -> Option<PathBuf> {
     if judges.join(format!("{part}.stamp")).exists() && path.exists() {
         return Some(path);
     }
-    skipped(&format!("{part} is not installed; see `scripts/judges`"));
+    skip(&format!("{part} is not installed; see `scripts/judges`"));
     None
-}
-
-/// Says that a test was skipped, past the capture of what tests print.
-fn skipped(why: &str) {
-    let name = std::thread::current().name().unwrap_or("a test").to_owned();
-    let line = format!("judges: {name} is skipped: {why}\n");
-    std::io::stderr().write_all(line.as_bytes()).expect("standard error");
 }
 
 /// A judge that serves HTTP, until it is dropped.
@@ -49,7 +42,7 @@ impl Server {
         command.args(arguments(port)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("a judge starts");
         let server = Server { child, url: format!("http://127.0.0.1:{port}") };
-        eventually("a judge to listen", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await).await;
+        within(START, "a judge to listen", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await).await;
         server
     }
 }

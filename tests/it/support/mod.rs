@@ -28,6 +28,7 @@ pub mod nets;
 pub mod peace;
 pub mod pooler;
 pub mod setup;
+pub mod skip;
 pub mod teardown;
 pub mod wait;
 pub mod webhook;

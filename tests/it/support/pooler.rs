@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::files::root;
+use super::skip::skip;
 use super::wait::{START, within};
 use super::worker::free_port;
 use super::world::World;
@@ -21,7 +22,7 @@ impl Pooler {
         let found = Command::new(root().join("scripts/pooler")).output().expect("scripts/pooler");
         let program = String::from_utf8_lossy(&found.stdout).trim().to_owned();
         if program.is_empty() {
-            println!("skipped: there is no PgBouncer here, and Debian's package cannot be had");
+            skip("there is no PgBouncer here, and Debian's package cannot be had");
             return None;
         }
         let url = world.settings()["database.url"].clone();
