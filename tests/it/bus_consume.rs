@@ -14,7 +14,7 @@ use paybus::payment::operation::Reply;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::bus::{Bus, PATIENCE, event, reaches};
+use crate::support::topology::{Bus, PATIENCE, event, reaches};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_queue_is_consumed_again_once_it_is_back() {

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::bus::{Bus, PATIENCE, event, is_confirmed, rabbitmqctl, reaches};
+use crate::support::topology::{Bus, PATIENCE, event, is_confirmed, rabbitmqctl, reaches};
 
 /// To nobody but the queue that takes nothing.
 fn refused(payment: u128, number: u32) -> Outgoing {

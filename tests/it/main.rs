@@ -11,7 +11,6 @@ mod aside;
 mod bus;
 mod bus_consume;
 mod bus_subscribers;
-mod bus_trouble;
 mod cards;
 mod catching_up;
 mod conformance;

@@ -24,14 +24,14 @@
 //! | 16 | delivered again while its next try is due | `matrix::row_16_delivered_again_while_it_is_due` |
 //! | 17 | the schedule cannot be stored, or not be told of | `outages::database::the_database_crashes_under_load`, `outages::broker::the_broker_crashes_under_load` |
 //! | 18 | due while its queue has given the message up | `matrix::row_18_a_message_that_the_broker_gave_up_is_done_from_the_schedule`, `crashes::a_call_whose_delivery_is_gone_is_taken_over` |
-//! | 19 | killed between publish and confirm | `crashes::events_that_a_dead_worker_left_behind_are_relayed`, `bus_trouble::nothing_is_lost_while_connections_are_closed` |
+//! | 19 | killed between publish and confirm | `crashes::events_that_a_dead_worker_left_behind_are_relayed`, `outages::bus::nothing_is_lost_while_connections_are_closed` |
 //! | 20 | killed between confirm and mark | `matrix::row_20_killed_between_confirm_and_mark` |
 //! | 21 | an event comes back on another one's confirm | `bus::an_event_that_no_queue_takes_is_set_aside_with_those_behind_it`, `aside::nothing_later_of_a_refused_events_payment_goes_out_until_it_is_released` |
-//! | 22 | an event that closes the channel | `bus_trouble::a_message_too_large_is_found_among_others` |
-//! | 23 | the broker blocks publishers | `outages::broker::the_broker_blocks_publishers_under_load`, `bus_trouble::a_blocked_publisher_waits` |
-//! | 24 | the broker refuses: other arguments, not there, no rights | `bus::the_topology_is_declared_checked_and_found_wanting`, `bus::a_missing_exchange_is_waited_for`, `matrix::row_24_without_rights_on_the_exchange` |
+//! | 22 | an event that closes the channel | `outages::bus::a_message_too_large_is_found_among_others` |
+//! | 23 | the broker blocks publishers | `outages::broker::the_broker_blocks_publishers_under_load`, `outages::bus::a_blocked_publisher_waits` |
+//! | 24 | the broker refuses: other arguments, not there, no rights | `bus::the_topology_is_declared_checked_and_found_wanting`, `bus::a_missing_exchange_is_waited_for`, `outages::broker::a_worker_that_lost_its_rights_says_so_and_goes_on_with_them` |
 //! | 25 | a queue is deleted, or has no leader | `bus_consume::a_deleted_queue_is_consumed_again_once_it_is_back`, `outages::broker::a_deleted_queue_is_made_again`, `bus_subscribers::a_queue_without_a_leader_is_told_of` |
-//! | 26 | the broker dies before it has written | `outages::broker::the_broker_crashes_under_load`, `bus_trouble::nothing_is_lost_while_the_broker_crashes` |
+//! | 26 | the broker dies before it has written | `outages::broker::the_broker_crashes_under_load`, `outages::bus::nothing_is_lost_while_the_broker_crashes` |
 //! | 27 | the database is away | `outages::database::the_database_restarts_under_load`, `outages::database::the_database_crashes_under_load`, `stall::a_database_that_vanished_is_given_up_soon` |
 //! | 28 | the database forgets a commit that it acknowledged | not here: the promise presumes that it does not, and no test can show what it excludes; `payment.sync` brings the gateway's truth back: `truth::a_sync_takes_in_what_was_done_at_the_gateway` |
 //! | 29 | the gateway is away | `limits::a_gateway_that_is_ill_keeps_its_commands_in_the_broker_and_nobody_elses`, `limits::while_the_breaker_is_open_only_a_probe_goes_out` |
@@ -47,12 +47,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use lapin::uri::AMQPUri;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::bus::rabbitmqctl;
 use crate::support::files::{read, root};
 use crate::support::skip::skip;
 use crate::support::wait::within;
@@ -328,44 +326,6 @@ async fn row_20_killed_between_confirm_and_mark() {
         }
     }
     world.check_books().await;
-}
-
-/// Somebody took the worker's rights away. It says so, does not run hot, charges nobody twice, and goes on without a restart.
-#[tokio::test(flavor = "multi_thread")]
-async fn row_24_without_rights_on_the_exchange() {
-    let world = Setup::new().alone().build().await;
-    let uri: AMQPUri = world.bus.url.parse().expect("an address");
-    let user = format!("{}-worker", world.bus.prefix);
-    rabbitmqctl(&["add_user", &user, "secret"]);
-    let permit = |write: &str| rabbitmqctl(&["set_permissions", "-p", &uri.vhost, &user, ".*", write, ".*"]);
-    permit(".*");
-    let (scheme, rest) = world.bus.url.split_once("://").expect("an address");
-    let server = rest.rsplit_once('@').map_or(rest, |(_, server)| server);
-    let url = format!("{scheme}://{user}:secret@{server}");
-    let worker = world.worker_with(WorkerSetup::default().set("amqp.url", &url)).await;
-    permit("^$");
-    // The broker looks at rights once for each channel.
-    rabbitmqctl(&["close_all_connections", "its rights have changed"]);
-    let charge = Command::charge("http", "10.00", "EUR");
-    world.publish(&charge).await;
-    within(Duration::from_secs(30), "the worker to say what it may not do", async || {
-        match worker.get("/readyz").await? {
-            (503, text) if text.to_lowercase().contains("access") => Ok(()),
-            (status, text) => Err(format!("{status} {text}")),
-        }
-    })
-    .await;
-    let lines = || worker.log().lines().count();
-    let before = lines();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let said = lines() - before;
-    assert!(said < 60, "{said} lines in 4 s:\n{}", worker.log());
-    assert_eq!(world.gateway.calls_of(charge.payment).len(), 1);
-    permit(".*");
-    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
-    worker.ready().await;
-    world.check_books().await;
-    rabbitmqctl(&["delete_user", &user]);
 }
 
 /// Sent again after its payment went on: it is known, and nothing happens, not even under an open refund.

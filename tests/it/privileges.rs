@@ -16,8 +16,8 @@ use serde_json::Value;
 use tokio_postgres::NoTls;
 
 use crate::support::files::root;
-use crate::bus::rabbitmqctl;
 use crate::support::skip::{needed, skip};
+use crate::support::topology::rabbitmqctl;
 use crate::support::wait::within;
 use crate::support::webhook::named;
 use crate::support::worker::paybus;

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeleteOptions;
+use lapin::uri::AMQPUri;
 
 use crate::load::under_load;
 use crate::services::{Service, has_rabbitmqctl, rabbitmqctl};
 use crate::support::wait::within;
 use crate::support::worker::paybus;
-use crate::support::{Behaviour, Command, Setup};
+use crate::support::{Behaviour, Command, Setup, WorkerSetup};
 
 #[tokio::test]
 async fn the_broker_restarts_under_load() {
@@ -155,4 +156,46 @@ async fn a_drain_without_a_broker_ends_with_its_grace() {
         assert_eq!(world.gateway.calls_of(charge.payment).len(), 1);
     }
     world.check_books().await;
+}
+
+/// Somebody took the worker's rights away. It says so, does not run hot, charges nobody twice, and goes on without a restart.
+#[tokio::test]
+async fn a_worker_that_lost_its_rights_says_so_and_goes_on_with_them() {
+    if !has_rabbitmqctl() {
+        return;
+    }
+    let world = Setup::new().alone().build().await;
+    let uri: AMQPUri = world.bus.url.parse().expect("an address");
+    let user = format!("{}-worker", world.bus.prefix);
+    rabbitmqctl(&["add_user", &user, "secret"]).await;
+    let permit =
+        async |write: &str| rabbitmqctl(&["set_permissions", "-p", &uri.vhost, &user, ".*", write, ".*"]).await;
+    permit(".*").await;
+    let (scheme, rest) = world.bus.url.split_once("://").expect("an address");
+    let server = rest.rsplit_once('@').map_or(rest, |(_, server)| server);
+    let url = format!("{scheme}://{user}:secret@{server}");
+    let worker = world.worker_with(WorkerSetup::default().set("amqp.url", &url)).await;
+    permit("^$").await;
+    // The broker looks at rights once for each channel.
+    rabbitmqctl(&["close_all_connections", "its rights have changed"]).await;
+    let charge = Command::charge("http", "10.00", "EUR");
+    world.publish(&charge).await;
+    within(Duration::from_secs(30), "the worker to say what it may not do", async || {
+        match worker.get("/readyz").await? {
+            (503, text) if text.to_lowercase().contains("access") => Ok(()),
+            (status, text) => Err(format!("{status} {text}")),
+        }
+    })
+    .await;
+    let lines = || worker.log().lines().count();
+    let before = lines();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let said = lines() - before;
+    assert!(said < 60, "{said} lines in 4 s:\n{}", worker.log());
+    assert_eq!(world.gateway.calls_of(charge.payment).len(), 1);
+    permit(".*").await;
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    worker.ready().await;
+    world.check_books().await;
+    rabbitmqctl(&["delete_user", &user]).await;
 }

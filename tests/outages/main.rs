@@ -8,6 +8,7 @@
 mod support;
 
 mod broker;
+mod bus;
 mod database;
 mod load;
 mod plans;

@@ -30,6 +30,7 @@ pub mod pooler;
 pub mod setup;
 pub mod skip;
 pub mod teardown;
+pub mod topology;
 pub mod wait;
 pub mod webhook;
 pub mod wire;

@@ -15,23 +15,18 @@ use paybus::bus::topology;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::bus::{Bus, PATIENCE, event, is_confirmed, rabbitmqctl, reaches};
-
-fn broker(verb: &str) {
-    let program = std::env::var("PAYBUS_TEST_RABBITMQ").expect("PAYBUS_TEST_RABBITMQ: scripts/with-services");
-    let status = Command::new(program).arg(verb).status().expect("it runs");
-    assert!(status.success(), "{verb}");
-}
+use crate::services::{Service, has_rabbitmqctl, rabbitmqctl};
+use crate::support::topology::{Bus, PATIENCE, event, is_confirmed, reaches};
 
 /// Publishes events of 20 payments as long as `trouble` lasts, and checks that what the broker holds in the end reads
 /// in order from the last copy of each.
-async fn nothing_is_lost_while(trouble: impl FnOnce() + Send + 'static) {
+async fn nothing_is_lost_while(trouble: impl Future<Output = ()>) {
     let bus = Bus::alone().await;
     let publisher = bus.publisher();
     let over = Arc::new(AtomicBool::new(false));
     let publishing: Vec<_> =
         (0..20).map(|payment| tokio::spawn(keep_publishing(publisher.clone(), payment, Arc::clone(&over)))).collect();
-    tokio::task::spawn_blocking(trouble).await.expect("no panic");
+    trouble.await;
     over.store(true, Ordering::Relaxed);
     let mut published = Vec::new();
     for one in publishing {
@@ -81,9 +76,12 @@ async fn read_all(bus: &Bus) -> (HashMap<String, Vec<u32>>, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_connections_are_closed() {
-    nothing_is_lost_while(|| {
+    if !has_rabbitmqctl() {
+        return;
+    }
+    nothing_is_lost_while(async {
         for _ in 0..3 {
-            rabbitmqctl(&["close_all_connections", "test"]);
+            rabbitmqctl(&["close_all_connections", "test"]).await;
         }
     })
     .await;
@@ -91,27 +89,36 @@ async fn nothing_is_lost_while_connections_are_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_the_broker_restarts() {
-    nothing_is_lost_while(|| {
-        std::thread::sleep(Duration::from_millis(300));
-        broker("restart");
+    if !Service::Broker.may_be_stopped() {
+        return;
+    }
+    nothing_is_lost_while(async {
+        sleep(Duration::from_millis(300)).await;
+        Service::Broker.run("restart").await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_the_broker_crashes() {
-    nothing_is_lost_while(|| {
-        std::thread::sleep(Duration::from_millis(300));
-        broker("kill");
-        broker("start");
+    if !Service::Broker.may_be_stopped() {
+        return;
+    }
+    nothing_is_lost_while(async {
+        sleep(Duration::from_millis(300)).await;
+        Service::Broker.run("kill").await;
+        Service::Broker.run("start").await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_the_broker_is_frozen() {
-    nothing_is_lost_while(|| {
-        let process = rabbitmqctl(&["eval", "io:format(\"~s~n\", [os:getpid()])."]);
+    if !has_rabbitmqctl() {
+        return;
+    }
+    nothing_is_lost_while(async {
+        let process = rabbitmqctl(&["eval", "io:format(\"~s~n\", [os:getpid()])."]).await;
         let process = process.lines().next().expect("a process").to_owned();
         let signal = |signal: &str| {
             let status = Command::new("kill").args([signal, process.as_str()]).status().expect("kill runs");
@@ -119,7 +126,7 @@ async fn nothing_is_lost_while_the_broker_is_frozen() {
         };
         signal("-STOP");
         // Longer than a confirm may be missing.
-        std::thread::sleep(Duration::from_secs(8));
+        sleep(Duration::from_secs(8)).await;
         signal("-CONT");
     })
     .await;
@@ -127,10 +134,13 @@ async fn nothing_is_lost_while_the_broker_is_frozen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_publisher_waits() {
+    if !has_rabbitmqctl() {
+        return;
+    }
     let bus = Bus::alone().await;
     let publisher = bus.publisher();
     assert!(publisher.publish(vec![event(1, 0)]).await.iter().all(is_confirmed));
-    rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
+    rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
     let publishing = tokio::spawn({
         let publisher = publisher.clone();
         async move { publisher.publish((1..100).map(|number| event(1, number)).collect()).await }
@@ -138,7 +148,7 @@ async fn a_blocked_publisher_waits() {
     reaches(&mut publisher.state(), |state| *state == ConnectionState::Blocked).await;
     // Longer than a confirm may be missing.
     sleep(Duration::from_secs(7)).await;
-    rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]);
+    rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).await;
     let published = timeout(PATIENCE, publishing).await.expect("in time").expect("no panic");
     assert!(published.len() == 99 && published.iter().all(is_confirmed));
     let held = topology::queue_length(bus.client.connection(), &bus.names.unrouted()).await.expect("a queue");
@@ -147,16 +157,19 @@ async fn a_blocked_publisher_waits() {
 }
 
 /// RabbitMQ 3.10 looks at the setting at every message, 4.0 has put it aside at its start.
-fn limit_messages(bytes: u32) {
+async fn limit_messages(bytes: u32) {
     let setting = format!("application:set_env(rabbit, max_message_size, {bytes})");
-    rabbitmqctl(&["eval", &format!("{setting}, persistent_term:put(max_message_size, {bytes}).")]);
+    rabbitmqctl(&["eval", &format!("{setting}, persistent_term:put(max_message_size, {bytes}).")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_too_large_is_found_among_others() {
+    if !has_rabbitmqctl() {
+        return;
+    }
     let bus = Bus::alone().await;
     let publisher = bus.publisher();
-    limit_messages(100_000);
+    limit_messages(100_000).await;
     let huge = Outgoing { body: Bytes::from(vec![b'x'; 200_000]), ..event(3, 1) };
     let position = huge.position;
     let all = (0..40).flat_map(|payment| (0..10).map(move |number| event(payment, number)));
@@ -171,6 +184,6 @@ async fn a_message_too_large_is_found_among_others() {
     });
     assert_eq!(aside.collect::<Vec<_>>(), (position..position + 9).collect::<Vec<_>>());
     assert_eq!(publisher.publish(vec![Outgoing { payment_id: Uuid::from_u128(99), ..event(9, 99) }]).await.len(), 1);
-    limit_messages(16_777_216);
+    limit_messages(16_777_216).await;
     bus.end().await;
 }
