@@ -129,7 +129,7 @@ fn invalid(name: &str, what: &str) -> Rejection {
     reject(Code::InvalidData, format!("{name}: {what}"))
 }
 
-fn has_nul(value: &Value) -> bool {
+pub(super) fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(values) => values.iter().any(has_nul),

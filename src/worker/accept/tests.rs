@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::json;
 
+use super::data::has_nul;
 use super::*;
 use crate::config;
 use crate::gateway::signature::sign;
