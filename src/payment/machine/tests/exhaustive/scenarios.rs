@@ -69,7 +69,8 @@ scenarios! {
     a_capture_and_a_release: Scenario::new(vec![authorize(), capture("capture", "60.00"), release()]).within(1, 2);
     a_charge_and_a_cancel: after_charge(cancel()).within(2, 3);
     a_charge_that_pends_and_a_cancel: after_charge(cancel()).verdicts(&[PENDING[0], Verdict::Approved]).within(1, 2);
-    a_charge_that_pends_and_a_process: after_charge(process("process")).verdicts(&[PENDING[0], Verdict::Approved]).within(1, 2);
+    a_charge_that_pends_and_a_process: after_charge(process("process"))
+        .verdicts(&[PENDING[0], Verdict::Approved]).within(1, 2);
     a_charge_from_input: Scenario::new(vec![charge(), process("process"), Line::CustomerPays])
         .verdicts(&[Verdict::Approved, Verdict::Input]).within(2, 2);
     a_charge_and_a_sync: after_charge(sync()).within(1, 2);
