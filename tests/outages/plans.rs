@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::support::skip::needed;
 use crate::support::wait::within;
-use crate::support::{Command, Setup, World, eventually};
+use crate::support::{Command, Setup, World};
 
 /// How many payments go through the worker, and how many there are when each was copied.
 const CARRIED_OUT: usize = 1_000;
@@ -216,17 +216,18 @@ fn copied(column: &str) -> String {
 /// Looks at everything that is looked at once; a worker would in a while.
 async fn look_at_all(world: &World) {
     let store = world.store().await;
-    eventually("all to be looked at", async || {
-        while store.note_overdue().await.unwrap() || store.note_late().await.unwrap() {}
-        store.sweep_lost().await.unwrap();
-        let behind = "SELECT (SELECT count(*) FROM watermarks WHERE name IN ('events', 'late events')
+    world
+        .eventually("all to be looked at", async || {
+            while store.note_overdue().await.unwrap() || store.note_late().await.unwrap() {}
+            store.sweep_lost().await.unwrap();
+            let behind = "SELECT (SELECT count(*) FROM watermarks WHERE name IN ('events', 'late events')
                  AND position < (SELECT max(position) FROM events WHERE stored < now() - interval '30 minutes'))
              + (SELECT count(*) FROM watermarks WHERE name = 'operations'
                  AND position < (SELECT max(accepted) FROM operations WHERE stored < now() - interval '30 minutes'))";
-        let behind: i64 = world.value(behind, &[]).await;
-        if behind == 0 { Ok(()) } else { Err(format!("{behind} watermarks are behind")) }
-    })
-    .await;
+            let behind: i64 = world.value(behind, &[]).await;
+            if behind == 0 { Ok(()) } else { Err(format!("{behind} watermarks are behind")) }
+        })
+        .await;
 }
 
 /// What every replica does again and again, once.
