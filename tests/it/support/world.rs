@@ -205,7 +205,7 @@ impl World {
 
     /// Waits for what events bring. The patience begins anew with every event: many take their time, and a net that has
     /// to catch some is told by the silence before.
-    pub async fn arrives<T, E: Display>(&self, what: &str, found: impl Fn() -> Result<T, E>) -> T {
+    async fn arrives<T, E: Display>(&self, what: &str, found: impl Fn() -> Result<T, E>) -> T {
         let begun = Instant::now();
         loop {
             let arrived = self.log.arrived.notified();
