@@ -340,7 +340,8 @@ mod tests {
                 "payment_intent": "pi_1", "metadata": metadata.unwrap_or_else(|| json!({}))})
         };
         // One made in Stripe's dashboard, ours, and one of another operation.
-        let all = json!({"data": [refund("re_3", None), refund("re_2", Some(2)), refund("re_1", Some(1))]});
+        let refunds = [refund("re_3", None), refund("re_2", Some(2)), refund("re_1", Some(1))];
+        let all = json!({"data": refunds, "has_more": false});
         let app = || {
             let all = all.clone();
             Router::new().route("/v1/refunds", get(async move || Json(all)))
