@@ -14,7 +14,7 @@ use crate::script::Script;
 use crate::troubles::{self, ReplicaPlan, ServiceTrouble, Timed};
 
 /// How much longer the faults may go on until each kind has happened.
-pub const EXTENSION: Duration = Duration::from_secs(60);
+pub const EXTENSION: Duration = Duration::from_secs(240);
 
 /// How many payments begin in a second.
 const PAYMENTS_PER_SECOND: u64 = 10;

@@ -9,10 +9,12 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use paybus::payment::code::Code;
 use paybus::payment::command::{Body, Command, CommandName, CommandType, Kind};
 use paybus::payment::contract::{Contract, Lookup};
 use paybus::payment::machine::{Aggregate, Context, Rules, Step};
 use paybus::payment::operation::Attributes;
+use paybus::payment::outcome::{Outcome, Trouble};
 use paybus::store::batch::{Committed, Committer};
 use paybus::store::commit::Unit;
 use paybus::store::outbox::Sent;
@@ -235,6 +237,27 @@ async fn an_attempt_is_stored_for_nobody_but_who_has_the_lease() {
     assert_eq!(stored().await, renewed);
     bench.world.query("UPDATE operations SET attempts = 1, state = 'unknown' WHERE id = $1", &[&id]).await;
     assert!(!store(owner, 2).await, "it is not called any more");
+}
+
+/// Another attempt raises no version: what was decided before it is still stored, and a look-up soon after the attempt must
+/// not be taken for proof that nothing was charged.
+#[tokio::test]
+async fn a_slow_commit_does_not_take_back_when_an_operation_was_last_sent() {
+    let bench = Bench::new().await;
+    let id = bench.waits().await;
+    bench.creates().await;
+    let turn = bench.resumed(id, Step::Call(id)).await;
+    bench.stores(turn).await;
+    let mut decided = bench.load(id).await;
+    let outcome = Outcome::Unknown(Trouble::new(Code::Timeout, "no answer"));
+    decided.settle(id, outcome, u32::MAX, bench.context(bench.store.clock().now()));
+    let attempt = "UPDATE operations SET last_sent_at = last_sent_at + interval '1 minute' WHERE id = $1
+         RETURNING last_sent_at";
+    let sent: Timestamp = bench.world.value(attempt, &[&id]).await;
+    bench.stores(decided).await;
+    assert_eq!(bench.state(id).await.0, "unknown");
+    let stored: Timestamp = bench.world.value("SELECT last_sent_at FROM operations WHERE id = $1", &[&id]).await;
+    assert_eq!(stored, sent);
 }
 
 const EVENT: &str = "INSERT INTO events (payment_id, id, event_type, routing_key, body, created, stored)

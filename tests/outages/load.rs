@@ -73,7 +73,7 @@ impl Load {
     }
 
     async fn settles(&self, commands: &[Command]) {
-        within(Duration::from_secs(90), "all commands to be settled", async || {
+        within(Duration::from_secs(240), "all commands to be settled", async || {
             let sql = "SELECT count(*), count(*) FILTER (WHERE state = 'settled') FROM operations";
             let row = &self.world.query(sql, &[]).await[0];
             let (stored, settled): (i64, i64) = (row.get(0), row.get(1));

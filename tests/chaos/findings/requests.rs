@@ -1,6 +1,6 @@
 //! What the gateway was asked for is what the commands say: this operation, this amount, and nothing that nobody ordered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ pub fn check(ledger: &dyn Ledger, published: &[Command]) -> Vec<Finding> {
     let orders = orders(published);
     let mut found = Vec::new();
     let mut first: HashMap<Uuid, Request> = HashMap::new();
+    let mut refunds: HashMap<Uuid, Vec<Decimal>> = HashMap::new();
     for request in ledger.requests() {
         let mut add = |what: String| {
             let what = format!("{what}: {request:?}");
@@ -32,9 +33,11 @@ pub fn check(ledger: &dyn Ledger, published: &[Command]) -> Vec<Finding> {
             continue;
         }
         let named = commands.get(&request.operation).map(Vec::as_slice).unwrap_or_default();
-        if let Some(problem) = problem(&request, named, orders.get(&request.payment)) {
+        let reserved = refunds.entry(request.payment).or_default();
+        if let Some(problem) = problem(&request, named, orders.get(&request.payment), reserved) {
             add(problem);
         }
+        reserved.extend(request.amount.filter(|_| request.action == "refund"));
         first.insert(request.operation, request);
     }
     let refused = ledger.refused().into_iter().filter(|refused| !may_be_too_late(refused.effect.kind));
@@ -63,7 +66,12 @@ fn orders(published: &[Command]) -> HashMap<Uuid, (Decimal, String)> {
 }
 
 /// What is wrong with the first request of an operation, if anything is.
-fn problem(request: &Request, named: &[&Command], order: Option<&(Decimal, String)>) -> Option<String> {
+fn problem(
+    request: &Request,
+    named: &[&Command],
+    order: Option<&(Decimal, String)>,
+    earlier_refunds: &[Decimal],
+) -> Option<String> {
     let right: Vec<&&Command> = named.iter().filter(|command| !wrong::is_wrong(command)).collect();
     let Some(command) = right.first() else {
         return Some("no right command has this operation".to_owned());
@@ -86,10 +94,22 @@ fn problem(request: &Request, named: &[&Command], order: Option<&(Decimal, Strin
     let expected = match request.action.as_str() {
         "process" => Some(*total),
         "capture" => ordered.or(request.amount),
-        "refund" => Some(ordered.unwrap_or(request.refundable)),
+        "refund" => Some(ordered.unwrap_or_else(|| all_that_is_left(request, earlier_refunds))),
         _ => request.amount,
     };
     // What names no amount is for all that there is.
     let asked = request.amount.or(expected);
     (asked != expected).then(|| format!("ordered were {expected:?}"))
+}
+
+/// What a refund without an amount asks for: what can be refunded, less what earlier refunds may take yet, whose outcome was
+/// not known then. Which of them these were is not known here.
+fn all_that_is_left(request: &Request, earlier_refunds: &[Decimal]) -> Decimal {
+    let asked = request.amount.unwrap_or(request.refundable);
+    let mut reserved = BTreeSet::from([Decimal::ZERO]);
+    for refund in earlier_refunds {
+        let more: Vec<Decimal> = reserved.iter().map(|sum| sum + refund).collect();
+        reserved.extend(more);
+    }
+    if reserved.contains(&(request.refundable - asked)) { asked } else { request.refundable }
 }

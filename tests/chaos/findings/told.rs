@@ -1,6 +1,7 @@
 //! Every command has one answer, and every event that was stored was told: once, in order, and as it is stored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -10,6 +11,9 @@ use crate::support::{Command, Event, World};
 use crate::wrong;
 
 type Name = (String, String, String);
+
+/// From which age on an event may have been dropped: whatever the retention, none is before its position is settled.
+const DROPPED_FROM: Duration = Duration::from_secs(120);
 
 /// Holds commands against answers, and the stored events against those that came.
 pub async fn check(world: &World, ledger: &dyn Ledger, stored: &Stored) -> Vec<Finding> {
@@ -29,9 +33,7 @@ pub async fn check(world: &World, ledger: &dyn Ledger, stored: &Stored) -> Vec<F
         }
         known.insert(id);
     }
-    let oldest = events.iter().find(|event| known.contains(event.id())).map(|event| event.at);
-    // What came before all that is stored was dropped since, as it was old.
-    let strange = events.iter().filter(|event| !known.contains(event.id()) && oldest.is_none_or(|at| event.at >= at));
+    let strange = events.iter().filter(|event| !known.contains(event.id()) && event.at.elapsed() < DROPPED_FROM);
     found.extend(
         strange.map(|event| Finding::new(Kind::EventDiffers, owner(event), format!("not stored: {}", event.line()))),
     );

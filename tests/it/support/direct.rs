@@ -13,7 +13,7 @@ use paybus::payment::money::{Currency, Money};
 use paybus::payment::outcome::{Found, GatewayKey, Outcome};
 
 /// How long one call may take.
-pub const TIMEOUT: Duration = Duration::from_millis(700);
+pub const TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// The payment, and the operation that is under way.
 pub struct Direct {

@@ -11,7 +11,7 @@ pub const PATIENCE: Duration = Duration::from_secs(8);
 pub const PATIENCE_WITH_NETS: Duration = Duration::from_secs(60);
 
 /// How long events may go on to arrive before the one that is waited for.
-pub const ARRIVAL: Duration = Duration::from_secs(90);
+pub const ARRIVAL: Duration = Duration::from_secs(300);
 
 /// How long whatever a test needs may take to be there: databases, workers, and the test's own way to the broker. It says
 /// nothing of paybus, and the machine may be busy.

@@ -346,10 +346,14 @@ fn portion(amount: Decimal, percent: u32) -> Decimal {
     if part.is_zero() { amount } else { part }
 }
 
-/// Puts members beside, or in place of, those of an answer.
+/// Puts members beside, or in place of, those of an answer. One that is null is left out.
 pub(super) fn say(answer: &mut Value, members: &Value) {
+    let Some(said) = answer.as_object_mut() else { return };
     for (name, value) in members.as_object().into_iter().flatten() {
-        answer[name] = value.clone();
+        match value {
+            Value::Null => said.remove(name),
+            value => said.insert(name.clone(), value.clone()),
+        };
     }
 }
 
