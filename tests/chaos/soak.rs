@@ -16,7 +16,7 @@ use crate::ledger::{self, Ledger};
 use crate::plan::{EXTENSION, Plan};
 use crate::replicas::{self, Slot, Starts};
 use crate::replies;
-use crate::script::{CARDS, KEYLESS};
+use crate::script::{CARDS, DUMMY, KEYLESS};
 use crate::stripe::StripeLedger;
 use crate::support::{Command, Setup, World};
 use crate::surroundings::{Allowed, Surroundings};
@@ -49,6 +49,8 @@ pub async fn world(stripe: Option<&StripeLedger>) -> World {
         .set("worker.drain", "5s")
         .set("worker.unknown_payment_grace", "4s")
         .set("retention.events", RETENTION);
+    // Of the dummy's breaker too: with one probe in 30 s its commands stood still for minutes after the faults were over.
+    let setup = setup.set(&format!("variants.{DUMMY}.breaker.open"), "1s");
     let variants = [CARDS, KEYLESS].into_iter().filter(|name| stripe.is_none() || *name == CARDS);
     let setup = variants.fold(setup, |setup, name| {
         let key = |key: &str| format!("variants.{name}.{key}");

@@ -79,7 +79,7 @@ impl Upstream {
                 if error == NO_ANSWER && Allowed::here().broker {
                     count_elected(tally, Service::Broker.run("elect").await);
                 }
-                if failures % 100 == 0 {
+                if failures % 1_000 == 0 {
                     eprintln!("chaos: the broker has not taken commands for {failures} tries: {error}");
                 }
                 sleep(LOOK).await;

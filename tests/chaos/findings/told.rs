@@ -1,8 +1,8 @@
 //! Every command has one answer, and every event that was stored was told: once, in order, and as it is stored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{Finding, Kind, Stored, StoredOperation};
@@ -13,7 +13,12 @@ use crate::wrong;
 type Name = (String, String, String);
 
 /// From which age on an event may have been dropped: whatever the retention, none is before its position is settled.
-const DROPPED_FROM: Duration = Duration::from_secs(120);
+const DROPPED_FROM: SignedDuration = SignedDuration::from_secs(120);
+
+fn may_be_dropped(event: &Event) -> bool {
+    let time: Timestamp = event.body["time"].as_str().and_then(|text| text.parse().ok()).expect("an event has a time");
+    Timestamp::now().duration_since(time) >= DROPPED_FROM
+}
 
 /// Holds commands against answers, and the stored events against those that came.
 pub async fn check(world: &World, ledger: &dyn Ledger, stored: &Stored) -> Vec<Finding> {
@@ -33,7 +38,7 @@ pub async fn check(world: &World, ledger: &dyn Ledger, stored: &Stored) -> Vec<F
         }
         known.insert(id);
     }
-    let strange = events.iter().filter(|event| !known.contains(event.id()) && event.at.elapsed() < DROPPED_FROM);
+    let strange = events.iter().filter(|event| !known.contains(event.id()) && !may_be_dropped(event));
     found.extend(
         strange.map(|event| Finding::new(Kind::EventDiffers, owner(event), format!("not stored: {}", event.line()))),
     );

@@ -27,7 +27,7 @@ impl Drop for World {
         // On a thread of its own: the test's runtime must not be blocked by itself.
         let cleaning = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let caught = runtime.block_on(async {
+            runtime.block_on(async {
                 let caught = tokio::time::timeout(Duration::from_secs(5), caught(nets, &workers, &own_url)).await;
                 for worker in &workers {
                     worker.signal("KILL");
@@ -37,8 +37,7 @@ impl Drop for World {
                     .await
                     .unwrap_or_else(|_| eprintln!("{database} is left at the database or the broker"));
                 caught.unwrap_or_default()
-            });
-            caught
+            })
         });
         let caught = cleaning.join().unwrap_or_default();
         assert!(std::thread::panicking() || caught.is_empty(), "a safety net was needed: {caught:#?}");
