@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -36,6 +37,8 @@ pub struct Webhooks<'a> {
     /// The payments of which nothing but a webhook tells how they ended: none of theirs is lost.
     silent: BTreeSet<Uuid>,
     state: Mutex<State>,
+    /// Whose turn it is, as behind a load balancer.
+    turn: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +52,7 @@ struct State {
 impl<'a> Webhooks<'a> {
     /// A sender that loses nothing about these payments.
     pub fn new(world: &'a World, ledger: &'a dyn Ledger, tally: &'a Tally, silent: BTreeSet<Uuid>) -> Webhooks<'a> {
-        Webhooks { world, ledger, tally, silent, state: Mutex::default() }
+        Webhooks { world, ledger, tally, silent, state: Mutex::default(), turn: AtomicUsize::new(0) }
     }
 
     /// Delivers until it is over.
@@ -91,9 +94,8 @@ impl<'a> Webhooks<'a> {
         loop {
             let workers = self.world.workers();
             let alive: Vec<_> = workers.iter().filter(|worker| worker.exited().is_none()).collect();
-            let number =
-                report.id.bytes().fold(self.state.lock().unwrap().accepted.len(), |sum, byte| sum + usize::from(byte));
-            if let Some(worker) = alive.get(number % alive.len().max(1))
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            if let Some(worker) = alive.get(turn % alive.len().max(1))
                 && matches!(self.ledger.webhook(&report).try_post(worker).await, Ok((200, _)))
             {
                 let mut state = self.state.lock().unwrap();
