@@ -97,8 +97,8 @@ fn problem(
         "refund" => Some(ordered.unwrap_or_else(|| all_that_is_left(request, earlier_refunds))),
         _ => request.amount,
     };
-    // What names no amount is for all that there is.
-    let asked = request.amount.or(expected);
+    // A request that names no amount is for all that there is, which only a command without one may ask for.
+    let asked = request.amount.or(expected.filter(|_| ordered.is_none()));
     (asked != expected).then(|| format!("ordered were {expected:?}"))
 }
 

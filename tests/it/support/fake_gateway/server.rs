@@ -30,7 +30,8 @@ async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    handle_read(shared, operation.clone(), headers.clone(), body.clone(), read(&operation, &headers, &body)).await
+    let request = read(&operation, &headers, &body);
+    handle_read(shared, operation, headers, body, request).await
 }
 
 /// One call of a gateway without keys: under a key of its own, so that nothing is taken for a repetition.
