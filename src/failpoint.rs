@@ -22,11 +22,16 @@ pub fn reach(step: &str, payment: Uuid) {
     }
 }
 
+/// Stops its parent, and ends when that has stopped. The signal alone is not enough: until some thread has taken it, the one
+/// that is here would go on, past its lease's check and into its call.
+#[cfg(debug_assertions)]
+const STOP: &str = "kill -s STOP $PPID; for i in $(seq 500); do grep -q '^State:.T' /proc/$PPID/status && exit 0; sleep 0.01; done; exit 1";
+
 /// Ends the process, or stops it.
 #[cfg(debug_assertions)]
 fn act() {
     let stops = std::env::var("PAYBUS_FAILPOINT_ACTION").is_ok_and(|action| action == "stop");
-    let stop = || std::process::Command::new("kill").args(["-s", "STOP", &std::process::id().to_string()]).status();
+    let stop = || std::process::Command::new("sh").args(["-c", STOP]).status();
     if !stops || !stop().is_ok_and(|status| status.success()) {
         std::process::abort();
     }

@@ -163,6 +163,10 @@ impl Soak<'_> {
         }
         self.ledger.forget_plans();
         desk.all_is_well();
+        let left_out = self.upstream.left_out();
+        if left_out > 0 {
+            say(&format!("{left_out} payments never began: the workers were behind"));
+        }
         say("the faults are over; waiting for everything to come to its end");
         let resting = Instant::now();
         let at_rest = async {
@@ -208,8 +212,9 @@ impl Soak<'_> {
     /// Every payment's script.
     async fn play(&self, publish: mpsc::Sender<Command>) {
         let scripts = self.plan.scripts.iter();
-        let playing = join_all(scripts.map(|script| self.upstream.play(script, self.begun, publish.clone())));
-        if timeout(self.plan.length + SCRIPTS, playing).await.is_err() {
+        let playing =
+            join_all(scripts.map(|script| self.upstream.play(script, self.begun, publish.clone(), &self.calm)));
+        if timeout(self.plan.length + EXTENSION + SCRIPTS, playing).await.is_err() {
             self.complain("the commands could not all be published".to_owned());
         }
     }

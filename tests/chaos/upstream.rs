@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,11 @@ use crate::wrong;
 
 /// How long a careful upstream waits for an answer before it goes on nevertheless.
 const ANSWER: Duration = Duration::from_secs(12);
+/// How many payments are open at once. Where the workers fall behind, fewer begin: a backlog that only grows would make of the
+/// end a matter of how long one waits.
+const OPEN_MAX: usize = 300;
+/// How long a payment counts as open whose commands are not answered.
+const OPEN: Duration = Duration::from_secs(60);
 /// How often the events are looked through.
 const LOOK: Duration = Duration::from_millis(40);
 /// How many commands are published before their confirms are waited for.
@@ -26,11 +32,14 @@ const BATCH: usize = 64;
 type Name = (String, String, String);
 
 /// Answers so far, and what was sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Upstream {
     answered: Mutex<HashSet<Name>>,
     events: Mutex<HashSet<String>>,
     arrived: Notify,
+    open: Semaphore,
+    /// Scripts that never began, for the workers were behind.
+    left_out: AtomicUsize,
     sent: Mutex<Sent>,
     /// Bodies that are no commands.
     unreadable: Mutex<HashSet<Vec<u8>>>,
@@ -46,6 +55,21 @@ pub struct Sent {
     pub duplicates: usize,
     /// How many of them nobody should carry out.
     pub wrong: usize,
+}
+
+impl Default for Upstream {
+    fn default() -> Upstream {
+        Upstream {
+            answered: Mutex::default(),
+            events: Mutex::default(),
+            arrived: Notify::new(),
+            open: Semaphore::new(OPEN_MAX),
+            left_out: AtomicUsize::new(0),
+            sent: Mutex::default(),
+            unreadable: Mutex::default(),
+            bodies: Mutex::default(),
+        }
+    }
 }
 
 impl Upstream {
@@ -100,9 +124,24 @@ impl Upstream {
         sent.wrong += usize::from(wrong::is_wrong(command));
     }
 
-    /// Plays one payment's script.
-    pub async fn play(&self, script: &Script, begun: Instant, publish: mpsc::Sender<Command>) {
+    /// How many scripts never began.
+    pub fn left_out(&self) -> usize {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
+    /// Plays one payment's script, once there is room for it; not at all once it is calm.
+    pub async fn play(
+        &self,
+        script: &Script,
+        begun: Instant,
+        publish: mpsc::Sender<Command>,
+        calm: &CancellationToken,
+    ) {
         sleep_until(begun + script.at).await;
+        let Some(Ok(_open)) = calm.run_until_cancelled(self.open.acquire()).await else {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
         let mut before: Vec<Command> = Vec::new();
         for step in &script.steps {
             match step.pace {
@@ -117,6 +156,7 @@ impl Upstream {
             }
             before = step.commands.iter().filter(|command| command.body.is_none()).cloned().collect();
         }
+        timeout(OPEN, self.all_answered(&before)).await.unwrap_or_default();
     }
 
     async fn all_answered(&self, commands: &[Command]) {
