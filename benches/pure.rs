@@ -9,10 +9,12 @@ use divan::Bencher;
 use jiff::Timestamp;
 use paybus::bus::envelope::event_body;
 use paybus::payment::command::{Body, Command, CommandName, CommandType, Kind};
-use paybus::payment::contract::{Contract, Lookup};
+use paybus::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
 use paybus::payment::machine::{Aggregate, Context, Rules, Step};
+use paybus::payment::money::{Currency, Money};
 use paybus::payment::operation::Attributes;
 use paybus::payment::outcome::{GatewayResult, Outcome, Verdict};
+use paybus::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -83,13 +85,22 @@ fn begun(command: Command, rules: &Rules) -> (Aggregate, Uuid) {
 }
 
 fn settled(mut aggregate: Aggregate, id: Uuid, rules: &Rules) -> Aggregate {
-    let outcome = Outcome::Result(Box::new(GatewayResult::new(Verdict::Approved)));
-    assert_eq!(aggregate.settle(id, outcome, 1, context(rules)), Step::Settled);
+    let charge = Transaction {
+        kind: TransactionKind::Capture,
+        reference: Some("tx".to_owned()),
+        parent: None,
+        attribution: Attribution::Answered(id),
+        state: TransactionState::Done,
+        amount: Money::parse("120", Currency::from_code("USD").unwrap()).unwrap(),
+    };
+    let result = GatewayResult { transactions: vec![charge], ..GatewayResult::new(Verdict::Approved) };
+    let answer = aggregate.asked(context(rules).now).answered(Outcome::Result(Box::new(result)));
+    assert_eq!(aggregate.settle(id, answer, 1, context(rules)), Step::Settled);
     aggregate
 }
 
 fn context(rules: &Rules) -> Context<'_> {
-    Context { now: Timestamp::UNIX_EPOCH, worker: Uuid::max(), rules, hold: None }
+    Context { now: Timestamp::UNIX_EPOCH, worker: Uuid::max(), rules, hold: None, clocks_agree: true }
 }
 
 fn rules() -> Rules {
@@ -97,10 +108,10 @@ fn rules() -> Rules {
         gateway: "http".to_owned(),
         account: "http://127.0.0.1:9000".to_owned(),
         contract: Contract {
-            key_window: Some(Duration::from_secs(86_400)),
-            replays_server_errors: false,
+            keys: PerAction::all(Keys::kept_for(Duration::from_secs(86_400))),
             lookup: Lookup::Authoritative,
             settle_window: Duration::from_secs(10),
+            captures: Captures::One,
         },
         capture: true,
         retired: false,

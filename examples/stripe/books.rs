@@ -23,6 +23,8 @@ pub struct Objects {
     pub refunds: Vec<Value>,
     pub disputes: Vec<Value>,
     pub reviews: Vec<Value>,
+    /// How far its clock is ahead of ours, in seconds.
+    pub clock_ahead: i64,
     /// The refunds of what was held and not captured.
     pub released: Vec<String>,
     /// What happened and is to be told: type and object.
@@ -114,9 +116,10 @@ impl Objects {
             "id": id, "object": "payment_intent", "amount": amount, "amount_capturable": 0, "amount_received": 0,
             "amount_details": {"tip": {}}, "capture_method": capture_method,
             "client_secret": format!("{id}_secret_{}", Uuid::new_v4().simple()), "confirmation_method": "automatic",
-            "created": now(), "currency": currency, "customer": form["customer"], "description": form["description"],
+            "created": now() + self.clock_ahead, "currency": currency, "customer": form["customer"], "description": form["description"],
             "livemode": false, "metadata": metadata(form), "payment_method": form["payment_method"],
-            "payment_method_options": {}, "payment_method_types": types,
+            "payment_method_options": form["payment_method_options"].as_object().cloned().unwrap_or_default(),
+            "payment_method_types": types,
             "setup_future_usage": form["setup_future_usage"],
             "statement_descriptor_suffix": form["statement_descriptor_suffix"],
             "status": if form["payment_method"].is_null() { "requires_payment_method" } else { "requires_confirmation" },
@@ -335,7 +338,7 @@ impl Objects {
 
     /// `POST /v1/payment_intents/{id}/capture`
     pub fn capture(&mut self, id: &str, form: &Value) -> Reply {
-        check_fields(form, &["amount_to_capture", "expand", "metadata"])?;
+        check_fields(form, &["amount_to_capture", "expand", "final_capture", "metadata"])?;
         let place = self.intent(id)?;
         let status = text(&self.intents[place], "status").to_owned();
         if status != "requires_capture" {
@@ -343,21 +346,37 @@ impl Objects {
             return Err(self.unexpected(place, &what));
         }
         let held = self.intents[place]["amount_capturable"].as_i64().unwrap_or_default();
-        let amount = units(form, "amount_to_capture")?.unwrap_or(held);
+        let several = self.intents[place]["payment_method_options"]["card"]["request_multicapture"] == "if_available";
+        let received = self.intents[place]["amount_received"].as_i64().unwrap_or_default();
+        // A last capture of nothing lets go of what is left of one that was captured in part.
+        let lets_go = several && received > 0 && form["amount_to_capture"] == "0" && form["final_capture"] == "true";
+        let amount = if lets_go { 0 } else { units(form, "amount_to_capture")?.unwrap_or(held) };
         if amount > held {
             return Err(invalid("amount_too_large", "amount_to_capture", "The amount to capture is too large."));
         }
         let intent = &mut self.intents[place];
-        intent["status"] = json!("succeeded");
-        intent["amount_capturable"] = json!(0);
-        intent["amount_received"] = json!(amount);
+        let is_last = !(several && form["final_capture"] == "false") || amount == held;
+        let received = received + amount;
+        if is_last {
+            intent["status"] = json!("succeeded");
+        }
+        intent["amount_capturable"] = json!(if is_last { 0 } else { held - amount });
+        intent["amount_received"] = json!(received);
+        for (name, value) in metadata(form) {
+            intent["metadata"][name] = value;
+        }
         let (told, charge) = (intent.clone(), text(intent, "latest_charge").to_owned());
         if let Some(charge) = position(&self.charges, &charge) {
-            self.charges[charge]["captured"] = json!(true);
-            self.charges[charge]["amount_captured"] = json!(amount);
-            self.let_go(charge, held - amount);
+            self.charges[charge]["captured"] = json!(is_last);
+            self.charges[charge]["amount_captured"] = json!(received);
+            if is_last {
+                self.let_go(charge, held - amount);
+            }
         }
-        self.tell("payment_intent.succeeded", told.clone());
+        self.tell(
+            if is_last { "payment_intent.succeeded" } else { "payment_intent.amount_capturable_updated" },
+            told.clone(),
+        );
         Ok(told)
     }
 
@@ -643,6 +662,7 @@ const CREATE: &[&str] = &[
     "metadata",
     "off_session",
     "payment_method",
+    "payment_method_options",
     "payment_method_types",
     "return_url",
     "setup_future_usage",

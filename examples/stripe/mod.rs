@@ -70,6 +70,10 @@ pub enum Trouble {
     Garbage,
     /// Acts, and half of the answer comes.
     HalfAnswer,
+    /// Waits until it is told to go on, then acts, on things as they are then, and answers.
+    Until(Arc<Notify>),
+    /// Waits until it is told to go on, then refuses: it does not act.
+    RefuseAfter(Arc<Notify>),
 }
 
 impl Trouble {
@@ -102,6 +106,8 @@ impl Trouble {
             Trouble::Otherwise(_) => "does something else",
             Trouble::Garbage => "answers garbage",
             Trouble::HalfAnswer => "truncates the answer",
+            Trouble::Until(_) => "acts when told",
+            Trouble::RefuseAfter(_) => "refuses when told",
         }
     }
 
@@ -285,6 +291,22 @@ impl FakeStripe {
     pub fn refund_by_hand(&self, payment_intent: &str, units: i64) {
         let form = serde_json::json!({"payment_intent": payment_intent, "amount": units.to_string()});
         self.by_hand(|objects| objects.refund(&form));
+    }
+
+    /// One of our payments is charged once more, by nothing that we know of; the new payment intent's id.
+    pub fn charge_by_hand(&self, payment: &str, units: i64) -> String {
+        let form = serde_json::json!({
+            "amount": units.to_string(), "currency": "usd", "confirm": "true", "payment_method": "pm_card_visa",
+            "payment_method_types": ["card"], "metadata": {"paybus_payment": payment},
+        });
+        self.by_hand(|objects| objects.create(&form));
+        let intents = self.intents_of(payment);
+        intents.last().unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Its clock is so many seconds ahead of ours, in what it dates and in its answers' `Date`.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.shared.state().objects.clock_ahead = seconds;
     }
 
     /// Somebody cancels in the dashboard, or it expires.

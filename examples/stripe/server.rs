@@ -8,10 +8,12 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::books::{Answer, Objects, error};
+use super::books::{Answer, Objects, error, now};
 use super::keys::Reserved;
 use super::{Call, Refused, Shared, Trouble, control, form, webhook};
 
@@ -20,7 +22,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/authenticate/{id}", get(control::authenticate))
         .route("/_control/{what}", post(control::control))
-        .fallback(handle)
+        .fallback(dated)
         .with_state(shared)
 }
 
@@ -33,6 +35,26 @@ struct Request {
     /// The object that is named.
     id: String,
     form: Value,
+}
+
+/// A request, and its answer dated by the fake's clock.
+async fn dated(
+    state: State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    query: RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let shared = Arc::clone(&state.0);
+    let mut response = handle(state, method, uri, query, headers, body).await;
+    let seconds = now() + shared.state().objects.clock_ahead;
+    let date = Timestamp::from_second(seconds).ok();
+    let date = date.and_then(|date| DateTimePrinter::new().timestamp_to_rfc9110_string(&date).ok());
+    if let Some(date) = date.and_then(|date| date.parse().ok()) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
 }
 
 async fn handle(
@@ -100,12 +122,19 @@ async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: Str
             shared.state().keys.release(&key);
             return std::future::pending().await;
         }
+        Some(Trouble::RefuseAfter(told)) => {
+            told.notified().await;
+            shared.state().keys.release(&key);
+            return respond(&error(400, "invalid_request_error", "", "refused as planned"), &[]);
+        }
         _ => {}
     }
     // That its caller goes away does not stop a gateway.
     let working = tokio::spawn(async move {
-        if let Some(Trouble::Delay(busy)) = &trouble {
-            tokio::time::sleep(*busy).await;
+        match &trouble {
+            Some(Trouble::Delay(busy)) => tokio::time::sleep(*busy).await,
+            Some(Trouble::Until(told)) => told.notified().await,
+            _ => {}
         }
         let answer = shared.execute(&request, &key, trouble.as_ref());
         shared.state().keys.keep(&key, &answer);
@@ -125,6 +154,9 @@ async fn once(shared: Arc<Shared>, request: Request) -> Response {
         Some(Trouble::Answer { status, body, headers }) => respond(&Answer { status, body }, &headers),
         Some(Trouble::HangBefore) => std::future::pending().await,
         trouble => {
+            if let Some(Trouble::Until(told)) = &trouble {
+                told.notified().await;
+            }
             let answer = shared.execute(&request, "", trouble.as_ref());
             webhook::collect(&shared);
             deliver(answer, trouble).await

@@ -278,7 +278,7 @@ mod tests {
         "status":"confirmed","fraud_status":"unknown","fraud_message":"","created":"2026-11-22T12:00:00Z",
         "modified":"2026-11-22T12:00:00Z","transaction_id":"","currency":"USD","total":"120.00","delivery":"10.00",
         "tax":"20.00","captured_amount":"120.00","authorized_amount":"0.00","refunded_amount":"0.00",
-        "description":"Book purchase","billing_first_name":"Sherlock","billing_last_name":"Holmes",
+        "capturable_amount":"0.00","description":"Book purchase","billing_first_name":"Sherlock","billing_last_name":"Holmes",
         "billing_address_1":"221B Baker Street","billing_address_2":"","billing_city":"London",
         "billing_postcode":"NW1 6XE","billing_country_code":"GB","billing_country_area":"","billing_email":"",
         "billing_phone":"","customer_ip_address":"127.0.0.1","message":"","extra_data":{"risk":1}}"#;

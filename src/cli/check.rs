@@ -16,6 +16,8 @@ use crate::bus::connection::connect;
 use crate::bus::topology;
 use crate::config::{Settings, Variant};
 use crate::gateway::registry;
+use crate::store::books::{self, Books};
+use crate::store::durability::{self, Durability};
 use crate::store::rights;
 use crate::wiring::bus_settings;
 
@@ -26,11 +28,16 @@ const PATIENCE: Duration = Duration::from_secs(15);
 ///
 /// Exit code 0 only if all is well; a warning does not count.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  paybus check\n  paybus check --json --config /etc/paybus.toml")]
+#[command(
+    after_help = "Examples:\n  paybus check\n  paybus check --json --config /etc/paybus.toml\n  paybus check --books"
+)]
 pub struct CheckArguments {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Look through the books in place of all else: list payments whose movements cannot be right.
+    #[arg(long)]
+    books: bool,
 }
 
 /// What one check found.
@@ -70,6 +77,9 @@ impl Finding {
 }
 
 pub async fn run(arguments: &CheckArguments, settings: &Settings) -> Result<Exit, Failure> {
+    if arguments.books {
+        return check_books(arguments, settings).await;
+    }
     let gateways = join_all(settings.variants.iter().map(|(name, variant)| gateway(name, variant)));
     let (broker, database, gateways) = join!(bounded(broker(settings)), bounded(database(settings)), gateways);
     let mut findings = vec![configuration(settings)];
@@ -147,9 +157,34 @@ async fn broker(settings: &Settings) -> Result<String, Failure> {
 async fn database(settings: &Settings) -> Result<String, Failure> {
     let store = open_database(settings).await?;
     let checked = rights::check(&store).await;
+    let durable = durability::check(&store, settings.database.may_lose_commits).await;
     store.close();
     checked?;
-    Ok("connected, the schema and the worker's rights are there".to_owned())
+    Ok(match durable? {
+        Durability::OnDisk => "connected, the schema and the worker's rights are there".to_owned(),
+        Durability::MayBeLost => {
+            "connected, the schema and the worker's rights are there; a crash loses its last commits".to_owned()
+        }
+    })
+}
+
+/// Lists the payments whose movements cannot be right.
+async fn check_books(arguments: &CheckArguments, settings: &Settings) -> Result<Exit, Failure> {
+    let store = open_database(settings).await?;
+    let books = books::look_through(&store).await;
+    store.close();
+    let Books { payments, doubtful } = books?;
+    let exit = if doubtful.is_empty() { Exit::Done } else { Exit::Failed };
+    let output = Output::new();
+    if arguments.json {
+        output.json(&json!({ "ok": doubtful.is_empty(), "payments": payments, "doubtful": doubtful }))?;
+        return Ok(exit);
+    }
+    for payment in &doubtful {
+        output.line(&format!("{}  {}", payment.payment, payment.words()))?;
+    }
+    output.line(&format!("{payments} payments looked at, {} of which cannot be right", doubtful.len()))?;
+    Ok(exit)
 }
 
 /// Whether a variant's gateway answers; a dummy is warned of as well.

@@ -144,7 +144,8 @@ fn check_worker(worker: &Worker) -> Result<(), ConfigError> {
     require_within("worker.drain", worker.drain, &(Duration::ZERO..=HOUR))?;
     require_within("worker.lease_margin", worker.lease_margin, &TIMEOUT)?;
     require_within("worker.unknown_payment_grace", worker.unknown_payment_grace, &(Duration::ZERO..=HOUR))?;
-    require_within("worker.poll", worker.poll, &(10 * MILLISECOND..=MINUTE))
+    require_within("worker.poll", worker.poll, &(10 * MILLISECOND..=MINUTE))?;
+    require_within("worker.clock_tolerance", worker.clock_tolerance, &(SECOND..=HOUR))
 }
 
 fn check_retention(retention: &Retention) -> Result<(), ConfigError> {

@@ -92,6 +92,8 @@ pub struct Database {
     /// Certificates; only where `tls_mode` is not [`TlsMode::Disable`].
     #[serde(default)]
     pub tls: Tls,
+    /// Whether PostgreSQL may answer commits that a crash of it loses (`synchronous_commit = off`).
+    pub may_lose_commits: bool,
     /// How long one statement may run.
     #[serde(deserialize_with = "duration::deserialize")]
     pub statement_timeout: Duration,
@@ -149,6 +151,9 @@ pub struct Worker {
     /// How often work that has come due is looked for.
     #[serde(deserialize_with = "duration::deserialize")]
     pub poll: Duration,
+    /// How far the database's clock and a gateway's may be apart before "not found" proves nothing.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub clock_tolerance: Duration,
 }
 
 /// How long what is done with is kept.

@@ -45,6 +45,12 @@ struct Http {
     #[serde(default, deserialize_with = "crate::config::duration::option")]
     settle_window: Option<Duration>,
     #[serde(default)]
+    key_windows: Option<serde_json::Value>,
+    #[serde(default)]
+    after_server_error: Option<String>,
+    #[serde(default)]
+    multicapture: Option<bool>,
+    #[serde(default)]
     lookup: bool,
     #[serde(default)]
     port: u16,
@@ -104,6 +110,8 @@ fn every_key_is_documented() {
     assert_eq!(http.token.unwrap().expose_secret(), "secret");
     assert_eq!(http.webhook_secret.unwrap().expose_secret(), "whsec");
     assert_eq!((http.key_window, http.settle_window), (duration::parse("24h"), duration::parse("10s")));
+    assert_eq!(http.key_windows.unwrap()["process"], "6h");
+    assert_eq!((http.after_server_error.as_deref(), http.multicapture), (Some("runs_again"), Some(false)));
     let stripe = settings.variants["cards-eu"].gateway_settings::<StripeSettings>().unwrap();
     assert_eq!(stripe.secret_key.expose_secret(), "sk_test_1");
     assert_eq!(stripe.webhook_secret.iter().count(), 1);

@@ -170,7 +170,6 @@ fn form(form: Form) -> Value {
             json!({ "type": "string", "pattern": format!("^[1-9][0-9]{{0,{digits}}}$") })
         }
         Form::Boolean => json!({ "type": "boolean" }),
-        Form::True => json!({ "type": "boolean", "enum": [true] }),
         Form::Object => json!({ "type": "object", "additionalProperties": shared(&levels(LEVELS_BELOW)) }),
         Form::Pairs => {
             let pair = json!({ "type": "array", "items": { "type": "string" }, "minItems": 2, "maxItems": 2 });

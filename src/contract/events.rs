@@ -239,6 +239,7 @@ fn payment_members() -> Vec<(&'static str, Value)> {
         ("captured_amount", sum("What was captured minus what was refunded, never below zero.")),
         ("authorized_amount", sum("What is authorized.")),
         ("refunded_amount", sum("What was refunded.")),
+        ("capturable_amount", sum("What can still be captured: held, and neither captured nor let go.")),
         ("customer_ip_address", address),
         ("message", text("The gateway's last message.")),
         ("extra_data", json!({ "type": "object", "description": "What the gateway told beside, bounded." })),

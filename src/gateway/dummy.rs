@@ -16,10 +16,12 @@ use uuid::Uuid;
 use self::process::{Process, Response, Written};
 use super::{Action, Ask, Call, Gateway, Question};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::contract::{Contract, Lookup};
+use crate::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
 use crate::payment::model::Payment;
+use crate::payment::money::Money;
 use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::status::Status;
+use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 mod process;
 #[cfg(test)]
@@ -56,10 +58,10 @@ impl DummyGateway {
     /// A gateway that has seen nothing.
     pub fn new() -> DummyGateway {
         let contract = Contract {
-            key_window: Some(Duration::from_secs(24 * 60 * 60)),
-            replays_server_errors: false,
+            keys: PerAction::all(Keys::kept_for(Duration::from_secs(24 * 60 * 60))),
             lookup: Lookup::Indicative,
             settle_window: Duration::ZERO,
+            captures: Captures::Several,
         };
         DummyGateway { contract, lost: Mutex::default() }
     }
@@ -118,7 +120,14 @@ impl DummyGateway {
         }
         match question.target {
             Some(target) if target.action != Action::Process => Found::Nothing,
-            Some(_) => verified(payment).map_or(Found::Nothing, found),
+            Some(target) => match verified(payment) {
+                Some(mut result) => {
+                    let done = done_by(&result, target.operation_id, Action::Process, true, Some(payment.order.total));
+                    result.transactions.extend(done);
+                    found(result)
+                }
+                None => Found::Nothing,
+            },
             None => verified(payment).or_else(|| settled(payment)).map_or(Found::Nothing, found),
         }
     }
@@ -148,7 +157,7 @@ impl Gateway for DummyGateway {
                 Action::Process => self.process(call).await,
                 Action::Capture | Action::Release | Action::Refund | Action::Cancel => {
                     let mut result = answer(Verdict::Approved, call.payment_id);
-                    result.amount = call.amount;
+                    result.transactions.extend(done_by(&result, call.operation_id, call.action, true, call.amount));
                     Outcome::Result(Box::new(result))
                 }
             }
@@ -182,7 +191,7 @@ impl Process {
             Status::Input => self.done(self.must_act(call.payment_id, self.verification_result)),
             status => {
                 let mut result = answer(verdict(status), call.payment_id);
-                result.amount = call.amount;
+                result.transactions.extend(done_by(&result, call.operation_id, call.action, call.capture, call.amount));
                 if status == Status::Waiting {
                     result.extra_data = extra_data(self.verification_result);
                 }
@@ -218,6 +227,31 @@ fn answer(verdict: Verdict, payment_id: Uuid) -> GatewayResult {
     let id = payment_id.simple().to_string();
     result.transaction_id = Some(format!("dummy-{}", &id[..8]));
     result
+}
+
+/// The money that an approval moved: held where it says so, else as its action does.
+fn done_by(
+    result: &GatewayResult,
+    operation: Uuid,
+    action: Action,
+    captures: bool,
+    amount: Option<Money>,
+) -> Option<Transaction> {
+    let kind = match action {
+        _ if !result.approves() => return None,
+        Action::Process if result.verdict == Verdict::Authorized || !captures => TransactionKind::Authorization,
+        Action::Process | Action::Capture => TransactionKind::Capture,
+        Action::Release => TransactionKind::Void,
+        Action::Refund => TransactionKind::Refund,
+        Action::Cancel => return None,
+    };
+    let reference = match action {
+        Action::Process => result.transaction_id.clone(),
+        _ => Some(format!("dummy-{action}-{}", operation.simple())),
+    };
+    let attribution = Attribution::Recorded(operation);
+    let state = TransactionState::Done;
+    amount.map(|amount| Transaction { kind, reference, parent: None, attribution, state, amount })
 }
 
 fn extra_data(verification_result: Option<Status>) -> Map<String, Value> {

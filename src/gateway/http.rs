@@ -26,6 +26,10 @@
 //! | `currency` | of all amounts of the answer. Left out: the payment's. In an approval never null, nor empty |
 //! | `captured_amount`, `refunded_amount` | of the whole payment; left out: it does not tell. In its approval never null |
 //! | `transaction_id` | the payment's id at the gateway: a text of at most 255 characters, or a whole number |
+//! | `reference` | the gateway's own id of what this operation did; money is booked once under it. Left out: a process is booked by `transaction_id`, all else by our operation |
+//! | `parent` | the gateway's id of what that belongs to: the authorization of a capture, the charge of a refund |
+//! | `operation_id` | the operation of ours that it is about. Another one than was asked about: it settles that one and says nothing of this |
+//! | `transactions` | in `status`: what happened, each by its own reference; see below |
 //! | `redirect_url` | with `pending`, of a process: where the customer must act |
 //! | `message`, `code`, `fraud_status`, `fraud_message`, `extra_data` | ornaments |
 //!
@@ -34,6 +38,17 @@
 //! decimals are none: `100.0000` is `100.00`. Of all else it is read leniently, for the money counts whatever is said beside
 //! it: a text that is damaged is mended with U+FFFD, too long a one cut; what cannot be read, or has another type, is left
 //! out.
+//!
+//! `transactions` is a list of `{"kind", "reference", "state", "amount", "parent"?, "operation_id"?}`. Kinds are
+//! `authorization`, `capture`, `refund`, `void` and `dispute`; states `pending`, `done`, `failed` and `reversed` (it came to
+//! nothing, whether or not it had been done: a capture that never settled, a refund that bounced). Whose it is
+//! `operation_id` says and nothing else. Two done charges are both booked and told as `double_charge`; each can be refunded
+//! by its reference, which a refund then brings as `parent`.
+//!
+//! A `capture` with `"final": false` leaves the rest of the authorization held (`multicapture = true` in the settings). A
+//! `cancel` ends a payment before money moved. Once money moved it must be declined, or void what was taken and say so in
+//! `captured_amount`: an approval over money that is still there is a contradiction, the whole payment is asked about, and
+//! until the gateway's figures agree the cancel stays a `mismatch`.
 //!
 //! A `status` without `target_operation_id` asks about the whole payment. There `captured_amount` and `refunded_amount`
 //! count whatever `result` says, and:
@@ -69,15 +84,16 @@ use reqwest::{Client, RequestBuilder, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
-use self::answer::{Answer, Expected};
+use self::answer::{Answer, Expected, Subject};
 use self::webhook::HttpWebhooks;
 use super::client::BuildError;
+use super::clock::{ClockReading, GatewayClock};
 use super::failure::{Failure, retry_after};
 use super::notification::Notifications;
 use super::url::GatewayUrl;
-use super::{Action, Ask, Call, Gateway, Question, client};
+use super::{Ask, Call, Gateway, Question, client};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::contract::{Contract, Lookup};
+use crate::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
 use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble};
 use crate::payment::trace::TraceContext;
 
@@ -100,6 +116,7 @@ pub struct HttpGateway {
     authorization: Option<HeaderValue>,
     client: Client,
     contract: Contract,
+    clock: GatewayClock,
     timeout: Duration,
     webhooks: Option<HttpWebhooks>,
 }
@@ -119,6 +136,7 @@ impl HttpGateway {
         Ok(HttpGateway {
             client: client::client(&settings.url, timeout)?,
             contract: contract(&settings),
+            clock: GatewayClock::default(),
             url: settings.url,
             authorization,
             timeout,
@@ -146,11 +164,20 @@ impl HttpGateway {
             .header(PAYBUS_ATTEMPT, call.attempt)
             .timeout(call.timeout)
             .body(call.body.to_owned());
-        let customer_may_act = call.action == Action::Process;
-        let moves_money = call.action != Action::Cancel;
-        let expected = Expected { currency: call.currency, customer_may_act, moves_money, whole: false };
-        let body = exchange(request, call.trace).await?;
+        let subject = Subject {
+            operation: call.operation_id,
+            action: call.action,
+            captures: call.capture,
+            amount: call.amount,
+            is_answer: true,
+        };
+        let expected = Expected { currency: call.currency, subject: Some(subject) };
+        let body = self.exchange(request, call.trace).await?;
         match answer::read(&body, expected).map_err(Failure::unusable)? {
+            Answer::OfOthers(_) => {
+                let message = "the gateway's answer: operation_id is another one than was asked for";
+                Err(Failure::unusable(Trouble::new(Code::Mismatch, message)))
+            }
             Answer::NotFound => {
                 let message = "the gateway's answer: not_found answers nothing but status";
                 Err(Failure::unusable(Trouble::new(Code::InvalidAnswer, message)))
@@ -161,14 +188,30 @@ impl HttpGateway {
 
     async fn ask(&self, question: &Question<'_>) -> Result<Answer, Failure> {
         let request = self.post("status").timeout(question.timeout).body(request::status(question));
-        let expected = Expected {
-            currency: question.payment.currency(),
-            customer_may_act: question.target.is_none_or(|target| target.action == Action::Process),
-            moves_money: question.target.is_none_or(|target| target.action != Action::Cancel),
-            whole: question.target.is_none(),
-        };
-        let body = exchange(request, question.trace).await?;
+        let subject = question.target.map(|target| Subject {
+            operation: target.operation_id,
+            action: target.action,
+            captures: target.request.is_some_and(|request| request.capture),
+            amount: target.request.and_then(|request| request.amount),
+            is_answer: false,
+        });
+        let expected = Expected { currency: question.payment.currency(), subject };
+        let body = self.exchange(request, question.trace).await?;
         answer::read(&body, expected).map_err(Failure::unusable)
+    }
+
+    /// Sends a request and reads the body of an answer of status 200.
+    async fn exchange(&self, request: RequestBuilder, trace: Option<&TraceContext>) -> Result<Vec<u8>, Failure> {
+        let response = client::send(request, trace).await.map_err(Failure::of_transport)?;
+        self.clock.read(response.headers());
+        let status = response.status();
+        let retry_after = retry_after(response.headers(), Timestamp::now());
+        let body = client::read_bounded(response).await;
+        if status == StatusCode::OK {
+            return body;
+        }
+        // The status decides, and whether it is the gateway that speaks.
+        Err(failure::of_status(status, retry_after, &body.unwrap_or_default()))
     }
 
     async fn reach(&self) -> Result<String, String> {
@@ -220,10 +263,15 @@ impl Gateway for HttpGateway {
             }
             match self.ask(&question).await {
                 Ok(Answer::Result(result)) => Found::Result(result),
+                Ok(Answer::OfOthers(transactions)) => Found::OfOthers(transactions),
                 Ok(Answer::NotFound) => Found::Nothing,
                 Err(failure) => failure.into(),
             }
         })
+    }
+
+    fn clock(&self) -> Option<ClockReading> {
+        self.clock.last()
     }
 
     fn notifications(&self) -> Option<&dyn Notifications> {
@@ -248,23 +296,21 @@ impl fmt::Debug for HttpGateway {
 }
 
 fn contract(settings: &HttpSettings) -> Contract {
+    let windows = &settings.key_windows;
+    let keys = |window: Option<Duration>| Keys {
+        window: Some(window.unwrap_or(settings.key_window)).filter(|window| !window.is_zero()),
+        after_server_error: settings.after_server_error,
+    };
     Contract {
-        key_window: Some(settings.key_window).filter(|window| !window.is_zero()),
-        replays_server_errors: false,
+        keys: PerAction {
+            process: keys(windows.process),
+            capture: keys(windows.capture),
+            release: keys(windows.release),
+            refund: keys(windows.refund),
+            cancel: keys(windows.cancel),
+        },
+        captures: if settings.multicapture { Captures::Several } else { Captures::One },
         lookup: if settings.lookup { Lookup::Authoritative } else { Lookup::None },
         settle_window: settings.settle_window,
     }
-}
-
-/// Sends a request and reads the body of an answer of status 200.
-async fn exchange(request: RequestBuilder, trace: Option<&TraceContext>) -> Result<Vec<u8>, Failure> {
-    let response = client::send(request, trace).await.map_err(Failure::of_transport)?;
-    let status = response.status();
-    let retry_after = retry_after(response.headers(), Timestamp::now());
-    let body = client::read_bounded(response).await;
-    if status == StatusCode::OK {
-        return body;
-    }
-    // The status decides, and whether it is the gateway that speaks.
-    Err(failure::of_status(status, retry_after, &body.unwrap_or_default()))
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use self::clock::ClockReading;
 use self::notification::Notifications;
 use crate::payment::code::Rejection;
 use crate::payment::contract::Contract;
@@ -19,6 +20,7 @@ use crate::payment::trace::TraceContext;
 
 mod clean;
 pub mod client;
+pub mod clock;
 pub mod dummy;
 mod failure;
 pub mod http;
@@ -42,6 +44,10 @@ pub struct Ask<'a> {
     pub amount: Option<Money>,
     /// Whether a process captures at once.
     pub capture: bool,
+    /// Whether a capture is the last of its authorization.
+    pub is_final: bool,
+    /// The gateway's reference of the charge that a refund is taken from, where its command names one.
+    pub reference: Option<&'a str>,
     /// The command's `process` object, for a process.
     pub data: &'a Map<String, Value>,
 }
@@ -84,6 +90,8 @@ pub struct Question<'a> {
     pub target: Option<Target<'a>>,
     /// The payment as stored.
     pub payment: &'a Payment,
+    /// What the gateway itself named in the notification that asks: its own ids of what it tells about.
+    pub references: Vec<String>,
     /// Where in a trace the question belongs.
     pub trace: Option<&'a TraceContext>,
     /// When to give up waiting.
@@ -132,6 +140,11 @@ pub trait Gateway: Send + Sync + fmt::Debug {
 
     /// Its webhooks, where it sends any that are configured.
     fn notifications(&self) -> Option<&dyn Notifications> {
+        None
+    }
+
+    /// What the gateway's clock said last, where its answers carry a `Date`.
+    fn clock(&self) -> Option<ClockReading> {
         None
     }
 

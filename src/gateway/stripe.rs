@@ -43,13 +43,14 @@ use self::api::Api;
 use self::intent::{Asked, Intent};
 use self::process::Process;
 use self::reply::Denial;
-use self::request::Plan;
+use self::request::{Options, Plan};
 use super::client::{self, BuildError};
+use super::clock::{ClockReading, GatewayClock};
 use super::notification::{Fact, NotGenuine, Notifications, Webhook};
 use super::signature::WebhookSecrets;
 use super::{Ask, Call, Gateway, Question};
 use crate::payment::code::Rejection;
-use crate::payment::contract::{Contract, Lookup};
+use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, PerAction};
 use crate::payment::outcome::{Found, Outcome, Trouble};
 
 mod act;
@@ -81,6 +82,7 @@ pub struct StripeGateway {
     account: String,
     livemode: Option<bool>,
     suffix: Option<String>,
+    multicapture: bool,
     timeout: Duration,
     webhook_secrets: WebhookSecrets,
 }
@@ -99,13 +101,15 @@ impl StripeGateway {
             authorization: client::bearer("secret_key", settings.secret_key.expose_secret())?,
             version,
             base: settings.api_base.clone(),
+            clock: GatewayClock::default(),
         };
         Ok(StripeGateway {
             api,
-            contract: contract(settings.settle_window),
+            contract: contract(&settings),
             account: settings.account_name(),
             livemode: settings.livemode(),
             suffix: settings.statement_descriptor_suffix,
+            multicapture: settings.multicapture,
             timeout,
             webhook_secrets: settings.webhook_secret,
         })
@@ -120,8 +124,14 @@ impl StripeGateway {
     }
 }
 
-fn contract(settle_window: Duration) -> Contract {
-    Contract { key_window: Some(KEY_WINDOW), replays_server_errors: true, lookup: Lookup::Authoritative, settle_window }
+fn contract(settings: &StripeSettings) -> Contract {
+    let keys = Keys { window: Some(KEY_WINDOW), after_server_error: AfterServerError::Replayed };
+    Contract {
+        keys: PerAction::all(keys),
+        lookup: Lookup::Authoritative,
+        settle_window: settings.settle_window,
+        captures: if settings.multicapture { Captures::Several } else { Captures::One },
+    }
 }
 
 impl Gateway for StripeGateway {
@@ -138,7 +148,8 @@ impl Gateway for StripeGateway {
     }
 
     fn prepare(&self, ask: &Ask<'_>) -> String {
-        Plan::of(ask, self.suffix.as_deref()).write()
+        let options = Options { suffix: self.suffix.as_deref(), multicapture: self.multicapture };
+        Plan::of(ask, options).write()
     }
 
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
@@ -156,6 +167,10 @@ impl Gateway for StripeGateway {
             let session = self.api.session(question.timeout, question.trace);
             look_up::look_up(&session, &question, self.livemode).await
         })
+    }
+
+    fn clock(&self) -> Option<ClockReading> {
+        self.api.clock.last()
     }
 
     fn notifications(&self) -> Option<&dyn Notifications> {

@@ -75,6 +75,14 @@ pub(super) fn describe() {
     describe_level!("paybus_breaker_state", "1 for the state the circuit breaker is in on this replica, else 0.");
     describe_total!("paybus_takeovers_total", "Operations taken over from a worker that was lost.");
     describe_total!("paybus_leases_lost_total", "Attempts that were stopped because the lease was lost.");
+    describe_total!(
+        "paybus_operations_gone_total",
+        "Answers of the gateway whose operation the database no longer had: their commands begin again."
+    );
+    describe_level!(
+        "paybus_gateway_clock_ahead_seconds",
+        "How far the gateway's clock is ahead of PostgreSQL's, by the Date of its last answer."
+    );
     describe_total!("paybus_events_published_total", "Events that the broker confirmed.");
     describe_total!("paybus_events_relayed_total", "Events sent in place of a worker that did not get them out.");
     describe_total!("paybus_events_refused_total", "Events that the broker refused and that were set aside.");
@@ -341,6 +349,16 @@ pub fn lease_lost(variant: &str) {
     counter!("paybus_leases_lost_total", "variant" => variant_label(variant)).increment(1);
 }
 
+/// The database no longer had an operation whose answer came.
+pub fn operation_gone(variant: &str) {
+    counter!("paybus_operations_gone_total", "variant" => variant_label(variant)).increment(1);
+}
+
+/// How far a gateway's clock is ahead of PostgreSQL's, in seconds.
+pub fn gateway_clock_ahead(variant: &str, seconds: f64) {
+    gauge!("paybus_gateway_clock_ahead_seconds", "variant" => variant_label(variant)).set(seconds);
+}
+
 /// What somebody should hear of at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alert {
@@ -350,16 +368,19 @@ pub enum Alert {
     Escalated,
     /// A payment that was cancelled turns out to have been paid.
     MoneyAfterCancel,
+    /// The gateway took or holds money twice.
+    DoubleCharge,
 }
 
 impl Alert {
-    const ALL: [Alert; 3] = [Alert::Discrepancy, Alert::Escalated, Alert::MoneyAfterCancel];
+    const ALL: [Alert; 4] = [Alert::Discrepancy, Alert::Escalated, Alert::MoneyAfterCancel, Alert::DoubleCharge];
 
     fn as_str(self) -> &'static str {
         match self {
             Alert::Discrepancy => "discrepancy",
             Alert::Escalated => "escalated",
             Alert::MoneyAfterCancel => "money_after_cancel",
+            Alert::DoubleCharge => "double_charge",
         }
     }
 }

@@ -85,6 +85,8 @@ pub enum Code {
     Pending,
     /// Nobody can say by itself what happened: a person must.
     Escalated,
+    /// The gateway took or holds money twice.
+    DoubleCharge,
 }
 
 /// One row of the table of codes.
@@ -370,6 +372,13 @@ pub const CODES: &[CodeEntry] = &[
         DELAYED,
         "The outcome is unknown and cannot be looked up by itself.",
         "A person must say what happened (payment.resolve).",
+    ),
+    entry(
+        Code::DoubleCharge,
+        "double_charge",
+        FAILED,
+        "The gateway took or holds money a second time for this payment; both are booked.",
+        "Refund one of them: payment.refund with its reference.",
     ),
 ];
 

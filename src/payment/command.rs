@@ -183,12 +183,12 @@ pub enum Body {
     Create(Box<NewPayment>),
     /// `payment.process`
     Process(Process),
-    /// `payment.capture`; without an amount, the total.
-    Capture(Option<AmountText>),
+    /// `payment.capture`
+    Capture(Capture),
     /// `payment.release`
     Release,
-    /// `payment.refund`; without an amount, all that can still be refunded.
-    Refund(Option<AmountText>),
+    /// `payment.refund`
+    Refund(Refund),
     /// `payment.cancel`
     Cancel,
     /// `payment.sync`
@@ -225,6 +225,24 @@ impl Body {
 /// An amount as a message gave it: it becomes money only with the payment's currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AmountText(pub String);
+
+/// How to capture an authorization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// How much; `None` for all that can be captured.
+    pub amount: Option<AmountText>,
+    /// Whether the rest of the authorization is let go.
+    pub is_final: bool,
+}
+
+/// How to give money back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refund {
+    /// How much; `None` for all that can still be refunded.
+    pub amount: Option<AmountText>,
+    /// The gateway's reference of the charge to take it from; `None` for the payment's own.
+    pub reference: Option<String>,
+}
 
 /// `payment.create`: what to collect, and whether to go on at once.
 #[derive(Debug, Clone, PartialEq)]

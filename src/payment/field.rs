@@ -66,8 +66,6 @@ pub enum Form {
     Sequence,
     /// True or false.
     Boolean,
-    /// True; false is not supported for now.
-    True,
     /// An object.
     Object,
     /// A list of pairs of texts.
@@ -84,6 +82,9 @@ const fn required(name: &'static str, form: Form, about: &'static str) -> Field 
 
 const PROCESS: &str = "The gateway's own object: a payment method's token, return_url, ...";
 const CAPTURE: &str = "Whether a process captures at once; overrides the variant's `capture`.";
+
+const FINAL: &str = "Whether it is the last capture: true lets the rest of the authorization go, and is meant where it is \
+left out; false leaves it held, where the gateway takes several captures.";
 
 const CREATE: &[Field] = &[
     required("currency", Form::Currency, "Three letters of ISO 4217, in capitals."),
@@ -111,12 +112,14 @@ const PROCESS_FIELDS: &[Field] =
     &[optional("process", Form::Object, PROCESS), optional("capture", Form::Boolean, CAPTURE)];
 
 const CAPTURE_FIELDS: &[Field] = &[
-    optional("amount", Form::Amount, "How much, never null; left out: the total. A part of it ends the authorization."),
-    optional("final", Form::True, "Whether it is the last capture; more than one is not supported for now."),
+    optional("amount", Form::Amount, "How much, never null; left out: all that can be captured."),
+    optional("final", Form::Boolean, FINAL),
 ];
 
-const REFUND: &[Field] =
-    &[optional("amount", Form::Amount, "How much, never null; left out: all that can still be refunded.")];
+const REFUND: &[Field] = &[
+    optional("amount", Form::Amount, "How much, never null; left out: all that can still be refunded."),
+    optional("reference", Form::Text(255), "The gateway's id of the charge to refund; left out: the payment's own."),
+];
 
 const NOTIFICATION: &[Field] = &[
     required("received_at", Form::Time, "When the webhook came: its age is judged by this."),
@@ -180,16 +183,10 @@ pub fn check(kind: CommandType, data: &Map<String, Value>) -> Result<(), Rejecti
 impl Form {
     fn check(self, name: &str, value: &Value) -> Result<(), Rejection> {
         match (self, value) {
-            (Form::Boolean | Form::True, Value::Bool(value)) => {
-                if self == Form::True && !value {
-                    let message = format!("{name}: only one capture is supported for now");
-                    return Err(Rejection::new(Code::Unsupported, message));
-                }
-                Ok(())
-            }
+            (Form::Boolean, Value::Bool(_)) => Ok(()),
             (Form::Object, Value::Object(_)) => Ok(()),
             (Form::Pairs, Value::Array(pairs)) if pairs.iter().all(is_pair) => Ok(()),
-            (Form::Boolean | Form::True, _) => Err(no(name, "true or false", value)),
+            (Form::Boolean, _) => Err(no(name, "true or false", value)),
             (Form::Object, _) => Err(no(name, "an object", value)),
             (Form::Pairs, _) => Err(invalid(name, "must be a list of [name, value]")),
             (_, Value::String(text)) => self.check_text(name, text),

@@ -115,6 +115,14 @@ impl Payment {
         }
     }
 
+    /// What can still be captured: what is held, while the payment is `preauth`.
+    pub fn capturable(&self) -> Money {
+        match self.status {
+            Status::Preauth => self.amounts.capturable,
+            _ => Money::zero(self.currency()),
+        }
+    }
+
     /// The currency of all its sums.
     pub fn currency(&self) -> Currency {
         self.order.total.currency()

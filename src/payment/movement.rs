@@ -19,17 +19,20 @@ pub enum MovementKind {
     Voided,
     /// Lost to a dispute.
     Disputed,
+    /// Taken and never arrived: the capture failed later, or was cancelled.
+    CaptureReversed,
 }
 
 impl MovementKind {
     /// Every kind.
-    pub const ALL: [MovementKind; 6] = [
+    pub const ALL: [MovementKind; 7] = [
         MovementKind::Authorized,
         MovementKind::Captured,
         MovementKind::Refunded,
         MovementKind::RefundReversed,
         MovementKind::Voided,
         MovementKind::Disputed,
+        MovementKind::CaptureReversed,
     ];
 
     /// The word in the database.
@@ -41,6 +44,7 @@ impl MovementKind {
             MovementKind::RefundReversed => "refund_reversed",
             MovementKind::Voided => "voided",
             MovementKind::Disputed => "disputed",
+            MovementKind::CaptureReversed => "capture_reversed",
         }
     }
 
@@ -56,12 +60,34 @@ impl MovementKind {
 pub struct Movement {
     /// What was done.
     pub kind: MovementKind,
-    /// The operation's id where an operation told of it, be it the sync that heard of it; else the gateway's own reference.
+    /// Under what it is stored: the gateway's own reference where that was known; else the id of the operation that told of
+    /// it, be it the sync that heard of it.
     pub reference: String,
+    /// The gateway's own reference: it may be learnt later than the movement.
+    pub gateway_reference: Option<String>,
+    /// The gateway's reference of what it belongs to.
+    pub parent: Option<String>,
     /// How much.
     pub amount: Money,
     /// The operation that did it, where one of ours did and that is known: it is matched once, and counted once.
     pub operation: Option<Uuid>,
+}
+
+impl Movement {
+    /// Whether another one is the same money. The gateway's references decide where both have one; else one operation has one
+    /// movement of a kind.
+    pub fn is_same(&self, other: &Movement) -> bool {
+        if self.kind != other.kind {
+            return false;
+        }
+        match (&self.gateway_reference, &other.gateway_reference) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => {
+                let same_operation = self.operation.is_some() && self.operation == other.operation;
+                self.reference == other.reference || same_operation
+            }
+        }
+    }
 }
 
 /// The sums of a payment's movements.
@@ -69,17 +95,19 @@ pub struct Movement {
 pub struct Amounts {
     /// Everything ever authorized.
     pub authorized: Money,
-    /// What was captured minus what was refunded or lost, never below zero.
+    /// What was captured minus what was refunded, lost or never arrived, never below zero.
     pub captured: Money,
     /// Everything refunded, without the refunds that failed later.
     pub refunded: Money,
+    /// What is still held: authorized, and neither captured nor let go.
+    pub capturable: Money,
 }
 
 impl Amounts {
     /// Nothing moved yet.
     pub fn none(currency: Currency) -> Amounts {
         let zero = Money::zero(currency);
-        Amounts { authorized: zero, captured: zero, refunded: zero }
+        Amounts { authorized: zero, captured: zero, refunded: zero, capturable: zero }
     }
 
     /// The sums of all movements of a payment.
@@ -88,19 +116,22 @@ impl Amounts {
     /// A movement in another currency, or sums beyond 28 digits.
     pub fn of<'a>(currency: Currency, movements: impl Iterator<Item = &'a Movement>) -> Result<Amounts, MoneyError> {
         let mut sums = Amounts::none(currency);
-        let (mut gone, mut back) = (Money::zero(currency), Money::zero(currency));
+        let zero = Money::zero(currency);
+        let (mut taken, mut gone, mut back, mut voided) = (zero, zero, zero, zero);
         for movement in movements {
-            match movement.kind {
-                MovementKind::Authorized => sums.authorized = sums.authorized.plus(movement.amount)?,
-                MovementKind::Captured => sums.captured = sums.captured.plus(movement.amount)?,
-                MovementKind::Refunded => sums.refunded = sums.refunded.plus(movement.amount)?,
-                MovementKind::RefundReversed => back = back.plus(movement.amount)?,
-                MovementKind::Disputed => gone = gone.plus(movement.amount)?,
-                MovementKind::Voided => {}
-            }
+            let sum = match movement.kind {
+                MovementKind::Authorized => &mut sums.authorized,
+                MovementKind::Captured => &mut taken,
+                MovementKind::Refunded => &mut sums.refunded,
+                MovementKind::RefundReversed => &mut back,
+                MovementKind::Disputed | MovementKind::CaptureReversed => &mut gone,
+                MovementKind::Voided => &mut voided,
+            };
+            *sum = sum.plus(movement.amount)?;
         }
         sums.refunded = sums.refunded.less(back)?;
-        sums.captured = sums.captured.less(sums.refunded.plus(gone)?)?;
+        sums.captured = taken.less(sums.refunded.plus(gone)?)?;
+        sums.capturable = sums.authorized.less(taken.plus(voided)?)?;
         Ok(sums)
     }
 }

@@ -10,6 +10,9 @@ use super::code::Code;
 use super::contract::{Contract, Lookup};
 use super::money::{Currency, Money};
 use super::status::FraudStatus;
+use super::transaction::Transaction;
+#[cfg(test)]
+use super::transaction::TransactionState;
 
 /// What one attempt proved. An adapter must choose; there is no default.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +32,9 @@ pub enum Outcome {
 pub enum Found {
     /// The gateway's result.
     Result(Box<GatewayResult>),
+    /// What it found is the money of other operations; of the one that was asked about it says nothing, not even that it is
+    /// absent.
+    OfOthers(Vec<Transaction>),
     /// The gateway knows nothing of it. What that proves is for the contract to say.
     Nothing,
     /// The look-up itself failed.
@@ -60,6 +66,7 @@ impl Found {
     pub fn as_str(&self) -> &'static str {
         match self {
             Found::Result(result) => result.verdict.as_str(),
+            Found::OfOthers(_) => "of_others",
             Found::Nothing => "not_found",
             Found::Failed(_) => "failed",
         }
@@ -68,7 +75,7 @@ impl Found {
     /// Why it found nothing out.
     pub fn trouble(&self) -> Option<&Trouble> {
         match self {
-            Found::Result(_) | Found::Nothing => None,
+            Found::Result(_) | Found::OfOthers(_) | Found::Nothing => None,
             Found::Failed(trouble) => Some(trouble),
         }
     }
@@ -99,8 +106,11 @@ impl Trouble {
 pub struct GatewayResult {
     /// The answer to what was asked.
     pub verdict: Verdict,
-    /// How much it acted on; where it does not say, what was asked.
-    pub amount: Option<Money>,
+    /// What was done with money, each by the gateway's own object. It may be the money of other operations than the one that
+    /// was asked about.
+    pub transactions: Vec<Transaction>,
+    /// For the whole payment, where no sums are told: how much its process was for.
+    pub total: Option<Money>,
     /// The currency it acted in, where it names one: it need not name a sum.
     pub currency: Option<Currency>,
     /// The payment's id at the gateway.
@@ -126,7 +136,8 @@ impl GatewayResult {
     pub fn new(verdict: Verdict) -> GatewayResult {
         GatewayResult {
             verdict,
-            amount: None,
+            transactions: Vec::new(),
+            total: None,
             currency: None,
             transaction_id: None,
             code: None,
@@ -137,6 +148,13 @@ impl GatewayResult {
             refunded: None,
             disputed: None,
         }
+    }
+
+    /// The sum of the first transaction that is done.
+    #[cfg(test)]
+    pub(crate) fn amount(&self) -> Option<Money> {
+        let mut done = self.transactions.iter().filter(|transaction| transaction.state == TransactionState::Done);
+        done.next().map(|transaction| transaction.amount)
     }
 
     /// Whether it says that what was asked was done.
@@ -194,12 +212,18 @@ pub enum Decline {
 pub struct NotCharged(());
 
 impl NotCharged {
-    /// The proof that a look-up found nothing: only where the gateway declares its look-up authoritative, and was asked
-    /// after its settle window had passed since something was last sent.
-    pub fn by_absence(contract: &Contract, last_sent: Option<Timestamp>, asked: Timestamp) -> Option<NotCharged> {
+    /// The proof that a look-up found nothing: only where the gateway declares its look-up authoritative, was asked after its
+    /// settle window had passed since something was last sent, and its clock agrees with PostgreSQL's: both times, and the
+    /// window that a list is searched in, mean nothing else.
+    pub fn by_absence(
+        contract: &Contract,
+        last_sent: Option<Timestamp>,
+        asked: Timestamp,
+        clocks_agree: bool,
+    ) -> Option<NotCharged> {
         let window = SignedDuration::try_from(contract.settle_window).ok()?;
         let settled = last_sent?.checked_add(window).ok()? <= asked;
-        (contract.lookup == Lookup::Authoritative && settled).then_some(NotCharged(()))
+        (contract.lookup == Lookup::Authoritative && settled && clocks_agree).then_some(NotCharged(()))
     }
 
     /// A person says so in a `payment.resolve`, with evidence that is kept. A later word of the gateway beats it.
@@ -266,6 +290,7 @@ impl GatewayKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payment::contract::{Captures, Keys, PerAction};
 
     #[test]
     fn an_exposed_operation_gives_no_proof() {
@@ -276,20 +301,21 @@ mod tests {
     #[test]
     fn absence_proves_only_what_is_authoritative_and_settled() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        for (lookup, sent, asked, proves) in [
-            (Lookup::Authoritative, Some(0), 10, true),
-            (Lookup::Authoritative, Some(0), 9, false),
-            (Lookup::Authoritative, None, 10, false),
-            (Lookup::Indicative, Some(0), 10, false),
-            (Lookup::None, Some(0), 10, false),
+        for (lookup, sent, asked, clocks_agree, proves) in [
+            (Lookup::Authoritative, Some(0), 10, true, true),
+            (Lookup::Authoritative, Some(0), 10, false, false),
+            (Lookup::Authoritative, Some(0), 9, true, false),
+            (Lookup::Authoritative, None, 10, true, false),
+            (Lookup::Indicative, Some(0), 10, true, false),
+            (Lookup::None, Some(0), 10, true, false),
         ] {
             let contract = Contract {
-                key_window: None,
-                replays_server_errors: false,
+                keys: PerAction::all(Keys::NONE),
                 lookup,
                 settle_window: Duration::from_secs(10),
+                captures: Captures::One,
             };
-            let proof = NotCharged::by_absence(&contract, sent.map(at), at(asked));
+            let proof = NotCharged::by_absence(&contract, sent.map(at), at(asked), clocks_agree);
             assert_eq!(proof.is_some(), proves, "{lookup:?} {sent:?} {asked}");
         }
     }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::code::{Code, Rejection};
-use super::command::{AmountText, Body, CommandType, NewPayment, Process, Resolution, Resolve};
+use super::command::{AmountText, Body, Capture, CommandType, NewPayment, Process, Refund, Resolution, Resolve};
 use super::field;
 use super::model::{Billing, Order};
 use super::money::{Currency, Money};
@@ -27,9 +27,15 @@ impl Body {
                 data: data.object("process").unwrap_or_default(),
                 capture: data.boolean("capture"),
             }),
-            CommandType::Capture => Body::Capture(data.amount("amount")),
+            CommandType::Capture => Body::Capture(Capture {
+                amount: data.amount("amount"),
+                is_final: data.boolean("final").unwrap_or(true),
+            }),
             CommandType::Release => Body::Release,
-            CommandType::Refund => Body::Refund(data.amount("amount")),
+            CommandType::Refund => Body::Refund(Refund {
+                amount: data.amount("amount"),
+                reference: Some(data.owned("reference")).filter(|text| !text.is_empty()),
+            }),
             CommandType::Cancel => Body::Cancel,
             CommandType::Sync => Body::Sync,
             CommandType::Notification => Body::Notification(read_facts(data.0.get(FACTS))?),

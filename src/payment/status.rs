@@ -106,9 +106,15 @@ const TRANSITIONS: &[(Status, &[Status], &[Cause])] = &[
     (Error, &[Input, Waiting, Preauth, Confirmed, Rejected], &[By::Process]),
     (Rejected, &[Preauth, Confirmed], &[By::Proof]),
     (Error, &[Preauth, Confirmed], &[By::Proof]),
-    (Preauth, &[Confirmed], &[By::Capture, By::Proof]),
+    // A release of what several captures left.
+    (Preauth, &[Confirmed], &[By::Capture, By::Release, By::Proof]),
     (Preauth, &[Refunded], &[By::Release, By::Proof]),
     (Confirmed, &[Refunded], &[By::Refund, By::Proof]),
+    // What was captured never arrived: the settlement failed.
+    (Confirmed, &[Rejected], &[By::Proof]),
+    // A cancel that overtook a capture, once the gateway's own figures say that nothing was taken.
+    (Preauth, &[Cancelled], &[By::Cancel]),
+    (Confirmed, &[Cancelled], &[By::Cancel]),
     // A refund failed later, or money is there after all: only the gateway's word undoes an end.
     (Refunded, &[Confirmed], &[By::Proof]),
     (Cancelled, &[Preauth, Confirmed], &[By::Proof]),
@@ -158,8 +164,8 @@ mod tests {
         //          waiting input preauth confirmed rejected refunded error cancelled
         (Waiting, ["", "pg", "pg", "pg", "pg", "", "pg", "xg"]),
         (Input, ["pg", "", "pg", "pg", "pg", "", "pg", "xg"]),
-        (Preauth, ["", "", "", "cg", "", "vg", "", ""]),
-        (Confirmed, ["", "", "", "", "", "rg", "", ""]),
+        (Preauth, ["", "", "", "cvg", "", "vg", "", "x"]),
+        (Confirmed, ["", "", "", "", "g", "rg", "", "x"]),
         (Rejected, ["p", "p", "pg", "pg", "", "", "p", ""]),
         (Refunded, ["", "", "", "g", "", "", "", ""]),
         (Error, ["p", "p", "pg", "pg", "p", "", "", ""]),

@@ -16,8 +16,10 @@ pub struct PaymentView<'a> {
     pub status: &'static str,
     pub fraud_status: &'static str,
     pub fraud_message: &'a str,
-    pub created: jiff::Timestamp,
-    pub modified: jiff::Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<jiff::Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modified: Option<jiff::Timestamp>,
     pub transaction_id: &'a str,
     pub currency: &'static str,
     pub total: Money,
@@ -26,6 +28,7 @@ pub struct PaymentView<'a> {
     pub captured_amount: Money,
     pub authorized_amount: Money,
     pub refunded_amount: Money,
+    pub capturable_amount: Money,
     pub description: &'a str,
     pub billing_first_name: &'a str,
     pub billing_last_name: &'a str,
@@ -54,8 +57,8 @@ impl<'a> From<&'a Payment> for PaymentView<'a> {
             status: payment.status.as_str(),
             fraud_status: payment.fraud_status.as_str(),
             fraud_message: &payment.fraud_message,
-            created: payment.created,
-            modified: payment.modified,
+            created: Some(payment.created),
+            modified: Some(payment.modified),
             transaction_id: &payment.transaction_id,
             currency: payment.currency().code(),
             total: order.total,
@@ -64,6 +67,7 @@ impl<'a> From<&'a Payment> for PaymentView<'a> {
             captured_amount: payment.amounts.captured,
             authorized_amount: payment.amounts.authorized,
             refunded_amount: payment.amounts.refunded,
+            capturable_amount: payment.capturable(),
             description: &order.description,
             billing_first_name: &billing.first_name,
             billing_last_name: &billing.last_name,
@@ -80,5 +84,13 @@ impl<'a> From<&'a Payment> for PaymentView<'a> {
             extra_data: &payment.extra_data,
             redirect_url: payment.redirect_url.as_deref(),
         }
+    }
+}
+
+impl PaymentView<'_> {
+    /// Without the times at which we stored it. A request is sent under one key with one body: begun once more from the same
+    /// command, after the database lost the first beginning, it must be the same.
+    pub fn without_times(self) -> Self {
+        PaymentView { created: None, modified: None, ..self }
     }
 }

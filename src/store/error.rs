@@ -23,6 +23,12 @@ pub enum StoreError {
     /// Rights that the worker's role lacks.
     #[error("the database's role lacks {0}: give it its rights by deploy/postgres/roles.sql")]
     Rights(String),
+    /// PostgreSQL answers commits that it may lose.
+    #[error(
+        "the database answers commits before they are on disk (synchronous_commit = off), so that a crash forgets charges: set \
+         it to on for the worker's role, or say database.may_lose_commits = true"
+    )]
+    NotDurable,
     /// The schema is not the one this version needs.
     #[error("the database schema is {0}")]
     Schema(String),

@@ -10,16 +10,20 @@
 //! - `parameters`: of which types what is sent through a pooler is.
 //! - `retention`: what is old.
 //! - `rights`: what the worker's role must be allowed.
+//! - `durability`: what a commit is worth.
+//! - `books`: what cannot be right, looked for.
 //! - `history`: events that are kept, for people.
 //! - `report`: figures and pages for people.
 //! - `schema`: the steps of the schema, which `migrate` carries out.
 
 pub mod batch;
+pub mod books;
 pub mod clock;
 mod columns;
 pub mod commit;
 pub mod connect;
 pub mod connection;
+pub mod durability;
 pub mod error;
 pub mod history;
 pub mod lease;

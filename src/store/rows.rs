@@ -133,13 +133,15 @@ row_type! {
 
 row_type! {
     /// New movements.
-    MovementRow, "movement_row" {
+    MovementRow, "movement_row_2" {
         payment_id: Uuid => "uuid",
         kind: &'static str => "text",
         reference: &'a str => "text",
         amount: Decimal => "numeric",
         currency: &'static str => "text",
         operation_id: Option<Uuid> => "uuid",
+        gateway_reference: Option<&'a str> => "text",
+        parent: Option<&'a str> => "text",
     }
 }
 
@@ -297,6 +299,8 @@ impl<'a> MovementRow<'a> {
             amount: movement.amount.amount(),
             currency: movement.amount.currency().code(),
             operation_id: movement.operation,
+            gateway_reference: movement.gateway_reference.as_deref(),
+            parent: movement.parent.as_deref(),
         }
     }
 }
@@ -373,6 +377,8 @@ pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
             authorized: sum("authorized_amount")?,
             captured: sum("captured_amount")?,
             refunded: sum("refunded_amount")?,
+            // Of the movements: there is no column for it.
+            capturable: Money::zero(currency),
         },
         version: row.read("version")?,
         busy: row.read("busy_operation")?,
@@ -459,6 +465,8 @@ pub(super) fn movement(row: &Row) -> Result<Movement, StoreError> {
     Ok(Movement {
         kind: word(row.read("kind")?, MovementKind::from_word)?,
         reference: row.read("reference")?,
+        gateway_reference: row.read("gateway_reference")?,
+        parent: row.read("parent")?,
         amount: money(row.read("amount")?, currency)?,
         operation: row.read("operation_id")?,
     })
@@ -494,7 +502,8 @@ mod tests {
     /// Where they differ, nothing can be committed.
     #[test]
     fn the_schema_has_the_types_that_are_sent() {
-        let schema = include_str!("migrations/0002_row_types.sql").split_whitespace().collect::<Vec<_>>().join(" ");
+        let steps: String = super::super::schema::STEPS.iter().map(|step| step.change.sql()).collect();
+        let schema = steps.split_whitespace().collect::<Vec<_>>().join(" ");
         for rows in [
             PaymentFixed::ROWS,
             PaymentChange::ROWS,

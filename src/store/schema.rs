@@ -61,4 +61,10 @@ pub const STEPS: &[Step] = &[
         needs: 0,
         change: Change::Statements(include_str!("migrations/0002_row_types.sql")),
     },
+    Step {
+        number: 3,
+        name: "gateway references",
+        needs: 0,
+        change: Change::Statements(include_str!("migrations/0003_gateway_references.sql")),
+    },
 ];

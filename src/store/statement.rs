@@ -43,7 +43,7 @@ pub(super) enum Part {
     /// Another attempt may have been stored meanwhile, which raises no version: when something was last sent never goes back,
     /// or a look-up would be taken for proof too early.
     ChangedOperations,
-    /// Movements. Of one that is stored already nothing changes but the operation that it is matched to.
+    /// Movements. Of one that is stored already nothing changes but what is learnt later: its operation and its references.
     Movements,
     /// New events, in their order. One that is stored already (a command that reuses a name, delivered again) is left.
     Events,
@@ -117,7 +117,8 @@ impl Part {
             Part::Movements => format!(
                 "movement_insert AS (INSERT INTO movements ({}, created) SELECT {}, now() FROM {rows} \
                  WHERE r.payment_id IN (SELECT id FROM done) \
-                 ON CONFLICT (payment_id, kind, reference) DO UPDATE SET operation_id = excluded.operation_id)",
+                 ON CONFLICT (payment_id, kind, reference) DO UPDATE SET operation_id = excluded.operation_id, \
+                 gateway_reference = excluded.gateway_reference, parent = excluded.parent)",
                 names(MovementRow::COLUMNS, ""),
                 names(MovementRow::COLUMNS, "r.")
             ),

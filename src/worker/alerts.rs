@@ -25,19 +25,25 @@ pub fn raise(event: &Event) {
             Alert::MoneyAfterCancel => {
                 error!(%payment, %operation, code, "money was taken or held for a payment that was cancelled");
             }
+            Alert::DoubleCharge => {
+                error!(%payment, %operation, "the gateway took or holds money a second time; both are booked, and one is to be refunded by its reference");
+            }
         }
     }
 }
 
 fn alerts(kind: &EventKind) -> Vec<Alert> {
-    let discrepancy = |why: &Why| why.discrepancy.map(|_| Alert::Discrepancy);
+    let of_money = |why: &Why| {
+        let double = (why.code == Some(Code::DoubleCharge)).then_some(Alert::DoubleCharge);
+        double.into_iter().chain(why.discrepancy.map(|_| Alert::Discrepancy))
+    };
     match kind {
         EventKind::StatusChanged { previous, why, .. } => {
             // The table has no other way out of it than the gateway's proof of money.
             let after_cancel = (*previous == Status::Cancelled).then_some(Alert::MoneyAfterCancel);
-            after_cancel.into_iter().chain(discrepancy(why)).collect()
+            after_cancel.into_iter().chain(of_money(why)).collect()
         }
-        EventKind::Updated { why, .. } | EventKind::Failed { why, .. } => discrepancy(why).into_iter().collect(),
+        EventKind::Updated { why, .. } | EventKind::Failed { why, .. } => of_money(why).collect(),
         EventKind::Delayed { reason: Code::Escalated | Code::Mismatch, .. } => vec![Alert::Escalated],
         EventKind::Delayed { .. }
         | EventKind::Created { .. }

@@ -44,6 +44,8 @@ pub enum Stopped {
     Refused,
     /// The worker ends; whoever comes next goes on.
     Ending,
+    /// The database no longer has the operation whose answer came: it must be begun again, under the same key.
+    Gone,
 }
 
 /// A decision that is committed, or one that changed nothing.
@@ -183,7 +185,8 @@ fn takeovers(aggregate: &Aggregate, id: Uuid) -> u32 {
 /// Under another variant's routing key the same command is the same command, but the rules at hand are that other one's:
 /// they must not decide on what this one is calling.
 fn may_be_taken_over(operation: &Operation, routed: &str, contract: &Contract) -> bool {
-    operation.variant == routed && (contract.key_window.is_some() || operation.action().is_none())
+    let has_keys = |action| contract.keys.of(action).window.is_some();
+    operation.variant == routed && operation.action().is_none_or(has_keys)
 }
 
 impl Entry {
@@ -236,7 +239,7 @@ mod tests {
 
     use super::*;
     use crate::payment::command::{Body, CommandName};
-    use crate::payment::contract::Lookup;
+    use crate::payment::contract::{Captures, Keys, Lookup, PerAction};
     use crate::payment::operation::Attributes;
 
     #[test]
@@ -257,8 +260,8 @@ mod tests {
             Operation::accept(command, id, jiff::Timestamp::UNIX_EPOCH).0
         };
         let contract = |key_window: Option<u64>| Contract {
-            key_window: key_window.map(Duration::from_secs),
-            replays_server_errors: false,
+            keys: PerAction::all(key_window.map_or(Keys::NONE, |seconds| Keys::kept_for(Duration::from_secs(seconds)))),
+            captures: Captures::One,
             lookup: Lookup::Authoritative,
             settle_window: Duration::ZERO,
         };

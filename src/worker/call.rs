@@ -36,7 +36,7 @@ impl Engine {
             Step::Call(id) => {
                 let operation = aggregate.operation(id)?;
                 if place.is_none() {
-                    return Some((id, held_back()));
+                    return Some((id, self.held_back(aggregate)));
                 }
                 if !self.lease_holds(operation, variant).await {
                     metrics::lease_lost(&variant.name);
@@ -47,7 +47,7 @@ impl Engine {
                 // that was stopped. By now the key may be forgotten, the command expired, or the gateway down.
                 let context = self.context(Some(variant), probe);
                 if context.hold.is_some() || !aggregate.may_send(id, context) {
-                    return Some((id, held_back()));
+                    return Some((id, self.held_back(aggregate)));
                 }
                 variant.enter();
                 let answer = self.call(variant, aggregate, operation, within).await;
@@ -119,11 +119,12 @@ impl Engine {
             trace: own.as_ref().or(operation.attributes.trace.as_ref()),
             timeout: variant.timeout,
         };
+        let asked = aggregate.asked(self.store.clock().now());
         let begun = Instant::now();
         let outcome = variant.gateway.call(call).await;
         metrics::gateway_call(&variant.name, action, &outcome, begun.elapsed());
         spans::tell_outcome(span, outcome.as_str(), outcome.trouble());
-        let answer = Answer::Outcome(outcome);
+        let answer = Answer::Outcome(asked.answered(outcome));
         self.note_health(variant, &answer);
         Some(answer)
     }
@@ -157,19 +158,30 @@ impl Engine {
             operation_id: id,
             target: asked_about,
             payment: aggregate.payment()?,
+            references: aggregate.facts(id).into_iter().filter_map(|fact| fact.reference).collect(),
             trace: own.as_ref().or(operation.attributes.trace.as_ref()),
             timeout: variant.timeout,
         };
+        let asked = aggregate.asked(self.store.clock().now());
         let begun = Instant::now();
         let found = variant.gateway.look_up(question).await;
         metrics::gateway_look_up(&variant.name, &found, begun.elapsed());
         spans::tell_outcome(span, found.as_str(), found.trouble());
-        let answer = Answer::Found { target, found };
+        let answer = Answer::Found { target, found: asked.answered(found) };
         self.note_health(variant, &answer);
         Some(answer)
     }
 
+    /// What was begun and is not sent.
+    fn held_back(&self, aggregate: &Aggregate) -> Answer {
+        let trouble = Trouble::new(Code::Held, "calls of this variant are held back");
+        Answer::Outcome(aggregate.asked(self.store.clock().now()).answered(Outcome::NotSent(trouble)))
+    }
+
     fn note_health(&self, variant: &Variant, answer: &Answer) {
+        if let Some(ahead) = self.clock_ahead(variant) {
+            metrics::gateway_clock_ahead(&variant.name, ahead.as_secs_f64());
+        }
         match answer.health() {
             Health::Well => variant.breaker.succeeded(),
             Health::Ill => variant.breaker.failed(),
@@ -177,9 +189,4 @@ impl Engine {
             Health::Unknown => {}
         }
     }
-}
-
-/// What was begun and is not sent.
-fn held_back() -> Answer {
-    Answer::Outcome(Outcome::NotSent(Trouble::new(Code::Held, "calls of this variant are held back")))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::causes::chain;
 use crate::failpoint;
 use crate::gateway::Ask;
 use crate::http::metrics::{self, CommandOutcome};
+use crate::payment::code::Code;
 use crate::payment::command::Kind;
 use crate::payment::event::EventKind;
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
@@ -64,6 +65,8 @@ pub struct Engine {
     pub order: Order,
     /// The rooms of calls; see `place`.
     pub alone: RwLock<()>,
+    /// How far a gateway's clock and PostgreSQL's may be apart before absence proves nothing.
+    pub clock_tolerance: Duration,
     /// No new calls.
     pub draining: CancellationToken,
     /// Something became due on this replica.
@@ -91,7 +94,17 @@ impl Engine {
             worker: self.worker,
             rules: self.rules(variant),
             hold: variant.and_then(|variant| self.hold(variant, probe)),
+            clocks_agree: variant.is_none_or(|variant| self.clocks_agree(variant)),
         }
+    }
+
+    /// How far a gateway's clock is ahead of PostgreSQL's; `None` where its answers say nothing of its clock.
+    pub fn clock_ahead(&self, variant: &Variant) -> Option<SignedDuration> {
+        variant.gateway.clock().map(|reading| reading.ahead_of(self.store.clock().now()))
+    }
+
+    fn clocks_agree(&self, variant: &Variant) -> bool {
+        self.clock_ahead(variant).is_none_or(|ahead| ahead.unsigned_abs() <= self.clock_tolerance)
     }
 
     /// How long calls are held back.
@@ -221,6 +234,8 @@ fn request_body(aggregate: &Aggregate, id: Uuid, variant: &Variant) -> Option<St
         payment,
         amount: request.amount,
         capture: request.capture,
+        is_final: !operation.is_partial_capture(),
+        reference: operation.refunds_from(),
         data,
     };
     Some(variant.gateway.prepare(&ask))
@@ -235,7 +250,7 @@ fn tell_metrics(aggregate: &Aggregate) {
             EventKind::Failed { .. } => CommandOutcome::Failed,
             EventKind::Delayed { .. } => CommandOutcome::Delayed,
             EventKind::StatusChanged { why, .. } | EventKind::Updated { why, .. } => {
-                if why.code.is_some() {
+                if why.code.is_some_and(|code| code != Code::DoubleCharge) {
                     CommandOutcome::Failed
                 } else {
                     CommandOutcome::Succeeded

@@ -42,6 +42,11 @@ impl Trail {
     }
 }
 
+/// What is stored needs its message no more: whoever takes the operation over goes on. Only what the database lost comes again.
+fn unless_gone(stopped: Stopped) -> Result<(), Stopped> {
+    if stopped == Stopped::Gone { Err(stopped) } else { Ok(()) }
+}
+
 impl Engine {
     /// Carries out what came or is due. When it returns well, PostgreSQL and the broker have all of it, and its message may
     /// be acknowledged. False where nothing was done, for this process is at it already or there was nothing to do.
@@ -100,7 +105,7 @@ impl Engine {
         if let Some(variant) = variant
             && matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Locate(_))
         {
-            Box::pin(self.carry_out(variant, aggregate, step, Some(place), probe, &mut trail)).await;
+            Box::pin(self.carry_out(variant, aggregate, step, Some(place), probe, &mut trail)).await?;
         } else {
             drop(place);
         }
@@ -114,6 +119,9 @@ impl Engine {
     }
 
     /// Calls, settles and retries until nothing more is to be done at once.
+    ///
+    /// # Errors
+    /// The database lost the operation.
     async fn carry_out<'a>(
         &'a self,
         variant: &Variant,
@@ -122,7 +130,7 @@ impl Engine {
         mut place: Option<Place<'a>>,
         probe: bool,
         trail: &mut Trail,
-    ) {
+    ) -> Result<(), Stopped> {
         let immediate = &variant.immediate;
         let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
         let mut tries = 1;
@@ -135,13 +143,15 @@ impl Engine {
             if let Answer::Located(Ok(located)) = &answer {
                 // Each needs a place of its own.
                 drop(place.take());
-                let Some(notification) = aggregate.operation(id) else { return };
-                if Box::pin(self.hand_on(variant, notification, located)).await.is_err() {
-                    return;
+                let Some(notification) = aggregate.operation(id) else { return Ok(()) };
+                if let Err(stopped) = Box::pin(self.hand_on(variant, notification, located)).await {
+                    return unless_gone(stopped);
                 }
             }
-            let settled = Box::pin(self.settle(variant, aggregate, id, &answer, tries, true)).await;
-            let Some(settled) = settled else { return };
+            let settled = match Box::pin(self.settle(variant, aggregate, id, &answer, tries, true)).await {
+                Ok(settled) => settled,
+                Err(stopped) => return unless_gone(stopped),
+            };
             drop(place);
             let (next, follows) = trail.take_in(id, settled);
             aggregate = next;
@@ -155,23 +165,25 @@ impl Engine {
                         // That nothing more is sent for now says nothing of what was: the same answer is decided on once
                         // more.
                         let later = self.settle(variant, aggregate, id, &answer, tries, false);
-                        if let Some(settled) = Box::pin(later).await {
-                            trail.take_in(id, settled);
+                        match Box::pin(later).await {
+                            Ok(settled) => drop(trail.take_in(id, settled)),
+                            Err(stopped) => return unless_gone(stopped),
                         }
-                        return;
+                        return Ok(());
                     }
                     tries += 1;
                     if !Box::pin(self.next_attempt(variant, &mut aggregate, id)).await {
-                        return;
+                        return Ok(());
                     }
                 }
                 Step::Call(_) | Step::LookUp { .. } | Step::Locate(_) => {
                     place = Box::pin(self.place_for(&aggregate, follows, variant)).await;
                     step = follows;
                 }
-                Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return,
+                Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return Ok(()),
             }
         }
+        Ok(())
     }
 
     /// Stores the next immediate attempt before it is sent.

@@ -30,6 +30,9 @@ use crate::http::metrics::{self, BreakerState, Deliveries, QueueLabel};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::Command;
 
+/// How long a message waits that must begin again because the database lost it: it may be failing over just now.
+const GONE_PAUSE: Duration = Duration::from_secs(1);
+
 /// How many probes that end without a call are tried before the breaker closes for want of one.
 const PROBES_MAX: u32 = 5;
 
@@ -106,6 +109,10 @@ impl Intake {
             }
             // It comes again, here or elsewhere.
             Ok(Err(Stopped::Ending)) => {}
+            Ok(Err(Stopped::Gone)) => {
+                tokio::time::sleep(GONE_PAUSE).await;
+                Box::pin(delivery.acker.requeue()).await;
+            }
             Err(_) => {
                 error!(queue = %delivery.queue, "a command's task panicked; it is delivered again until the queue's limit");
                 Box::pin(delivery.acker.requeue()).await;

@@ -53,7 +53,7 @@ impl Engine {
             let command = addressed(notification, *payment, fact, place);
             match self.hand_over(command, &variant.name).await {
                 Ok(_) => {}
-                Err(Stopped::Ending) => return Err(Stopped::Ending),
+                Err(stopped @ (Stopped::Ending | Stopped::Gone)) => return Err(stopped),
                 // The log has the reason; the others go on.
                 Err(Stopped::Refused) => error!(%payment, kind = fact.kind, "a notification cannot be stored"),
             }

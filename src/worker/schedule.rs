@@ -147,7 +147,7 @@ impl Engine {
         let pause = match done {
             Ok(false) => Some(GIVE_BACK),
             Err(Stopped::Ending) => Some(Duration::ZERO),
-            Ok(true) | Err(Stopped::Refused) => None,
+            Ok(true) | Err(Stopped::Refused | Stopped::Gone) => None,
         };
         if let Some(pause) = pause
             && let Err(error) = self.store.give_back(&due, pause).await

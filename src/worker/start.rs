@@ -33,9 +33,10 @@ use crate::gateway::{Gateway, registry};
 use crate::http::health::Health;
 use crate::http::metrics::{self, Metrics, QueueLabel};
 use crate::http::{server, webhooks};
-use crate::payment::contract::{Contract, Lookup};
+use crate::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
 use crate::payment::machine::Rules;
 use crate::store::batch::Committer;
+use crate::store::durability::{self, Durability};
 use crate::store::{Store, StoreError, migrate, rights};
 use crate::wiring::{WiringError, bus_settings, open_store};
 
@@ -109,7 +110,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let health = Arc::new(Health::new(&components(&engine).iter().map(String::as_str).collect::<Vec<_>>()));
     let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
     tokio::select! {
-        ready = schema(&store, &health) => ready?,
+        ready = schema(&store, &health, settings.database.may_lose_commits) => ready?,
         // Nothing was begun.
         () = shutdown.cancelled() => return Ok(()),
         () = abort.cancelled() => return Ok(()),
@@ -160,9 +161,15 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
 }
 
 /// Whether there is a schema that this version can work on, and the right to.
-async fn work_on(store: &Store) -> Result<(), StoreError> {
+async fn work_on(store: &Store, may_lose_commits: bool) -> Result<(), StoreError> {
     migrate::check(store).await?;
-    rights::check(store).await
+    rights::check(store).await?;
+    if durability::check(store, may_lose_commits).await? == Durability::MayBeLost {
+        warn!(
+            "a crash of the database forgets its last commits, and charges with them: database.may_lose_commits says that this is meant"
+        );
+    }
+    Ok(())
 }
 
 /// Waits for a schema that this version can work on, and for its rights: whoever starts workers, migrates and gives rights
@@ -170,11 +177,11 @@ async fn work_on(store: &Store) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// The database cannot be asked at first.
-async fn schema(store: &Store, health: &Health) -> Result<(), StoreError> {
+async fn schema(store: &Store, health: &Health, may_lose_commits: bool) -> Result<(), StoreError> {
     let mut told = String::new();
     loop {
-        match work_on(store).await {
-            Err(error @ (StoreError::Schema(_) | StoreError::Rights(_))) => {
+        match work_on(store, may_lose_commits).await {
+            Err(error @ (StoreError::Schema(_) | StoreError::Rights(_) | StoreError::NotDurable)) => {
                 let state = chain(&error);
                 if told != state {
                     warn!(error = state, "the database is not one to work on; waiting until it is");
@@ -242,6 +249,7 @@ fn engine(
         held: Held::default(),
         order: Order::default(),
         alone: RwLock::new(()),
+        clock_tolerance: settings.worker.clock_tolerance,
         draining: CancellationToken::new(),
         wake: Notify::new(),
     })
@@ -269,10 +277,10 @@ fn no_variant(settings: &Settings) -> Rules {
         gateway: String::new(),
         account: String::new(),
         contract: Contract {
-            key_window: None,
-            replays_server_errors: false,
+            keys: PerAction::all(Keys::NONE),
             lookup: Lookup::None,
             settle_window: std::time::Duration::ZERO,
+            captures: Captures::One,
         },
         capture: false,
         retired: true,

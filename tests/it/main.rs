@@ -21,6 +21,7 @@ mod fake_gateway;
 mod fake_stripe;
 mod flows;
 mod input;
+mod interleavings;
 mod judges;
 mod limits;
 mod matrix;

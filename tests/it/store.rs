@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use paybus::payment::code::Code;
 use paybus::payment::command::{Body, Command, CommandName, CommandType, Kind};
-use paybus::payment::contract::{Contract, Lookup};
+use paybus::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
 use paybus::payment::machine::{Aggregate, Context, Rules, Step};
 use paybus::payment::operation::Attributes;
 use paybus::payment::outcome::{Outcome, Trouble};
@@ -40,10 +40,10 @@ impl Bench {
         let store = world.store().await;
         let committer = Committer::spawn(Arc::clone(&store), 2);
         let contract = Contract {
-            key_window: None,
-            replays_server_errors: false,
+            keys: PerAction::all(Keys::NONE),
             lookup: Lookup::None,
             settle_window: Duration::ZERO,
+            captures: Captures::One,
         };
         let rules = Rules {
             gateway: "http".to_owned(),
@@ -60,7 +60,7 @@ impl Bench {
     }
 
     fn context(&self, now: Timestamp) -> Context<'_> {
-        Context { now, worker: Uuid::from_u128(1), rules: &self.rules, hold: None }
+        Context { now, worker: Uuid::from_u128(1), rules: &self.rules, hold: None, clocks_agree: true }
     }
 
     fn command(&self, kind: CommandType, data: Value) -> Command {
@@ -250,7 +250,8 @@ async fn a_slow_commit_does_not_take_back_when_an_operation_was_last_sent() {
     bench.stores(turn).await;
     let mut decided = bench.load(id).await;
     let outcome = Outcome::Unknown(Trouble::new(Code::Timeout, "no answer"));
-    decided.settle(id, outcome, u32::MAX, bench.context(bench.store.clock().now()));
+    let asked = decided.asked(bench.store.clock().now());
+    decided.settle(id, asked.answered(outcome), u32::MAX, bench.context(bench.store.clock().now()));
     let attempt = "UPDATE operations SET last_sent_at = last_sent_at + interval '1 minute' WHERE id = $1
          RETURNING last_sent_at";
     let sent: Timestamp = bench.world.value(attempt, &[&id]).await;

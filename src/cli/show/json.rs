@@ -68,6 +68,8 @@ fn movement(record: &MovementRecord) -> Value {
         "created": record.created,
         "kind": movement.kind.as_str(),
         "reference": movement.reference,
+        "gateway_reference": movement.gateway_reference,
+        "parent": movement.parent,
         "amount": movement.amount.to_string(),
         "currency": movement.amount.currency().code(),
         "operation": movement.operation,

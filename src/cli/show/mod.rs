@@ -152,6 +152,8 @@ mod samples {
         let movement = Movement {
             kind: MovementKind::Captured,
             reference: Uuid::from_u128(1).to_string(),
+            gateway_reference: None,
+            parent: None,
             amount: money("120.00"),
             operation: Some(Uuid::from_u128(1)),
         };

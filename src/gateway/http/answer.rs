@@ -5,19 +5,34 @@ use std::borrow::Cow;
 
 use reqwest::Url;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
+use crate::gateway::Action;
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
 use crate::gateway::legible::{self, leave_out, words};
 use crate::payment::code::Code;
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{Decline, GatewayResult, Trouble, Verdict};
 use crate::payment::status::FraudStatus;
+use crate::payment::transaction::{
+    Attribution, REFERENCE_CHARACTERS_MAX, Transaction, TransactionKind, TransactionState,
+};
 
-const TRANSACTION_ID_CHARACTERS_MAX: usize = 255;
 const REDIRECT_URL_CHARACTERS_MAX: usize = 2_048;
 
 /// What tells what was done, with how much money, and whose.
-const MONEY: [&str; 6] = ["result", "amount", "currency", "captured_amount", "refunded_amount", "transaction_id"];
+const MONEY: [&str; 10] = [
+    "result",
+    "amount",
+    "currency",
+    "captured_amount",
+    "refunded_amount",
+    "transaction_id",
+    "reference",
+    "parent",
+    "operation_id",
+    "transactions",
+];
 /// What an approval means of what was asked, where it leaves it out.
 const AS_ASKED: [&str; 2] = ["amount", "currency"];
 /// What it is worth of the whole payment.
@@ -28,12 +43,70 @@ const SUMS: [&str; 2] = ["captured_amount", "refunded_amount"];
 pub(super) struct Expected {
     /// The payment's currency, in which an answer's amounts are unless it names another.
     pub currency: Currency,
+    /// The operation that it is about; `None` for the whole payment, whose sums are the answer as much as its word.
+    pub subject: Option<Subject>,
+}
+
+/// The operation that an answer is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject {
+    /// Its id.
+    pub operation: Uuid,
+    /// What it does.
+    pub action: Action,
+    /// Whether a process takes the money at once.
+    pub captures: bool,
+    /// How much was asked for: what an approval means that leaves its amount out.
+    pub amount: Option<Money>,
+    /// Whether it is the direct answer to the operation's own request.
+    pub is_answer: bool,
+}
+
+impl Expected {
     /// Whether the customer can be asked to act: only for a process.
-    pub customer_may_act: bool,
+    fn customer_may_act(&self) -> bool {
+        self.subject.is_none_or(|subject| subject.action == Action::Process)
+    }
+
     /// Whether its approval moves a sum: all but a cancel's.
-    pub moves_money: bool,
-    /// Whether it is about the whole payment, so that its sums are the answer as much as its word.
-    pub whole: bool,
+    fn moves_money(&self) -> bool {
+        self.subject.is_none_or(|subject| subject.action != Action::Cancel)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.subject.is_none()
+    }
+}
+
+impl Subject {
+    fn kind(self) -> Option<TransactionKind> {
+        match self.action {
+            Action::Process if self.captures => Some(TransactionKind::Capture),
+            Action::Process => Some(TransactionKind::Authorization),
+            Action::Capture => Some(TransactionKind::Capture),
+            Action::Release => Some(TransactionKind::Void),
+            Action::Refund => Some(TransactionKind::Refund),
+            Action::Cancel => None,
+        }
+    }
+
+    /// What its approval moved. A process is known by the payment's `transaction_id` where it has no `reference`; for all
+    /// others that would be the same for each.
+    fn transaction(self, fields: &Map<String, Value>, amount: Option<Money>) -> Result<Option<Transaction>, Trouble> {
+        let (Some(kind), Some(amount)) = (self.kind(), amount.or(self.amount)) else { return Ok(None) };
+        let reference = match reference(fields, "reference")? {
+            None if self.action == Action::Process => transaction_id(fields),
+            reference => reference,
+        };
+        let attribution = if self.is_answer {
+            Attribution::Answered(self.operation)
+        } else {
+            // The protocol's look-up is by our operation's id.
+            Attribution::Recorded(self.operation)
+        };
+        let parent = reference_or_nothing(fields, "parent");
+        Ok(Some(Transaction { kind, reference, parent, attribution, state: TransactionState::Done, amount }))
+    }
 }
 
 /// An answer that was understood.
@@ -41,6 +114,8 @@ pub(super) struct Expected {
 pub(super) enum Answer {
     /// The gateway's result.
     Result(Box<GatewayResult>),
+    /// It is about another operation than the one that was asked about: of that one it says nothing.
+    OfOthers(Vec<Transaction>),
     /// The gateway knows nothing of it.
     NotFound,
 }
@@ -58,18 +133,35 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
     let verdict = match text(&fields, "result")? {
         Some("approved") => Verdict::Approved,
         Some("declined") => Verdict::Declined(Decline::Hard),
-        Some("pending") => pending(&fields, expected.customer_may_act)?,
+        Some("pending") => pending(&fields, expected.customer_may_act())?,
         // Sums of money count beside any word. One that denies them says nothing more of the payment than `pending`.
-        Some("not_found") if expected.whole && has_sums(&fields) => Verdict::Pending,
+        Some("not_found") if expected.is_whole() && has_sums(&fields) => Verdict::Pending,
         Some("not_found") => return Ok(Answer::NotFound),
         Some(_) | None => return Err(invalid("result must be approved, pending, declined or not_found")),
     };
     check_told(&fields, verdict == Verdict::Approved, expected)?;
     let named = currency(&fields)?;
     let currency = named.unwrap_or(expected.currency);
+    let amount = money(&fields, "amount", currency)?;
+    let mut transactions = transactions::read(&fields, currency)?;
+    if let Some(subject) = expected.subject {
+        let other = operation_id(&fields)?.filter(|named| *named != subject.operation);
+        let own = if verdict == Verdict::Approved { subject.transaction(&fields, amount)? } else { None };
+        match (other, own) {
+            (Some(other), Some(own)) => {
+                transactions.push(Transaction { attribution: Attribution::Recorded(other), ..own });
+            }
+            (None, own) => transactions.extend(own),
+            (Some(_), None) => {}
+        }
+        if other.is_some() {
+            return Ok(Answer::OfOthers(transactions));
+        }
+    }
     let result = GatewayResult {
         verdict,
-        amount: money(&fields, "amount", currency)?,
+        transactions,
+        total: amount.filter(|_| expected.is_whole()),
         currency: named,
         transaction_id: transaction_id(&fields),
         code: code(&fields),
@@ -86,8 +178,8 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
 /// Refuses to take for left out what is there: an approval that leaves its amount out means the one that was asked, which a
 /// slip must not.
 fn check_told(fields: &Map<String, Value>, approves: bool, expected: Expected) -> Result<(), Trouble> {
-    let as_asked = if approves && expected.moves_money { &AS_ASKED[..] } else { &[] };
-    let sums = if expected.whole { &SUMS[..] } else { &[] };
+    let as_asked = if approves && expected.moves_money() { &AS_ASKED[..] } else { &[] };
+    let sums = if expected.is_whole() { &SUMS[..] } else { &[] };
     for names in [&["result"][..], as_asked, sums] {
         if let Some(name) = legible::misspelled(fields, names) {
             return Err(invalid(&format!("{name} is there in another spelling")));
@@ -126,12 +218,12 @@ pub(super) fn words_of_failure(body: &[u8]) -> Words {
     Words { code, message, is_protocol, claims_success: matches!(&*result, "approved" | "pending") }
 }
 
-fn invalid(what: &str) -> Trouble {
+pub(super) fn invalid(what: &str) -> Trouble {
     Trouble::new(Code::InvalidAnswer, format!("the gateway's answer: {what}"))
 }
 
 /// The text of a field on which money depends; nothing where it is left out, null or empty.
-fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Trouble> {
+pub(super) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Trouble> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
@@ -181,7 +273,7 @@ fn has_sums(fields: &Map<String, Value>) -> bool {
     tells("captured_amount") || tells("refunded_amount") || legible::misspelled(fields, &SUMS).is_some()
 }
 
-fn money(fields: &Map<String, Value>, name: &str, currency: Currency) -> Result<Option<Money>, Trouble> {
+pub(super) fn money(fields: &Map<String, Value>, name: &str, currency: Currency) -> Result<Option<Money>, Trouble> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => {
@@ -191,18 +283,38 @@ fn money(fields: &Map<String, Value>, name: &str, currency: Currency) -> Result<
     }
 }
 
+/// The operation of ours that an answer names: strictly, for it says whose money it is.
+fn operation_id(fields: &Map<String, Value>) -> Result<Option<Uuid>, Trouble> {
+    let parse = |text: &str| Uuid::parse_str(text).map_err(|_| invalid("operation_id must be a UUID"));
+    text(fields, "operation_id")?.map(parse).transpose()
+}
+
+/// The payment's id at the gateway.
+fn transaction_id(fields: &Map<String, Value>) -> Option<String> {
+    reference_or_nothing(fields, "transaction_id")
+}
+
+/// What money is booked under: where it is there, it must be whole.
+pub(super) fn reference(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Trouble> {
+    let is_there = fields.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
+    match reference_or_nothing(fields, name) {
+        None if is_there => Err(invalid(&format!("{name} must be a text of at most 255 characters"))),
+        reference => Ok(reference),
+    }
+}
+
 /// A reference: kept as it is or not at all, for half of one, or one with a gap, refers to nothing. A whole number is one
 /// too.
-fn transaction_id(fields: &Map<String, Value>) -> Option<String> {
-    let id = match fields.get("transaction_id")? {
+pub(super) fn reference_or_nothing(fields: &Map<String, Value>, name: &str) -> Option<String> {
+    let id = match fields.get(name)? {
         Value::String(id) => Cow::Borrowed(id.as_str()),
         Value::Number(number) if !number.is_f64() => Cow::Owned(number.to_string()),
         Value::Null => return None,
         _ => Cow::Borrowed("\0"),
     };
     let is_damaged = id.contains(['\0', char::REPLACEMENT_CHARACTER]);
-    if is_damaged || id.chars().count() > TRANSACTION_ID_CHARACTERS_MAX {
-        leave_out("transaction_id", "it must be a text of at most 255 characters, whole and without NUL");
+    if is_damaged || id.chars().count() > REFERENCE_CHARACTERS_MAX {
+        leave_out(name, "it must be a text of at most 255 characters, whole and without NUL");
         return None;
     }
     Some(id.into_owned()).filter(|id| !id.is_empty())
@@ -235,6 +347,8 @@ fn extra_data(fields: &Map<String, Value>) -> Map<String, Value> {
         }
     }
 }
+
+mod transactions;
 
 #[cfg(test)]
 mod tests;

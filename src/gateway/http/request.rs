@@ -18,6 +18,11 @@ struct ActionBody<'a> {
     amount: Option<Money>,
     currency: &'static str,
     capture: bool,
+    /// Only where it is not the last one.
+    #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
+    is_final: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<&'a str>,
     data: &'a Map<String, Value>,
 }
 
@@ -36,10 +41,12 @@ pub(super) fn action(ask: &Ask<'_>) -> String {
     json::write(&ActionBody {
         operation_id: ask.operation_id,
         operation: ask.action.as_str(),
-        payment: PaymentView::from(ask.payment),
+        payment: PaymentView::from(ask.payment).without_times(),
         amount: ask.amount,
         currency: ask.payment.currency().code(),
         capture: ask.capture,
+        is_final: (!ask.is_final).then_some(false),
+        parent: ask.reference,
         data: ask.data,
     })
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::config::duration;
 use crate::gateway::signature::WebhookSecrets;
 use crate::gateway::url::GatewayUrl;
+use crate::payment::contract::AfterServerError;
 
 /// The keys of a variant with `gateway = "http"` that are this adapter's own.
 #[derive(Debug, Clone, Deserialize)]
@@ -25,12 +26,38 @@ pub struct HttpSettings {
     /// How long after a send a look-up may still miss it. 10 seconds where it is left out.
     #[serde(default = "settle_window_default", deserialize_with = "duration::deserialize")]
     pub settle_window: Duration,
+    /// Where an action's keys are remembered for another time than `key_window`.
+    #[serde(default)]
+    pub key_windows: KeyWindows,
+    /// What a server error (5xx) does to its key. `runs_again` where it is left out.
+    #[serde(default)]
+    pub after_server_error: AfterServerError,
     /// Whether the gateway answers `status`, and its `not_found` proves that nothing was done.
     #[serde(default = "lookup_default")]
     pub lookup: bool,
+    /// Whether it takes several captures of one authorization.
+    #[serde(default)]
+    pub multicapture: bool,
     /// What the gateway's webhooks are signed with; without one there are none.
     #[serde(default)]
     pub webhook_secret: WebhookSecrets,
+}
+
+/// Time-outs of keys by action; zero where the gateway knows no keys for it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)] // The names are the actions'.
+pub struct KeyWindows {
+    #[serde(deserialize_with = "duration::option")]
+    pub process: Option<Duration>,
+    #[serde(deserialize_with = "duration::option")]
+    pub capture: Option<Duration>,
+    #[serde(deserialize_with = "duration::option")]
+    pub release: Option<Duration>,
+    #[serde(deserialize_with = "duration::option")]
+    pub refund: Option<Duration>,
+    #[serde(deserialize_with = "duration::option")]
+    pub cancel: Option<Duration>,
 }
 
 fn key_window_default() -> Duration {

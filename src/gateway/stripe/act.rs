@@ -9,12 +9,13 @@ use super::intent::{Asked, Intent, IntentStatus};
 use super::look_up;
 use super::refund::Refund;
 use super::reply::{Denial, invalid, mismatch};
-use super::request::{Plan, ProcessForms};
+use super::request::{CAPTURE_PATH, Plan, ProcessForms};
 use super::{declines, reply};
 use crate::gateway::failure::{Failure, Reach};
 use crate::gateway::{Action, Call};
 use crate::payment::code::Code;
 use crate::payment::outcome::{GatewayResult, Trouble, Verdict};
+use crate::payment::transaction::{Attribution, Transaction};
 
 /// Carries out one attempt.
 pub(super) async fn act(
@@ -62,14 +63,24 @@ impl Attempt<'_> {
         }
         let (intent, denial) = self.intent(answer, id)?;
         let result = match self.call.action {
-            Action::Capture => intent.of_capture()?,
-            _ => intent.of_cancel(),
+            Action::Capture => intent.answers_capture(self.call.operation_id, self.call.amount)?,
+            Action::Release if path.ends_with(CAPTURE_PATH) => intent.of_last_capture(self.call.amount),
+            Action::Release => intent.of_cancel(self.call.amount),
+            _ => intent.of_cancel(None),
         };
         match (result, denial) {
-            (Some(result), _) => Ok(result),
+            (Some(result), _) => Ok(self.own(result)),
             (None, Some(denial)) => Err(denial),
             (None, None) => Err(invalid("the payment intent is as it was").into()),
         }
+    }
+
+    /// What Stripe attributes to nobody in the direct answer to this operation's own request is this operation's.
+    fn own(&self, mut result: GatewayResult) -> GatewayResult {
+        let own = Attribution::Answered(self.call.operation_id);
+        let unattributed = |it: &&mut Transaction| it.attribution == Attribution::Unattributed;
+        result.transactions.iter_mut().filter(unattributed).for_each(|transaction| transaction.attribution = own);
+        result
     }
 
     fn refunded(
@@ -85,7 +96,7 @@ impl Attempt<'_> {
                 if refund.operation.is_some_and(|operation| operation != self.call.operation_id) {
                     return Err(mismatch("it is the refund of another operation").into());
                 }
-                Ok(refund.result())
+                Ok(self.own(refund.result()))
             }
             Err(denial) if denial.is_decline() => Ok(declines::declined(&denial.error)),
             Err(denial) => Err(denial),
@@ -160,7 +171,8 @@ impl Process<'_> {
     async fn left_behind(&self) -> Result<Option<Intent>, Denial> {
         let call = self.attempt.call;
         let filter = made_between(call.stored_at, None);
-        look_up::search(self.attempt.session, &filter, self.attempt.asked(None), Some(call.operation_id)).await
+        let found = look_up::search(self.attempt.session, &filter, self.attempt.asked(None), Some(call.operation_id));
+        Ok(look_up::best(found.await?))
     }
 
     async fn create(&self, forms: &ProcessForms) -> Result<GatewayResult, Denial> {
@@ -232,11 +244,18 @@ impl Process<'_> {
     fn result(&self, intent: &Intent, denial: Option<Denial>) -> Result<GatewayResult, Denial> {
         intent.check_held(self.attempt.call.capture)?;
         match (intent.of_process(self.use_stripe_sdk)?, denial) {
-            (Some(result), _) => Ok(result),
+            (Some(result), _) => Ok(self.answered(intent, result)),
             (None, Some(denial)) => Err(denial),
             (None, None) if self.forms.is_none() => Err(nothing_to_go_on_with().into()),
             (None, None) => Err(reply::invalid("the payment intent was not confirmed").into()),
         }
+    }
+}
+
+impl Process<'_> {
+    /// A result whose money is this operation's where the payment intent names none: it is the direct answer to its request.
+    fn answered(&self, intent: &Intent, result: GatewayResult) -> GatewayResult {
+        if intent.operation.is_none() { self.attempt.own(result) } else { result }
     }
 }
 

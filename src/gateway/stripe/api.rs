@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::reply::{Denial, exchange, invalid};
+use crate::gateway::clock::GatewayClock;
 use crate::gateway::failure::Failure;
 use crate::gateway::url::GatewayUrl;
 use crate::payment::code::Code;
@@ -25,8 +26,9 @@ const PAGE: usize = 100;
 /// Pages that one look-up reads. What is not found by then is not known.
 const PAGES_MAX: usize = 50;
 
-/// How far Stripe's clock and ours may be apart, in seconds.
-const CLOCKS_APART: i64 = 60;
+/// How much wider a list is searched than what was sent can be dated, in seconds: clocks may have been apart then that agree
+/// today.
+const CLOCKS_APART: i64 = 60 * 60;
 
 /// Where the API is, and how it is spoken to.
 pub(super) struct Api {
@@ -34,6 +36,7 @@ pub(super) struct Api {
     pub base: GatewayUrl,
     pub authorization: HeaderValue,
     pub version: HeaderValue,
+    pub clock: GatewayClock,
 }
 
 /// One session with the API, for one call or look-up.
@@ -54,7 +57,7 @@ impl Session<'_> {
     /// Gets an object.
     pub async fn get(&self, path: &str, query: &str) -> Result<Map<String, Value>, Denial> {
         let request = self.api.client.get(format!("{}/v1/{path}?{query}", self.api.base));
-        exchange(self.finish(request)?, self.trace).await
+        exchange(self.finish(request)?, self.trace, &self.api.clock).await
     }
 
     /// Posts a form, under an idempotency key where it must act once.
@@ -68,7 +71,7 @@ impl Session<'_> {
         if let Some(key) = key {
             request = request.header(IDEMPOTENCY_KEY, key.to_string());
         }
-        exchange(self.finish(request)?, self.trace).await
+        exchange(self.finish(request)?, self.trace, &self.api.clock).await
     }
 
     /// Reads a list to its end, newest first, and keeps of each page only what is wanted: the rest may be all that an
@@ -178,7 +181,7 @@ pub(super) mod tests {
             };
             (bound("gte"), bound("lte"))
         };
-        let off = 59;
+        let off = 3_599;
         let (first, last) = bounds(Some(to));
         assert!(first.is_some_and(|first| first <= from.as_second() - off), "Stripe's clock is behind: {first:?}");
         assert!(last.is_some_and(|last| last >= to.as_second() + off), "Stripe's clock is ahead: {last:?}");

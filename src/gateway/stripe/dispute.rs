@@ -39,6 +39,11 @@ impl Dispute {
         Ok(Dispute { amount, wire })
     }
 
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.wire.id
+    }
+
     /// Whether its money is gone for good. While one is open, the gateway only keeps the money back.
     pub fn is_lost(&self) -> bool {
         self.wire.status == "lost"

@@ -11,8 +11,9 @@ use super::reply::{ErrorObject, invalid, mismatch, or_nothing, or_null};
 use super::request::{OPERATION, PAYMENT, is_payment_intent};
 use crate::gateway::clean::{self, MESSAGE_CHARACTERS_MAX};
 use crate::gateway::legible;
-use crate::payment::money::{Currency, Money};
+use crate::payment::money::{Currency, Money, MoneyError};
 use crate::payment::outcome::{GatewayResult, Trouble, Verdict};
+use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 const URL_CHARACTERS_MAX: usize = 2_048;
 
@@ -75,6 +76,8 @@ struct Wire {
     last_payment_error: Option<ErrorObject>,
     latest_charge: Option<Value>,
     #[serde(default, deserialize_with = "or_nothing")]
+    capture_method: Option<String>,
+    #[serde(default, deserialize_with = "or_nothing")]
     cancellation_reason: Option<String>,
 }
 
@@ -125,11 +128,31 @@ impl Intent {
     /// would make the proof that nothing was charged.
     fn check_money(&self) -> Result<(), Trouble> {
         let has_taken = self.received()?.is_some_and(|received| !received.is_zero());
-        let may_have_taken = matches!(self.status, IntentStatus::Succeeded | IntentStatus::Processing);
+        // One that is still held may have been captured in part.
+        let may_have_taken = match self.status {
+            IntentStatus::Succeeded | IntentStatus::Processing => true,
+            IntentStatus::RequiresCapture => self.is_captured_in_part()?,
+            _ => false,
+        };
         if has_taken && !may_have_taken {
             return Err(mismatch("its status is that nothing was taken, and it counts money as received"));
         }
         Ok(())
+    }
+
+    /// Whether a part of what it holds was captured: with what is still held, no more than all.
+    fn is_captured_in_part(&self) -> Result<bool, Trouble> {
+        let sums = |error: MoneyError| invalid(&format!("its sums: {error}"));
+        let Some(received) = self.received()? else { return Ok(true) };
+        let all = self.held()?.map_or(Ok(received), |held| received.plus(held)).map_err(sums)?;
+        let (asked, is_all) = (self.asked()?, received == self.asked()?);
+        Ok(!is_all && !all.exceeds(asked).map_err(sums)?)
+    }
+
+    /// Whether its metadata name the payment that it was read for.
+    pub fn names_its_payment(&self) -> bool {
+        let metadata = self.wire.metadata.as_ref();
+        metadata.is_some_and(|metadata| metadata.get(PAYMENT).is_some_and(|payment| payment.is_string()))
     }
 
     /// Whether it can never take money any more.
@@ -170,9 +193,9 @@ impl Intent {
     /// What a process makes of it; nothing where no attempt to pay was made.
     pub fn of_process(&self, use_stripe_sdk: bool) -> Result<Option<GatewayResult>, Trouble> {
         let result = match self.status {
-            IntentStatus::Succeeded => self.result(Verdict::Approved, self.received()?),
-            IntentStatus::RequiresCapture => self.result(Verdict::Authorized, self.held()?),
-            IntentStatus::Processing => self.result(Verdict::Pending, None),
+            IntentStatus::Succeeded => self.result(Verdict::Approved, self.transactions()?),
+            IntentStatus::RequiresCapture => self.result(Verdict::Authorized, self.transactions()?),
+            IntentStatus::Processing => self.result(Verdict::Pending, Vec::new()),
             IntentStatus::RequiresAction => self.must_act(use_stripe_sdk)?,
             IntentStatus::Canceled => self.canceled(),
             IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresConfirmation => match &self.last_error {
@@ -183,20 +206,60 @@ impl Intent {
         Ok(Some(result))
     }
 
-    /// What a capture makes of it; nothing where the money is still held.
-    pub fn of_capture(&self) -> Result<Option<GatewayResult>, Trouble> {
+    /// What a capture makes of it: `None` where it bears no mark of the capture, and is not at an end either.
+    pub fn of_capture(&self, operation: Uuid) -> Result<Option<GatewayResult>, Trouble> {
+        let transactions = self.transactions()?;
+        let is_done = transactions.iter().any(|transaction| transaction.is_done_for(operation));
         Ok(match self.status {
-            IntentStatus::Succeeded => Some(self.result(Verdict::Approved, self.received()?)),
+            _ if is_done => Some(self.result(Verdict::Approved, transactions)),
             IntentStatus::Canceled => Some(self.canceled()),
-            IntentStatus::Processing => Some(self.result(Verdict::Pending, None)),
+            IntentStatus::Processing => Some(self.result(Verdict::Pending, Vec::new())),
             _ => None,
         })
     }
 
-    /// What a release or a cancel makes of it; nothing where it can still take money.
-    pub fn of_cancel(&self) -> Option<GatewayResult> {
+    /// What the direct answer to a capture makes of it. An intent that was asked for so and bears no mark at all was marked by
+    /// nobody: what it took is what was asked for.
+    pub fn answers_capture(&self, operation: Uuid, asked: Option<Money>) -> Result<Option<GatewayResult>, Trouble> {
+        if let Some(result) = self.of_capture(operation)? {
+            return Ok(Some(result));
+        }
+        let marked = self.marks().next().is_some();
+        let received = self.received()?.or(asked).filter(|_| self.status == IntentStatus::Succeeded && !marked);
+        let Some(amount) = received else { return Ok(None) };
+        let own = Transaction {
+            kind: TransactionKind::Capture,
+            reference: None,
+            parent: Some(self.id.clone()),
+            attribution: Attribution::Answered(operation),
+            state: TransactionState::Done,
+            amount,
+        };
+        Ok(Some(self.result(Verdict::Approved, vec![own])))
+    }
+
+    /// What let go of what was held. Nothing at Stripe says who did it.
+    fn void(&self, held: Option<Money>) -> Vec<Transaction> {
+        let void = held.map(|amount| Transaction {
+            kind: TransactionKind::Void,
+            reference: Some(self.id.clone()),
+            parent: Some(self.id.clone()),
+            attribution: Attribution::Unattributed,
+            state: TransactionState::Done,
+            amount,
+        });
+        void.into_iter().collect()
+    }
+
+    /// What a release makes of it that is the last capture, of nothing; `None` where more is held.
+    pub fn of_last_capture(&self, held: Option<Money>) -> Option<GatewayResult> {
+        (self.status == IntentStatus::Succeeded).then(|| self.result(Verdict::Approved, self.void(held)))
+    }
+
+    /// What a release or a cancel makes of it; nothing where it can still take money. `held` is what a release lets go.
+    pub fn of_cancel(&self, held: Option<Money>) -> Option<GatewayResult> {
         match self.status {
-            IntentStatus::Canceled => Some(self.result(Verdict::Approved, None)),
+            IntentStatus::Canceled => Some(self.result(Verdict::Approved, self.void(held))),
             IntentStatus::Succeeded => {
                 let message = "the payment intent has taken the money, and cannot be canceled any more";
                 Some(self.declined_as("already_succeeded", message))
@@ -235,14 +298,70 @@ impl Intent {
         }
     }
 
+    /// What captures took, by the marks that each of them left in the metadata.
+    fn marks(&self) -> impl Iterator<Item = (Uuid, i64)> {
+        let metadata = self.wire.metadata.iter().flatten();
+        metadata
+            .filter_map(|(name, value)| Some((super::request::marked_capture(name)?, value.as_str()?.parse().ok()?)))
+    }
+
+    /// Whether the money was to be held first.
+    fn is_manual(&self) -> bool {
+        self.wire.capture_method.as_deref() == Some("manual") || self.status == IntentStatus::RequiresCapture
+    }
+
+    /// What it did with money. The operation is the one that it was last given to; a capture is known by its mark. What no
+    /// mark explains of an authorization's captures was taken by nobody known.
+    ///
+    /// # Errors
+    /// Its sums cannot be read.
+    pub fn transactions(&self) -> Result<Vec<Transaction>, Trouble> {
+        let zero = Money::zero(self.currency);
+        let received = self.received()?;
+        let process = self.operation.map_or(Attribution::Unattributed, Attribution::Recorded);
+        let done = |kind, reference: Option<&str>, attribution, amount| Transaction {
+            kind,
+            reference: reference.map(str::to_owned),
+            parent: (kind == TransactionKind::Capture && self.is_manual()).then(|| self.id.clone()),
+            attribution,
+            state: TransactionState::Done,
+            amount,
+        };
+        let sums = |error: MoneyError| invalid(&format!("its sums: {error}"));
+        let mut transactions = Vec::new();
+        if self.status == IntentStatus::RequiresCapture {
+            let held = self.held()?.map_or_else(|| self.asked(), Ok)?;
+            let authorized = held.plus(received.unwrap_or(zero)).map_err(sums)?;
+            transactions.push(done(TransactionKind::Authorization, Some(&self.id), process, authorized));
+        }
+        let mut left = match received {
+            Some(received) => received,
+            None if self.status == IntentStatus::Succeeded => self.asked()?,
+            None => zero,
+        };
+        for (operation, units) in self.marks() {
+            let amount = self.money(units)?;
+            if left.is_zero() || amount.exceeds(left).map_err(sums)? {
+                continue;
+            }
+            left = left.less(amount).map_err(sums)?;
+            transactions.push(done(TransactionKind::Capture, None, Attribution::Recorded(operation), amount));
+        }
+        if !left.is_zero() {
+            let attribution = if self.is_manual() { Attribution::Unattributed } else { process };
+            transactions.push(done(TransactionKind::Capture, Some(&self.id), attribution, left));
+        }
+        Ok(transactions)
+    }
+
     /// A sum in its currency.
     pub fn money(&self, units: i64) -> Result<Money, Trouble> {
         amount::from_units(units, self.currency).map_err(|error| invalid(&format!("its amount: {error}")))
     }
 
     /// A result with what it tells beside.
-    pub fn result(&self, verdict: Verdict, amount: Option<Money>) -> GatewayResult {
-        self.with_facts(GatewayResult { amount, ..GatewayResult::new(verdict) })
+    pub fn result(&self, verdict: Verdict, transactions: Vec<Transaction>) -> GatewayResult {
+        self.with_facts(GatewayResult { transactions, ..GatewayResult::new(verdict) })
     }
 
     fn with_facts(&self, mut result: GatewayResult) -> GatewayResult {
@@ -259,7 +378,7 @@ impl Intent {
     /// either nobody can: to the shop that is a decline, and the next process goes on with the same payment intent.
     fn must_act(&self, use_stripe_sdk: bool) -> Result<GatewayResult, Trouble> {
         if let Some(address) = self.address()? {
-            return Ok(self.result(Verdict::CustomerMustAct { redirect_url: Some(address) }, None));
+            return Ok(self.result(Verdict::CustomerMustAct { redirect_url: Some(address) }, Vec::new()));
         }
         if !use_stripe_sdk {
             let message = "The customer must authenticate: give return_url, or use_stripe_sdk, and process again.";
@@ -270,7 +389,7 @@ impl Intent {
             };
             return Ok(self.with_facts(declines::declined(&error)));
         }
-        let mut result = self.result(Verdict::CustomerMustAct { redirect_url: None }, None);
+        let mut result = self.result(Verdict::CustomerMustAct { redirect_url: None }, Vec::new());
         result.extra_data.insert("client_secret".to_owned(), json!(self.wire.client_secret));
         Ok(result)
     }
@@ -314,6 +433,7 @@ mod tests {
     use crate::payment::code::Code;
     use crate::payment::outcome::Decline;
 
+    const OPERATION_ID: Uuid = Uuid::from_u128(7);
     const OURS: Asked<'static> = Asked { payment_id: Uuid::from_u128(9), livemode: Some(false), id: Some("pi_1") };
 
     fn read_with(more: &Value, asked: Asked<'_>) -> Result<Intent, Trouble> {
@@ -384,9 +504,9 @@ mod tests {
     fn sums_are_what_was_taken_or_is_held() {
         let money = |text| Some(Money::parse(text, Currency::from_code("EUR").unwrap()).unwrap());
         let part = read(&json!({"amount_received": 1_000}));
-        assert_eq!(part.of_capture().unwrap().unwrap().amount, money("10"));
+        assert_eq!(part.answers_capture(OPERATION_ID, None).unwrap().unwrap().amount(), money("10"));
         let held = read(&json!({"status": "requires_capture", "amount_capturable": 2_050, "amount_received": 0}));
-        assert_eq!(held.of_process(false).unwrap().unwrap().amount, money("20.50"));
+        assert_eq!(held.of_process(false).unwrap().unwrap().amount(), money("20.50"));
         let bare = read(&json!({"amount_received": null, "latest_charge": {"id": "ch_1", "amount_captured": 700}}));
         assert_eq!(bare.received().unwrap(), money("7"));
     }
@@ -395,30 +515,31 @@ mod tests {
     fn a_sum_that_it_does_not_tell_is_not_taken_for_all() {
         for charge in [json!(null), json!("ch_1"), json!({"id": "ch_1"})] {
             let silent = read_with(&json!({"amount_received": null, "latest_charge": charge}), OURS);
-            let captured = silent.and_then(|intent| intent.of_capture());
+            let captured = silent.and_then(|intent| intent.answers_capture(OPERATION_ID, None));
             assert_eq!(captured.unwrap_err().code, Code::InvalidAnswer, "{charge}");
         }
         let mut left_out = json!({"id": "pi_1", "object": "payment_intent", "status": "succeeded", "amount": 2_050,
             "currency": "eur", "latest_charge": "ch_1"});
         let captured = |intent: &Value| {
-            Intent::read(intent.as_object().unwrap().clone(), OURS).and_then(|intent| intent.of_capture())
+            let asked = Money::parse("7", Currency::from_code("EUR").unwrap()).ok();
+            Intent::read(intent.as_object().unwrap().clone(), OURS)
+                .and_then(|intent| intent.answers_capture(OPERATION_ID, asked))
         };
         let told = captured(&left_out).unwrap().unwrap();
-        assert_eq!((told.verdict, told.amount), (Verdict::Approved, None));
+        assert_eq!((told.amount(), told.verdict), (Money::parse("7", told.currency.unwrap()).ok(), Verdict::Approved));
         left_out["amountReceived"] = json!(1_000);
         assert_eq!(captured(&left_out).unwrap_err().code, Code::InvalidAnswer);
         let held = read_with(&json!({"status": "requires_capture", "amount_capturable": null}), OURS);
         assert_eq!(held.and_then(|intent| intent.of_process(false)).unwrap_err().code, Code::InvalidAnswer);
         let held = read(&json!({"status": "requires_capture", "amount_received": 0})).of_process(false);
-        assert_eq!(held.unwrap().unwrap().amount, None);
+        let asked = Money::parse("20.50", Currency::from_code("EUR").unwrap()).ok();
+        assert_eq!(held.unwrap().unwrap().amount(), asked);
     }
 
     /// Of its status alone a look-up would make the proof that nothing was charged.
     #[test]
     fn money_that_its_status_denies_is_a_mismatch() {
-        for status in
-            ["requires_payment_method", "requires_confirmation", "requires_action", "requires_capture", "canceled"]
-        {
+        for status in ["requires_payment_method", "requires_confirmation", "requires_action", "canceled"] {
             for more in [
                 json!({"status": status, "amount_received": 2_050}),
                 json!({"status": status, "amount_received": null, "latest_charge": {"id": "c", "amount_captured": 1}}),
@@ -439,8 +560,8 @@ mod tests {
         ] {
             let read = read(&more).of_process(false).unwrap().unwrap();
             assert_eq!(
-                (read.verdict, read.amount.map(|sum| sum.to_string())),
-                (Verdict::Approved, Some("20.50".to_owned()))
+                (read.amount().map(|sum| sum.to_string()), read.verdict),
+                (Some("20.50".to_owned()), Verdict::Approved)
             );
         }
     }
@@ -456,8 +577,8 @@ mod tests {
     #[test]
     fn what_another_operation_makes_of_it() {
         let status = |status: &str| read(&json!({"status": status}));
-        let captured = |word| status(word).of_capture().unwrap().map(|result| result.verdict);
-        let canceled = |word| status(word).of_cancel().map(|result| result.verdict);
+        let captured = |word| status(word).answers_capture(OPERATION_ID, None).unwrap().map(|result| result.verdict);
+        let canceled = |word| status(word).of_cancel(None).map(|result| result.verdict);
         assert_eq!(captured("requires_capture"), None);
         assert_eq!(captured("succeeded"), Some(Verdict::Approved));
         assert!(matches!(captured("canceled"), Some(Verdict::Declined(_))));

@@ -9,12 +9,13 @@ use super::dispute::Dispute;
 use super::intent::{Asked, Intent, IntentStatus};
 use super::refund::{Refund, RefundStatus};
 use super::reply::Denial;
-use super::request::{CHARGE, Plan, is_payment_intent};
+use super::request::{CAPTURE_PATH, CHARGE, Plan, is_payment_intent};
 use crate::gateway::failure::{Failure, Reach};
 use crate::gateway::{Action, Question, Target};
 use crate::payment::code::Code;
 use crate::payment::money::{Money, MoneyError};
 use crate::payment::outcome::{Found, GatewayResult, Trouble, Verdict};
+use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 /// What `extra_data` tells of an attempt to pay, and is over with the payment's approval: what it was declined with, and
 /// with what the customer's page may go on.
@@ -25,10 +26,11 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
     let search = Search { session, question, livemode };
     let found = match &question.target {
         Some(target) => search.of_operation(target).await,
-        None => search.of_payment().await,
+        None => search.of_payment().await.map(Answer::from),
     };
     match found {
-        Ok(Some(mut result)) => {
+        Ok(Answer::OfOthers(transactions)) => Found::OfOthers(transactions),
+        Ok(Answer::Of(mut result)) => {
             let told = |name: &str| question.payment.extra_data.get(name).is_some_and(|told| !told.is_null());
             if result.approves() {
                 for name in OF_AN_ATTEMPT.into_iter().filter(|name| told(name)) {
@@ -37,7 +39,7 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
             }
             Found::Result(Box::new(result))
         }
-        Ok(None) => Found::Nothing,
+        Ok(Answer::Nothing) => Found::Nothing,
         Err(denial) => denial.into(),
     }
 }
@@ -55,34 +57,29 @@ pub(super) async fn search(
     filter: &str,
     asked: Asked<'_>,
     operation: Option<Uuid>,
-) -> Result<Option<Intent>, Denial> {
+) -> Result<Vec<Intent>, Denial> {
     let ours = asked.payment_id.to_string();
     let is_ours = |object: &Map<String, Value>| {
         object.get("metadata").is_some_and(|metadata| metadata[super::request::PAYMENT] == ours.as_str())
     };
     let mut found = Vec::new();
     for object in session.list("payment_intents", filter, is_ours).await? {
-        found.push(Intent::read(object, asked)?);
+        let listed = Intent::read(object, asked)?;
+        if operation.is_none_or(|operation| listed.operation == Some(operation)) {
+            found.push(intent(session, &listed.id, Asked { id: Some(&listed.id), ..asked }).await?);
+        }
     }
-    found.retain(|intent| operation.is_none_or(|operation| intent.operation == Some(operation)));
-    match only(found)? {
-        Some(found) => intent(session, &found.id, Asked { id: Some(&found.id), ..asked }).await.map(Some),
-        None => Ok(None),
-    }
+    Ok(found)
 }
 
-/// The one that has come furthest. Where two have money the customer paid twice, which neither of them may hide.
-fn only(intents: Vec<Intent>) -> Result<Option<Intent>, Denial> {
-    let with_money: Vec<&str> = intents.iter().filter(|it| it.has_money()).map(|it| it.id.as_str()).take(5).collect();
-    if with_money.len() > 1 {
-        let what = format!("more than one payment intent has money: {}", with_money.join(", "));
-        return Err(super::reply::mismatch(&what).into());
-    }
-    Ok(best(intents))
+/// The one that has come furthest.
+pub(super) fn best(mut intents: Vec<Intent>) -> Option<Intent> {
+    take_best(&mut intents)
 }
 
-fn best(intents: Vec<Intent>) -> Option<Intent> {
-    intents.into_iter().max_by_key(|intent| match intent.status {
+/// How far a payment intent has come.
+fn progress(intent: &Intent) -> u8 {
+    match intent.status {
         IntentStatus::Canceled => 0,
         IntentStatus::RequiresPaymentMethod => 1,
         IntentStatus::RequiresConfirmation => 2,
@@ -90,7 +87,7 @@ fn best(intents: Vec<Intent>) -> Option<Intent> {
         IntentStatus::Processing => 4,
         IntentStatus::RequiresCapture => 5,
         IntentStatus::Succeeded => 6,
-    })
+    }
 }
 
 /// The refunds that gave money back, of all, newest first. Where a part was captured, Stripe lists the rest, which was never
@@ -103,6 +100,49 @@ fn given_back(mut refunds: Vec<Refund>, intent: &Intent, received: Money) -> Res
         refunds.remove(place);
     }
     Ok(refunds)
+}
+
+/// Takes the one that has come furthest out of some.
+fn take_best(intents: &mut Vec<Intent>) -> Option<Intent> {
+    let place = intents.iter().enumerate().max_by_key(|(_, intent)| progress(intent)).map(|(place, _)| place)?;
+    Some(intents.remove(place))
+}
+
+/// What a dispute that was lost took.
+fn lost_to(dispute: &Dispute, amount: Money, intent: &Intent) -> Option<Transaction> {
+    let dispute = Transaction {
+        kind: TransactionKind::Dispute,
+        reference: Some(dispute.id().to_owned()),
+        parent: Some(intent.id.clone()),
+        attribution: Attribution::Unattributed,
+        state: TransactionState::Done,
+        amount,
+    };
+    (!amount.is_zero()).then_some(dispute)
+}
+
+/// A payment intent without the mark of a capture. Each capture of ours leaves its own, in the same request: without it, nothing
+/// was captured. But what was captured without any mark may be an earlier release's, and of this one.
+fn not_captured(intent: &Intent) -> Result<Answer, Denial> {
+    let transactions = intent.transactions()?;
+    let is_unmarked = |transaction: &Transaction| {
+        transaction.kind == TransactionKind::Capture && transaction.attribution == Attribution::Unattributed
+    };
+    Ok(if transactions.iter().any(is_unmarked) { Answer::OfOthers(transactions) } else { Answer::Nothing })
+}
+
+/// What a look-up of one operation found.
+enum Answer {
+    Of(GatewayResult),
+    /// Money of other operations, and nothing of the one that was asked about.
+    OfOthers(Vec<Transaction>),
+    Nothing,
+}
+
+impl From<Option<GatewayResult>> for Answer {
+    fn from(found: Option<GatewayResult>) -> Answer {
+        found.map_or(Answer::Nothing, Answer::Of)
+    }
 }
 
 struct Search<'a> {
@@ -134,18 +174,30 @@ impl Search<'_> {
         }
     }
 
-    async fn of_operation(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
+    async fn of_operation(&self, target: &Target<'_>) -> Result<Answer, Denial> {
         match target.action {
-            Action::Process => self.of_process(target).await,
-            Action::Refund => self.of_refund(target).await,
+            Action::Process => Ok(self.of_process(target).await?.into()),
+            Action::Refund => Ok(self.of_refund(target).await?.into()),
             Action::Capture => match self.known().await? {
-                Some(intent) => Ok(intent.of_capture()?),
-                None => Ok(None),
+                Some(intent) => match intent.of_capture(target.operation_id)? {
+                    Some(result) => Ok(Answer::Of(result)),
+                    None => Ok(not_captured(&intent)?),
+                },
+                None => Ok(Answer::Nothing),
             },
-            Action::Release => Ok(self.known().await?.and_then(|intent| intent.of_cancel())),
+            Action::Release => {
+                let held = target.request.and_then(|request| request.amount);
+                let plan = target.request.and_then(|request| Plan::read(&request.body).ok());
+                let by_capture = matches!(plan, Some(Plan::Post { path, .. }) if path.ends_with(CAPTURE_PATH));
+                let released = |intent: Intent| match by_capture {
+                    true => intent.of_last_capture(held),
+                    false => intent.of_cancel(held),
+                };
+                Ok(self.known().await?.and_then(released).into())
+            }
             Action::Cancel => Ok(match self.known().await? {
-                Some(intent) => intent.of_cancel(),
-                None => Some(GatewayResult::new(Verdict::Approved)),
+                Some(intent) => intent.of_cancel(None).into(),
+                None => Answer::Of(GatewayResult::new(Verdict::Approved)),
             }),
         }
     }
@@ -158,18 +210,24 @@ impl Search<'_> {
         // Money that the payment's own has is the answer, whichever operation it was given to: no process takes more.
         let counts = |intent: &Intent| is_of_it(intent) || intent.has_money() || only_looks && !intent.is_canceled();
         let known = self.known().await?.filter(counts);
-        let intent = match known {
-            Some(known) if !known.is_canceled() => Some(known),
+        let (intent, others) = match known {
+            Some(known) if !known.is_canceled() => (Some(known), Vec::new()),
             known => {
                 let filter = made_between(target.stored_at, target.last_sent_at);
-                let found = search(self.session, &filter, self.asked(None), Some(target.operation_id)).await?;
-                found.or(known)
+                let mut found = search(self.session, &filter, self.asked(None), Some(target.operation_id)).await?;
+                let furthest = take_best(&mut found);
+                (furthest.or(known), found)
             }
         };
         let Some(intent) = intent else { return Ok(None) };
         intent.check_held(target.request.is_none_or(|request| request.capture))?;
         let use_stripe_sdk = matches!(plan, Some(Plan::Process { use_stripe_sdk: true, .. }));
-        Ok(intent.of_process(use_stripe_sdk)?)
+        let Some(mut result) = intent.of_process(use_stripe_sdk)? else { return Ok(None) };
+        // Where two have money the customer paid twice, which neither of them may hide.
+        for other in others {
+            result.transactions.extend(other.transactions()?);
+        }
+        Ok(Some(result))
     }
 
     async fn of_refund(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
@@ -188,27 +246,51 @@ impl Search<'_> {
         all.into_iter().map(read).collect()
     }
 
-    /// The payment as a whole: its payment intent, what was given back, and what was lost.
+    /// The payment as a whole: its payment intents, what was given back, and what was lost.
     async fn of_payment(&self) -> Result<Option<GatewayResult>, Denial> {
         let payment = self.question.payment;
-        let found = match self.known().await? {
-            Some(known) => Some(known),
-            None => {
-                let filter = made_between(payment.created, Some(payment.modified));
-                search(self.session, &filter, self.asked(None), None).await?
+        let mut intents: Vec<Intent> = self.known().await?.into_iter().collect();
+        // One that a notification names may be another than the payment's own.
+        for id in self.question.references.iter().filter(|id| is_payment_intent(id)) {
+            if intents.iter().all(|known| known.id != *id) {
+                intents.extend(self.named(id).await?);
             }
-        };
-        let Some(intent) = found else { return Ok(None) };
+        }
+        if intents.is_empty() {
+            let filter = made_between(payment.created, Some(payment.modified));
+            intents = search(self.session, &filter, self.asked(None), None).await?;
+        }
+        let mut others = intents;
+        let is_own = |intent: &Intent| intent.id == payment.transaction_id && !intent.is_canceled();
+        let own = others.iter().position(is_own).map(|place| others.remove(place));
+        let Some(intent) = own.or_else(|| take_best(&mut others)) else { return Ok(None) };
         let use_stripe_sdk = payment.extra_data.get("client_secret").is_some_and(|secret| !secret.is_null());
-        let Some(mut result) = intent.of_process(use_stripe_sdk)? else {
-            return Ok(None);
+        let mut result = match intent.of_process(use_stripe_sdk)? {
+            Some(result) => result,
+            None if others.iter().any(Intent::has_money) => intent.result(Verdict::Pending, Vec::new()),
+            None => return Ok(None),
         };
-        if intent.status == IntentStatus::Succeeded {
-            self.add_sums(&intent, &mut result).await?;
+        for other in &others {
+            result.transactions.extend(other.transactions()?);
+        }
+        for intent in [&intent].into_iter().chain(&others) {
+            if intent.received()?.is_some_and(|received| !received.is_zero()) {
+                self.add_sums(intent, &mut result).await?;
+            }
         }
         Ok(Some(result))
     }
 
+    /// A payment intent that a notification named: where it is this payment's.
+    async fn named(&self, id: &str) -> Result<Option<Intent>, Denial> {
+        let named = match intent(self.session, id, self.asked(Some(id))).await {
+            Err(denial) if denial.is_missing() || denial.failure.trouble.code == Code::Mismatch => return Ok(None),
+            named => named?,
+        };
+        Ok(Some(named).filter(Intent::names_its_payment))
+    }
+
+    /// Adds what was taken with a payment intent, given back and lost, each by itself and as sums.
     async fn add_sums(&self, intent: &Intent, result: &mut GatewayResult) -> Result<(), Denial> {
         let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
         let received = intent.received()?.ok_or_else(|| super::reply::invalid("it does not tell what was taken"))?;
@@ -218,6 +300,7 @@ impl Search<'_> {
                 if refund.status == RefundStatus::Succeeded {
                     refunded = refunded.plus(refund.amount).map_err(sums)?;
                 }
+                result.transactions.push(refund.transaction());
             }
         }
         let kept = received.less(refunded).map_err(sums)?;
@@ -225,18 +308,20 @@ impl Search<'_> {
         if intent.charge.as_ref().is_none_or(|charge| charge.may_be_disputed()) {
             for dispute in self.disputes(intent).await? {
                 if dispute.is_lost() {
-                    lost = lost.plus(dispute.amount).map_err(sums)?;
+                    // What was refunded before was not there to be lost once more.
+                    let left = kept.less(lost).map_err(sums)?;
+                    let amount = if dispute.amount.exceeds(left).map_err(sums)? { left } else { dispute.amount };
+                    lost = lost.plus(amount).map_err(sums)?;
+                    result.transactions.extend(lost_to(&dispute, amount, intent));
                 }
                 result.extra_data.insert("dispute".to_owned(), dispute.told());
             }
         }
-        // What was refunded before was not there to be lost once more.
-        if lost.exceeds(kept).map_err(sums)? {
-            lost = kept;
-        }
-        result.captured = Some(kept.less(lost).map_err(sums)?);
-        result.disputed = Some(lost);
-        result.refunded = Some(refunded);
+        let zero = Money::zero(intent.currency);
+        let add = |sum: Option<Money>, more: Money| sum.unwrap_or(zero).plus(more).map(Some).map_err(sums);
+        result.captured = add(result.captured, kept.less(lost).map_err(sums)?)?;
+        result.disputed = add(result.disputed, lost)?;
+        result.refunded = add(result.refunded, refunded)?;
         Ok(())
     }
 
@@ -275,18 +360,9 @@ mod tests {
 
     #[test]
     fn the_one_that_has_come_furthest_is_the_payments() {
-        let found = only(vec![read("pi_1", "canceled"), read("pi_2", "succeeded"), read("pi_3", "requires_action")]);
-        assert_eq!(found.unwrap().unwrap().id, "pi_2");
-        assert!(only(Vec::new()).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_second_one_with_money_is_not_hidden_by_the_first() {
-        for status in ["succeeded", "requires_capture", "processing"] {
-            let twice = only(vec![read("pi_1", "succeeded"), read("pi_2", status)]).unwrap_err();
-            assert_eq!(twice.failure.trouble.code, Code::Mismatch, "{status}");
-            assert!(twice.failure.trouble.message.contains("pi_1, pi_2"), "{}", twice.failure.trouble.message);
-        }
+        let found = best(vec![read("pi_1", "canceled"), read("pi_2", "succeeded"), read("pi_3", "requires_action")]);
+        assert_eq!(found.unwrap().id, "pi_2");
+        assert!(best(Vec::new()).is_none());
     }
 
     /// What Stripe, behind these paths, is found to say of an operation.
@@ -314,8 +390,14 @@ mod tests {
             last_sent_at: Some(now),
         };
         let timeout = Duration::from_secs(10);
-        let question =
-            Question { operation_id: operation, target: Some(target), payment: &payment, trace: None, timeout };
+        let question = Question {
+            operation_id: operation,
+            target: Some(target),
+            payment: &payment,
+            references: Vec::new(),
+            trace: None,
+            timeout,
+        };
         gateway(app).await.look_up(question).await
     }
 

@@ -10,6 +10,7 @@ use super::request::OPERATION;
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX};
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{Decline, GatewayResult, Trouble, Verdict};
+use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 /// A refund.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Refund {
     /// The operation that made it.
     pub operation: Option<Uuid>,
     id: String,
+    /// The payment intent that it is taken from.
+    parent: String,
     failure_reason: Option<String>,
 }
 
@@ -75,8 +78,25 @@ impl Refund {
             status: wire.status.unwrap_or(RefundStatus::Pending),
             operation: named.and_then(|id| id.parse().ok()),
             id: wire.id,
+            parent: payment_intent.to_owned(),
             failure_reason: wire.failure_reason,
         })
+    }
+
+    /// What it did with money. One that failed may have been done before.
+    pub fn transaction(&self) -> Transaction {
+        Transaction {
+            kind: TransactionKind::Refund,
+            reference: Some(self.id.clone()),
+            parent: Some(self.parent.clone()),
+            attribution: self.operation.map_or(Attribution::Unattributed, Attribution::Recorded),
+            state: match self.status {
+                RefundStatus::Pending | RefundStatus::RequiresAction => TransactionState::Pending,
+                RefundStatus::Succeeded => TransactionState::Done,
+                RefundStatus::Failed | RefundStatus::Canceled => TransactionState::Reversed,
+            },
+            amount: self.amount,
+        }
     }
 
     /// What an operation makes of it.
@@ -91,7 +111,7 @@ impl Refund {
             _ => "unknown",
         });
         let is_declined = matches!(verdict, Verdict::Declined(_));
-        let mut result = GatewayResult { amount: Some(self.amount), ..GatewayResult::new(verdict) };
+        let mut result = GatewayResult { transactions: vec![self.transaction()], ..GatewayResult::new(verdict) };
         result.currency = Some(self.amount.currency());
         result.transaction_id = Some(self.id.clone());
         if is_declined {
@@ -131,7 +151,7 @@ mod tests {
         }
         let failed = read(&json!({"status": "failed", "failure_reason": "lost_or_stolen_card"})).unwrap().result();
         assert_eq!(failed.code.as_deref(), Some("lost_or_stolen_card"));
-        assert_eq!(failed.amount.map(|amount| amount.to_string()).as_deref(), Some("20.50"));
+        assert_eq!(failed.transactions[0].amount.to_string(), "20.50");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
 use crate::gateway::client::{read_bounded, send};
+use crate::gateway::clock::GatewayClock;
 use crate::gateway::failure::{Failure, Reach, retry_after};
 use crate::gateway::legible::{self, leave_out};
 use crate::payment::code::Code;
@@ -147,9 +148,11 @@ pub(super) fn mismatch(what: &str) -> Trouble {
 pub(super) async fn exchange(
     request: RequestBuilder,
     trace: Option<&TraceContext>,
+    clock: &GatewayClock,
 ) -> Result<Map<String, Value>, Denial> {
     let response = send(request, trace).await.map_err(Failure::of_transport)?;
     let (status, headers) = (response.status(), response.headers().clone());
+    clock.read(&headers);
     let body = read_bounded(response).await;
     if status == StatusCode::OK {
         let object = legible::read(&body?).ok_or_else(|| invalid("must be a JSON object"))?;

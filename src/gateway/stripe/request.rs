@@ -2,6 +2,7 @@
 
 use form_urlencoded::Serializer;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::amount::{self, AmountError};
 use super::process::{ID_CHARACTERS_MAX, Process};
@@ -13,6 +14,12 @@ use crate::payment::outcome::Trouble;
 pub(super) const PAYMENT: &str = "paybus_payment";
 /// Our operation's id, in the metadata at Stripe.
 pub(super) const OPERATION: &str = "paybus_operation";
+/// The last part of the path of captures.
+pub(super) const CAPTURE_PATH: &str = "capture";
+/// What the names of captures' marks in the metadata begin with.
+const CAPTURE: &str = "paybus_";
+/// Asks for an authorization that takes several captures.
+const MULTICAPTURE: &str = "payment_method_options[card][request_multicapture]";
 /// What every answer with a payment intent brings along: its charge, and a review of that.
 pub(super) const CHARGE: &str = "latest_charge.review";
 
@@ -57,14 +64,23 @@ pub(super) struct ProcessForms {
     pub confirm: String,
 }
 
+/// What the configuration adds to requests.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Options<'a> {
+    /// What stands on the customer's statement, after the account's own prefix.
+    pub suffix: Option<&'a str>,
+    /// Whether authorizations ask for several captures.
+    pub multicapture: bool,
+}
+
 impl Plan {
     /// The plan of an operation.
-    pub fn of(ask: &Ask<'_>, suffix: Option<&str>) -> Plan {
+    pub fn of(ask: &Ask<'_>, options: Options<'_>) -> Plan {
         let plan = match ask.action {
-            Action::Process => process(ask, suffix),
-            Action::Capture => capture(ask),
+            Action::Process => process(ask, options),
+            Action::Capture => capture(ask, options),
             Action::Refund => refund(ask),
-            Action::Release => payment_intent(ask).map(cancel),
+            Action::Release => payment_intent(ask).map(|id| release(ask, id)),
             Action::Cancel => Ok(payment_intent(ask).map_or(Plan::Nothing, cancel)),
         };
         plan.unwrap_or_else(|message| Plan::Refuse { message })
@@ -82,7 +98,7 @@ impl Plan {
     }
 }
 
-fn process(ask: &Ask<'_>, suffix: Option<&str>) -> Result<Plan, String> {
+fn process(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, String> {
     let process = Process::read(ask.data).map_err(|rejection| rejection.message)?;
     let known = payment_intent(ask).ok();
     if known.is_none() && process.payment_method.is_none() {
@@ -90,7 +106,7 @@ fn process(ask: &Ask<'_>, suffix: Option<&str>) -> Result<Plan, String> {
     }
     let forms = match &process.payment_method {
         Some(method) => Some(ProcessForms {
-            create: create(ask, &process, method, suffix)?,
+            create: create(ask, &process, method, options)?,
             mark: mark(ask, &process, method),
             confirm: confirmation(Form::new(), &process).end(),
         }),
@@ -100,7 +116,7 @@ fn process(ask: &Ask<'_>, suffix: Option<&str>) -> Result<Plan, String> {
 }
 
 /// A new payment intent, confirmed at once.
-fn create(ask: &Ask<'_>, process: &Process, method: &str, suffix: Option<&str>) -> Result<String, String> {
+fn create(ask: &Ask<'_>, process: &Process, method: &str, options: Options<'_>) -> Result<String, String> {
     let total = ask.amount.unwrap_or(ask.payment.order.total);
     let form = Form::new()
         .field("amount", &units(amount::to_units(total))?)
@@ -116,7 +132,8 @@ fn create(ask: &Ask<'_>, process: &Process, method: &str, suffix: Option<&str>) 
     let description = Some(ask.payment.order.description.as_str()).filter(|text| !text.is_empty());
     let form = form
         .optional("description", description)
-        .optional("statement_descriptor_suffix", suffix)
+        .optional("statement_descriptor_suffix", options.suffix)
+        .optional(MULTICAPTURE, (options.multicapture && !ask.capture).then_some("if_available"))
         .field(&format!("metadata[{PAYMENT}]"), &ask.payment.id.to_string());
     Ok(confirmation(form, process).end())
 }
@@ -155,17 +172,23 @@ fn confirmation(form: Form, process: &Process) -> Form {
         .field("expand[]", CHARGE)
 }
 
-fn capture(ask: &Ask<'_>) -> Result<Plan, String> {
-    let path = format!("payment_intents/{}/capture", payment_intent(ask)?);
-    let amount = ask.amount.unwrap_or(ask.payment.order.total);
-    let form = Form::new().field("amount_to_capture", &units(amount::to_units(amount))?).end();
+/// A capture. It leaves its mark on the payment intent, so that what it took is told from what other captures took.
+fn capture(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, String> {
+    let path = format!("payment_intents/{}/{CAPTURE_PATH}", payment_intent(ask)?);
+    let amount = units(amount::to_units(ask.amount.unwrap_or(ask.payment.order.total)))?;
+    let is_final = if ask.is_final { "true" } else { "false" };
+    let form = Form::new()
+        .field("amount_to_capture", &amount)
+        .optional("final_capture", options.multicapture.then_some(is_final))
+        .field(&format!("metadata[{}]", capture_mark(ask.operation_id)), &amount)
+        .end();
     Ok(Plan::Post { path, form })
 }
 
 fn refund(ask: &Ask<'_>) -> Result<Plan, String> {
     let amount = ask.amount.unwrap_or(ask.payment.amounts.captured);
     let form = Form::new()
-        .field("payment_intent", &payment_intent(ask)?)
+        .field("payment_intent", &charged(ask)?)
         .field("amount", &units(amount::to_units(amount))?)
         .field(&format!("metadata[{PAYMENT}]"), &ask.payment.id.to_string())
         .field(&format!("metadata[{OPERATION}]"), &ask.operation_id.to_string())
@@ -173,8 +196,37 @@ fn refund(ask: &Ask<'_>) -> Result<Plan, String> {
     Ok(Plan::Post { path: "refunds".to_owned(), form })
 }
 
+/// What was captured in part is not canceled: a last capture of nothing lets the rest go.
+fn release(ask: &Ask<'_>, payment_intent: String) -> Plan {
+    if ask.payment.amounts.captured.is_zero() && ask.payment.amounts.refunded.is_zero() {
+        return cancel(payment_intent);
+    }
+    let form = Form::new().field("amount_to_capture", "0").field("final_capture", "true").end();
+    Plan::Post { path: format!("payment_intents/{payment_intent}/{CAPTURE_PATH}"), form }
+}
+
 fn cancel(payment_intent: String) -> Plan {
     Plan::Post { path: format!("payment_intents/{payment_intent}/cancel"), form: String::new() }
+}
+
+/// The payment intent that a refund is taken from.
+fn charged(ask: &Ask<'_>) -> Result<String, String> {
+    match ask.reference {
+        Some(reference) if is_payment_intent(reference) => Ok(reference.to_owned()),
+        Some(_) => Err("reference: must be a payment intent, pi_...".to_owned()),
+        None => payment_intent(ask),
+    }
+}
+
+/// Under what name a payment intent's metadata keep what a capture took, in Stripe's units. A name has at most 40 characters.
+pub(super) fn capture_mark(operation: Uuid) -> String {
+    format!("{CAPTURE}{}", operation.simple())
+}
+
+/// The capture that a name in the metadata is the mark of.
+pub(super) fn marked_capture(name: &str) -> Option<Uuid> {
+    let id = name.strip_prefix(CAPTURE).filter(|id| id.len() == 32)?;
+    Uuid::try_parse(id).ok()
 }
 
 /// The payment's, where one is known.
@@ -224,7 +276,6 @@ impl Form {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use uuid::Uuid;
 
     use super::*;
     use crate::payment::model::{Billing, Order, Payment};
@@ -257,7 +308,9 @@ mod tests {
         let amount = if action == Action::Cancel { None } else { Some(money("20.5")) };
         let data = data.as_object().unwrap();
         let operation_id = Uuid::from_u128(7);
-        Plan::of(&Ask { operation_id, action, payment: &payment, amount, capture, data }, Some("SHOP"))
+        let ask =
+            Ask { operation_id, action, payment: &payment, amount, capture, is_final: true, reference: None, data };
+        Plan::of(&ask, Options { suffix: Some("SHOP"), multicapture: false })
     }
 
     #[test]
@@ -303,8 +356,10 @@ mod tests {
         let refund = format!(
             "payment_intent=pi_1&amount=2050&metadata%5Bpaybus_payment%5D=00000000-0000-0000-0000-000000000009&{OURS}"
         );
+        let mark = "metadata%5Bpaybus_00000000000000000000000000000007%5D=2050";
+        let capture = format!("amount_to_capture=2050&{mark}");
         for (action, expected) in [
-            (Action::Capture, post("payment_intents/pi_1/capture", "amount_to_capture=2050")),
+            (Action::Capture, post("payment_intents/pi_1/capture", &capture)),
             (Action::Refund, post("refunds", &refund)),
             (Action::Release, post("payment_intents/pi_1/cancel", "")),
             (Action::Cancel, post("payment_intents/pi_1/cancel", "")),
@@ -315,6 +370,16 @@ mod tests {
         for (action, id) in [(Action::Capture, ""), (Action::Refund, "pi_1/../x"), (Action::Process, "")] {
             let refused = plan(action, id, &json!({}), true);
             assert!(matches!(refused, Plan::Refuse { .. }), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_captures_mark_fits_a_name_and_reads_back() {
+        let mark = capture_mark(Uuid::from_u128(7));
+        assert!(mark.len() <= 40, "Stripe refuses longer names: {mark}");
+        assert_eq!(marked_capture(&mark), Some(Uuid::from_u128(7)));
+        for name in [PAYMENT, OPERATION, "paybus_", "order"] {
+            assert_eq!(marked_capture(name), None, "{name}");
         }
     }
 

@@ -35,6 +35,9 @@ pub struct StripeSettings {
     /// What stands on the customer's statement, after the account's own prefix.
     #[serde(default)]
     pub statement_descriptor_suffix: Option<String>,
+    /// Whether several captures of one authorization are asked for: the account must have them (Stripe's multicapture).
+    #[serde(default)]
+    pub multicapture: bool,
     /// How long after a send a look-up may still miss it. 2 minutes where it is left out: Stripe's own clients wait for an
     /// answer for 80 seconds, so that a request may be under way for as long.
     #[serde(default = "settle_window_default", deserialize_with = "duration::deserialize")]

@@ -65,7 +65,12 @@ fn of_variant(variant: &str) {
             counter!("paybus_commands_total", &labels).increment(0);
         }
     }
-    for name in ["paybus_commands_duplicate_total", "paybus_takeovers_total", "paybus_leases_lost_total"] {
+    for name in [
+        "paybus_commands_duplicate_total",
+        "paybus_takeovers_total",
+        "paybus_leases_lost_total",
+        "paybus_operations_gone_total",
+    ] {
         counter!(name, &[of()]).increment(0);
     }
     for code in TROUBLES {

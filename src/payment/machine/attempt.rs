@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::{Aggregate, Context, Rules, Step, later};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::contract::Lookup;
+use crate::payment::contract::{Keys, Lookup};
+use crate::payment::observation::Observation;
 use crate::payment::operation::{Action, Lease, Operation, Request, State};
 use crate::payment::outcome::{Exposure, NotCharged, Outcome, Trouble};
 
@@ -130,7 +131,8 @@ impl Aggregate {
     }
 
     /// What one attempt proved. `tries` counts the attempts in a row, this one included.
-    pub fn settle(&mut self, id: Uuid, outcome: Outcome, tries: u32, context: Context<'_>) -> Step {
+    pub fn settle(&mut self, id: Uuid, observation: Observation<Outcome>, tries: u32, context: Context<'_>) -> Step {
+        let Observation { asked, says: outcome } = observation;
         let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };
@@ -138,8 +140,8 @@ impl Aggregate {
         // Whoever lost the lease still records what the gateway says, but decides nothing on what it does not say.
         let in_charge = is_called && operation.is_leased_by(context.worker);
         match outcome {
-            Outcome::Result(result) if is_open => self.apply(id, *result, context),
-            Outcome::Result(result) => self.late_result(id, *result, context),
+            Outcome::Result(result) if is_open => self.apply(id, *result, asked, context),
+            Outcome::Result(result) => self.late_result(id, *result, asked, context),
             Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !is_open => Step::Settled,
             Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !in_charge => Step::Stored,
             Outcome::Refused(trouble) => match operation.exposure.not_charged() {
@@ -159,8 +161,9 @@ impl Aggregate {
             operation.exposure = Exposure::Exposed;
             // The call was sent at some time before now, and the settle window begins no earlier.
             operation.note_sent(context.now);
-            // The gateway gives the same error for this key again and again.
-            operation.lookup_only |= context.rules.contract.replays_server_errors && trouble.code == Code::GatewayError;
+            // After a server error the same key may bring the same error for ever, or a second charge.
+            let may_go_on = operation.keys(context).after_server_error.allows_another_attempt();
+            operation.lookup_only |= trouble.code == Code::GatewayError && !may_go_on;
         }
         self.retry(id, trouble, tries, context)
     }
@@ -345,8 +348,13 @@ impl Operation {
 
     /// Until when the gateway surely knows the key: its window less a lease, for an answer takes as long.
     pub(super) fn key_ends(&self, context: Context<'_>) -> Option<Timestamp> {
-        let window = context.rules.contract.key_window?.checked_sub(context.rules.lease)?;
+        let window = self.keys(context).window?.checked_sub(context.rules.lease)?;
         self.first_sent_at.map(|first| later(first, window))
+    }
+
+    /// What the gateway promises of its key.
+    fn keys(&self, context: Context<'_>) -> Keys {
+        self.action().map_or(Keys::NONE, |action| context.rules.contract.keys.of(action))
     }
 
     /// When to look up next: after the gateway's settle window, then at the delays of the retries, and no sooner than the

@@ -4,12 +4,29 @@ use uuid::Uuid;
 
 use super::{Aggregate, Context, Step};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::command::{AmountText, Body, CommandType, Process};
-use crate::payment::contract::Lookup;
+use crate::payment::command::{AmountText, Body, Capture, CommandType, Process, Refund};
+use crate::payment::contract::{Captures, Lookup};
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
+use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::operation::{Action, Operation, Request};
 use crate::payment::status::Status;
+
+/// Under what names an operation keeps what its request is written from.
+const FINAL: &str = "final";
+const REFERENCE: &str = "reference";
+
+impl Operation {
+    /// Whether a capture leaves the rest of its authorization held.
+    pub fn is_partial_capture(&self) -> bool {
+        self.data.get(FINAL) == Some(&false.into())
+    }
+
+    /// The gateway's reference of the charge that a refund is taken from, where its command names one.
+    pub fn refunds_from(&self) -> Option<&str> {
+        self.data.get(REFERENCE)?.as_str()
+    }
+}
 
 impl Aggregate {
     /// Decides on a command that may go on now: it has its turn, or needs none.
@@ -22,9 +39,9 @@ impl Aggregate {
                 Err(Rejection::new(Code::VariantRetired, "the variant takes no new payments"))
             }
             Body::Process(process) => self.process(id, process, context),
-            Body::Capture(amount) => self.capture(id, amount, context),
+            Body::Capture(capture) => self.capture(id, capture, context),
             Body::Release => self.release(id, context),
-            Body::Refund(amount) => self.refund(id, amount, context),
+            Body::Refund(refund) => self.refund(id, refund, context),
             Body::Cancel => self.cancel(id, context),
             Body::Sync | Body::Notification(_) if context.rules.contract.lookup == Lookup::None => {
                 Err(Rejection::new(Code::Unsupported, "the gateway cannot be asked"))
@@ -89,33 +106,56 @@ impl Aggregate {
         Ok(self.begin(id, Request { amount, capture, body: String::new() }, context))
     }
 
-    fn capture(&mut self, id: Uuid, amount: Option<AmountText>, context: Context<'_>) -> Result<Step, Rejection> {
+    fn capture(&mut self, id: Uuid, capture: Capture, context: Context<'_>) -> Result<Step, Rejection> {
+        if !capture.is_final && context.rules.contract.captures == Captures::One {
+            let message = "final: this gateway takes one capture of an authorization";
+            return Err(Rejection::new(Code::Unsupported, message));
+        }
         let limit = self.capturable()?;
         self.check_none_goes_on(id, &[Action::Capture, Action::Release])?;
-        let amount = Some(asked(amount, limit, "authorized_amount, at most total")?);
+        let amount = Some(asked(capture.amount, limit, "capturable_amount, at most what is left of total")?);
+        if let Some(operation) = self.operation_mut(id).filter(|_| !capture.is_final) {
+            operation.data.insert(FINAL.to_owned(), false.into());
+        }
         Ok(self.begin(id, Request { amount, capture: true, body: String::new() }, context))
     }
 
-    /// How much can be captured: what the gateway holds, which may be less than the total, and never more than the total.
+    /// How much can be captured: what the gateway still holds, and never more than what is left of the total.
     fn capturable(&self) -> Result<Money, Rejection> {
         let payment = self.check_status(Action::Capture)?;
-        let (authorized, total) = (payment.amounts.authorized, payment.order.total);
-        match authorized.exceeds(total) {
-            Ok(exceeds) => Ok(if exceeds { total } else { authorized }),
+        let held = payment.amounts.capturable;
+        let left = self.ever_captured().and_then(|captured| payment.order.total.less(captured));
+        match left.and_then(|left| Ok((left, held.exceeds(left)?))) {
+            Ok((left, exceeds)) => Ok(if exceeds { left } else { held }),
             Err(error) => Err(Rejection::new(Code::InvalidAmount, format!("amount: {error}"))),
         }
     }
 
     fn release(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
-        let amount = Some(self.check_status(Action::Release)?.amounts.authorized);
+        let amount = Some(self.check_status(Action::Release)?.amounts.capturable);
         self.check_none_goes_on(id, &[Action::Capture, Action::Release])?;
         Ok(self.begin(id, Request { amount, capture: false, body: String::new() }, context))
     }
 
-    fn refund(&mut self, id: Uuid, amount: Option<AmountText>, context: Context<'_>) -> Result<Step, Rejection> {
+    fn refund(&mut self, id: Uuid, refund: Refund, context: Context<'_>) -> Result<Step, Rejection> {
         let limit = self.refundable(id)?;
-        let amount = Some(asked(amount, limit, "captured_amount less what open refunds reserve")?);
+        let amount = Some(asked(refund.amount, limit, "captured_amount less what open refunds reserve")?);
+        if let Some(reference) = refund.reference {
+            self.check_is_captured(&reference)?;
+            if let Some(operation) = self.operation_mut(id) {
+                operation.data.insert(REFERENCE.to_owned(), reference.into());
+            }
+        }
         Ok(self.begin(id, Request { amount, capture: false, body: String::new() }, context))
+    }
+
+    /// A refund may name the charge that it is to be taken from, by the gateway's reference.
+    fn check_is_captured(&self, reference: &str) -> Result<(), Rejection> {
+        let is_it = |movement: &Movement| movement.gateway_reference.as_deref() == Some(reference);
+        if self.movements_of(MovementKind::Captured).any(is_it) {
+            return Ok(());
+        }
+        Err(Rejection::new(Code::InvalidData, "reference: the gateway captured nothing of this payment under it"))
     }
 
     /// How much can still be refunded: what another open refund may take is no longer there for this one.
@@ -157,6 +197,14 @@ impl Aggregate {
         };
         match &self.payment {
             Some(payment) if allowed.contains(&payment.status) => Ok(payment),
+            // What was captured of an authorization can be refunded while more of it is held.
+            Some(payment)
+                if action == Action::Refund
+                    && payment.status == Status::Preauth
+                    && !payment.amounts.captured.is_zero() =>
+            {
+                Ok(payment)
+            }
             Some(payment) => {
                 let words: Vec<&str> = allowed.iter().map(|status| status.as_str()).collect();
                 let status = payment.status;

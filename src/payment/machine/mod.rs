@@ -6,6 +6,8 @@
 //! - `attempt`: calls and retries.
 //! - `takeover`: what is done where a worker was lost.
 //! - `settle`: what an answer of the gateway does to the payment.
+//! - `book`: what the gateway did with money becomes movements.
+//! - `contradiction`: what it approves although its own money rules it out.
 //! - `truth`: what a look-up or a person says of an unknown outcome.
 //! - `reconcile`: what a `payment.sync` makes of the gateway's word on the whole payment.
 //! - `notify`: what a `payment.notification` makes the gateway be asked.
@@ -15,7 +17,9 @@
 
 mod accept;
 mod attempt;
+mod book;
 mod catch_up;
+mod contradiction;
 mod decide;
 mod notify;
 mod reconcile;
@@ -88,6 +92,8 @@ pub struct Context<'a> {
     pub rules: &'a Rules,
     /// Calls are held back for this long: the worker drains, or the variant's breaker is open.
     pub hold: Option<Duration>,
+    /// Whether PostgreSQL's clock and the gateway's agree as far as absence must be judged by both: see `worker::clocks`.
+    pub clocks_agree: bool,
 }
 
 /// What is to be done once the decision is committed.

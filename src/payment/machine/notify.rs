@@ -5,13 +5,18 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Aggregate, Context, Step};
+use super::{Aggregate, Context, Step, later};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::event::Why;
 use crate::payment::notification::{FACTS, Fact, read_facts};
+use crate::payment::observation::Asked;
 use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::Trouble;
+use crate::payment::status::Status;
+
+/// Under what name a notification remembers how often the gateway had no news for it.
+const NO_NEWS: &str = "no_news";
 
 impl Aggregate {
     /// Asks about what a notification tells.
@@ -35,6 +40,45 @@ impl Aggregate {
             Ok(()) => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
             Err(trouble) => self.ask_later(id, trouble, tries, context),
         }
+    }
+
+    /// Answers a question about the whole payment. A notification that found no news while the payment waits for its result is
+    /// asked about again, after the settle window and then on the schedule of the retries: a gateway may send its webhook
+    /// before its own look-up knows of it, and the same webhook never comes again.
+    pub(super) fn answer_or_ask_again(&mut self, id: Uuid, why: Why, asked: Asked, context: Context<'_>) -> Step {
+        let Some(due) = self.asks_again_at(id, asked, context) else {
+            return self.answer(id, AnswerKind::Succeeded, why, context.now);
+        };
+        let Some(operation) = self.operation_mut(id) else { return Step::Settled };
+        let no_news = operation.no_news();
+        operation.data.insert(NO_NEWS.to_owned(), (no_news + 1).into());
+        operation.state = State::Scheduled;
+        operation.lease = None;
+        operation.due_at = Some(due);
+        if no_news == 0 {
+            let message = "the gateway has no news yet; it is asked again";
+            self.tell_delayed(id, Code::Pending, message, context.now);
+        }
+        Step::Stored
+    }
+
+    /// When a notification without news is asked about again, where that makes sense.
+    fn asks_again_at(&self, id: Uuid, asked: Asked, context: Context<'_>) -> Option<Timestamp> {
+        let operation = self.operation(id).filter(|it| it.kind.known() == Some(CommandType::Notification))?;
+        let is_news =
+            !self.changed.is_empty() || self.status_before.is_some() || self.changed_movements().next().is_some();
+        let payment = self.payment.as_ref()?;
+        if is_news || !matches!(payment.status, Status::Waiting | Status::Input) {
+            return None;
+        }
+        let settled = later(operation.created, context.rules.contract.settle_window);
+        if asked.at() < settled {
+            return Some(settled);
+        }
+        // The question after the settle window was the first of them.
+        let retries = usize::try_from(operation.no_news().saturating_sub(1)).ok()?;
+        let delay = context.rules.delayed.get(retries)?;
+        Some(later(context.now, *delay))
     }
 
     /// What a notification that was not answered yet tells.
@@ -91,5 +135,12 @@ impl Aggregate {
         for id in waiting {
             self.postpone(id, now);
         }
+    }
+}
+
+impl Operation {
+    /// How often the gateway had no news for this notification.
+    fn no_news(&self) -> u64 {
+        self.data.get(NO_NEWS).and_then(serde_json::Value::as_u64).unwrap_or_default()
     }
 }

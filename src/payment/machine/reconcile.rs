@@ -8,18 +8,18 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::attempt::Next;
+use super::book::{Booked, Telling, void_of};
 use super::settle::foreign_currency;
 use super::{Aggregate, Context, Step, later};
 use crate::payment::code::Code;
 use crate::payment::event::{Discrepancy, Why};
 use crate::payment::money::{Money, MoneyError};
 use crate::payment::movement::{Movement, MovementKind};
+use crate::payment::observation::{Asked, Observation};
 use crate::payment::operation::{AnswerKind, State};
 use crate::payment::outcome::{Found, GatewayResult, Trouble, Verdict};
 use crate::payment::status::{Cause, Status};
-
-/// Under what name a sync remembers how far the payment's events had come when it asked.
-const ASKED_AFTER: &str = "asked_after_sequence";
+use crate::payment::transaction::{Attribution, TransactionKind};
 
 /// Under what name a sync remembers that it asked again because the gateway might not have known of the last change yet.
 const ASKED_AGAIN: &str = "asked_again";
@@ -27,12 +27,10 @@ const ASKED_AGAIN: &str = "asked_again";
 impl Aggregate {
     /// Asks the gateway for the truth, for a `payment.sync` or a `payment.notification`.
     pub(super) fn ask(&mut self, id: Uuid, context: Context<'_>) -> Step {
-        let sequence = self.last_sequence();
         if let Some(operation) = self.operation_mut(id) {
             operation.state = State::Calling;
             operation.attempts = operation.attempts.saturating_add(1);
             operation.last_sent_at = Some(context.now);
-            operation.data.insert(ASKED_AFTER.to_owned(), sequence.into());
             operation.lease_for_call(context);
         }
         // Only a notification names no payment, and it must be found first.
@@ -42,8 +40,13 @@ impl Aggregate {
         Step::LookUp { operation: id, target: self.told_of(id).or_else(|| self.open_at_gateway()) }
     }
 
-    fn last_sequence(&self) -> i64 {
+    pub(super) fn last_sequence(&self) -> i64 {
         self.payment.as_ref().map_or(0, |payment| payment.last_sequence)
+    }
+
+    /// A question about the payment as it is now. The answer must come back with it.
+    pub fn asked(&self, at: Timestamp) -> Asked {
+        Asked::new(at, self.last_sequence())
     }
 
     /// The operation whose money may be on its way: one that is unknown, pending or being called. Only where there is none
@@ -66,58 +69,119 @@ impl Aggregate {
     }
 
     /// What the gateway says of the whole payment.
-    pub(super) fn found_of_payment(&mut self, id: Uuid, found: Found, context: Context<'_>) -> Step {
-        let asked_after = self.operation(id).and_then(|operation| operation.data.get(ASKED_AFTER)?.as_i64());
+    pub(super) fn found_of_payment(&mut self, id: Uuid, observation: Observation<Found>, context: Context<'_>) -> Step {
+        let Observation { asked, says: found } = observation;
         // What moved while the gateway was asked may be in its answer or not: it is asked again.
-        if self.open_at_gateway().is_some() || asked_after != Some(self.last_sequence()) {
+        if self.open_at_gateway().is_some() || !self.is_current(asked) {
             return self.ask(id, context);
         }
         let Found::Result(result) = found else {
             return match self.held() {
-                Some(held) => self.deny(id, Why::default(), held, "the gateway knows nothing of the payment", context),
-                None => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
+                Some(held) => {
+                    let what = "the gateway knows nothing of the payment";
+                    self.deny(id, Why::default(), held, what, asked, context)
+                }
+                None => self.answer_or_ask_again(id, Why::default(), asked, context),
             };
         };
         if let Some(foreign) = self.payment.as_ref().and_then(|payment| foreign_currency(payment, &result)) {
             let message = format!("the gateway answered in {foreign}; nothing was applied");
             return self.give_up_question(id, Trouble::new(Code::Mismatch, message), context);
         }
-        let why = self.merge(&result, true);
+        let why = self.merge(&result, !self.has_another_transaction(&result));
+        let why = match self.book_each(id, &result, &why, context) {
+            Ok(booked) => booked.tell_in(why),
+            Err(error) => return self.unreadable_amount(id, error, context),
+        };
         // Sums are the gateway's word on money, whatever it says beside.
         if result.approves() || result.captured.or(result.refunded).or(result.disputed).is_some() {
-            match self.reconcile(id, &result, &why, context) {
+            match self.reconcile(id, &result, asked, &why, context) {
                 Ok(None) => {}
-                Ok(Some(discrepancy)) => return self.disagree(id, why, discrepancy, context),
-                Err(error) => {
-                    let message = format!("the gateway's amount {error}");
-                    return self.give_up_question(id, Trouble::new(Code::Mismatch, message), context);
-                }
+                Ok(Some(discrepancy)) => return self.disagree(id, why, discrepancy, asked, context),
+                Err(error) => return self.unreadable_amount(id, error, context),
             }
         }
         match &result.verdict {
-            Verdict::Declined(_) => return self.declined_as_a_whole(id, &result, why, context),
+            Verdict::Declined(_) => return self.declined_as_a_whole(id, &result, why, asked, context),
             Verdict::CustomerMustAct { redirect_url } => self.customer_still_must_act(redirect_url.clone(), &why),
             Verdict::Approved | Verdict::Authorized | Verdict::Pending => {}
         }
-        self.answer(id, AnswerKind::Succeeded, why, context.now)
+        self.answer_or_ask_again(id, why, asked, context)
+    }
+
+    fn unreadable_amount(&mut self, id: Uuid, error: MoneyError, context: Context<'_>) -> Step {
+        let message = format!("the gateway's amount {error}");
+        self.give_up_question(id, Trouble::new(Code::Mismatch, message), context)
+    }
+
+    /// Whether the gateway names another transaction than the payment's, which has money.
+    fn has_another_transaction(&self, result: &GatewayResult) -> bool {
+        let Some(payment) = self.payment.as_ref().filter(|payment| !payment.transaction_id.is_empty()) else {
+            return false;
+        };
+        self.held().is_some() && result.transaction_id.as_ref().is_some_and(|id| *id != payment.transaction_id)
+    }
+
+    /// Books what the gateway lists of the whole payment, each with an event of its own, so that the status goes no way that
+    /// the table does not have. What nobody is known for may be in a sum that was learnt before: where our sum is the
+    /// gateway's already, it is.
+    fn book_each(
+        &mut self,
+        id: Uuid,
+        result: &GatewayResult,
+        why: &Why,
+        context: Context<'_>,
+    ) -> Result<Booked, MoneyError> {
+        let telling = Telling { teller: id, is_current: true, adopts: true };
+        let mut all = Booked::default();
+        for transaction in &result.transactions {
+            if transaction.attribution == Attribution::Unattributed && self.is_in_our_sum(transaction.kind, result)? {
+                continue;
+            }
+            if all.is_new {
+                self.tell_change(id, &all.tell_in(why.clone()), context.now);
+            }
+            let booked = self.book(transaction, telling)?;
+            if booked.is_new {
+                self.follow_money(why, context);
+                all = booked;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether we count as much of a kind as the gateway says there is in all.
+    fn is_in_our_sum(&self, kind: TransactionKind, result: &GatewayResult) -> Result<bool, MoneyError> {
+        let (ours, theirs) = match kind {
+            TransactionKind::Capture => (self.ever_captured()?, ever_captured(result)?),
+            TransactionKind::Refund => (self.sum_of(MovementKind::Refunded)?, result.refunded),
+            TransactionKind::Dispute => (self.sum_of(MovementKind::Disputed)?, result.disputed),
+            TransactionKind::Authorization | TransactionKind::Void => return Ok(false),
+        };
+        Ok(theirs == Some(ours))
     }
 
     /// The gateway says that the whole payment is declined. Of one that was authorized, and of which nothing is captured,
     /// that means that the authorization is gone: it was voided there, or it expired.
-    fn declined_as_a_whole(&mut self, id: Uuid, result: &GatewayResult, why: Why, context: Context<'_>) -> Step {
+    fn declined_as_a_whole(
+        &mut self,
+        id: Uuid,
+        result: &GatewayResult,
+        why: Why,
+        asked: Asked,
+        context: Context<'_>,
+    ) -> Step {
         match self.held() {
-            Some(held) if self.is_preauth() && self.is_settled_view(id, context) => {
-                let voided =
-                    Movement { kind: MovementKind::Voided, reference: id.to_string(), amount: held, operation: None };
-                // Nothing of the amounts changes by it, so that no sum can be beyond reach.
-                if self.record(voided).is_ok() {
-                    self.set_status(Status::Refunded, Cause::Proof, &why.message);
+            Some(held) if self.is_preauth() && self.is_settled_view(asked, context) => {
+                // Nothing of the amounts grows by it, so that no sum can be beyond reach.
+                if self.record(Movement { operation: None, ..void_of(id, held, None) }).is_ok() {
+                    self.follow_money(&why, context);
                 }
                 self.answer(id, AnswerKind::Succeeded, why, context.now)
             }
             // What is captured was reconciled with the gateway's figure, where it gave one.
             Some(held) if self.is_preauth() || result.captured.is_none() => {
-                self.deny(id, why, held, "the gateway says that it declined the payment", context)
+                self.deny(id, why, held, "the gateway says that it declined the payment", asked, context)
             }
             Some(_) => self.answer(id, AnswerKind::Succeeded, why, context.now),
             None => {
@@ -129,16 +193,17 @@ impl Aggregate {
     }
 
     /// The gateway's word denies the money that we count. It gives no figure, so no amount changes: a person must look.
-    fn deny(&mut self, id: Uuid, why: Why, held: Money, what: &str, context: Context<'_>) -> Step {
+    fn deny(&mut self, id: Uuid, why: Why, held: Money, what: &str, asked: Asked, context: Context<'_>) -> Step {
         let discrepancy = Discrepancy { asked: held, answered: Money::zero(held.currency()) };
-        self.disagree(id, Why { message: format!("{what}, of which we count {held}"), ..why }, discrepancy, context)
+        let why = Why { message: format!("{what}, of which we count {held}"), ..why };
+        self.disagree(id, why, discrepancy, asked, context)
     }
 
     /// The gateway's word and our count differ. Soon after a change it may only not know of it yet, and is asked again.
-    fn disagree(&mut self, id: Uuid, why: Why, discrepancy: Discrepancy, context: Context<'_>) -> Step {
+    fn disagree(&mut self, id: Uuid, why: Why, discrepancy: Discrepancy, asked: Asked, context: Context<'_>) -> Step {
         let is_told_new = self.changed_movements().next().is_some();
         let asked_again = self.operation(id).is_none_or(|operation| operation.data.contains_key(ASKED_AGAIN));
-        if is_told_new || asked_again || self.is_settled_view(id, context) {
+        if is_told_new || asked_again || self.is_settled_view(asked, context) {
             let why = Why { code: Some(Code::Mismatch), discrepancy: Some(discrepancy), ..why };
             return self.answer(id, AnswerKind::Failed, why, context.now);
         }
@@ -157,7 +222,7 @@ impl Aggregate {
     /// The money that we say the gateway has, taken or held.
     fn held(&self) -> Option<Money> {
         let amounts = self.payment.as_ref()?.amounts;
-        let held = if self.is_preauth() { amounts.authorized } else { amounts.captured };
+        let held = if self.is_preauth() { amounts.capturable } else { amounts.captured };
         Some(held).filter(|held| !held.is_zero())
     }
 
@@ -166,9 +231,8 @@ impl Aggregate {
     }
 
     /// Whether the gateway, when it was asked, must have known all that we know: only then may its word undo something.
-    fn is_settled_view(&self, id: Uuid, context: Context<'_>) -> bool {
-        let asked = self.operation(id).and_then(|operation| operation.last_sent_at);
-        asked.zip(self.settled_at(context)).is_some_and(|(asked, settled)| settled <= asked)
+    pub(super) fn is_settled_view(&self, asked: Asked, context: Context<'_>) -> bool {
+        self.settled_at(context).is_some_and(|settled| settled <= asked.at())
     }
 
     fn settled_at(&self, context: Context<'_>) -> Option<Timestamp> {
@@ -187,10 +251,11 @@ impl Aggregate {
 
     /// Adds the movements that the gateway knows of and we do not, one after the other: each with its own event, so that
     /// the status goes no way that the table does not have. Returns where the gateway's figures and ours still differ.
-    fn reconcile(
+    pub(super) fn reconcile(
         &mut self,
         id: Uuid,
         result: &GatewayResult,
+        asked: Asked,
         why: &Why,
         context: Context<'_>,
     ) -> Result<Option<Discrepancy>, MoneyError> {
@@ -200,9 +265,9 @@ impl Aggregate {
         let ours = payment.amounts;
         let moved = [ours.authorized, ours.captured, ours.refunded].iter().any(|amount| !amount.is_zero());
         let authorizes = payment.capture == Some(false) || result.verdict == Verdict::Authorized;
-        let sum = result.amount.unwrap_or(payment.order.total);
+        let sum = result.total.unwrap_or(payment.order.total);
         // `captured` is what is left; what was refunded or lost had been captured before.
-        let ours_ever = self.sum_of(MovementKind::Captured)?;
+        let ours_ever = self.ever_captured()?;
         let ours_lost = self.sum_of(MovementKind::Disputed)?;
         let refunded = result.refunded.unwrap_or(ours.refunded);
         let lost = result.disputed.unwrap_or(ours_lost);
@@ -219,7 +284,7 @@ impl Aggregate {
         missing.push((MovementKind::Refunded, refunded.less(ours.refunded)?));
         missing.push((MovementKind::Disputed, lost.less(ours_lost)?));
         // Less was refunded than we counted, and the rest is there again by the gateway's own figure: a refund failed later.
-        if result.captured.is_some() && !ours_ever.exceeds(ever_captured)? && self.is_settled_view(id, context) {
+        if result.captured.is_some() && !ours_ever.exceeds(ever_captured)? && self.is_settled_view(asked, context) {
             missing.push((MovementKind::RefundReversed, ours.refunded.less(refunded)?));
         }
         missing.retain(|(_, amount)| !amount.is_zero());
@@ -229,8 +294,8 @@ impl Aggregate {
                 self.tell_change(id, why, context.now);
             }
             discrepancy = self.beyond(kind, amount)?.or(discrepancy);
-            self.record(Movement { kind, reference: id.to_string(), amount, operation: None })?;
-            self.follow_money(why);
+            self.record(Movement { kind, operation: None, ..void_of(id, amount, None) })?;
+            self.follow_money(why, context);
         }
         let captured = result.captured.map_or_else(|| ever_captured.less(refunded.plus(lost)?), Ok)?;
         let ours = self.payment.as_ref().map_or(ours, |payment| payment.amounts);
@@ -241,18 +306,15 @@ impl Aggregate {
         Ok(differing.into_iter().flatten().next().or(discrepancy))
     }
 
-    /// Moves the status to where the money is.
-    fn follow_money(&mut self, why: &Why) {
-        let Some(amounts) = self.payment.as_ref().map(|payment| payment.amounts) else {
-            return;
-        };
-        let status = if !amounts.captured.is_zero() {
-            Status::Confirmed
-        } else if self.sum_of(MovementKind::Captured).is_ok_and(|taken| !taken.is_zero()) {
-            Status::Refunded
-        } else {
-            Status::Preauth
-        };
-        self.set_status(status, Cause::Proof, &why.message);
+    /// What was ever captured, without what never arrived.
+    pub(super) fn ever_captured(&self) -> Result<Money, MoneyError> {
+        self.sum_of(MovementKind::Captured)?.less(self.sum_of(MovementKind::CaptureReversed)?)
     }
+}
+
+/// What the gateway says was ever captured, where it gives a figure.
+fn ever_captured(result: &GatewayResult) -> Result<Option<Money>, MoneyError> {
+    let Some(captured) = result.captured else { return Ok(None) };
+    let gone = [result.refunded, result.disputed].into_iter().flatten();
+    gone.into_iter().try_fold(captured, Money::plus).map(Some)
 }

@@ -25,9 +25,13 @@ impl Aggregate {
         movements: Vec<Movement>,
     ) -> Aggregate {
         let same = Stored::Same;
-        // Commands that came before their payment were stored without its version: the count may have missed them.
         if let Some(payment) = &mut payment {
+            // Commands that came before their payment were stored without its version: the count may have missed them.
             payment.waiting = count(operations.iter().filter(|operation| is_waiting(operation)));
+            // It is no column: sums beyond reach were refused when the movements were recorded.
+            if let Ok(amounts) = Amounts::of(payment.currency(), movements.iter()) {
+                payment.amounts.capturable = amounts.capturable;
+            }
         }
         Aggregate {
             payment_id,
@@ -190,14 +194,10 @@ impl Aggregate {
 
     /// Records a movement once; a truth learnt again changes nothing. The payment's amounts follow.
     pub(super) fn record(&mut self, movement: Movement) -> Result<bool, MoneyError> {
-        let known = |other: &Tracked<Movement>| {
-            let same_operation = movement.operation.is_some() && other.row.operation == movement.operation;
-            other.row.kind == movement.kind && (other.row.reference == movement.reference || same_operation)
-        };
         let Some(payment) = &mut self.payment else {
             return Ok(false);
         };
-        if self.movements.iter().any(known) {
+        if self.movements.iter().any(|known| known.row.is_same(&movement)) {
             return Ok(false);
         }
         let rows = self.movements.iter().map(|tracked| &tracked.row).chain([&movement]);
@@ -214,28 +214,6 @@ impl Aggregate {
         payment.amounts = amounts;
         self.movements.push(Tracked { row: movement, stored: Stored::New });
         Ok(true)
-    }
-
-    /// Matches a movement of an operation to one that was learnt of the whole payment: it is the same money, told again by
-    /// the operation's own answer. Whether there was one.
-    pub(super) fn match_movement(&mut self, movement: &Movement) -> bool {
-        let known =
-            |other: &Tracked<Movement>| other.row.kind == movement.kind && other.row.operation == movement.operation;
-        if self.movements.iter().any(known) {
-            return false;
-        }
-        let same = |other: &&mut Tracked<Movement>| {
-            let other = &other.row;
-            other.operation.is_none() && other.kind == movement.kind && other.amount == movement.amount
-        };
-        let Some(tracked) = self.movements.iter_mut().find(same) else {
-            return false;
-        };
-        tracked.row.operation = movement.operation;
-        if tracked.stored == Stored::Same {
-            tracked.stored = Stored::Changed;
-        }
-        true
     }
 
     /// Takes over a message for a person. One that is empty says nothing, and takes none away.

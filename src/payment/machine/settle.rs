@@ -3,31 +3,34 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::book::Telling;
 use super::{Aggregate, Context, Step};
 use crate::payment::code::Code;
 use crate::payment::contract::Lookup;
 use crate::payment::event::{Discrepancy, Why};
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money, MoneyError};
-use crate::payment::movement::{Movement, MovementKind};
+use crate::payment::movement::MovementKind;
+use crate::payment::observation::Asked;
 use crate::payment::operation::{Action, AnswerKind, Operation, State};
 use crate::payment::outcome::{Exposure, GatewayResult, NotCharged, Trouble, Verdict};
 use crate::payment::status::{Cause, Status};
+use crate::payment::transaction::{Transaction, TransactionKind, TransactionState};
 
 /// `extra_data` is kept up to this size, in bytes of JSON, so that every event fits.
 pub const EXTRA_DATA_MAX: usize = 32 * 1024;
 
 /// What an approved operation means for its payment.
-struct Effect {
-    movement: Option<Movement>,
+struct Approval {
     discrepancy: Option<Discrepancy>,
-    status: Status,
+    /// Where the payment goes; `None` where it stays as it is.
+    status: Option<Status>,
     cause: Cause,
 }
 
 impl Aggregate {
     /// Applies the gateway's own result of an open operation.
-    pub(super) fn apply(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
+    pub(super) fn apply(&mut self, id: Uuid, result: GatewayResult, asked: Asked, context: Context<'_>) -> Step {
         let (Some(action), Some(payment)) = (self.operation(id).and_then(Operation::action), &self.payment) else {
             return Step::Settled;
         };
@@ -35,13 +38,13 @@ impl Aggregate {
             return self.mismatch(id, format!("the gateway answered in {currency}"), context);
         }
         match &result.verdict {
-            Verdict::Approved | Verdict::Authorized => self.approve(id, result, context),
+            Verdict::Approved | Verdict::Authorized => self.approve(id, action, result, asked, context),
             Verdict::CustomerMustAct { redirect_url } if action == Action::Process => {
                 let redirect_url = redirect_url.clone();
                 self.customer_must_act(id, redirect_url, result, context)
             }
             Verdict::Pending | Verdict::CustomerMustAct { .. } => self.pend(id, action, result, context),
-            Verdict::Declined(_) => self.decline(id, action, result, context),
+            Verdict::Declined(_) => self.decline(id, action, result, asked, context),
         }
     }
 
@@ -58,106 +61,139 @@ impl Aggregate {
         Step::Stored
     }
 
-    fn approve(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
-        let effect = match self.effect(id, &result) {
-            Ok(effect) => effect,
-            Err(message) => return self.mismatch(id, message, context),
+    fn approve(&mut self, id: Uuid, action: Action, result: GatewayResult, asked: Asked, context: Context<'_>) -> Step {
+        if self.contradicts_money(action) {
+            return self.ask_about_contradiction(id, action, context);
+        }
+        if let Err(message) = self.check_fits(id, action, &result) {
+            return self.mismatch(id, message, context);
+        }
+        let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: false };
+        let booked = match self.book_all(&result.transactions, telling) {
+            Ok(booked) => booked,
+            Err(error) => return self.mismatch(id, format!("the gateway's amount {error}"), context),
         };
-        if let Some(Err(error)) = effect.movement.map(|movement| self.record(movement)) {
-            return self.mismatch(id, format!("the gateway's amount {error}"), context);
+        let approval = self.approval(id, action, &result);
+        if let Approval { status: Some(_), cause: Cause::Capture, .. } = approval
+            && let Err(error) = self.let_the_rest_go(id, result.transaction_id.as_deref())
+        {
+            return self.mismatch(id, format!("what the gateway holds {error}"), context);
         }
-        let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result, effect.cause == Cause::Process) };
+        let is_the_payments = action == Action::Process && !booked.is_double_charge;
+        let why = self.merge(&result, is_the_payments);
+        let why = booked.tell_in(Why { discrepancy: approval.discrepancy, ..why });
         // Money that moved is a proof as well: a process that was answered late still takes its payment out of its end.
-        if self.allows(effect.status) && !self.set_status(effect.status, effect.cause, &why.message) {
-            self.set_status(effect.status, Cause::Proof, &why.message);
+        if let Some(status) = approval.status.filter(|status| self.allows(*status))
+            && !self.set_status(status, approval.cause, &why.message)
+        {
+            self.set_status(status, Cause::Proof, &why.message);
         }
-        if effect.cause == Cause::Cancel {
+        if action == Action::Cancel {
             self.close_pending_process(context);
         }
         self.answer(id, AnswerKind::Succeeded, why, context.now)
     }
 
     /// A result that comes after its operation was settled: what it says of money still counts, once.
-    pub(super) fn late_result(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
+    pub(super) fn late_result(&mut self, id: Uuid, result: GatewayResult, asked: Asked, context: Context<'_>) -> Step {
         let foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
-        if foreign || !result.approves() {
-            return Step::Settled;
-        }
-        let Ok(effect) = self.effect(id, &result) else {
+        let Some(action) = self.operation(id).and_then(Operation::action).filter(|_| !foreign) else {
             return Step::Settled;
         };
+        if result.approves() && action != Action::Cancel && self.check_fits(id, action, &result).is_err() {
+            return Step::Settled;
+        }
         // A truth that was learnt before changes nothing, whether of the operation or of the whole payment.
-        let is_new = |machine: &mut Aggregate, movement: Movement| {
-            !machine.match_movement(&movement) && matches!(machine.record(movement), Ok(true))
-        };
-        let movement = effect.movement.map(|movement| self.carried_on(id, movement, &result));
-        if movement.is_some_and(|movement| !is_new(self, movement)) {
+        let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: true };
+        let Ok(booked) = self.book_all(&result.transactions, telling) else { return Step::Settled };
+        let cancelled = result.approves() && action == Action::Cancel;
+        if !booked.is_new && !cancelled {
             return Step::Settled;
         }
-        let why = Why { discrepancy: effect.discrepancy, ..self.merge(&result, effect.cause == Cause::Process) };
-        if self.allows(effect.status) {
-            self.set_status(effect.status, Cause::Proof, &why.message);
+        let is_the_payments = action == Action::Process && !booked.is_double_charge;
+        let why = booked.tell_in(self.merge(&result, is_the_payments));
+        if cancelled {
+            self.set_status(Status::Cancelled, Cause::Proof, &why.message);
+        } else {
+            self.follow_money(&why, context);
         }
         self.tell_change(id, &why, context.now);
         Step::Settled
     }
 
-    /// Whose money it is that a settled operation is told to have moved. A process that ended with the customer's turn has
-    /// none of its own: another went on with its transaction, and told of the money already, or will. By the gateway's id
-    /// it is known to be the same transaction; by none it is taken for it.
-    fn carried_on(&self, id: Uuid, movement: Movement, result: &GatewayResult) -> Movement {
+    /// Whether a process ended with the customer's turn.
+    pub(super) fn was_customers_turn(&self, id: Uuid) -> bool {
         let process = self.operation(id).filter(|operation| operation.is_process());
-        let was_input = process.and_then(|operation| operation.answer.as_ref()).map(|answer| answer.kind)
-            == Some(AnswerKind::Succeeded);
-        let (Some(payment), true) = (&self.payment, was_input) else { return movement };
-        let is_other = result.transaction_id.as_ref().is_some_and(|other| *other != payment.transaction_id);
-        let told = self.movements.iter().map(|tracked| &tracked.row).filter(|other| other.kind == movement.kind);
-        let mut told = told.filter_map(|other| other.operation);
-        if is_other || told.clone().any(|teller| teller == id) {
-            return movement;
-        }
-        match told.next().or_else(|| self.other_at_gateway(id, &[Action::Process]).map(|other| other.id)) {
-            Some(heir) => Movement { reference: heir.to_string(), operation: Some(heir), ..movement },
-            None => movement,
-        }
+        process.and_then(|operation| operation.answer.as_ref()).map(|answer| answer.kind) == Some(AnswerKind::Succeeded)
     }
 
-    /// What the gateway's approval means; an error where it cannot be the answer to what was asked.
-    fn effect(&self, id: Uuid, result: &GatewayResult) -> Result<Effect, String> {
-        let unfit = || "the gateway's answer does not fit what was asked".to_owned();
-        let operation = self.operation(id).ok_or_else(unfit)?;
-        let action = operation.action().ok_or_else(unfit)?;
-        let asked = operation.amount();
-        let captures = operation.request.as_ref().is_some_and(|request| request.capture);
-        let authorized = result.verdict == Verdict::Authorized;
-        if authorized && action != Action::Process {
+    /// Checks that an approval can be the answer to what was asked: it says what was moved, of a kind that the action moves.
+    fn check_fits(&self, id: Uuid, action: Action, result: &GatewayResult) -> Result<(), String> {
+        if action == Action::Cancel {
+            return Ok(());
+        }
+        if result.verdict == Verdict::Authorized && action != Action::Process {
             return Err(format!("the gateway says that money is held, and was asked for a {action}"));
         }
-        let (kind, status, cause) = match action {
-            Action::Process if captures && !authorized => (MovementKind::Captured, Status::Confirmed, Cause::Process),
-            Action::Process => (MovementKind::Authorized, Status::Preauth, Cause::Process),
-            Action::Capture => (MovementKind::Captured, Status::Confirmed, Cause::Capture),
-            Action::Release => (MovementKind::Voided, Status::Refunded, Cause::Release),
-            Action::Refund => (MovementKind::Refunded, Status::Refunded, Cause::Refund),
-            Action::Cancel => {
-                return Ok(Effect {
-                    movement: None,
-                    discrepancy: None,
-                    status: Status::Cancelled,
-                    cause: Cause::Cancel,
-                });
-            }
-        };
-        let amount = result.amount.or(asked).ok_or_else(unfit)?;
-        if amount.is_zero() {
+        let moved: Vec<&Transaction> = result.transactions.iter().filter(|it| it.is_done_for(id)).collect();
+        if moved.iter().any(|transaction| transaction.amount.is_zero()) {
             return Err("the gateway approved a sum of nothing".to_owned());
         }
-        let discrepancy = match asked {
-            Some(asked) if asked != amount => Some(Discrepancy { asked, answered: amount }),
-            _ => self.beyond(kind, amount).map_err(|error| format!("the gateway's amount {error}"))?,
+        let fits = |transaction: &&Transaction| kinds_of(action).contains(&transaction.kind);
+        // Where nothing is its own, somebody else has done what it was to do: the payment is paid, or what was held is gone.
+        let is_done = |transaction: &Transaction| {
+            transaction.state == TransactionState::Done && kinds_of(action).contains(&transaction.kind)
         };
-        let movement = Movement { kind, reference: id.to_string(), amount, operation: Some(id) };
-        Ok(Effect { movement: Some(movement), discrepancy, status, cause })
+        let may_be_others = matches!(action, Action::Process | Action::Release);
+        let is_covered = may_be_others && result.transactions.iter().any(is_done);
+        if moved.iter().any(fits) || moved.is_empty() && is_covered {
+            return Ok(());
+        }
+        Err("the gateway's answer does not fit what was asked".to_owned())
+    }
+
+    /// What the gateway's approval means, once its money is booked.
+    fn approval(&self, id: Uuid, action: Action, result: &GatewayResult) -> Approval {
+        let of_kind = |kind| result.transactions.iter().any(|it| it.kind == kind && it.is_done_for(id));
+        let captured = of_kind(TransactionKind::Capture);
+        let is_preauth = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Preauth);
+        let (status, cause) = match action {
+            Action::Process
+                if captured || !of_kind(TransactionKind::Authorization) && !self.holds_nothing_captured() =>
+            {
+                (Some(Status::Confirmed), Cause::Process)
+            }
+            Action::Process => (Some(Status::Preauth), Cause::Process),
+            Action::Capture => (self.is_last_capture(id).then_some(Status::Confirmed), Cause::Capture),
+            Action::Release if !self.holds_nothing_captured() => (Some(Status::Confirmed), Cause::Release),
+            Action::Release => (Some(Status::Refunded), Cause::Release),
+            // While money is held, the payment can still be captured.
+            Action::Refund => ((!is_preauth).then_some(Status::Refunded), Cause::Refund),
+            Action::Cancel => (Some(Status::Cancelled), Cause::Cancel),
+        };
+        Approval { discrepancy: self.difference(id, result), status, cause }
+    }
+
+    fn holds_nothing_captured(&self) -> bool {
+        self.payment.as_ref().is_none_or(|payment| payment.amounts.captured.is_zero())
+    }
+
+    /// Whether a capture ends the authorization: it says so, or nothing is left to capture.
+    fn is_last_capture(&self, id: Uuid) -> bool {
+        let says_more = self.operation(id).is_some_and(Operation::is_partial_capture);
+        let is_left = self.payment.as_ref().is_some_and(|payment| !payment.amounts.capturable.is_zero());
+        !(says_more && is_left)
+    }
+
+    /// What was asked and what the gateway did, where they differ.
+    fn difference(&self, id: Uuid, result: &GatewayResult) -> Option<Discrepancy> {
+        let operation = self.operation(id)?;
+        let (asked, action) = (operation.amount()?, operation.action()?);
+        let own = result.transactions.iter().filter(|it| it.is_done_for(id) && kinds_of(action).contains(&it.kind));
+        let mut answered = own.map(|transaction| transaction.amount);
+        let first = answered.next()?;
+        let answered = answered.try_fold(first, Money::plus).ok()?;
+        (asked != answered).then_some(Discrepancy { asked, answered })
     }
 
     /// Whether a movement goes beyond its limit, which binds commands and not the truth: it is counted and told.
@@ -166,17 +202,19 @@ impl Aggregate {
         let amounts = payment.amounts;
         let (limit, answered) = match kind {
             MovementKind::Authorized => (payment.order.total, amounts.authorized.plus(amount)?),
-            MovementKind::Captured => (payment.order.total, self.sum_of(MovementKind::Captured)?.plus(amount)?),
+            MovementKind::Captured => (payment.order.total, self.ever_captured()?.plus(amount)?),
             MovementKind::Refunded => (amounts.captured, amount),
-            MovementKind::RefundReversed | MovementKind::Voided | MovementKind::Disputed => return Ok(None),
+            MovementKind::RefundReversed
+            | MovementKind::CaptureReversed
+            | MovementKind::Voided
+            | MovementKind::Disputed => return Ok(None),
         };
         Ok(answered.exceeds(limit)?.then_some(Discrepancy { asked: limit, answered }))
     }
 
     /// Whether the money allows the status: a payment is refunded only when nothing is left.
     fn allows(&self, status: Status) -> bool {
-        let left = self.payment.as_ref().is_some_and(|payment| !payment.amounts.captured.is_zero());
-        status != Status::Refunded || !left
+        status != Status::Refunded || self.holds_nothing_captured()
     }
 
     fn customer_must_act(
@@ -227,16 +265,26 @@ impl Aggregate {
         Step::Stored
     }
 
-    fn decline(&mut self, id: Uuid, action: Action, result: GatewayResult, context: Context<'_>) -> Step {
-        let why = Why { code: Some(Code::Declined), ..self.merge(&result, action == Action::Process) };
+    fn decline(&mut self, id: Uuid, action: Action, result: GatewayResult, asked: Asked, context: Context<'_>) -> Step {
+        // Beside the decline the gateway may name money of other operations.
+        let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: false };
+        let booked = match self.book_all(&result.transactions, telling) {
+            Ok(booked) => booked,
+            Err(error) => return self.mismatch(id, format!("the gateway's amount {error}"), context),
+        };
+        let why = self.merge(&result, action == Action::Process);
+        let why = booked.tell_in(Why { code: Some(Code::Declined), ..why });
         if action == Action::Process {
             self.set_status(Status::Rejected, Cause::Process, &why.message);
+        }
+        if booked.is_new {
+            self.follow_money(&why, context);
         }
         self.answer(id, AnswerKind::Failed, why, context.now)
     }
 
     /// A process that was accepted and is cancelled before its result came has its answer too.
-    fn close_pending_process(&mut self, context: Context<'_>) {
+    pub(super) fn close_pending_process(&mut self, context: Context<'_>) {
         let pending: Vec<Uuid> = self
             .operations()
             .filter(|operation| operation.state == State::Pending && operation.is_process())
@@ -303,10 +351,22 @@ impl Aggregate {
     }
 }
 
+/// The kinds of transactions by which an action does what it is asked to.
+pub(super) fn kinds_of(action: Action) -> &'static [TransactionKind] {
+    match action {
+        Action::Process => &[TransactionKind::Authorization, TransactionKind::Capture],
+        Action::Capture => &[TransactionKind::Capture],
+        Action::Release => &[TransactionKind::Void],
+        Action::Refund => &[TransactionKind::Refund],
+        Action::Cancel => &[],
+    }
+}
+
 /// Another currency than the payment's, in which the gateway answered, with a sum or without.
 pub(super) fn foreign_currency(payment: &Payment, result: &GatewayResult) -> Option<Currency> {
-    let sums = [result.amount, result.captured, result.refunded, result.disputed].into_iter().flatten();
-    let mut currencies = sums.map(Money::currency).chain(result.currency);
+    let moved = result.transactions.iter().map(|transaction| transaction.amount);
+    let sums = [result.total, result.captured, result.refunded, result.disputed].into_iter().flatten();
+    let mut currencies = moved.chain(sums).map(Money::currency).chain(result.currency);
     currencies.find(|currency| *currency != payment.currency())
 }
 

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod bench;
+mod book;
 mod commands;
 mod exhaustive;
 mod model;

@@ -1,17 +1,19 @@
 //! The truth about what is unknown: look-ups, `payment.sync`, `payment.resolve`. "Not found" proves something only where
 //! the gateway declares its look-up authoritative, and when it was asked after its settle window.
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::book::Telling;
 use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{AmountText, Resolution, Resolve};
 use crate::payment::contract::Lookup;
 use crate::payment::event::Why;
 use crate::payment::money::Money;
-use crate::payment::operation::{AnswerKind, Operation, State};
+use crate::payment::observation::{Asked, Observation};
+use crate::payment::operation::{Action, AnswerKind, Operation, State};
 use crate::payment::outcome::{Decline, Found, GatewayResult, NotCharged, Trouble, Verdict};
+use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 impl Aggregate {
     /// Asks the gateway what became of an operation whose outcome is unknown or pending.
@@ -35,35 +37,47 @@ impl Aggregate {
         }
         operation.lease_for_call(context);
         operation.due_at = operation.lease.map(|lease| lease.until);
-        Step::LookUp { operation: id, target: Some(id) }
+        let target = (!operation.contradicts()).then_some(id);
+        Step::LookUp { operation: id, target }
     }
 
     /// Takes in what a look-up found. It may bring another question ([`Step::LookUp`]).
-    pub fn found(&mut self, id: Uuid, target: Option<Uuid>, found: Found, tries: u32, context: Context<'_>) -> Step {
+    pub fn found(
+        &mut self,
+        id: Uuid,
+        target: Option<Uuid>,
+        observation: Observation<Found>,
+        tries: u32,
+        context: Context<'_>,
+    ) -> Step {
         if target == Some(id) {
-            return self.found_of_itself(id, found, context);
+            return self.found_of_itself(id, observation, context);
         }
         let Some(asking) = self.operation(id) else {
             return Step::Settled;
         };
+        if asking.action().is_some() {
+            return self.found_of_contradiction(id, observation, context);
+        }
+        let Observation { asked, says: found } = observation;
         let asks = asking.is_open();
         // What another worker was told while this one lost its lease may be newer: of an old answer only what the gateway
         // says of an operation counts, never what it does not say.
         let in_charge = asking.state == State::Calling && asking.is_leased_by(context.worker);
-        let asked_at = asking.last_sent_at.unwrap_or(asking.created);
         match (target, found) {
             // The operation is settled with its own command as the cause; the sync only asked.
             (Some(target), Found::Result(result)) if self.operation(target).is_some_and(Operation::is_open) => {
-                self.apply(target, *result, context);
+                self.apply(target, *result, asked, context);
             }
             (Some(target), Found::Result(result)) => {
-                self.late_result(target, *result, context);
+                self.late_result(target, *result, asked, context);
             }
+            (_, Found::OfOthers(transactions)) => self.book_of_others(id, &transactions, asked, context),
             _ if !in_charge => {}
             (_, Found::Failed(trouble)) => return self.ask_later(id, trouble, tries, context),
-            (None, found) => return self.found_of_payment(id, found, context),
+            (None, found) => return self.found_of_payment(id, asked.answered(found), context),
             (Some(target), Found::Nothing) => {
-                self.not_found(target, asked_at, context);
+                self.not_found(target, asked, context);
             }
         }
         match (in_charge, asks) {
@@ -75,7 +89,8 @@ impl Aggregate {
     }
 
     /// A look-up of an operation whose outcome is unknown or pending.
-    fn found_of_itself(&mut self, id: Uuid, found: Found, context: Context<'_>) -> Step {
+    fn found_of_itself(&mut self, id: Uuid, observation: Observation<Found>, context: Context<'_>) -> Step {
+        let Observation { asked, says: found } = observation;
         let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };
@@ -88,12 +103,21 @@ impl Aggregate {
             operation.lookups = operation.lookups.saturating_add(1);
         }
         match found {
-            Found::Result(result) if is_open => self.apply(id, *result, context),
-            Found::Result(result) => self.late_result(id, *result, context),
+            Found::Result(result) if is_open => self.apply(id, *result, asked, context),
+            Found::Result(result) => self.late_result(id, *result, asked, context),
+            Found::OfOthers(transactions) => {
+                self.book_of_others(id, &transactions, asked, context);
+                let nothing = Trouble::new(Code::Unreachable, "what the gateway found is of other operations");
+                match (is_open, in_charge) {
+                    (true, true) => self.look_up_again(id, &nothing, false, context),
+                    (true, false) => Step::Stored,
+                    (false, _) => Step::Settled,
+                }
+            }
             Found::Nothing | Found::Failed(_) if !is_open => Step::Settled,
             Found::Nothing | Found::Failed(_) if !in_charge => Step::Stored,
             Found::Nothing => {
-                if let Some(step) = self.not_found(id, context.now, context) {
+                if let Some(step) = self.not_found(id, asked, context) {
                     return step;
                 }
                 let nothing = Trouble::new(Code::Unreachable, "the gateway knows nothing of it");
@@ -103,13 +127,25 @@ impl Aggregate {
         }
     }
 
-    /// The gateway, asked at `asked_at`, knows nothing of the operation. Where that proves something, the operation ends
-    /// or begins anew; else nothing is done.
-    fn not_found(&mut self, id: Uuid, asked_at: Timestamp, context: Context<'_>) -> Option<Step> {
+    /// Books the money of other operations that a look-up found.
+    fn book_of_others(&mut self, id: Uuid, transactions: &[Transaction], asked: Asked, context: Context<'_>) {
+        let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: true };
+        let Ok(booked) = self.book_all(transactions, telling) else { return };
+        if booked.is_new {
+            let why = booked.tell_in(Why::default());
+            self.follow_money(&why, context);
+            self.tell_change(id, &why, context.now);
+        }
+    }
+
+    /// The gateway knows nothing of the operation. Where that proves something, the operation ends or begins anew; else nothing
+    /// is done.
+    fn not_found(&mut self, id: Uuid, asked: Asked, context: Context<'_>) -> Option<Step> {
         // Pending was the gateway's own word, and a call under way may yet arrive: nothing is proved by absence. Nor is
         // anything where the gateway knew it before, and answered what does not fit.
         let operation = self.operation(id).filter(|open| open.state == State::Unknown && !open.acted_on)?;
-        let proof = NotCharged::by_absence(&context.rules.contract, operation.last_sent_at, asked_at)?;
+        let proof =
+            NotCharged::by_absence(&context.rules.contract, operation.last_sent_at, asked.at(), context.clocks_agree)?;
         let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
         let is_parked = operation.takeovers >= TAKEOVERS_MAX;
         if operation.is_expired(context) {
@@ -126,7 +162,7 @@ impl Aggregate {
 
     /// Schedules the next look-up, and after some of them tells that a person may have to act. What is pending may stay so
     /// for long; but not if the gateway no longer knows it.
-    fn look_up_again(&mut self, id: Uuid, why: &Trouble, is_missing: bool, context: Context<'_>) -> Step {
+    pub(super) fn look_up_again(&mut self, id: Uuid, why: &Trouble, is_missing: bool, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
@@ -170,13 +206,40 @@ impl Aggregate {
             }
         };
         let result = GatewayResult {
-            amount,
+            transactions: self.resolved_transactions(target, amount, resolve.transaction_id.clone(), &verdict),
             transaction_id: resolve.transaction_id,
             message: "a person resolved it".to_owned(),
             ..GatewayResult::new(verdict)
         };
-        self.apply(target, result, context);
+        let asked = self.asked(context.now);
+        self.apply(target, result, asked, context);
         Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now))
+    }
+}
+
+impl Aggregate {
+    /// The money that a person says an operation moved.
+    fn resolved_transactions(
+        &self,
+        id: Uuid,
+        amount: Option<Money>,
+        transaction_id: Option<String>,
+        verdict: &Verdict,
+    ) -> Vec<Transaction> {
+        let Some(operation) = self.operation(id).filter(|_| *verdict == Verdict::Approved) else { return Vec::new() };
+        let captures = operation.request.as_ref().is_some_and(|request| request.capture);
+        let (kind, reference) = match operation.action() {
+            Some(Action::Process) if captures => (TransactionKind::Capture, transaction_id),
+            Some(Action::Process) => (TransactionKind::Authorization, transaction_id),
+            Some(Action::Capture) => (TransactionKind::Capture, None),
+            Some(Action::Release) => (TransactionKind::Void, None),
+            Some(Action::Refund) => (TransactionKind::Refund, None),
+            Some(Action::Cancel) | None => return Vec::new(),
+        };
+        let attribution = Attribution::Recorded(id);
+        let state = TransactionState::Done;
+        let done = |amount| Transaction { kind, reference, parent: None, attribution, state, amount };
+        amount.map(done).into_iter().collect()
     }
 }
 

@@ -202,15 +202,19 @@ fn a_process_has_its_object_and_capture_beside_it() {
 #[test]
 fn amounts_of_captures_and_refunds_wait_for_the_payments_currency() {
     let text = |text: &str| Some(AmountText(text.to_owned()));
-    assert_eq!(parse(CommandType::Capture, json!({"amount": "1.2345"})), Ok(Body::Capture(text("1.2345"))));
-    assert_eq!(parse(CommandType::Capture, json!({"final": true})), Ok(Body::Capture(None)));
-    assert_eq!(parse(CommandType::Refund, json!({})), Ok(Body::Refund(None)));
+    let capture = |amount, is_final| Capture { amount, is_final };
+    assert_eq!(
+        parse(CommandType::Capture, json!({"amount": "1.2345"})),
+        Ok(Body::Capture(capture(text("1.2345"), true)))
+    );
+    assert_eq!(parse(CommandType::Capture, json!({"final": true})), Ok(Body::Capture(capture(None, true))));
+    assert_eq!(parse(CommandType::Capture, json!({"final": false})), Ok(Body::Capture(capture(None, false))));
+    assert_eq!(parse(CommandType::Refund, json!({})), Ok(Body::Refund(Refund { amount: None, reference: None })));
     for kind in [CommandType::Capture, CommandType::Refund] {
         for wrong in [json!(5), json!(null)] {
             assert_eq!(refused(kind, json!({"amount": wrong})), (Code::InvalidAmount, "amount".to_owned()));
         }
     }
-    assert_eq!(refused(CommandType::Capture, json!({"final": false})).0, Code::Unsupported);
     assert_eq!(refused(CommandType::Capture, json!({"final": "no"})).0, Code::InvalidData);
     assert_eq!(refused(CommandType::Refund, json!({"final": true})).0, Code::UnknownField);
 }

@@ -54,7 +54,7 @@ pub async fn same_bytes(kit: &Kit) -> Ended {
 }
 
 pub async fn same_key(kit: &Kit) -> Ended {
-    if kit.contract().key_window.is_none() {
+    if kit.contract().keys.process.window.is_none() {
         return Err(Unsupported("its contract: no keys"));
     }
     let direct = direct(kit);
@@ -67,7 +67,7 @@ pub async fn same_key(kit: &Kit) -> Ended {
 
 /// A bug of ours must not become a second charge.
 pub async fn other_content(kit: &Kit) -> Ended {
-    if kit.contract().key_window.is_none() {
+    if kit.contract().keys.process.window.is_none() {
         return Err(Unsupported("its contract: no keys"));
     }
     let direct = direct(kit);
@@ -91,7 +91,8 @@ pub async fn found(kit: &Kit) -> Ended {
     match direct.ask(Some(Action::Process)).await {
         Found::Result(result) => {
             assert!(result.approves(), "{result:?}");
-            assert!(result.amount.is_none_or(|amount| amount == usd(TOTAL)), "{result:?}");
+            let moved = result.transactions.iter().find(|it| it.is_done_for(direct.operation));
+            assert!(moved.is_some_and(|it| it.amount == usd(TOTAL)), "{result:?}");
         }
         other => panic!("{other:?}"),
     }

@@ -34,8 +34,13 @@ impl Fake for HttpFake {
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
-        let usual =
-            [("gateway", "http"), ("token", TOKEN), ("webhook_secret", WEBHOOK_SECRET), ("settle_window", "300ms")];
+        let usual = [
+            ("gateway", "http"),
+            ("token", TOKEN),
+            ("webhook_secret", WEBHOOK_SECRET),
+            ("settle_window", "300ms"),
+            ("multicapture", "true"),
+        ];
         let settings = usual.iter().chain(self.contract).map(|(key, value)| (*key, (*value).to_owned()));
         settings.chain([("url", self.gateway.url())]).collect()
     }

@@ -166,7 +166,8 @@ impl Kit {
     pub fn cure(&self, way: Meets) -> Cure {
         let is_error = matches!(way, Meets::ErrorBefore | Meets::ErrorAfter | Meets::StoreError);
         // An error that may be kept under its key is no reason to send that key again.
-        let honours_key = self.contract().key_window.is_some() && !(is_error && self.contract().replays_server_errors);
+        let keys = self.contract().keys.process;
+        let honours_key = keys.window.is_some() && (!is_error || keys.after_server_error.allows_another_attempt());
         match self.contract().lookup {
             _ if honours_key => Cure::SameKey,
             Lookup::Authoritative => Cure::LookUp,

@@ -69,6 +69,7 @@ impl Fake for StripeFake {
             ("secret_key", SECRET_KEY),
             ("webhook_secret", WEBHOOK_SECRET),
             ("settle_window", "300ms"),
+            ("multicapture", "true"),
         ];
         let settings = usual.map(|(key, value)| (key, value.to_owned()));
         settings.into_iter().chain([("api_base", self.stripe.url())]).collect()

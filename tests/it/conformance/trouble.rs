@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use paybus::payment::contract::Lookup;
+use paybus::payment::contract::{AfterServerError, Lookup};
 use paybus::payment::operation::Action;
 
 use super::fake::{Deed, Ended, Meets, On, Unsupported};
@@ -104,7 +104,7 @@ pub async fn error_before(kit: &Kit) -> Ended {
 
 /// A key that is answered with the same error for ever can never succeed: it is not sent again.
 pub async fn stored_error(kit: &Kit) -> Ended {
-    if !kit.contract().replays_server_errors {
+    if kit.contract().keys.process.after_server_error != AfterServerError::Replayed {
         return Err(Unsupported("its contract: a server error is not kept"));
     }
     not_charged_unseen(kit, Meets::StoreError).await

@@ -23,7 +23,7 @@ pub struct Direct {
     pub data: Map<String, Value>,
     /// Whether a process captures.
     pub capture: bool,
-    operation: Uuid,
+    pub operation: Uuid,
 }
 
 impl Direct {
@@ -56,6 +56,8 @@ impl Direct {
             payment: &self.payment,
             amount: Some(amount),
             capture: self.capture,
+            is_final: true,
+            reference: None,
             data: &self.data,
         })
     }
@@ -105,8 +107,14 @@ impl Direct {
             stored_at: self.payment.created,
             last_sent_at: Some(Timestamp::now()),
         });
-        let question =
-            Question { operation_id: Uuid::new_v4(), target, payment: &self.payment, trace: None, timeout: TIMEOUT };
+        let question = Question {
+            operation_id: Uuid::new_v4(),
+            target,
+            payment: &self.payment,
+            references: Vec::new(),
+            trace: None,
+            timeout: TIMEOUT,
+        };
         self.adapter.look_up(question).await
     }
 }

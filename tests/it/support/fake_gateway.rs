@@ -70,6 +70,8 @@ pub enum Behaviour {
     Delay(Duration),
     /// Is busy until it is told to go on, then acts and answers.
     Until(Arc<Notify>),
+    /// The same, and answers as [`Behaviour::Say`] does.
+    SayWhenTold(Arc<Notify>, Value),
 }
 
 impl Behaviour {
@@ -94,7 +96,7 @@ impl Behaviour {
             Behaviour::Say(_) => "says something else",
             Behaviour::WrongAmount(_) | Behaviour::Portion(_) => "moves a wrong amount",
             Behaviour::WrongCurrency(_) => "moves a wrong currency",
-            Behaviour::Delay(_) | Behaviour::Until(_) => "acts late",
+            Behaviour::Delay(_) | Behaviour::Until(_) | Behaviour::SayWhenTold(..) => "acts late",
         }
     }
 
@@ -110,6 +112,7 @@ impl Behaviour {
                 | Behaviour::WrongCurrency(_)
                 | Behaviour::Delay(_)
                 | Behaviour::Until(_)
+                | Behaviour::SayWhenTold(..)
         )
     }
 }
@@ -117,7 +120,7 @@ impl Behaviour {
 /// Money that the gateway moved, or an end that it made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effect {
-    /// `charge`, `authorization`, `capture`, `refund`, `release` or `cancel`.
+    /// `charge`, `authorization`, `capture`, `refund`, `release`, `cancel` or `void`.
     pub kind: &'static str,
     pub operation_id: Uuid,
     pub key: String,
@@ -293,6 +296,11 @@ impl FakeGateway {
     /// Everything that was done for a payment, in order.
     pub fn effects(&self, payment_id: Uuid) -> Vec<Effect> {
         self.books().effects.get(&payment_id).cloned().unwrap_or_default()
+    }
+
+    /// From here on a cancel of what is charged is approved: it voids the charge, as some gateways do, or does nothing.
+    pub fn approve_cancels(&self, voids: bool) {
+        self.books().cancels_void = Some(voids);
     }
 
     /// Corrects what an operation was booked as.

@@ -8,8 +8,8 @@ fn usd() -> Currency {
     Currency::from_code("USD").unwrap()
 }
 
-fn read_as(answer: &Value, customer_may_act: bool) -> Result<Answer, Trouble> {
-    let expected = Expected { currency: usd(), customer_may_act, moves_money: true, whole: customer_may_act };
+fn read_as(answer: &Value, whole: bool) -> Result<Answer, Trouble> {
+    let expected = if whole { super::tests::whole() } else { of(Action::Refund) };
     read(answer.to_string().as_bytes(), expected)
 }
 
@@ -29,7 +29,7 @@ fn a_whole_answer_is_read() {
     }));
     let money = |text| Some(Money::parse(text, usd()).unwrap());
     assert_eq!(read.verdict, Verdict::Approved);
-    assert_eq!(read.amount, money("12.50"));
+    assert_eq!(read.total, money("12.50"));
     assert_eq!(read.transaction_id.as_deref(), Some("4111111111111111"));
     assert_eq!(read.code.as_deref(), Some("00"));
     assert!(!read.message.contains("4111"), "{}", read.message);
@@ -97,11 +97,16 @@ fn what_the_contract_does_not_allow_of_money_is_no_result() {
 }
 
 fn charge() -> Expected {
-    Expected { currency: usd(), customer_may_act: true, moves_money: true, whole: false }
+    of(Action::Process)
+}
+
+fn of(action: Action) -> Expected {
+    let subject = Subject { operation: Uuid::from_u128(7), action, captures: true, amount: None, is_answer: true };
+    Expected { currency: usd(), subject: Some(subject) }
 }
 
 fn whole() -> Expected {
-    Expected { whole: true, ..charge() }
+    Expected { currency: usd(), subject: None }
 }
 
 fn unusable(body: &str, expected: Expected) {
@@ -145,11 +150,8 @@ fn an_amount_that_is_there_never_means_the_one_that_was_asked() {
     unusable(r#"{"result": "not_found", "capturedAmount": "50.00"}"#, whole());
     // What says the same twice says it, and where no sum moves none is meant.
     let twice = r#"{"result": "approved", "amount": "50.00", "amount": "50.00", "Amount": "50.00"}"#;
-    assert_eq!(approved(twice, charge()).amount.map(|sum| sum.to_string()).as_deref(), Some("50.00"));
-    approved(
-        r#"{"result": "approved", "amount": null, "currency": null}"#,
-        Expected { moves_money: false, ..charge() },
-    );
+    assert_eq!(approved(twice, charge()).amount().map(|sum| sum.to_string()).as_deref(), Some("50.00"));
+    approved(r#"{"result": "approved", "amount": null, "currency": null}"#, of(Action::Cancel));
     for result in ["declined", "pending", "not_found"] {
         let body = format!(r#"{{"result": "{result}", "amount": null, "currency": null, "captured_amount": null}}"#);
         assert!(read(body.as_bytes(), whole()).is_ok(), "{body}");
@@ -185,7 +187,7 @@ fn an_ornament_costs_no_result() {
     ] {
         let body = format!(r#"{{"result": "approved", "amount": "100.0000", {member}}}"#);
         let read = approved(&body, charge());
-        assert_eq!(read.amount.map(|sum| sum.to_string()).as_deref(), Some("100.00"), "{member}");
+        assert_eq!(read.amount().map(|sum| sum.to_string()).as_deref(), Some("100.00"), "{member}");
         assert_eq!(read.transaction_id, None, "{member}");
     }
     let marked = "\u{feff}{\"result\": \"approved\", \"message\": 51, \"code\": 5, \"transaction_id\": 17}";
@@ -201,15 +203,15 @@ fn an_ornament_costs_no_result() {
     assert!(super::read(&damaged, charge()).is_err());
     // A refund sends nobody anywhere.
     let body = r#"{"result": "pending", "redirect_url": 17}"#;
-    assert!(super::read(body.as_bytes(), Expected { customer_may_act: false, ..charge() }).is_ok());
+    assert!(super::read(body.as_bytes(), of(Action::Refund)).is_ok());
 }
 
 #[test]
 fn another_currency_is_seen_with_an_amount_and_without() {
     let read = result(json!({"result": "approved", "amount": "500", "currency": "JPY"}));
-    assert_eq!(read.amount.map(|amount| amount.currency().code()), Some("JPY"));
+    assert_eq!(read.total.map(|amount| amount.currency().code()), Some("JPY"));
     let read = result(json!({"result": "approved", "currency": "EUR"}));
-    assert_eq!((read.amount, read.currency.map(Currency::code)), (None, Some("EUR")));
+    assert_eq!((read.total, read.currency.map(Currency::code)), (None, Some("EUR")));
 }
 
 #[test]

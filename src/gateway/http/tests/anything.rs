@@ -12,11 +12,16 @@ use crate::gateway::failure::Failure;
 
 fn expected() -> impl Strategy<Value = Expected> {
     let currency = select(vec!["USD", "JPY", "KWD"]).prop_map(|code| Currency::from_code(code).unwrap());
-    (currency, any::<[bool; 3]>()).prop_map(|(currency, [customer_may_act, moves_money, whole])| Expected {
+    let actions = vec![Some(Action::Process), Some(Action::Refund), Some(Action::Cancel), None];
+    (currency, select(actions), any::<bool>()).prop_map(|(currency, action, is_answer)| Expected {
         currency,
-        customer_may_act,
-        moves_money,
-        whole,
+        subject: action.map(|action| Subject {
+            operation: Uuid::from_u128(7),
+            action,
+            captures: true,
+            amount: None,
+            is_answer,
+        }),
     })
 }
 
@@ -95,6 +100,7 @@ fn changed() -> impl Strategy<Value = Value> {
 fn check(answer: &Value, expected: Expected) -> Result<(), TestCaseError> {
     let result = match read(answer.to_string().as_bytes(), expected) {
         Ok(Answer::Result(result)) => result,
+        Ok(Answer::OfOthers(_)) => return Err(TestCaseError::fail("it names no operation")),
         Ok(Answer::NotFound) => {
             prop_assert_eq!(&answer["result"], "not_found");
             return Ok(());
@@ -109,17 +115,25 @@ fn check(answer: &Value, expected: Expected) -> Result<(), TestCaseError> {
     let said = |name: &str| answer[name].as_str().filter(|text| !text.is_empty());
     prop_assert_eq!(result.currency.map(Currency::code), said("currency"));
     let currency = result.currency.unwrap_or(expected.currency);
-    for (name, money) in
-        [("amount", result.amount), ("captured_amount", result.captured), ("refunded_amount", result.refunded)]
-    {
+    for (name, money) in [("captured_amount", result.captured), ("refunded_amount", result.refunded)] {
         let said = answer.get(name).and_then(Value::as_str).map(|text| text.parse::<Decimal>().unwrap());
         prop_assert_eq!(money.map(Money::amount), said, "{}", name);
         prop_assert!(money.is_none_or(|money| money.currency() == currency), "{}", name);
     }
+    // The sum of an approval, or of the whole payment; of other verdicts it says nothing.
+    let said = answer.get("amount").and_then(Value::as_str).map(|text| text.parse::<Decimal>().unwrap());
+    let is_cancel = expected.subject.is_some_and(|subject| subject.action == Action::Cancel);
+    if expected.subject.is_none() {
+        prop_assert_eq!(result.total.map(Money::amount), said);
+    } else if result.verdict == Verdict::Approved && !is_cancel {
+        prop_assert_eq!(result.amount().map(Money::amount), said);
+    }
     match result.verdict {
         Verdict::Approved => prop_assert_eq!(&answer["result"], "approved"),
         Verdict::Declined(_) => prop_assert_eq!(&answer["result"], "declined"),
-        Verdict::CustomerMustAct { .. } => prop_assert!(expected.customer_may_act),
+        Verdict::CustomerMustAct { .. } => {
+            prop_assert!(expected.subject.is_none_or(|subject| subject.action == Action::Process))
+        }
         // Only the machine and other gateways tell of these.
         Verdict::Authorized => return Err(TestCaseError::fail("no answer says so")),
         Verdict::Pending => {}

@@ -153,7 +153,7 @@ async fn an_ornate_answer_is_a_result() {
     let ornate = "\u{feff}{\"result\":\"approved\",\"amount\":\"120.0000\",\"message\":\"\\ud83d\",\"code\":7}";
     let (url, _requests) = raw(answer_200(ornate), Then::Close).await;
     let Outcome::Result(result) = attempt(&gateway(&url), Action::Process, LONG).await else { panic!("no result") };
-    assert_eq!((result.amount, result.code.as_deref()), (Some(usd("120")), Some("7")));
+    assert_eq!((result.amount(), result.code.as_deref()), (Some(usd("120")), Some("7")));
 }
 
 #[tokio::test]
@@ -231,7 +231,10 @@ async fn a_connection_that_takes_too_long_to_make_sent_nothing() {
         token: None,
         key_window: Duration::ZERO,
         settle_window: Duration::ZERO,
+        key_windows: KeyWindows::default(),
+        after_server_error: AfterServerError::default(),
         lookup: false,
+        multicapture: false,
         webhook_secret: WebhookSecrets::default(),
     };
     let gateway = HttpGateway::new(settings, SHORT * 2).unwrap();

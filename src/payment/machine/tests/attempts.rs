@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::bench::{Bench, approved, command, not_sent, operation_id, timed_out};
+use super::bench::{Bench, approved, command, keys, not_sent, operation_id, replaying, timed_out};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
@@ -138,7 +138,7 @@ fn a_try_that_is_held_back_uses_up_no_retry_and_ends_nothing() {
 #[test]
 fn no_look_up_comes_sooner_than_the_gateway_asks_for() {
     let (mut bench, id) = calling();
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     let busy = || trouble(Code::GatewayError, Some(500));
     bench.settle(id, Outcome::Unknown(busy()));
     assert_eq!(bench.operation(id).due_at, Some(bench.now + SignedDuration::from_secs(500)));
@@ -232,7 +232,7 @@ fn a_conflict_forgets_no_attempt_that_may_have_been_received() {
     // outcome of the second is decided on what was stored.
     let (mut bench, id) = calling();
     let mut mine = bench.store.load(&[id]);
-    assert_eq!(mine.settle(id, timed_out(), 1, bench.context()), Step::RetryNow(id));
+    assert_eq!(mine.settle(id, bench.asked(id).answered(timed_out()), 1, bench.context()), Step::RetryNow(id));
     mine.attempt_stored(id, 2, bench.context());
     let exposed = mine.operation(id).unwrap().exposure;
     let row = bench.store.operation_mut(id);
@@ -262,13 +262,13 @@ fn nothing_is_sent_under_a_key_past_its_window_less_a_margin() {
 #[test]
 fn a_gateway_without_keys_is_never_sent_the_same_twice() {
     let (mut bench, id) = calling();
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     assert_eq!(bench.settle_after(id, not_sent(), 1), Step::RetryNow(id), "never received");
     assert_eq!(bench.settle_after(id, timed_out(), 1), Step::Stored);
     assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
     // And where it cannot be asked either, only a person can say.
     let (mut bench, id) = calling();
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     bench.rules.contract.lookup = Lookup::None;
     assert_eq!(bench.settle_after(id, timed_out(), 1), Step::Stored);
     assert_eq!(bench.delayed(), Some(Code::Escalated));
@@ -284,7 +284,7 @@ fn a_key_under_which_a_server_error_is_replayed_is_sent_no_more() {
         Step::RetryNow(id),
         "others carry it out on the next try"
     );
-    bench.rules.contract.replays_server_errors = true;
+    bench.rules.contract.keys = replaying();
     assert_eq!(bench.settle_after(id, server_error.clone(), 1), Step::Stored);
     // Each new key follows a proof, and uses up a retry.
     for generation in 1..=2 {
@@ -326,7 +326,7 @@ fn an_expirytime_bounds_every_send_until_one_may_have_been_received() {
     bench.wait(30);
     assert_eq!(bench.resume(id), Step::Call(id));
     // But nothing new is begun.
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     bench.settle_after(id, timed_out(), 2);
     bench.resume_when_due(id);
     assert_eq!(bench.found(id, Some(id), Found::Nothing), Step::Settled);
@@ -340,7 +340,7 @@ fn every_delay_is_told_by_an_event_of_its_own() {
     bench.settle_after(id, not_sent(), 2);
     bench.resume_when_due(id);
     bench.settle_after(id, timed_out(), 2);
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     bench.resume_when_due(id);
     bench.found(id, Some(id), super::bench::found(Verdict::Pending));
     bench.settle(id, super::bench::approved_of("0"));
@@ -351,7 +351,7 @@ fn every_delay_is_told_by_an_event_of_its_own() {
 #[test]
 fn the_settle_window_begins_when_the_outcome_was_learnt_and_no_look_up_is_due_before_its_end() {
     let (mut bench, id) = calling();
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     bench.rules.delayed = vec![Duration::from_secs(1)];
     // It may have been held back for a while before it was sent.
     bench.wait(9);
@@ -362,7 +362,7 @@ fn the_settle_window_begins_when_the_outcome_was_learnt_and_no_look_up_is_due_be
 #[test]
 fn a_new_key_is_as_good_as_the_first_was() {
     let (mut bench, id) = calling();
-    bench.rules.contract.replays_server_errors = true;
+    bench.rules.contract.keys = replaying();
     bench.settle(id, Outcome::Unknown(trouble(Code::GatewayError, None)));
     bench.store.operation_mut(id).escalated = true;
     bench.resume_when_due(id);

@@ -1,5 +1,6 @@
 //! A bench to drive the machine by, and what to drive it with.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,14 +10,16 @@ use uuid::Uuid;
 use super::store::{PAYMENT, Store};
 use crate::payment::code::Code;
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind};
-use crate::payment::contract::{Contract, Lookup};
+use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, PerAction};
 use crate::payment::event::{Event, EventKind, Resent};
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
-use crate::payment::operation::{AnswerKind, Attributes, Operation, State};
+use crate::payment::observation::Asked;
+use crate::payment::operation::{Action, AnswerKind, Attributes, Operation, State};
 use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::status::Status;
+use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 pub const WORKER: Uuid = Uuid::from_u128(0xa);
 pub const OTHER_WORKER: Uuid = Uuid::from_u128(0xb);
@@ -28,6 +31,9 @@ pub struct Bench {
     pub now: Timestamp,
     pub worker: Uuid,
     pub hold: Option<Duration>,
+    pub clocks_agree: bool,
+    /// What went out last for each operation.
+    asked: HashMap<Uuid, Asked>,
     /// The events of the last commit.
     pub told: Vec<Event>,
 }
@@ -35,7 +41,16 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Bench {
         let now = "2026-11-22T12:00:00Z".parse().unwrap();
-        Bench { store: Store::default(), rules: rules(), now, worker: WORKER, hold: None, told: Vec::new() }
+        Bench {
+            store: Store::default(),
+            rules: rules(),
+            now,
+            worker: WORKER,
+            hold: None,
+            clocks_agree: true,
+            asked: HashMap::new(),
+            told: Vec::new(),
+        }
     }
 
     /// A bench with a payment of 100.00 that stands in a status, with the money that belongs there.
@@ -70,11 +85,25 @@ impl Bench {
         let step = decision(&mut aggregate, self.context());
         self.told = aggregate.events().to_vec();
         assert!(self.store.commit(&mut aggregate));
+        if let Step::Call(id) | Step::LookUp { operation: id, .. } = step {
+            self.asked.insert(id, aggregate.asked(self.now));
+        }
         step
     }
 
+    /// The question that went out last for an operation, or would go out now.
+    pub fn asked(&self, id: Uuid) -> Asked {
+        self.asked.get(&id).copied().unwrap_or_else(|| self.store.load(&[]).asked(self.now))
+    }
+
     pub fn context(&self) -> Context<'_> {
-        Context { now: self.now, worker: self.worker, rules: &self.rules, hold: self.hold }
+        Context {
+            now: self.now,
+            worker: self.worker,
+            rules: &self.rules,
+            hold: self.hold,
+            clocks_agree: self.clocks_agree,
+        }
     }
 
     pub fn send(&mut self, id: &str, kind: CommandType, data: Value) -> Step {
@@ -123,12 +152,55 @@ impl Bench {
     }
 
     pub fn settle_after(&mut self, id: Uuid, outcome: Outcome, tries: u32) -> Step {
-        self.decide(&[id], |aggregate, context| aggregate.settle(id, outcome, tries, context))
+        let outcome = match outcome {
+            Outcome::Result(result) => Outcome::Result(self.with_money(id, *result, Attribution::Answered(id))),
+            outcome => outcome,
+        };
+        let answer = self.asked(id).answered(outcome);
+        self.decide(&[id], |aggregate, context| aggregate.settle(id, answer, tries, context))
     }
 
     pub fn found(&mut self, id: Uuid, target: Option<Uuid>, found: Found) -> Step {
-        let asked: Vec<Uuid> = [Some(id), target].into_iter().flatten().collect();
-        self.decide(&asked, |aggregate, context| aggregate.found(id, target, found, 9, context))
+        let found = match (found, target) {
+            (Found::Result(result), Some(target)) => {
+                Found::Result(self.with_money(target, *result, Attribution::Recorded(target)))
+            }
+            (found, _) => found,
+        };
+        self.found_of(id, target, self.asked(id), found)
+    }
+
+    /// The answer to a question that went out earlier.
+    pub fn found_of(&mut self, id: Uuid, target: Option<Uuid>, asked: Asked, found: Found) -> Step {
+        let wanted: Vec<Uuid> = [Some(id), target].into_iter().flatten().collect();
+        let answer = asked.answered(found);
+        self.decide(&wanted, |aggregate, context| aggregate.found(id, target, answer, 9, context))
+    }
+
+    /// A result with the money that its verdict means of an operation, where it names none: of a gateway that gives no
+    /// references.
+    fn with_money(&self, id: Uuid, mut result: GatewayResult, attribution: Attribution) -> Box<GatewayResult> {
+        let known = self.store.operations.iter().find(|operation| operation.id == id);
+        let amount = result.total.take().or(known.and_then(Operation::amount));
+        let captures = known.and_then(|operation| operation.request.as_ref()).is_some_and(|request| request.capture);
+        let kind = match known.and_then(Operation::action) {
+            Some(Action::Process) if captures && result.verdict == Verdict::Approved => Some(TransactionKind::Capture),
+            Some(Action::Process) => Some(TransactionKind::Authorization),
+            Some(Action::Capture) => Some(TransactionKind::Capture),
+            Some(Action::Release) => Some(TransactionKind::Void),
+            Some(Action::Refund) => Some(TransactionKind::Refund),
+            Some(Action::Cancel) | None => None,
+        };
+        if let (true, true, Some(kind), Some(amount)) =
+            (result.approves(), result.transactions.is_empty(), kind, amount)
+        {
+            let state = TransactionState::Done;
+            // As the adapter of `http` has it: a process is known by the payment's id at the gateway.
+            let is_process = matches!(kind, TransactionKind::Capture | TransactionKind::Authorization);
+            let reference = result.transaction_id.clone().filter(|_| is_process);
+            result.transactions = vec![Transaction { kind, reference, parent: None, attribution, state, amount }];
+        }
+        Box::new(result)
     }
 
     pub fn resume(&mut self, id: Uuid) -> Step {
@@ -197,10 +269,10 @@ pub fn rules() -> Rules {
         gateway: "http".to_owned(),
         account: "shop".to_owned(),
         contract: Contract {
-            key_window: Some(Duration::from_secs(24 * 60 * 60)),
-            replays_server_errors: false,
+            keys: keys(Some(Duration::from_secs(24 * 60 * 60))),
             lookup: Lookup::Authoritative,
             settle_window: Duration::from_secs(10),
+            captures: Captures::One,
         },
         capture: true,
         retired: false,
@@ -209,6 +281,17 @@ pub fn rules() -> Rules {
         lease: Duration::from_secs(15),
         unknown_payment_grace: Duration::from_secs(5),
     }
+}
+
+/// Keys that are honoured for so long, or none.
+pub fn keys(window: Option<Duration>) -> PerAction<Keys> {
+    PerAction::all(window.map_or(Keys::NONE, Keys::kept_for))
+}
+
+/// Keys for a day, of which a server error is given again.
+pub fn replaying() -> PerAction<Keys> {
+    let window = Some(Duration::from_secs(24 * 60 * 60));
+    PerAction::all(Keys { window, after_server_error: AfterServerError::Replayed })
 }
 
 pub fn payment_data() -> Value {
@@ -251,7 +334,7 @@ pub fn approved() -> Outcome {
 }
 
 pub fn approved_of(amount: &str) -> Outcome {
-    Outcome::Result(Box::new(GatewayResult { amount: Some(usd(amount)), ..GatewayResult::new(Verdict::Approved) }))
+    Outcome::Result(Box::new(GatewayResult { total: Some(usd(amount)), ..GatewayResult::new(Verdict::Approved) }))
 }
 
 pub fn result(verdict: Verdict) -> Outcome {

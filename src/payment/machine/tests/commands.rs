@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::bench::{Bench, approved, command, operation_id, payment_data, result, timed_out};
+use super::bench::{Bench, approved, command, keys, operation_id, payment_data, result, timed_out};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Command, CommandType, Kind};
 use crate::payment::contract::Lookup;
@@ -117,7 +117,7 @@ fn the_request_holds_no_secret_longer_than_needed_and_a_persons_evidence_is_kept
         Step::Stored
     });
     bench.rules.contract.lookup = Lookup::None;
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     bench.settle(id, timed_out());
     assert_eq!(bench.operation(id).request.as_ref().unwrap().body, "secret");
     let data = json!({"operation": id.to_string(), "outcome": "approved", "evidence": "seen in the portal"});

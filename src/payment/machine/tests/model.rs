@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::bench::usd;
 use crate::payment::code::Code;
-use crate::payment::contract::{Contract, Lookup};
+use crate::payment::contract::{AfterServerError, Contract, Lookup};
 use crate::payment::operation::Action;
 use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 /// What becomes of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,8 @@ pub struct Gateway {
     pub in_flight: Vec<(Timestamp, Sent)>,
     /// The customer completed a transaction that had been `input`.
     pub completed: bool,
+    /// It has ids of its own for what it does.
+    pub gives_references: bool,
     /// It captures, releases and refunds whatever it is told: not to tell it wrongly is the machine's part.
     pub trusting: bool,
 }
@@ -114,6 +117,7 @@ impl Gateway {
             effects: Vec::new(),
             in_flight: Vec::new(),
             completed: false,
+            gives_references: true,
             trusting: false,
         }
     }
@@ -157,7 +161,7 @@ impl Gateway {
                 if after {
                     self.execute(sent, now);
                 }
-                if self.contract.replays_server_errors {
+                if self.contract.keys.process.after_server_error == AfterServerError::Replayed {
                     let new = Memory { first_used: now, effect: None, server_error: true };
                     self.memories.entry(sent.key).or_insert(new).server_error = true;
                 }
@@ -168,7 +172,7 @@ impl Gateway {
 
     /// Carries out what arrives, unless its key is known.
     fn execute(&mut self, sent: Sent, now: Timestamp) -> Outcome {
-        if let (Some(memory), Some(window)) = (self.memories.get(&sent.key), self.contract.key_window) {
+        if let (Some(memory), Some(window)) = (self.memories.get(&sent.key), self.contract.keys.process.window) {
             let forgotten = memory.first_used + SignedDuration::try_from(window).unwrap() <= now;
             if memory.server_error && !forgotten {
                 return Outcome::Unknown(Trouble::new(Code::GatewayError, "replayed"));
@@ -353,13 +357,50 @@ impl Gateway {
     }
 
     fn result(&self, effect: usize) -> GatewayResult {
-        let effect = &self.effects[effect];
-        GatewayResult::new(match effect.ended {
-            Ended::Done if effect.sent.action == Action::Process && !effect.sent.capture => Verdict::Authorized,
+        let Effect { sent, ended } = &self.effects[effect];
+        let verdict = match ended {
+            Ended::Done if sent.action == Action::Process && !sent.capture => Verdict::Authorized,
             Ended::Done => Verdict::Approved,
             Ended::Declined => Verdict::Declined(Decline::Soft),
             Ended::Input | Ended::GoneOn => Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) },
             Ended::Pending { .. } => Verdict::Pending,
-        })
+        };
+        // One that went on with what the customer had paid took nothing by itself.
+        let paid_before = |other: &Effect| {
+            other.sent.action == Action::Process && other.ended == Ended::Done && other.sent.amount > 0
+        };
+        let money = match ended {
+            Ended::Done if sent.action == Action::Process && sent.amount == 0 => {
+                self.effects.iter().position(paid_before)
+            }
+            Ended::Done if sent.action != Action::Cancel => Some(effect),
+            _ => None,
+        };
+        // Without ids of its own it can only say that this operation was approved.
+        let own = |transaction| match self.gives_references {
+            true => transaction,
+            false => Transaction { attribution: Attribution::Recorded(sent.operation), ..transaction },
+        };
+        let transactions = money.map(|place| own(self.transaction(place))).into_iter().collect();
+        GatewayResult { transactions, ..GatewayResult::new(verdict) }
+    }
+
+    /// What an effect did with money, under the gateway's own reference.
+    fn transaction(&self, place: usize) -> Transaction {
+        let sent = &self.effects[place].sent;
+        Transaction {
+            kind: match sent.action {
+                Action::Process if !sent.capture => TransactionKind::Authorization,
+                Action::Process | Action::Capture => TransactionKind::Capture,
+                Action::Release => TransactionKind::Void,
+                Action::Refund => TransactionKind::Refund,
+                Action::Cancel => unreachable!("a cancel moves no money"),
+            },
+            reference: self.gives_references.then(|| format!("tx-{place}")),
+            parent: None,
+            attribution: Attribution::Recorded(sent.operation),
+            state: TransactionState::Done,
+            amount: usd(&format!("{}.{:02}", sent.amount / 100, sent.amount % 100)),
+        }
     }
 }

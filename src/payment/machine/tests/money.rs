@@ -188,7 +188,7 @@ fn money_captured_twice_is_told_although_each_was_what_was_asked() {
 fn an_answer_in_another_currency_is_applied_to_nothing() {
     let euros = Money::parse("100", Currency::from_code("EUR").unwrap()).unwrap();
     let of = |amount, captured, currency| {
-        let result = GatewayResult { amount, captured, currency, ..GatewayResult::new(Verdict::Approved) };
+        let result = GatewayResult { total: amount, captured, currency, ..GatewayResult::new(Verdict::Approved) };
         Outcome::Result(Box::new(result))
     };
     let named = Some(euros.currency());

@@ -4,7 +4,9 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::bench::{Bench, OTHER_WORKER, approved, command, found, operation_id, payment_data, result, timed_out, usd};
+use super::bench::{
+    Bench, OTHER_WORKER, approved, command, found, keys, operation_id, payment_data, result, timed_out, usd,
+};
 use super::store::PAYMENT;
 use crate::payment::code::Code;
 use crate::payment::command::{Command, CommandType};
@@ -91,7 +93,7 @@ fn a_notification_settles_the_operation_that_it_tells_of() {
     // Unknown: its answer was lost. Pending: its result was to come. Calling: the notification was faster than the answer.
     for state in [State::Unknown, State::Pending, State::Calling] {
         let mut bench = Bench::with_payment(Status::Waiting);
-        bench.rules.contract.key_window = None;
+        bench.rules.contract.keys = keys(None);
         let process = bench.call("pay", CommandType::Process, json!({}));
         match state {
             State::Unknown => drop(bench.settle_after(process, timed_out(), 9)),
@@ -207,4 +209,30 @@ fn one_that_names_no_payment_is_located_again_where_its_worker_was_lost() {
     assert_eq!(bench.decide(&[id], |aggregate, context| aggregate.located(id, Ok(()), 1, context)), Step::Stored);
     bench.worker = OTHER_WORKER;
     assert_eq!(bench.decide(&[id], |aggregate, context| aggregate.located(id, Ok(()), 1, context)), Step::Settled);
+}
+
+#[test]
+fn one_without_news_is_asked_about_again_while_the_payment_waits() {
+    let mut bench = Bench::with_payment(Status::Input);
+    let input = || found(Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) });
+    let told = notify(&mut bench, "hook", news(), None);
+    let came = bench.now;
+    assert_eq!(bench.found(told, None, input()), Step::Stored);
+    assert_eq!((bench.state(told), bench.delayed()), (State::Scheduled, Some(Code::Pending)));
+    // After the settle window, and then as often as a call would be tried again.
+    assert_eq!(bench.operation(told).due_at, Some(came + jiff::SignedDuration::from_secs(10)));
+    let mut questions = 1;
+    while bench.state(told) != State::Settled {
+        assert_eq!(bench.resume_when_due(told), Step::LookUp { operation: told, target: None });
+        bench.found(told, None, input());
+        questions += 1;
+    }
+    assert_eq!((questions, bench.answer(told).0), (4, AnswerKind::Succeeded));
+    // With news it is answered at once.
+    let mut bench = Bench::with_payment(Status::Input);
+    let told = notify(&mut bench, "hook", news(), None);
+    bench.found(told, None, input());
+    bench.resume_when_due(told);
+    assert_eq!(bench.found(told, None, whole("100", "0")), Step::Settled);
+    assert_eq!((bench.status(), bench.answer(told).0), (Status::Confirmed, AnswerKind::Succeeded));
 }

@@ -75,11 +75,15 @@ impl Store {
             let same = |known: &&mut Movement| known.kind == movement.kind && known.reference == movement.reference;
             match self.movements.iter_mut().find(same) {
                 Some(known) => {
+                    let keeps = |before: Option<&String>, after: Option<&String>| before.is_none() || before == after;
+                    let (before, after) = (known.gateway_reference.as_ref(), movement.gateway_reference.as_ref());
                     assert!(
-                        known.operation.is_none() && known.amount == movement.amount,
+                        (known.operation.is_none() || known.operation == movement.operation)
+                            && keeps(before, after)
+                            && known.amount == movement.amount,
                         "{movement:?} is counted twice"
                     );
-                    known.operation = movement.operation;
+                    *known = movement.clone();
                 }
                 None => self.movements.push(movement.clone()),
             }

@@ -3,7 +3,9 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::bench::{Bench, OTHER_WORKER, WORKER, approved, found, not_sent, operation_id, result, timed_out, usd};
+use super::bench::{
+    Bench, OTHER_WORKER, WORKER, approved, found, keys, not_sent, operation_id, result, timed_out, usd,
+};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
@@ -351,7 +353,7 @@ fn a_sync_about_an_operation_that_settled_meanwhile_still_counts_what_it_proves(
 #[test]
 fn nothing_found_by_a_sync_lets_the_operation_begin_anew() {
     let mut bench = Bench::with_payment(Status::Waiting);
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     let process = bench.call("a", CommandType::Process, json!({}));
     bench.settle(process, timed_out());
     bench.wait(10);
@@ -366,7 +368,7 @@ fn of_an_old_answer_only_what_the_gateway_says_of_an_operation_counts() {
     // The first worker's answer is old by the time the second has asked again.
     for what in [Found::Nothing, Found::Failed(Trouble::new(Code::Timeout, "no answer")), found(Verdict::Approved)] {
         let mut bench = Bench::with_payment(Status::Waiting);
-        bench.rules.contract.key_window = None;
+        bench.rules.contract.keys = keys(None);
         let process = bench.call("a", CommandType::Process, json!({}));
         bench.settle(process, timed_out());
         let sync = operation_id("s");
@@ -395,7 +397,8 @@ fn a_question_that_fails_is_asked_again_at_once_later_and_then_given_up() {
     let failed = |retry_after| Found::Failed(Trouble { retry_after, ..Trouble::new(Code::GatewayError, "500") });
     let mut bench = Bench::with_payment(Status::Confirmed);
     let sync = ask(&mut bench, "s");
-    let once = bench.decide(&[sync], |machine, context| machine.found(sync, None, failed(None), 1, context));
+    let answer = bench.asked(sync).answered(failed(None));
+    let once = bench.decide(&[sync], |machine, context| machine.found(sync, None, answer, 1, context));
     assert_eq!(once, Step::RetryNow(sync));
     for delay in [10, 60] {
         assert_eq!(bench.found(sync, None, failed(None)), Step::Stored);
@@ -423,7 +426,7 @@ fn a_question_is_not_given_up_for_wrong_credentials_or_while_calls_are_held_back
     }
     bench.rules.delayed.clear();
     bench.hold = Some(std::time::Duration::ZERO);
-    let unreachable = failed(Code::Unreachable);
+    let unreachable = bench.asked(sync).answered(failed(Code::Unreachable));
     let once = bench.decide(&[sync], |machine, context| machine.found(sync, None, unreachable, 1, context));
     assert_eq!((once, bench.operation(sync).due_at), (Step::Stored, Some(bench.now)));
 }

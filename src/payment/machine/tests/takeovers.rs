@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::bench::{Bench, OTHER_WORKER, WORKER, approved, found, not_sent, operation_id, result, timed_out};
+use super::bench::{Bench, OTHER_WORKER, WORKER, approved, found, keys, not_sent, operation_id, result, timed_out};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
@@ -45,7 +45,7 @@ fn a_redelivery_takes_a_live_lease_over_only_where_the_gateway_honours_the_key()
     assert_eq!(bench.take_over(id), Step::Call(id));
     for window in [None, Some(Duration::from_secs(1))] {
         let (mut bench, id) = lost();
-        bench.rules.contract.key_window = window;
+        bench.rules.contract.keys = keys(window);
         assert_eq!(bench.take_over(id), Step::Stored);
         assert_eq!(bench.operation(id).takeovers, 0);
         bench.wait(15);
@@ -54,7 +54,7 @@ fn a_redelivery_takes_a_live_lease_over_only_where_the_gateway_honours_the_key()
         assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
     }
     let (mut bench, id) = lost();
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     bench.rules.contract.lookup = Lookup::None;
     bench.wait(15);
     bench.take_over(id);
@@ -134,7 +134,7 @@ fn a_worker_whose_lease_was_taken_over_records_its_proof_and_decides_nothing_els
 #[test]
 fn what_a_lost_worker_sent_last_is_not_proved_absent_within_the_settle_window() {
     let (mut bench, id) = lost();
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     bench.wait(15);
     bench.resume(id);
     assert_eq!(bench.operation(id).last_sent_at, Some(bench.now), "it may have sent until a moment ago");
@@ -202,9 +202,10 @@ fn an_operation_under_way_is_neither_sent_to_nor_asked_of_another_account() {
         let (mut bench, id) = lost();
         match state {
             State::Unknown => {
+                let answer = bench.asked(id).answered(timed_out());
                 _ = bench.decide(&[id], |machine, mut context| {
                     context.worker = WORKER;
-                    machine.settle(id, timed_out(), 2, context)
+                    machine.settle(id, answer, 2, context)
                 })
             }
             State::Pending => _ = bench.settle(id, result(Verdict::Pending)),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::bench::{
-    Bench, OTHER_WORKER, approved, approved_of, command, found, not_sent, operation_id, result, timed_out, usd,
+    Bench, OTHER_WORKER, approved, approved_of, command, found, keys, not_sent, operation_id, result, timed_out, usd,
 };
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
@@ -22,7 +22,7 @@ use crate::payment::status::Status;
 /// A bench whose payment's process timed out at a gateway without keys, so that it can only be looked up.
 fn unknown() -> (Bench, Uuid) {
     let mut bench = Bench::with_payment(Status::Waiting);
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     let id = bench.call("a", CommandType::Process, json!({}));
     bench.settle(id, timed_out());
     (bench, id)
@@ -117,7 +117,7 @@ fn nothing_found_proves_nothing_within_the_settle_window() {
 #[test]
 fn the_settle_window_begins_with_the_last_send_of_all() {
     let (mut bench, id) = unknown();
-    bench.rules.contract.key_window = Some(Duration::from_secs(24 * 60 * 60));
+    bench.rules.contract.keys = keys(Some(Duration::from_secs(24 * 60 * 60)));
     // A sync asks; while it waits for its answer, the operation is sent again and times out.
     bench.store.operation_mut(id).lookup_only = false;
     bench.wait(20);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::bench::{Bench, approved, approved_of, command, not_sent, operation_id, payment_data, result, timed_out};
+use super::bench::{
+    Bench, approved, approved_of, command, keys, not_sent, operation_id, payment_data, result, timed_out,
+};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::machine::{Step, WAITING_MAX};
@@ -277,7 +279,7 @@ fn a_cancel_that_waits_ends_a_process_as_soon_as_that_is_proved_not_sent() {
 
     // Proved by a look-up.
     let mut bench = Bench::with_payment(Status::Waiting);
-    bench.rules.contract.key_window = None;
+    bench.rules.contract.keys = keys(None);
     let id = bench.call("a", CommandType::Process, json!({}));
     cancel_it(&mut bench);
     bench.settle(id, timed_out());

@@ -7,13 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::bench::{command, rules};
+use super::bench::{command, keys, rules};
 use super::model::{Ended, Fate, Gateway, Sent};
 use super::store::Store;
 use crate::payment::code::Code;
 use crate::payment::command::{Command, CommandType};
-use crate::payment::contract::{Contract, Lookup};
+use crate::payment::contract::{AfterServerError, Contract, Keys, Lookup, PerAction};
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
+use crate::payment::observation::Observation;
 use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Found, Outcome, Trouble};
 use crate::payment::status::Status;
@@ -23,8 +24,8 @@ const TIMEOUT: SignedDuration = SignedDuration::from_secs(5);
 
 #[derive(Debug, Clone)]
 enum Answer {
-    Outcome(Outcome),
-    Found(Option<Uuid>, Found),
+    Outcome(Observation<Outcome>),
+    Found(Option<Uuid>, Observation<Found>),
 }
 
 /// An operation that a worker is at, as it keeps it in memory.
@@ -155,7 +156,7 @@ impl World {
     }
 
     fn context(&self, worker: Uuid) -> Context<'_> {
-        Context { now: self.now, worker, rules: &self.rules, hold: self.hold }
+        Context { now: self.now, worker, rules: &self.rules, hold: self.hold, clocks_agree: true }
     }
 
     fn start_due(&mut self, which: usize, worker: usize) {
@@ -176,7 +177,7 @@ impl World {
     fn deliver_again(&mut self, which: usize, worker: usize) {
         let Some(again) = self.commands.get(which % self.commands.len().max(1)).cloned() else { return };
         let id = again.operation_id();
-        let keyed = self.rules.contract.key_window.is_some();
+        let keyed = self.rules.contract.keys.process.window.is_some();
         self.begin(worker, id, |machine, context| match machine.accept(again, context) {
             Step::Known(id) => {
                 let operation = machine.operation(id).unwrap();
@@ -204,7 +205,8 @@ impl World {
                 let held_back =
                     matches!(task.step, Step::Call(_)) && !task.aggregate.may_send(task.id, self.context(task.worker));
                 task.answer = Some(if held_back {
-                    Answer::Outcome(Outcome::NotSent(Trouble::new(Code::Held, "held back for too long")))
+                    let trouble = Trouble::new(Code::Held, "held back for too long");
+                    Answer::Outcome(task.aggregate.asked(self.now).answered(Outcome::NotSent(trouble)))
                 } else {
                     self.ask(&task, Fate::of(luck), luck)
                 });
@@ -222,20 +224,22 @@ impl World {
     }
 
     fn store_attempt(&mut self, task: &mut Task, attempts: u32) -> bool {
-        let context = Context { now: self.now, worker: task.worker, rules: &self.rules, hold: self.hold };
+        let context =
+            Context { now: self.now, worker: task.worker, rules: &self.rules, hold: self.hold, clocks_agree: true };
         self.store.store_attempt(&mut task.aggregate, task.id, attempts, context)
     }
 
     fn ask(&mut self, task: &Task, fate: Fate, luck: u8) -> Answer {
+        let asked = task.aggregate.asked(self.now);
         match task.step {
             Step::LookUp { target, .. } if fate != Fate::Answered && luck.is_multiple_of(2) => {
                 let trouble = Trouble::new(Code::Timeout, "no answer");
-                Answer::Found(target, Found::Failed(trouble))
+                Answer::Found(target, asked.answered(Found::Failed(trouble)))
             }
             Step::LookUp { target: Some(target), .. } => {
-                Answer::Found(Some(target), self.gateway.look_up(target, luck))
+                Answer::Found(Some(target), asked.answered(self.gateway.look_up(target, luck)))
             }
-            Step::LookUp { target: None, .. } => Answer::Found(None, self.gateway.look_up_payment()),
+            Step::LookUp { target: None, .. } => Answer::Found(None, asked.answered(self.gateway.look_up_payment())),
             _ => {
                 let operation = task.aggregate.operation(task.id).unwrap();
                 let request = operation.request.as_ref().unwrap();
@@ -248,7 +252,7 @@ impl World {
                     at: self.now,
                     luck: luck / 16,
                 };
-                Answer::Outcome(self.gateway.call(sent, fate, self.now))
+                Answer::Outcome(asked.answered(self.gateway.call(sent, fate, self.now)))
             }
         }
     }
@@ -360,8 +364,12 @@ pub fn rules_of(choice: u16) -> Rules {
     let mut rules = rules();
     let choose = |shift: u32| usize::from(choice >> (2 * shift) & 3);
     rules.contract = Contract {
-        key_window: [Some(24 * 60 * 60), Some(60), None, Some(24 * 60 * 60)][choose(0)].map(Duration::from_secs),
-        replays_server_errors: choose(1) == 0,
+        keys: match [Some(24 * 60 * 60), Some(60), None, Some(24 * 60 * 60)][choose(0)].map(Duration::from_secs) {
+            Some(window) if choose(1) == 0 => {
+                PerAction::all(Keys { window: Some(window), after_server_error: AfterServerError::Replayed })
+            }
+            window => keys(window),
+        },
         lookup: [Lookup::Authoritative, Lookup::Indicative, Lookup::None, Lookup::Authoritative][choose(2)],
         ..rules.contract
     };

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
-use crate::payment::command::AmountText;
+use crate::payment::command::{AmountText, Capture, Refund};
 
 const KINDS: [CommandType; 2] = [CommandType::Capture, CommandType::Refund];
 
@@ -31,7 +31,9 @@ fn content(kind: CommandType, members: &str) -> Result<Body, Rejection> {
 
 fn amount_of(body: Body) -> Option<String> {
     match body {
-        Body::Capture(amount) | Body::Refund(amount) => amount.map(|AmountText(text)| text),
+        Body::Capture(Capture { amount, .. }) | Body::Refund(Refund { amount, .. }) => {
+            amount.map(|AmountText(text)| text)
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Request {
     pub target: Option<Uuid>,
     /// It is a process of a payment whose customer had to act.
     pub continues: bool,
+    /// It is a capture that is not the last.
+    pub is_partial: bool,
     pub key: String,
     pub body: Bytes,
     pub effect: Effect,
@@ -61,6 +63,12 @@ pub(super) struct Books {
     /// Operations that it was working on when it stopped.
     pub forgotten: BTreeSet<Uuid>,
     pub news: Vec<News>,
+    /// Whether cancels of what is charged void it; where this is not said, they are declined.
+    pub cancels_void: Option<bool>,
+    /// Payments whose authorization was captured for good.
+    captured: BTreeSet<Uuid>,
+    /// Captures that leave the rest held.
+    partial: BTreeSet<Uuid>,
 }
 
 impl Books {
@@ -86,6 +94,9 @@ impl Books {
             }
             let busy = (StatusCode::CONFLICT, "the key is being worked on");
             return booking.answer.clone().map(Some).ok_or(busy);
+        }
+        if request.is_partial {
+            self.partial.insert(request.operation_id);
         }
         let booking = Booking {
             operation_id: request.operation_id,
@@ -161,16 +172,20 @@ impl Books {
         let has = |kinds: &[&str]| done.iter().any(|done| kinds.contains(&done.kind));
         match effect.kind {
             "capture" if !has(&["authorization"]) => Some("nothing is authorized"),
-            "capture" if has(&["capture"]) => Some("it is captured already"),
+            "capture" if self.captured.contains(&payment_id) => Some("it is captured already"),
             "capture" | "release" if has(&["release"]) => Some("the authorization is voided"),
-            "capture" if effect.amount > self.sum(payment_id, &effect.currency, &["authorization"]) => {
+            "capture"
+                if effect.amount + self.sum(payment_id, &effect.currency, &["capture"])
+                    > self.sum(payment_id, &effect.currency, &["authorization"]) =>
+            {
                 Some("more than is authorized")
             }
             "release" if !has(&["authorization"]) => Some("nothing is authorized"),
-            "release" if has(&["capture"]) => Some("it is captured"),
+            "release" if self.captured.contains(&payment_id) => Some("it is captured"),
             "refund" if effect.amount > self.refundable(payment_id, &effect.currency) => {
                 Some("more than can be refunded")
             }
+            "cancel" if self.cancels_void.is_some() => None,
             "cancel" if has(&["charge", "authorization"]) => Some("it is charged"),
             "cancel" if has(&["cancel"]) => Some("it is cancelled already"),
             _ => None,
@@ -203,6 +218,14 @@ impl Books {
                     booking.answer = Some(answer_of(&booking.effect, "declined"));
                 }
             }
+            let charged = self.sum(payment_id, &effect.currency, &["charge"]);
+            if self.cancels_void == Some(true) && !charged.is_zero() {
+                let void = Effect { kind: "void", amount: charged, ..effect.clone() };
+                self.effects.entry(payment_id).or_default().push(void);
+            }
+        }
+        if effect.kind == "capture" && !self.partial.contains(&effect.operation_id) {
+            self.captured.insert(payment_id);
         }
         self.effects.entry(payment_id).or_default().push(effect);
     }
@@ -277,7 +300,9 @@ impl Books {
         // Sums are of the answer's own currency.
         let currency = answer["currency"].as_str().unwrap_or(&booking.effect.currency).to_owned();
         let refunded = self.sum(request.payment_id, &currency, &["refund"]);
-        let captured = self.sum(request.payment_id, &currency, &["charge", "capture"]) - refunded;
+        let captured = self.sum(request.payment_id, &currency, &["charge", "capture"])
+            - refunded
+            - self.sum(request.payment_id, &currency, &["void"]);
         answer["captured_amount"] = json!(captured.max(Decimal::ZERO).to_string());
         answer["refunded_amount"] = json!(refunded.to_string());
         answer
@@ -327,7 +352,7 @@ fn act(mut effect: Effect, behaviour: &Behaviour) -> (Value, Option<Effect>) {
             effect.currency.clone_from(currency);
             (answer_of(&effect, "approved"), Some(effect))
         }
-        Behaviour::Say(members) => {
+        Behaviour::Say(members) | Behaviour::SayWhenTold(_, members) => {
             let mut answer = answer_of(&effect, "approved");
             say(&mut answer, members);
             // What it says it did not do, it did not do.

@@ -100,11 +100,13 @@ async fn work(
     latency: Duration,
 ) -> Result<Value, Refusal> {
     if let Some(mut answer) = shared.known_answer(&request)? {
-        if let (Behaviour::Say(members), "status") = (&behaviour, request.operation.as_str()) {
+        if let (Behaviour::Say(members) | Behaviour::SayWhenTold(_, members), "status") =
+            (&behaviour, request.operation.as_str())
+        {
             say(&mut answer, members);
         }
         pause(latency).await;
-        if let Behaviour::Until(told) = &behaviour {
+        if let Behaviour::Until(told) | Behaviour::SayWhenTold(told, _) = &behaviour {
             told.notified().await;
         }
         return Ok(answer);
@@ -117,7 +119,7 @@ async fn work(
         if let Behaviour::Delay(duration) = behaviour {
             pause(duration).await;
         }
-        if let Behaviour::Until(told) = &behaviour {
+        if let Behaviour::Until(told) | Behaviour::SayWhenTold(told, _) = &behaviour {
             told.notified().await;
         }
         shared.books.lock().unwrap().book(request, &behaviour)
@@ -223,6 +225,7 @@ fn read(operation: &str, headers: &HeaderMap, body: &Bytes) -> Result<Request, &
         operation_id,
         payment_id,
         target,
+        is_partial: fields["final"] == false,
         continues: fields["operation"] == "process" && fields["payment"]["status"] == "input",
         key,
         body,

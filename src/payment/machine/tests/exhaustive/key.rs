@@ -11,8 +11,10 @@ use crate::payment::machine::{Aggregate, Step, Tracked};
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
 use crate::payment::movement::Movement;
+use crate::payment::observation::{Asked, Observation};
 use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::transaction::Transaction;
 
 pub type Key = Vec<u8>;
 
@@ -163,10 +165,11 @@ impl Writer<'_> {
         self.time(row.due_at);
         self.time(row.lease.map(|lease| lease.until));
         self.byte(row.lease.map_or(2, |lease| u8::from(Some(lease.owner) == worker)));
-        let asked_after = row.data.get("asked_after_sequence").and_then(serde_json::Value::as_i64);
-        let stored = self.world.store.payment.as_ref().map_or(0, |stored| stored.last_sequence);
-        self.number(asked_after.map_or(-1, |after| stored - after));
-        self.bit(row.data.contains_key("asked_again"));
+        for name in ["asked_again", "contradicts"] {
+            self.bit(row.data.contains_key(name));
+        }
+        let no_news = row.data.get("no_news").and_then(serde_json::Value::as_i64);
+        self.number(no_news.unwrap_or_default());
         if self.world.store.payment.is_none() {
             self.time(Some(row.created));
         }
@@ -175,7 +178,11 @@ impl Writer<'_> {
     fn movements<'a>(&mut self, movements: impl Iterator<Item = &'a Movement>) {
         for movement in movements {
             self.byte(movement.kind as u8);
-            self.name(movement.reference.parse().ok());
+            match movement.reference.parse() {
+                Ok(id) => self.name(Some(id)),
+                Err(_) => self.text(&movement.reference),
+            }
+            self.text(movement.gateway_reference.as_deref().unwrap_or_default());
             self.name(movement.operation);
             self.money(Some(movement.amount));
         }
@@ -224,17 +231,39 @@ impl Writer<'_> {
         }
     }
 
+    fn text(&mut self, text: &str) {
+        self.bytes.extend(text.as_bytes());
+        self.byte(u8::MAX);
+    }
+
+    /// Of a question only matters what has changed since.
+    fn asked(&mut self, asked: Asked) {
+        self.age(asked.at());
+        let stored = self.world.store.payment.as_ref().map_or(0, |stored| stored.last_sequence);
+        self.number(stored - asked.after_sequence());
+    }
+
     fn answer(&mut self, answer: &Answer) {
         match answer {
-            Answer::Outcome(Outcome::Result(result)) => self.result(10, result),
-            Answer::Outcome(Outcome::Refused(trouble)) => self.trouble(11, trouble),
-            Answer::Outcome(Outcome::NotSent(trouble)) => self.trouble(12, trouble),
-            Answer::Outcome(Outcome::Unknown(trouble)) => self.trouble(13, trouble),
-            Answer::Found(target, found) => {
+            Answer::Outcome(Observation { asked, says }) => {
+                self.asked(*asked);
+                match says {
+                    Outcome::Result(result) => self.result(10, result),
+                    Outcome::Refused(trouble) => self.trouble(11, trouble),
+                    Outcome::NotSent(trouble) => self.trouble(12, trouble),
+                    Outcome::Unknown(trouble) => self.trouble(13, trouble),
+                }
+            }
+            Answer::Found(target, Observation { asked, says }) => {
                 self.byte(14);
                 self.name(*target);
-                match found {
+                self.asked(*asked);
+                match says {
                     Found::Result(result) => self.result(15, result),
+                    Found::OfOthers(transactions) => {
+                        self.byte(18);
+                        self.transactions(transactions);
+                    }
                     Found::Nothing => self.byte(16),
                     Found::Failed(trouble) => self.trouble(17, trouble),
                 }
@@ -253,6 +282,18 @@ impl Writer<'_> {
         });
         self.money(result.captured);
         self.money(result.refunded);
+        self.transactions(&result.transactions);
+    }
+
+    fn transactions(&mut self, transactions: &[Transaction]) {
+        for transaction in transactions {
+            self.byte(transaction.kind as u8);
+            self.byte(transaction.state as u8);
+            self.name(transaction.attribution.operation());
+            self.text(transaction.reference.as_deref().unwrap_or_default());
+            self.money(Some(transaction.amount));
+        }
+        self.byte(u8::MAX);
     }
 
     fn trouble(&mut self, kind: u8, trouble: &Trouble) {

@@ -59,6 +59,8 @@ pub struct Scenario {
     pub faults: u8,
     /// How often time passes.
     pub ticks: u8,
+    /// Whether the gateway has ids of its own for what it does.
+    pub gives_references: bool,
     /// What of all that goes wrong.
     pub goes_wrong: fn(Move) -> bool,
     /// Each command's operation, and the keys it may be sent under.
@@ -79,12 +81,26 @@ impl Scenario {
             names.push((id, place));
             names.extend((0..4).map(|generation| (key(id, generation), place + 1 + u8::try_from(generation).unwrap())));
         }
-        Scenario { lines, rules, verdicts: vec![Verdict::Approved], faults: 1, ticks: 2, goes_wrong: |_| true, names }
+        Scenario {
+            lines,
+            rules,
+            verdicts: vec![Verdict::Approved],
+            faults: 1,
+            ticks: 2,
+            gives_references: true,
+            goes_wrong: |_| true,
+            names,
+        }
     }
 
     /// Only this goes wrong.
     pub fn where_only(mut self, goes_wrong: fn(Move) -> bool) -> Scenario {
         self.goes_wrong = goes_wrong;
+        self
+    }
+
+    pub fn without_references(mut self) -> Scenario {
+        self.gives_references = false;
         self
     }
 

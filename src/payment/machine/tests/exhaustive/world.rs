@@ -16,14 +16,15 @@ use super::scenario::{Line, Scenario, Verdict, resolve_name};
 use crate::payment::code::Code;
 use crate::payment::command::{Command, CommandType};
 use crate::payment::machine::{Aggregate, Context, Step};
+use crate::payment::observation::Observation;
 use crate::payment::operation::{Lease, State};
 use crate::payment::outcome::{Found, Outcome, Trouble};
 
 /// What came back from the gateway.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    Outcome(Outcome),
-    Found(Option<Uuid>, Found),
+    Outcome(Observation<Outcome>),
+    Found(Option<Uuid>, Observation<Found>),
 }
 
 /// What a worker does next with its operation.
@@ -78,6 +79,7 @@ impl World {
     pub fn new(scenario: Rc<Scenario>) -> World {
         let mut gateway = Gateway::new(scenario.rules.contract.clone());
         gateway.trusting = true;
+        gateway.gives_references = scenario.gives_references;
         World {
             store: Rc::default(),
             gateway: Rc::new(gateway),
@@ -186,7 +188,7 @@ impl World {
     }
 
     fn context(&self, worker: Uuid) -> Context<'_> {
-        Context { now: self.now, worker, rules: &self.scenario.rules, hold: None }
+        Context { now: self.now, worker, rules: &self.scenario.rules, hold: None, clocks_agree: true }
     }
 
     fn take(&mut self, task: usize) -> Task {
@@ -235,7 +237,7 @@ impl World {
 
     fn go_on(&self, machine: &mut Aggregate, id: Uuid, redelivered: bool, context: Context<'_>) -> Step {
         let operation = machine.operation(id).unwrap();
-        let may_take = self.scenario.rules.contract.key_window.is_some() || operation.action().is_none();
+        let may_take = self.scenario.rules.contract.keys.process.window.is_some() || operation.action().is_none();
         if operation.state == State::Calling && redelivered && may_take {
             return machine.take_over(id, context);
         }
@@ -279,13 +281,14 @@ impl World {
         } else {
             Outcome::NotSent(Trouble::new(Code::Held, "held back for too long"))
         };
-        task.phase = Phase::Answered(Answer::Outcome(outcome));
+        task.phase = Phase::Answered(Answer::Outcome(aggregate.asked(self.now).answered(outcome)));
         task.aggregate = Some(aggregate);
         self.tasks.push(Rc::new(task));
     }
 
     fn store_attempt(&mut self, aggregate: &mut Aggregate, task: &Task, attempts: u32) -> bool {
-        let context = Context { now: self.now, worker: task.worker, rules: &self.scenario.rules, hold: None };
+        let context =
+            Context { now: self.now, worker: task.worker, rules: &self.scenario.rules, hold: None, clocks_agree: true };
         Rc::make_mut(&mut self.store).store_attempt(aggregate, task.id, attempts, context)
     }
 
@@ -303,7 +306,8 @@ impl World {
                 if is_missed { Found::Nothing } else { self.gateway.look_up(target, 1) }
             }
         };
-        task.phase = Phase::Answered(Answer::Found(target, found));
+        let Some(aggregate) = &task.aggregate else { return };
+        task.phase = Phase::Answered(Answer::Found(target, aggregate.asked(self.now).answered(found)));
         self.tasks.push(Rc::new(task));
     }
 
@@ -377,11 +381,11 @@ impl World {
 impl fmt::Display for Answer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (words, result, trouble) = match self {
-            Answer::Outcome(outcome) => {
+            Answer::Outcome(Observation { says: outcome, .. }) => {
                 let result = if let Outcome::Result(result) = outcome { Some(result) } else { None };
                 (outcome.as_str(), result, outcome.trouble())
             }
-            Answer::Found(_, found) => {
+            Answer::Found(_, Observation { says: found, .. }) => {
                 let result = if let Found::Result(result) = found { Some(result) } else { None };
                 (found.as_str(), result, found.trouble())
             }

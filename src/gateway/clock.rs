@@ -1,0 +1,76 @@
+//! The gateway's clock, read from the `Date` of its answers. Look-ups compare times of ours with times of the gateway's: where
+//! the clocks differ, what a look-up does not find proves nothing.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{DATE, HeaderMap};
+
+/// What a gateway's clock said, and when by the machine's monotonic clock. It is right to the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockReading {
+    /// What it said.
+    pub theirs: Timestamp,
+    /// When that arrived.
+    pub at: Instant,
+}
+
+impl ClockReading {
+    /// How far the gateway's clock is ahead of another one, which says `now` at this moment.
+    pub fn ahead_of(self, now: Timestamp) -> SignedDuration {
+        let since = SignedDuration::try_from(self.at.elapsed()).unwrap_or_default();
+        self.theirs.duration_since(now) + since
+    }
+}
+
+/// The last reading.
+#[derive(Debug, Default)]
+pub(super) struct GatewayClock {
+    last: Mutex<Option<ClockReading>>,
+}
+
+impl GatewayClock {
+    /// Takes an answer's `Date`, where it has one that can be read. A cache's answer has an `Age`, and an old date.
+    pub(super) fn read(&self, headers: &HeaderMap) {
+        let date = headers.get(DATE).filter(|_| !headers.contains_key("age")).and_then(|date| date.to_str().ok());
+        let Some(theirs) = date.and_then(|date| rfc2822::parse(date).ok()).map(|date| date.timestamp()) else { return };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(ClockReading { theirs, at: Instant::now() });
+    }
+
+    /// The last reading.
+    pub(super) fn last(&self) -> Option<ClockReading> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn read(headers: &[(&'static str, &'static str)]) -> Option<ClockReading> {
+        let clock = GatewayClock::default();
+        let header =
+            |(name, value): &(&'static str, &'static str)| (name.parse().unwrap(), HeaderValue::from_static(value));
+        clock.read(&headers.iter().map(header).collect());
+        clock.last()
+    }
+
+    #[test]
+    fn a_date_says_how_far_the_clocks_are_apart() {
+        let reading = read(&[("date", "Mon, 30 Nov 2026 12:01:30 GMT")]).unwrap();
+        let ours: Timestamp = "2026-11-30T12:00:00Z".parse().unwrap();
+        let ahead = reading.ahead_of(ours);
+        assert!((90..92).contains(&ahead.as_secs()), "{ahead:?}");
+    }
+
+    #[test]
+    fn what_says_nothing_of_the_clock_is_left_out() {
+        assert_eq!(read(&[]), None);
+        assert_eq!(read(&[("date", "yesterday")]), None);
+        assert_eq!(read(&[("date", "Mon, 30 Nov 2026 12:01:30 GMT"), ("age", "3600")]), None, "a cache's");
+    }
+}

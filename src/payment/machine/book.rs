@@ -1,0 +1,293 @@
+//! Booking: what the gateway says it did with money becomes movements, each once, by the gateway's own reference.
+
+use uuid::Uuid;
+
+use super::{Aggregate, Context, Stored};
+use crate::payment::code::Code;
+use crate::payment::contract::Captures;
+use crate::payment::event::{Discrepancy, Why};
+use crate::payment::money::{Money, MoneyError};
+use crate::payment::movement::{Movement, MovementKind};
+use crate::payment::observation::Asked;
+use crate::payment::status::{Cause, Status};
+use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
+
+/// What booking changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Booked {
+    /// Whether the sums differ from before.
+    pub is_new: bool,
+    /// A charge beside another one of the same payment, or of the same operation under another reference.
+    pub is_double_charge: bool,
+    /// Money beyond its limit.
+    pub discrepancy: Option<Discrepancy>,
+}
+
+impl Booked {
+    fn and(self, other: Booked) -> Booked {
+        Booked {
+            is_new: self.is_new || other.is_new,
+            is_double_charge: self.is_double_charge || other.is_double_charge,
+            discrepancy: self.discrepancy.or(other.discrepancy),
+        }
+    }
+
+    /// The reason to tell, with what was found.
+    pub fn tell_in(self, why: Why) -> Why {
+        let double = self.is_double_charge.then_some(Code::DoubleCharge);
+        Why { code: why.code.or(double), discrepancy: why.discrepancy.or(self.discrepancy), ..why }
+    }
+}
+
+/// How what is told relates to what is booked already.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Telling {
+    /// Who tells it: the operation whose answer or question it was.
+    pub teller: Uuid,
+    /// Whether the gateway was asked after the payment last changed: only then may its word take something away.
+    pub is_current: bool,
+    /// Whether a sum that was learnt of the whole payment, of nobody known, may be this money.
+    pub adopts: bool,
+}
+
+impl Aggregate {
+    /// Whether nothing of the payment changed since the gateway was asked.
+    pub(super) fn is_current(&self, asked: Asked) -> bool {
+        asked.after_sequence() == self.last_sequence()
+    }
+
+    /// Books transactions, one after the other.
+    ///
+    /// # Errors
+    /// A sum that cannot be: another currency, or too large.
+    pub(super) fn book_all(&mut self, transactions: &[Transaction], telling: Telling) -> Result<Booked, MoneyError> {
+        transactions.iter().try_fold(Booked::default(), |booked, it| Ok(booked.and(self.book(it, telling)?)))
+    }
+
+    /// Books one transaction. What is pending or failed moves nothing: a reference only moves forward, so an older word never
+    /// undoes what was done.
+    ///
+    /// # Errors
+    /// As [`Aggregate::book_all`].
+    pub(super) fn book(&mut self, transaction: &Transaction, telling: Telling) -> Result<Booked, MoneyError> {
+        use {TransactionKind as Kind, TransactionState as State};
+        match (transaction.state, transaction.kind) {
+            (State::Pending | State::Failed, _) => Ok(Booked::default()),
+            (State::Done, kind) => self.book_done(kind.movement(), transaction, telling),
+            (State::Reversed, Kind::Capture) => {
+                self.reverse(MovementKind::Captured, MovementKind::CaptureReversed, transaction, telling)
+            }
+            (State::Reversed, Kind::Refund) => {
+                self.reverse(MovementKind::Refunded, MovementKind::RefundReversed, transaction, telling)
+            }
+            (State::Reversed, Kind::Authorization) => {
+                self.reverse(MovementKind::Authorized, MovementKind::Voided, transaction, telling)
+            }
+            // What a void or a dispute took and gave back shows in the sums, which are compared.
+            (State::Reversed, Kind::Void | Kind::Dispute) => Ok(Booked::default()),
+        }
+    }
+
+    fn book_done(
+        &mut self,
+        kind: MovementKind,
+        transaction: &Transaction,
+        telling: Telling,
+    ) -> Result<Booked, MoneyError> {
+        let operation = transaction.attribution.operation();
+        let told = || operation.unwrap_or(telling.teller).to_string();
+        let movement = Movement {
+            kind,
+            reference: transaction.reference.clone().unwrap_or_else(told),
+            gateway_reference: transaction.reference.clone(),
+            parent: transaction.parent.clone(),
+            amount: transaction.amount,
+            operation,
+        };
+        let movement = match transaction.attribution {
+            Attribution::Recorded(id) | Attribution::Answered(id) => self.carried_on(id, movement),
+            Attribution::Unattributed => movement,
+        };
+        if self.recognize(&movement) || telling.adopts && self.adopt(&movement) {
+            return Ok(Booked::default());
+        }
+        let is_double_charge = self.is_double_charge(&movement)?;
+        let discrepancy = self.beyond(kind, movement.amount)?;
+        let is_new = self.record(movement)?;
+        Ok(Booked { is_new, is_double_charge: is_new && is_double_charge, discrepancy: discrepancy.filter(|_| is_new) })
+    }
+
+    /// Takes back what was booked under a reference, with a movement of its own. What was never booked came to nothing.
+    fn reverse(
+        &mut self,
+        of: MovementKind,
+        by: MovementKind,
+        transaction: &Transaction,
+        telling: Telling,
+    ) -> Result<Booked, MoneyError> {
+        if !telling.is_current {
+            return Ok(Booked::default());
+        }
+        let operation = transaction.attribution.operation();
+        let is_it = |movement: &&Movement| match (&movement.gateway_reference, &transaction.reference) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => operation.is_some() && movement.operation == operation,
+        };
+        let Some(done) = self.movements_of(of).find(is_it).cloned() else { return Ok(Booked::default()) };
+        let is_new = self.record(Movement { kind: by, ..done })?;
+        Ok(Booked { is_new, ..Booked::default() })
+    }
+
+    pub(super) fn movements_of(&self, kind: MovementKind) -> impl Iterator<Item = &Movement> {
+        self.movements.iter().map(|tracked| &tracked.row).filter(move |movement| movement.kind == kind)
+    }
+
+    /// Whether a movement is known; what is told of it for the first time, its reference or its operation, is kept.
+    fn recognize(&mut self, movement: &Movement) -> bool {
+        let known = self.movements.iter_mut().find(|tracked| tracked.row.is_same(movement));
+        let Some(tracked) = known else { return false };
+        let row = &mut tracked.row;
+        let operation = row.operation.or(movement.operation);
+        let reference = row.gateway_reference.clone().or_else(|| movement.gateway_reference.clone());
+        let parent = row.parent.clone().or_else(|| movement.parent.clone());
+        if (operation, &reference, &parent) != (row.operation, &row.gateway_reference, &row.parent) {
+            (row.operation, row.gateway_reference, row.parent) = (operation, reference, parent);
+            if tracked.stored == Stored::Same {
+                tracked.stored = Stored::Changed;
+            }
+        }
+        true
+    }
+
+    /// Matches a movement to a sum that was learnt of the whole payment, of nobody known: it is the same money, told again by
+    /// its own object. Whether there was one.
+    fn adopt(&mut self, movement: &Movement) -> bool {
+        let is_nobodys = |row: &Movement| row.operation.is_none() && row.gateway_reference.is_none();
+        let tracked = self.movements.iter_mut().find(|tracked| {
+            is_nobodys(&tracked.row) && tracked.row.kind == movement.kind && tracked.row.amount == movement.amount
+        });
+        let Some(tracked) = tracked else { return false };
+        tracked.row.operation = movement.operation;
+        tracked.row.gateway_reference.clone_from(&movement.gateway_reference);
+        tracked.row.parent.clone_from(&movement.parent);
+        if tracked.stored == Stored::Same {
+            tracked.stored = Stored::Changed;
+        }
+        true
+    }
+
+    /// Whether a movement that is about to be booked is a second charge: of an operation that has one under another reference,
+    /// or beyond what the payment is for.
+    fn is_double_charge(&self, movement: &Movement) -> Result<bool, MoneyError> {
+        if !matches!(movement.kind, MovementKind::Authorized | MovementKind::Captured) {
+            return Ok(false);
+        }
+        let reversed = |other: &Movement| {
+            let by = if movement.kind == MovementKind::Captured {
+                MovementKind::CaptureReversed
+            } else {
+                MovementKind::Voided
+            };
+            self.movements_of(by).any(|reversal| reversal.reference == other.reference)
+        };
+        let others: Vec<&Movement> = self.movements_of(movement.kind).filter(|other| !reversed(other)).collect();
+        let same_operation = |other: &&&Movement| movement.operation.is_some() && other.operation == movement.operation;
+        if others.iter().any(|other| same_operation(&other)) {
+            return Ok(true);
+        }
+        let Some(payment) = &self.payment else { return Ok(false) };
+        let mut sum = movement.amount;
+        for other in &others {
+            sum = sum.plus(other.amount)?;
+        }
+        Ok(!others.is_empty() && sum.exceeds(payment.order.total)?)
+    }
+
+    /// Whose money it is that a settled operation is told to have moved. A process that ended with the customer's turn has
+    /// none of its own: another went on with its transaction, and told of the money already, or will. By the gateway's id it
+    /// is known to be the same transaction; by none it is taken for it.
+    fn carried_on(&self, id: Uuid, movement: Movement) -> Movement {
+        if !self.was_customers_turn(id) {
+            return movement;
+        }
+        let Some(payment) = &self.payment else { return movement };
+        let is_other = movement.gateway_reference.as_ref().is_some_and(|other| *other != payment.transaction_id);
+        let told: Vec<Uuid> = self.movements_of(movement.kind).filter_map(|other| other.operation).collect();
+        if is_other || told.contains(&id) {
+            return movement;
+        }
+        let process = [crate::payment::operation::Action::Process];
+        match told.first().copied().or_else(|| self.other_at_gateway(id, &process).map(|other| other.id)) {
+            Some(heir) => {
+                let reference = movement.gateway_reference.clone().unwrap_or_else(|| heir.to_string());
+                Movement { reference, operation: Some(heir), ..movement }
+            }
+            None => movement,
+        }
+    }
+
+    /// Moves the status to where the money is.
+    pub(super) fn follow_money(&mut self, why: &Why, context: Context<'_>) {
+        let Some(status) = self.status_of_money(context) else { return };
+        self.set_status(status, Cause::Proof, &why.message);
+    }
+
+    fn status_of_money(&self, context: Context<'_>) -> Option<Status> {
+        let payment = self.payment.as_ref()?;
+        let (amounts, sum) = (payment.amounts, |kind| self.sum_of(kind).ok());
+        let taken = self.ever_captured().ok()?;
+        let holds_more = payment.status == Status::Preauth
+            && context.rules.contract.captures == Captures::Several
+            && !amounts.capturable.is_zero();
+        Some(if holds_more {
+            Status::Preauth
+        } else if !amounts.captured.is_zero() {
+            Status::Confirmed
+        } else if !taken.is_zero() {
+            Status::Refunded
+        } else if !sum(MovementKind::Captured)?.is_zero() {
+            // All that was taken never arrived. What is still held can be captured again.
+            if payment.status == Status::Preauth { Status::Preauth } else { Status::Rejected }
+        } else if !amounts.authorized.is_zero() && amounts.capturable.is_zero() {
+            Status::Refunded
+        } else if !amounts.authorized.is_zero() {
+            Status::Preauth
+        } else {
+            return None;
+        })
+    }
+
+    /// What is still held beyond what is being captured for good: a last capture lets it go.
+    pub(super) fn let_the_rest_go(&mut self, id: Uuid, reference: Option<&str>) -> Result<(), MoneyError> {
+        let Some(rest) = self.payment.as_ref().map(|payment| payment.amounts.capturable) else { return Ok(()) };
+        if rest.is_zero() {
+            return Ok(());
+        }
+        self.record(void_of(id, rest, reference)).map(|_| ())
+    }
+}
+
+/// A hold that an operation let go.
+pub(super) fn void_of(id: Uuid, amount: Money, parent: Option<&str>) -> Movement {
+    Movement {
+        kind: MovementKind::Voided,
+        reference: id.to_string(),
+        gateway_reference: None,
+        parent: parent.map(str::to_owned),
+        amount,
+        operation: Some(id),
+    }
+}
+
+impl TransactionKind {
+    /// The movement that a done transaction is booked as.
+    fn movement(self) -> MovementKind {
+        match self {
+            TransactionKind::Authorization => MovementKind::Authorized,
+            TransactionKind::Capture => MovementKind::Captured,
+            TransactionKind::Refund => MovementKind::Refunded,
+            TransactionKind::Void => MovementKind::Voided,
+            TransactionKind::Dispute => MovementKind::Disputed,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Contradictions: the gateway approves what its own money rules out, such as the cancel of a payment that was captured
+//! meanwhile. The last word is not taken for the truth: the whole payment is asked about, and until its money is known the
+//! operation stays open as a mismatch.
+
+use uuid::Uuid;
+
+use super::book::Telling;
+use super::settle::foreign_currency;
+use super::{Aggregate, Context, Step};
+use crate::payment::code::Code;
+use crate::payment::event::Why;
+use crate::payment::money::MoneyError;
+use crate::payment::movement::{Movement, MovementKind};
+use crate::payment::observation::{Asked, Observation};
+use crate::payment::operation::{Action, AnswerKind, Operation, State};
+use crate::payment::outcome::{Exposure, Found, GatewayResult, Trouble};
+use crate::payment::status::{Cause, Status};
+
+/// Under what name an operation remembers that its approval contradicts the payment's money.
+const CONTRADICTS: &str = "contradicts";
+
+impl Operation {
+    /// Whether its approval contradicts the payment's money, so that the whole payment must be asked about.
+    pub(super) fn contradicts(&self) -> bool {
+        self.data.contains_key(CONTRADICTS)
+    }
+}
+
+impl Aggregate {
+    /// Whether an approval of this action cannot stand beside the money that is booked.
+    pub(super) fn contradicts_money(&self, action: Action) -> bool {
+        let Some(payment) = &self.payment else { return false };
+        match action {
+            Action::Cancel => self.has_money(),
+            Action::Release => payment.status != Status::Preauth && !payment.amounts.captured.is_zero(),
+            Action::Process | Action::Capture | Action::Refund => false,
+        }
+    }
+
+    /// Whether anything is captured, or held and not let go.
+    fn has_money(&self) -> bool {
+        let Some(payment) = &self.payment else { return false };
+        let held = payment.status == Status::Preauth && !payment.amounts.capturable.is_zero();
+        held || !payment.amounts.captured.is_zero()
+    }
+
+    /// The operation stays open, and the gateway is asked for the whole payment.
+    pub(super) fn ask_about_contradiction(&mut self, id: Uuid, action: Action, context: Context<'_>) -> Step {
+        let what = format!("the gateway approved a {action} of a payment whose money it took or holds; it is asked");
+        let trouble = Trouble::new(Code::Mismatch, what);
+        let Some(operation) = self.become_unknown(id, &trouble) else { return Step::Settled };
+        operation.exposure = Exposure::Exposed;
+        operation.acted_on = true;
+        operation.lookup_only = true;
+        let is_first = operation.data.insert(CONTRADICTS.to_owned(), true.into()).is_none();
+        if is_first {
+            self.tell_delayed(id, Code::Mismatch, &trouble.message, context.now);
+        }
+        self.look_up(id, context)
+    }
+
+    /// What the gateway says of the whole payment, asked because of a contradiction.
+    pub(super) fn found_of_contradiction(
+        &mut self,
+        id: Uuid,
+        observation: Observation<Found>,
+        context: Context<'_>,
+    ) -> Step {
+        let Observation { asked, says: found } = observation;
+        let Some(operation) = self.operation_mut(id) else { return Step::Settled };
+        let in_charge = operation.state == State::Unknown && operation.is_leased_by(context.worker);
+        if !in_charge {
+            return if operation.is_open() { Step::Stored } else { Step::Settled };
+        }
+        operation.lease = None;
+        operation.lookups = operation.lookups.saturating_add(1);
+        let result = match found {
+            Found::Result(result) => *result,
+            Found::Failed(trouble) => return self.look_up_again(id, &trouble, false, context),
+            Found::OfOthers(_) | Found::Nothing => {
+                let nothing = Trouble::new(Code::Mismatch, "the gateway knows nothing of the payment");
+                return self.look_up_again(id, &nothing, true, context);
+            }
+        };
+        // What changed meanwhile may be in its answer or not.
+        let is_foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
+        if is_foreign || !self.is_current(asked) || !self.is_settled_view(asked, context) {
+            let again = Trouble::new(Code::Mismatch, "the gateway may not know yet of the last change");
+            return self.look_up_again(id, &again, false, context);
+        }
+        self.resolve_contradiction(id, &result, asked, context)
+    }
+
+    fn resolve_contradiction(&mut self, id: Uuid, result: &GatewayResult, asked: Asked, context: Context<'_>) -> Step {
+        let Some(action) = self.operation(id).and_then(Operation::action) else { return Step::Settled };
+        let why = self.merge(result, false);
+        let telling = Telling { teller: id, is_current: true, adopts: true };
+        let booked = self.book_all(&result.transactions, telling);
+        let reconciled = self.reconcile(id, result, asked, &why, context);
+        let (Ok(_), Ok(_)) = (booked, reconciled) else {
+            return self.mismatch(id, "the gateway's sums cannot be read as money".to_owned(), context);
+        };
+        // The gateway's figure says that nothing is there: what was captured was voided before it arrived.
+        let is_gone = result.captured.is_some_and(|captured| captured.is_zero());
+        if is_gone && self.reverse_captures(id).is_err() {
+            return self.mismatch(id, "the gateway's sums cannot be read as money".to_owned(), context);
+        }
+        if self.has_money() {
+            let what = format!("the gateway approved a {action}, and says that the payment's money is there");
+            return self.look_up_again(id, &Trouble::new(Code::Mismatch, what), true, context);
+        }
+        if action == Action::Cancel && self.is_untouched_by_refunds() {
+            self.set_status(Status::Cancelled, Cause::Cancel, &why.message);
+        } else {
+            self.follow_money(&why, context);
+        }
+        self.answer(id, AnswerKind::Succeeded, Why { code: None, ..why }, context.now)
+    }
+
+    /// Takes back every capture that was not taken back yet, and lets every hold go.
+    fn reverse_captures(&mut self, id: Uuid) -> Result<(), MoneyError> {
+        let captured: Vec<Movement> = self.movements_of(MovementKind::Captured).cloned().collect();
+        for movement in captured {
+            self.record(Movement { kind: MovementKind::CaptureReversed, ..movement })?;
+        }
+        self.let_the_rest_go(id, None)
+    }
+
+    fn is_untouched_by_refunds(&self) -> bool {
+        self.payment.as_ref().is_some_and(|payment| payment.amounts.refunded.is_zero())
+    }
+}
