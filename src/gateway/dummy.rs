@@ -146,8 +146,8 @@ impl Gateway for DummyGateway {
         Process::read(data).map(|_| ())
     }
 
-    fn prepare(&self, ask: &Ask<'_>) -> String {
-        Written::new(ask).to_json()
+    fn prepare(&self, ask: &Ask<'_>) -> Result<String, Rejection> {
+        Ok(Written::new(ask).to_json())
     }
 
     /// Captures, releases, refunds and cancels are approved for the sum that was asked.

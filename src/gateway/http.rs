@@ -243,8 +243,8 @@ impl Gateway for HttpGateway {
         Ok(())
     }
 
-    fn prepare(&self, ask: &Ask<'_>) -> String {
-        request::action(ask)
+    fn prepare(&self, ask: &Ask<'_>) -> Result<String, Rejection> {
+        Ok(request::action(ask))
     }
 
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {

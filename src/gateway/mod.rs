@@ -129,8 +129,11 @@ pub trait Gateway: Send + Sync + fmt::Debug {
     /// What is wrong with it, by field.
     fn check(&self, data: &Map<String, Value>) -> Result<(), Rejection>;
 
-    /// Writes the body of a request; called once for an operation.
-    fn prepare(&self, ask: &Ask<'_>) -> String;
+    /// Writes the body of a request; called once for an operation, before anything is stored.
+    ///
+    /// # Errors
+    /// The gateway can take no such request: an amount, a currency or a reference that it does not know. The command is rejected.
+    fn prepare(&self, ask: &Ask<'_>) -> Result<String, Rejection>;
 
     /// Sends one attempt. Never panics and never hangs beyond the time-out.
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome>;

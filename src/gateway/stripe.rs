@@ -147,9 +147,9 @@ impl Gateway for StripeGateway {
         Process::read(data).map(|_| ())
     }
 
-    fn prepare(&self, ask: &Ask<'_>) -> String {
+    fn prepare(&self, ask: &Ask<'_>) -> Result<String, Rejection> {
         let options = Options { suffix: self.suffix.as_deref(), multicapture: self.multicapture };
-        Plan::of(ask, options).write()
+        Plan::of(ask, options).map(|plan| plan.write())
     }
 
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {

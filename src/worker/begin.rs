@@ -11,6 +11,7 @@ use super::variant::Variant;
 use crate::backoff;
 use crate::failpoint;
 use crate::http::metrics;
+use crate::payment::code::Rejection;
 use crate::payment::command::{Command, CommandType, Kind};
 use crate::payment::contract::Contract;
 use crate::payment::machine::{Aggregate, Context, Step};
@@ -77,8 +78,11 @@ impl Engine {
         let mut in_doubt: Vec<(Step, Lease)> = Vec::new();
         // A new payment is most likely new: it is stored at once, and only where something is there already is it loaded.
         let mut optimistic = entry.is_surely_new();
+        // Why the gateway can take no such request: then what was decided is thrown away, and the command is rejected.
+        let mut cannot_be_made: Option<Rejection> = None;
         loop {
-            let Loaded { mut aggregate, unsent } = if std::mem::take(&mut optimistic) {
+            let is_optimistic = std::mem::take(&mut optimistic) && cannot_be_made.is_none();
+            let Loaded { mut aggregate, unsent } = if is_optimistic {
                 Loaded { aggregate: Box::new(Aggregate::absent(entry.payment_id())), unsent: Unsent::default() }
             } else {
                 self.load(entry.payment_id(), &[entry.id()]).await.ok_or(Stopped::Refused)?
@@ -90,7 +94,10 @@ impl Engine {
                 return Ok(Begun { aggregate, step: *step, announced, is_changed: true });
             }
             let context = self.context(variant, probe);
-            let mut step = self.decide(entry, &mut aggregate, context);
+            let mut step = match &cannot_be_made {
+                None => self.decide(entry, &mut aggregate, context),
+                Some(rejection) => reject(entry, &mut aggregate, rejection.clone(), context),
+            };
             if let Step::Resend { operation, from, to } = step {
                 step = Box::pin(self.resend(&mut aggregate, operation, from, to, context.now)).await?;
             }
@@ -101,7 +108,10 @@ impl Engine {
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 return Ok(Begun { aggregate, step, announced, is_changed: false });
             }
-            self.prepare(&mut aggregate, step, variant);
+            if let Err(rejection) = self.prepare(&mut aggregate, step, variant) {
+                cannot_be_made = Some(rejection);
+                continue;
+            }
             let lease = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
             failpoint::reach("decided", entry.payment_id());
             match self.commit(&self.begin, aggregate, context.now, unsent).await {
@@ -173,6 +183,17 @@ impl Engine {
         }
         // Its lease is live, or the scheduler takes it over when it has ended.
         Step::Stored
+    }
+}
+
+/// Rejects what the gateway can take no request for.
+fn reject(entry: &Entry, aggregate: &mut Aggregate, rejection: Rejection, context: Context<'_>) -> Step {
+    match entry {
+        Entry::Due { id, .. } => aggregate.reject_due(*id, rejection, context),
+        Entry::Command { command, .. } => {
+            let command = Command { content: Err(rejection), ..(**command).clone() };
+            aggregate.accept(command, context)
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::causes::chain;
 use crate::failpoint;
 use crate::gateway::Ask;
 use crate::http::metrics::{self, CommandOutcome};
-use crate::payment::code::Code;
+use crate::payment::code::{Code, Rejection};
 use crate::payment::command::Kind;
 use crate::payment::event::EventKind;
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
@@ -167,11 +167,16 @@ impl Engine {
         }
     }
 
-    /// Writes the request bodies that the decision needs.
-    pub fn prepare(&self, aggregate: &mut Aggregate, step: Step, variant: Option<&Variant>) {
-        let (Step::Call(id), Some(variant)) = (step, variant) else { return };
-        let Some(body) = request_body(aggregate, id, variant) else { return };
-        aggregate.set_request_body(id, body);
+    /// Writes the request body that the decision needs.
+    ///
+    /// # Errors
+    /// The gateway can take no such request; then nothing of the decision may be stored.
+    pub fn prepare(&self, aggregate: &mut Aggregate, step: Step, variant: Option<&Variant>) -> Result<(), Rejection> {
+        let (Step::Call(id), Some(variant)) = (step, variant) else { return Ok(()) };
+        if let Some(body) = request_body(aggregate, id, variant) {
+            aggregate.set_request_body(id, body?);
+        }
+        Ok(())
     }
 
     /// Commits a decision and sends its events on their way, behind what is still unsent of the payment. Nothing where it
@@ -222,7 +227,7 @@ pub enum Failure {
     Ending,
 }
 
-fn request_body(aggregate: &Aggregate, id: Uuid, variant: &Variant) -> Option<String> {
+fn request_body(aggregate: &Aggregate, id: Uuid, variant: &Variant) -> Option<Result<String, Rejection>> {
     let operation = aggregate.operation(id)?;
     let payment: &Payment = aggregate.payment()?;
     let request = operation.request.as_ref().filter(|request| request.body.is_empty())?;

@@ -98,7 +98,6 @@ impl Engine {
                 let announced = Box::pin(self.announcer.announce(payment_id, unsent)).await;
                 return Ok(Settled { aggregate, step, announced });
             }
-            self.prepare(&mut aggregate, step, Some(variant));
             match self.commit(&self.settle, aggregate, context.now, unsent).await {
                 Ok(done) => return Ok(Settled { aggregate: done.aggregate, step, announced: done.announced }),
                 Err(Failure::Again) => {}

@@ -8,6 +8,7 @@ mod support;
 
 mod amounts;
 mod aside;
+mod books;
 mod bus;
 mod bus_consume;
 mod bus_subscribers;

@@ -322,8 +322,10 @@ async fn what_stripe_refuses_is_an_error_and_nothing_is_charged() {
     assert_eq!(world.run(&odd).await.code(), "unknown_field");
     let parts = Command::charge("stripe", "1.234", "KWD").with("process", json!({"payment_method": "pm_card_visa"}));
     let refused = world.run(&parts).await;
-    assert_eq!((refused.status(), refused.code()), ("error", "refused"));
+    assert_eq!((refused.kind(), refused.code()), ("command.rejected", "invalid_amount"));
     assert!(refused.message().contains("third decimal"), "{}", refused.message());
+    let stored = world.query("SELECT id FROM payments WHERE id = $1", &[&parts.payment]).await;
+    assert!(stored.is_empty(), "nothing is stored of what cannot be asked for");
     assert!(stripe.intents_of(&parts.payment.to_string()).is_empty());
     world.check_books().await;
 }

@@ -46,6 +46,7 @@ async fn attempt(gateway: &DummyGateway, payment: &Payment, action: Action, data
         reference: None,
         data: &object(data),
     });
+    let body = body.unwrap();
     let call = Call {
         operation_id: Uuid::from_u128(7),
         payment_id: payment.id,

@@ -73,7 +73,7 @@ fn body_of(gateway: &HttpGateway, action: Action) -> String {
 }
 
 fn body_for(gateway: &HttpGateway, action: Action, operation_id: Uuid, payment: &Payment) -> String {
-    gateway.prepare(&Ask {
+    let body = gateway.prepare(&Ask {
         operation_id,
         action,
         payment,
@@ -82,7 +82,8 @@ fn body_for(gateway: &HttpGateway, action: Action, operation_id: Uuid, payment: 
         is_final: true,
         reference: None,
         data: &Map::from_iter([("token".to_owned(), json!("tok_1"))]),
-    })
+    });
+    body.unwrap()
 }
 
 /// One attempt of an operation, with its answer awaited for so long.

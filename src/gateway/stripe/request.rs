@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::amount::{self, AmountError};
 use super::process::{ID_CHARACTERS_MAX, Process};
 use crate::gateway::{Action, Ask};
-use crate::payment::code::Code;
+use crate::payment::code::{Code, Rejection};
 use crate::payment::outcome::Trouble;
 
 /// Our payment's id, in the metadata at Stripe.
@@ -46,7 +46,7 @@ pub(super) enum Plan {
     },
     /// Nothing: there is nothing at Stripe to cancel.
     Nothing,
-    /// Nothing can be asked for.
+    /// Nothing can be asked for. An earlier release stored this; by now such a command is rejected.
     Refuse {
         /// Why.
         message: String,
@@ -75,15 +75,17 @@ pub(super) struct Options<'a> {
 
 impl Plan {
     /// The plan of an operation.
-    pub fn of(ask: &Ask<'_>, options: Options<'_>) -> Plan {
-        let plan = match ask.action {
+    ///
+    /// # Errors
+    /// Stripe can take no such request.
+    pub fn of(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, Rejection> {
+        match ask.action {
             Action::Process => process(ask, options),
             Action::Capture => capture(ask, options),
             Action::Refund => refund(ask),
             Action::Release => payment_intent(ask).map(|id| release(ask, id)),
             Action::Cancel => Ok(payment_intent(ask).map_or(Plan::Nothing, cancel)),
-        };
-        plan.unwrap_or_else(|message| Plan::Refuse { message })
+        }
     }
 
     /// What is stored.
@@ -98,11 +100,12 @@ impl Plan {
     }
 }
 
-fn process(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, String> {
-    let process = Process::read(ask.data).map_err(|rejection| rejection.message)?;
+fn process(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, Rejection> {
+    let process = Process::read(ask.data)?;
     let known = payment_intent(ask).ok();
     if known.is_none() && process.payment_method.is_none() {
-        return Err("process.payment_method: must be given: there is no payment intent to go on with".to_owned());
+        let message = "process.payment_method: must be given: there is no payment intent to go on with";
+        return Err(Rejection::new(Code::InvalidData, message));
     }
     let forms = match &process.payment_method {
         Some(method) => Some(ProcessForms {
@@ -116,7 +119,7 @@ fn process(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, String> {
 }
 
 /// A new payment intent, confirmed at once.
-fn create(ask: &Ask<'_>, process: &Process, method: &str, options: Options<'_>) -> Result<String, String> {
+fn create(ask: &Ask<'_>, process: &Process, method: &str, options: Options<'_>) -> Result<String, Rejection> {
     let total = ask.amount.unwrap_or(ask.payment.order.total);
     let form = Form::new()
         .field("amount", &units(amount::to_units(total))?)
@@ -173,7 +176,7 @@ fn confirmation(form: Form, process: &Process) -> Form {
 }
 
 /// A capture. It leaves its mark on the payment intent, so that what it took is told from what other captures took.
-fn capture(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, String> {
+fn capture(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, Rejection> {
     let path = format!("payment_intents/{}/{CAPTURE_PATH}", payment_intent(ask)?);
     let amount = units(amount::to_units(ask.amount.unwrap_or(ask.payment.order.total)))?;
     let is_final = if ask.is_final { "true" } else { "false" };
@@ -185,7 +188,7 @@ fn capture(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, String> {
     Ok(Plan::Post { path, form })
 }
 
-fn refund(ask: &Ask<'_>) -> Result<Plan, String> {
+fn refund(ask: &Ask<'_>) -> Result<Plan, Rejection> {
     let amount = ask.amount.unwrap_or(ask.payment.amounts.captured);
     let form = Form::new()
         .field("payment_intent", &charged(ask)?)
@@ -210,10 +213,10 @@ fn cancel(payment_intent: String) -> Plan {
 }
 
 /// The payment intent that a refund is taken from.
-fn charged(ask: &Ask<'_>) -> Result<String, String> {
+fn charged(ask: &Ask<'_>) -> Result<String, Rejection> {
     match ask.reference {
         Some(reference) if is_payment_intent(reference) => Ok(reference.to_owned()),
-        Some(_) => Err("reference: must be a payment intent, pi_...".to_owned()),
+        Some(_) => Err(Rejection::new(Code::InvalidData, "reference: must be a payment intent, pi_...")),
         None => payment_intent(ask),
     }
 }
@@ -230,12 +233,12 @@ pub(super) fn marked_capture(name: &str) -> Option<Uuid> {
 }
 
 /// The payment's, where one is known.
-fn payment_intent(ask: &Ask<'_>) -> Result<String, String> {
+fn payment_intent(ask: &Ask<'_>) -> Result<String, Rejection> {
     let id = ask.payment.transaction_id.as_str();
     if is_payment_intent(id) {
         return Ok(id.to_owned());
     }
-    Err("the payment has no payment intent at Stripe".to_owned())
+    Err(Rejection::new(Code::NotAllowed, "the payment has no payment intent at Stripe"))
 }
 
 /// Whether a text is the id of a payment intent, and may stand in a path.
@@ -244,8 +247,9 @@ pub(super) fn is_payment_intent(id: &str) -> bool {
     id.starts_with("pi_") && is_word && id.len() <= ID_CHARACTERS_MAX
 }
 
-fn units(amount: Result<i64, AmountError>) -> Result<String, String> {
-    amount.map(|units| units.to_string()).map_err(|error| format!("amount: {error}"))
+fn units(amount: Result<i64, AmountError>) -> Result<String, Rejection> {
+    let rejection = |error| Rejection::new(Code::InvalidAmount, format!("amount: {error}"));
+    amount.map(|units| units.to_string()).map_err(rejection)
 }
 
 /// A form, encoded.
@@ -304,6 +308,10 @@ mod tests {
     }
 
     fn plan(action: Action, transaction_id: &str, data: &Value, capture: bool) -> Plan {
+        planned(action, transaction_id, data, capture).unwrap()
+    }
+
+    fn planned(action: Action, transaction_id: &str, data: &Value, capture: bool) -> Result<Plan, Rejection> {
         let payment = payment(transaction_id);
         let amount = if action == Action::Cancel { None } else { Some(money("20.5")) };
         let data = data.as_object().unwrap();
@@ -368,8 +376,8 @@ mod tests {
         }
         assert_eq!(plan(Action::Cancel, "", &json!({}), true), Plan::Nothing);
         for (action, id) in [(Action::Capture, ""), (Action::Refund, "pi_1/../x"), (Action::Process, "")] {
-            let refused = plan(action, id, &json!({}), true);
-            assert!(matches!(refused, Plan::Refuse { .. }), "{refused:?}");
+            let refused = planned(action, id, &json!({}), true);
+            assert!(refused.is_err(), "{refused:?}");
         }
     }
 

@@ -202,6 +202,19 @@ impl Aggregate {
         }
     }
 
+    /// Rejects a command whose time has come, for a reason that nothing here knows.
+    pub fn reject_due(&mut self, id: Uuid, rejection: Rejection, context: Context<'_>) -> Step {
+        let Some(operation) = self.operation_mut(id).filter(|operation| operation.is_open()) else {
+            return Step::Settled;
+        };
+        let waited = is_waiting(operation);
+        operation.due_at = None;
+        if let Some(payment) = self.payment.as_mut().filter(|_| waited) {
+            payment.waiting = payment.waiting.saturating_sub(1);
+        }
+        self.reject(id, rejection, context)
+    }
+
     pub(super) fn postpone(&mut self, id: Uuid, until: Timestamp) {
         if let Some(operation) = self.operation_mut(id) {
             operation.due_at = Some(until);

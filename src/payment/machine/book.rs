@@ -211,7 +211,9 @@ impl Aggregate {
             return movement;
         }
         let Some(payment) = &self.payment else { return movement };
-        let is_other = movement.gateway_reference.as_ref().is_some_and(|other| *other != payment.transaction_id);
+        let is_named = |other: &Movement| other.gateway_reference.is_some();
+        let is_other = movement.gateway_reference.as_ref().is_some_and(|other| *other != payment.transaction_id)
+            && self.movements_of(movement.kind).all(is_named);
         let told: Vec<Uuid> = self.movements_of(movement.kind).filter_map(|other| other.operation).collect();
         if is_other || told.contains(&id) {
             return movement;

@@ -263,7 +263,8 @@ impl Aggregate {
             return Ok(None);
         };
         let ours = payment.amounts;
-        let moved = [ours.authorized, ours.captured, ours.refunded].iter().any(|amount| !amount.is_zero());
+        // Money that was taken and lost again was taken: a bare approval does not stand for it once more.
+        let moved = !self.movements.is_empty();
         let authorizes = payment.capture == Some(false) || result.verdict == Verdict::Authorized;
         let sum = result.total.unwrap_or(payment.order.total);
         // `captured` is what is left; what was refunded or lost had been captured before.

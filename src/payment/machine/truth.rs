@@ -206,7 +206,7 @@ impl Aggregate {
             }
         };
         let result = GatewayResult {
-            transactions: self.resolved_transactions(target, amount, resolve.transaction_id.clone(), &verdict),
+            transactions: self.resolved_transactions(target, amount, &verdict),
             transaction_id: resolve.transaction_id,
             message: "a person resolved it".to_owned(),
             ..GatewayResult::new(verdict)
@@ -218,27 +218,22 @@ impl Aggregate {
 }
 
 impl Aggregate {
-    /// The money that a person says an operation moved.
-    fn resolved_transactions(
-        &self,
-        id: Uuid,
-        amount: Option<Money>,
-        transaction_id: Option<String>,
-        verdict: &Verdict,
-    ) -> Vec<Transaction> {
+    /// The money that a person says an operation moved. It has no reference, whatever id the person names: only the gateway
+    /// gives those, and what it later tells of the operation under its own is this money.
+    fn resolved_transactions(&self, id: Uuid, amount: Option<Money>, verdict: &Verdict) -> Vec<Transaction> {
         let Some(operation) = self.operation(id).filter(|_| *verdict == Verdict::Approved) else { return Vec::new() };
         let captures = operation.request.as_ref().is_some_and(|request| request.capture);
-        let (kind, reference) = match operation.action() {
-            Some(Action::Process) if captures => (TransactionKind::Capture, transaction_id),
-            Some(Action::Process) => (TransactionKind::Authorization, transaction_id),
-            Some(Action::Capture) => (TransactionKind::Capture, None),
-            Some(Action::Release) => (TransactionKind::Void, None),
-            Some(Action::Refund) => (TransactionKind::Refund, None),
+        let kind = match operation.action() {
+            Some(Action::Process) if captures => TransactionKind::Capture,
+            Some(Action::Process) => TransactionKind::Authorization,
+            Some(Action::Capture) => TransactionKind::Capture,
+            Some(Action::Release) => TransactionKind::Void,
+            Some(Action::Refund) => TransactionKind::Refund,
             Some(Action::Cancel) | None => return Vec::new(),
         };
         let attribution = Attribution::Recorded(id);
         let state = TransactionState::Done;
-        let done = |amount| Transaction { kind, reference, parent: None, attribution, state, amount };
+        let done = |amount| Transaction { kind, reference: None, parent: None, attribution, state, amount };
         amount.map(done).into_iter().collect()
     }
 }

@@ -137,7 +137,8 @@ impl World {
     /// The payments' amounts are the sums of their movements, and those are what the gateway did.
     async fn check_amounts(&self, off_ledger: &[Uuid]) {
         let sql = "SELECT p.id, p.gateway, p.currency, p.captured_amount, p.refunded_amount, p.authorized_amount,
-                coalesce(sum(m.amount) FILTER (WHERE m.kind = 'captured'), 0) AS captured,
+                coalesce(sum(m.amount) FILTER (WHERE m.kind = 'captured'), 0)
+                    - coalesce(sum(m.amount) FILTER (WHERE m.kind = 'capture_reversed'), 0) AS captured,
                 coalesce(sum(m.amount) FILTER (WHERE m.kind = 'refunded'), 0)
                     - coalesce(sum(m.amount) FILTER (WHERE m.kind = 'refund_reversed'), 0) AS refunded,
                 coalesce(sum(m.amount) FILTER (WHERE m.kind = 'disputed'), 0) AS disputed,

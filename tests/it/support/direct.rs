@@ -50,7 +50,7 @@ impl Direct {
 
     /// What is sent.
     pub fn body(&self, action: Action, amount: Money) -> String {
-        self.adapter.prepare(&Ask {
+        let body = self.adapter.prepare(&Ask {
             operation_id: self.operation,
             action,
             payment: &self.payment,
@@ -59,7 +59,8 @@ impl Direct {
             is_final: true,
             reference: None,
             data: &self.data,
-        })
+        });
+        body.expect("a request that can be made")
     }
 
     /// Sends the process.

@@ -3,14 +3,14 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::bench::{Bench, approved, found, operation_id, payment_data, result, usd};
+use super::bench::{Bench, approved, command, found, operation_id, payment_data, result, usd};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::contract::Captures;
 use crate::payment::event::EventKind;
 use crate::payment::machine::Step;
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Found, GatewayResult, Outcome, Verdict};
+use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::status::Status;
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
@@ -245,5 +245,44 @@ fn a_cancel_that_is_approved_over_money_is_no_cancel() {
         bench.found(cancel, None, Found::Result(Box::new(whole)));
         assert_eq!((bench.status(), bench.amounts()[1].as_str()), (status, captured), "{says:?}");
         assert_eq!(bench.state(cancel) == State::Settled, says == Some("0"), "until it is known, it stays open");
+    }
+}
+
+#[test]
+fn the_id_that_a_person_names_is_no_second_charge_beside_the_gateways_own() {
+    let mut bench = Bench::with_payment(Status::Waiting);
+    let process = bench.call("pay", CommandType::Process, json!({}));
+    bench.settle(process, Outcome::Unknown(Trouble::new(Code::Mismatch, "the gateway answered in GBP")));
+    let escalated = bench.store.operations.iter_mut().find(|row| row.id == process).unwrap();
+    escalated.escalated = true;
+    let data = json!({
+        "operation": process.to_string(), "outcome": "approved", "transaction_id": "by hand", "evidence": "the statement",
+    });
+    let mut resolve = command("resolve", CommandType::Resolve, data);
+    resolve.attributes.user_id = Some("alice".to_owned());
+    assert_eq!(bench.send_command(resolve), Step::Settled);
+    assert_eq!(bench.amounts()[1], "100.00");
+
+    let charge = || of(process, capture("tx-1", "100"));
+    assert_eq!(sync(&mut bench, "a", vec![charge()]).0, AnswerKind::Succeeded);
+    assert_eq!((bench.amounts()[1].as_str(), code(&bench)), ("100.00", None));
+    assert_eq!(bench.store.movements[0].gateway_reference.as_deref(), Some("tx-1"), "it is kept from now on");
+
+    // Another one under another reference is one too many.
+    sync(&mut bench, "b", vec![charge(), of(process, capture("tx-2", "100"))]);
+    assert_eq!((bench.amounts()[1].as_str(), code(&bench)), ("200.00", Some(Code::DoubleCharge)));
+}
+
+#[test]
+fn a_bare_approval_stands_for_no_money_that_was_lost_again() {
+    let lost_to_a_dispute = transaction(TransactionKind::Dispute, "dp-1", "100");
+    for lost in [reversed(capture("tx-1", "100")), lost_to_a_dispute] {
+        let (mut bench, _) = charged();
+        sync(&mut bench, "a", vec![lost.clone()]);
+        assert_eq!(bench.amounts()[1], "0.00", "{lost:?}");
+        let id = operation_id("b");
+        bench.send("b", CommandType::Sync, json!({}));
+        bench.found(id, None, found(Verdict::Approved));
+        assert_eq!(bench.amounts()[1], "0.00", "{lost:?}");
     }
 }

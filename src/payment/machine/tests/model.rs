@@ -8,10 +8,13 @@ use uuid::Uuid;
 
 use super::bench::usd;
 use crate::payment::code::Code;
-use crate::payment::contract::{AfterServerError, Contract, Lookup};
+use crate::payment::contract::{AfterServerError, Captures, Contract, Lookup};
 use crate::payment::operation::Action;
 use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
+
+/// What the ids of what nobody of ours did begin with.
+const DESK: u128 = 0xdec5_0000_0000_0000_0000_0000_0000_0000;
 
 /// What becomes of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct Sent {
     /// In hundredths.
     pub amount: i128,
     pub capture: bool,
+    /// It lets the rest of an authorization go.
+    pub is_final: bool,
     /// When.
     pub at: Timestamp,
     /// Decides on the verdict.
@@ -97,7 +102,7 @@ pub struct Memory {
 
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    contract: Contract,
+    pub contract: Contract,
     pub memories: BTreeMap<Uuid, Memory>,
     pub effects: Vec<Effect>,
     pub in_flight: Vec<(Timestamp, Sent)>,
@@ -105,6 +110,8 @@ pub struct Gateway {
     pub completed: bool,
     /// It has ids of its own for what it does.
     pub gives_references: bool,
+    /// Of the whole payment it lists what happened, beside the sums.
+    pub lists: bool,
     /// It captures, releases and refunds whatever it is told: not to tell it wrongly is the machine's part.
     pub trusting: bool,
 }
@@ -118,6 +125,7 @@ impl Gateway {
             in_flight: Vec::new(),
             completed: false,
             gives_references: true,
+            lists: false,
             trusting: false,
         }
     }
@@ -238,7 +246,15 @@ impl Gateway {
             Action::Process => true,
             Action::Capture | Action::Release | Action::Refund if self.trusting => true,
             Action::Capture | Action::Release => {
-                authorized > 0 && captured == 0 && !live(Action::Capture) && !live(Action::Release)
+                let several = self.contract.captures == Captures::Several;
+                let is_over = self.effects.iter().any(|effect| {
+                    effect.is_live() && effect.sent.action == Action::Capture && (effect.sent.is_final || !several)
+                });
+                let fits = sent.action == Action::Release || captured + sent.amount <= authorized;
+                let pending = self.effects.iter().any(|effect| {
+                    effect.sent.action == Action::Capture && matches!(effect.ended, Ended::Pending { .. })
+                });
+                authorized > 0 && fits && !is_over && !pending && !live(Action::Release)
             }
             Action::Refund => {
                 let pending = self.effects.iter().filter(|effect| effect.sent.action == Action::Refund);
@@ -259,6 +275,30 @@ impl Gateway {
                 Ended::Done | Ended::Declined | Ended::GoneOn => {}
             }
         }
+    }
+
+    /// Somebody refunds in the gateway's own portal, which tells nobody. It can be learnt only by asking.
+    pub fn refund_at_the_desk(&mut self, part: i128, now: Timestamp) {
+        let (_, captured, refunded) = self.ledger();
+        let pending = self.effects.iter().filter(|effect| effect.sent.action == Action::Refund);
+        let pending = pending.filter(|effect| matches!(effect.ended, Ended::Pending { .. }));
+        let reserved: i128 = pending.map(|effect| effect.sent.amount).sum();
+        let amount = (captured - refunded - reserved).min(part);
+        if amount <= 0 || self.contract.lookup == Lookup::None {
+            return;
+        }
+        let operation = Uuid::from_u128(DESK + self.effects.len() as u128);
+        let sent = Sent {
+            operation,
+            key: operation,
+            action: Action::Refund,
+            amount,
+            capture: false,
+            is_final: true,
+            at: now,
+            luck: 5,
+        };
+        self.effects.push(Effect { sent, ended: Ended::Done });
     }
 
     /// The customer acts at the gateway, which tells nobody.
@@ -334,22 +374,30 @@ impl Gateway {
 
     /// The whole payment.
     pub fn look_up_payment(&self) -> Found {
-        self.sums(self.ledger())
+        self.sums(|_| true)
     }
 
     /// The whole payment as it was before what a look-up may miss.
     pub fn look_up_payment_missing(&self, now: Timestamp) -> Found {
-        self.sums(self.ledger_of(|effect| !self.may_miss(effect, now)))
+        self.sums(|effect| !self.may_miss(effect, now))
     }
 
-    fn sums(&self, (authorized, captured, refunded): (i128, i128, i128)) -> Found {
+    fn sums(&self, known: impl Fn(&Effect) -> bool) -> Found {
+        let (authorized, captured, refunded) = self.ledger_of(&known);
         let verdict = match (authorized, captured) {
             (0, 0) => return Found::Nothing,
             (_, 0) => Verdict::Authorized,
             _ => Verdict::Approved,
         };
         let money = |hundredths| Some(usd(&format!("{}.{:02}", hundredths / 100, hundredths % 100)));
+        let is_told = |effect: &&Effect| effect.ended == Ended::Done && effect.sent.amount > 0;
+        let moves = |effect: &&Effect| effect.sent.action != Action::Cancel;
+        let told = (0..self.effects.len()).filter(|place| {
+            let effect = &self.effects[*place];
+            self.lists && known(effect) && is_told(&effect) && moves(&effect)
+        });
         Found::Result(Box::new(GatewayResult {
+            transactions: told.map(|place| self.transaction(place)).collect(),
             captured: money(captured - refunded),
             refunded: money(refunded),
             ..GatewayResult::new(verdict)
@@ -398,7 +446,10 @@ impl Gateway {
             },
             reference: self.gives_references.then(|| format!("tx-{place}")),
             parent: None,
-            attribution: Attribution::Recorded(sent.operation),
+            attribution: match sent.operation.as_u128() & DESK == DESK {
+                true => Attribution::Unattributed,
+                false => Attribution::Recorded(sent.operation),
+            },
             state: TransactionState::Done,
             amount: usd(&format!("{}.{:02}", sent.amount / 100, sent.amount % 100)),
         }

@@ -77,7 +77,8 @@ pub fn check_rest(store: &Store, gateway: &Gateway, commands: &[Command]) {
     assert_eq!(ours, [authorized, captured - refunded, refunded], "the books are the ledger");
     match payment.status {
         Status::Confirmed => assert!(captured > refunded),
-        Status::Preauth => assert!(authorized > 0 && captured == 0),
+        // In parts it may be captured, and given back, while more is held.
+        Status::Preauth => assert!(authorized > captured),
         Status::Refunded => assert!(captured == refunded && (captured > 0 || authorized > 0)),
         Status::Waiting | Status::Input | Status::Rejected | Status::Error | Status::Cancelled => {
             assert_eq!(ours, [0, 0, 0]);

@@ -12,7 +12,7 @@ use super::model::{Ended, Fate, Gateway, Sent};
 use super::store::Store;
 use crate::payment::code::Code;
 use crate::payment::command::{Command, CommandType};
-use crate::payment::contract::{AfterServerError, Contract, Keys, Lookup, PerAction};
+use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, PerAction};
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::observation::Observation;
 use crate::payment::operation::{Operation, State};
@@ -58,7 +58,7 @@ impl World {
     pub fn new(rules: Rules) -> World {
         World {
             store: Store::default(),
-            gateway: Gateway::new(rules.contract.clone()),
+            gateway: Gateway { lists: rules.immediate_attempts != 1, ..Gateway::new(rules.contract.clone()) },
             commands: Vec::new(),
             rules,
             now: "2026-11-22T12:00:00Z".parse().unwrap(),
@@ -71,7 +71,7 @@ impl World {
 
     /// Carries out one line of a script.
     pub fn act(&mut self, action: u8, first: u8, second: u8) {
-        match action % 16 {
+        match action % 17 {
             0..=2 => self.send_new(first, second),
             3 => self.pass(SignedDuration::from_secs(i64::from(first % 16))),
             4 => self.pass(SignedDuration::from_secs(i64::from(first) * 30)),
@@ -81,6 +81,7 @@ impl World {
             12 => self.store.sweep(self.now),
             13 => self.crash(usize::from(first)),
             14 => self.deliver_again(usize::from(first), usize::from(second)),
+            16 => self.gateway.refund_at_the_desk(i128::from(first) * 40 + 1, self.now),
             _ => self.hold = (first.is_multiple_of(3)).then(|| Duration::from_secs(u64::from(second % 40))),
         }
     }
@@ -115,6 +116,9 @@ impl World {
             CommandType::Create => json!({"variant": "default", "total": "100.00", "currency": "USD"}),
             CommandType::Process if second.is_multiple_of(3) => json!({}),
             CommandType::Process => json!({"capture": second.is_multiple_of(2)}),
+            CommandType::Capture if second % 4 > 1 => {
+                amount.map_or(json!({}), |amount| json!({"amount": amount, "final": false}))
+            }
             CommandType::Capture | CommandType::Refund => amount.map_or(json!({}), |amount| json!({"amount": amount})),
             // Of an operation of ours, open or not, or of what was done at the gateway's own desk.
             CommandType::Notification => {
@@ -239,6 +243,9 @@ impl World {
             Step::LookUp { target: Some(target), .. } => {
                 Answer::Found(Some(target), asked.answered(self.gateway.look_up(target, luck)))
             }
+            Step::LookUp { target: None, .. } if luck % 8 == 1 && fate != Fate::Answered => {
+                Answer::Found(None, asked.answered(self.gateway.look_up_payment_missing(self.now)))
+            }
             Step::LookUp { target: None, .. } => Answer::Found(None, asked.answered(self.gateway.look_up_payment())),
             _ => {
                 let operation = task.aggregate.operation(task.id).unwrap();
@@ -249,6 +256,7 @@ impl World {
                     action: operation.action().unwrap(),
                     amount: request.amount.map_or(0, |amount| amount.amount().mantissa()),
                     capture: request.capture,
+                    is_final: !operation.is_partial_capture(),
                     at: self.now,
                     luck: luck / 16,
                 };
@@ -342,7 +350,9 @@ impl World {
             Some(Ended::Declined) => "declined",
             Some(Ended::Input | Ended::GoneOn) | None => "not_charged",
         };
-        let data = json!({"operation": id.to_string(), "outcome": outcome, "evidence": "the ledger"});
+        let data = json!({
+            "operation": id.to_string(), "outcome": outcome, "evidence": "the ledger", "transaction_id": "by hand",
+        });
         let mut resolve = command(&self.commands.len().to_string(), CommandType::Resolve, data);
         resolve.attributes.user_id = Some("alice".to_owned());
         self.commands.push(resolve.clone());
@@ -371,6 +381,7 @@ pub fn rules_of(choice: u16) -> Rules {
             window => keys(window),
         },
         lookup: [Lookup::Authoritative, Lookup::Indicative, Lookup::None, Lookup::Authoritative][choose(2)],
+        captures: [Captures::One, Captures::Several][choose(5) % 2],
         ..rules.contract
     };
     rules.delayed = [vec![10, 60], vec![], vec![1], vec![5, 5, 5]][choose(3)]

@@ -274,6 +274,7 @@ impl World {
                 action: operation.action().unwrap(),
                 amount: request.amount.map_or(0, |amount| amount.amount().mantissa()),
                 capture: request.capture,
+                is_final: !operation.is_partial_capture(),
                 at: self.now,
                 luck: verdict.luck(),
             };

@@ -1,0 +1,109 @@
+//! Books that cannot be right are found, and none are kept where PostgreSQL may forget them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::wait::within;
+use crate::support::worker::paybus;
+use crate::support::{Behaviour, Command, Expected, WorkerSetup, World};
+
+/// `paybus check --books --json`: its exit code and what it says.
+async fn check(world: &World) -> (Option<i32>, Value) {
+    let mut check = paybus(world.settings());
+    check.args(["check", "--books", "--json"]);
+    let checked = tokio::task::spawn_blocking(move || check.output()).await.unwrap().expect("it runs");
+    (checked.status.code(), serde_json::from_slice(&checked.stdout).expect("JSON"))
+}
+
+#[tokio::test]
+async fn books_that_cannot_be_right_are_listed() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let good = Command::charge("http", "50.00", "USD");
+    world.run(&good).await;
+    world.run(&good.then("payment.refund", json!({"amount": "10.00"}))).await;
+    let held = Command::charge("http", "50.00", "USD").with("capture", json!(false));
+    world.run(&held).await;
+    world.run(&held.then("payment.capture", json!({"amount": "20.00"}))).await;
+    assert_eq!(check(&world).await, (Some(0), json!({"ok": true, "payments": 2, "doubtful": []})));
+
+    // What earlier releases could store: money of one operation twice, and of one that was declined.
+    let twice = Command::charge("http", "120.00", "USD");
+    world.run(&twice).await;
+    let again = "INSERT INTO movements (payment_id, kind, reference, amount, currency, operation_id, created)
+         SELECT payment_id, kind, $2, amount, currency, $3, now() FROM movements WHERE payment_id = $1";
+    world.query(again, &[&twice.payment, &"again", &twice.operation_id()]).await;
+    let declined = twice.then("payment.refund", json!({"amount": "1.00"}));
+    world.gateway.plan(twice.payment, vec![Behaviour::Decline("no".to_owned())]);
+    world.run(&declined).await;
+    let of_declined = "INSERT INTO movements (payment_id, kind, reference, amount, currency, operation_id, created)
+         VALUES ($1, 'refunded', 'declined', 500, 'USD', $2, now())";
+    world.query(of_declined, &[&twice.payment, &declined.operation_id()]).await;
+    let (code, told) = check(&world).await;
+    assert_eq!((code, &told["payments"]), (Some(1), &json!(3)));
+    let reasons = ["one_operation_twice", "of_failed_operation", "more_than_total", "more_refunded", "sums_differ"];
+    assert_eq!(told["doubtful"], json!([{"payment": twice.payment, "reasons": reasons}]));
+    let all = vec![twice.payment];
+    world.query("DELETE FROM movements WHERE reference IN ('again', 'declined')", &[]).await;
+    world.check_books_but(Expected { off_ledger: all, ..Expected::default() }).await;
+}
+
+#[tokio::test]
+async fn no_worker_begins_where_commits_may_be_lost_unless_it_is_told_to() {
+    let world = World::new().await;
+    let url = &world.settings()["database.url"];
+    let parameter = "options=-c%20synchronous_commit%3Doff";
+    let url = format!("{url}{}{parameter}", if url.contains('?') { "&" } else { "?" });
+    let refusing = world.spawn_worker(WorkerSetup::default().set("database.url", &url));
+    let ready = async |worker: &crate::support::Worker, expected: u16, why: &str| {
+        within(Duration::from_secs(20), why, async || {
+            let (status, told) = worker.get("/readyz").await?;
+            if status == expected && told.contains(why) { Ok(()) } else { Err(format!("{status}: {told}")) }
+        })
+        .await;
+    };
+    ready(&refusing, 503, "synchronous_commit").await;
+    let told = WorkerSetup::default().set("database.url", &url).set("database.may_lose_commits", "true");
+    let worker = world.spawn_worker(told);
+    ready(&worker, 200, "").await;
+    assert!(worker.log().contains("may_lose_commits"), "{}", worker.log());
+    assert_eq!(world.run(&Command::charge("http", "5.00", "USD")).await.status(), "confirmed");
+    world.check_books().await;
+}
+
+/// A gateway that lists what happened: each by its own reference, whoever did it.
+#[tokio::test]
+async fn what_a_gateway_lists_is_booked_by_its_references() {
+    let world = crate::support::Setup::new().set("variants.http.settle_window", "0s").build().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "100.00", "USD");
+    let paid = world.run(&charge).await;
+    let (tx, operation) = (paid.field("transaction_id").to_owned(), charge.operation_id());
+    let list = |transactions: Value| {
+        Behaviour::Say(json!({"result": "approved", "captured_amount": null, "refunded_amount": null,
+                              "amount": null, "transactions": transactions}))
+    };
+    let taken = |state: &str| json!({"kind": "capture", "reference": tx, "operation_id": operation, "state": state, "amount": "100.00"});
+    let refund =
+        |state: &str| json!({"kind": "refund", "reference": "re-1", "parent": tx, "state": state, "amount": "30.00"});
+    let sync = async |transactions: Value| {
+        world.gateway.plan_operation(charge.payment, "status", vec![list(transactions)]);
+        let answer = world.run(&charge.then("payment.sync", json!({}))).await;
+        let row = world.payment_row(charge.payment).await;
+        let sum = |name| crate::support::world::amount(&row, name, 2);
+        (answer.kind().to_owned(), sum("captured_amount"), sum("refunded_amount"))
+    };
+    let told = |kind: &str, captured: &str, refunded: &str| (kind.to_owned(), captured.to_owned(), refunded.to_owned());
+    assert_eq!(sync(json!([taken("done")])).await, told("command.succeeded", "100.00", "0.00"));
+    assert_eq!(sync(json!([taken("done"), refund("done")])).await, told("payment.updated", "70.00", "30.00"));
+    assert_eq!(sync(json!([taken("done"), refund("done")])).await, told("command.succeeded", "70.00", "30.00"));
+    assert_eq!(sync(json!([taken("done"), refund("reversed")])).await, told("payment.updated", "100.00", "0.00"));
+    // The settlement is declined: nothing of it ever arrives.
+    let gone = sync(json!([refund("reversed"), taken("reversed")])).await;
+    assert_eq!(gone, told("payment.status_changed", "0.00", "0.00"));
+    let row = world.payment_row(charge.payment).await;
+    assert_eq!(row.get::<_, &str>("status"), "rejected");
+    let all = Expected { off_ledger: vec![charge.payment], ..Expected::default() };
+    world.check_books_but(all).await;
+}
