@@ -21,7 +21,7 @@ pub fn is_name_taken(command: &Command) -> bool {
 }
 
 /// What takes the place of a right command's amount.
-const SPOILT: &str = "0.001";
+const SPOILT: &str = "0.00001";
 
 /// Draws a wrong command beside a right one.
 pub fn draw(rng: &mut Rng, right: &Command, number: u32) -> Command {
