@@ -91,7 +91,7 @@ fn settled(mut aggregate: Aggregate, id: Uuid, rules: &Rules) -> Aggregate {
         parent: None,
         attribution: Attribution::Answered(id),
         state: TransactionState::Done,
-        amount: Money::parse("120", Currency::from_code("USD").unwrap()).unwrap(),
+        amount: Money::parse("120", Currency::from_code("USD").expect("a currency")).expect("an amount"),
     };
     let result = GatewayResult { transactions: vec![charge], ..GatewayResult::new(Verdict::Approved) };
     let answer = aggregate.asked(context(rules).now).answered(Outcome::Result(Box::new(result)));

@@ -37,7 +37,7 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
                     result.extra_data.insert(name.to_owned(), Value::Null);
                 }
             }
-            Found::Result(Box::new(result))
+            Found::Result(result)
         }
         Ok(Answer::Nothing) => Found::Nothing,
         Err(denial) => denial.into(),
@@ -133,7 +133,7 @@ fn not_captured(intent: &Intent) -> Result<Answer, Denial> {
 
 /// What a look-up of one operation found.
 enum Answer {
-    Of(GatewayResult),
+    Of(Box<GatewayResult>),
     /// Money of other operations, and nothing of the one that was asked about.
     OfOthers(Vec<Transaction>),
     Nothing,
@@ -141,7 +141,7 @@ enum Answer {
 
 impl From<Option<GatewayResult>> for Answer {
     fn from(found: Option<GatewayResult>) -> Answer {
-        found.map_or(Answer::Nothing, Answer::Of)
+        found.map_or(Answer::Nothing, |result| Answer::Of(Box::new(result)))
     }
 }
 
@@ -180,7 +180,7 @@ impl Search<'_> {
             Action::Refund => Ok(self.of_refund(target).await?.into()),
             Action::Capture => match self.known().await? {
                 Some(intent) => match intent.of_capture(target.operation_id)? {
-                    Some(result) => Ok(Answer::Of(result)),
+                    Some(result) => Ok(Answer::Of(Box::new(result))),
                     None => Ok(not_captured(&intent)?),
                 },
                 None => Ok(Answer::Nothing),
@@ -197,7 +197,7 @@ impl Search<'_> {
             }
             Action::Cancel => Ok(match self.known().await? {
                 Some(intent) => intent.of_cancel(None).into(),
-                None => Answer::Of(GatewayResult::new(Verdict::Approved)),
+                None => Answer::Of(Box::new(GatewayResult::new(Verdict::Approved))),
             }),
         }
     }
