@@ -67,8 +67,7 @@ impl Aggregate {
         let operation = self.operation(id).filter(|it| it.kind.known() == Some(CommandType::Notification))?;
         let is_news =
             !self.changed.is_empty() || self.status_before.is_some() || self.changed_movements().next().is_some();
-        let payment = self.payment.as_ref()?;
-        if is_news || !matches!(payment.status, Status::Waiting | Status::Input) {
+        if is_news || !self.has_no_result() {
             return None;
         }
         let settled = later(operation.created, context.rules.contract.settle_window);
@@ -121,7 +120,12 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// Notifications that wait until nothing is open any more go on.
+    /// Whether the payment still waits for what its process comes to.
+    fn has_no_result(&self) -> bool {
+        self.payment.as_ref().is_some_and(|payment| matches!(payment.status, Status::Waiting | Status::Input))
+    }
+
+    /// Notifications that wait until nothing is open any more go on, and those that wait for news that came another way.
     pub(super) fn wake_notifications(&mut self, now: Timestamp) {
         if self.open_at_gateway().is_some() {
             return;
@@ -129,7 +133,7 @@ impl Aggregate {
         let waits = |operation: &&Operation| {
             operation.kind.known() == Some(CommandType::Notification)
                 && operation.state == State::Scheduled
-                && operation.lookups > 0
+                && (operation.lookups > 0 || operation.no_news() > 0 && !self.has_no_result())
         };
         let waiting: Vec<Uuid> = self.operations().filter(waits).map(|operation| operation.id).collect();
         for id in waiting {

@@ -236,3 +236,17 @@ fn one_without_news_is_asked_about_again_while_the_payment_waits() {
     assert_eq!(bench.found(told, None, whole("100", "0")), Step::Settled);
     assert_eq!((bench.status(), bench.answer(told).0), (Status::Confirmed, AnswerKind::Succeeded));
 }
+
+#[test]
+fn one_that_waits_for_news_goes_on_when_they_come_another_way() {
+    let mut bench = Bench::with_payment(Status::Input);
+    let early = notify(&mut bench, "early", news(), None);
+    let nothing_yet = Found::Result(Box::new(GatewayResult::new(Verdict::Pending)));
+    assert_eq!(bench.found(early, None, nothing_yet), Step::Stored);
+    assert!(bench.operation(early).due_at > Some(bench.now));
+    let late = notify(&mut bench, "late", news(), None);
+    assert_eq!(bench.found(late, None, whole("100", "0")), Step::Settled);
+    assert_eq!(bench.operation(early).due_at, Some(bench.now));
+    assert_eq!(bench.resume_when_due(early), Step::LookUp { operation: early, target: None });
+    assert_eq!(bench.found(early, None, whole("100", "0")), Step::Settled);
+}
