@@ -29,9 +29,12 @@ GRANT USAGE ON SCHEMA paybus TO :"worker", :"reader";
 -- Tables that a later migration makes: until this file is run again.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA paybus GRANT SELECT ON TABLES TO :"reader";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA paybus GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"worker";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA paybus GRANT SELECT ON SEQUENCES TO :"worker";
 
 -- And those that are there: each what is done to it.
 GRANT SELECT ON ALL TABLES IN SCHEMA paybus TO :"reader", :"worker";
+-- To see whether one was left behind by a restore; whoever inserts needs no right on them.
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA paybus TO :"worker";
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA paybus FROM :"worker";
 SELECT format('GRANT %s ON paybus.%I TO %I', rights, name, :'worker')
 FROM (VALUES

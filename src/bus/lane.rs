@@ -28,12 +28,11 @@ const MOST: usize = 8 * ROUND;
 ///
 /// A subscriber's queue that is full (`reject-publish`) nacks every event that is routed there, for as long as it stays
 /// full. Those pause here without counting to `MOST`, or they would soon be all that the lane holds, and the events of
-/// everybody else would wait for one subscriber. They do not become ever more either: whoever posts an event keeps the
-/// command's delivery unacknowledged, or the due operation under way, until the event is confirmed. So what pauses is
-/// bounded by the prefetch of all queues, the due operations under way and what the relay has out, times the few events of
-/// each; and when all of those wait for the full queue, the broker delivers no more of the commands whose events go there.
-/// This bound lies beyond what usual settings reach (four lanes, two events a command: 65,000 prefetched commands), for
-/// when it is reached, the lane's other payments wait as well. It is there so that no setting can fill the memory.
+/// everybody else would wait for one subscriber. They do not become ever more either: whoever posts an event waits for it
+/// only for a while, and then leaves it here. How many are left so is bounded; beyond that a command's delivery stays
+/// unacknowledged until its events are confirmed, and the broker delivers no more of the commands whose events go there.
+/// This bound lies beyond both, for when it is reached, the lane's other payments wait as well. It is there so that no
+/// setting can fill the memory.
 const MOST_IN_ALL: usize = 64 * ROUND;
 
 /// So many rounds in a row without any confirm are no accident.

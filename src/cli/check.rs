@@ -18,7 +18,7 @@ use crate::config::{Settings, Variant};
 use crate::gateway::registry;
 use crate::store::books::{self, Books};
 use crate::store::durability::{self, Durability};
-use crate::store::rights;
+use crate::store::{Store, StoreError, rights, sequences};
 use crate::wiring::bus_settings;
 
 /// How long one check may take.
@@ -156,7 +156,7 @@ async fn broker(settings: &Settings) -> Result<String, Failure> {
 
 async fn database(settings: &Settings) -> Result<String, Failure> {
     let store = open_database(settings).await?;
-    let checked = rights::check(&store).await;
+    let checked = what_the_worker_needs(&store).await;
     let durable = durability::check(&store, settings.database.may_lose_commits).await;
     store.close();
     checked?;
@@ -166,6 +166,12 @@ async fn database(settings: &Settings) -> Result<String, Failure> {
             "connected, the schema and the worker's rights are there; a crash loses its last commits".to_owned()
         }
     })
+}
+
+async fn what_the_worker_needs(store: &Store) -> Result<(), StoreError> {
+    store.check_writable().await?;
+    rights::check(store).await?;
+    sequences::check(store).await
 }
 
 /// Lists the payments whose movements cannot be right.

@@ -12,6 +12,7 @@ use super::duration;
 use super::error::ConfigError;
 use super::settings::{Amqp, Database, Log, Retention, Settings, Tls, TlsMode, Tracing, Worker};
 use super::variant::{Retry, Variant};
+use crate::store::connect::STATEMENT_TIMEOUT_MAX;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,6 +20,30 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const TIMEOUT: RangeInclusive<Duration> = MILLISECOND..=HOUR;
+
+/// The options of an AMQP URL that lapin reads; it ignores all others.
+const AMQP_OPTIONS: [&str; 5] = ["auth_mechanism", "channel_max", "connection_timeout", "frame_max", "heartbeat"];
+
+/// The options of a database's URL that tokio-postgres reads, but for those of TLS.
+const DATABASE_OPTIONS: [&str; 17] = [
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "load_balance_hosts",
+    "options",
+    "password",
+    "port",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+];
 
 const NAME_LENGTH_MAX: usize = 64;
 const DELAYED_MAX: usize = 100;
@@ -58,17 +83,9 @@ fn require_number(key: &str, value: u64, range: &RangeInclusive<u64>) -> Result<
 
 fn check_amqp(amqp: &Amqp) -> Result<(), ConfigError> {
     let url = amqp.url.expose_secret();
-    // lapin takes an IPv6 literal for no host, and would connect to localhost.
-    let authority = url.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or(""));
-    let is_literal = authority.rsplit('@').next().is_some_and(|host| host.starts_with('['));
-    let is_url = ["amqp://", "amqps://"].iter().any(|scheme| url.starts_with(scheme))
-        && url.parse::<AMQPUri>().is_ok()
-        && !is_literal;
-    require(
-        is_url,
-        "amqp.url",
-        "amqp:// or amqps://USER:PASSWORD@HOST:PORT/VIRTUAL_HOST, the host not an IPv6 address",
-    )?;
+    let is_url = ["amqp://", "amqps://"].iter().any(|scheme| url.starts_with(scheme)) && url.parse::<AMQPUri>().is_ok();
+    check_options("amqp.url", url, &AMQP_OPTIONS)?;
+    require(is_url, "amqp.url", "amqp:// or amqps://USER:PASSWORD@HOST:PORT/VIRTUAL_HOST")?;
     check_tls("amqp.tls", &amqp.tls, url.starts_with("amqps://"), "only beside an amqps:// url")?;
     let is_prefix = is_name(&amqp.prefix, |byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     require(is_prefix, "amqp.prefix", "1 to 64 letters, digits, dots, dashes or underscores")?;
@@ -88,7 +105,8 @@ fn check_database(database: &Database) -> Result<(), ConfigError> {
     let is_encrypted = database.tls_mode != TlsMode::Disable;
     check_tls("database.tls", &database.tls, is_encrypted, "only where database.tls_mode is not \"disable\"")?;
     require_number("database.pool", database.pool as u64, &(1..=1_000))?;
-    require_within("database.statement_timeout", database.statement_timeout, &TIMEOUT)?;
+    // What may take longer to be stored would be looked for too early, and then never again.
+    require_within("database.statement_timeout", database.statement_timeout, &(MILLISECOND..=STATEMENT_TIMEOUT_MAX))?;
     require_within("database.connect_timeout", database.connect_timeout, &TIMEOUT)
 }
 
@@ -97,9 +115,25 @@ fn check_database_url(key: &str, url: &SecretString) -> Result<(), ConfigError> 
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
     let asks_for_tls = parameters.split('&').any(|parameter| parameter.starts_with("ssl"));
     require(!asks_for_tls, key, "database.tls_mode and database.tls in the place of ssl parameters")?;
+    check_options(key, url, &DATABASE_OPTIONS)?;
     let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
         && url.parse::<tokio_postgres::Config>().is_ok();
     require(is_url, key, "postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+}
+
+/// The first option of a URL that is not known is told by its name. What does not look like one is not told: behind a
+/// question mark may stand the rest of a password that should have been encoded.
+fn check_options(key: &str, url: &str, known: &[&str]) -> Result<(), ConfigError> {
+    let options = url.split_once('?').map_or("", |(_, options)| options);
+    if options.contains('@') {
+        return Ok(());
+    }
+    let names = options.split('&').filter_map(|option| Some(option.split_once('=')?.0));
+    let is_option = |name: &str| is_name(name, |byte| byte.is_ascii_lowercase() || byte == b'_');
+    match names.filter(|name| is_option(name)).find(|name| !known.contains(name)) {
+        Some(name) => require(false, key, &format!("no option `{name}`, which is not known, but {}", known.join(", "))),
+        None => Ok(()),
+    }
 }
 
 /// Certificates where nothing is encrypted would be a connection that is thought to be safe.

@@ -105,7 +105,7 @@ impl fmt::Debug for GatewaySettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
-    /// Failures on end that open it.
+    /// How many payments fail, with no success between them, before it opens.
     pub failures: u32,
     /// How long it stays open before it probes.
     #[serde(deserialize_with = "duration::deserialize")]

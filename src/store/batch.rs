@@ -2,17 +2,18 @@
 //! idle worker each goes at once. Only where the one before takes unusually long, for a row that somebody else has locked,
 //! do others pass it.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
+use uuid::Uuid;
 
-use super::commit::{Stored, Unit, commit};
+use super::commit::{Stored, Unit, Wait, commit};
 use super::connect::Store;
 use super::connection::Connection;
 use super::error::StoreError;
@@ -29,6 +30,9 @@ const USUAL: Duration = Duration::from_millis(20);
 /// How long after one statement began the next one does at the earliest, where commits come side by side. Statement and flush
 /// to the disk cost the database what several payments in it cost, and eight hundred of them would begin in a second.
 const PACE: Duration = Duration::from_millis(4);
+
+/// How long a payment is tried beside the lanes since it was last found locked.
+const LOCKED_FOR: Duration = Duration::from_secs(30);
 
 /// What became of one commit; the unit comes back with it.
 #[derive(Debug)]
@@ -60,7 +64,13 @@ impl Committer {
         // Unbounded, for what is in flight is bounded by the prefetch of the queues.
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting = Mutex::new(Waiting { jobs: receiver, not_before: Instant::now() });
-        let queue = Arc::new(Queue { waiting, at_work: AtomicUsize::new(0), done: Notify::new() });
+        let queue = Arc::new(Queue {
+            waiting,
+            at_work: AtomicUsize::new(0),
+            done: Notify::new(),
+            locked: Locked::default(),
+            beside: Semaphore::new(1),
+        });
         for _ in 0..lanes {
             tokio::spawn(run_lane(Arc::clone(&store), Arc::clone(&queue)));
         }
@@ -82,6 +92,10 @@ struct Queue {
     at_work: AtomicUsize,
     /// One of them is through.
     done: Notify,
+    /// Payments whose rows somebody else has locked.
+    locked: Locked,
+    /// One of these is tried at a time, beside the lanes: it has a connection of its own.
+    beside: Semaphore,
 }
 
 /// What waits for a lane.
@@ -136,15 +150,57 @@ impl Drop for AtWork<'_> {
     }
 }
 
+/// Payments whose rows somebody else has locked, and when that was seen last.
+#[derive(Debug, Default)]
+struct Locked(StdMutex<HashMap<Uuid, Instant>>);
+
+impl Locked {
+    fn has(&self, unit: &Unit) -> bool {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&unit.aggregate.payment_id()).is_some_and(|at| at.elapsed() < LOCKED_FOR)
+    }
+
+    fn note(&self, unit: &Unit) {
+        let payment = unit.aggregate.payment_id();
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|_, at| at.elapsed() < LOCKED_FOR);
+        if seen.insert(payment, Instant::now()).is_none() {
+            warn!(%payment, "somebody has locked a payment's rows; it is tried alone until they are free");
+        }
+    }
+
+    /// These were stored: nobody has them locked any more.
+    fn forget(&self, units: &[Unit]) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_empty() {
+            return;
+        }
+        for unit in units {
+            seen.remove(&unit.aggregate.payment_id());
+        }
+    }
+}
+
+/// Tries a payment alone that was found locked. Briefly: it comes again, and others wait for the same connection.
+async fn commit_beside(store: Arc<Store>, queue: Arc<Queue>, job: Job) {
+    let Ok(_permit) = queue.beside.acquire().await else { return };
+    commit_round(&store, vec![job], &queue.locked, Wait::Briefly).await;
+}
+
 async fn run_lane(store: Arc<Store>, queue: Arc<Queue>) {
     loop {
         let jobs = queue.next().await;
         if jobs.is_empty() {
             return;
         }
+        // They are tried alone, so that nobody else waits for their locks.
+        let (locked, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| queue.locked.has(&job.unit));
+        for job in locked {
+            tokio::spawn(commit_beside(Arc::clone(&store), Arc::clone(&queue), job));
+        }
         let _at_work = AtWork::begin(&queue);
         for round in one_of_each_payment(jobs) {
-            commit_round(&store, round).await;
+            commit_round(&store, round, &queue.locked, Wait::Usual).await;
         }
     }
 }
@@ -165,10 +221,10 @@ fn one_of_each_payment(jobs: Vec<Job>) -> Vec<Vec<Job>> {
     rounds
 }
 
-async fn commit_round(store: &Store, round: Vec<Job>) {
+async fn commit_round(store: &Store, round: Vec<Job>, locked: &Locked, wait: Wait) {
     let (mut units, replies): (Vec<Unit>, Vec<_>) = round.into_iter().map(|job| (job.unit, job.reply)).unzip();
     let outcomes = match store.hot_client().await {
-        Ok(client) => commit_or_halve(&client, &mut units).await,
+        Ok(client) => commit_or_halve(&client, &mut units, locked, wait).await,
         Err(error) => {
             warn!(error = chain(&error), "no database connection for a commit");
             units.iter().map(|_| Committed::Conflict).collect()
@@ -182,18 +238,33 @@ async fn commit_round(store: &Store, round: Vec<Job>) {
     }
 }
 
-/// Commits all; where the database refuses, in halves, so that one bad row does not fail the others.
-fn commit_or_halve<'a>(client: &'a Connection, units: &'a mut [Unit]) -> BoxFuture<'a, Vec<Committed>> {
+/// Commits all; where the database refuses, in halves, so that one bad row does not fail the others. Nor does one that
+/// somebody has locked: the halves wait only briefly, and the payments that are found locked are tried alone from then on.
+fn commit_or_halve<'a>(
+    client: &'a Connection,
+    units: &'a mut [Unit],
+    locked: &'a Locked,
+    wait: Wait,
+) -> BoxFuture<'a, Vec<Committed>> {
     Box::pin(async move {
-        match commit(client, units).await {
-            Ok(stored) => stored.into_iter().map(outcome).collect(),
-            Err(StoreError::Conflict(_) | StoreError::Refused(_)) if units.len() > 1 => {
+        match commit(client, units, wait).await {
+            Ok(stored) => {
+                locked.forget(units);
+                stored.into_iter().map(outcome).collect()
+            }
+            Err(error @ (StoreError::Conflict(_) | StoreError::Refused(_))) if units.len() > 1 => {
+                let wait = if error.is_locked() { Wait::Briefly } else { wait };
                 let (left, right) = units.split_at_mut(units.len() / 2);
-                let mut outcomes = commit_or_halve(client, left).await;
-                outcomes.extend(commit_or_halve(client, right).await);
+                let mut outcomes = commit_or_halve(client, left, locked, wait).await;
+                outcomes.extend(commit_or_halve(client, right, locked, wait).await);
                 outcomes
             }
-            Err(StoreError::Conflict(_)) => vec![Committed::Conflict],
+            Err(error @ StoreError::Conflict(_)) => {
+                if error.is_locked() {
+                    units.iter().for_each(|unit| locked.note(unit));
+                }
+                vec![Committed::Conflict]
+            }
             Err(error @ StoreError::Refused(_)) => {
                 error!(error = chain(&error), "the database refuses a command's data");
                 vec![Committed::Refused(chain(&error))]

@@ -41,11 +41,20 @@ pub struct Stored {
     pub events: Vec<(Uuid, i64)>,
 }
 
+/// How long a lock is waited for that somebody else has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// As long as every statement may.
+    Usual,
+    /// Hardly longer than an undisturbed commit takes: for looking which payments are locked, and which are not.
+    Briefly,
+}
+
 /// Stores all units that still stand on what they read.
 ///
 /// # Errors
 /// The statement failed; nothing was stored unless the error is [`StoreError::Unavailable`], where that is not known.
-pub async fn commit(client: &Connection, units: &mut [Unit]) -> Result<Vec<Stored>, StoreError> {
+pub async fn commit(client: &Connection, units: &mut [Unit], wait: Wait) -> Result<Vec<Stored>, StoreError> {
     let writes: Vec<PaymentWrite> = units.iter_mut().map(|unit| unit.aggregate.seal()).collect();
     let keys: Vec<Vec<String>> = units.iter().map(routing_keys).collect();
     let mut batch = Batch::default();
@@ -53,7 +62,10 @@ pub async fn commit(client: &Connection, units: &mut [Unit]) -> Result<Vec<Store
         batch.push(unit, *write, keys);
     }
     let (sql, parameters) = batch.statement();
-    let rows = client.query(sql, &parameters).await?;
+    let rows = match wait {
+        Wait::Usual => client.query(sql, &parameters).await?,
+        Wait::Briefly => client.query_briefly(sql, &parameters).await?,
+    };
     read_back(units, &rows)
 }
 

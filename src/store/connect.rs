@@ -6,16 +6,26 @@ use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::clock::Clock;
 use super::connection::Connection;
 use super::error::StoreError;
+use super::row::ReadColumn;
 use super::session::{self, Lent, Session};
 
-/// Connections of the hot way: two begin, two settle.
-const HOT_CONNECTIONS: usize = 4;
+/// Connections of the hot way: two begin, two settle, and beside each of both one for payments that somebody has locked.
+const HOT_CONNECTIONS: usize = 6;
+
+/// How long after a row was numbered, and given its time, it can be seen for sure, or never will be. What reads rows in the
+/// order of their numbers passes none that is younger; one that came later than this would never be looked at.
+pub(super) const VISIBLE_FOR_SURE: Duration = Duration::from_secs(120);
+
+/// The longest `statement_timeout` that goes with this: a row's statement may run for as long, its end may be as long in
+/// coming where it is in a transaction, and as much again is left for the commit and for clocks.
+pub const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(VISIBLE_FOR_SURE.as_secs() / 4);
 
 /// What these are told beside: see `commit` for why one plan does for every batch.
 const PLANNED_ONCE: [(&str, &str); 1] = [("plan_cache_mode", "force_generic_plan")];
@@ -89,6 +99,24 @@ impl Store {
         Ok(Connection::new(pool.get().await?, pool, session, self.patience))
     }
 
+    /// Checks that the server takes writes. Where it does not, the connections to it are given up: the next ones may lead to
+    /// another server.
+    ///
+    /// # Errors
+    /// The database cannot be asked, or [`StoreError::ReadOnly`].
+    pub async fn check_writable(&self) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let sql = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
+        if !client.query_one(sql, &[]).await?.read::<bool>(0)? {
+            return Ok(());
+        }
+        client.keep_out();
+        for (pool, _) in [&self.pool, &self.hot] {
+            pool.retain(|_, _| false);
+        }
+        Err(StoreError::ReadOnly)
+    }
+
     /// Closes all connections.
     pub fn close(&self) {
         self.pool.0.close();
@@ -111,6 +139,10 @@ fn build(
     let mut config = Config::from_str(settings.url.expose_secret()).map_err(|_| InvalidUrl)?;
     if config.get_application_name().is_none() {
         config.application_name("paybus");
+    }
+    // After a failover an address may lead to the server that is a standby now; whoever only wants to read says so.
+    if !settings.url.expose_secret().contains("target_session_attrs") {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
     config.connect_timeout(settings.connect_timeout);
     // A connection that a firewall or a dead host swallowed is noticed within a minute while it is idle, and while

@@ -14,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::error::StoreError;
 use super::parameters;
-use super::session::{Isolation, Lent, Session};
+use super::session::{BRIEFLY, Isolation, Lent, Session};
 
 /// A connection, until it is dropped.
 ///
@@ -53,6 +53,25 @@ impl Connection {
     pub(super) async fn query(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
         let [rows] = self.query_together([(sql, with)]).await?;
         Ok(rows)
+    }
+
+    /// The same, but a lock that somebody else has is waited for only briefly.
+    pub(super) async fn query_briefly(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        let object = self.object()?;
+        let mut rows = match &self.session {
+            Session::Own => {
+                let statement = self.within(object.prepare_cached(sql)).await?;
+                let begin = format!("{}; {BRIEFLY}", Isolation::EachStatement.begin());
+                self.transaction(object, &begin, [object.query(&statement, with)]).await?
+            }
+            Session::Lent(lent) => {
+                let types = self.types_of(object, lent, sql).await?;
+                let typed = typed(with, &types);
+                let begin = format!("{}; {BRIEFLY}", lent.begin(Isolation::EachStatement));
+                self.transaction(object, &begin, [object.query_typed(sql, &typed)]).await?
+            }
+        };
+        Ok(rows.pop().unwrap_or_default())
     }
 
     /// Asks for exactly one row.
@@ -194,7 +213,11 @@ impl Connection {
         match timeout(self.patience, work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
-                if error.code().is_some_and(is_stale) {
+                if error.code().is_some_and(is_of_server) {
+                    self.spoilt.store(true, Ordering::Relaxed);
+                    // Those that lie idle lead to the same server.
+                    self.pool.retain(|_, _| false);
+                } else if error.code().is_some_and(is_stale) {
                     self.spoilt.store(true, Ordering::Relaxed);
                     if let Session::Lent(lent) = &self.session {
                         lent.forget();
@@ -227,6 +250,18 @@ fn is_stale(state: &SqlState) -> bool {
         SqlState::UNDEFINED_OBJECT,
         // A type that is no more: "cache lookup failed".
         SqlState::INTERNAL_ERROR,
+    ]
+    .contains(state)
+}
+
+/// Whether the reason lies with the server behind this connection, and a new connection may lead to another one or find it
+/// well again: it became a standby, or takes no writes for another reason, or ends.
+fn is_of_server(state: &SqlState) -> bool {
+    [
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
     ]
     .contains(state)
 }

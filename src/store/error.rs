@@ -29,6 +29,14 @@ pub enum StoreError {
          it to on for the worker's role, or say database.may_lose_commits = true"
     )]
     NotDurable,
+    /// The server takes no writes.
+    #[error("the database takes no writes: it is a standby, or made read-only")]
+    ReadOnly,
+    /// Sequences that were left behind what they number.
+    #[error(
+        "the database gives numbers that were given before, so that new events would never be sent: {0}; run `paybus migrate`"
+    )]
+    Sequences(String),
     /// The schema is not the one this version needs.
     #[error("the database schema is {0}")]
     Schema(String),
@@ -37,7 +45,12 @@ pub enum StoreError {
 impl StoreError {
     /// Whether nothing but a new connection, or time, is needed.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, StoreError::Unavailable(_))
+        matches!(self, StoreError::Unavailable(_) | StoreError::ReadOnly)
+    }
+
+    /// Whether somebody else held a lock for longer than it is waited for.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self, StoreError::Conflict(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 }
 
@@ -51,6 +64,7 @@ impl From<tokio_postgres::Error> for StoreError {
             // Integrity: another writer was first. Transaction rollback: deadlock or serialization.
             "23" | "40" => StoreError::Conflict(error),
             _ if *state == SqlState::LOCK_NOT_AVAILABLE => StoreError::Conflict(error),
+            _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => StoreError::ReadOnly,
             _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => StoreError::Forbidden(error),
             // Data exceptions and program limits: a row that can never be stored.
             "22" | "54" => StoreError::Refused(error),

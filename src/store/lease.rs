@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::connect::Store;
+use super::connect::{Store, VISIBLE_FOR_SURE};
 use super::error::StoreError;
 use super::row::ReadColumn;
 use crate::payment::operation::Operation;
@@ -26,7 +26,7 @@ pub struct Due {
 
 /// How old an accepted operation is before the sweep's watermark may pass it: longer than any statement may take, for
 /// positions are given before they can be seen.
-const SETTLED_FOR_SURE_SECONDS: f64 = 120.0;
+const SETTLED_FOR_SURE_SECONDS: f64 = VISIBLE_FOR_SURE.as_secs() as f64;
 
 const LOST: &str = "UPDATE operations SET due_at = now()
      WHERE accepted > $1 AND accepted <= $2 AND state = 'calling' AND due_at IS NULL AND lease_until < now()";

@@ -13,6 +13,7 @@ use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
 use super::schema::{Change, STEPS, Step};
+use super::sequences;
 use crate::backoff::Backoff;
 use crate::causes::chain;
 
@@ -30,7 +31,8 @@ const TRIES: u32 = 60;
 /// What a backfill leaves to others between two batches.
 const BREATHER: Duration = Duration::from_millis(20);
 
-/// Brings the schema to this version; returns the names of the steps that were needed.
+/// Brings the schema to this version, and sequences that were left behind up to what they number; returns the names of the
+/// steps that were needed, and which sequences were moved.
 ///
 /// # Errors
 /// The database refuses, does not give a lock for ten minutes, or holds a step that differs from the one this version knows.
@@ -58,6 +60,7 @@ pub async fn carry_out(store: &Store, steps: &[Step]) -> Result<Vec<String>, Sto
         patiently(client, step).await?;
         done.push(format!("{:04} {}", step.number, step.name));
     }
+    done.extend(move_sequences(client).await?);
     client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
     Ok(done)
 }
@@ -121,6 +124,25 @@ async fn patiently(client: &mut Object, step: &Step) -> Result<(), StoreError> {
             Err(error) if is_busy(&error) && attempt < TRIES => {
                 let (number, name) = (step.number, step.name);
                 warn!(error = chain(&error), number, name, attempt, "a migration does not get its lock; trying again");
+            }
+            done => return Ok(done?),
+        }
+        sleep(pauses.next_delay()).await;
+    }
+}
+
+/// Moves sequences that were left behind; again and again where it does not get its lock.
+async fn move_sequences(client: &mut Object) -> Result<Vec<String>, StoreError> {
+    let mut pauses = Backoff::new(Duration::from_secs(1), 1.5, Duration::from_secs(10));
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match sequences::repair(client).await {
+            Err(error) if is_busy(&error) && attempt < TRIES => {
+                warn!(
+                    error = chain(&error),
+                    attempt, "sequences were left behind, and the lock is not to be had; trying again"
+                );
             }
             done => return Ok(done?),
         }

@@ -11,6 +11,7 @@
 //! - `retention`: what is old.
 //! - `rights`: what the worker's role must be allowed.
 //! - `durability`: what a commit is worth.
+//! - `sequences`: whether what numbers events and operations is ahead of them.
 //! - `books`: what cannot be right, looked for.
 //! - `history`: events that are kept, for people.
 //! - `report`: figures and pages for people.
@@ -38,6 +39,7 @@ pub mod rights;
 mod row;
 mod rows;
 pub mod schema;
+pub mod sequences;
 mod session;
 mod statement;
 

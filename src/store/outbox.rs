@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::connect::Store;
+use super::connect::{Store, VISIBLE_FOR_SURE};
 use super::connection::Connection;
 use super::error::StoreError;
 use super::row::ReadColumn;
@@ -22,7 +22,7 @@ const OWNED_SECONDS: f64 = 10.0;
 
 /// How old an event is before none that is older can be still to come: its position was given before its commit, which
 /// takes a while.
-const VISIBLE_FOR_SURE_SECONDS: f64 = 120.0;
+const VISIBLE_FOR_SURE_SECONDS: f64 = VISIBLE_FOR_SURE.as_secs() as f64;
 
 /// How many events are looked at by one statement.
 const NOTED_MAX: i64 = 10_000;

@@ -202,8 +202,9 @@ impl Store {
     /// The figures for the metrics, counted to [`COUNTED_MAX`] and [`EVENTS_COUNTED_MAX`].
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database cannot be asked, or takes no writes.
     pub async fn figures(&self) -> Result<Figures, StoreError> {
+        self.check_writable().await?;
         let client = self.client().await?;
         let (from, to) = self.not_looked_at(&client).await?;
         let outbox = client.query_one(OUTBOX, &[&EVENTS_COUNTED_MAX, &from, &to]).await?;

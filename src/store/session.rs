@@ -45,13 +45,22 @@ impl Isolation {
     }
 }
 
+/// Which part of a statement's time it may wait for a lock. Clearly less than all: a statement that is ended for its time does
+/// not say that a lock was the reason, and others may wait beside the one whose row is locked.
+const LOCK_SHARE: u32 = 5;
+
+/// What a transaction is told that waits for no lock longer than an undisturbed commit takes.
+pub(super) const BRIEFLY: &str = "SET LOCAL lock_timeout = 50";
+
 /// What every connection is told. `jit` would compile what runs for a millisecond. Every statement has its index.
 pub(super) fn settings(statement_timeout: Duration) -> Vec<(&'static str, String)> {
     let timeout = statement_timeout.as_millis().to_string();
+    // Zero would be without end.
+    let lock_timeout = (statement_timeout / LOCK_SHARE).as_millis().max(1).to_string();
     vec![
         ("search_path", "paybus".to_owned()),
         ("statement_timeout", timeout.clone()),
-        ("lock_timeout", timeout.clone()),
+        ("lock_timeout", lock_timeout),
         ("idle_in_transaction_session_timeout", timeout),
         ("jit", "off".to_owned()),
         ("enable_seqscan", "off".to_owned()),
@@ -107,6 +116,17 @@ impl Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_waited_for_less_long_than_a_statement_runs() {
+        let told = |milliseconds: u64, name: &str| {
+            let settings = settings(Duration::from_millis(milliseconds));
+            settings.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+        };
+        assert_eq!(told(10_000, "statement_timeout").as_deref(), Some("10000"));
+        assert_eq!(told(10_000, "lock_timeout").as_deref(), Some("2000"));
+        assert_eq!(told(1, "lock_timeout").as_deref(), Some("1"));
+    }
 
     #[test]
     fn a_lent_connection_is_told_for_one_transaction_what_ours_is_told_for_good() {

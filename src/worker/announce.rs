@@ -3,15 +3,15 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout_at;
-use tracing::{error, warn};
+use tokio::time::{sleep_until, timeout_at};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::spans;
@@ -39,6 +39,18 @@ const GATHER: Duration = Duration::from_millis(50);
 /// How long a marked event is remembered.
 const MARKED_FOR: Duration = Duration::from_secs(2);
 
+/// How long whoever posted events waits for them. They are in the outbox, so that a subscriber whose queue is full need not
+/// cost a command its place in the prefetch: they stay with their channel, which tries again and keeps their order, and
+/// after this process with the relay.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same while others are left already: a queue is full, and what is not confirmed soon is most likely for it.
+const PATIENCE_WITH_LEFT: Duration = Duration::from_millis(200);
+
+/// How many events nobody waits for. Each is in the memory of its channel, which takes in four times as many in all: beyond
+/// this, commands wait again, so that it is not the channels that fill up, and with them every variant that waits.
+const LEFT_MAX: usize = 32_768;
+
 /// Publishes events and marks them.
 #[derive(Debug)]
 pub struct Announcer {
@@ -46,6 +58,8 @@ pub struct Announcer {
     store: Arc<Store>,
     in_flight: Mutex<HashMap<Uuid, Stage>>,
     posted: Notify,
+    /// A permit of each event that may be left to its channel.
+    leave: Arc<Semaphore>,
     marks: mpsc::UnboundedSender<Mark>,
 }
 
@@ -97,7 +111,21 @@ impl Drop for Promise {
 
 /// Events on their way out.
 #[derive(Debug, Default)]
-pub struct Announced(Option<oneshot::Receiver<Infallible>>);
+pub struct Announced(Option<Box<OnTheWay>>);
+
+/// What it takes to wait for them, or to leave them.
+#[derive(Debug)]
+struct OnTheWay {
+    all: oneshot::Receiver<Infallible>,
+    posted: tokio::time::Instant,
+    /// How many there are.
+    events: u32,
+    announcer: Arc<Announcer>,
+    left: Left,
+}
+
+/// The permit of events that nobody waits for any more: it is theirs until the fate of each is known.
+type Left = Arc<OnceLock<OwnedSemaphorePermit>>;
 
 impl Announced {
     /// Whether there are any: all may have been on their way already.
@@ -105,20 +133,53 @@ impl Announced {
         self.0.is_some()
     }
 
-    /// Waits until the broker has confirmed all of them, or they were set aside.
+    /// Waits until the broker has confirmed all of them, or they were set aside. Where the broker is there and does not for
+    /// a while, they are left: they are stored, and go out in their order when it takes them.
     pub async fn confirmed(self) {
-        let Some(all) = self.0 else { return };
-        // Nothing is ever sent: that the last one who could is gone is the sign.
-        let Err(_gone) = all.await;
+        let Some(way) = self.0 else { return };
+        let OnTheWay { all, posted, events, announcer, left } = *way;
+        let decided = async {
+            // Nothing is ever sent: that the last one who could is gone is the sign.
+            let Err(_gone) = all.await;
+        };
+        tokio::select! {
+            biased;
+            () = decided => {}
+            // Where the publisher is shut down, what was handed to it ends by itself.
+            Some(permit) = Box::pin(announcer.permit_to_leave(posted, events)) => {
+                debug!(events, "the broker does not confirm events yet; they are left in the outbox");
+                left.get_or_init(|| permit);
+            }
+        }
     }
+}
+
+/// Waits until events need not be waited for any more. Not while the broker is away: then commands wait as well, for
+/// theirs could not be acknowledged.
+async fn may_leave(
+    mut state: watch::Receiver<ConnectionState>,
+    leave: Arc<Semaphore>,
+    posted: tokio::time::Instant,
+    events: u32,
+) -> Option<OwnedSemaphorePermit> {
+    let others_are_left = leave.available_permits() < LEFT_MAX;
+    sleep_until(posted + if others_are_left { PATIENCE_WITH_LEFT } else { PATIENCE }).await;
+    state.wait_for(|state| *state == ConnectionState::Connected).await.ok()?;
+    leave.acquire_many_owned(events).await.ok()
 }
 
 impl Announcer {
     /// Starts the marking in the background; its handle ends when the announcer and all that is in flight are dropped.
     pub fn spawn(publisher: Publisher, store: Arc<Store>) -> (Arc<Announcer>, JoinHandle<()>) {
         let (marks, receiver) = mpsc::unbounded_channel();
-        let announcer =
-            Arc::new(Announcer { publisher, store, in_flight: Mutex::default(), posted: Notify::new(), marks });
+        let announcer = Arc::new(Announcer {
+            publisher,
+            store,
+            in_flight: Mutex::default(),
+            posted: Notify::new(),
+            leave: Arc::new(Semaphore::new(LEFT_MAX)),
+            marks,
+        });
         let marking = tokio::spawn(mark(Arc::downgrade(&announcer), Arc::clone(&announcer.store), receiver));
         (announcer, marking)
     }
@@ -168,14 +229,30 @@ impl Announcer {
         if batch.is_empty() {
             return Announced::default();
         }
-        let (way, confirmed) = oneshot::channel();
-        let places = batch.iter().map(Place::of).collect();
-        let way = Way { announcer: Arc::clone(self), places, spans: self.spans(&batch), _way: way };
-        let way = Arc::new(way);
-        self.publisher.post(batch, Arc::new(move |published| way.decide(published))).await;
+        let announced = self.post(batch).await;
         claim.kept();
         promise.kept();
-        Announced(Some(confirmed))
+        announced
+    }
+
+    /// Hands events to the publisher; whoever is given them may wait for them.
+    async fn post(self: &Arc<Self>, batch: Vec<Outgoing>) -> Announced {
+        let (way, all) = oneshot::channel();
+        let left = Left::default();
+        // More than there are permits at all would wait for ever.
+        let events = u32::try_from(batch.len().min(LEFT_MAX)).unwrap_or(u32::MAX);
+        let places = batch.iter().map(Place::of).collect();
+        let spans = self.spans(&batch);
+        let way = Way { announcer: Arc::clone(self), places, spans, _way: way, _left: Arc::clone(&left) };
+        let way = Arc::new(way);
+        self.publisher.post(batch, Arc::new(move |published| way.decide(published))).await;
+        let (posted, announcer) = (tokio::time::Instant::now(), Arc::clone(self));
+        Announced(Some(Box::new(OnTheWay { all, posted, events, announcer, left })))
+    }
+
+    /// Waits until so many events that were posted then may be left to their channel.
+    async fn permit_to_leave(&self, posted: tokio::time::Instant, events: u32) -> Option<OwnedSemaphorePermit> {
+        may_leave(self.publisher.state(), Arc::clone(&self.leave), posted, events).await
     }
 
     /// Hands events of many payments to the publisher, each payment's on their own: one that has to wait holds up no
@@ -300,6 +377,8 @@ struct Way {
     spans: Mutex<Vec<(i64, Span)>>,
     /// Whoever waits for all of them waits for its end.
     _way: oneshot::Sender<Infallible>,
+    /// Where nobody does any more.
+    _left: Left,
 }
 
 impl Way {

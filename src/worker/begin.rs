@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::announce::Announced;
 use super::engine::{Done, Engine, Failure};
-use super::place::Place;
+use super::place::{Move, Place};
 use super::variant::Variant;
 use crate::backoff;
 use crate::failpoint;
@@ -62,16 +62,17 @@ pub struct Begun {
 }
 
 impl Engine {
-    /// Begins, at this place or in a room of its own.
+    /// Begins, at this place or in the room of those that lost workers. Where that is full nothing is begun: what waits for it
+    /// is stored, and whoever looks for due work or lost workers tries it again.
     ///
     /// # Errors
     /// The worker ends, or the database will never take it.
-    pub async fn begin<'a>(
-        &'a self,
+    pub async fn begin(
+        &self,
         entry: &Entry,
         variant: Option<&Variant>,
         probe: bool,
-        place: &mut Place<'a>,
+        place: &mut Place,
     ) -> Result<Begun, Stopped> {
         let mut backoff = backoff::contention();
         // Of every commit whose answer was lost, for any of them may have gone through, and later than the next was tried.
@@ -101,10 +102,12 @@ impl Engine {
             if let Step::Resend { operation, from, to } = step {
                 step = Box::pin(self.resend(&mut aggregate, operation, from, to, context.now)).await?;
             }
-            if self.move_if_alone(&aggregate, step, place).await {
+            let moved = self.move_if_alone(entry, &aggregate, step, variant, place).await;
+            if moved == Move::Moved {
                 continue;
             }
-            if !aggregate.is_changed() {
+            if moved == Move::Full || !aggregate.is_changed() {
+                let step = if moved == Move::Full { Step::Stored } else { step };
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 return Ok(Begun { aggregate, step, announced, is_changed: false });
             }

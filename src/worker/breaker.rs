@@ -1,11 +1,16 @@
-//! The circuit breaker of a variant: after so many failures in a row, or one refusal of our credentials, calls pause, and one probe at a time finds out
-//! whether the gateway is well again. It holds per replica.
+//! The circuit breaker of a variant: after failures in a row of so many payments, or one refusal of our credentials, calls
+//! pause, and one probe at a time finds out whether the gateway is well again. It holds per replica.
+//!
+//! A payment counts once, however often it is tried: one whose every call fails is ill by itself, and the gateway need not
+//! be. For the same reason a payment whose probe failed lets others probe first.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 /// What a breaker lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,19 +26,34 @@ pub enum State {
     Probing,
 }
 
-/// Counts failures in a row.
+/// How many payments whose probe failed are remembered; beyond, the turns begin anew.
+const PROBED_MAX: usize = 1024;
+
+/// Counts the payments that failed in a row.
 #[derive(Debug)]
 pub struct Breaker {
-    failures_max: u32,
+    failures_max: usize,
     open: Duration,
-    failures: Mutex<u32>,
+    failures: Mutex<Failures>,
     state: watch::Sender<State>,
 }
 
+/// Who failed.
+#[derive(Debug, Default)]
+struct Failures {
+    /// The payments that failed since the last success.
+    payments: HashSet<Uuid>,
+    /// It closed for want of a probe: one failure opens it again.
+    on_trial: bool,
+    /// The payments whose probe failed since the last success.
+    probed: HashSet<Uuid>,
+}
+
 impl Breaker {
-    /// A closed breaker that opens for `open` after so many failures in a row.
+    /// A closed breaker that opens for `open` after failures in a row of so many payments.
     pub fn new(failures_max: u32, open: Duration) -> Breaker {
-        Breaker { failures_max, open, failures: Mutex::new(0), state: watch::Sender::new(State::Closed) }
+        let failures_max = usize::try_from(failures_max).unwrap_or(usize::MAX);
+        Breaker { failures_max, open, failures: Mutex::default(), state: watch::Sender::new(State::Closed) }
     }
 
     /// Tells of every change.
@@ -69,38 +89,51 @@ impl Breaker {
 
     /// There was nothing to probe with: calls go on, and the next failure opens it again.
     pub fn nothing_to_probe(&self) {
-        *self.failures() = self.failures_max.saturating_sub(1);
+        self.failures().on_trial = true;
         self.close();
+    }
+
+    /// Whether a probe of this payment failed since the last success: others go first.
+    pub fn failed_a_probe(&self, payment: Uuid) -> bool {
+        self.failures().probed.contains(&payment)
     }
 
     /// A call brought the gateway's own word.
     pub fn succeeded(&self) {
-        *self.failures() = 0;
+        *self.failures() = Failures::default();
         if self.state() == State::Probing {
             self.close();
         }
     }
 
-    /// A call failed for the gateway's sake.
-    pub fn failed(&self) {
+    /// A call of this payment failed for the gateway's sake.
+    pub fn failed(&self, payment: Uuid) {
         let mut failures = self.failures();
-        *failures = failures.saturating_add(1);
-        let opens = self.state() == State::Probing || (self.state() == State::Closed && *failures >= self.failures_max);
+        failures.payments.insert(payment);
+        let are_many = failures.on_trial || failures.payments.len() >= self.failures_max;
+        let opens = self.state() == State::Probing || (self.state() == State::Closed && are_many);
         if opens {
-            self.open(&mut failures);
+            self.open(&mut failures, payment);
         }
     }
 
-    /// A call failed as every other will: it opens at once.
-    pub fn trip(&self) {
+    /// A call of this payment failed as every other will: it opens at once.
+    pub fn trip(&self, payment: Uuid) {
         let mut failures = self.failures();
         if !matches!(self.state(), State::Open { .. }) {
-            self.open(&mut failures);
+            self.open(&mut failures, payment);
         }
     }
 
-    fn open(&self, failures: &mut u32) {
-        *failures = 0;
+    fn open(&self, failures: &mut Failures, payment: Uuid) {
+        failures.payments.clear();
+        failures.on_trial = false;
+        if self.state() == State::Probing {
+            if failures.probed.len() >= PROBED_MAX {
+                failures.probed.clear();
+            }
+            failures.probed.insert(payment);
+        }
         self.state.send_replace(State::Open { until: Instant::now() + self.open });
     }
 
@@ -108,7 +141,7 @@ impl Breaker {
         self.state.send_if_modified(|state| std::mem::replace(state, State::Closed) != State::Closed);
     }
 
-    fn failures(&self) -> MutexGuard<'_, u32> {
+    fn failures(&self) -> MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -117,55 +150,92 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn opens_after_failures_in_a_row_and_closes_by_a_probe() {
-        let breaker = Breaker::new(3, Duration::from_secs(30));
-        breaker.failed();
-        breaker.failed();
-        breaker.succeeded();
-        breaker.failed();
-        breaker.failed();
-        assert_eq!(breaker.state(), State::Closed);
-        breaker.failed();
-        assert_eq!(breaker.hold(), Some(Duration::from_secs(30)));
-        breaker.probe();
-        assert!(matches!(breaker.state(), State::Open { .. }), "no probe before its time");
-        tokio::time::advance(Duration::from_secs(31)).await;
+    const OPEN: Duration = Duration::from_secs(30);
+
+    fn payment(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    fn fail(breaker: &Breaker, payments: std::ops::Range<u128>) {
+        payments.for_each(|number| breaker.failed(payment(number)));
+    }
+
+    async fn until_probed(breaker: &Breaker) {
+        tokio::time::advance(OPEN + Duration::from_secs(1)).await;
         breaker.probe();
         assert_eq!(breaker.state(), State::Probing);
-        breaker.failed();
-        assert!(matches!(breaker.state(), State::Open { .. }), "a failed probe opens it again");
-        tokio::time::advance(Duration::from_secs(31)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opens_after_failures_in_a_row_and_closes_by_a_probe() {
+        let breaker = Breaker::new(3, OPEN);
+        fail(&breaker, 0..2);
+        breaker.succeeded();
+        fail(&breaker, 0..2);
+        assert_eq!(breaker.state(), State::Closed);
+        breaker.failed(payment(2));
+        assert_eq!(breaker.hold(), Some(OPEN));
         breaker.probe();
+        assert!(matches!(breaker.state(), State::Open { .. }), "no probe before its time");
+        until_probed(&breaker).await;
+        breaker.failed(payment(0));
+        assert!(matches!(breaker.state(), State::Open { .. }), "a failed probe opens it again");
+        until_probed(&breaker).await;
         breaker.succeeded();
         assert_eq!(breaker.hold(), None);
-        breaker.failed();
+        breaker.failed(payment(0));
         assert_eq!(breaker.state(), State::Closed, "the count began anew");
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_payment_counts_once_however_often_it_fails() {
+        let breaker = Breaker::new(3, OPEN);
+        for _ in 0..100 {
+            fail(&breaker, 0..2);
+        }
+        assert_eq!(breaker.state(), State::Closed, "two payments are ill, not the gateway");
+        breaker.failed(payment(2));
+        assert_eq!(breaker.hold(), Some(OPEN));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_payment_whose_probe_failed_is_known_until_a_call_succeeds() {
+        let breaker = Breaker::new(2, OPEN);
+        fail(&breaker, 0..2);
+        assert!(!breaker.failed_a_probe(payment(0)), "that was no probe");
+        for number in 0..2 {
+            until_probed(&breaker).await;
+            breaker.failed(payment(number));
+        }
+        assert!(breaker.failed_a_probe(payment(0)) && breaker.failed_a_probe(payment(1)));
+        assert!(!breaker.failed_a_probe(payment(2)));
+        until_probed(&breaker).await;
+        breaker.succeeded();
+        assert!(!breaker.failed_a_probe(payment(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_refusal_of_our_credentials_opens_it() {
-        let breaker = Breaker::new(20, Duration::from_secs(30));
-        breaker.trip();
-        assert_eq!(breaker.hold(), Some(Duration::from_secs(30)));
+        let breaker = Breaker::new(20, OPEN);
+        breaker.trip(payment(0));
+        assert_eq!(breaker.hold(), Some(OPEN));
         tokio::time::advance(Duration::from_secs(10)).await;
-        breaker.trip();
+        breaker.trip(payment(1));
         assert_eq!(breaker.hold(), Some(Duration::from_secs(20)), "what was under way puts the probe off no further");
-        tokio::time::advance(Duration::from_secs(21)).await;
-        breaker.probe();
-        breaker.trip();
+        until_probed(&breaker).await;
+        breaker.trip(payment(0));
         assert!(matches!(breaker.state(), State::Open { .. }));
+        assert!(breaker.failed_a_probe(payment(0)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn with_nothing_to_probe_the_next_failure_opens_it_again() {
-        let breaker = Breaker::new(3, Duration::from_secs(30));
-        (0..3).for_each(|_| breaker.failed());
-        tokio::time::advance(Duration::from_secs(31)).await;
-        breaker.probe();
+        let breaker = Breaker::new(3, OPEN);
+        fail(&breaker, 0..3);
+        until_probed(&breaker).await;
         breaker.nothing_to_probe();
         assert_eq!(breaker.hold(), None);
-        breaker.failed();
+        breaker.failed(payment(0));
         assert!(breaker.hold().is_some());
     }
 }

@@ -28,7 +28,7 @@ impl Engine {
         variant: &Variant,
         aggregate: &Aggregate,
         step: Step,
-        place: Option<&Place<'_>>,
+        place: Option<&Place>,
         probe: bool,
         within: &Span,
     ) -> Option<(Uuid, Answer)> {
@@ -64,7 +64,7 @@ impl Engine {
                 variant.enter();
                 let answer = self.locate(variant, aggregate, id).await;
                 variant.leave();
-                self.note_health(variant, &answer);
+                self.note_health(variant, aggregate.payment_id(), &answer);
                 Some((id, answer))
             }
             Step::Settled | Step::Stored | Step::RetryNow(_) | Step::Resend { .. } | Step::Known(_) => None,
@@ -125,7 +125,7 @@ impl Engine {
         metrics::gateway_call(&variant.name, action, &outcome, begun.elapsed());
         spans::tell_outcome(span, outcome.as_str(), outcome.trouble());
         let answer = Answer::Outcome(asked.answered(outcome));
-        self.note_health(variant, &answer);
+        self.note_health(variant, operation.payment_id, &answer);
         Some(answer)
     }
 
@@ -168,7 +168,7 @@ impl Engine {
         metrics::gateway_look_up(&variant.name, &found, begun.elapsed());
         spans::tell_outcome(span, found.as_str(), found.trouble());
         let answer = Answer::Found { target, found: asked.answered(found) };
-        self.note_health(variant, &answer);
+        self.note_health(variant, operation.payment_id, &answer);
         Some(answer)
     }
 
@@ -178,14 +178,14 @@ impl Engine {
         Answer::Outcome(aggregate.asked(self.store.clock().now()).answered(Outcome::NotSent(trouble)))
     }
 
-    fn note_health(&self, variant: &Variant, answer: &Answer) {
+    fn note_health(&self, variant: &Variant, payment: Uuid, answer: &Answer) {
         if let Some(ahead) = self.clock_ahead(variant) {
             metrics::gateway_clock_ahead(&variant.name, ahead.as_secs_f64());
         }
         match answer.health() {
             Health::Well => variant.breaker.succeeded(),
-            Health::Ill => variant.breaker.failed(),
-            Health::Misconfigured => variant.breaker.trip(),
+            Health::Ill => variant.breaker.failed(payment),
+            Health::Misconfigured => variant.breaker.trip(payment),
             Health::Unknown => {}
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -63,8 +63,6 @@ pub struct Engine {
     pub held: Held,
     /// Commands of one payment are decided in the order in which they came.
     pub order: Order,
-    /// The rooms of calls; see `place`.
-    pub alone: RwLock<()>,
     /// How far a gateway's clock and PostgreSQL's may be apart before absence proves nothing.
     pub clock_tolerance: Duration,
     /// No new calls.

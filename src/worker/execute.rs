@@ -48,8 +48,8 @@ fn unless_gone(stopped: Stopped) -> Result<(), Stopped> {
 }
 
 impl Engine {
-    /// Carries out what came or is due. When it returns well, PostgreSQL and the broker have all of it, and its message may
-    /// be acknowledged. False where nothing was done, for this process is at it already or there was nothing to do.
+    /// Carries out what came or is due. When it returns well, PostgreSQL has all of it, and the broker what it took within a
+    /// while; its message may be acknowledged. False where nothing was done, for this process is at it already or there was nothing to do.
     ///
     /// Each step is boxed: thousands of commands wait at once, each for one thing, and should take no more room than that
     /// needs.
@@ -114,7 +114,7 @@ impl Engine {
         for announced in trail.announced {
             announced.confirmed().await;
         }
-        trail.span.event("events confirmed");
+        trail.span.event("events out");
         Ok(is_changed)
     }
 
@@ -122,12 +122,12 @@ impl Engine {
     ///
     /// # Errors
     /// The database lost the operation.
-    async fn carry_out<'a>(
-        &'a self,
+    async fn carry_out(
+        &self,
         variant: &Variant,
         mut aggregate: Box<Aggregate>,
         mut step: Step,
-        mut place: Option<Place<'a>>,
+        mut place: Option<Place>,
         probe: bool,
         trail: &mut Trail,
     ) -> Result<(), Stopped> {

@@ -168,31 +168,34 @@ impl Intake {
         consumption.pause();
     }
 
-    /// Finds out with one due operation, or one message, whether the gateway is well again.
+    /// Finds out with one due operation, or one message, whether the gateway is well again. Payments take turns: one whose
+    /// probe failed is asked again when nothing else waits.
     async fn probe(&self, variant: &Arc<Variant>, consumption: &Consumption) {
         for _ in 0..PROBES_MAX {
             if variant.breaker.state() != State::Probing || self.engine.draining.is_cancelled() {
                 return;
             }
-            if let Some(due) = self.engine.claim(variant, 1).await.into_iter().next() {
-                let (engine, probed) = (Arc::clone(&self.engine), Arc::clone(variant));
-                // A task of its own, so that a drain waits for it too.
-                let probing = self.tasks.spawn(async move { engine.carry_out_due(due, probed, true).await });
-                match answer(variant, probing).await {
-                    None | Some(Ok(())) => continue,
-                    // It is due again later.
-                    Some(Err(_)) => break,
-                }
-            }
-            match consumption.fetch_one().await {
-                Ok(Some(delivery)) => {
+            let due = self.engine.claim_for_probe(variant).await;
+            // Where every due payment's probe failed, they may be ill and the gateway well: a message tells.
+            let asks_a_message = due.is_none_or(|due| variant.breaker.failed_a_probe(due.payment_id));
+            let message = if asks_a_message { fetch(variant, consumption).await } else { None };
+            match (message, due) {
+                (Some(delivery), due) => {
+                    if let Some(due) = due {
+                        self.engine.give_back(&due, Duration::ZERO).await;
+                    }
                     answer(variant, self.take(delivery, true)).await;
                 }
-                Ok(None) => break,
-                Err(error) => {
-                    warn!(%error, variant = variant.name, "no message can be fetched to probe with; commands are let through, and the next failure pauses them again");
-                    break;
+                (None, Some(due)) => {
+                    let (engine, probed) = (Arc::clone(&self.engine), Arc::clone(variant));
+                    // A task of its own, so that a drain waits for it too.
+                    let probing = self.tasks.spawn(async move { engine.carry_out_due(due, probed, true).await });
+                    // It is due again later.
+                    if let Some(Err(_)) = answer(variant, probing).await {
+                        break;
+                    }
                 }
+                (None, None) => break,
             }
         }
         if variant.breaker.state() == State::Probing {
@@ -201,8 +204,16 @@ impl Intake {
     }
 }
 
+/// A message to probe with; nothing where none waits or can be had.
+async fn fetch(variant: &Variant, consumption: &Consumption) -> Option<Delivery> {
+    consumption.fetch_one().await.unwrap_or_else(|error| {
+        warn!(%error, variant = variant.name, "no message can be fetched to probe with; what is due must do, or commands are let through and the next failure pauses them again");
+        None
+    })
+}
+
 /// Waits for a probe, but no longer than the breaker waits for it, nor than a call may take: the probe's task goes on to
-/// wait until the broker has confirmed its events, and where a subscriber's queue is full, that may be hours.
+/// wait until the broker has confirmed its events, and where the broker is away, that may be hours.
 async fn answer<T>(variant: &Variant, probing: JoinHandle<T>) -> Option<T> {
     let mut states = variant.breaker.watch();
     let ended = tokio::select! {

@@ -1,49 +1,73 @@
-//! A place among the calls in flight: within the variant's limits, and beside the others or alone.
+//! A place among the calls in flight: within the variant's limits, and for an operation that lost more than one worker
+//! beside no other such one of its variant.
 //!
-//! It is taken before an operation is begun, so that while one runs alone nothing else is stored as being called: if it
-//! takes the worker down once more, only it was at the gateway.
+//! It is taken before an operation is begun, so that of those that may have taken the workers down only one is stored as
+//! being called: if it does so once more, the others did not count. Whoever is under no such suspicion waits for none of them,
+//! and while they wait for each other they hold nothing that others need.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit};
+use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::begin::Entry;
 use super::engine::{Engine, PATIENCE_MAX};
 use super::variant::Variant;
 use crate::payment::machine::{Aggregate, Step, TAKEOVERS_ALONE};
 
-/// A place among the calls in flight, until it is dropped.
-#[derive(Debug, Default)]
-pub struct Place<'a> {
-    // Always taken in this order, so that nobody who has a room waits for a permit.
-    _permit: Option<OwnedSemaphorePermit>,
-    room: Option<Room<'a>>,
+/// How long one waits for the room of those that lost workers before it is given back: meanwhile it takes up the room of a
+/// message, or of due work.
+const ROOM_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The room of a variant's operations that lost more than one worker: one at a time.
+#[derive(Debug, Clone, Default)]
+pub struct Room(Arc<Mutex<()>>);
+
+impl Room {
+    /// Waits a moment for it.
+    async fn enter(&self) -> Option<OwnedMutexGuard<()>> {
+        timeout(ROOM_PATIENCE, Arc::clone(&self.0).lock_owned()).await.ok()
+    }
 }
 
-#[derive(Debug)]
-enum Room<'a> {
-    Shared { _guard: RwLockReadGuard<'a, ()> },
-    Own { _guard: RwLockWriteGuard<'a, ()> },
+/// A place among the calls in flight, until it is dropped.
+#[derive(Debug, Default)]
+pub struct Place {
+    permit: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedMutexGuard<()>>,
+}
+
+/// What an operation has to do for the place that its next step needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// Nothing.
+    Stays,
+    /// It waited for the room, so that what was decided meanwhile may no longer hold.
+    Moved,
+    /// Another one is in the room: it is tried again later.
+    Full,
 }
 
 impl Engine {
     /// Waits for the place that an entry needs before it is begun. Where calls are held back it is one without a permit.
-    pub async fn place(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> Place<'_> {
+    pub async fn place(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> Place {
         let Some(variant) = variant else { return Place::default() };
         let permit = if entry.may_call() && !probe { self.permit(variant, PATIENCE_MAX).await } else { None };
-        Place { _permit: permit, room: Some(self.shared_room().await) }
+        Place { permit, room: None }
     }
 
     /// Waits for the place that the next step of an operation needs. Nothing where calls are held back meanwhile, or where
     /// the wait would use up the lease: then others would take the operation for lost. Such a one is tried again later.
-    pub async fn place_for(&self, aggregate: &Aggregate, step: Step, variant: &Variant) -> Option<Place<'_>> {
+    pub async fn place_for(&self, aggregate: &Aggregate, step: Step, variant: &Variant) -> Option<Place> {
+        // The room comes first, so that nobody who waits for it has a permit.
+        let room = if lost_workers(aggregate, step).is_some() { Some(variant.room.enter().await?) } else { None };
         let permit = match step {
             Step::LookUp { .. } | Step::Locate(_) => None,
             _ => Some(self.permit(variant, self.patience(aggregate, step)).await?),
         };
-        let mut place = Place { _permit: permit, room: Some(self.shared_room().await) };
-        self.move_if_alone(aggregate, step, &mut place).await;
-        Some(place)
+        Some(Place { permit, room })
     }
 
     /// Half of what is left of the operation's lease.
@@ -54,30 +78,59 @@ impl Engine {
         left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
     }
 
-    /// Moves into a room of its own where the step's operation took workers down before; tells whether it waited for one,
-    /// so that what was decided meanwhile may no longer hold.
-    pub async fn move_if_alone<'a>(&'a self, aggregate: &Aggregate, step: Step, place: &mut Place<'a>) -> bool {
-        let (Step::Call(id) | Step::RetryNow(id) | Step::Locate(id) | Step::LookUp { operation: id, .. }) = step else {
-            return false;
+    /// Moves into the room where the entry, whose step this is, lost more than one worker.
+    pub async fn move_if_alone(
+        &self,
+        entry: &Entry,
+        aggregate: &Aggregate,
+        step: Step,
+        variant: Option<&Variant>,
+        place: &mut Place,
+    ) -> Move {
+        let Some(variant) = variant.filter(|_| lost_workers(aggregate, step) == Some(entry.id())) else {
+            return Move::Stays;
         };
-        let alone = aggregate.operation(id).is_some_and(|operation| operation.takeovers >= TAKEOVERS_ALONE);
-        if !alone || place.is_alone() {
-            return false;
+        if place.is_alone() {
+            return Move::Stays;
         }
-        // Given back first: the room of its own is free when all shared ones are.
-        place.room = None;
-        place.room = Some(Room::Own { _guard: self.alone.write().await });
-        true
-    }
-
-    async fn shared_room(&self) -> Room<'_> {
-        Room::Shared { _guard: self.alone.read().await }
+        // Given back first: whoever has a permit waits for nobody's call.
+        let had_permit = place.permit.take().is_some();
+        let Some(room) = variant.room.enter().await else { return Move::Full };
+        place.room = Some(room);
+        if had_permit {
+            place.permit = self.permit(variant, PATIENCE_MAX).await;
+        }
+        Move::Moved
     }
 }
 
-impl Place<'_> {
-    /// Whether nothing else is called on this replica.
+impl Place {
+    /// Whether it is in the room of those that lost more than one worker.
     pub fn is_alone(&self) -> bool {
-        matches!(self.room, Some(Room::Own { .. }))
+        self.room.is_some()
+    }
+}
+
+/// The operation that a step calls or asks for, where it lost more than one worker.
+fn lost_workers(aggregate: &Aggregate, step: Step) -> Option<Uuid> {
+    let (Step::Call(id) | Step::RetryNow(id) | Step::Locate(id) | Step::LookUp { operation: id, .. }) = step else {
+        return None;
+    };
+    aggregate.operation(id).filter(|operation| operation.takeovers >= TAKEOVERS_ALONE).map(|operation| operation.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_at_a_time_is_in_the_room_and_nobody_waits_for_long() {
+        let room = Room::default();
+        let first = room.enter().await;
+        assert!(first.is_some());
+        assert!(room.enter().await.is_none());
+        drop(first);
+        assert!(room.enter().await.is_some());
+        assert!(Room::default().enter().await.is_some(), "another variant has a room of its own");
     }
 }

@@ -22,8 +22,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const LEASE: Duration = Duration::from_secs(15);
 /// How many events are read at once.
 const BATCH: usize = 500;
-/// How many may be out. They are in no queue's prefetch, so that this is the bound of their memory; where a full queue
-/// takes none of them for long, the relay waits for it at last, and new events still do not.
+/// How many may be out that it waits for. Those that a full queue takes none of are left to their channels, as a command's
+/// are: they hold up no other payment's here either.
 const OUT_MAX: usize = 8 * BATCH;
 /// Every how many rounds late events are looked for and old ones go.
 const HOUSEKEEPING_EVERY: u32 = 5;
@@ -60,7 +60,7 @@ async fn relay_on(engine: &Engine, retention: Duration) {
     }
 }
 
-/// What the relay has out: events that are neither confirmed nor set aside.
+/// What the relay has out and waits for: events that are neither confirmed nor set aside, nor left to their channels.
 #[derive(Default)]
 struct Out {
     payments: JoinSet<usize>,

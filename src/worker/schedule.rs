@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::begin::{Entry, Stopped};
 use super::engine::Engine;
@@ -19,6 +20,8 @@ use crate::store::lease::Due;
 
 /// The most that is claimed at once.
 const CLAIM_MAX: usize = 256;
+/// Out of how much due work a probe is chosen where the first one's payment has failed as a probe before.
+const PROBE_CHOICE: usize = 32;
 /// How far back a claim reads beyond the last one: rows before were claimed, and their dead index entries are skipped.
 const LOOK_BACK: SignedDuration = SignedDuration::from_secs(120);
 /// When what could not be done now is due again.
@@ -115,6 +118,14 @@ fn next_since(due: &[Due], room: usize, now: Timestamp) -> Timestamp {
     last.unwrap_or_else(|| now.checked_sub(LOOK_BACK).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
+/// The longest due one of a payment whose probe did not fail, or else the first one; and what is left.
+fn choose(first: Due, others: Vec<Due>, has_failed: impl Fn(Uuid) -> bool) -> (Due, Vec<Due>) {
+    let fresh = others.iter().filter(|due| !has_failed(due.payment_id)).min_by_key(|due| due.due_at);
+    let chosen = fresh.copied().unwrap_or(first);
+    let left = others.into_iter().chain([first]).filter(|due| *due != chosen).collect();
+    (chosen, left)
+}
+
 /// Replicas that started together do not ask together.
 fn jittered(poll: Duration) -> Duration {
     let part = f64::from(Timestamp::now().subsec_microsecond()) / 1_000_000.0;
@@ -139,8 +150,23 @@ impl Engine {
         }
     }
 
+    /// Claims one due operation for a probe: of a payment whose probe did not fail yet, where one is due.
+    pub async fn claim_for_probe(&self, variant: &Variant) -> Option<Due> {
+        let first = self.claim(variant, 1).await.into_iter().next()?;
+        if !variant.breaker.failed_a_probe(first.payment_id) {
+            return Some(first);
+        }
+        let others = self.claim(variant, PROBE_CHOICE).await;
+        let (chosen, left) = choose(first, others, |payment| variant.breaker.failed_a_probe(payment));
+        for due in &left {
+            self.give_back(due, Duration::ZERO).await;
+        }
+        Some(chosen)
+    }
+
     /// Carries out what was claimed. It is given back where nothing was done with it: this process is still at its last
-    /// step, another's lease is live by our estimate of the clock, or the worker ends.
+    /// step, another's lease is live by our estimate of the clock, operations that were taken over more than once wait for
+    /// each other, or the worker ends.
     pub async fn carry_out_due(&self, due: Due, variant: Arc<Variant>, probe: bool) -> Result<(), Stopped> {
         let entry = Entry::Due { payment_id: due.payment_id, id: due.id };
         let done = self.execute(entry, Some(variant), None, probe, Span::default()).await;
@@ -149,12 +175,17 @@ impl Engine {
             Err(Stopped::Ending) => Some(Duration::ZERO),
             Ok(true) | Err(Stopped::Refused | Stopped::Gone) => None,
         };
-        if let Some(pause) = pause
-            && let Err(error) = self.store.give_back(&due, pause).await
-        {
-            info!(error = chain(&error), operation = %due.id, "due work is not given back; it is due again later");
+        if let Some(pause) = pause {
+            self.give_back(&due, pause).await;
         }
         done.map(|_| ())
+    }
+
+    /// Gives back what was claimed and nothing was done with.
+    pub async fn give_back(&self, due: &Due, pause: Duration) {
+        if let Err(error) = self.store.give_back(due, pause).await {
+            info!(error = chain(&error), operation = %due.id, "due work is not given back; it is due again later");
+        }
     }
 
     /// Makes operations of lost workers due, again and again, until the worker drains.
@@ -175,6 +206,22 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_is_of_a_payment_whose_probe_did_not_fail_where_one_is_due() {
+        let due = |number: u128, second: i64| Due {
+            payment_id: Uuid::from_u128(number),
+            id: Uuid::from_u128(100 + number),
+            due_at: Timestamp::from_second(second).unwrap(),
+            again_at: Timestamp::from_second(60).unwrap(),
+        };
+        let (ill, also_ill, later, sooner) = (due(1, 1), due(2, 2), due(3, 9), due(4, 5));
+        let has_failed = |payment: Uuid| payment <= Uuid::from_u128(2);
+        let (chosen, left) = choose(ill, vec![also_ill, later, sooner], has_failed);
+        assert_eq!((chosen, left), (sooner, vec![also_ill, later, ill]));
+        assert_eq!(choose(ill, vec![also_ill], has_failed), (ill, vec![also_ill]));
+        assert_eq!(choose(ill, Vec::new(), has_failed), (ill, Vec::new()), "alone it probes again");
+    }
 
     #[test]
     fn the_jitter_stays_near_the_poll() {

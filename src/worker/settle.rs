@@ -210,6 +210,9 @@ impl Answer {
         let of_trouble = |trouble: &Trouble| match trouble.code {
             // The gateway is there and says what it wants; linkerd's breaker counts 429 so as well.
             Code::RateLimited | Code::Conflict => Health::Unknown,
+            // It answers, and what is wrong with the answer belongs to what was asked. One that cannot be read may be one
+            // payment's too, and then counts once; of many in a row it is the gateway's, or of what stands before it.
+            Code::Mismatch => Health::Unknown,
             Code::Misconfigured => Health::Misconfigured,
             _ => Health::Ill,
         };
@@ -248,10 +251,13 @@ mod tests {
             (outcome(Outcome::NotSent(trouble(Code::RateLimited))), Health::Unknown),
             (outcome(Outcome::NotSent(trouble(Code::Misconfigured))), Health::Misconfigured),
             (outcome(Outcome::Unknown(trouble(Code::Timeout))), Health::Ill),
+            (outcome(Outcome::Unknown(trouble(Code::InvalidAnswer))), Health::Ill),
+            (outcome(Outcome::Unknown(trouble(Code::Mismatch))), Health::Unknown),
             (found(Found::Result(result())), Health::Well),
             (found(Found::Nothing), Health::Well),
             (found(Found::Failed(trouble(Code::Misconfigured))), Health::Misconfigured),
             (found(Found::Failed(trouble(Code::GatewayError))), Health::Ill),
+            (found(Found::Failed(trouble(Code::InvalidAnswer))), Health::Ill),
         ] {
             assert_eq!(answer.health(), health, "{answer:?}");
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use regex::Regex;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,7 +37,7 @@ use crate::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
 use crate::payment::machine::Rules;
 use crate::store::batch::Committer;
 use crate::store::durability::{self, Durability};
-use crate::store::{Store, StoreError, migrate, rights};
+use crate::store::{Store, StoreError, migrate, rights, sequences};
 use crate::wiring::{WiringError, bus_settings, open_store};
 
 /// Commits in flight at once, on each of the two hot ways.
@@ -162,8 +162,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
 
 /// Whether there is a schema that this version can work on, and the right to.
 async fn work_on(store: &Store, may_lose_commits: bool) -> Result<(), StoreError> {
+    store.check_writable().await?;
     migrate::check(store).await?;
     rights::check(store).await?;
+    sequences::check(store).await?;
     if durability::check(store, may_lose_commits).await? == Durability::MayBeLost {
         warn!(
             "a crash of the database forgets its last commits, and charges with them: database.may_lose_commits says that this is meant"
@@ -181,7 +183,13 @@ async fn schema(store: &Store, health: &Health, may_lose_commits: bool) -> Resul
     let mut told = String::new();
     loop {
         match work_on(store, may_lose_commits).await {
-            Err(error @ (StoreError::Schema(_) | StoreError::Rights(_) | StoreError::NotDurable)) => {
+            Err(
+                error @ (StoreError::Schema(_)
+                | StoreError::Rights(_)
+                | StoreError::Sequences(_)
+                | StoreError::NotDurable
+                | StoreError::ReadOnly),
+            ) => {
                 let state = chain(&error);
                 if told != state {
                     warn!(error = state, "the database is not one to work on; waiting until it is");
@@ -248,7 +256,6 @@ fn engine(
         variants,
         held: Held::default(),
         order: Order::default(),
-        alone: RwLock::new(()),
         clock_tolerance: settings.worker.clock_tolerance,
         draining: CancellationToken::new(),
         wake: Notify::new(),

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
 use super::limits::RateLimit;
+use super::place::Room;
 use crate::config;
 use crate::gateway::Gateway;
 use crate::http::metrics;
@@ -37,6 +38,8 @@ pub struct Variant {
     pub rate: Option<RateLimit>,
     /// Pauses calls while the gateway is ill.
     pub breaker: Breaker,
+    /// Where operations that lost workers are called, one at a time; see `place`.
+    pub room: Room,
 }
 
 impl Variant {
@@ -65,6 +68,7 @@ impl Variant {
             prefetch: settings.prefetch(),
             rate: settings.rate.map(|rate| RateLimit::new(name, rate)),
             breaker: Breaker::new(settings.breaker.failures, settings.breaker.open),
+            room: Room::default(),
         }
     }
 

@@ -2,18 +2,23 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // These are tests, helpers included.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Confirmation};
 use paybus::bus::BusSettings;
 use paybus::bus::publisher::{Outgoing, Published, Publisher, Told};
 use secrecy::ExposeSecret;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::support::topology::{Bus, PATIENCE, event, is_confirmed, rabbitmqctl, reaches};
+use crate::support::wait::within;
+use crate::support::{Behaviour, Command, Setup, World};
 
 /// To nobody but the queue that takes nothing.
 fn refused(payment: u128, number: u32) -> Outgoing {
@@ -99,4 +104,87 @@ async fn a_queue_without_a_leader_is_told_of() {
 fn vhost(bus: &Bus) -> String {
     let uri: lapin::uri::AMQPUri = bus.settings.url.expose_secret().parse().expect("an address");
     uri.vhost
+}
+
+/// A subscriber of these events whose queue is full by a policy: its name, and the policy's virtual host.
+async fn full_subscriber(world: &World, key: &str) -> (String, String) {
+    let uri: lapin::uri::AMQPUri = world.bus.url.parse().expect("an address");
+    let (name, exchange) = (world.bus.queue("subscriber"), world.bus.queue("events"));
+    let (connection, channel) = world.bus.channel().await;
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await.expect("a queue");
+    let binding = QueueBindOptions::default();
+    let bound =
+        channel.queue_bind(name.as_str().into(), exchange.as_str().into(), key.into(), binding, FieldTable::default());
+    bound.await.expect("a binding");
+    let (pattern, full) = (format!("^{name}$"), json!({"max-length": 0, "overflow": "reject-publish"}).to_string());
+    rabbitmqctl(&["set_policy", "-p", &uri.vhost, "--apply-to", "queues", &name, &pattern, &full]);
+    within(Duration::from_secs(20), "the queue to be full", async || {
+        let (exchange, key, options) = ("".into(), name.as_str().into(), BasicPublishOptions::default());
+        let sent = channel.basic_publish(exchange, key, options, b"probe", BasicProperties::default()).await;
+        match sent.expect("the broker").await.expect("the broker") {
+            Confirmation::Nack(_) => Ok(()),
+            taken => Err(format!("{taken:?}")),
+        }
+    })
+    .await;
+    connection.close(200, "done".into()).await.expect("the broker");
+    // What it took until then.
+    world.bus.take_all_of(&name).await;
+    (name, uri.vhost)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_of_one_subscriber_stops_no_variant() {
+    // More declines than the worker prefetches. What it leaves behind, the relay looks at.
+    let world = Setup::new().set("variants.http.concurrency", "4").expects_relay().build().await;
+    let (queue, vhost) = full_subscriber(&world, "#.rejected").await;
+    let _worker = world.worker().await;
+    let charges = |count: usize| (0..count).map(|_| Command::charge("http", "5.00", "USD")).collect::<Vec<_>>();
+    let (declined, good) = (charges(40), charges(20));
+    for charge in &declined {
+        world.gateway.plan(charge.payment, vec![Behaviour::Decline("no".to_owned())]);
+    }
+    world.publish_all(&declined).await;
+    world.publish_all(&good).await;
+    let answers =
+        timeout(Duration::from_secs(20), world.final_events(&good)).await.expect("nobody waits for the queue");
+    assert!(answers.iter().all(|answer| answer.status() == "confirmed"), "{}", world.lines());
+    // What comes later of a payment whose event is still to go out, goes out behind it.
+    let again = declined[0].then("payment.process", json!({"process": {}}));
+    world.publish(&again).await;
+    world.operation_state(&again, "settled").await;
+    assert!(world.bus.take_all_of(&queue).await.is_empty(), "it is full");
+
+    rabbitmqctl(&["clear_policy", "-p", &vhost, &queue]);
+    let mut came: Vec<String> = Vec::new();
+    within(Duration::from_secs(60), "all declines to arrive", async || {
+        let taken = world.bus.take_all_of(&queue).await;
+        came.extend(
+            taken
+                .iter()
+                .map(|(properties, _)| properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()),
+        );
+        if came.len() >= declined.len() { Ok(()) } else { Err(format!("{} came", came.len())) }
+    })
+    .await;
+    within(Duration::from_secs(60), "all events to be out", async || {
+        let sql = "SELECT count(*) FROM events e WHERE NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)";
+        let unsent: i64 = world.value(sql, &[]).await;
+        if unsent == 0 { Ok(()) } else { Err(format!("{unsent} are not")) }
+    })
+    .await;
+    let different: BTreeSet<&String> = came.iter().collect();
+    assert_eq!((came.len(), different.len()), (declined.len(), declined.len()), "each comes once");
+    assert_eq!(world.final_event(&again).await.status(), "confirmed");
+    // A subscriber whose queue is not full may have seen an event more than once, and never a gap.
+    let mut seen: Vec<i64> = Vec::new();
+    for sequence in world.events_of(again.payment).iter().filter_map(|event| event.sequence()) {
+        if !seen.contains(&sequence) {
+            seen.push(sequence);
+        }
+    }
+    assert!(seen.is_sorted(), "{seen:?}");
+    world.bus.delete_queue(&queue).await;
+    world.check_books().await;
 }

@@ -204,18 +204,19 @@ async fn a_call_beyond_the_grace_is_left_to_another_worker() {
     world.check_books().await;
 }
 
-/// A subscriber's queue takes nothing, so what the command led to is not out: its message is not acknowledged, and is there
-/// again when its worker ends.
+/// A subscriber's queue takes nothing, so what the command led to is not out: for two seconds its message is not acknowledged,
+/// and it is there again when its worker dies within that.
 #[tokio::test]
 async fn a_message_is_kept_until_the_broker_has_confirmed_its_events() {
     let world = Setup::new().expects_relay().build().await;
     let full = world.bus.full_queue("http.payment.status_changed.#").await;
-    let worker = world.worker_with(WorkerSetup::default().set("worker.drain", "1s")).await;
     let charge = Command::charge("http", "10.00", "EUR");
+    // The last step before the acknowledgement.
+    let worker = world.worker_with(WorkerSetup::default().dies_at(&format!("announced:{}", charge.payment))).await;
     world.publish(&charge).await;
-    world.operation_state(&charge, "settled").await;
-    // Whatever it still had to do before the acknowledgement but to wait, it has done when it has drained.
-    drained(&worker).await;
+    eventually("the worker to die", async || worker.exited().ok_or("it lives")).await;
+    let sql = "SELECT clock_timestamp() - max(stored) >= '2 seconds' FROM events";
+    assert!(world.value::<bool>(sql, &[]).await, "it was about to acknowledge before its events were out");
     eventually("the message to be back", async || match world.bus.length("commands.http").await {
         1 => Ok(()),
         left => Err(format!("{left} are in the queue: it was acknowledged before its events were out")),

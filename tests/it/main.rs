@@ -17,6 +17,7 @@ mod catching_up;
 mod conformance;
 mod contract;
 mod crashes;
+mod database;
 mod drain;
 mod fake_gateway;
 mod fake_stripe;

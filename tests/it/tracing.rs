@@ -77,7 +77,7 @@ async fn one_trace_leads_from_the_publisher_through_the_gateway_into_the_events(
     ] {
         assert_eq!(command.attribute(name), value, "{name} of {command:?}");
     }
-    assert_eq!(command.events, ["stored", "events confirmed"]);
+    assert_eq!(command.events, ["stored", "events out"]);
     assert_eq!(command.resource["service.name"], "paybus");
 
     // Two attempts, each with its request: the first one failed, and says why.

@@ -88,7 +88,7 @@ fn connections_out_of_their_limits_are_refused() {
         ("amqp.heartbeat = '0s'", "amqp.heartbeat"),
         ("amqp.delivery_limit = 0", "amqp.delivery_limit"),
         ("amqp.url = 'http://broker'", "amqp.url"),
-        ("amqp.url = 'amqp://[::1]/'", "amqp.url"),
+        ("amqp.url = 'amqp://[::1/'", "amqp.url"),
         ("amqp.url = 'amqp://broker:port/'", "amqp.url"),
         ("amqp.tls.ca = '/ca.pem'", "amqp.tls"),
         ("amqp = { url = 'amqps://broker', tls = { cert = '/cert.pem' } }", "amqp.tls"),
@@ -104,8 +104,34 @@ fn connections_out_of_their_limits_are_refused() {
         ("database.pool = 0", "database.pool"),
         ("database.statement_timeout = '0ms'", "database.statement_timeout"),
     ]);
+    // An event that takes so long to be stored would be looked for too early, and never again.
+    let limits = r#"database.statement_timeout: expected a duration from "1ms" to "30s""#;
+    check_error("database.statement_timeout = '5m'", limits);
+    check_error("database.statement_timeout = '31s'", limits);
+    assert!(from_file("database.statement_timeout = '30s'").is_ok());
     check_error("database.pool = 1001", "database.pool: expected a whole number from 1 to 1000");
     assert!(from_file("amqp.url = 'amqp://user:p[ss@broker/'").is_ok());
+    for url in ["amqp://[::1]/", "amqp://user:password@[::1]:5673/%2f", "amqps://user:password@[fd00::5]"] {
+        assert!(from_file(&format!("amqp.url = '{url}'")).is_ok(), "{url}");
+    }
+}
+
+#[test]
+fn an_option_of_a_url_that_is_not_known_is_named() {
+    for (key, url, name) in [
+        ("amqp.url", "amqp://broker/?heartbeat=5&cacertfile=/ca.pem", "cacertfile"),
+        ("amqp.url", "amqp://[::1]?hartbeat=5", "hartbeat"),
+        ("database.url", "postgres://host/db?connect_timeout=5&conect_timeout=5", "conect_timeout"),
+        ("database.migrate_url", "postgres://host/db?pool_mode=session", "pool_mode"),
+    ] {
+        let error = from_file(&format!("{key} = '{url}'")).expect_err(url).to_string();
+        assert!(error.starts_with(&format!("{key}: expected no option `{name}`")), "{error}");
+    }
+    assert!(from_file("amqp.url = 'amqp://broker/?heartbeat=5&frame_max=8192'").is_ok());
+    assert!(from_file("database.url = 'postgres://host/db?application_name=shop&options=-csearch_path=a'").is_ok());
+    // The rest of a password that was not encoded is told to nobody.
+    let error = from_file("amqp.url = 'amqp://user:p?hunter=2@broker/'").unwrap_err().to_string();
+    assert!(error.starts_with("amqp.url: expected ") && !error.contains("hunter"), "{error}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub const WAITING_MAX: u32 = 100;
 /// How many takeovers an operation survives before it is parked for a person.
 pub const TAKEOVERS_MAX: u32 = 5;
 
-/// How many takeovers make an operation run alone on its replica.
+/// How many takeovers in a row, with no answer in between, let an operation run beside no other such one of its variant.
 pub const TAKEOVERS_ALONE: u32 = 2;
 
 /// When a waiting command is looked at again although nothing woke it; a safety net, for a wake-up is part of every

@@ -38,7 +38,11 @@ impl Aggregate {
         }
         match located {
             Ok(()) => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
-            Err(trouble) => self.ask_later(id, trouble, tries, context),
+            Err(trouble) => {
+                let step = self.ask_later(id, trouble, tries, context);
+                self.forget_lost_workers(id);
+                step
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::attempt::DELAY_DEFAULT;
 use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::code::Code;
-use crate::payment::operation::State;
+use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Exposure, Trouble};
 
 impl Aggregate {
@@ -74,6 +74,22 @@ impl Aggregate {
             return self.stand_still(id, context);
         }
         self.ask(id, context)
+    }
+
+    /// Whether this worker process is the one that calls, or asks, for an operation.
+    pub(super) fn is_in_charge(&self, id: Uuid, worker: Uuid) -> bool {
+        self.operation(id).is_some_and(|operation| operation.is_leased_by(worker))
+    }
+
+    /// An answer came back to the worker that called or asked: it outlived that, so it was not the operation that took those
+    /// before down. Of one that is parked, or settled, the count stays for a person to see.
+    pub(super) fn forget_lost_workers(&mut self, id: Uuid) {
+        let counts = |operation: &Operation| operation.is_open() && (1..TAKEOVERS_MAX).contains(&operation.takeovers);
+        if self.operation(id).is_some_and(counts)
+            && let Some(operation) = self.operation_mut(id)
+        {
+            operation.takeovers = 0;
+        }
     }
 
     pub(super) fn gateway_changed(&self, context: Context<'_>) -> bool {

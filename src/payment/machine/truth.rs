@@ -50,6 +50,22 @@ impl Aggregate {
         tries: u32,
         context: Context<'_>,
     ) -> Step {
+        let in_charge = self.is_in_charge(id, context.worker);
+        let step = self.take_in_found(id, target, observation, tries, context);
+        if in_charge {
+            self.forget_lost_workers(id);
+        }
+        step
+    }
+
+    fn take_in_found(
+        &mut self,
+        id: Uuid,
+        target: Option<Uuid>,
+        observation: Observation<Found>,
+        tries: u32,
+        context: Context<'_>,
+    ) -> Step {
         if target == Some(id) {
             return self.found_of_itself(id, observation, context);
         }

@@ -123,3 +123,49 @@ async fn what_is_told_while_events_are_handed_over_is_not_forgotten() {
     timeout(Duration::from_secs(10), announced.confirmed()).await.expect("all of them stay behind");
     assert!(announcer.in_flight().is_empty(), "they go out when the payment is released");
 }
+
+/// Whether events that were posted long ago may be left.
+async fn leaves(state: &watch::Receiver<ConnectionState>, leave: &Arc<Semaphore>, events: u32) -> bool {
+    let long_ago = tokio::time::Instant::now() - PATIENCE;
+    let mut leaving = Box::pin(may_leave(state.clone(), Arc::clone(leave), long_ago, events));
+    match timeout(Duration::from_millis(20), leaving.as_mut()).await {
+        Ok(permit) => {
+            permit.expect("nothing is shut down").forget();
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn events_are_left_only_while_the_broker_is_there_and_few_are() {
+    let leave = Arc::new(Semaphore::new(LEFT_MAX));
+    let (broker, state) = watch::channel(ConnectionState::Disconnected("it is away".to_owned()));
+    assert!(!leaves(&state, &leave, 1).await, "commands wait for a broker that is away");
+    broker.send_replace(ConnectionState::Connected);
+    let most = u32::try_from(LEFT_MAX - 1).expect("a number");
+    assert!(leaves(&state, &leave, most).await);
+    assert!(!leaves(&state, &leave, 2).await, "the channels' memory is bounded");
+    assert!(leaves(&state, &leave, 1).await);
+    leave.add_permits(LEFT_MAX);
+    assert!(leaves(&state, &leave, 2).await, "there is room again");
+}
+
+/// A command's place is free again, and the events are still on their way.
+#[tokio::test]
+async fn events_that_are_left_keep_their_permit_until_their_fate_is_known() {
+    let announcer = announcer();
+    let announced = announcer.announce(Uuid::from_u128(1), unsent(vec![stored(1), stored(2)])).await;
+    let way = announced.0.expect("two events");
+    let permit = may_leave(
+        watch::channel(ConnectionState::Connected).1,
+        Arc::clone(&announcer.leave),
+        tokio::time::Instant::now() - PATIENCE,
+        way.events,
+    );
+    let permit = permit.await.expect("a permit");
+    way.left.get_or_init(|| permit);
+    drop(way);
+    assert_eq!(announcer.leave.available_permits(), LEFT_MAX - 2);
+    assert_eq!(announcer.in_flight().get(&stored(1).id), Some(&Stage::Posted), "nobody sends it a second time");
+}

@@ -95,6 +95,34 @@ fn an_operation_that_takes_five_workers_down_is_parked_and_escalated() {
 }
 
 #[test]
+fn an_answer_forgets_the_lost_workers_of_what_stays_open() {
+    // An attempt that brought nothing, and later a look-up.
+    let (mut bench, id) = lost();
+    for _ in 0..2 {
+        bench.wait(15);
+        bench.resume(id);
+    }
+    assert_eq!(bench.operation(id).takeovers, 2);
+    bench.settle_after(id, timed_out(), 9);
+    assert_eq!((bench.state(id), bench.operation(id).takeovers), (State::Unknown, 0));
+    // Of one that was not sent no worker outlived anything.
+    let (mut bench, id) = lost();
+    bench.wait(15);
+    bench.resume(id);
+    bench.settle_after(id, Outcome::NotSent(Trouble::new(Code::Held, "held")), 9);
+    assert_eq!(bench.operation(id).takeovers, 1);
+    // A sync that is asked again.
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let sync = operation_id("s");
+    bench.send("s", CommandType::Sync, json!({}));
+    bench.wait(15);
+    bench.resume(sync);
+    assert!(bench.operation(sync).takeovers > 0);
+    bench.found(sync, None, Found::Failed(Trouble::new(Code::GatewayError, "500")));
+    assert_eq!(bench.operation(sync).takeovers, 0);
+}
+
+#[test]
 fn a_takeover_waits_while_calls_are_held_back() {
     let (mut bench, id) = lost();
     bench.wait(15);

@@ -1,0 +1,80 @@
+//! The sequences that number what the sweeps read in order: each must be ahead of all that it has numbered. One that was left
+//! behind, by a restore of rows alone or by logical replication, which copies no sequences, gives numbers once more: what is
+//! new stands before the watermarks, perhaps under the mark of an old event, and is never looked at.
+
+use deadpool_postgres::Object;
+use tokio_postgres::Error;
+
+use super::connect::Store;
+use super::error::StoreError;
+use super::row::ReadColumn;
+
+/// Each numbered column, its sequence, the greatest number that is known of it, and the last one that was given. The marks and
+/// watermarks count too: the rows that had these numbers may be gone. What was given is read after the rows are fixed, so
+/// that no writer in between makes a sequence seem to be behind. Nothing where the role may not read it.
+const NUMBERED: &str = "SELECT n.name, n.sequence::text, n.greatest,
+        CASE WHEN has_sequence_privilege(n.sequence, 'SELECT') THEN coalesce(pg_sequence_last_value(n.sequence), 0) END
+    FROM (VALUES
+        ('operations.accepted'::text, pg_get_serial_sequence('paybus.operations', 'accepted')::regclass, greatest(
+            (SELECT max(accepted) FROM paybus.operations),
+            (SELECT max(position) FROM paybus.watermarks WHERE name IN ('operations', 'orphans')), 0)),
+        ('events.position'::text, pg_get_serial_sequence('paybus.events', 'position')::regclass, greatest(
+            (SELECT max(position) FROM paybus.events),
+            (SELECT max(position) FROM paybus.sent),
+            (SELECT max(position) FROM paybus.watermarks WHERE name IN ('events', 'late events')), 0))
+    ) AS n(name, sequence, greatest)";
+
+/// Nobody is given a number while it is held, and readers go on.
+const LOCK: &str = "LOCK TABLE paybus.operations, paybus.events IN SHARE ROW EXCLUSIVE MODE";
+
+/// Checks that no sequence gives numbers that were given before.
+///
+/// # Errors
+/// [`StoreError::Sequences`] with those that do; [`StoreError::Rights`] where the role may not read one.
+pub async fn check(store: &Store) -> Result<(), StoreError> {
+    let client = store.client().await?;
+    let rows = client.query(NUMBERED, &[]).await?;
+    let mut behind: Vec<String> = Vec::new();
+    for row in &rows {
+        let (name, greatest): (String, i64) = (row.read(0)?, row.read(2)?);
+        match row.read::<Option<i64>>(3)? {
+            Some(last) if last < greatest => behind.push(format!("{name} (at {last}, and {greatest} was given)")),
+            Some(_) => {}
+            None => return Err(StoreError::Rights(format!("SELECT on the sequence of {name}"))),
+        }
+    }
+    if behind.is_empty() { Ok(()) } else { Err(StoreError::Sequences(behind.join(", "))) }
+}
+
+/// Moves every sequence that was left behind up to the greatest number that was given; what was moved. For the owner.
+pub(super) async fn repair(client: &mut Object) -> Result<Vec<String>, Error> {
+    // With only some of the steps there may be nothing to look at.
+    let exists = "SELECT to_regclass('paybus.watermarks') IS NOT NULL AND to_regclass('paybus.events') IS NOT NULL";
+    if !client.query_one(exists, &[]).await?.try_get::<_, bool>(0)?
+        || behind(client.query(NUMBERED, &[]).await?)?.is_empty()
+    {
+        return Ok(Vec::new());
+    }
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(LOCK).await?;
+    let mut repaired = Vec::new();
+    // Asked once more: it may have been given numbers before the lock was had.
+    for (name, sequence, greatest) in behind(transaction.query(NUMBERED, &[]).await?)? {
+        transaction.execute("SELECT setval($1::text::regclass, $2)", &[&sequence, &greatest]).await?;
+        repaired.push(format!("sequence of {name} moved to {greatest}"));
+    }
+    transaction.commit().await?;
+    Ok(repaired)
+}
+
+/// Column, sequence and greatest number of those that were left behind.
+fn behind(rows: Vec<tokio_postgres::Row>) -> Result<Vec<(String, String, i64)>, Error> {
+    let mut behind = Vec::new();
+    for row in rows {
+        let (greatest, last): (i64, Option<i64>) = (row.try_get(2)?, row.try_get(3)?);
+        if last.is_some_and(|last| last < greatest) {
+            behind.push((row.try_get(0)?, row.try_get(1)?, greatest));
+        }
+    }
+    Ok(behind)
+}

@@ -1,0 +1,131 @@
+//! A database that is not as it should be: read-only after a failover, with rows that somebody has locked, or restored
+//! without its sequences.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::support::wait::within;
+use crate::support::worker::paybus;
+use crate::support::{Command, Setup, Worker, WorkerSetup, World};
+
+/// How long a worker may take to notice and to say so; it asks its database every few seconds.
+const NOTICED: Duration = Duration::from_secs(20);
+
+async fn is_not_ready(worker: &Worker, why: &str) {
+    within(NOTICED, why, async || {
+        let (status, told) = worker.get("/readyz").await?;
+        if status == 503 && told.contains(why) { Ok(()) } else { Err(format!("{status}: {told}")) }
+    })
+    .await;
+}
+
+/// One worker connects to nothing that is read-only, the other one is told to take any server: it keeps no such connection.
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_told_and_left_without_a_restart() {
+    let world = Setup::new().expects_relay().expects_takeovers().build().await;
+    let url = &world.settings()["database.url"];
+    let any = format!("{url}{}target_session_attrs=any", if url.contains('?') { "&" } else { "?" });
+    // Those who are connected already go on writing.
+    let writer = world.sql_client().await.expect("a connection");
+    let picky = world.worker().await;
+    let any = world.worker_with(WorkerSetup::default().set("database.url", &any)).await;
+    assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
+
+    let alter = |what: &str| format!("ALTER DATABASE {} {what}", world.bus.prefix);
+    writer.batch_execute(&alter("SET default_transaction_read_only = on")).await.expect("the owner");
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'paybus'";
+    writer.batch_execute(terminate).await.expect("a superuser");
+    is_not_ready(&picky, "does not allow writes").await;
+    is_not_ready(&any, "takes no writes").await;
+
+    let charges: Vec<Command> = (0..10).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+    world.publish_all(&charges).await;
+    writer.batch_execute(&alter("RESET default_transaction_read_only")).await.expect("the owner");
+    for answer in world.final_events(&charges).await {
+        assert_eq!(answer.status(), "confirmed", "{}", answer.line());
+    }
+    picky.ready().await;
+    any.ready().await;
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn locked_rows_hold_up_their_own_payments_alone() {
+    // A lease goes on while its commit waits in the batch of one that is locked.
+    let world = Setup::new().expects_takeovers().build().await;
+    let _worker = world.worker().await;
+    let held: Vec<Command> = (0..4).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+    world.publish_all(&held).await;
+    world.final_events(&held).await;
+    let mut sql = world.sql_client().await.expect("a connection");
+    let somebody = sql.transaction().await.expect("a transaction");
+    let payments: Vec<Uuid> = held.iter().map(|charge| charge.payment).collect();
+    let lock = "SELECT id FROM payments WHERE id = ANY($1) FOR UPDATE";
+    assert_eq!(somebody.query(lock, &[&payments]).await.expect("rows").len(), held.len());
+
+    let refunds: Vec<Command> = held.iter().map(|charge| charge.then("payment.refund", json!({}))).collect();
+    // The first of them meet the locked rows in their batch, the later ones pass those that are known to be locked.
+    for seconds in [10, 5] {
+        let others: Vec<Command> = (0..30).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+        if seconds == 10 {
+            world.publish_all(&refunds).await;
+        }
+        world.publish_all(&others).await;
+        let answers = timeout(Duration::from_secs(seconds), world.final_events(&others)).await;
+        for answer in answers.expect("the others are answered meanwhile") {
+            assert_eq!(answer.status(), "confirmed", "{}", answer.line());
+        }
+    }
+    let early = world.log.find(|event| event.is_final() && refunds.iter().any(|refund| event.is_of(refund)));
+    assert!(early.is_none(), "a locked payment was changed");
+    somebody.rollback().await.expect("the end");
+    for answer in world.final_events(&refunds).await {
+        assert_eq!(answer.status(), "refunded", "{}", answer.line());
+    }
+    world.check_books().await;
+}
+
+/// As after a cut-over by logical replication: the rows are there, what numbers them begins anew.
+#[tokio::test]
+async fn sequences_that_were_left_behind_stop_the_start_until_they_are_moved() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let charges: Vec<Command> = (0..5).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+    world.publish_all(&charges).await;
+    world.final_events(&charges).await;
+    worker.drain().await;
+    for (table, column) in [("paybus.events", "position"), ("paybus.operations", "accepted")] {
+        world.query("SELECT setval(pg_get_serial_sequence($1, $2)::regclass, 1)", &[&table, &column]).await;
+    }
+
+    let worker = world.spawn_worker(WorkerSetup::default());
+    is_not_ready(&worker, "run `paybus migrate`").await;
+    let (code, said) = run(&world, &["check"]).await;
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("events.position") && said.contains("run `paybus migrate`"), "{said}");
+
+    let (code, said) = run(&world, &["migrate", "--only", "database"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("sequence of events.position"), "{said}");
+    assert!(said.contains("sequence of operations.accepted"), "{said}");
+    let (_, said) = run(&world, &["migrate", "--only", "database"]).await;
+    assert!(said.contains("up to date"), "{said}");
+    worker.ready().await;
+    assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
+    let twice: i64 = world.value("SELECT count(*) - count(DISTINCT position) FROM events", &[]).await;
+    assert_eq!(twice, 0, "positions that were given twice");
+    world.check_books().await;
+}
+
+/// `paybus` with these arguments: its exit code and all that it says.
+async fn run(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut program = paybus(world.settings());
+    program.args(arguments);
+    let ran = tokio::task::spawn_blocking(move || program.output()).await.unwrap().expect("it runs");
+    let said = [ran.stdout, ran.stderr].concat();
+    (ran.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
