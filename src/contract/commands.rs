@@ -18,6 +18,9 @@ const NOT_BLANK: &str = "[^\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\
 /// With its padding, and no bit that is left over.
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 
+/// JSON's, in any case and with any parameters.
+const MEDIA_TYPE: &str = "^[Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/[Jj][Ss][Oo][Nn] *(;|$)";
+
 /// Data is one level and the gateway's own object the next; so many are left below that.
 const LEVELS_BELOW: usize = DEPTH_MAX - 2;
 
@@ -105,7 +108,7 @@ fn attributes() -> Value {
             },
             "time": { "description": "When it was made, as RFC 3339; not read." },
             "datacontenttype": {
-                "type": ["string", "null"], "maxLength": ATTRIBUTE_MAX, "pattern": "^application/json"
+                "type": ["string", "null"], "maxLength": ATTRIBUTE_MAX, "pattern": MEDIA_TYPE
             },
             "data_base64": {
                 "type": ["string", "null"], "pattern": BASE64, "contentEncoding": "base64",

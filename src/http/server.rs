@@ -1,26 +1,55 @@
 //! The worker's own HTTP server: `/livez`, `/readyz` and `/metrics`, and webhooks beside them.
+//!
+//! Whoever connects is a stranger, and takes open files from the process that charges: how many may be connected, how
+//! long they may take to ask and how long they may stay is bounded.
 
+use std::io::{Error, ErrorKind};
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use self::connections::{Connection, Connections};
 use super::health::{HEARTBEAT, Health};
 use super::metrics::Metrics;
+
+mod connections;
 
 /// No question that is answered here has a body.
 const BODY_MAX_BYTES: usize = 4 * 1024;
 
 /// How long answers under way may take to end after the shutdown.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long the head of a request may take to arrive, and how long a connection may be idle between two requests.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is read ahead of one connection, and so the longest head.
+const READ_MAX_BYTES: usize = 64 * 1024;
+
+/// After which time a connection is closed as soon as it is answered: who takes its answers byte by byte is never idle.
+const LIFE: Duration = Duration::from_secs(120);
+
+/// How long a last answer may take.
+const PARTING: Duration = Duration::from_secs(60);
+
+/// The pause after a connection that could not be accepted, for lack of open files above all.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// The content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -34,7 +63,7 @@ struct Shared {
 /// Answers until the token is cancelled. Keeps the heartbeat of the health and the metrics' upkeep going meanwhile.
 ///
 /// # Errors
-/// The listener fails.
+/// None now: a listener that fails is asked again.
 pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
@@ -43,17 +72,94 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let app = router(Arc::clone(&health), metrics.clone()).merge(webhooks);
-    let serving = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let keeping = tokio::spawn(async move { tokio::join!(beat(health), metrics.upkeep()) });
-    let served = tokio::select! {
-        served = serving.into_future() => served,
-        () = farewell(&shutdown) => {
-            debug!("A client of the HTTP server did not take its answer in time.");
-            Ok(())
-        }
-    };
+    tokio::select! {
+        () = accept(listener, app, &shutdown) => {}
+        () = farewell(&shutdown) => debug!("A client of the HTTP server did not take its answer in time."),
+    }
     keeping.abort();
-    served
+    Ok(())
+}
+
+/// Accepts connections until the shutdown, then waits for those that are open. They are closed when this is dropped.
+async fn accept(listener: TcpListener, app: Router, shutdown: &CancellationToken) {
+    let end = CancellationToken::new();
+    let connections = Connections::new(end.clone());
+    let _close_all = end.drop_guard();
+    while let Some((stream, peer)) = next(&listener, &connections, shutdown).await {
+        match connections.admit(peer).await {
+            Some(connection) => drop(tokio::spawn(converse(stream, connection, app.clone(), shutdown.clone()))),
+            None => debug!(%peer, "all connections of the HTTP port are being answered, another one is closed"),
+        }
+    }
+    drop(listener);
+    connections.all_closed().await;
+}
+
+/// The next connection; nothing after the shutdown. A failure ends nothing: open files may be lacking for a while.
+async fn next(
+    listener: &TcpListener,
+    connections: &Connections,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, IpAddr)> {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return None,
+        };
+        match accepted {
+            Ok((stream, peer)) => return Some((stream, peer.ip().to_canonical())),
+            Err(error) if is_the_clients(&error) => debug!(%error, "a client of the HTTP port left at once"),
+            Err(error) => {
+                warn!(%error, "the HTTP port cannot accept a connection, and closes the one that is idle longest");
+                connections.close_longest_idle();
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
+}
+
+/// Answers one connection until it is closed, by whomever.
+async fn converse(stream: TcpStream, connection: Arc<Connection>, app: Router, shutdown: CancellationToken) {
+    let router = TowerToHyperService::new(app);
+    let asked = Arc::clone(&connection);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let busy = asked.busy();
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await;
+            drop(busy);
+            answer
+        }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(READ_MAX_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = pin!(serving);
+    tokio::select! {
+        served = serving.as_mut() => return ended(served),
+        () = connection.cut() => return,
+        () = shutdown.cancelled() => {}
+        () = sleep(LIFE) => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    tokio::select! {
+        served = serving.as_mut() => ended(served),
+        () = connection.cut() => {}
+        () = sleep(PARTING) => {}
+    }
+}
+
+fn ended(served: hyper::Result<()>) {
+    if let Err(error) = served {
+        debug!(%error, "a connection of the HTTP port broke off");
+    }
 }
 
 /// Ends some time after the shutdown: a client that takes no answer holds up no stop.
@@ -102,9 +208,68 @@ async fn render(State(shared): State<Shared>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
 
+    use super::connections::OPEN_OF_ONE_MAX;
     use super::*;
+
+    /// A server for this test alone, and its address.
+    async fn accepting() -> (String, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("an address").to_string();
+        let shutdown = CancellationToken::new();
+        let app = Router::new().route("/livez", get(|| async { "live\n" }));
+        let until = shutdown.clone();
+        tokio::spawn(async move { accept(listener, app, &until).await });
+        (address, shutdown)
+    }
+
+    /// A client that sends half a head.
+    async fn half_open(address: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost:").await.expect("half a head");
+        stream
+    }
+
+    /// Whether the server closes it, in time.
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        let read = timeout(Duration::from_secs(30), stream.read(&mut [0; 1])).await;
+        matches!(read, Ok(Ok(0) | Err(_)))
+    }
+
+    #[tokio::test]
+    async fn clients_that_ask_nothing_make_room_for_one_that_asks() {
+        let (address, shutdown) = accepting().await;
+        let mut idle = Vec::new();
+        for _ in 0..=OPEN_OF_ONE_MAX {
+            idle.push(half_open(&address).await);
+        }
+        assert!(is_closed(&mut idle[0]).await);
+        assert_eq!(ask(&reqwest::Client::new(), &address, "/livez").await, (200, "live\n".to_owned()));
+        shutdown.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_arrive_is_not_waited_for() {
+        let (address, shutdown) = accepting().await;
+        assert!(is_closed(&mut half_open(&address).await).await);
+        let mut silent = TcpStream::connect(&address).await.expect("a connection");
+        assert!(is_closed(&mut silent).await);
+        shutdown.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_asks_no_more_is_closed() {
+        let (address, shutdown) = accepting().await;
+        let mut stream = TcpStream::connect(&address).await.expect("a connection");
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a request");
+        let mut answer = Vec::new();
+        let read = timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok_and(|read| read.is_ok()));
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK"), "{}", String::from_utf8_lossy(&answer));
+        shutdown.cancel();
+    }
 
     async fn ask(client: &reqwest::Client, address: &str, path: &str) -> (u16, String) {
         let answer = client.get(format!("http://{address}{path}")).send().await.expect("an answer");

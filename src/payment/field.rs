@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -234,7 +235,11 @@ fn check_length(name: &str, text: &str, max: usize) -> Result<(), Rejection> {
     }
 }
 
-/// A time as RFC 3339 writes it, which CloudEvents ask for; `Timestamp` reads much else.
+/// How long the date and the time of RFC 3339 are, before a fraction and the offset.
+const CIVIL_LENGTH: usize = "9999-12-31T23:59:59".len();
+
+/// A time as RFC 3339 writes it, which CloudEvents ask for; `Timestamp` reads much else. `9999-12-31T23:59:59Z`, many a
+/// program's "never", lies behind the last `Timestamp` and is read as that one.
 pub fn time(text: &str) -> Option<Timestamp> {
     let digit = |byte: u8| if byte.is_ascii_digit() { b'9' } else { byte.to_ascii_uppercase() };
     let shape: Vec<u8> = text.bytes().map(digit).collect();
@@ -246,7 +251,19 @@ pub fn time(text: &str) -> Option<Timestamp> {
         Some(_) => return None,
         None => behind,
     };
-    if matches!(offset, b"Z" | b"+99:99" | b"-99:99") { text.parse().ok() } else { None }
+    if !matches!(offset, b"Z" | b"+99:99" | b"-99:99") {
+        return None;
+    }
+    text.parse().ok().or_else(|| is_beyond(text, offset.len()).then_some(Timestamp::MAX))
+}
+
+/// Whether a text of the right shape is a time behind the last `Timestamp`, and not one that does not exist.
+fn is_beyond(text: &str, offset_length: usize) -> bool {
+    let (Some(civil), Some(offset)) = (text.get(..CIVIL_LENGTH), text.get(text.len() - offset_length..)) else {
+        return false;
+    };
+    let is_late = civil.parse::<DateTime>().is_ok_and(|civil| civil.year() == 9999);
+    is_late && format!("2000-01-01T00:00:00{offset}").parse::<Timestamp>().is_ok()
 }
 
 fn is_pair(value: &Value) -> bool {
@@ -285,5 +302,27 @@ fn type_of(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_behind_the_last_one_is_the_last_one() {
+        for never in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31t23:59:59.999999999z",
+            "9999-12-31T23:59:59+00:00",
+            "9999-12-31T23:59:59-12:00",
+            "9999-12-30T22:00:00.999999999Z",
+        ] {
+            assert_eq!(time(never), Some(Timestamp::MAX), "{never}");
+        }
+        assert_eq!(time("9999-12-30T21:59:59Z").map(|time| time.to_string()).as_deref(), Some("9999-12-30T21:59:59Z"));
+        for wrong in ["9999-13-31T23:59:59Z", "9999-12-32T00:00:00Z", "9999-12-31T23:59:59+99:00", "9999-12-31"] {
+            assert_eq!(time(wrong), None, "{wrong}");
+        }
     }
 }

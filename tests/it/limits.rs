@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
+use crate::support::wait::within;
 use crate::support::{Behaviour, Command, Setup, Worker, eventually};
 
 async fn breaker_is(worker: &Worker, state: &str) {
@@ -138,9 +142,10 @@ async fn a_retry_whose_turn_comes_after_the_keys_window_is_not_sent_but_asked_ab
 #[tokio::test]
 async fn a_probe_whose_events_nobody_takes_closes_the_breaker() {
     let world = Setup::new()
-        .set("variants.http.breaker.failures", "3")
+        .set("variants.http.breaker.failures", "1")
         .set("variants.http.breaker.open", "500ms")
         .set("variants.http.concurrency", "2")
+        .set("variants.http.retry.immediate.attempts", "1")
         .set("variants.http.retry.delayed", "3s")
         .build()
         .await;
@@ -162,6 +167,60 @@ async fn a_probe_whose_events_nobody_takes_closes_the_breaker() {
     for charge in [&ill, &probe, &next] {
         assert_eq!(world.final_event(charge).await.status(), "confirmed");
     }
+    world.check_books().await;
+}
+
+/// What one payment meets, however often it is tried, is not the gateway's illness.
+#[tokio::test]
+async fn a_payment_whose_every_look_up_fails_holds_nobody_up() {
+    let world = Setup::new()
+        .set("variants.http.breaker.failures", "3")
+        .set("variants.http.breaker.open", "1h")
+        .set("variants.http.retry.delayed", "100ms,100ms")
+        .build()
+        .await;
+    let _worker = world.worker().await;
+    let ill = Command::charge("http", "5.00", "USD");
+    world.gateway.plan_operation(ill.payment, "process", vec![Behaviour::Pending]);
+    world.gateway.plan_operation(ill.payment, "status", vec![Behaviour::Status(500, None); 1000]);
+    world.publish(&ill).await;
+    world.gateway.wait_for_calls(ill.payment, 5).await;
+    let well = charges("http", 5);
+    world.publish_all(&well).await;
+    for charge in &well {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    world.gateway.forget_plans();
+    world.gateway.complete(ill.payment, true);
+    assert_eq!(world.final_event(&ill).await.status(), "confirmed");
+    world.check_books().await;
+}
+
+/// One payment alone opens the breaker again and again, and is always due: others probe too, and close it.
+#[tokio::test]
+async fn a_payment_whose_probe_failed_lets_others_probe() {
+    let world = Setup::new()
+        .set("variants.http.breaker.failures", "1")
+        .set("variants.http.breaker.open", "300ms")
+        .set("variants.http.retry.delayed", "100ms,100ms")
+        .build()
+        .await;
+    let worker = world.worker().await;
+    let ill = Command::charge("http", "5.00", "USD");
+    world.gateway.plan_operation(ill.payment, "process", vec![Behaviour::Pending]);
+    world.gateway.plan_operation(ill.payment, "status", vec![Behaviour::Status(500, None); 1000]);
+    world.publish(&ill).await;
+    breaker_is(&worker, "open").await;
+    // It probes, and in vain, while nothing else can.
+    world.gateway.wait_for_calls(ill.payment, 4).await;
+    let well = charges("http", 5);
+    world.publish_all(&well).await;
+    for charge in &well {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    world.gateway.forget_plans();
+    world.gateway.complete(ill.payment, true);
+    assert_eq!(world.final_event(&ill).await.status(), "confirmed");
     world.check_books().await;
 }
 
@@ -234,5 +293,30 @@ async fn one_refusal_of_our_credentials_holds_back_all_calls_and_ends_none() {
     for answer in world.final_events(&[first, second]).await {
         assert_eq!(answer.status(), "confirmed", "as soon as the token is mended: {}", answer.line());
     }
+    world.check_books().await;
+}
+
+/// More than the files that many a system lets a process open.
+#[tokio::test]
+async fn clients_that_connect_and_ask_nothing_take_nothing_from_charging() {
+    let world = Setup::new().build().await;
+    let worker = world.worker().await;
+    let address = worker.http().trim_start_matches("http://").to_owned();
+    let mut idle = Vec::new();
+    for _ in 0..1024 {
+        let mut client = TcpStream::connect(&address).await.unwrap();
+        // It may be closed already, for those that came after it.
+        drop(client.write_all(b"GET /livez HTTP/1.1\r\nhost:").await);
+        idle.push(client);
+    }
+    within(Duration::from_secs(5), "an answer of /livez", async || match worker.get("/livez").await {
+        Ok((200, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let first = timeout(Duration::from_secs(5), idle[0].read(&mut [0; 1])).await;
+    assert!(matches!(first, Ok(Ok(0) | Err(_))), "the first client is still connected: {first:?}");
+    let charge = Command::charge("http", "5.00", "USD");
+    assert_eq!(world.run(&charge).await.status(), "confirmed");
     world.check_books().await;
 }

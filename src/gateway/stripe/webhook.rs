@@ -23,6 +23,24 @@ const PREFIXES: [&str; 5] = ["payment_intent.", "charge.", "refund.", "review.",
 /// payment it is: a charge is refunded by another operation, or at Stripe's own desk.
 const OF_THE_CHARGE_ITSELF: [&str; 3] = ["charge.succeeded", "charge.failed", "charge.pending"];
 
+/// What a thin event says that it is. Such a one, a ping among them, has no object in it.
+const THIN: &str = "v2.core.event";
+
+/// What every event has, thin ones too.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    object: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Head {
+    fn is_about_a_payment(&self) -> bool {
+        self.object.as_deref() != Some(THIN) && PREFIXES.iter().any(|prefix| self.kind.starts_with(prefix))
+    }
+}
+
 #[derive(Deserialize)]
 struct Event {
     id: String,
@@ -42,10 +60,11 @@ struct EventData {
 /// Stripe did not send it.
 pub(super) fn verify(webhook: &Webhook, secrets: &WebhookSecrets) -> Result<Vec<Fact>, NotGenuine> {
     check(webhook, SIGNATURE, secrets)?;
-    let event: Event = serde_json::from_slice(&webhook.body).map_err(|_| NotGenuine::InvalidBody)?;
-    if !PREFIXES.iter().any(|prefix| event.kind.starts_with(prefix)) {
+    let head: Head = serde_json::from_slice(&webhook.body).map_err(|_| NotGenuine::InvalidBody)?;
+    if !head.is_about_a_payment() {
         return Ok(Vec::new());
     }
+    let event: Event = serde_json::from_slice(&webhook.body).map_err(|_| NotGenuine::InvalidBody)?;
     let object = Object(&event.data.object);
     let Some(reference) = object.reference() else { return Ok(Vec::new()) };
     let names_operation = object.kind() != Some("charge") || OF_THE_CHARGE_ITSELF.contains(&event.kind.as_str());
@@ -223,6 +242,19 @@ mod tests {
         assert_eq!(fact("customer.created", json!({"object": "customer", "id": "cus_1"})), None);
         assert_eq!(fact("charge.weird", json!({"object": "thing", "id": "x_1"})), None);
         assert_eq!(fact("payment_intent.succeeded", json!({})), None);
+    }
+
+    #[test]
+    fn a_thin_event_and_a_ping_tell_nothing() {
+        let related = json!({"id": "pi_1", "type": "payment_intent", "url": "/v1/payment_intents/pi_1"});
+        for event in [
+            json!({"id": "evt_1", "object": THIN, "type": "v2.core.event_destination.ping", "related_object": null}),
+            json!({"id": "evt_1", "object": THIN, "type": "v1.billing.meter.no_meter_found", "data": {"reason": {}}}),
+            json!({"id": "evt_1", "object": THIN, "type": "payment_intent.succeeded", "related_object": related}),
+            json!({"id": "evt_1", "object": "event", "type": "ping"}),
+        ] {
+            assert_eq!(verified(&event.to_string()), Ok(Vec::new()), "{event}");
+        }
     }
 
     #[test]

@@ -20,11 +20,14 @@ pub(super) fn check_envelope(attributes: &Attributes<'_>) -> Result<(), Rejectio
         return Err(invalid("type", "is missing"));
     }
     match optional_text(attributes, "datacontenttype", ATTRIBUTE_MAX)? {
-        Some(kind) if !kind.starts_with("application/json") => {
-            Err(invalid("datacontenttype", "must be application/json"))
-        }
+        Some(kind) if !is_json(&kind) => Err(invalid("datacontenttype", "must be application/json")),
         _ => Ok(()),
     }
+}
+
+/// Whether a media type is JSON's, whatever its case and its parameters.
+fn is_json(kind: &str) -> bool {
+    kind.split(';').next().is_some_and(|kind| kind.trim_end_matches(' ').eq_ignore_ascii_case("application/json"))
 }
 
 /// Refuses data and amounts in a place where nobody looks for them: attributes that are not known are ignored, and without

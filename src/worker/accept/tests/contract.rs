@@ -87,6 +87,8 @@ fn likely() -> impl Strategy<Value = Value> {
         "1.0",
         "application/json",
         "application/json; charset=utf-8",
+        "Application/JSON ;charset=utf-8",
+        "application/jsonx",
         "text/plain",
         "0192F0C1-5F0C-7A10-8C21-1F2E3D4C5B6A",
         "0192f0c15f0c7a108c211f2e3d4c5b6a",

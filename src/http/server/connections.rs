@@ -1,0 +1,184 @@
+//! The connections that are open at the port: how many there may be, and which one gives way to another.
+//!
+//! One that comes when all places are taken closes the one that has been idle longest. Who opens many and asks nothing
+//! closes its own in this way, while whoever asks at once, as a probe does, is answered.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// How many may be open: few beside the files that a process may open, for charging needs some of them.
+pub(super) const OPEN_MAX: u32 = 256;
+
+/// How many of them may be one address's, so that one client does not close the connections of all others.
+pub(super) const OPEN_OF_ONE_MAX: usize = 128;
+
+/// All that are open.
+#[derive(Debug)]
+pub(super) struct Connections {
+    places: Arc<Semaphore>,
+    open: Mutex<Open>,
+    end: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    held: HashMap<u64, Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    peer: IpAddr,
+    /// Since when it asks nothing; nothing while an answer is being made.
+    idle: Option<Instant>,
+    cut: CancellationToken,
+}
+
+impl Connections {
+    /// None is open. All are closed when the token is cancelled.
+    pub(super) fn new(end: CancellationToken) -> Arc<Connections> {
+        let places = Arc::new(Semaphore::new(OPEN_MAX as usize));
+        Arc::new(Connections { places, open: Mutex::default(), end })
+    }
+
+    /// A place for one more; nothing where all are being answered.
+    pub(super) async fn admit(self: &Arc<Connections>, peer: IpAddr) -> Option<Arc<Connection>> {
+        if !self.has_room(peer) {
+            return None;
+        }
+        // One that was told to close gives its place back as soon as its socket is closed.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        let cut = self.end.child_token();
+        let mut open = self.lock();
+        let number = open.next;
+        open.next += 1;
+        open.held.insert(number, Held { peer, idle: Some(Instant::now()), cut: cut.clone() });
+        drop(open);
+        Some(Arc::new(Connection { number, all: Arc::clone(self), cut, _place: place }))
+    }
+
+    /// Whether there is room for one more, which may first be made.
+    fn has_room(&self, peer: IpAddr) -> bool {
+        let mut open = self.lock();
+        if open.held.values().filter(|held| held.peer == peer).count() >= OPEN_OF_ONE_MAX {
+            return open.close_longest_idle(|held| held.peer == peer);
+        }
+        open.held.len() < OPEN_MAX as usize || open.close_longest_idle(|_| true)
+    }
+
+    /// Closes the one that has been idle longest, if any is.
+    pub(super) fn close_longest_idle(&self) {
+        self.lock().close_longest_idle(|_| true);
+    }
+
+    /// Waits until none is open.
+    pub(super) async fn all_closed(&self) {
+        drop(self.places.acquire_many(OPEN_MAX).await);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn close_longest_idle(&mut self, among: impl Fn(&Held) -> bool) -> bool {
+        let among = self.held.iter().filter(|(_, held)| among(held));
+        let longest = among.filter_map(|(number, held)| Some((held.idle?, *number))).min();
+        match longest.and_then(|(_, number)| self.held.remove(&number)) {
+            Some(held) => {
+                held.cut.cancel();
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// One that is open; its place is free when this is dropped.
+#[derive(Debug)]
+pub(super) struct Connection {
+    number: u64,
+    all: Arc<Connections>,
+    cut: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// Waits until it has to be closed.
+    pub(super) async fn cut(&self) {
+        self.cut.cancelled().await;
+    }
+
+    /// It is being answered, and gives way to none until that is dropped.
+    pub(super) fn busy(self: &Arc<Connection>) -> Busy {
+        self.set_idle(None);
+        Busy(Arc::clone(self))
+    }
+
+    fn set_idle(&self, idle: Option<Instant>) {
+        if let Some(held) = self.all.lock().held.get_mut(&self.number) {
+            held.idle = idle;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.all.lock().held.remove(&self.number);
+    }
+}
+
+/// An answer is being made.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Connection>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set_idle(Some(Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u32) -> IpAddr {
+        IpAddr::from(number.to_be_bytes())
+    }
+
+    #[tokio::test]
+    async fn one_address_closes_its_own_and_none_that_is_being_answered() {
+        let all = Connections::new(CancellationToken::new());
+        let other = all.admit(peer(1)).await.unwrap();
+        let mut own = Vec::new();
+        for _ in 0..OPEN_OF_ONE_MAX {
+            own.push(all.admit(peer(2)).await.unwrap());
+        }
+        let answered = own[0].busy();
+        assert!(all.admit(peer(2)).await.is_some());
+        let cut: Vec<bool> = own.iter().map(|connection| connection.cut.is_cancelled()).collect();
+        assert_eq!((cut[0], cut[1], cut[2], other.cut.is_cancelled()), (false, true, false, false));
+        drop(answered);
+    }
+
+    #[tokio::test]
+    async fn where_all_are_being_answered_another_one_is_refused_until_one_ends() {
+        let all = Connections::new(CancellationToken::new());
+        let mut open = Vec::new();
+        for number in 0..OPEN_MAX {
+            let connection = all.admit(peer(number)).await.unwrap();
+            open.push((connection.busy(), connection));
+        }
+        assert!(all.admit(peer(OPEN_MAX)).await.is_none());
+        open.pop();
+        assert!(all.admit(peer(OPEN_MAX)).await.is_some());
+        open.clear();
+        all.all_closed().await;
+    }
+}
