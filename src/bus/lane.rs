@@ -28,8 +28,8 @@ const MOST: usize = 8 * ROUND;
 ///
 /// A subscriber's queue that is full (`reject-publish`) nacks every event that is routed there, for as long as it stays
 /// full. Those pause here without counting to `MOST`, or they would soon be all that the lane holds, and the events of
-/// everybody else would wait for one subscriber. They do not become ever more either: whoever posts an event waits for it
-/// only for a while, and then leaves it here. How many are left so is bounded; beyond that a command's delivery stays
+/// everybody else would wait for one subscriber. Their number is bounded as well: whoever posts an event waits for it
+/// only for a while and then leaves it here, and only so many may be left. Beyond that a command's delivery stays
 /// unacknowledged until its events are confirmed, and the broker delivers no more of the commands whose events go there.
 /// This bound lies beyond both, for when it is reached, the lane's other payments wait as well. It is there so that no
 /// setting can fill the memory.

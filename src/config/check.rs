@@ -121,8 +121,8 @@ fn check_database_url(key: &str, url: &SecretString) -> Result<(), ConfigError> 
     require(is_url, key, "postgres://USER:PASSWORD@HOST:PORT/DATABASE")
 }
 
-/// The first option of a URL that is not known is told by its name. What does not look like one is not told: behind a
-/// question mark may stand the rest of a password that should have been encoded.
+/// Refuses the first unknown option of a URL and names it. It never names what does not look like an option: the text behind
+/// a question mark may be the rest of a password that should have been encoded.
 fn check_options(key: &str, url: &str, known: &[&str]) -> Result<(), ConfigError> {
     let options = url.split_once('?').map_or("", |(_, options)| options);
     if options.contains('@') {

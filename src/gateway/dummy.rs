@@ -21,7 +21,7 @@ use crate::payment::model::Payment;
 use crate::payment::money::Money;
 use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::status::Status;
-use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
+use crate::payment::transaction::{Attribution, Transaction, TransactionState};
 
 mod process;
 #[cfg(test)]
@@ -237,14 +237,10 @@ fn done_by(
     captures: bool,
     amount: Option<Money>,
 ) -> Option<Transaction> {
-    let kind = match action {
-        _ if !result.approves() => return None,
-        Action::Process if result.verdict == Verdict::Authorized || !captures => TransactionKind::Authorization,
-        Action::Process | Action::Capture => TransactionKind::Capture,
-        Action::Release => TransactionKind::Void,
-        Action::Refund => TransactionKind::Refund,
-        Action::Cancel => return None,
-    };
+    if !result.approves() {
+        return None;
+    }
+    let kind = action.moves(captures && result.verdict != Verdict::Authorized)?;
     let reference = match action {
         Action::Process => result.transaction_id.clone(),
         _ => Some(format!("dummy-{action}-{}", operation.simple())),

@@ -74,6 +74,12 @@ pub struct Movement {
 }
 
 impl Movement {
+    /// One that an operation told of, and whose it is nobody knows.
+    pub fn learnt(kind: MovementKind, teller: Uuid, amount: Money) -> Movement {
+        let reference = teller.to_string();
+        Movement { kind, reference, gateway_reference: None, parent: None, amount, operation: None }
+    }
+
     /// Whether another one is the same money. The gateway's references decide where both have one; else one operation has one
     /// movement of a kind.
     pub fn is_same(&self, other: &Movement) -> bool {

@@ -11,6 +11,7 @@ use super::command::{Body, Command, CommandName, CommandType, Kind};
 use super::money::Money;
 use super::outcome::{Exposure, GatewayKey};
 use super::trace::TraceContext;
+use super::transaction::TransactionKind;
 
 /// What a gateway can be asked to do with a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,6 +37,18 @@ impl Action {
             Action::Release => "release",
             Action::Refund => "refund",
             Action::Cancel => "cancel",
+        }
+    }
+
+    /// What it does with money; a process as it `captures` at once or not.
+    pub fn moves(self, captures: bool) -> Option<TransactionKind> {
+        match self {
+            Action::Process if captures => Some(TransactionKind::Capture),
+            Action::Process => Some(TransactionKind::Authorization),
+            Action::Capture => Some(TransactionKind::Capture),
+            Action::Release => Some(TransactionKind::Void),
+            Action::Refund => Some(TransactionKind::Refund),
+            Action::Cancel => None,
         }
     }
 }

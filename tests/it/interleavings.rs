@@ -37,23 +37,30 @@ fn process(charge: &Command, token: &str) -> Command {
     charge.then("payment.process", json!({"process": {"payment_method": token}}))
 }
 
+/// A sync whose question Stripe answers when it is told to, as things are before.
+async fn slow_sync(stripe: &FakeStripe, world: &World, charge: &Command) -> (Command, Arc<Notify>) {
+    let go_on = Arc::new(Notify::new());
+    let asked = stripe.calls_of("retrieve").len();
+    stripe.plan("retrieve", vec![Trouble::Until(Arc::clone(&go_on))]);
+    let sync = charge.then("payment.sync", json!({}));
+    world.publish(&sync).await;
+    stripe.wait_for_calls("retrieve", asked + 1).await;
+    (sync, go_on)
+}
+
 /// A look-up of a process that was declined is answered when another process has paid: the money is the other's.
 #[tokio::test]
 async fn a_slow_look_up_of_a_declined_process_does_not_count_the_next_ones_money() {
     let (stripe, world, _worker) = started().await;
     let charge = pay("pm_card_visa_chargeDeclined");
     assert_eq!(world.run(&charge).await.status(), "rejected");
-    let (refuse, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let refuse = Arc::new(Notify::new());
     stripe.plan("confirm", vec![Trouble::Until(Arc::clone(&refuse))]);
     let declined = process(&charge, "pm_card_visa_chargeDeclined");
     world.publish(&declined).await;
     stripe.wait_for_calls("confirm", 1).await;
     // Its look-up hangs while its own answer comes.
-    let asked = stripe.calls_of("retrieve").len();
-    stripe.plan("retrieve", vec![Trouble::Until(Arc::clone(&go_on))]);
-    let sync = charge.then("payment.sync", json!({}));
-    world.publish(&sync).await;
-    stripe.wait_for_calls("retrieve", asked + 1).await;
+    let (sync, go_on) = slow_sync(&stripe, &world, &charge).await;
     refuse.notify_one();
     world.final_event(&declined).await;
     let paid = world.run(&process(&charge, "pm_card_visa")).await;
@@ -71,16 +78,12 @@ async fn a_slow_look_up_of_a_refused_capture_does_not_count_the_next_ones_money(
     let (stripe, world, _worker) = started().await;
     let held = hold("pm_card_visa");
     assert_eq!(world.run(&held).await.status(), "preauth");
-    let (refuse, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let refuse = Arc::new(Notify::new());
     stripe.plan("capture", vec![Trouble::RefuseAfter(Arc::clone(&refuse))]);
     let refused = held.then("payment.capture", json!({"amount": "100.00"}));
     world.publish(&refused).await;
     stripe.wait_for_calls("capture", 1).await;
-    let asked = stripe.calls_of("retrieve").len();
-    stripe.plan("retrieve", vec![Trouble::Until(Arc::clone(&go_on))]);
-    let sync = held.then("payment.sync", json!({}));
-    world.publish(&sync).await;
-    stripe.wait_for_calls("retrieve", asked + 1).await;
+    let (sync, go_on) = slow_sync(&stripe, &world, &held).await;
     refuse.notify_one();
     assert_eq!(world.final_event(&refused).await.kind(), "command.failed");
     let taken = world.run(&held.then("payment.capture", json!({"amount": "60.00"}))).await;

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::support::wait::within;
-use crate::support::{Behaviour, Command, Setup, Worker, eventually};
+use crate::support::{Behaviour, Command, Setup, Worker, World, eventually};
 
 async fn breaker_is(worker: &Worker, state: &str) {
     eventually(&format!("the breaker to be {state}"), async || {
@@ -170,6 +170,28 @@ async fn a_probe_whose_events_nobody_takes_closes_the_breaker() {
     world.check_books().await;
 }
 
+/// A payment that is pending, and whose every look-up fails.
+async fn ill_payment(world: &World) -> Command {
+    let ill = Command::charge("http", "5.00", "USD");
+    world.gateway.plan_operation(ill.payment, "process", vec![Behaviour::Pending]);
+    world.gateway.plan_operation(ill.payment, "status", vec![Behaviour::Status(500, None); 1000]);
+    world.publish(&ill).await;
+    ill
+}
+
+/// Others are charged while it is ill; then it gets well.
+async fn others_go_on(world: &World, ill: &Command) {
+    let well = charges("http", 5);
+    world.publish_all(&well).await;
+    for charge in &well {
+        assert_eq!(world.final_event(charge).await.status(), "confirmed");
+    }
+    world.gateway.forget_plans();
+    world.gateway.complete(ill.payment, true);
+    assert_eq!(world.final_event(ill).await.status(), "confirmed");
+    world.check_books().await;
+}
+
 /// What one payment meets, however often it is tried, is not the gateway's illness.
 #[tokio::test]
 async fn a_payment_whose_every_look_up_fails_holds_nobody_up() {
@@ -180,20 +202,9 @@ async fn a_payment_whose_every_look_up_fails_holds_nobody_up() {
         .build()
         .await;
     let _worker = world.worker().await;
-    let ill = Command::charge("http", "5.00", "USD");
-    world.gateway.plan_operation(ill.payment, "process", vec![Behaviour::Pending]);
-    world.gateway.plan_operation(ill.payment, "status", vec![Behaviour::Status(500, None); 1000]);
-    world.publish(&ill).await;
+    let ill = ill_payment(&world).await;
     world.gateway.wait_for_calls(ill.payment, 5).await;
-    let well = charges("http", 5);
-    world.publish_all(&well).await;
-    for charge in &well {
-        assert_eq!(world.final_event(charge).await.status(), "confirmed");
-    }
-    world.gateway.forget_plans();
-    world.gateway.complete(ill.payment, true);
-    assert_eq!(world.final_event(&ill).await.status(), "confirmed");
-    world.check_books().await;
+    others_go_on(&world, &ill).await;
 }
 
 /// One payment alone opens the breaker again and again, and is always due: others probe too, and close it.
@@ -206,22 +217,11 @@ async fn a_payment_whose_probe_failed_lets_others_probe() {
         .build()
         .await;
     let worker = world.worker().await;
-    let ill = Command::charge("http", "5.00", "USD");
-    world.gateway.plan_operation(ill.payment, "process", vec![Behaviour::Pending]);
-    world.gateway.plan_operation(ill.payment, "status", vec![Behaviour::Status(500, None); 1000]);
-    world.publish(&ill).await;
+    let ill = ill_payment(&world).await;
     breaker_is(&worker, "open").await;
     // It probes, and in vain, while nothing else can.
     world.gateway.wait_for_calls(ill.payment, 4).await;
-    let well = charges("http", 5);
-    world.publish_all(&well).await;
-    for charge in &well {
-        assert_eq!(world.final_event(charge).await.status(), "confirmed");
-    }
-    world.gateway.forget_plans();
-    world.gateway.complete(ill.payment, true);
-    assert_eq!(world.final_event(&ill).await.status(), "confirmed");
-    world.check_books().await;
+    others_go_on(&world, &ill).await;
 }
 
 #[tokio::test]

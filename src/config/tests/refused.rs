@@ -129,7 +129,7 @@ fn an_option_of_a_url_that_is_not_known_is_named() {
     }
     assert!(from_file("amqp.url = 'amqp://broker/?heartbeat=5&frame_max=8192'").is_ok());
     assert!(from_file("database.url = 'postgres://host/db?application_name=shop&options=-csearch_path=a'").is_ok());
-    // The rest of a password that was not encoded is told to nobody.
+    // An error never shows the rest of a password that was not encoded.
     let error = from_file("amqp.url = 'amqp://user:p?hunter=2@broker/'").unwrap_err().to_string();
     assert!(error.starts_with("amqp.url: expected ") && !error.contains("hunter"), "{error}");
 }

@@ -14,9 +14,7 @@ use crate::payment::code::Code;
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{Decline, GatewayResult, Trouble, Verdict};
 use crate::payment::status::FraudStatus;
-use crate::payment::transaction::{
-    Attribution, REFERENCE_CHARACTERS_MAX, Transaction, TransactionKind, TransactionState,
-};
+use crate::payment::transaction::{Attribution, REFERENCE_CHARACTERS_MAX, Transaction, TransactionState};
 
 const REDIRECT_URL_CHARACTERS_MAX: usize = 2_048;
 
@@ -79,21 +77,12 @@ impl Expected {
 }
 
 impl Subject {
-    fn kind(self) -> Option<TransactionKind> {
-        match self.action {
-            Action::Process if self.captures => Some(TransactionKind::Capture),
-            Action::Process => Some(TransactionKind::Authorization),
-            Action::Capture => Some(TransactionKind::Capture),
-            Action::Release => Some(TransactionKind::Void),
-            Action::Refund => Some(TransactionKind::Refund),
-            Action::Cancel => None,
-        }
-    }
-
     /// What its approval moved. A process is known by the payment's `transaction_id` where it has no `reference`; for all
     /// others that would be the same for each.
     fn transaction(self, fields: &Map<String, Value>, amount: Option<Money>) -> Result<Option<Transaction>, Trouble> {
-        let (Some(kind), Some(amount)) = (self.kind(), amount.or(self.amount)) else { return Ok(None) };
+        let (Some(kind), Some(amount)) = (self.action.moves(self.captures), amount.or(self.amount)) else {
+            return Ok(None);
+        };
         let reference = match reference(fields, "reference")? {
             None if self.action == Action::Process => transaction_id(fields),
             reference => reference,

@@ -184,14 +184,10 @@ impl Aggregate {
             self.postpone(id, now + WAITING_RECHECK);
             return Step::Stored;
         }
-        if let Some(payment) = &mut self.payment {
-            payment.waiting = payment.waiting.saturating_sub(1);
-        }
-        let Some(operation) = self.operation_mut(id) else {
+        self.stop_waiting(id);
+        let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };
-        // From here on it waits no more.
-        operation.due_at = None;
         let body = match &operation.kind {
             Kind::Known(kind) => Body::parse(*kind, &operation.data),
             Kind::Unknown(_) => Err(Rejection::new(Code::UnknownType, "there is no command of this type")),
@@ -204,15 +200,21 @@ impl Aggregate {
 
     /// Rejects a command whose time has come, for a reason that nothing here knows.
     pub fn reject_due(&mut self, id: Uuid, rejection: Rejection, context: Context<'_>) -> Step {
-        let Some(operation) = self.operation_mut(id).filter(|operation| operation.is_open()) else {
+        if self.operation(id).is_none_or(|operation| !operation.is_open()) {
             return Step::Settled;
-        };
+        }
+        self.stop_waiting(id);
+        self.reject(id, rejection, context)
+    }
+
+    /// From here on it does not wait, and its payment does not count it.
+    fn stop_waiting(&mut self, id: Uuid) {
+        let Some(operation) = self.operation_mut(id) else { return };
         let waited = is_waiting(operation);
         operation.due_at = None;
         if let Some(payment) = self.payment.as_mut().filter(|_| waited) {
             payment.waiting = payment.waiting.saturating_sub(1);
         }
-        self.reject(id, rejection, context)
     }
 
     pub(super) fn postpone(&mut self, id: Uuid, until: Timestamp) {

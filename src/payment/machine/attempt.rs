@@ -133,13 +133,10 @@ impl Aggregate {
     /// What one attempt proved. `tries` counts the attempts in a row, this one included.
     pub fn settle(&mut self, id: Uuid, observation: Observation<Outcome>, tries: u32, context: Context<'_>) -> Step {
         // One that was held back was not sent, and no worker has outlived it.
-        let was_sent = observation.says.trouble().is_none_or(|trouble| trouble.code != Code::Held);
-        let in_charge = self.is_in_charge(id, context.worker);
-        let step = self.settle_attempt(id, observation, tries, context);
-        if was_sent && in_charge {
-            self.forget_lost_workers(id);
+        if observation.says.trouble().is_some_and(|trouble| trouble.code == Code::Held) {
+            return self.settle_attempt(id, observation, tries, context);
         }
-        step
+        self.outlived(id, context, |it| it.settle_attempt(id, observation, tries, context))
     }
 
     fn settle_attempt(

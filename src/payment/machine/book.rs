@@ -6,7 +6,7 @@ use super::{Aggregate, Context, Stored};
 use crate::payment::code::Code;
 use crate::payment::contract::Captures;
 use crate::payment::event::{Discrepancy, Why};
-use crate::payment::money::{Money, MoneyError};
+use crate::payment::money::MoneyError;
 use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::observation::Asked;
 use crate::payment::status::{Cause, Status};
@@ -265,19 +265,9 @@ impl Aggregate {
         if rest.is_zero() {
             return Ok(());
         }
-        self.record(void_of(id, rest, reference)).map(|_| ())
-    }
-}
-
-/// A hold that an operation let go.
-pub(super) fn void_of(id: Uuid, amount: Money, parent: Option<&str>) -> Movement {
-    Movement {
-        kind: MovementKind::Voided,
-        reference: id.to_string(),
-        gateway_reference: None,
-        parent: parent.map(str::to_owned),
-        amount,
-        operation: Some(id),
+        let parent = reference.map(str::to_owned);
+        let learnt = Movement::learnt(MovementKind::Voided, id, rest);
+        self.record(Movement { parent, operation: Some(id), ..learnt }).map(|_| ())
     }
 }
 

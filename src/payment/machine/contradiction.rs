@@ -31,17 +31,10 @@ impl Aggregate {
     pub(super) fn contradicts_money(&self, action: Action) -> bool {
         let Some(payment) = &self.payment else { return false };
         match action {
-            Action::Cancel => self.has_money(),
+            Action::Cancel => self.held().is_some(),
             Action::Release => payment.status != Status::Preauth && !payment.amounts.captured.is_zero(),
             Action::Process | Action::Capture | Action::Refund => false,
         }
-    }
-
-    /// Whether anything is captured, or held and not let go.
-    fn has_money(&self) -> bool {
-        let Some(payment) = &self.payment else { return false };
-        let held = payment.status == Status::Preauth && !payment.amounts.capturable.is_zero();
-        held || !payment.amounts.captured.is_zero()
     }
 
     /// The operation stays open, and the gateway is asked for the whole payment.
@@ -105,7 +98,7 @@ impl Aggregate {
         if is_gone && self.reverse_captures(id).is_err() {
             return self.mismatch(id, "the gateway's sums cannot be read as money".to_owned(), context);
         }
-        if self.has_money() {
+        if self.held().is_some() {
             let what = format!("the gateway approved a {action}, and says that the payment's money is there");
             return self.look_up_again(id, &Trouble::new(Code::Mismatch, what), true, context);
         }

@@ -38,11 +38,7 @@ impl Aggregate {
         }
         match located {
             Ok(()) => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
-            Err(trouble) => {
-                let step = self.ask_later(id, trouble, tries, context);
-                self.forget_lost_workers(id);
-                step
-            }
+            Err(trouble) => self.outlived(id, context, |it| it.ask_later(id, trouble, tries, context)),
         }
     }
 

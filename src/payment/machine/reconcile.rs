@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::attempt::Next;
-use super::book::{Booked, Telling, void_of};
+use super::book::{Booked, Telling};
 use super::settle::foreign_currency;
 use super::{Aggregate, Context, Step, later};
 use crate::payment::code::Code;
@@ -174,7 +174,7 @@ impl Aggregate {
         match self.held() {
             Some(held) if self.is_preauth() && self.is_settled_view(asked, context) => {
                 // Nothing of the amounts grows by it, so that no sum can be beyond reach.
-                if self.record(Movement { operation: None, ..void_of(id, held, None) }).is_ok() {
+                if self.record(Movement::learnt(MovementKind::Voided, id, held)).is_ok() {
                     self.follow_money(&why, context);
                 }
                 self.answer(id, AnswerKind::Succeeded, why, context.now)
@@ -220,7 +220,7 @@ impl Aggregate {
     }
 
     /// The money that we say the gateway has, taken or held.
-    fn held(&self) -> Option<Money> {
+    pub(super) fn held(&self) -> Option<Money> {
         let amounts = self.payment.as_ref()?.amounts;
         let held = if self.is_preauth() { amounts.capturable } else { amounts.captured };
         Some(held).filter(|held| !held.is_zero())
@@ -295,7 +295,7 @@ impl Aggregate {
                 self.tell_change(id, why, context.now);
             }
             discrepancy = self.beyond(kind, amount)?.or(discrepancy);
-            self.record(Movement { kind, operation: None, ..void_of(id, amount, None) })?;
+            self.record(Movement::learnt(kind, id, amount))?;
             self.follow_money(why, context);
         }
         let captured = result.captured.map_or_else(|| ever_captured.less(refunded.plus(lost)?), Ok)?;

@@ -139,10 +139,10 @@ impl Aggregate {
         if moved.iter().any(|transaction| transaction.amount.is_zero()) {
             return Err("the gateway approved a sum of nothing".to_owned());
         }
-        let fits = |transaction: &&Transaction| kinds_of(action).contains(&transaction.kind);
+        let fits = |transaction: &&Transaction| is_asked_for(transaction.kind, action);
         // Where nothing is its own, somebody else has done what it was to do: the payment is paid, or what was held is gone.
         let is_done = |transaction: &Transaction| {
-            transaction.state == TransactionState::Done && kinds_of(action).contains(&transaction.kind)
+            transaction.state == TransactionState::Done && is_asked_for(transaction.kind, action)
         };
         let may_be_others = matches!(action, Action::Process | Action::Release);
         let is_covered = may_be_others && result.transactions.iter().any(is_done);
@@ -189,7 +189,7 @@ impl Aggregate {
     fn difference(&self, id: Uuid, result: &GatewayResult) -> Option<Discrepancy> {
         let operation = self.operation(id)?;
         let (asked, action) = (operation.amount()?, operation.action()?);
-        let own = result.transactions.iter().filter(|it| it.is_done_for(id) && kinds_of(action).contains(&it.kind));
+        let own = result.transactions.iter().filter(|it| it.is_done_for(id) && is_asked_for(it.kind, action));
         let mut answered = own.map(|transaction| transaction.amount);
         let first = answered.next()?;
         let answered = answered.try_fold(first, Money::plus).ok()?;
@@ -351,15 +351,9 @@ impl Aggregate {
     }
 }
 
-/// The kinds of transactions by which an action does what it is asked to.
-pub(super) fn kinds_of(action: Action) -> &'static [TransactionKind] {
-    match action {
-        Action::Process => &[TransactionKind::Authorization, TransactionKind::Capture],
-        Action::Capture => &[TransactionKind::Capture],
-        Action::Release => &[TransactionKind::Void],
-        Action::Refund => &[TransactionKind::Refund],
-        Action::Cancel => &[],
-    }
+/// Whether a transaction of this kind is what an action is asked for; of a process, whether it captures at once or not.
+fn is_asked_for(kind: TransactionKind, action: Action) -> bool {
+    [false, true].into_iter().any(|captures| action.moves(captures) == Some(kind))
 }
 
 /// Another currency than the payment's, in which the gateway answered, with a sum or without.

@@ -76,14 +76,23 @@ impl Aggregate {
         self.ask(id, context)
     }
 
-    /// Whether this worker process is the one that calls, or asks, for an operation.
-    pub(super) fn is_in_charge(&self, id: Uuid, worker: Uuid) -> bool {
-        self.operation(id).is_some_and(|operation| operation.is_leased_by(worker))
+    /// Takes in an answer that came back to the worker that called or asked: it outlived that, so it was not the operation that
+    /// took those before down. Of one that is parked, or settled, the count stays for a person to see.
+    pub(super) fn outlived(
+        &mut self,
+        id: Uuid,
+        context: Context<'_>,
+        take_in: impl FnOnce(&mut Aggregate) -> Step,
+    ) -> Step {
+        let is_in_charge = self.operation(id).is_some_and(|operation| operation.is_leased_by(context.worker));
+        let step = take_in(self);
+        if is_in_charge {
+            self.forget_lost_workers(id);
+        }
+        step
     }
 
-    /// An answer came back to the worker that called or asked: it outlived that, so it was not the operation that took those
-    /// before down. Of one that is parked, or settled, the count stays for a person to see.
-    pub(super) fn forget_lost_workers(&mut self, id: Uuid) {
+    fn forget_lost_workers(&mut self, id: Uuid) {
         let counts = |operation: &Operation| operation.is_open() && (1..TAKEOVERS_MAX).contains(&operation.takeovers);
         if self.operation(id).is_some_and(counts)
             && let Some(operation) = self.operation_mut(id)

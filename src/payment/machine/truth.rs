@@ -11,9 +11,9 @@ use crate::payment::contract::Lookup;
 use crate::payment::event::Why;
 use crate::payment::money::Money;
 use crate::payment::observation::{Asked, Observation};
-use crate::payment::operation::{Action, AnswerKind, Operation, State};
+use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::{Decline, Found, GatewayResult, NotCharged, Trouble, Verdict};
-use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
+use crate::payment::transaction::{Attribution, Transaction, TransactionState};
 
 impl Aggregate {
     /// Asks the gateway what became of an operation whose outcome is unknown or pending.
@@ -50,12 +50,7 @@ impl Aggregate {
         tries: u32,
         context: Context<'_>,
     ) -> Step {
-        let in_charge = self.is_in_charge(id, context.worker);
-        let step = self.take_in_found(id, target, observation, tries, context);
-        if in_charge {
-            self.forget_lost_workers(id);
-        }
-        step
+        self.outlived(id, context, |it| it.take_in_found(id, target, observation, tries, context))
     }
 
     fn take_in_found(
@@ -239,14 +234,7 @@ impl Aggregate {
     fn resolved_transactions(&self, id: Uuid, amount: Option<Money>, verdict: &Verdict) -> Vec<Transaction> {
         let Some(operation) = self.operation(id).filter(|_| *verdict == Verdict::Approved) else { return Vec::new() };
         let captures = operation.request.as_ref().is_some_and(|request| request.capture);
-        let kind = match operation.action() {
-            Some(Action::Process) if captures => TransactionKind::Capture,
-            Some(Action::Process) => TransactionKind::Authorization,
-            Some(Action::Capture) => TransactionKind::Capture,
-            Some(Action::Release) => TransactionKind::Void,
-            Some(Action::Refund) => TransactionKind::Refund,
-            Some(Action::Cancel) | None => return Vec::new(),
-        };
+        let Some(kind) = operation.action().and_then(|action| action.moves(captures)) else { return Vec::new() };
         let attribution = Attribution::Recorded(id);
         let state = TransactionState::Done;
         let done = |amount| Transaction { kind, reference: None, parent: None, attribution, state, amount };
