@@ -6,6 +6,7 @@ It refuses fields of Stripe's that it does not know. Those that change nothing o
 sees them; all others reach it as they were sent.
 """
 
+import re
 import sys
 
 from aiohttp import web
@@ -16,15 +17,30 @@ from multidict import MultiDict, MultiDictProxy
 UNKNOWN = ("created[gte]", "created[lte]", "description", "expand[]", "return_url", "statement_descriptor_suffix")
 
 
+CAPTURE = re.compile("/v1/payment_intents/([^/]+)/capture")
+METADATA = re.compile(r"metadata\[(.+)\]")
+
+
 def known(fields):
     return MultiDict((name, value) for name, value in fields.items() if name not in UNKNOWN)
+
+
+def take_metadata(path, fields):
+    """A capture adds to the metadata of its payment intent at Stripe; localstripe knows no metadata there."""
+    capture = CAPTURE.fullmatch(path)
+    if capture is None:
+        return fields
+    intent = resources.PaymentIntent._api_retrieve(capture[1])
+    given = {METADATA.fullmatch(name)[1]: value for name, value in fields.items() if METADATA.fullmatch(name)}
+    intent.metadata = {**intent.metadata, **given}
+    return MultiDict((name, value) for name, value in fields.items() if not METADATA.fullmatch(name))
 
 
 @web.middleware
 async def leave_out_unknown(request, handler):
     if request.method == "POST" and not request.path.startswith("/_config/"):
         # What it reads the form from.
-        request._post = MultiDictProxy(known(await request.post()))
+        request._post = MultiDictProxy(take_metadata(request.path, known(await request.post())))
     else:
         request = request.clone(rel_url=request.rel_url.with_query(known(request.query)))
     return await handler(request)

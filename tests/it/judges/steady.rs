@@ -56,8 +56,9 @@ impl Steady {
     pub async fn judge(&self, request: &Request) -> Result<(), String> {
         let method: Method = request.method.parse().expect("a method");
         let mut asked = self.client.request(method, format!("{}{}", self.server.url, request.path));
-        if !request.body.is_empty() {
-            asked = asked.header("content-type", "application/x-www-form-urlencoded").body(request.body.clone());
+        let body = as_described(request);
+        if !body.is_empty() {
+            asked = asked.header("content-type", "application/x-www-form-urlencoded").body(body);
         }
         let answer = asked.send().await.expect("the judge answers");
         let valid = answer.headers().get("x-steady-request-valid").is_some_and(|valid| valid == "true");
@@ -79,6 +80,15 @@ pub async fn hold(calls: &[Call]) {
         }
     }
     assert!(wrong.is_empty(), "{} of {} requests are wrong:\n{}", wrong.len(), requests.len(), wrong.join("\n"));
+}
+
+/// A body without the one field that is newer than the registry's description: `final_capture`, a boolean of a capture in
+/// Stripe's own SDK and reference (<https://docs.stripe.com/api/payment_intents/capture>).
+fn as_described(request: &Request) -> String {
+    let is_newer = |field: &&str| {
+        request.path.ends_with("/capture") && matches!(*field, "final_capture=true" | "final_capture=false")
+    };
+    request.body.split('&').filter(|field| !is_newer(field)).collect::<Vec<_>>().join("&")
 }
 
 fn request(call: &Call) -> Request {
