@@ -8,8 +8,9 @@ use std::time::Duration;
 use divan::Bencher;
 use jiff::Timestamp;
 use paybus::bus::envelope::event_body;
+use paybus::bus::guard::Frames;
 use paybus::payment::command::{Body, Command, CommandName, CommandType, Kind};
-use paybus::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
+use paybus::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use paybus::payment::machine::{Aggregate, Context, Rules, Step};
 use paybus::payment::money::{Currency, Money};
 use paybus::payment::operation::Attributes;
@@ -25,6 +26,18 @@ const DATA: &str = r#"{"variant":"bench","description":"Book purchase","total":"
 
 fn main() {
     divan::main();
+}
+
+/// The frames of a message, as the guard checks them before lapin parses them.
+#[divan::bench]
+fn check_frames(bencher: Bencher<'_, '_>) {
+    let delivery = delivery();
+    let (mut frames, mut out) = (Frames::new(None), Vec::new());
+    bencher.bench_local(|| {
+        out.clear();
+        frames.pass(black_box(&delivery), &mut out);
+        out.len()
+    });
 }
 
 /// The command's data, from text to a payment that could be stored.
@@ -55,6 +68,21 @@ fn write_an_event(bencher: Bencher<'_, '_>) {
     let aggregate = settled(aggregate, id, &rules);
     let event = aggregate.events().last().expect("an event");
     bencher.bench(|| event_body(black_box(event)));
+}
+
+/// The three frames of a message of 1 KB.
+fn delivery() -> Vec<u8> {
+    let short = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    let long = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat();
+    let frame = |kind: u8, payload: &[u8]| [&[kind, 0, 1][..], &long(payload), &[0xce]].concat();
+    let tag = short("amq.ctag-0123456789abcdef0123456789");
+    let method =
+        [&[0, 60, 0, 60][..], &tag, &[0; 9], &short("paybus.commands"), &short("cards.payment.create")].concat();
+    let trace = [&short("traceparent")[..], b"S", &long(&[b'0'; 55])].concat();
+    let texts = [short("order-17"), short("0192f0c1-7c5e-7000-8000-0000000000aa")].concat();
+    let content_type = short("application/cloudevents+json; charset=utf-8");
+    let header = [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 2, 188, 0xb4, 0x80][..], &content_type, &long(&trace), &[2], &texts];
+    [frame(1, &method), frame(2, &header.concat()), frame(3, &[b'x'; 700])].concat()
 }
 
 fn body(text: &str) -> Body {
@@ -112,6 +140,8 @@ fn rules() -> Rules {
             lookup: Lookup::Authoritative,
             settle_window: Duration::from_secs(10),
             captures: Captures::One,
+            notifications: NotificationRole::Hint,
+            undo: false,
         },
         capture: true,
         retired: false,

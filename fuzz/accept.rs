@@ -36,6 +36,8 @@ fuzz_target!(|bytes: &[u8]| {
         reply_to: Some("reply.shop"),
         correlation_id: Some("c-1"),
         user_id: Some("shop"),
+        content_type: None,
+        headers: &[],
     });
     match accepted {
         Accepted::Dead(rejection) => assert!(!rejection.message.is_empty() && rejection.message.len() < 1_000),

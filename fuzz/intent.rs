@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Verdict::Authorized => assert_eq!(object["status"], "requires_capture"),
         Verdict::Declined(_) => assert!(units.is_none_or(|units| units == 0), "declined, and {units:?} received"),
-        Verdict::Pending | Verdict::CustomerMustAct { .. } => {}
+        Verdict::Pending | Verdict::Ready | Verdict::CustomerMustAct { .. } => {}
     }
     let named = object["currency"].as_str().map(str::to_ascii_uppercase);
     assert_eq!(result.currency.map(|currency| currency.code().to_owned()), named);

@@ -13,6 +13,7 @@ pub mod contract;
 mod excerpt;
 mod failpoint;
 pub mod gateway;
+mod hosts;
 pub mod http;
 pub mod payment;
 pub mod spans;

@@ -44,4 +44,5 @@ INSERT INTO paybus.events (payment_id, id, sequence, event_type, routing_key, bo
 const MARKS: &str = "
 INSERT INTO paybus.sent (position, sent_at) SELECT position, stored FROM paybus.events;
 UPDATE paybus.watermarks SET position = CASE WHEN name IN ('events', 'late events')
-    THEN (SELECT max(position) FROM paybus.events) ELSE (SELECT max(accepted) FROM paybus.operations) END";
+    THEN (SELECT max(position) FROM paybus.events) ELSE (SELECT max(accepted) FROM paybus.operations) END
+    WHERE name <> 'purged events'";

@@ -100,7 +100,8 @@ impl World {
         let connection = self.broker().await;
         let channel = connection.create_channel().await.expect("a channel");
         let of_variant = ["commands", "inbound"].map(|kind| format!("{}.{kind}.{VARIANT}", self.prefix));
-        let others = ["unroutable", "unrouted", "dead", "bench"].map(|kind| format!("{}.{kind}", self.prefix));
+        let others =
+            ["unroutable", "unrouted", "dead", "unanswered", "bench"].map(|kind| format!("{}.{kind}", self.prefix));
         for queue in of_variant.into_iter().chain(others) {
             channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()).await.expect("deleted");
         }

@@ -25,6 +25,8 @@ pub struct Objects {
     pub reviews: Vec<Value>,
     /// How far its clock is ahead of ours, in seconds.
     pub clock_ahead: i64,
+    /// How many payment intents its search knows; all of them where nothing is said.
+    pub indexed: Option<usize>,
     /// The refunds of what was held and not captured.
     pub released: Vec<String>,
     /// What happened and is to be told: type and object.
@@ -515,7 +517,7 @@ impl Objects {
 
     /// Which of our payments a request is for.
     pub fn payment_of(&self, path: &str, form: &Value) -> Option<String> {
-        let named = form["metadata"]["paybus_payment"].as_str().map(str::to_owned);
+        let named = form["metadata"]["paybus_payment"].as_str().or_else(|| searched(form)).map(str::to_owned);
         let id = path.split('/').nth(3).or_else(|| form["payment_intent"].as_str());
         let of_intent = |id: &str| self.intents[position(&self.intents, id)?]["metadata"]["paybus_payment"].as_str();
         named.or_else(|| id.and_then(of_intent).map(str::to_owned))
@@ -544,6 +546,28 @@ impl Objects {
     /// `GET /v1/payment_intents/{id}`
     pub fn retrieve(&self, id: &str) -> Reply {
         Ok(self.intents[self.intent(id)?].clone())
+    }
+
+    /// `GET /v1/payment_intents/search`, by our payment's id in the metadata alone.
+    pub fn search(&self, url: &str, query: &Value) -> Reply {
+        check_fields(query, &["query", "limit"])?;
+        let payment = searched(query).ok_or_else(|| invalid("", "query", "The fake takes one query alone."))?;
+        let indexed = self.intents.iter().take(self.indexed.unwrap_or(usize::MAX));
+        let data: Vec<&Value> = indexed.filter(|it| it["metadata"]["paybus_payment"] == payment).rev().collect();
+        Ok(json!({"object": "search_result", "url": url, "has_more": false, "next_page": null, "data": data}))
+    }
+
+    /// Others who use the same account make so many payment intents.
+    pub fn make_others(&mut self, count: usize) -> Reply {
+        let form = json!({"amount": "500", "currency": "usd"});
+        let one = self.create(&form)?;
+        let made = (1..count).map(|_| {
+            let mut intent = one.clone();
+            intent["id"] = json!(new_id("pi"));
+            intent
+        });
+        self.intents.extend(made);
+        Ok(one)
     }
 
     /// A list, newest first, as `limit`, `starting_after`, `created` and `payment_intent` ask for it.
@@ -697,6 +721,11 @@ fn new_refund(charge: &Value, amount: i64, status: &str) -> Value {
         "payment_intent": charge["payment_intent"], "reason": null, "receipt_number": null,
         "source_transfer_reversal": null, "status": status, "transfer_reversal": null,
     })
+}
+
+/// Which of our payments is searched for.
+fn searched(query: &Value) -> Option<&str> {
+    query["query"].as_str()?.strip_prefix("metadata['paybus_payment']:'")?.strip_suffix('\'')
 }
 
 fn check_fields(form: &Value, known: &[&str]) -> Result<(), Answer> {

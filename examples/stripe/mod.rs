@@ -60,7 +60,8 @@ pub enum Trouble {
     HangAfter,
     /// Neither acts nor answers.
     HangBefore,
-    /// Is busy for so long (the same key is answered 409 meanwhile), then acts and answers.
+    /// Is busy for so long (the same key is answered 409 meanwhile), then acts and answers. A question is answered by
+    /// what was so when it came.
     Delay(Duration),
     /// Acts, and answers with these members in place of its own.
     Say(Value),
@@ -126,7 +127,7 @@ impl Trouble {
 /// A request as it came in.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `create`, `update`, `confirm`, `capture`, `cancel`, `refund`, `retrieve` or `list`.
+    /// `create`, `update`, `confirm`, `capture`, `cancel`, `refund`, `retrieve`, `search` or `list`.
     pub kind: &'static str,
     pub path: String,
     /// With a question mark, where there is one.
@@ -255,11 +256,11 @@ impl FakeStripe {
         self.shared.state().met.clone()
     }
 
-    /// The key of the request of a kind that was carried out on an object.
-    pub fn key_that_did(&self, kind: &str, id: &str) -> Option<String> {
+    /// The keys of the requests of a kind that were carried out on an object, in order.
+    pub fn keys_that_did(&self, kind: &str, id: &str) -> Vec<String> {
         let state = self.shared.state();
-        let found = state.done.iter().find(|(done, _, object)| *done == kind && object == id);
-        found.map(|(_, key, _)| key.clone())
+        let found = state.done.iter().filter(|(done, _, object)| *done == kind && object == id);
+        found.map(|(_, key, _)| key.clone()).collect()
     }
 
     /// Stripe's office corrects what was taken for a payment intent, and in which currency.
@@ -302,6 +303,17 @@ impl FakeStripe {
         self.by_hand(|objects| objects.create(&form));
         let intents = self.intents_of(payment);
         intents.last().unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Others who use the same account make so many payment intents.
+    pub fn make_others(&self, count: usize) {
+        self.by_hand(|objects| objects.make_others(count));
+    }
+
+    /// From now on nothing new is indexed: the search brings only what there was before.
+    pub fn stop_indexing(&self) {
+        let mut state = self.shared.state();
+        state.objects.indexed = Some(state.objects.intents.len());
     }
 
     /// Its clock is so many seconds ahead of ours, in what it dates and in its answers' `Date`.

@@ -93,6 +93,7 @@ fn route(method: &Method, path: &str, query: String, form: Value) -> Option<Requ
         ("POST", ["payment_intents", _, "capture"]) => "capture",
         ("POST", ["payment_intents", _, "cancel"]) => "cancel",
         ("POST", ["refunds"]) => "refund",
+        ("GET", ["payment_intents", "search"]) => "search",
         ("GET", ["payment_intents", _]) => "retrieve",
         ("GET", ["payment_intents" | "refunds" | "disputes" | "charges"]) => "list",
         _ => return None,
@@ -159,6 +160,9 @@ async fn once(shared: Arc<Shared>, request: Request) -> Response {
             }
             let answer = shared.execute(&request, "", trouble.as_ref());
             webhook::collect(&shared);
+            if let Some(Trouble::Delay(busy)) = &trouble {
+                tokio::time::sleep(*busy).await;
+            }
             deliver(answer, trouble).await
         }
     }
@@ -208,6 +212,7 @@ fn act(objects: &mut Objects, request: &Request) -> Answer {
         "cancel" => objects.cancel(id, form),
         "refund" => objects.refund(form),
         "retrieve" => objects.retrieve(id),
+        "search" => objects.search(&request.path, form),
         _ => objects.list(&request.path, form),
     };
     match reply {

@@ -12,9 +12,12 @@ use lapin::{Channel, ConnectionProperties, Event};
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tracing::{debug, info};
 
-use super::{BusError, BusSettings, bounded, describe};
+use super::guard::{self, Guard};
+use super::refusal::login;
+use super::{BusError, BusSettings, bounded, describe, hosts};
+use crate::hosts::shuffled;
 use crate::tls::{TlsFiles, Verify, client_config};
 
 /// How often a connection is looked at, whatever lapin's events tell or leave out.
@@ -53,7 +56,7 @@ pub enum ConnectionState {
 /// # Errors
 /// An address or TLS file that cannot be used, a broker that refuses, or none that answers in time.
 pub async fn connect(settings: &BusSettings, role: &str) -> Result<Connection, BusError> {
-    dial(settings, role, address(settings)?).await
+    dial_any(settings, role, addresses(settings)?).await
 }
 
 /// Connects to publish only, with small frames: lapin keeps 32 of the largest in memory, in each direction. Whoever consumes
@@ -62,9 +65,30 @@ pub async fn connect(settings: &BusSettings, role: &str) -> Result<Connection, B
 /// # Errors
 /// As [`connect`].
 pub async fn connect_to_publish(settings: &BusSettings, role: &str) -> Result<Connection, BusError> {
-    let mut uri = address(settings)?;
-    uri.query.frame_max = Some(PUBLISHING_FRAME);
-    dial(settings, role, uri).await
+    let mut uris = addresses(settings)?;
+    uris.iter_mut().for_each(|uri| uri.query.frame_max = Some(PUBLISHING_FRAME));
+    dial_any(settings, role, uris).await
+}
+
+/// Tries the hosts in random order, each within a time of its own.
+async fn dial_any(settings: &BusSettings, role: &str, uris: Vec<AMQPUri>) -> Result<Connection, BusError> {
+    let mut left = uris.len();
+    let mut last = BusError::Url("it names no host");
+    for uri in shuffled(uris) {
+        left -= 1;
+        let (host, port) = (uri.authority.host.clone(), uri.authority.port);
+        match dial(settings, role, uri).await {
+            Ok(connection) => return Ok(connection),
+            Err(error @ BusError::Tls(_)) => return Err(error),
+            Err(error) => {
+                if left > 0 {
+                    info!(host, port, error = describe(&error), "cannot connect to one broker; trying the next");
+                }
+                last = error;
+            }
+        }
+    }
+    Err(last)
 }
 
 async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri) -> Result<Connection, BusError> {
@@ -79,20 +103,22 @@ async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri) -> Result<Connec
     // nothing, and would live as long as that peer does.
     let socket: Arc<OnceLock<TcpStream>> = Arc::default();
     let handle = Arc::clone(&socket);
+    let frame_max = uri.query.frame_max;
     let opening = lapin::Connection::connector(
         uri,
-        runtime,
-        async move |uri: AMQPUri, runtime| {
+        guard::runtime(),
+        async move |uri: AMQPUri, _| {
             let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
             let stream = plain.connect_async(&runtime).await?;
             if let AsyncTcpStream::Plain(tcp) = &stream {
                 let copy = tcp.get_ref().as_fd().try_clone_to_owned()?;
                 drop(handle.set(TcpStream::from(copy)));
             }
-            match &tls {
-                Some(connector) => Ok(stream.into_rustls(connector, &uri.authority.host).await?),
-                None => Ok(stream),
-            }
+            let stream = match &tls {
+                Some(connector) => stream.into_rustls(connector, &uri.authority.host).await?,
+                None => stream,
+            };
+            Ok(AsyncTcpStream::Plain(Guard::new(stream, frame_max)))
         },
         properties,
     );
@@ -106,28 +132,17 @@ async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri) -> Result<Connec
         }),
         Err(error) => {
             hang_up(socket.get());
-            Err(error)
+            Err(login(error))
         }
     }
 }
 
-/// The address with our heartbeat.
-fn address(settings: &BusSettings) -> Result<AMQPUri, BusError> {
-    let text = settings.url.expose_secret();
-    let mut uri: AMQPUri = text.parse().map_err(|_| BusError::Url("it cannot be read"))?;
-    if let Some(host) = ipv6_host(text) {
-        uri.authority.host = host.to_owned();
-    }
+/// The address of each host, with our heartbeat.
+fn addresses(settings: &BusSettings) -> Result<Vec<AMQPUri>, BusError> {
+    let mut uris = hosts::addresses(settings.url.expose_secret()).ok_or(BusError::Url("it cannot be read"))?;
     let seconds = u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX);
-    uri.query.heartbeat = Some(seconds.max(1));
-    Ok(uri)
-}
-
-/// The host of `amqp://user:password@[::1]:5672/`: lapin takes every bracketed one for "localhost".
-fn ipv6_host(text: &str) -> Option<&str> {
-    let authority = text.split_once("://")?.1.split('/').next()?;
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    Some(host.strip_prefix('[')?.split_once(']')?.0)
+    uris.iter_mut().for_each(|uri| uri.query.heartbeat = Some(seconds.max(1)));
+    Ok(uris)
 }
 
 /// Files are read on a thread of their own: the platform's certificate store takes milliseconds.
@@ -248,7 +263,7 @@ mod tests {
     #[test]
     fn the_address_keeps_host_and_gets_our_heartbeat() {
         let check = |url: &str, host: &str, port: u16| {
-            let uri = address(&settings(url)).expect("an address");
+            let uri = addresses(&settings(url)).expect("an address").remove(0);
             assert_eq!(uri.authority.host, host, "{url}");
             assert_eq!(uri.authority.port, port, "{url}");
             assert_eq!(uri.query.heartbeat, Some(10), "{url}");
@@ -265,11 +280,11 @@ mod tests {
         fn any_text_is_an_address_or_refused(
             text in proptest::prop_oneof![
                 1 => proptest::prelude::any::<String>(),
-                4 => "amqps?(://|:|)(u:hunter2@)?[a-z0-9:%.@\\[\\]/\u{e9}-]{0,24}(\\?[a-z_=&0-9%]{0,20})?",
+                4 => "amqps?(://|:|)(u:hunter2@)?[a-z0-9:,%.@\\[\\]/\u{e9}-]{0,24}(\\?[a-z_=&0-9%]{0,20})?",
             ],
         ) {
-            match address(&settings(&text)) {
-                Ok(uri) => proptest::prop_assert_eq!(uri.query.heartbeat, Some(10)),
+            match addresses(&settings(&text)) {
+                Ok(uris) => proptest::prop_assert!(uris.iter().all(|uri| uri.query.heartbeat == Some(10))),
                 Err(error) => {
                     let told = describe(&error);
                     proptest::prop_assert!(!told.contains("hunter2") && told.len() < 200, "{}", told);
@@ -280,7 +295,7 @@ mod tests {
 
     #[test]
     fn an_error_never_repeats_the_address() {
-        let error = address(&settings("mailto:secret@example.org")).expect_err("no address");
+        let error = addresses(&settings("mailto:secret@example.org")).expect_err("no address");
         assert!(!describe(&error).contains("secret"));
     }
 

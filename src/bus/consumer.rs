@@ -59,12 +59,27 @@ pub enum QueueState {
 /// the connection closes.
 #[derive(Debug)]
 pub struct Consumption {
-    wanted: watch::Sender<bool>,
+    wanted: watch::Sender<Wanted>,
     state: watch::Receiver<QueueState>,
     requests: mpsc::Sender<Request>,
 }
 
 type Request = oneshot::Sender<Result<Option<Delivery>, BusError>>;
+
+/// What is wanted of a queue.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// Deliveries.
+    consuming: bool,
+    /// Nothing at all, and what was delivered goes back.
+    left: bool,
+}
+
+impl Wanted {
+    fn deliveries(self) -> bool {
+        self.consuming && !self.left
+    }
+}
 
 impl Consumer {
     /// Starts connecting, and connects again whenever the connection is lost. When the token is cancelled the
@@ -97,7 +112,7 @@ impl Consumer {
         // Never 0: that would be no limit, and lapin buffers without one.
         let prefetch = prefetch.clamp(1, MAX_PREFETCH);
         let (deliveries, receiver) = mpsc::channel(usize::from(prefetch));
-        let (wanted, wants) = watch::channel(consuming);
+        let (wanted, wants) = watch::channel(Wanted { consuming, left: false });
         let (states, state) = watch::channel(QueueState::Down("not connected yet".to_owned()));
         let (requests, requested) = mpsc::channel(1);
         let supervisor =
@@ -113,12 +128,23 @@ impl Consumption {
     /// Stops consuming. Deliveries that were prefetched still come; when the state is `Paused` they are all in the
     /// receiver, which therefore must be read on.
     pub fn pause(&self) {
-        self.wanted.send_replace(false);
+        self.wanted.send_modify(|wanted| wanted.consuming = false);
     }
 
     /// Consumes again.
     pub fn resume(&self) {
-        self.wanted.send_replace(true);
+        self.wanted.send_modify(|wanted| wanted.consuming = true);
+    }
+
+    /// Leaves the queue to others: what was delivered and is not acknowledged goes back to it, in its order, and nothing more
+    /// is taken, paused or not.
+    pub fn leave(&self) {
+        self.wanted.send_modify(|wanted| wanted.left = true);
+    }
+
+    /// Comes back to a queue that was left: it is consumed, or paused, as before.
+    pub fn come_back(&self) {
+        self.wanted.send_modify(|wanted| wanted.left = false);
     }
 
     /// Fetches one message while paused: the probe of a breaker.
@@ -141,6 +167,8 @@ impl Consumption {
 enum End {
     /// The handle or the receiver was dropped.
     Dropped,
+    /// The queue is left to others.
+    Left,
     /// Channel or consumer is gone; make it anew.
     Broken(String),
 }
@@ -151,7 +179,7 @@ struct Supervisor {
     queue: Arc<str>,
     prefetch: u16,
     deliveries: mpsc::Sender<Delivery>,
-    wants: watch::Receiver<bool>,
+    wants: watch::Receiver<Wanted>,
     states: watch::Sender<QueueState>,
     requested: mpsc::Receiver<Request>,
 }
@@ -163,6 +191,11 @@ impl Supervisor {
             let since = Instant::now();
             let reason = match self.serve(&connection).await {
                 Ok(End::Dropped) => return,
+                Ok(End::Left) => {
+                    info!(queue = %self.queue, "a queue is left to others");
+                    self.tell(QueueState::Paused);
+                    continue;
+                }
                 Ok(End::Broken(reason)) => reason,
                 Err(error) => describe(&error),
             };
@@ -175,11 +208,13 @@ impl Supervisor {
         }
     }
 
-    /// A probe gets its answer even while there is no connection.
+    /// A probe gets its answer even while there is no connection. None is needed while the queue is left to others.
     async fn next_connection(&mut self) -> Option<Arc<Connection>> {
         loop {
+            let is_left = self.wants.borrow_and_update().left;
             tokio::select! {
-                connection = self.link.connection() => return connection,
+                connection = self.link.connection(), if !is_left => return connection,
+                changed = self.wants.changed() => changed.ok()?,
                 request = self.requested.recv() => answer(request?, Err(BusError::Closed)),
             }
         }
@@ -190,13 +225,13 @@ impl Supervisor {
         let patience = connection.patience();
         let (mut channel, mut acks) = self.open(connection).await?;
         loop {
-            let wanted = *self.wants.borrow_and_update();
+            let wanted = self.wants.borrow_and_update().deliveries();
             let end = match wanted {
                 true => {
                     let unsettled = TaskTracker::new();
                     let end = self.consume(&channel, &acks, &unsettled, patience).await;
                     if let Ok(None) = end {
-                        tokio::spawn(retire(channel, unsettled));
+                        tokio::spawn(retire(channel, unsettled, self.wants.clone()));
                         (channel, acks) = self.open(connection).await?;
                     }
                     end
@@ -260,7 +295,11 @@ impl Supervisor {
                 },
                 changed = self.wants.changed(), if !cancelled => {
                     let dropped = changed.is_err();
-                    if dropped || !*self.wants.borrow_and_update() {
+                    let wanted = *self.wants.borrow_and_update();
+                    if wanted.left {
+                        return Ok(Some(End::Left));
+                    }
+                    if dropped || !wanted.consuming {
                         let cancelling = channel.basic_cancel(stream.tag(), BasicCancelOptions::default());
                         bounded("cancelling a consumer", patience, cancelling).await?;
                         cancelled = true;
@@ -284,9 +323,12 @@ impl Supervisor {
         info!(queue = %self.queue, "a queue is paused");
         self.tell(QueueState::Paused);
         loop {
+            if self.wants.borrow().left {
+                return Ok(Some(End::Left));
+            }
             tokio::select! {
                 changed = self.wants.changed() => match changed {
-                    Ok(()) if *self.wants.borrow_and_update() => return Ok(None),
+                    Ok(()) if self.wants.borrow_and_update().deliveries() => return Ok(None),
                     Ok(()) => {}
                     Err(_) => return Ok(Some(End::Dropped)),
                 },
@@ -313,12 +355,15 @@ impl Supervisor {
     }
 }
 
-/// Closes a channel on which nothing is consumed any more, as soon as what came on it is settled. A quorum queue goes on
-/// delivering for a moment after it confirmed the cancellation, and lapin drops that: it would be neither with us nor in
-/// the queue for as long as the channel is open.
-async fn retire(channel: Channel, unsettled: TaskTracker) {
+/// Closes a channel on which nothing is consumed any more, as soon as what came on it is settled, or left to others. A quorum
+/// queue goes on delivering for a moment after it confirmed the cancellation, and lapin drops that: it would be neither with
+/// us nor in the queue for as long as the channel is open.
+async fn retire(channel: Channel, unsettled: TaskTracker, mut wants: watch::Receiver<Wanted>) {
     unsettled.close();
-    unsettled.wait().await;
+    tokio::select! {
+        () = unsettled.wait() => {}
+        Ok(_) = wants.wait_for(|wanted| wanted.left) => {}
+    }
     close(&channel, RETIRING).await;
 }
 

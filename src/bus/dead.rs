@@ -9,6 +9,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use uuid::Uuid;
 
+use super::attributes::attribute_name;
 use super::backlog::Verdict;
 use super::delivery::{Delivery, Properties};
 use super::publisher::{Publisher, base_properties};
@@ -16,6 +17,7 @@ use super::round::Message;
 use super::topology::Names;
 use super::{BusError, describe, short};
 use crate::excerpt::excerpt_bytes;
+use crate::payment::code::Rejection;
 
 const REASON: &str = "x-paybus-reason";
 const CODE: &str = "x-paybus-code";
@@ -111,20 +113,22 @@ fn id(properties: &Properties, body: &[u8]) -> String {
     }
 }
 
-/// The publisher's own headers, unless they are too long. The broker's must go: RabbitMQ before 4.0 takes a message
-/// that comes again with `x-death` for one that goes in circles, and drops it after it has confirmed it.
+/// The publisher's own headers; if they are too long, the CloudEvents attributes among them, which name the message; if
+/// those are too long as well, none. The broker's must go: RabbitMQ before 4.0 takes a message that comes again with
+/// `x-death` for one that goes in circles, and drops it after it has confirmed it.
 fn own_headers(headers: &FieldTable) -> FieldTable {
-    let mut own = FieldTable::default();
-    for (name, value) in headers.inner() {
-        if !is_transport(name.as_str()) {
-            own.insert(name.clone(), value.clone());
-        }
+    short_enough(headers, |name| !is_transport(name))
+        .or_else(|| short_enough(headers, |name| attribute_name(name).is_some()))
+        .unwrap_or_default()
+}
+
+fn short_enough(headers: &FieldTable, keep: impl Fn(&str) -> bool) -> Option<FieldTable> {
+    let mut kept = FieldTable::default();
+    for (name, value) in headers.inner().iter().filter(|(name, _)| keep(name.as_str())) {
+        kept.insert(name.clone(), value.clone());
     }
-    let properties = Properties { headers: own, ..Properties::default() };
-    match properties.headers_size() <= HEADER_BYTES {
-        true => properties.headers,
-        false => FieldTable::default(),
-    }
+    let properties = Properties { headers: kept, ..Properties::default() };
+    (properties.headers_size() <= HEADER_BYTES).then_some(properties.headers)
 }
 
 fn is_transport(name: &str) -> bool {
@@ -140,7 +144,7 @@ pub struct DeadLetter {
     pub id: String,
     /// Why, in one word: a code of ours, or the broker's reason.
     pub code: String,
-    /// Why, in a sentence; empty where the broker did it.
+    /// Why, in a sentence; empty where the broker did it, unless the message cannot be read.
     pub reason: String,
     /// The queue it was in.
     pub queue: String,
@@ -161,12 +165,16 @@ impl DeadLetter {
             // Where the broker did it, these headers are the publisher's own, if there are any.
             Some(excerpt_bytes(&told, REASON_BYTES).into_owned())
         };
-        let first = |ours: &str, brokers: &str| header(ours).or_else(|| header(brokers)).unwrap_or_default();
+        let first = |ours: &str, brokers: &str| header(ours).or_else(|| header(brokers));
+        // What a worker buried has none any more.
+        let unread = properties.flaw().map(Rejection::from);
+        let code = || unread.as_ref().map(|flaw| flaw.code.as_str().to_owned());
+        let reason = unread.as_ref().map(|flaw| flaw.message.clone());
         DeadLetter {
             id: id(&properties, &body),
-            code: first(CODE, "x-first-death-reason"),
-            reason: header(REASON).unwrap_or_default(),
-            queue: first(QUEUE, "x-first-death-queue"),
+            code: first(CODE, "x-first-death-reason").or_else(code).unwrap_or_default(),
+            reason: reason.or_else(|| header(REASON)).unwrap_or_default(),
+            queue: first(QUEUE, "x-first-death-queue").unwrap_or_default(),
             time: header(TIME).or_else(|| death_time(&properties.headers)).unwrap_or_default(),
             routing_key: header(ROUTING_KEY).unwrap_or(routing_key),
             properties,
@@ -197,14 +205,26 @@ fn text(value: &AMQPValue) -> Option<String> {
     }
 }
 
-fn death_time(headers: &FieldTable) -> Option<String> {
+/// Why the broker dead-lettered a message, in its own word: `delivery_limit`, `expired`, ... `None` for a message that a
+/// worker buried, for no header of the broker's is left on that.
+pub fn broker_reason(delivery: &Delivery) -> Option<String> {
+    let death = last_death(&delivery.properties.headers)?;
+    Some(death.inner().get("reason").and_then(text).unwrap_or_default())
+}
+
+/// What the broker wrote when it last dead-lettered a message.
+fn last_death(headers: &FieldTable) -> Option<&FieldTable> {
     let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else {
         return None;
     };
-    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else {
-        return None;
-    };
-    let AMQPValue::Timestamp(seconds) = death.inner().get("time")? else {
+    match deaths.as_slice().first()? {
+        AMQPValue::FieldTable(death) => Some(death),
+        _ => None,
+    }
+}
+
+fn death_time(headers: &FieldTable) -> Option<String> {
+    let AMQPValue::Timestamp(seconds) = last_death(headers)?.inner().get("time")? else {
         return None;
     };
     let time = Timestamp::from_second(i64::try_from(*seconds).ok()?).ok()?;
@@ -217,6 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::bus::guard::{Flaw, MARKER};
 
     fn long(text: &str) -> AMQPValue {
         AMQPValue::LongString(LongString::from(text))
@@ -280,6 +301,24 @@ mod tests {
         assert_eq!(letter.queue, "p.commands.cards");
         assert_eq!(letter.routing_key, "cards.payment.create");
         assert_eq!(letter.time, "2026-11-22T12:00:00Z");
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_a_letter_is_its_reason() {
+        let mut headers = FieldTable::default();
+        headers.insert(MARKER.into(), long(&Flaw::Depth.to_string()));
+        headers.insert(REASON.into(), long("a publisher's own"));
+        let read = |headers: &FieldTable| {
+            let properties = Properties { headers: headers.clone(), ..Properties::default() };
+            DeadLetter::read(properties, "cards.payment.create".to_owned(), Vec::new())
+        };
+        let letter = read(&headers);
+        assert_eq!((letter.code.as_str(), letter.reason), ("invalid_envelope", Flaw::Depth.to_string()));
+        headers.insert("x-first-death-reason".into(), long("delivery_limit"));
+        let letter = read(&headers);
+        assert_eq!((letter.code.as_str(), letter.reason.clone()), ("delivery_limit", Flaw::Depth.to_string()));
+        let revived = letter.revived(&Names::new("p")).expect("a message");
+        assert!(revived.properties.headers().as_ref().is_some_and(|headers| headers.inner().is_empty()));
     }
 
     #[test]
@@ -368,5 +407,26 @@ mod tests {
         let mut headers = FieldTable::default();
         headers.insert("big".into(), long(&"x".repeat(2000)));
         assert!(own_headers(&headers).inner().is_empty());
+        // What names the message stays as long as it fits.
+        headers.insert("cloudEvents:id".into(), long("c-1"));
+        let own = own_headers(&headers);
+        assert_eq!(own.inner().keys().map(ShortString::as_str).collect::<Vec<_>>(), ["cloudEvents:id"]);
+        headers.insert("cloudEvents:tracestate".into(), long(&"x".repeat(2000)));
+        assert!(own_headers(&headers).inner().is_empty());
+    }
+
+    #[test]
+    fn only_what_the_broker_dead_lettered_has_its_reason() {
+        let mut dead = delivery();
+        assert_eq!(broker_reason(&dead), None, "no death can be read");
+        let mut death = FieldTable::default();
+        death.insert("reason".into(), long("expired"));
+        let deaths = AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into());
+        dead.properties.headers.insert("x-death".into(), deaths);
+        assert_eq!(broker_reason(&dead).as_deref(), Some("expired"));
+        let now = Timestamp::UNIX_EPOCH;
+        let message = dead_letter(&Names::new("p"), &dead, "invalid_envelope", "no JSON", now).expect("a message");
+        dead.properties = message.properties.into();
+        assert_eq!(broker_reason(&dead), None, "a worker buried it");
     }
 }

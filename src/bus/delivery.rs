@@ -15,6 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use super::acks::Acks;
+use super::guard::{Flaw, MARKER};
 
 /// One message from a queue.
 #[derive(Debug)]
@@ -53,6 +54,14 @@ pub struct Properties {
 }
 
 impl Properties {
+    /// What could not be read of the message, and was left out.
+    pub fn flaw(&self) -> Option<Flaw> {
+        match self.headers.inner().get(MARKER)? {
+            AMQPValue::LongString(text) => Flaw::read(text.as_bytes()),
+            _ => None,
+        }
+    }
+
     /// About how many bytes the headers take.
     pub fn headers_size(&self) -> usize {
         table_size(&self.headers)
@@ -185,6 +194,20 @@ mod tests {
         headers.insert("x-death".into(), AMQPValue::FieldTable(inner));
         let properties = Properties { headers, ..Properties::default() };
         assert_eq!(properties.headers_size(), 9 + 4 + 8 + 4 + 8);
+    }
+
+    #[test]
+    fn a_marker_in_other_words_than_the_guards_is_no_flaw() {
+        let marked = |value: AMQPValue| {
+            let mut headers = FieldTable::default();
+            headers.insert(MARKER.into(), value);
+            Properties { headers, ..Properties::default() }.flaw()
+        };
+        let text = |text: String| AMQPValue::LongString(text.into());
+        assert_eq!(marked(text(Flaw::Depth.to_string())), Some(Flaw::Depth));
+        assert_eq!(marked(text("anything".to_owned())), None);
+        assert_eq!(marked(AMQPValue::Boolean(true)), None);
+        assert_eq!(Properties::default().flaw(), None);
     }
 
     #[tokio::test]

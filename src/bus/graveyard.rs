@@ -3,6 +3,8 @@
 //! Each looks at one after the other and leaves what it did not take: everything unacknowledged goes back to its place
 //! when the connection closes. While one looks, another sees an empty queue.
 
+use std::time::Duration;
+
 use lapin::Channel;
 use lapin::options::BasicNackOptions;
 
@@ -12,9 +14,9 @@ use super::consumer::fetch;
 use super::dead::DeadLetter;
 use super::delivery::Delivery;
 use super::lane::open;
-use super::round::publish;
+use super::round::{Message, publish};
 use super::topology::{Names, queue_length};
-use super::{BusError, BusSettings, bounded};
+use super::{BusError, BusSettings, bounded, describe};
 
 /// Which dead letters are meant; every condition that is given must hold.
 #[derive(Debug, Clone, Default)]
@@ -76,13 +78,10 @@ pub async fn replay(settings: &BusSettings, filter: &DeadFilter, limit: usize) -
     while replayed.len() < limit
         && let Some((letter, delivery)) = graveyard.next(filter).await?
     {
-        let message = letter.revived(&graveyard.names)?;
-        let patience = settings.confirm_timeout;
-        let report = publish(&graveyard.connection, &channel, std::iter::once(&message), patience).await;
-        let refused = match report.sent.into_iter().next() {
-            Some(Sent::Confirmed) => None,
-            Some(Sent::Refused(reason) | Sent::Nacked(reason)) => Some(reason),
-            Some(Sent::Unknown) | None => return Err(BusError::Closed),
+        let refused = match letter.revived(&graveyard.names) {
+            Ok(message) => graveyard.send(&channel, &message, settings.confirm_timeout).await?,
+            // Its own headers may say what no message can have; the others are not to wait for it.
+            Err(error) => Some(describe(&error)),
         };
         if refused.is_none() {
             delivery.acker.ack().await;
@@ -148,6 +147,16 @@ impl Graveyard {
             }
         }
         Ok(None)
+    }
+
+    /// Sends a message and returns why the broker refused it, if it did.
+    async fn send(&self, channel: &Channel, message: &Message, patience: Duration) -> Result<Option<String>, BusError> {
+        let report = publish(&self.connection, channel, std::iter::once(message), patience).await;
+        match report.sent.into_iter().next() {
+            Some(Sent::Confirmed) => Ok(None),
+            Some(Sent::Refused(reason) | Sent::Nacked(reason)) => Ok(Some(reason)),
+            Some(Sent::Unknown) | None => Err(BusError::Closed),
+        }
     }
 
     /// Puts back what was not taken. Closing alone would do that too, but some time later: whoever looked next would

@@ -17,6 +17,7 @@ use super::aside::SetAside;
 use super::backlog::{Backlog, Policy, ROUND, Sent, Verdict};
 use super::connection::Connection;
 use super::link::Link;
+use super::nacks::{Nacks, Replacement};
 use super::round::{Message, Report, publish};
 use super::{BusError, bounded, describe};
 use crate::backoff::{self, Backoff};
@@ -66,6 +67,8 @@ pub(super) struct Lane {
     in_vain: u32,
     /// How many lanes have had `IN_VAIN` of them.
     silent: watch::Sender<usize>,
+    nacks: Nacks,
+    replacement: Replacement,
 }
 
 /// What the lanes of a publisher share.
@@ -79,6 +82,8 @@ pub(super) struct Shared {
     pub aside: SetAside,
     /// How many lanes publish and publish, and are confirmed nothing.
     pub silent: watch::Sender<usize>,
+    /// What the broker does not take.
+    pub nacks: Nacks,
     /// Their end.
     pub shutdown: CancellationToken,
 }
@@ -99,7 +104,7 @@ impl Lane {
 
     fn spawn(shared: Shared, aside: Option<SetAside>, policy: Policy) -> mpsc::Sender<Posted> {
         let (sender, posted) = mpsc::channel(2 * ROUND);
-        let Shared { link, patience, silent, shutdown, .. } = shared;
+        let Shared { link, patience, silent, nacks, shutdown, .. } = shared;
         let lane = Lane {
             link,
             patience,
@@ -112,6 +117,8 @@ impl Lane {
             backoff: backoff::reconnect(),
             in_vain: 0,
             silent,
+            nacks,
+            replacement: Replacement::new(),
         };
         tokio::spawn(async move { shutdown.run_until_cancelled(lane.run()).await });
         sender
@@ -236,8 +243,13 @@ impl Lane {
             // Late confirms and returns of this round must never meet another one.
             self.session = None;
         }
+        self.look_at_nacks(&report.sent);
+        if self.needs_exchange && report.sent.iter().any(|sent| *sent != Sent::Unknown) {
+            self.link.trust();
+        }
         let closed = report.closed.as_ref()?;
         if closed.by_topology && self.needs_exchange {
+            self.link.doubt();
             connection.abandon(closed.reason.clone());
             return None;
         }
@@ -246,6 +258,21 @@ impl Lane {
             "the broker closed a channel because of a message; it is looked for among those that were on the way"
         );
         Some(closed.reason.clone())
+    }
+
+    /// Says so where the broker does not take messages, and tries it over another channel: all confirms of this one are in.
+    fn look_at_nacks(&mut self, sent: &[Sent]) {
+        let now = Instant::now();
+        if let Some(nacked) = self.nacks.note(sent, now) {
+            warn!(
+                nacked,
+                waiting = self.backlog.len(),
+                "the broker does not take messages (basic.nack): a queue is full, or lost its leader; events go again"
+            );
+        }
+        if self.replacement.is_due(sent, now) {
+            self.session = None;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The link: a connection that is made again whenever it is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -52,16 +53,43 @@ impl Role {
 pub struct Link {
     connection: watch::Receiver<Option<Arc<Connection>>>,
     state: watch::Receiver<ConnectionState>,
+    doubted: Arc<AtomicBool>,
 }
 
 impl Link {
     /// Starts connecting.
     pub fn spawn(settings: BusSettings, role: Role, shutdown: CancellationToken) -> Link {
+        Link::spawn_after(std::future::ready(()), settings, role, shutdown)
+    }
+
+    /// Starts connecting when `begin` has ended.
+    pub fn spawn_after(
+        begin: impl Future<Output = ()> + Send + 'static,
+        settings: BusSettings,
+        role: Role,
+        shutdown: CancellationToken,
+    ) -> Link {
         let (connections, connection) = watch::channel(None);
         let (states, state) = watch::channel(ConnectionState::Disconnected("not connected yet".to_owned()));
-        let supervisor = Supervisor { settings, role, connections, states };
-        tokio::spawn(supervisor.run(shutdown));
-        Link { connection, state }
+        let doubted = Arc::<AtomicBool>::default();
+        let supervisor = Supervisor { settings, role, connections, states, doubted: Arc::clone(&doubted) };
+        tokio::spawn(async move {
+            if shutdown.run_until_cancelled(begin).await.is_some() {
+                supervisor.run(shutdown).await;
+            }
+        });
+        Link { connection, state, doubted }
+    }
+
+    /// The broker refused what this connection is for, and will on the next one as well: until that is found wrong, no
+    /// connection counts as one. Without this a refused worker would be ready each time that it has connected again.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// The broker takes what the connection is for.
+    pub(super) fn trust(&self) {
+        self.doubted.store(false, Ordering::Relaxed);
     }
 
     /// How it is doing, for readiness.
@@ -88,6 +116,7 @@ struct Supervisor {
     role: Role,
     connections: watch::Sender<Option<Arc<Connection>>>,
     states: watch::Sender<ConnectionState>,
+    doubted: Arc<AtomicBool>,
 }
 
 impl Supervisor {
@@ -134,12 +163,14 @@ impl Supervisor {
     /// Lends the connection out until it ends.
     async fn keep(&self, connection: Arc<Connection>, shutdown: &CancellationToken) {
         info!(role = self.role.as_str(), "connected to the broker");
-        set(&self.states, ConnectionState::Connected);
-        self.connections.send_replace(Some(Arc::clone(&connection)));
         let blocks = |blocked| match blocked {
             true => set(&self.states, ConnectionState::Blocked),
+            // What the last one was given up for stays the state.
+            false if self.doubted.load(Ordering::Relaxed) => {}
             false => set(&self.states, ConnectionState::Connected),
         };
+        blocks(false);
+        self.connections.send_replace(Some(Arc::clone(&connection)));
         let ended = shutdown.run_until_cancelled(connection.ended(blocks)).await;
         self.connections.send_replace(None);
         if let Some(reason) = ended {

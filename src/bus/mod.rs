@@ -15,18 +15,22 @@ use crate::excerpt::{ERROR_MAX, excerpt};
 use crate::tls::TlsError;
 
 pub mod connection;
+pub mod guard;
+pub(crate) mod hosts;
 pub mod link;
 
 pub mod refusal;
 pub mod topology;
 
 mod acks;
+pub mod attributes;
 pub mod consumer;
 pub mod delivery;
 
 pub mod aside;
 mod backlog;
 mod lane;
+pub mod nacks;
 pub mod publisher;
 mod round;
 
@@ -40,7 +44,7 @@ pub mod envelope;
 /// What the bus needs to know of the configuration's `[amqp]`.
 #[derive(Debug, Clone)]
 pub struct BusSettings {
-    /// `amqp://` or `amqps://`, with user, password and virtual host.
+    /// `amqp://` or `amqps://`, with user, password, one or several hosts, and virtual host.
     pub url: SecretString,
     /// What every name begins with.
     pub prefix: String,
@@ -54,8 +58,8 @@ pub struct BusSettings {
     pub confirm_timeout: Duration,
     /// The AMQP heartbeat, in whole seconds: a silent broker is noticed after twice this.
     pub heartbeat: Duration,
-    /// How long connecting may take, from the name's resolution to the AMQP handshake; also bounds every other question
-    /// to the broker.
+    /// How long connecting to one host may take, from the name's resolution to the AMQP handshake; also bounds every other
+    /// question to the broker.
     pub connect_timeout: Duration,
     /// How often a command may be redelivered before the broker dead-letters it: the fuse against crash loops.
     pub delivery_limit: u32,
@@ -97,6 +101,11 @@ pub enum BusError {
         /// What lapin says.
         source: lapin::Error,
     },
+    /// The broker refuses the connection: the user, its password, or the virtual host.
+    #[error(
+        "the broker refuses the user, the password or the virtual host of amqp.url ({0}): mend it at the broker, or amqp.url"
+    )]
+    Login(String),
     /// The topology is not as it has to be.
     #[error(transparent)]
     Topology(#[from] refusal::TopologyError),
@@ -118,6 +127,11 @@ impl BusError {
     /// Whether the user lacks a right.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, BusError::Topology(refusal::TopologyError::Forbidden { .. }))
+    }
+
+    /// Whether somebody has to mend something before it can work.
+    pub fn needs_somebody(&self) -> bool {
+        matches!(self, BusError::Login(_) | BusError::Topology(_))
     }
 }
 

@@ -23,6 +23,7 @@ use super::client::CommandSent;
 use super::connection::ConnectionState;
 use super::lane::{Answer, Lane, Posted, Shared};
 use super::link::{Link, Role};
+use super::nacks::{Nacked, Nacks};
 use super::round::Message;
 use super::topology::Names;
 use super::{BusError, BusSettings, short};
@@ -117,20 +118,32 @@ pub struct Publisher {
     aside: SetAside,
     state: watch::Receiver<ConnectionState>,
     silent: watch::Receiver<usize>,
+    nacked: watch::Receiver<Nacked>,
 }
 
 impl Publisher {
     /// Starts connecting, and connects again whenever the connection is lost, until the token is cancelled.
     pub fn spawn(settings: BusSettings, shutdown: CancellationToken) -> Publisher {
+        Publisher::spawn_after(std::future::ready(()), settings, shutdown)
+    }
+
+    /// The same, from when `begin` has ended; what is handed over before waits.
+    pub fn spawn_after(
+        begin: impl Future<Output = ()> + Send + 'static,
+        settings: BusSettings,
+        shutdown: CancellationToken,
+    ) -> Publisher {
         let names = Names::new(&settings.prefix);
         let patience = settings.confirm_timeout;
-        let link = Link::spawn(settings, Role::Publisher { exchange: names.events() }, shutdown.clone());
+        let role = Role::Publisher { exchange: names.events() };
+        let link = Link::spawn_after(begin, settings, role, shutdown.clone());
         let (silent, is_silent) = watch::channel(0);
+        let (nacks, nacked) = Nacks::new();
         let state = link.state();
         let aside = SetAside::default();
-        let shared = Shared { link, patience, aside: aside.clone(), silent, shutdown };
+        let shared = Shared { link, patience, aside: aside.clone(), silent, nacks, shutdown };
         let lanes = (0..LANES).map(|_| Lane::events(shared.clone())).collect();
-        Publisher { lanes, side: Lane::side(shared), names, aside, state, silent: is_silent }
+        Publisher { lanes, side: Lane::side(shared), names, aside, state, silent: is_silent, nacked }
     }
 
     /// How the connection is doing, for readiness.
@@ -141,6 +154,11 @@ impl Publisher {
     /// How many of its channels are confirmed nothing although the connection is well, for readiness.
     pub fn silent(&self) -> watch::Receiver<usize> {
         self.silent.clone()
+    }
+
+    /// What the broker did not take, for readiness and metrics.
+    pub fn nacked(&self) -> watch::Receiver<Nacked> {
+        self.nacked.clone()
     }
 
     /// The payments whose events are set aside: nothing of theirs is published.

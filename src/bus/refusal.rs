@@ -1,7 +1,7 @@
-//! What the broker refuses by closing a channel: of which object it speaks, and what to do about it.
+//! What the broker refuses by closing a channel or a connection: of which object it speaks, and what to do about it.
 
 use lapin::ErrorKind;
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use super::BusError;
 
@@ -44,6 +44,23 @@ pub(crate) fn refusal(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
         AMQPErrorKind::Soft(kind) => Some((kind.clone(), error.get_message().to_string())),
         AMQPErrorKind::Hard(_) => None,
     }
+}
+
+/// Tells a connection that the broker refuses from one that failed: the user, its password, or the virtual host.
+pub(crate) fn login(error: BusError) -> BusError {
+    let reason = match &error {
+        BusError::Broker { source, .. } => match source.kind() {
+            ErrorKind::ProtocolError(refused) => match refused.kind() {
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                    Some(refused.get_message().to_string())
+                }
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    };
+    reason.map_or(error, BusError::Login)
 }
 
 /// Says of which object a refusal speaks and what to do about it.

@@ -25,6 +25,10 @@ const UNROUTED_KEPT: i64 = 100_000;
 /// on both.
 const NEVER: i64 = i32::MAX as i64;
 
+/// How often a copy of a dead letter is delivered before it is dropped. It may be what kills its workers, and the letter
+/// itself stays.
+const ANSWER_TRIES: i64 = 20;
+
 /// Every name, made from the prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -71,6 +75,11 @@ impl Names {
     pub fn dead(&self) -> String {
         format!("{}.dead", self.prefix)
     }
+
+    /// The queue of the dead letters' copies, from which workers answer those that name themselves.
+    pub fn unanswered(&self) -> String {
+        format!("{}.unanswered", self.prefix)
+    }
 }
 
 /// An exchange as it has to be.
@@ -97,6 +106,8 @@ pub enum QueueKind {
     Unrouted,
     /// What could not be understood, or was redelivered too often.
     Dead,
+    /// Copies of that, to be answered.
+    Unanswered,
 }
 
 impl QueueKind {
@@ -108,6 +119,7 @@ impl QueueKind {
             QueueKind::Unroutable => "unroutable",
             QueueKind::Unrouted => "unrouted",
             QueueKind::Dead => "dead",
+            QueueKind::Unanswered => "unanswered",
         }
     }
 }
@@ -159,11 +171,13 @@ pub fn queues(names: &Names, delivery_limit: u32, variants: &[&str]) -> Vec<Queu
     };
     let unrouted =
         vec![("x-max-length", Argument::Number(UNROUTED_KEPT)), ("x-overflow", Argument::Text("drop-head".to_owned()))];
+    let tries = vec![("x-delivery-limit", Argument::Number(ANSWER_TRIES))];
     let mut all = vec![
         kept(QueueKind::Dead, names.dead(), vec![("x-delivery-limit", Argument::Number(NEVER))]),
         // Workers read it like a command queue, so it needs the same fuse and the same way out.
         kept(QueueKind::Unroutable, names.unroutable(), work(names, delivery_limit)),
         kept(QueueKind::Unrouted, names.unrouted(), unrouted),
+        Queue { exchange: names.dead(), ..kept(QueueKind::Unanswered, names.unanswered(), tries) },
     ];
     for variant in variants {
         let queue = |kind, name| Queue {
@@ -428,6 +442,14 @@ mod tests {
                 "cards.payment.snapshot"
             ]
         );
+    }
+
+    #[test]
+    fn a_dead_letter_has_a_copy_to_be_answered_that_ends_by_itself() {
+        let all = queues(&Names::new("p"), 100, &[]);
+        let copies = all.iter().find(|queue| queue.name == "p.unanswered").expect("the queue");
+        assert_eq!((copies.exchange.as_str(), copies.keys.as_slice()), ("p.dead", &[String::new()][..]));
+        assert_eq!(copies.arguments, [("x-delivery-limit", Argument::Number(20))], "it is dead-lettered nowhere");
     }
 
     #[test]

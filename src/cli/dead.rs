@@ -184,7 +184,7 @@ fn row(output: Output, letter: &DeadLetter) -> String {
         output.column(Style::Plain, &tame(&letter.id), 36),
         output.column(Style::Bad, &tame(&letter.code), 18),
         output.column(Style::Plain, &tame(&letter.queue), 26),
-        excerpt(&tame(&letter.reason), 100),
+        excerpt(&tame(&card::scrub(&letter.reason)), 100),
     )
 }
 
@@ -192,9 +192,9 @@ fn summary(letter: &DeadLetter) -> Value {
     json!({
         "id": letter.id,
         "code": letter.code,
-        "reason": letter.reason,
+        "reason": card::scrub(&letter.reason),
         "queue": letter.queue,
-        "routing_key": letter.routing_key,
+        "routing_key": card::scrub(&letter.routing_key),
         "time": letter.time,
         "size_bytes": letter.body.len(),
     })
@@ -242,7 +242,7 @@ async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Fa
         ("routing key", &letter.routing_key),
         ("time", &letter.time),
     ] {
-        output.line(&format!("{}  {}", output.column(Style::Strong, name, 11), tame(value)))?;
+        output.line(&format!("{}  {}", output.column(Style::Strong, name, 11), tame(&card::scrub(value))))?;
     }
     output.line(&format!("\n{}", excerpt(&tame(&body), BODY_SHOWN)))?;
     Ok(Exit::Done)

@@ -102,6 +102,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(error) = error.downcast_ref::<RunError>() {
         return match error {
             RunError::Config(_) | RunError::Wiring(_) | RunError::Setting(_) => Some(Exit::Configuration),
+            RunError::Bus(error) => known(error),
             // What it is about stands further down the chain.
             _ => None,
         };
@@ -111,7 +112,9 @@ fn known(error: &(dyn Error + 'static)) -> Option<Exit> {
     }
     match error.downcast_ref::<BusError>()? {
         BusError::Url(_) | BusError::Tls(_) => Some(Exit::Configuration),
-        BusError::TimedOut { .. } | BusError::Broker { .. } | BusError::Closed => Some(Exit::Unavailable),
+        BusError::TimedOut { .. } | BusError::Broker { .. } | BusError::Login(_) | BusError::Closed => {
+            Some(Exit::Unavailable)
+        }
         _ => Some(Exit::Failed),
     }
 }
@@ -132,8 +135,9 @@ mod tests {
         check(StoreError::Schema("missing".to_owned()).into(), Exit::Failed);
         check(RunError::Setting("no".to_owned()).into(), Exit::Configuration);
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        check(RunError::Store(StoreError::Unavailable(Box::new(refused()))).into(), Exit::Unavailable);
-        check(RunError::Bus(BusError::Closed).into(), Exit::Unavailable);
+        check(StoreError::Unavailable(Box::new(refused())).into(), Exit::Unavailable);
+        check(BusError::Login("no".to_owned()).into(), Exit::Unavailable);
+        check(RunError::Bus(BusError::Url("no")).into(), Exit::Configuration);
         check(refused().into(), Exit::Failed);
     }
 

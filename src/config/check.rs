@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use lapin::uri::AMQPUri;
 use regex::Regex;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
@@ -12,6 +11,7 @@ use super::duration;
 use super::error::ConfigError;
 use super::settings::{Amqp, Database, Log, Retention, Settings, Tls, TlsMode, Tracing, Worker};
 use super::variant::{Retry, Variant};
+use crate::bus::hosts::addresses;
 use crate::store::connect::STATEMENT_TIMEOUT_MAX;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -83,9 +83,9 @@ fn require_number(key: &str, value: u64, range: &RangeInclusive<u64>) -> Result<
 
 fn check_amqp(amqp: &Amqp) -> Result<(), ConfigError> {
     let url = amqp.url.expose_secret();
-    let is_url = ["amqp://", "amqps://"].iter().any(|scheme| url.starts_with(scheme)) && url.parse::<AMQPUri>().is_ok();
+    let is_url = ["amqp://", "amqps://"].iter().any(|scheme| url.starts_with(scheme)) && addresses(url).is_some();
     check_options("amqp.url", url, &AMQP_OPTIONS)?;
-    require(is_url, "amqp.url", "amqp:// or amqps://USER:PASSWORD@HOST:PORT/VIRTUAL_HOST")?;
+    require(is_url, "amqp.url", "amqp:// or amqps://USER:PASSWORD@HOST:PORT,HOST:PORT/VIRTUAL_HOST")?;
     check_tls("amqp.tls", &amqp.tls, url.starts_with("amqps://"), "only beside an amqps:// url")?;
     let is_prefix = is_name(&amqp.prefix, |byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     require(is_prefix, "amqp.prefix", "1 to 64 letters, digits, dots, dashes or underscores")?;

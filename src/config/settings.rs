@@ -39,7 +39,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Amqp {
-    /// `amqp://` or `amqps://`, with user, password and virtual host.
+    /// `amqp://` or `amqps://`, with user, password, one or several hosts, and virtual host.
     pub url: SecretString,
     /// What the names of all exchanges and queues begin with.
     pub prefix: String,
@@ -56,10 +56,10 @@ pub struct Amqp {
     /// The connection's heartbeat, whole seconds.
     #[serde(deserialize_with = "duration::deserialize")]
     pub heartbeat: Duration,
-    /// How long connecting may take, the handshake included.
+    /// How long connecting to one host may take, the handshake included.
     #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
-    /// Deliveries of one message before it becomes a dead letter.
+    /// Deliveries of one message before it becomes a dead letter, and is rejected unless it was begun.
     pub delivery_limit: u32,
 }
 
@@ -97,7 +97,7 @@ pub struct Database {
     /// How long one statement may run.
     #[serde(deserialize_with = "duration::deserialize")]
     pub statement_timeout: Duration,
-    /// How long connecting, and waiting for a free connection, may take.
+    /// How long connecting to one host may take.
     #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
 }

@@ -51,6 +51,12 @@ struct Http {
     #[serde(default)]
     multicapture: Option<bool>,
     #[serde(default)]
+    undo: Option<bool>,
+    #[serde(default)]
+    notifications: Option<String>,
+    #[serde(default, deserialize_with = "crate::config::duration::option")]
+    notification_deadline: Option<Duration>,
+    #[serde(default)]
     lookup: bool,
     #[serde(default)]
     port: u16,
@@ -112,8 +118,10 @@ fn every_key_is_documented() {
     assert_eq!((http.key_window, http.settle_window), (duration::parse("24h"), duration::parse("10s")));
     assert_eq!(http.key_windows.unwrap()["process"], "6h");
     assert_eq!((http.after_server_error.as_deref(), http.multicapture), (Some("runs_again"), Some(false)));
+    assert_eq!((http.notifications.as_deref(), http.notification_deadline), (Some("hint"), duration::parse("24h")));
+    assert_eq!(http.undo, Some(false));
     let stripe = settings.variants["cards-eu"].gateway_settings::<StripeSettings>().unwrap();
-    assert_eq!(stripe.secret_key.expose_secret(), "sk_test_1");
+    assert_eq!(stripe.secret_key.unwrap().expose_secret(), "sk_test_1");
     assert_eq!(stripe.webhook_secret.iter().count(), 1);
     let bare: StripeSettings = serde_json::from_str(r#"{"secret_key": "sk_test_1"}"#).unwrap();
     assert_eq!((&stripe.api_base, &stripe.api_version), (&bare.api_base, &bare.api_version));

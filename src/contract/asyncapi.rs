@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{SHARED, VERSION, command_name, commands, definitions, event_name, events, examples, messages};
+use super::{
+    SHARED, VERSION, binary_mode, command_name, commands, definitions, event_name, events, examples, messages,
+};
 use crate::bus::topology::{Argument, Names, Queue, exchanges, queues};
 use crate::payment::command::CommandType;
 use crate::payment::event::EventType;
@@ -17,8 +19,9 @@ const DELIVERY_LIMIT: u32 = 100;
 
 const DESCRIPTION: &str = "\
 Payments over a message bus. Publish commands to the exchange `paybus.commands` with the routing key `<variant>.<type>`, \
-persistent, with publisher confirms and `mandatory`. Consume events from a queue of your own, bound to the exchange \
-`paybus.events` by `<variant>.<type>`, and for a change of status `<variant>.payment.status_changed.<status>`. Every \
+persistent, with publisher confirms and `mandatory`, in structured mode or in binary mode. Consume events from a queue of \
+your own, bound to the exchange `paybus.events` by `<variant>.<type>`, and for a change of status \
+`<variant>.payment.status_changed.<status>`. Every \
 command that names itself gets exactly one event whose `data.command.final` is true: its answer; it also goes to the \
 command's `reply_to`. The codes of answers are in codes.md, and what may change in README.md beside this file. The names \
 begin with the configured prefix, `paybus` unless told otherwise.";
@@ -54,13 +57,20 @@ fn key(name: &str) -> String {
     name.replace('/', ".")
 }
 
+/// The messages of a command: in structured mode and in binary mode.
+fn modes(name: &str) -> [String; 2] {
+    [name.to_owned(), format!("{name}.binary")]
+}
+
 fn channels() -> Value {
     let names = Names::new(PREFIX);
     let mut channels = Map::new();
     for kind in CommandType::ALL {
         let name = key(&command_name(kind));
         let bindings = by_routing_key(&names.commands());
-        channels.insert(name.clone(), channel(&format!("{VARIANT}.{kind}"), &[name], bindings, commands::about(kind)));
+        let address = format!("{VARIANT}.{kind}");
+        let channel = channel(&address, &modes(&name), bindings, commands::about(kind));
+        channels.insert(name, channel);
     }
     for kind in EventType::ALL {
         let name = key(&event_name(kind));
@@ -119,7 +129,7 @@ fn queue_channel(queue: &Queue) -> Value {
     arguments.insert("x-queue-type".to_owned(), json!("quorum"));
     let keys: Vec<String> =
         queue.keys.iter().filter_map(|key| key.split_once('.')).map(|(_, kind)| kind.to_owned()).collect();
-    let messages: Vec<String> = keys.iter().map(|kind| key(&format!("commands/{kind}"))).collect();
+    let messages: Vec<String> = keys.iter().flat_map(|kind| modes(&key(&format!("commands/{kind}")))).collect();
     let mut channel = json!({
         "address": queue.name, "description": "A queue of paybus's own; nobody else consumes it.",
         "messages": references(&messages),
@@ -172,9 +182,10 @@ fn command(kind: CommandType) -> Value {
         .iter()
         .map(|kind| json!({ "$ref": format!("#/channels/replies/messages/{}", key(&event_name(*kind))) }))
         .collect();
+    let messages = modes(&name).map(|message| json!({ "$ref": format!("#/channels/{name}/messages/{message}") }));
     json!({
         "action": "receive", "summary": commands::about(kind), "channel": { "$ref": format!("#/channels/{name}") },
-        "messages": [{ "$ref": format!("#/channels/{name}/messages/{name}") }],
+        "messages": messages,
         "reply": {
             "address": { "location": "$message.header#/reply_to", "description": "The AMQP property reply_to." },
             "channel": { "$ref": "#/channels/replies" },
@@ -187,14 +198,23 @@ fn command(kind: CommandType) -> Value {
 fn all_messages() -> Value {
     let mut all = Map::new();
     for kind in CommandType::ALL {
-        let examples: Vec<Value> = examples::commands()
-            .into_iter()
-            .filter(|example| example.kind == kind)
+        let own: Vec<_> = examples::commands().into_iter().filter(|example| example.kind == kind).collect();
+        let examples = own
+            .iter()
             .map(|example| json!({ "name": example.message["id"], "summary": example.summary, "payload": example.message }))
             .collect();
-        let headers = command_properties(kind);
         let name = key(&command_name(kind));
-        all.insert(name.clone(), message(kind.as_str(), commands::about(kind), &name, headers, examples));
+        let [structured, binary] = modes(&name);
+        let message = |title: &str, schema: &str, headers, examples| {
+            message(title, commands::about(kind), schema, headers, examples)
+        };
+        all.insert(structured, message(kind.as_str(), &name, command_properties(kind), examples));
+        let examples = own.iter().map(binary_mode::example).collect();
+        let headers = binary_mode::headers(kind, command_properties(kind));
+        let mut in_binary =
+            message(&format!("{kind} in binary mode"), &format!("{name}/properties/data"), headers, examples);
+        in_binary["contentType"] = json!(binary_mode::CONTENT_TYPE);
+        all.insert(binary, in_binary);
     }
     for (kind, body) in examples::events() {
         let name = key(&event_name(kind));
@@ -219,7 +239,10 @@ fn command_properties(kind: CommandType) -> Value {
     let mut properties = json!({
         "type": "object", "description": "AMQP properties.",
         "properties": {
-            "content_type": { "type": "string", "description": "Not read.", "examples": [CONTENT_TYPE] },
+            "content_type": {
+                "type": "string", "examples": [CONTENT_TYPE],
+                "description": "Read only where the message has headers of binary mode too.",
+            },
             "delivery_mode": { "const": 2, "description": "Persistent." },
             "reply_to": {
                 "type": "string", "maxLength": 255, "pattern": "^(amq\\.rabbitmq\\.reply-to|reply\\.)",

@@ -29,7 +29,7 @@ pub(super) fn envelope() -> Value {
     let types: Vec<&str> = CommandType::ALL.iter().map(|kind| kind.as_str()).collect();
     let mut schema = attributes();
     schema["title"] = json!("The envelope of every command");
-    schema["description"] = json!("A CloudEvent 1.0 in structured mode. What else it holds is ignored.");
+    schema["description"] = json!("A CloudEvent 1.0, as structured mode has it. What else it holds is ignored.");
     schema["properties"]["type"] = json!({ "enum": types, "description": "What is asked." });
     schema["properties"]["data"] = json!({ "type": "object", "description": "The fields of the command's type." });
     // A notification may not know its payment.

@@ -6,9 +6,11 @@
 //! - `commands`, `events`: the messages' schemas.
 //! - `examples`: one of each message.
 //! - `asyncapi`: exchanges, queues, routing keys and who sends what.
+//! - `binary_mode`: commands whose attributes are headers.
 //! - `codes`: the table of codes.
 
 mod asyncapi;
+mod binary_mode;
 mod codes;
 mod commands;
 mod events;

@@ -76,6 +76,19 @@ fn every_message_has_an_example_that_its_schema_accepts() {
     }
 }
 
+#[test]
+fn every_command_has_an_example_in_binary_mode() {
+    for example in command_examples() {
+        let schema = binary_mode::headers(example.kind, json!({ "type": "object" }));
+        let sent = binary_mode::example(&example);
+        let wrong: Vec<String> =
+            validator(&schema).iter_errors(&sent["headers"]).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{wrong:#?} in {sent:#}");
+        assert_eq!(sent["payload"], example.message["data"]);
+        assert_eq!(sent["headers"]["cloudEvents:type"], example.kind.as_str());
+    }
+}
+
 /// Each example has a name of its own, or the second would be a duplicate of the first.
 #[test]
 fn every_example_is_another_command() {

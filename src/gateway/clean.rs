@@ -59,7 +59,7 @@ fn object(raw: Map<String, Value>) -> Map<String, Value> {
 fn clean_value(raw: Value) -> Value {
     match raw {
         Value::String(string) => Value::from(scrubbed(&string)),
-        Value::Array(items) => items.into_iter().map(clean_value).collect(),
+        Value::Array(items) => clean_list(items),
         Value::Object(fields) => Value::Object(object(fields)),
         // A card number may come without quotes.
         Value::Number(number) => match card::scrub(&number.to_string()) {
@@ -67,6 +67,25 @@ fn clean_value(raw: Value) -> Value {
             Cow::Owned(scrubbed) => Value::from(scrubbed),
         },
         Value::Null | Value::Bool(_) => raw,
+    }
+}
+
+/// The items may be the parts of one card number: the list is then one text, without it.
+fn clean_list(raw: Vec<Value>) -> Value {
+    let items: Vec<Value> = raw.into_iter().map(clean_value).collect();
+    let joined = items.iter().map(scalar).collect::<Vec<_>>().join(", ");
+    match card::scrub(&joined) {
+        Cow::Borrowed(_) => Value::Array(items),
+        Cow::Owned(scrubbed) => Value::from(scrubbed),
+    }
+}
+
+/// A value that holds no others, as a text. The others are looked at by themselves.
+fn scalar(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::String(text) => Cow::Borrowed(text),
+        Value::Number(number) => Cow::Owned(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => Cow::Borrowed("other"),
     }
 }
 
@@ -101,6 +120,8 @@ mod tests {
         assert!(!clean.to_string().contains("1111"), "{clean}");
         assert_eq!(clean["a"], "b");
         assert_eq!(clean["n"], 5.5);
+        let clean = cleaned(json!({"pan": ["4111", "1111", "1111", "1111"], "sizes": ["4111", 1], "x": [[4111], []]}));
+        assert_eq!(clean, json!({"pan": "[card number]", "sizes": ["4111", 1], "x": [[4111], []]}));
     }
 
     #[test]

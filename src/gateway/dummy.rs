@@ -16,7 +16,7 @@ use uuid::Uuid;
 use self::process::{Process, Response, Written};
 use super::{Action, Ask, Call, Gateway, Question};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
+use crate::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
 use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
@@ -62,6 +62,8 @@ impl DummyGateway {
             lookup: Lookup::Indicative,
             settle_window: Duration::ZERO,
             captures: Captures::Several,
+            notifications: NotificationRole::Hint,
+            undo: false,
         };
         DummyGateway { contract, lost: Mutex::default() }
     }

@@ -1,9 +1,10 @@
 //! `http`: bring your own gateway, in any language.
 //!
-//! `POST {url}/{operation}` with a JSON body; the operation is `process`, `capture`, `release`, `refund`, `cancel` or
-//! `status`. An operation that acts comes with `Idempotency-Key`: the same key always comes with the same body, and must
-//! act once, however often it comes. `{"result": "approved" | "pending" | "declined" | "not_found", ...}` with status 200
-//! is a result; `not_found` answers `status` alone. Anything else proves only how far the request may have got:
+//! `POST {url}/{operation}` with a JSON body; the operation is `process`, `confirm`, `capture`, `release`, `refund`,
+//! `cancel`, `status` or `undo`. An operation that acts comes with `Idempotency-Key`: the same key always comes with the
+//! same body, and must act once, however often it comes. `{"result": "approved" | "pending" | "ready" | "declined" |
+//! "not_found", ...}` with status 200 is a result; `not_found` answers `status` and `undo` alone. Anything else proves only
+//! how far the request may have got:
 //!
 //! | answer | proves |
 //! | --- | --- |
@@ -13,7 +14,7 @@
 //! | 403 without | nothing, and the operator must look: a firewall may have put it in place of an answer |
 //! | 425, 429, whoever says so | not acted on: too early, too many; `Retry-After` is honoured |
 //! | 408, 409, 5xx, other 2xx and 3xx | nothing: it may have been acted on |
-//! | any status with `result` `approved` or `pending` | nothing: it contradicts itself |
+//! | any status with `result` `approved`, `pending` or `ready` | nothing: it contradicts itself |
 //! | no connection | never sent |
 //! | no answer in time, a broken one, one over 1 MiB | nothing: it may have been acted on |
 //!
@@ -28,7 +29,7 @@
 //! | `transaction_id` | the payment's id at the gateway: a text of at most 255 characters, or a whole number |
 //! | `reference` | the gateway's own id of what this operation did; money is booked once under it. Left out: a process is booked by `transaction_id`, all else by our operation |
 //! | `parent` | the gateway's id of what that belongs to: the authorization of a capture, the charge of a refund |
-//! | `operation_id` | the operation of ours that it is about. Another one than was asked about: it settles that one and says nothing of this |
+//! | `operation_id` | the operation of ours that it is about. Another one than was asked about: it says nothing of this, and of that one what `transactions` lists, which an approval then must |
 //! | `transactions` | in `status`: what happened, each by its own reference; see below |
 //! | `redirect_url` | with `pending`, of a process: where the customer must act |
 //! | `message`, `code`, `fraud_status`, `fraud_message`, `extra_data` | ornaments |
@@ -40,10 +41,16 @@
 //! out.
 //!
 //! `transactions` is a list of `{"kind", "reference", "state", "amount", "parent"?, "operation_id"?}`. Kinds are
-//! `authorization`, `capture`, `refund`, `void` and `dispute`; states `pending`, `done`, `failed` and `reversed` (it came to
-//! nothing, whether or not it had been done: a capture that never settled, a refund that bounced). Whose it is
+//! `authorization`, `capture`, `refund`, `void` and `dispute`; states `pending`, `ready`, `done`, `failed` and `reversed` (it
+//! came to nothing, whether or not it had been done: a capture that never settled, a refund that bounced). Whose it is
 //! `operation_id` says and nothing else. Two done charges are both booked and told as `double_charge`; each can be refunded
 //! by its reference, which a refund then brings as `parent`.
+//!
+//! `ready`, to a `process` or in `status`, says that the customer has approved and that nothing is done before another
+//! request of ours. paybus then posts `confirm`, with the members of a `process` and a key of its own, whether or not the
+//! customer comes back to the shop; its answer is that of a process, and never `ready`. Where the process was answered with
+//! the customer's turn, the `operation_id` of its `confirm` is a new one. A confirmation under a second key, after a first
+//! one that is found not to have been carried out, must not act beside it.
 //!
 //! A `capture` with `"final": false` leaves the rest of the authorization held (`multicapture = true` in the settings). A
 //! `cancel` ends a payment before money moved. Once money moved it must be declined, or void what was taken and say so in
@@ -63,10 +70,23 @@
 //! What differs from our count decides nothing where it was asked within the settle window since the payment last changed:
 //! it is asked again after that.
 //!
+//! A gateway without `status` may take `undo` (`undo = true` in the settings): of a process whose outcome is unknown, it
+//! voids or refunds whatever became of the request with this `idempotency_key`, of the operation `target_operation_id`. It
+//! does so once, however often it is asked, and touches no other key of that operation. `{"result": "undone"}` has the
+//! members of an approval: `reference` and `amount` of what it undid, or `transactions`, an empty list where nothing had
+//! moved. `not_found` after the settle window proves that nothing was there; `declined` and `approved` say what it was, and
+//! that it stays; `pending` is asked again; a refusal leaves it to a person.
+//!
 //! A gateway with a `webhook_secret` may tell by itself that something happened: `POST /webhooks/{variant}` with
 //! `{"id", "payment_id", "operation_id", "type"}`, or a list of these. The same `id` is the same news, however often it
 //! comes; `operation_id` and `type` may be left out. Nothing is applied by its word: the gateway is asked for `status`.
 //! `Paybus-Signature: t=UNIX,v1=HEX` has the time and HMAC-SHA256(secret, "{t}.{body}").
+//!
+//! With `notifications = "proof"` in the settings its word is applied where it is whole: news with `kind`, `state`,
+//! `reference`, `amount` and `currency` (as one of `transactions`, and all of them required) or, of a cancel, `kind:
+//! "cancel"`, `state` and `operation_id`. `parent`, `transaction_id`, `code` and `message` may stand beside. So a gateway
+//! can do without `status`: what is `pending`, or whose answer was lost, waits for its news until `notification_deadline`,
+//! then a person must act.
 //!
 //! - `settings`: the variant's configuration.
 //! - `request`: the bodies that go out.
@@ -85,6 +105,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
 use self::answer::{Answer, Expected, Subject};
+use self::settings::WebhookRole;
 use self::webhook::HttpWebhooks;
 use super::client::BuildError;
 use super::clock::{ClockReading, GatewayClock};
@@ -93,8 +114,8 @@ use super::notification::Notifications;
 use super::url::GatewayUrl;
 use super::{Ask, Call, Gateway, Question, client};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
-use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble};
+use crate::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
+use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::trace::TraceContext;
 
 mod answer;
@@ -126,13 +147,17 @@ impl HttpGateway {
     /// half of it (and at most 5 s), so that a gateway that cannot be reached is told from one that does not answer.
     ///
     /// # Errors
-    /// A token that no header can hold, or a machine without certificates to trust.
+    /// A token that no header can hold, settings that contradict each other, or a machine without certificates to trust.
     pub fn new(settings: HttpSettings, timeout: Duration) -> Result<HttpGateway, BuildError> {
         let authorization = match &settings.token {
             Some(token) => Some(client::bearer("token", token.expose_secret())?),
             None => None,
         };
-        let webhooks = HttpWebhooks::configured(&settings.webhook_secret)?;
+        if settings.undo && settings.lookup {
+            let wrong = "is for a gateway that cannot be asked: set lookup = false, or leave it out";
+            return Err(BuildError::Setting { key: "undo", wrong });
+        }
+        let webhooks = HttpWebhooks::configured(&settings.webhook_secret, settings.notifications)?;
         Ok(HttpGateway {
             client: client::client(&settings.url, timeout)?,
             contract: contract(&settings),
@@ -159,7 +184,7 @@ impl HttpGateway {
 
     async fn send(&self, call: &Call<'_>) -> Result<Box<GatewayResult>, Failure> {
         let request = self
-            .post(call.action.as_str())
+            .post(request::operation(call.action, call.confirms))
             .header(IDEMPOTENCY_KEY, call.key.value().to_string())
             .header(PAYBUS_ATTEMPT, call.attempt)
             .timeout(call.timeout)
@@ -178,16 +203,16 @@ impl HttpGateway {
                 let message = "the gateway's answer: operation_id is another one than was asked for";
                 Err(Failure::unusable(Trouble::new(Code::Mismatch, message)))
             }
-            Answer::NotFound => {
-                let message = "the gateway's answer: not_found answers nothing but status";
-                Err(Failure::unusable(Trouble::new(Code::InvalidAnswer, message)))
-            }
+            Answer::NotFound => Err(unasked("not_found")),
+            Answer::Undone(_) => Err(unasked("undone")),
+            Answer::Result(result) if call.confirms && result.verdict == Verdict::Ready => Err(unasked("ready")),
             Answer::Result(result) => Ok(result),
         }
     }
 
-    async fn ask(&self, question: &Question<'_>) -> Result<Answer, Failure> {
-        let request = self.post("status").timeout(question.timeout).body(request::status(question));
+    /// Asks, or has something undone.
+    async fn ask(&self, operation: &str, body: String, question: &Question<'_>) -> Result<Answer, Failure> {
+        let request = self.post(operation).timeout(question.timeout).body(body);
         let subject = question.target.map(|target| Subject {
             operation: target.operation_id,
             action: target.action,
@@ -261,10 +286,29 @@ impl Gateway for HttpGateway {
             if self.contract.lookup == Lookup::None {
                 return Found::Failed(Trouble::new(Code::Unsupported, "this gateway has no look-up (lookup = false)"));
             }
-            match self.ask(&question).await {
+            match self.ask("status", request::status(&question), &question).await {
                 Ok(Answer::Result(result)) => Found::Result(result),
                 Ok(Answer::OfOthers(transactions)) => Found::OfOthers(transactions),
                 Ok(Answer::NotFound) => Found::Nothing,
+                Ok(Answer::Undone(_)) => unasked("undone").into(),
+                Err(failure) => failure.into(),
+            }
+        })
+    }
+
+    fn undo<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found> {
+        Box::pin(async move {
+            if !self.contract.undoes() {
+                return Found::Failed(Trouble::new(Code::Unsupported, "this gateway undoes nothing (undo = false)"));
+            }
+            match self.ask("undo", request::undo(&question), &question).await {
+                Ok(Answer::Undone(transactions)) => Found::Undone(transactions),
+                Ok(Answer::NotFound) => Found::Nothing,
+                Ok(Answer::Result(result)) if result.is_final() => Found::Result(result),
+                Ok(Answer::Result(_)) => {
+                    Found::Failed(Trouble::new(Code::Conflict, "the gateway has not undone it yet"))
+                }
+                Ok(Answer::OfOthers(_)) => unasked("another operation_id").into(),
                 Err(failure) => failure.into(),
             }
         })
@@ -295,6 +339,12 @@ impl fmt::Debug for HttpGateway {
     }
 }
 
+/// What answers another question than was asked.
+fn unasked(what: &str) -> Failure {
+    let message = format!("the gateway's answer: {what} is no answer to what was asked");
+    Failure::unusable(Trouble::new(Code::InvalidAnswer, message))
+}
+
 fn contract(settings: &HttpSettings) -> Contract {
     let windows = &settings.key_windows;
     let keys = |window: Option<Duration>| Keys {
@@ -312,5 +362,10 @@ fn contract(settings: &HttpSettings) -> Contract {
         captures: if settings.multicapture { Captures::Several } else { Captures::One },
         lookup: if settings.lookup { Lookup::Authoritative } else { Lookup::None },
         settle_window: settings.settle_window,
+        notifications: match settings.notifications {
+            WebhookRole::Hint => NotificationRole::Hint,
+            WebhookRole::Proof => NotificationRole::Proof { deadline: settings.notification_deadline },
+        },
+        undo: settings.undo,
     }
 }

@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 use self::clock::ClockReading;
 use self::notification::Notifications;
-use crate::payment::code::Rejection;
+use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::Contract;
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
 pub use crate::payment::operation::{Action, Request};
-use crate::payment::outcome::{Found, GatewayKey, Outcome};
+use crate::payment::outcome::{Found, GatewayKey, Outcome, Trouble};
 use crate::payment::trace::TraceContext;
 
 mod clean;
@@ -44,6 +44,8 @@ pub struct Ask<'a> {
     pub amount: Option<Money>,
     /// Whether a process captures at once.
     pub capture: bool,
+    /// Whether a process completes what the customer has approved ([`Verdict::Ready`](crate::payment::outcome::Verdict)).
+    pub confirms: bool,
     /// Whether a capture is the last of its authorization.
     pub is_final: bool,
     /// The gateway's reference of the charge that a refund is taken from, where its command names one.
@@ -73,6 +75,8 @@ pub struct Call<'a> {
     pub currency: Currency,
     /// Whether a process captures at once.
     pub capture: bool,
+    /// Whether a process completes what the customer has approved.
+    pub confirms: bool,
     /// When the operation was stored: nothing was sent for it before.
     pub stored_at: Timestamp,
     /// Where in a trace the call belongs.
@@ -84,7 +88,8 @@ pub struct Call<'a> {
 /// A question for the truth, of one operation or of the whole payment.
 #[derive(Debug)]
 pub struct Question<'a> {
-    /// The id of the operation that asks.
+    /// The id of the operation that asks. One that asks about itself does so only after the settle window of its last
+    /// send.
     pub operation_id: Uuid,
     /// The operation asked about; nothing for the whole payment.
     pub target: Option<Target<'a>>,
@@ -109,7 +114,8 @@ pub struct Target<'a> {
     pub key: GatewayKey,
     /// What was sent for it.
     pub request: Option<&'a Request>,
-    /// When it was stored: nothing was sent for it before.
+    /// Since when something may have been received for it: since it was stored, or, under its first key, since the first
+    /// attempt that is not proved unsent.
     pub stored_at: Timestamp,
     /// Until when something may have been sent for it.
     pub last_sent_at: Option<Timestamp>,
@@ -132,7 +138,8 @@ pub trait Gateway: Send + Sync + fmt::Debug {
     /// Writes the body of a request; called once for an operation, before anything is stored.
     ///
     /// # Errors
-    /// The gateway can take no such request: an amount, a currency or a reference that it does not know. The command is rejected.
+    /// The gateway can take no such request: an amount, a currency or a reference that it does not know. The command is
+    /// rejected.
     fn prepare(&self, ask: &Ask<'_>) -> Result<String, Rejection>;
 
     /// Sends one attempt. Never panics and never hangs beyond the time-out.
@@ -140,6 +147,13 @@ pub trait Gateway: Send + Sync + fmt::Debug {
 
     /// Asks for the truth. Never panics and never hangs beyond the time-out.
     fn look_up<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found>;
+
+    /// Undoes whatever became of the request with an operation's key, and says what it found: [`Found::Undone`], nothing,
+    /// or the result where there was nothing to undo or it cannot be undone. Only where the contract declares it; asked
+    /// again, it does no more. Never panics and never hangs beyond the time-out.
+    fn undo<'a>(&'a self, _question: Question<'a>) -> BoxFuture<'a, Found> {
+        Box::pin(async { Found::Failed(Trouble::new(Code::Unsupported, "this gateway undoes nothing")) })
+    }
 
     /// Its webhooks, where it sends any that are configured.
     fn notifications(&self) -> Option<&dyn Notifications> {

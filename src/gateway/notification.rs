@@ -45,6 +45,9 @@ impl NotGenuine {
     }
 }
 
+/// [`Notifications::verify`] alone: all that is needed to receive webhooks, and it needs nothing but their secrets.
+pub type Verify = Box<dyn Fn(&Webhook) -> Result<Vec<Fact>, NotGenuine> + Send + Sync>;
+
 /// What a gateway with webhooks can do.
 pub trait Notifications: Send + Sync {
     /// Checks that the gateway sent it and reads what it tells: nothing where that is about no payment. Pure and fast; a

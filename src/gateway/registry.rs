@@ -6,7 +6,8 @@ use super::Gateway;
 use super::client::BuildError;
 use super::dummy::DummyGateway;
 use super::http::HttpGateway;
-use super::stripe::StripeGateway;
+use super::notification::{Verify, Webhook};
+use super::stripe::{self, StripeGateway};
 use crate::config::{ConfigError, Variant};
 use crate::excerpt::{NAME_MAX, excerpt};
 
@@ -51,6 +52,30 @@ pub fn build(variant: &Variant) -> Result<Arc<dyn Gateway>, RegistryError> {
             Ok(Arc::new(gateway.map_err(|source| RegistryError::Build { gateway: "stripe", source })?))
         }
         other => Err(RegistryError::UnknownGateway(other.to_owned())),
+    }
+}
+
+/// How a gateway's webhooks are verified; `None` where it has none.
+pub fn verify_by(gateway: Arc<dyn Gateway>) -> Option<Verify> {
+    gateway.notifications()?;
+    Some(Box::new(move |webhook: &Webhook| match gateway.notifications() {
+        Some(notifications) => notifications.verify(webhook),
+        None => Ok(Vec::new()),
+    }))
+}
+
+/// How the webhooks of a variant are verified; `None` where it has none. Whoever only receives them needs no credentials
+/// of the gateway's API.
+///
+/// # Errors
+/// As [`build`].
+pub fn webhooks(variant: &Variant) -> Result<Option<Verify>, RegistryError> {
+    match variant.gateway.as_str() {
+        "stripe" => {
+            let verify = stripe::verify_by(variant.gateway_settings()?);
+            verify.map_err(|source| RegistryError::Build { gateway: "stripe", source })
+        }
+        _ => build(variant).map(verify_by),
     }
 }
 

@@ -10,7 +10,7 @@
 //! | capture | `POST /v1/payment_intents/{id}/capture` |
 //! | release, cancel | `POST /v1/payment_intents/{id}/cancel` |
 //! | refund | `POST /v1/refunds` |
-//! | look-up | `GET` of the payment intent; lists of payment intents by time, and of refunds |
+//! | look-up | `GET` of the payment intent; search, and lists by time, of payment intents; lists of refunds |
 //!
 //! Requests that move money carry the operation's key as `Idempotency-Key`. Stripe keeps status and body of the first that
 //! was executed for 24 hours, server errors too: such a key can never succeed, and a new one needs the proof of a look-up.
@@ -25,6 +25,7 @@
 //! - `reply`: the answers, and what it proves when they are errors.
 //! - `act`: one attempt.
 //! - `look_up`: the truth, asked for.
+//! - `find`: payment intents by our ids in their metadata.
 //! - `webhook`: what Stripe tells by itself, and whose it is.
 //! - `intent`, `charge`, `refund`, `dispute`: Stripe's objects, and what they mean for an operation.
 //! - `declines`: the table of Stripe's codes.
@@ -40,17 +41,18 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use self::api::Api;
+use self::find::Cursors;
 use self::intent::{Asked, Intent};
 use self::process::Process;
 use self::reply::Denial;
 use self::request::{Options, Plan};
 use super::client::{self, BuildError};
 use super::clock::{ClockReading, GatewayClock};
-use super::notification::{Fact, NotGenuine, Notifications, Webhook};
+use super::notification::{Fact, NotGenuine, Notifications, Verify, Webhook};
 use super::signature::WebhookSecrets;
 use super::{Ask, Call, Gateway, Question};
 use crate::payment::code::Rejection;
-use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, PerAction};
+use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::outcome::{Found, Outcome, Trouble};
 
 mod act;
@@ -61,6 +63,7 @@ mod api;
 mod charge;
 mod declines;
 mod dispute;
+mod find;
 mod intent;
 mod look_up;
 mod process;
@@ -98,10 +101,11 @@ impl StripeGateway {
             .map_err(|_| BuildError::Setting { key: "api_version", wrong: "must be printable ASCII" })?;
         let api = Api {
             client: client::client(&settings.api_base, timeout)?,
-            authorization: client::bearer("secret_key", settings.secret_key.expose_secret())?,
+            authorization: client::bearer("secret_key", settings.secret_key()?.expose_secret())?,
             version,
             base: settings.api_base.clone(),
             clock: GatewayClock::default(),
+            cursors: Cursors::default(),
         };
         Ok(StripeGateway {
             api,
@@ -124,6 +128,19 @@ impl StripeGateway {
     }
 }
 
+/// How an account's webhooks are verified; `None` where it has none. No key of its API is needed.
+///
+/// # Errors
+/// Settings that cannot work.
+pub fn verify_by(settings: StripeSettings) -> Result<Option<Verify>, BuildError> {
+    settings.check()?;
+    let secrets = settings.webhook_secret;
+    if secrets.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(move |webhook: &Webhook| webhook::verify(webhook, &secrets))))
+}
+
 fn contract(settings: &StripeSettings) -> Contract {
     let keys = Keys { window: Some(KEY_WINDOW), after_server_error: AfterServerError::Replayed };
     Contract {
@@ -131,6 +148,8 @@ fn contract(settings: &StripeSettings) -> Contract {
         lookup: Lookup::Authoritative,
         settle_window: settings.settle_window,
         captures: if settings.multicapture { Captures::Several } else { Captures::One },
+        notifications: NotificationRole::Hint,
+        undo: false,
     }
 }
 

@@ -54,6 +54,11 @@ impl Health {
         }
     }
 
+    /// Whether this component is ready.
+    pub fn is_ready(&self, component: &str) -> bool {
+        self.components().iter().any(|known| known.name == component && known.state.is_ok())
+    }
+
     /// Whether every component is ready.
     ///
     /// # Errors
@@ -106,6 +111,7 @@ mod tests {
         health.set("database", Ok(()));
         health.set("broker", Err("connection refused\nport 5672".to_owned()));
         assert_eq!(health.ready(), Err(vec!["broker: connection refused port 5672".to_owned()]));
+        assert!(health.is_ready("database") && !health.is_ready("broker") && !health.is_ready("intake"));
         health.set("broker", Ok(()));
         assert_eq!(health.ready(), Ok(()));
     }

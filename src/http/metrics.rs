@@ -86,11 +86,14 @@ pub(super) fn describe() {
     describe_total!("paybus_events_published_total", "Events that the broker confirmed.");
     describe_total!("paybus_events_relayed_total", "Events sent in place of a worker that did not get them out.");
     describe_total!("paybus_events_refused_total", "Events that the broker refused and that were set aside.");
+    describe_total!("paybus_publish_nacks_total", "Messages that the broker did not take (basic.nack).");
     describe_total!("paybus_replies_unroutable_total", "Replies that nobody was there to take.");
     describe_total!("paybus_dead_letters_total", "Messages that could not be understood.");
     describe_total!("paybus_webhooks_total", "Webhooks by what became of them.");
     describe_total!("paybus_alerts_total", "What somebody should look at; each has a line in the log.");
     describe_level!("paybus_component_ready", "1 where this part of the process is ready, else 0; /readyz says why.");
+    let stalled = "For how long nothing has been stored although it was tried; 0 while commits go through.";
+    describe_level!("paybus_commits_stalled_seconds", Unit::Seconds, stalled);
     describe_figures();
     gauge!("paybus_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     zeros::begin(VARIANTS.get().into_iter().flatten().map(String::as_str));
@@ -106,7 +109,8 @@ fn describe_broker() {
 }
 
 fn describe_figures() {
-    describe_level!("paybus_outbox_events", "Events that the broker has not confirmed; counted to 50000.");
+    let unsent = "Events that the broker has not confirmed 10 s after they were stored; counted to 50000.";
+    describe_level!("paybus_outbox_events", unsent);
     let oldest = "The age of the oldest of them that is not set aside.";
     describe_level!("paybus_outbox_oldest_age_seconds", Unit::Seconds, oldest);
     describe_level!("paybus_outbox_overdue_events", "Those that their worker did not get out, not set aside.");
@@ -203,7 +207,7 @@ pub fn duplicate(variant: &str) {
 pub struct QueueLabel {
     /// The name, made of the prefix and a configured variant's.
     pub name: String,
-    /// `commands`, `inbound`, `unroutable`, `unrouted` or `dead`.
+    /// `commands`, `inbound`, `unroutable`, `unrouted`, `dead` or `unanswered`.
     pub kind: &'static str,
 }
 
@@ -270,6 +274,11 @@ pub fn queue_depth(queue: &QueueLabel, depth: Option<(u32, u32)>) {
     gauge!("paybus_queue_consumers", &queue.labels()).set(consumers);
 }
 
+/// For how long no commit has gone through although some were tried.
+pub fn commits_stalled(time: Duration) {
+    gauge!("paybus_commits_stalled_seconds").set(time.as_secs_f64());
+}
+
 /// A part of the process is ready, or is not.
 pub(super) fn component_ready(component: &str, ready: bool) {
     gauge!("paybus_component_ready", "component" => component.to_owned()).set(if ready { 1.0 } else { 0.0 });
@@ -282,9 +291,9 @@ pub fn gateway_call(variant: &str, action: Action, outcome: &Outcome, took: Dura
 }
 
 /// A gateway was asked for the truth.
-pub fn gateway_look_up(variant: &str, found: &Found, took: Duration) {
+pub fn gateway_look_up(variant: &str, operation: &'static str, found: &Found, took: Duration) {
     failure(variant, found.trouble());
-    call(variant, "status", found.as_str(), took);
+    call(variant, operation, found.as_str(), took);
 }
 
 /// A gateway was asked whose the thing is that a webhook is about.
@@ -405,6 +414,11 @@ pub fn events_relayed(count: usize) {
 /// The broker refused an event, which was set aside.
 pub fn event_refused() {
     counter!("paybus_events_refused_total").increment(1);
+}
+
+/// So many messages were not taken by the broker, in all.
+pub fn publish_nacks(total: u64) {
+    counter!("paybus_publish_nacks_total").absolute(total);
 }
 
 /// Nobody was there to take a reply.

@@ -45,8 +45,10 @@ pub enum Code {
     TooManyWaiting,
     /// The gateway cannot do this.
     Unsupported,
-    /// `expirytime` passed before anything was sent.
+    /// `expirytime`, or the message's expiration, passed before anything was sent.
     Expired,
+    /// The broker dead-lettered the message before it was begun.
+    DeadLettered,
     /// The variant points at another gateway or account than the payment began with.
     GatewayChanged,
     /// The broker did not say who sent it.
@@ -261,8 +263,15 @@ pub const CODES: &[CodeEntry] = &[
         Code::Expired,
         "expired",
         REJECTED,
-        "expirytime passed before anything was sent.",
+        "expirytime, or the AMQP expiration of the message, passed before anything was sent.",
         "Send a new command if it is still wanted.",
+    ),
+    entry(
+        Code::DeadLettered,
+        "dead_lettered",
+        REJECTED,
+        "The broker delivered the message too often, or could not keep it, and nothing was begun; it is a dead letter.",
+        "Send a new command if it is still wanted; tell the operator.",
     ),
     entry(
         Code::GatewayChanged,

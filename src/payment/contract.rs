@@ -17,6 +17,29 @@ pub struct Contract {
     pub settle_window: Duration,
     /// How many captures one authorization takes.
     pub captures: Captures,
+    /// What a verified notification is worth.
+    pub notifications: NotificationRole,
+    /// Whether it undoes a process by our own reference and says what it found.
+    pub undo: bool,
+}
+
+impl Contract {
+    /// Whether a lost process is undone: the gateway can be told to, and cannot be asked.
+    pub fn undoes(&self) -> bool {
+        self.undo && self.lookup == Lookup::None
+    }
+}
+
+/// What a verified notification is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotificationRole {
+    /// It says where to look: the gateway is asked.
+    Hint,
+    /// What it says of money is applied as an answer is. Where the gateway cannot be asked, an operation waits for it.
+    Proof {
+        /// For how long from the last send; then a person must act.
+        deadline: Duration,
+    },
 }
 
 /// Something that differs by action.

@@ -1,14 +1,25 @@
 //! JSON texts.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Number, Value};
+use serde_json::{Error, Map, Number, Value};
 
 /// What an event or a request of a usual payment takes: most texts are written without growing once.
 const USUAL_BYTES: usize = 1536;
+
+/// The prefix of member names by which `serde_json` hands over values of its own, and the name for a number.
+const PRIVATE: &str = "$serde_json::private::";
+const NUMBER: &str = "$serde_json::private::Number";
+
+/// The most digits of a number before its point and after it. PostgreSQL can store 131,072 and 16,383.
+const WHOLE_DIGITS_MAX: usize = 131_000;
+const FRACTION_DIGITS_MAX: usize = 16_000;
+/// Exponents that are written out as digits. A number with another one is rounded to 64 bits.
+const EXPONENTS: RangeInclusive<isize> = -40..=40;
 
 /// Writes a value whose members are strings, numbers and maps with string keys, which JSON can always hold; anything else
 /// would be the empty text.
@@ -30,16 +41,37 @@ pub struct Read {
     pub twice: Vec<String>,
 }
 
-/// Reads a JSON text.
+/// Reads a JSON text. Numbers keep all their digits.
 ///
 /// # Errors
-/// It is none, or nested deeper than 127 levels.
+/// It is none, is nested deeper than 127 levels, or holds a number that PostgreSQL could not store.
 pub fn read(text: &str) -> serde_json::Result<Read> {
+    read_with(text, exact)
+}
+
+fn read_with(text: &str, number: ReadNumber) -> serde_json::Result<Read> {
     let mut twice = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = Reader(&mut twice).deserialize(&mut deserializer)?;
+    let value = Reader { twice: &mut twice, number }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(Read { value, twice })
+}
+
+/// What `value`, read from `text`, is hashed by. Its numbers are rounded to 64 bits, as all once were: a command that was
+/// stored then must have the same hash when it comes again.
+pub fn hashed(text: &str, value: &Value) -> String {
+    let rounded = if has_only_integers(value) { None } else { read_with(text, rounded).ok() };
+    rounded.map_or_else(|| value.to_string(), |read| read.value.to_string())
+}
+
+fn has_only_integers(value: &Value) -> bool {
+    match value {
+        // -0 is none.
+        Value::Number(number) => number.is_u64() || number.as_i64().is_some_and(|number| number != 0),
+        Value::Array(items) => items.iter().all(has_only_integers),
+        Value::Object(members) => members.values().all(has_only_integers),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
 }
 
 /// The members of a JSON object as they stand, with those that come twice; what each holds is not read yet.
@@ -81,8 +113,20 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
+/// Reads a number that is no 64-bit integer.
+type ReadNumber = fn(&str) -> serde_json::Result<Number>;
+
 /// Reads a value as `Value` does, and notes what comes twice.
-struct Reader<'a>(&'a mut Vec<String>);
+struct Reader<'a> {
+    twice: &'a mut Vec<String>,
+    number: ReadNumber,
+}
+
+impl Reader<'_> {
+    fn reborrow(&mut self) -> Reader<'_> {
+        Reader { twice: self.twice, number: self.number }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Reader<'_> {
     type Value = Value;
@@ -127,25 +171,70 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Value::String(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut access: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = access.next_element_seed(Reader(&mut *self.0))? {
+        while let Some(item) = access.next_element_seed(self.reborrow())? {
             items.push(item);
         }
         Ok(Value::Array(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<Value, A::Error> {
         let mut members = Map::new();
         while let Some(name) = access.next_key::<String>()? {
-            let value = access.next_value_seed(Reader(&mut *self.0))?;
+            let value = access.next_value_seed(self.reborrow())?;
             if members.contains_key(&name) {
-                self.0.push(name.clone());
+                self.twice.push(name.clone());
             }
             members.insert(name, value);
         }
-        Ok(Value::Object(members))
+        match members.keys().find(|name| name.starts_with(PRIVATE)) {
+            None => Ok(Value::Object(members)),
+            Some(_) => match members.get(NUMBER).filter(|_| members.len() == 1) {
+                Some(Value::String(text)) => (self.number)(text).map(Value::Number).map_err(A::Error::custom),
+                // Reading it from the database would fail, or give something else.
+                _ => Err(A::Error::custom("a member has a name that serde_json keeps for itself")),
+            },
+        }
     }
+}
+
+/// With all its digits and without an exponent, as PostgreSQL gives it back.
+fn exact(text: &str) -> serde_json::Result<Number> {
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, ""));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.len() > WHOLE_DIGITS_MAX || fraction.len() > FRACTION_DIGITS_MAX {
+        return Err(Error::custom("a number has too many digits"));
+    }
+    match exponent.parse() {
+        _ if exponent.is_empty() => text.parse(),
+        Ok(places) if EXPONENTS.contains(&places) => shifted(whole, fraction, places).parse(),
+        _ => finite(text.parse()),
+    }
+}
+
+/// A decimal with its point moved to the right by so many places. It keeps a fraction, even of zero: it was not written
+/// as an integer.
+fn shifted(whole: &str, fraction: &str, places: isize) -> String {
+    let (sign, whole) = whole.strip_prefix('-').map_or(("", whole), |whole| ("-", whole));
+    let zeros = "0".repeat(places.unsigned_abs());
+    let (digits, point) = if places < 0 {
+        (format!("{zeros}{whole}{fraction}"), whole.len())
+    } else {
+        (format!("{whole}{fraction}{zeros}"), whole.len() + zeros.len())
+    };
+    let (whole, fraction) = digits.split_at(point);
+    let or_zero = |digits: &str| if digits.is_empty() { "0".to_owned() } else { digits.to_owned() };
+    format!("{sign}{}.{}", or_zero(whole.trim_start_matches('0')), or_zero(fraction.trim_end_matches('0')))
+}
+
+/// Rounded to 64 bits, as `serde_json` rounds.
+fn rounded(text: &str) -> serde_json::Result<Number> {
+    finite(serde_json::from_str(text))
+}
+
+fn finite<E>(number: Result<f64, E>) -> serde_json::Result<Number> {
+    number.ok().and_then(Number::from_f64).ok_or_else(|| Error::custom("a number is out of range"))
 }
 
 #[cfg(test)]
@@ -170,11 +259,63 @@ mod tests {
         assert!(members("[]").is_err() && members("{} x").is_err() && read("{} x").is_err());
     }
 
+    #[test]
+    fn numbers_keep_all_their_digits() {
+        for (written, exact, rounded) in [
+            ("12345678901234567890123", "12345678901234567890123", "1.2345678901234568e+22"),
+            ("-0.12345678901234567890", "-0.12345678901234567890", "-0.12345678901234568"),
+            ("[1.10, 18446744073709551616]", "[1.10,18446744073709551616]", "[1.1,1.8446744073709552e+19]"),
+            ("18446744073709551615", "18446744073709551615", "18446744073709551615"),
+            ("1e2", "100.0", "100.0"),
+            ("1.5E+20", "150000000000000000000.0", "1.5e+20"),
+            ("-12e-3", "-0.012", "-0.012"),
+            ("0.05e1", "0.5", "0.5"),
+            ("1e-300", "1e-300", "1e-300"),
+            ("-0", "-0", "-0.0"),
+        ] {
+            let value = read(written).unwrap().value;
+            assert_eq!((&*value.to_string(), &*hashed(written, &value)), (exact, rounded), "{written}");
+        }
+        let long = "9".repeat(WHOLE_DIGITS_MAX);
+        assert_eq!(read(&long).unwrap().value.to_string(), long);
+        for wrong in ["1e400", &format!("{long}9"), &format!("0.{}", "1".repeat(FRACTION_DIGITS_MAX + 1))] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_serde_json_keeps_for_itself_is_refused() {
+        for name in ["Number", "RawValue"] {
+            assert!(read(&format!(r#"{{"a": {{"$serde_json::private::{name}": "x"}}}}"#)).is_err(), "{name}");
+        }
+    }
+
+    /// With each number as a 64-bit one; `None` if one is out of range.
+    fn in_64_bits(value: &Value) -> Option<Value> {
+        Some(match value {
+            Value::Number(number) => Value::Number(Number::from_f64(number.to_string().parse().ok()?)?),
+            Value::Array(items) => Value::Array(items.iter().map(in_64_bits).collect::<Option<_>>()?),
+            Value::Object(members) => {
+                let members = members.iter().map(|(name, value)| Some((name.clone(), in_64_bits(value)?)));
+                Value::Object(members.collect::<Option<_>>()?)
+            }
+            other => other.clone(),
+        })
+    }
+
     proptest! {
         #[test]
         fn it_reads_what_others_read(text in r#"[\[\]{}:, "a1.e\\u0-]{0,40}"#) {
             let others = serde_json::from_str::<Value>(&text).ok();
-            prop_assert_eq!(read(&text).ok().map(|read| read.value), others);
+            let read = read(&text).ok().map(|read| read.value);
+            prop_assert_eq!(read.as_ref().and_then(in_64_bits), others.as_ref().and_then(in_64_bits));
+        }
+
+        /// PostgreSQL would be asked for what it gave: a number that was read once stays as it is.
+        #[test]
+        fn what_was_read_stays_as_it_is(text in "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,30})?(e[+-]?[123]?[0-9])?") {
+            let once = read(&text).unwrap().value.to_string();
+            prop_assert_eq!(read(&once).unwrap().value.to_string(), once);
         }
     }
 }

@@ -213,6 +213,32 @@ impl fmt::Debug for Money {
     }
 }
 
+/// Money as it is stored where its currency does not stand beside it: `["120.00", "USD"]`.
+pub mod with_currency {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Currency, Money};
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(money: &Money, serializer: S) -> Result<S::Ok, S::Error> {
+        (money.to_string(), money.currency().code()).serialize(serializer)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is no sum of a currency.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
+        let (amount, code) = <(String, String)>::deserialize(deserializer)?;
+        let currency = Currency::from_code(&code).ok_or_else(|| D::Error::custom("no currency of ISO 4217"))?;
+        Money::parse(&amount, currency).map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

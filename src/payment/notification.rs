@@ -1,5 +1,6 @@
 //! A gateway's webhook: as it is carried over the bus, and the facts that its adapter reads out of it once it is known to be
-//! genuine. None of them changes a payment by its word: they say where to look.
+//! genuine. They say where to look; only where the gateway's contract takes its notifications for proof do they change a
+//! payment by their word.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +14,7 @@ use super::code::{Code, Rejection};
 use super::command::CommandType;
 use super::field::{self, invalid};
 use super::parse::{Data, missing};
+use super::transaction::{REFERENCE_CHARACTERS_MAX, Transaction, TransactionState};
 
 /// How many facts one webhook may hold.
 pub const FACTS_MAX: usize = 100;
@@ -72,7 +74,7 @@ impl Webhook {
     }
 }
 
-/// One thing that a webhook tells, of one payment. The gateway is asked for the truth about it.
+/// One thing that a webhook tells, of one payment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fact {
     /// The gateway's id of the event: the same fact told again has the same. Nothing where the gateway gives none.
@@ -85,6 +87,53 @@ pub struct Fact {
     pub reference: Option<String>,
     /// The gateway's word for what happened: for logs, never for a decision.
     pub kind: String,
+    /// What it proves; without, and where the contract does not take it for proof, the gateway is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+}
+
+/// What a signed notification proves of one thing at the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// What has come how far.
+    pub what: Proved,
+    /// The payment's id at the gateway.
+    pub transaction_id: Option<String>,
+    /// The gateway's own code.
+    pub code: Option<String>,
+    /// For a person, scrubbed of card numbers and bounded.
+    pub message: String,
+}
+
+/// What is proved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proved {
+    /// Something was done with money, or not done: under the gateway's reference, with its amount and currency.
+    Money(Transaction),
+    /// A cancel, which moves no money, has come so far.
+    Cancel(TransactionState),
+}
+
+impl Proof {
+    /// How far it has come.
+    pub fn state(&self) -> TransactionState {
+        match &self.what {
+            Proved::Money(transaction) => transaction.state,
+            Proved::Cancel(state) => *state,
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        let (reference, parent) = match &self.what {
+            Proved::Money(transaction) => (transaction.reference.as_ref(), transaction.parent.as_ref()),
+            Proved::Cancel(_) => (None, None),
+        };
+        let mut references = [reference, parent, self.transaction_id.as_ref()].into_iter().flatten();
+        let mut texts = self.code.iter().chain([&self.message]);
+        references.all(|reference| reference.chars().count() <= REFERENCE_CHARACTERS_MAX && !reference.contains('\0'))
+            && texts.all(|text| !text.contains('\0'))
+    }
 }
 
 impl Fact {
@@ -104,7 +153,13 @@ impl Fact {
     fn is_sound(&self) -> bool {
         let texts = [self.key.as_deref(), self.reference.as_deref(), Some(&self.kind)];
         texts.into_iter().flatten().all(|text| text.len() <= TEXT_MAX && !text.contains('\0'))
+            && self.proof.as_ref().is_none_or(Proof::is_sound)
     }
+}
+
+/// The operations of ours of which facts prove something.
+pub fn proved_operations(facts: &[Fact]) -> Vec<Uuid> {
+    facts.iter().filter(|fact| fact.proof.is_some()).filter_map(|fact| fact.operation_id).collect()
 }
 
 /// Facts as they are stored with a notification that waits.

@@ -37,6 +37,8 @@ pub enum Found {
     OfOthers(Vec<Transaction>),
     /// The gateway knows nothing of it. What that proves is for the contract to say.
     Nothing,
+    /// It was undone, as it was asked to: these transactions came to nothing, and nothing else was done.
+    Undone(Vec<Transaction>),
     /// The look-up itself failed.
     Failed(Trouble),
 }
@@ -68,6 +70,7 @@ impl Found {
             Found::Result(result) => result.verdict.as_str(),
             Found::OfOthers(_) => "of_others",
             Found::Nothing => "not_found",
+            Found::Undone(_) => "undone",
             Found::Failed(_) => "failed",
         }
     }
@@ -75,7 +78,7 @@ impl Found {
     /// Why it found nothing out.
     pub fn trouble(&self) -> Option<&Trouble> {
         match self {
-            Found::Result(_) | Found::OfOthers(_) | Found::Nothing => None,
+            Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => None,
             Found::Failed(trouble) => Some(trouble),
         }
     }
@@ -161,6 +164,11 @@ impl GatewayResult {
     pub fn approves(&self) -> bool {
         matches!(self.verdict, Verdict::Approved | Verdict::Authorized)
     }
+
+    /// Whether it says that what was asked was done, or never will be.
+    pub fn is_final(&self) -> bool {
+        self.approves() || matches!(self.verdict, Verdict::Declined(_))
+    }
 }
 
 /// The gateway's answer in one word.
@@ -172,6 +180,8 @@ pub enum Verdict {
     Authorized,
     /// Accepted, the result will come later.
     Pending,
+    /// Of a process: the customer has approved, and nothing is done before our next request.
+    Ready,
     /// The customer must act.
     CustomerMustAct {
         /// Where; nothing where the shop's own page leads the way, by what `extra_data` says.
@@ -188,6 +198,7 @@ impl Verdict {
             Verdict::Approved => "approved",
             Verdict::Authorized => "authorized",
             Verdict::Pending => "pending",
+            Verdict::Ready => "ready",
             Verdict::CustomerMustAct { .. } => "input",
             Verdict::Declined(_) => "declined",
         }
@@ -206,15 +217,15 @@ pub enum Decline {
 }
 
 /// Proof that no attempt of an operation moved money. Made only here: by attempts that were all never received, by the
-/// gateway's refusal while nothing else is open, by an authoritative look-up, or by a person's word. A new gateway key
-/// needs one, and so does a payment's way to `error`.
+/// gateway's refusal while nothing else is open, by an authoritative look-up, by the gateway that undid it or awaits another
+/// request, or by a person's word. A new gateway key needs one, and so does a payment's way to `error`.
 #[derive(Debug)]
 pub struct NotCharged(());
 
 impl NotCharged {
-    /// The proof that a look-up found nothing: only where the gateway declares its look-up authoritative, was asked after its
-    /// settle window had passed since something was last sent, and its clock agrees with PostgreSQL's: both times, and the
-    /// window that a list is searched in, mean nothing else.
+    /// The proof that a look-up found nothing, or that nothing was there to be undone: only where the gateway declares its
+    /// look-up authoritative, was asked after its settle window had passed since something was last sent, and its clock agrees
+    /// with PostgreSQL's: both times, and the window that a list is searched in, mean nothing else.
     pub fn by_absence(
         contract: &Contract,
         last_sent: Option<Timestamp>,
@@ -223,7 +234,18 @@ impl NotCharged {
     ) -> Option<NotCharged> {
         let window = SignedDuration::try_from(contract.settle_window).ok()?;
         let settled = last_sent?.checked_add(window).ok()? <= asked;
-        (contract.lookup == Lookup::Authoritative && settled && clocks_agree).then_some(NotCharged(()))
+        let knows_all = contract.lookup == Lookup::Authoritative || contract.undoes();
+        (knows_all && settled && clocks_agree).then_some(NotCharged(()))
+    }
+
+    /// The gateway says that nothing is done before our next request.
+    pub(super) fn by_readiness(result: &GatewayResult) -> Option<NotCharged> {
+        (result.verdict == Verdict::Ready).then_some(NotCharged(()))
+    }
+
+    /// The gateway undid what there was.
+    pub(super) fn by_undo() -> NotCharged {
+        NotCharged(())
     }
 
     /// A person says so in a `payment.resolve`, with evidence that is kept. A later word of the gateway beats it.
@@ -290,7 +312,7 @@ impl GatewayKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payment::contract::{Captures, Keys, PerAction};
+    use crate::payment::contract::{Captures, Keys, NotificationRole, PerAction};
 
     #[test]
     fn an_exposed_operation_gives_no_proof() {
@@ -314,9 +336,15 @@ mod tests {
                 lookup,
                 settle_window: Duration::from_secs(10),
                 captures: Captures::One,
+                notifications: NotificationRole::Hint,
+                undo: false,
             };
             let proof = NotCharged::by_absence(&contract, sent.map(at), at(asked), clocks_agree);
             assert_eq!(proof.is_some(), proves, "{lookup:?} {sent:?} {asked}");
+            // Who undoes what there is knows what there was, where nobody else can be asked.
+            let undoes = Contract { undo: true, ..contract };
+            let proof = NotCharged::by_absence(&undoes, sent.map(at), at(asked), clocks_agree);
+            assert_eq!(proof.is_some(), proves || lookup == Lookup::None, "{lookup:?} {sent:?} {asked}");
         }
     }
 

@@ -1,15 +1,16 @@
 //! Transactions: what a gateway says it did with money, each by the gateway's own object. Money belongs to that object; which
 //! operation of ours caused it is an attribute that the gateway must state.
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::money::Money;
+use super::money::{Money, with_currency};
 
 /// The longest reference that is kept, in characters.
 pub const REFERENCE_CHARACTERS_MAX: usize = 255;
 
 /// One thing that the gateway did with money, or is about to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     /// What was done.
     pub kind: TransactionKind,
@@ -22,11 +23,13 @@ pub struct Transaction {
     /// How far it has come.
     pub state: TransactionState,
     /// How much.
+    #[serde(with = "with_currency")]
     pub amount: Money,
 }
 
 /// What was done with the money.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TransactionKind {
     /// Held on the customer's side.
     Authorization,
@@ -67,12 +70,15 @@ impl TransactionKind {
     }
 }
 
-/// How far a transaction has come. A reference only moves forward: pending to done to reversed. Failed may still become done
-/// (a late authorization); what was done comes to nothing only as reversed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far a transaction has come. A reference only moves forward: pending to ready to done to reversed. Failed may still
+/// become done (a late authorization); what was done comes to nothing only as reversed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TransactionState {
     /// Accepted, not done yet.
     Pending,
+    /// The customer has approved it: it is done when we confirm it.
+    Ready,
     /// Done.
     Done,
     /// Not done.
@@ -83,13 +89,19 @@ pub enum TransactionState {
 
 impl TransactionState {
     /// Every state.
-    pub const ALL: [TransactionState; 4] =
-        [TransactionState::Pending, TransactionState::Done, TransactionState::Failed, TransactionState::Reversed];
+    pub const ALL: [TransactionState; 5] = [
+        TransactionState::Pending,
+        TransactionState::Ready,
+        TransactionState::Done,
+        TransactionState::Failed,
+        TransactionState::Reversed,
+    ];
 
     /// The word in the `http` protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             TransactionState::Pending => "pending",
+            TransactionState::Ready => "ready",
             TransactionState::Done => "done",
             TransactionState::Failed => "failed",
             TransactionState::Reversed => "reversed",
@@ -104,7 +116,8 @@ impl TransactionState {
 
 /// Whose a transaction is, and how that is known. There is no default, and a look-up's question is no source: a look-up of one
 /// operation may find the money of another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Attribution {
     /// The gateway keeps our operation's id with it: in metadata, in a reference field, or as what it is found by.
     Recorded(Uuid),

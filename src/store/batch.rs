@@ -200,7 +200,10 @@ async fn run_lane(store: Arc<Store>, queue: Arc<Queue>) {
         }
         let _at_work = AtWork::begin(&queue);
         for round in one_of_each_payment(jobs) {
-            commit_round(&store, round, &queue.locked, Wait::Usual).await;
+            let under_way = store.progress().begin(Instant::now());
+            if commit_round(&store, round, &queue.locked, Wait::Usual).await {
+                under_way.stored(Instant::now());
+            }
         }
     }
 }
@@ -221,7 +224,8 @@ fn one_of_each_payment(jobs: Vec<Job>) -> Vec<Vec<Job>> {
     rounds
 }
 
-async fn commit_round(store: &Store, round: Vec<Job>, locked: &Locked, wait: Wait) {
+/// Whether it has stored anything.
+async fn commit_round(store: &Store, round: Vec<Job>, locked: &Locked, wait: Wait) -> bool {
     let (mut units, replies): (Vec<Unit>, Vec<_>) = round.into_iter().map(|job| (job.unit, job.reply)).unzip();
     let outcomes = match store.hot_client().await {
         Ok(client) => commit_or_halve(&client, &mut units, locked, wait).await,
@@ -230,12 +234,14 @@ async fn commit_round(store: &Store, round: Vec<Job>, locked: &Locked, wait: Wai
             units.iter().map(|_| Committed::Conflict).collect()
         }
     };
+    let stored = outcomes.iter().any(|outcome| matches!(outcome, Committed::Stored(_)));
     for ((unit, outcome), reply) in units.into_iter().zip(outcomes).zip(replies) {
         if reply.send((unit, outcome)).is_err() {
             // Whoever waited was cancelled with the worker; what is stored is stored.
             tracing::debug!("a commit's answer came after its task had ended");
         }
     }
+    stored
 }
 
 /// Commits all; where the database refuses, in halves, so that one bad row does not fail the others. Nor does one that

@@ -6,22 +6,25 @@ use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use secrecy::{ExposeSecret, SecretString};
-use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::config::{LoadBalanceHosts, SslMode, TargetSessionAttrs};
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::clock::Clock;
 use super::connection::Connection;
 use super::error::StoreError;
+use super::hosts::AnyHost;
+use super::progress::Progress;
 use super::row::ReadColumn;
 use super::session::{self, Lent, Session};
+use crate::hosts::each;
 
 /// Connections of the hot way: two begin, two settle, and beside each of both one for payments that somebody has locked.
 const HOT_CONNECTIONS: usize = 6;
 
 /// How long after a row was numbered, and given its time, it can be seen for sure, or never will be. What reads rows in the
 /// order of their numbers passes none that is younger; one that came later than this would never be looked at.
-pub(super) const VISIBLE_FOR_SURE: Duration = Duration::from_secs(120);
+pub const VISIBLE_FOR_SURE: Duration = Duration::from_secs(120);
 
 /// The longest `statement_timeout` that goes with this: a row's statement may run for as long, its end may be as long in
 /// coming where it is in a transaction, and as much again is left for the commit and for clocks.
@@ -38,7 +41,7 @@ const PLANNED_EACH_TIME: [(&str, &str); 2] = [("plan_cache_mode", "force_custom_
 /// How to reach the database.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// `postgres://user@host:port/database`
+    /// `postgres://user@host:port/database`, with one or several hosts.
     pub url: SecretString,
     /// The TLS configuration; nothing for none.
     pub tls: Option<rustls::ClientConfig>,
@@ -46,7 +49,7 @@ pub struct StoreSettings {
     pub pool: usize,
     /// The server ends a statement after this long.
     pub statement_timeout: Duration,
-    /// How long to wait for a connection.
+    /// How long connecting to one host may take.
     pub connect_timeout: Duration,
     /// Whether a pooler stands between, which lends a connection for one transaction.
     pub is_pooled: bool,
@@ -60,6 +63,7 @@ pub struct Store {
     /// How long a statement is waited for.
     patience: Duration,
     clock: Clock,
+    progress: Progress,
 }
 
 /// A URL that is none; the URL itself may hold a password and is not shown.
@@ -75,7 +79,13 @@ impl Store {
     pub fn new(settings: &StoreSettings) -> Result<Store, InvalidUrl> {
         let pool = build(settings, settings.pool, &PLANNED_EACH_TIME)?;
         let hot = build(settings, HOT_CONNECTIONS, &PLANNED_ONCE)?;
-        Ok(Store { pool, hot, patience: patience(settings.statement_timeout), clock: Clock::default() })
+        let patience = patience(settings.statement_timeout);
+        Ok(Store { pool, hot, patience, clock: Clock::default(), progress: Progress::default() })
+    }
+
+    /// Whether commits go through.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// PostgreSQL's clock.
@@ -136,31 +146,20 @@ fn build(
     } else {
         (session::tell("SET", &told), Session::Own)
     };
-    let mut config = Config::from_str(settings.url.expose_secret()).map_err(|_| InvalidUrl)?;
-    if config.get_application_name().is_none() {
-        config.application_name("paybus");
-    }
-    // After a failover an address may lead to the server that is a standby now; whoever only wants to read says so.
-    if !settings.url.expose_secret().contains("target_session_attrs") {
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    }
-    config.connect_timeout(settings.connect_timeout);
-    // A connection that a firewall or a dead host swallowed is noticed within a minute while it is idle, and while
-    // something is under way not much later than the server would have ended it; the system's own patience is a quarter of
-    // an hour.
-    config.keepalives_idle(Duration::from_secs(20));
-    config.keepalives_interval(Duration::from_secs(5));
-    config.keepalives_retries(3);
-    config.tcp_user_timeout(patience(settings.statement_timeout));
+    let whole = config(settings.url.expose_secret(), settings)?;
+    let hosts = each(settings.url.expose_secret());
+    let hosts = hosts.iter().map(|url| config(url, settings)).collect::<Result<Vec<_>, _>>()?;
+    let connect_timeout = settings.connect_timeout;
+    // One host after the other, each within its own time.
+    let create_timeout = connect_timeout.saturating_mul(u32::try_from(hosts.len()).unwrap_or(u32::MAX));
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = match &settings.tls {
-        None => Manager::from_config(config, NoTls, recycling),
+        None => Manager::from_connect(whole, AnyHost { hosts, tls: NoTls, patience: connect_timeout }, recycling),
         Some(tls) => {
-            config.ssl_mode(tokio_postgres::config::SslMode::Require);
-            Manager::from_config(config, MakeRustlsConnect::new(tls.clone()), recycling)
+            let tls = MakeRustlsConnect::new(tls.clone());
+            Manager::from_connect(whole, AnyHost { hosts, tls, patience: connect_timeout }, recycling)
         }
     };
-    let connect_timeout = settings.connect_timeout;
     let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
         let set_up = set_up.clone();
         Box::pin(async move {
@@ -175,12 +174,39 @@ fn build(
         .max_size(size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(settings.statement_timeout))
-        .create_timeout(Some(settings.connect_timeout))
+        .create_timeout(Some(create_timeout))
         .recycle_timeout(Some(settings.connect_timeout))
         .post_create(hook)
         .build()
         .map(|pool| (pool, session))
         .map_err(|_| InvalidUrl)
+}
+
+/// How to connect to the hosts of an address.
+fn config(url: &str, settings: &StoreSettings) -> Result<Config, InvalidUrl> {
+    let mut config = Config::from_str(url).map_err(|_| InvalidUrl)?;
+    if config.get_application_name().is_none() {
+        config.application_name("paybus");
+    }
+    // After a failover an address may lead to the server that is a standby now; whoever only wants to read says so.
+    if !url.contains("target_session_attrs") {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    if !url.contains("load_balance_hosts") {
+        config.load_balance_hosts(LoadBalanceHosts::Random);
+    }
+    config.connect_timeout(settings.connect_timeout);
+    // A connection that a firewall or a dead host swallowed is noticed within a minute while it is idle, and while
+    // something is under way not much later than the server would have ended it; the system's own patience is a quarter of
+    // an hour.
+    config.keepalives_idle(Duration::from_secs(20));
+    config.keepalives_interval(Duration::from_secs(5));
+    config.keepalives_retries(3);
+    config.tcp_user_timeout(patience(settings.statement_timeout));
+    if settings.tls.is_some() {
+        config.ssl_mode(SslMode::Require);
+    }
+    Ok(config)
 }
 
 /// How long a statement is waited for: the server's own limit, and as long again for whatever is sent with it and the way.

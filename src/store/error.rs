@@ -17,6 +17,12 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("the database holds what this version cannot read: {0}")]
     Unreadable(String),
+    /// The server refuses the connection: the user, its password, or the database.
+    #[error(
+        "the database server refuses the user, the password or the database of database.url: mend it at the server, or \
+         database.url"
+    )]
+    Login(#[source] tokio_postgres::Error),
     /// The role lacks a right; nothing was done.
     #[error("the database's role is not allowed to: give it its rights by deploy/postgres/roles.sql")]
     Forbidden(#[source] tokio_postgres::Error),
@@ -45,7 +51,12 @@ pub enum StoreError {
 impl StoreError {
     /// Whether nothing but a new connection, or time, is needed.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, StoreError::Unavailable(_) | StoreError::ReadOnly)
+        matches!(self, StoreError::Unavailable(_) | StoreError::Login(_) | StoreError::ReadOnly)
+    }
+
+    /// Whether somebody has to mend something before it can work.
+    pub fn needs_somebody(&self) -> bool {
+        matches!(self, StoreError::Login(_) | StoreError::Forbidden(_) | StoreError::Rights(_) | StoreError::NotDurable)
     }
 
     /// Whether somebody else held a lock for longer than it is waited for.
@@ -66,6 +77,9 @@ impl From<tokio_postgres::Error> for StoreError {
             _ if *state == SqlState::LOCK_NOT_AVAILABLE => StoreError::Conflict(error),
             _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => StoreError::ReadOnly,
             _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => StoreError::Forbidden(error),
+            // Invalid authorization: of the user, or of its password.
+            "28" => StoreError::Login(error),
+            _ if *state == SqlState::INVALID_CATALOG_NAME => StoreError::Login(error),
             // Data exceptions and program limits: a row that can never be stored.
             "22" | "54" => StoreError::Refused(error),
             _ => StoreError::Unavailable(Box::new(error)),

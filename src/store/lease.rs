@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::connect::{Store, VISIBLE_FOR_SURE};
 use super::error::StoreError;
 use super::row::ReadColumn;
+use super::scan::{Scan, Window, find_window};
 use crate::payment::operation::Operation;
 use crate::payment::outcome::Exposure;
 
@@ -24,20 +25,47 @@ pub struct Due {
     pub again_at: Timestamp,
 }
 
-/// How old an accepted operation is before the sweep's watermark may pass it: longer than any statement may take, for
-/// positions are given before they can be seen.
-const SETTLED_FOR_SURE_SECONDS: f64 = VISIBLE_FOR_SURE.as_secs() as f64;
+/// What a sweep came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// Calls whose lease had ended: they are due now.
+    pub lost: u64,
+    /// Whether there is more to look at.
+    pub more: bool,
+}
 
-const LOST: &str = "UPDATE operations SET due_at = now()
-     WHERE accepted > $1 AND accepted <= $2 AND state = 'calling' AND due_at IS NULL AND lease_until < now()";
+const FIND: &str = find_window!("operations", "accepted");
+const LATE: &str = "operations";
+const LATE_SCAN: Scan = Scan { name: LATE, late: LATE, find: FIND, age: VISIBLE_FOR_SURE };
 
-/// Nothing is passed that is young, nor what is still being called for the first time.
-const PASS: &str = "UPDATE watermarks SET position = greatest(position, least(
-         coalesce((SELECT max(accepted) FROM operations
-                   WHERE accepted > $1 AND accepted <= $2 AND stored < now() - make_interval(secs => $3)), $1),
-         (SELECT min(accepted) - 1 FROM operations
-          WHERE accepted > $1 AND accepted <= $2 AND state = 'calling' AND due_at IS NULL)))
-     WHERE name = 'operations'";
+/// Gives calls a due time, the end of their lease. Another replica that is at it already is left alone.
+macro_rules! give_due_times {
+    ($lock:literal) => {
+        concat!(
+            "WITH free AS (
+                 SELECT 1 FROM watermarks WHERE name = $1 AND position <= $2 FOR UPDATE SKIP LOCKED),
+             calls AS (
+                 SELECT payment_id, id FROM operations
+                 WHERE accepted > $2 AND accepted <= $3 AND state = 'calling' AND due_at IS NULL
+                   AND EXISTS (SELECT 1 FROM free)
+                 ",
+            $lock,
+            "),
+             given AS (
+                 UPDATE operations o SET due_at = greatest(o.lease_until, now()) FROM calls c
+                 WHERE o.payment_id = c.payment_id AND o.id = c.id
+                 RETURNING o.due_at <= now() AS is_lost),
+             moved AS (
+                 UPDATE watermarks SET position = $3 WHERE name = $1 AND EXISTS (SELECT 1 FROM free))
+             SELECT count(*) FILTER (WHERE is_lost), EXISTS (SELECT 1 FROM free) FROM given"
+        )
+    };
+}
+
+/// Who has a call's row locked most likely settles it. Should it not be settled, the late scan finds it.
+const GIVE: &str = give_due_times!("FOR UPDATE SKIP LOCKED");
+/// Passes nobody.
+const GIVE_LATE: &str = give_due_times!("FOR UPDATE");
 
 impl Store {
     /// Stores one more attempt of an operation in this worker's lease and renews the lease, before the attempt is sent.
@@ -107,21 +135,32 @@ impl Store {
         Ok(())
     }
 
-    /// Makes operations due whose worker was lost in the middle of its first call: only those have no due time of their
-    /// own. Reads in order of acceptance from a watermark that is moved on here.
+    /// Gives first calls that have been under way for longer than `age` a due time, the end of their lease. Only first
+    /// calls have none of their own; with it they are taken over should their worker be lost. Looks at a bounded number
+    /// of operations at a time, and at each once.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn sweep_lost(&self) -> Result<u64, StoreError> {
+    pub async fn sweep(&self, age: Duration) -> Result<Swept, StoreError> {
+        self.sweep_calls(Scan { name: "new operations", late: LATE, find: FIND, age }, GIVE).await
+    }
+
+    /// The same once more for operations that could not be seen yet the first time, for their commit took long.
+    ///
+    /// # Errors
+    /// The database cannot be asked; or somebody has the row of a call locked.
+    pub async fn sweep_late(&self) -> Result<Swept, StoreError> {
+        self.sweep_calls(LATE_SCAN, GIVE_LATE).await
+    }
+
+    async fn sweep_calls(&self, scan: Scan, give: &str) -> Result<Swept, StoreError> {
         let client = self.client().await?;
-        let bounds = "SELECT position, coalesce((SELECT max(accepted) FROM operations), 0) FROM watermarks
-             WHERE name = 'operations'";
-        let row = client.query_one(bounds, &[]).await?;
-        // Given as values, so that the planner sees how little there is in between.
-        let (from, to): (i64, i64) = (row.read(0)?, row.read(1)?);
-        let lost = client.execute(LOST, &[&from, &to]).await?;
-        client.execute(PASS, &[&from, &to, &SETTLED_FOR_SURE_SECONDS]).await?;
-        Ok(lost)
+        let Some(Window { after, last, more }) = self.window(&client, scan).await? else {
+            return Ok(Swept { lost: 0, more: false });
+        };
+        let row = client.query_one(give, &[&scan.name, &after, &last]).await?;
+        let (lost, has_moved): (i64, bool) = (row.read(0)?, row.read(1)?);
+        Ok(Swept { lost: lost.unsigned_abs(), more: more && has_moved })
     }
 
     /// Reserves the next `count` calls of a variant under a rate that holds over all replicas; how long to wait for the

@@ -4,13 +4,15 @@
 //! - `load`: what is known of payments, for the machine.
 //! - `lease`: attempts, due work, lost workers.
 //! - `outbox`: events that are not sent yet.
+//! - `scan`: how all replicas together look through operations and events.
 //! - `release`: events that were set aside, and their way back.
 //! - `connection`: one that does not wait for ever.
+//! - `hosts`: which of several it leads to.
 //! - `session`: what it has to be told, alone or through a pooler.
 //! - `parameters`: of which types what is sent through a pooler is.
 //! - `retention`: what is old.
 //! - `rights`: what the worker's role must be allowed.
-//! - `durability`: what a commit is worth.
+//! - `durability`, `progress`: what a commit is worth, and whether any go through.
 //! - `sequences`: whether what numbers events and operations is ahead of them.
 //! - `books`: what cannot be right, looked for.
 //! - `history`: events that are kept, for people.
@@ -27,17 +29,20 @@ pub mod connection;
 pub mod durability;
 pub mod error;
 pub mod history;
+mod hosts;
 pub mod lease;
 pub mod load;
 pub mod migrate;
 pub mod outbox;
 mod parameters;
+pub mod progress;
 pub mod release;
 pub mod report;
 pub mod retention;
 pub mod rights;
 mod row;
 mod rows;
+mod scan;
 pub mod schema;
 pub mod sequences;
 mod session;

@@ -7,35 +7,27 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::connect::{Store, VISIBLE_FOR_SURE};
-use super::connection::Connection;
 use super::error::StoreError;
 use super::row::ReadColumn;
 use super::rows;
+use super::scan::{Scan, Window, find_window};
 use crate::payment::operation::Reply;
 use crate::payment::trace::TraceContext;
 
 /// How many buckets the payments fall into; each is relayed by one replica at a time.
 pub const BUCKETS: i16 = 16;
 
-/// How long the worker that settled owns its events before the relay takes them, in seconds.
-const OWNED_SECONDS: f64 = 10.0;
+/// How long the worker that settled owns its events before the relay takes them.
+const OWNED: Duration = Duration::from_secs(10);
 
-/// How old an event is before none that is older can be still to come: its position was given before its commit, which
-/// takes a while.
-const VISIBLE_FOR_SURE_SECONDS: f64 = VISIBLE_FOR_SURE.as_secs() as f64;
-
-/// How many events are looked at by one statement.
-const NOTED_MAX: i64 = 10_000;
-
-/// The last event before the first that is too young, and how many were read to find it. Not the position right before the
-/// young one: that may be of an event that cannot be seen yet.
-const NOTED_UNTIL: &str = "SELECT max(position) FILTER (WHERE NOT is_young), count(*)
-     FROM (SELECT position, bool_or(stored >= now() - make_interval(secs => $2)) OVER (ORDER BY position) AS is_young
-           FROM (SELECT position, stored FROM events WHERE position > $1 ORDER BY position LIMIT $3) next) seen";
+const FIND: &str = find_window!("events", "position");
+const LATE: &str = "late events";
+const SCAN: Scan = Scan { name: "events", late: LATE, find: FIND, age: OWNED };
+const LATE_SCAN: Scan = Scan { name: LATE, late: LATE, find: FIND, age: VISIBLE_FOR_SURE };
 
 /// Another replica that is at it already is left alone.
 const NOTE: &str = "WITH free AS (
-         SELECT 1 FROM watermarks WHERE name = $1 AND position = $2 FOR UPDATE SKIP LOCKED),
+         SELECT 1 FROM watermarks WHERE name = $1 AND position <= $2 FOR UPDATE SKIP LOCKED),
      noted AS (
          INSERT INTO overdue (payment_id, position, stored)
          SELECT e.payment_id, e.position, e.stored FROM events e
@@ -127,10 +119,10 @@ pub struct Overdue {
     pub next: Option<i64>,
 }
 
-/// The state of the outbox.
+/// The state of the outbox. An event counts when its worker owns it no longer and it is not confirmed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backlog {
-    /// Events that are not confirmed.
+    /// All of them.
     pub count: i64,
     /// The age of the oldest that is not set aside, in seconds.
     pub oldest_seconds: f64,
@@ -189,7 +181,7 @@ impl Store {
     /// # Errors
     /// The database cannot be asked.
     pub async fn note_overdue(&self) -> Result<bool, StoreError> {
-        self.note_unsent("events", OWNED_SECONDS).await
+        self.note_unsent(SCAN).await
     }
 
     /// The same once more for events that could not be seen yet the first time, for their commit took long.
@@ -197,33 +189,17 @@ impl Store {
     /// # Errors
     /// The database cannot be asked.
     pub async fn note_late(&self) -> Result<bool, StoreError> {
-        self.note_unsent("late events", VISIBLE_FOR_SURE_SECONDS).await
+        self.note_unsent(LATE_SCAN).await
     }
 
-    /// Looks at the events from a watermark up to the first that is younger than this, and moves the watermark on.
-    async fn note_unsent(&self, watermark: &str, age_seconds: f64) -> Result<bool, StoreError> {
+    /// Looks at the next events of a scan, and moves its watermark on.
+    async fn note_unsent(&self, scan: Scan) -> Result<bool, StoreError> {
         let client = self.client().await?;
-        // All are given as values: the planner must see how short the range is, or it joins the whole tables.
-        let from = self.watermark(&client, watermark).await?;
-        let row = client.query_one(NOTED_UNTIL, &[&from, &age_seconds, &NOTED_MAX]).await?;
-        let Some(to) = row.read::<Option<i64>>(0)? else {
+        let Some(Window { after, last, more }) = self.window(&client, scan).await? else {
             return Ok(false);
         };
-        client.execute(NOTE, &[&watermark, &from, &to]).await?;
-        Ok(row.read::<i64>(1)? == NOTED_MAX)
-    }
-
-    pub(super) async fn watermark(&self, client: &Connection, name: &str) -> Result<i64, StoreError> {
-        client.query_one("SELECT position FROM watermarks WHERE name = $1", &[&name]).await?.read(0)
-    }
-
-    /// The events that nobody has looked at yet lie behind the first position and up to the second. Both are given as values
-    /// to what reads them: behind one bound alone the planner expects a third of the table.
-    pub(super) async fn not_looked_at(&self, client: &Connection) -> Result<(i64, i64), StoreError> {
-        let sql = "SELECT position, coalesce((SELECT max(position) FROM events), 0) FROM watermarks
-             WHERE name = 'events'";
-        let row = client.query_one(sql, &[]).await?;
-        Ok((row.read(0)?, row.read(1)?))
+        client.execute(NOTE, &[&scan.name, &after, &last]).await?;
+        Ok(more)
     }
 
     /// Events that were noted, of the payments in these buckets, from behind a position on. With a payment's noted events
@@ -254,7 +230,7 @@ impl Store {
         payments.dedup();
         let mut events = Vec::new();
         if !payments.is_empty() {
-            let rows = client.query(&UNSENT, &[&payments, &OWNED_SECONDS]).await?;
+            let rows = client.query(&UNSENT, &[&payments, &OWNED.as_secs_f64()]).await?;
             events = rows.iter().map(outbox_event).collect::<Result<_, _>>()?;
         }
         let is_full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);

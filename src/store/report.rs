@@ -33,7 +33,7 @@ pub const SHOWN_MAX: usize = 500;
 /// What the metrics tell of the database.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
-    /// Events that are not confirmed.
+    /// Events that are not confirmed in time.
     pub outbox: Backlog,
     /// Operations that wait for a time, by variant.
     pub due: Vec<DueFigures>,
@@ -165,20 +165,14 @@ const UNKNOWN: &str = concat!(
      WHERE n.variant IS NOT NULL"
 );
 
-/// What was noted as unsent, and what nobody has looked at yet, the few seconds' events behind the watermark; the oldest
-/// of each are counted. What is set aside waits for a person, however old it is: it must not hide that others wait.
+/// Counts the oldest of what was noted as unsent. What its worker still owns does not count: to find the few of those
+/// that are unsent, every replica would read all that was stored in these seconds, again and again. What is set aside
+/// waits for a person, however old it is: it must not hide that others wait.
 const OUTBOX: &str = "SELECT count(*),
          greatest(coalesce(extract(epoch FROM now() - min(u.stored) FILTER (WHERE NOT u.aside)), 0), 0)::float8,
-         (SELECT count(*) FROM set_aside), count(*) FILTER (WHERE u.noted AND NOT u.aside)
-     FROM ((SELECT o.stored, true AS noted,
-                EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = o.payment_id) AS aside
-            FROM overdue o ORDER BY o.position LIMIT $1)
-           UNION ALL
-           (SELECT e.stored, false, EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = e.payment_id)
-            FROM events e
-            WHERE e.position > $2 AND e.position <= $3
-              AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position AND s.position > $2 AND s.position <= $3)
-            ORDER BY e.position LIMIT $1)) u";
+         (SELECT count(*) FROM set_aside), count(*) FILTER (WHERE NOT u.aside)
+     FROM (SELECT o.stored, EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = o.payment_id) AS aside
+           FROM overdue o ORDER BY o.position LIMIT $1) u";
 
 const OPEN_DUE: &str = concat!(variants!("due_at IS NOT NULL"), "SELECT variant FROM names WHERE variant IS NOT NULL");
 const OPEN_UNKNOWN: &str = concat!(
@@ -206,8 +200,7 @@ impl Store {
     pub async fn figures(&self) -> Result<Figures, StoreError> {
         self.check_writable().await?;
         let client = self.client().await?;
-        let (from, to) = self.not_looked_at(&client).await?;
-        let outbox = client.query_one(OUTBOX, &[&EVENTS_COUNTED_MAX, &from, &to]).await?;
+        let outbox = client.query_one(OUTBOX, &[&EVENTS_COUNTED_MAX]).await?;
         let due = client.query(DUE, &[&COUNTED_MAX]).await?;
         let unknown = client.query(UNKNOWN, &[&COUNTED_MAX]).await?;
         Ok(Figures {

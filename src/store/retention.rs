@@ -17,16 +17,26 @@ pub struct Purged {
 
 /// Reads nothing while the first event is young. What is looked up one by one is written so that the planner can do nothing
 /// else: it does not know how few they are, and would join whole tables.
+///
+/// It begins behind a watermark, or it would read the index entries of all that was deleted since the last vacuum. The
+/// watermark passes nothing that stays: neither what is young nor what is unsent, all of which is noted as overdue.
 const EVENTS: &str = "WITH old AS (
          SELECT e.position, e.created FROM events e
          CROSS JOIN LATERAL (SELECT 1 FROM sent s WHERE s.position = e.position LIMIT 1) s
-         WHERE e.position <= $3 AND (SELECT created FROM events ORDER BY position LIMIT 1) < $1
+         WHERE e.position > $4 AND e.position <= $3
+           AND (SELECT created FROM events WHERE position > $4 ORDER BY position LIMIT 1) < $1
          ORDER BY e.position LIMIT $2),
      gone AS (
          DELETE FROM events WHERE position = ANY(ARRAY(SELECT position FROM old WHERE created < $1))
          RETURNING position),
      marks AS (DELETE FROM sent WHERE position = ANY(ARRAY(SELECT position FROM gone))),
-     notes AS (DELETE FROM overdue WHERE position = ANY(ARRAY(SELECT position FROM gone)))
+     notes AS (DELETE FROM overdue WHERE position = ANY(ARRAY(SELECT position FROM gone))),
+     moved AS (
+         UPDATE watermarks SET position = greatest(position, least(
+             (SELECT max(position) FROM gone),
+             (SELECT min(position) - 1 FROM old WHERE created >= $1),
+             (SELECT min(position) - 1 FROM overdue)))
+         WHERE name = 'purged events' AND EXISTS (SELECT 1 FROM gone))
      SELECT count(*) FROM gone";
 
 /// The rows behind the watermark are bounded first and looked at then; it moves up to the first that is young.
@@ -53,8 +63,9 @@ impl Store {
     /// The database cannot be asked.
     pub async fn purge_events(&self, older_than: Timestamp, limit: i64) -> Result<Purged, StoreError> {
         let client = self.client().await?;
-        let watermark = self.watermark(&client, "late events").await?;
-        let row = client.query_one(EVENTS, &[&older_than, &limit, &watermark]).await?;
+        let after = self.watermark(&client, "purged events").await?;
+        let looked_at = self.watermark(&client, "late events").await?;
+        let row = client.query_one(EVENTS, &[&older_than, &limit, &looked_at, &after]).await?;
         let gone: i64 = row.read(0)?;
         Ok(Purged { gone: gone.unsigned_abs(), more: gone == limit })
     }

@@ -67,4 +67,5 @@ pub const STEPS: &[Step] = &[
         needs: 0,
         change: Change::Statements(include_str!("migrations/0003_gateway_references.sql")),
     },
+    Step { number: 4, name: "scans", needs: 0, change: Change::Statements(include_str!("migrations/0004_scans.sql")) },
 ];

@@ -40,8 +40,9 @@ pub(super) enum Part {
     /// row anew from what the first one committed, and finds another state than was read, whatever either snapshot shows.
     /// So nobody writes over an answer, and no command has two.
     ///
-    /// Another attempt may have been stored meanwhile, which raises no version: when something was last sent never goes back,
-    /// or a look-up would be taken for proof too early.
+    /// Another attempt may have been stored meanwhile, which raises no version: when something was last sent never goes
+    /// back, or a look-up would be taken for proof too early. And a call that goes on has a due time from then on: the
+    /// sweep may have passed it.
     ChangedOperations,
     /// Movements. Of one that is stored already nothing changes but what is learnt later: its operation and its references.
     Movements,
@@ -109,10 +110,11 @@ impl Part {
             Part::ChangedOperations => format!(
                 "operation_update AS (UPDATE operations o SET {}, \
                  last_sent_at = greatest(o.last_sent_at, r.last_sent_at), \
+                 due_at = CASE r.state WHEN 'calling' THEN coalesce(r.due_at, r.lease_until) ELSE r.due_at END, \
                  state = CASE WHEN o.state = r.state_read THEN r.state ELSE overtaken() END FROM {rows} \
                  WHERE o.payment_id = ANY(ARRAY[r.payment_id]) AND o.id = ANY(ARRAY[r.id]) \
                  AND r.payment_id IN (SELECT id FROM done))",
-                assignments(&columns_of(&[OperationChange::COLUMNS], &["state", "last_sent_at"]), 2)
+                assignments(&columns_of(&[OperationChange::COLUMNS], &["state", "last_sent_at", "due_at"]), 2)
             ),
             Part::Movements => format!(
                 "movement_insert AS (INSERT INTO movements ({}, created) SELECT {}, now() FROM {rows} \

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use self::data::{DATA, DATA_BASE64, Data};
 use self::envelope::{check_envelope, check_places};
+use self::mode::Envelope;
 use super::notify;
 use super::variant::Variant;
 use crate::excerpt::{NAME_MAX, excerpt};
@@ -47,6 +48,10 @@ pub struct Message<'a> {
     pub correlation_id: Option<&'a str>,
     /// The AMQP `user_id`.
     pub user_id: Option<&'a str>,
+    /// The AMQP `content_type`.
+    pub content_type: Option<&'a str>,
+    /// The CloudEvents attributes among the AMQP headers, by their names: see `bus::attributes`.
+    pub headers: &'a [(String, Value)],
 }
 
 /// What a message turned out to be.
@@ -72,12 +77,14 @@ struct Attributes<'a> {
     members: BTreeMap<String, &'a RawValue>,
     /// The names that come twice.
     twice: Vec<String>,
+    /// What the headers and the body say differently.
+    wrong: Option<Rejection>,
 }
 
 impl<'a> Attributes<'a> {
-    fn read(text: &'a str) -> serde_json::Result<Attributes<'a>> {
-        let mut attributes = Attributes { members: BTreeMap::new(), twice: Vec::new() };
-        for (name, raw) in json::members(text)? {
+    fn read(envelope: &'a Envelope<'_>) -> serde_json::Result<Attributes<'a>> {
+        let mut attributes = Attributes { members: BTreeMap::new(), twice: Vec::new(), wrong: envelope.wrong.clone() };
+        for (name, raw) in json::members(&envelope.text)? {
             match attributes.members.entry(name) {
                 Entry::Vacant(place) => {
                     place.insert(raw);
@@ -100,12 +107,13 @@ impl<'a> Attributes<'a> {
 impl Acceptance {
     /// Reads a message.
     pub fn accept(&self, message: &Message<'_>) -> Accepted {
-        let (text, encoding) = match std::str::from_utf8(message.body) {
-            Ok(text) => (std::borrow::Cow::Borrowed(text), Ok(())),
+        let (body, encoding) = match std::str::from_utf8(message.body) {
+            Ok(body) => (std::borrow::Cow::Borrowed(body), Ok(())),
             // Read as far as it can be, so that it can be answered.
             Err(_) => (String::from_utf8_lossy(message.body), Err(reject(Code::InvalidEncoding, "it is not UTF-8"))),
         };
-        let attributes = match Attributes::read(&text) {
+        let envelope = Envelope::of(message, &body);
+        let attributes = match Attributes::read(&envelope) {
             Ok(attributes) => attributes,
             Err(_) => return Accepted::Dead(reject(Code::InvalidEnvelope, "it is not a JSON object")),
         };
@@ -119,7 +127,8 @@ impl Acceptance {
             Ok(())
         };
         let data = Data::read(&attributes);
-        let checked = size.and(encoding).and_then(|()| check_cards(&text, &attributes, &data, &names, message));
+        let checked =
+            size.and(encoding).and_then(|()| check_cards(&envelope.text, &attributes, &data, &names, message));
         let clean = checked.is_ok();
         let content = checked.and_then(|()| self.content(message, &attributes, &names, &data));
         let attached = self.attached(message, &attributes, clean);
@@ -132,7 +141,7 @@ impl Acceptance {
         names: Names,
         data: Data<'_>,
         content: Result<Body, Rejection>,
-        attached: Result<Attached, Rejection>,
+        attached: (Attached, Option<Rejection>),
     ) -> Command {
         let hash = match &content {
             Ok(Body::Notification(_)) => notify::hash(&names.kind),
@@ -140,10 +149,8 @@ impl Acceptance {
         };
         // It may name a field, and of a notification's data nothing was searched for card numbers.
         let content = content.map_err(|Rejection { code, message }| reject(code, card::scrub(&message)));
-        let (attached, content) = match attached {
-            Ok(attached) => (attached, content),
-            Err(rejection) => (Attached::default(), content.and(Err(rejection))),
-        };
+        let (attached, wrong) = attached;
+        let content = content.and_then(|body| wrong.map_or(Ok(body), Err));
         let routed = message.routing_key.split('.').next().unwrap_or_default();
         let variant = if self.variants.contains_key(routed) { routed } else { NO_VARIANT };
         Command {
@@ -200,39 +207,50 @@ impl Acceptance {
         Ok(body)
     }
 
-    fn attached(&self, message: &Message<'_>, attributes: &Attributes<'_>, clean: bool) -> Result<Attached, Rejection> {
-        let reply = match message.reply_to {
-            Some(to) if !self.reply_to.is_match(to) || to.len() > ATTRIBUTE_MAX => {
-                return Err(reject(Code::InvalidEnvelope, "reply_to: paybus does not write to this queue"));
-            }
-            Some(to) => Some(Reply { to: to.to_owned(), correlation_id: message.correlation_id.map(str::to_owned) }),
-            None => None,
+    /// What comes beside the data: all that can be read, and why the first of the rest cannot. Where an answer goes does
+    /// not depend on anything else.
+    fn attached(
+        &self,
+        message: &Message<'_>,
+        attributes: &Attributes<'_>,
+        clean: bool,
+    ) -> (Attached, Option<Rejection>) {
+        let (reply, mut wrong) = match self.reply(message) {
+            Ok(reply) => (reply, None),
+            Err(rejection) => (None, Some(rejection)),
         };
-        let holds_card = |reply: &Reply| {
-            let texts = [Some(&reply.to), reply.correlation_id.as_ref()];
-            texts.into_iter().flatten().any(|text| card::contains_card_number(text))
-        };
-        let reply = reply.filter(|reply| !holds_card(reply));
-        let user_id = message.user_id.map(str::to_owned);
+        let attached = Attached { reply, user_id: message.user_id.map(str::to_owned), ..Attached::default() };
         if !clean {
             // Of a message that holds a card number nothing more is kept.
-            return Ok(Attached { reply, user_id, ..Attached::default() });
+            return (attached, wrong);
         }
-        let expires_at = match optional_text(attributes, "expirytime", ATTRIBUTE_MAX)? {
-            Some(text) => Some(field::time(&text).ok_or_else(|| {
-                reject(Code::InvalidEnvelope, "expirytime: must be a time such as 2026-11-22T12:00:00Z")
-            })?),
-            None => None,
+        let mut text = |name: &str, max: usize| {
+            optional_text(attributes, name, max).unwrap_or_else(|rejection| {
+                wrong.get_or_insert(rejection);
+                None
+            })
         };
-        let parent = optional_text(attributes, "traceparent", ATTRIBUTE_MAX)?;
-        let state = optional_text(attributes, "tracestate", TRACESTATE_MAX)?;
-        Ok(Attached {
-            correlation_id: optional_text(attributes, "correlationid", ATTRIBUTE_MAX)?,
-            trace: parent.and_then(|parent| TraceContext::read(&parent, state.as_deref())),
-            expires_at,
-            reply,
-            user_id,
-        })
+        let expires_at = text("expirytime", ATTRIBUTE_MAX).map(|expiry| field::time(&expiry));
+        let parent = text("traceparent", ATTRIBUTE_MAX);
+        let state = text("tracestate", TRACESTATE_MAX);
+        let correlation_id = text("correlationid", ATTRIBUTE_MAX);
+        if expires_at == Some(None) {
+            let message = "expirytime: must be a time such as 2026-11-22T12:00:00Z";
+            wrong.get_or_insert_with(|| reject(Code::InvalidEnvelope, message));
+        }
+        let trace = parent.and_then(|parent| TraceContext::read(&parent, state.as_deref()));
+        (Attached { correlation_id, trace, expires_at: expires_at.flatten(), ..attached }, wrong)
+    }
+
+    /// Where an answer is wanted; `None` where none is, or where the place holds a card number.
+    fn reply(&self, message: &Message<'_>) -> Result<Option<Reply>, Rejection> {
+        let Some(to) = message.reply_to else { return Ok(None) };
+        if !self.reply_to.is_match(to) || to.len() > ATTRIBUTE_MAX {
+            return Err(reject(Code::InvalidEnvelope, "reply_to: paybus does not write to this queue"));
+        }
+        let holds_card = [Some(to), message.correlation_id].into_iter().flatten().any(card::contains_card_number);
+        let reply = Reply { to: to.to_owned(), correlation_id: message.correlation_id.map(str::to_owned) };
+        Ok((!holds_card).then_some(reply))
     }
 }
 
@@ -297,13 +315,11 @@ fn check_cards(
     let mut beside = [Some(message.routing_key), message.reply_to, message.correlation_id].into_iter().flatten();
     let is_notification = names.kind == Kind::Known(CommandType::Notification);
     let in_body = || {
-        let is_data = |name: &str| name == DATA || name == DATA_BASE64;
-        let mut searched = attributes.members.iter().filter(|(name, _)| !is_notification || !is_data(name));
-        !is_notification && (card::contains_card_number(text) || data.hides_card())
-            || searched.any(|(_, raw)| {
-                is_notification && card::contains_card_number(raw.get())
-                    || raw.get().contains("\\u") && decoded_has_card(raw.get())
-            })
+        if !is_notification {
+            return card::contains_card_number(text) || data.hides_card();
+        }
+        let mut around = attributes.members.iter().filter(|(name, _)| *name != DATA && *name != DATA_BASE64);
+        around.any(|(_, raw)| card::contains_card_number(raw.get()))
     };
     if beside.any(card::contains_card_number) || in_body() {
         return Err(reject(Code::CardNumber, "a card number stands in it; nothing of it was kept"));
@@ -342,25 +358,6 @@ fn notification(data: &Map<String, Value>, names: &Names, variant: &Variant) -> 
     Ok(Body::Notification(admitted(facts, addressed_to)?))
 }
 
-/// Whether a card number hides behind escapes such as `\u0034`.
-fn decoded_has_card(json: &str) -> bool {
-    fn any(value: &Value) -> bool {
-        match value {
-            Value::String(text) => card::contains_card_number(text),
-            Value::Array(values) => values.iter().any(any),
-            Value::Object(map) => map.iter().any(|(name, value)| card::contains_card_number(name) || any(value)),
-            Value::Null | Value::Bool(_) | Value::Number(_) => false,
-        }
-    }
-    // What is too deep to be decoded is refused for that.
-    serde_json::from_str::<Value>(json).is_ok_and(|value| any(&value))
-}
-
-/// Whether a card number stands in a JSON text, written out or behind escapes.
-fn holds_card(json: &str) -> bool {
-    card::contains_card_number(json) || json.contains("\\u") && decoded_has_card(json)
-}
-
 fn optional_text(attributes: &Attributes<'_>, name: &str, max: usize) -> Result<Option<String>, Rejection> {
     let Some(raw) = attributes.get(name).filter(|raw| raw.get() != "null") else { return Ok(None) };
     let text: String = serde_json::from_str(raw.get())
@@ -380,5 +377,6 @@ fn reject(code: Code, message: impl Into<String>) -> Rejection {
 
 mod data;
 mod envelope;
+mod mode;
 #[cfg(test)]
 mod tests;

@@ -12,9 +12,10 @@ use crate::backoff;
 use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::code::Rejection;
-use crate::payment::command::{Command, CommandType, Kind};
+use crate::payment::command::{Body, Command, CommandType, Kind};
 use crate::payment::contract::Contract;
 use crate::payment::machine::{Aggregate, Context, Step};
+use crate::payment::notification::proved_operations;
 use crate::payment::operation::{Lease, Operation, State};
 use crate::store::load::{Loaded, Unsent};
 
@@ -86,7 +87,7 @@ impl Engine {
             let Loaded { mut aggregate, unsent } = if is_optimistic {
                 Loaded { aggregate: Box::new(Aggregate::absent(entry.payment_id())), unsent: Unsent::default() }
             } else {
-                self.load(entry.payment_id(), &[entry.id()]).await.ok_or(Stopped::Refused)?
+                self.load_for(entry).await?
             };
             let stored = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
             let takeovers = takeovers(&aggregate, entry.id());
@@ -125,7 +126,7 @@ impl Engine {
                     return Ok(Begun { aggregate, step, announced, is_changed: true });
                 }
                 Err(Failure::Again) => {
-                    let sends = matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Locate(_));
+                    let sends = matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_));
                     in_doubt.extend(lease.filter(|_| sends).map(|lease| (step, lease)));
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
@@ -135,6 +136,22 @@ impl Engine {
                 }
                 Err(Failure::Ending) => return Err(Stopped::Ending),
             }
+        }
+    }
+
+    /// Loads what a decision needs: the entry's operation, and those that a notification proves something of.
+    async fn load_for(&self, entry: &Entry) -> Result<Loaded, Stopped> {
+        let mut operations = vec![entry.id()];
+        operations.extend(entry.proves());
+        loop {
+            let loaded = self.load(entry.payment_id(), &operations).await.ok_or(Stopped::Refused)?;
+            // Of a notification that waited, what is stored says of which.
+            let proved = loaded.aggregate.proved_operations(entry.id());
+            let missing: Vec<Uuid> = proved.into_iter().filter(|id| !operations.contains(id)).collect();
+            if missing.is_empty() {
+                return Ok(loaded);
+            }
+            operations.extend(missing);
         }
     }
 
@@ -234,6 +251,17 @@ impl Entry {
         }
     }
 
+    /// The operations that it proves something of.
+    fn proves(&self) -> Vec<Uuid> {
+        match self {
+            Entry::Command { command, .. } => match &command.content {
+                Ok(Body::Notification(facts)) => proved_operations(facts),
+                _ => Vec::new(),
+            },
+            Entry::Due { .. } => Vec::new(),
+        }
+    }
+
     fn is_surely_new(&self) -> bool {
         match self {
             Entry::Command { command, redelivered, .. } => {
@@ -245,7 +273,6 @@ impl Entry {
 
     /// Whether it will call the gateway, as far as can be told before it is decided on.
     pub fn may_call(&self) -> bool {
-        use crate::payment::command::Body;
         match self {
             Entry::Command { command, .. } => match &command.content {
                 Ok(Body::Create(new)) => new.process.is_some(),
@@ -262,8 +289,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::payment::command::{Body, CommandName};
-    use crate::payment::contract::{Captures, Keys, Lookup, PerAction};
+    use crate::payment::command::CommandName;
+    use crate::payment::contract::{Captures, Keys, Lookup, NotificationRole, PerAction};
     use crate::payment::operation::Attributes;
 
     #[test]
@@ -286,6 +313,8 @@ mod tests {
         let contract = |key_window: Option<u64>| Contract {
             keys: PerAction::all(key_window.map_or(Keys::NONE, |seconds| Keys::kept_for(Duration::from_secs(seconds)))),
             captures: Captures::One,
+            notifications: NotificationRole::Hint,
+            undo: false,
             lookup: Lookup::Authoritative,
             settle_window: Duration::ZERO,
         };

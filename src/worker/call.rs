@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tracing::{debug, info};
 use uuid::Uuid;
 
@@ -19,6 +19,23 @@ use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::Operation;
 use crate::payment::outcome::{Outcome, Trouble};
 use crate::spans::Span;
+
+/// Since when the gateway may have received something of an operation. Under a later key, something of an earlier one may
+/// be there too.
+fn received_since(operation: &Operation) -> Timestamp {
+    operation.first_sent_at.filter(|_| operation.key().generation() == 0).unwrap_or(operation.created)
+}
+
+fn asked_about(operation: &Operation) -> Option<Target<'_>> {
+    Some(Target {
+        operation_id: operation.id,
+        action: operation.action()?,
+        key: operation.key(),
+        request: operation.request.as_ref(),
+        stored_at: received_since(operation),
+        last_sent_at: operation.last_sent_at,
+    })
+}
 
 impl Engine {
     /// Asks the gateway what a step says; nothing where the lease was lost, so that nothing may be sent. A call that has no
@@ -60,6 +77,16 @@ impl Engine {
                 variant.leave();
                 Some((operation, answer?))
             }
+            Step::Undo(id) => {
+                if !self.lease_outlasts(aggregate.operation(id)?, variant) {
+                    debug!(operation = %id, "the lease ended before the gateway was told to undo it");
+                    return None;
+                }
+                variant.enter();
+                let answer = self.undo(variant, aggregate, id, within).await;
+                variant.leave();
+                Some((id, answer?))
+            }
             Step::Locate(id) => {
                 variant.enter();
                 let answer = self.locate(variant, aggregate, id).await;
@@ -74,13 +101,15 @@ impl Engine {
     /// Whether the lease outlasts the call; a shorter one is renewed before anything is sent, or another worker might take
     /// over what this one is just sending.
     async fn lease_holds(&self, operation: &Operation, variant: &Variant) -> bool {
+        self.lease_outlasts(operation, variant)
+            || Box::pin(self.store_attempt(operation, operation.attempts, variant)).await
+    }
+
+    fn lease_outlasts(&self, operation: &Operation, variant: &Variant) -> bool {
         let Some(lease) = operation.lease else { return false };
         let needed = SignedDuration::try_from(variant.timeout).unwrap_or(SignedDuration::MAX);
         let now = self.store.clock().now();
-        if now.checked_add(needed).is_ok_and(|end| end < lease.until) {
-            return true;
-        }
-        Box::pin(self.store_attempt(operation, operation.attempts, variant)).await
+        now.checked_add(needed).is_ok_and(|end| end < lease.until)
     }
 
     /// Stores an attempt and renews the lease; false where the lease was lost.
@@ -115,6 +144,7 @@ impl Engine {
             amount: request.amount,
             currency: payment.currency(),
             capture: request.capture,
+            confirms: operation.confirms(),
             stored_at: operation.created,
             trace: own.as_ref().or(operation.attributes.trace.as_ref()),
             timeout: variant.timeout,
@@ -139,17 +169,7 @@ impl Engine {
     ) -> Option<Answer> {
         let operation = aggregate.operation(id)?;
         let asked_about = match target {
-            Some(target) => {
-                let operation = aggregate.operation(target)?;
-                Some(Target {
-                    operation_id: target,
-                    action: operation.action()?,
-                    key: operation.key(),
-                    request: operation.request.as_ref(),
-                    stored_at: operation.created,
-                    last_sent_at: operation.last_sent_at,
-                })
-            }
+            Some(target) => Some(asked_about(aggregate.operation(target)?)?),
             None => None,
         };
         let span = spans::gateway("status", variant, operation, within);
@@ -165,9 +185,31 @@ impl Engine {
         let asked = aggregate.asked(self.store.clock().now());
         let begun = Instant::now();
         let found = variant.gateway.look_up(question).await;
-        metrics::gateway_look_up(&variant.name, &found, begun.elapsed());
+        metrics::gateway_look_up(&variant.name, "status", &found, begun.elapsed());
         spans::tell_outcome(span, found.as_str(), found.trouble());
         let answer = Answer::Found { target, found: asked.answered(found) };
+        self.note_health(variant, operation.payment_id, &answer);
+        Some(answer)
+    }
+
+    async fn undo(&self, variant: &Variant, aggregate: &Aggregate, id: Uuid, within: &Span) -> Option<Answer> {
+        let operation = aggregate.operation(id)?;
+        let span = spans::gateway("undo", variant, operation, within);
+        let own = span.context();
+        let question = Question {
+            operation_id: id,
+            target: Some(asked_about(operation)?),
+            payment: aggregate.payment()?,
+            references: Vec::new(),
+            trace: own.as_ref().or(operation.attributes.trace.as_ref()),
+            timeout: variant.timeout,
+        };
+        let asked = aggregate.asked(self.store.clock().now());
+        let begun = Instant::now();
+        let found = variant.gateway.undo(question).await;
+        metrics::gateway_look_up(&variant.name, "undo", &found, begun.elapsed());
+        spans::tell_outcome(span, found.as_str(), found.trouble());
+        let answer = Answer::Found { target: Some(id), found: asked.answered(found) };
         self.note_health(variant, operation.payment_id, &answer);
         Some(answer)
     }

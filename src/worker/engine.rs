@@ -26,6 +26,7 @@ use crate::payment::command::Kind;
 use crate::payment::event::EventKind;
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::model::Payment;
+use crate::payment::operation::Operation;
 use crate::store::Store;
 use crate::store::batch::{Committed, Committer};
 use crate::store::commit::Unit;
@@ -193,7 +194,9 @@ impl Engine {
         };
         match committed {
             Committed::Stored(stored) => {
-                let wakes = unit.aggregate.changed_operations().any(|operation| operation.due_at == Some(now));
+                let is_due = |operation: &Operation| operation.due_at == Some(now);
+                let wakes =
+                    unit.aggregate.changed_operations().any(is_due) || unit.aggregate.new_operations().any(is_due);
                 let new = super::announce::outgoing(unit.aggregate.events(), unit.bodies, &stored.events);
                 tell_metrics(&unit.aggregate);
                 failpoint::reach("committed", unit.aggregate.payment_id());
@@ -237,6 +240,7 @@ fn request_body(aggregate: &Aggregate, id: Uuid, variant: &Variant) -> Option<Re
         payment,
         amount: request.amount,
         capture: request.capture,
+        confirms: operation.confirms(),
         is_final: !operation.is_partial_capture(),
         reference: operation.refunds_from(),
         data,

@@ -103,7 +103,7 @@ impl Engine {
         drop(turn);
         let mut trail = Trail { announced: vec![announced], span };
         if let Some(variant) = variant
-            && matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Locate(_))
+            && matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_))
         {
             Box::pin(self.carry_out(variant, aggregate, step, Some(place), probe, &mut trail)).await?;
         } else {
@@ -176,7 +176,7 @@ impl Engine {
                         return Ok(());
                     }
                 }
-                Step::Call(_) | Step::LookUp { .. } | Step::Locate(_) => {
+                Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => {
                     place = Box::pin(self.place_for(&aggregate, follows, variant)).await;
                     step = follows;
                 }

@@ -21,10 +21,12 @@ use super::engine::Engine;
 use super::hold::Turn;
 use super::spans;
 use super::variant::Variant;
+use crate::bus::attributes::attributes;
 use crate::bus::consumer::{Consumption, QueueState};
 use crate::bus::dead::{BuryError, bury};
-use crate::bus::delivery::Delivery;
+use crate::bus::delivery::{Delivery, Properties};
 use crate::bus::publisher::Publisher;
+use crate::bus::topology::QueueKind;
 use crate::failpoint;
 use crate::http::metrics::{self, BreakerState, Deliveries, QueueLabel};
 use crate::payment::code::{Code, Rejection};
@@ -49,7 +51,13 @@ pub struct Intake {
 
 impl Intake {
     /// Takes a queue's messages until its consumption ends; after `drained`, only those that are there already.
-    pub async fn run(self, queue: QueueLabel, mut deliveries: mpsc::Receiver<Delivery>, drained: CancellationToken) {
+    pub async fn run(
+        self,
+        kind: QueueKind,
+        queue: QueueLabel,
+        mut deliveries: mpsc::Receiver<Delivery>,
+        drained: CancellationToken,
+    ) {
         let now = || Timestamp::now().as_millisecond() as f64 / 1000.0;
         let counted = Deliveries::begin(&queue, now());
         loop {
@@ -60,24 +68,17 @@ impl Intake {
             };
             let Some(delivery) = delivery else { return };
             counted.one(now());
-            self.take(delivery, false);
+            match kind {
+                QueueKind::Unanswered => self.answer_dead_letter(delivery),
+                _ => self.take(delivery, false),
+            };
         }
     }
 
     /// Reads a message and sets it on its way. Called in the order of arrival: commands of one payment line up here.
     fn take(&self, delivery: Delivery, probe: bool) -> JoinHandle<()> {
-        let message = Message {
-            body: &delivery.body,
-            routing_key: &delivery.routing_key,
-            reply_to: delivery.properties.reply_to.as_deref(),
-            correlation_id: delivery.properties.correlation_id.as_deref(),
-            user_id: delivery.properties.user_id.as_deref(),
-        };
-        // Nothing in there panics; and if it did, it must not take the intake with it.
-        let accepted = std::panic::catch_unwind(AssertUnwindSafe(|| self.engine.acceptance.accept(&message)))
-            .unwrap_or_else(|_| Accepted::Dead(Rejection::new(Code::InvalidEnvelope, "it cannot be read")));
         let intake = self.clone();
-        match accepted {
+        match self.read(&delivery) {
             Accepted::Dead(rejection) => self.tasks.spawn(async move { intake.bury(delivery, rejection).await }),
             Accepted::Command(command) => {
                 let turn = self.engine.order.enter(command.payment_id);
@@ -87,7 +88,30 @@ impl Intake {
         }
     }
 
-    async fn carry_out(&self, delivery: Delivery, command: Box<Command>, turn: Turn, probe: bool) {
+    /// Reads a message.
+    pub(super) fn read(&self, delivery: &Delivery) -> Accepted {
+        // What was left out may have changed what the rest means.
+        if let Some(flaw) = delivery.properties.flaw() {
+            return Accepted::Dead(flaw.into());
+        }
+        let Properties { reply_to, correlation_id, user_id, content_type, headers, .. } = &delivery.properties;
+        // Nothing in there panics; and if it did, it must not take the intake with it.
+        std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.engine.acceptance.accept(&Message {
+                body: &delivery.body,
+                routing_key: &delivery.routing_key,
+                reply_to: reply_to.as_deref(),
+                correlation_id: correlation_id.as_deref(),
+                user_id: user_id.as_deref(),
+                content_type: content_type.as_deref(),
+                headers: &attributes(headers),
+            })
+        }))
+        .unwrap_or_else(|_| Accepted::Dead(Rejection::new(Code::InvalidEnvelope, "it cannot be read")))
+    }
+
+    /// Carries out a command, and acknowledges its message last.
+    pub(super) async fn carry_out(&self, delivery: Delivery, command: Box<Command>, turn: Turn, probe: bool) {
         let variant = self.engine.variants.get(&command.variant).map(Arc::clone);
         let payment = command.payment_id;
         let mut entry = Entry::of(command, delivery.redelivered);

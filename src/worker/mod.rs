@@ -6,6 +6,7 @@
 //!
 //! - `intake`: messages come from the broker and are acknowledged last.
 //! - `accept`: a message is read.
+//! - `dead_letter`: what the broker gave up on is answered.
 //! - `execute`: the whole way, step by step.
 //! - `begin`, `call`, `settle`, `announce`: the steps.
 //! - `notify`: a webhook that does not say which payment it is about.
@@ -14,7 +15,8 @@
 //! - `schedule`, `relay`: what is due, and events of workers that were lost.
 //! - `variant`, `breaker`, `limits`, `place`: a gateway's limits, and who may call.
 //! - `alerts`: what somebody should hear of at once.
-//! - `start`, `report`: wiring, draining, and what it says of itself.
+//! - `start`, `prerequisites`, `report`: wiring, draining, what it waits for, and what it says of itself.
+//! - `hand_back`: messages go back to the broker while nothing can be stored.
 
 pub mod accept;
 mod alerts;
@@ -23,13 +25,16 @@ mod aside;
 mod begin;
 mod breaker;
 mod call;
+mod dead_letter;
 mod engine;
 mod execute;
+mod hand_back;
 mod hold;
 mod intake;
 mod limits;
 mod notify;
 mod place;
+mod prerequisites;
 mod receipt;
 mod relay;
 mod report;

@@ -64,7 +64,7 @@ impl Engine {
         // The room comes first, so that nobody who waits for it has a permit.
         let room = if lost_workers(aggregate, step).is_some() { Some(variant.room.enter().await?) } else { None };
         let permit = match step {
-            Step::LookUp { .. } | Step::Locate(_) => None,
+            Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => None,
             _ => Some(self.permit(variant, self.patience(aggregate, step)).await?),
         };
         Some(Place { permit, room })
@@ -113,7 +113,9 @@ impl Place {
 
 /// The operation that a step calls or asks for, where it lost more than one worker.
 fn lost_workers(aggregate: &Aggregate, step: Step) -> Option<Uuid> {
-    let (Step::Call(id) | Step::RetryNow(id) | Step::Locate(id) | Step::LookUp { operation: id, .. }) = step else {
+    let (Step::Call(id) | Step::RetryNow(id) | Step::Undo(id) | Step::Locate(id) | Step::LookUp { operation: id, .. }) =
+        step
+    else {
         return None;
     };
     aggregate.operation(id).filter(|operation| operation.takeovers >= TAKEOVERS_ALONE).map(|operation| operation.id)

@@ -2,7 +2,6 @@
 //! then on it is as safe as every other command. What it tells is not looked at here, but for where it goes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,7 +14,7 @@ use uuid::Uuid;
 use crate::bus::client::CommandSent;
 use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::Publisher;
-use crate::gateway::Gateway;
+use crate::gateway::notification::Verify;
 use crate::http::webhooks::{Receipt, Receive};
 use crate::payment::command::CommandType;
 use crate::payment::notification::{Fact, Webhook, admitted};
@@ -25,22 +24,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Receives webhooks for every variant whose gateway sends any.
 pub struct Receiver {
-    gateways: HashMap<String, Arc<dyn Gateway>>,
+    variants: HashMap<String, Verify>,
     publisher: Publisher,
 }
 
 impl Receiver {
-    /// A receiver for those of the variants that have webhooks.
-    pub fn new(variants: impl Iterator<Item = (String, Arc<dyn Gateway>)>, publisher: Publisher) -> Receiver {
-        let gateways = variants.filter(|(_, gateway)| gateway.notifications().is_some()).collect();
-        Receiver { gateways, publisher }
+    /// A receiver for the variants that have webhooks.
+    pub fn new(variants: impl Iterator<Item = (String, Verify)>, publisher: Publisher) -> Receiver {
+        Receiver { variants: variants.collect(), publisher }
     }
 
     async fn take(&self, variant: String, webhook: Webhook, permit: OwnedSemaphorePermit) -> Receipt {
-        let Some(notifications) = self.gateways.get(&variant).and_then(|gateway| gateway.notifications()) else {
+        let Some(verify) = self.variants.get(&variant) else {
             return Receipt::Ignored;
         };
-        let facts = match notifications.verify(&webhook) {
+        let facts = match verify(&webhook) {
             Ok(facts) => facts,
             Err(why) => {
                 // Counted; and a line of each would let anybody fill the log.
@@ -85,7 +83,7 @@ impl Receiver {
 
 impl Receive for Receiver {
     fn variants(&self) -> Vec<String> {
-        self.gateways.keys().cloned().collect()
+        self.variants.keys().cloned().collect()
     }
 
     fn receive(&self, variant: String, webhook: Webhook, permit: OwnedSemaphorePermit) -> BoxFuture<'_, Receipt> {

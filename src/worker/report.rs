@@ -5,26 +5,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
-use tracing::{debug, warn};
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, info, warn};
 
 use super::engine::Engine;
-use super::start::DATABASE;
+use super::prerequisites::DATABASE;
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
 use crate::bus::consumer::{Consumer, QueueState};
+use crate::bus::publisher::Publisher;
 use crate::bus::topology::queue_depths;
 use crate::causes::chain;
 use crate::http::health::Health;
 use crate::http::metrics::{self, QueueCondition, QueueLabel};
+use crate::store::Store;
 
 /// How often the database is asked.
 const EVERY: Duration = Duration::from_secs(5);
 /// How often its clock is read.
 const CLOCK_EVERY: u32 = 12;
 
+/// How often it is looked whether commits go through.
+const COMMITS_EVERY: Duration = Duration::from_secs(1);
+/// For how long none may go through before the worker is not ready.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+
 /// How often the broker is asked what waits in its queues.
 const DEPTHS_EVERY: Duration = Duration::from_secs(10);
+
+/// What readiness calls the commits.
+pub(super) const COMMITS: &str = "commits";
+/// What keeps them up.
+const NO_COMMIT: &str = "the database is away, its disk is full, or it waits for a standby that is away";
 
 /// Who says nothing any more does not work any more.
 const ENDED: &str = "its task has ended";
@@ -48,6 +60,25 @@ pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
                 tokio::time::sleep(pause.next_delay()).await;
             }
         }
+    }
+}
+
+/// Watches over the commits: what can be read may still not take any.
+pub async fn commits(store: Arc<Store>, health: Arc<Health>) {
+    let mut is_told = false;
+    loop {
+        let stalled = store.progress().stalled_for(Instant::now());
+        metrics::commits_stalled(stalled);
+        let is_stalled = stalled >= STALLED_AFTER;
+        if is_stalled && !is_told {
+            warn!(seconds = stalled.as_secs(), "no commit goes through: {NO_COMMIT}; trying again");
+        } else if is_told && !is_stalled {
+            info!("commits go through again");
+        }
+        is_told = is_stalled;
+        let now = if is_stalled { Err(format!("none for {} s: {NO_COMMIT}", stalled.as_secs())) } else { Ok(()) };
+        health.set(COMMITS, now);
+        tokio::time::sleep(COMMITS_EVERY).await;
     }
 }
 
@@ -112,14 +143,24 @@ pub async fn depths(consumer: Consumer, queues: Vec<QueueLabel>) {
 }
 
 /// Follows whether the broker confirms what is published.
-pub async fn confirms(mut silent: watch::Receiver<usize>, health: Arc<Health>, component: String) {
+pub async fn confirms(publisher: Publisher, health: Arc<Health>, component: String) {
+    let (mut silent, mut nacked) = (publisher.silent(), publisher.nacked());
+    // Else it would keep the channels that it waits for alive.
+    drop(publisher);
     loop {
-        let now = match *silent.borrow_and_update() {
-            0 => Ok(()),
+        let (lanes, nacks) = (*silent.borrow_and_update(), *nacked.borrow_and_update());
+        metrics::publish_nacks(nacks.total);
+        let now = match (lanes, nacks.only) {
+            (0, false) => Ok(()),
+            (0, true) => Err("the broker takes nothing (basic.nack): a queue is full, or lost its leader".to_owned()),
             _ => Err("the broker confirms nothing: a queue may have no leader".to_owned()),
         };
         health.set(&component, now);
-        if silent.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = silent.changed() => changed,
+            changed = nacked.changed() => changed,
+        };
+        if changed.is_err() {
             health.set(&component, Err(ENDED.to_owned()));
             return;
         }

@@ -16,14 +16,17 @@ use super::engine::Engine;
 use super::variant::Variant;
 use crate::causes::chain;
 use crate::spans::Span;
+use crate::store::connect::VISIBLE_FOR_SURE;
+use crate::store::error::StoreError;
 use crate::store::lease::Due;
 
 /// The most that is claimed at once.
 const CLAIM_MAX: usize = 256;
 /// Out of how much due work a probe is chosen where the first one's payment has failed as a probe before.
 const PROBE_CHOICE: usize = 32;
-/// How far back a claim reads beyond the last one: rows before were claimed, and their dead index entries are skipped.
-const LOOK_BACK: SignedDuration = SignedDuration::from_secs(120);
+/// How far back a claim reads beyond the last one. What was due before that could be seen by then and was claimed; its
+/// dead index entries are skipped.
+const LOOK_BACK: SignedDuration = SignedDuration::from_secs(VISIBLE_FOR_SURE.as_secs().cast_signed());
 /// When what could not be done now is due again.
 const GIVE_BACK: Duration = Duration::from_secs(1);
 /// How many claims read from where the last one ended before one reads everything again.
@@ -188,18 +191,30 @@ impl Engine {
         }
     }
 
-    /// Makes operations of lost workers due, again and again, until the worker drains.
+    /// Gives calls that have been under way for longer than `every` a due time, so that those of lost workers are taken
+    /// over. Goes on until the worker drains.
     pub async fn sweep(self: Arc<Self>, every: Duration) {
         while self.draining.run_until_cancelled(tokio::time::sleep(jittered(every))).await.is_some() {
-            match self.store.sweep_lost().await {
-                Ok(0) => {}
-                Ok(lost) => {
-                    info!(operations = lost, "operations of lost workers are taken over");
-                    self.wake.notify_waiters();
-                }
-                Err(error) => warn!(error = chain(&error), "the sweep for lost workers failed; it is made again"),
+            if let Err(error) = self.sweep_calls(every).await {
+                warn!(error = chain(&error), "the sweep for lost workers failed; it is made again");
             }
         }
+    }
+
+    async fn sweep_calls(&self, age: Duration) -> Result<(), StoreError> {
+        while !self.draining.is_cancelled() {
+            let first = self.store.sweep(age).await?;
+            let late = self.store.sweep_late().await?;
+            let lost = first.lost + late.lost;
+            if lost > 0 {
+                info!(operations = lost, "operations of lost workers are taken over");
+                self.wake.notify_waiters();
+            }
+            if !first.more && !late.more {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

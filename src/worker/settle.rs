@@ -196,7 +196,7 @@ impl Answer {
                 let found = asked.answered(match says {
                     Found::Result(result) => Found::Result(strip_result(result)?),
                     Found::Failed(trouble) => Found::Failed(strip_trouble(trouble)?),
-                    Found::OfOthers(_) | Found::Nothing => return None,
+                    Found::OfOthers(_) | Found::Undone(_) | Found::Nothing => return None,
                 });
                 Answer::Found { target, found }
             }
@@ -210,9 +210,10 @@ impl Answer {
         let of_trouble = |trouble: &Trouble| match trouble.code {
             // The gateway is there and says what it wants; linkerd's breaker counts 429 so as well.
             Code::RateLimited | Code::Conflict => Health::Unknown,
-            // It answers, and what is wrong with the answer belongs to what was asked. One that cannot be read may be one
-            // payment's too, and then counts once; of many in a row it is the gateway's, or of what stands before it.
-            Code::Mismatch => Health::Unknown,
+            // It answers, and what is wrong with the answer belongs to what was asked, as a refusal of the question does.
+            // One that cannot be read may be one payment's too, and then counts once; of many in a row it is the gateway's,
+            // or of what stands before it.
+            Code::Mismatch | Code::Refused => Health::Unknown,
             Code::Misconfigured => Health::Misconfigured,
             _ => Health::Ill,
         };
@@ -222,7 +223,7 @@ impl Answer {
                 Outcome::NotSent(trouble) | Outcome::Unknown(trouble) => of_trouble(trouble),
             },
             Answer::Found { found: Observation { says, .. }, .. } => match says {
-                Found::Result(_) | Found::OfOthers(_) | Found::Nothing => Health::Well,
+                Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => Health::Well,
                 Found::Failed(trouble) => of_trouble(trouble),
             },
             // It may have known all without asking.
@@ -258,6 +259,9 @@ mod tests {
             (found(Found::Failed(trouble(Code::Misconfigured))), Health::Misconfigured),
             (found(Found::Failed(trouble(Code::GatewayError))), Health::Ill),
             (found(Found::Failed(trouble(Code::InvalidAnswer))), Health::Ill),
+            (found(Found::Failed(trouble(Code::Mismatch))), Health::Unknown),
+            (found(Found::Failed(trouble(Code::Refused))), Health::Unknown),
+            (outcome(Outcome::NotSent(trouble(Code::Refused))), Health::Unknown),
         ] {
             assert_eq!(answer.health(), health, "{answer:?}");
         }

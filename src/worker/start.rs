@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join};
 use regex::Regex;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -18,36 +18,33 @@ use super::announce::Announcer;
 use super::engine::Engine;
 use super::hold::{Held, Order};
 use super::intake::{Intake, drain};
+use super::prerequisites::{DATABASE, TOPOLOGY};
 use super::receipt::Receiver;
+use super::report::COMMITS;
 use super::schedule::Schedule;
 use super::variant::Variant;
-use super::{relay, report};
-use crate::bus::connection::connect;
+use super::{hand_back, prerequisites, relay, report};
 use crate::bus::consumer::{Consumer, Consumption};
 use crate::bus::publisher::Publisher;
 use crate::bus::topology::{self, QueueKind};
 use crate::bus::{BusError, BusSettings};
 use crate::causes::chain;
 use crate::config::{self, ConfigError, Settings};
-use crate::gateway::{Gateway, registry};
+use crate::gateway::Gateway;
+use crate::gateway::registry::{self, RegistryError};
 use crate::http::health::Health;
 use crate::http::metrics::{self, Metrics, QueueLabel};
 use crate::http::{server, webhooks};
-use crate::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
+use crate::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::machine::Rules;
+use crate::store::Store;
 use crate::store::batch::Committer;
-use crate::store::durability::{self, Durability};
-use crate::store::{Store, StoreError, migrate, rights, sequences};
 use crate::wiring::{WiringError, bus_settings, open_store};
 
 /// Commits in flight at once, on each of the two hot ways.
 const LANES: usize = 2;
 /// What readiness calls taking new work.
 const INTAKE: &str = "intake";
-/// What readiness calls the database.
-pub(super) const DATABASE: &str = "database";
-/// How often it is looked whether the schema is there.
-const SCHEMA_POLL: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long the last statements of a drained worker may take.
 const LAST: std::time::Duration = std::time::Duration::from_secs(2);
 /// Messages fetched ahead of the queues that carry little.
@@ -65,11 +62,8 @@ pub enum RunError {
     /// A setting that only its user could check.
     #[error("{0}")]
     Setting(String),
-    /// The database.
-    #[error("the database is not ready")]
-    Store(#[from] StoreError),
-    /// The broker.
-    #[error("the broker is not ready")]
+    /// The way to the broker.
+    #[error(transparent)]
     Bus(#[from] BusError),
     /// The HTTP address.
     #[error("cannot listen at {address}")]
@@ -84,23 +78,19 @@ pub enum RunError {
 /// Runs the worker until `shutdown` is cancelled and it has drained, or until `abort` is cancelled.
 ///
 /// # Errors
-/// It cannot start. Once it runs, it waits for whatever it needs.
+/// The settings cannot be used. Whatever else it needs, it waits for, from the start on.
 pub async fn run(settings: Settings, shutdown: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
     let variants = variants(&settings)?;
     let address = settings.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let bus = bus_settings(&settings);
     let store = Arc::new(open_store(&settings)?);
-    // Reached once, so that a wrong address stops the start with its reason.
-    let client = store.client().await?;
-    store.clock().calibrate(&client).await?;
-    drop(client);
-    prepare_bus(&bus, &variants.keys().map(String::as_str).collect::<Vec<_>>()).await?;
 
     // The connections outlive the drain: what is in flight needs them to the end.
     let ended = CancellationToken::new();
-    let publisher = Publisher::spawn(bus.clone(), ended.clone());
-    let consumer = Consumer::spawn(bus.clone(), ended.clone());
+    // Cancelled when the broker has the exchanges and queues.
+    let prepared = CancellationToken::new();
+    let publisher = Publisher::spawn_after(prepared.clone().cancelled_owned(), bus.clone(), ended.clone());
     let (announcer, marking) = Announcer::spawn(publisher.clone(), Arc::clone(&store));
     let engine = Arc::new(engine(&settings, &store, announcer, variants)?);
     let names: Vec<&str> = engine.variants.keys().map(String::as_str).collect();
@@ -109,16 +99,31 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let intake = Intake { engine: Arc::clone(&engine), publisher: publisher.clone(), tasks: tasks.clone() };
     let health = Arc::new(Health::new(&components(&engine).iter().map(String::as_str).collect::<Vec<_>>()));
     let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
+    let broker = async {
+        prerequisites::broker(&bus, &names, &health).await?;
+        // Webhooks are received from now on, whether the database is there or not.
+        prepared.cancel();
+        Ok::<(), RunError>(())
+    };
+    let database = async {
+        prerequisites::database(&store, settings.database.may_lose_commits, &health).await;
+        Ok::<(), RunError>(())
+    };
     tokio::select! {
-        ready = schema(&store, &health, settings.database.may_lose_commits) => ready?,
+        both = try_join(broker, database) => {
+            both?;
+        }
         // Nothing was begun.
         () = shutdown.cancelled() => return Ok(()),
         () = abort.cancelled() => return Ok(()),
     }
 
     health.set(INTAKE, Ok(()));
+    let consumer = Consumer::spawn(bus.clone(), ended.clone());
     services.push(tokio::spawn(report::database(Arc::clone(&engine), Arc::clone(&health))));
+    services.push(tokio::spawn(report::commits(Arc::clone(&store), Arc::clone(&health))));
     let queues = consume(&intake, &consumer, &bus, &health, &mut services);
+    services.push(tokio::spawn(hand_back::run(Arc::clone(&health), queues.consumptions.clone())));
     for variant in engine.variants.values() {
         let (engine, variant) = (Arc::clone(&engine), Arc::clone(variant));
         let schedule = Schedule::new(engine, variant, tasks.clone(), settings.worker.poll);
@@ -160,59 +165,6 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     Ok(())
 }
 
-/// Whether there is a schema that this version can work on, and the right to.
-async fn work_on(store: &Store, may_lose_commits: bool) -> Result<(), StoreError> {
-    store.check_writable().await?;
-    migrate::check(store).await?;
-    rights::check(store).await?;
-    sequences::check(store).await?;
-    if durability::check(store, may_lose_commits).await? == Durability::MayBeLost {
-        warn!(
-            "a crash of the database forgets its last commits, and charges with them: database.may_lose_commits says that this is meant"
-        );
-    }
-    Ok(())
-}
-
-/// Waits for a schema that this version can work on, and for its rights: whoever starts workers, migrates and gives rights
-/// need not put them in order.
-///
-/// # Errors
-/// The database cannot be asked at first.
-async fn schema(store: &Store, health: &Health, may_lose_commits: bool) -> Result<(), StoreError> {
-    let mut told = String::new();
-    loop {
-        match work_on(store, may_lose_commits).await {
-            Err(
-                error @ (StoreError::Schema(_)
-                | StoreError::Rights(_)
-                | StoreError::Sequences(_)
-                | StoreError::NotDurable
-                | StoreError::ReadOnly),
-            ) => {
-                let state = chain(&error);
-                if told != state {
-                    warn!(error = state, "the database is not one to work on; waiting until it is");
-                }
-                health.set(DATABASE, Err(state.clone()));
-                told = state;
-            }
-            // It was there when the waiting began, and comes back.
-            Err(error) if !told.is_empty() => health.set(DATABASE, Err(chain(&error))),
-            checked => return checked,
-        }
-        tokio::time::sleep(SCHEMA_POLL).await;
-    }
-}
-
-/// Reaches the broker once.
-pub(super) async fn prepare_bus(bus: &BusSettings, variants: &[&str]) -> Result<(), RunError> {
-    let connection = connect(bus, "topology").await?;
-    topology::prepare(&connection, bus, variants).await?;
-    connection.close().await;
-    Ok(())
-}
-
 fn variants(settings: &Settings) -> Result<HashMap<String, Arc<Variant>>, RunError> {
     let mut variants = HashMap::new();
     let gateways = gateways(settings)?;
@@ -226,16 +178,20 @@ fn variants(settings: &Settings) -> Result<HashMap<String, Arc<Variant>>, RunErr
 }
 
 /// A variant's name and its gateway.
-pub(super) type Named = (String, Arc<dyn Gateway>);
+type Named = (String, Arc<dyn Gateway>);
 
 /// The gateway of each variant, in their order.
-pub(super) fn gateways(settings: &Settings) -> Result<Vec<Named>, RunError> {
+fn gateways(settings: &Settings) -> Result<Vec<Named>, RunError> {
     let build = |(name, configured): (&String, &config::Variant)| {
-        let gateway = registry::build(configured);
-        let gateway = gateway.map_err(|error| RunError::Setting(format!("variants.{name}: {error}")))?;
+        let gateway = registry::build(configured).map_err(|error| unusable(name, &error))?;
         Ok((name.clone(), gateway))
     };
     settings.variants.iter().map(build).collect()
+}
+
+/// A variant's settings that cannot be used.
+pub(super) fn unusable(variant: &str, error: &RegistryError) -> RunError {
+    RunError::Setting(format!("variants.{variant}: {}", chain(error)))
 }
 
 fn engine(
@@ -288,6 +244,8 @@ fn no_variant(settings: &Settings) -> Rules {
             lookup: Lookup::None,
             settle_window: std::time::Duration::ZERO,
             captures: Captures::One,
+            notifications: NotificationRole::Hint,
+            undo: false,
         },
         capture: false,
         retired: true,
@@ -299,9 +257,10 @@ fn no_variant(settings: &Settings) -> Rules {
 }
 
 fn components(engine: &Engine) -> Vec<String> {
-    let fixed = [INTAKE, DATABASE, "variants", "publisher", "publisher confirms", "consumer unroutable"];
+    let fixed = [INTAKE, TOPOLOGY, DATABASE, COMMITS, "variants", "publisher", "publisher confirms"];
+    let shared = ["consumer unroutable", "consumer unanswered"];
     let of_variant = |name: &String| [format!("consumer commands.{name}"), format!("consumer inbound.{name}")];
-    fixed.into_iter().map(str::to_owned).chain(engine.variants.keys().flat_map(of_variant)).collect()
+    fixed.into_iter().chain(shared).map(str::to_owned).chain(engine.variants.keys().flat_map(of_variant)).collect()
 }
 
 /// The queues that are read.
@@ -327,7 +286,7 @@ fn consume(
     let mut subscribe = |kind: QueueKind, name: String, prefetch: u16, component: String| {
         let (consumption, deliveries) = consumer.subscribe(&name, prefetch);
         let label = QueueLabel { name, kind: kind.as_str() };
-        queues.intakes.push(tokio::spawn(intake.clone().run(label.clone(), deliveries, queues.drained.clone())));
+        queues.intakes.push(tokio::spawn(intake.clone().run(kind, label.clone(), deliveries, queues.drained.clone())));
         services.push(tokio::spawn(report::queue(consumption.state(), Arc::clone(health), component, label)));
         let consumption = Arc::new(consumption);
         queues.consumptions.push(Arc::clone(&consumption));
@@ -342,6 +301,7 @@ fn consume(
         guarded.push((Arc::clone(variant), commands));
     }
     subscribe(QueueKind::Unroutable, names.unroutable(), SMALL_PREFETCH, "consumer unroutable".to_owned());
+    subscribe(QueueKind::Unanswered, names.unanswered(), SMALL_PREFETCH, "consumer unanswered".to_owned());
     let guard = |(variant, commands)| tokio::spawn(intake.clone().guard(variant, commands));
     services.extend(guarded.into_iter().map(guard));
     queues
@@ -363,9 +323,11 @@ fn serve(
     ended: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
     let publishing = report::connection(publisher.state(), Arc::clone(health), "publisher".to_owned());
-    let gateways = engine.variants.iter().map(|(name, variant)| (name.clone(), Arc::clone(&variant.gateway)));
-    let receiver = Receiver::new(gateways, publisher.clone());
-    let confirming = report::confirms(publisher.silent(), Arc::clone(health), "publisher confirms".to_owned());
+    let verify = |(name, variant): (&String, &Arc<Variant>)| {
+        registry::verify_by(Arc::clone(&variant.gateway)).map(|verify| (name.clone(), verify))
+    };
+    let receiver = Receiver::new(engine.variants.iter().filter_map(verify), publisher.clone());
+    let confirming = report::confirms(publisher.clone(), Arc::clone(health), "publisher confirms".to_owned());
     vec![
         tokio::spawn(confirming),
         tokio::spawn(publishing),

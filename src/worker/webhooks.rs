@@ -7,11 +7,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::prerequisites::{self, TOPOLOGY};
 use super::receipt::Receiver;
 use super::report;
-use super::start::{RunError, gateways, prepare_bus, serve_http};
+use super::start::{RunError, serve_http, unusable};
 use crate::bus::publisher::Publisher;
 use crate::config::Settings;
+use crate::gateway::notification::Verify;
+use crate::gateway::registry;
 use crate::http::health::Health;
 use crate::http::metrics;
 use crate::http::webhooks::Receive;
@@ -25,30 +28,49 @@ const CONFIRMS: &str = "publisher confirms";
 /// Receives webhooks until `shutdown` is cancelled.
 ///
 /// # Errors
-/// It cannot start. Once it runs, it waits for the broker.
+/// The settings cannot be used. For the broker it waits, from the start on.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), RunError> {
-    let gateways = gateways(&settings)?;
+    let verified = verified(&settings)?;
     let address = settings.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let bus = bus_settings(&settings);
     let names: Vec<&str> = settings.variants.keys().map(String::as_str).collect();
-    prepare_bus(&bus, &names).await?;
     let metrics = metrics::install(&names).map_err(|error| RunError::Setting(format!("metrics: {error}")))?;
 
     // The connection outlives the server: what is being received needs its confirm.
     let ended = CancellationToken::new();
-    let publisher = Publisher::spawn(bus, ended.clone());
-    let health = Arc::new(Health::new(&[PUBLISHER, CONFIRMS]));
+    // Cancelled when the broker has the exchanges and queues.
+    let prepared = CancellationToken::new();
+    let publisher = Publisher::spawn_after(prepared.clone().cancelled_owned(), bus.clone(), ended.clone());
+    let health = Arc::new(Health::new(&[TOPOLOGY, PUBLISHER, CONFIRMS]));
     tokio::spawn(report::connection(publisher.state(), Arc::clone(&health), PUBLISHER.to_owned()));
-    tokio::spawn(report::confirms(publisher.silent(), Arc::clone(&health), CONFIRMS.to_owned()));
-    let receiver = Receiver::new(gateways.into_iter(), publisher);
+    tokio::spawn(report::confirms(publisher.clone(), Arc::clone(&health), CONFIRMS.to_owned()));
+    let receiver = Receiver::new(verified.into_iter(), publisher);
     let variants = receiver.variants();
     if variants.is_empty() {
         warn!("no variant has webhooks: each needs its secret");
     }
     info!(variants = variants.join(", "), http = %address, "paybus receives webhooks");
-    serve_http(listener, health, metrics, receiver, shutdown).await;
+    let preparing = async {
+        prerequisites::broker(&bus, &names, &health).await?;
+        prepared.cancel();
+        Ok::<(), RunError>(())
+    };
+    tokio::select! {
+        () = serve_http(listener, Arc::clone(&health), metrics, receiver, shutdown) => {}
+        Err(error) = preparing => return Err(error),
+    }
     ended.cancel();
     info!("paybus receives no webhooks any more");
     Ok(())
+}
+
+/// The variants that have webhooks, and how these are verified.
+fn verified(settings: &Settings) -> Result<Vec<(String, Verify)>, RunError> {
+    let mut verified = Vec::new();
+    for (name, configured) in &settings.variants {
+        let verify = registry::webhooks(configured).map_err(|error| unusable(name, &error))?;
+        verified.extend(verify.map(|verify| (name.clone(), verify)));
+    }
+    Ok(verified)
 }

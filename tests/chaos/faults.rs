@@ -38,6 +38,19 @@ pub fn draw(rng: &mut Rng, currency: &str, text: impl Fn(u64) -> String, total: 
     faults
 }
 
+/// Look-ups of some payments that tell the truth and mislead nevertheless.
+pub fn misleading(rng: &mut Rng) -> Option<Fault> {
+    let count = rng.between(1, 2);
+    let draw = |rng: &mut Rng| match rng.between(0, 2) {
+        // Some come in time.
+        0 => Behaviour::Late(rng.millis(300, 1_700)),
+        1 => Behaviour::Repeat,
+        _ => Behaviour::Another,
+    };
+    let behaviours = (0..count).map(|_| draw(rng)).collect();
+    rng.chance(30).then_some(Fault { operation: "status", behaviours })
+}
+
 /// Every kind of fault once, for charges of their own.
 pub fn samples() -> Vec<Behaviour> {
     vec![

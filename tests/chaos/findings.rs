@@ -67,6 +67,8 @@ pub enum Kind {
     DeadLetterMissing,
     /// A panic, or an error in a replica's log that nobody expects.
     Log,
+    /// A variant whose gateway is well answered nothing for too long, though it could.
+    Silence,
     /// Something was still going on long after the faults were over.
     Unrest,
     /// A kind of fault that was planned and never happened: the run proves nothing of it.
@@ -77,7 +79,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind with its line in the verdict.
-    pub const ALL: [(Kind, &'static str); 23] = [
+    pub const ALL: [(Kind, &'static str); 24] = [
         (Kind::DoubleCharge, "double charges"),
         (Kind::NotOrdered, "requests to the gateway that no command explains"),
         (Kind::NotAllowed, "requests that the gateway's ledger does not allow"),
@@ -98,6 +100,7 @@ impl Kind {
         (Kind::DeadLetter, "unexpected dead letters"),
         (Kind::DeadLetterMissing, "unreadable messages that are no dead letters"),
         (Kind::Log, "panics and unexpected errors in logs"),
+        (Kind::Silence, "silences of the variant that is never ill"),
         (Kind::Unrest, "not at rest after the faults"),
         (Kind::FaultMissing, "kinds of faults that did not happen"),
         (Kind::Worker, "replicas that ended unasked or did not drain"),

@@ -118,6 +118,9 @@ pub trait Ledger: Sync {
     /// Everything that was done.
     fn effects_of_all(&self) -> HashMap<Uuid, Vec<Effect>>;
 
+    /// Whether more of a payment's authorization could be captured.
+    fn holds(&self, payment: Uuid, currency: &str) -> bool;
+
     /// Corrects what an operation was booked as.
     fn put_right(&self, payment: Uuid, operation: Uuid, amount: Decimal, currency: &str);
 
@@ -134,8 +137,10 @@ pub trait Ledger: Sync {
     fn record(&self, payment: Uuid) -> Vec<String>;
 }
 
-/// The world's settings for a variant of this gateway.
-pub fn configure(setup: Setup, stripe: Option<&StripeLedger>) -> Setup {
+/// The world's settings for the variants of this gateway; whether it takes several captures of one authorization.
+pub fn configure(setup: Setup, stripe: Option<&StripeLedger>, several_captures: bool) -> Setup {
+    // Not every older release knows this setting.
+    let setup = if several_captures { setup.set(&format!("variants.{CARDS}.multicapture"), "true") } else { setup };
     match stripe {
         None => [(CARDS, "GATEWAY"), (KEYLESS, "KEYLESS")].into_iter().fold(setup, |setup, (name, url)| {
             let setup = setup.http_variant(name).set(&format!("variants.{name}.url"), url);
@@ -222,6 +227,9 @@ impl Ledger for FakeGateway {
             "moves a wrong amount",
             "moves a wrong currency",
             "acts late",
+            "answers a look-up late",
+            "repeats the answer of an earlier look-up",
+            "answers a look-up for another operation",
         ]
     }
 
@@ -247,6 +255,10 @@ impl Ledger for FakeGateway {
 
     fn effects_of_all(&self) -> HashMap<Uuid, Vec<Effect>> {
         FakeGateway::effects_of_all(self)
+    }
+
+    fn holds(&self, payment: Uuid, currency: &str) -> bool {
+        FakeGateway::holds(self, payment, currency)
     }
 
     fn put_right(&self, payment: Uuid, operation: Uuid, amount: Decimal, currency: &str) {

@@ -7,12 +7,14 @@
 //! cut off. Then the faults end, whatever was begun comes to its end, and the ledger, which is the truth, is held against
 //! PostgreSQL's books and against the events that a subscriber got.
 //!
-//! - `rng`, `plan`: everything is drawn from a seed before it begins: `script` (a payment's commands; `wrong` ones), `faults`
-//!   (what the gateway's calls meet), `troubles` (what happens to the surroundings).
+//! - `rng`, `plan`: everything is drawn from a seed before it begins: `script` (a payment's commands, with `captures` in
+//!   parts and `look_ups` that mislead; `wrong` ones), `faults` (what the gateway's calls meet), `troubles` (what happens
+//!   to the surroundings).
 //! - `ledger` is what a soak needs of its gateway, `stripe` the one in memory that speaks as Stripe does.
 //! - `soak` carries the plan out: `upstream` publishes, `replies` collects, `webhooks` delivers what the gateway reports,
-//!   `replicas` and `surroundings` make trouble, `desk` has the people: customers who come back, and the clerk who resolves
-//!   what no machine can know.
+//!   `replicas` and `surroundings` make trouble, `obstructions` hold somebody up, `canary` sees whether a variant that is
+//!   never ill answers meanwhile, `desk` has the people: customers who come back, and the clerk who resolves what no
+//!   machine can know.
 //! - `findings` looks for whatever must not be, `verdict` tells.
 //!
 //! What is drawn depends on the seed alone; what it meets depends on the machine as well, so that the same seed finds the
@@ -28,10 +30,12 @@ mod services;
 mod support;
 
 mod arguments;
+mod canary;
 mod desk;
 mod faults;
 mod findings;
 mod ledger;
+mod obstructions;
 mod plan;
 mod replicas;
 mod replies;
@@ -51,6 +55,7 @@ use std::process::ExitCode;
 
 use self::arguments::Arguments;
 use self::plan::Plan;
+use self::support::fake_gateway::FakeGateway;
 
 fn main() -> ExitCode {
     let Some(arguments) = Arguments::read() else {
@@ -69,9 +74,11 @@ async fn soak(arguments: &Arguments) -> bool {
     let say = |what: &str| eprintln!("chaos: {what}");
     say(&format!("seed {}", plan.seed));
     let stripe = plan.gateway_name.start(&plan.scripts);
-    let world = soak::world(stripe.as_ref()).await;
+    let well = FakeGateway::start().await;
+    let old_worker = arguments.old_worker.as_deref();
+    let world = soak::world(stripe.as_ref(), &well, old_worker.is_some()).await;
     let ledger = ledger::of(&world, stripe.as_ref());
-    let verdict = soak::run(&world, ledger, &plan, arguments.old_worker.as_deref(), &say).await;
+    let verdict = soak::run(&world, soak::Gateways { ledger, well: &well }, &plan, old_worker, &say).await;
     if arguments.json {
         println!("{}", verdict.json());
     } else {

@@ -11,7 +11,7 @@ use crate::faults;
 use crate::ledger::GatewayName;
 use crate::rng::Rng;
 use crate::script::Script;
-use crate::troubles::{self, ReplicaPlan, ServiceTrouble, Timed};
+use crate::troubles::{self, Obstructed, ReplicaPlan, ServiceTrouble, Timed};
 
 /// How much longer the faults may go on until each kind has happened.
 pub const EXTENSION: Duration = Duration::from_secs(240);
@@ -38,6 +38,8 @@ pub struct Plan {
     pub database: Vec<Timed<ServiceTrouble>>,
     /// When the gateway refuses connections, and for how long.
     pub gateway: Vec<Timed<Duration>>,
+    /// When something holds somebody up.
+    pub obstructed: Obstructed,
     /// When the configuration of replicas changes.
     pub rollouts: Vec<Duration>,
     /// What becomes of webhooks.
@@ -61,14 +63,28 @@ impl Plan {
             let at = samples.millis(0, seconds * 500);
             scripts.push(Script::sample(at, gateway_name, behaviour, &mut samples));
         }
+        scripts.extend(Script::several_captures(length, gateway_name, &mut rng.fork(31)));
+        if gateway_name == GatewayName::Http {
+            scripts.extend(Script::look_up_samples(length, &mut rng.fork(32)));
+        }
         scripts.sort_by_key(|script| script.at);
+        let mut misleading = rng.fork(33);
+        for script in &mut scripts {
+            script.faults.extend(faults::misleading(&mut misleading));
+        }
         let faults_end = length + EXTENSION;
         let blackouts = troubles::draw_blackouts(faults_end, &mut rng.fork(5));
+        let loops = troubles::draw_restart_loops(faults_end, replicas, &mut rng.fork(34));
         let replica = |slot: usize| {
             let mut replica = ReplicaPlan::draw(faults_end, &mut rng.fork(10 + slot as u64));
             replica.kill_at(&blackouts);
+            let its = loops.iter().filter(|one| one.what.0 == slot);
+            replica.add(its.map(|one| Timed { at: one.at, what: one.what.1.clone() }));
             replica
         };
+        let mut database = troubles::draw_database(faults_end, &mut rng.fork(3));
+        database.extend(troubles::draw_read_only(faults_end, &mut rng.fork(35)));
+        database.sort_by_key(|trouble| trouble.at);
         Plan {
             seed,
             gateway_name,
@@ -76,8 +92,9 @@ impl Plan {
             scripts,
             replicas: (0..replicas).map(replica).collect(),
             broker: troubles::draw_broker(faults_end, &mut rng.fork(2)),
-            database: troubles::draw_database(faults_end, &mut rng.fork(3)),
+            database,
             gateway: troubles::draw_gateway(faults_end, &mut rng.fork(4)),
+            obstructed: troubles::draw_obstructions(faults_end, &mut rng.fork(36)),
             rollouts: troubles::draw_rollouts(faults_end, &mut rng.fork(7)),
             webhooks: rng.fork(8),
         }

@@ -34,12 +34,14 @@ const STOPPED: &str = "SIGSTOP beyond the lease, SIGCONT";
 const STOPPED_LONG: &str = "SIGSTOP beyond the broker's heartbeats, SIGCONT";
 const TERMINATED: &str = "SIGTERM of a replica, and a new one";
 const FAILPOINT: &str = "replica dies at a named step";
+const RESTART_LOOP: &str = "a replica is killed thrice, soon after each start";
 /// Counted where there is an older program.
 pub const OLDER: &str = "an older worker is started beside new ones";
 const OTHER_SETTINGS: &str = "replica is started with other settings";
 
 /// What happens to replicas, as it is counted. The rest depends on when a service is in trouble.
-pub const TROUBLES: [&str; 7] = [KILLED, ALL_KILLED, STOPPED, STOPPED_LONG, TERMINATED, FAILPOINT, OTHER_SETTINGS];
+pub const TROUBLES: [&str; 8] =
+    [KILLED, ALL_KILLED, STOPPED, STOPPED_LONG, TERMINATED, FAILPOINT, RESTART_LOOP, OTHER_SETTINGS];
 
 /// What differs after a rollout: how often is looked and tried, how much at once, and with how many connections.
 const OTHER: [(&str, &str); 5] = [
@@ -163,6 +165,16 @@ impl<'a> Slot<'a> {
             ReplicaTrouble::Term => {
                 self.terminate().await;
                 self.tally.add(TERMINATED);
+                self.next();
+            }
+            ReplicaTrouble::RestartLoop(lives) => {
+                for life in lives {
+                    self.worker.kill().await;
+                    self.next();
+                    sleep(*life).await;
+                }
+                self.worker.kill().await;
+                self.tally.add(RESTART_LOOP);
                 self.next();
             }
         }

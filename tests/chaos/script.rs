@@ -12,6 +12,9 @@ use crate::rng::Rng;
 use crate::support::{Behaviour, Command};
 use crate::wrong;
 
+pub mod captures;
+mod look_ups;
+
 /// The variant that calls the gateway with a ledger.
 pub const CARDS: &str = "cards";
 /// The variant that calls the same gateway as one that knows no idempotency keys.

@@ -10,19 +10,22 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::canary::{self, Canary};
 use crate::desk::Desk;
 use crate::findings::{self, Finding, Kind};
 use crate::ledger::{self, Ledger};
+use crate::obstructions::{self, Obstructions};
 use crate::plan::{EXTENSION, Plan};
 use crate::replicas::{self, Slot, Starts};
 use crate::replies;
-use crate::script::{CARDS, DUMMY, KEYLESS};
+use crate::script::{CARDS, DUMMY, KEYLESS, captures};
 use crate::stripe::StripeLedger;
+use crate::support::fake_gateway::FakeGateway;
 use crate::support::{Command, Setup, World};
 use crate::surroundings::{Allowed, Surroundings};
 use crate::tally::Tally;
 use crate::upstream::Upstream;
-use crate::verdict::Verdict;
+use crate::verdict::{Times, Verdict};
 use crate::webhooks::{self, Webhooks};
 
 /// How long everything may take to come to its end once all is well again. Work that a lost worker had claimed is due
@@ -40,9 +43,18 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// How often it is looked whether all is at rest.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// The gateways of a soak.
+#[derive(Clone, Copy)]
+pub struct Gateways<'a> {
+    /// The one that fails as it was drawn.
+    pub ledger: &'a dyn Ledger,
+    /// One that is never ill.
+    pub well: &'a FakeGateway,
+}
+
 /// A world in which recovery is quick: short leases, short delays.
-pub async fn world(stripe: Option<&StripeLedger>) -> World {
-    let setup = ledger::configure(Setup::new(), stripe)
+pub async fn world(stripe: Option<&StripeLedger>, well: &FakeGateway, has_old_workers: bool) -> World {
+    let setup = canary::configure(ledger::configure(Setup::new(), stripe, !has_old_workers), well)
         .set("amqp.confirm_timeout", "3s")
         .set("retry.delayed", "200ms,500ms,1s,2s")
         .set("worker.lease_margin", "1s")
@@ -88,11 +100,12 @@ struct Soak<'a> {
 /// Runs a plan in a world, and judges.
 pub async fn run(
     world: &World,
-    ledger: &dyn Ledger,
+    gateways: Gateways<'_>,
     plan: &Plan,
     old_worker: Option<&Path>,
     say: &dyn Fn(&str),
 ) -> Verdict {
+    let Gateways { ledger, well } = gateways;
     let soak = Soak {
         world,
         ledger,
@@ -112,14 +125,16 @@ pub async fn run(
     let (publish, commands) = mpsc::channel(256);
     let desk = Desk::new(world, ledger, &soak.upstream, &plan.scripts, publish.clone());
     let webhooks = Webhooks::new(world, ledger, &soak.tally, plan.silent());
-    let (_, (), (), (), rested) = tokio::join!(
+    let canary = Canary::new(world, &soak.upstream, &soak.tally, well, plan.replicas.len());
+    let (_, (), (), (), (), rested) = tokio::join!(
         soak.end.run_until_cancelled(soak.upstream.publish(world, &soak.tally, commands)),
         soak.upstream.listen(world, &soak.end),
         desk.run(&soak.end),
         webhooks.run(plan.webhooks.clone(), &soak.end),
-        soak.go_through(publish, &desk, &webhooks, say),
+        canary.run(&soak.calm, &soak.end),
+        soak.go_through(publish, &desk, &webhooks, &canary, say),
     );
-    soak.judge(&desk, &webhooks, rested).await
+    soak.judge(&desk, &webhooks, &canary, rested).await
 }
 
 impl Soak<'_> {
@@ -136,6 +151,8 @@ impl Soak<'_> {
     fn wanted(&self) -> Vec<&'static str> {
         let mut wanted = [&replicas::TROUBLES[..], &webhooks::FATES[..]].concat();
         wanted.extend(Allowed::here().troubles());
+        wanted.extend(obstructions::kinds());
+        wanted.push(canary::ANSWERED);
         wanted.extend(self.old_worker.map(|_| replicas::OLDER));
         wanted
     }
@@ -146,6 +163,7 @@ impl Soak<'_> {
         publish: mpsc::Sender<Command>,
         desk: &Desk<'_>,
         webhooks: &Webhooks<'_>,
+        canary: &Canary<'_>,
         say: &dyn Fn(&str),
     ) -> Duration {
         let time = async {
@@ -156,7 +174,9 @@ impl Soak<'_> {
             }
             self.calm.cancel();
         };
-        let work = async { tokio::join!(time, self.troubles(), self.play(publish)) };
+        let (world, tally, begun) = (self.world, &self.tally, self.begun);
+        let obstructions = Obstructions { world, tally, canary, begun }.run(&self.plan.obstructed, &self.calm);
+        let work = async { tokio::join!(time, self.troubles(), obstructions, self.play(publish)) };
         tokio::select! {
             _ = work => {}
             () = self.tell_progress(say) => {}
@@ -220,7 +240,7 @@ impl Soak<'_> {
     }
 
     /// Ends all replicas in good order, and looks for whatever must not be.
-    async fn judge(&self, desk: &Desk<'_>, webhooks: &Webhooks<'_>, rested: Duration) -> Verdict {
+    async fn judge(&self, desk: &Desk<'_>, webhooks: &Webhooks<'_>, canary: &Canary<'_>, rested: Duration) -> Verdict {
         for worker in self.world.workers().iter().filter(|worker| worker.exited().is_none()) {
             worker.term();
             let status = worker.wait().await;
@@ -230,16 +250,20 @@ impl Soak<'_> {
         }
         let replies = replies::take(self.world).await;
         self.count_dropped_events().await;
+        captures::count(self.ledger, &self.tally);
         let mut found = findings::all(self.world, self.ledger, &self.upstream, desk, webhooks, &replies).await;
+        found.extend(canary.findings());
         found.extend(self.missing_faults().into_iter().map(|what| Finding::new(Kind::FaultMissing, None, what)));
         found.extend(self.found.lock().unwrap().drain(..));
         let complaints = self.complaints.lock().unwrap().clone();
         found.extend(complaints.into_iter().map(|what| Finding::new(Kind::Worker, None, what)));
         let mut left_out = Allowed::here().left_out();
-        if self.old_worker.is_none() {
-            left_out.push("an older worker beside new ones (--old-worker)");
-        }
-        Verdict::new(self.plan, self.ledger, &self.upstream, &self.tally, left_out, rested, found)
+        left_out.push(match self.old_worker {
+            None => "an older worker beside new ones (--old-worker)",
+            Some(_) => "several captures (an older worker may know one)",
+        });
+        let times = Times { rested, canary: canary.figures() };
+        Verdict::new(self.plan, self.ledger, &self.upstream, &self.tally, left_out, times, found)
     }
 
     async fn count_dropped_events(&self) {
@@ -258,6 +282,9 @@ impl Soak<'_> {
         let mut wanted = self.wanted();
         if self.plan.length >= DROPS_EVENTS {
             wanted.push(EVENTS_DROPPED);
+        }
+        if self.old_worker.is_none() {
+            wanted.extend(captures::KINDS);
         }
         missing.extend(self.tally.missing(&wanted));
         missing

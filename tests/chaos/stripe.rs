@@ -53,6 +53,8 @@ impl StripeLedger {
     fn request(&self, call: Call) -> Option<Request> {
         let (action, amount) = match call.kind {
             "create" => ("process", "amount"),
+            // A last capture of nothing lets the rest go.
+            "capture" if call.form["amount_to_capture"] == "0" => ("release", ""),
             "capture" => ("capture", "amount_to_capture"),
             "refund" => ("refund", "amount"),
             // What lets an authorization go is the same request as what ends a payment before it.
@@ -74,6 +76,12 @@ impl StripeLedger {
         })
     }
 
+    /// The operations whose requests of a kind were carried out on an object.
+    fn operations_that_did(&self, kind: &str, id: &str) -> Vec<Uuid> {
+        let keys = self.stripe.keys_that_did(kind, id).into_iter();
+        keys.map(|key| self.keys.get(&key).copied().unwrap_or_default()).collect()
+    }
+
     /// What was done with one payment intent.
     fn done(&self, intent: &Value) -> Vec<Effect> {
         let id = text(intent, "id");
@@ -85,22 +93,24 @@ impl StripeLedger {
             amount: amount(units, &currency),
             currency: currency.clone(),
         };
-        let by_key = |kind: &str| {
-            let key = self.stripe.key_that_did(kind, id);
-            key.and_then(|key| self.keys.get(&key).copied()).unwrap_or_default()
-        };
         let is_held = intent["capture_method"] == "manual";
         let mut done = Vec::new();
         for charge in self.stripe.charges_of(id) {
             let kind = if is_held { "authorization" } else { "charge" };
             done.push(effect(kind, operation(&charge), &charge["amount"]));
-            if is_held && charge["captured"] == true {
-                done.push(effect("capture", by_key("capture"), &charge["amount_captured"]));
-            }
+        }
+        for operation in self.operations_that_did("capture", id) {
+            // What a capture took it left as a mark; one that took nothing let the rest go.
+            let taken = text(&intent["metadata"], &format!("paybus_{}", operation.simple())).parse::<i64>();
+            done.push(match taken {
+                Ok(units) => effect("capture", operation, &json!(units)),
+                Err(_) => effect("release", operation, &json!(0)),
+            });
         }
         if intent["status"] == "canceled" {
             let kind = if done.is_empty() { "cancel" } else { "release" };
-            done.push(effect(kind, by_key("cancel"), &json!(0)));
+            let operation = self.operations_that_did("cancel", id).first().copied().unwrap_or_default();
+            done.push(effect(kind, operation, &json!(0)));
         }
         let refunds = self.stripe.refunds_of(id).into_iter().filter(|refund| refund["status"] == "succeeded");
         done.extend(refunds.map(|refund| effect("refund", operation(&refund), &refund["amount"])));
@@ -178,7 +188,7 @@ impl Ledger for StripeLedger {
             "process" => &["create", "update", "confirm"],
             "capture" => &["capture"],
             "refund" => &["refund"],
-            "status" => &["retrieve", "list"],
+            "status" => &["retrieve", "search", "list"],
             // Both are a cancel at Stripe.
             _ => &["cancel"],
         };
@@ -211,6 +221,13 @@ impl Ledger for StripeLedger {
     fn effects_of_all(&self) -> HashMap<Uuid, Vec<Effect>> {
         let payments = self.stripe.intents().into_iter().filter_map(|intent| payment(&intent));
         payments.map(|payment| (payment, self.effects(payment))).collect()
+    }
+
+    fn holds(&self, payment: Uuid, currency: &str) -> bool {
+        let mut intents = self.stripe.intents_of(&payment.to_string()).into_iter();
+        intents.any(|intent| {
+            intent["status"] == "requires_capture" && text(&intent, "currency").eq_ignore_ascii_case(currency)
+        })
     }
 
     fn put_right(&self, payment: Uuid, operation: Uuid, amount: Decimal, currency: &str) {
@@ -300,7 +317,7 @@ fn trouble(operation: &str, behaviour: &Behaviour) -> Option<Trouble> {
         Behaviour::Garbage => Trouble::Garbage,
         Behaviour::Truncated => Trouble::HalfAnswer,
         Behaviour::Trickle(between) => Trouble::Delay(*between * 64),
-        Behaviour::Delay(busy) => Trouble::Delay(*busy),
+        Behaviour::Delay(busy) | Behaviour::Late(busy) => Trouble::Delay(*busy),
         _ => return None,
     })
 }

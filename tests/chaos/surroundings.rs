@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ledger::Ledger;
 use crate::services::{Service, rabbitmqctl};
 use crate::support::World;
+use crate::support::wait::{START, within};
 use crate::tally::Tally;
 use crate::troubles::{ServiceTrouble, Timed};
 
@@ -18,11 +19,16 @@ const BLOCKS_PUBLISHERS: &str = "the broker blocks publishers";
 const KILLS_DATABASE: &str = "the database is killed";
 const RESTARTS_DATABASE: &str = "the database is restarted";
 const CUTS_DATABASE: &str = "the database's backends are terminated";
+const READ_ONLY_DATABASE: &str = "the database takes no writes for a while";
 const GATEWAY_IS_GONE: &str = "the gateway refuses connections for a while";
 
 /// What the tests do by their own hand, so that a known loss of the broker's is not taken for one of ours.
 const NAMES_FLUSHED: &str = "helped by the tests: queue names flushed before a kill";
 const ELECTED: &str = "helped by the tests: a queue without a leader gets one";
+
+/// Ends every other connection to the world's database.
+const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid()";
 
 /// How long a service is well between two troubles at least: else nothing is ever under way that trouble could meet.
 const PEACE: Duration = Duration::from_millis(2_500);
@@ -59,6 +65,7 @@ impl Allowed {
             (self.database, KILLS_DATABASE),
             (self.database, RESTARTS_DATABASE),
             (true, CUTS_DATABASE),
+            (true, READ_ONLY_DATABASE),
             (true, GATEWAY_IS_GONE),
         ];
         stops.into_iter().filter(|(allowed, _)| *allowed).map(|(_, what)| what).collect()
@@ -104,7 +111,7 @@ impl Surroundings<'_> {
             if !self.comes(trouble.at, over).await {
                 return;
             }
-            self.tally.service_is_in_trouble();
+            let _trouble = self.tally.service_is_in_trouble();
             match trouble.what {
                 ServiceTrouble::Kill(pause) if self.allowed.broker => {
                     Service::Broker.run("kill").await;
@@ -129,7 +136,6 @@ impl Surroundings<'_> {
                 }
                 _ => {}
             }
-            self.tally.service_is_in_trouble();
         }
     }
 
@@ -139,7 +145,7 @@ impl Surroundings<'_> {
             if !self.comes(trouble.at, over).await {
                 return;
             }
-            self.tally.service_is_in_trouble();
+            let _trouble = self.tally.service_is_in_trouble();
             match trouble.what {
                 ServiceTrouble::Kill(pause) if self.allowed.database => {
                     Service::Database.run("kill").await;
@@ -152,14 +158,20 @@ impl Surroundings<'_> {
                     self.tally.add(RESTARTS_DATABASE);
                 }
                 ServiceTrouble::Cut => {
-                    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                         WHERE datname = current_database() AND pid <> pg_backend_pid()";
-                    self.world.query(sql, &[]).await;
+                    self.world.query(TERMINATE, &[]).await;
                     self.tally.add(CUTS_DATABASE);
+                }
+                ServiceTrouble::ReadOnly(pause) => {
+                    set_read_only(self.world, true).await;
+                    // Whoever was connected before may still write.
+                    self.world.query(TERMINATE, &[]).await;
+                    sleep(pause).await;
+                    // Whoever was connected meanwhile may not, until it connects again.
+                    set_read_only(self.world, false).await;
+                    self.tally.add(READ_ONLY_DATABASE);
                 }
                 _ => {}
             }
-            self.tally.service_is_in_trouble();
         }
     }
 
@@ -181,4 +193,20 @@ impl Surroundings<'_> {
         over.run_until_cancelled(sleep_until(time)).await;
         !over.is_cancelled()
     }
+}
+
+/// From now on, whoever connects to the world's database may only read; or may write again.
+async fn set_read_only(world: &World, is_read_only: bool) {
+    let database: String = world.value("SELECT current_database()::text", &[]).await;
+    let value = if is_read_only { "on" } else { "off" };
+    within(START, "the database to be made read-only, or writable", async || {
+        let client = world.sql_client().await?;
+        let alter = format!("ALTER DATABASE {database} SET default_transaction_read_only = {value}");
+        // It may hold for this connection as well.
+        for sql in ["SET default_transaction_read_only = off", alter.as_str()] {
+            client.batch_execute(sql).await.map_err(|error| format!("{error:?}"))?;
+        }
+        Ok::<(), String>(())
+    })
+    .await;
 }

@@ -1,4 +1,4 @@
-//! How often each trouble of the surroundings really happened, and when a service was last in trouble.
+//! How often each trouble of the surroundings really happened, and whether a service is or was in trouble.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -8,7 +8,28 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub struct Tally {
     counts: Mutex<BTreeMap<String, usize>>,
-    service_trouble: Mutex<Option<Instant>>,
+    services: Mutex<Services>,
+}
+
+/// The troubles of broker and database.
+#[derive(Debug, Default)]
+struct Services {
+    /// How many are going on.
+    open: usize,
+    /// When one ended last.
+    ended: Option<Instant>,
+}
+
+/// The broker or the database is in trouble until this is dropped.
+#[must_use = "the trouble ends when this is dropped"]
+pub struct ServiceInTrouble<'a>(&'a Tally);
+
+impl Drop for ServiceInTrouble<'_> {
+    fn drop(&mut self) {
+        let mut services = self.0.services.lock().unwrap();
+        services.open -= 1;
+        services.ended = Some(Instant::now());
+    }
 }
 
 impl Tally {
@@ -22,14 +43,16 @@ impl Tally {
         *self.counts.lock().unwrap().entry(what.to_owned()).or_default() += count;
     }
 
-    /// The broker or the database is in trouble now, or was until now.
-    pub fn service_is_in_trouble(&self) {
-        *self.service_trouble.lock().unwrap() = Some(Instant::now());
+    /// The broker or the database is in trouble from now on.
+    pub fn service_is_in_trouble(&self) -> ServiceInTrouble<'_> {
+        self.services.lock().unwrap().open += 1;
+        ServiceInTrouble(self)
     }
 
-    /// Whether the broker or the database was in trouble so recently.
+    /// Whether the broker or the database is in trouble, or was so recently.
     pub fn service_was_in_trouble(&self, within: Duration) -> bool {
-        self.service_trouble.lock().unwrap().is_some_and(|last| last.elapsed() < within)
+        let services = self.services.lock().unwrap();
+        services.open > 0 || services.ended.is_some_and(|ended| ended.elapsed() < within)
     }
 
     /// Which of these never happened.

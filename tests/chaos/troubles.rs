@@ -25,6 +25,8 @@ pub enum ReplicaTrouble {
     Stop(Duration),
     /// SIGTERM, and a new one once it has drained.
     Term,
+    /// SIGKILL of it, and of the three that come after it, each so long after its start.
+    RestartLoop([Duration; 3]),
 }
 
 /// What happens to one replica and those that come in its place.
@@ -47,6 +49,19 @@ pub enum ServiceTrouble {
     Cut,
     /// It blocks publishers for so long. The broker alone.
     Alarm(Duration),
+    /// It takes no writes for so long. The database alone.
+    ReadOnly(Duration),
+}
+
+/// When something holds somebody up who may hold up nobody else, and for how long.
+#[derive(Debug)]
+pub struct Obstructed {
+    /// A subscriber's queue is full.
+    pub queue: Vec<Timed<Duration>>,
+    /// Somebody has locked the rows of some payments.
+    pub rows: Vec<Timed<Duration>>,
+    /// Clients connect to a replica and ask nothing.
+    pub port: Vec<Timed<Duration>>,
 }
 
 /// The steps at which a worker can be made to end itself, as `src/failpoint.rs` has them.
@@ -59,7 +74,12 @@ const FAILPOINTS: usize = 200;
 impl ReplicaPlan {
     /// At these times it is killed whatever else happens: as all others are.
     pub fn kill_at(&mut self, times: &[Duration]) {
-        self.troubles.extend(times.iter().map(|at| Timed { at: *at, what: ReplicaTrouble::KillAll }));
+        self.add(times.iter().map(|at| Timed { at: *at, what: ReplicaTrouble::KillAll }));
+    }
+
+    /// This happens to it as well.
+    pub fn add(&mut self, troubles: impl IntoIterator<Item = Timed<ReplicaTrouble>>) {
+        self.troubles.extend(troubles);
         self.troubles.sort_by_key(|trouble| trouble.at);
     }
 
@@ -107,6 +127,25 @@ pub fn draw_database(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTroubl
         let kill = ServiceTrouble::Kill(rng.millis(0, 2_000));
         next_of(&mut deck, &[kill, ServiceTrouble::Restart, ServiceTrouble::Cut, ServiceTrouble::Cut], rng)
     })
+}
+
+/// Draws when the database takes no writes.
+pub fn draw_read_only(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
+    spread(length, (8_000, 30_000), rng, |rng| ServiceTrouble::ReadOnly(rng.millis(1_000, 3_000)))
+}
+
+/// Draws which replica is killed again and again at its start, and when.
+pub fn draw_restart_loops(length: Duration, replicas: usize, rng: &mut Rng) -> Vec<Timed<(usize, ReplicaTrouble)>> {
+    spread(length, (8_000, 30_000), rng, |rng| {
+        let slot = rng.between(0, replicas as u64 - 1) as usize;
+        (slot, ReplicaTrouble::RestartLoop([(); 3].map(|()| rng.millis(50, 1_900))))
+    })
+}
+
+/// Draws what holds somebody up.
+pub fn draw_obstructions(length: Duration, rng: &mut Rng) -> Obstructed {
+    let mut draw = || spread(length, (4_000, 12_000), rng, |rng| rng.millis(3_000, 6_000));
+    Obstructed { queue: draw(), rows: draw(), port: draw() }
 }
 
 /// Draws when the gateway refuses connections.

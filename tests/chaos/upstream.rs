@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::script::{Pace, Script};
 use crate::services::Service;
-use crate::support::bus::NO_ANSWER;
+use crate::support::bus::{Bus, NO_ANSWER};
 use crate::support::{Command, World};
 use crate::surroundings::{Allowed, count_elected};
 use crate::tally::Tally;
@@ -91,23 +91,11 @@ impl Upstream {
         }
     }
 
-    /// Publishes what the scripts hand in, until nobody hands in more. However long the broker takes: a soak goes on for as
-    /// long as it is asked to.
+    /// Publishes what the scripts hand in, until nobody hands in more.
     pub async fn publish(&self, world: &World, tally: &Tally, mut commands: mpsc::Receiver<Command>) {
         let mut batch = Vec::with_capacity(BATCH);
         while commands.recv_many(&mut batch, BATCH).await > 0 {
-            world.note_published(&batch);
-            let mut failures = 0;
-            while let Err(error) = world.bus.try_publish(&batch).await {
-                failures += 1;
-                if error == NO_ANSWER && Allowed::here().broker {
-                    count_elected(tally, Service::Broker.run("elect").await);
-                }
-                if failures % 1_000 == 0 {
-                    eprintln!("chaos: the broker has not taken commands for {failures} tries: {error}");
-                }
-                sleep(LOOK).await;
-            }
+            publish(world, &world.bus, tally, &batch).await;
             batch.drain(..).for_each(|command| self.note(&command));
         }
     }
@@ -195,5 +183,21 @@ impl Upstream {
     /// What was sent.
     pub fn sent(&self) -> Sent {
         self.sent.lock().unwrap().clone()
+    }
+}
+
+/// Publishes these, however long the broker takes: a soak goes on for as long as it is asked to.
+pub async fn publish(world: &World, bus: &Bus, tally: &Tally, commands: &[Command]) {
+    world.note_published(commands);
+    let mut failures = 0;
+    while let Err(error) = bus.try_publish(commands).await {
+        failures += 1;
+        if error == NO_ANSWER && Allowed::here().broker {
+            count_elected(tally, Service::Broker.run("elect").await);
+        }
+        if failures % 1_000 == 0 {
+            eprintln!("chaos: the broker has not taken commands for {failures} tries: {error}");
+        }
+        sleep(LOOK).await;
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::canary;
 use crate::findings::{Finding, Kind};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
@@ -37,8 +38,16 @@ pub struct Verdict {
     left_out: Vec<&'static str>,
     calls: usize,
     effects: BTreeMap<&'static str, usize>,
-    rested: Duration,
+    times: Times,
     found: Vec<Finding>,
+}
+
+/// How long things took.
+pub struct Times {
+    /// Until all was at rest, once the faults were over.
+    pub rested: Duration,
+    /// Until the variant answered that is never ill.
+    pub canary: canary::Figures,
 }
 
 impl Verdict {
@@ -49,7 +58,7 @@ impl Verdict {
         upstream: &Upstream,
         tally: &Tally,
         left_out: Vec<&'static str>,
-        rested: Duration,
+        times: Times,
         found: Vec<Finding>,
     ) -> Verdict {
         let mut effects = BTreeMap::new();
@@ -69,7 +78,7 @@ impl Verdict {
             left_out,
             calls: ledger.calls(),
             effects,
-            rested,
+            times,
             found,
         }
     }
@@ -97,7 +106,7 @@ impl Verdict {
         table.row("gateway", self.gateway);
         table.row("seed", self.seed);
         table.row("seconds of faults", self.seconds);
-        table.row("seconds until all was at rest", format!("{:.1}", self.rested.as_secs_f32()));
+        table.seconds("seconds until all was at rest", self.times.rested);
         table.row("replicas", self.replicas);
         table.row("payments", self.payments);
         table.head("commands sent");
@@ -114,6 +123,12 @@ impl Verdict {
         table.row("gateway calls", self.calls);
         self.effects.iter().for_each(|(kind, count)| table.row(&format!("gateway: {kind}"), count));
         table.row("events received", self.events);
+        table.head("the variant that is never ill");
+        table.row("answers", self.times.canary.answers);
+        table.seconds("seconds until the median answer", self.times.canary.median);
+        table.seconds("seconds until the slowest, all outages included", self.times.canary.slowest);
+        table.seconds("seconds in which it could answer", self.times.canary.counted);
+        table.seconds("the longest of these without an answer", self.times.canary.silence);
         table.head("what must not be");
         self.counts().for_each(|(line, count)| table.row(line, count));
         table.end();
@@ -128,7 +143,8 @@ impl Verdict {
             "gateway": self.gateway,
             "seed": self.seed,
             "seconds": self.seconds,
-            "rest_seconds": self.rested.as_secs_f64(),
+            "rest_seconds": self.times.rested.as_secs_f64(),
+            "canary": self.times.canary.json(),
             "replicas": self.replicas,
             "payments": self.payments,
             "commands": self.sent.kinds,
@@ -207,6 +223,10 @@ impl Table {
 
     fn row(&mut self, name: &str, value: impl std::fmt::Display) {
         line(&mut self.text, &format!("| {name:<LEFT$} | {:>RIGHT$} |", value.to_string()));
+    }
+
+    fn seconds(&mut self, name: &str, time: Duration) {
+        self.row(name, format!("{:.1}", time.as_secs_f32()));
     }
 
     fn rows(&mut self, counts: &BTreeMap<impl AsRef<str>, usize>) {

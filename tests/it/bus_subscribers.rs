@@ -101,6 +101,23 @@ async fn a_queue_without_a_leader_is_told_of() {
     bus.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_nothing_is_told_of_until_it_takes_something() {
+    let bus = Bus::new().await;
+    let publisher = bus.publisher();
+    let (connection, channel, name) = full_queue(&bus, "cards.payment.created").await;
+    let (all, mut later) = told();
+    publisher.post(vec![refused(1, 0)], all).await;
+    // It is tried again after two seconds, and after four more.
+    reaches(&mut publisher.nacked(), |nacked| nacked.only && nacked.total >= 3).await;
+    assert!(publisher.publish(vec![event(2, 0)]).await.iter().all(is_confirmed));
+    reaches(&mut publisher.nacked(), |nacked| !nacked.only).await;
+    channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("deleted");
+    connection.close(200, "done".into()).await.expect("closed");
+    assert!(timeout(PATIENCE, later.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+    bus.end().await;
+}
+
 fn vhost(bus: &Bus) -> String {
     let uri: lapin::uri::AMQPUri = bus.settings.url.expose_secret().parse().expect("an address");
     uri.vhost

@@ -1,5 +1,5 @@
-//! A database that is not as it should be: read-only after a failover, with rows that somebody has locked, or restored
-//! without its sequences.
+//! A database that is not as it should be: read-only after a failover, with rows that somebody has locked, restored without
+//! its sequences, with a full disk, or away.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::support::gate::Gate;
 use crate::support::wait::within;
 use crate::support::worker::paybus;
 use crate::support::{Command, Setup, Worker, WorkerSetup, World};
@@ -118,6 +119,60 @@ async fn sequences_that_were_left_behind_stop_the_start_until_they_are_moved() {
     assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
     let twice: i64 = world.value("SELECT count(*) - count(DISTINCT position) FROM events", &[]).await;
     assert_eq!(twice, 0, "positions that were given twice");
+    world.check_books().await;
+}
+
+/// As with a full disk: whatever is asked for is answered, and nothing is stored.
+#[tokio::test]
+async fn a_database_that_stores_nothing_is_told_although_it_can_be_read() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let owner = world.sql_client().await.expect("a connection");
+    let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+         CREATE TRIGGER full_disk BEFORE INSERT ON payments FOR EACH ROW EXECUTE FUNCTION full_disk()";
+    owner.batch_execute(full).await.expect("the owner");
+    let charge = Command::charge("http", "10.00", "EUR");
+    world.publish(&charge).await;
+    is_not_ready(&worker, "commits: none for ").await;
+    assert!(worker.metric("paybus_commits_stalled_seconds").await >= 10.0);
+    owner.batch_execute("DROP TRIGGER full_disk ON payments; DROP FUNCTION full_disk").await.expect("the owner");
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    worker.ready().await;
+    assert_eq!(world.gateway.charges(charge.payment).len(), 1);
+    world.check_books().await;
+}
+
+/// What a worker has fetched does not wait for its database where another worker can reach one.
+#[tokio::test]
+async fn a_worker_without_its_database_leaves_its_messages_to_another() {
+    let world = World::new().await;
+    let gate = Gate::closed(&world.settings()["database.url"]).await;
+    gate.open();
+    let cut_off = world.worker_with(WorkerSetup::default().set("database.url", gate.url())).await;
+    gate.close();
+    let charges: Vec<Command> = (0..10).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+    world.publish_all(&charges).await;
+    within(NOTICED, "all of them to be fetched", async || match world.bus.length("commands.http").await {
+        0 => Ok(()),
+        left => Err(left),
+    })
+    .await;
+    let other = world.worker().await;
+    within(Duration::from_secs(40), "the other one to carry them out", async || {
+        let settled: i64 = world.value("SELECT count(*) FROM operations WHERE state = 'settled'", &[]).await;
+        if settled == 10 { Ok(()) } else { Err(format!("{settled} are settled")) }
+    })
+    .await;
+    world.final_events(&charges).await;
+    assert_eq!(cut_off.get("/readyz").await.expect("it answers").0, 503);
+    gate.open();
+    cut_off.ready().await;
+    other.drain().await;
+    assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed", "it fetches again");
+    for charge in &charges {
+        assert_eq!(world.gateway.charges(charge.payment).len(), 1);
+    }
     world.check_books().await;
 }
 

@@ -1,11 +1,13 @@
 //! The fake gateway refuses what a real one refuses: what it did is the truth that all else is compared with.
 
+use std::time::Duration;
+
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::Behaviour;
 use crate::support::fake_gateway::FakeGateway;
+use crate::support::{Behaviour, eventually};
 
 /// One payment at the gateway.
 struct Payment<'a> {
@@ -31,6 +33,17 @@ impl Payment<'_> {
         let answer = request.header("idempotency-key", id.to_string()).body(body.to_string()).send().await;
         let answer: Value = answer.expect("an answer").json().await.expect("JSON");
         answer["result"].as_str().expect("a result").to_owned()
+    }
+
+    /// Asks what became of an operation, or of the whole payment.
+    async fn look_up(&self, target: Option<Uuid>) -> Value {
+        let mut body = json!({"operation_id": Uuid::new_v4(), "operation": "status", "currency": "USD",
+                              "payment": {"id": self.id, "status": "confirmed"}});
+        if let Some(target) = target {
+            body["target_operation_id"] = json!(target);
+        }
+        let request = reqwest::Client::new().post(format!("{}/status", self.url)).body(body.to_string());
+        request.send().await.expect("an answer").json().await.expect("JSON")
     }
 
     fn refused(&self) -> Vec<String> {
@@ -89,4 +102,35 @@ async fn without_keys_the_same_request_is_carried_out_again() {
         assert_eq!(payment.post_as(id, "process", "100.00", "waiting").await, "approved");
     }
     assert_eq!((gateway.charges(with.id).len(), gateway.charges(without.id).len()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_look_up_that_misleads_tells_what_is_or_was_true() {
+    let gateway = FakeGateway::start().await;
+    let charged = Payment::at(&gateway);
+    let [first, second] = [Uuid::new_v4(), Uuid::new_v4()];
+    charged.post("process", "100.00").await;
+    charged.post_as(first, "refund", "10.00", "confirmed").await;
+    charged.post_as(second, "refund", "20.00", "confirmed").await;
+    let late = Behaviour::Late(Duration::from_millis(100));
+    let plan = vec![Behaviour::Another, Behaviour::Approve, Behaviour::Repeat, late];
+    gateway.plan_operation(charged.id, "status", plan);
+    let other = charged.look_up(Some(second)).await;
+    assert_eq!((&other["operation_id"], &other["amount"]), (&json!(first), &json!("10.00")));
+    let truth = charged.look_up(Some(second)).await;
+    assert_eq!((&truth["operation_id"], &truth["amount"]), (&Value::Null, &json!("20.00")));
+    assert_eq!(charged.look_up(Some(second)).await, truth);
+
+    let refund = async {
+        eventually("the look-up to be there", async || {
+            gateway.met().remove("answers a look-up late").ok_or("it is not there")
+        })
+        .await;
+        charged.post("refund", "5.00").await
+    };
+    let (old, refunded) = tokio::join!(charged.look_up(None), refund);
+    assert_eq!((&old["refunded_amount"], refunded.as_str()), (&json!("30.00"), "approved"));
+    assert_eq!(charged.look_up(None).await["refunded_amount"], "35.00");
+    let met = gateway.met();
+    assert_eq!((met.len(), met.values().sum::<usize>()), (3, 3), "{met:?}");
 }

@@ -227,6 +227,22 @@ async fn its_lists_go_page_by_page_from_the_newest() {
 }
 
 #[tokio::test]
+async fn its_search_brings_what_is_indexed() {
+    let stripe = FakeStripe::start();
+    let make = async |payment: &str| {
+        let form = format!("amount=1099&currency=usd&metadata[paybus_payment]={payment}");
+        post(&stripe, "payment_intents", &form).await.1["id"].clone()
+    };
+    let (first, _others, second) = (make("a").await, make("b").await, make("a").await);
+    stripe.stop_indexing();
+    make("a").await;
+    let found = get(&stripe, "payment_intents/search?limit=100&query=metadata['paybus_payment']:'a'").await;
+    let ids: Vec<&Value> = found["data"].as_array().unwrap().iter().map(|intent| &intent["id"]).collect();
+    assert_eq!(ids, [&second, &first]);
+    assert_eq!((&found["has_more"], &found["object"]), (&json!(false), &json!("search_result")));
+}
+
+#[tokio::test]
 async fn its_keys_are_kept_as_stripe_keeps_them() {
     let stripe = FakeStripe::start();
     let client = reqwest::Client::new();

@@ -95,10 +95,12 @@ async fn a_slow_look_up_of_a_refused_capture_does_not_count_the_next_ones_money(
 }
 
 /// Where the clocks differ a list may miss what was made: that nothing is found proves nothing, and no second key is made.
+/// What is not indexed yet, search does not find either.
 #[tokio::test]
 async fn absence_is_no_proof_while_the_clocks_differ() {
     let (stripe, world, worker) = started().await;
     stripe.set_clock_ahead(-3 * 3_600);
+    stripe.stop_indexing();
     stripe.plan("create", vec![Trouble::Stored500 { acts: true }]);
     let charge = pay("pm_card_visa");
     world.publish(&charge).await;
@@ -139,7 +141,7 @@ async fn a_second_charge_of_a_payment_is_booked_told_and_refundable_by_its_refer
     assert_eq!(worker.count(r#"paybus_alerts_total{variant="stripe",kind="double_charge"}"#).await, 1);
     // The same is no news.
     let again = world.run(&charge.then("payment.sync", json!({}))).await;
-    assert_ne!(again.field("captured_amount"), "360.00");
+    assert_eq!(again.kind(), "command.succeeded", "{}", again.line());
     let wrong = world.run(&charge.then("payment.refund", json!({"reference": "pi_other"}))).await;
     assert_eq!((wrong.kind(), wrong.code()), ("command.rejected", "invalid_data"));
     let data = json!({"amount": "120.00", "reference": second});

@@ -36,7 +36,7 @@
 //! | 28 | the database forgets a commit that it acknowledged | not here: the promise presumes that it does not, and no test can show what it excludes; `payment.sync` brings the gateway's truth back: `truth::a_sync_takes_in_what_was_done_at_the_gateway` |
 //! | 29 | the gateway is away | `limits::a_gateway_that_is_ill_keeps_its_commands_in_the_broker_and_nobody_elses`, `limits::while_the_breaker_is_open_only_a_probe_goes_out` |
 //! | 30 | told to stop under load | `drain::a_drain_under_load_costs_nobody_an_attempt`, `drain::a_rolling_restart_under_load_calls_once_for_each_command` |
-//! | 31 | a message that kills its worker each time | `matrix::row_31_a_message_that_kills_whoever_reads_it`, `crashes::a_command_that_kills_its_worker_every_time_is_parked_alone` |
+//! | 31 | a message that kills its worker each time | `matrix::row_31_a_message_that_kills_whoever_reads_it`, `dead_letters::a_dead_letter_of_what_was_carried_out_changes_nothing`, `crashes::a_command_that_kills_its_worker_every_time_is_parked_alone` |
 //! | 32 | one name, two contents | `rules::the_same_name_with_other_data_is_refused_and_the_first_goes_on`, `replicas::a_name_in_use_is_refused_to_another_command_at_once` |
 //! | 33 | two names, one content | does not apply: subject, source and id name a command and nothing else does, so two names are two commands; the second process of a payment is rejected: `turns::a_process_of_a_payment_that_is_being_charged_is_rejected_at_once` |
 //! | 34 | an old command is sent once more | `matrix::row_34_an_old_command_once_more`, `turns::the_same_command_many_times_is_one_command` |
@@ -283,8 +283,8 @@ async fn row_18_a_message_that_the_broker_gave_up_is_done_from_the_schedule() {
     assert_eq!(unlike(&world.log.since(events)).len(), 2, "{}", world.lines());
 }
 
-/// It kills whoever reads it, so that nothing of it is stored: it lies in the dead letters, whole, and is done when what
-/// killed is mended. What comes later gets through meanwhile.
+/// It kills whoever reads it, so that nothing of it is stored: it lies in the dead letters, whole, and is rejected once a
+/// worker can read it. What comes later gets through meanwhile.
 #[tokio::test]
 async fn row_31_a_message_that_kills_whoever_reads_it() {
     let world = Setup::new().set("amqp.delivery_limit", "2").build().await;
@@ -292,10 +292,14 @@ async fn row_31_a_message_that_kills_whoever_reads_it() {
     is_given_up(&world, &culprit, "accepted", 1).await;
     let _worker = world.worker().await;
     assert_eq!(world.run(&other).await.status(), "confirmed");
-    assert!(world.events_of(culprit.payment).is_empty());
+    let answer = world.final_event(&culprit).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "dead_lettered"), "{}", answer.line());
+    assert!(answer.message().contains("delivery_limit"), "{}", answer.line());
+    // Sent again, it is known; what is still wanted is another command.
     replay_all(&world).await;
-    assert_eq!(world.final_event(&culprit).await.status(), "confirmed");
+    assert_eq!(world.run(&culprit.clone().id("again")).await.status(), "confirmed");
     world.check_books().await;
+    assert_eq!(world.gateway.charges(culprit.payment).len(), 1);
 }
 
 /// The broker has the event and the database does not know it: it comes again, the same, and under the same id.

@@ -7,6 +7,7 @@ use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
+use crate::support::replies::Replies;
 use crate::support::world::amount;
 use crate::support::{Behaviour, Command, Setup, World, eventually};
 
@@ -180,6 +181,64 @@ async fn answers_go_to_reply_to_as_well() {
     })
     .await;
     assert_eq!(recorded, "unroutable");
+    world.check_books().await;
+}
+
+/// More than a 64-bit number has, on the way to the gateway, from it, and through the database.
+#[tokio::test]
+async fn numbers_keep_all_their_digits() {
+    const LONG: &str = "12345678901234567890.12345678901234567890";
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let long: Value = serde_json::from_str(LONG).unwrap();
+    let charge = Command::charge("http", "120.00", "USD").with("process", json!({"number": long}));
+    world.gateway.plan(charge.payment, vec![Behaviour::Say(json!({"extra_data": {"number": long}}))]);
+    let answer = world.run(&charge).await;
+    let sent: Value = serde_json::from_slice(&world.gateway.calls()[0].body).unwrap();
+    assert_eq!(sent["data"]["number"].to_string(), LONG);
+    assert_eq!(answer.payment()["extra_data"]["number"].to_string(), LONG);
+    // The same message is the same command, and what follows reads the payment from the database.
+    world.publish(&charge).await;
+    let refunded = world.run(&charge.then("payment.refund", json!({}))).await;
+    assert_eq!(refunded.payment()["extra_data"]["number"].to_string(), LONG);
+    assert!(world.log.filter(|event| event.code() == "id_reused").is_empty());
+    world.check_books().await;
+}
+
+/// An attribute of the wrong form, or anything else that is wrong, does not lose the place where the answer is wanted.
+#[tokio::test]
+async fn whatever_is_wrong_with_a_command_it_is_answered_where_it_asked() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let mut replies = Replies::of(&world).await;
+    let charge = || Command::charge("http", "120.00", "USD").attribute("correlationid", json!("order-7"));
+    let with = |name: &str, value: Value| charge().attribute(name, value);
+    let wrong = [
+        (with("expirytime", json!("tomorrow")), "invalid_envelope"),
+        (with("expirytime", json!(1_795_348_800)), "invalid_envelope"),
+        (with("correlationid", json!({"a": 1})), "invalid_envelope"),
+        (with("correlationid", json!("x".repeat(256))), "invalid_envelope"),
+        (with("correlationid", json!("a\u{0}b")), "invalid_encoding"),
+        (with("traceparent", json!(7)), "invalid_envelope"),
+        (with("tracestate", json!("x".repeat(513))), "invalid_envelope"),
+        (with("specversion", json!("0.3")), "invalid_envelope"),
+        (with("type", json!(7)), "invalid_envelope"),
+        (with("datacontenttype", json!("text/xml")), "invalid_envelope"),
+        (with("data", Value::Null), "invalid_data"),
+        (charge().routed("http.payment.refund"), "routing_mismatch"),
+        (charge().with("description", json!("x".repeat(1024 * 1024))), "too_large"),
+        (charge().with("description", json!("4111 1111 1111 1111")), "card_number"),
+    ];
+    for (number, (command, code)) in wrong.into_iter().enumerate() {
+        let id = format!("call-{number}");
+        let answer = world.run(&command.reply_to(&replies.queue, &id)).await;
+        assert_eq!((answer.kind(), answer.code()), ("command.rejected", code), "{number}: {}", answer.line());
+        // What else is right is kept, unless the whole message is none that may be looked into.
+        let is_kept = !answer.message().starts_with("correlationid") && !["too_large", "card_number"].contains(&code);
+        assert_eq!(answer.body["correlationid"] == "order-7", is_kept, "{number}: {}", answer.body);
+        assert_eq!(replies.next().await, (id, answer.body));
+    }
+    assert!(world.gateway.calls().is_empty());
     world.check_books().await;
 }
 

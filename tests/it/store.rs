@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use paybus::payment::code::Code;
 use paybus::payment::command::{Body, Command, CommandName, CommandType, Kind};
-use paybus::payment::contract::{Captures, Contract, Keys, Lookup, PerAction};
+use paybus::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use paybus::payment::machine::{Aggregate, Context, Rules, Step};
 use paybus::payment::operation::Attributes;
-use paybus::payment::outcome::{Outcome, Trouble};
+use paybus::payment::outcome::{Found, Outcome, Trouble};
 use paybus::store::batch::{Committed, Committer};
 use paybus::store::commit::Unit;
+use paybus::store::lease::Swept;
 use paybus::store::outbox::Sent;
 use paybus::store::retention::Purged;
 use paybus::store::{Store, StoreError};
@@ -44,6 +45,8 @@ impl Bench {
             lookup: Lookup::None,
             settle_window: Duration::ZERO,
             captures: Captures::One,
+            notifications: NotificationRole::Hint,
+            undo: false,
         };
         let rules = Rules {
             gateway: "http".to_owned(),
@@ -92,6 +95,34 @@ impl Bench {
     async fn stores(&self, aggregate: Box<Aggregate>) {
         let committed = self.commit(aggregate).await.unwrap();
         assert!(matches!(committed, Committed::Stored(_)), "{committed:?}");
+    }
+
+    /// Stores it and goes on with it, as a worker does that calls the gateway meanwhile.
+    async fn goes_on_with(&self, aggregate: Box<Aggregate>) -> Box<Aggregate> {
+        let bodies = aggregate.events().iter().map(|_| "{}".to_owned()).collect();
+        let unit = Unit { aggregate, bodies, now: self.store.clock().now() };
+        let (unit, committed) = self.committer.commit(unit).await.expect("an answer");
+        let Committed::Stored(stored) = committed else { panic!("{committed:?}") };
+        let mut aggregate = unit.aggregate;
+        aggregate.committed(stored.waiting);
+        aggregate
+    }
+
+    /// When an operation is due, and when its lease ends.
+    async fn due(&self, id: Uuid) -> (Option<Timestamp>, Option<Timestamp>) {
+        let row = self.world.query("SELECT due_at, lease_until FROM operations WHERE id = $1", &[&id]).await.remove(0);
+        (row.get(0), row.get(1))
+    }
+
+    /// A first call of so many seconds ago, whose lease ends so many seconds from now; its operation.
+    async fn calls(&self, client: &impl tokio_postgres::GenericClient, age: f64, lease: f64) -> Uuid {
+        let calling = "INSERT INTO operations (payment_id, id, source, command_id, command_type, variant, hash, data,
+                 state, created, attempts, rounds, lookups, takeovers, generation, exposed, acted_on, lookup_only,
+                 escalated, last_message, lease_until, stored)
+             VALUES ($1, gen_random_uuid(), 'shop', '', 'payment.process', 'http', '', '{}',
+                 'calling', now(), 1, 0, 0, 0, 0, false, false, false,
+                 false, '', now() + make_interval(secs => $3), now() - make_interval(secs => $2)) RETURNING id";
+        client.query_one(calling, &[&self.payment, &age, &lease]).await.unwrap().get(0)
     }
 
     /// A process that waits for its payment; its operation.
@@ -312,7 +343,7 @@ async fn an_event_is_noted_only_when_it_is_nobodys_and_unsent() {
     assert_eq!(bench.world.value::<i64>("SELECT position FROM watermarks WHERE name = 'events'", &[]).await, unsent);
     assert_eq!(relayed(&bench.store).await, [unsent]);
     let figures = bench.store.figures().await.unwrap();
-    assert_eq!(figures.outbox.count, 2, "position {young} counts too");
+    assert_eq!(figures.outbox.count, 1, "position {young} is still its worker's");
     bench.store.set_aside(bench.payment, unsent, "refused").await.unwrap();
     assert!(relayed(&bench.store).await.is_empty());
     assert_eq!(overdue(&bench.world).await, [unsent], "should a person let it go, the relay knows of it");
@@ -349,31 +380,103 @@ async fn the_relay_walks_in_steps() {
     assert_eq!(steps, [2, 2, 1]);
 }
 
-/// The same for operations: the worker of one that could not be seen yet may be lost too.
+/// More than one statement looks at, then numbers that were given to nobody.
+#[tokio::test]
+async fn many_events_are_looked_at_a_part_at_a_time() {
+    let bench = Bench::new().await;
+    let sql = bench.sql().await;
+    let many = "INSERT INTO events (payment_id, id, event_type, routing_key, body, created, stored)
+         SELECT $1, gen_random_uuid(), 'payment.created', 'http.payment.created', '{}', now(),
+             now() - interval '1 minute' FROM generate_series(1, 10001)";
+    sql.execute(many, &[&bench.payment]).await.unwrap();
+    let noted = async || bench.world.value::<i64>("SELECT count(*) FROM overdue", &[]).await;
+    assert!(bench.store.note_overdue().await.unwrap(), "there is more");
+    assert_eq!(noted().await, 10_000);
+    sql.execute("SELECT setval(pg_get_serial_sequence('paybus.events', 'position'), 1000000000)", &[]).await.unwrap();
+    store_event(&sql, bench.payment, 60.0).await;
+    while bench.store.note_overdue().await.unwrap() {}
+    assert_eq!(noted().await, 10_002);
+    assert!(!bench.store.note_late().await.unwrap(), "they are too young for the late scan");
+}
+
+const LONG: Duration = Duration::from_secs(10);
+const NONE_LOST: Swept = Swept { lost: 0, more: false };
+
+/// A number is given before its row can be seen: the worker of an operation whose commit took long may be lost too.
 #[tokio::test]
 async fn an_operation_whose_commit_took_long_is_swept() {
     let bench = Bench::new().await;
-    let id = bench.waits().await;
-    let calling =
-        "INSERT INTO operations (payment_id, id, source, command_id, command_type, variant, hash, data, state,
-             created, attempts, rounds, lookups, takeovers, generation, exposed, acted_on, lookup_only, escalated, last_message,
-             lease_until, stored)
-         SELECT payment_id, gen_random_uuid(), source, command_id, command_type, variant, hash, data, 'calling',
-             created, 1, 0, 0, 0, 0, false, false, false, false, '', now() + make_interval(secs => $2), now()
-         FROM operations WHERE id = $1";
     let (mut late, other) = (bench.sql().await, bench.sql().await);
     let slow = late.transaction().await.unwrap();
-    slow.execute(calling, &[&id, &-1.0]).await.unwrap();
-    other.execute(calling, &[&id, &60.0]).await.unwrap();
-    assert_eq!(bench.store.sweep_lost().await.unwrap(), 0);
+    let hidden = bench.calls(&slow, 30.0, -1.0).await;
+    let seen = bench.calls(&other, 30.0, 60.0).await;
+    assert_eq!(bench.store.sweep(LONG).await.unwrap(), NONE_LOST);
     slow.commit().await.unwrap();
-    assert_eq!(bench.store.sweep_lost().await.unwrap(), 1);
-    // Old ones are passed up to the first that is still being called.
+    assert_eq!(bench.store.sweep(LONG).await.unwrap(), NONE_LOST, "it was passed");
+    assert_eq!(bench.store.sweep_late().await.unwrap(), NONE_LOST, "another one may still be to come");
+    assert_eq!(bench.due(hidden).await.0, None);
     bench.world.query("UPDATE operations SET stored = now() - interval '1 hour'", &[]).await;
-    assert_eq!(bench.store.sweep_lost().await.unwrap(), 0);
-    let passed: i64 = bench.world.value("SELECT position FROM watermarks WHERE name = 'operations'", &[]).await;
-    let held: i64 = bench.world.value("SELECT accepted FROM operations WHERE lease_until > now()", &[]).await;
-    assert_eq!(passed, held - 1);
+    assert_eq!(bench.store.sweep_late().await.unwrap(), Swept { lost: 1, more: false });
+    let now = bench.store.clock().now() + LONG;
+    assert!(bench.due(hidden).await.0.is_some_and(|due| due < now), "its lease has ended");
+    let (due, lease_end) = bench.due(seen).await;
+    assert_eq!(due, lease_end, "who settles it in time is not disturbed");
+}
+
+/// A call that has just begun is most likely over soon, and is left alone.
+#[tokio::test]
+async fn only_calls_that_take_long_get_a_due_time() {
+    let bench = Bench::new().await;
+    let sql = bench.sql().await;
+    let long = bench.calls(&sql, 11.0, 60.0).await;
+    let short = bench.calls(&sql, 0.0, 60.0).await;
+    assert_eq!(bench.store.sweep(LONG).await.unwrap(), NONE_LOST);
+    assert!(bench.due(long).await.0.is_some());
+    assert_eq!(bench.due(short).await.0, None);
+}
+
+/// Who has a row locked holds up its own operation alone.
+#[tokio::test]
+async fn a_locked_call_keeps_no_other_from_being_swept() {
+    let bench = Bench::new().await;
+    let (mut somebody, sql) = (bench.sql().await, bench.sql().await);
+    let locked = bench.calls(&sql, 30.0, -1.0).await;
+    let other = bench.calls(&sql, 30.0, -1.0).await;
+    let lock = somebody.transaction().await.unwrap();
+    lock.execute("SELECT 1 FROM operations WHERE id = $1 FOR UPDATE", &[&locked]).await.unwrap();
+    assert_eq!(bench.store.sweep(LONG).await.unwrap(), Swept { lost: 1, more: false });
+    assert!(bench.due(other).await.0.is_some());
+    lock.rollback().await.unwrap();
+    bench.world.query("UPDATE operations SET stored = now() - interval '1 hour'", &[]).await;
+    assert_eq!(bench.store.sweep_late().await.unwrap(), Swept { lost: 1, more: false });
+    assert!(bench.due(locked).await.0.is_some());
+}
+
+/// A worker that asks once more knows nothing of the due time that its operation got meanwhile, and the sweep does not
+/// come back to what it has passed.
+#[tokio::test]
+async fn a_call_that_goes_on_keeps_a_due_time() {
+    let mut bench = Bench::new().await;
+    bench.rules.contract.lookup = Lookup::Indicative;
+    bench.creates().await;
+    let now = || bench.store.clock().now();
+    let sync = bench.command(CommandType::Sync, json!({}));
+    let id = sync.operation_id();
+    let ask = Step::LookUp { operation: id, target: None };
+    let mut aggregate = bench.load(id).await;
+    assert_eq!(aggregate.accept(sync, bench.context(now())), ask);
+    let mut aggregate = bench.goes_on_with(aggregate).await;
+    assert_eq!(bench.due(id).await.0, None, "on the common way there is none");
+    bench.world.query("UPDATE operations SET stored = now() - interval '1 minute'", &[]).await;
+    assert_eq!(bench.store.sweep(LONG).await.unwrap(), NONE_LOST);
+    assert!(bench.due(id).await.0.is_some());
+    // Asked before the payment was created, so that it says nothing of it as it is now.
+    let outdated = Aggregate::absent(bench.payment).asked(now()).answered(Found::Nothing);
+    assert_eq!(aggregate.found(id, None, outdated, 1, bench.context(now())), ask);
+    bench.goes_on_with(aggregate).await;
+    let (due, lease_end) = bench.due(id).await;
+    assert!(due.is_some());
+    assert_eq!(due, lease_end);
 }
 
 #[tokio::test]
@@ -411,6 +514,14 @@ async fn what_is_old_goes_step_by_step() {
     assert_eq!(bench.store.purge_events(now, 2).await.unwrap(), Purged { gone: 0, more: false });
     assert_eq!(overdue(&bench.world).await, [sent[2].position], "what is unsent stays");
     assert_eq!(bench.world.value::<i64>("SELECT count(*) FROM sent", &[]).await, 0);
+    let later = Sent { position: store_event(&sql, bench.payment, 600.0).await, reply: None };
+    bench.store.mark_sent(&[later]).await.unwrap();
+    bench.store.note_late().await.unwrap();
+    assert_eq!(bench.store.purge_events(now, 2).await.unwrap(), Purged { gone: 1, more: false });
+    bench.store.mark_sent(&sent[2..]).await.unwrap();
+    let purged = bench.store.purge_events(now, 2).await.unwrap();
+    assert_eq!(purged, Purged { gone: 1, more: false }, "once it is sent it goes");
+    assert_eq!(bench.world.value::<i64>("SELECT count(*) FROM events", &[]).await, 0);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::stripe::{intent_id, pay};
 use crate::support::fake_stripe::FakeStripe;
 use crate::support::webhook::named;
-use crate::support::{Command, Setup, Worker, World, eventually};
+use crate::support::{Command, Setup, Worker, WorkerSetup, World, eventually};
 
 const SECRET: &str = "whsec_51paybus";
 
@@ -84,6 +84,54 @@ async fn a_customer_who_authenticates_at_stripe_has_paid() {
         world.event("the payment's end", of_it).await;
     }
     all_is_heard(&world, &stripe).await;
+    world.check_books().await;
+}
+
+/// What is told of one of two charges is no word on the other.
+#[tokio::test]
+async fn a_refund_of_one_of_two_charges_is_told_as_that() {
+    let stripe = FakeStripe::start();
+    let (world, _worker) = world(&stripe).await;
+    let charge = pay("pm_card_visa");
+    world.run(&charge).await;
+    let first = intent_id(&stripe, &charge);
+    stripe.charge_by_hand(&charge.subject(), 12_000);
+    world.event("the second charge", |event| event.code() == "double_charge").await;
+    all_is_heard(&world, &stripe).await;
+    stripe.refund_by_hand(&first, 2_000);
+    let told = world.event("the refund", |event| event.field("refunded_amount") == "20.00").await;
+    assert_eq!((told.kind(), told.code(), told.field("captured_amount")), ("payment.updated", "", "220.00"));
+    all_is_heard(&world, &stripe).await;
+    world.check_books().await;
+}
+
+/// What stands where strangers reach it has no key that could move money.
+#[tokio::test]
+async fn who_only_receives_webhooks_needs_no_secret_key() {
+    let stripe = FakeStripe::start();
+    let setup = Setup::new()
+        .set("variants.stripe.gateway", "stripe")
+        .set("variants.stripe.webhook_secret", SECRET)
+        .set("variants.stripe.api_base", &stripe.url())
+        .set("variants.stripe.settle_window", "0s");
+    let world = setup.build().await;
+    let keyless = world.spawn_worker(WorkerSetup::default());
+    assert!(!keyless.wait().await.success());
+    let why = "variants.stripe: gateway stripe: secret_key: missing";
+    assert!(keyless.log().contains(why), "{}", keyless.log());
+    let receiver = world.worker_with(WorkerSetup::default().only_webhooks()).await;
+    let key = WorkerSetup::default().set("variants.stripe.secret_key", "sk_test_51paybus");
+    let worker = world.worker_with(key).await;
+    stripe.deliver_webhooks(&format!("{}/webhooks/stripe", receiver.http()), SECRET);
+    let charge = pay("pm_card_visa");
+    assert_eq!(world.run(&charge).await.status(), "confirmed");
+    stripe.refund_by_hand(&intent_id(&stripe, &charge), 2_000);
+    world.event("the refund", |event| event.field("refunded_amount") == "20.00").await;
+    all_is_heard(&world, &stripe).await;
+    let taken = r#"paybus_webhooks_total{variant="stripe",outcome="taken"}"#;
+    assert_eq!(receiver.count(taken).await, stripe.events().len() as i64);
+    assert_eq!(worker.count(taken).await, 0);
+    receiver.drain().await;
     world.check_books().await;
 }
 

@@ -189,7 +189,12 @@ async fn a_worker_that_lost_its_rights_says_so_and_goes_on_with_them() {
     .await;
     let lines = || worker.log().lines().count();
     let before = lines();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    let until = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until {
+        let (status, text) = worker.get("/readyz").await.expect("it answers");
+        assert_eq!(status, 503, "it connects again and again, and is refused each time: {text}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let said = lines() - before;
     assert!(said < 60, "{said} lines in 4 s:\n{}", worker.log());
     assert_eq!(world.gateway.calls_of(charge.payment).len(), 1);

@@ -90,6 +90,8 @@ fn connections_out_of_their_limits_are_refused() {
         ("amqp.url = 'http://broker'", "amqp.url"),
         ("amqp.url = 'amqp://[::1/'", "amqp.url"),
         ("amqp.url = 'amqp://broker:port/'", "amqp.url"),
+        ("amqp.url = 'amqp://one:5672,:port/'", "amqp.url"),
+        ("amqp.url = 'amqp://user:password@one,,two/'", "amqp.url"),
         ("amqp.tls.ca = '/ca.pem'", "amqp.tls"),
         ("amqp = { url = 'amqps://broker', tls = { cert = '/cert.pem' } }", "amqp.tls"),
         ("amqp = { url = 'amqps://broker', tls = { ca = '' } }", "amqp.tls.ca"),
@@ -111,7 +113,12 @@ fn connections_out_of_their_limits_are_refused() {
     assert!(from_file("database.statement_timeout = '30s'").is_ok());
     check_error("database.pool = 1001", "database.pool: expected a whole number from 1 to 1000");
     assert!(from_file("amqp.url = 'amqp://user:p[ss@broker/'").is_ok());
-    for url in ["amqp://[::1]/", "amqp://user:password@[::1]:5673/%2f", "amqps://user:password@[fd00::5]"] {
+    for url in [
+        "amqp://[::1]/",
+        "amqp://user:password@[::1]:5673/%2f",
+        "amqps://user:password@[fd00::5]",
+        "amqp://user:password@one:5672,two,[fd00::5]:5673/%2f?heartbeat=5",
+    ] {
         assert!(from_file(&format!("amqp.url = '{url}'")).is_ok(), "{url}");
     }
 }

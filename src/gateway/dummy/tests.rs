@@ -42,6 +42,7 @@ async fn attempt(gateway: &DummyGateway, payment: &Payment, action: Action, data
         payment,
         amount: Some(usd("10")),
         capture: true,
+        confirms: false,
         is_final: true,
         reference: None,
         data: &object(data),
@@ -57,6 +58,7 @@ async fn attempt(gateway: &DummyGateway, payment: &Payment, action: Action, data
         amount: Some(usd("10")),
         currency: payment.currency(),
         capture: true,
+        confirms: false,
         stored_at: Timestamp::UNIX_EPOCH,
         trace: None,
         timeout: Duration::from_millis(500),
@@ -98,7 +100,7 @@ fn result(outcome: Outcome) -> GatewayResult {
 fn verdict_found(found: Found) -> Option<Verdict> {
     match found {
         Found::Result(result) => Some(result.verdict),
-        Found::OfOthers(_) | Found::Nothing => None,
+        Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => None,
         Found::Failed(trouble) => panic!("{trouble:?}"),
     }
 }

@@ -107,6 +107,8 @@ pub(super) enum Answer {
     OfOthers(Vec<Transaction>),
     /// The gateway knows nothing of it.
     NotFound,
+    /// The gateway undid it: these transactions came to nothing.
+    Undone(Vec<Transaction>),
 }
 
 /// Reads the body of an answer.
@@ -123,10 +125,12 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
         Some("approved") => Verdict::Approved,
         Some("declined") => Verdict::Declined(Decline::Hard),
         Some("pending") => pending(&fields, expected.customer_may_act())?,
+        Some("ready") if expected.customer_may_act() => Verdict::Ready,
         // Sums of money count beside any word. One that denies them says nothing more of the payment than `pending`.
         Some("not_found") if expected.is_whole() && has_sums(&fields) => Verdict::Pending,
         Some("not_found") => return Ok(Answer::NotFound),
-        Some(_) | None => return Err(invalid("result must be approved, pending, declined or not_found")),
+        Some("undone") => return undone(&fields, expected),
+        Some(_) | None => return Err(invalid("result must be approved, pending, ready, declined or not_found")),
     };
     check_told(&fields, verdict == Verdict::Approved, expected)?;
     let named = currency(&fields)?;
@@ -134,17 +138,15 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
     let amount = money(&fields, "amount", currency)?;
     let mut transactions = transactions::read(&fields, currency)?;
     if let Some(subject) = expected.subject {
-        let other = operation_id(&fields)?.filter(|named| *named != subject.operation);
-        let own = if verdict == Verdict::Approved { subject.transaction(&fields, amount)? } else { None };
-        match (other, own) {
-            (Some(other), Some(own)) => {
-                transactions.push(Transaction { attribution: Attribution::Recorded(other), ..own });
+        if operation_id(&fields)?.is_some_and(|named| named != subject.operation) {
+            // What was asked about says nothing of what another one moved.
+            if verdict == Verdict::Approved && transactions.is_empty() {
+                return Err(invalid("an approval of another operation_id must list in transactions what it moved"));
             }
-            (None, own) => transactions.extend(own),
-            (Some(_), None) => {}
-        }
-        if other.is_some() {
             return Ok(Answer::OfOthers(transactions));
+        }
+        if verdict == Verdict::Approved {
+            transactions.extend(subject.transaction(&fields, amount)?);
         }
     }
     let result = GatewayResult {
@@ -162,6 +164,29 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
         disputed: None,
     };
     Ok(Answer::Result(Box::new(result)))
+}
+
+/// What was undone: what is listed, else what the operation had asked for. Found by its key, it is the operation's own.
+fn undone(fields: &Map<String, Value>, expected: Expected) -> Result<Answer, Trouble> {
+    let Some(subject) = expected.subject else { return Err(invalid("undone says nothing of a whole payment")) };
+    check_told(fields, true, expected)?;
+    if operation_id(fields)?.is_some_and(|named| named != subject.operation) {
+        return Err(invalid("operation_id is another one than was to be undone"));
+    }
+    let currency = currency(fields)?.unwrap_or(expected.currency);
+    let is_listed = fields.get("transactions").is_some_and(|list| !list.is_null());
+    let found = if is_listed {
+        transactions::read(fields, currency)?
+    } else {
+        subject.transaction(fields, money(fields, "amount", currency)?)?.into_iter().collect()
+    };
+    let own = Attribution::Recorded(subject.operation);
+    let gone = |it: Transaction| Transaction {
+        attribution: it.attribution.operation().map_or(own, |_| it.attribution),
+        state: TransactionState::Reversed,
+        ..it
+    };
+    Ok(Answer::Undone(found.into_iter().map(gone).collect()))
 }
 
 /// Refuses to take for left out what is there: an approval that leaves its amount out means the one that was asked, which a
@@ -204,7 +229,7 @@ pub(super) fn words_of_failure(body: &[u8]) -> Words {
     let (code, message) = (code(&fields), Some(message(&fields)).filter(|message| !message.is_empty()));
     let result = words(&fields, "result");
     let is_protocol = code.is_some() || message.is_some() || matches!(&*result, "declined" | "not_found");
-    Words { code, message, is_protocol, claims_success: matches!(&*result, "approved" | "pending") }
+    Words { code, message, is_protocol, claims_success: matches!(&*result, "approved" | "pending" | "ready") }
 }
 
 pub(super) fn invalid(what: &str) -> Trouble {
@@ -337,6 +362,7 @@ fn extra_data(fields: &Map<String, Value>) -> Map<String, Value> {
     }
 }
 
+pub(super) mod proof;
 mod transactions;
 
 #[cfg(test)]

@@ -35,12 +35,32 @@ pub struct HttpSettings {
     /// Whether the gateway answers `status`, and its `not_found` proves that nothing was done.
     #[serde(default = "lookup_default")]
     pub lookup: bool,
+    /// Whether it answers `undo`, where it does not answer `status`.
+    #[serde(default)]
+    pub undo: bool,
     /// Whether it takes several captures of one authorization.
     #[serde(default)]
     pub multicapture: bool,
     /// What the gateway's webhooks are signed with; without one there are none.
     #[serde(default)]
     pub webhook_secret: WebhookSecrets,
+    /// What its webhooks are worth. `hint` where it is left out.
+    #[serde(default)]
+    pub notifications: WebhookRole,
+    /// How long an operation waits for such a proof where the gateway cannot be asked. 24 hours where it is left out.
+    #[serde(default = "notification_deadline_default", deserialize_with = "duration::deserialize")]
+    pub notification_deadline: Duration,
+}
+
+/// What the gateway's webhooks are worth.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookRole {
+    /// They say where to look.
+    #[default]
+    Hint,
+    /// What they say of money is applied.
+    Proof,
 }
 
 /// Time-outs of keys by action; zero where the gateway knows no keys for it.
@@ -68,6 +88,10 @@ fn settle_window_default() -> Duration {
     Duration::from_secs(10)
 }
 
+fn notification_deadline_default() -> Duration {
+    Duration::from_secs(24 * 60 * 60)
+}
+
 fn lookup_default() -> bool {
     true
 }
@@ -83,6 +107,8 @@ mod tests {
         assert_eq!(settings.key_window, Duration::from_secs(86_400));
         assert_eq!(settings.settle_window, Duration::from_secs(10));
         assert!(settings.lookup);
+        assert_eq!(settings.notifications, WebhookRole::Hint);
+        assert_eq!(settings.notification_deadline, Duration::from_secs(86_400));
         assert!(!format!("{settings:?}").contains("s3cret"));
         assert!(serde_json::from_str::<HttpSettings>(r#"{"url": "http://a", "tokn": "x"}"#).is_err());
         assert!(serde_json::from_str::<HttpSettings>("{}").is_err());

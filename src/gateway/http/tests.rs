@@ -5,17 +5,17 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::fake_gateway::{Behaviour, FakeGateway};
-use super::settings::KeyWindows;
+use super::settings::{KeyWindows, WebhookRole};
 use super::*;
-use crate::gateway::Action;
-use crate::gateway::Target;
 use crate::gateway::signature::WebhookSecrets;
+use crate::gateway::{Action, Request, Target};
 use crate::payment::contract::AfterServerError;
 use crate::payment::model::{Billing, Order, Payment};
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{GatewayKey, Verdict};
 use crate::payment::status::Status;
 use crate::payment::trace::TraceContext;
+use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 #[path = "../../../tests/it/support/fake_gateway.rs"]
 mod fake_gateway;
@@ -32,7 +32,16 @@ const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 
 fn gateway_with(url: &str, token: Option<&str>, lookup: bool) -> HttpGateway {
-    let settings = HttpSettings {
+    HttpGateway::new(settings(url, token, lookup), LONG).unwrap()
+}
+
+/// One that cannot be asked, and undoes.
+fn undoing(url: &str) -> HttpGateway {
+    HttpGateway::new(HttpSettings { undo: true, ..settings(url, None, false) }, LONG).unwrap()
+}
+
+fn settings(url: &str, token: Option<&str>, lookup: bool) -> HttpSettings {
+    HttpSettings {
         url: GatewayUrl::try_from(url.to_owned()).unwrap(),
         token: token.map(|token| SecretString::from(token.to_owned())),
         key_window: Duration::from_secs(86_400),
@@ -40,10 +49,12 @@ fn gateway_with(url: &str, token: Option<&str>, lookup: bool) -> HttpGateway {
         key_windows: KeyWindows::default(),
         after_server_error: AfterServerError::default(),
         lookup,
+        undo: false,
         multicapture: false,
         webhook_secret: WebhookSecrets::default(),
-    };
-    HttpGateway::new(settings, LONG).unwrap()
+        notifications: WebhookRole::Hint,
+        notification_deadline: LONG,
+    }
 }
 
 fn gateway(url: &str) -> HttpGateway {
@@ -79,6 +90,7 @@ fn body_for(gateway: &HttpGateway, action: Action, operation_id: Uuid, payment: 
         payment,
         amount: Some(usd("120")),
         capture: true,
+        confirms: false,
         is_final: true,
         reference: None,
         data: &Map::from_iter([("token".to_owned(), json!("tok_1"))]),
@@ -103,9 +115,42 @@ async fn send(gateway: &HttpGateway, action: Action, operation_id: Uuid, body: &
         amount: Some(usd("120")),
         currency: usd("120").currency(),
         capture: true,
+        confirms: false,
         stored_at: Timestamp::UNIX_EPOCH,
         trace: trace.as_ref(),
         timeout,
+    };
+    gateway.call(call).await
+}
+
+/// Completes what the customer has approved, as this operation.
+async fn confirm(gateway: &HttpGateway, operation_id: Uuid) -> Outcome {
+    let body = gateway.prepare(&Ask {
+        operation_id,
+        action: Action::Process,
+        payment: &payment(),
+        amount: Some(usd("120")),
+        capture: true,
+        confirms: true,
+        is_final: true,
+        reference: None,
+        data: &Map::new(),
+    });
+    let body = body.unwrap();
+    let call = Call {
+        operation_id,
+        payment_id: PAYMENT,
+        action: Action::Process,
+        key: GatewayKey::first(operation_id),
+        attempt: 1,
+        body: &body,
+        amount: Some(usd("120")),
+        currency: usd("120").currency(),
+        capture: true,
+        confirms: true,
+        stored_at: Timestamp::UNIX_EPOCH,
+        trace: None,
+        timeout: LONG,
     };
     gateway.call(call).await
 }
@@ -130,6 +175,27 @@ async fn look_up(gateway: &HttpGateway, target: Option<Action>) -> Found {
     gateway.look_up(question).await
 }
 
+async fn undo(gateway: &HttpGateway) -> Found {
+    let request = Request { amount: Some(usd("120")), capture: true, body: String::new() };
+    let target = Target {
+        operation_id: OPERATION,
+        action: Action::Process,
+        key: GatewayKey::first(OPERATION),
+        request: Some(&request),
+        stored_at: Timestamp::UNIX_EPOCH,
+        last_sent_at: None,
+    };
+    let question = Question {
+        operation_id: OPERATION,
+        target: Some(target),
+        payment: &payment(),
+        references: Vec::new(),
+        trace: None,
+        timeout: LONG,
+    };
+    gateway.undo(question).await
+}
+
 /// An outcome in one word, its code and its wait in seconds.
 fn proof(outcome: &Outcome) -> (&'static str, Option<Code>, Option<u64>) {
     let (word, trouble) = match outcome {
@@ -144,7 +210,7 @@ fn proof(outcome: &Outcome) -> (&'static str, Option<Code>, Option<u64>) {
 fn code_of(found: &Found) -> Option<Code> {
     match found {
         Found::Failed(trouble) => Some(trouble.code),
-        Found::Result(_) | Found::OfOthers(_) | Found::Nothing => None,
+        Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => None,
     }
 }
 
@@ -223,6 +289,36 @@ async fn a_busy_key_is_a_conflict_and_then_answered() {
 }
 
 #[tokio::test]
+async fn what_was_lost_is_undone_by_its_key_and_once() {
+    let fake = FakeGateway::start().await;
+    let gateway = undoing(&fake.url());
+    assert_eq!(undo(&gateway).await, Found::Nothing);
+    fake.plan(PAYMENT, vec![Behaviour::DropAfter]);
+    attempt(&gateway, Action::Process, LONG).await;
+    let gone = Transaction {
+        kind: TransactionKind::Capture,
+        reference: Some(format!("fake-{OPERATION}")),
+        parent: None,
+        attribution: Attribution::Recorded(OPERATION),
+        state: TransactionState::Reversed,
+        amount: usd("120"),
+    };
+    for _ in 0..2 {
+        assert_eq!(undo(&gateway).await, Found::Undone(vec![gone.clone()]));
+    }
+    let kinds: Vec<&str> = fake.effects(PAYMENT).iter().map(|effect| effect.kind).collect();
+    assert_eq!(kinds, ["charge", "void"]);
+    // What had moved nothing is closed.
+    let fake = FakeGateway::start().await;
+    let gateway = undoing(&fake.url());
+    fake.plan(PAYMENT, vec![Behaviour::Pending]);
+    attempt(&gateway, Action::Process, LONG).await;
+    assert_eq!(undo(&gateway).await, Found::Undone(Vec::new()));
+    fake.complete(PAYMENT, true);
+    assert_eq!(fake.effects(PAYMENT), []);
+}
+
+#[tokio::test]
 async fn results_come_through() {
     let fake = FakeGateway::start().await;
     let gateway = gateway(&fake.url());
@@ -264,6 +360,32 @@ async fn a_customer_who_comes_back_is_charged_once() {
         let outcome = send(&gateway, Action::Process, OPERATION, &body, LONG).await;
         assert_eq!(proof(&outcome), ("refused", Some(Code::Refused), None));
     }
+}
+
+#[tokio::test]
+async fn what_the_customer_approved_is_done_when_it_is_confirmed_and_once() {
+    let fake = FakeGateway::start().await;
+    let gateway = gateway(&fake.url());
+    fake.plan(PAYMENT, vec![Behaviour::Approval("https://wallet.example/approve".to_owned())]);
+    let Outcome::Result(sent_away) = attempt(&gateway, Action::Process, LONG).await else { panic!("no result") };
+    assert!(matches!(sent_away.verdict, Verdict::CustomerMustAct { .. }), "{sent_away:?}");
+    fake.complete(PAYMENT, true);
+    for target in [Some(Action::Process), None] {
+        let Found::Result(result) = look_up(&gateway, target).await else { panic!("nothing was found") };
+        assert_eq!(result.verdict, Verdict::Ready, "{target:?}");
+    }
+    assert_eq!(fake.charges(PAYMENT), []);
+    // Under its own key again, and under another one: it is the same transaction.
+    let mut answers = Vec::new();
+    for operation in [8, 8, 9] {
+        let Outcome::Result(result) = confirm(&gateway, Uuid::from_u128(operation)).await else { panic!("no result") };
+        answers.push((result.verdict.clone(), result.amount(), result.transaction_id.clone()));
+    }
+    assert_eq!((&answers[0].0, answers[0].1), (&Verdict::Approved, Some(usd("120"))));
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(fake.charges(PAYMENT).len(), 1);
+    let Found::Result(result) = look_up(&gateway, None).await else { panic!("nothing was found") };
+    assert_eq!((result.verdict, result.captured), (Verdict::Approved, Some(usd("120"))));
 }
 
 #[tokio::test]

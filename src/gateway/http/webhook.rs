@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::answer;
+use super::settings::WebhookRole;
 use crate::gateway::client::BuildError;
 use crate::gateway::notification::{Fact, NotGenuine, Notifications, Webhook};
 use crate::gateway::signature::{WebhookSecrets, check};
@@ -18,25 +21,38 @@ const SIGNATURE: &str = "paybus-signature";
 #[derive(Debug)]
 pub(super) struct HttpWebhooks {
     secrets: WebhookSecrets,
+    role: WebhookRole,
 }
 
 impl HttpWebhooks {
     /// The webhooks, where there are secrets.
     ///
     /// # Errors
-    /// One of them is empty.
-    pub(super) fn configured(secrets: &WebhookSecrets) -> Result<Option<HttpWebhooks>, BuildError> {
+    /// One of them is empty; or webhooks are to be proof, and nothing signs them.
+    pub(super) fn configured(secrets: &WebhookSecrets, role: WebhookRole) -> Result<Option<HttpWebhooks>, BuildError> {
         secrets.check()?;
-        Ok((!secrets.is_empty()).then(|| HttpWebhooks { secrets: secrets.clone() }))
+        if secrets.is_empty() && role == WebhookRole::Proof {
+            let wrong = "needs a webhook_secret to be \"proof\": what is not signed proves nothing";
+            return Err(BuildError::Setting { key: "notifications", wrong });
+        }
+        Ok((!secrets.is_empty()).then(|| HttpWebhooks { secrets: secrets.clone(), role }))
+    }
+
+    /// Reads one piece of news, and what it proves where the settings say that it does.
+    fn fact(&self, news: &RawValue) -> Result<Fact, NotGenuine> {
+        let told: News = serde_json::from_str(news.get()).map_err(|_| NotGenuine::InvalidBody)?;
+        let proof = match self.role {
+            WebhookRole::Hint => None,
+            WebhookRole::Proof => answer::proof::read(news.get()).map_err(|_| NotGenuine::InvalidBody)?,
+        };
+        Ok(Fact { proof, ..Fact::from(told) })
     }
 }
 
-/// One piece of news, or several.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Told {
-    One(News),
-    Many(Vec<News>),
+/// The pieces of news in a body: one, or a list of them.
+fn pieces(body: &[u8]) -> Result<Vec<&RawValue>, NotGenuine> {
+    let many = serde_json::from_slice(body);
+    many.or_else(|_| serde_json::from_slice(body).map(|one| vec![one])).map_err(|_| NotGenuine::InvalidBody)
 }
 
 #[derive(Deserialize)]
@@ -51,12 +67,7 @@ struct News {
 impl Notifications for HttpWebhooks {
     fn verify(&self, webhook: &Webhook) -> Result<Vec<Fact>, NotGenuine> {
         check(webhook, SIGNATURE, &self.secrets)?;
-        let told = match serde_json::from_slice(&webhook.body) {
-            Ok(Told::One(news)) => vec![news],
-            Ok(Told::Many(news)) => news,
-            Err(_) => return Err(NotGenuine::InvalidBody),
-        };
-        Ok(told.into_iter().map(Fact::from).collect())
+        pieces(&webhook.body)?.into_iter().map(|news| self.fact(news)).collect()
     }
 
     /// Each names its payment.
@@ -73,6 +84,7 @@ impl From<News> for Fact {
             operation_id: news.operation_id,
             reference: None,
             kind: news.kind,
+            proof: None,
         }
     }
 }
@@ -91,8 +103,12 @@ mod tests {
     }
 
     fn received(body: Vec<u8>, signature: String) -> Result<Vec<Fact>, NotGenuine> {
+        received_as(WebhookRole::Hint, body, signature)
+    }
+
+    fn received_as(role: WebhookRole, body: Vec<u8>, signature: String) -> Result<Vec<Fact>, NotGenuine> {
         let secrets: WebhookSecrets = serde_json::from_value(json!("secret")).unwrap();
-        let webhooks = HttpWebhooks::configured(&secrets).unwrap().unwrap();
+        let webhooks = HttpWebhooks::configured(&secrets, role).unwrap().unwrap();
         webhooks.verify(&Webhook {
             received_at: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
             method: "POST".to_owned(),
@@ -166,6 +182,7 @@ mod tests {
             operation_id: Some(operation),
             reference: None,
             kind: "paid".to_owned(),
+            proof: None,
         };
         assert_eq!(verified(&one.to_string()), Ok(vec![fact.clone()]));
         let bare = json!({"id": "n-2", "payment_id": payment});
@@ -182,9 +199,38 @@ mod tests {
     }
 
     #[test]
+    fn news_prove_something_only_where_the_settings_say_so() {
+        let (payment, operation) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let proof = json!({"id": "n-1", "payment_id": payment, "operation_id": operation, "kind": "capture",
+            "state": "done", "reference": "ch_1", "amount": "120.00", "currency": "USD"});
+        let half = json!({"id": "n-2", "payment_id": payment, "kind": "capture", "state": "done"});
+        let bare = json!({"id": "n-3", "payment_id": payment});
+        let received = |role, news: &Value| {
+            let body = news.to_string();
+            let signature = sign("secret", 1_700_000_000, body.as_bytes());
+            received_as(role, body.into_bytes(), signature)
+        };
+        let proves = |role, news: &Value| received(role, news).map(|facts| facts[0].proof.is_some());
+        assert_eq!(proves(WebhookRole::Proof, &proof), Ok(true));
+        assert_eq!(proves(WebhookRole::Proof, &bare), Ok(false));
+        assert_eq!(received(WebhookRole::Proof, &half), Err(NotGenuine::InvalidBody), "half a proof is none");
+        for news in [&proof, &half, &bare] {
+            assert_eq!(proves(WebhookRole::Hint, news), Ok(false), "{news}");
+        }
+        let both = received(WebhookRole::Proof, &json!([bare, proof])).unwrap();
+        assert_eq!(both.iter().map(|fact| fact.proof.is_some()).collect::<Vec<_>>(), [false, true]);
+        // As it is stored with a notification that waits.
+        let stored = serde_json::to_value(&both).unwrap();
+        assert_eq!(serde_json::from_value::<Vec<Fact>>(stored).unwrap(), both);
+    }
+
+    #[test]
     fn without_a_secret_there_are_no_webhooks_and_an_empty_one_is_refused() {
-        let configured = |given: Value| HttpWebhooks::configured(&serde_json::from_value(given).unwrap());
-        assert!(configured(json!([])).unwrap().is_none());
-        assert!(configured(json!(["a", ""])).is_err() && configured(json!("")).is_err());
+        let configured = |given: Value, role| HttpWebhooks::configured(&serde_json::from_value(given).unwrap(), role);
+        assert!(configured(json!([]), WebhookRole::Hint).unwrap().is_none());
+        assert!(configured(json!([]), WebhookRole::Proof).is_err(), "what is not signed proves nothing");
+        for given in [json!(["a", ""]), json!("")] {
+            assert!(configured(given, WebhookRole::Hint).is_err());
+        }
     }
 }

@@ -5,11 +5,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::api::{Session, made_between};
+use super::find::{Sought, find, intent, take_best};
 use super::intent::{Asked, Intent, IntentStatus};
 use super::look_up;
 use super::refund::Refund;
 use super::reply::{Denial, invalid, mismatch};
-use super::request::{CAPTURE_PATH, Plan, ProcessForms};
+use super::request::{CAPTURE_PATH, Plan, ProcessForms, refunded_intent};
 use super::{declines, reply};
 use crate::gateway::failure::{Failure, Reach};
 use crate::gateway::{Action, Call};
@@ -88,8 +89,7 @@ impl Attempt<'_> {
         answer: Result<serde_json::Map<String, Value>, Denial>,
         form: &str,
     ) -> Result<GatewayResult, Denial> {
-        let mut fields = form_urlencoded::parse(form.as_bytes());
-        let of = fields.find(|(name, _)| name == "payment_intent").map(|(_, id)| id.into_owned()).unwrap_or_default();
+        let of = refunded_intent(form).unwrap_or_default();
         match answer {
             Ok(object) => {
                 let refund = Refund::read(object, &of)?;
@@ -132,7 +132,7 @@ struct Process<'a> {
 
 impl Process<'_> {
     async fn send(&self, known: Option<&str>) -> Result<GatewayResult, Denial> {
-        match (self.there(known).await.map_err(Denial::before_sending)?, &self.forms) {
+        match (self.there(known).await.map_err(Denial::of_a_question)?, &self.forms) {
             (Some(intent), forms) => {
                 let mut result = self.go_on(intent, forms.as_ref()).await?;
                 if result.approves() {
@@ -161,18 +161,26 @@ impl Process<'_> {
     }
 
     async fn get(&self, id: &str) -> Result<Intent, Denial> {
-        match look_up::intent(self.attempt.session, id, self.attempt.asked(Some(id))).await {
+        match intent(self.attempt.session, id, self.attempt.asked(None)).await {
             // Stripe forgets none: the key is another account's, and what became of the payment intent is not known.
             Err(denial) if denial.is_missing() => Err(mismatch("it does not know the payment intent").into()),
             found => found,
         }
     }
 
+    /// What an earlier key made, or this one where its answer was lost: nothing that is made while the list is read.
     async fn left_behind(&self) -> Result<Option<Intent>, Denial> {
         let call = self.attempt.call;
-        let filter = made_between(call.stored_at, None);
-        let found = look_up::search(self.attempt.session, &filter, self.attempt.asked(None), Some(call.operation_id));
-        Ok(look_up::best(found.await?))
+        let sought = Sought {
+            asked: self.attempt.asked(None),
+            operation: Some(call.operation_id),
+            made: made_between(call.stored_at, None),
+            one_is_enough: false,
+            cursor: Some(call.key.value()),
+        };
+        // What is found, or not, must be acted on in the time that is left.
+        let mut found = find(&self.attempt.session.half(), &sought).await?;
+        Ok(take_best(&mut found))
     }
 
     async fn create(&self, forms: &ProcessForms) -> Result<GatewayResult, Denial> {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::find::Cursors;
 use super::reply::{Denial, exchange, invalid};
 use crate::gateway::clock::GatewayClock;
 use crate::gateway::failure::Failure;
@@ -23,7 +24,7 @@ const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
 /// The most that Stripe gives at once.
 const PAGE: usize = 100;
 
-/// Pages that one look-up reads. What is not found by then is not known.
+/// Pages of one payment's objects that are read.
 const PAGES_MAX: usize = 50;
 
 /// How much wider a list is searched than what was sent can be dated, in seconds: clocks may have been apart then that agree
@@ -37,6 +38,8 @@ pub(super) struct Api {
     pub authorization: HeaderValue,
     pub version: HeaderValue,
     pub clock: GatewayClock,
+    /// Where lists are gone on with that one look-up could not read to their end.
+    pub cursors: Cursors,
 }
 
 /// One session with the API, for one call or look-up.
@@ -50,6 +53,26 @@ impl Api {
     /// A session that ends in time.
     pub fn session<'a>(&'a self, timeout: Duration, trace: Option<&'a TraceContext>) -> Session<'a> {
         Session { api: self, deadline: Instant::now() + timeout, trace }
+    }
+}
+
+/// A page of a list, newest first.
+pub(super) struct Page {
+    pub objects: Vec<Map<String, Value>>,
+    /// The object after which the next page begins; `None` for the last page.
+    pub after: Option<String>,
+}
+
+impl<'a> Session<'a> {
+    /// A session that ends when half of the time that is left is over, so that something can follow it.
+    pub fn half(&self) -> Session<'a> {
+        let now = Instant::now();
+        Session { deadline: now + self.deadline.saturating_duration_since(now) / 2, ..*self }
+    }
+
+    /// Where lists are gone on with.
+    pub fn cursors(&self) -> &'a Cursors {
+        &self.api.cursors
     }
 }
 
@@ -74,42 +97,44 @@ impl Session<'_> {
         exchange(self.finish(request)?, self.trace, &self.api.clock).await
     }
 
-    /// Reads a list to its end, newest first, and keeps of each page only what is wanted: the rest may be all that an
-    /// account takes in for hours. A list that is too long is an error: what it does not hold may still be there.
-    pub async fn list(
-        &self,
-        path: &str,
-        filter: &str,
-        is_wanted: impl Fn(&Map<String, Value>) -> bool,
-    ) -> Result<Vec<Map<String, Value>>, Denial> {
-        let mut wanted: Vec<Map<String, Value>> = Vec::new();
-        let mut after = String::new();
+    /// One page of a list, after an object of it.
+    pub async fn page(&self, path: &str, filter: &str, after: Option<&str>) -> Result<Page, Denial> {
+        let after = after.map(|after| format!("&starting_after={after}")).unwrap_or_default();
+        let mut page = self.get(path, &format!("limit={PAGE}{filter}{after}")).await?;
+        let Some(Value::Array(data)) = page.remove("data") else {
+            return Err(invalid("must be a list with data").into());
+        };
+        // What cannot be read may be what is looked for: that it was not found would prove nothing.
+        let Some(Value::Bool(has_more)) = page.get("has_more") else {
+            return Err(invalid("must be a list that says whether it has_more").into());
+        };
+        let object = |item| match item {
+            Value::Object(object) => Ok(object),
+            _ => Err(invalid("must be a list of objects")),
+        };
+        let objects = data.into_iter().map(object).collect::<Result<Vec<_>, _>>()?;
+        if objects.is_empty() || !has_more {
+            return Ok(Page { objects, after: None });
+        }
+        let last = objects.last().and_then(|last| last.get("id")?.as_str()).map(str::to_owned);
+        let last = last.ok_or_else(|| invalid("must be a list of objects with ids"))?;
+        Ok(Page { objects, after: Some(last) })
+    }
+
+    /// Reads a list of what belongs to one payment to its end, newest first. A list that is too long is an error: what it
+    /// does not hold may still be there.
+    pub async fn list(&self, path: &str, filter: &str) -> Result<Vec<Map<String, Value>>, Denial> {
+        let (mut all, mut after) = (Vec::new(), None);
         for _ in 0..PAGES_MAX {
-            let mut page = self.get(path, &format!("limit={PAGE}{filter}{after}")).await?;
-            let Some(Value::Array(data)) = page.remove("data") else {
-                return Err(invalid("must be a list with data").into());
-            };
-            let last = data.last().and_then(|last| last.get("id")?.as_str()).map(str::to_owned);
-            // What cannot be read may be what is looked for: that it was not found would prove nothing.
-            let Some(Value::Bool(has_more)) = page.get("has_more") else {
-                return Err(invalid("must be a list that says whether it has_more").into());
-            };
-            let is_last = data.is_empty() || !has_more;
-            for item in data {
-                match item {
-                    Value::Object(object) if is_wanted(&object) => wanted.push(object),
-                    Value::Object(_) => {}
-                    _ => return Err(invalid("must be a list of objects").into()),
-                }
+            let mut page = self.page(path, filter, after.as_deref()).await?;
+            all.append(&mut page.objects);
+            after = page.after;
+            if after.is_none() {
+                return Ok(all);
             }
-            if is_last {
-                return Ok(wanted);
-            }
-            let last = last.ok_or_else(|| invalid("must be a list of objects with ids"))?;
-            after = format!("&starting_after={last}");
         }
         let message =
-            format!("Stripe has more than {} {path} of that time: the look-up was cut short", PAGE * PAGES_MAX);
+            format!("Stripe has more than {} {path} of one payment: the list was cut short", PAGE * PAGES_MAX);
         Err(Failure::unusable(Trouble::new(Code::InvalidAnswer, message)).into())
     }
 
@@ -161,9 +186,9 @@ pub(super) mod tests {
         let page = match query.split("starting_after=").nth(1) {
             None if query.contains("odd") => json!({"data": [5], "has_more": false}),
             None if query.contains("endless") => json!({"data": [{"id": "a"}]}),
-            None if query.contains("nameless") => json!({"data": [{"ours": true}], "has_more": true}),
-            None => json!({"data": [{"id": "a", "ours": true}, {"id": "b"}], "has_more": true}),
-            Some("b") => json!({"data": [{"id": "c"}, {"id": "d", "ours": true}], "has_more": false}),
+            None if query.contains("nameless") => json!({"data": [{"object": "thing"}], "has_more": true}),
+            None => json!({"data": [{"id": "a"}, {"id": "b"}], "has_more": true}),
+            Some("b") => json!({"data": [{"id": "c"}, {"id": "d"}], "has_more": false}),
             Some(_) => json!({"data": "lost"}),
         };
         page.to_string()
@@ -190,20 +215,19 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_is_read_to_its_end_and_only_what_is_wanted_is_kept() {
+    async fn a_list_is_read_to_its_end() {
         let gateway = gateway(Router::new().route("/v1/things", get(page))).await;
         let session = gateway.api.session(Duration::from_secs(10), None);
-        let wanted = |object: &Map<String, Value>| object.contains_key("ours");
-        let found = session.list("things", "", wanted).await.unwrap();
+        let found = session.list("things", "").await.unwrap();
         let ids: Vec<_> = found.iter().map(|object| object["id"].as_str().unwrap()).collect();
-        assert_eq!(ids, ["a", "d"]);
+        assert_eq!(ids, ["a", "b", "c", "d"]);
         // Without an id to go on from, the same page would be read for ever.
-        let denial = session.list("things", "&nameless=1", wanted).await.unwrap_err();
+        let denial = session.list("things", "&nameless=1").await.unwrap_err();
         assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer);
         assert!(denial.failure.trouble.message.contains("ids"), "{}", denial.failure.trouble.message);
         // Nor is what cannot be read passed over: what is looked for would be proved not to be there.
         for query in ["&odd=1", "&endless=1"] {
-            let denial = session.list("things", query, wanted).await.unwrap_err();
+            let denial = session.list("things", query).await.unwrap_err();
             assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer, "{query}");
         }
     }

@@ -1,20 +1,19 @@
-//! Look-ups: payment intents by their id, or among all of their time by our ids in their metadata. Lists are read, and not
-//! searched: Stripe's search learns of what is new up to an hour later.
+//! Look-ups: what became of an operation, and how the whole payment stands.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::api::{Session, made_between};
 use super::dispute::Dispute;
-use super::intent::{Asked, Intent, IntentStatus};
+use super::find::{Sought, find, intent, search, take_best};
+use super::intent::{Asked, Intent};
 use super::refund::{Refund, RefundStatus};
-use super::reply::Denial;
-use super::request::{CAPTURE_PATH, CHARGE, Plan, is_payment_intent};
-use crate::gateway::failure::{Failure, Reach};
+use super::reply::{Denial, mismatch};
+use super::request::{CAPTURE_PATH, Plan, is_payment_intent, refunded_intent};
 use crate::gateway::{Action, Question, Target};
 use crate::payment::code::Code;
 use crate::payment::money::{Money, MoneyError};
-use crate::payment::outcome::{Found, GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{Found, GatewayResult, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 /// What `extra_data` tells of an attempt to pay, and is over with the payment's approval: what it was declined with, and
@@ -44,52 +43,6 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
     }
 }
 
-/// One payment intent, with its charge.
-pub(super) async fn intent(session: &Session<'_>, id: &str, asked: Asked<'_>) -> Result<Intent, Denial> {
-    let object = session.get(&format!("payment_intents/{id}"), &format!("expand%5B%5D={CHARGE}")).await?;
-    Ok(Intent::read(object, asked)?)
-}
-
-/// Searches the payment intents that a filter lets through for the payment's, or for one operation's. Those of others are
-/// passed over, and come without their charges: with these, a page of them might be larger than any answer may be.
-pub(super) async fn search(
-    session: &Session<'_>,
-    filter: &str,
-    asked: Asked<'_>,
-    operation: Option<Uuid>,
-) -> Result<Vec<Intent>, Denial> {
-    let ours = asked.payment_id.to_string();
-    let is_ours = |object: &Map<String, Value>| {
-        object.get("metadata").is_some_and(|metadata| metadata[super::request::PAYMENT] == ours.as_str())
-    };
-    let mut found = Vec::new();
-    for object in session.list("payment_intents", filter, is_ours).await? {
-        let listed = Intent::read(object, asked)?;
-        if operation.is_none_or(|operation| listed.operation == Some(operation)) {
-            found.push(intent(session, &listed.id, Asked { id: Some(&listed.id), ..asked }).await?);
-        }
-    }
-    Ok(found)
-}
-
-/// The one that has come furthest.
-pub(super) fn best(mut intents: Vec<Intent>) -> Option<Intent> {
-    take_best(&mut intents)
-}
-
-/// How far a payment intent has come.
-fn progress(intent: &Intent) -> u8 {
-    match intent.status {
-        IntentStatus::Canceled => 0,
-        IntentStatus::RequiresPaymentMethod => 1,
-        IntentStatus::RequiresConfirmation => 2,
-        IntentStatus::RequiresAction => 3,
-        IntentStatus::Processing => 4,
-        IntentStatus::RequiresCapture => 5,
-        IntentStatus::Succeeded => 6,
-    }
-}
-
 /// The refunds that gave money back, of all, newest first. Where a part was captured, Stripe lists the rest, which was never
 /// taken, as a refund too: the oldest of just that sum, and of no operation of ours.
 fn given_back(mut refunds: Vec<Refund>, intent: &Intent, received: Money) -> Result<Vec<Refund>, Denial> {
@@ -100,12 +53,6 @@ fn given_back(mut refunds: Vec<Refund>, intent: &Intent, received: Money) -> Res
         refunds.remove(place);
     }
     Ok(refunds)
-}
-
-/// Takes the one that has come furthest out of some.
-fn take_best(intents: &mut Vec<Intent>) -> Option<Intent> {
-    let place = intents.iter().enumerate().max_by_key(|(_, intent)| progress(intent)).map(|(place, _)| place)?;
-    Some(intents.remove(place))
 }
 
 /// What a dispute that was lost took.
@@ -129,6 +76,15 @@ fn not_captured(intent: &Intent) -> Result<Answer, Denial> {
         transaction.kind == TransactionKind::Capture && transaction.attribution == Attribution::Unattributed
     };
     Ok(if transactions.iter().any(is_unmarked) { Answer::OfOthers(transactions) } else { Answer::Nothing })
+}
+
+/// Stripe forgets no payment intent. Where it does not know one of ours, the key is of another account or mode, or test
+/// data were deleted: it proves nothing, and says nothing of other payments.
+fn unknown_intent(denial: Denial) -> Denial {
+    if !denial.is_missing() {
+        return denial;
+    }
+    mismatch("it does not know the payment intent; is secret_key of the account that made it?").into()
 }
 
 /// What a look-up of one operation found.
@@ -162,16 +118,7 @@ impl Search<'_> {
         if !is_payment_intent(id) {
             return Ok(None);
         }
-        match intent(self.session, id, self.asked(Some(id))).await {
-            Ok(intent) => Ok(Some(intent)),
-            // Stripe forgets none: the key is another account's, and what that does not know proves nothing.
-            Err(denial) if denial.is_missing() => {
-                let message = "Stripe does not know the payment intent: is secret_key of the account that made it?";
-                let trouble = Trouble::new(Code::Misconfigured, message);
-                Err(Failure { reach: Reach::NotSent, trouble }.into())
-            }
-            Err(denial) => Err(denial),
-        }
+        intent(self.session, id, self.asked(Some(id))).await.map(Some).map_err(unknown_intent)
     }
 
     async fn of_operation(&self, target: &Target<'_>) -> Result<Answer, Denial> {
@@ -207,32 +154,52 @@ impl Search<'_> {
         let plan = target.request.and_then(|request| Plan::read(&request.body).ok());
         let only_looks = matches!(plan, Some(Plan::Process { forms: None, .. }));
         let is_of_it = |intent: &Intent| intent.operation == Some(target.operation_id);
-        // Money that the payment's own has is the answer, whichever operation it was given to: no process takes more.
+        // Money that the payment has is the answer, whichever operation it was given to: no process takes more.
         let counts = |intent: &Intent| is_of_it(intent) || intent.has_money() || only_looks && !intent.is_canceled();
         let known = self.known().await?.filter(counts);
-        let (intent, others) = match known {
-            Some(known) if !known.is_canceled() => (Some(known), Vec::new()),
+        let mut intents = match known {
+            Some(known) if !known.is_canceled() => vec![known],
             known => {
-                let filter = made_between(target.stored_at, target.last_sent_at);
-                let mut found = search(self.session, &filter, self.asked(None), Some(target.operation_id)).await?;
-                let furthest = take_best(&mut found);
-                (furthest.or(known), found)
+                let mut found = find(self.session, &self.sought(target)).await?;
+                found.extend(known);
+                found
             }
         };
-        let Some(intent) = intent else { return Ok(None) };
+        let named = self.named(&intents).await?;
+        intents.extend(named.into_iter().filter(|intent| is_of_it(intent) || intent.has_money()));
+        let Some(intent) = take_best(&mut intents) else { return Ok(None) };
         intent.check_held(target.request.is_none_or(|request| request.capture))?;
         let use_stripe_sdk = matches!(plan, Some(Plan::Process { use_stripe_sdk: true, .. }));
         let Some(mut result) = intent.of_process(use_stripe_sdk)? else { return Ok(None) };
         // Where two have money the customer paid twice, which neither of them may hide.
-        for other in others {
+        for other in intents.iter().filter(|other| other.id != intent.id) {
             result.transactions.extend(other.transactions()?);
         }
         Ok(Some(result))
     }
 
+    /// The payment intents that a process made. Under its first key it made one at most, beside a canceled one that it
+    /// found.
+    fn sought(&self, target: &Target<'_>) -> Sought<'static> {
+        // It asks about itself when all that was sent for it is settled; others may ask while Stripe is still at it.
+        let asks_itself = self.question.operation_id == target.operation_id;
+        let sent = target.last_sent_at.filter(|_| asks_itself);
+        Sought {
+            asked: self.asked(None),
+            operation: Some(target.operation_id),
+            made: made_between(target.stored_at, target.last_sent_at),
+            one_is_enough: target.key.generation() == 0,
+            cursor: sent.map(|sent| Uuid::new_v5(&target.key.value(), sent.to_string().as_bytes())),
+        }
+    }
+
     async fn of_refund(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
-        let id = self.question.payment.transaction_id.as_str();
-        let refunds = self.refunds(id).await?;
+        // Its command may have named another charge than the payment's.
+        let named = match target.request.and_then(|request| Plan::read(&request.body).ok()) {
+            Some(Plan::Post { form, .. }) => refunded_intent(&form),
+            _ => None,
+        };
+        let refunds = self.refunds(named.as_deref().unwrap_or(&self.question.payment.transaction_id)).await?;
         let refund = refunds.iter().find(|refund| refund.operation == Some(target.operation_id));
         Ok(refund.map(Refund::result))
     }
@@ -241,7 +208,8 @@ impl Search<'_> {
         if !is_payment_intent(payment_intent) {
             return Ok(Vec::new());
         }
-        let all = self.session.list("refunds", &format!("&payment_intent={payment_intent}"), |_| true).await?;
+        let all = self.session.list("refunds", &format!("&payment_intent={payment_intent}")).await;
+        let all = all.map_err(unknown_intent)?;
         let read = |object| Refund::read(object, payment_intent).map_err(Denial::from);
         all.into_iter().map(read).collect()
     }
@@ -249,27 +217,24 @@ impl Search<'_> {
     /// The payment as a whole: its payment intents, what was given back, and what was lost.
     async fn of_payment(&self) -> Result<Option<GatewayResult>, Denial> {
         let payment = self.question.payment;
-        let mut intents: Vec<Intent> = self.known().await?.into_iter().collect();
-        // One that a notification names may be another than the payment's own.
-        for id in self.question.references.iter().filter(|id| is_payment_intent(id)) {
-            if intents.iter().all(|known| known.id != *id) {
-                intents.extend(self.named(id).await?);
-            }
+        let mut others: Vec<Intent> = self.known().await?.into_iter().collect();
+        let named = self.named(&others).await?;
+        others.extend(named);
+        if others.is_empty() {
+            others = find(self.session, &self.sought_of_payment()).await?;
+        } else if self.question.references.is_empty() || self.counts_more_than(&others)? {
+            // Nothing names what else there may be: a second charge, say.
+            let found = search(self.session, self.asked(None), &others).await?;
+            others.extend(found);
         }
-        if intents.is_empty() {
-            let filter = made_between(payment.created, Some(payment.modified));
-            intents = search(self.session, &filter, self.asked(None), None).await?;
-        }
-        let mut others = intents;
-        let is_own = |intent: &Intent| intent.id == payment.transaction_id && !intent.is_canceled();
+        let is_paid = others.iter().any(Intent::has_money);
+        let is_own = |intent: &Intent| {
+            intent.id == payment.transaction_id && !intent.is_canceled() && (intent.has_money() || !is_paid)
+        };
         let own = others.iter().position(is_own).map(|place| others.remove(place));
         let Some(intent) = own.or_else(|| take_best(&mut others)) else { return Ok(None) };
         let use_stripe_sdk = payment.extra_data.get("client_secret").is_some_and(|secret| !secret.is_null());
-        let mut result = match intent.of_process(use_stripe_sdk)? {
-            Some(result) => result,
-            None if others.iter().any(Intent::has_money) => intent.result(Verdict::Pending, Vec::new()),
-            None => return Ok(None),
-        };
+        let Some(mut result) = intent.of_process(use_stripe_sdk)? else { return Ok(None) };
         for other in &others {
             result.transactions.extend(other.transactions()?);
         }
@@ -281,13 +246,44 @@ impl Search<'_> {
         Ok(Some(result))
     }
 
-    /// A payment intent that a notification named: where it is this payment's.
-    async fn named(&self, id: &str) -> Result<Option<Intent>, Denial> {
-        let named = match intent(self.session, id, self.asked(Some(id))).await {
-            Err(denial) if denial.is_missing() || denial.failure.trouble.code == Code::Mismatch => return Ok(None),
-            named => named?,
-        };
-        Ok(Some(named).filter(Intent::names_its_payment))
+    /// Whether we count more as taken than these payment intents took: another one has the rest.
+    fn counts_more_than(&self, intents: &[Intent]) -> Result<bool, Denial> {
+        let amounts = &self.question.payment.amounts;
+        let mut rest = amounts.captured.plus(amounts.refunded);
+        for intent in intents {
+            if let Some(received) = intent.received()? {
+                rest = rest.and_then(|rest| rest.less(received));
+            }
+        }
+        // Another currency is for the engine to judge.
+        Ok(rest.is_ok_and(|rest| !rest.is_zero()))
+    }
+
+    /// All of the payment's payment intents. No operation of it is open, so that none is made meanwhile.
+    fn sought_of_payment(&self) -> Sought<'static> {
+        let Question { operation_id, payment, .. } = self.question;
+        Sought {
+            asked: self.asked(None),
+            operation: None,
+            made: made_between(payment.created, Some(payment.modified)),
+            one_is_enough: true,
+            cursor: Some(Uuid::new_v5(operation_id, payment.modified.to_string().as_bytes())),
+        }
+    }
+
+    /// The payment's payment intents that a notification names, but for those that are `known`.
+    async fn named(&self, known: &[Intent]) -> Result<Vec<Intent>, Denial> {
+        let mut named: Vec<Intent> = Vec::new();
+        for id in self.question.references.iter().filter(|id| is_payment_intent(id)) {
+            if known.iter().chain(&named).any(|known| known.id == *id) {
+                continue;
+            }
+            match intent(self.session, id, self.asked(Some(id))).await {
+                Err(denial) if denial.is_missing() || denial.failure.trouble.code == Code::Mismatch => {}
+                found => named.extend(Some(found?).filter(Intent::names_its_payment)),
+            }
+        }
+        Ok(named)
     }
 
     /// Adds what was taken with a payment intent, given back and lost, each by itself and as sums.
@@ -327,7 +323,7 @@ impl Search<'_> {
 
     /// The disputes, the newest last.
     async fn disputes(&self, intent: &Intent) -> Result<Vec<Dispute>, Denial> {
-        let mut all = self.session.list("disputes", &format!("&payment_intent={}", intent.id), |_| true).await?;
+        let mut all = self.session.list("disputes", &format!("&payment_intent={}", intent.id)).await?;
         all.reverse();
         all.into_iter().map(|object| Dispute::read(object, intent.currency).map_err(Denial::from)).collect()
     }
@@ -337,7 +333,7 @@ impl Search<'_> {
 mod tests {
     use std::time::Duration;
 
-    use axum::extract::RawQuery;
+    use axum::extract::Path;
     use axum::routing::get;
     use axum::{Json, Router};
     use jiff::Timestamp;
@@ -350,23 +346,19 @@ mod tests {
     use crate::payment::money::Currency;
     use crate::payment::outcome::GatewayKey;
 
-    fn read(id: &str, status: &str) -> Intent {
-        let payment = Uuid::from_u128(9);
-        let intent = json!({"id": id, "object": "payment_intent", "status": status, "amount": 2_050, "currency": "eur",
-            "metadata": {"paybus_payment": payment.to_string()}});
-        let asked = Asked { payment_id: payment, livemode: None, id: None };
-        Intent::read(intent.as_object().unwrap().clone(), asked).unwrap()
-    }
-
-    #[test]
-    fn the_one_that_has_come_furthest_is_the_payments() {
-        let found = best(vec![read("pi_1", "canceled"), read("pi_2", "succeeded"), read("pi_3", "requires_action")]);
-        assert_eq!(found.unwrap().id, "pi_2");
-        assert!(best(Vec::new()).is_none());
-    }
-
     /// What Stripe, behind these paths, is found to say of an operation.
     async fn found(app: Router, action: Action, operation: Uuid, transaction_id: &str) -> Found {
+        told(app, action, operation, transaction_id, Vec::new()).await
+    }
+
+    /// The same where a notification names these.
+    async fn told(
+        app: Router,
+        action: Action,
+        operation: Uuid,
+        transaction_id: &str,
+        references: Vec<String>,
+    ) -> Found {
         let total = Money::parse("20.50", Currency::from_code("EUR").unwrap()).unwrap();
         let zero = Money::zero(total.currency());
         let order = Order {
@@ -394,24 +386,11 @@ mod tests {
             operation_id: operation,
             target: Some(target),
             payment: &payment,
-            references: Vec::new(),
+            references,
             trace: None,
             timeout,
         };
         gateway(app).await.look_up(question).await
-    }
-
-    /// An account that takes in more than a look-up reads: what it did not get to see may still be there.
-    #[tokio::test]
-    async fn a_list_that_is_cut_short_proves_nothing() {
-        let page = async |RawQuery(query): RawQuery| {
-            let after = query.as_deref().and_then(|query| query.split_once("starting_after=pi_"));
-            let number: u32 = after.map_or(0, |(_, number)| number.parse().unwrap());
-            Json(json!({"data": [{"id": format!("pi_{}", number + 1)}], "has_more": true}))
-        };
-        let app = Router::new().route("/v1/payment_intents", get(page));
-        let found = found(app, Action::Process, Uuid::from_u128(1), "").await;
-        assert!(matches!(&found, Found::Failed(trouble) if trouble.code == Code::InvalidAnswer), "{found:?}");
     }
 
     #[tokio::test]
@@ -435,5 +414,38 @@ mod tests {
         }
         let none = found(app(), Action::Refund, Uuid::from_u128(3), "pi_1").await;
         assert!(matches!(none, Found::Nothing), "another's refund: {none:?}");
+    }
+
+    /// While a process is open its customer pays twice, and a webhook tells of the payment intent that is not known.
+    #[tokio::test]
+    async fn what_a_notification_names_is_seen_beside_what_is_known() {
+        let retrieved = async |Path(id): Path<String>| {
+            let payment = Uuid::from_u128(if id == "pi_others" { 8 } else { 9 }).to_string();
+            let metadata = json!({"paybus_payment": payment, "paybus_operation": Uuid::from_u128(1).to_string()});
+            Json(json!({"id": id, "object": "payment_intent", "status": "succeeded", "amount": 2_050,
+                "amount_received": 2_050, "currency": "eur", "metadata": metadata}))
+        };
+        let app = Router::new().route("/v1/payment_intents/{id}", get(retrieved));
+        let references = ["pi_1", "pi_2", "pi_others"].map(str::to_owned).to_vec();
+        let found = told(app, Action::Process, Uuid::from_u128(1), "pi_1", references).await;
+        let Found::Result(result) = found else { panic!("{found:?}") };
+        let mut charges: Vec<_> = result.transactions.iter().filter_map(|it| it.reference.as_deref()).collect();
+        charges.sort_unstable();
+        assert_eq!((result.verdict, charges), (Verdict::Approved, vec!["pi_1", "pi_2"]));
+    }
+
+    /// A test key asks for a live payment intent, or test data were deleted: it is no trouble of the gateway's.
+    #[tokio::test]
+    async fn a_payment_intent_that_stripe_does_not_know_is_a_mismatch_of_this_payment() {
+        let error = json!({"type": "invalid_request_error", "code": "resource_missing", "message": "No such thing"});
+        let missing = move || {
+            let body = json!({"error": error.clone()});
+            async move { (axum::http::StatusCode::NOT_FOUND, Json(body)) }
+        };
+        let app = || Router::new().fallback(missing.clone());
+        for action in [Action::Process, Action::Capture, Action::Refund] {
+            let found = found(app(), action, Uuid::from_u128(1), "pi_1").await;
+            assert!(matches!(&found, Found::Failed(trouble) if trouble.code == Code::Mismatch), "{action}: {found:?}");
+        }
     }
 }

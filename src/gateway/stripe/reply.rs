@@ -123,6 +123,19 @@ impl Denial {
         self
     }
 
+    /// Of a question that goes before a request: whatever it was answered, the request was not sent, and a refusal is not
+    /// the request's. What does not fit stays for a person.
+    pub fn of_a_question(mut self) -> Denial {
+        let trouble = &mut self.failure.trouble;
+        if trouble.code != Code::Mismatch {
+            self.failure.reach = Reach::NotSent;
+        }
+        if trouble.code == Code::Declined {
+            trouble.code = Code::Refused;
+        }
+        self
+    }
+
     /// Whether an attempt to pay was declined.
     pub fn is_decline(&self) -> bool {
         self.failure.trouble.code == Code::Declined
@@ -318,6 +331,26 @@ mod tests {
                 assert!(!denial.is_decline() && !denial.is_missing(), "{status} {body}");
             }
         }
+    }
+
+    /// What is asked before a request goes out decides nothing about the request, unless a person must look.
+    #[test]
+    fn a_question_that_goes_before_a_request_leaves_it_unsent() {
+        let error = |status: StatusCode| {
+            let body = json!({"error": {"type": "invalid_request_error", "code": "x"}}).to_string();
+            deny(status, &HeaderMap::new(), body.as_bytes()).of_a_question()
+        };
+        for (status, code) in [
+            (StatusCode::BAD_REQUEST, Code::Refused),
+            (StatusCode::PAYMENT_REQUIRED, Code::Refused),
+            (StatusCode::NOT_FOUND, Code::Refused),
+            (StatusCode::BAD_GATEWAY, Code::GatewayError),
+        ] {
+            let Failure { reach, trouble } = error(status).failure;
+            assert_eq!((reach, trouble.code), (Reach::NotSent, code), "{status}");
+        }
+        let mismatch = Denial::from(mismatch("it is another's")).of_a_question();
+        assert_eq!(mismatch.failure.reach, Reach::Unknown);
     }
 
     #[test]

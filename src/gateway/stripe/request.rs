@@ -221,6 +221,12 @@ fn charged(ask: &Ask<'_>) -> Result<String, Rejection> {
     }
 }
 
+/// The payment intent that a refund's form says it is taken from.
+pub(super) fn refunded_intent(form: &str) -> Option<String> {
+    let mut fields = form_urlencoded::parse(form.as_bytes());
+    fields.find(|(name, _)| name == "payment_intent").map(|(_, id)| id.into_owned())
+}
+
 /// Under what name a payment intent's metadata keep what a capture took, in Stripe's units. A name has at most 40 characters.
 pub(super) fn capture_mark(operation: Uuid) -> String {
     format!("{CAPTURE}{}", operation.simple())
@@ -316,8 +322,17 @@ mod tests {
         let amount = if action == Action::Cancel { None } else { Some(money("20.5")) };
         let data = data.as_object().unwrap();
         let operation_id = Uuid::from_u128(7);
-        let ask =
-            Ask { operation_id, action, payment: &payment, amount, capture, is_final: true, reference: None, data };
+        let ask = Ask {
+            operation_id,
+            action,
+            payment: &payment,
+            amount,
+            capture,
+            confirms: false,
+            is_final: true,
+            reference: None,
+            data,
+        };
         Plan::of(&ask, Options { suffix: Some("SHOP"), multicapture: false })
     }
 

@@ -17,8 +17,9 @@ const SUFFIX_CHARACTERS_MAX: usize = 22;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StripeSettings {
-    /// A secret key, `sk_...`, or a restricted one, `rk_...`.
-    pub secret_key: SecretString,
+    /// A secret key, `sk_...`, or a restricted one, `rk_...`. Whoever only receives webhooks needs none.
+    #[serde(default)]
+    pub secret_key: Option<SecretString>,
     /// What webhooks are signed with, `whsec_...`: one, or several while they are rolled.
     #[serde(default)]
     pub webhook_secret: WebhookSecrets,
@@ -58,9 +59,14 @@ fn settle_window_default() -> Duration {
 }
 
 impl StripeSettings {
+    /// The key that calls are made with.
+    pub(super) fn secret_key(&self) -> Result<&SecretString, BuildError> {
+        self.secret_key.as_ref().ok_or(BuildError::Setting { key: "secret_key", wrong: "missing" })
+    }
+
     /// Whether the key is for real money; nothing where it does not say.
     pub(super) fn livemode(&self) -> Option<bool> {
-        match self.secret_key.expose_secret().split('_').nth(1) {
+        match self.secret_key.as_ref()?.expose_secret().split('_').nth(1) {
             Some("live") => Some(true),
             Some("test") => Some(false),
             _ => None,
@@ -80,7 +86,7 @@ impl StripeSettings {
     /// What the types cannot say.
     pub(super) fn check(&self) -> Result<(), BuildError> {
         let wrong = |key, wrong| Err(BuildError::Setting { key, wrong });
-        if self.secret_key.expose_secret().starts_with("pk_") {
+        if self.secret_key.as_ref().is_some_and(|key| key.expose_secret().starts_with("pk_")) {
             return wrong("secret_key", "is a publishable key, which can do nothing; it must be sk_... or rk_...");
         }
         self.webhook_secret.check()?;
@@ -124,6 +130,13 @@ mod tests {
         assert!(read.check().is_ok());
         let shown = format!("{read:?}");
         assert!(!shown.contains("51x") && !shown.contains("whsec"), "{shown}");
+    }
+
+    #[test]
+    fn only_calls_need_the_key() {
+        let read: StripeSettings = serde_json::from_value(json!({"webhook_secret": "whsec_a"})).unwrap();
+        assert!(read.check().is_ok());
+        assert_eq!(read.secret_key().unwrap_err().to_string(), "secret_key: missing");
     }
 
     #[test]

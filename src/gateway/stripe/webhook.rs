@@ -74,6 +74,7 @@ pub(super) fn verify(webhook: &Webhook, secrets: &WebhookSecrets) -> Result<Vec<
         reference: Some(reference.to_owned()),
         key: Some(event.id),
         kind: event.kind,
+        proof: None,
     }])
 }
 
@@ -232,6 +233,7 @@ mod tests {
                 operation_id: operation,
                 reference: Some(reference.to_owned()),
                 kind: kind.to_owned(),
+                proof: None,
             };
             assert_eq!(fact(kind, object), Some(expected), "{kind}");
         }

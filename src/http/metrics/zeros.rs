@@ -54,6 +54,7 @@ pub(super) fn begin<'a>(variants: impl Iterator<Item = &'a str>) {
     }
     counter!("paybus_events_relayed_total").increment(0);
     counter!("paybus_events_refused_total").increment(0);
+    counter!("paybus_publish_nacks_total").increment(0);
     counter!("paybus_replies_unroutable_total").increment(0);
 }
 

@@ -1,12 +1,16 @@
-//! What makes digits a card number, a bar code or an IBAN: issued ranges and check digits.
+//! What makes digits a card number: issued ranges and a check digit.
 
 use std::ops::RangeInclusive;
 
 /// The fewest digits of a card number.
-pub const DIGITS_MIN: usize = 12;
+pub(super) const DIGITS_MIN: usize = 12;
 
 /// The most digits of a card number.
-pub const DIGITS_MAX: usize = 19;
+pub(super) const DIGITS_MAX: usize = 19;
+
+/// The fewest digits of a card number in one piece. Shorter ones (Visa's 13, Maestro's 12 and 13) are no longer issued,
+/// and many telephone numbers and national ids of that length would be taken for them.
+pub(super) const UNBROKEN_MIN: usize = 14;
 
 /// Which numbers a network issues: how many digits, beginning with a prefix out of these.
 struct Network {
@@ -14,53 +18,56 @@ struct Network {
     prefixes: &'static [RangeInclusive<u32>],
 }
 
-/// Visa, Mastercard, American Express, Diners Club, Discover, JCB, UnionPay, Mir, RuPay and Maestro, in this order.
+/// In this order: Visa, Mastercard, American Express, Diners Club, Discover, JCB, UnionPay, Mir, RuPay, Maestro, and
+/// four national schemes.
 #[rustfmt::skip]
 const NETWORKS: &[Network] = &[
-    Network { lengths: &[13, 16, 19], prefixes: &[4..=4] },
+    Network { lengths: &[16, 19], prefixes: &[4..=4] },
     Network { lengths: &[16], prefixes: &[51..=55, 2221..=2720] },
     Network { lengths: &[15], prefixes: &[34..=34, 37..=37] },
-    Network { lengths: &[14, 16, 17, 18, 19], prefixes: &[300..=305, 3095..=3095, 36..=36, 38..=39] },
-    Network { lengths: &[16, 17, 18, 19], prefixes: &[6011..=6011, 644..=649, 65..=65] },
-    Network { lengths: &[16, 17, 18, 19], prefixes: &[3528..=3589] },
-    Network { lengths: &[16, 17, 18, 19], prefixes: &[62..=62] },
+    Network { lengths: &[14, 16, 19], prefixes: &[300..=305, 3095..=3095, 36..=36, 38..=39] },
+    Network { lengths: &[16, 19], prefixes: &[6011..=6011, 644..=649, 65..=65] },
+    Network { lengths: &[16, 19], prefixes: &[3528..=3589] },
+    Network { lengths: &[16, 17, 18, 19], prefixes: &[62..=62, 8100..=8171] },
     Network { lengths: &[16, 17, 18, 19], prefixes: &[2200..=2204] },
-    Network { lengths: &[16], prefixes: &[60..=60, 65..=65, 81..=82, 508..=508] },
-    Network { lengths: &[16, 17, 18, 19], prefixes: &[50..=50, 56..=58, 6..=6] },
+    Network { lengths: &[16], prefixes: &[508..=508, 60..=60, 8172..=8201] },
+    Network { lengths: &[16, 17, 18, 19], prefixes: &[50..=50, 5641..=5641, 5893..=5893, 63..=63, 67..=67] },
+    // Uzcard, mada, Humo and Troy.
+    Network { lengths: &[16], prefixes: &[5614..=5614, 8600..=8600, 5888..=5888, 9860..=9860, 9792..=9792] },
 ];
 
-/// Maestro's short numbers: counted only in groups of four, see above.
-const MAESTRO_IN_FOURS: Network = Network {
-    lengths: &[12, 13, 14, 15],
-    prefixes: &[5018..=5018, 5020..=5020, 5038..=5038, 5893..=5893, 6304..=6304, 6759..=6759, 6761..=6763],
-};
+/// Short numbers of Visa and Maestro, counted only in groups of four.
+const IN_FOURS: &[Network] = &[
+    Network { lengths: &[13], prefixes: &[4..=4] },
+    Network {
+        lengths: &[12, 13, 14, 15],
+        prefixes: &[5018..=5018, 5020..=5020, 5038..=5038, 5893..=5893, 6304..=6304, 6759..=6759, 6761..=6763],
+    },
+];
 
-/// Whether these digits are a card number, given how many stand in each group as they are written.
-pub fn is_card(digits: &[u8], groups: &[usize]) -> bool {
-    let (in_one_piece, in_fours) = match groups {
-        [_] => (true, false),
-        [4, 6, 4 | 5] | [6, 13] => (false, false),
-        [fours @ .., last] if fours.len() >= 2 && fours.iter().all(|&length| length == 4) && *last <= 4 => {
-            (false, true)
-        }
-        _ => return false,
-    };
-    digits.len() >= DIGITS_MIN
-        && luhn_is_valid(digits)
-        && (NETWORKS.iter().any(|network| issues(network, digits)) || in_fours && issues(&MAESTRO_IN_FOURS, digits))
-        && !(in_one_piece && digits.len() == 13 && is_bar_code(digits))
+/// Whether a network issues these digits and the last one, the check digit, is right.
+pub(super) fn is_issued(digits: &[u8], in_fours: bool) -> bool {
+    let is_of = |networks: &[Network]| networks.iter().any(|network| network.issues(digits));
+    (is_of(NETWORKS) || in_fours && is_of(IN_FOURS)) && luhn_is_valid(digits)
 }
 
-fn issues(network: &Network, digits: &[u8]) -> bool {
-    network.lengths.contains(&digits.len())
-        && network.prefixes.iter().any(|range| {
-            let length = range.start().ilog10() as usize + 1;
-            range.contains(&digits[..length].iter().fold(0, |number, digit| number * 10 + u32::from(*digit)))
-        })
+impl Network {
+    fn issues(&self, digits: &[u8]) -> bool {
+        self.lengths.contains(&digits.len())
+            && self.prefixes.iter().any(|range| {
+                let length = range.start().ilog10() as usize + 1;
+                range.contains(&value(&digits[..length]))
+            })
+    }
+}
+
+/// The number that a few digits are.
+pub(super) fn value(digits: &[u8]) -> u32 {
+    digits.iter().fold(0, |number, digit| number * 10 + u32::from(*digit))
 }
 
 /// ISO/IEC 7812: every second digit from the right counts twice, a sum over nine less nine.
-fn luhn_is_valid(digits: &[u8]) -> bool {
+pub(super) fn luhn_is_valid(digits: &[u8]) -> bool {
     let sum: u32 = digits
         .iter()
         .rev()
@@ -72,16 +79,4 @@ fn luhn_is_valid(digits: &[u8]) -> bool {
         })
         .sum();
     sum.is_multiple_of(10)
-}
-
-/// GTIN: every second digit from the right counts three times.
-fn is_bar_code(digits: &[u8]) -> bool {
-    let weighted = digits.iter().rev().enumerate().map(|(index, &digit)| u32::from(digit) * [1, 3][index % 2]);
-    weighted.sum::<u32>().is_multiple_of(10)
-}
-
-/// The remainder after one more character, of which a letter counts as two digits: A is 10, Z is 35.
-pub fn modulo_97(remainder: u32, character: u8) -> u32 {
-    let value = char::from(character).to_digit(36).unwrap_or(0);
-    (remainder * if value > 9 { 100 } else { 10 } + value) % 97
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Aggregate, Context, Rules, Step, later};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::contract::{Keys, Lookup};
+use crate::payment::contract::{Keys, Lookup, NotificationRole};
 use crate::payment::observation::Observation;
 use crate::payment::operation::{Action, Lease, Operation, Request, State};
 use crate::payment::outcome::{Exposure, NotCharged, Outcome, Trouble};
@@ -99,6 +99,7 @@ impl Aggregate {
             State::Unknown if operation.may_send_again(context) && self.check_still_allowed(id).is_ok() => {
                 self.attempt_again(id, context)
             }
+            State::Pending if operation.waits_to_confirm() => self.go_on(id, context),
             State::Unknown | State::Pending => self.look_up(id, context),
         }
     }
@@ -154,6 +155,8 @@ impl Aggregate {
         // Whoever lost the lease still records what the gateway says, but decides nothing on what it does not say.
         let in_charge = is_called && operation.is_leased_by(context.worker);
         match outcome {
+            Outcome::Result(result) if is_open && self.may_be_undone_since(id, &result) => Step::Stored,
+            Outcome::Result(result) if is_open && !in_charge && self.is_before_approval(id, &result) => Step::Stored,
             Outcome::Result(result) if is_open => self.apply(id, *result, asked, context),
             Outcome::Result(result) => self.late_result(id, *result, asked, context),
             Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !is_open => Step::Settled,
@@ -243,17 +246,23 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// Nothing more is sent under this key: the gateway is asked what happened, or a person must say.
+    /// Nothing more is sent under this key: the gateway is asked what happened, or undoes it, or tells by itself, or a
+    /// person must say.
     pub(super) fn seek_truth(&mut self, id: Uuid, trouble: &Trouble, context: Context<'_>) -> Step {
         let Some(operation) = self.become_unknown(id, trouble) else {
             return Step::Settled;
         };
         operation.lookup_only = true;
-        if context.rules.contract.lookup == Lookup::None {
-            self.escalate(id, "the outcome is unknown and cannot be looked up: a person must resolve it", context);
-        } else {
-            operation.due_at = Some(operation.next_look_up(trouble.retry_after, context));
+        operation.due_at = match context.rules.contract.lookup {
+            Lookup::None if !operation.can_be_undone(context) => operation.awaits_proof_until(context),
+            Lookup::None | Lookup::Indicative | Lookup::Authoritative => {
+                Some(operation.next_look_up(trouble.retry_after, context))
+            }
+        };
+        if operation.due_at.is_some() {
             self.tell_delayed(id, trouble.code, &trouble.message, context.now);
+        } else {
+            self.escalate(id, "the outcome is unknown and cannot be looked up: a person must resolve it", context);
         }
         Step::Stored
     }
@@ -294,6 +303,7 @@ impl Aggregate {
         operation.exposure = Exposure::Clean;
         operation.lookup_only = false;
         operation.escalated = false;
+        operation.end_undo();
         operation.rounds = operation.rounds.saturating_add(1);
         operation.state = State::Scheduled;
         operation.lease = None;
@@ -356,8 +366,9 @@ impl Operation {
             || (!self.lookup_only && self.key_ends(context).is_some_and(|end| end > context.now))
     }
 
+    /// Whether it may no longer begin. What the customer has approved has begun.
     pub(super) fn is_expired(&self, context: Context<'_>) -> bool {
-        self.attributes.expires_at.is_some_and(|time| time <= context.now)
+        !self.confirms() && self.attributes.expires_at.is_some_and(|time| time <= context.now)
     }
 
     /// Until when the gateway surely knows the key: its window less a lease, for an answer takes as long.
@@ -381,6 +392,13 @@ impl Operation {
             Some(sent) => next.max(later(sent, context.rules.contract.settle_window)),
             None => next,
         }
+    }
+
+    /// Until when it waits for the gateway's proof, where the contract promises one and that time has not passed.
+    pub(super) fn awaits_proof_until(&self, context: Context<'_>) -> Option<Timestamp> {
+        let NotificationRole::Proof { deadline } = context.rules.contract.notifications else { return None };
+        let until = later(self.last_sent_at.unwrap_or(self.created), deadline);
+        (until > context.now && !self.contradicts()).then_some(until)
     }
 
     pub(super) fn is_process(&self) -> bool {

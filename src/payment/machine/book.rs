@@ -70,40 +70,37 @@ impl Aggregate {
     /// # Errors
     /// As [`Aggregate::book_all`].
     pub(super) fn book(&mut self, transaction: &Transaction, telling: Telling) -> Result<Booked, MoneyError> {
-        use {TransactionKind as Kind, TransactionState as State};
-        match (transaction.state, transaction.kind) {
-            (State::Pending | State::Failed, _) => Ok(Booked::default()),
-            (State::Done, kind) => self.book_done(kind.movement(), transaction, telling),
-            (State::Reversed, Kind::Capture) => {
-                self.reverse(MovementKind::Captured, MovementKind::CaptureReversed, transaction, telling)
+        match (transaction.state, transaction.kind.reversal()) {
+            (TransactionState::Pending | TransactionState::Ready | TransactionState::Failed, _) => {
+                Ok(Booked::default())
             }
-            (State::Reversed, Kind::Refund) => {
-                self.reverse(MovementKind::Refunded, MovementKind::RefundReversed, transaction, telling)
-            }
-            (State::Reversed, Kind::Authorization) => {
-                self.reverse(MovementKind::Authorized, MovementKind::Voided, transaction, telling)
+            (TransactionState::Done, _) => self.book_done(transaction, telling),
+            (TransactionState::Reversed, Some(by)) => {
+                self.reverse(transaction.kind.movement(), by, transaction, telling)
             }
             // What a void or a dispute took and gave back shows in the sums, which are compared.
-            (State::Reversed, Kind::Void | Kind::Dispute) => Ok(Booked::default()),
+            (TransactionState::Reversed, None) => Ok(Booked::default()),
         }
     }
 
-    fn book_done(
-        &mut self,
-        kind: MovementKind,
-        transaction: &Transaction,
-        telling: Telling,
-    ) -> Result<Booked, MoneyError> {
-        let operation = transaction.attribution.operation();
-        let told = || operation.unwrap_or(telling.teller).to_string();
-        let movement = Movement {
-            kind,
-            reference: transaction.reference.clone().unwrap_or_else(told),
-            gateway_reference: transaction.reference.clone(),
-            parent: transaction.parent.clone(),
-            amount: transaction.amount,
-            operation,
-        };
+    /// Books what came to nothing before it was ever told as done: it and its reversal, so that the older word that it was
+    /// done counts nothing when it comes.
+    ///
+    /// # Errors
+    /// As [`Aggregate::book_all`].
+    pub(super) fn book_undone(&mut self, transaction: &Transaction, teller: Uuid) -> Result<(), MoneyError> {
+        let Some(by) = transaction.kind.reversal() else { return Ok(()) };
+        let done = movement(transaction, teller);
+        if self.movements.iter().any(|known| known.row.is_same(&done)) {
+            return Ok(());
+        }
+        // The reversal goes first: the sums never show what is not there.
+        self.record(Movement { kind: by, ..done.clone() })?;
+        self.record(done).map(|_| ())
+    }
+
+    fn book_done(&mut self, transaction: &Transaction, telling: Telling) -> Result<Booked, MoneyError> {
+        let movement = movement(transaction, telling.teller);
         let movement = match transaction.attribution {
             Attribution::Recorded(id) | Attribution::Answered(id) => self.carried_on(id, movement),
             Attribution::Unattributed => movement,
@@ -112,7 +109,7 @@ impl Aggregate {
             return Ok(Booked::default());
         }
         let is_double_charge = self.is_double_charge(&movement)?;
-        let discrepancy = self.beyond(kind, movement.amount)?;
+        let discrepancy = self.beyond(movement.kind, movement.amount)?;
         let is_new = self.record(movement)?;
         Ok(Booked { is_new, is_double_charge: is_new && is_double_charge, discrepancy: discrepancy.filter(|_| is_new) })
     }
@@ -271,9 +268,33 @@ impl Aggregate {
     }
 }
 
+/// What a done transaction is booked as.
+fn movement(transaction: &Transaction, teller: Uuid) -> Movement {
+    let operation = transaction.attribution.operation();
+    let told = || operation.unwrap_or(teller).to_string();
+    Movement {
+        kind: transaction.kind.movement(),
+        reference: transaction.reference.clone().unwrap_or_else(told),
+        gateway_reference: transaction.reference.clone(),
+        parent: transaction.parent.clone(),
+        amount: transaction.amount,
+        operation,
+    }
+}
+
 impl TransactionKind {
+    /// The movement that takes it back, where that is one of its own.
+    fn reversal(self) -> Option<MovementKind> {
+        match self {
+            TransactionKind::Authorization => Some(MovementKind::Voided),
+            TransactionKind::Capture => Some(MovementKind::CaptureReversed),
+            TransactionKind::Refund => Some(MovementKind::RefundReversed),
+            TransactionKind::Void | TransactionKind::Dispute => None,
+        }
+    }
+
     /// The movement that a done transaction is booked as.
-    fn movement(self) -> MovementKind {
+    pub(super) fn movement(self) -> MovementKind {
         match self {
             TransactionKind::Authorization => MovementKind::Authorized,
             TransactionKind::Capture => MovementKind::Captured,

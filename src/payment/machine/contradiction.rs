@@ -70,7 +70,7 @@ impl Aggregate {
         let result = match found {
             Found::Result(result) => *result,
             Found::Failed(trouble) => return self.look_up_again(id, &trouble, false, context),
-            Found::OfOthers(_) | Found::Nothing => {
+            Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => {
                 let nothing = Trouble::new(Code::Mismatch, "the gateway knows nothing of the payment");
                 return self.look_up_again(id, &nothing, true, context);
             }

@@ -43,11 +43,11 @@ impl Aggregate {
             Body::Release => self.release(id, context),
             Body::Refund(refund) => self.refund(id, refund, context),
             Body::Cancel => self.cancel(id, context),
-            Body::Sync | Body::Notification(_) if context.rules.contract.lookup == Lookup::None => {
+            Body::Sync if context.rules.contract.lookup == Lookup::None => {
                 Err(Rejection::new(Code::Unsupported, "the gateway cannot be asked"))
             }
             Body::Sync => Ok(self.ask(id, context)),
-            Body::Notification(facts) => Ok(self.notification(id, &facts, context)),
+            Body::Notification(facts) => self.notification(id, &facts, context),
             Body::Resolve(resolve) => self.resolve(id, *resolve, context),
             Body::Resend(from) => self.resend(id, from, context),
             Body::Snapshot => self.snapshot(id, context),

@@ -6,11 +6,14 @@
 //! - `attempt`: calls and retries.
 //! - `takeover`: what is done where a worker was lost.
 //! - `settle`: what an answer of the gateway does to the payment.
+//! - `ready`: what is confirmed because the customer has approved it.
 //! - `book`: what the gateway did with money becomes movements.
 //! - `contradiction`: what it approves although its own money rules it out.
 //! - `truth`: what a look-up or a person says of an unknown outcome.
+//! - `undo`: what is undone because nobody can say it.
 //! - `reconcile`: what a `payment.sync` makes of the gateway's word on the whole payment.
 //! - `notify`: what a `payment.notification` makes the gateway be asked.
+//! - `proof`: what one proves by itself, at a gateway whose word is taken.
 //! - `catch_up`: what is told once more to who missed it.
 //! - `tell`: answers and events.
 //! - `rows`: what is stored, and what is to be stored.
@@ -22,12 +25,15 @@ mod catch_up;
 mod contradiction;
 mod decide;
 mod notify;
+mod proof;
+mod ready;
 mod reconcile;
 mod rows;
 mod settle;
 mod takeover;
 mod tell;
 mod truth;
+mod undo;
 
 #[cfg(test)]
 mod tests;
@@ -114,6 +120,8 @@ pub enum Step {
         /// The one asked about; nothing for the whole payment.
         target: Option<Uuid>,
     },
+    /// Have the gateway undo whatever became of the operation; its answer is that of a look-up.
+    Undo(Uuid),
     /// Ask the gateway which payments the facts of a notification are about, and hand each to its payment.
     Locate(Uuid),
     /// Send the payment's events of these numbers once more, and then answer the operation that asks for them.

@@ -1,13 +1,15 @@
-//! `payment.notification`: a gateway's webhook, verified, says where to look. By its own word it changes nothing: the
-//! gateway is asked, as for a `payment.sync`, and what it answers is applied. So it is all the same in which order
-//! notifications come, how often, and how late.
+//! `payment.notification`: a gateway's webhook, verified, says where to look. By its own word it changes nothing, unless the
+//! contract takes it for proof (`proof`): the gateway is asked, as for a `payment.sync`, and what it answers is applied.
+//! So it is all the same in which order notifications come, how often, and how late.
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::proof::proof_in;
 use super::{Aggregate, Context, Step, later};
-use crate::payment::code::Code;
+use crate::payment::code::{Code, Rejection};
 use crate::payment::command::CommandType;
+use crate::payment::contract::Lookup;
 use crate::payment::event::Why;
 use crate::payment::notification::{FACTS, Fact, read_facts};
 use crate::payment::observation::Asked;
@@ -19,12 +21,46 @@ use crate::payment::status::Status;
 const NO_NEWS: &str = "no_news";
 
 impl Aggregate {
-    /// Asks about what a notification tells.
-    pub(super) fn notification(&mut self, id: Uuid, facts: &[Fact], context: Context<'_>) -> Step {
-        if facts.is_empty() {
-            return self.answer(id, AnswerKind::Succeeded, Why::default(), context.now);
+    /// Applies what a notification proves, and asks about the rest of what it tells.
+    pub(super) fn notification(&mut self, id: Uuid, facts: &[Fact], context: Context<'_>) -> Result<Step, Rejection> {
+        let can_be_asked = context.rules.contract.lookup != Lookup::None;
+        let proves = facts.iter().any(|fact| proof_in(fact, context).is_some());
+        if !can_be_asked && !proves {
+            return Err(Rejection::new(Code::Unsupported, "the gateway cannot be asked"));
         }
-        self.ask(id, context)
+        if facts.is_empty() {
+            return Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now));
+        }
+        // One that names no payment must be handed to those that it is about first.
+        if !proves || self.payment.is_none() {
+            return Ok(self.ask(id, context));
+        }
+        Ok(self.take_proofs(id, facts, context))
+    }
+
+    fn take_proofs(&mut self, id: Uuid, facts: &[Fact], context: Context<'_>) -> Step {
+        let (mut told, mut contradiction, mut has_hints) = (Why::default(), None, false);
+        for fact in facts {
+            // Each change has an event of its own, so that the status goes no way that the table does not have.
+            self.tell_change(id, &told, context.now);
+            match proof_in(fact, context).map(|proof| self.take_proof(id, fact, proof, context)) {
+                None => has_hints = true,
+                Some(Ok(why)) => told = why,
+                Some(Err(why)) => contradiction = contradiction.or(Some(why)),
+            }
+        }
+        let can_be_asked = context.rules.contract.lookup != Lookup::None;
+        if can_be_asked && (has_hints || contradiction.is_some()) {
+            self.tell_change(id, &told, context.now);
+            return self.ask(id, context);
+        }
+        match contradiction {
+            Some(why) => {
+                self.tell_change(id, &told, context.now);
+                self.answer(id, AnswerKind::Failed, why, context.now)
+            }
+            None => self.answer(id, AnswerKind::Succeeded, told, context.now),
+        }
     }
 
     /// A notification that named no payment was handed to each payment that it is about, or could not be yet.

@@ -104,6 +104,11 @@ impl Aggregate {
         match &result.verdict {
             Verdict::Declined(_) => return self.declined_as_a_whole(id, &result, why, asked, context),
             Verdict::CustomerMustAct { redirect_url } => self.customer_still_must_act(redirect_url.clone(), &why),
+            Verdict::Ready => {
+                if self.go_on_alone(context) {
+                    return self.answer(id, AnswerKind::Succeeded, why, context.now);
+                }
+            }
             Verdict::Approved | Verdict::Authorized | Verdict::Pending => {}
         }
         self.answer_or_ask_again(id, why, asked, context)

@@ -43,7 +43,10 @@ impl Aggregate {
                 let redirect_url = redirect_url.clone();
                 self.customer_must_act(id, redirect_url, result, context)
             }
-            Verdict::Pending | Verdict::CustomerMustAct { .. } => self.pend(id, action, result, context),
+            Verdict::Ready if action == Action::Process => self.ready(id, &result, context),
+            Verdict::Pending | Verdict::Ready | Verdict::CustomerMustAct { .. } => {
+                self.pend(id, action, result, context)
+            }
             Verdict::Declined(_) => self.decline(id, action, result, asked, context),
         }
     }
@@ -101,6 +104,10 @@ impl Aggregate {
             return Step::Settled;
         };
         if result.approves() && action != Action::Cancel && self.check_fits(id, action, &result).is_err() {
+            return Step::Settled;
+        }
+        if result.verdict == Verdict::Ready {
+            self.go_on_alone(context);
             return Step::Settled;
         }
         // A truth that was learnt before changes nothing, whether of the operation or of the whole payment.
@@ -201,7 +208,10 @@ impl Aggregate {
         let Some(payment) = &self.payment else { return Ok(None) };
         let amounts = payment.amounts;
         let (limit, answered) = match kind {
-            MovementKind::Authorized => (payment.order.total, amounts.authorized.plus(amount)?),
+            MovementKind::Authorized => {
+                let held = amounts.authorized.less(self.sum_of(MovementKind::Voided)?)?;
+                (payment.order.total, held.plus(amount)?)
+            }
             MovementKind::Captured => (payment.order.total, self.ever_captured()?.plus(amount)?),
             MovementKind::Refunded => (amounts.captured, amount),
             MovementKind::RefundReversed
@@ -238,27 +248,31 @@ impl Aggregate {
         self.answer(id, AnswerKind::Succeeded, why, context.now)
     }
 
-    /// The gateway accepted, and its result will come: the turn ends, the operation stays open and is looked up.
+    /// The gateway accepted, and its result will come: the turn ends, the operation stays open and is looked up, or waits
+    /// for the gateway's proof.
     fn pend(&mut self, id: Uuid, action: Action, result: GatewayResult, context: Context<'_>) -> Step {
         let why = self.merge(&result, action == Action::Process);
         if action == Action::Process {
             self.set_status(Status::Waiting, Cause::Process, &why.message);
         }
-        let can_be_asked = context.rules.contract.lookup != Lookup::None;
-        let mut told_before = false;
+        let (mut told_before, mut is_left_to_a_person) = (false, false);
         if let Some(operation) = self.operation_mut(id) {
             told_before = operation.state == State::Pending;
             operation.state = State::Pending;
             operation.exposure = Exposure::Exposed;
             operation.acted_on = true;
             operation.lease = None;
-            operation.due_at = can_be_asked.then(|| operation.next_look_up(None, context));
+            operation.due_at = match context.rules.contract.lookup {
+                Lookup::None => operation.awaits_proof_until(context),
+                Lookup::Indicative | Lookup::Authoritative => Some(operation.next_look_up(None, context)),
+            };
+            is_left_to_a_person = operation.due_at.is_none();
         }
         self.tell_change(id, &why, context.now);
         if !told_before {
             self.tell_delayed(id, Code::Pending, "the gateway accepted it; its result is awaited", context.now);
         }
-        if !can_be_asked {
+        if is_left_to_a_person {
             self.escalate(id, "the gateway cannot be asked for the result: a person must resolve it", context);
         }
         self.end_turn(id, context.now);
@@ -352,7 +366,7 @@ impl Aggregate {
 }
 
 /// Whether a transaction of this kind is what an action is asked for; of a process, whether it captures at once or not.
-fn is_asked_for(kind: TransactionKind, action: Action) -> bool {
+pub(super) fn is_asked_for(kind: TransactionKind, action: Action) -> bool {
     [false, true].into_iter().any(|captures| action.moves(captures) == Some(kind))
 }
 

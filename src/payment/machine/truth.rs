@@ -16,7 +16,7 @@ use crate::payment::outcome::{Decline, Found, GatewayResult, NotCharged, Trouble
 use crate::payment::transaction::{Attribution, Transaction, TransactionState};
 
 impl Aggregate {
-    /// Asks the gateway what became of an operation whose outcome is unknown or pending.
+    /// Asks the gateway what became of an operation whose outcome is unknown or pending, or has it undone.
     pub(super) fn look_up(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let contract = &context.rules.contract;
         let Some(operation) = self.operation_mut(id) else {
@@ -26,8 +26,12 @@ impl Aggregate {
         if operation.lease.take().is_some() {
             operation.takeovers = operation.takeovers.saturating_add(1);
         }
-        if contract.lookup == Lookup::None || operation.takeovers >= TAKEOVERS_MAX {
-            self.escalate(id, "the outcome cannot be looked up: a person must resolve it", context);
+        let (is_parked, undoes) = (operation.takeovers >= TAKEOVERS_MAX, operation.can_be_undone(context));
+        if contract.lookup == Lookup::None && !undoes || is_parked {
+            match operation.awaits_proof_until(context).filter(|_| !is_parked) {
+                Some(until) => operation.due_at = Some(until),
+                None => self.escalate(id, "the outcome cannot be looked up: a person must resolve it", context),
+            }
             return Step::Stored;
         }
         let settled_at = operation.last_sent_at.map(|sent| later(sent, contract.settle_window));
@@ -37,11 +41,15 @@ impl Aggregate {
         }
         operation.lease_for_call(context);
         operation.due_at = operation.lease.map(|lease| lease.until);
+        if undoes {
+            operation.begin_undo();
+            return Step::Undo(id);
+        }
         let target = (!operation.contradicts()).then_some(id);
         Step::LookUp { operation: id, target }
     }
 
-    /// Takes in what a look-up found. It may bring another question ([`Step::LookUp`]).
+    /// Takes in what a look-up found, or what was undone. It may bring another question ([`Step::LookUp`]).
     pub fn found(
         &mut self,
         id: Uuid,
@@ -75,6 +83,10 @@ impl Aggregate {
         // What another worker was told while this one lost its lease may be newer: of an old answer only what the gateway
         // says of an operation counts, never what it does not say.
         let in_charge = asking.state == State::Calling && asking.is_leased_by(context.worker);
+        let found = match target {
+            Some(target) => self.unconfirmed(target, found),
+            None => found,
+        };
         match (target, found) {
             // The operation is settled with its own command as the cause; the sync only asked.
             (Some(target), Found::Result(result)) if self.operation(target).is_some_and(Operation::is_open) => {
@@ -83,7 +95,9 @@ impl Aggregate {
             (Some(target), Found::Result(result)) => {
                 self.late_result(target, *result, asked, context);
             }
-            (_, Found::OfOthers(transactions)) => self.book_of_others(id, &transactions, asked, context),
+            (_, Found::OfOthers(transactions) | Found::Undone(transactions)) => {
+                self.book_of_others(id, &transactions, asked, context);
+            }
             _ if !in_charge => {}
             (_, Found::Failed(trouble)) => return self.ask_later(id, trouble, tries, context),
             (None, found) => return self.found_of_payment(id, asked.answered(found), context),
@@ -102,6 +116,7 @@ impl Aggregate {
     /// A look-up of an operation whose outcome is unknown or pending.
     fn found_of_itself(&mut self, id: Uuid, observation: Observation<Found>, context: Context<'_>) -> Step {
         let Observation { asked, says: found } = observation;
+        let found = self.unconfirmed(id, found);
         let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };
@@ -114,6 +129,8 @@ impl Aggregate {
             operation.lookups = operation.lookups.saturating_add(1);
         }
         match found {
+            // It is of a key, and whoever is in charge asks of the one that counts.
+            Found::Result(_) if is_open && !in_charge && self.is_being_undone(id) => Step::Stored,
             Found::Result(result) if is_open => self.apply(id, *result, asked, context),
             Found::Result(result) => self.late_result(id, *result, asked, context),
             Found::OfOthers(transactions) => {
@@ -125,8 +142,13 @@ impl Aggregate {
                     (false, _) => Step::Settled,
                 }
             }
+            Found::Undone(transactions) => self.undone(id, &transactions, in_charge, context),
             Found::Nothing | Found::Failed(_) if !is_open => Step::Settled,
             Found::Nothing | Found::Failed(_) if !in_charge => Step::Stored,
+            Found::Failed(trouble) if trouble.code == Code::Refused && self.is_being_undone(id) => {
+                self.escalate(id, &format!("the gateway cannot undo it: {}", trouble.message), context);
+                Step::Stored
+            }
             Found::Nothing => {
                 if let Some(step) = self.not_found(id, asked, context) {
                     return step;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{Attributes, DEPTH_MAX, holds_card, reject};
+use super::{Attributes, DEPTH_MAX, reject};
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
@@ -71,7 +71,7 @@ impl<'a> Data<'a> {
 
     /// Whether a card number stands in what was read out of base64, where a search of the message does not find it.
     pub fn hides_card(&self) -> bool {
-        matches!(self.text, Cow::Owned(_)) && holds_card(&self.text)
+        matches!(self.text, Cow::Owned(_)) && card::contains_card_number(&self.text)
     }
 
     /// An object of at most so many levels; nothing where it is absent.
@@ -97,7 +97,7 @@ impl<'a> Data<'a> {
         hasher.update(kind.as_str().as_bytes());
         hasher.update([0]);
         // A card number is not kept in any form, and a hash of one could be guessed.
-        let written = self.value.as_ref().map(Value::to_string);
+        let written = self.value.as_ref().map(|value| json::hashed(&self.text, value));
         let whole = written.as_deref().or_else(|| [&*self.text, &self.raw].into_iter().find(|text| !text.is_empty()));
         hasher.update(card::scrub(whole.unwrap_or("null")).as_bytes());
         hasher.finalize().into()

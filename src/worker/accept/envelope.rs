@@ -10,6 +10,9 @@ use crate::payment::json::letters;
 
 /// Checks the attributes that every command has.
 pub(super) fn check_envelope(attributes: &Attributes<'_>) -> Result<(), Rejection> {
+    if let Some(wrong) = &attributes.wrong {
+        return Err(wrong.clone());
+    }
     if let Some(name) = attributes.twice.first() {
         return Err(invalid(name, "is given twice"));
     }

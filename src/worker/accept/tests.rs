@@ -16,6 +16,7 @@ use crate::payment::notification::{Fact, facts_data};
 
 mod amounts;
 mod contract;
+mod modes;
 
 const PAYMENT: &str = "0192f0c1-5f0c-7a10-8c21-1f2e3d4c5b6a";
 const CARD: &str = "4242424242424242";
@@ -41,7 +42,15 @@ fn read(body: &[u8], routing_key: &str) -> Accepted {
 }
 
 fn message<'a>(body: &'a [u8], routing_key: &'a str) -> Message<'a> {
-    Message { body, routing_key, reply_to: Some("reply.shop"), correlation_id: Some("c-1"), user_id: Some("shop") }
+    Message {
+        body,
+        routing_key,
+        reply_to: Some("reply.shop"),
+        correlation_id: Some("c-1"),
+        user_id: Some("shop"),
+        content_type: None,
+        headers: &[],
+    }
 }
 
 /// A command of each type that is accepted.
@@ -249,11 +258,10 @@ proptest! {
     ) {
         let (body, key) = (good(kind).to_string(), key.unwrap_or_else(|| key_of(kind)));
         let accepted = ACCEPTANCE.accept(&Message {
-            body: body.as_bytes(),
-            routing_key: &key,
             reply_to: reply_to.as_deref(),
             correlation_id: correlation_id.as_deref(),
             user_id: user_id.as_deref(),
+            ..message(body.as_bytes(), &key)
         });
         check(&accepted)?;
         let Accepted::Command(command) = accepted else { return Err(TestCaseError::fail("it names itself")) };

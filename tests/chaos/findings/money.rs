@@ -27,7 +27,7 @@ pub fn check(ledger: &dyn Ledger, stored: &Stored, desk: &Desk<'_>) -> Vec<Findi
             without_ledger(row, &mut add);
             continue;
         }
-        let truth = Truth::of(&effects, &row.currency);
+        let truth = Truth { holds: ledger.holds(payment, &row.currency), ..Truth::of(&effects, &row.currency) };
         truth.hold_against(row, &mut add);
         answers(payment, &effects, stored, &said, &mut add);
     }
@@ -74,6 +74,8 @@ struct Truth {
     refunded: Decimal,
     authorized: bool,
     released: bool,
+    /// More of an authorization can be captured.
+    holds: bool,
 }
 
 impl Truth {
@@ -103,7 +105,9 @@ impl Truth {
             );
             add(Kind::Books, what);
         }
-        let fits: &[&str] = if !left.is_zero() {
+        let fits: &[&str] = if self.holds {
+            &["preauth"]
+        } else if !left.is_zero() {
             &["confirmed"]
         } else if !self.captured.is_zero() || self.released {
             &["refunded"]

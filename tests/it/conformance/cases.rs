@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use super::fake::Ended;
 use super::kit::Kit;
-use super::{adapter, answers, declines, money, trouble};
+use super::{adapter, answers, declines, money, proofs, trouble};
 
 /// When a case runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub const CASES: &[Case] = &[
     together("currencies without and with three decimals", |kit| Box::pin(money::currencies(kit))),
     together("a customer who must act, and pays", |kit| Box::pin(money::customer_pays(kit))),
     together("a customer who must act, and does not", |kit| Box::pin(money::customer_leaves(kit))),
+    together("a customer who approves, and never comes back", |kit| Box::pin(money::customer_approves(kit))),
     together("a cancel while the customer must act", |kit| Box::pin(money::cancel_of_input(kit))),
     together("a result that comes later", |kit| Box::pin(money::pending(kit))),
     together("a review for fraud", |kit| Box::pin(money::review(kit))),
@@ -58,6 +59,7 @@ pub const CASES: &[Case] = &[
     together("a decline that needs the customer", |kit| Box::pin(declines::customer(kit))),
     together("a decline's words, made harmless", |kit| Box::pin(declines::words(kit))),
     together("a charge whose answer is lost", |kit| Box::pin(trouble::lost_charge(kit))),
+    together("a charge whose answer is lost, undone", |kit| Box::pin(trouble::undone_charge(kit))),
     together("a capture whose answer is lost", |kit| Box::pin(trouble::lost_capture(kit))),
     together("a release whose answer is lost", |kit| Box::pin(trouble::lost_release(kit))),
     together("a refund whose answer is lost", |kit| Box::pin(trouble::lost_refund(kit))),
@@ -78,6 +80,9 @@ pub const CASES: &[Case] = &[
     together("a refund by hand, learnt by a sync", |kit| Box::pin(answers::sync(kit))),
     together("a part that was captured, and a sync", |kit| Box::pin(answers::sync_of_part(kit))),
     together("a notification", |kit| Box::pin(answers::notification(kit))),
+    together("a result that comes by a notification", |kit| Box::pin(proofs::result(kit))),
+    together("a charge whose answer is lost, and its notification", |kit| Box::pin(proofs::lost_answer(kit))),
+    together("a refund by hand, and its notification", |kit| Box::pin(proofs::by_hand(kit))),
     together("adapter: one request is the same bytes", |kit| Box::pin(adapter::same_bytes(kit))),
     together("adapter: one key acts once", |kit| Box::pin(adapter::same_key(kit))),
     together("adapter: one key, two contents", |kit| Box::pin(adapter::other_content(kit))),

@@ -22,6 +22,8 @@ pub enum On {
     Act(Action),
     /// Look-ups.
     Ask,
+    /// Those that undo.
+    Undo,
 }
 
 /// The process of a payment: most plans are for it.
@@ -36,6 +38,8 @@ pub enum Meets {
     DeclineSaying(&'static str),
     /// Acts: the customer must go somewhere, and will pay or not; [`Fake::complete`] ends it.
     Redirect { paid: bool },
+    /// Acts: the customer must approve somewhere; [`Fake::complete`] says that they did, and it is done when it is confirmed.
+    Approval,
     /// Acts: the result comes later, and it will be paid or not; [`Fake::complete`] ends it.
     Pending { paid: bool },
     /// Acts, and thinks that a person should look at it.
@@ -87,6 +91,8 @@ pub enum Deed {
     Refund,
     /// An end before money moved.
     Cancel,
+    /// A charge that was undone because nobody knew of it.
+    Undo,
 }
 
 /// One line of the gateway's books.
@@ -144,6 +150,12 @@ pub trait Fake: Send + Sync {
 
     /// What the gateway tells by itself of what happened last to a payment, signed.
     fn webhook(&self, payment: Uuid) -> Ended<Told>;
+
+    /// What the gateway proves by itself of everything that happened to a payment, as it stands now, signed: each in a
+    /// webhook of its own.
+    fn proofs(&self, _payment: Uuid) -> Ended<Vec<Told>> {
+        Err(Unsupported("its contract: a notification only says where to look"))
+    }
 
     /// Everything that was done for a payment, in order.
     fn books(&self, payment: Uuid) -> Ended<Vec<Booked>>;

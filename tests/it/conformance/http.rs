@@ -8,7 +8,7 @@ use paybus::payment::outcome::Decline;
 
 use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Told, Unsupported};
 use super::kit::{TOTAL, VARIANT};
-use crate::support::fake_gateway::FakeGateway;
+use crate::support::fake_gateway::{CallRecord, FakeGateway};
 use crate::support::{Behaviour, Webhook};
 
 const TOKEN: &str = "conformance-token";
@@ -61,6 +61,7 @@ impl Fake for HttpFake {
         let operation = match on {
             On::Act(action) => action.as_str(),
             On::Ask => "status",
+            On::Undo => "undo",
         };
         let behaviours = meets.iter().map(behaviour).collect::<Ended<Vec<Behaviour>>>()?;
         self.gateway.plan_operation(payment, operation, behaviours);
@@ -78,10 +79,11 @@ impl Fake for HttpFake {
     }
 
     fn webhook(&self, payment: Uuid) -> Ended<Told> {
-        let news = json!({"id": Uuid::new_v4(), "payment_id": payment, "type": "news"});
-        let webhook = Webhook::signed(VARIANT, WEBHOOK_SECRET, &news);
-        let signature = webhook.signature.expect("a signature");
-        Ok(Told { header: "Paybus-Signature", signature, body: webhook.body })
+        Ok(told(json!({"payment_id": payment, "type": "news"})))
+    }
+
+    fn proofs(&self, payment: Uuid) -> Ended<Vec<Told>> {
+        Ok(self.gateway.proofs(payment).into_iter().map(told).collect())
     }
 
     fn books(&self, payment: Uuid) -> Ended<Vec<Booked>> {
@@ -92,7 +94,8 @@ impl Fake for HttpFake {
     }
 
     fn sent(&self, payment: Uuid) -> Ended<Vec<Sent>> {
-        let calls = self.gateway.calls_of(payment).into_iter().filter(|call| call.operation != "status");
+        let acts = |call: &CallRecord| !matches!(call.operation.as_str(), "status" | "undo");
+        let calls = self.gateway.calls_of(payment).into_iter().filter(acts);
         Ok(calls.map(|call| Sent { key: call.key.unwrap_or_default(), content: call.body.to_vec() }).collect())
     }
 
@@ -108,6 +111,14 @@ impl Fake for HttpFake {
     }
 }
 
+/// News as they come, under an id of their own.
+fn told(mut news: Value) -> Told {
+    news["id"] = json!(Uuid::new_v4());
+    let webhook = Webhook::signed(VARIANT, WEBHOOK_SECRET, &news);
+    let signature = webhook.signature.expect("a signature");
+    Told { header: "Paybus-Signature", signature, body: webhook.body }
+}
+
 fn deed(kind: &str) -> Deed {
     match kind {
         "charge" => Deed::Charge,
@@ -116,6 +127,7 @@ fn deed(kind: &str) -> Deed {
         "release" => Deed::Release,
         "refund" => Deed::Refund,
         "cancel" => Deed::Cancel,
+        "void" => Deed::Undo,
         other => panic!("an effect that is called {other}"),
     }
 }
@@ -126,6 +138,7 @@ fn behaviour(meets: &Meets) -> Ended<Behaviour> {
         Meets::Decline(_) => return Err(Unsupported("its protocol has one kind of decline")),
         Meets::DeclineSaying(words) => Behaviour::Say(json!({"result": "declined", "message": words})),
         Meets::Redirect { .. } => Behaviour::Redirect("https://bank.example/3ds".to_owned()),
+        Meets::Approval => Behaviour::Approval("https://wallet.example/approve".to_owned()),
         Meets::Pending { .. } => Behaviour::Pending,
         Meets::Review => Behaviour::Say(json!({"fraud_status": "review", "fraud_message": "a new card"})),
         Meets::OtherAmount(amount) => Behaviour::WrongAmount(amount.to_owned()),

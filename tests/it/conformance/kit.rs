@@ -35,6 +35,8 @@ pub enum Cure {
     LookUp,
     /// The gateway is asked; not to find it proves nothing.
     FindOnly,
+    /// The gateway undoes it, which only a charge can be.
+    Undo,
     /// A person says.
     Person,
 }
@@ -172,6 +174,7 @@ impl Kit {
             _ if honours_key => Cure::SameKey,
             Lookup::Authoritative => Cure::LookUp,
             Lookup::Indicative => Cure::FindOnly,
+            Lookup::None if self.contract().undo => Cure::Undo,
             Lookup::None => Cure::Person,
         }
     }
@@ -260,9 +263,11 @@ impl Kit {
 
     /// The end of a command that the gateway acted on although no answer came: by the contract, without a second deed.
     pub async fn end_of_lost_answer(&self, command: &Command, way: Meets) -> Event {
+        let is_charge = matches!(command.kind.as_str(), "payment.create" | "payment.process");
         match self.cure(way) {
             Cure::SameKey | Cure::LookUp | Cure::FindOnly => self.world.final_event(command).await,
-            Cure::Person => {
+            Cure::Undo if is_charge => self.world.final_event(command).await,
+            Cure::Undo | Cure::Person => {
                 self.escalated(command).await;
                 self.resolve(command, "approved").await
             }
@@ -276,6 +281,19 @@ impl Kit {
         let request = reqwest::Client::new().post(format!("{}/webhooks/{VARIANT}", worker.http()));
         let request = request.header(told.header, &told.signature).body(told.body.clone());
         request.send().await.expect("an answer").status().as_u16()
+    }
+
+    /// Whether a charge was undone, for its answer was lost in this way: then nothing is taken, and it can be tried again.
+    pub async fn is_undone(&self, charge: &Command, answer: &Event, way: Meets) -> bool {
+        if self.cure(way) != Cure::Undo {
+            return false;
+        }
+        assert_eq!((answer.status(), answer.field("captured_amount")), ("error", "0.00"), "{}", answer.line());
+        let undone = [(Deed::Charge, TOTAL), (Deed::Undo, TOTAL)];
+        self.assert_booked(charge, &undone);
+        assert_eq!(self.world.run(&self.again(charge)).await.status(), "confirmed");
+        self.assert_booked(charge, &[&undone[..], &[(Deed::Charge, TOTAL)]].concat());
+        true
     }
 
     /// A worker that dies at a step; returns when it is gone.
@@ -297,7 +315,8 @@ impl Kit {
     }
 
     async fn check_ledger(&self, payment: Uuid, books: &[Booked]) {
-        let charges = books.iter().filter(|line| matches!(line.deed, Deed::Charge | Deed::Authorization)).count();
+        let count = |deeds: &[Deed]| books.iter().filter(|line| deeds.contains(&line.deed)).count();
+        let charges = count(&[Deed::Charge, Deed::Authorization]) - count(&[Deed::Undo]);
         assert!(charges <= 1, "{payment} was charged {charges} times: {books:?}");
         let sql = "SELECT captured_amount, refunded_amount, currency FROM payments WHERE id = $1";
         let rows = self.world.query(sql, &[&payment]).await;
@@ -311,7 +330,8 @@ impl Kit {
             let ours = books.iter().filter(|line| line.currency == currency && deeds.contains(&line.deed));
             ours.map(|line| line.amount).sum()
         };
-        let (captured, refunded) = (sum(&[Deed::Charge, Deed::Capture]), sum(&[Deed::Refund]));
+        let captured = sum(&[Deed::Charge, Deed::Capture]) - sum(&[Deed::Undo]);
+        let refunded = sum(&[Deed::Refund]);
         let stored: (Decimal, Decimal) = (row.get("captured_amount"), row.get("refunded_amount"));
         assert_eq!(stored, (captured - refunded, refunded), "{payment}: {books:?}");
     }

@@ -10,7 +10,7 @@
 //!
 //! - `fake`: what a fake must be able to do. `dummy`, `http`, `stripe`: those there are.
 //! - `kit`: the world that the cases run in, what they share, and the report.
-//! - `money`, `declines`, `trouble`, `answers`: the cases through the worker.
+//! - `money`, `declines`, `trouble`, `answers`, `proofs`: the cases through the worker.
 //! - `adapter`: the cases against the adapter itself.
 
 mod adapter;
@@ -22,6 +22,7 @@ mod fake;
 mod http;
 mod kit;
 mod money;
+mod proofs;
 mod stripe;
 mod trouble;
 
@@ -61,6 +62,19 @@ async fn http_without_a_look_up_keeps_its_contract() {
 #[tokio::test]
 async fn http_with_neither_keeps_its_contract() {
     kit::run(HttpFake::start("http with neither", &[("key_window", "0s"), ("lookup", "false")]).await).await;
+}
+
+#[tokio::test]
+async fn http_that_undoes_keeps_its_contract() {
+    let contract = &[("key_window", "0s"), ("lookup", "false"), ("undo", "true")];
+    kit::run(HttpFake::start("http that undoes", contract).await).await;
+}
+
+#[tokio::test]
+async fn http_that_tells_by_itself_keeps_its_contract() {
+    let contract =
+        &[("key_window", "0s"), ("lookup", "false"), ("notifications", "proof"), ("notification_deadline", "3s")];
+    kit::run(HttpFake::start("http by notifications", contract).await).await;
 }
 
 #[tokio::test]

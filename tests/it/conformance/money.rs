@@ -5,7 +5,7 @@ use serde_json::json;
 use super::fake::{Deed, Ended, Meets, On, PROCESS, Unsupported};
 use super::kit::{CURRENCY, Kit, TOTAL};
 use crate::support::{Command, Event};
-use paybus::payment::contract::{Captures, Lookup};
+use paybus::payment::contract::{Captures, Lookup, NotificationRole};
 use paybus::payment::operation::Action;
 
 /// Without books nobody can say that a charge was made once.
@@ -179,6 +179,33 @@ pub async fn customer_leaves(kit: &Kit) -> Ended {
     }
     assert_eq!((answer.status(), answer.field("captured_amount")), ("rejected", "0.00"), "{}", answer.line());
     assert_nothing_taken(kit, &charge);
+    Ok(())
+}
+
+/// What the customer approved is confirmed by itself, once, where anybody tells of it; else when the shop goes on.
+pub async fn customer_approves(kit: &Kit) -> Ended {
+    let charge = kit.charge_that_meets(&[Meets::Approval])?;
+    let input = kit.world.run(&charge).await;
+    assert_eq!(input.status(), "input", "{}", input.line());
+    kit.fake.complete(charge.payment, true)?;
+    assert_nothing_taken(kit, &charge);
+    let contract = kit.contract();
+    let (told, keys) = match (contract.notifications, contract.lookup) {
+        (NotificationRole::Proof { .. }, _) => (kit.fake.proofs(charge.payment)?, 2),
+        (NotificationRole::Hint, Lookup::None) => (Vec::new(), 3),
+        (NotificationRole::Hint, _) => (vec![kit.fake.webhook(charge.payment)?], 2),
+    };
+    if told.is_empty() {
+        kit.world.run(&kit.again(&charge)).await;
+    }
+    for told in &told {
+        assert_eq!(kit.tell(told).await, 200);
+    }
+    let is_charged = |event: &Event| event.subject() == charge.subject() && event.status() == "confirmed";
+    let charged = kit.world.event("the charge", is_charged).await;
+    assert_eq!(charged.field("captured_amount"), TOTAL, "{}", charged.line());
+    kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);
+    kit.assert_keys(&charge, keys);
     Ok(())
 }
 

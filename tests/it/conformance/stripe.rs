@@ -97,6 +97,7 @@ impl Fake for StripeFake {
             On::Act(Action::Release | Action::Cancel) => &["cancel"],
             On::Act(Action::Refund) => &["refund"],
             On::Ask => &["retrieve", "list"],
+            On::Undo => return Err(Unsupported("its contract: nothing is undone")),
         };
         let mut process = self.process();
         for met in meets {
@@ -184,6 +185,7 @@ fn treatment(meets: Meets) -> Ended<(Option<Value>, Option<Trouble>)> {
                 json!({"payment_method": "pm_card_threeDSecure2Required", "return_url": "https://shop.example/back"});
             Ok((Some(process), None))
         }
+        Meets::Approval => Err(Unsupported("it needs no confirmation of ours")),
         Meets::Pending { .. } => card("pm_card_pendingRefund"),
         Meets::Review => card("pm_card_riskLevelElevated"),
         Meets::OtherAmount(amount) => {

@@ -15,6 +15,9 @@ async fn charged_unseen(kit: &Kit, way: Meets) -> Ended {
     let charge = kit.charge_that_meets(&[way])?;
     kit.world.publish(&charge).await;
     let answer = kit.end_of_lost_answer(&charge, way).await;
+    if kit.is_undone(&charge, &answer, way).await {
+        return Ok(());
+    }
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", TOTAL), "{}", answer.line());
     kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);
     kit.assert_keys(&charge, 1);
@@ -23,6 +26,22 @@ async fn charged_unseen(kit: &Kit, way: Meets) -> Ended {
 
 pub async fn lost_charge(kit: &Kit) -> Ended {
     charged_unseen(kit, Meets::LoseAnswer).await
+}
+
+/// The gateway undoes it once, however often it is told to, and what comes of it is told.
+pub async fn undone_charge(kit: &Kit) -> Ended {
+    if !kit.contract().undoes() {
+        return Err(Unsupported("its contract: nothing is undone"));
+    }
+    let charge = kit.charge_that_meets(&[Meets::LoseAnswer])?;
+    kit.plan(&charge, On::Undo, &[Meets::ErrorBefore, Meets::LoseAnswer])?;
+    kit.world.publish(&charge).await;
+    let answer = kit.world.final_event(&charge).await;
+    assert!(kit.is_undone(&charge, &answer, Meets::LoseAnswer).await, "{}", answer.line());
+    // What was undone is no money: the second charge is all there is to give back.
+    let refund = kit.world.run(&charge.then("payment.refund", json!({}))).await;
+    assert_eq!((refund.status(), refund.field("refunded_amount")), ("refunded", TOTAL), "{}", refund.line());
+    Ok(())
 }
 
 pub async fn late_charge(kit: &Kit) -> Ended {
@@ -72,7 +91,7 @@ async fn not_charged_unseen(kit: &Kit, way: Meets) -> Ended {
     let cure = kit.cure(way);
     match cure {
         // Under the same key it is safe to send it again; after the proof that nothing was done, under a new one.
-        Cure::SameKey | Cure::LookUp => {
+        Cure::SameKey | Cure::LookUp | Cure::Undo => {
             let answer = kit.world.final_event(&charge).await;
             assert_eq!(answer.status(), "confirmed", "{}", answer.line());
             kit.assert_keys(&charge, if cure == Cure::SameKey { 1 } else { 2 });
@@ -117,12 +136,16 @@ pub async fn forgotten_key(kit: &Kit) -> Ended {
     BRIEF.clone_into(&mut charge.variant);
     kit.world.publish(&charge).await;
     let answer = match kit.contract().lookup {
-        Lookup::None => {
+        Lookup::None if !kit.contract().undo => {
             kit.escalated(&charge).await;
             kit.resolve(&charge, "approved").await
         }
-        Lookup::Indicative | Lookup::Authoritative => kit.world.final_event(&charge).await,
+        Lookup::None | Lookup::Indicative | Lookup::Authoritative => kit.world.final_event(&charge).await,
     };
+    if kit.contract().undo {
+        assert_eq!((answer.status(), answer.field("captured_amount")), ("error", "0.00"), "{}", answer.line());
+        return Ok(());
+    }
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", TOTAL), "{}", answer.line());
     kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);
     assert_eq!(kit.fake.sent(charge.payment)?.len(), 1, "it was sent once");
@@ -169,6 +192,9 @@ pub async fn death(kit: &Kit) -> Ended {
     kit.dies_at("called", &charge).await;
     kit.world.worker().await;
     let answer = kit.end_of_lost_answer(&charge, Meets::LoseAnswer).await;
+    if kit.is_undone(&charge, &answer, Meets::LoseAnswer).await {
+        return Ok(());
+    }
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", TOTAL), "{}", answer.line());
     kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);
     kit.assert_keys(&charge, 1);

@@ -92,7 +92,7 @@ fn as_described(request: &Request) -> String {
 }
 
 fn request(call: &Call) -> Request {
-    let is_question = matches!(call.kind, "retrieve" | "list");
+    let is_question = matches!(call.kind, "retrieve" | "search" | "list");
     let method = if is_question { "GET" } else { "POST" };
     Request { method: method.to_owned(), path: format!("{}{}", call.path, call.query), body: call.body.clone() }
 }

@@ -2,6 +2,7 @@
 //! broker comes back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -35,7 +36,8 @@ pub struct Bus {
     /// What the world's names begin with.
     pub prefix: String,
     link: Mutex<Option<(Connection, Channel)>>,
-    listening: JoinHandle<()>,
+    listening: Option<JoinHandle<()>>,
+    is_listening: Arc<AtomicBool>,
 }
 
 impl Bus {
@@ -43,9 +45,21 @@ impl Bus {
     pub async fn listen(url: &str, prefix: &str, log: Arc<Log>) -> Bus {
         let (url, prefix) = (url.to_owned(), prefix.to_owned());
         let (ready, mut bound) = mpsc::channel(1);
-        let listening = tokio::spawn(listen(url.clone(), prefix.clone(), log, ready));
+        let is_listening = Arc::default();
+        let listening = tokio::spawn(listen(url.clone(), prefix.clone(), log, ready, Arc::clone(&is_listening)));
         assert_eq!(bound.recv().await, Some(()));
-        Bus { url, prefix, link: Mutex::new(None), listening }
+        Bus { url, prefix, link: Mutex::new(None), listening: Some(listening), is_listening }
+    }
+
+    /// Another client of the same prefix, with a connection of its own. It collects nothing.
+    pub fn another(&self) -> Bus {
+        let (url, prefix) = (self.url.clone(), self.prefix.clone());
+        Bus { url, prefix, link: Mutex::new(None), listening: None, is_listening: Arc::default() }
+    }
+
+    /// Whether events are collected just now: not while the broker is away.
+    pub fn is_listening(&self) -> bool {
+        self.is_listening.load(Ordering::Relaxed)
     }
 
     /// Publishes commands in order, and returns when the broker has confirmed all of them. Where the connection is lost,
@@ -121,18 +135,32 @@ impl Bus {
     /// A subscriber's queue that is full: what is routed there by this key is nacked.
     pub async fn full_queue(&self, key: &str) -> String {
         let name = format!("{}.full-{}", self.prefix, uuid::Uuid::new_v4().simple());
+        self.try_full_queue(&name, key).await.expect("a full queue");
+        name
+    }
+
+    /// The same by its whole name, of a broker that may be away. Where it fails, the queue may be there nevertheless.
+    pub async fn try_full_queue(&self, name: &str, key: &str) -> Result<(), String> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(0));
         arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let (exchange, binding) = (format!("{}.events", self.prefix), QueueBindOptions::default());
-        let (connection, channel) = self.channel().await;
-        channel.queue_declare(name.as_str().into(), options, arguments).await.expect("a queue");
-        let bound =
-            channel.queue_bind(name.as_str().into(), exchange.into(), key.into(), binding, FieldTable::default());
-        bound.await.expect("a binding");
-        connection.close(200, "done".into()).await.expect("the broker");
-        name
+        let exchange = format!("{}.events", self.prefix);
+        self.ask(async |channel| {
+            channel.queue_declare(name.into(), options, arguments.clone()).await?;
+            let (exchange, binding) = (exchange.as_str().into(), QueueBindOptions::default());
+            channel.queue_bind(name.into(), exchange, key.into(), binding, FieldTable::default()).await
+        })
+        .await
+    }
+
+    /// Deletes a queue by its whole name, whether or not it is there, at a broker that may be away.
+    pub async fn try_delete_queue(&self, name: &str) -> Result<(), String> {
+        self.ask(async |channel| {
+            channel.queue_delete(name.into(), QueueDeleteOptions::default()).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Makes a durable queue of this whole name.
@@ -188,7 +216,7 @@ impl Bus {
 
 impl Drop for Bus {
     fn drop(&mut self) {
-        self.listening.abort();
+        self.listening.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -216,9 +244,12 @@ pub fn header(properties: &BasicProperties, name: &str) -> String {
 }
 
 fn properties(command: &Command) -> BasicProperties {
-    let mut properties = BasicProperties::default()
+    let content_type = command.properties.content_type().clone();
+    let mut properties = command
+        .properties
+        .clone()
         .with_delivery_mode(2)
-        .with_content_type("application/cloudevents+json; charset=utf-8".into())
+        .with_content_type(content_type.unwrap_or_else(|| "application/cloudevents+json; charset=utf-8".into()))
         .with_message_id(command.id.chars().take(60).collect::<String>().into());
     if let Some(queue) = &command.reply_to {
         properties = properties.with_reply_to(queue.as_str().into());
@@ -233,10 +264,12 @@ fn properties(command: &Command) -> BasicProperties {
 }
 
 /// Collects for ever. The queue is durable: no event is missed while the broker is away.
-async fn listen(url: String, prefix: String, log: Arc<Log>, ready: mpsc::Sender<()>) {
+async fn listen(url: String, prefix: String, log: Arc<Log>, ready: mpsc::Sender<()>, is_listening: Arc<AtomicBool>) {
     let mut last = String::new();
     loop {
-        if let Err(error) = collect(&url, &prefix, &log, &ready).await {
+        let collected = collect(&url, &prefix, &log, &ready, &is_listening).await;
+        is_listening.store(false, Ordering::Relaxed);
+        if let Err(error) = collected {
             let error = error.to_string();
             if last != error {
                 eprintln!("the test's listener connects again: {error}");
@@ -247,13 +280,20 @@ async fn listen(url: String, prefix: String, log: Arc<Log>, ready: mpsc::Sender<
     }
 }
 
-async fn collect(url: &str, prefix: &str, log: &Log, ready: &mpsc::Sender<()>) -> lapin::Result<()> {
+async fn collect(
+    url: &str,
+    prefix: &str,
+    log: &Log,
+    ready: &mpsc::Sender<()>,
+    is_listening: &AtomicBool,
+) -> lapin::Result<()> {
     // A broker that dies in the middle of a handshake may leave it waiting for ever.
     let Ok(subscribed) = timeout(SUBSCRIBING, subscribe(url, prefix)).await else {
         return Ok(());
     };
     let (_connection, _channel, mut deliveries) = subscribed?;
     ready.try_send(()).unwrap_or_default();
+    is_listening.store(true, Ordering::Relaxed);
     while let Some(delivery) = deliveries.next().await {
         let delivery = delivery?;
         log.push(Event {
@@ -289,7 +329,7 @@ async fn subscribe(url: &str, prefix: &str) -> lapin::Result<(Connection, Channe
 /// Deletes what a world had at the broker.
 pub async fn delete(url: &str, prefix: &str, variants: &[String]) -> lapin::Result<()> {
     let (connection, channel) = open(url).await?;
-    let mut queues: Vec<String> = ["test", "dead", "unroutable", "unrouted"].map(str::to_owned).to_vec();
+    let mut queues: Vec<String> = ["test", "dead", "unanswered", "unroutable", "unrouted"].map(str::to_owned).to_vec();
     queues.extend(variants.iter().flat_map(|name| [format!("commands.{name}"), format!("inbound.{name}")]));
     for queue in queues {
         channel.queue_delete(format!("{prefix}.{queue}").into(), QueueDeleteOptions::default()).await?;

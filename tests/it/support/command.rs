@@ -1,5 +1,6 @@
 //! Commands as an upstream service publishes them, right and wrong ones.
 
+use lapin::BasicProperties;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ pub struct Command {
     pub correlation_id: Option<String>,
     /// The AMQP `user_id`.
     pub user_id: Option<String>,
+    /// Other AMQP properties: headers, another content type, an expiration.
+    pub properties: BasicProperties,
 }
 
 impl Command {
@@ -48,6 +51,7 @@ impl Command {
             reply_to: None,
             correlation_id: None,
             user_id: None,
+            properties: BasicProperties::default(),
         }
     }
 
@@ -125,6 +129,12 @@ impl Command {
     pub fn reply_to(mut self, queue: &str, correlation_id: &str) -> Command {
         self.reply_to = Some(queue.to_owned());
         self.correlation_id = Some(correlation_id.to_owned());
+        self
+    }
+
+    /// With these other AMQP properties.
+    pub fn properties(mut self, properties: BasicProperties) -> Command {
+        self.properties = properties;
         self
     }
 

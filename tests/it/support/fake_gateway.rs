@@ -38,6 +38,9 @@ pub enum Behaviour {
     Decline(String),
     /// Acts: the customer must go to this address; [`FakeGateway::complete`] ends it.
     Redirect(String),
+    /// Acts: the customer must approve at this address; [`FakeGateway::complete`] says that they did, and then it is done
+    /// when it is confirmed.
+    Approval(String),
     /// Acts: the result comes later; [`FakeGateway::complete`] ends it.
     Pending,
     /// Answers 400 and does not act.
@@ -72,6 +75,13 @@ pub enum Behaviour {
     Until(Arc<Notify>),
     /// The same, and answers as [`Behaviour::Say`] does.
     SayWhenTold(Arc<Notify>, Value),
+    /// Of a look-up: what was true when it came is answered so much later.
+    Late(Duration),
+    /// Of a look-up: the same question's last answer is given once more, be it old. It is never older than the gateway
+    /// may be behind itself.
+    Repeat,
+    /// Of a look-up: another refund or capture of the payment is answered for, by its `operation_id`.
+    Another,
 }
 
 impl Behaviour {
@@ -81,6 +91,7 @@ impl Behaviour {
             Behaviour::Approve => "approves",
             Behaviour::Decline(_) => "declines",
             Behaviour::Redirect(_) => "redirects the customer",
+            Behaviour::Approval(_) => "asks the customer to approve",
             Behaviour::Pending => "answers pending",
             Behaviour::Refuse => "answers 400",
             Behaviour::Status(429, _) => "answers 429 with Retry-After",
@@ -97,7 +108,15 @@ impl Behaviour {
             Behaviour::WrongAmount(_) | Behaviour::Portion(_) => "moves a wrong amount",
             Behaviour::WrongCurrency(_) => "moves a wrong currency",
             Behaviour::Delay(_) | Behaviour::Until(_) | Behaviour::SayWhenTold(..) => "acts late",
+            Behaviour::Late(_) => "answers a look-up late",
+            Behaviour::Repeat => "repeats the answer of an earlier look-up",
+            Behaviour::Another => "answers a look-up for another operation",
         }
+    }
+
+    /// Whether it is a look-up's: one that can be misled meets it.
+    fn misleads(&self) -> bool {
+        matches!(self, Behaviour::Late(_) | Behaviour::Repeat | Behaviour::Another)
     }
 
     /// Whether it says what the gateway does, and not how it answers: a key that is booked already does not meet it.
@@ -106,6 +125,7 @@ impl Behaviour {
             self,
             Behaviour::Decline(_)
                 | Behaviour::Redirect(_)
+                | Behaviour::Approval(_)
                 | Behaviour::Pending
                 | Behaviour::WrongAmount(_)
                 | Behaviour::Portion(_)
@@ -303,6 +323,11 @@ impl FakeGateway {
         self.books().cancels_void = Some(voids);
     }
 
+    /// Whether more of a payment's authorization could be captured.
+    pub fn holds(&self, payment_id: Uuid, currency: &str) -> bool {
+        self.books().holds(payment_id, currency)
+    }
+
     /// Corrects what an operation was booked as.
     pub fn put_right(&self, payment_id: Uuid, operation_id: Uuid, amount: Decimal, currency: &str) {
         self.books().put_right(payment_id, operation_id, amount, currency);
@@ -357,6 +382,12 @@ impl FakeGateway {
     /// What a webhook would have reported, beginning with the number `from`.
     pub fn news_since(&self, from: usize) -> Vec<News> {
         self.books().news.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// What webhooks that are proof would say of a payment as it stands now, each without its id: of every operation in
+    /// order of its first call, and of what was moved by hand.
+    pub fn proofs(&self, payment_id: Uuid) -> Vec<Value> {
+        self.books().proofs(payment_id)
     }
 
     /// Every call, in order.

@@ -24,9 +24,12 @@ pub mod fake_gateway;
 #[path = "../../../examples/stripe/mod.rs"]
 pub mod fake_stripe;
 pub mod files;
+pub mod gate;
 pub mod nets;
 pub mod peace;
 pub mod pooler;
+pub mod raw_publisher;
+pub mod replies;
 pub mod setup;
 pub mod skip;
 pub mod teardown;

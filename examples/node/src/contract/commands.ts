@@ -82,13 +82,13 @@ export interface PaymentCapture {
   correlationid?: string | null;
   data: {
     /**
-     * How much, never null; left out: the total. A part of it ends the authorization.
+     * How much, never null; left out: all that can be captured.
      */
     amount?: string;
     /**
-     * Whether it is the last capture; more than one is not supported for now.
+     * Whether it is the last capture: true lets the rest of the authorization go, and is meant where it is left out; false leaves it held, where the gateway takes several captures.
      */
-    final?: true | null;
+    final?: boolean | null;
   };
   datacontenttype?: string | null;
   /**
@@ -560,6 +560,10 @@ export interface PaymentRefund {
      * How much, never null; left out: all that can still be refunded.
      */
     amount?: string;
+    /**
+     * The gateway's id of the charge to refund; left out: the payment's own.
+     */
+    reference?: string | null;
   };
   datacontenttype?: string | null;
   /**

@@ -147,6 +147,7 @@ export interface CommandFailed {
           | 'invalid_answer'
           | 'mismatch'
           | 'worker_lost'
+          | 'double_charge'
         )
       | string;
     command: Command;
@@ -246,6 +247,7 @@ export interface CommandRejected {
           | 'too_many_waiting'
           | 'unsupported'
           | 'expired'
+          | 'dead_lettered'
           | 'gateway_changed'
           | 'user_required'
           | 'not_unknown'
@@ -402,6 +404,10 @@ export interface Payment {
    * Where to bill.
    */
   billing_postcode: string;
+  /**
+   * What can still be captured: held, and neither captured nor let go.
+   */
+  capturable_amount: string;
   /**
    * What was captured minus what was refunded, never below zero.
    */
@@ -626,6 +632,7 @@ export interface PaymentStatusChanged {
           | 'invalid_answer'
           | 'mismatch'
           | 'worker_lost'
+          | 'double_charge'
         )
       | string;
     command?: Command;
@@ -713,6 +720,7 @@ export interface PaymentUpdated {
           | 'captured_amount'
           | 'authorized_amount'
           | 'refunded_amount'
+          | 'capturable_amount'
           | 'customer_ip_address'
           | 'message'
           | 'extra_data'
@@ -750,6 +758,7 @@ export interface PaymentUpdated {
           | 'invalid_answer'
           | 'mismatch'
           | 'worker_lost'
+          | 'double_charge'
         )
       | string;
     command?: Command;

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::payment::transaction::TransactionKind;
 
 fn usd() -> Currency {
     Currency::from_code("USD").unwrap()
@@ -204,6 +205,20 @@ fn an_ornament_costs_no_result() {
     // A refund sends nobody anywhere.
     let body = r#"{"result": "pending", "redirect_url": 17}"#;
     assert!(super::read(body.as_bytes(), of(Action::Refund)).is_ok());
+}
+
+#[test]
+fn what_another_operation_moved_is_what_is_listed() {
+    let other = Uuid::from_u128(77);
+    let told = json!({"result": "approved", "amount": "100.00", "operation_id": other});
+    // Nothing says whether it was a charge or a refund.
+    assert_eq!(read_as(&told, false).unwrap_err().code, Code::InvalidAnswer);
+    let mut told = told;
+    told["transactions"] =
+        json!([{"kind": "capture", "reference": "tx-1", "state": "done", "amount": "100.00", "operation_id": other}]);
+    let Ok(Answer::OfOthers(transactions)) = read_as(&told, false) else { panic!("it is about another one") };
+    let [only] = transactions.as_slice() else { panic!("{transactions:?}") };
+    assert_eq!((only.kind, only.attribution), (TransactionKind::Capture, Attribution::Recorded(other)));
 }
 
 #[test]

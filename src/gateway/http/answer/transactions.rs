@@ -31,6 +31,14 @@ pub(super) fn read(fields: &Map<String, Value>, currency: Currency) -> Result<Ve
 
 fn one(item: &Value, currency: Currency) -> Result<Transaction, Trouble> {
     let Value::Object(fields) = item else { return Err(invalid("each of transactions must be an object")) };
+    transaction(fields, currency)
+}
+
+/// Reads one of them.
+///
+/// # Errors
+/// Why it is none by the protocol.
+pub(super) fn transaction(fields: &Map<String, Value>, currency: Currency) -> Result<Transaction, Trouble> {
     let wrong = |name: &str, what: &str| invalid(&format!("transactions: {name} must be {what}"));
     if let Some(name) = legible::misspelled(fields, &MEMBERS) {
         return Err(invalid(&format!("transactions: {name} is there in another spelling")));
@@ -45,7 +53,7 @@ fn one(item: &Value, currency: Currency) -> Result<Transaction, Trouble> {
         attribution: operation
             .map_err(|_| wrong("operation_id", "a UUID"))?
             .map_or(Attribution::Unattributed, Attribution::Recorded),
-        state: state.ok_or_else(|| wrong("state", "pending, done, failed or reversed"))?,
+        state: state.ok_or_else(|| wrong("state", "pending, ready, done, failed or reversed"))?,
         amount: money(fields, "amount", currency)?.ok_or_else(|| wrong("amount", "a decimal string"))?,
     })
 }

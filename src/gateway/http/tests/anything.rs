@@ -29,6 +29,7 @@ fn text() -> impl Strategy<Value = String> {
     let words = vec![
         "approved",
         "pending",
+        "ready",
         "declined",
         "not_found",
         "USD",
@@ -83,7 +84,7 @@ const MEMBERS: &[&str] = &[
 /// A good answer with some members changed.
 fn changed() -> impl Strategy<Value = Value> {
     let change = (select(MEMBERS), value());
-    let result = select(vec!["approved", "approved", "pending", "declined", "not_found"]);
+    let result = select(vec!["approved", "approved", "pending", "ready", "declined", "not_found"]);
     (result, proptest::collection::vec(change, 0..4)).prop_map(|(result, changes)| {
         let mut answer = json!({
             "result": result, "amount": "120", "currency": "USD", "transaction_id": "t-1", "message": "well",
@@ -101,6 +102,7 @@ fn check(answer: &Value, expected: Expected) -> Result<(), TestCaseError> {
     let result = match read(answer.to_string().as_bytes(), expected) {
         Ok(Answer::Result(result)) => result,
         Ok(Answer::OfOthers(_)) => return Err(TestCaseError::fail("it names no operation")),
+        Ok(Answer::Undone(_)) => return Err(TestCaseError::fail("it is not undone")),
         Ok(Answer::NotFound) => {
             prop_assert_eq!(&answer["result"], "not_found");
             return Ok(());
@@ -136,9 +138,10 @@ fn check(answer: &Value, expected: Expected) -> Result<(), TestCaseError> {
         }
         // Only the machine and other gateways tell of these.
         Verdict::Authorized => return Err(TestCaseError::fail("no answer says so")),
+        Verdict::Ready => prop_assert_eq!(&answer["result"], "ready"),
         Verdict::Pending => {}
     }
-    let told = [result.message.as_str(), result.code.as_deref().unwrap_or_default()].concat();
+    let told = [result.message.as_str(), result.code.as_deref().unwrap_or_default()].join(" and ");
     prop_assert!(!crate::payment::card::contains_card_number(&told), "{told}");
     Ok(())
 }

@@ -103,6 +103,74 @@ async fn a_question_names_its_target() {
 }
 
 #[tokio::test]
+async fn what_is_ready_is_confirmed_and_a_confirmation_is_not_ready() {
+    let (url, mut requests) = raw(answer_200(r#"{"result":"ready"}"#), Then::Close).await;
+    let gateway = gateway(&url);
+    let Outcome::Result(result) = attempt(&gateway, Action::Process, LONG).await else { panic!("no result") };
+    assert_eq!(result.verdict, Verdict::Ready);
+    requests.recv().await.unwrap();
+    assert_eq!(proof(&confirm(&gateway, OPERATION).await), ("unknown", Some(Code::InvalidAnswer), None));
+    let request = requests.recv().await.unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /confirm HTTP/1.1\r\n") && head.contains("idempotency-key: "), "{head}");
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&body["operation"], &body["amount"]), (&json!("confirm"), &json!("120.00")));
+    // Nothing but a process is.
+    assert_eq!(proof(&attempt(&gateway, Action::Refund, LONG).await).1, Some(Code::InvalidAnswer));
+    // A refusal that says so denies itself.
+    let refusal = "HTTP/1.1 400 No\r\ncontent-length: 18\r\n\r\n{\"result\":\"ready\"}";
+    let (url, _requests) = raw(refusal, Then::Close).await;
+    let outcome = attempt(&super::gateway(&url), Action::Process, LONG).await;
+    assert_eq!(proof(&outcome), ("unknown", Some(Code::InvalidAnswer), None));
+}
+
+#[tokio::test]
+async fn what_is_undone_is_what_the_gateway_says_of_the_key() {
+    let (url, mut requests) = raw(answer_200(r#"{"result":"not_found"}"#), Then::Close).await;
+    assert_eq!(undo(&undoing(&url)).await, Found::Nothing);
+    let request = requests.recv().await.unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /undo HTTP/1.1\r\n"), "{head}");
+    let body: Value = serde_json::from_str(body).unwrap();
+    let key = json!(GatewayKey::first(OPERATION).value());
+    assert_eq!((&body["operation"], &body["target_operation_id"]), (&json!("undo"), &json!(OPERATION)));
+    assert_eq!((&body["idempotency_key"], &body["payment"]["id"]), (&key, &json!(PAYMENT)));
+    for (answer, says) in [
+        (r#"{"result":"undone"}"#, "undone"),
+        (r#"{"result":"undone","transactions":[]}"#, "undone"),
+        (r#"{"result":"approved"}"#, "approved"),
+        (r#"{"result":"declined"}"#, "declined"),
+    ] {
+        let (url, _requests) = raw(answer_200(answer), Then::Close).await;
+        assert_eq!(undo(&undoing(&url)).await.as_str(), says, "{answer}");
+    }
+    let refusal = "HTTP/1.1 409 Conflict\r\ncontent-length: 0\r\n\r\n".to_owned();
+    let too_late = r#"{"message":"too late"}"#;
+    let too_late = format!("HTTP/1.1 422 No\r\ncontent-length: {}\r\n\r\n{too_late}", too_late.len());
+    for (answer, code) in [
+        (answer_200(r#"{"result":"pending"}"#), Code::Conflict),
+        (answer_200(r#"{"result":"undone","amount":null}"#), Code::InvalidAnswer),
+        (answer_200(r#"{"result":"undone","Amount":"1.00"}"#), Code::InvalidAnswer),
+        (answer_200(&format!(r#"{{"result":"undone","operation_id":"{PAYMENT}"}}"#)), Code::InvalidAnswer),
+        (refusal, Code::Conflict),
+        (too_late, Code::Refused),
+    ] {
+        let (url, _requests) = raw(answer.clone(), Then::Close).await;
+        assert_eq!(code_of(&undo(&undoing(&url)).await), Some(code), "{answer}");
+    }
+    // Elsewhere it is no answer; and who does not undo is not told to.
+    let (url, mut requests) = raw(answer_200(r#"{"result":"undone"}"#), Then::Close).await;
+    assert_eq!(code_of(&look_up(&gateway(&url), None).await), Some(Code::InvalidAnswer));
+    assert_eq!(proof(&attempt(&gateway(&url), Action::Process, LONG).await).1, Some(Code::InvalidAnswer));
+    requests.recv().await.unwrap();
+    requests.recv().await.unwrap();
+    assert_eq!(code_of(&undo(&gateway(&url)).await), Some(Code::Unsupported));
+    assert!(requests.try_recv().is_err());
+    let contradicts = HttpSettings { undo: true, ..settings(&url, None, true) };
+    assert!(matches!(HttpGateway::new(contradicts, LONG), Err(BuildError::Setting { key: "undo", .. })));
+}
+
+#[tokio::test]
 async fn statuses_prove_what_the_table_says() {
     for (status, word, code, wait) in [
         ("201 Created", "unknown", Code::InvalidAnswer, None),
@@ -234,8 +302,11 @@ async fn a_connection_that_takes_too_long_to_make_sent_nothing() {
         key_windows: KeyWindows::default(),
         after_server_error: AfterServerError::default(),
         lookup: false,
+        undo: false,
         multicapture: false,
         webhook_secret: WebhookSecrets::default(),
+        notifications: WebhookRole::Hint,
+        notification_deadline: LONG,
     };
     let gateway = HttpGateway::new(settings, SHORT * 2).unwrap();
     let outcome = attempt(&gateway, Action::Process, SHORT * 2).await;

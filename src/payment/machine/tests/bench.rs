@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::store::{PAYMENT, Store};
 use crate::payment::code::Code;
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind};
-use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, PerAction};
+use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::event::{Event, EventKind, Resent};
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::model::Payment;
@@ -85,7 +85,7 @@ impl Bench {
         let step = decision(&mut aggregate, self.context());
         self.told = aggregate.events().to_vec();
         assert!(self.store.commit(&mut aggregate));
-        if let Step::Call(id) | Step::LookUp { operation: id, .. } = step {
+        if let Step::Call(id) | Step::Undo(id) | Step::LookUp { operation: id, .. } = step {
             self.asked.insert(id, aggregate.asked(self.now));
         }
         step
@@ -273,6 +273,8 @@ pub fn rules() -> Rules {
             lookup: Lookup::Authoritative,
             settle_window: Duration::from_secs(10),
             captures: Captures::One,
+            notifications: NotificationRole::Hint,
+            undo: false,
         },
         capture: true,
         retired: false,

@@ -7,8 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::bench::usd;
+use super::store::PAYMENT;
 use crate::payment::code::Code;
 use crate::payment::contract::{AfterServerError, Captures, Contract, Lookup};
+use crate::payment::notification::{Fact, Proof, Proved};
 use crate::payment::operation::Action;
 use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
@@ -58,6 +60,8 @@ pub struct Sent {
     /// In hundredths.
     pub amount: i128,
     pub capture: bool,
+    /// It completes what the customer has approved.
+    pub confirms: bool,
     /// It lets the rest of an authorization go.
     pub is_final: bool,
     /// When.
@@ -77,6 +81,12 @@ pub enum Ended {
         until: Timestamp,
         then_done: bool,
     },
+    /// It was done, and then undone.
+    Undone,
+    /// The customer has approved: it awaits a confirmation.
+    Ready,
+    /// It was ready, and a confirmation came.
+    Confirmed,
 }
 
 /// What an operation did at the gateway.
@@ -112,6 +122,8 @@ pub struct Gateway {
     pub gives_references: bool,
     /// Of the whole payment it lists what happened, beside the sums.
     pub lists: bool,
+    /// What the customer has approved is done when it is confirmed, and not before.
+    pub needs_confirmation: bool,
     /// It captures, releases and refunds whatever it is told: not to tell it wrongly is the machine's part.
     pub trusting: bool,
 }
@@ -126,6 +138,7 @@ impl Gateway {
             completed: false,
             gives_references: true,
             lists: false,
+            needs_confirmation: false,
             trusting: false,
         }
     }
@@ -133,6 +146,12 @@ impl Gateway {
     /// Sums of what is done: authorized, ever captured, refunded.
     pub fn ledger(&self) -> (i128, i128, i128) {
         self.ledger_of(|_| true)
+    }
+
+    /// What was ever authorized and then undone: it counts as authorized, and is not held.
+    pub fn undone_authorizations(&self) -> i128 {
+        let undone = self.effects.iter().filter(|effect| effect.ended == Ended::Undone && !effect.sent.capture);
+        undone.map(|effect| effect.sent.amount).sum()
     }
 
     /// The same, of some of what is done.
@@ -189,6 +208,15 @@ impl Gateway {
                 return Outcome::Result(Box::new(self.result(effect)));
             }
         }
+        if sent.confirms {
+            return self.confirm(sent, now);
+        }
+        let ready = self.effects.iter_mut().find(|other| other.ended == Ended::Ready);
+        if let (Some(ready), Action::Process) = (ready, sent.action) {
+            // It goes on with the transaction that the customer has approved, which is as ready as before.
+            ready.ended = Ended::Confirmed;
+            return self.remember(Effect { sent, ended: Ended::Ready }, now);
+        }
         if sent.action == Action::Process && self.completed {
             // It goes on with a transaction that the customer completed meanwhile: no more money moves.
             return self.remember(Effect { sent: Sent { amount: 0, ..sent }, ended: Ended::Done }, now);
@@ -198,6 +226,25 @@ impl Gateway {
                 other.ended = Ended::GoneOn;
             }
         }
+        self.carry_out(sent, now)
+    }
+
+    /// Does what the customer has approved, once.
+    fn confirm(&mut self, sent: Sent, now: Timestamp) -> Outcome {
+        if let Some(ready) = self.effects.iter_mut().find(|effect| effect.ended == Ended::Ready) {
+            ready.ended = Ended::Confirmed;
+            return self.carry_out(sent, now);
+        }
+        // Another confirmation was carried out: no more money moves. While one is at work, it takes no other.
+        let is_taken = self
+            .effects
+            .iter()
+            .any(|it| it.sent.action == Action::Process && it.ended == Ended::Done && it.sent.amount > 0);
+        let (amount, ended) = if is_taken { (0, Ended::Done) } else { (sent.amount, Ended::Declined) };
+        self.remember(Effect { sent: Sent { amount, ..sent }, ended }, now)
+    }
+
+    fn carry_out(&mut self, sent: Sent, now: Timestamp) -> Outcome {
         let ended = self.verdict(&sent, now);
         let effect = Effect { sent, ended };
         if effect.is_live() {
@@ -271,9 +318,27 @@ impl Gateway {
         for effect in self.effects.iter_mut().filter(|effect| effect.sent.action == Action::Process) {
             match effect.ended {
                 Ended::Pending { .. } => effect.ended = Ended::Declined,
-                Ended::Input => effect.ended = Ended::GoneOn,
-                Ended::Done | Ended::Declined | Ended::GoneOn => {}
+                Ended::Input | Ended::Ready => effect.ended = Ended::GoneOn,
+                Ended::Done | Ended::Declined | Ended::GoneOn | Ended::Undone | Ended::Confirmed => {}
             }
+        }
+    }
+
+    /// Undoes what came of a key, and says what there was.
+    pub fn undo(&mut self, key: Uuid) -> Found {
+        let Some(place) = self.effects.iter().position(|effect| effect.sent.key == key) else { return Found::Nothing };
+        match self.effects[place].ended {
+            Ended::Done | Ended::Undone => {
+                self.effects[place].ended = Ended::Undone;
+                // What the customer completed is gone with it, and the next process begins anew.
+                self.completed &= self.effects[place].sent.action != Action::Process;
+                Found::Undone(vec![Transaction { state: TransactionState::Reversed, ..self.transaction(place) }])
+            }
+            Ended::Pending { .. } | Ended::Input | Ended::Ready => {
+                self.effects[place].ended = Ended::Declined;
+                Found::Undone(Vec::new())
+            }
+            Ended::Declined | Ended::GoneOn | Ended::Confirmed => Found::Result(Box::new(self.result(place))),
         }
     }
 
@@ -294,6 +359,7 @@ impl Gateway {
             action: Action::Refund,
             amount,
             capture: false,
+            confirms: false,
             is_final: true,
             at: now,
             luck: 5,
@@ -305,9 +371,13 @@ impl Gateway {
     pub fn complete_input(&mut self) {
         let open = self.effects.iter_mut().find(|effect| effect.ended == Ended::Input);
         // Without a look-up nobody would ever learn of it.
-        if let (Some(effect), true) = (open, self.contract.lookup != Lookup::None) {
-            effect.ended = Ended::Done;
-            self.completed = true;
+        match open.filter(|_| self.contract.lookup != Lookup::None) {
+            Some(effect) if self.needs_confirmation => effect.ended = Ended::Ready,
+            Some(effect) => {
+                effect.ended = Ended::Done;
+                self.completed = true;
+            }
+            None => {}
         }
     }
 
@@ -342,7 +412,13 @@ impl Gateway {
     pub fn next_change(&self) -> Option<Timestamp> {
         let pending = self.effects.iter().filter_map(|effect| match effect.ended {
             Ended::Pending { until, .. } => Some(until),
-            Ended::Done | Ended::Declined | Ended::Input | Ended::GoneOn => None,
+            Ended::Done
+            | Ended::Declined
+            | Ended::Input
+            | Ended::GoneOn
+            | Ended::Undone
+            | Ended::Ready
+            | Ended::Confirmed => None,
         });
         self.in_flight.iter().map(|(at, _)| *at).chain(pending).min()
     }
@@ -366,6 +442,29 @@ impl Gateway {
         place.map_or(Found::Nothing, |effect| Found::Result(Box::new(self.result(effect))))
     }
 
+    /// What it signs of an operation as it stands now, where its reference can be told.
+    pub fn proof_of(&self, operation: Uuid) -> Option<Fact> {
+        let found = self.effect_of(operation).filter(|_| self.gives_references)?;
+        let place = self.effects.iter().position(|effect| std::ptr::eq(effect, found))?;
+        let state = match found.ended {
+            Ended::Done => TransactionState::Done,
+            Ended::Declined => TransactionState::Failed,
+            Ended::Pending { .. } => TransactionState::Pending,
+            Ended::Undone => TransactionState::Reversed,
+            Ended::Ready => TransactionState::Ready,
+            Ended::Input | Ended::GoneOn | Ended::Confirmed => return None,
+        };
+        let what = match found.sent.action {
+            Action::Cancel => Proved::Cancel(state),
+            _ if found.sent.amount == 0 => return None,
+            _ => Proved::Money(Transaction { state, ..self.transaction(place) }),
+        };
+        let proof = Proof { what, transaction_id: None, code: None, message: String::new() };
+        let kind = "news".to_owned();
+        let (payment_id, operation_id) = (Some(PAYMENT), Some(operation));
+        Some(Fact { payment_id, operation_id, kind, proof: Some(proof), ..Fact::default() })
+    }
+
     /// Whether a look-up may still miss it.
     pub fn may_miss(&self, effect: &Effect, now: Timestamp) -> bool {
         let settled = SignedDuration::try_from(self.contract.settle_window).unwrap();
@@ -385,6 +484,7 @@ impl Gateway {
     fn sums(&self, known: impl Fn(&Effect) -> bool) -> Found {
         let (authorized, captured, refunded) = self.ledger_of(&known);
         let verdict = match (authorized, captured) {
+            (0, 0) if self.effects.iter().any(|effect| effect.ended == Ended::Ready) => Verdict::Ready,
             (0, 0) => return Found::Nothing,
             (_, 0) => Verdict::Authorized,
             _ => Verdict::Approved,
@@ -409,9 +509,10 @@ impl Gateway {
         let verdict = match ended {
             Ended::Done if sent.action == Action::Process && !sent.capture => Verdict::Authorized,
             Ended::Done => Verdict::Approved,
-            Ended::Declined => Verdict::Declined(Decline::Soft),
+            Ended::Declined | Ended::Undone => Verdict::Declined(Decline::Soft),
             Ended::Input | Ended::GoneOn => Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) },
             Ended::Pending { .. } => Verdict::Pending,
+            Ended::Ready | Ended::Confirmed => Verdict::Ready,
         };
         // One that went on with what the customer had paid took nothing by itself.
         let paid_before = |other: &Effect| {

@@ -11,9 +11,10 @@ use super::bench::{command, keys, rules};
 use super::model::{Ended, Fate, Gateway, Sent};
 use super::store::Store;
 use crate::payment::code::Code;
-use crate::payment::command::{Command, CommandType};
-use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, PerAction};
+use crate::payment::command::{Body, Command, CommandType};
+use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
+use crate::payment::notification::proved_operations;
 use crate::payment::observation::Observation;
 use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Found, Outcome, Trouble};
@@ -123,7 +124,11 @@ impl World {
             // Of an operation of ours, open or not, or of what was done at the gateway's own desk.
             CommandType::Notification => {
                 let told_of = self.store.operations.get(usize::from(second)).map(|operation| operation.id);
-                json!({"facts": [{"kind": "news", "operation_id": told_of}]})
+                let proves = self.rules.contract.notifications != NotificationRole::Hint;
+                match told_of.filter(|_| proves).and_then(|told_of| self.gateway.proof_of(told_of)) {
+                    Some(proof) => json!({"facts": [proof]}),
+                    None => json!({"facts": [{"kind": "news", "operation_id": told_of}]}),
+                }
             }
             _ => json!({}),
         };
@@ -141,7 +146,8 @@ impl World {
         if self.tasks.iter().any(|task| task.worker == worker && task.id == id) {
             return;
         }
-        let mut aggregate = self.store.load(&[id]);
+        let wanted = [vec![id], proved(&self.commands, id)].concat();
+        let mut aggregate = self.store.load(&wanted);
         let step = decision(&mut aggregate, self.context(worker));
         if aggregate.is_changed() {
             assert!(self.store.commit(&mut aggregate));
@@ -152,7 +158,7 @@ impl World {
     fn keep(&mut self, task: Task) {
         match task.step {
             Step::Call(called) => assert_eq!(called, task.id, "only what is held may be called"),
-            Step::LookUp { operation, .. } => assert_eq!(operation, task.id),
+            Step::LookUp { operation, .. } | Step::Undo(operation) => assert_eq!(operation, task.id),
             Step::Locate(_) => panic!("every notification here names its payment"),
             Step::RetryNow(_) | Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return,
         }
@@ -236,6 +242,16 @@ impl World {
     fn ask(&mut self, task: &Task, fate: Fate, luck: u8) -> Answer {
         let asked = task.aggregate.asked(self.now);
         match task.step {
+            Step::Undo(id) => {
+                let key = task.aggregate.operation(id).unwrap().key().value();
+                let found = match fate {
+                    Fate::NotSent | Fate::Throttled | Fate::Misconfigured => Found::Nothing,
+                    _ => self.gateway.undo(key),
+                };
+                // Unless it is answered, what it did or not is not told.
+                let failed = Found::Failed(Trouble::new(Code::Timeout, "no answer"));
+                Answer::Found(Some(id), asked.answered(if fate == Fate::Answered { found } else { failed }))
+            }
             Step::LookUp { target, .. } if fate != Fate::Answered && luck.is_multiple_of(2) => {
                 let trouble = Trouble::new(Code::Timeout, "no answer");
                 Answer::Found(target, asked.answered(Found::Failed(trouble)))
@@ -256,6 +272,7 @@ impl World {
                     action: operation.action().unwrap(),
                     amount: request.amount.map_or(0, |amount| amount.amount().mantissa()),
                     capture: request.capture,
+                    confirms: operation.confirms(),
                     is_final: !operation.is_partial_capture(),
                     at: self.now,
                     luck: luck / 16,
@@ -348,7 +365,9 @@ impl World {
             Some(Ended::Pending { .. }) => return false,
             Some(Ended::Done) => "approved",
             Some(Ended::Declined) => "declined",
-            Some(Ended::Input | Ended::GoneOn) | None => "not_charged",
+            Some(Ended::Input | Ended::GoneOn | Ended::Undone | Ended::Ready | Ended::Confirmed) | None => {
+                "not_charged"
+            }
         };
         let data = json!({
             "operation": id.to_string(), "outcome": outcome, "evidence": "the ledger", "transaction_id": "by hand",
@@ -369,6 +388,14 @@ fn asked(task: &Task, answer: &Answer) -> Vec<Uuid> {
     }
 }
 
+/// The operations that a command proves something of.
+pub fn proved(commands: &[Command], id: Uuid) -> Vec<Uuid> {
+    match commands.iter().find(|command| command.operation_id() == id).map(|command| &command.content) {
+        Some(Ok(Body::Notification(facts))) => proved_operations(facts),
+        _ => Vec::new(),
+    }
+}
+
 /// Rules of gateways that honour keys or not, can be asked or not, and so on.
 pub fn rules_of(choice: u16) -> Rules {
     let mut rules = rules();
@@ -382,6 +409,11 @@ pub fn rules_of(choice: u16) -> Rules {
         },
         lookup: [Lookup::Authoritative, Lookup::Indicative, Lookup::None, Lookup::Authoritative][choose(2)],
         captures: [Captures::One, Captures::Several][choose(5) % 2],
+        notifications: match [None, None, Some(60), Some(600)][choose(6)].map(Duration::from_secs) {
+            Some(deadline) => NotificationRole::Proof { deadline },
+            None => NotificationRole::Hint,
+        },
+        undo: choose(7) > 1,
         ..rules.contract
     };
     rules.delayed = [vec![10, 60], vec![], vec![1], vec![5, 5, 5]][choose(3)]

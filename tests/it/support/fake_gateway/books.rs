@@ -1,7 +1,7 @@
 //! What the gateway knows: its keys, its ledger, and what it is planned to do.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
@@ -10,6 +10,15 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Behaviour, CallRecord, Effect, News, Pending, Refused};
+
+#[path = "approvals.rs"]
+mod approvals;
+#[path = "look_ups.rs"]
+mod look_ups;
+#[path = "proofs.rs"]
+mod proofs;
+#[path = "undo.rs"]
+mod undo;
 
 /// What the keys begin with of a gateway that knows none.
 pub(super) const KEYLESS: &str = "keyless";
@@ -24,6 +33,8 @@ pub(super) struct Request {
     pub operation_id: Uuid,
     pub payment_id: Uuid,
     pub target: Option<Uuid>,
+    /// The key of what is to be undone.
+    pub undoes: Option<String>,
     /// It is a process of a payment whose customer had to act.
     pub continues: bool,
     /// It is a capture that is not the last.
@@ -41,6 +52,10 @@ struct Booking {
     body: Bytes,
     /// Its customer was sent away.
     is_redirected: bool,
+    /// Its customer must approve, and then it must be confirmed.
+    needs_confirmation: bool,
+    /// A confirmation came.
+    is_confirmed: bool,
     /// Nothing while it is being worked on.
     answer: Option<Value>,
     /// What completing it will do.
@@ -69,6 +84,10 @@ pub(super) struct Books {
     captured: BTreeSet<Uuid>,
     /// Captures that leave the rest held.
     partial: BTreeSet<Uuid>,
+    /// When something of a payment changed last.
+    changed: HashMap<Uuid, Instant>,
+    /// The last answer to each question, and when it was given: of a payment, and of an operation or the whole.
+    told: HashMap<(Uuid, Option<Uuid>), (Instant, Value)>,
 }
 
 impl Books {
@@ -77,7 +96,7 @@ impl Books {
         let payment = Some(request.payment_id);
         let operation = Some(request.operation.clone());
         let mut plans = vec![(payment, operation.clone()), (payment, None), (None, operation), (None, None)];
-        if request.operation == "status" {
+        if matches!(request.operation.as_str(), "status" | "undo") {
             plans.retain(|(_, operation)| operation.is_some());
         }
         let planned = plans.iter().find_map(|plan| self.plans.get_mut(plan)?.pop_front());
@@ -100,13 +119,16 @@ impl Books {
         }
         let booking = Booking {
             operation_id: request.operation_id,
-            is_process: request.operation == "process",
+            is_process: matches!(request.operation.as_str(), "process" | "confirm"),
             body: request.body.clone(),
             is_redirected: false,
+            needs_confirmation: false,
+            is_confirmed: false,
             answer: None,
             effect: request.effect.clone(),
         };
         self.bookings.insert(request.key.clone(), booking);
+        self.changed.insert(request.payment_id, Instant::now());
         self.keys.entry(request.payment_id).or_default().push(request.key.clone());
         Ok(None)
     }
@@ -157,6 +179,10 @@ impl Books {
                 booking.answer = None;
             }
             let approved = approved && self.objection(payment_id, &effect).is_none();
+            if let Some(booking) = self.bookings.get_mut(&key).filter(|it| approved && it.needs_confirmation) {
+                booking.answer = Some(answer_of(&effect, "ready"));
+                continue;
+            }
             if let Some(booking) = self.bookings.get_mut(&key) {
                 booking.answer = Some(answer_of(&effect, if approved { "approved" } else { "declined" }));
             }
@@ -198,7 +224,16 @@ impl Books {
         let accepted = keys.filter(|booking| booking.is_pending()).map(|booking| &booking.effect);
         let accepted = accepted.filter(|effect| effect.kind == "refund" && effect.currency == currency);
         let accepted: Decimal = accepted.map(|effect| effect.amount).sum();
-        self.sum(payment_id, currency, &["charge", "capture"]) - self.sum(payment_id, currency, &["refund"]) - accepted
+        let gone = self.sum(payment_id, currency, &["refund", "void"]);
+        self.sum(payment_id, currency, &["charge", "capture"]) - gone - accepted
+    }
+
+    /// Whether more of an authorization could be captured.
+    pub fn holds(&self, payment_id: Uuid, currency: &str) -> bool {
+        let done = self.effects.get(&payment_id).map(Vec::as_slice).unwrap_or_default();
+        let is_over = self.captured.contains(&payment_id) || done.iter().any(|effect| effect.kind == "release");
+        let sum = |kind| self.sum(payment_id, currency, &[kind]);
+        !is_over && sum("authorization") > sum("capture")
     }
 
     fn refuse(&mut self, payment_id: Uuid, effect: &Effect, reason: &str) {
@@ -206,6 +241,7 @@ impl Books {
     }
 
     fn report(&mut self, payment_id: Uuid, effect: &Effect) {
+        self.changed.insert(payment_id, Instant::now());
         let keyless = effect.key.starts_with(KEYLESS);
         self.news.push(News { payment_id, operation_id: effect.operation_id, keyless });
     }
@@ -214,7 +250,8 @@ impl Books {
     fn do_it(&mut self, payment_id: Uuid, effect: Effect) {
         if effect.kind == "cancel" {
             for key in self.keys.get(&payment_id).into_iter().flatten() {
-                if let Some(booking) = self.bookings.get_mut(key).filter(|booking| booking.is_pending()) {
+                let is_open = |booking: &&mut Booking| booking.is_pending() || booking.is_ready();
+                if let Some(booking) = self.bookings.get_mut(key).filter(is_open) {
                     booking.answer = Some(answer_of(&booking.effect, "declined"));
                 }
             }
@@ -239,6 +276,9 @@ impl Books {
 
     /// Acts: fixes the answer of a key that is in work, and books the effect.
     pub fn book(&mut self, request: Request, behaviour: &Behaviour) -> Value {
+        if request.operation == "confirm" {
+            return self.confirm(request, behaviour);
+        }
         self.report(request.payment_id, &request.effect);
         let earlier = self.redirected(request.payment_id).filter(|_| request.continues);
         let ended = earlier.as_ref().and_then(|key| self.bookings.get(key)).filter(|booking| !booking.is_pending());
@@ -258,7 +298,9 @@ impl Books {
         }
         for key in earlier.iter().chain([&request.key]) {
             if let Some(booking) = self.bookings.get_mut(key) {
-                booking.is_redirected = earlier.is_some() || matches!(behaviour, Behaviour::Redirect(_));
+                let is_sent_away = matches!(behaviour, Behaviour::Redirect(_) | Behaviour::Approval(_));
+                booking.is_redirected = earlier.is_some() || is_sent_away;
+                booking.needs_confirmation |= matches!(behaviour, Behaviour::Approval(_));
                 booking.answer = Some(answer.clone());
             }
         }
@@ -267,6 +309,7 @@ impl Books {
 
     /// Corrects the sum and the currency of what an operation did, and of what is told of it.
     pub fn put_right(&mut self, payment_id: Uuid, operation_id: Uuid, amount: Decimal, currency: &str) {
+        self.changed.insert(payment_id, Instant::now());
         for effect in self.effects.entry(payment_id).or_default() {
             if effect.operation_id == operation_id {
                 effect.amount = amount;
@@ -333,7 +376,7 @@ fn act(mut effect: Effect, behaviour: &Behaviour) -> (Value, Option<Effect>) {
             (answer, None)
         }
         Behaviour::Pending => (answer_of(&effect, "pending"), None),
-        Behaviour::Redirect(url) => {
+        Behaviour::Redirect(url) | Behaviour::Approval(url) => {
             let mut answer = answer_of(&effect, "pending");
             answer["redirect_url"] = json!(url);
             (answer, None)

@@ -67,7 +67,7 @@ async fn handle_read(
     let refundable = shared.books.lock().unwrap().refundable(request.payment_id, &request.effect.currency);
     shared.note(CallRecord { refundable, ..record(operation, headers, body, Some(&request)) });
     let (behaviour, latency) = shared.treatment(&request);
-    if !behaviour.is_deed() {
+    if !behaviour.is_deed() && !behaviour.misleads() {
         shared.meet(&behaviour);
     }
     match behaviour {
@@ -99,7 +99,7 @@ async fn work(
     behaviour: Behaviour,
     latency: Duration,
 ) -> Result<Value, Refusal> {
-    if let Some(mut answer) = shared.known_answer(&request)? {
+    if let Some(mut answer) = shared.known_answer(&request, &behaviour)? {
         if let (Behaviour::Say(members) | Behaviour::SayWhenTold(_, members), "status") =
             (&behaviour, request.operation.as_str())
         {
@@ -108,6 +108,9 @@ async fn work(
         pause(latency).await;
         if let Behaviour::Until(told) | Behaviour::SayWhenTold(told, _) = &behaviour {
             told.notified().await;
+        }
+        if let Behaviour::Late(by) = &behaviour {
+            pause(*by).await;
         }
         return Ok(answer);
     }
@@ -193,22 +196,23 @@ fn read(operation: &str, headers: &HeaderMap, body: &Bytes) -> Result<Request, &
         return Err("operation must be the path's");
     }
     let kind = match operation {
-        "process" if fields["capture"] == false => "authorization",
-        "process" => "charge",
+        "process" | "confirm" if fields["capture"] == false => "authorization",
+        "process" | "confirm" => "charge",
         "capture" => "capture",
         "refund" => "refund",
         "release" => "release",
         "cancel" => "cancel",
         "status" => "status",
+        "undo" => "undo",
         _ => return Err("no such operation"),
     };
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
-    if key.is_none() && operation != "status" {
+    if key.is_none() && !matches!(operation, "status" | "undo") {
         return Err("Idempotency-Key must be given");
     }
     let key = key.unwrap_or_default().to_owned();
     let amount = fields["amount"].as_str().and_then(|text| Decimal::from_str_exact(text).ok());
-    if amount.is_none() && matches!(operation, "process" | "capture" | "refund") {
+    if amount.is_none() && matches!(operation, "process" | "confirm" | "capture" | "refund") {
         return Err("amount must be a decimal string");
     }
     let effect = Effect {
@@ -225,6 +229,7 @@ fn read(operation: &str, headers: &HeaderMap, body: &Bytes) -> Result<Request, &
         operation_id,
         payment_id,
         target,
+        undoes: fields["idempotency_key"].as_str().map(str::to_owned),
         is_partial: fields["final"] == false,
         continues: fields["operation"] == "process" && fields["payment"]["status"] == "input",
         key,
@@ -249,10 +254,11 @@ impl Shared {
     }
 
     /// The answer, where it is there already; else the request's key is taken into work.
-    fn known_answer(&self, request: &Request) -> Result<Option<Value>, Refusal> {
+    fn known_answer(&self, request: &Request, behaviour: &Behaviour) -> Result<Option<Value>, Refusal> {
         let mut books = self.books.lock().unwrap();
         match request.operation.as_str() {
-            "status" => Ok(Some(books.status(request))),
+            "status" => Ok(Some(books.look_up(request, behaviour))),
+            "undo" => Ok(Some(books.undo(request))),
             _ => books.reserve(request),
         }
     }

@@ -40,7 +40,7 @@ impl World {
     /// A commit that brought no answer by now did not go through.
     pub fn goes_on(&mut self) -> Option<Move> {
         self.commits.clear();
-        let asks = |phase: &Phase| matches!(phase, Phase::Ask(Step::LookUp { .. }));
+        let asks = |phase: &Phase| matches!(phase, Phase::Ask(Step::LookUp { .. } | Step::Undo(_)));
         if let Some(task) = self.tasks.first() {
             let task = match &task.phase {
                 Phase::Begin => Move::BeginAgain { task: 0, lost: false },

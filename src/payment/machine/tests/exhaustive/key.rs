@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::super::model::{Ended, Gateway};
 use super::world::{Answer, Entry, Phase, Task, World};
 use crate::payment::code::Code;
+use crate::payment::command::{Body, Command};
 use crate::payment::machine::{Aggregate, Step, Tracked};
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
@@ -34,6 +35,7 @@ pub fn key(world: &World) -> Key {
     world.store.operations.iter().for_each(|row| writer.operation(row, None));
     writer.movements(world.store.movements.iter());
     writer.gateway(&world.gateway);
+    world.commands.iter().for_each(|command| writer.proof(command));
     let mut tasks: Vec<Key> = world.tasks.iter().map(|task| of_task(world, task)).collect();
     tasks.sort_unstable();
     writer.lists(&tasks);
@@ -165,7 +167,7 @@ impl Writer<'_> {
         self.time(row.due_at);
         self.time(row.lease.map(|lease| lease.until));
         self.byte(row.lease.map_or(2, |lease| u8::from(Some(lease.owner) == worker)));
-        for name in ["asked_again", "contradicts"] {
+        for name in ["asked_again", "contradicts", "undoing", "confirms"] {
             self.bit(row.data.contains_key(name));
         }
         let no_news = row.data.get("no_news").and_then(serde_json::Value::as_i64);
@@ -202,6 +204,9 @@ impl Writer<'_> {
                 Ended::Declined => self.byte(1),
                 Ended::Input => self.byte(2),
                 Ended::GoneOn => self.byte(3),
+                Ended::Undone => self.byte(6),
+                Ended::Ready => self.byte(7),
+                Ended::Confirmed => self.byte(8),
                 Ended::Pending { until, then_done } => {
                     self.byte(4 + u8::from(then_done));
                     self.time(Some(until));
@@ -221,12 +226,23 @@ impl Writer<'_> {
         }
     }
 
+    /// What a notification proves that is not answered yet: the gateway may be further by now.
+    fn proof(&mut self, command: &Command) {
+        let (id, Ok(Body::Notification(facts))) = (command.operation_id(), &command.content) else { return };
+        let is_answered = self.world.store.operations.iter().any(|row| row.id == id && !row.is_open());
+        for proof in facts.iter().filter_map(|fact| fact.proof.as_ref()).filter(|_| !is_answered) {
+            self.name(Some(id));
+            self.byte(proof.state() as u8);
+        }
+    }
+
     fn step(&mut self, step: Step) {
         match step {
             Step::LookUp { target, .. } => {
                 self.byte(1);
                 self.name(target);
             }
+            Step::Undo(_) => self.byte(2),
             _ => self.byte(0),
         }
     }
@@ -265,6 +281,10 @@ impl Writer<'_> {
                         self.transactions(transactions);
                     }
                     Found::Nothing => self.byte(16),
+                    Found::Undone(transactions) => {
+                        self.byte(19);
+                        self.transactions(transactions);
+                    }
                     Found::Failed(trouble) => self.trouble(17, trouble),
                 }
             }
@@ -279,6 +299,7 @@ impl Writer<'_> {
             Verdict::Pending => 2,
             Verdict::CustomerMustAct { .. } => 3,
             Verdict::Declined(_) => 4,
+            Verdict::Ready => 5,
         });
         self.money(result.captured);
         self.money(result.refunded);

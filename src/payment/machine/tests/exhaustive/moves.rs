@@ -44,6 +44,8 @@ pub enum LookUpFate {
     /// What was done shortly before is not seen yet.
     Missed,
     Failed,
+    /// What was to be undone is, and the answer is lost.
+    Lost,
 }
 
 /// How late a call arrives at most that was given up: within the gateway's settle window.
@@ -82,6 +84,11 @@ impl World {
                 Phase::Ask(Step::LookUp { .. }) => {
                     for (fate, faults) in [(LookUpFate::Answered, 0), (LookUpFate::Missed, 1), (LookUpFate::Failed, 1)]
                     {
+                        add(Move::LookUp { task, fate }, faults);
+                    }
+                }
+                Phase::Ask(Step::Undo(_)) => {
+                    for (fate, faults) in [(LookUpFate::Answered, 0), (LookUpFate::Lost, 1), (LookUpFate::Failed, 1)] {
                         add(Move::LookUp { task, fate }, faults);
                     }
                 }
@@ -139,6 +146,7 @@ impl World {
                 acts && self.scenario.rules.contract.lookup != Lookup::None
             }
             Line::Resolve(target) => self.ledgers_word(*target).is_some(),
+            Line::Proof { of, .. } => self.gateway.proof_of(*of).is_some(),
         }
     }
 
@@ -153,6 +161,7 @@ impl World {
                     (format!("a person resolves {}: {word}", self.name_of(*target)), lost)
                 }
                 Some(Line::CustomerPays) => ("the customer pays at the gateway".to_owned(), lost),
+                Some(Line::Proof { of, .. }) => (format!("the gateway proves how {} stands", self.name_of(*of)), lost),
                 None => ("nothing is left to come".to_owned(), lost),
             },
             Move::Redeliver { command, lost } => (format!("{} comes once more", self.commands[command].name.id), lost),
@@ -164,7 +173,9 @@ impl World {
                 (format!("{}: calls the gateway: {fate:?}, {verdict:?}", named(task)), false)
             }
             Move::LookUp { task, fate } => {
-                let Phase::Ask(Step::LookUp { target, .. }) = self.tasks[task].phase else { return named(task) };
+                let Phase::Ask(Step::LookUp { target, .. }) = self.tasks[task].phase else {
+                    return format!("{}: has the gateway undo it: {fate:?}", named(task));
+                };
                 let about = target.map_or("the whole payment".to_owned(), |target| self.name_of(target));
                 (format!("{}: asks the gateway about {about}: {fate:?}", named(task)), false)
             }

@@ -21,6 +21,11 @@ pub enum Line {
     Resolve(Uuid),
     /// The customer pays at the gateway, which tells nobody.
     CustomerPays,
+    /// The gateway proves by a notification of this name how an operation stands.
+    Proof {
+        of: Uuid,
+        id: &'static str,
+    },
 }
 
 /// What the gateway makes of what it is told.
@@ -61,6 +66,8 @@ pub struct Scenario {
     pub ticks: u8,
     /// Whether the gateway has ids of its own for what it does.
     pub gives_references: bool,
+    /// Whether what the customer has approved must be confirmed.
+    pub needs_confirmation: bool,
     /// What of all that goes wrong.
     pub goes_wrong: fn(Move) -> bool,
     /// Each command's operation, and the keys it may be sent under.
@@ -88,6 +95,7 @@ impl Scenario {
             faults: 1,
             ticks: 2,
             gives_references: true,
+            needs_confirmation: false,
             goes_wrong: |_| true,
             names,
         }
@@ -101,6 +109,11 @@ impl Scenario {
 
     pub fn without_references(mut self) -> Scenario {
         self.gives_references = false;
+        self
+    }
+
+    pub fn with_confirmation(mut self) -> Scenario {
+        self.needs_confirmation = true;
         self
     }
 
@@ -125,9 +138,9 @@ impl Scenario {
         self.rules.contract.lookup != Lookup::None
     }
 
-    /// A short name of an operation or a key.
+    /// A short name of an operation or a key. What paybus begins by itself nobody named; there is one of it at a time.
     pub fn name(&self, id: Uuid) -> u8 {
-        self.names.iter().find(|(known, _)| *known == id).map(|(_, name)| *name).unwrap()
+        self.names.iter().find(|(known, _)| *known == id).map_or(NAMELESS, |(_, name)| *name)
     }
 
     /// How long a call takes at most, and so how late one that is given up may still arrive.
@@ -138,10 +151,14 @@ impl Line {
     fn operation(&self) -> Option<Uuid> {
         match self {
             Line::Command(command) => Some(command.operation_id()),
+            Line::Proof { id, .. } => Some(operation_id(id)),
             Line::Resolve(_) | Line::CustomerPays => None,
         }
     }
 }
+
+/// What is called so that no line of the script named; `u8::MAX` is nothing.
+const NAMELESS: u8 = u8::MAX - 1;
 
 /// What all its payments come to, in hundredths.
 pub const TOTAL: i128 = 10_000;
@@ -206,6 +223,11 @@ pub fn notification(of: &str) -> Line {
         CommandType::Notification,
         json!({"facts": [{"kind": "news", "operation_id": operation_id(of)}]}),
     )
+}
+
+/// The gateway's proof of the operation of a command.
+pub fn proof(of: &str, id: &'static str) -> Line {
+    Line::Proof { of: operation_id(of), id }
 }
 
 pub fn resolve(of: &str) -> Line {

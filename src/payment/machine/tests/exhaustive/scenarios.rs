@@ -6,9 +6,10 @@ use super::super::bench::{keys, replaying};
 use super::explore;
 use super::moves::Move;
 use super::scenario::{
-    Line, Scenario, Verdict, authorize, cancel, capture, charge, notification, process, refund, release, resolve, sync,
+    Line, Scenario, Verdict, authorize, cancel, capture, charge, notification, process, proof, refund, release,
+    resolve, sync,
 };
-use crate::payment::contract::{Contract, Lookup};
+use crate::payment::contract::{Contract, Lookup, NotificationRole};
 
 const PENDING: [Verdict; 2] = [Verdict::Pending { approved: true }, Verdict::Pending { approved: false }];
 
@@ -23,6 +24,28 @@ fn without_look_up(contract: &mut Contract) {
 fn without_either(contract: &mut Contract) {
     without_keys(contract);
     without_look_up(contract);
+}
+
+fn proving(contract: &mut Contract) {
+    contract.notifications = NotificationRole::Proof { deadline: Duration::from_secs(60) };
+}
+
+/// It cannot be asked and knows no keys: what happened it tells by itself.
+fn proving_alone(contract: &mut Contract) {
+    without_either(contract);
+    proving(contract);
+}
+
+/// It cannot be asked, and undoes what is lost.
+fn undoing(contract: &mut Contract) {
+    without_either(contract);
+    contract.undo = true;
+}
+
+/// It proves by itself what happened, too.
+fn undoing_and_proving(contract: &mut Contract) {
+    undoing(contract);
+    proving(contract);
 }
 
 fn replaying_errors(contract: &mut Contract) {
@@ -74,6 +97,10 @@ scenarios! {
         .verdicts(&[PENDING[0], Verdict::Approved]).within(1, 2);
     a_charge_from_input: Scenario::new(vec![charge(), process("process"), Line::CustomerPays])
         .verdicts(&[Verdict::Approved, Verdict::Input]).within(2, 2);
+    a_charge_that_the_customer_approves: Scenario::new(vec![charge(), Line::CustomerPays, process("process")])
+        .verdicts(&[Verdict::Approved, Verdict::Input]).with_confirmation().within(1, 2);
+    a_charge_that_the_customer_approves_and_leaves: Scenario::new(vec![charge(), Line::CustomerPays])
+        .verdicts(&[Verdict::Approved, Verdict::Input]).with_confirmation().within(1, 2);
     a_charge_from_input_without_references: Scenario::new(vec![charge(), process("process"), Line::CustomerPays])
         .verdicts(&[Verdict::Approved, Verdict::Input]).without_references().within(1, 2);
     a_refund_and_a_sync_without_references: Scenario::new(vec![charge(), refund("refund", "40.00"), sync()])
@@ -84,6 +111,23 @@ scenarios! {
     a_refund_and_a_notification:
         Scenario::new(vec![charge(), refund("refund", "40.00"), notification("refund")]).within(1, 1);
     a_capture_and_a_sync: Scenario::new(vec![authorize(), capture("capture", "60.00"), sync()]).within(1, 1);
+    a_charge_and_its_proof: after_charge(proof("charge", "proof")).contract(proving).within(1, 2);
+    a_charge_and_its_proof_alone: after_charge(proof("charge", "proof")).contract(proving_alone)
+        .verdicts(&[Verdict::Approved, Verdict::Declined]).within(1, 3);
+    a_charge_that_pends_and_its_proofs:
+        Scenario::new(vec![charge(), proof("charge", "proof-1"), proof("charge", "proof-2")])
+        .contract(proving_alone).verdicts(&PENDING).within(1, 2);
+    a_refund_that_pends_and_its_proof: Scenario::new(vec![charge(), refund("refund", "40.00"), proof("refund", "proof")])
+        .contract(proving_alone).verdicts(&[Verdict::Approved, PENDING[0]]).within(1, 2);
+    a_cancel_and_the_proof_that_the_charge_went_through:
+        Scenario::new(vec![charge(), cancel(), proof("charge", "proof")])
+        .contract(proving_alone).verdicts(&[PENDING[0], Verdict::Approved]).within(0, 3);
+    a_charge_that_is_undone: Scenario::new(vec![charge()]).contract(undoing)
+        .verdicts(&[Verdict::Approved, Verdict::Declined]).within(2, 4);
+    an_authorization_that_is_undone_and_another: Scenario::new(vec![authorize(), process("process")])
+        .contract(undoing).within(1, 3);
+    a_charge_that_is_undone_while_it_is_proved: after_charge(proof("charge", "proof")).contract(undoing_and_proving)
+        .within(1, 3);
     a_charge_that_a_person_resolves: after_charge(resolve("charge")).contract(without_either).within(2, 2);
     a_refund_that_a_person_resolves:
         Scenario::new(vec![charge(), refund("refund", "40.00"), resolve("refund")]).contract(without_either).within(2, 2);

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::super::bench::command;
 use super::super::model::{Ended, Fate, Gateway, Sent};
 use super::super::store::Store;
+use super::super::world::proved;
 use super::moves::{LookUpFate, Move};
 use super::scenario::{Line, Scenario, Verdict, resolve_name};
 use crate::payment::code::Code;
@@ -80,6 +81,7 @@ impl World {
         let mut gateway = Gateway::new(scenario.rules.contract.clone());
         gateway.trusting = true;
         gateway.gives_references = scenario.gives_references;
+        gateway.needs_confirmation = scenario.needs_confirmation;
         World {
             store: Rc::default(),
             gateway: Rc::new(gateway),
@@ -154,6 +156,10 @@ impl World {
             Line::Command(command) => self.send((**command).clone(), lost),
             Line::Resolve(target) => self.resolve(*target, lost),
             Line::CustomerPays => Rc::make_mut(&mut self.gateway).complete_input(),
+            Line::Proof { of, id } => {
+                let Some(fact) = self.gateway.proof_of(*of) else { return };
+                self.send(command(id, CommandType::Notification, json!({"facts": [fact]})), lost);
+            }
         }
     }
 
@@ -183,7 +189,9 @@ impl World {
             Some(Ended::Pending { .. }) => None,
             Some(Ended::Done) => Some("approved"),
             Some(Ended::Declined) => Some("declined"),
-            Some(Ended::Input | Ended::GoneOn) | None => Some("not_charged"),
+            Some(Ended::Input | Ended::GoneOn | Ended::Undone | Ended::Ready | Ended::Confirmed) | None => {
+                Some("not_charged")
+            }
         }
     }
 
@@ -204,7 +212,8 @@ impl World {
 
     /// Loads, decides, commits, and keeps what is to be done: as `Engine::begin`.
     fn begin(&mut self, mut task: Task, lost: bool) {
-        let mut aggregate = self.store.load(&[task.id]);
+        let wanted = [vec![task.id], proved(&self.commands, task.id)].concat();
+        let mut aggregate = self.store.load(&wanted);
         let lease = |machine: &Aggregate| machine.operation(task.id).and_then(|operation| operation.lease);
         let stored = lease(&aggregate);
         if let Some((step, _)) = task.in_doubt.iter().find(|(_, lease)| stored == Some(*lease)) {
@@ -247,7 +256,7 @@ impl World {
     fn keep(&mut self, mut task: Task, step: Step, aggregate: Aggregate) {
         match step {
             Step::Call(called) => assert_eq!(called, task.id, "only what is held may be called"),
-            Step::LookUp { operation, .. } => assert_eq!(operation, task.id),
+            Step::LookUp { operation, .. } | Step::Undo(operation) => assert_eq!(operation, task.id),
             Step::Locate(_) => panic!("every notification here names its payment"),
             Step::RetryNow(_) | Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return,
         }
@@ -274,6 +283,7 @@ impl World {
                 action: operation.action().unwrap(),
                 amount: request.amount.map_or(0, |amount| amount.amount().mantissa()),
                 capture: request.capture,
+                confirms: operation.confirms(),
                 is_final: !operation.is_partial_capture(),
                 at: self.now,
                 luck: verdict.luck(),
@@ -295,6 +305,9 @@ impl World {
 
     fn look_up(&mut self, task: usize, fate: LookUpFate) {
         let mut task = self.take(task);
+        if let Phase::Ask(Step::Undo(id)) = task.phase {
+            return self.undo(task, id, fate);
+        }
         let Phase::Ask(Step::LookUp { target, .. }) = task.phase else { return };
         let missed = fate == LookUpFate::Missed;
         let found = match target {
@@ -309,6 +322,27 @@ impl World {
         };
         let Some(aggregate) = &task.aggregate else { return };
         task.phase = Phase::Answered(Answer::Found(target, aggregate.asked(self.now).answered(found)));
+        self.tasks.push(Rc::new(task));
+    }
+
+    fn undo(&mut self, mut task: Task, id: Uuid, fate: LookUpFate) {
+        let Some(aggregate) = &task.aggregate else { return };
+        let operation = aggregate.operation(id).unwrap();
+        let lost = Found::Failed(Trouble::new(Code::Timeout, "no answer"));
+        // Whoever lost the lease tells the gateway nothing.
+        if operation.lease.is_none_or(|lease| self.now + Scenario::TIMEOUT >= lease.until) {
+            return;
+        }
+        let key = operation.key().value();
+        let found = match fate {
+            LookUpFate::Failed => lost,
+            LookUpFate::Lost => {
+                Rc::make_mut(&mut self.gateway).undo(key);
+                lost
+            }
+            LookUpFate::Answered | LookUpFate::Missed => Rc::make_mut(&mut self.gateway).undo(key),
+        };
+        task.phase = Phase::Answered(Answer::Found(Some(id), aggregate.asked(self.now).answered(found)));
         self.tasks.push(Rc::new(task));
     }
 

@@ -1,0 +1,205 @@
+//! Splits the broker's bytes into frames and repairs those that lapin cannot read. All others stay as they are.
+
+use std::collections::BTreeMap;
+
+use super::flaw::Flaw;
+use super::header::{self, Header};
+use super::method;
+
+/// The length of a frame's head: type, channel and size of the payload.
+const HEAD: usize = 7;
+/// The length of what surrounds a payload: the head, and the byte that ends a frame.
+const SURROUND: usize = HEAD + 1;
+const END: u8 = 0xce;
+
+const METHOD: u8 = 1;
+const HEADER: u8 = 2;
+/// The first of 8 bytes, from a broker that speaks another protocol.
+const PROTOCOL_HEADER: u8 = b'A';
+
+/// The smallest value that AMQP allows for the largest frame, in bytes.
+const FRAME_MIN: u32 = 4096;
+/// The largest frame before it is agreed on, in bytes.
+const FRAME_DEFAULT: u32 = 128 * 1024;
+
+/// The frames that a broker sends on one connection. At most one method or content header is held back, until it is
+/// whole: no more than the largest frame that was agreed on.
+#[derive(Debug)]
+pub struct Frames {
+    /// The largest frame that lapin asks for, in bytes; 0 leaves it to the broker.
+    asked: u32,
+    /// The largest frame that lapin takes, in bytes.
+    frame_max: usize,
+    /// The beginning of a frame that is not whole yet.
+    held: Vec<u8>,
+    /// How many bytes must be held before the frame is looked at again.
+    wanted: usize,
+    /// How many bytes of the current frame are still to be passed on unseen.
+    passing: usize,
+    /// How many bytes of the current frame are still to be left out.
+    skipping: usize,
+    /// By channel, the flaw of a method whose content header comes next.
+    flaws: BTreeMap<u16, Flaw>,
+}
+
+/// What became of the beginning of a frame.
+enum Step {
+    /// So many bytes were taken.
+    Taken(usize),
+    /// None were taken: the frame can only be judged by so many bytes.
+    Wanted(usize),
+}
+
+/// The head of a frame.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    kind: u8,
+    channel: u16,
+    /// The length of the whole frame, in bytes.
+    length: usize,
+}
+
+impl Head {
+    fn read(bytes: &[u8]) -> Option<Head> {
+        let [kind, c0, c1, s0, s1, s2, s3] = *bytes.first_chunk::<HEAD>()?;
+        let size = if kind == PROTOCOL_HEADER { 0 } else { u32::from_be_bytes([s0, s1, s2, s3]) };
+        let length = usize::try_from(size).ok()?.saturating_add(SURROUND);
+        Some(Head { kind, channel: u16::from_be_bytes([c0, c1]), length })
+    }
+}
+
+impl Frames {
+    /// The frames of a new connection, for which lapin asks for frames of at most `frame_max` bytes.
+    pub fn new(frame_max: Option<u32>) -> Frames {
+        let asked = frame_max.unwrap_or(0);
+        Frames {
+            asked,
+            frame_max: agreed(asked, FRAME_DEFAULT),
+            held: Vec::new(),
+            wanted: 0,
+            passing: 0,
+            skipping: 0,
+            flaws: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next bytes and appends to `out` what lapin may read.
+    pub fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.passing > 0 {
+                out.extend_from_slice(up_to(&mut rest, &mut self.passing));
+            } else if self.skipping > 0 {
+                up_to(&mut rest, &mut self.skipping);
+            } else if self.held.is_empty() {
+                match self.step(rest, out) {
+                    Step::Taken(count) => rest = &rest[count..],
+                    Step::Wanted(count) => {
+                        self.wanted = count;
+                        self.held.extend_from_slice(rest);
+                        return;
+                    }
+                }
+            } else {
+                self.hold(&mut rest, out);
+            }
+        }
+    }
+
+    /// Continues a frame that is held back.
+    fn hold(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
+        let mut missing = self.wanted - self.held.len();
+        self.held.extend_from_slice(up_to(rest, &mut missing));
+        if missing > 0 {
+            return;
+        }
+        let mut held = std::mem::take(&mut self.held);
+        match self.step(&held, out) {
+            // All of it: no more is held than is wanted.
+            Step::Taken(_) => held.clear(),
+            Step::Wanted(count) => self.wanted = count,
+        }
+        self.held = held;
+    }
+
+    /// Looks at bytes that begin with a frame.
+    fn step(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Step {
+        let Some(head) = Head::read(bytes) else { return Step::Wanted(HEAD) };
+        match head.kind {
+            METHOD | HEADER if head.length <= self.frame_max => {
+                let Some(frame) = bytes.get(..head.length) else { return Step::Wanted(head.length) };
+                match head.kind {
+                    METHOD => self.method(head, frame, out),
+                    _ => self.header(head, frame, out),
+                }
+                Step::Taken(head.length)
+            }
+            // RabbitMQ does not split a header, however large the broker's own additions made it.
+            HEADER => {
+                let begin = HEAD + header::PREFIX;
+                let Some(prefix) = bytes.get(HEAD..begin) else { return Step::Wanted(begin) };
+                self.flaws.remove(&head.channel);
+                self.write(head, &Header::bare(prefix), Flaw::Size, out);
+                self.skipping = head.length - begin;
+                Step::Taken(begin)
+            }
+            _ => {
+                out.extend_from_slice(&bytes[..HEAD]);
+                self.passing = head.length - HEAD;
+                Step::Taken(HEAD)
+            }
+        }
+    }
+
+    fn method(&mut self, head: Head, frame: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(frame);
+        let payload = &mut out[start + HEAD..start + head.length - 1];
+        let flaw = method::repair(payload);
+        match *payload {
+            // connection.tune: the broker's limits for channels and frames
+            [0, 10, 0, 30, _, _, f0, f1, f2, f3, ..] => {
+                self.frame_max = agreed(self.asked, u32::from_be_bytes([f0, f1, f2, f3]));
+            }
+            [c0, c1, m0, m1, ..] if method::has_content([c0, c1, m0, m1]) => {
+                self.flaws.remove(&head.channel);
+                self.flaws.extend(flaw.map(|flaw| (head.channel, flaw)));
+            }
+            _ => {}
+        }
+    }
+
+    fn header(&mut self, head: Head, frame: &[u8], out: &mut Vec<u8>) {
+        let of_method = self.flaws.remove(&head.channel);
+        let header = Header::read(&frame[HEAD..head.length - 1]);
+        let flaw = of_method.or(header.as_ref().and_then(|header| header.flaw));
+        match (header, flaw) {
+            (Some(header), Some(flaw)) => self.write(head, &header, flaw, out),
+            _ => out.extend_from_slice(frame),
+        }
+    }
+
+    /// Writes a repaired content header in place of the one with this head.
+    fn write(&self, head: Head, header: &Header<'_>, flaw: Flaw, out: &mut Vec<u8>) {
+        let payload = header.repaired(flaw, self.frame_max - SURROUND);
+        out.push(head.kind);
+        out.extend_from_slice(&head.channel.to_be_bytes());
+        out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        out.extend_from_slice(&payload);
+        out.push(END);
+    }
+}
+
+/// The largest frame that lapin takes, in bytes: the smaller of the two, where 0 stands for any.
+fn agreed(asked: u32, offered: u32) -> usize {
+    let sizes = [asked, offered].into_iter().filter(|size| *size != 0);
+    sizes.min().unwrap_or(u32::MAX).max(FRAME_MIN) as usize
+}
+
+/// Splits off up to `count` bytes and counts them down.
+fn up_to<'a>(rest: &mut &'a [u8], count: &mut usize) -> &'a [u8] {
+    let (taken, behind) = rest.split_at(rest.len().min(*count));
+    *count -= taken.len();
+    *rest = behind;
+    taken
+}

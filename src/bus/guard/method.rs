@@ -1,0 +1,74 @@
+//! The methods of a broker that hold text.
+
+use self::Argument::{Octets, Text};
+use super::flaw::Flaw;
+
+/// An argument of a method.
+#[derive(Debug, Clone, Copy)]
+enum Argument {
+    /// So many bytes.
+    Octets(usize),
+    /// A short string of this name.
+    Text(&'static str),
+}
+
+const DELIVER: &[Argument] = &[Text("consumer_tag"), Octets(9), Text("exchange"), Text("routing_key")];
+const GET_OK: &[Argument] = &[Octets(9), Text("exchange"), Text("routing_key")];
+const RETURN: &[Argument] = &[Octets(2), Text("reply_text"), Text("exchange"), Text("routing_key")];
+/// RabbitMQ cuts the text after 252 bytes, even within a character.
+const CLOSE: &[Argument] = &[Octets(2), Text("reply_text")];
+const BLOCKED: &[Argument] = &[Text("reason")];
+const DECLARED: &[Argument] = &[Text("queue")];
+const CONSUMER: &[Argument] = &[Text("consumer_tag")];
+
+/// The arguments of a method up to its last text, by the ids of its class and of the method.
+fn arguments(ids: [u8; 4]) -> &'static [Argument] {
+    match ids {
+        [0, 60, 0, 60] => DELIVER,
+        [0, 60, 0, 71] => GET_OK,
+        [0, 60, 0, 50] => RETURN,
+        // connection.close and channel.close
+        [0, 10, 0, 50] | [0, 20, 0, 40] => CLOSE,
+        [0, 10, 0, 60] => BLOCKED,
+        [0, 50, 0, 11] => DECLARED,
+        // basic.consume-ok, basic.cancel and basic.cancel-ok
+        [0, 60, 0, 21 | 30 | 31] => CONSUMER,
+        _ => &[],
+    }
+}
+
+/// Whether a content header follows: basic.return, basic.deliver and basic.get-ok.
+pub(super) fn has_content(ids: [u8; 4]) -> bool {
+    matches!(ids, [0, 60, 0, 50 | 60 | 71])
+}
+
+/// The names of the texts in methods that have content.
+pub(super) fn texts() -> impl Iterator<Item = &'static str> {
+    DELIVER.iter().chain(RETURN).filter_map(|argument| match argument {
+        Text(name) => Some(*name),
+        Octets(_) => None,
+    })
+}
+
+/// In texts that are not UTF-8, replaces every byte that is not ASCII by a question mark, so that their lengths stay.
+/// Returns the first of them.
+pub(super) fn repair(payload: &mut [u8]) -> Option<Flaw> {
+    let (ids, mut rest) = payload.split_first_chunk_mut()?;
+    let mut flaw = None;
+    for argument in arguments(*ids) {
+        match argument {
+            Octets(count) => {
+                rest.split_off_mut(..*count)?;
+            }
+            Text(name) => {
+                let length = usize::from(*rest.split_off_first_mut()?);
+                let text = rest.split_off_mut(..length)?;
+                if std::str::from_utf8(text).is_err() {
+                    text.iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
+                    flaw = flaw.or(Some(Flaw::Encoding(name)));
+                }
+            }
+        }
+    }
+    flaw
+}

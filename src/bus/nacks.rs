@@ -1,0 +1,172 @@
+//! Messages that the broker does not take (`basic.nack`), because a queue is full or lost its leader.
+//!
+//! After a change of leaders RabbitMQ may nack everything for a queue on the channels that published to it before, for as
+//! long as the old leader's node is away; a new channel on the same connection gets through. So a channel with nacks is
+//! replaced, less and less often while nothing changes: a queue that is full nacks on every channel.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::backlog::Sent;
+use crate::backoff::Backoff;
+
+/// For how long nothing but nacks may come before the publisher is not ready.
+const ONLY_NACKS_FOR: Duration = Duration::from_secs(5);
+
+/// How often a line tells of nacks, at most.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// The first and the longest time from one replacement of a channel to the next.
+const REPLACED_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What the broker did not take of one publisher's messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Nacked {
+    /// How often it did not take one; a message that goes again may count again.
+    pub total: u64,
+    /// Whether for some seconds it took none at all.
+    pub only: bool,
+}
+
+/// What all channels of a publisher know together. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Nacks {
+    shared: Arc<Mutex<Shared>>,
+    told: watch::Sender<Nacked>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// The first nack since anything was taken.
+    since: Option<Instant>,
+    /// Nacks that no line has told of.
+    untold: u64,
+    last_line: Option<Instant>,
+}
+
+impl Nacks {
+    pub(super) fn new() -> (Nacks, watch::Receiver<Nacked>) {
+        let (told, nacked) = watch::channel(Nacked::default());
+        (Nacks { shared: Arc::default(), told }, nacked)
+    }
+
+    /// Takes in how a round went, on whichever channel. Returns how many nacks a line has to tell of now.
+    pub(super) fn note(&self, sent: &[Sent], now: Instant) -> Option<u64> {
+        let nacked = sent.iter().filter(|sent| is_nacked(sent)).count();
+        let nacked = u64::try_from(nacked).unwrap_or(u64::MAX);
+        // A message that came back was taken first.
+        let is_taken = sent.iter().any(|sent| matches!(sent, Sent::Confirmed | Sent::Refused(_)));
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_taken {
+            shared.since = None;
+        } else if nacked > 0 {
+            shared.since.get_or_insert(now);
+        }
+        let only = shared.since.is_some_and(|since| now >= since + ONLY_NACKS_FOR);
+        self.told.send_if_modified(|told| {
+            let after = Nacked { total: told.total.saturating_add(nacked), only };
+            std::mem::replace(told, after) != after
+        });
+        shared.untold = shared.untold.saturating_add(nacked);
+        let is_early = shared.last_line.is_some_and(|last| now < last + LINE_EVERY);
+        if shared.untold == 0 || is_early {
+            return None;
+        }
+        shared.last_line = Some(now);
+        Some(std::mem::take(&mut shared.untold))
+    }
+}
+
+/// When one channel is replaced.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    last: Option<Instant>,
+    /// From the last to the next.
+    pause: Duration,
+    pauses: Backoff,
+}
+
+impl Replacement {
+    pub(super) fn new() -> Replacement {
+        let (first, longest) = REPLACED_EVERY;
+        Replacement { last: None, pause: Duration::ZERO, pauses: Backoff::new(first, 2.0, longest) }
+    }
+
+    /// Whether the channel of this round is given up for a new one.
+    pub(super) fn is_due(&mut self, sent: &[Sent], now: Instant) -> bool {
+        if !sent.iter().any(is_nacked) || self.last.is_some_and(|last| now < last + self.pause) {
+            return false;
+        }
+        // Trouble of long ago says nothing of this one.
+        if self.last.is_none_or(|last| now > last + 2 * REPLACED_EVERY.1) {
+            self.pauses.reset();
+        }
+        self.last = Some(now);
+        self.pause = self.pauses.next_delay();
+        true
+    }
+}
+
+fn is_nacked(sent: &Sent) -> bool {
+    matches!(sent, Sent::Nacked(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nack() -> Sent {
+        Sent::Nacked("full".to_owned())
+    }
+
+    #[test]
+    fn a_channel_is_replaced_at_the_first_nack_and_less_and_less_often_while_they_go_on() {
+        let mut replacement = Replacement::new();
+        let begun = Instant::now();
+        assert!(!replacement.is_due(&[Sent::Confirmed, Sent::Unknown], begun));
+        assert!(replacement.is_due(&[nack(), nack()], begun));
+        assert!(!replacement.is_due(&[nack()], begun), "not at once again");
+        // A round every tenth of a second, for ten minutes.
+        let rounds = (1..6000).map(|tenth| begun + Duration::from_millis(100) * tenth);
+        let replaced: Vec<Instant> = rounds.filter(|now| replacement.is_due(&[nack()], *now)).collect();
+        assert!((20..60).contains(&replaced.len()), "{}", replaced.len());
+        assert!(replaced[0] < begun + Duration::from_secs(2), "soon a second time: an election takes its time");
+        // Long after that it begins anew.
+        let later = begun + Duration::from_secs(3600);
+        assert!(replacement.is_due(&[nack()], later));
+        assert!(replacement.is_due(&[nack()], later + Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn nothing_but_nacks_for_some_seconds_is_told_until_anything_is_taken() {
+        let (nacks, nacked) = Nacks::new();
+        let begun = Instant::now();
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        let only = || nacked.borrow().only;
+        nacks.note(&[nack()], at(0));
+        nacks.note(&[nack(), Sent::Confirmed], at(4));
+        nacks.note(&[nack()], at(6));
+        assert!(!only(), "another message was taken");
+        nacks.note(&[Sent::Unknown], at(12));
+        assert!(only(), "no confirm is none");
+        nacks.note(&[Sent::Refused("no route".to_owned())], at(13));
+        assert!(!only(), "it came back, so it was taken");
+        assert_eq!(nacked.borrow().total, 3);
+    }
+
+    #[test]
+    fn lines_are_few_and_tell_of_all() {
+        let (nacks, _nacked) = Nacks::new();
+        let begun = Instant::now();
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        assert_eq!(nacks.note(&[Sent::Confirmed], at(0)), None);
+        assert_eq!(nacks.note(&[nack(), nack()], at(1)), Some(2));
+        assert_eq!(nacks.note(&[nack()], at(2)), None);
+        assert_eq!(nacks.clone().note(&[nack(), nack()], at(29)), None, "whichever channel it is");
+        assert_eq!(nacks.note(&[nack()], at(31)), Some(4));
+        assert_eq!(nacks.note(&[Sent::Confirmed], at(90)), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Ready to go on: the customer has approved at the gateway, and nothing is done before our next request. The machine sends
+//! it by itself, so that whoever closes the tab is charged: a process that is still open goes on with it, under a key of
+//! its own; where the process was answered with the customer's turn, paybus begins another one.
+
+use serde_json::Map;
+use uuid::Uuid;
+
+use super::{Aggregate, Context, Step, WAITING_RECHECK};
+use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Process};
+use crate::payment::operation::{Action, Attributes, Operation, Request, State};
+use crate::payment::outcome::{Exposure, Found, GatewayResult, NotCharged, Verdict};
+use crate::payment::status::Status;
+
+/// Under what name an operation remembers that it confirms what the customer has approved.
+const CONFIRMS: &str = "confirms";
+
+/// Who causes a process that nobody sent.
+const SOURCE: &str = "paybus";
+
+impl Operation {
+    /// Whether it completes what the customer has approved.
+    pub fn confirms(&self) -> bool {
+        self.data.contains_key(CONFIRMS)
+    }
+
+    /// Whether it waits for its turn to confirm: nothing was sent for that yet.
+    pub(super) fn waits_to_confirm(&self) -> bool {
+        self.state == State::Pending && self.exposure == Exposure::Clean
+    }
+
+    /// From here on it confirms, under a key and with a body of their own.
+    fn confirm_under(&mut self, proof: NotCharged) {
+        self.generation = self.key().next(proof).generation();
+        self.exposure = Exposure::Clean;
+        (self.acted_on, self.lookup_only, self.escalated) = (false, false, false);
+        self.data.insert(CONFIRMS.to_owned(), true.into());
+        if let Some(request) = &mut self.request {
+            request.body.clear();
+        }
+    }
+}
+
+impl Aggregate {
+    /// The gateway says of an open process that the next request is ours. One that was sent already is another matter: it
+    /// may be at work, and that it is not done yet proves nothing.
+    pub(super) fn ready(&mut self, id: Uuid, result: &GatewayResult, context: Context<'_>) -> Step {
+        let is_sent = self.operation(id).is_none_or(Operation::confirms);
+        let Some(proof) = NotCharged::by_readiness(result).filter(|_| !is_sent) else { return Step::Stored };
+        let why = self.merge(result, true);
+        self.tell_change(id, &why, context.now);
+        if let Some(operation) = self.operation_mut(id) {
+            operation.confirm_under(proof);
+        }
+        self.go_on(id, context)
+    }
+
+    /// Lets an operation confirm as soon as the turn is its own.
+    pub(super) fn go_on(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        let has_turn = match &mut self.payment {
+            Some(payment) => *payment.busy.get_or_insert(id) == id,
+            None => false,
+        };
+        if let Some(operation) = self.operation_mut(id) {
+            operation.lease = None;
+            (operation.state, operation.due_at) = match has_turn {
+                true => (State::Scheduled, Some(context.now)),
+                false => (State::Pending, Some(context.now + WAITING_RECHECK)),
+            };
+        }
+        Step::Stored
+    }
+
+    /// Begins a process of paybus's own where the customer has approved and nobody goes on with it. Whether it did.
+    pub(super) fn go_on_alone(&mut self, context: Context<'_>) -> bool {
+        let Some(payment) = self.payment.as_ref().filter(|payment| payment.began_with(context)) else { return false };
+        let goes_on =
+            |other: &Operation| other.is_open() && matches!(other.action(), Some(Action::Process | Action::Cancel));
+        let is_idle = payment.busy.is_none() && self.next_waiting().is_none() && !self.operations().any(goes_on);
+        if payment.status != Status::Input || !is_idle {
+            return false;
+        }
+        let capture = payment.capture.unwrap_or(context.rules.capture);
+        let request = Request { amount: Some(payment.order.total), capture, body: String::new() };
+        // One commit begins one at most, and each has a version of its own.
+        let id = Uuid::new_v5(&payment.id, format!("{CONFIRMS}/{}", payment.version).as_bytes());
+        let command = Command {
+            payment_id: payment.id,
+            subject: None,
+            name: CommandName { source: SOURCE.to_owned(), id: id.to_string() },
+            kind: Kind::Known(CommandType::Process),
+            variant: payment.order.variant.clone(),
+            content: Ok(Body::Process(Process::default())),
+            data: Map::from_iter([(CONFIRMS.to_owned(), true.into())]),
+            hash: [0; 32],
+            attributes: Attributes::default(),
+        };
+        let (operation, _) = Operation::accept(command, id, context.now);
+        self.insert(Operation { request: Some(request), ..operation });
+        self.go_on(id, context);
+        true
+    }
+
+    /// Whether a request of ours is on its way that `ready` would be the answer to, or that followed it.
+    pub(super) fn is_confirming(&self, id: Uuid) -> bool {
+        let operation = self.operation(id).filter(|operation| operation.is_open());
+        operation.is_some_and(|operation| operation.confirms() || operation.state == State::Calling)
+    }
+
+    /// What a look-up found of an operation, as far as it says something of it: that a process is still ready, or that the
+    /// customer must act, says no more than that what was sent to confirm it is not carried out.
+    pub(super) fn unconfirmed(&self, id: Uuid, found: Found) -> Found {
+        let says_nothing = |verdict: &Verdict| match verdict {
+            Verdict::Ready => self.is_confirming(id),
+            Verdict::CustomerMustAct { .. } => self.operation(id).is_some_and(|it| it.is_open() && it.confirms()),
+            Verdict::Approved | Verdict::Authorized | Verdict::Pending | Verdict::Declined(_) => false,
+        };
+        match found {
+            Found::Result(result) if says_nothing(&result.verdict) => Found::Nothing,
+            found => found,
+        }
+    }
+
+    /// Whether an answer to a call that lost its lease is older than the customer's approval, which ended what it says.
+    pub(super) fn is_before_approval(&self, id: Uuid, result: &GatewayResult) -> bool {
+        matches!(result.verdict, Verdict::CustomerMustAct { .. } | Verdict::Pending | Verdict::Ready)
+            && self.operation(id).is_some_and(Operation::confirms)
+    }
+}

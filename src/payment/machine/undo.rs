@@ -1,0 +1,94 @@
+//! Undoing: a gateway that cannot be asked may take back, by the key that was sent, whatever became of a lost process. What
+//! it says it undid is proof that nothing is held or taken. Until it has said so, no older word on the operation counts:
+//! the gateway may have undone since what that tells of.
+
+use uuid::Uuid;
+
+use super::book::{Booked, Telling};
+use super::{Aggregate, Context, Step};
+use crate::payment::code::Code;
+use crate::payment::event::Why;
+use crate::payment::money::MoneyError;
+use crate::payment::operation::{Operation, State};
+use crate::payment::outcome::{GatewayResult, NotCharged, Trouble, Verdict};
+use crate::payment::transaction::{Transaction, TransactionState};
+
+/// Under what name an operation remembers that the gateway may have been told to undo it.
+const UNDOING: &str = "undoing";
+
+impl Operation {
+    /// Whether its unknown outcome is undone: only a process, for it can be tried again.
+    pub(super) fn can_be_undone(&self, context: Context<'_>) -> bool {
+        context.rules.contract.undoes() && self.is_process() && self.state == State::Unknown && !self.acted_on
+    }
+
+    /// Nothing more is sent under its key, which the gateway is told to undo.
+    pub(super) fn begin_undo(&mut self) {
+        self.data.insert(UNDOING.to_owned(), true.into());
+        self.lookup_only = true;
+    }
+
+    /// It begins anew under another key.
+    pub(super) fn end_undo(&mut self) {
+        self.data.remove(UNDOING);
+    }
+
+    /// Whether the gateway may have been told to undo it.
+    fn is_being_undone(&self) -> bool {
+        self.data.contains_key(UNDOING)
+    }
+}
+
+impl Aggregate {
+    /// Whether what a result tells of may have been undone since: it counts nothing before the gateway says what it undid.
+    /// That it declined leaves nothing to undo.
+    pub(super) fn may_be_undone_since(&self, id: Uuid, result: &GatewayResult) -> bool {
+        !matches!(result.verdict, Verdict::Declined(_)) && self.is_being_undone(id)
+    }
+
+    /// Whether the gateway may have been told to undo an operation.
+    pub(super) fn is_being_undone(&self, id: Uuid) -> bool {
+        self.operation(id).is_some_and(Operation::is_being_undone)
+    }
+
+    /// The gateway undid what was sent under an operation's key: nothing of it is left. `in_charge` is whoever may say that
+    /// this is still its key: to others it may have begun anew since.
+    pub(super) fn undone(
+        &mut self,
+        id: Uuid,
+        transactions: &[Transaction],
+        in_charge: bool,
+        context: Context<'_>,
+    ) -> Step {
+        let ends = in_charge && self.is_being_undone(id);
+        let booked = match self.book_all_undone(id, transactions) {
+            Ok(booked) => booked,
+            Err(error) if ends => return self.mismatch(id, format!("the gateway's amount {error}"), context),
+            Err(_) => Booked::default(),
+        };
+        let Some(operation) = self.operation(id) else { return Step::Settled };
+        let is_open = operation.is_open();
+        if ends {
+            let message = format!("{}; the gateway undid it", operation.last_message);
+            let trouble = Trouble::new(operation.last_code.unwrap_or(Code::Unreachable), message);
+            return self.fail(id, trouble, NotCharged::by_undo(), context);
+        }
+        if booked.is_new {
+            self.follow_money(&Why::default(), context);
+            self.tell_change(id, &Why::default(), context.now);
+        }
+        if is_open { Step::Stored } else { Step::Settled }
+    }
+
+    /// Books that transactions came to nothing, those too that were never told as done: an older answer may yet tell of them.
+    fn book_all_undone(&mut self, id: Uuid, transactions: &[Transaction]) -> Result<Booked, MoneyError> {
+        // What was undone stays so, whatever else changed meanwhile.
+        let telling = Telling { teller: id, is_current: true, adopts: false };
+        let undone = transactions.iter().map(|it| Transaction { state: TransactionState::Reversed, ..it.clone() });
+        let undone: Vec<Transaction> = undone.collect();
+        for transaction in &undone {
+            self.book_undone(transaction, id)?;
+        }
+        self.book_all(&undone, telling)
+    }
+}

@@ -1,0 +1,69 @@
+//! Connecting to a database that has several hosts: in random order, unless the address has `load_balance_hosts=disable`, and
+//! each within a time of its own. tokio-postgres bounds only how long a socket takes to open: a host that hangs later would
+//! take the time of all.
+
+use std::time::Duration;
+
+use deadpool_postgres::Connect;
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::LoadBalanceHosts;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Config, Error, Socket};
+use tracing::{debug, warn};
+
+use crate::causes::chain;
+use crate::hosts::shuffled;
+
+/// Any of several hosts.
+pub(super) struct AnyHost<T> {
+    /// One for each host.
+    pub hosts: Vec<Config>,
+    pub tls: T,
+    /// How long each may take.
+    pub patience: Duration,
+}
+
+impl<T> Connect for AnyHost<T>
+where
+    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+    T::Stream: Send + Sync,
+    T::TlsConnect: Send + Sync,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    fn connect(&self, whole: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
+        let mut hosts = self.hosts.clone();
+        if whole.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            hosts = shuffled(hosts);
+        }
+        // The pool's own time-out ends it.
+        let last = hosts.pop().unwrap_or_else(|| whole.clone());
+        Box::pin(async move {
+            for host in hosts {
+                let reason = match timeout(self.patience, host.connect(self.tls.clone())).await {
+                    Ok(Ok((client, connection))) => return Ok((client, drive(connection))),
+                    Ok(Err(error)) => chain(&error),
+                    Err(_) => format!("no answer within {:?}", self.patience),
+                };
+                let place = (host.get_hosts(), host.get_ports());
+                // As a standby is, where a server that takes writes is looked for.
+                debug!(?place, error = reason, "cannot connect to one of the databases; trying the next");
+            }
+            let (client, connection) = last.connect(self.tls.clone()).await?;
+            Ok((client, drive(connection)))
+        })
+    }
+}
+
+/// Runs a connection until it ends.
+fn drive<S>(connection: tokio_postgres::Connection<Socket, S>) -> JoinHandle<()>
+where
+    tokio_postgres::Connection<Socket, S>: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            warn!(error = chain(&error), "a connection to the database was lost");
+        }
+    })
+}

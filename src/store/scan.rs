@@ -1,0 +1,99 @@
+//! Scans of a table in the order of its numbers, shared by all replicas: what is before a watermark was looked at.
+//!
+//! Each row is looked at twice, however many replicas there are and however often they look: by the first scan when it
+//! is old enough, and by the late one when no lower number can still be uncommitted. A number is given before its row
+//! can be seen.
+
+use std::time::Duration;
+
+use super::connect::Store;
+use super::connection::Connection;
+use super::error::StoreError;
+use super::row::ReadColumn;
+
+/// How many numbers one statement looks at.
+const WINDOW_MAX: i64 = 10_000;
+
+/// A scan of one table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scan {
+    /// The name of its watermark.
+    pub name: &'static str,
+    /// The watermark of the table's late scan: what that one has looked at needs no first look.
+    pub late: &'static str,
+    /// Finds its next window: see [`find_window`].
+    pub find: &'static str,
+    /// How old a row must be.
+    pub age: Duration,
+}
+
+/// What is to be looked at next: the numbers behind `after`, up to `last`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    pub after: i64,
+    pub last: i64,
+    /// Whether there is another one behind it.
+    pub more: bool,
+}
+
+/// The statement that finds a window: the numbers behind `$1`, up to the last row that is older than `$2` seconds, but
+/// no more than `$3` from the first row on. It halves what is behind `$1`, and so reads some twenty rows however many
+/// there are.
+///
+/// Times are nearly in the order of the numbers: a row that is a moment younger than those around it may be in the
+/// window. The window's last row is old enough, so that for the late scan all lower numbers are.
+macro_rules! find_window {
+    ($table:literal, $number:literal) => {
+        concat!(
+            "WITH RECURSIVE halves (low, high) AS (
+                 SELECT $1::int8, coalesce((SELECT max(",
+            $number,
+            ") FROM ",
+            $table,
+            "), 0)
+                 UNION ALL
+                 SELECT CASE WHEN next.is_old THEN next.number ELSE h.low END,
+                     CASE WHEN next.is_old THEN h.high ELSE h.middle END
+                 FROM (SELECT low, high, low + (high - low) / 2 AS middle FROM halves WHERE low < high) h
+                 LEFT JOIN LATERAL (
+                     SELECT ",
+            $number,
+            " AS number, stored < now() - make_interval(secs => $2) AS is_old FROM ",
+            $table,
+            "
+                     WHERE ",
+            $number,
+            " > h.middle AND ",
+            $number,
+            " <= h.high ORDER BY ",
+            $number,
+            " LIMIT 1) next ON true)
+             SELECT least(max(low), (SELECT min(",
+            $number,
+            ") FROM ",
+            $table,
+            " WHERE ",
+            $number,
+            " > $1) + $3 - 1), max(low) FROM halves"
+        )
+    };
+}
+
+pub(super) use find_window;
+
+impl Store {
+    /// Where a watermark stands.
+    pub(super) async fn watermark(&self, client: &Connection, name: &str) -> Result<i64, StoreError> {
+        client.query_one("SELECT position FROM watermarks WHERE name = $1", &[&name]).await?.read(0)
+    }
+
+    /// A scan's next window; `None` if all that is old enough was looked at. A statement must get its numbers as
+    /// values: the planner must see how few they are, or it joins whole tables.
+    pub(super) async fn window(&self, client: &Connection, scan: Scan) -> Result<Option<Window>, StoreError> {
+        let sql = "SELECT max(position) FROM watermarks WHERE name IN ($1, $2)";
+        let after: i64 = client.query_one(sql, &[&scan.name, &scan.late]).await?.read(0)?;
+        let row = client.query_one(scan.find, &[&after, &scan.age.as_secs_f64(), &WINDOW_MAX]).await?;
+        let (last, end): (i64, i64) = (row.read(0)?, row.read(1)?);
+        Ok((last > after).then_some(Window { after, last, more: last < end }))
+    }
+}

@@ -1,0 +1,118 @@
+//! What a worker needs before it begins: the broker with its exchanges and queues, the database with its schema. Both are
+//! waited for, with the reason in `/readyz`: whoever starts services, migrations, rights and workers need not put them in
+//! order, and a password that was changed may be changed back. Only settings that cannot be used end the start.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::backoff::Backoff;
+use crate::bus::connection::connect;
+use crate::bus::{BusError, BusSettings, describe, topology};
+use crate::causes::chain;
+use crate::http::health::Health;
+use crate::store::durability::{self, Durability};
+use crate::store::{Store, StoreError, migrate, rights, sequences};
+
+/// What readiness calls the exchanges and queues, until they were there once.
+pub(super) const TOPOLOGY: &str = "topology";
+/// What readiness calls the database.
+pub(super) const DATABASE: &str = "database";
+
+/// The first and the longest pause between two tries.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Waits until the broker has the exchanges and queues.
+///
+/// # Errors
+/// Waiting cannot help: `amqp.url` or the files of `amqp.tls` cannot be used.
+pub(super) async fn broker(bus: &BusSettings, variants: &[&str], health: &Health) -> Result<(), BusError> {
+    let mut wait = Wait::new(TOPOLOGY, health);
+    loop {
+        match prepare(bus, variants).await {
+            Ok(()) => {
+                wait.over();
+                return Ok(());
+            }
+            // Files that could be read once are only being replaced.
+            Err(error @ (BusError::Url(_) | BusError::Tls(_))) if !wait.has_begun() => return Err(error),
+            Err(error) => wait.on(describe(&error), error.needs_somebody()).await,
+        }
+    }
+}
+
+/// Waits until the database has a schema that this version can work on, and gives the right to.
+pub(super) async fn database(store: &Store, may_lose_commits: bool, health: &Health) {
+    let mut wait = Wait::new(DATABASE, health);
+    while let Err(error) = work_on(store, may_lose_commits).await {
+        wait.on(chain(&error), error.needs_somebody()).await;
+    }
+    wait.over();
+}
+
+async fn prepare(bus: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
+    let connection = connect(bus, "topology").await?;
+    let prepared = topology::prepare(&connection, bus, variants).await;
+    connection.close().await;
+    prepared
+}
+
+/// Whether there is a schema that this version can work on, and the right to. Reads the clock.
+async fn work_on(store: &Store, may_lose_commits: bool) -> Result<(), StoreError> {
+    store.check_writable().await?;
+    migrate::check(store).await?;
+    rights::check(store).await?;
+    sequences::check(store).await?;
+    let client = store.client().await?;
+    store.clock().calibrate(&client).await?;
+    drop(client);
+    if durability::check(store, may_lose_commits).await? == Durability::MayBeLost {
+        warn!(
+            "a crash of the database forgets its last commits, and charges with them: database.may_lose_commits says that this is meant"
+        );
+    }
+    Ok(())
+}
+
+/// Waiting for one of them.
+struct Wait<'a> {
+    component: &'static str,
+    health: &'a Health,
+    /// The last reason. A line tells each once: the tries go on every few seconds.
+    reason: String,
+    pauses: Backoff,
+}
+
+impl<'a> Wait<'a> {
+    fn new(component: &'static str, health: &'a Health) -> Wait<'a> {
+        let (first, longest) = PAUSES;
+        Wait { component, health, reason: String::new(), pauses: Backoff::new(first, 2.0, longest) }
+    }
+
+    fn has_begun(&self) -> bool {
+        !self.reason.is_empty()
+    }
+
+    /// Says why, and pauses before the next try.
+    async fn on(&mut self, reason: String, needs_somebody: bool) {
+        if reason != self.reason {
+            let component = self.component;
+            if needs_somebody {
+                error!(component, error = reason, "cannot begin before somebody mends this; trying again until then");
+            } else {
+                warn!(component, error = reason, "cannot begin yet; trying again");
+            }
+        }
+        self.health.set(self.component, Err(reason.clone()));
+        self.reason = reason;
+        sleep(self.pauses.next_delay()).await;
+    }
+
+    fn over(self) {
+        if self.has_begun() {
+            info!(component = self.component, "what was waited for is there");
+        }
+        self.health.set(self.component, Ok(()));
+    }
+}

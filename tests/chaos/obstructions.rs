@@ -1,0 +1,147 @@
+//! What holds somebody up, and may hold up nobody else: a subscriber whose queue is full, rows that somebody has
+//! locked, and clients that connect to a replica and ask nothing. That the variant that is never ill answers beside
+//! each is counted as well, so that a run in which it never does is not clean.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::canary::Canary;
+use crate::script::CARDS;
+use crate::support::World;
+use crate::tally::Tally;
+use crate::troubles::{Obstructed, Timed};
+
+/// An obstruction, and that a fresh command was answered beside it.
+type Counted = [&'static str; 2];
+
+const QUEUE: Counted = ["a subscriber's queue is full", "a well variant answers beside a full queue"];
+const ROWS: Counted = ["payments' rows are locked by somebody", "a well variant answers beside locked rows"];
+const PORT: Counted = ["half-open connections fill a replica's HTTP port", "a well variant answers beside a full port"];
+
+/// More than one client may have open at a replica.
+const CONNECTIONS: usize = 200;
+/// How long making one may take: a replica that is stopped accepts none.
+const CONNECTING: Duration = Duration::from_secs(1);
+/// How long until the broker is asked again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Payments that somebody works on, as far as nobody else has them locked.
+const LOCK: &str = "SELECT id FROM payments p
+     WHERE variant = $1 AND EXISTS (SELECT FROM operations o WHERE o.payment_id = p.id AND o.state <> 'settled')
+     LIMIT 8 FOR UPDATE OF p SKIP LOCKED";
+
+/// What must have happened, as it is counted.
+pub fn kinds() -> Vec<&'static str> {
+    [QUEUE, ROWS, PORT].concat()
+}
+
+/// Where it happens.
+#[derive(Clone, Copy)]
+pub struct Obstructions<'a> {
+    /// To whom.
+    pub world: &'a World,
+    /// Counted here.
+    pub tally: &'a Tally,
+    /// Who may not be held up.
+    pub canary: &'a Canary<'a>,
+    /// When it all began.
+    pub begun: tokio::time::Instant,
+}
+
+impl Obstructions<'_> {
+    /// Carries the plan out until the faults are over; nothing is held up any more when this returns.
+    pub async fn run(self, plan: &Obstructed, over: &CancellationToken) {
+        tokio::join!(
+            self.each(&plan.queue, over, QUEUE, async |pause| self.fill_queue(pause).await),
+            self.each(&plan.rows, over, ROWS, async |pause| self.lock_rows(pause).await),
+            self.each(&plan.port, over, PORT, async |pause| self.fill_port(pause).await),
+        );
+    }
+
+    /// Holds something up at each of these times. It counts where it held for as long as it was meant to.
+    async fn each(
+        self,
+        plan: &[Timed<Duration>],
+        over: &CancellationToken,
+        [happened, answered]: Counted,
+        hold_up: impl AsyncFn(Duration) -> Option<Held>,
+    ) {
+        for obstruction in plan {
+            over.run_until_cancelled(sleep_until(self.begun + obstruction.at)).await;
+            if over.is_cancelled() {
+                return;
+            }
+            if let Some(held) = hold_up(obstruction.what).await {
+                self.tally.add(happened);
+                if held.was_answered {
+                    self.tally.add(answered);
+                }
+            }
+        }
+    }
+
+    /// Waits while something is held up.
+    async fn hold(self, pause: Duration) -> Held {
+        let since = Instant::now();
+        sleep(pause).await;
+        Held { was_answered: self.canary.has_answered_since(since) }
+    }
+
+    /// A subscriber to the answers of a variant takes none.
+    async fn fill_queue(self, pause: Duration) -> Option<Held> {
+        let bus = self.world.bus.another();
+        let name = bus.queue("full");
+        let held = match bus.try_full_queue(&name, &format!("{CARDS}.command.#")).await {
+            Ok(()) => Some(self.hold(pause).await),
+            Err(_) => None,
+        };
+        while bus.try_delete_queue(&name).await.is_err() {
+            sleep(AGAIN).await;
+        }
+        held
+    }
+
+    /// Somebody is in the middle of a transaction with payments that are being worked on.
+    async fn lock_rows(self, pause: Duration) -> Option<Held> {
+        let client = self.world.sql_client().await.ok()?;
+        client.batch_execute("BEGIN").await.ok()?;
+        let rows = client.query(LOCK, &[&CARDS]).await.ok()?;
+        if rows.is_empty() {
+            return None;
+        }
+        let held = self.hold(pause).await;
+        // Where its connection was lost meanwhile, so were its locks.
+        client.batch_execute("ROLLBACK").await.ok().map(|()| held)
+    }
+
+    /// Clients of the replica that was started last send half a request.
+    async fn fill_port(self, pause: Duration) -> Option<Held> {
+        let worker = self.world.workers().into_iter().rfind(|worker| worker.exited().is_none())?;
+        let address = worker.http().trim_start_matches("http://");
+        let open: Vec<TcpStream> =
+            join_all((0..CONNECTIONS).map(|_| half_open(address))).await.into_iter().flatten().collect();
+        if open.len() < CONNECTIONS / 2 {
+            return None;
+        }
+        let held = self.hold(pause).await;
+        worker.exited().is_none().then_some(held)
+    }
+}
+
+/// What came of an obstruction that held.
+struct Held {
+    /// Whether a fresh command was answered meanwhile.
+    was_answered: bool,
+}
+
+/// A connection that has sent half the head of a request.
+async fn half_open(address: &str) -> Option<TcpStream> {
+    let mut stream = timeout(CONNECTING, TcpStream::connect(address)).await.ok()?.ok()?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: ").await.ok()?;
+    Some(stream)
+}

@@ -1,0 +1,50 @@
+//! Payments of which only a look-up tells the outcome, and that misleads: each way is met, whatever else is drawn.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{KEYLESS, Script, Writer, text};
+use crate::faults::Fault;
+use crate::ledger::GatewayName;
+use crate::rng::Rng;
+use crate::support::Behaviour;
+
+/// How many payments of each kind there are.
+const SAMPLES: usize = 4;
+
+impl Script {
+    /// At the gateway without keys, where a lost answer is looked up.
+    pub fn look_up_samples(length: Duration, rng: &mut Rng) -> Vec<Script> {
+        let lost = || Fault { operation: "process", behaviours: vec![Behaviour::DropAfter] };
+        let status = |behaviours| Fault { operation: "status", behaviours };
+        let late = || vec![lost(), status(vec![Behaviour::Late(Duration::from_millis(700))])];
+        // The first answer is lost, so that there is one to repeat.
+        let repeat = || vec![lost(), status(vec![Behaviour::Error500After, Behaviour::Repeat])];
+        // There is another refund, whose answer can be given in place of the second one's.
+        let second = || Fault { operation: "refund", behaviours: vec![Behaviour::Approve, Behaviour::DropAfter] };
+        let another = || vec![second(), status(vec![Behaviour::Another, Behaviour::Another])];
+        let mut scripts = Vec::new();
+        for _ in 0..SAMPLES {
+            for (faults, refunds) in [(late(), 0), (repeat(), 0), (another(), 2)] {
+                let at = rng.millis(0, length.as_millis() as u64 / 2);
+                let sample =
+                    Script::write(at, KEYLESS, GatewayName::Http, rng, |writer| writer.charge_and_refund(refunds));
+                scripts.push(Script { faults, ..sample });
+            }
+        }
+        scripts
+    }
+}
+
+impl Writer<'_> {
+    /// A charge, and so many refunds, for all of which there is enough.
+    fn charge_and_refund(&mut self, refunds: usize) {
+        self.charge();
+        for _ in 0..refunds {
+            let amount = text(self.rng.between(1, self.total / 3), self.decimals);
+            let refund = self.command("payment.refund", json!({"amount": amount}));
+            self.step(vec![refund]);
+        }
+    }
+}

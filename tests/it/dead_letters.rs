@@ -1,0 +1,78 @@
+//! What the broker puts among the dead letters by itself is answered as well, where it names itself.
+
+use lapin::BasicProperties;
+use serde_json::json;
+
+use crate::support::replies::Replies;
+use crate::support::worker::paybus;
+use crate::support::{Command, Expected, World, eventually};
+
+/// Ends in its queue after a millisecond.
+fn short_lived(command: &Command) -> Command {
+    command.clone().properties(BasicProperties::default().with_expiration("1".into()))
+}
+
+async fn are_dead(world: &World, letters: u32) {
+    eventually("the messages to expire", async || {
+        let dead = world.bus.length("dead").await;
+        if dead == letters { Ok(()) } else { Err(format!("{dead} are dead")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_expired_in_its_queue_is_answered_and_never_carried_out() {
+    let world = World::new().await;
+    let mut replies = Replies::of(&world).await;
+    let charge = Command::charge("http", "120.00", "USD").reply_to(&replies.queue, "call-1");
+    let nameless = Command::create("http", "120.00", "USD").raw("nonsense");
+    world.publish_all(&[short_lived(&charge), short_lived(&nameless)]).await;
+    are_dead(&world, 2).await;
+
+    let worker = world.worker().await;
+    let answer = world.final_event(&charge).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "expired"), "{}", answer.line());
+    assert_eq!(replies.next().await, ("call-1".to_owned(), answer.body));
+
+    // The letters stay for people. Sent again, one is known and the other is still unreadable.
+    are_dead(&world, 2).await;
+    let mut replay = paybus(world.settings());
+    replay.args(["dead", "replay", "--yes", "--who", "a test"]);
+    let output = tokio::task::spawn_blocking(move || replay.output()).await.expect("no panic").expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    eventually("the command to be known", async || {
+        let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;
+        if known == 1 { Ok(()) } else { Err(known) }
+    })
+    .await;
+    are_dead(&world, 1).await;
+    assert!(world.gateway.calls().is_empty());
+    assert!(!worker.log().contains("\"level\":\"ERROR\""), "it is no trouble of ours");
+
+    // Whoever still wants it says so under a new id.
+    let again = charge.clone().id("again");
+    assert_eq!(world.run(&again).await.status(), "confirmed");
+    world.check_books_but(Expected { dead: 1, ..Expected::default() }).await;
+}
+
+/// The command was begun from another copy of its message: the dead letter takes nothing of that back.
+#[tokio::test]
+async fn a_dead_letter_of_what_was_carried_out_changes_nothing() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    assert_eq!(world.run(&charge).await.status(), "confirmed");
+    let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
+    assert_eq!(world.run(&refund).await.field("refunded_amount"), "20.00");
+    worker.drain().await;
+    world.bus.publish(&[short_lived(&charge), short_lived(&refund)]).await;
+    are_dead(&world, 2).await;
+    let worker = world.worker().await;
+    eventually("both to be known", async || {
+        let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;
+        if known == 2 { Ok(()) } else { Err(known) }
+    })
+    .await;
+    assert!(world.log.find(|event| event.kind() == "command.rejected").is_none(), "{}", world.lines());
+    world.check_books_but(Expected { dead: 2, ..Expected::default() }).await;
+}

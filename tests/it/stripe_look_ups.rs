@@ -1,0 +1,144 @@
+//! What Stripe is asked: before a process goes on, after an answer was lost, and of payments with more than one payment
+//! intent.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::stripe::{intent_id, pay, redirected, setup, started};
+use crate::support::fake_stripe::{FakeStripe, Trouble};
+use crate::support::{Command, Worker, World};
+
+fn process(charge: &Command, token: &str) -> Command {
+    charge.then("payment.process", json!({"process": {"payment_method": token}}))
+}
+
+/// With this setting for Stripe.
+async fn started_with(key: &str, value: &str) -> (FakeStripe, World, Worker) {
+    let stripe = FakeStripe::start();
+    let world = setup(&stripe).set(&format!("variants.stripe.{key}"), value).build().await;
+    let worker = world.worker().await;
+    (stripe, world, worker)
+}
+
+/// Nothing was sent yet: the process is tried again as after every question that failed, and does not end by it.
+#[tokio::test]
+async fn a_process_whose_first_question_fails_is_tried_again_whatever_it_was_answered() {
+    let (stripe, world, _worker) = started().await;
+    for trouble in [
+        Trouble::error(400, "invalid_request_error", "parameter_unknown"),
+        Trouble::error(402, "card_error", "card_declined"),
+        Trouble::error(404, "invalid_request_error", ""),
+        Trouble::status(503),
+        Trouble::Garbage,
+    ] {
+        for charge in [redirected("pm_card_threeDSecure2Required"), pay("pm_card_visa_chargeDeclined")] {
+            world.run(&charge).await;
+            // More often than it is tried at once.
+            stripe.plan("retrieve", vec![trouble.clone(); 4]);
+            let paid = world.run(&process(&charge, "pm_card_visa")).await;
+            assert_eq!(paid.status(), "confirmed", "{trouble:?}: {}", paid.line());
+            assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{trouble:?}");
+        }
+    }
+    world.check_books().await;
+}
+
+/// Five thousand payment intents of others were made since: the charge whose answer was lost is found all the same.
+#[tokio::test]
+async fn in_a_busy_account_a_lost_charge_is_found_by_search() {
+    // Long enough for the others to come.
+    let (stripe, world, _worker) = started_with("settle_window", "2s").await;
+    let charge = pay("pm_card_visa");
+    stripe.plan("create", vec![Trouble::Stored500 { acts: true }]);
+    world.publish(&charge).await;
+    world.operation_state(&charge, "unknown").await;
+    stripe.make_others(5_000);
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    let asked = ["search", "retrieve", "list", "create"].map(|kind| stripe.calls_of(kind).len());
+    assert_eq!(asked, [1, 1, 0, 1], "searched for, read, and never looked for in a list nor made again");
+    world.check_books().await;
+}
+
+/// What search does not know the list must show, or prove that it is not there.
+#[tokio::test]
+async fn what_is_not_indexed_yet_is_found_in_the_list_or_proved_not_to_be_there() {
+    let (stripe, world, _worker) = started_with("timeout", "8s").await;
+    stripe.stop_indexing();
+    stripe.make_others(1_000);
+    for (acts, keys) in [(true, 1), (false, 2)] {
+        let charge = pay("pm_card_visa");
+        stripe.plan("create", vec![Trouble::Stored500 { acts }]);
+        assert_eq!(world.run(&charge).await.status(), "confirmed", "{acts}");
+        let used: BTreeSet<_> = stripe.calls_of("create").into_iter().map(|call| call.key).collect();
+        assert_eq!(used.len(), keys, "{acts}");
+        assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{acts}");
+        // One list ends where the charge is; two go to the end, before a new key and before it is used.
+        let pages = if acts { 1 } else { 2 * 11 };
+        assert_eq!(stripe.calls_of("list").len(), pages, "{acts}");
+        stripe.forget_calls();
+    }
+    world.check_books().await;
+}
+
+/// A list that one look-up cannot read to its end is gone on with by the next.
+#[tokio::test]
+async fn a_list_that_breaks_off_is_gone_on_with_by_the_next_look_up() {
+    let (stripe, world, _worker) = started_with("settle_window", "2s").await;
+    let charge = pay("pm_card_visa");
+    stripe.plan("create", vec![Trouble::Stored500 { acts: true }]);
+    let passes = || Trouble::Say(json!({}));
+    let breaks = [Trouble::HangBefore, Trouble::status(503)];
+    let [first, second] = breaks.clone();
+    stripe.plan("list", [vec![passes(); 3], vec![first], vec![passes(); 2], vec![second]].concat());
+    stripe.stop_indexing();
+    world.publish(&charge).await;
+    world.operation_state(&charge, "unknown").await;
+    stripe.make_others(1_000);
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    let lists: Vec<String> = stripe.calls_of("list").into_iter().map(|list| list.query).collect();
+    let beginnings = lists.iter().filter(|query| !query.contains("starting_after")).count();
+    assert_eq!((beginnings, lists.len()), (1, 11 + breaks.len()), "{lists:?}");
+    assert_eq!(stripe.calls_of("create").len(), 1);
+    world.check_books().await;
+}
+
+/// Charged once more at Stripe under the payment's id, and no webhook came.
+#[tokio::test]
+async fn a_sync_finds_a_second_charge_and_its_refund_is_looked_up_where_it_was_taken_from() {
+    let (stripe, world, _worker) = started().await;
+    let charge = pay("pm_card_visa");
+    world.run(&charge).await;
+    let first = intent_id(&stripe, &charge);
+    let second = stripe.charge_by_hand(&charge.subject(), 12_000);
+    let told = world.run(&charge.then("payment.sync", json!({}))).await;
+    assert_eq!((told.code(), told.field("captured_amount")), ("double_charge", "240.00"), "{}", told.line());
+    assert_eq!(told.field("transaction_id"), first, "it stays the first one's");
+    // Its answer is lost: it must not be given back twice.
+    stripe.plan("refund", vec![Trouble::Stored500 { acts: true }]);
+    let data = json!({"amount": "20.00", "reference": second});
+    let refunded = world.run(&charge.then("payment.refund", data)).await;
+    assert_eq!(refunded.field("captured_amount"), "220.00", "{}", refunded.line());
+    assert_eq!((stripe.refunds_of(&first).len(), stripe.refunds_of(&second).len()), (0, 1));
+    // What is known is no news, and no mismatch.
+    assert_eq!(world.run(&charge.then("payment.sync", json!({}))).await.kind(), "command.succeeded");
+    world.check_books().await;
+}
+
+/// The customer left the page of the payment's own payment intent, and paid with another one.
+#[tokio::test]
+async fn a_payment_that_was_paid_with_another_payment_intent_is_given_back_from_that() {
+    let (stripe, world, _worker) = started().await;
+    let charge = redirected("pm_card_threeDSecure2Required");
+    let input = world.run(&charge).await;
+    assert_eq!(input.status(), "input");
+    let left = intent_id(&stripe, &charge);
+    let paid = stripe.charge_by_hand(&charge.subject(), 12_000);
+    assert_eq!(input.field("transaction_id"), left);
+    let told = world.run(&charge.then("payment.sync", json!({}))).await;
+    assert_eq!((told.status(), told.field("captured_amount")), ("confirmed", "120.00"), "{}", told.line());
+    assert_eq!(told.field("transaction_id"), paid);
+    assert_eq!(world.run(&charge.then("payment.refund", json!({}))).await.status(), "refunded");
+    assert_eq!(stripe.refunds_of(&paid).len(), 1);
+    world.check_books().await;
+}
