@@ -123,21 +123,49 @@ impl Amounts {
     pub fn of<'a>(currency: Currency, movements: impl Iterator<Item = &'a Movement>) -> Result<Amounts, MoneyError> {
         let mut sums = Amounts::none(currency);
         let zero = Money::zero(currency);
-        let (mut taken, mut gone, mut back, mut voided) = (zero, zero, zero, zero);
+        let (mut taken, mut reversed, mut disputed, mut back, mut voided) = (zero, zero, zero, zero, zero);
         for movement in movements {
             let sum = match movement.kind {
                 MovementKind::Authorized => &mut sums.authorized,
                 MovementKind::Captured => &mut taken,
                 MovementKind::Refunded => &mut sums.refunded,
                 MovementKind::RefundReversed => &mut back,
-                MovementKind::Disputed | MovementKind::CaptureReversed => &mut gone,
+                MovementKind::Disputed => &mut disputed,
+                MovementKind::CaptureReversed => &mut reversed,
                 MovementKind::Voided => &mut voided,
             };
             *sum = sum.plus(movement.amount)?;
         }
         sums.refunded = sums.refunded.less(back)?;
-        sums.captured = taken.less(sums.refunded.plus(gone)?)?;
-        sums.capturable = sums.authorized.less(taken.plus(voided)?)?;
+        let arrived = taken.less(reversed)?;
+        sums.captured = arrived.less(sums.refunded.plus(disputed)?)?;
+        // What never arrived takes nothing of what is held: it may have been a charge before the authorization.
+        sums.capturable = sums.authorized.less(arrived.plus(voided)?)?;
         Ok(sums)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_that_never_arrived_takes_nothing_of_a_later_authorization() {
+        let currency = Currency::from_code("USD").unwrap();
+        let movement = |kind, reference: &str| Movement {
+            kind,
+            reference: reference.to_owned(),
+            gateway_reference: Some(reference.to_owned()),
+            parent: None,
+            amount: Money::parse("100.00", currency).unwrap(),
+            operation: None,
+        };
+        let movements = [
+            movement(MovementKind::Captured, "charge"),
+            movement(MovementKind::CaptureReversed, "charge"),
+            movement(MovementKind::Authorized, "authorization"),
+        ];
+        let amounts = Amounts::of(currency, movements.iter()).unwrap();
+        assert_eq!((amounts.captured.is_zero(), amounts.capturable.to_string().as_str()), (true, "100.00"));
     }
 }

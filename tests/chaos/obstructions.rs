@@ -30,9 +30,9 @@ const CONNECTING: Duration = Duration::from_secs(1);
 /// How long until the broker is asked again.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Payments that somebody works on, as far as nobody else has them locked.
-const LOCK: &str = "SELECT id FROM payments p
-     WHERE variant = $1 AND EXISTS (SELECT FROM operations o WHERE o.payment_id = p.id AND o.state <> 'settled')
+/// Payments that somebody works on, or else did or will, as far as nobody else has them locked.
+const LOCK: &str = "SELECT id FROM payments p WHERE variant = $1
+     ORDER BY EXISTS (SELECT FROM operations o WHERE o.payment_id = p.id AND o.state <> 'settled') DESC
      LIMIT 8 FOR UPDATE OF p SKIP LOCKED";
 
 /// What must have happened, as it is counted.
