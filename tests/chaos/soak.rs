@@ -151,7 +151,7 @@ impl Soak<'_> {
     fn wanted(&self) -> Vec<&'static str> {
         let mut wanted = [&replicas::TROUBLES[..], &webhooks::FATES[..]].concat();
         wanted.extend(Allowed::here().troubles());
-        wanted.extend(obstructions::kinds());
+        wanted.extend(obstructions::kinds(self.plan.length));
         wanted.push(canary::ANSWERED);
         wanted.extend(self.old_worker.map(|_| replicas::OLDER));
         wanted

@@ -42,11 +42,15 @@ impl Operation {
 
 impl Aggregate {
     /// The gateway says of an open process that the next request is ours. One that was sent already is another matter: it
-    /// may be at work, and that it is not done yet proves nothing.
-    pub(super) fn ready(&mut self, id: Uuid, result: &GatewayResult, context: Context<'_>) -> Step {
-        let is_sent = self.operation(id).is_none_or(Operation::confirms);
-        let Some(proof) = NotCharged::by_readiness(result).filter(|_| !is_sent) else { return Step::Stored };
-        let why = self.merge(result, true);
+    /// may be at work, and that it is not done yet proves nothing. Whoever sent it is told later what became of it.
+    pub(super) fn ready(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
+        let Some(operation) = self.operation(id) else { return Step::Settled };
+        if operation.confirms() {
+            let is_answer = operation.state == State::Calling && operation.is_leased_by(context.worker);
+            return if is_answer { self.pend(id, Action::Process, result, context) } else { Step::Stored };
+        }
+        let Some(proof) = NotCharged::by_readiness(&result) else { return Step::Stored };
+        let why = self.merge(&result, true);
         self.tell_change(id, &why, context.now);
         if let Some(operation) = self.operation_mut(id) {
             operation.confirm_under(proof);

@@ -43,7 +43,7 @@ impl Aggregate {
                 let redirect_url = redirect_url.clone();
                 self.customer_must_act(id, redirect_url, result, context)
             }
-            Verdict::Ready if action == Action::Process => self.ready(id, &result, context),
+            Verdict::Ready if action == Action::Process => self.ready(id, result, context),
             Verdict::Pending | Verdict::Ready | Verdict::CustomerMustAct { .. } => {
                 self.pend(id, action, result, context)
             }
@@ -250,7 +250,7 @@ impl Aggregate {
 
     /// The gateway accepted, and its result will come: the turn ends, the operation stays open and is looked up, or waits
     /// for the gateway's proof.
-    fn pend(&mut self, id: Uuid, action: Action, result: GatewayResult, context: Context<'_>) -> Step {
+    pub(super) fn pend(&mut self, id: Uuid, action: Action, result: GatewayResult, context: Context<'_>) -> Step {
         let why = self.merge(&result, action == Action::Process);
         if action == Action::Process {
             self.set_status(Status::Waiting, Cause::Process, &why.message);

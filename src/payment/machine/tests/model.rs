@@ -100,6 +100,11 @@ impl Effect {
     fn is_live(&self) -> bool {
         matches!(self.ended, Ended::Done | Ended::Pending { .. })
     }
+
+    /// Whether it is a process that went on with money which another one had moved.
+    pub fn went_on(&self) -> bool {
+        self.ended == Ended::Done && self.sent.action == Action::Process && self.sent.amount == 0
+    }
 }
 
 /// What is remembered under a key.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::model::{Ended, Gateway};
+use super::model::{Effect, Ended, Gateway};
 use super::store::Store;
 use super::world::{World, rules_of};
 use crate::payment::command::Command;
@@ -63,10 +63,12 @@ pub fn check_rest(store: &Store, gateway: &Gateway, commands: &[Command]) {
         assert_eq!(store.events.iter().filter(of_it).count(), 1, "{command:?}");
     }
     for operation in store.operations.iter().filter(|operation| operation.action().is_some()) {
-        let done = gateway.effect_of(operation.id).is_some_and(|effect| effect.ended == Ended::Done);
+        let effect = gateway.effect_of(operation.id);
+        let went_on = effect.is_some_and(Effect::went_on);
+        let done = effect.is_some_and(|effect| effect.ended == Ended::Done) && !went_on;
         let answered = operation.answer.as_ref().unwrap();
         assert!(!done || answered.kind == AnswerKind::Succeeded, "it was done, and the answer is {answered:?}");
-        let unfit = answered.kind == AnswerKind::Succeeded && !done && operation.attempts > 0;
+        let unfit = answered.kind == AnswerKind::Succeeded && !done && !went_on && operation.attempts > 0;
         let input = gateway.effect_of(operation.id).map(|effect| effect.ended);
         let input = matches!(input, Some(Ended::Input | Ended::GoneOn | Ended::Ready | Ended::Confirmed));
         assert!(!unfit || input, "it was not done, and the answer is {answered:?}");

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::bench::{command, keys, rules};
-use super::model::{Ended, Fate, Gateway, Sent};
+use super::model::{Effect, Ended, Fate, Gateway, Sent};
 use super::store::Store;
 use crate::payment::code::Code;
 use crate::payment::command::{Body, Command, CommandType};
@@ -360,8 +360,11 @@ impl World {
             return false;
         };
         let id = operation.id;
-        let outcome = match self.gateway.effect_of(id).map(|effect| effect.ended) {
+        let effect = self.gateway.effect_of(id);
+        let outcome = match effect.map(|effect| effect.ended) {
             _ if self.gateway.is_in_flight(id) => return false,
+            // The money is another one's.
+            Some(Ended::Done) if effect.is_some_and(Effect::went_on) => "not_charged",
             Some(Ended::Pending { .. }) => return false,
             Some(Ended::Done) => "approved",
             Some(Ended::Declined) => "declined",
