@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Looks into every queue.
 pub async fn check(world: &World, unreadable: &HashSet<Vec<u8>>) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut queues = ["unroutable", "unrouted", "test"].map(str::to_owned).to_vec();
+    let mut queues = ["unroutable", "unrouted", "unanswered", "test"].map(str::to_owned).to_vec();
     queues.extend(world.variants().iter().flat_map(|name| [format!("commands.{name}"), format!("inbound.{name}")]));
     let begun = Instant::now();
     for queue in queues {
