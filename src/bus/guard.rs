@@ -19,6 +19,7 @@ pub(super) use self::reactor::runtime;
 mod flaw;
 mod frames;
 mod header;
+mod marker;
 mod method;
 mod reactor;
 mod table;

@@ -41,7 +41,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use self::api::Api;
-use self::find::Cursors;
+use self::cursors::Cursors;
 use self::intent::{Asked, Intent};
 use self::process::Process;
 use self::reply::Denial;
@@ -61,6 +61,7 @@ mod amount;
 mod anything;
 mod api;
 mod charge;
+mod cursors;
 mod declines;
 mod dispute;
 mod find;

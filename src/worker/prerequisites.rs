@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
@@ -23,16 +24,22 @@ pub(super) const DATABASE: &str = "database";
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// Waits until the broker has the exchanges and queues.
+/// Waits until the broker has the exchanges and queues, and cancels `prepared` then.
 ///
 /// # Errors
 /// Waiting cannot help: `amqp.url` or the files of `amqp.tls` cannot be used.
-pub(super) async fn broker(bus: &BusSettings, variants: &[&str], health: &Health) -> Result<(), BusError> {
+pub(super) async fn broker(
+    bus: &BusSettings,
+    variants: &[&str],
+    health: &Health,
+    prepared: &CancellationToken,
+) -> Result<(), BusError> {
     let mut wait = Wait::new(TOPOLOGY, health);
     loop {
         match prepare(bus, variants).await {
             Ok(()) => {
                 wait.over();
+                prepared.cancel();
                 return Ok(());
             }
             // Files that could be read once are only being replaced.

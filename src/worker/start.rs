@@ -99,15 +99,11 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let intake = Intake { engine: Arc::clone(&engine), publisher: publisher.clone(), tasks: tasks.clone() };
     let health = Arc::new(Health::new(&components(&engine).iter().map(String::as_str).collect::<Vec<_>>()));
     let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
-    let broker = async {
-        prerequisites::broker(&bus, &names, &health).await?;
-        // Webhooks are received from now on, whether the database is there or not.
-        prepared.cancel();
-        Ok::<(), RunError>(())
-    };
+    // Webhooks are received once the broker is prepared, whether the database is there or not.
+    let broker = prerequisites::broker(&bus, &names, &health, &prepared);
     let database = async {
         prerequisites::database(&store, settings.database.may_lose_commits, &health).await;
-        Ok::<(), RunError>(())
+        Ok(())
     };
     tokio::select! {
         both = try_join(broker, database) => {

@@ -51,14 +51,9 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         warn!("no variant has webhooks: each needs its secret");
     }
     info!(variants = variants.join(", "), http = %address, "paybus receives webhooks");
-    let preparing = async {
-        prerequisites::broker(&bus, &names, &health).await?;
-        prepared.cancel();
-        Ok::<(), RunError>(())
-    };
     tokio::select! {
         () = serve_http(listener, Arc::clone(&health), metrics, receiver, shutdown) => {}
-        Err(error) = preparing => return Err(error),
+        Err(error) = prerequisites::broker(&bus, &names, &health, &prepared) => return Err(error.into()),
     }
     ended.cancel();
     info!("paybus receives no webhooks any more");

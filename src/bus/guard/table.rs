@@ -1,10 +1,6 @@
 //! AMQP's tables and arrays, walked without recursion.
 
-use super::flaw::Flaw;
-
-/// The deepest headers, in levels, themselves included; the broker's own `x-death` has three. lapin's parser
-/// takes 1.5 to 10 KiB of its thread's 2 MiB of stack for each, depending on the build.
-pub(super) const DEPTH_MAX: usize = 32;
+use super::flaw::{DEPTH_MAX, Flaw};
 
 /// What is still to be read of a table or an array.
 #[derive(Debug, Clone, Copy)]

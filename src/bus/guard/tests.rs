@@ -2,7 +2,7 @@ use amq_protocol::frame::{AMQPFrame, parse_frame};
 use lapin::protocol::BasicProperties;
 use lapin::types::AMQPValue;
 
-use super::table::DEPTH_MAX;
+use super::flaw::DEPTH_MAX;
 use super::*;
 
 mod properties;

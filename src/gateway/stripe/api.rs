@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::find::Cursors;
+use super::cursors::Cursors;
 use super::reply::{Denial, exchange, invalid};
 use crate::gateway::clock::GatewayClock;
 use crate::gateway::failure::Failure;

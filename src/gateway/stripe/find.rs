@@ -2,15 +2,13 @@
 //! does not find it may only not have indexed yet. That there is none, only a list of all payment intents of that time
 //! proves, read to its end. A busy account's list may take more than one look-up: the next goes on where the last ended.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use form_urlencoded::Serializer;
 use serde_json::{Map, Value};
 use tracing::debug;
 use uuid::Uuid;
 
 use super::api::Session;
+use super::cursors::Cursor;
 use super::intent::{Asked, Intent, IntentStatus};
 use super::reply::{Denial, invalid};
 use super::request::{CHARGE, OPERATION, PAYMENT, is_payment_intent};
@@ -18,9 +16,6 @@ use crate::gateway::failure::Reach;
 use crate::payment::outcome::Trouble;
 
 const PAYMENT_INTENTS: &str = "payment_intents";
-
-/// The most lists that are remembered; beyond, all of them begin anew.
-const CURSORS_MAX: usize = 1_000;
 
 /// What is looked for.
 pub(super) struct Sought<'a> {
@@ -35,37 +30,6 @@ pub(super) struct Sought<'a> {
     /// The name under which a list that was not read to its end is gone on with; `None` where each look-up begins anew,
     /// because what is looked for may be made meanwhile.
     pub cursor: Option<Uuid>,
-}
-
-/// How far a list was read.
-#[derive(Debug, Clone, Default)]
-struct Cursor {
-    /// The last object that was read.
-    after: Option<String>,
-    /// The ids that were found.
-    found: Vec<String>,
-}
-
-/// How far lists were read that are not at their end, by name. It is kept in memory alone: another worker begins anew.
-#[derive(Debug, Default)]
-pub(super) struct Cursors(Mutex<HashMap<Uuid, Cursor>>);
-
-impl Cursors {
-    fn take(&self, name: Uuid) -> Option<Cursor> {
-        self.all().remove(&name)
-    }
-
-    fn keep(&self, name: Uuid, cursor: Cursor) {
-        let mut all = self.all();
-        if all.len() >= CURSORS_MAX {
-            all.clear();
-        }
-        all.insert(name, cursor);
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<Uuid, Cursor>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Sought<'_> {
@@ -193,7 +157,7 @@ fn progress(intent: &Intent) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use axum::extract::{Path, RawQuery, State};

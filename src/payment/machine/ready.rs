@@ -45,9 +45,9 @@ impl Aggregate {
     /// may be at work, and that it is not done yet proves nothing. Whoever sent it is told later what became of it.
     pub(super) fn ready(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
         let Some(operation) = self.operation(id) else { return Step::Settled };
+        // Only the answer to the confirmation itself comes this far: all else is no news of one.
         if operation.confirms() {
-            let is_answer = operation.state == State::Calling && operation.is_leased_by(context.worker);
-            return if is_answer { self.pend(id, Action::Process, result, context) } else { Step::Stored };
+            return self.pend(id, Action::Process, result, context);
         }
         let Some(proof) = NotCharged::by_readiness(&result) else { return Step::Stored };
         let why = self.merge(&result, true);
