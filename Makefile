@@ -6,10 +6,10 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test test-matrix examples chaos mutants fuzz bench lint clean
+.PHONY: help build demo run test test-cluster test-matrix examples chaos mutants fuzz bench lint clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## The release binary, target/release/paybus
 	$(CARGO) build --release --locked --bins --examples
@@ -22,6 +22,9 @@ run: build ## The worker in the foreground with a private broker and database; C
 
 test: ## All tests: unit, property, and against a real broker and database
 	CARGO='$(CARGO)' scripts/test $(ARGS)
+
+test-cluster: ## The tests on three nodes of RabbitMQ and a PostgreSQL with a standby, of which some are killed
+	@PAYBUS_SERVICES=cluster scripts/with-services $(CARGO) test --locked --test cluster -- $(ARGS)
 
 test-matrix: ## The tests against each RabbitMQ and PostgreSQL that can be had: make test-matrix ARGS='trixie 14'
 	@CARGO='$(CARGO)' scripts/test-matrix $(ARGS)

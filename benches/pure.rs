@@ -135,6 +135,7 @@ fn rules() -> Rules {
     Rules {
         gateway: "http".to_owned(),
         account: "http://127.0.0.1:9000".to_owned(),
+        account_aliases: Vec::new(),
         contract: Contract {
             keys: PerAction::all(Keys::kept_for(Duration::from_secs(86_400))),
             lookup: Lookup::Authoritative,

@@ -1,7 +1,7 @@
 //! Repairs what a broker sends: lapin can read whatever comes of it, and a message without a marker is the one that was
 //! sent.
 //!
-//! The first byte says what the rest is: the properties of a message, its routing key, or bytes of a stream.
+//! The first byte says what the rest is: the properties of a message, its routing key, its body, or bytes of a stream.
 
 #![no_main]
 
@@ -12,6 +12,7 @@ use paybus::bus::guard::{Flaw, Frames, MARKER};
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
+const BODY: u8 = 3;
 /// Class 60, and a body of 7 bytes.
 const PREFIX: [u8; 12] = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
 
@@ -20,8 +21,11 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind, 0, 1][..], &size, payload, &[0xce]].concat()
 }
 
+/// The largest body that is passed on, in bytes.
+const BODY_MAX: u64 = 64;
+
 fn passed(pieces: &[&[u8]]) -> Vec<u8> {
-    let (mut frames, mut out) = (Frames::new(None), Vec::new());
+    let (mut frames, mut out) = (Frames::new(None).bodies_up_to(BODY_MAX), Vec::new());
     pieces.iter().for_each(|piece| frames.pass(piece, &mut out));
     out
 }
@@ -62,6 +66,19 @@ fuzz_target!(|bytes: &[u8]| {
             let key = &bytes[..bytes.len().min(255)];
             let method = [&[0, 60, 0, 71][..], &[0; 9], &[0, key.len() as u8], key, &[0; 4]].concat();
             check(&[frame(METHOD, &method), frame(HEADER, &[&PREFIX[..], &[0, 0]].concat())].concat());
+        }
+        b'b' => {
+            let header = [&[0, 60, 0, 0][..], &(bytes.len() as u64).to_be_bytes(), &[0, 0]].concat();
+            let parts: Vec<u8> = bytes.chunks(50).flat_map(|part| frame(BODY, part)).collect();
+            let sent = [frame(HEADER, &header), parts].concat();
+            let out = passed(&[&sent]);
+            let frames = read(&out).expect("lapin can read it");
+            if bytes.len() as u64 <= BODY_MAX {
+                assert!(out == sent, "a body that is not too large was changed");
+            } else {
+                let [AMQPFrame::Header(1, header)] = &frames[..] else { panic!("a body was passed on: {frames:?}") };
+                assert_eq!(header.body_size, 0);
+            }
         }
         size => {
             let pieces: Vec<&[u8]> = bytes.chunks(usize::from(*size).max(1)).collect();

@@ -1,17 +1,162 @@
-//! Errors with everything behind them.
+//! Errors with everything behind them, in words for whoever runs paybus: what libraries say is meant for developers.
 
 use std::error::Error;
 
 use crate::excerpt::{ERROR_MAX, excerpt};
 
+/// How what a library says begins, and what stands in its place.
+static PLAIN: [(&str, Plain); 24] = [
+    // rustls, alone or within another library's error.
+    ("received corrupt message of type", Plain::Words(NO_TLS)),
+    ("tls handshake eof", Plain::Words(TLS_ENDED)),
+    ("invalid peer certificate: UnknownIssuer", Plain::Words(UNKNOWN_ISSUER)),
+    ("received fatal alert: CertificateRequired", Plain::Words(CERTIFICATE_REQUIRED)),
+    ("received fatal alert: BadCertificate", Plain::Words(CERTIFICATE_REFUSED)),
+    ("received fatal alert: CertificateUnknown", Plain::Words(CERTIFICATE_REFUSED)),
+    ("received fatal alert: UnknownCA", Plain::Words(CERTIFICATE_REFUSED)),
+    // lapin.
+    ("IO error", Plain::CauseOnly),
+    ("protocol error", Plain::CauseOnly),
+    ("connection aborted", Plain::Words("the server closed the connection")),
+    ("failed to parse", Plain::Words(NO_AMQP)),
+    ("Parsing Error", Plain::Nothing),
+    // tokio-postgres.
+    ("db error", Plain::CauseOnly),
+    ("error connecting to server", Plain::CauseOnly),
+    ("error communicating with the server", Plain::CauseOnly),
+    ("error performing TLS handshake", Plain::CauseOnly),
+    ("server does not support TLS", Plain::Words(NO_DATABASE_TLS)),
+    ("bytes remaining on stream", Plain::Words(NO_POSTGRES)),
+    // reqwest, hyper and hyper-util.
+    ("error sending request", Plain::CauseOnly),
+    ("client error (", Plain::CauseOnly),
+    ("tcp connect error", Plain::CauseOnly),
+    ("connection error", Plain::CauseOnly),
+    ("dns error", Plain::CauseOnly),
+    ("error resolving DNS", Plain::Words("the host's name cannot be resolved")),
+];
+
+const NO_TLS: &str = "the server does not speak TLS: correct the port of the address, or connect without TLS";
+const TLS_ENDED: &str = "the server ended the TLS handshake and gave no reason: correct the port of the address, or \
+    set tls.cert and tls.key if it asks for a client certificate";
+const UNKNOWN_ISSUER: &str = "the server's certificate is signed by an authority that is not trusted (UnknownIssuer): \
+    set amqp.tls.ca or database.tls.ca to the authority's file, or install it on this machine";
+const CERTIFICATE_REQUIRED: &str =
+    "the server asks for a client certificate (CertificateRequired): set tls.cert and tls.key";
+const CERTIFICATE_REFUSED: &str =
+    "the server refuses the client certificate: set tls.cert and tls.key to one that it trusts";
+const NO_AMQP: &str = "the server does not speak AMQP: correct the port of amqp.url, or use amqps:// if it is for TLS";
+const NO_DATABASE_TLS: &str = "the server has no TLS: set ssl = on there, or database.tls_mode = \"disable\" here";
+const NO_POSTGRES: &str = "the server does not speak PostgreSQL's protocol: correct the port of the address";
+
+#[derive(Clone, Copy)]
+enum Plain {
+    /// These words.
+    Words(&'static str),
+    /// Nothing, where a cause says more.
+    CauseOnly,
+    /// Nothing at all.
+    Nothing,
+}
+
 /// An error with its causes, for a log line or a person: `Display` alone tells only the outermost.
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+    let mut text = String::new();
+    let mut next: Option<&dyn Error> = Some(error);
+    while let Some(error) = next {
+        next = error.source();
+        let said = error.to_string();
+        let own = match next {
+            Some(cause) => without_cause(&said, &cause.to_string()),
+            None => said.as_str(),
+        };
+        let words = plain(own, next.is_some());
+        if words.is_empty() || text.contains(words) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(words);
     }
     excerpt(&text, ERROR_MAX).into_owned()
+}
+
+/// What an error says itself: some repeat their cause.
+fn without_cause<'a>(said: &'a str, cause: &str) -> &'a str {
+    said.strip_suffix(cause).map_or(said, |own| own.trim_end_matches([':', ' ']))
+}
+
+fn plain(said: &str, has_cause: bool) -> &str {
+    match PLAIN.iter().find(|(theirs, _)| said.starts_with(theirs)) {
+        Some((_, Plain::Words(words))) => words,
+        Some((_, Plain::Nothing)) => "",
+        Some((_, Plain::CauseOnly)) if has_cause => "",
+        Some((_, Plain::CauseOnly)) | None => said,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use rustls::{CertificateError, ClientConnection};
+
+    use super::*;
+    use crate::bus::BusError;
+    use crate::store::StoreError;
+    use crate::tls::{TlsFiles, Verify, client_config};
+
+    /// What lapin says where it cannot connect.
+    fn of_broker(source: impl Into<Box<dyn Error + Send + Sync>>) -> BusError {
+        let source = io::Error::new(io::ErrorKind::InvalidData, source).into();
+        BusError::Broker { doing: "connecting to the broker", source }
+    }
+
+    /// What rustls says of an answer that is no TLS.
+    fn no_tls() -> rustls::Error {
+        let config = client_config(TlsFiles::default(), Verify::Encrypt).expect("a configuration");
+        let name = "localhost".try_into().expect("a name");
+        let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
+        client.read_tls(&mut &b"AMQP\x00\x00\x09\x01"[..]).expect("memory");
+        client.process_new_packets().expect_err("no TLS")
+    }
+
+    #[test]
+    fn tls_at_a_port_without_it_is_told_as_that() {
+        let told = chain(&of_broker(no_tls()));
+        assert_eq!(told, format!("connecting to the broker failed: {NO_TLS}"));
+    }
+
+    #[test]
+    fn a_certificate_of_a_stranger_is_told_with_what_to_do() {
+        let told = chain(&of_broker(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)));
+        assert_eq!(told, format!("connecting to the broker failed: {UNKNOWN_ISSUER}"));
+        // What says enough stays as it is.
+        let told = chain(&of_broker(rustls::Error::InvalidCertificate(CertificateError::Expired)));
+        assert!(told.starts_with("connecting to the broker failed: invalid peer certificate"), "{told}");
+    }
+
+    #[test]
+    fn each_cause_is_told_once_and_in_its_order() {
+        assert_eq!(chain(&of_broker("refused")), "connecting to the broker failed: refused");
+        let error = StoreError::Unavailable(Box::new(io::Error::other("no route")));
+        assert_eq!(chain(&error), "the database cannot be reached: no route");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_told_without_the_librarys_words() {
+        let connecting = tokio_postgres::connect("postgres://paybus@127.0.0.1:9/paybus", tokio_postgres::NoTls);
+        let Err(error) = connecting.await else { panic!("nobody listens there") };
+        let told = chain(&StoreError::from(error));
+        assert_eq!(told, "the database cannot be reached: Connection refused (os error 111)");
+    }
+
+    #[test]
+    fn a_text_without_a_cause_is_never_left_out() {
+        assert_eq!(plain("db error", false), "db error");
+        assert_eq!(plain("db error", true), "");
+        assert_eq!(plain("anything else", true), "anything else");
+    }
 }

@@ -1,5 +1,7 @@
 //! Addresses that name several hosts, `scheme://user:password@a:1,b:2/path`: the nodes of a broker's cluster, or a database
-//! and its standbys.
+//! and its standbys. And whether a host is this machine.
+
+use std::net::IpAddr;
 
 use uuid::Uuid;
 
@@ -18,6 +20,13 @@ fn split(url: &str) -> Option<Vec<String>> {
         return None;
     }
     Some(hosts.split(',').map(|host| format!("{scheme}://{user}{host}{path}")).collect())
+}
+
+/// Whether a host is this machine: what is sent to it crosses no network.
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// All of them in random order: if every client began with the first host, that one would carry them all.
@@ -46,6 +55,18 @@ mod tests {
     fn what_cannot_be_told_apart_stays_whole() {
         for url in ["amqp://a,,b/", "amqp://a,/", "amqp://u@/v", "postgres://u:p,q/w@a/db", "host=a,b", ""] {
             assert_eq!(each(url), [url]);
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.10", "::1", "[::1]", "::ffff:127.0.0.1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in
+            ["", "localhost.example", "127.0.0.1.example", "127.1", "10.0.0.1", "0.0.0.0", "::", "fd00::1", "[::1"]
+        {
+            assert!(!is_loopback(host), "{host}");
         }
     }
 

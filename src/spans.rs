@@ -4,7 +4,6 @@
 use std::cell::Cell;
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
@@ -12,12 +11,8 @@ use opentelemetry::trace::{Span as _, SpanId, Status, TraceContextExt, TraceId, 
 use opentelemetry::{Context, KeyValue, StringValue, Value};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{
-    self as sdk, BatchConfigBuilder, BatchSpanProcessor, IdGenerator, RandomIdGenerator, Sampler, SdkTracer,
-    SdkTracerProvider, SpanData,
-};
+use opentelemetry_sdk::trace::{self as sdk, IdGenerator, RandomIdGenerator, Sampler, SdkTracer, SdkTracerProvider};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -28,10 +23,8 @@ use crate::causes::chain;
 use crate::config::Tracing;
 use crate::payment::trace::TraceContext;
 
-/// Spans that wait to be exported; what is more is dropped, for a slow collector must cost no payment anything.
-const QUEUE: usize = 16_384;
-/// Spans of one export.
-const BATCH: usize = 2_048;
+mod export;
+
 /// How long one export may take.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last export may hold up the end of the process.
@@ -69,16 +62,14 @@ impl Export {
 /// The endpoint is no URL, or there is no way to use it.
 pub fn start(settings: &Tracing) -> Result<Option<Export>, SpansError> {
     let Some(endpoint) = &settings.endpoint else { return Ok(None) };
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
+    let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
         .with_timeout(EXPORT_TIMEOUT)
         .build()?;
-    let batches = BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_max_export_batch_size(BATCH).build();
-    let exporter = Told { exporter, is_failing: AtomicBool::new(false) };
     let provider = SdkTracerProvider::builder()
-        .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
+        .with_span_processor(export::Batches::new(exporter))
         // Whoever began the trace decides; of those that begin here, a part.
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample))))
         .with_id_generator(Ids(RandomIdGenerator::default()))
@@ -128,6 +119,12 @@ impl Span {
     pub fn within(parent: Option<&TraceContext>, begin: impl FnOnce() -> Begin) -> Span {
         let (Some(tracer), Some(parent)) = (TRACER.get(), parent) else { return Span(None) };
         Span(Some(Box::new(build(tracer, &context_of(parent), begin(), SystemTime::now()))))
+    }
+
+    /// A span of something that began earlier, as the root of a trace of its own.
+    pub fn root(since: SystemTime, begin: impl FnOnce() -> Begin) -> Span {
+        let Some(tracer) = TRACER.get() else { return Span(None) };
+        Span(Some(Box::new(build(tracer, &Context::new(), begin(), since))))
     }
 
     /// A span of something that began earlier, within a trace, or as the root of the one that belongs to this operation: the
@@ -244,33 +241,5 @@ impl IdGenerator for Ids {
 
     fn new_span_id(&self) -> SpanId {
         self.0.new_span_id()
-    }
-}
-
-/// Says when exporting begins to fail and when it works again, and not at every batch in between.
-#[derive(Debug)]
-struct Told {
-    exporter: SpanExporter,
-    is_failing: AtomicBool,
-}
-
-impl sdk::SpanExporter for Told {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let exported = self.exporter.export(batch).await;
-        match &exported {
-            Err(error) if !self.is_failing.swap(true, Ordering::Relaxed) => {
-                warn!(
-                    error = chain(error),
-                    "the collector takes no spans; they are dropped until it does, and payments go on"
-                );
-            }
-            Ok(()) if self.is_failing.swap(false, Ordering::Relaxed) => info!("the collector takes spans again"),
-            _ => {}
-        }
-        exported
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
     }
 }

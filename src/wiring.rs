@@ -4,7 +4,9 @@ use secrecy::SecretString;
 
 use crate::bus::{BusSettings, BusTls};
 use crate::config::{Database, Pooler, Settings, TlsMode};
+use crate::gateway::Gateway;
 use crate::store::connect::InvalidUrl;
+use crate::store::unserved::Served;
 use crate::store::{Store, StoreSettings};
 use crate::tls::{TlsError, TlsFiles, Verify, client_config};
 
@@ -36,6 +38,13 @@ pub fn bus_settings(settings: &Settings) -> BusSettings {
         connect_timeout: amqp.connect_timeout,
         delivery_limit: amqp.delivery_limit,
     }
+}
+
+/// Which stored payments a variant serves: those that began with its gateway at its account, whichever of its names that had.
+pub fn served(variant: &str, gateway: &str, adapter: &dyn Gateway) -> Served {
+    let mut accounts = adapter.account_aliases().to_vec();
+    accounts.push(adapter.account().to_owned());
+    Served { variant: variant.to_owned(), gateway: gateway.to_owned(), accounts }
 }
 
 /// The database; connections are made when they are needed.

@@ -5,37 +5,40 @@
 --   psql -d paybus -v owner=payments_owner -v worker=payments_worker -v reader=payments_reader -f deploy/postgres/roles.sql
 --
 --   owner    `paybus migrate`: the schema is its own
---   worker   `paybus worker`, `paybus show`, `events`, `dead`, `check`: reads and writes rows, changes no table
---   reader   people and reports: reads
+--   worker   `paybus worker`, `paybus show`, `list`, `events`, `dead`, `forget`, `check`: reads and writes rows, changes no table
+--   archiver `paybus archive`: takes settled payments out, and old rows of the audit; `paybus export`
+--   reader   people and reports, `paybus show`, `list`, `events`: reads
 --
 -- Passwords are not set here: \password ROLE, or certificates.
 \set ON_ERROR_STOP on
 \if :{?owner} \else \set owner paybus_owner \endif
 \if :{?worker} \else \set worker paybus_worker \endif
+\if :{?archiver} \else \set archiver paybus_archiver \endif
 \if :{?reader} \else \set reader paybus_reader \endif
 
 -- In one piece: a worker that is running never finds a right gone.
 BEGIN;
 SELECT format('CREATE ROLE %I LOGIN', name)
-FROM unnest(ARRAY[:'owner', :'worker', :'reader']) AS r(name)
+FROM unnest(ARRAY[:'owner', :'worker', :'archiver', :'reader']) AS r(name)
 WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = name) \gexec
 
 SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()) \gexec
-SELECT format('GRANT CONNECT ON DATABASE %I TO %I, %I, %I', current_database(), :'owner', :'worker', :'reader') \gexec
+SELECT format('GRANT CONNECT ON DATABASE %I TO %I, %I, %I, %I',
+    current_database(), :'owner', :'worker', :'archiver', :'reader') \gexec
 CREATE SCHEMA IF NOT EXISTS paybus;
 ALTER SCHEMA paybus OWNER TO :"owner";
-GRANT USAGE ON SCHEMA paybus TO :"worker", :"reader";
+GRANT USAGE ON SCHEMA paybus TO :"worker", :"archiver", :"reader";
 
 -- Tables that a later migration makes: until this file is run again.
-ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA paybus GRANT SELECT ON TABLES TO :"reader";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA paybus GRANT SELECT ON TABLES TO :"reader", :"archiver";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA paybus GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"worker";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA paybus GRANT SELECT ON SEQUENCES TO :"worker";
 
 -- And those that are there: each what is done to it.
-GRANT SELECT ON ALL TABLES IN SCHEMA paybus TO :"reader", :"worker";
+GRANT SELECT ON ALL TABLES IN SCHEMA paybus TO :"reader", :"worker", :"archiver";
 -- To see whether one was left behind by a restore; whoever inserts needs no right on them.
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA paybus TO :"worker";
-REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA paybus FROM :"worker";
+REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA paybus FROM :"worker", :"archiver";
 SELECT format('GRANT %s ON paybus.%I TO %I', rights, name, :'worker')
 FROM (VALUES
     -- Payments and what was done with their money are never deleted, events never changed.
@@ -51,6 +54,17 @@ FROM (VALUES
     ('buckets', 'UPDATE'),
     ('relays', 'INSERT, UPDATE, DELETE'),
     ('rates', 'INSERT, UPDATE')
+) AS t(name, rights)
+WHERE to_regclass('paybus.' || name) IS NOT NULL \gexec
+SELECT format('GRANT %s ON paybus.%I TO %I', rights, name, :'archiver')
+FROM (VALUES
+    -- The row of a payment stays: its id is never charged again.
+    ('payments', 'UPDATE'),
+    ('operations', 'DELETE'),
+    ('movements', 'DELETE'),
+    ('events', 'DELETE'),
+    ('sent', 'DELETE'),
+    ('audit', 'INSERT, DELETE')
 ) AS t(name, rights)
 WHERE to_regclass('paybus.' || name) IS NOT NULL \gexec
 COMMIT;

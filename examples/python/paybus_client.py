@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from typing import Any, Callable, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Callable, Final, Protocol, cast
 
 import pika
+from paybus_contract import Command, Event, EventsPage, EventsResendCommand, PaybusHeartbeatEvent
 from pika.exceptions import AMQPError, NackError, UnroutableError
 
 JSON = "application/cloudevents+json; charset=utf-8"
 DIRECT_REPLY = "amq.rabbitmq.reply-to"
-
-Event = dict[str, Any]
+HEARTBEAT: Final = "paybus.heartbeat"
 
 
 class NotSent(Exception):
@@ -24,9 +25,11 @@ class Unknown(Exception):
     """Nobody knows whether the broker has the command. Send the very same one again: it is the same command."""
 
 
-def command(kind: str, payment: str, data: dict[str, Any], *, source: str, id: str | None = None) -> Event:
-    """A command. `payment`, `source` and `id` name it: keep them with what you sell before it is sent."""
-    return {
+def command(kind: str, payment: str, data: dict[str, Any], *, source: str, id: str | None = None) -> Command:
+    """A command. `payment`, `source` and `id` name it: keep them with what you sell before it is sent.
+
+    Its data is not checked for types: for that, write the whole dictionary as one of `paybus_contract`'s."""
+    asked = {
         "specversion": "1.0",
         "type": kind,
         "source": source,
@@ -34,6 +37,7 @@ def command(kind: str, payment: str, data: dict[str, Any], *, source: str, id: s
         "subject": payment,
         "data": data,
     }
+    return cast(Command, asked)
 
 
 class Publisher:
@@ -46,7 +50,7 @@ class Publisher:
         self._channel: Any = None
         self._answers: dict[str, Event] = {}
 
-    def send(self, variant: str, command: Event, *, reply_to: str | None = None) -> None:
+    def send(self, variant: str, command: Command, *, reply_to: str | None = None) -> None:
         """Returns when the broker has the command.
 
         Raises NotSent where it does not take it, and Unknown where that cannot be told."""
@@ -66,15 +70,17 @@ class Publisher:
             self.close()
             raise Unknown(f"{command['type']} {command['id']} may or may not be sent: {error!r}") from error
 
-    def ask(self, variant: str, command: Event, timeout: float = 30.0) -> Event | None:
+    def ask(self, variant: str, command: Command, timeout: float = 30.0) -> Event | None:
         """Sends a command and awaits its final answer; None where it does not come in time, or the connection is lost.
 
-        A direct reply is lost with its channel. The answer is also an event, so that it is not lost for who follows
-        those; the same command once more does not bring the reply again."""
+        A direct reply is lost with its channel: ask once more by the same command, which is carried out once and answered
+        again. The answer is also an event, for who follows those."""
         self.send(variant, command, reply_to=DIRECT_REPLY)
         deadline = time.monotonic() + timeout
         try:
             while command["id"] not in self._answers and (left := deadline - time.monotonic()) > 0:
+                if self._connection is None:
+                    break
                 self._connection.process_data_events(time_limit=left)
         except (AMQPError, OSError):
             self.close()
@@ -101,7 +107,10 @@ class Publisher:
         return self._channel
 
     def _on_answer(self, _channel: Any, _method: Any, properties: Any, body: bytes) -> None:
-        self._answers[properties.correlation_id] = json.loads(body)
+        event = json.loads(body)
+        # One that was asked for once more is told first that it goes on.
+        if event["data"]["command"]["answer"]:
+            self._answers[properties.correlation_id] = event
 
 
 class Store(Protocol):
@@ -117,12 +126,29 @@ class Store(Protocol):
         the same id. Pass over types, statuses and members that you do not know."""
 
 
+class Positions(Protocol):
+    """How far you are, by variant; kept where your own data is."""
+
+    def position(self, variant: str) -> int:
+        """Up to which position no event of the variant is missing; 0 for none: then you get all that are kept."""
+
+    def reached(self, variant: str, position: int) -> None:
+        """Stores it. Every event up to it was applied."""
+
+
 class Memory:
     """A store for trying things; it forgets everything."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
         self.events: list[Event] = []
+        self.positions: dict[str, int] = {}
+
+    def position(self, variant: str) -> int:
+        return self.positions.get(variant, 0)
+
+    def reached(self, variant: str, position: int) -> None:
+        self.positions[variant] = position
 
     def last(self, payment: str) -> int:
         return self.numbers.get(payment, 0)
@@ -135,8 +161,25 @@ class Memory:
             self.numbers[event["subject"]] = number
 
 
+@dataclass
+class Page:
+    """A page of events that was asked for."""
+
+    id: str
+    after: int
+    until: int
+    """Up to where a heartbeat says that something is missing."""
+    asked_at: float = field(default_factory=time.monotonic)
+    arrived: set[int] = field(default_factory=set)
+
+
 class Subscriber:
-    """Follows events from a durable queue of its own, through any number of lost connections."""
+    """Follows events from a durable queue of its own, through any number of lost connections.
+
+    With `positions` it also follows heartbeats: whatever is missing, the last event too, is found and asked for."""
+
+    PATIENCE = 30.0
+    """How long a page may take before it is asked for again, in seconds."""
 
     def __init__(
         self,
@@ -146,13 +189,21 @@ class Subscriber:
         *,
         prefix: str = "paybus",
         keys: tuple[str, ...] = ("*.payment.#", "*.command.#"),
+        declares: bool = True,
+        positions: Positions | None = None,
     ) -> None:
         self._parameters = pika.URLParameters(url)
         self._prefix, self._keys, self._store = prefix, keys, store
+        # Not where `deploy/rabbitmq/grant service` has made the queues: that user may declare nothing.
+        self._declares = declares
         # paybus answers only to queues whose names begin so; see `amqp.reply_to`.
         self.queue, self.replies = f"{name}.events", f"reply.{name}.catch-up"
         self._source = f"{name}/catch-up"
         self._stopping = False
+        self._positions = positions
+        # By variant: the positions of events that were applied, behind the one that was reached.
+        self._seen: dict[str, set[int]] = {}
+        self._pages: dict[str, Page] = {}
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Applies events until `until`, which is asked every 100 ms, or `stop`."""
@@ -182,44 +233,122 @@ class Subscriber:
         connection = pika.BlockingConnection(self._parameters)
         channel = connection.channel()
         channel.confirm_delivery()
-        for queue in (self.queue, self.replies):
-            channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-        for key in self._keys:
-            channel.queue_bind(self.queue, f"{self._prefix}.events", key)
+        if self._declares:
+            for queue in (self.queue, self.replies):
+                channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+            for key in self._keys:
+                channel.queue_bind(self.queue, f"{self._prefix}.events", key)
+            if self._positions is not None:
+                channel.queue_bind(self.queue, f"{self._prefix}.heartbeats", "#")
         channel.basic_qos(prefetch_count=100)
         if consume:
             channel.basic_consume(self.queue, self._on_event)
             channel.basic_consume(self.replies, self._on_event)
         return connection
 
-    def _on_event(self, channel: Any, method: Any, _properties: Any, body: bytes) -> None:
-        self._take(channel, method, json.loads(body))
+    def _on_event(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        event: Event = json.loads(body)
+        if event["type"] == HEARTBEAT:
+            self._on_heartbeat(channel, event)
+        elif event["type"] == "command.succeeded" and "page" in event["data"]:
+            self._on_page(channel, event["data"]["page"], properties.correlation_id)
+        else:
+            is_applied = self._take(channel, method, event)
+            self._note(method, properties, is_applied)
         # Last: what dies before this is delivered again.
         channel.basic_ack(method.delivery_tag)
 
-    def _take(self, channel: Any, method: Any, event: Event) -> None:
-        payment, data = event["subject"], event.get("data", {})
-        last = self._store.last(payment)
-        if "sequence" in event:
-            number = int(event["sequence"])
+    def _take(self, channel: Any, method: Any, event: Event) -> bool:
+        """Whether the event is applied now, or was before."""
+        last = self._store.last(event["subject"])
+        # An event of a type that is not known counts, too.
+        sequence = event.get("sequence")
+        if sequence is not None:
+            number = int(str(sequence))
             if number == last + 1:
                 self._store.apply(event, number)
             elif number > last + 1:
                 # It comes again, behind those that are missing. So it may be acknowledged once they are asked for.
                 self._ask(channel, event, "payment.resend", {"from": str(last + 1)})
+                return False
         elif event["type"] == "payment.snapshot":
-            if int(data["sequence"]) > last:
-                self._store.apply(event, int(data["sequence"]))
+            number = int(event["data"]["sequence"])
+            if number > last:
+                self._store.apply(event, number)
         elif method.routing_key == self.replies:
             self._go_on(channel, event, last)
         else:
             self._store.apply(event, None)
+        return True
+
+    def _note(self, method: Any, properties: Any, is_applied: bool) -> None:
+        """Notes the position of an event, to be held against the heartbeats."""
+        position = int((properties.headers or {}).get("paybus-position", 0))
+        if self._positions is None or position == 0 or not is_applied:
+            return
+        if method.routing_key == self.replies:
+            for page in self._pages.values():
+                if page.id == properties.correlation_id:
+                    page.arrived.add(position)
+        else:
+            self._seen.setdefault(method.routing_key.split(".")[0], set()).add(position)
+
+    def _on_heartbeat(self, channel: Any, event: PaybusHeartbeatEvent) -> None:
+        """So many events of a variant are in these positions, and no others will ever be."""
+        if self._positions is None:
+            return
+        variant, data = event["subject"], event["data"]
+        start, end = int(data["from"]), int(data["to"])
+        reached = self._positions.position(variant)
+        if reached >= end:
+            return
+        seen = self._seen.get(variant, set())
+        # Where it does not begin here, a heartbeat was missed, or this process is new.
+        if start == reached and sum(start < position <= end for position in seen) == data["events"]:
+            return self._reach(variant, end)
+        page = self._pages.get(variant)
+        if page is None or time.monotonic() - page.asked_at > self.PATIENCE:
+            self._ask_page(channel, variant, reached, end, page.arrived if page else None)
+        else:
+            page.until = end
+
+    def _on_page(self, channel: Any, page: EventsPage, id: str) -> None:
+        """The answer to an `events.resend`, which came behind the events that it asked for."""
+        variant, asked = next(((name, it) for name, it in self._pages.items() if it.id == id), (None, None))
+        if variant is None or asked is None:
+            return  # It took too long, and was asked for again.
+        to = int(page["to"])
+        if sum(position <= to for position in asked.arrived) < page["events"]:
+            # Some were lost on their way, or wait for one that was.
+            return self._ask_page(channel, variant, asked.after, asked.until, asked.arrived)
+        del self._pages[variant]
+        # What is behind the heartbeat counts for the next one.
+        self._seen.setdefault(variant, set()).update(asked.arrived)
+        self._reach(variant, min(to, asked.until))
+        if to < asked.until:
+            self._ask_page(channel, variant, to, asked.until)
+
+    def _reach(self, variant: str, position: int) -> None:
+        if self._positions is not None:
+            self._positions.reached(variant, position)
+        self._seen[variant] = {seen for seen in self._seen.get(variant, ()) if seen > position}
+
+    def _ask_page(self, channel: Any, variant: str, after: int, until: int, arrived: set[int] | None = None) -> None:
+        page = self._pages[variant] = Page(str(uuid.uuid4()), after, until, arrived=arrived or set())
+        asked: EventsResendCommand = {
+            "specversion": "1.0",
+            "type": "events.resend",
+            "source": self._source,
+            "id": page.id,
+            "data": {"after": str(after)},
+        }
+        self._publish(channel, variant, asked)
 
     def _go_on(self, channel: Any, answer: Event, last: int) -> None:
         """The answer to a `payment.resend`, which came behind the events that it asked for."""
-        data = answer.get("data", {})
-        if answer["type"] != "command.succeeded" or int(data.get("sequence", last)) <= last:
+        if answer["type"] != "command.succeeded" or int(answer["data"].get("sequence", last)) <= last:
             return
+        data = answer["data"]
         if "resent" in data and int(data["resent"]["from"]) <= last + 1:
             # At most 100 come at a time.
             self._ask(channel, answer, "payment.resend", {"from": str(last + 1)})
@@ -231,10 +360,12 @@ class Subscriber:
         # Named after what it is about: delivered again, this asks the same again.
         name = f"{about['id']}/{kind}"
         asked = command(kind, about["subject"], data, source=self._source, id=name)
+        told = cast(dict[str, Any], about["data"])
+        self._publish(channel, told["payment"]["variant"], asked)
+
+    def _publish(self, channel: Any, variant: str, asked: Command) -> None:
         properties = pika.BasicProperties(
             delivery_mode=2, content_type=JSON, reply_to=self.replies, correlation_id=asked["id"]
         )
-        variant = about["data"]["payment"]["variant"]
-        channel.basic_publish(
-            f"{self._prefix}.commands", f"{variant}.{kind}", json.dumps(asked), properties, mandatory=True
-        )
+        key = f"{variant}.{asked['type']}"
+        channel.basic_publish(f"{self._prefix}.commands", key, json.dumps(asked), properties, mandatory=True)

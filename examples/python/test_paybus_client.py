@@ -1,17 +1,41 @@
 """The client against a real worker, broker and database. Run by ./check."""
 
+import json
 import os
+import random
 import subprocess
 import threading
 import unittest
 import uuid
 
 import pika
+import psycopg
 
-from paybus_client import Memory, NotSent, Publisher, Subscriber, Unknown, command
-from testing import AMQP, Worker, create_database, wait_for
+from paybus_client import HEARTBEAT, Memory, NotSent, Publisher, Subscriber, Unknown, command
+from testing import AMQP, DATABASE, Worker, create_database, wait_for
 
 PREFIX = f"py{uuid.uuid4().hex[:10]}"
+
+
+class Lossy(Subscriber):
+    """A third of all messages is lost, heartbeats and what was asked for too; and for a while all.
+
+    By chance: were it each third, it could be the answer to the same page each time."""
+
+    PATIENCE = 1.0
+
+    def __init__(self, *arguments, **named) -> None:
+        super().__init__(*arguments, **named)
+        self.taken, self.loses_all, self.lost = 0, False, set()
+        self.chance = random.Random(1)
+
+    def _on_event(self, channel, method, properties, body) -> None:
+        self.taken += 1
+        if self.loses_all or self.chance.random() < 1 / 3:
+            self.lost.add(json.loads(body)["subject"])
+            channel.basic_ack(method.delivery_tag)
+        else:
+            super()._on_event(channel, method, properties, body)
 
 
 class Client(unittest.TestCase):
@@ -41,6 +65,15 @@ class Client(unittest.TestCase):
 
     def numbers(self, store: Memory) -> list[str]:
         return [event["sequence"] for event in store.events if event["subject"] == self.payment and "sequence" in event]
+
+    def test_who_timed_out_asks_again_and_is_answered(self) -> None:
+        create = self.create(process={"token": "tok_slow", "seconds": 2})
+        self.assertIsNone(self.publisher.ask("default", create, timeout=0.5))
+        self.publisher.close()
+        for _ in range(2):
+            # Under way at first, answered later: either way by the same answer.
+            answer = self.publisher.ask("default", create)
+            self.assertEqual(answer["data"]["payment"]["captured_amount"], "120.00")
 
     def test_a_command_is_answered_once(self) -> None:
         create = self.create()
@@ -96,6 +129,34 @@ class Client(unittest.TestCase):
         subscriber.run(until=lambda: store.last(self.payment) == 3)
         self.assertEqual(self.numbers(store), ["1", "2", "3"])
 
+    def test_who_loses_a_third_of_all_events_and_all_of_the_last_ones_gets_whole_again(self) -> None:
+        store = Memory()
+        queue = f"{PREFIX}.{self.id().rsplit('.', 1)[1]}"
+        lossy = Lossy(AMQP, queue, store, prefix=PREFIX, positions=store)
+        lossy.declare()
+        following = threading.Thread(target=lossy.run)
+        following.start()
+        try:
+            for _ in range(30):
+                self.payment = str(uuid.uuid4())
+                self.pay()
+                self.refund("20.00")
+            wait_for("the events", lambda: lossy.taken > 60)
+            lossy.loses_all = True
+            last = set()
+            for _ in range(5):
+                self.payment = str(uuid.uuid4())
+                self.pay()
+                last.add(self.payment)
+            wait_for("the last events to be lost", lambda: last <= lossy.lost)
+            lossy.loses_all = False
+            wait_for("the table to be as the database", lambda: table(store) == books())
+        finally:
+            lossy.stop()
+            following.join()
+        self.assertEqual(len(last & table(store).keys()), 5)
+        self.assertNotIn(HEARTBEAT, {event["type"] for event in store.events})
+
     @unittest.skipUnless("PAYBUS_TEST_RABBITMQCTL" in os.environ, "the broker is not ours to trouble")
     def test_a_lost_connection_is_made_again(self) -> None:
         store = Memory()
@@ -117,6 +178,26 @@ class Client(unittest.TestCase):
             subscriber.stop()
             following.join()
         self.assertEqual(self.numbers(store), ["1", "2", "3"])
+
+
+
+def table(store: Memory) -> dict:
+    """What a consumer knows of each payment."""
+    # A snapshot stands for the events that it makes up for.
+    told = [
+        event["data"]["payment"]
+        for event in list(store.events)
+        if "sequence" in event or event["type"] == "payment.snapshot"
+    ]
+    known = {payment["id"]: (payment["status"], payment["captured_amount"]) for payment in told}
+    return {payment: (*facts, store.last(payment)) for payment, facts in known.items()}
+
+
+def books() -> dict:
+    """What paybus has stored."""
+    sql = "SELECT id::text, status, captured_amount::numeric(12, 2)::text, last_sequence FROM paybus.payments"
+    with psycopg.connect(f"{DATABASE.rsplit('/', 1)[0]}/{PREFIX}") as connection:
+        return {payment: tuple(facts) for payment, *facts in connection.execute(sql)}
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Worker:
             "PAYBUS__AMQP__PREFIX": name,
             "PAYBUS__DATABASE__URL": f"{DATABASE.rsplit('/', 1)[0]}/{name}",
             "PAYBUS__HTTP__LISTEN": listen,
+            "PAYBUS__WORKER__HEARTBEAT": "300ms",
         }
         subprocess.run([PAYBUS, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
         self._process = subprocess.Popen([PAYBUS, "worker"], env=environment, stderr=subprocess.DEVNULL)

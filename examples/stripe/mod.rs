@@ -348,6 +348,11 @@ impl FakeStripe {
         self.shared.state().events.clone()
     }
 
+    /// The events behind the first so many.
+    pub fn events_behind(&self, count: usize) -> Vec<Value> {
+        self.shared.state().events.get(count..).unwrap_or_default().to_vec()
+    }
+
     /// The signature of a webhook's body under this secret, made now.
     pub fn signature(secret: &str, body: &str) -> String {
         webhook::signature(secret, books::now(), body)
@@ -394,6 +399,12 @@ impl FakeStripe {
     /// Every payment intent, oldest first.
     pub fn intents(&self) -> Vec<Value> {
         self.shared.state().objects.intents.clone()
+    }
+
+    /// The payment intents of a status, oldest first.
+    pub fn intents_in(&self, status: &str) -> Vec<Value> {
+        let state = self.shared.state();
+        state.objects.intents.iter().filter(|intent| intent["status"] == status).cloned().collect()
     }
 
     /// Waits until so many requests of a kind came.

@@ -41,7 +41,7 @@ pub struct NewCommand {
     pub reply_to: Option<String>,
     /// The AMQP `correlation_id`.
     pub correlation_id: Option<String>,
-    /// Whether to say who we are, which `payment.resolve` requires; the broker checks it.
+    /// Whether to say who we are, as the configured users and `payment.resolve` require; the broker checks it.
     pub name_user: bool,
 }
 
@@ -125,8 +125,8 @@ impl Client {
         if let Some(id) = command.correlation_id {
             properties = properties.with_correlation_id(short("correlation id", id)?);
         }
-        if command.name_user {
-            properties = properties.with_user_id(short("user", self.connection.user())?);
+        if let Some(user) = self.settings.user().filter(|_| command.name_user) {
+            properties = properties.with_user_id(short("user", user)?);
         }
         Ok(Message {
             mandatory: true,

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
-use super::guard::{self, Guard};
+use super::guard::{self, BODY_READ_MAX, Frames, Guard};
 use super::refusal::login;
 use super::{BusError, BusSettings, bounded, describe, hosts};
 use crate::hosts::shuffled;
@@ -56,7 +56,16 @@ pub enum ConnectionState {
 /// # Errors
 /// An address or TLS file that cannot be used, a broker that refuses, or none that answers in time.
 pub async fn connect(settings: &BusSettings, role: &str) -> Result<Connection, BusError> {
-    dial_any(settings, role, addresses(settings)?).await
+    dial_any(settings, role, addresses(settings)?, u64::MAX).await
+}
+
+/// Connects to read what others have published: of a body that is too large only the size is read, so that it takes no
+/// memory, and the message is marked.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_to_read(settings: &BusSettings, role: &str) -> Result<Connection, BusError> {
+    dial_any(settings, role, addresses(settings)?, BODY_READ_MAX).await
 }
 
 /// Connects to publish only, with small frames: lapin keeps 32 of the largest in memory, in each direction. Whoever consumes
@@ -67,17 +76,22 @@ pub async fn connect(settings: &BusSettings, role: &str) -> Result<Connection, B
 pub async fn connect_to_publish(settings: &BusSettings, role: &str) -> Result<Connection, BusError> {
     let mut uris = addresses(settings)?;
     uris.iter_mut().for_each(|uri| uri.query.frame_max = Some(PUBLISHING_FRAME));
-    dial_any(settings, role, uris).await
+    dial_any(settings, role, uris, u64::MAX).await
 }
 
 /// Tries the hosts in random order, each within a time of its own.
-async fn dial_any(settings: &BusSettings, role: &str, uris: Vec<AMQPUri>) -> Result<Connection, BusError> {
+async fn dial_any(
+    settings: &BusSettings,
+    role: &str,
+    uris: Vec<AMQPUri>,
+    body_max: u64,
+) -> Result<Connection, BusError> {
     let mut left = uris.len();
     let mut last = BusError::Url("it names no host");
     for uri in shuffled(uris) {
         left -= 1;
         let (host, port) = (uri.authority.host.clone(), uri.authority.port);
-        match dial(settings, role, uri).await {
+        match dial(settings, role, uri, body_max).await {
             Ok(connection) => return Ok(connection),
             Err(error @ BusError::Tls(_)) => return Err(error),
             Err(error) => {
@@ -91,7 +105,7 @@ async fn dial_any(settings: &BusSettings, role: &str, uris: Vec<AMQPUri>) -> Res
     Err(last)
 }
 
-async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri) -> Result<Connection, BusError> {
+async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri, body_max: u64) -> Result<Connection, BusError> {
     let tls = match uri.scheme {
         AMQPScheme::AMQPS => Some(connector(settings).await?),
         AMQPScheme::AMQP => None,
@@ -118,7 +132,7 @@ async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri) -> Result<Connec
                 Some(connector) => stream.into_rustls(connector, &uri.authority.host).await?,
                 None => stream,
             };
-            Ok(AsyncTcpStream::Plain(Guard::new(stream, frame_max)))
+            Ok(AsyncTcpStream::Plain(Guard::new(stream, Frames::new(frame_max).bodies_up_to(body_max))))
         },
         properties,
     );
@@ -188,11 +202,6 @@ impl Connection {
     /// Whether the broker takes no messages for lack of memory or disk.
     pub fn is_blocked(&self) -> bool {
         self.lapin.status().blocked()
-    }
-
-    /// The user it was opened as.
-    pub fn user(&self) -> String {
-        self.lapin.status().username()
     }
 
     /// How long an answer of the broker is waited for.

@@ -31,6 +31,10 @@ const STEADY: Duration = Duration::from_secs(10);
 /// How often a channel is looked at that says nothing.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long what came on a channel that is not used any more may stay unsettled. Then it goes back to its queue, for the
+/// broker may have delivered more on it, which nobody here has.
+const SETTLING: Duration = Duration::from_secs(120);
+
 /// How long the broker may take to close a channel that is not used any more; nobody waits for it.
 const RETIRING: Duration = Duration::from_secs(60);
 
@@ -173,6 +177,14 @@ enum End {
     Broken(String),
 }
 
+/// A channel and what came on it.
+struct Opened {
+    channel: Channel,
+    acks: Acks,
+    /// Deliveries and fetched messages that are not settled yet.
+    unsettled: TaskTracker,
+}
+
 /// The task behind one queue.
 struct Supervisor {
     link: Link,
@@ -223,20 +235,19 @@ impl Supervisor {
     /// One channel's life.
     async fn serve(&mut self, connection: &Connection) -> Result<End, BusError> {
         let patience = connection.patience();
-        let (mut channel, mut acks) = self.open(connection).await?;
+        let mut opened = self.open(connection).await?;
         loop {
             let wanted = self.wants.borrow_and_update().deliveries();
             let end = match wanted {
                 true => {
-                    let unsettled = TaskTracker::new();
-                    let end = self.consume(&channel, &acks, &unsettled, patience).await;
+                    let end = self.consume(&opened, patience).await;
                     if let Ok(None) = end {
-                        tokio::spawn(retire(channel, unsettled, self.wants.clone()));
-                        (channel, acks) = self.open(connection).await?;
+                        tokio::spawn(retire(opened, Arc::clone(&self.queue), self.wants.clone()));
+                        opened = self.open(connection).await?;
                     }
                     end
                 }
-                false => self.idle(&channel, &acks, patience).await,
+                false => self.idle(&opened, patience).await,
             };
             let ended = match end {
                 Ok(None) => continue,
@@ -244,28 +255,23 @@ impl Supervisor {
                 Err(error) => Err(error),
             };
             // Else it would live as long as acknowledgements for it may come, and what is unsettled with it.
-            close(&channel, patience).await;
+            close(&opened.channel, patience).await;
             return ended;
         }
     }
 
-    async fn open(&self, connection: &Connection) -> Result<(Channel, Acks), BusError> {
+    async fn open(&self, connection: &Connection) -> Result<Opened, BusError> {
         let channel = connection.channel().await?;
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
         bounded("setting the prefetch", connection.patience(), qos).await?;
         // Those that wait are not in the broker's way: it sends on while most of the prefetch is settled.
         let acks = Acks::spawn(channel.clone(), usize::from(self.prefetch / 8), connection.patience());
-        Ok((channel, acks))
+        Ok(Opened { channel, acks, unsettled: TaskTracker::new() })
     }
 
     /// Consumes until it is no longer wanted, or until the end.
-    async fn consume(
-        &mut self,
-        channel: &Channel,
-        acks: &Acks,
-        unsettled: &TaskTracker,
-        patience: Duration,
-    ) -> Result<Option<End>, BusError> {
+    async fn consume(&mut self, opened: &Opened, patience: Duration) -> Result<Option<End>, BusError> {
+        let Opened { channel, acks, unsettled } = opened;
         let queue = short("name of a queue", self.queue.as_ref())?;
         let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
         let consuming = channel.basic_consume(queue, ShortString::default(), options, nothing);
@@ -306,7 +312,7 @@ impl Supervisor {
                     }
                 }
                 request = self.requested.recv() => match request {
-                    Some(request) => answer(request, self.probe(channel, acks, patience).await),
+                    Some(request) => answer(request, self.probe(opened, patience).await),
                     None => return Ok(Some(End::Dropped)),
                 },
                 // A stream may stay silent for ever once its channel is gone, and a full receiver keeps us from asking
@@ -319,7 +325,7 @@ impl Supervisor {
     }
 
     /// Keeps the channel, for acknowledgements and probes, until consuming is wanted.
-    async fn idle(&mut self, channel: &Channel, acks: &Acks, patience: Duration) -> Result<Option<End>, BusError> {
+    async fn idle(&mut self, opened: &Opened, patience: Duration) -> Result<Option<End>, BusError> {
         info!(queue = %self.queue, "a queue is paused");
         self.tell(QueueState::Paused);
         loop {
@@ -333,21 +339,21 @@ impl Supervisor {
                     Err(_) => return Ok(Some(End::Dropped)),
                 },
                 request = self.requested.recv() => match request {
-                    Some(request) => answer(request, self.probe(channel, acks, patience).await),
+                    Some(request) => answer(request, self.probe(opened, patience).await),
                     None => return Ok(Some(End::Dropped)),
                 },
                 // Nothing tells a paused consumer that its channel is gone.
                 () = sleep(LOOK) => {}
             }
-            if !channel.status().connected() {
+            if !opened.channel.status().connected() {
                 return Ok(Some(End::Broken("the channel was closed".to_owned())));
             }
         }
     }
 
-    async fn probe(&self, channel: &Channel, acks: &Acks, patience: Duration) -> Result<Option<Delivery>, BusError> {
-        let fetched = fetch(channel, &self.queue, patience).await?;
-        Ok(fetched.map(|delivery| delivery.together(acks)))
+    async fn probe(&self, opened: &Opened, patience: Duration) -> Result<Option<Delivery>, BusError> {
+        let fetched = fetch(&opened.channel, &self.queue, patience).await?;
+        Ok(fetched.map(|delivery| delivery.together(&opened.acks).counted(&opened.unsettled)))
     }
 
     fn tell(&self, state: QueueState) {
@@ -358,13 +364,22 @@ impl Supervisor {
 /// Closes a channel on which nothing is consumed any more, as soon as what came on it is settled, or left to others. A quorum
 /// queue goes on delivering for a moment after it confirmed the cancellation, and lapin drops that: it would be neither with
 /// us nor in the queue for as long as the channel is open.
-async fn retire(channel: Channel, unsettled: TaskTracker, mut wants: watch::Receiver<Wanted>) {
-    unsettled.close();
-    tokio::select! {
-        () = unsettled.wait() => {}
-        Ok(_) = wants.wait_for(|wanted| wanted.left) => {}
+async fn retire(opened: Opened, queue: Arc<str>, wants: watch::Receiver<Wanted>) {
+    let Opened { channel, unsettled, .. } = opened;
+    if !until_settled(&unsettled, wants).await {
+        warn!(%queue, unsettled = unsettled.len(), "messages take too long to be settled; they go back to their queue");
     }
     close(&channel, RETIRING).await;
+}
+
+/// Waits until all is settled, or left to others. False where that takes too long.
+async fn until_settled(unsettled: &TaskTracker, mut wants: watch::Receiver<Wanted>) -> bool {
+    unsettled.close();
+    tokio::select! {
+        () = unsettled.wait() => true,
+        Ok(_) = wants.wait_for(|wanted| wanted.left) => true,
+        () = sleep(SETTLING) => false,
+    }
 }
 
 async fn close(channel: &Channel, patience: Duration) {
@@ -392,5 +407,28 @@ fn answer(request: Request, answer: Result<Option<Delivery>, BusError>) {
         // Nobody waits for it any more; unacknowledged, it would be stuck for as long as the channel lives.
         debug!("a fetched message goes back to its queue");
         tokio::spawn(async move { delivery.acker.requeue().await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call that hangs, or a gateway that takes its time, must not keep from others what only this channel has.
+    #[tokio::test(start_paused = true)]
+    async fn a_channel_waits_for_what_is_unsettled_but_not_for_ever() {
+        let (wanted, wants) = watch::channel(Wanted { consuming: false, left: false });
+        let unsettled = TaskTracker::new();
+        let delivery = unsettled.token();
+        let begun = Instant::now();
+        assert!(!until_settled(&unsettled, wants.clone()).await);
+        let took = begun.elapsed();
+        assert!((SETTLING..SETTLING + LOOK).contains(&took), "{took:?}");
+        wanted.send_modify(|wanted| wanted.left = true);
+        assert!(until_settled(&unsettled, wants).await, "what is left to others is waited for no longer");
+        drop(delivery);
+        let (_wanted, wants) = watch::channel(Wanted { consuming: false, left: false });
+        assert!(until_settled(&unsettled, wants).await);
+        assert_eq!(begun.elapsed(), took, "nobody waits for what is settled");
     }
 }

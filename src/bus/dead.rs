@@ -24,6 +24,8 @@ const CODE: &str = "x-paybus-code";
 const QUEUE: &str = "x-paybus-queue";
 const ROUTING_KEY: &str = "x-paybus-routing-key";
 const TIME: &str = "x-paybus-time";
+/// Who sent it first, of a dead letter and of one that is sent again; empty where nobody was named.
+const SENDER: &str = "x-paybus-sender";
 
 /// The longest reason, in bytes.
 const REASON_BYTES: usize = 1024;
@@ -76,6 +78,7 @@ fn dead_letter(
     tell(QUEUE, &excerpt_bytes(&delivery.queue, 255));
     tell(ROUTING_KEY, &excerpt_bytes(&delivery.routing_key, 255));
     tell(TIME, &now.to_string());
+    tell(SENDER, &excerpt_bytes(delivery.properties.user_id.as_deref().unwrap_or_default(), 255));
     Ok(Message {
         mandatory: true,
         exchange: short("name of an exchange", names.dead())?,
@@ -152,6 +155,8 @@ pub struct DeadLetter {
     pub routing_key: String,
     /// When it was buried, as it says.
     pub time: String,
+    /// The broker's user that sent it first, where that is known.
+    pub sender: Option<String>,
     /// What came beside the payload.
     pub properties: Properties,
     /// The payload.
@@ -170,13 +175,22 @@ impl DeadLetter {
         let unread = properties.flaw().map(Rejection::from);
         let code = || unread.as_ref().map(|flaw| flaw.code.as_str().to_owned());
         let reason = unread.as_ref().map(|flaw| flaw.message.clone());
+        let size = properties.unread_size(&body);
+        let id = match size {
+            // The size stands for the body that was not read.
+            Some(size) => id(&properties, size.to_string().as_bytes()),
+            None => id(&properties, &body),
+        };
+        let told = first(CODE, "x-first-death-reason");
         DeadLetter {
-            id: id(&properties, &body),
-            code: first(CODE, "x-first-death-reason").or_else(code).unwrap_or_default(),
+            id,
+            // A worker can only reject such a message, and that alone is the broker's reason.
+            code: told.filter(|_| size.is_none()).or_else(code).unwrap_or_default(),
             reason: reason.or_else(|| header(REASON)).unwrap_or_default(),
             queue: first(QUEUE, "x-first-death-queue").unwrap_or_default(),
             time: header(TIME).or_else(|| death_time(&properties.headers)).unwrap_or_default(),
             routing_key: header(ROUTING_KEY).unwrap_or(routing_key),
+            sender: first_sender(&properties),
             properties,
             body,
         }
@@ -184,17 +198,57 @@ impl DeadLetter {
 }
 
 impl DeadLetter {
-    /// The message as it was published first.
-    pub(super) fn revived(&self, names: &Names) -> Result<Message, BusError> {
-        let properties = kept(&self.properties, &self.body)?;
+    /// The size of its body where that is too large to be read: then `body` is empty, and the broker alone has it.
+    pub fn unread_size(&self) -> Option<u64> {
+        self.properties.unread_size(&self.body)
+    }
+
+    /// The message as it was published first, sent by this user.
+    pub(super) fn revived(&self, names: &Names, user: Option<&str>, rights: Rights) -> Result<Message, BusError> {
+        let mut properties = kept(&self.properties, &self.body)?;
+        if let Some(user) = user {
+            properties = properties.with_user_id(short("user", user)?);
+        }
+        let mut headers = own_headers(&self.properties.headers);
+        if rights == Rights::Sender {
+            let sender = excerpt_bytes(self.sender.as_deref().unwrap_or_default(), 255);
+            headers.insert(SENDER.into(), AMQPValue::LongString(LongString::from(&*sender)));
+        }
         Ok(Message {
             mandatory: true,
             exchange: short("name of an exchange", names.commands())?,
             routing_key: short("routing key", self.routing_key.as_str())?,
-            properties: properties.with_headers(own_headers(&self.properties.headers)),
+            properties: properties.with_headers(headers),
             body: Bytes::copy_from_slice(&self.body),
         })
     }
+}
+
+/// By whose rights a dead letter is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// By those that its first sender has now.
+    Sender,
+    /// By those of whoever sends it again.
+    Own,
+}
+
+/// Who sent a message first that an operator sends again, as it says; empty where nobody was named. Anybody may write it:
+/// only an operator's word counts.
+pub fn sender(headers: &FieldTable) -> Option<String> {
+    headers.inner().get(SENDER).and_then(text)
+}
+
+/// Who sent a dead letter first. What a worker buried says so. What the broker put there has its publisher, which the broker
+/// checked, and any other word in it is the publisher's own: unless that was an operator, it says nothing.
+fn first_sender(properties: &Properties) -> Option<String> {
+    let told = sender(&properties.headers);
+    let first = match (last_death(&properties.headers), told) {
+        (None, told) => told,
+        (Some(_), None) => properties.user_id.clone(),
+        (Some(_), Some(_)) => None,
+    };
+    first.filter(|sender| !sender.is_empty())
 }
 
 fn text(value: &AMQPValue) -> Option<String> {
@@ -272,7 +326,7 @@ mod tests {
         assert!(message.properties.message_id().is_some());
         let headers = message.properties.headers().clone().expect("headers");
         let names: Vec<&str> = headers.inner().keys().map(ShortString::as_str).collect();
-        assert_eq!(names, ["traceparent", CODE, QUEUE, REASON, ROUTING_KEY, TIME]);
+        assert_eq!(names, ["traceparent", CODE, QUEUE, REASON, ROUTING_KEY, SENDER, TIME]);
     }
 
     #[test]
@@ -317,8 +371,61 @@ mod tests {
         headers.insert("x-first-death-reason".into(), long("delivery_limit"));
         let letter = read(&headers);
         assert_eq!((letter.code.as_str(), letter.reason.clone()), ("delivery_limit", Flaw::Depth.to_string()));
-        let revived = letter.revived(&Names::new("p")).expect("a message");
+        let revived = letter.revived(&Names::new("p"), None, Rights::Own).expect("a message");
         assert!(revived.properties.headers().as_ref().is_some_and(|headers| headers.inner().is_empty()));
+    }
+
+    /// The first sender of a letter, and who is named when it is sent again.
+    fn senders(properties: Properties) -> (Option<String>, Option<String>) {
+        let letter = DeadLetter::read(properties, "cards.payment.refund".to_owned(), Vec::new());
+        let revived = letter.revived(&Names::new("p"), Some("alice"), Rights::Sender).expect("a message");
+        assert_eq!(revived.properties.user_id().as_ref().map(ToString::to_string).as_deref(), Some("alice"));
+        (letter.sender, sender(&revived.properties.headers().clone().unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_letter_is_sent_again_in_the_name_of_whoever_sent_it_first() {
+        let named = |name: &str| (Some(name.to_owned()), Some(name.to_owned()));
+        let unknown = (None, Some(String::new()));
+        assert_eq!(senders(buried().properties.into()), named("shop"));
+        let mut forged = delivery();
+        forged.properties.headers.insert(SENDER.into(), long("operator"));
+        let message = dead_letter(&Names::new("p"), &forged, "c", "r", Timestamp::UNIX_EPOCH).expect("a message");
+        assert_eq!(senders(message.properties.into()), named("shop"), "a publisher's own word is not kept");
+        forged.properties.user_id = None;
+        let message = dead_letter(&Names::new("p"), &forged, "c", "r", Timestamp::UNIX_EPOCH).expect("a message");
+        assert_eq!(senders(message.properties.into()), unknown);
+
+        // What the broker put there.
+        let deaths = AMQPValue::FieldArray(vec![AMQPValue::FieldTable(FieldTable::default())].into());
+        let user_id = Some("shop".to_owned());
+        let mut expired = Properties { user_id, ..Properties::default() };
+        expired.headers.insert("x-death".into(), deaths);
+        assert_eq!(senders(expired.clone()), named("shop"));
+        expired.headers.insert(SENDER.into(), long("operator"));
+        assert_eq!(senders(expired.clone()), unknown);
+        expired.user_id = None;
+        assert_eq!(senders(expired), unknown);
+
+        let letter = DeadLetter::read(buried().properties.into(), "any".to_owned(), Vec::new());
+        let revived = letter.revived(&Names::new("p"), Some("alice"), Rights::Own).expect("a message");
+        assert_eq!(sender(&revived.properties.headers().clone().unwrap_or_default()), None);
+    }
+
+    #[test]
+    fn a_letter_that_is_too_large_is_told_by_its_size() {
+        let mut headers = FieldTable::default();
+        headers.insert(MARKER.into(), long(&Flaw::Body(15_000_000).to_string()));
+        headers.insert("x-first-death-reason".into(), long("rejected"));
+        let read = |body: &[u8]| {
+            let properties = Properties { headers: headers.clone(), ..Properties::default() };
+            DeadLetter::read(properties, "cards.payment.create".to_owned(), body.to_vec())
+        };
+        let letter = read(b"");
+        assert_eq!((letter.code.as_str(), letter.unread_size()), ("too_large", Some(15_000_000)));
+        assert_eq!(letter.reason, "the body is 15000000 bytes; 1048576 are allowed");
+        // Whoever writes the marker itself hides no body with it.
+        assert_eq!((read(b"{}").code.as_str(), read(b"{}").unread_size()), ("rejected", None));
     }
 
     #[test]
@@ -394,7 +501,7 @@ mod tests {
             prop_assert_eq!(letter.reason.as_str(), excerpt_bytes(&reason, REASON_BYTES));
             prop_assert_eq!(&letter.body, &delivery.body);
             prop_assert_eq!(&letter.properties.reply_to, &delivery.properties.reply_to);
-            let revived = letter.revived(&names).unwrap();
+            let revived = letter.revived(&names, Some("operator"), Rights::Sender).unwrap();
             prop_assert_eq!(revived.routing_key.as_str(), "cards.payment.create");
             prop_assert_eq!(&revived.body[..], &delivery.body[..]);
             // One that the broker itself put there reads as well.

@@ -62,6 +62,15 @@ impl Properties {
         }
     }
 
+    /// The size of the message's own body, where that is too large to be read and `body` is what came in its place.
+    pub fn unread_size(&self, body: &[u8]) -> Option<u64> {
+        match self.flaw() {
+            // A marker of the publisher's own takes no body away.
+            Some(Flaw::Body(size)) if body.is_empty() => Some(size),
+            _ => None,
+        }
+    }
+
     /// About how many bytes the headers take.
     pub fn headers_size(&self) -> usize {
         table_size(&self.headers)

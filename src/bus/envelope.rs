@@ -4,15 +4,59 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::payment::event::{Discrepancy, Event, EventCause, EventKind, Resent, Why};
+use crate::payment::event::{
+    Discrepancy, Event, EventCause, EventKind, EventOperation, EventType, Heartbeat, Resent, ResentPage, Why,
+};
 use crate::payment::json;
-use crate::payment::model::Payment;
+use crate::payment::model::{Metadata, Payment};
+use crate::payment::money::Money;
 use crate::payment::trace::TraceContext;
 use crate::payment::view::PaymentView;
+
+/// The source of every event.
+pub const SOURCE: &str = "paybus";
 
 /// The event as its message body. Members that have nothing to say are left out.
 pub fn event_body(event: &Event) -> String {
     json::write(&Envelope::from(event))
+}
+
+/// The body of a heartbeat. It is of a variant and of no payment, and is not stored.
+pub fn heartbeat_body(id: Uuid, variant: &str, beat: &Heartbeat, time: Timestamp) -> String {
+    let Heartbeat { from, to, events, set_aside } = *beat;
+    json::write(&HeartbeatEnvelope {
+        specversion: "1.0",
+        id,
+        source: SOURCE,
+        kind: EventType::Heartbeat.as_str(),
+        subject: variant,
+        time,
+        datacontenttype: "application/json",
+        partitionkey: Uuid::new_v5(&Uuid::NAMESPACE_OID, variant.as_bytes()),
+        data: WireHeartbeat { from: from.to_string(), to: to.to_string(), events, set_aside },
+    })
+}
+
+#[derive(Serialize)]
+struct HeartbeatEnvelope<'a> {
+    specversion: &'static str,
+    id: Uuid,
+    source: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    subject: &'a str,
+    time: Timestamp,
+    datacontenttype: &'static str,
+    partitionkey: Uuid,
+    data: WireHeartbeat,
+}
+
+#[derive(Serialize)]
+struct WireHeartbeat {
+    from: String,
+    to: String,
+    events: i64,
+    set_aside: i64,
 }
 
 #[derive(Serialize)]
@@ -58,6 +102,8 @@ struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     resent: Option<WireResent>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<WirePage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     previous_status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<&'a [&'static str]>,
@@ -77,6 +123,22 @@ struct Data<'a> {
     next_attempt_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<WireCommand<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<WireOperation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Metadata>,
+}
+
+#[derive(Serialize)]
+struct WireOperation<'a> {
+    id: Uuid,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount: Option<Money>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -87,6 +149,8 @@ struct WireCommand<'a> {
     kind: &'a str,
     #[serde(rename = "final")]
     is_final: bool,
+    #[serde(rename = "answer")]
+    is_answer: bool,
 }
 
 /// Numbers of events, as the events themselves have them.
@@ -94,6 +158,18 @@ struct WireCommand<'a> {
 struct WireResent {
     from: String,
     to: String,
+}
+
+/// Positions, as the header of each event has its own.
+#[derive(Serialize)]
+struct WirePage {
+    after: String,
+    to: String,
+    more: bool,
+    events: usize,
+    set_aside: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_after: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -110,7 +186,7 @@ impl<'a> From<&'a Event> for Envelope<'a> {
         Envelope {
             specversion: "1.0",
             id: event.id,
-            source: "paybus",
+            source: SOURCE,
             kind: event.kind.type_name(),
             subject: cause.map_or(Subject::Payment(event.payment_id), |cause| Subject::Asked(&cause.subject)),
             time: event.time,
@@ -122,7 +198,10 @@ impl<'a> From<&'a Event> for Envelope<'a> {
             correlationid: cause.and_then(|cause| cause.correlation_id.as_deref()),
             traceparent: trace.map(TraceContext::parent),
             tracestate: trace.and_then(TraceContext::state),
-            data: data(&event.kind, cause),
+            data: Data {
+                metadata: Some(&event.metadata).filter(|words| !words.is_empty()),
+                ..data(&event.kind, cause)
+            },
         }
     }
 }
@@ -136,6 +215,7 @@ fn data<'a>(kind: &'a EventKind, cause: Option<&'a EventCause>) -> Data<'a> {
             ..payment.as_deref().map(whole).unwrap_or_default()
         },
         EventKind::Snapshot { payment } => Data { sequence: Some(last(payment)), ..whole(payment) },
+        EventKind::EventsResent(page) => Data { page: Some(WirePage::from(page)), ..Data::default() },
         EventKind::StatusChanged { payment, previous, why } => {
             Data { previous_status: Some(previous.as_str()), ..because(why, whole(payment)) }
         }
@@ -152,7 +232,8 @@ fn data<'a>(kind: &'a EventKind, cause: Option<&'a EventCause>) -> Data<'a> {
             ..Data::default()
         },
     };
-    Data { command: cause.map(WireCommand::from), ..told }
+    let operation = cause.and_then(|cause| cause.operation.as_ref());
+    Data { command: cause.map(WireCommand::from), operation: operation.map(WireOperation::from), ..told }
 }
 
 fn whole(payment: &Payment) -> Data<'_> {
@@ -180,13 +261,34 @@ fn said(message: &str) -> Option<&str> {
 
 impl<'a> From<&'a EventCause> for WireCommand<'a> {
     fn from(cause: &'a EventCause) -> WireCommand<'a> {
-        WireCommand { source: &cause.name.source, id: &cause.name.id, kind: &cause.kind, is_final: cause.is_final }
+        let EventCause { is_final, is_answer, .. } = *cause;
+        WireCommand { source: &cause.name.source, id: &cause.name.id, kind: &cause.kind, is_final, is_answer }
+    }
+}
+
+impl<'a> From<&'a EventOperation> for WireOperation<'a> {
+    fn from(operation: &'a EventOperation) -> WireOperation<'a> {
+        WireOperation {
+            id: operation.id,
+            state: operation.progress.as_str(),
+            amount: operation.amount,
+            currency: operation.amount.map(|amount| amount.currency().code()),
+            reference: operation.reference.as_deref(),
+        }
     }
 }
 
 impl From<Resent> for WireResent {
     fn from(resent: Resent) -> WireResent {
         WireResent { from: resent.from.to_string(), to: resent.to.to_string() }
+    }
+}
+
+impl From<&ResentPage> for WirePage {
+    fn from(page: &ResentPage) -> WirePage {
+        let ResentPage { after, to, more, events, set_aside, kept_after } = *page;
+        let kept_after = kept_after.map(|position| position.to_string());
+        WirePage { after: after.to_string(), to: to.to_string(), more, events, set_aside, kept_after }
     }
 }
 
@@ -205,8 +307,10 @@ mod tests {
     use super::*;
     use crate::payment::code::Code;
     use crate::payment::command::CommandName;
+    use crate::payment::event::Progress;
     use crate::payment::model::{Billing, Order};
-    use crate::payment::money::{Currency, Money};
+    use crate::payment::money::Currency;
+    use crate::payment::operation::AnswerKind;
     use crate::payment::status::Status;
     use serde_json::{Map, json};
 
@@ -237,6 +341,7 @@ mod tests {
                 ..Billing::default()
             },
             customer_ip_address: Some("127.0.0.1".parse().expect("an address")),
+            metadata: Metadata::from([("order".to_owned(), "1021".to_owned())]),
         };
         let mut payment = Payment::new(PAYMENT, order, "dummy", "dummy", now());
         payment.status = Status::Confirmed;
@@ -253,6 +358,7 @@ mod tests {
             kind,
             sequence,
             cause,
+            metadata: Metadata::new(),
             time: now(),
         }
     }
@@ -263,9 +369,16 @@ mod tests {
             name: CommandName { source: "shop/checkout".to_owned(), id: "5f0c".to_owned() },
             kind: "payment.create".to_owned(),
             is_final,
+            is_answer: is_final,
             correlation_id: Some("order 7".to_owned()),
             trace: TraceContext::read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None),
             reply: None,
+            operation: Some(EventOperation {
+                id: Uuid::from_u128(6),
+                progress: Progress::Ended(AnswerKind::Succeeded),
+                amount: Some(money("120.00")),
+                reference: Some("ch_1".to_owned()),
+            }),
         }
     }
 
@@ -278,10 +391,10 @@ mod tests {
         "status":"confirmed","fraud_status":"unknown","fraud_message":"","created":"2026-11-22T12:00:00Z",
         "modified":"2026-11-22T12:00:00Z","transaction_id":"","currency":"USD","total":"120.00","delivery":"10.00",
         "tax":"20.00","captured_amount":"120.00","authorized_amount":"0.00","refunded_amount":"0.00",
-        "capturable_amount":"0.00","description":"Book purchase","billing_first_name":"Sherlock","billing_last_name":"Holmes",
+        "capturable_amount":"0.00","voided_amount":"0.00","paid_in_full":true,"description":"Book purchase","billing_first_name":"Sherlock","billing_last_name":"Holmes",
         "billing_address_1":"221B Baker Street","billing_address_2":"","billing_city":"London",
         "billing_postcode":"NW1 6XE","billing_country_code":"GB","billing_country_area":"","billing_email":"",
-        "billing_phone":"","customer_ip_address":"127.0.0.1","message":"","extra_data":{"risk":1}}"#;
+        "billing_phone":"","customer_ip_address":"127.0.0.1","metadata":{"order":"1021"},"message":"","extra_data":{"risk":1}}"#;
 
     #[test]
     fn a_change_of_status() {
@@ -297,7 +410,9 @@ mod tests {
                 "causationid":"5f0c","correlationid":"order 7",
                 "traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
                 "data":{{{WHOLE},"previous_status":"waiting",
-                "command":{{"source":"shop/checkout","id":"5f0c","type":"payment.create","final":true}}}}}}"#
+                "command":{{"source":"shop/checkout","id":"5f0c","type":"payment.create","final":true,"answer":true}},
+                "operation":{{"id":"00000000-0000-0000-0000-000000000006","state":"succeeded","amount":"120.00",
+                "currency":"USD","reference":"ch_1"}}}}}}"#
             ),
         );
     }

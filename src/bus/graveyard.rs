@@ -9,11 +9,12 @@ use lapin::Channel;
 use lapin::options::BasicNackOptions;
 
 use super::backlog::Sent;
-use super::connection::{Connection, connect};
+use super::connection::{Connection, connect_to_read};
 use super::consumer::fetch;
-use super::dead::DeadLetter;
+use super::dead::{DeadLetter, Rights};
 use super::delivery::Delivery;
 use super::lane::open;
+use super::mentions::Person;
 use super::round::{Message, publish};
 use super::topology::{Names, queue_length};
 use super::{BusError, BusSettings, bounded, describe};
@@ -29,6 +30,8 @@ pub struct DeadFilter {
     pub queue: Option<String>,
     /// Published with this routing key, or with one that begins with it and a dot.
     pub routing_key: Option<String>,
+    /// About this person.
+    pub person: Option<Person>,
 }
 
 impl DeadFilter {
@@ -37,7 +40,8 @@ impl DeadFilter {
         let under = self.routing_key.as_deref().is_none_or(|wanted| {
             letter.routing_key.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         });
-        same(&self.id, &letter.id) && same(&self.code, &letter.code) && same(&self.queue, &letter.queue) && under
+        let named = same(&self.id, &letter.id) && same(&self.code, &letter.code) && same(&self.queue, &letter.queue);
+        named && under && self.person.as_ref().is_none_or(|person| person.is_in(letter))
     }
 }
 
@@ -67,22 +71,23 @@ pub async fn list(settings: &BusSettings, filter: &DeadFilter, limit: usize) -> 
 }
 
 /// Sends dead letters that match to the commands exchange again, at most `limit`, each removed once the broker has the
-/// new copy. One that is not understood this time either comes back.
+/// new copy. One that is not understood, or not authorized, this time either comes back.
 ///
 /// # Errors
 /// The broker cannot be reached, or is lost on the way: what was sent by then stays sent.
-pub async fn replay(settings: &BusSettings, filter: &DeadFilter, limit: usize) -> Result<Vec<Replayed>, BusError> {
+pub async fn replay(
+    settings: &BusSettings,
+    filter: &DeadFilter,
+    limit: usize,
+    rights: Rights,
+) -> Result<Vec<Replayed>, BusError> {
     let mut graveyard = Graveyard::open(settings).await?;
     let channel = open(&graveyard.connection).await?;
     let mut replayed = Vec::new();
     while replayed.len() < limit
         && let Some((letter, delivery)) = graveyard.next(filter).await?
     {
-        let refused = match letter.revived(&graveyard.names) {
-            Ok(message) => graveyard.send(&channel, &message, settings.confirm_timeout).await?,
-            // Its own headers may say what no message can have; the others are not to wait for it.
-            Err(error) => Some(describe(&error)),
-        };
+        let refused = graveyard.send_again(&channel, &letter, settings, rights).await?;
         if refused.is_none() {
             delivery.acker.ack().await;
         }
@@ -127,7 +132,7 @@ struct Graveyard {
 impl Graveyard {
     async fn open(settings: &BusSettings) -> Result<Graveyard, BusError> {
         let names = Names::new(&settings.prefix);
-        let connection = connect(settings, "dead letters").await?;
+        let connection = connect_to_read(settings, "dead letters").await?;
         let left = queue_length(&connection, &names.dead()).await?;
         let channel = connection.channel().await?;
         Ok(Graveyard { connection, channel, names, left })
@@ -147,6 +152,24 @@ impl Graveyard {
             }
         }
         Ok(None)
+    }
+
+    /// Sends a dead letter again and returns why that cannot be done, if it cannot; the others are not to wait for it.
+    async fn send_again(
+        &self,
+        channel: &Channel,
+        letter: &DeadLetter,
+        settings: &BusSettings,
+        rights: Rights,
+    ) -> Result<Option<String>, BusError> {
+        if letter.unread_size().is_some() {
+            return Ok(Some("its body is too large to be read; drop it, and have it sent smaller".to_owned()));
+        }
+        match letter.revived(&self.names, settings.user().as_deref(), rights) {
+            Ok(message) => self.send(channel, &message, settings.confirm_timeout).await,
+            // Its own headers may say what no message can have.
+            Err(error) => Ok(Some(describe(&error))),
+        }
     }
 
     /// Sends a message and returns why the broker refused it, if it did.

@@ -5,6 +5,8 @@
 //! header that is larger than a frame. Redelivered, such a message does so again. The guard stands between the socket
 //! and lapin, leaves out what lapin cannot read and marks the message with its [`Flaw`]. A marked message is never
 //! carried out; it becomes a dead letter. docs/upstream.md reports the causes.
+//!
+//! Nor does a body that is too large get farther than this: lapin would collect it in memory before anybody could refuse it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
+pub(super) use self::flaw::BODY_READ_MAX;
 pub use self::flaw::{Flaw, MARKER};
 pub use self::frames::Frames;
 pub(super) use self::reactor::runtime;
@@ -42,10 +45,9 @@ pub(super) struct Guard<S> {
 }
 
 impl<S> Guard<S> {
-    /// Guards a stream from its first byte on; with TLS, the decrypted one. `frame_max` is the largest frame that lapin
-    /// asks for, in bytes.
-    pub(super) fn new(inner: S, frame_max: Option<u32>) -> Guard<S> {
-        Guard { inner, frames: Frames::new(frame_max), unchecked: vec![0; READ_SIZE], checked: Vec::new(), taken: 0 }
+    /// Guards a stream from its first byte on; with TLS, the decrypted one.
+    pub(super) fn new(inner: S, frames: Frames) -> Guard<S> {
+        Guard { inner, frames, unchecked: vec![0; READ_SIZE], checked: Vec::new(), taken: 0 }
     }
 }
 

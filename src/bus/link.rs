@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::connection::{Connection, ConnectionState, connect, connect_to_publish};
+use super::connection::{Connection, ConnectionState, connect_to_publish, connect_to_read};
 use super::topology::exchange_exists;
 use super::{BusError, BusSettings, describe};
 use crate::backoff;
@@ -146,7 +146,7 @@ impl Supervisor {
 
     async fn attempt(&self) -> Result<Connection, BusError> {
         let connection = match &self.role {
-            Role::Consumer => connect(&self.settings, self.role.as_str()).await?,
+            Role::Consumer => connect_to_read(&self.settings, self.role.as_str()).await?,
             Role::Publisher { .. } => connect_to_publish(&self.settings, self.role.as_str()).await?,
         };
         if let Role::Publisher { exchange } = &self.role

@@ -9,9 +9,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use lapin::uri::SASLMechanism;
+use secrecy::{ExposeSecret, SecretString};
 
-use crate::excerpt::{ERROR_MAX, excerpt};
+pub(crate) use crate::causes::chain as describe;
 use crate::tls::TlsError;
 
 pub mod connection;
@@ -36,6 +37,7 @@ mod round;
 
 pub mod dead;
 pub mod graveyard;
+pub mod mentions;
 
 pub mod client;
 
@@ -63,6 +65,15 @@ pub struct BusSettings {
     pub connect_timeout: Duration,
     /// How often a command may be redelivered before the broker dead-letters it: the fuse against crash loops.
     pub delivery_limit: u32,
+}
+
+impl BusSettings {
+    /// The user that the broker knows us by, for the `user_id` of our commands; `None` where a certificate says who we are.
+    pub fn user(&self) -> Option<String> {
+        let uri = hosts::addresses(self.url.expose_secret())?.into_iter().next()?;
+        let is_named = uri.query.auth_mechanism != Some(SASLMechanism::External);
+        is_named.then_some(uri.authority.userinfo.username)
+    }
 }
 
 /// PEM files for `amqps://`.
@@ -135,21 +146,6 @@ impl BusError {
     }
 }
 
-/// An error and its causes in one line, for a state that people read.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
-        // lapin repeats its cause in its own text.
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = source.source();
-    }
-    excerpt(&text, ERROR_MAX).into_owned()
-}
-
 /// Awaits a question to the broker no longer than it may take: lapin itself waits for ever.
 pub(crate) async fn bounded<T>(
     doing: &'static str,
@@ -166,18 +162,4 @@ pub(crate) async fn bounded<T>(
 /// A short string of AMQP; lapin's own conversion panics beyond 255 bytes.
 pub(crate) fn short(what: &'static str, text: impl Into<String>) -> Result<lapin::types::ShortString, BusError> {
     lapin::types::ShortString::try_new(text).map_err(|_| BusError::TooLong { what })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_description_tells_each_cause_once() {
-        let error = BusError::Broker {
-            doing: "connecting",
-            source: std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused").into(),
-        };
-        assert_eq!(describe(&error), "connecting failed: IO error: refused");
-    }
 }

@@ -14,7 +14,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::aside::SetAside;
@@ -27,6 +27,7 @@ use super::nacks::{Nacked, Nacks};
 use super::round::Message;
 use super::topology::Names;
 use super::{BusError, BusSettings, short};
+use crate::payment::event::Event;
 use crate::payment::operation::Reply;
 use crate::payment::trace::TraceContext;
 
@@ -34,10 +35,13 @@ use crate::payment::trace::TraceContext;
 pub const LANES: usize = 4;
 
 /// What the names of RabbitMQ's direct replies begin with; there are no queues behind them.
-const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
+pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// The longest header that is sent along, in bytes.
 const HEADER: usize = 1024;
+
+/// The header with an event's place among all of the installation's, in digits.
+pub const POSITION: &str = "paybus-position";
 
 /// The content type of every message, in both directions.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
@@ -45,7 +49,7 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
 /// One event as it lies in the outbox.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// The outbox row; tells the results apart.
+    /// The outbox row; tells the results apart. 0 for what has none.
     pub position: i64,
     /// Events of one payment keep their order.
     pub payment_id: Uuid,
@@ -61,6 +65,23 @@ pub struct Outgoing {
     pub trace: Option<TraceContext>,
     /// Where a final answer also goes.
     pub reply: Option<Reply>,
+}
+
+impl Outgoing {
+    /// An event with its place in the outbox, as it was written.
+    pub fn of(event: &Event, position: i64, body: String) -> Outgoing {
+        let cause = event.cause.as_ref();
+        Outgoing {
+            position,
+            payment_id: event.payment_id,
+            event_id: event.id,
+            routing_key: event.routing_key(),
+            body: Bytes::from(body),
+            correlation_id: cause.and_then(|cause| cause.correlation_id.clone()),
+            trace: cause.and_then(|cause| cause.trace.clone()),
+            reply: cause.and_then(|cause| cause.reply.clone()),
+        }
+    }
 }
 
 /// What became of one event.
@@ -114,7 +135,11 @@ pub enum ReplyState {
 pub struct Publisher {
     lanes: Arc<[mpsc::Sender<Posted>]>,
     side: mpsc::Sender<Posted>,
+    /// For heartbeats alone, so that one subscriber's queue holds up no reply and no webhook.
+    beats: mpsc::Sender<Posted>,
     names: Names,
+    /// Who we are to the broker, for commands of our own.
+    user: Option<Arc<str>>,
     aside: SetAside,
     state: watch::Receiver<ConnectionState>,
     silent: watch::Receiver<usize>,
@@ -134,6 +159,7 @@ impl Publisher {
         shutdown: CancellationToken,
     ) -> Publisher {
         let names = Names::new(&settings.prefix);
+        let user = settings.user().map(Arc::from);
         let patience = settings.confirm_timeout;
         let role = Role::Publisher { exchange: names.events() };
         let link = Link::spawn_after(begin, settings, role, shutdown.clone());
@@ -143,7 +169,10 @@ impl Publisher {
         let aside = SetAside::default();
         let shared = Shared { link, patience, aside: aside.clone(), silent, nacks, shutdown };
         let lanes = (0..LANES).map(|_| Lane::events(shared.clone())).collect();
-        Publisher { lanes, side: Lane::side(shared), names, aside, state, silent: is_silent, nacked }
+        // An idle replica publishes nothing else: what becomes of heartbeats does not count for readiness.
+        let (own_silent, own_nacks) = (watch::channel(0).0, Nacks::new().0);
+        let beats = Lane::side(Shared { silent: own_silent, nacks: own_nacks, ..shared.clone() });
+        Publisher { lanes, side: Lane::side(shared), beats, names, user, aside, state, silent: is_silent, nacked }
     }
 
     /// How the connection is doing, for readiness.
@@ -265,13 +294,49 @@ impl Publisher {
         })
     }
 
+    /// Publishes a heartbeat. Where nobody has subscribed to it, or the broker does not take it within this time, it is
+    /// gone: the next one says from where on.
+    pub async fn publish_heartbeat(&self, id: Uuid, routing_key: String, body: Bytes, patience: Duration) {
+        let message = match self.heartbeat_message(id, &routing_key, body) {
+            Ok(message) => message,
+            Err(error) => return warn!(%error, routing_key, "a heartbeat cannot be published"),
+        };
+        let (answer, decided) = promise();
+        let publishing = async {
+            post(&self.beats, id, message, answer).await;
+            decided.await
+        };
+        match timeout_at(Instant::now() + patience, publishing).await {
+            Ok(Ok(Verdict::Confirmed)) => {}
+            Ok(Ok(Verdict::Refused(reason))) => warn!(reason, routing_key, "the broker refuses a heartbeat"),
+            Ok(Ok(Verdict::Behind) | Err(_)) | Err(_) => debug!(routing_key, "a heartbeat is not confirmed"),
+        }
+    }
+
+    fn heartbeat_message(&self, id: Uuid, routing_key: &str, body: Bytes) -> Result<Message, BusError> {
+        let properties = base_properties()
+            .with_message_id(short("message id", id.to_string())?)
+            .with_type(short("type", event_type(routing_key))?);
+        Ok(Message {
+            mandatory: false,
+            exchange: short("name of an exchange", self.names.heartbeats())?,
+            routing_key: short("routing key", routing_key)?,
+            properties,
+            body,
+        })
+    }
+
     fn command_message(&self, routing_key: String, body: Bytes) -> Result<Message, BusError> {
+        // A return is known by it; the command's own name may be under way twice.
+        let mut properties = base_properties().with_message_id(short("message id", Uuid::new_v4().to_string())?);
+        if let Some(user) = &self.user {
+            properties = properties.with_user_id(short("user", &**user)?);
+        }
         Ok(Message {
             mandatory: true,
             exchange: short("name of an exchange", self.names.commands())?,
             routing_key: short("routing key", routing_key)?,
-            // A return is known by it; the command's own name may be under way twice.
-            properties: base_properties().with_message_id(short("message id", Uuid::new_v4().to_string())?),
+            properties,
             body,
         })
     }
@@ -397,6 +462,10 @@ fn properties(outgoing: &Outgoing) -> Result<BasicProperties, BusError> {
             headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
         }
     }
+    if outgoing.position > 0 {
+        let position = outgoing.position.to_string();
+        headers.insert(POSITION.into(), AMQPValue::LongString(LongString::from(position)));
+    }
     let mut properties = base_properties()
         .with_message_id(short("message id", outgoing.event_id.to_string())?)
         .with_type(short("type", event_type(&outgoing.routing_key))?);
@@ -453,7 +522,15 @@ mod tests {
         assert_eq!(text(properties.content_type()), CONTENT_TYPE);
         assert_eq!(text(properties.app_id()), "paybus");
         assert_eq!(properties.delivery_mode(), &Some(2));
-        assert!(properties.headers().as_ref().is_some_and(|headers| headers.contains_key("traceparent")));
+        let headers = properties.headers().clone().unwrap_or_default();
+        assert!(headers.contains_key("traceparent"));
+        assert_eq!(headers.inner().get(POSITION), Some(&AMQPValue::LongString(LongString::from("7"))));
+    }
+
+    #[test]
+    fn what_is_not_stored_has_no_position() {
+        let message = event_message(&Names::new("p"), &Outgoing { position: 0, trace: None, ..outgoing() });
+        assert_eq!(message.expect("a message").properties.headers(), &None);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Names {
         format!("{}.commands.{variant}", self.prefix)
     }
 
-    /// The queue of what reaches a variant at any time: notification, sync, resolve, resend, snapshot.
+    /// The queue of what reaches a variant at any time: notification, sync, resolve, and what only asks.
     pub fn inbound_of(&self, variant: &str) -> String {
         format!("{}.inbound.{variant}", self.prefix)
     }
@@ -64,6 +64,11 @@ impl Names {
     /// The exchange that events are published to.
     pub fn events(&self) -> String {
         format!("{}.events", self.prefix)
+    }
+
+    /// The exchange that heartbeats are published to. One that nobody subscribed to is dropped.
+    pub fn heartbeats(&self) -> String {
+        format!("{}.heartbeats", self.prefix)
     }
 
     /// Exchange and queue of events that nobody subscribed to.
@@ -157,6 +162,7 @@ pub fn exchanges(names: &Names) -> Vec<Exchange> {
         exchange(names.unrouted(), ExchangeKind::Fanout, None),
         exchange(names.commands(), ExchangeKind::Topic, Some(names.unroutable())),
         exchange(names.events(), ExchangeKind::Topic, Some(names.unrouted())),
+        exchange(names.heartbeats(), ExchangeKind::Topic, None),
     ]
 }
 
@@ -439,7 +445,8 @@ mod tests {
                 "cards.payment.notification",
                 "cards.payment.resolve",
                 "cards.payment.resend",
-                "cards.payment.snapshot"
+                "cards.payment.snapshot",
+                "cards.events.resend"
             ]
         );
     }

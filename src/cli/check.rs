@@ -1,4 +1,5 @@
-//! `paybus check`: whether all that the worker needs is there. Cheap enough for a container's health check.
+//! `paybus check`: whether all that the worker needs is there. For people and deployments; whether a worker is well, its own
+//! `/livez` and `/readyz` say.
 
 use std::time::{Duration, Instant};
 
@@ -14,19 +15,21 @@ use super::open_database;
 use super::output::{Output, Style, tame};
 use crate::bus::connection::connect;
 use crate::bus::topology;
-use crate::config::{Settings, Variant};
+use crate::config::{self, Settings, Variant};
 use crate::gateway::registry;
 use crate::store::books::{self, Books};
 use crate::store::durability::{self, Durability};
 use crate::store::{Store, StoreError, rights, sequences};
-use crate::wiring::bus_settings;
+use crate::wiring::{bus_settings, served};
+use crate::worker::authorize::OPEN;
 
 /// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Check configuration, broker, database and gateways. Nothing is changed.
+/// Check configuration, broker, database, gateways, and whether stored payments are served. Nothing is changed.
 ///
-/// Exit code 0 only if all is well; a warning does not count.
+/// Exit code 0 only if all is well; a warning does not count. What is bound at the broker cannot be seen over AMQP:
+/// deploy/rabbitmq/audit lists it.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  paybus check\n  paybus check --json --config /etc/paybus.toml\n  paybus check --books"
@@ -81,11 +84,22 @@ pub async fn run(arguments: &CheckArguments, settings: &Settings) -> Result<Exit
         return check_books(arguments, settings).await;
     }
     let gateways = join_all(settings.variants.iter().map(|(name, variant)| gateway(name, variant)));
-    let (broker, database, gateways) = join!(bounded(broker(settings)), bounded(database(settings)), gateways);
+    let (broker, database, standbys, gateways, payments) =
+        join!(bounded(broker(settings)), bounded(database(settings)), standbys(settings), gateways, payments(settings));
     let mut findings = vec![configuration(settings)];
+    findings.push(authorization(settings));
     findings.push(Finding::of(format!("broker {}", place(&settings.amqp.url)), broker));
-    findings.push(Finding::of(format!("database {}", place(&settings.database.url)), database));
+    let database_at = format!("database {}", place(&settings.database.url));
+    if config::trusts_any_database(&settings.database) {
+        let detail = "tls_mode \"require\" verifies no certificate: whoever is between can pose as the database";
+        findings.push(Finding::new(database_at.clone(), Verdict::Warning, detail));
+    }
+    findings.push(Finding::of(database_at.clone(), database));
+    if let Some(warning) = standbys {
+        findings.push(Finding::new(database_at, Verdict::Warning, format!("{warning}; see docs/high-availability.md")));
+    }
     findings.extend(gateways.into_iter().flatten());
+    findings.extend(payments);
     print(arguments, &findings)?;
     Ok(verdict(&findings))
 }
@@ -138,6 +152,14 @@ fn configuration(settings: &Settings) -> Finding {
     Finding::new("configuration", Verdict::Good, format!("{count} variant{plural}"))
 }
 
+/// Whether commands need a user.
+fn authorization(settings: &Settings) -> Finding {
+    match settings.users.len() {
+        0 => Finding::new("users", Verdict::Warning, format!("no [users.NAME] is configured: {OPEN}")),
+        count => Finding::new("users", Verdict::Good, format!("commands need a user_id of {count} configured")),
+    }
+}
+
 async fn broker(settings: &Settings) -> Result<String, Failure> {
     let bus = bus_settings(settings);
     let connection = connect(&bus, "check").await?;
@@ -168,10 +190,50 @@ async fn database(settings: &Settings) -> Result<String, Failure> {
     })
 }
 
+/// What to warn of about the database's standbys. A database that cannot be asked is told of by its own finding.
+async fn standbys(settings: &Settings) -> Option<&'static str> {
+    let asking = async {
+        let store = open_database(settings).await?;
+        let found = durability::standbys(&store).await;
+        store.close();
+        Ok::<_, Failure>(found?)
+    };
+    timeout(PATIENCE, asking).await.ok()?.ok()?
+}
+
 async fn what_the_worker_needs(store: &Store) -> Result<(), StoreError> {
     store.check_writable().await?;
     rights::check(store).await?;
     sequences::check(store).await
+}
+
+/// Whether the stored payments are of the configured variants and their accounts. Open operations of others stand still.
+async fn payments(settings: &Settings) -> Vec<Finding> {
+    let payments = |verdict, detail: String| Finding::new("payments", verdict, detail);
+    let not_looked_at = |why: &str| vec![payments(Verdict::Warning, format!("were not looked at: {why}"))];
+    match timeout(PATIENCE, unserved(settings)).await {
+        Ok(Ok(unserved)) if unserved.is_empty() => {
+            vec![payments(Verdict::Good, "those looked at are of configured variants and accounts".to_owned())]
+        }
+        Ok(Ok(unserved)) => unserved.into_iter().map(|(verdict, words)| payments(verdict, words)).collect(),
+        Ok(Err(failure)) => not_looked_at(&failure.message),
+        Err(_) => not_looked_at("no answer in time"),
+    }
+}
+
+async fn unserved(settings: &Settings) -> Result<Vec<(Verdict, String)>, Failure> {
+    let mut configured = Vec::new();
+    for (name, variant) in &settings.variants {
+        let gateway = registry::build(variant)?;
+        configured.push(served(name, &variant.gateway, gateway.as_ref()));
+    }
+    let store = open_database(settings).await?;
+    let operations = store.unserved_operations(&configured).await;
+    let payments = store.unserved_payments(&configured).await;
+    store.close();
+    let operations = operations?.into_iter().map(|found| (Verdict::Failed(Exit::Failed), found.words()));
+    let payments = payments?.into_iter().map(|found| (Verdict::Warning, found.words()));
+    Ok(operations.chain(payments).collect())
 }
 
 /// Lists the payments whose movements cannot be right.

@@ -1,15 +1,17 @@
 //! `paybus dead`: the messages that could not be understood, or took workers down too often, and the events that the broker
 //! refused.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::consent::Consent;
 use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::{Output, Style, tame};
-use crate::bus::dead::DeadLetter;
+use crate::bus::dead::{DeadLetter, Rights};
 use crate::bus::graveyard::{self, DeadFilter};
 use crate::config::Settings;
 use crate::excerpt::excerpt;
@@ -32,9 +34,11 @@ pub enum DeadCommand {
     #[command(after_help = "Example:\n  paybus dead show 5f0c7a52-1111-5000-8000-0123456789ab")]
     Show(ShowArguments),
     /// Send dead letters to the commands exchange again; a dry run unless --yes is given.
+    ///
+    /// Where users are configured, each is held against the rights that its first sender has by now.
     #[command(after_help = "Examples:\n  paybus dead replay --filter queue=paybus.commands.cards\n  \
                             paybus dead replay --filter queue=paybus.commands.cards --yes")]
-    Replay(ActArguments),
+    Replay(ReplayArguments),
     /// Delete dead letters for good; a dry run unless --yes is given.
     #[command(after_help = "Examples:\n  paybus dead drop --filter code=invalid_envelope\n  \
                             paybus dead drop --filter code=invalid_envelope --limit 1000 --yes")]
@@ -78,15 +82,20 @@ pub struct ShowArguments {
 pub struct ActArguments {
     #[command(flatten)]
     select: SelectArguments,
-    /// Only say what would be done; this is the default.
-    #[arg(long, conflicts_with = "yes")]
-    dry_run: bool,
-    /// Do it.
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Which dead letters to send again, and by whose rights.
+#[derive(Debug, Args)]
+pub struct ReplayArguments {
+    #[command(flatten)]
+    act: ActArguments,
+    /// By your own rights, as the user of amqp.url, and not by those of who sent them first: where they named nobody.
+    ///
+    /// Look at them before: what they ask for is done in your name.
     #[arg(long)]
-    yes: bool,
-    /// Who does it, for the audit.
-    #[arg(long, env = "USER", value_name = "NAME")]
-    who: Option<String>,
+    vouch: bool,
 }
 
 /// One condition of a filter.
@@ -140,7 +149,10 @@ pub async fn run(command: DeadCommand, settings: &Settings) -> Result<Exit, Fail
     match command {
         DeadCommand::List(arguments) => list(&arguments, settings).await,
         DeadCommand::Show(arguments) => show(&arguments, settings).await,
-        DeadCommand::Replay(arguments) => act(Act::Replay, &arguments, settings).await,
+        DeadCommand::Replay(ReplayArguments { act: arguments, vouch }) => {
+            let rights = if vouch { Rights::Own } else { Rights::Sender };
+            act(Act::Replay(rights), &arguments, settings).await
+        }
         DeadCommand::Drop(arguments) => act(Act::Drop, &arguments, settings).await,
         DeadCommand::Release(arguments) => release::run(&arguments, settings).await,
     }
@@ -196,7 +208,8 @@ fn summary(letter: &DeadLetter) -> Value {
         "queue": letter.queue,
         "routing_key": card::scrub(&letter.routing_key),
         "time": letter.time,
-        "size_bytes": letter.body.len(),
+        "sender": letter.sender.as_deref().map(card::scrub),
+        "size_bytes": letter.unread_size().unwrap_or(letter.body.len() as u64),
     })
 }
 
@@ -230,10 +243,14 @@ async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Fa
     let output = Output::new();
     if arguments.json {
         let mut value = summary(letter);
-        value["body"] = Value::from(body.into_owned());
+        value["body"] = match letter.unread_size() {
+            Some(_) => Value::Null,
+            None => Value::from(body.into_owned()),
+        };
         output.json(&value)?;
         return Ok(Exit::Done);
     }
+    let sender = letter.sender.clone().unwrap_or_default();
     for (name, value) in [
         ("id", &letter.id),
         ("code", &letter.code),
@@ -241,48 +258,58 @@ async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Fa
         ("queue", &letter.queue),
         ("routing key", &letter.routing_key),
         ("time", &letter.time),
+        ("sender", &sender),
     ] {
         output.line(&format!("{}  {}", output.column(Style::Strong, name, 11), tame(&card::scrub(value))))?;
     }
+    let body = match letter.unread_size() {
+        Some(_) => Cow::Borrowed("(too large to be shown)"),
+        None => body,
+    };
     output.line(&format!("\n{}", excerpt(&tame(&body), BODY_SHOWN)))?;
     Ok(Exit::Done)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
-    Replay,
+    Replay(Rights),
     Drop,
 }
 
 async fn act(act: Act, arguments: &ActArguments, settings: &Settings) -> Result<Exit, Failure> {
     let select = &arguments.select;
     let bus = bus_settings(settings);
-    if !arguments.yes {
+    let Some(who) = arguments.consent.who()? else {
         let letters = graveyard::list(&bus, &select.filter(), select.limit).await?;
         print(select, &letters)?;
-        let verb = if act == Act::Replay { "replayed" } else { "dropped" };
+        let verb = if matches!(act, Act::Replay(_)) { "replayed" } else { "dropped" };
         let text = format!("would be {verb}: {}{}; do it with --yes", counted(&letters), more(select, &letters));
         tell(select, &text)?;
         return Ok(Exit::Done);
-    }
-    let who = arguments.who.clone().filter(|who| !who.is_empty());
-    let who = who.ok_or_else(|| Failure::usage("say who you are: --who NAME"))?;
+    };
     let store = open_database(settings).await?;
-    let audit = Audit { store: &store, who: &who, select };
+    let audit = Audit { store: &store, who, select };
     let exit = match act {
-        Act::Replay => replay(&audit, select, settings).await,
+        Act::Replay(rights) => replay(&audit, select, settings, rights).await,
         Act::Drop => drop_letters(&audit, select, settings).await,
     };
     store.close();
     exit
 }
 
-async fn replay(audit: &Audit<'_>, select: &SelectArguments, settings: &Settings) -> Result<Exit, Failure> {
+async fn replay(
+    audit: &Audit<'_>,
+    select: &SelectArguments,
+    settings: &Settings,
+    rights: Rights,
+) -> Result<Exit, Failure> {
     audit.begin("dead.replay").await?;
-    let replayed = graveyard::replay(&bus_settings(settings), &select.filter(), select.limit).await?;
+    let replayed = graveyard::replay(&bus_settings(settings), &select.filter(), select.limit, rights).await?;
     let (good, bad): (Vec<_>, Vec<_>) = replayed.into_iter().partition(|one| one.refused.is_none());
     let ids: Vec<&str> = good.iter().map(|one| one.letter.id.as_str()).collect();
-    audit.end("dead.replayed", json!({ "count": good.len(), "refused": bad.len(), "ids": ids })).await?;
+    let vouched = rights == Rights::Own;
+    let done = json!({ "count": good.len(), "refused": bad.len(), "vouched": vouched, "ids": ids });
+    audit.end("dead.replayed", done).await?;
     let letters: Vec<DeadLetter> = good.into_iter().map(|one| one.letter).collect();
     print(select, &letters)?;
     tell(select, &format!("replayed: {}{}", counted(&letters), more(select, &letters)))?;
@@ -350,6 +377,7 @@ mod tests {
             queue: "paybus.commands.cards".to_owned(),
             routing_key: "cards.payment.create".to_owned(),
             time: "2026-11-22T12:00:00.123456Z".to_owned(),
+            sender: None,
             properties: Properties::default(),
             body: b"{".to_vec(),
         }
@@ -372,12 +400,12 @@ mod tests {
     #[test]
     fn nothing_is_done_without_yes() {
         let Ok(DeadCommand::Drop(drop)) = parse("drop") else { panic!("good arguments") };
-        assert!(!drop.yes);
+        assert!(!drop.consent.yes);
         assert_eq!(drop.select.limit, 100);
         assert!(parse("drop --yes --dry-run").is_err());
         let payment = "0192f0c1-1111-7000-8000-0123456789ab";
         let Ok(DeadCommand::Release(release)) = parse(&format!("release {payment}")) else { panic!("good arguments") };
-        assert!(!release.yes);
+        assert!(!release.consent.yes);
         assert!(parse("release").is_err() && parse("release order-17").is_err());
     }
 

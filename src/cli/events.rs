@@ -59,12 +59,22 @@ pub struct EventsArguments {
 
 /// A time, or how long ago it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
+pub(super) enum When {
     At(Timestamp),
     Ago(SignedDuration),
 }
 
-fn read_when(text: &str) -> Result<When, String> {
+impl When {
+    /// The time that is meant.
+    pub(super) fn time(self, now: Timestamp) -> Timestamp {
+        match self {
+            When::At(time) => time,
+            When::Ago(ago) => before(now, ago),
+        }
+    }
+}
+
+pub(super) fn read_when(text: &str) -> Result<When, String> {
     if let Ok(time) = text.parse() {
         return Ok(When::At(time));
     }
@@ -80,8 +90,7 @@ fn before(now: Timestamp, ago: SignedDuration) -> Timestamp {
 impl EventsArguments {
     fn wanted(&self, now: Timestamp) -> Wanted {
         let since = match (self.since, self.payment) {
-            (Some(When::At(time)), _) => Some(time),
-            (Some(When::Ago(ago)), _) => Some(before(now, ago)),
+            (Some(when), _) => Some(when.time(now)),
             (None, None) => Some(before(now, SINCE_DEFAULT)),
             (None, Some(_)) => None,
         };

@@ -1,10 +1,15 @@
 //! The command line: one file for each command, and what they share.
 
+mod archive;
 mod check;
+mod consent;
 mod dead;
 mod events;
 mod exit;
+mod export;
+mod forget;
 mod line;
+mod list;
 mod logging;
 mod migrate;
 mod output;
@@ -63,8 +68,12 @@ enum Command {
     Watch(watch::WatchArguments),
     Events(events::EventsArguments),
     Show(show::ShowArguments),
+    List(Box<list::ListArguments>),
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    Forget(forget::ForgetArguments),
+    Export(export::ExportArguments),
+    Archive(archive::ArchiveArguments),
     Check(check::CheckArguments),
     Schema(schema::SchemaArguments),
 }
@@ -93,7 +102,7 @@ impl Arguments {
     /// # Errors
     /// The collector's address cannot be used.
     pub fn export_spans(&self, settings: &Settings) -> Result<Option<spans::Export>, Failure> {
-        let makes_spans = matches!(self.command, Command::Worker(_));
+        let makes_spans = matches!(self.command, Command::Worker(_) | Command::Webhooks(_));
         Ok(if makes_spans { spans::start(&settings.tracing)? } else { None })
     }
 
@@ -110,7 +119,11 @@ impl Arguments {
             Command::Watch(arguments) => watch::run(&arguments, &settings).await,
             Command::Events(arguments) => events::run(&arguments, &settings).await,
             Command::Show(arguments) => show::run(&arguments, &settings).await,
+            Command::List(arguments) => list::run(&arguments, &settings).await,
             Command::Dead(command) => dead::run(command, &settings).await,
+            Command::Forget(arguments) => forget::run(&arguments, &settings).await,
+            Command::Export(arguments) => export::run(&arguments, &settings).await,
+            Command::Archive(arguments) => archive::run(&arguments, &settings).await,
             Command::Check(arguments) => check::run(&arguments, &settings).await,
             Command::Schema(arguments) => schema::run(&arguments),
         }
@@ -132,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    const COMMANDS: [&str; 14] = [
+    const COMMANDS: &[&str] = &[
         "worker",
         "webhooks",
         "migrate",
@@ -140,11 +153,15 @@ mod tests {
         "watch",
         "events",
         "show",
+        "list",
         "dead list",
         "dead show",
         "dead replay",
         "dead drop",
         "dead release",
+        "forget",
+        "export",
+        "archive",
         "check",
         "schema",
     ];
@@ -163,6 +180,36 @@ mod tests {
             assert!(help.contains("--config"), "{help}");
             let longest = help.lines().map(|line| line.chars().count()).max();
             assert!(longest <= Some(120), "{longest:?} {help}");
+        }
+    }
+
+    /// The words of a line, as a shell would make them.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for char in line.chars().chain([' ']) {
+            match (quote, char) {
+                (None, '\'' | '"') => quote = Some(char),
+                (Some(open), _) if open == char => quote = None,
+                (None, ' ') => words.push(std::mem::take(&mut word)),
+                _ => word.push(char),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    #[test]
+    fn what_is_to_be_typed_on_call_is_understood() {
+        let id = "0192f0c1-7c5e-7000-8000-0123456789ab";
+        let page = include_str!("../../docs/on-call.md").replace("\\\n", " ");
+        let page = page.replace("PAYMENT", id).replace("OPERATION", id);
+        let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("paybus ")).collect();
+        assert!(lines.len() > 20, "{lines:?}");
+        for line in lines {
+            let command = line.split(" #").next().unwrap_or_default();
+            if let Err(error) = Arguments::try_parse_from(words(command)) {
+                panic!("{line}: {error}");
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use super::duration;
 use super::error::ConfigError;
 use super::settings::{Amqp, Database, Log, Retention, Settings, Tls, TlsMode, Tracing, Worker};
+use super::users;
 use super::variant::{Retry, Variant};
 use crate::bus::hosts::addresses;
 use crate::store::connect::STATEMENT_TIMEOUT_MAX;
@@ -62,6 +63,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     for (name, variant) in &settings.variants {
         check_variant(name, variant)?;
     }
+    users::check(&settings.users, &settings.variants)?;
     check_worker(&settings.worker)?;
     check_retention(&settings.retention)?;
     check_log(&settings.log)?;
@@ -179,11 +181,16 @@ fn check_worker(worker: &Worker) -> Result<(), ConfigError> {
     require_within("worker.lease_margin", worker.lease_margin, &TIMEOUT)?;
     require_within("worker.unknown_payment_grace", worker.unknown_payment_grace, &(Duration::ZERO..=HOUR))?;
     require_within("worker.poll", worker.poll, &(10 * MILLISECOND..=MINUTE))?;
-    require_within("worker.clock_tolerance", worker.clock_tolerance, &(SECOND..=HOUR))
+    require_within("worker.clock_tolerance", worker.clock_tolerance, &(SECOND..=HOUR))?;
+    if worker.heartbeat.is_zero() {
+        return Ok(());
+    }
+    require_within("worker.heartbeat", worker.heartbeat, &(100 * MILLISECOND..=HOUR))
 }
 
 fn check_retention(retention: &Retention) -> Result<(), ConfigError> {
-    require_within("retention.events", retention.events, &(SECOND..=duration::MAX))
+    require_within("retention.events", retention.events, &(SECOND..=duration::MAX))?;
+    require_within("retention.notifications", retention.notifications, &(HOUR..=duration::MAX))
 }
 
 fn check_log(log: &Log) -> Result<(), ConfigError> {

@@ -59,6 +59,15 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// `SECTION.KEY`, whose `host` would be reached without TLS; `expected` is what it should be.
+    pub(super) fn plaintext(section: &str, key: &str, host: &str, expected: &str) -> ConfigError {
+        let problem = format!(
+            "expected {expected}, because {host} is another machine; or {section}.insecure = true, if only you can read \
+             the network between"
+        );
+        ConfigError::key(format!("{section}.{key}"), problem)
+    }
+
     /// What is wrong with one key.
     pub(super) fn key(key: impl Into<String>, problem: impl Into<String>) -> Self {
         ConfigError::Key { key: key.into(), problem: problem.into() }

@@ -8,20 +8,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use self::error::ConfigError;
+pub use self::plaintext::trusts_any_database;
 pub use self::settings::{
     Amqp, Database, HttpServer, Log, LogFormat, Pooler, Retention, Settings, Tls, TlsMode, Tracing, Worker,
 };
+pub use self::users::{OWN_SOURCE, Role, Sources, User, WEBHOOK_SOURCES};
 pub use self::variant::{Breaker, GatewaySettings, Immediate, Retry, Variant};
 
 mod check;
 pub mod duration;
 mod error;
 mod layers;
+mod plaintext;
 mod reader;
 mod secret;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod users;
 mod variant;
 
 /// The settings: the defaults, under `file`, under those variables of `environment` that begin with `PAYBUS__`.
@@ -35,6 +39,7 @@ pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, Stri
     let mut root = layers::merge(file, &environment)?;
     secret::follow(&mut root, "", &environment)
         .and_then(|()| read(root))
+        .and_then(|settings| plaintext::check(&settings, &environment).map(|()| settings))
         .map_err(|error| layers::name_variable(error, &variables))
 }
 

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
 
 use super::duration;
+use super::users::User;
 use super::variant::{Retry, Variant};
 
 /// All settings, read and checked. Its `Debug` shows no secret.
@@ -25,6 +26,9 @@ pub struct Settings {
     pub retry: Retry,
     /// The configured gateways by name, at least one.
     pub variants: BTreeMap<String, Variant>,
+    /// Who may send what, by the broker's users; none: whoever may publish commands may do anything.
+    #[serde(default)]
+    pub users: BTreeMap<String, User>,
     /// The worker's own times.
     pub worker: Worker,
     /// How long what is done with is kept.
@@ -50,6 +54,8 @@ pub struct Amqp {
     /// Certificates; only with `amqps://`.
     #[serde(default)]
     pub tls: Tls,
+    /// Whether `amqp://` may lead to another machine.
+    pub insecure: bool,
     /// How long a published event waits for its confirm.
     #[serde(deserialize_with = "duration::deserialize")]
     pub confirm_timeout: Duration,
@@ -92,6 +98,8 @@ pub struct Database {
     /// Certificates; only where `tls_mode` is not [`TlsMode::Disable`].
     #[serde(default)]
     pub tls: Tls,
+    /// Whether [`TlsMode::Disable`] may lead to another machine.
+    pub insecure: bool,
     /// Whether PostgreSQL may answer commits that a crash of it loses (`synchronous_commit = off`).
     pub may_lose_commits: bool,
     /// How long one statement may run.
@@ -154,6 +162,9 @@ pub struct Worker {
     /// How far the database's clock and a gateway's may be apart before "not found" proves nothing.
     #[serde(deserialize_with = "duration::deserialize")]
     pub clock_tolerance: Duration,
+    /// How often each variant's subscribers are told how many events there were; zero for never.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub heartbeat: Duration,
 }
 
 /// How long what is done with is kept.
@@ -163,6 +174,9 @@ pub struct Retention {
     /// Events, counted from when they were sent.
     #[serde(deserialize_with = "duration::deserialize")]
     pub events: Duration,
+    /// Settled commands that no payment needs: gateways' notifications, and commands for no payment or an archived one.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub notifications: Duration,
 }
 
 /// Logging.
@@ -181,6 +195,8 @@ pub struct Log {
 pub struct Tracing {
     /// The collector's address, without the path; nothing exports nothing.
     pub endpoint: Option<String>,
+    /// Whether headers of the environment may go to another machine without TLS.
+    pub insecure: bool,
     /// The part of the traces that are begun here, from 0 to 1; of the others whoever began them decides.
     pub sample: f64,
     /// `service.name`.

@@ -10,7 +10,9 @@ use super::*;
 use crate::gateway::stripe::StripeSettings;
 
 mod anything;
+mod plaintext;
 mod refused;
+mod users;
 
 /// Settings of a file with this content, if any, and these variables.
 fn load_with(file: Option<&str>, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
@@ -40,6 +42,9 @@ fn from_file(content: &str) -> Result<Settings, ConfigError> {
 struct Http {
     url: String,
     token: Option<SecretString>,
+    account: Option<String>,
+    #[serde(default)]
+    account_aliases: Vec<String>,
     #[serde(default, deserialize_with = "crate::config::duration::option")]
     key_window: Option<Duration>,
     #[serde(default, deserialize_with = "crate::config::duration::option")]
@@ -77,6 +82,7 @@ fn defaults_run_without_arguments() {
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.retry.delayed.len(), 5);
     assert_eq!(settings.retention.events, Duration::from_secs(90 * 86_400));
+    assert_eq!(settings.retention.notifications, Duration::from_secs(30 * 86_400));
     assert_eq!(settings.log.format, LogFormat::Auto);
     let variant = &settings.variants["default"];
     assert_eq!((settings.variants.len(), variant.gateway.as_str(), variant.prefetch()), (1, "dummy", 96));
@@ -114,15 +120,19 @@ fn every_key_is_documented() {
     let http = http(&settings).unwrap();
     assert_eq!((http.url.as_str(), http.lookup), ("http://127.0.0.1:9000", true));
     assert_eq!(http.token.unwrap().expose_secret(), "secret");
+    assert_eq!((http.account.as_deref(), http.account_aliases.len()), (Some("cards-main"), 1));
     assert_eq!(http.webhook_secret.unwrap().expose_secret(), "whsec");
     assert_eq!((http.key_window, http.settle_window), (duration::parse("24h"), duration::parse("10s")));
     assert_eq!(http.key_windows.unwrap()["process"], "6h");
     assert_eq!((http.after_server_error.as_deref(), http.multicapture), (Some("runs_again"), Some(false)));
     assert_eq!((http.notifications.as_deref(), http.notification_deadline), (Some("hint"), duration::parse("24h")));
     assert_eq!(http.undo, Some(false));
+    let shop = &settings.users["shop"];
+    assert_eq!((shop.role, shop.sources.iter().flatten().count()), (Role::Service, 2));
     let stripe = settings.variants["cards-eu"].gateway_settings::<StripeSettings>().unwrap();
     assert_eq!(stripe.secret_key.unwrap().expose_secret(), "sk_test_1");
     assert_eq!(stripe.webhook_secret.iter().count(), 1);
+    assert_eq!(stripe.account_aliases, ["https://api.stripe.com live"]);
     let bare: StripeSettings = serde_json::from_str(r#"{"secret_key": "sk_test_1"}"#).unwrap();
     assert_eq!((&stripe.api_base, &stripe.api_version), (&bare.api_base, &bare.api_version));
     assert_eq!(stripe.settle_window, bare.settle_window);
@@ -139,6 +149,15 @@ fn several_webhook_secrets_may_stand_anywhere() {
     let settings = load_with(Some(file), &[("KEY", "sk_test_1"), variable]).unwrap();
     let stripe = settings.variants["cards"].gateway_settings::<StripeSettings>().unwrap();
     assert_eq!(stripe.webhook_secret.iter().count(), 2);
+}
+
+#[test]
+fn an_account_has_several_names_in_a_variable_too() {
+    let file = "[variants.cards]\ngateway = 'http'\nurl = 'http://gateway'\naccount_aliases = ['http://a']";
+    let names = |variables: &[(&str, &str)]| http(&load_with(Some(file), variables).unwrap()).unwrap().account_aliases;
+    assert_eq!(names(&[]), ["http://a"]);
+    let variable = ("PAYBUS__VARIANTS__CARDS__ACCOUNT_ALIASES", "http://a:9000, http://b");
+    assert_eq!(names(&[variable]), ["http://a:9000", "http://b"]);
 }
 
 #[test]
@@ -217,10 +236,10 @@ fn references_are_followed_once_and_only_where_they_count() {
          [variants.cards]\ngateway = 'http'\nurl = 'http://gateway'\ntoken = 'file:{}'\nport = 'env:PORT'",
         secret.display()
     );
-    let variables = [("PAYBUS__AMQP__URL", "env:BROKER"), ("BROKER", "amqp://broker"), ("DELAY", "3s"), ("PORT", "99")];
+    let variables = [("PAYBUS__AMQP__URL", "env:BROKER"), ("BROKER", "amqp://[::1]"), ("DELAY", "3s"), ("PORT", "99")];
     let settings = load_with(Some(&file), &variables).unwrap();
     std::fs::remove_dir_all(secret.parent().unwrap()).unwrap();
-    assert_eq!(settings.amqp.url.expose_secret(), "amqp://broker");
+    assert_eq!(settings.amqp.url.expose_secret(), "amqp://[::1]");
     assert_eq!(
         (settings.retry.delayed[0], settings.worker.lease_margin),
         (Duration::from_secs(3), Duration::from_secs(3))
@@ -234,6 +253,8 @@ fn no_secret_is_ever_shown() {
     let variables = [
         ("PAYBUS__AMQP__URL", "amqp://user:hunter2@broker"),
         ("PAYBUS__DATABASE__URL", "postgres://user:hunter2@host/db"),
+        ("PAYBUS__AMQP__INSECURE", "true"),
+        ("PAYBUS__DATABASE__INSECURE", "true"),
         ("PAYBUS__VARIANTS__CARDS__GATEWAY", "http"),
         ("PAYBUS__VARIANTS__CARDS__TOKEN", "hunter2"),
     ];
@@ -242,6 +263,10 @@ fn no_secret_is_ever_shown() {
     for (variable, value) in [
         ("PAYBUS__AMQP", "hunter2"),
         ("PAYBUS__AMQP__URL", "hunter2"),
+        ("PAYBUS__AMQP__URL", "amqp://user:hunter2@broker"),
+        ("PAYBUS__AMQP__URL", "amqp://user:p@hunter2/rest@broker"),
+        ("PAYBUS__DATABASE__URL", "postgres://user:hunter2@host/db"),
+        ("PAYBUS__DATABASE__URL", "postgres://user:p@hunter2/rest@host/db"),
         ("PAYBUS__DATABASE__URL", "postgres://user:hunter2@host:x/db"),
         ("PAYBUS__DATABASE__POOL", "hunter2"),
         ("PAYBUS__DATABASE__TLS_MODE", "hunter2"),

@@ -13,7 +13,8 @@ use super::error::{ConfigError, one_of};
 use super::reader;
 
 /// The keys that every variant has; a test holds them against [`Variant`].
-const COMMON_KEYS: [&str; 8] = ["gateway", "capture", "timeout", "concurrency", "rate", "breaker", "retry", "retired"];
+const COMMON_KEYS: [&str; 9] =
+    ["gateway", "capture", "timeout", "concurrency", "rate", "breaker", "retry", "insecure", "retired"];
 
 /// The most messages that are fetched ahead for one variant.
 const PREFETCH_MAX: u16 = 2000;
@@ -41,6 +42,9 @@ pub struct Variant {
     pub breaker: Breaker,
     /// Retries: the variant's own over the global ones.
     pub retry: Retry,
+    /// Whether the gateway may be called over a network without TLS.
+    #[serde(default)]
+    pub insecure: bool,
     /// Whether it takes no new payments.
     #[serde(default)]
     pub retired: bool,
@@ -65,6 +69,21 @@ impl Variant {
             },
             other => other,
         })
+    }
+
+    /// Refuses the address `key` if its `plaintext_host` would be called without TLS and the variant is not `insecure`.
+    ///
+    /// # Errors
+    ///
+    /// The key, the host, and both ways out.
+    pub fn check_plaintext(&self, key: &str, plaintext_host: Option<&str>) -> Result<(), ConfigError> {
+        match plaintext_host {
+            Some(host) if !self.insecure => {
+                let section = format!("variants.{}", self.gateway_settings.variant);
+                Err(ConfigError::plaintext(&section, key, host, "an https:// address"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How many messages are fetched ahead: one and a half times the concurrency, from 1 to 2000.

@@ -23,8 +23,12 @@ persistent, with publisher confirms and `mandatory`, in structured mode or in bi
 your own, bound to the exchange `paybus.events` by `<variant>.<type>`, and for a change of status \
 `<variant>.payment.status_changed.<status>`. Every \
 command that names itself gets exactly one event whose `data.command.final` is true: its answer; it also goes to the \
-command's `reply_to`. The codes of answers are in codes.md, and what may change in README.md beside this file. The names \
+command's `reply_to`. An `events.resend` is answered at its `reply_to` alone. Heartbeats are published to the exchange \
+`paybus.heartbeats`. The codes of answers are in codes.md, and what may change in README.md beside this file. The names \
 begin with the configured prefix, `paybus` unless told otherwise.";
+
+const POSITION: &str = "The event's place among all events of the installation, the same at each resend. Those of one variant have \
+gaps. Not in heartbeats, nor in answers that are no events.";
 
 /// The document.
 pub(super) fn document() -> Value {
@@ -78,8 +82,9 @@ fn channels() -> Value {
         if kind == EventType::StatusChanged {
             address.push_str(".{status}");
         }
+        let exchange = if kind == EventType::Heartbeat { names.heartbeats() } else { names.events() };
         let mut channel =
-            channel(&address, std::slice::from_ref(&name), by_routing_key(&names.events()), events::about(kind));
+            channel(&address, std::slice::from_ref(&name), by_routing_key(&exchange), events::about(kind));
         if kind == EventType::StatusChanged {
             channel["parameters"]["status"] = json!({ "description": "The payment's status after the change." });
         }
@@ -109,13 +114,14 @@ fn by_routing_key(exchange: &str) -> Value {
     let names = Names::new(PREFIX);
     let alternate =
         exchanges(&names).into_iter().find(|other| other.name == exchange).and_then(|other| other.alternate);
-    json!({
+    let mut bindings = json!({
         "is": "routingKey", "bindingVersion": BINDING,
-        "exchange": {
-            "name": exchange, "type": "topic", "durable": true, "autoDelete": false, "vhost": "/",
-            "x-alternate-exchange": alternate,
-        },
-    })
+        "exchange": { "name": exchange, "type": "topic", "durable": true, "autoDelete": false, "vhost": "/" },
+    });
+    if let Some(alternate) = alternate {
+        bindings["exchange"]["x-alternate-exchange"] = json!(alternate);
+    }
+    bindings
 }
 
 /// A queue of paybus's own, with the keys that bind it.
@@ -148,9 +154,14 @@ fn queue_channel(queue: &Queue) -> Value {
     channel
 }
 
+/// The events that come to a `reply_to`.
+fn answers() -> impl Iterator<Item = EventType> {
+    EventType::ALL.into_iter().filter(|kind| *kind != EventType::Heartbeat)
+}
+
 /// Where an answer goes besides the events: to the queue that the command names.
 fn replies() -> Value {
-    let messages: Vec<String> = EventType::ALL.map(|kind| key(&event_name(kind))).to_vec();
+    let messages: Vec<String> = answers().map(|kind| key(&event_name(kind))).collect();
     json!({
         "address": null,
         "description": "The queue in a command's reply_to: amq.rabbitmq.reply-to, or one whose name begins with reply. \
@@ -169,7 +180,9 @@ fn operations() -> Value {
         let event = json!({
             "action": "send", "summary": events::about(kind), "channel": { "$ref": format!("#/channels/{name}") },
             "messages": [{ "$ref": format!("#/channels/{name}/messages/{name}") }],
-            "bindings": { "amqp": { "deliveryMode": 2, "mandatory": true, "timestamp": true, "bindingVersion": BINDING } },
+            "bindings": { "amqp": {
+                "deliveryMode": 2, "mandatory": kind != EventType::Heartbeat, "timestamp": true, "bindingVersion": BINDING,
+            } },
         });
         operations.insert(name, event);
     }
@@ -178,9 +191,8 @@ fn operations() -> Value {
 
 fn command(kind: CommandType) -> Value {
     let name = key(&command_name(kind));
-    let answers: Vec<Value> = EventType::ALL
-        .iter()
-        .map(|kind| json!({ "$ref": format!("#/channels/replies/messages/{}", key(&event_name(*kind))) }))
+    let answers: Vec<Value> = answers()
+        .map(|kind| json!({ "$ref": format!("#/channels/replies/messages/{}", key(&event_name(kind))) }))
         .collect();
     let messages = modes(&name).map(|message| json!({ "$ref": format!("#/channels/{name}/messages/{message}") }));
     json!({
@@ -211,8 +223,7 @@ fn all_messages() -> Value {
         all.insert(structured, message(kind.as_str(), &name, command_properties(kind), examples));
         let examples = own.iter().map(binary_mode::example).collect();
         let headers = binary_mode::headers(kind, command_properties(kind));
-        let mut in_binary =
-            message(&format!("{kind} in binary mode"), &format!("{name}/properties/data"), headers, examples);
+        let mut in_binary = message(&format!("{kind} in binary mode"), &commands::data_name(kind), headers, examples);
         in_binary["contentType"] = json!(binary_mode::CONTENT_TYPE);
         all.insert(binary, in_binary);
     }
@@ -249,7 +260,10 @@ fn command_properties(kind: CommandType) -> Value {
                 "description": "Where the final answer goes besides the events, as amqp.reply_to allows.",
             },
             "correlation_id": { "type": "string", "description": "Sent along with the answer to reply_to." },
-            "user_id": { "type": "string", "description": "Who publishes; the broker checks it." },
+            "user_id": {
+                "type": "string",
+                "description": "Who publishes; the broker checks it. Required where users are configured.",
+            },
         },
     });
     if kind == CommandType::Resolve {
@@ -261,7 +275,7 @@ fn command_properties(kind: CommandType) -> Value {
 /// AMQP properties of an event.
 fn event_properties() -> Value {
     json!({
-        "type": "object", "description": "AMQP properties; traceparent and tracestate are headers.",
+        "type": "object", "description": "AMQP properties; traceparent, tracestate and paybus-position are headers.",
         "required": ["content_type", "delivery_mode", "message_id", "type", "app_id", "timestamp"],
         "properties": {
             "content_type": { "const": CONTENT_TYPE },
@@ -276,6 +290,7 @@ fn event_properties() -> Value {
             },
             "traceparent": { "type": "string" },
             "tracestate": { "type": "string" },
+            "paybus-position": { "type": "string", "pattern": "^[1-9][0-9]*$", "description": POSITION },
         },
     })
 }

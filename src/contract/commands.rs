@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::shared;
+use super::{described, shared};
 use crate::payment::command::CommandType;
-use crate::payment::field::{Field, Form, SEQUENCE_DIGITS_MAX, VARIANT_MAX, fields, needs_data};
+use crate::payment::field::{
+    Field, Form, METADATA_MAX, METADATA_NAME_MAX, METADATA_TEXT_MAX, SEQUENCE_DIGITS_MAX, VARIANT_MAX, fields,
+    needs_data,
+};
 use crate::payment::money::{Currency, DECIMALS_MAX, INTEGER_DIGITS_MAX};
 use crate::worker::accept::{ATTRIBUTE_MAX, DEPTH_MAX, TRACESTATE_MAX};
 
@@ -21,9 +24,6 @@ const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2
 /// JSON's, in any case and with any parameters.
 const MEDIA_TYPE: &str = "^[Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/[Jj][Ss][Oo][Nn] *(;|$)";
 
-/// Data is one level and the gateway's own object the next; so many are left below that.
-const LEVELS_BELOW: usize = DEPTH_MAX - 2;
-
 /// The attributes of every command.
 pub(super) fn envelope() -> Value {
     let types: Vec<&str> = CommandType::ALL.iter().map(|kind| kind.as_str()).collect();
@@ -33,22 +33,22 @@ pub(super) fn envelope() -> Value {
     schema["properties"]["type"] = json!({ "enum": types, "description": "What is asked." });
     schema["properties"]["data"] = json!({ "type": "object", "description": "The fields of the command's type." });
     // A notification may not know its payment.
-    schema["anyOf"] = json!([
-        { "properties": { "type": { "const": CommandType::Notification.as_str() } } },
-        { "required": ["subject"], "properties": { "subject": { "type": "string" } } },
-    ]);
+    let without: Vec<&str> =
+        CommandType::ALL.into_iter().filter(|kind| kind.may_lack_subject()).map(CommandType::as_str).collect();
+    schema["if"] = json!({ "properties": { "type": { "enum": without } } });
+    schema["else"] = json!({ "required": ["subject"], "properties": { "subject": { "type": "string" } } });
     schema
 }
 
 /// A command of one type, whole.
 pub(super) fn message(kind: CommandType) -> Value {
     let mut schema = attributes();
-    schema["title"] = json!(format!("Command {kind}"));
+    schema["title"] = json!(format!("{kind} command"));
     schema["description"] = json!(about(kind));
     schema["properties"]["type"] = json!({ "const": kind.as_str() });
-    schema["properties"]["data"] = data(kind);
+    schema["properties"]["data"] = shared(&data_name(kind));
     let mut required = vec!["specversion", "id", "source", "type"];
-    if kind != CommandType::Notification {
+    if !kind.may_lack_subject() {
         required.push("subject");
         schema["properties"]["subject"]["type"] = json!("string");
     }
@@ -87,6 +87,11 @@ pub(super) fn about(kind: CommandType) -> &'static str {
              reply_to, where there is one, else to all. Answered by command.succeeded, which says which they were."
         }
         CommandType::Snapshot => "Tells the payment as it is: answered by payment.snapshot. Allowed always.",
+        CommandType::ResendEvents => {
+            "Sends the variant's events once more, of all payments, in the order of their positions and at most 100, to \
+             reply_to alone, which it needs. Answered there, by command.succeeded, which says how far they go. It is about \
+             no payment: leave its subject out."
+        }
     }
 }
 
@@ -106,7 +111,10 @@ fn attributes() -> Value {
             "subject": {
                 "type": ["string", "null"], "pattern": UUID, "description": "The payment's id, chosen by the publisher."
             },
-            "time": { "description": "When it was made, as RFC 3339; not read." },
+            "time": {
+                "anyOf": [{ "type": "string", "format": "date-time" }, {}],
+                "description": "When it was made, as RFC 3339; not read."
+            },
             "datacontenttype": {
                 "type": ["string", "null"], "maxLength": ATTRIBUTE_MAX, "pattern": MEDIA_TYPE
             },
@@ -125,18 +133,26 @@ fn attributes() -> Value {
     })
 }
 
+/// The name of the definition of a command's data.
+pub(super) fn data_name(kind: CommandType) -> String {
+    format!("{}_command_data", kind.as_str().replace('.', "_"))
+}
+
 fn data(kind: CommandType) -> Value {
     let fields = fields(kind);
     let properties: Map<String, Value> = fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
     let required: Vec<&str> = fields.iter().filter(|field| field.is_required).map(|field| field.name).collect();
     let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    if fields.iter().any(|field| field.form == Form::Object) {
+        schema["description"] = json!(format!("Of at most {DEPTH_MAX} levels of objects and lists, itself the first."));
+    }
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
-    if kind == CommandType::Create {
-        let mut rules: Vec<Value> = (0..DECIMALS_MAX).filter_map(decimals_rule).collect();
-        rules.push(nothing_rule());
-        schema["allOf"] = Value::Array(rules);
+    // Not in an `allOf`: generators of types would take its parts for the whole.
+    if let (CommandType::Create, Value::Object(members)) = (kind, &mut schema) {
+        members.extend(decimals_rule());
+        members.insert("not".to_owned(), payment_of_nothing());
     }
     schema
 }
@@ -146,8 +162,7 @@ fn property(field: &Field) -> Value {
     if !field.is_required && field.form != Form::Amount {
         allow_null(&mut schema);
     }
-    schema["description"] = json!(field.about);
-    schema
+    described(schema, field.about)
 }
 
 fn form(form: Form) -> Value {
@@ -160,24 +175,30 @@ fn form(form: Form) -> Value {
         Form::Variant => json!({ "type": "string", "pattern": format!("^[a-z0-9_-]{{1,{VARIANT_MAX}}}$") }),
         Form::Uuid => json!({ "type": "string", "pattern": UUID }),
         Form::IpAddress => {
-            let forms = json!([{ "maxLength": 0 }, { "format": "ipv4" }, { "format": "ipv6" }]);
-            json!({ "type": "string", "maxLength": 45, "anyOf": forms })
+            let form = |name: &str| json!({ "type": "string", "format": name });
+            json!({ "anyOf": [{ "type": "string", "maxLength": 0 }, form("ipv4"), form("ipv6")] })
         }
-        Form::Currency => {
-            let codes: Vec<&str> = Currency::all().map(Currency::code).collect();
-            json!({ "type": "string", "enum": codes })
-        }
-        Form::Amount => json!({ "type": "string", "pattern": amount(DECIMALS_MAX) }),
+        Form::Currency => shared("currency"),
+        Form::Amount => json!({ "allOf": [shared("amount")], "pattern": amount(DECIMALS_MAX) }),
         Form::Sequence => {
             let digits = SEQUENCE_DIGITS_MAX - 1;
             json!({ "type": "string", "pattern": format!("^[1-9][0-9]{{0,{digits}}}$") })
         }
+        Form::Position => {
+            let digits = SEQUENCE_DIGITS_MAX - 1;
+            json!({ "type": "string", "pattern": format!("^(0|[1-9][0-9]{{0,{digits}}})$") })
+        }
         Form::Boolean => json!({ "type": "boolean" }),
-        Form::Object => json!({ "type": "object", "additionalProperties": shared(&levels(LEVELS_BELOW)) }),
+        Form::Object => json!({ "type": "object", "additionalProperties": true }),
         Form::Pairs => {
             let pair = json!({ "type": "array", "items": { "type": "string" }, "minItems": 2, "maxItems": 2 });
             json!({ "type": "array", "items": pair })
         }
+        Form::Metadata => json!({
+            "type": "object", "maxProperties": METADATA_MAX,
+            "propertyNames": { "minLength": 1, "maxLength": METADATA_NAME_MAX },
+            "additionalProperties": { "type": "string", "maxLength": METADATA_TEXT_MAX },
+        }),
     }
 }
 
@@ -187,6 +208,10 @@ fn amount(decimals: usize) -> String {
 }
 
 fn allow_null(schema: &mut Value) {
+    if let Some(forms) = schema.get_mut("anyOf").and_then(Value::as_array_mut) {
+        forms.push(json!({ "type": "null" }));
+        return;
+    }
     let kind = schema["type"].take();
     schema["type"] = json!([kind, "null"]);
     if let Some(words) = schema.get_mut("enum").and_then(Value::as_array_mut) {
@@ -194,39 +219,40 @@ fn allow_null(schema: &mut Value) {
     }
 }
 
-/// No more decimals than the currency has.
-fn decimals_rule(decimals: usize) -> Option<Value> {
-    let has = |currency: &Currency| currency.decimals() as usize == decimals;
-    let codes: Vec<&str> = Currency::all().filter(has).map(Currency::code).collect();
-    let sum = json!({ "pattern": amount(decimals) });
-    (!codes.is_empty()).then(|| {
-        json!({
-            "if": { "properties": { "currency": { "enum": codes } } },
-            "then": { "properties": { "total": sum, "tax": sum, "delivery": sum } },
-        })
-    })
-}
-
-/// A payment of nothing cannot be processed.
-fn nothing_rule() -> Value {
-    json!({
-        "if": { "required": ["process"], "properties": { "process": { "type": "object" } } },
-        "then": { "properties": { "total": { "pattern": "[1-9]" } } },
-    })
-}
-
-fn levels(number: usize) -> String {
-    format!("levels_{number:02}")
-}
-
-/// JSON of so many levels of objects and lists.
-pub(super) fn definitions() -> BTreeMap<String, Value> {
-    let define = |number: usize| {
-        let schema = match number.checked_sub(1) {
-            None => json!({ "type": ["null", "boolean", "number", "string"] }),
-            Some(below) => json!({ "additionalProperties": shared(&levels(below)), "items": shared(&levels(below)) }),
-        };
-        (levels(number), schema)
+/// No more decimals than the currency has: an `if` for those of none, else one for those of one, and so on.
+fn decimals_rule() -> Map<String, Value> {
+    let codes = |decimals: usize| -> Vec<&str> {
+        Currency::all().filter(|currency| currency.decimals() as usize == decimals).map(Currency::code).collect()
     };
-    (0..=LEVELS_BELOW).map(define).collect()
+    let rule = |others: Map<String, Value>, decimals: usize| {
+        let (codes, sum) = (codes(decimals), json!({ "pattern": amount(decimals) }));
+        if codes.is_empty() {
+            return others;
+        }
+        let mut rule = Map::new();
+        rule.insert("if".to_owned(), json!({ "properties": { "currency": { "enum": codes } } }));
+        rule.insert("then".to_owned(), json!({ "properties": { "total": sum, "tax": sum, "delivery": sum } }));
+        if !others.is_empty() {
+            rule.insert("else".to_owned(), Value::Object(others));
+        }
+        rule
+    };
+    (0..DECIMALS_MAX).rev().fold(Map::new(), rule)
+}
+
+/// It cannot be processed.
+fn payment_of_nothing() -> Value {
+    json!({
+        "description": "A payment of nothing, with a process.",
+        "required": ["process", "total"],
+        "properties": { "process": { "type": "object" }, "total": { "not": { "pattern": "[1-9]" } } },
+    })
+}
+
+/// What commands share, and the data of each.
+pub(super) fn definitions() -> BTreeMap<String, Value> {
+    let codes: Vec<&str> = Currency::all().map(Currency::code).collect();
+    let mut all: BTreeMap<String, Value> = CommandType::ALL.map(|kind| (data_name(kind), data(kind))).into();
+    all.insert("currency".to_owned(), json!({ "type": "string", "enum": codes, "description": "A code of ISO 4217." }));
+    all
 }

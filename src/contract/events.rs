@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::shared;
+use super::{described, shared};
 use crate::payment::code::{CODES, Told};
 use crate::payment::command::CommandType;
-use crate::payment::event::EventType;
+use crate::payment::event::{EventType, Progress};
 use crate::payment::field::{Form, fields};
 use crate::payment::status::{FraudStatus, Status};
 
@@ -26,10 +26,14 @@ pub(super) fn envelope() -> Value {
 /// An event of one type, whole.
 pub(super) fn message(kind: EventType) -> Value {
     let mut schema = attributes();
-    schema["title"] = json!(format!("Event {}", kind.as_str()));
+    schema["title"] = json!(format!("{} event", kind.as_str()));
     schema["description"] = json!(about(kind));
     schema["properties"]["type"] = json!({ "const": kind.as_str() });
-    schema["properties"]["data"] = data(kind);
+    schema["properties"]["data"] = shared(&data_name(kind));
+    if kind == EventType::Heartbeat {
+        schema["properties"]["subject"]["description"] = json!("The variant.");
+        schema["properties"]["partitionkey"]["description"] = json!("What stands for the variant.");
+    }
     let required =
         ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "partitionkey", "data"];
     let counted: &[&str] = if kind.is_counted() { &["sequence", "sequencetype"] } else { &[] };
@@ -54,6 +58,10 @@ pub(super) fn about(kind: EventType) -> &'static str {
         EventType::Succeeded => "A command is done, and nothing of the payment changed.",
         EventType::Snapshot => {
             "The payment as it is, for who asked by payment.snapshot; it is none of the counted events."
+        }
+        EventType::Heartbeat => {
+            "How many events of the variant there are in a stretch of positions; no other will ever be there. By it a \
+             subscriber can tell whether it missed any, the last one too. It has no position itself and is not stored."
         }
     }
 }
@@ -83,6 +91,10 @@ fn attributes() -> Value {
     })
 }
 
+fn data_name(kind: EventType) -> String {
+    format!("{}_event_data", kind.as_str().replace('.', "_"))
+}
+
 fn data(kind: EventType) -> Value {
     let payment = ("payment", shared("payment"));
     let about = "The number of the payment's last event: the payment is as it was after that.";
@@ -91,26 +103,29 @@ fn data(kind: EventType) -> Value {
     let attempts =
         ("attempts", json!({ "type": "integer", "minimum": 0, "description": "Calls to the gateway so far." }));
     let why = vec![
-        ("code", code(Told::Failed, "Why, in one word: see codes.md.")),
+        ("code", shared("failure_code")),
         message.clone(),
         ("gateway_code", json!({ "type": "string", "description": "The gateway's own code." })),
         ("discrepancy", shared("discrepancy")),
     ];
     let (required, optional) = match kind {
         EventType::Created => (vec![payment], vec![]),
-        EventType::Succeeded => (vec![], vec![payment, sequence, ("resent", resent())]),
-        EventType::Snapshot => (vec![payment, sequence], vec![]),
-        EventType::StatusChanged => (vec![payment, ("previous_status", status("The status before."))], why),
-        EventType::Updated => (vec![payment, ("changed", changed())], why),
-        EventType::Rejected => {
-            (vec![("code", code(Told::Rejected, "Why, in one word: see codes.md.")), message], vec![])
+        EventType::Succeeded => {
+            (vec![], vec![payment, sequence, ("resent", shared("resent_events")), ("page", shared("events_page"))])
         }
+        EventType::Snapshot => (vec![payment, sequence], vec![]),
+        EventType::Heartbeat => (heartbeat(), vec![]),
+        EventType::StatusChanged => {
+            (vec![payment, ("previous_status", described(shared("status"), "The status before."))], why)
+        }
+        EventType::Updated => (vec![payment, ("changed", changed())], why),
+        EventType::Rejected => (vec![("code", shared("rejection_code")), message], vec![]),
         EventType::Failed => {
             let (code, others) = (why[0].clone(), why[1..].to_vec());
             (vec![code, attempts], others)
         }
         EventType::Delayed => {
-            let reason = ("reason", code(Told::Delayed, "Why, in one word: see codes.md."));
+            let reason = ("reason", shared("delay_reason"));
             let about = "When it is tried or looked up again, where that is known.";
             let next = json!({ "type": "string", "format": "date-time", "description": about });
             (vec![reason, attempts], vec![message, ("next_attempt_at", next)])
@@ -119,15 +134,25 @@ fn data(kind: EventType) -> Value {
     let mut names: Vec<&str> = required.iter().map(|(name, _)| *name).collect();
     let mut properties: Map<String, Value> =
         required.iter().chain(&optional).map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
-    properties.insert("command".to_owned(), shared("command"));
+    if kind == EventType::Heartbeat {
+        return json!({ "type": "object", "required": names, "properties": properties });
+    }
+    properties.insert("command".to_owned(), shared("command_reference"));
+    properties.insert("operation".to_owned(), shared("operation"));
+    if matches!(kind, EventType::Rejected | EventType::Failed | EventType::Delayed) {
+        properties.insert("metadata".to_owned(), metadata());
+    }
     if !matches!(kind, EventType::StatusChanged | EventType::Updated) {
         names.push("command");
     }
     let mut schema = json!({ "type": "object", "required": names, "properties": properties });
     if kind == EventType::Succeeded {
         // A notification may be about no payment of ours.
-        let of_notification = json!({ "properties": { "type": { "const": CommandType::Notification.as_str() } } });
-        schema["anyOf"] = json!([{ "required": ["payment"] }, { "properties": { "command": of_notification } }]);
+        let kinds: Vec<&str> =
+            CommandType::ALL.into_iter().filter(|kind| kind.may_lack_subject()).map(CommandType::as_str).collect();
+        let of_no_payment = json!({ "properties": { "type": { "enum": kinds } } });
+        schema["if"] = json!({ "properties": { "command": of_no_payment } });
+        schema["else"] = json!({ "required": ["payment"] });
     }
     schema
 }
@@ -142,18 +167,58 @@ fn resent() -> Value {
     })
 }
 
+fn heartbeat() -> Vec<(&'static str, Value)> {
+    let count = |about: &str| json!({ "type": "integer", "minimum": 0, "description": about });
+    let set_aside =
+        "How many of these wait for a person, for the broker refused them or an earlier one of their payment.";
+    vec![
+        ("from", position("Behind which position they are: the `to` of the heartbeat before.")),
+        ("to", position("The last position.")),
+        ("events", count("How many events of the variant have a position behind `from` and up to `to`.")),
+        ("set_aside", count(set_aside)),
+    ]
+}
+
+fn page() -> Value {
+    let count = |about: &str| json!({ "type": "integer", "minimum": 0, "description": about });
+    let kept_after = "Events up to this position may be kept no more; left out where all behind `after` are kept.";
+    json!({
+        "type": "object", "required": ["after", "to", "more", "events", "set_aside"],
+        "description": "What events.resend sent.",
+        "properties": {
+            "after": position("Behind which position they are."),
+            "to": position("Up to here all that are kept were sent, but for those set aside. Ask for more `after` this."),
+            "more": { "type": "boolean", "description": "Whether there may be more behind that now." },
+            "events": count("How many were sent."),
+            "set_aside": count("How many were not: they wait for a person, and come to all subscribers when released."),
+            "kept_after": position(kept_after),
+        },
+    })
+}
+
+fn position(about: &str) -> Value {
+    json!({ "type": "string", "pattern": POSITION, "description": about })
+}
+
+fn metadata() -> Value {
+    json!({
+        "type": "object", "additionalProperties": { "type": "string" },
+        "description": "The publisher's own texts, as the payment was created with; left out beside a payment, which has them.",
+    })
+}
+
 /// Words that are known now; others may come.
 fn known(words: &[&str], about: &str) -> Value {
     json!({ "anyOf": [{ "enum": words }, { "type": "string" }], "description": about })
 }
 
-fn code(told: Told, about: &str) -> Value {
+fn code(told: Told) -> Value {
     let words: Vec<&str> = CODES.iter().filter(|entry| entry.told.contains(&told)).map(|entry| entry.word).collect();
-    known(&words, about)
+    known(&words, "Why, in one word: see codes.md.")
 }
 
-fn status(about: &str) -> Value {
-    json!({ "type": "string", "enum": Status::ALL.map(Status::as_str), "description": about })
+fn sum(about: &str) -> Value {
+    described(shared("amount"), about)
 }
 
 fn changed() -> Value {
@@ -168,9 +233,18 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
     let always: Vec<&str> = members.iter().map(|(name, _)| *name).filter(|name| *name != "redirect_url").collect();
     let properties: Map<String, Value> =
         members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
-    let sum = |about: &str| json!({ "type": "string", "pattern": SUM, "description": about });
     let cause = "The command that caused it.";
-    BTreeMap::from([
+    let how_far = "How far it is. succeeded, failed and rejected are for good.";
+    let mut all: BTreeMap<String, Value> = EventType::ALL.map(|kind| (data_name(kind), data(kind))).into();
+    all.extend([
+        ("status".to_owned(), json!({ "type": "string", "enum": Status::ALL.map(Status::as_str) })),
+        ("fraud_status".to_owned(), json!({ "type": "string", "enum": FraudStatus::ALL.map(FraudStatus::as_str) })),
+        ("failure_code".to_owned(), code(Told::Failed)),
+        ("rejection_code".to_owned(), code(Told::Rejected)),
+        ("delay_reason".to_owned(), code(Told::Delayed)),
+        ("operation_state".to_owned(), known(&Progress::ALL.map(Progress::as_str), how_far)),
+        ("resent_events".to_owned(), resent()),
+        ("events_page".to_owned(), page()),
         (
             "payment".to_owned(),
             json!({
@@ -179,14 +253,29 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
             }),
         ),
         (
-            "command".to_owned(),
+            "command_reference".to_owned(),
             json!({
-                "type": "object", "required": ["source", "id", "type", "final"], "description": cause,
+                "type": "object", "required": ["source", "id", "type", "final", "answer"], "description": cause,
                 "properties": {
                     "source": { "type": "string", "description": "Its source." },
                     "id": { "type": "string", "description": "Its id." },
                     "type": { "type": "string", "description": "Its type, as it was written." },
-                    "final": { "type": "boolean", "description": "Whether this is its answer: each gets exactly one." },
+                    "final": { "type": "boolean", "description": "Whether the command of this name is settled by this, for good: each gets exactly one such event." },
+                    "answer": { "type": "boolean", "description": ANSWER },
+                },
+            }),
+        ),
+        (
+            "operation".to_owned(),
+            json!({
+                "type": "object", "required": ["id", "state"],
+                "description": "The process, capture, release, refund or cancel that the command is.",
+                "properties": {
+                    "id": { "type": "string", "format": "uuid", "description": "The same in all its events; the gateway knows it, too." },
+                    "state": shared("operation_state"),
+                    "amount": sum("What was asked for, where that is a sum."),
+                    "currency": { "type": "string", "pattern": "^[A-Z]{3}$", "description": "Of the amount." },
+                    "reference": { "type": "string", "description": "The gateway's id of the money that it moved, once that is known." },
                 },
             }),
         ),
@@ -202,32 +291,36 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
                 },
             }),
         ),
-    ])
+    ]);
+    all
 }
 
 /// The number of an event.
 const SEQUENCE: &str = "^[1-9][0-9]*$";
 
-/// Digits with the currency's decimals.
-const SUM: &str = "^[0-9]+(\\.[0-9]+)?$";
+/// A place among all events; 0 is before the first.
+const POSITION: &str = "^[0-9]+$";
+
+const ANSWER: &str = "Whether this answers the message that was sent: who waits for an answer to it need wait no longer. As `final`, but \
+for id_reused, which settles nothing: the command that has the name goes on.";
+
+const PAID_IN_FULL: &str = "Whether the goods may go out: the status is confirmed, the whole total was captured and is still there, and \
+no review of fraud is open or ended badly.";
+
+const METADATA: &str = "The publisher's own texts, as the payment was created with.";
 
 fn payment_members() -> Vec<(&'static str, Value)> {
     let text = |about: &str| json!({ "type": "string", "description": about });
-    let sum = |about: &str| json!({ "type": "string", "pattern": SUM, "description": about });
     let time = |about: &str| json!({ "type": "string", "format": "date-time", "description": about });
-    let fraud = FraudStatus::ALL.map(FraudStatus::as_str);
+    let form = |name: &str| json!({ "type": "string", "format": name });
     let address = json!({
-        "type": ["string", "null"], "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }],
-        "description": "Where the customer came from.",
+        "anyOf": [form("ipv4"), form("ipv6"), { "type": "null" }], "description": "Where the customer came from.",
     });
     let mut members = vec![
         ("id", json!({ "type": "string", "format": "uuid", "description": "Chosen by the publisher of its create." })),
         ("variant", text("The configured gateway.")),
-        ("status", status("Where it stands.")),
-        (
-            "fraud_status",
-            json!({ "type": "string", "enum": fraud, "description": "What the gateway thinks of fraud." }),
-        ),
+        ("status", described(shared("status"), "Where it stands.")),
+        ("fraud_status", described(shared("fraud_status"), "What the gateway thinks of fraud.")),
         ("fraud_message", text("The gateway's words on fraud.")),
         ("created", time("When it was stored.")),
         ("modified", time("When it last changed.")),
@@ -237,12 +330,24 @@ fn payment_members() -> Vec<(&'static str, Value)> {
         ("delivery", sum("Of the total, delivery.")),
         ("tax", sum("Of the total, tax.")),
         ("captured_amount", sum("What was captured minus what was refunded, never below zero.")),
-        ("authorized_amount", sum("What is authorized.")),
+        ("authorized_amount", sum("What was ever authorized, captured or let go since or not.")),
         ("refunded_amount", sum("What was refunded.")),
         ("capturable_amount", sum("What can still be captured: held, and neither captured nor let go.")),
+        ("voided_amount", sum("What was authorized and let go without being captured.")),
+        ("paid_in_full", json!({ "type": "boolean", "description": PAID_IN_FULL })),
         ("customer_ip_address", address),
+        (
+            "metadata",
+            json!({ "type": "object", "additionalProperties": { "type": "string" }, "description": METADATA }),
+        ),
         ("message", text("The gateway's last message.")),
-        ("extra_data", json!({ "type": "object", "description": "What the gateway told beside, bounded." })),
+        (
+            "extra_data",
+            json!({
+                "type": "object", "additionalProperties": true,
+                "description": "What the gateway told beside, bounded.",
+            }),
+        ),
         ("redirect_url", text("Where the customer must act, while the status is input.")),
     ];
     // As they were asked for.

@@ -4,12 +4,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::bus::envelope::event_body;
+use crate::bus::envelope::{event_body, heartbeat_body};
 use crate::payment::code::Code;
 use crate::payment::command::{Body, CommandName, CommandType};
-use crate::payment::event::{Event, EventCause, EventKind, EventType, Resent, Why};
+use crate::payment::event::{
+    Event, EventCause, EventKind, EventOperation, EventType, Heartbeat, Progress, Resent, Why,
+};
 use crate::payment::model::Payment;
-use crate::payment::money::Money;
+use crate::payment::money::{Currency, Money};
+use crate::payment::operation::AnswerKind;
 use crate::payment::status::Status;
 
 const BOOK: &str = "0192f0c1-7c5e-7000-8000-000000000001";
@@ -74,7 +77,18 @@ pub fn commands() -> Vec<CommandExample> {
         example(Cancel, "End it before it is paid", GONE, json!({}), StatusChanged, "cancelled"),
         example(Notification, "A webhook of a gateway that sends none", BOOK, webhook, Rejected, "unsupported"),
         example(Resolve, "A person's word on what is not unknown", BOOK, word, Rejected, "not_unknown"),
+        events_resent(),
     ]
+}
+
+/// It is about no payment, and answered at its `reply_to` alone.
+fn events_resent() -> CommandExample {
+    let kind = CommandType::ResendEvents;
+    let message = json!({
+        "specversion": "1.0", "id": "catch-up-0", "source": "shop/fulfilment", "type": kind.as_str(),
+        "time": "2026-11-22T12:00:00Z", "data": { "after": "0" },
+    });
+    CommandExample { kind, summary: "Every event that is kept", answer: EventType::Succeeded, word: "", message }
 }
 
 fn book() -> Value {
@@ -83,7 +97,8 @@ fn book() -> Value {
         "delivery": "10.00", "billing_first_name": "Sherlock", "billing_last_name": "Holmes",
         "billing_address_1": "221B Baker Street", "billing_address_2": "", "billing_city": "London",
         "billing_postcode": "NW1 6XE", "billing_country_code": "GB", "billing_country_area": "Greater London",
-        "customer_ip_address": "127.0.0.1", "capture": true, "process": { "status": "confirmed" },
+        "customer_ip_address": "127.0.0.1", "metadata": { "order": "1021" }, "capture": true,
+        "process": { "status": "confirmed" },
     })
 }
 
@@ -118,6 +133,7 @@ pub fn events() -> Vec<(EventType, Value)> {
             EventType::Delayed => Some(delayed(time)),
             EventType::Succeeded => succeeded(time),
             EventType::Snapshot => snapshot(time),
+            EventType::Heartbeat => return Some((kind, serde_json::from_str(&heartbeat(time)).ok()?)),
         };
         Some((kind, serde_json::from_str(&event_body(&event?)).ok()?))
     };
@@ -133,16 +149,39 @@ fn event(kind: EventKind, sequence: Option<i64>, cause: CommandType, is_final: b
         Some(sequence) => Uuid::new_v5(&payment_id, &sequence.to_be_bytes()),
         None => Uuid::new_v5(&operation(BOOK, cause), kind.type_name().as_bytes()),
     };
+    let operation = is_at_gateway(cause).then(|| operation_of(&kind, cause, is_final));
+    let metadata = waiting(time).filter(|_| !kind.has_payment()).map(|payment| payment.order.metadata);
     let cause = EventCause {
         subject: BOOK.to_owned(),
         name: name(BOOK, cause),
         kind: cause.as_str().to_owned(),
         is_final,
+        is_answer: is_final,
         correlation_id: None,
         trace: None,
         reply: None,
+        operation,
     };
-    Event { id, payment_id, variant: "default".to_owned(), kind, sequence, cause: Some(cause), time }
+    let metadata = metadata.unwrap_or_default();
+    Event { id, payment_id, variant: "default".to_owned(), kind, sequence, cause: Some(cause), metadata, time }
+}
+
+fn is_at_gateway(cause: CommandType) -> bool {
+    matches!(cause, CommandType::Create | CommandType::Capture | CommandType::Refund)
+}
+
+fn operation_of(kind: &EventKind, cause: CommandType, is_final: bool) -> EventOperation {
+    let progress = match kind {
+        EventKind::Rejected { .. } => Progress::Ended(AnswerKind::Rejected),
+        EventKind::Failed { .. } => Progress::Ended(AnswerKind::Failed),
+        _ if is_final => Progress::Ended(AnswerKind::Succeeded),
+        _ => Progress::InProgress,
+    };
+    let is_done = progress == Progress::Ended(AnswerKind::Succeeded);
+    let total = if cause == CommandType::Refund { "20.00" } else { "120.00" };
+    let amount = Currency::from_code("USD").and_then(|currency| Money::parse(total, currency).ok());
+    let reference = is_done.then(|| format!("dummy-{}", &operation(BOOK, cause).to_string()[..8]));
+    EventOperation { id: operation(BOOK, cause), progress, amount, reference }
 }
 
 fn waiting(time: Timestamp) -> Option<Box<Payment>> {
@@ -187,6 +226,11 @@ fn refunded(time: Timestamp) -> Option<Event> {
 fn succeeded(time: Timestamp) -> Option<Event> {
     let kind = EventKind::Succeeded { payment: Some(partly_refunded(time)?), resent: Some(Resent { from: 2, to: 3 }) };
     Some(event(kind, None, CommandType::Resend, true, time))
+}
+
+fn heartbeat(time: Timestamp) -> String {
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, b"heartbeat");
+    heartbeat_body(id, "default", &Heartbeat { from: 41, to: 44, events: 3, set_aside: 0 }, time)
 }
 
 fn snapshot(time: Timestamp) -> Option<Event> {

@@ -8,6 +8,7 @@
 //! - `asyncapi`: exchanges, queues, routing keys and who sends what.
 //! - `binary_mode`: commands whose attributes are headers.
 //! - `codes`: the table of codes.
+//! - `types`: all messages in one schema, for generators of types.
 
 mod asyncapi;
 mod binary_mode;
@@ -15,6 +16,7 @@ mod codes;
 mod commands;
 mod events;
 mod examples;
+mod types;
 
 use std::collections::BTreeMap;
 
@@ -52,6 +54,7 @@ pub fn documents() -> Vec<Document> {
             text: codes::page(),
         },
         document("codes.json", "The same for programs", &codes::table()),
+        document("types.json", "All messages in one schema, for generators of types", &types::document()),
     ];
     all.extend(schemas().into_iter().map(|(name, schema)| {
         let title = schema["title"].as_str().unwrap_or_default().to_owned();
@@ -97,7 +100,20 @@ fn event_name(kind: EventType) -> String {
 fn definitions() -> BTreeMap<String, Value> {
     let mut all = commands::definitions();
     all.extend(events::definitions());
+    // Those of commands have bounds besides.
+    let amount = json!({
+        "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?$",
+        "description": "Money in units of its currency: a decimal string such as 12.50.",
+    });
+    all.insert("amount".to_owned(), amount);
     all
+}
+
+/// A schema with a description. Beside a reference, older drafts of JSON Schema and generators of types ignore it.
+fn described(schema: Value, about: &str) -> Value {
+    let mut schema = if schema.get("$ref").is_some() { json!({ "allOf": [schema] }) } else { schema };
+    schema["description"] = json!(about);
+    schema
 }
 
 /// A reference to what messages share.

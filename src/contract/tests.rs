@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::*;
+use crate::payment::status::{Cause, Status};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("contract")
@@ -89,6 +90,54 @@ fn every_command_has_an_example_in_binary_mode() {
     }
 }
 
+/// A schema of all messages that takes this definition alone.
+fn type_of(name: &str) -> jsonschema::Validator {
+    let mut schema = types::document();
+    assert!(schema["$defs"].get(name).is_some(), "{name}");
+    schema["anyOf"] = json!([shared(name)]);
+    validator(&schema)
+}
+
+#[test]
+fn every_example_is_of_the_type_of_its_message_and_of_no_other() {
+    let commands = command_examples().into_iter().map(|example| (example.kind.as_str(), "command", example.message));
+    let events = event_examples().into_iter().map(|(kind, event)| (kind.as_str(), "event", event));
+    for (kind, what, message) in commands.chain(events) {
+        let name = |kind: &str| format!("{}_{what}", kind.replace('.', "_"));
+        assert!(type_of(&name(kind)).is_valid(&message), "{kind}: {message:#}");
+        assert!(type_of(what).is_valid(&message), "{kind}");
+        let other = if what == "command" { "payment.sync" } else { "command.delayed" };
+        assert!(kind == other || !type_of(&name(other)).is_valid(&message), "{kind}");
+    }
+}
+
+/// A type without its data, or with what an amount may not be, would be found out by the worker alone.
+#[test]
+fn a_type_holds_what_it_can() {
+    let mut refund = json!({ "specversion": "1.0", "id": "1", "source": "shop", "type": "payment.refund" });
+    refund["subject"] = json!("0192f0c1-7c5e-7000-8000-0000000000aa");
+    let of_refunds = type_of("payment_refund_command");
+    assert!(!of_refunds.is_valid(&refund), "no data");
+    for (data, is_good) in [(json!({}), true), (json!({ "amount": "1" }), true), (json!({ "amount": 1 }), false)] {
+        refund["data"] = data;
+        assert_eq!(of_refunds.is_valid(&refund), is_good, "{refund}");
+    }
+}
+
+/// By its name, and not by a pattern of its own: so that there is one type of it.
+#[test]
+fn every_amount_is_the_same_type() {
+    let definitions = definitions();
+    for (name, definition) in &definitions {
+        for (member, schema) in definition["properties"].as_object().into_iter().flatten() {
+            let is_amount =
+                member.ends_with("amount") || ["total", "tax", "delivery", "asked", "answered"].contains(&&**member);
+            let amount = json!([shared("amount")]);
+            assert!(!is_amount || schema["allOf"] == amount, "{name}: {member}: {schema}");
+        }
+    }
+}
+
 /// Each example has a name of its own, or the second would be a duplicate of the first.
 #[test]
 fn every_example_is_another_command() {
@@ -118,4 +167,24 @@ fn a_later_version_may_tell_more() {
     event["newattribute"] = json!("x");
     event["data"]["code"] = json!("a_code_of_tomorrow");
     check("events/payment.status_changed", &event);
+}
+
+/// The diagram in the contract shows only ways that there are.
+#[test]
+fn the_diagram_of_statuses_shows_ways_of_the_table() {
+    let page = include_str!("../../contract/README.md");
+    let diagram = page.split("stateDiagram-v2").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let arrows: Vec<&str> = diagram.lines().map(str::trim).filter(|line| line.contains("-->")).collect();
+    assert!(arrows.len() > 10, "{arrows:?}");
+    for arrow in arrows {
+        let (from, to) = arrow.split_once(" --> ").unwrap();
+        let status = |word: &str| Status::from_word(word).unwrap_or_else(|| panic!("{arrow}: {word}"));
+        let to = status(to.split(':').next().unwrap_or(to));
+        if from == "[*]" {
+            assert_eq!(to, Status::Waiting);
+            continue;
+        }
+        let from = status(from);
+        assert!(Cause::ALL.into_iter().any(|cause| from.may_become(to, cause)), "{arrow}");
+    }
 }

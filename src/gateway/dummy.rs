@@ -1,9 +1,13 @@
 //! `dummy`: a gateway in the process, for trying paybus out. It takes no money; the command's `process` object says how
 //! it answers.
 //!
-//! What it answers follows from the request's body and key alone, so that a worker that was killed and started again gets
-//! the same answer. What a later step needs (`verification_result`) travels in the payment's `extra_data`. Only answers
-//! that were lost on the way are kept in memory, for look-ups: its look-up is therefore no more than indicative.
+//! A token in it plays one outcome to its end (`tokens`, `plan`); its other fields say how the next answer is
+//! (`process`).
+//!
+//! What it answers follows from the request's body and key, and where a token takes time from the clock, so that a
+//! worker that was killed and started again gets the same answer. What a later step needs (`verification_result`, a
+//! token) travels in the payment's `extra_data`. Only answers that were lost on the way, where no token says so, are
+//! kept in memory, for look-ups: its look-up is therefore no more than indicative.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +17,9 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use self::process::{Process, Response, Written};
+use self::plan::Plan;
+use self::process::{Process, Response};
+use self::written::Written;
 use super::{Action, Ask, Call, Gateway, Question};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
@@ -23,9 +29,12 @@ use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, V
 use crate::payment::status::Status;
 use crate::payment::transaction::{Attribution, Transaction, TransactionState};
 
+mod plan;
 mod process;
 #[cfg(test)]
 mod tests;
+mod tokens;
+mod written;
 
 /// Lost answers that are remembered; the oldest is forgotten first.
 const LOST_ANSWERS_MAX: usize = 10_000;
@@ -68,10 +77,7 @@ impl DummyGateway {
         DummyGateway { contract, lost: Mutex::default() }
     }
 
-    async fn process(&self, call: Call<'_>) -> Outcome {
-        let Ok(written) = serde_json::from_str::<Written>(call.body) else {
-            return Outcome::Refused(Trouble::new(Code::Refused, "the request is not one that dummy wrote"));
-        };
+    async fn process(&self, written: Written, call: Call<'_>) -> Outcome {
         let process = match Process::read(&written.data) {
             Ok(process) => process,
             Err(rejection) => return Outcome::Refused(Trouble::new(Code::Refused, rejection.message)),
@@ -109,6 +115,9 @@ impl DummyGateway {
     }
 
     fn find(&self, question: &Question<'_>) -> Found {
+        if let Some(found) = planned(question) {
+            return found;
+        }
         let payment = question.payment;
         let lost = self.lost();
         let known = match question.target {
@@ -145,18 +154,28 @@ impl Gateway for DummyGateway {
     }
 
     fn check(&self, data: &Map<String, Value>) -> Result<(), Rejection> {
-        Process::read(data).map(|_| ())
+        match Plan::read(data)? {
+            Some(_) => Ok(()),
+            None => Process::read(data).map(|_| ()),
+        }
     }
 
     fn prepare(&self, ask: &Ask<'_>) -> Result<String, Rejection> {
         Ok(Written::new(ask).to_json())
     }
 
-    /// Captures, releases, refunds and cancels are approved for the sum that was asked.
+    /// Captures, releases, refunds and cancels are approved for the sum that was asked, unless the payment's token says
+    /// otherwise.
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
+            let Ok(written) = serde_json::from_str::<Written>(call.body) else {
+                return Outcome::Refused(Trouble::new(Code::Refused, "the request is not one that dummy wrote"));
+            };
+            if let Some(plan) = &written.plan {
+                return plan.answer(&call).await;
+            }
             match call.action {
-                Action::Process => self.process(call).await,
+                Action::Process => self.process(written, call).await,
                 Action::Capture | Action::Release | Action::Refund | Action::Cancel => {
                     let mut result = answer(Verdict::Approved, call.payment_id);
                     result.transactions.extend(done_by(&result, call.operation_id, call.action, true, call.amount));
@@ -272,6 +291,14 @@ fn found(result: GatewayResult) -> Found {
     Found::Result(Box::new(result))
 }
 
+/// What a token makes of a question.
+fn planned(question: &Question<'_>) -> Option<Found> {
+    let Some(target) = question.target else { return Plan::found_of_payment(question.payment) };
+    let request = target.request?;
+    let written: Written = serde_json::from_str(&request.body).ok()?;
+    Some(written.plan?.found_of(target, request))
+}
+
 /// The truth of a process that is still going on, as far as the payment tells: the result of its verification, else that
 /// it goes on. The payment's status tells nothing of other operations.
 fn verified(payment: &Payment) -> Option<GatewayResult> {
@@ -299,6 +326,9 @@ fn settled(payment: &Payment) -> Option<GatewayResult> {
         Status::Rejected => answer(Verdict::Declined(Decline::Hard), payment.id),
         Status::Waiting | Status::Input | Status::Error | Status::Cancelled => return None,
     };
+    if !payment.transaction_id.is_empty() {
+        result.transaction_id = Some(payment.transaction_id.clone());
+    }
     result.captured = Some(payment.amounts.captured);
     result.refunded = Some(payment.amounts.refunded);
     Some(result)

@@ -105,9 +105,37 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::net::TcpListener;
+
     use reqwest::header::HeaderValue;
 
     use super::*;
+
+    /// What is told of a gateway that cannot be used at this address.
+    async fn told(url: &str) -> String {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let error = client.get(url).send().await.expect_err("no gateway");
+        Failure::of_transport(error).message()
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_told_without_the_librarys_words() {
+        let refused = "the gateway could not be reached: Connection refused (os error 111)";
+        assert_eq!(told("http://127.0.0.1:9/").await, refused);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept()?;
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
+            // Closed now, it would be reset before it is read.
+            Ok::<_, io::Error>(stream)
+        });
+        let plaintext = told(&format!("https://127.0.0.1:{port}/")).await;
+        let expected = "the gateway could not be reached: the server does not speak TLS: ";
+        assert!(plaintext.starts_with(expected), "{plaintext}");
+        serving.join().expect("no panic").expect("an answer");
+    }
 
     #[test]
     fn waits_are_seconds_or_dates() {

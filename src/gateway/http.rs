@@ -1,4 +1,4 @@
-//! `http`: bring your own gateway, in any language.
+//! `http`: bring your own gateway, in any language. `docs/http-gateway.md` is the reference for those who write one.
 //!
 //! `POST {url}/{operation}` with a JSON body; the operation is `process`, `confirm`, `capture`, `release`, `refund`,
 //! `cancel`, `status` or `undo`. An operation that acts comes with `Idempotency-Key`: the same key always comes with the
@@ -134,6 +134,8 @@ const PAYBUS_ATTEMPT: HeaderName = HeaderName::from_static("paybus-attempt");
 /// A gateway that speaks paybus's own protocol over HTTP.
 pub struct HttpGateway {
     url: GatewayUrl,
+    account: String,
+    account_aliases: Vec<String>,
     authorization: Option<HeaderValue>,
     client: Client,
     contract: Contract,
@@ -153,15 +155,14 @@ impl HttpGateway {
             Some(token) => Some(client::bearer("token", token.expose_secret())?),
             None => None,
         };
-        if settings.undo && settings.lookup {
-            let wrong = "is for a gateway that cannot be asked: set lookup = false, or leave it out";
-            return Err(BuildError::Setting { key: "undo", wrong });
-        }
+        settings.check()?;
         let webhooks = HttpWebhooks::configured(&settings.webhook_secret, settings.notifications)?;
         Ok(HttpGateway {
             client: client::client(&settings.url, timeout)?,
             contract: contract(&settings),
             clock: GatewayClock::default(),
+            account: settings.account_name()?,
+            account_aliases: settings.other_account_names()?,
             url: settings.url,
             authorization,
             timeout,
@@ -260,7 +261,11 @@ impl Gateway for HttpGateway {
     }
 
     fn account(&self) -> &str {
-        self.url.as_str()
+        &self.account
+    }
+
+    fn account_aliases(&self) -> &[String] {
+        &self.account_aliases
     }
 
     /// The object is the gateway's own; only the gateway knows what belongs into it.

@@ -18,6 +18,7 @@ pub use crate::payment::operation::{Action, Request};
 use crate::payment::outcome::{Found, GatewayKey, Outcome, Trouble};
 use crate::payment::trace::TraceContext;
 
+mod account;
 mod clean;
 pub mod client;
 pub mod clock;
@@ -128,6 +129,11 @@ pub trait Gateway: Send + Sync + fmt::Debug {
 
     /// Which account at the gateway this is; a payment stays with the account it began with.
     fn account(&self) -> &str;
+
+    /// Other names of the same account: payments that are stored with one of them are served as well.
+    fn account_aliases(&self) -> &[String] {
+        &[]
+    }
 
     /// Checks a `process` object before anything is stored.
     ///

@@ -45,11 +45,23 @@ impl NotGenuine {
     }
 }
 
-/// [`Notifications::verify`] alone: all that is needed to receive webhooks, and it needs nothing but their secrets.
-pub type Verify = Box<dyn Fn(&Webhook) -> Result<Vec<Fact>, NotGenuine> + Send + Sync>;
+/// All that is needed to receive webhooks, and it needs nothing but their secrets.
+pub struct Verify {
+    /// [`Notifications::signature_header`].
+    pub header: Option<&'static str>,
+    /// [`Notifications::verify`].
+    pub check: Check,
+}
+
+/// See [`Notifications::verify`].
+pub type Check = Box<dyn Fn(&Webhook) -> Result<Vec<Fact>, NotGenuine> + Send + Sync>;
 
 /// What a gateway with webhooks can do.
 pub trait Notifications: Send + Sync {
+    /// The header that the signature stands in; `None` where the gateway signs nothing. What comes without it is refused
+    /// before its body is read.
+    fn signature_header(&self) -> Option<&'static str>;
+
     /// Checks that the gateway sent it and reads what it tells: nothing where that is about no payment. Pure and fast; a
     /// signature is compared in constant time, over the body as it came, with every secret that is configured. Where the
     /// gateway signs nothing, its facts have no key.

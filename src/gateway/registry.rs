@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::Gateway;
 use super::client::BuildError;
 use super::dummy::DummyGateway;
-use super::http::HttpGateway;
+use super::http::{HttpGateway, HttpSettings};
 use super::notification::{Verify, Webhook};
-use super::stripe::{self, StripeGateway};
+use super::stripe::{self, StripeGateway, StripeSettings};
 use crate::config::{ConfigError, Variant};
 use crate::excerpt::{NAME_MAX, excerpt};
 
@@ -44,11 +44,15 @@ pub fn build(variant: &Variant) -> Result<Arc<dyn Gateway>, RegistryError> {
             Ok(Arc::new(DummyGateway::new()))
         }
         "http" => {
-            let gateway = HttpGateway::new(variant.gateway_settings()?, variant.timeout);
+            let settings: HttpSettings = variant.gateway_settings()?;
+            variant.check_plaintext("url", settings.url.plaintext_host())?;
+            let gateway = HttpGateway::new(settings, variant.timeout);
             Ok(Arc::new(gateway.map_err(|source| RegistryError::Build { gateway: "http", source })?))
         }
         "stripe" => {
-            let gateway = StripeGateway::new(variant.gateway_settings()?, variant.timeout);
+            let settings: StripeSettings = variant.gateway_settings()?;
+            variant.check_plaintext("api_base", settings.api_base.plaintext_host())?;
+            let gateway = StripeGateway::new(settings, variant.timeout);
             Ok(Arc::new(gateway.map_err(|source| RegistryError::Build { gateway: "stripe", source })?))
         }
         other => Err(RegistryError::UnknownGateway(other.to_owned())),
@@ -57,11 +61,12 @@ pub fn build(variant: &Variant) -> Result<Arc<dyn Gateway>, RegistryError> {
 
 /// How a gateway's webhooks are verified; `None` where it has none.
 pub fn verify_by(gateway: Arc<dyn Gateway>) -> Option<Verify> {
-    gateway.notifications()?;
-    Some(Box::new(move |webhook: &Webhook| match gateway.notifications() {
+    let header = gateway.notifications()?.signature_header();
+    let check = move |webhook: &Webhook| match gateway.notifications() {
         Some(notifications) => notifications.verify(webhook),
         None => Ok(Vec::new()),
-    }))
+    };
+    Some(Verify { header, check: Box::new(check) })
 }
 
 /// How the webhooks of a variant are verified; `None` where it has none. Whoever only receives them needs no credentials

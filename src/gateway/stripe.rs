@@ -84,6 +84,7 @@ pub struct StripeGateway {
     api: Api,
     contract: Contract,
     account: String,
+    account_aliases: Vec<String>,
     livemode: Option<bool>,
     suffix: Option<String>,
     multicapture: bool,
@@ -113,6 +114,7 @@ impl StripeGateway {
             contract: contract(&settings),
             account: settings.account_name(),
             livemode: settings.livemode(),
+            account_aliases: settings.account_aliases,
             suffix: settings.statement_descriptor_suffix,
             multicapture: settings.multicapture,
             timeout,
@@ -139,7 +141,8 @@ pub fn verify_by(settings: StripeSettings) -> Result<Option<Verify>, BuildError>
     if secrets.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Box::new(move |webhook: &Webhook| webhook::verify(webhook, &secrets))))
+    let check = move |webhook: &Webhook| webhook::verify(webhook, &secrets);
+    Ok(Some(Verify { header: Some(webhook::SIGNATURE), check: Box::new(check) }))
 }
 
 fn contract(settings: &StripeSettings) -> Contract {
@@ -161,6 +164,10 @@ impl Gateway for StripeGateway {
 
     fn account(&self) -> &str {
         &self.account
+    }
+
+    fn account_aliases(&self) -> &[String] {
+        &self.account_aliases
     }
 
     fn check(&self, data: &Map<String, Value>) -> Result<(), Rejection> {
@@ -204,6 +211,10 @@ impl Gateway for StripeGateway {
 }
 
 impl Notifications for StripeGateway {
+    fn signature_header(&self) -> Option<&'static str> {
+        Some(webhook::SIGNATURE)
+    }
+
     fn verify(&self, webhook: &Webhook) -> Result<Vec<Fact>, NotGenuine> {
         webhook::verify(webhook, &self.webhook_secrets)
     }

@@ -5,14 +5,16 @@ use std::fmt;
 use reqwest::Url;
 use serde::Deserialize;
 
+use crate::hosts::is_loopback;
+
 /// A gateway's address: http or https, perhaps with a path, without a trailing slash. It can hold no credentials, so that
 /// it may be logged and stored with the payment.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct GatewayUrl {
     text: String,
+    host: String,
     is_https: bool,
-    is_loopback: bool,
 }
 
 /// Why a text is no gateway's address. None of these quotes it: it might hold a password.
@@ -45,22 +47,16 @@ impl TryFrom<String> for GatewayUrl {
         }
         Ok(GatewayUrl {
             text: url.as_str().trim_end_matches('/').to_owned(),
+            host: url.host_str().unwrap_or_default().to_owned(),
             is_https: url.scheme() == "https",
-            is_loopback: is_loopback(&url),
         })
     }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 impl GatewayUrl {
     /// A well-known gateway's own host.
     pub(super) fn https(host: &str) -> GatewayUrl {
-        GatewayUrl { text: format!("https://{host}"), is_https: true, is_loopback: false }
+        GatewayUrl { text: format!("https://{host}"), host: host.to_owned(), is_https: true }
     }
 
     /// The address, without a trailing slash.
@@ -71,7 +67,12 @@ impl GatewayUrl {
     /// Whether a proxy that the environment names may stand between. Never in front of this machine itself, nor for
     /// plain http: such a proxy would read the token, and could answer in the gateway's place.
     pub(super) fn may_use_proxy(&self) -> bool {
-        self.is_https && !self.is_loopback
+        self.is_https && !is_loopback(&self.host)
+    }
+
+    /// The host that is reached over a network without TLS, if it is.
+    pub(super) fn plaintext_host(&self) -> Option<&str> {
+        (!self.is_https && !is_loopback(&self.host)).then_some(&self.host)
     }
 }
 
@@ -157,6 +158,21 @@ mod tests {
             ("https://[::1]:9000", false),
         ] {
             assert_eq!(url(text).unwrap().may_use_proxy(), allowed, "{text}");
+        }
+    }
+
+    #[test]
+    fn plain_http_to_another_machine_is_told() {
+        for (text, host) in [
+            ("http://gateway.example/pay", Some("gateway.example")),
+            ("http://10.0.0.1:9000", Some("10.0.0.1")),
+            ("http://[fd00::5]:9000", Some("[fd00::5]")),
+            ("http://127.0.0.2:9000", None),
+            ("http://[::1]:9000", None),
+            ("http://localhost:9000", None),
+            ("https://gateway.example", None),
+        ] {
+            assert_eq!(url(text).unwrap().plaintext_host(), host, "{text}");
         }
     }
 }

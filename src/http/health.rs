@@ -19,6 +19,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Health {
     components: Mutex<Vec<Component>>,
+    notes: Mutex<Vec<String>>,
     started: Instant,
     /// Milliseconds since `started`.
     progress: AtomicU64,
@@ -39,6 +40,7 @@ impl Health {
         };
         Health {
             components: Mutex::new(components.iter().map(starting).collect()),
+            notes: Mutex::default(),
             started: Instant::now(),
             progress: AtomicU64::new(0),
         }
@@ -71,6 +73,17 @@ impl Health {
         };
         let reasons: Vec<String> = components.iter().filter_map(reason).collect();
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
+    /// Says what somebody should look at although it keeps nothing else from going on; in place of what was said before.
+    pub fn set_notes(&self, notes: Vec<String>) {
+        *self.notes.lock().unwrap_or_else(PoisonError::into_inner) = notes;
+    }
+
+    /// What somebody should look at, each in one line.
+    pub fn notes(&self) -> Vec<String> {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().map(|note| note.replace(['\r', '\n'], " ")).collect()
     }
 
     /// Notes that the runtime makes progress. Called by the server's heartbeat.
@@ -120,8 +133,17 @@ mod tests {
     fn a_component_that_was_not_registered_counts_too() {
         let health = Health::new(&[]);
         assert_eq!(health.ready(), Ok(()));
-        health.set("variants", Err("open operations of old, which is not configured".to_owned()));
+        health.set("relay", Err("its task has ended".to_owned()));
         assert!(health.ready().is_err());
+    }
+
+    #[test]
+    fn a_note_is_told_and_changes_nothing() {
+        let health = Health::new(&[]);
+        health.set_notes(vec!["payments of old\nare not served".to_owned()]);
+        assert_eq!((health.ready(), health.notes()), (Ok(()), vec!["payments of old are not served".to_owned()]));
+        health.set_notes(Vec::new());
+        assert!(health.notes().is_empty());
     }
 
     #[test]

@@ -89,7 +89,10 @@ pub(super) fn describe() {
     describe_total!("paybus_publish_nacks_total", "Messages that the broker did not take (basic.nack).");
     describe_total!("paybus_replies_unroutable_total", "Replies that nobody was there to take.");
     describe_total!("paybus_dead_letters_total", "Messages that could not be understood.");
+    describe_total!("paybus_not_authorized_total", "Commands that were refused because their user may not send them.");
+    describe_total!("paybus_own_events_dropped_total", "Events of paybus that came back as commands.");
     describe_total!("paybus_webhooks_total", "Webhooks by what became of them.");
+    describe_total!("paybus_spans_dropped_total", "Spans that the collector did not get, by the reason.");
     describe_total!("paybus_alerts_total", "What somebody should look at; each has a line in the log.");
     describe_level!("paybus_component_ready", "1 where this part of the process is ready, else 0; /readyz says why.");
     let stalled = "For how long nothing has been stored although it was tried; 0 while commits go through.";
@@ -122,6 +125,7 @@ fn describe_figures() {
     describe_level!("paybus_operations_unknown_oldest_age_seconds", Unit::Seconds, "The age of the oldest of them.");
     describe_level!("paybus_operations_unknown_amount", "What those counted asked for, in units of the currency.");
     describe_level!("paybus_operations_escalated", "Operations, unknown or pending, that a person must resolve.");
+    describe_level!("paybus_operations_unserved", "Operations that no variant of this replica serves.");
     describe_level!("paybus_figures_timestamp_seconds", Unit::Seconds, "When the database was asked, Unix time.");
 }
 
@@ -188,6 +192,31 @@ impl BreakerState {
             BreakerState::HalfOpen => "half_open",
         }
     }
+}
+
+/// Why the collector did not get a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanLoss {
+    /// There were more than it took.
+    QueueFull,
+    /// It did not take them.
+    NotTaken,
+}
+
+impl SpanLoss {
+    const ALL: [SpanLoss; 2] = [SpanLoss::QueueFull, SpanLoss::NotTaken];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            SpanLoss::QueueFull => "queue_full",
+            SpanLoss::NotTaken => "not_taken",
+        }
+    }
+}
+
+/// The collector does not get so many spans.
+pub fn spans_dropped(loss: SpanLoss, spans: usize) {
+    counter!("paybus_spans_dropped_total", "reason" => loss.as_str()).increment(spans as u64);
 }
 
 /// A command was answered, or is delayed.
@@ -426,13 +455,23 @@ pub fn reply_unroutable() {
     counter!("paybus_replies_unroutable_total").increment(1);
 }
 
-/// A message that could not be understood went to the dead letters. A reason is one of a few words.
+/// A message that could not be understood, or was refused, went to the dead letters. A reason is one of a few words.
 pub fn dead_letter(reason: &'static str) {
     counter!("paybus_dead_letters_total", "reason" => reason).increment(1);
 }
 
+/// An event of paybus's own came back as a command.
+pub fn own_event_dropped() {
+    counter!("paybus_own_events_dropped_total").increment(1);
+}
+
+/// A command was refused because its user may not send it.
+pub fn not_authorized(variant: &str) {
+    counter!("paybus_not_authorized_total", "variant" => variant_label(variant)).increment(1);
+}
+
 /// The figures of each variant.
-const BY_VARIANT: [&str; 7] = [
+const BY_VARIANT: [&str; 8] = [
     "paybus_operations_scheduled",
     "paybus_operations_overdue",
     "paybus_operations_oldest_due_age_seconds",
@@ -440,6 +479,7 @@ const BY_VARIANT: [&str; 7] = [
     "paybus_operations_unknown_oldest_age_seconds",
     "paybus_operations_unknown_amount",
     "paybus_operations_escalated",
+    "paybus_operations_unserved",
 ];
 
 /// A gauge and its labels.
@@ -493,6 +533,9 @@ fn levels(figures: &Figures) -> Vec<(Series, f64)> {
         levels.push((("paybus_operations_unknown_oldest_age_seconds", labels()), unknown.oldest_seconds));
         levels.push((("paybus_operations_unknown_amount", labels()), amount));
         levels.push((("paybus_operations_escalated", labels()), unknown.escalated as f64));
+    }
+    for (variant, count) in &figures.unserved {
+        levels.push((("paybus_operations_unserved", vec![("variant", variant.clone())]), *count as f64));
     }
     levels
 }

@@ -24,10 +24,12 @@ use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::arriving::Arriving;
 use self::connections::{Connection, Connections};
 use super::health::{HEARTBEAT, Health};
 use super::metrics::Metrics;
 
+mod arriving;
 mod connections;
 
 /// No question that is answered here has a body.
@@ -128,11 +130,11 @@ async fn converse(stream: TcpStream, connection: Arc<Connection>, app: Router, s
     let router = TowerToHyperService::new(app);
     let asked = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
-        let busy = asked.busy();
-        let answer = router.call(request);
+        let asking = asked.asking();
+        let answer = router.call(request.map(|body| Arriving::new(body, Arc::clone(&asked))));
         async move {
             let answer = answer.await;
-            drop(busy);
+            drop(asking);
             answer
         }
     });
@@ -196,10 +198,12 @@ async fn live(State(shared): State<Shared>) -> Response {
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {
-    match shared.health.ready() {
-        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
-        Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))).into_response(),
-    }
+    let (status, mut lines) = match shared.health.ready() {
+        Ok(()) => (StatusCode::OK, vec!["ready".to_owned()]),
+        Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons),
+    };
+    lines.extend(shared.health.notes().iter().map(|note| format!("note: {note}")));
+    (status, format!("{}\n", lines.join("\n"))).into_response()
 }
 
 async fn render(State(shared): State<Shared>) -> Response {
@@ -290,6 +294,9 @@ mod tests {
         assert_eq!(ask(&client, &address, "/readyz").await, (503, "broker: is starting\n".to_owned()));
         health.set("broker", Ok(()));
         assert_eq!(ask(&client, &address, "/readyz").await, (200, "ready\n".to_owned()));
+        health.set_notes(vec!["payments of old are not served".to_owned()]);
+        let noted = "ready\nnote: payments of old are not served\n";
+        assert_eq!(ask(&client, &address, "/readyz").await, (200, noted.to_owned()));
         super::super::metrics::lease_lost("default");
         let (status, text) = ask(&client, &address, "/metrics").await;
         assert_eq!(status, 200);

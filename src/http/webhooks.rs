@@ -1,13 +1,14 @@
 //! `POST /webhooks/{variant}`: a gateway tells something. Whoever asks is a stranger, so that everything is bounded: how
-//! many are received at once, how much is read and for how long. What is received goes to a [`Receive`], and only what
-//! that has put into safe hands is answered with 200.
+//! much of all of them is in memory, how much of each is read, how long that takes and how slowly it may come. What has no
+//! signature is not read. What is received goes to a [`Receive`], and only what that has put into safe hands is answered
+//! with 200.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,12 +16,15 @@ use axum::routing::post;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
+pub use self::memory::Held;
+use self::memory::{Full, Memory};
 use super::metrics;
 use crate::payment::notification::Webhook;
+
+mod memory;
 
 /// The largest body. Encoded for the bus it is a third longer, and a command is at most 1 MiB.
 const BODY_MAX: usize = 512 * 1024;
@@ -34,8 +38,9 @@ const URL_MAX: usize = 2048;
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many webhooks of one variant are received at once; with the largest body, the bound of its memory.
-const AT_ONCE: usize = 32;
+/// A body that is still arriving after each such time must have brought [`PACE_BYTES`] in it: 8 KiB a second.
+const PACE: Duration = Duration::from_secs(3);
+const PACE_BYTES: usize = 24 * 1024;
 
 /// After how many seconds it may be tried again.
 const RETRY_AFTER: &str = "5";
@@ -48,8 +53,11 @@ pub trait Receive: Send + Sync {
     /// The variants whose gateways send webhooks.
     fn variants(&self) -> Vec<String>;
 
-    /// Takes one. Never hangs. The permit is kept for as long as the webhook takes memory, which may be longer.
-    fn receive(&self, variant: String, webhook: Webhook, permit: OwnedSemaphorePermit) -> BoxFuture<'_, Receipt>;
+    /// The header without which a variant's webhooks are not signed; `None` where its gateway signs nothing.
+    fn signature_header(&self, variant: &str) -> Option<&'static str>;
+
+    /// Takes one. Never hangs. What it holds is kept for as long as the webhook takes memory, which may be longer.
+    fn receive(&self, variant: String, webhook: Webhook, held: Held) -> BoxFuture<'_, Receipt>;
 }
 
 /// What became of a webhook.
@@ -68,17 +76,16 @@ pub enum Receipt {
 #[derive(Clone)]
 struct Endpoint {
     receiver: Arc<dyn Receive>,
-    places: Arc<HashMap<String, Arc<Semaphore>>>,
+    memories: Arc<HashMap<String, Memory>>,
 }
 
 /// The route.
 pub fn router(receiver: Arc<dyn Receive>) -> Router {
-    let place = |variant| (variant, Arc::new(Semaphore::new(AT_ONCE)));
-    let places = Arc::new(receiver.variants().into_iter().map(place).collect());
+    let memories = receiver.variants().into_iter().map(|variant| (variant, Memory::new())).collect();
     Router::new()
         .route("/webhooks/{variant}", post(receive))
         .layer(DefaultBodyLimit::disable())
-        .with_state(Endpoint { receiver, places })
+        .with_state(Endpoint { receiver, memories: Arc::new(memories) })
 }
 
 async fn receive(State(endpoint): State<Endpoint>, Path(variant): Path<String>, request: Request) -> Response {
@@ -105,17 +112,18 @@ impl Answer {
 }
 
 async fn taken(endpoint: &Endpoint, variant: &str, request: Request) -> Answer {
-    let Some(places) = endpoint.places.get(variant) else {
+    let Some(memory) = endpoint.memories.get(variant) else {
         return Answer::new(StatusCode::NOT_FOUND, "no variant of this name has webhooks", "unknown_variant");
     };
-    let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
-        return Answer::new(StatusCode::SERVICE_UNAVAILABLE, "too many at once", "busy");
-    };
-    let webhook = match read(request).await {
-        Ok(webhook) => webhook,
+    let signature = endpoint.receiver.signature_header(variant);
+    if signature.is_some_and(|name| !request.headers().contains_key(name)) {
+        return Answer::new(StatusCode::BAD_REQUEST, "not genuine", "not_signed");
+    }
+    let (webhook, held) = match read(request, memory).await {
+        Ok(read) => read,
         Err(answer) => return answer,
     };
-    match endpoint.receiver.receive(variant.to_owned(), webhook, permit).await {
+    match endpoint.receiver.receive(variant.to_owned(), webhook, held).await {
         Receipt::Taken => Answer::new(StatusCode::OK, "taken", "taken"),
         Receipt::Ignored => Answer::new(StatusCode::OK, "nothing of a payment", "ignored"),
         Receipt::NotGenuine(why) => Answer::new(StatusCode::BAD_REQUEST, "not genuine", why),
@@ -123,7 +131,7 @@ async fn taken(endpoint: &Endpoint, variant: &str, request: Request) -> Answer {
     }
 }
 
-async fn read(request: Request) -> Result<Webhook, Answer> {
+async fn read(request: Request, memory: &Memory) -> Result<(Webhook, Held), Answer> {
     let received_at = Timestamp::now();
     let (head, body) = request.into_parts();
     let url = head.uri.path_and_query().map(|url| url.as_str()).unwrap_or_default();
@@ -131,16 +139,25 @@ async fn read(request: Request) -> Result<Webhook, Answer> {
         return Err(Answer::new(StatusCode::URI_TOO_LONG, "the address is too long", "too_large"));
     }
     let headers = kept(&head.headers);
-    if headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > HEADERS_MAX {
+    let headers_size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if headers_size > HEADERS_MAX {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Answer::new(status, "the headers are too large", "too_large"));
     }
     let (method, url) = (head.method.to_string(), url.to_owned());
-    match timeout(BODY_PATIENCE, whole(body)).await {
-        Ok(Ok(body)) => Ok(Webhook { received_at, method, url, headers, body }),
-        Ok(Err(answer)) => Err(answer),
-        Err(_) => Err(Answer::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", "broken")),
+    let mut held = memory.begin(url.len() + headers_size)?;
+    let body = timeout(BODY_PATIENCE, whole(body, memory, &mut held)).await.unwrap_or_else(|_| Err(too_slow()))?;
+    Ok((Webhook { received_at, method, url, headers, body }, held))
+}
+
+impl From<Full> for Answer {
+    fn from(_: Full) -> Answer {
+        Answer::new(StatusCode::SERVICE_UNAVAILABLE, "too many at once", "busy")
     }
+}
+
+fn too_slow() -> Answer {
+    Answer::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", "broken")
 }
 
 /// The headers that go along, in their order.
@@ -153,27 +170,37 @@ fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// The body, byte for byte.
-async fn whole(body: Body) -> Result<Vec<u8>, Answer> {
-    let mut parts: BodyDataStream = body.into_data_stream();
+async fn whole(body: Body, memory: &Memory, held: &mut Held) -> Result<Vec<u8>, Answer> {
+    let mut parts = body.into_data_stream();
     let mut whole = Vec::new();
-    while let Some(part) = parts.next().await {
-        let part = part.map_err(|error| {
-            debug!(%error, "a webhook's body broke off");
-            Answer::new(StatusCode::BAD_REQUEST, "the body broke off", "broken")
-        })?;
+    let (mut until, mut wanted) = (Instant::now() + PACE, PACE_BYTES);
+    loop {
+        let part = match timeout_at(until, parts.next()).await {
+            Ok(Some(part)) => part.map_err(|error| {
+                debug!(%error, "a webhook's body broke off");
+                Answer::new(StatusCode::BAD_REQUEST, "the body broke off", "broken")
+            })?,
+            Ok(None) => return Ok(whole),
+            Err(_) if whole.len() < wanted => return Err(too_slow()),
+            Err(_) => {
+                (until, wanted) = (until + PACE, whole.len() + PACE_BYTES);
+                continue;
+            }
+        };
         if whole.len() + part.len() > BODY_MAX {
             return Err(Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", "too_large"));
         }
+        memory.extend(held, part.len())?;
         whole.extend_from_slice(&part);
     }
-    Ok(whole)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -189,7 +216,11 @@ mod tests {
             vec!["cards".to_owned()]
         }
 
-        fn receive(&self, _: String, webhook: Webhook, _: OwnedSemaphorePermit) -> BoxFuture<'_, Receipt> {
+        fn signature_header(&self, _: &str) -> Option<&'static str> {
+            Some("stripe-signature")
+        }
+
+        fn receive(&self, _: String, webhook: Webhook, _: Held) -> BoxFuture<'_, Receipt> {
             self.received.lock().unwrap().push(webhook);
             Box::pin(async { self.receipt })
         }
@@ -205,7 +236,7 @@ mod tests {
     }
 
     async fn posted(request: reqwest::RequestBuilder) -> (u16, Option<String>) {
-        let answer = request.send().await.unwrap();
+        let answer = request.header("stripe-signature", "t=1").send().await.unwrap();
         let retry_after = answer.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
         (answer.status().as_u16(), retry_after)
     }
@@ -234,7 +265,6 @@ mod tests {
         let body: Vec<u8> = (0..=255).collect();
         let request = reqwest::Client::new()
             .post(format!("{address}cards?a=%20b"))
-            .header("stripe-signature", "t=1")
             .header("x-two", "1")
             .header("x-two", "2")
             .header("authorization", "Bearer hunter2")
@@ -247,6 +277,41 @@ mod tests {
         assert_eq!(received.header("x-two").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(received.header("stripe-signature").collect::<Vec<_>>(), ["t=1"]);
         assert!(!format!("{received:?}").contains("hunter2"));
+        serving.abort();
+    }
+
+    /// What is answered to a request whose body does not arrive, until the connection is closed.
+    async fn answered(address: &str, header: &str, begin: &str) -> String {
+        let host = address.trim_start_matches("http://").trim_end_matches("/webhooks/");
+        let mut stream = TcpStream::connect(host).await.unwrap();
+        let head = format!("POST /webhooks/cards HTTP/1.1\r\nhost: x\r\n{header}content-length: 100000\r\n\r\n");
+        stream.write_all(format!("{head}{begin}").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await.expect("in time").unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_has_no_signature_is_refused_before_its_body_comes() {
+        let (receiver, address, serving) = served(Receipt::Taken).await;
+        let begun = Instant::now();
+        let answer = answered(&address, "", "").await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(begun.elapsed() < PACE);
+        assert!(receiver.received.lock().unwrap().is_empty());
+        serving.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_too_slowly_is_not_waited_for() {
+        let (receiver, address, serving) = served(Receipt::Taken).await;
+        for begin in ["", "{", &"x".repeat(PACE_BYTES)] {
+            let begun = Instant::now();
+            let answer = answered(&address, "stripe-signature: t=1\r\n", begin).await;
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+            assert!(begun.elapsed() < BODY_PATIENCE, "{:?}", begun.elapsed());
+        }
+        assert!(receiver.received.lock().unwrap().is_empty());
         serving.abort();
     }
 

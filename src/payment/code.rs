@@ -37,15 +37,17 @@ pub enum Code {
     AlreadyExists,
     /// No payment of this id.
     UnknownPayment,
+    /// The payment was archived.
+    PaymentArchived,
     /// The payment's status does not allow it.
     NotAllowed,
-    /// A process of this payment is still going on.
+    /// Another operation of this payment, beside which it must not run, is still going on.
     InProgress,
     /// A hundred commands wait for this payment already.
     TooManyWaiting,
     /// The gateway cannot do this.
     Unsupported,
-    /// `expirytime`, or the message's expiration, passed before anything was sent.
+    /// `expirytime`, or the message's expiration, passed before anything was received.
     Expired,
     /// The broker dead-lettered the message before it was begun.
     DeadLettered,
@@ -53,6 +55,8 @@ pub enum Code {
     GatewayChanged,
     /// The broker did not say who sent it.
     UserRequired,
+    /// Its user may not send it.
+    NotAuthorized,
     /// The operation named has no unknown outcome.
     NotUnknown,
     /// A notification that the gateway did not send.
@@ -61,7 +65,7 @@ pub enum Code {
     Declined,
     /// The gateway refused the request.
     Refused,
-    /// A cancel ended the command before anything was sent.
+    /// A cancel ended the command before it was received, or while its result was awaited.
     Cancelled,
     /// The gateway could not be reached.
     Unreachable,
@@ -83,6 +87,8 @@ pub enum Code {
     WorkerLost,
     /// The variant's calls are held back for now.
     Held,
+    /// The command is stored and goes on.
+    Accepted,
     /// The gateway accepted; its result is awaited.
     Pending,
     /// Nobody can say by itself what happened: a person must.
@@ -124,6 +130,10 @@ const DELAYED_OR_FAILED: &[Told] = &[Told::Delayed, Told::Failed];
 const REJECTED_OR_FAILED: &[Told] = &[Told::Rejected, Told::Failed];
 const ANY: &[Told] = &[Told::Rejected, Told::Delayed, Told::Failed];
 
+/// What to do about trouble that is tried again, and may be given up.
+const AGAIN: &str = "Delayed: wait, it is tried again. Failed: it was given up, with proof that nothing was done; \
+                     send a new command.";
+
 const fn entry(
     code: Code,
     word: &'static str,
@@ -140,7 +150,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::InvalidEnvelope,
         "invalid_envelope",
         REJECTED,
-        "An attribute of the envelope is missing, given twice, wrong, or belongs in data.",
+        "An attribute of the envelope is missing, given twice, wrong, or belongs in data; or reply_to is not allowed.",
         "Mend the message; send it under a new id.",
     ),
     entry(
@@ -170,14 +180,14 @@ pub const CODES: &[CodeEntry] = &[
         Code::UnknownField,
         "unknown_field",
         REJECTED,
-        "data has a field that this command does not have.",
+        "data has a field that this command does not have, or process one that its gateway does not.",
         "Remove the named field.",
     ),
     entry(
         Code::InvalidAmount,
         "invalid_amount",
         REJECTED,
-        "An amount is null or no decimal string, beyond its limit, or has more decimals than its currency.",
+        "An amount is nothing, null or no decimal string, more than there is, or has more decimals than its currency.",
         "Mend the amount.",
     ),
     entry(
@@ -212,7 +222,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::RoutingMismatch,
         "routing_mismatch",
         REJECTED,
-        "The routing key is not <variant>.<type>.",
+        "The routing key is not <variant>.<type>, or data.variant is another one.",
         "Publish with the right routing key.",
     ),
     entry(
@@ -232,6 +242,13 @@ pub const CODES: &[CodeEntry] = &[
     entry(Code::AlreadyExists, "already_exists", REJECTED, "A payment of this id exists.", "Use a new payment id."),
     entry(Code::UnknownPayment, "unknown_payment", REJECTED, "There is no payment of this id.", "Create it first."),
     entry(
+        Code::PaymentArchived,
+        "payment_archived",
+        REJECTED,
+        "The payment was archived; nothing more is done for it.",
+        "Look it up in the archive; use a new payment id for a new payment.",
+    ),
+    entry(
         Code::NotAllowed,
         "not_allowed",
         REJECTED,
@@ -242,7 +259,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::InProgress,
         "in_progress",
         REJECTED,
-        "An operation of this kind is still going on.",
+        "An operation of the payment that this one must not run beside is still going on.",
         "Wait for its answer.",
     ),
     entry(
@@ -263,7 +280,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::Expired,
         "expired",
         REJECTED,
-        "expirytime, or the AMQP expiration of the message, passed before anything was sent.",
+        "expirytime, or the AMQP expiration of the message, passed before the gateway had received anything.",
         "Send a new command if it is still wanted.",
     ),
     entry(
@@ -284,14 +301,21 @@ pub const CODES: &[CodeEntry] = &[
         Code::UserRequired,
         "user_required",
         REJECTED,
-        "The AMQP user_id is missing; the broker checks it.",
+        "payment.resolve needs the AMQP user_id, which the broker checks.",
         "Publish with user_id set.",
+    ),
+    entry(
+        Code::NotAuthorized,
+        "not_authorized",
+        REJECTED,
+        "The AMQP user_id is missing, or its user may not send such a command, under that source or for that payment.",
+        "Ask the operator for the right; the same command may then be sent again.",
     ),
     entry(
         Code::NotUnknown,
         "not_unknown",
         REJECTED,
-        "The operation named has no unknown outcome.",
+        "The operation named has no outcome that a person has to say.",
         "Look at the payment's timeline.",
     ),
     entry(
@@ -301,92 +325,100 @@ pub const CODES: &[CodeEntry] = &[
         "The gateway did not send this notification, or not with a secret that is configured.",
         "Compare the variant's webhook secrets with the gateway's; then send payment.sync.",
     ),
-    entry(Code::Declined, "declined", FAILED, "The gateway declined.", "Ask the customer for another way to pay."),
+    entry(
+        Code::Declined,
+        "declined",
+        FAILED,
+        "The gateway declined.",
+        "Of a charge: ask the customer for another way to pay. Of a capture or refund: see gateway_code and message.",
+    ),
     entry(
         Code::Refused,
         "refused",
         DELAYED_OR_FAILED,
-        "The gateway refused the request; an earlier try that may have been received is looked up.",
+        "The gateway refused the request, or a person said that nothing was charged; an earlier try that may have been \
+         received is looked up.",
         "Read the message; mend the request.",
     ),
-    entry(Code::Cancelled, "cancelled", FAILED, "A cancel ended the command before anything was sent.", "Nothing."),
+    entry(
+        Code::Cancelled,
+        "cancelled",
+        FAILED,
+        "payment.cancel ended the command: before the gateway had received it, or while its result was awaited.",
+        "Nothing. Should the gateway have charged all the same, the payment's events tell it.",
+    ),
     entry(
         Code::Unreachable,
         "unreachable",
         DELAYED_OR_FAILED,
-        "The gateway could not be reached.",
-        "Wait; when given up, send a new command.",
+        "The gateway could not be reached, or knows nothing of the request.",
+        AGAIN,
     ),
-    entry(
-        Code::Timeout,
-        "timeout",
-        DELAYED_OR_FAILED,
-        "The gateway did not answer in time.",
-        "Wait: it is asked again.",
-    ),
-    entry(
-        Code::GatewayError,
-        "gateway_error",
-        DELAYED_OR_FAILED,
-        "The gateway answered with a server error.",
-        "Wait: it is asked again.",
-    ),
-    entry(
-        Code::RateLimited,
-        "rate_limited",
-        DELAYED_OR_FAILED,
-        "The gateway asked to slow down.",
-        "Wait: it is asked again.",
-    ),
-    entry(
-        Code::Conflict,
-        "conflict",
-        DELAYED_OR_FAILED,
-        "The gateway is busy with the same request.",
-        "Wait: it is asked again.",
-    ),
+    entry(Code::Timeout, "timeout", DELAYED_OR_FAILED, "The gateway did not answer in time.", AGAIN),
+    entry(Code::GatewayError, "gateway_error", DELAYED_OR_FAILED, "The gateway answered with a server error.", AGAIN),
+    entry(Code::RateLimited, "rate_limited", DELAYED_OR_FAILED, "The gateway asked to slow down.", AGAIN),
+    entry(Code::Conflict, "conflict", DELAYED_OR_FAILED, "The gateway is busy with the same request.", AGAIN),
     entry(
         Code::Misconfigured,
         "misconfigured",
         DELAYED_OR_FAILED,
         "The gateway refused paybus's credentials.",
-        "The operator must mend the variant.",
+        "The operator must mend the variant; until then it is tried again.",
     ),
     entry(
         Code::InvalidAnswer,
         "invalid_answer",
         DELAYED_OR_FAILED,
         "The gateway's answer could not be understood.",
-        "Wait: it is asked again.",
+        AGAIN,
     ),
     entry(
         Code::Mismatch,
         "mismatch",
         DELAYED_OR_FAILED,
-        "The gateway's answer does not fit what was asked.",
-        "A person must look at it.",
+        "What the gateway says does not fit what was asked, or the money that is booked.",
+        "A person must look at it (payment.resolve, where an operation is unknown).",
     ),
     entry(
         Code::WorkerLost,
         "worker_lost",
         DELAYED_OR_FAILED,
         "The worker that called the gateway was lost; another goes on.",
+        AGAIN,
+    ),
+    entry(
+        Code::Held,
+        "held",
+        DELAYED,
+        "The variant's calls are held back, because its gateway fails; nothing was sent.",
+        "Wait, or payment.cancel.",
+    ),
+    entry(
+        Code::Accepted,
+        "accepted",
+        DELAYED,
+        "The command came again: it is stored, and waits for its turn or is being carried out.",
+        "Wait: its answer comes to where this one came.",
+    ),
+    entry(
+        Code::Pending,
+        "pending",
+        DELAYED,
+        "The gateway accepted, or has no news yet; its result is awaited.",
         "Wait.",
     ),
-    entry(Code::Held, "held", DELAYED, "The variant's calls are held back for now.", "Wait."),
-    entry(Code::Pending, "pending", DELAYED, "The gateway accepted; its result is awaited.", "Wait."),
     entry(
         Code::Escalated,
         "escalated",
         DELAYED,
-        "The outcome is unknown and cannot be looked up by itself.",
+        "The outcome is unknown, and no look-up has brought it so far.",
         "A person must say what happened (payment.resolve).",
     ),
     entry(
         Code::DoubleCharge,
         "double_charge",
         FAILED,
-        "The gateway took or holds money a second time for this payment; both are booked.",
+        "The gateway took or holds money a second time for this payment; both are booked. A success may say so.",
         "Refund one of them: payment.refund with its reference.",
     ),
 ];

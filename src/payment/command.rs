@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -10,6 +11,9 @@ use super::json;
 use super::model::Order;
 use super::notification::Fact;
 use super::operation::Attributes;
+
+/// The largest body of a command's message, in bytes.
+pub const BODY_MAX: usize = 1024 * 1024;
 
 /// The namespace-free name of an operation: with the payment's id, the command's source and id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -54,11 +58,13 @@ pub enum CommandType {
     Resend,
     /// Tells the payment as it is.
     Snapshot,
+    /// Sends a variant's events once more, whatever payments they are of.
+    ResendEvents,
 }
 
 impl CommandType {
     /// Every type.
-    pub const ALL: [CommandType; 11] = [
+    pub const ALL: [CommandType; 12] = [
         CommandType::Create,
         CommandType::Process,
         CommandType::Capture,
@@ -70,6 +76,7 @@ impl CommandType {
         CommandType::Resolve,
         CommandType::Resend,
         CommandType::Snapshot,
+        CommandType::ResendEvents,
     ];
 
     /// The CloudEvents type.
@@ -86,6 +93,7 @@ impl CommandType {
             CommandType::Resolve => "payment.resolve",
             CommandType::Resend => "payment.resend",
             CommandType::Snapshot => "payment.snapshot",
+            CommandType::ResendEvents => "events.resend",
         }
     }
 
@@ -101,7 +109,12 @@ impl CommandType {
 
     /// Whether it changes nothing and asks no gateway.
     pub fn only_tells(self) -> bool {
-        matches!(self, CommandType::Resend | CommandType::Snapshot)
+        matches!(self, CommandType::Resend | CommandType::Snapshot | CommandType::ResendEvents)
+    }
+
+    /// Whether it may do without a payment.
+    pub fn may_lack_subject(self) -> bool {
+        matches!(self, CommandType::Notification | CommandType::ResendEvents)
     }
 }
 
@@ -148,7 +161,7 @@ impl Kind {
 pub struct Command {
     /// The payment it is for; where its subject is no UUID, a UUID made from the subject.
     pub payment_id: Uuid,
-    /// The subject as written, where it is no UUID; empty where there is none, which only a notification may do.
+    /// The subject as written, where it is no UUID; empty where there is none, which its type must allow.
     pub subject: Option<String>,
     /// Source and id.
     pub name: CommandName,
@@ -201,6 +214,8 @@ pub enum Body {
     Resend(i64),
     /// `payment.snapshot`
     Snapshot,
+    /// `events.resend`
+    ResendEvents(EventsWanted),
 }
 
 impl Body {
@@ -218,8 +233,18 @@ impl Body {
             Body::Resolve(_) => CommandType::Resolve,
             Body::Resend(_) => CommandType::Resend,
             Body::Snapshot => CommandType::Snapshot,
+            Body::ResendEvents(_) => CommandType::ResendEvents,
         }
     }
+}
+
+/// From where on events are wanted once more; from the later of both, and without any from the oldest that is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EventsWanted {
+    /// Behind this position.
+    pub after: Option<i64>,
+    /// Stored at this time or later.
+    pub since: Option<Timestamp>,
 }
 
 /// An amount as a message gave it: it becomes money only with the payment's currency.

@@ -5,9 +5,10 @@ use uuid::Uuid;
 
 use super::code::Code;
 use super::command::CommandName;
-use super::model::Payment;
+use super::model::{Metadata, Payment};
 use super::money::Money;
-use super::operation::Reply;
+use super::operation::{AnswerKind, Operation, Reply, State};
+use super::outcome::GatewayResult;
 use super::status::Status;
 use super::trace::TraceContext;
 
@@ -26,6 +27,8 @@ pub struct Event {
     pub sequence: Option<i64>,
     /// The command that caused it.
     pub cause: Option<EventCause>,
+    /// The payment's metadata, where the event does not hold the payment itself.
+    pub metadata: Metadata,
     /// When it was decided, by PostgreSQL's clock.
     pub time: Timestamp,
 }
@@ -39,14 +42,76 @@ pub struct EventCause {
     pub name: CommandName,
     /// The command's type as it was written.
     pub kind: String,
-    /// Whether this event is the command's answer.
+    /// Whether this event settles the command of this name, for good.
     pub is_final: bool,
+    /// Whether this event answers the message that was sent: who waits for an answer to it need wait no longer.
+    pub is_answer: bool,
     /// Copied from the command.
     pub correlation_id: Option<String>,
     /// Where in a trace the command belongs.
     pub trace: Option<TraceContext>,
     /// Where a final answer also goes.
     pub reply: Option<Reply>,
+    /// The process, capture, release, refund or cancel that the command is.
+    pub operation: Option<EventOperation>,
+}
+
+/// An operation at the gateway, as it is told beside the payment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventOperation {
+    /// Its id, which the gateway knows too.
+    pub id: Uuid,
+    /// How far it is.
+    pub progress: Progress,
+    /// The sum that was asked for, where there is one.
+    pub amount: Option<Money>,
+    /// The gateway's own reference of the money that it moved.
+    pub reference: Option<String>,
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It waits for its turn, is being sent, or is tried again later.
+    InProgress,
+    /// The gateway accepted it; its result comes later.
+    Pending,
+    /// Nobody knows yet whether the gateway carried it out.
+    Unknown,
+    /// Answered for good.
+    Ended(AnswerKind),
+}
+
+impl Progress {
+    /// Every one.
+    pub const ALL: [Progress; 6] = [
+        Progress::InProgress,
+        Progress::Pending,
+        Progress::Unknown,
+        Progress::Ended(AnswerKind::Succeeded),
+        Progress::Ended(AnswerKind::Failed),
+        Progress::Ended(AnswerKind::Rejected),
+    ];
+
+    /// Of an operation as it stands.
+    pub fn of(operation: &Operation) -> Progress {
+        match (&operation.answer, operation.state) {
+            (Some(answer), _) => Progress::Ended(answer.kind),
+            (None, State::Pending) => Progress::Pending,
+            (None, State::Unknown) => Progress::Unknown,
+            (None, State::Waiting | State::Calling | State::Scheduled | State::Settled) => Progress::InProgress,
+        }
+    }
+
+    /// The word in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Progress::InProgress => "in_progress",
+            Progress::Pending => "pending",
+            Progress::Unknown => "unknown",
+            Progress::Ended(answer) => answer.as_str(),
+        }
+    }
 }
 
 /// What is told.
@@ -112,6 +177,38 @@ pub enum EventKind {
         /// As stored, after its last event.
         payment: Box<Payment>,
     },
+    /// `command.succeeded` of an `events.resend`
+    EventsResent(ResentPage),
+}
+
+/// Events of a variant that went out once more, of whichever payments: a part of what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResentPage {
+    /// Behind which position they are.
+    pub after: i64,
+    /// Up to which position all were sent that are kept.
+    pub to: i64,
+    /// Whether there may be more behind that.
+    pub more: bool,
+    /// How many were sent.
+    pub events: usize,
+    /// How many were not, for the broker has refused them, or an earlier one of their payment.
+    pub set_aside: usize,
+    /// Behind which position all are kept, where that is beyond `after`.
+    pub kept_after: Option<i64>,
+}
+
+/// A stretch of positions, and how many of a variant's events are there. No other will ever be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Behind which position it begins: where the one before ended.
+    pub from: i64,
+    /// The last position.
+    pub to: i64,
+    /// How many events of the variant there are.
+    pub events: i64,
+    /// How many of them wait for a person, for the broker has refused them, or an earlier one of their payment.
+    pub set_aside: i64,
 }
 
 /// Events of a payment that went out once more.
@@ -134,6 +231,13 @@ pub struct Why {
     pub gateway_code: Option<String>,
     /// What was asked and what the gateway did, where they differ or go beyond a limit.
     pub discrepancy: Option<Discrepancy>,
+}
+
+impl Why {
+    /// What the gateway says of it.
+    pub fn of(result: &GatewayResult) -> Why {
+        Why { message: result.message.clone(), gateway_code: result.code.clone(), ..Why::default() }
+    }
 }
 
 /// The gateway did something else than was asked.
@@ -164,11 +268,13 @@ pub enum EventType {
     Succeeded,
     /// The payment as it is, for who asked.
     Snapshot,
+    /// How many events there were lately.
+    Heartbeat,
 }
 
 impl EventType {
     /// Every type.
-    pub const ALL: [EventType; 8] = [
+    pub const ALL: [EventType; 9] = [
         EventType::Created,
         EventType::StatusChanged,
         EventType::Updated,
@@ -177,6 +283,7 @@ impl EventType {
         EventType::Delayed,
         EventType::Succeeded,
         EventType::Snapshot,
+        EventType::Heartbeat,
     ];
 
     /// The CloudEvents type.
@@ -190,6 +297,7 @@ impl EventType {
             EventType::Delayed => "command.delayed",
             EventType::Succeeded => "command.succeeded",
             EventType::Snapshot => "payment.snapshot",
+            EventType::Heartbeat => "paybus.heartbeat",
         }
     }
 
@@ -209,8 +317,23 @@ impl EventKind {
             EventKind::Rejected { .. } => EventType::Rejected,
             EventKind::Failed { .. } => EventType::Failed,
             EventKind::Delayed { .. } => EventType::Delayed,
-            EventKind::Succeeded { .. } => EventType::Succeeded,
+            EventKind::Succeeded { .. } | EventKind::EventsResent(_) => EventType::Succeeded,
             EventKind::Snapshot { .. } => EventType::Snapshot,
+        }
+    }
+
+    /// Whether it holds the payment.
+    pub fn has_payment(&self) -> bool {
+        match self {
+            EventKind::Created { .. }
+            | EventKind::StatusChanged { .. }
+            | EventKind::Updated { .. }
+            | EventKind::Snapshot { .. } => true,
+            EventKind::Succeeded { payment, .. } => payment.is_some(),
+            EventKind::Rejected { .. }
+            | EventKind::Failed { .. }
+            | EventKind::Delayed { .. }
+            | EventKind::EventsResent(_) => false,
         }
     }
 

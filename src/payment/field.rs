@@ -23,6 +23,12 @@ const TEXT_MAX: usize = 256;
 const EVIDENCE_MAX: usize = 4096;
 /// How long a variant's name may be.
 pub const VARIANT_MAX: usize = 64;
+/// How many members metadata may have.
+pub const METADATA_MAX: usize = 50;
+/// How long a name in metadata may be, in characters.
+pub const METADATA_NAME_MAX: usize = 40;
+/// How long a text in metadata may be, in characters.
+pub const METADATA_TEXT_MAX: usize = 500;
 /// How many digits an event's number may have, so that it is one.
 pub const SEQUENCE_DIGITS_MAX: usize = 18;
 
@@ -65,12 +71,16 @@ pub enum Form {
     Amount,
     /// The number of an event, as in its `sequence`.
     Sequence,
+    /// A position among all events, as in the header `paybus-position`; 0 is before the first.
+    Position,
     /// True or false.
     Boolean,
     /// An object.
     Object,
     /// A list of pairs of texts.
     Pairs,
+    /// An object of texts, bounded in number and length.
+    Metadata,
 }
 
 const fn optional(name: &'static str, form: Form, about: &'static str) -> Field {
@@ -86,6 +96,9 @@ const CAPTURE: &str = "Whether a process captures at once; overrides the variant
 
 const FINAL: &str = "Whether it is the last capture: true lets the rest of the authorization go, and is meant where it is \
 left out; false leaves it held, where the gateway takes several captures.";
+
+const METADATA: &str = "The publisher's own texts by their names, an order's number say. Every event of the payment has them, and \
+the gateway is told them; paybus does not read them.";
 
 const CREATE: &[Field] = &[
     required("currency", Form::Currency, "Three letters of ISO 4217, in capitals."),
@@ -105,6 +118,7 @@ const CREATE: &[Field] = &[
     optional("billing_email", Form::Text(254), "Whom to write to."),
     optional("billing_phone", Form::Text(128), "Whom to call."),
     optional("customer_ip_address", Form::IpAddress, "Where the customer came from: IPv4 or IPv6."),
+    optional("metadata", Form::Metadata, METADATA),
     optional("capture", Form::Boolean, CAPTURE),
     optional("process", Form::Object, "With it, the command goes on as payment.process. The gateway's own object."),
 ];
@@ -140,6 +154,13 @@ const RESOLVE: &[Field] = &[
 
 const RESEND: &[Field] = &[required("from", Form::Sequence, "The `sequence` of the first event that is missing.")];
 
+const AFTER: &str = "Those behind this position: a heartbeat's `from`, or the `to` of the last answer.";
+
+const SINCE: &str = "Those stored at this time or later, and some of a few minutes before. Beside `after`, the later one counts; \
+without either, it begins with the oldest that is kept.";
+
+const RESEND_EVENTS: &[Field] = &[optional("after", Form::Position, AFTER), optional("since", Form::Time, SINCE)];
+
 /// The fields of a command's data.
 pub fn fields(kind: CommandType) -> &'static [Field] {
     match kind {
@@ -148,6 +169,7 @@ pub fn fields(kind: CommandType) -> &'static [Field] {
         CommandType::Capture => CAPTURE_FIELDS,
         CommandType::Refund => REFUND,
         CommandType::Resend => RESEND,
+        CommandType::ResendEvents => RESEND_EVENTS,
         CommandType::Release | CommandType::Cancel | CommandType::Sync | CommandType::Snapshot => &[],
         CommandType::Notification => NOTIFICATION,
         CommandType::Resolve => RESOLVE,
@@ -188,7 +210,8 @@ impl Form {
             (Form::Object, Value::Object(_)) => Ok(()),
             (Form::Pairs, Value::Array(pairs)) if pairs.iter().all(is_pair) => Ok(()),
             (Form::Boolean, _) => Err(no(name, "true or false", value)),
-            (Form::Object, _) => Err(no(name, "an object", value)),
+            (Form::Metadata, Value::Object(metadata)) => check_metadata(name, metadata),
+            (Form::Object | Form::Metadata, _) => Err(no(name, "an object", value)),
             (Form::Pairs, _) => Err(invalid(name, "must be a list of [name, value]")),
             (_, Value::String(text)) => self.check_text(name, text),
             // A JSON number is a float to many.
@@ -220,12 +243,32 @@ impl Form {
                 Err(Rejection::new(Code::InvalidCurrency, format!("{name}: {shown:?} is not one of ISO 4217")))
             }
             Form::Sequence if !is_sequence(text) => Err(invalid(name, "must be the number of an event, such as \"4\"")),
+            Form::Position if text != "0" && !is_sequence(text) => {
+                Err(invalid(name, "must be the position of an event, such as \"41\", or \"0\""))
+            }
             Form::Amount => {
                 money::check_text(text).map_err(|error| Rejection::new(Code::InvalidAmount, format!("{name}: {error}")))
             }
             _ => Ok(()),
         }
     }
+}
+
+fn check_metadata(name: &str, metadata: &Map<String, Value>) -> Result<(), Rejection> {
+    if metadata.len() > METADATA_MAX {
+        return Err(invalid(name, &format!("must have at most {METADATA_MAX} members")));
+    }
+    for (key, value) in metadata {
+        if !(1..=METADATA_NAME_MAX).contains(&key.chars().count()) {
+            return Err(invalid(name, &format!("{:?}: a name has 1 to {METADATA_NAME_MAX} characters", quoted(key))));
+        }
+        let place = format!("{name}.{}", quoted(key));
+        match value {
+            Value::String(text) => check_length(&place, text, METADATA_TEXT_MAX)?,
+            _ => return Err(no(&place, "a string", value)),
+        }
+    }
+    Ok(())
 }
 
 fn check_length(name: &str, text: &str, max: usize) -> Result<(), Rejection> {

@@ -1,5 +1,6 @@
 //! The payment itself: one sum to collect, its status, amounts and history.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -17,6 +18,9 @@ pub struct Payment {
     pub id: Uuid,
     /// What the upstream asked for; never changes.
     pub order: Order,
+    /// The source of the command that created it: whose it is. `None` where an earlier release stored it and that command is
+    /// kept no more.
+    pub source: Option<String>,
     /// The adapter it began with.
     pub gateway: String,
     /// The account at the gateway it began with, as the adapter names it.
@@ -51,6 +55,8 @@ pub struct Payment {
     pub waiting: u32,
     /// The last event's number.
     pub last_sequence: i64,
+    /// When it was archived: only its row is left, so that its id is never charged again.
+    pub archived: Option<Timestamp>,
 }
 
 /// What the upstream asked to be paid, and by whom.
@@ -70,7 +76,12 @@ pub struct Order {
     pub billing: Billing,
     /// Where the customer came from.
     pub customer_ip_address: Option<IpAddr>,
+    /// The publisher's own words, an order's number say: told with every event, and read by nobody here.
+    pub metadata: Metadata,
 }
+
+/// The publisher's own words, by their names.
+pub type Metadata = BTreeMap<String, String>;
 
 /// Whom to bill.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -95,6 +106,7 @@ impl Payment {
         Payment {
             id,
             order,
+            source: None,
             gateway: gateway.to_owned(),
             account: account.to_owned(),
             status: Status::Waiting,
@@ -112,6 +124,7 @@ impl Payment {
             busy: None,
             waiting: 0,
             last_sequence: 0,
+            archived: None,
         }
     }
 
@@ -121,6 +134,13 @@ impl Payment {
             Status::Preauth => self.amounts.capturable,
             _ => Money::zero(self.currency()),
         }
+    }
+
+    /// Whether the goods may go out: the whole total was captured and is still there (nothing refunded, disputed or reversed
+    /// that would leave less), and no review of fraud is open or ended badly.
+    pub fn is_paid_in_full(&self) -> bool {
+        let is_cleared = matches!(self.fraud_status, FraudStatus::Unknown | FraudStatus::Accept);
+        self.status == Status::Confirmed && is_cleared && self.amounts.captured.amount() >= self.order.total.amount()
     }
 
     /// The currency of all its sums.

@@ -107,13 +107,15 @@ pub struct Amounts {
     pub refunded: Money,
     /// What is still held: authorized, and neither captured nor let go.
     pub capturable: Money,
+    /// What was let go without being captured.
+    pub voided: Money,
 }
 
 impl Amounts {
     /// Nothing moved yet.
     pub fn none(currency: Currency) -> Amounts {
         let zero = Money::zero(currency);
-        Amounts { authorized: zero, captured: zero, refunded: zero, capturable: zero }
+        Amounts { authorized: zero, captured: zero, refunded: zero, capturable: zero, voided: zero }
     }
 
     /// The sums of all movements of a payment.
@@ -123,7 +125,7 @@ impl Amounts {
     pub fn of<'a>(currency: Currency, movements: impl Iterator<Item = &'a Movement>) -> Result<Amounts, MoneyError> {
         let mut sums = Amounts::none(currency);
         let zero = Money::zero(currency);
-        let (mut taken, mut reversed, mut disputed, mut back, mut voided) = (zero, zero, zero, zero, zero);
+        let (mut taken, mut reversed, mut disputed, mut back) = (zero, zero, zero, zero);
         for movement in movements {
             let sum = match movement.kind {
                 MovementKind::Authorized => &mut sums.authorized,
@@ -132,7 +134,7 @@ impl Amounts {
                 MovementKind::RefundReversed => &mut back,
                 MovementKind::Disputed => &mut disputed,
                 MovementKind::CaptureReversed => &mut reversed,
-                MovementKind::Voided => &mut voided,
+                MovementKind::Voided => &mut sums.voided,
             };
             *sum = sum.plus(movement.amount)?;
         }
@@ -140,7 +142,7 @@ impl Amounts {
         let arrived = taken.less(reversed)?;
         sums.captured = arrived.less(sums.refunded.plus(disputed)?)?;
         // What never arrived takes nothing of what is held: it may have been a charge before the authorization.
-        sums.capturable = sums.authorized.less(arrived.plus(voided)?)?;
+        sums.capturable = sums.authorized.less(arrived.plus(sums.voided)?)?;
         Ok(sums)
     }
 }

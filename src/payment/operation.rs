@@ -294,7 +294,8 @@ impl Operation {
             | CommandType::Notification
             | CommandType::Resolve
             | CommandType::Resend
-            | CommandType::Snapshot => None,
+            | CommandType::Snapshot
+            | CommandType::ResendEvents => None,
         }
     }
 

@@ -4,9 +4,11 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::code::{Code, Rejection};
-use super::command::{AmountText, Body, Capture, CommandType, NewPayment, Process, Refund, Resolution, Resolve};
+use super::command::{
+    AmountText, Body, Capture, CommandType, EventsWanted, NewPayment, Process, Refund, Resolution, Resolve,
+};
 use super::field;
-use super::model::{Billing, Order};
+use super::model::{Billing, Metadata, Order};
 use super::money::{Currency, Money};
 use super::notification::{FACTS, read_facts};
 
@@ -42,6 +44,10 @@ impl Body {
             CommandType::Resolve => Body::Resolve(Box::new(resolve(data)?)),
             CommandType::Resend => Body::Resend(data.text("from").parse().map_err(|_| missing("from"))?),
             CommandType::Snapshot => Body::Snapshot,
+            CommandType::ResendEvents => Body::ResendEvents(EventsWanted {
+                after: data.text("after").parse().ok(),
+                since: field::time(data.text("since")),
+            }),
         })
     }
 }
@@ -63,6 +69,7 @@ fn new_payment(data: Data<'_>) -> Result<NewPayment, Rejection> {
         description: data.owned("description"),
         billing: billing(data),
         customer_ip_address: data.text("customer_ip_address").parse().ok(),
+        metadata: data.metadata("metadata"),
     };
     Ok(NewPayment { order, capture, process })
 }
@@ -110,6 +117,11 @@ impl<'a> Data<'a> {
 
     fn object(self, name: &str) -> Option<Map<String, Value>> {
         self.0.get(name).and_then(Value::as_object).cloned()
+    }
+
+    fn metadata(self, name: &str) -> Metadata {
+        let members = self.0.get(name).and_then(Value::as_object).into_iter().flatten();
+        members.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned()))).collect()
     }
 
     /// None where they are left out.

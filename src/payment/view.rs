@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::model::Payment;
+use super::model::{Metadata, Payment};
 use super::money::Money;
 
 /// The whole payment, amounts as strings with the currency's decimals.
@@ -29,6 +29,8 @@ pub struct PaymentView<'a> {
     pub authorized_amount: Money,
     pub refunded_amount: Money,
     pub capturable_amount: Money,
+    pub voided_amount: Money,
+    pub paid_in_full: bool,
     pub description: &'a str,
     pub billing_first_name: &'a str,
     pub billing_last_name: &'a str,
@@ -41,6 +43,7 @@ pub struct PaymentView<'a> {
     pub billing_email: &'a str,
     pub billing_phone: &'a str,
     pub customer_ip_address: Option<std::net::IpAddr>,
+    pub metadata: &'a Metadata,
     pub message: &'a str,
     pub extra_data: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +71,8 @@ impl<'a> From<&'a Payment> for PaymentView<'a> {
             authorized_amount: payment.amounts.authorized,
             refunded_amount: payment.amounts.refunded,
             capturable_amount: payment.capturable(),
+            voided_amount: payment.amounts.voided,
+            paid_in_full: payment.is_paid_in_full(),
             description: &order.description,
             billing_first_name: &billing.first_name,
             billing_last_name: &billing.last_name,
@@ -80,6 +85,7 @@ impl<'a> From<&'a Payment> for PaymentView<'a> {
             billing_email: &billing.email,
             billing_phone: &billing.phone,
             customer_ip_address: order.customer_ip_address,
+            metadata: &order.metadata,
             message: &payment.message,
             extra_data: &payment.extra_data,
             redirect_url: payment.redirect_url.as_deref(),

@@ -227,8 +227,13 @@ fn one_of_each_payment(jobs: Vec<Job>) -> Vec<Vec<Job>> {
 /// Whether it has stored anything.
 async fn commit_round(store: &Store, round: Vec<Job>, locked: &Locked, wait: Wait) -> bool {
     let (mut units, replies): (Vec<Unit>, Vec<_>) = round.into_iter().map(|job| (job.unit, job.reply)).unzip();
+    let _probe = store.gate().enter().await;
     let outcomes = match store.hot_client().await {
-        Ok(client) => commit_or_halve(&client, &mut units, locked, wait).await,
+        Ok(client) => {
+            let outcomes = commit_or_halve(&client, &mut units, locked, wait).await;
+            store.gate().note(!outcomes.iter().any(|outcome| matches!(outcome, Committed::Unknown)));
+            outcomes
+        }
         Err(error) => {
             warn!(error = chain(&error), "no database connection for a commit");
             units.iter().map(|_| Committed::Conflict).collect()

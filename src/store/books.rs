@@ -24,7 +24,7 @@ const REASONS: [(&str, &str); 6] = [
 /// Each batch of payments in the order of their ids, with what is wrong with them.
 const SQL: &str = "
     WITH batch AS (
-        SELECT id, total, authorized_amount, captured_amount, refunded_amount FROM payments
+        SELECT id, total, authorized_amount, captured_amount, refunded_amount, archived_at FROM payments
         WHERE id > $1 ORDER BY id LIMIT $2),
     moved AS (
         SELECT m.payment_id, m.kind, m.amount, m.gateway_reference, m.operation_id, o.answer
@@ -50,9 +50,9 @@ const SQL: &str = "
         WHERE s.captured - s.reversed > greatest(b.total, s.authorized)
         UNION SELECT payment_id, 4 FROM sums WHERE refunded - back > captured - reversed
         UNION SELECT b.id, 5 FROM batch b LEFT JOIN sums s ON s.payment_id = b.id
-        WHERE b.authorized_amount <> coalesce(s.authorized, 0)
+        WHERE b.archived_at IS NULL AND (b.authorized_amount <> coalesce(s.authorized, 0)
            OR b.refunded_amount <> greatest(coalesce(s.refunded - s.back, 0), 0)
-           OR b.captured_amount <> greatest(coalesce(s.captured - greatest(s.refunded - s.back, 0) - s.gone, 0), 0))
+           OR b.captured_amount <> greatest(coalesce(s.captured - greatest(s.refunded - s.back, 0) - s.gone, 0), 0)))
     SELECT b.id, array_remove(array_agg(f.reason ORDER BY f.reason), NULL)::int4[]
     FROM batch b LEFT JOIN found f ON f.id = b.id GROUP BY b.id ORDER BY b.id";
 

@@ -78,6 +78,7 @@ struct Batch<'a> {
     payments_fixed: Vec<PaymentFixed<'a>>,
     payments_new: Vec<PaymentChange<'a>>,
     first_operation: Vec<Option<Uuid>>,
+    sources: Vec<Option<&'a str>>,
     payments_changed: Vec<PaymentChange<'a>>,
     absent: Vec<Uuid>,
     operations_fixed: Vec<OperationFixed<'a>>,
@@ -97,6 +98,7 @@ impl<'a> Batch<'a> {
                 self.payments_fixed.push(PaymentFixed::of(payment));
                 self.payments_new.push(PaymentChange::of(payment, 0));
                 self.first_operation.push(aggregate.new_operations().next().map(|operation| operation.id));
+                self.sources.push(payment.source.as_deref());
             }
             (PaymentWrite::Update { expected }, Some(payment)) => {
                 self.payments_changed.push(PaymentChange::of(payment, expected));
@@ -138,7 +140,7 @@ impl<'a> Batch<'a> {
     /// A part's arrays, as [`Part::arrays`] has them.
     fn parameters(&self, part: Part) -> Vec<&(dyn ToSql + Sync)> {
         match part {
-            Part::NewPayments => vec![&self.payments_fixed, &self.payments_new, &self.first_operation],
+            Part::NewPayments => vec![&self.payments_fixed, &self.payments_new, &self.first_operation, &self.sources],
             Part::ChangedPayments => vec![&self.payments_changed],
             Part::Absent => vec![&self.absent],
             Part::NewOperations => vec![&self.operations_fixed, &self.operations_new],

@@ -13,6 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::clock::Clock;
 use super::connection::Connection;
 use super::error::StoreError;
+use super::gate::Gate;
 use super::hosts::AnyHost;
 use super::progress::Progress;
 use super::row::ReadColumn;
@@ -64,6 +65,7 @@ pub struct Store {
     patience: Duration,
     clock: Clock,
     progress: Progress,
+    gate: Gate,
 }
 
 /// A URL that is none; the URL itself may hold a password and is not shown.
@@ -80,12 +82,18 @@ impl Store {
         let pool = build(settings, settings.pool, &PLANNED_EACH_TIME)?;
         let hot = build(settings, HOT_CONNECTIONS, &PLANNED_ONCE)?;
         let patience = patience(settings.statement_timeout);
-        Ok(Store { pool, hot, patience, clock: Clock::default(), progress: Progress::default() })
+        let (clock, progress, gate) = (Clock::default(), Progress::default(), Gate::default());
+        Ok(Store { pool, hot, patience, clock, progress, gate })
     }
 
     /// Whether commits go through.
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// Where commits pass.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// PostgreSQL's clock.

@@ -1,5 +1,6 @@
 //! What can go wrong with the database, classed once.
 
+use deadpool_postgres::{HookError, PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
 
 /// A statement that did not succeed.
@@ -87,11 +88,58 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
-impl From<deadpool_postgres::PoolError> for StoreError {
-    fn from(error: deadpool_postgres::PoolError) -> StoreError {
-        match error {
-            deadpool_postgres::PoolError::Backend(error) => error.into(),
-            other => StoreError::Unavailable(Box::new(other)),
+/// Why the pool has no connection to give.
+#[derive(Debug, thiserror::Error)]
+enum NoConnection {
+    #[error(
+        "no connection could be made in time (database.connect_timeout): its server does not answer, or something between \
+         drops what is sent to it"
+    )]
+    NotMade,
+    #[error(
+        "all connections are in use and none came free in time: it answers too slowly, or database.pool is too small"
+    )]
+    AllInUse,
+    #[error("a connection that was kept does not answer any more")]
+    Silent,
+    #[error("its connections are closed, for this process ends")]
+    Closed,
+}
+
+impl From<PoolError> for StoreError {
+    fn from(error: PoolError) -> StoreError {
+        let why = match error {
+            PoolError::Backend(error) => return error.into(),
+            PoolError::PostCreateHook(HookError::Backend(error)) => return StoreError::Unavailable(Box::new(error)),
+            PoolError::PostCreateHook(HookError::Message(message)) => return StoreError::Unavailable(message.into()),
+            PoolError::Timeout(TimeoutType::Create) => NoConnection::NotMade,
+            PoolError::Timeout(TimeoutType::Wait) => NoConnection::AllInUse,
+            PoolError::Timeout(TimeoutType::Recycle) => NoConnection::Silent,
+            PoolError::Closed => NoConnection::Closed,
+            PoolError::NoRuntimeSpecified => return StoreError::Unavailable(Box::new(error)),
+        };
+        StoreError::Unavailable(Box::new(why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::chain;
+
+    #[test]
+    fn a_pool_without_a_connection_says_why_and_what_to_look_at() {
+        let told = |error: PoolError| chain(&StoreError::from(error));
+        for (error, words) in [
+            (PoolError::Timeout(TimeoutType::Create), "database.connect_timeout"),
+            (PoolError::Timeout(TimeoutType::Wait), "database.pool"),
+            (PoolError::Timeout(TimeoutType::Recycle), "does not answer any more"),
+            (PoolError::Closed, "this process ends"),
+            (PoolError::PostCreateHook(HookError::message("no answer")), "no answer"),
+        ] {
+            let told = told(error);
+            assert!(told.starts_with("the database cannot be reached: ") && told.contains(words), "{told}");
+            assert!(!told.contains("object") && !told.contains("slot") && !told.contains("hook"), "{told}");
         }
     }
 }

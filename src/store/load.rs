@@ -32,6 +32,8 @@ pub struct Loaded {
 pub struct Unsent {
     /// In their order.
     pub events: Vec<OutboxEvent>,
+    /// Which of them were stored so short a time ago that their worker is most likely about to mark them: their positions.
+    pub fresh: Vec<i64>,
     /// Whether the payment's events are set aside: then none is to be sent, no new one either.
     pub set_aside: bool,
     /// When the database was asked; it knows what happened before.
@@ -51,12 +53,13 @@ static MOVEMENTS: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM movements WHERE payment_id = ANY($1)", *rows::MOVEMENT));
 /// With a bare row for each payment whose events are set aside. In one statement, or a release in between would hide both.
 const UNSENT: &str = "SELECT e.payment_id, e.position, e.id, e.event_type, e.routing_key, e.body, e.correlation_id,
-           e.traceparent, e.tracestate, e.reply_to, e.reply_correlation_id
+           e.traceparent, e.tracestate, e.reply_to, e.reply_correlation_id,
+           e.stored > now() - interval '250 ms' AS is_fresh
     FROM events e WHERE e.payment_id = ANY($1)
       AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
       AND NOT EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = e.payment_id)
     UNION ALL
-    SELECT DISTINCT a.payment_id, NULL::int8, NULL::uuid, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    SELECT DISTINCT a.payment_id, NULL::int8, NULL::uuid, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL::bool
     FROM set_aside a WHERE a.payment_id = ANY($1)
     ORDER BY position";
 
@@ -138,7 +141,12 @@ fn unsent(rows: &[Row]) -> Result<HashMap<Uuid, Unsent>, StoreError> {
     for row in rows {
         let of_payment = unsent.entry(row.read("payment_id")?).or_default();
         match row.read::<Option<i64>>("position")? {
-            Some(_) => of_payment.events.push(outbox_event(row)?),
+            Some(position) => {
+                if row.read("is_fresh")? {
+                    of_payment.fresh.push(position);
+                }
+                of_payment.events.push(outbox_event(row)?);
+            }
             None => of_payment.set_aside = true,
         }
     }

@@ -50,9 +50,10 @@ const FORGET: &str = "DELETE FROM overdue o USING unnest($1::uuid[], $2::int8[])
 
 static SENT: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT sequence, {} FROM events e
-         WHERE payment_id = $1 AND sequence BETWEEN $2 AND $3
-           AND EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
+        "SELECT sequence, confirmed IS NOT NULL AS is_sent, {} FROM (
+             SELECT e.*, s.position AS confirmed FROM events e
+             LEFT JOIN LATERAL (SELECT s.position FROM sent s WHERE s.position = e.position LIMIT 1) s ON true
+             WHERE e.payment_id = $1 AND e.sequence BETWEEN $2 AND $3) u
          ORDER BY sequence",
         *rows::EVENT
     )
@@ -99,6 +100,15 @@ pub struct SentEvent {
     pub sequence: i64,
     /// As it was sent.
     pub event: OutboxEvent,
+}
+
+/// Events of a payment that the broker has confirmed, in their order, up to the first that it has not.
+#[derive(Debug, Default)]
+pub struct SentEvents {
+    /// These.
+    pub events: Vec<SentEvent>,
+    /// Whether one that is not confirmed yet follows them.
+    pub is_cut_short: bool,
 }
 
 /// An event that the broker confirmed.
@@ -148,15 +158,33 @@ impl Store {
         Ok(())
     }
 
-    /// A payment's events of these numbers that the broker has confirmed and that are still kept, in their order.
+    /// Those of these events that the broker has not confirmed, as far as is marked.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn unmarked(&self, positions: &[i64]) -> Result<Vec<i64>, StoreError> {
+        let client = self.client().await?;
+        let sql = "SELECT p FROM unnest($1::int8[]) p WHERE NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = p)";
+        let rows = client.query(sql, &[&positions]).await?;
+        rows.iter().map(|row| row.read(0)).collect()
+    }
+
+    /// A payment's events of these numbers that the broker has confirmed and that are still kept.
     ///
     /// # Errors
     /// The database cannot be asked, or holds what cannot be read.
-    pub async fn sent_events(&self, payment: Uuid, from: i64, to: i64) -> Result<Vec<SentEvent>, StoreError> {
+    pub async fn sent_events(&self, payment: Uuid, from: i64, to: i64) -> Result<SentEvents, StoreError> {
         let client = self.client().await?;
         let rows = client.query(&SENT, &[&payment, &from, &to]).await?;
-        let read = |row| Ok(SentEvent { sequence: ReadColumn::read(row, "sequence")?, event: outbox_event(row)? });
-        rows.iter().map(read).collect()
+        let mut sent = SentEvents::default();
+        for row in &rows {
+            if !row.read::<bool>("is_sent")? {
+                sent.is_cut_short = true;
+                break;
+            }
+            sent.events.push(SentEvent { sequence: row.read("sequence")?, event: outbox_event(row)? });
+        }
+        Ok(sent)
     }
 
     /// Sets an event aside that the broker refuses, and with it the later ones of its payment, for gaps are not allowed.

@@ -3,6 +3,7 @@
 //! The figures are read every few seconds on every replica. They walk the two partial indexes of what left the common
 //! way, variant by variant, and count so far and no further: a million due rows cost no more than the first thousands.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
@@ -39,6 +40,8 @@ pub struct Figures {
     pub due: Vec<DueFigures>,
     /// Operations with an unknown outcome, and those that a person must resolve, by variant and currency.
     pub unknown: Vec<UnknownFigures>,
+    /// Open operations that no configured variant serves, by variant; for whoever knows the configuration to fill in.
+    pub unserved: BTreeMap<String, i64>,
     /// When this was read, Unix time in seconds.
     pub read_at_seconds: f64,
 }
@@ -138,6 +141,7 @@ macro_rules! variants {
         )
     };
 }
+pub(super) use variants;
 
 const DUE: &str = concat!(
     variants!("due_at IS NOT NULL"),
@@ -174,12 +178,6 @@ const OUTBOX: &str = "SELECT count(*),
      FROM (SELECT o.stored, EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = o.payment_id) AS aside
            FROM overdue o ORDER BY o.position LIMIT $1) u";
 
-const OPEN_DUE: &str = concat!(variants!("due_at IS NOT NULL"), "SELECT variant FROM names WHERE variant IS NOT NULL");
-const OPEN_UNKNOWN: &str = concat!(
-    variants!("(state = 'unknown' OR state = 'pending' AND escalated)"),
-    "SELECT variant FROM names WHERE variant IS NOT NULL"
-);
-
 static PAYMENT: LazyLock<String> = LazyLock::new(|| format!("SELECT {} FROM payments WHERE id = $1", *rows::PAYMENT));
 static OPERATIONS: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT {} FROM operations WHERE payment_id = $1 ORDER BY accepted DESC LIMIT $2", *rows::OPERATION)
@@ -212,24 +210,9 @@ impl Store {
             },
             due: due.iter().map(due_figures).collect::<Result<_, _>>()?,
             unknown: unknown.iter().map(unknown_figures).collect::<Result<_, _>>()?,
+            unserved: BTreeMap::new(),
             read_at_seconds: self.clock().now().as_millisecond() as f64 / 1000.0,
         })
-    }
-
-    /// The variants that have open operations, in order. One that is only now being called for the first time is not
-    /// seen yet; should its worker be lost, it is as soon as it is due.
-    ///
-    /// # Errors
-    /// The database cannot be asked.
-    pub async fn open_variants(&self) -> Result<Vec<String>, StoreError> {
-        let client = self.client().await?;
-        let due = client.query(OPEN_DUE, &[]).await?;
-        let unknown = client.query(OPEN_UNKNOWN, &[]).await?;
-        let names = due.iter().chain(&unknown).map(|row| row.read(0));
-        let mut names: Vec<String> = names.collect::<Result<_, _>>()?;
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
     }
 
     /// All that is known of a payment; the last [`SHOWN_MAX`] of everything. Nothing where nothing is stored.

@@ -40,20 +40,21 @@ const EVENTS: &str = "WITH old AS (
      SELECT count(*) FROM gone";
 
 /// The rows behind the watermark are bounded first and looked at then; it moves up to the first that is young.
-const ORPHANS: &str = "WITH next AS (
-         SELECT payment_id, accepted, state, stored FROM operations
+const COMMANDS: &str = "WITH next AS (
+         SELECT payment_id, accepted, state, command_type, stored FROM operations
          WHERE accepted > $3
            AND (SELECT stored FROM operations WHERE accepted > $3 ORDER BY accepted LIMIT 1) < $1
          ORDER BY accepted LIMIT $2),
      old AS (
-         SELECT accepted, state = 'settled' AND p.id IS NULL AS is_orphan FROM next
-         LEFT JOIN LATERAL (SELECT p.id FROM payments p WHERE p.id = next.payment_id LIMIT 1) p ON true
+         SELECT accepted, state = 'settled'
+             AND (command_type = 'payment.notification' OR p.id IS NULL OR p.archived_at IS NOT NULL) AS goes FROM next
+         LEFT JOIN LATERAL (SELECT p.id, p.archived_at FROM payments p WHERE p.id = next.payment_id LIMIT 1) p ON true
          WHERE accepted < coalesce((SELECT min(accepted) FROM next WHERE stored >= $1), 9223372036854775807)),
      gone AS (
-         DELETE FROM operations WHERE accepted = ANY(ARRAY(SELECT accepted FROM old WHERE is_orphan)) RETURNING 1),
+         DELETE FROM operations WHERE accepted = ANY(ARRAY(SELECT accepted FROM old WHERE goes)) RETURNING 1),
      moved AS (
          UPDATE watermarks SET position = greatest(position, (SELECT max(accepted) FROM old))
-         WHERE name = 'orphans' AND EXISTS (SELECT 1 FROM old))
+         WHERE name = 'old commands' AND EXISTS (SELECT 1 FROM old))
      SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM old)";
 
 impl Store {
@@ -70,15 +71,16 @@ impl Store {
         Ok(Purged { gone: gone.unsigned_abs(), more: gone == limit })
     }
 
-    /// Deletes commands that were rejected for want of a payment and are older than this. Those of a payment live as long
-    /// as it does. Reads a bounded number in order of acceptance, from where it ended the last time.
+    /// Deletes settled commands that are older than this and that no payment needs: gateways' notifications, and those whose
+    /// payment never came to be or was archived. All others live as long as their payment. Reads a bounded number in order
+    /// of acceptance, from where it ended the last time.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn purge_orphans(&self, older_than: Timestamp, limit: i64) -> Result<Purged, StoreError> {
+    pub async fn purge_commands(&self, older_than: Timestamp, limit: i64) -> Result<Purged, StoreError> {
         let client = self.client().await?;
-        let watermark = self.watermark(&client, "orphans").await?;
-        let row = client.query_one(ORPHANS, &[&older_than, &limit, &watermark]).await?;
+        let watermark = self.watermark(&client, "old commands").await?;
+        let row = client.query_one(COMMANDS, &[&older_than, &limit, &watermark]).await?;
         let (gone, read): (i64, i64) = (row.read(0)?, row.read(1)?);
         Ok(Purged { gone: gone.unsigned_abs(), more: read == limit })
     }

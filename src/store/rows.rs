@@ -17,7 +17,7 @@ use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::code::Code;
 use crate::payment::command::{CommandName, Kind};
 use crate::payment::event::Event;
-use crate::payment::model::{Billing, Order, Payment};
+use crate::payment::model::{Billing, Metadata, Order, Payment};
 use crate::payment::money::{Currency, Money};
 use crate::payment::movement::{Amounts, Movement, MovementKind};
 use crate::payment::operation::{Answer, AnswerKind, Attributes, Lease, Operation, Reply, Request, State};
@@ -27,7 +27,7 @@ use crate::payment::trace::TraceContext;
 
 row_type! {
     /// A new payment's fixed columns; the others are shared with an update.
-    PaymentFixed, "payment_fixed" {
+    PaymentFixed, "payment_fixed_2" {
         id: Uuid => "uuid",
         variant: &'a str => "text",
         gateway: &'a str => "text",
@@ -49,6 +49,7 @@ row_type! {
         billing_email: &'a str => "text",
         billing_phone: &'a str => "text",
         customer_ip_address: Option<IpAddr> => "inet",
+        metadata: Json<&'a Metadata> => "jsonb",
     }
 }
 
@@ -163,9 +164,12 @@ row_type! {
     }
 }
 
+/// The source of the command that created a payment. Where a worker of before wrote none, that command says it.
+const SOURCE: &str = "coalesce(payments.source, (SELECT o.source FROM operations o WHERE o.payment_id = payments.id
+    AND o.command_type = 'payment.create' AND o.answer IS DISTINCT FROM 'rejected' LIMIT 1)) AS source";
 /// What `payment` reads.
 pub(super) static PAYMENT: LazyLock<String> =
-    LazyLock::new(|| selection(&[PaymentFixed::COLUMNS, &PaymentChange::COLUMNS[2..]], &[]));
+    LazyLock::new(|| selection(&[PaymentFixed::COLUMNS, &PaymentChange::COLUMNS[2..]], &["archived_at", SOURCE]));
 /// What `operation` reads, and when it was answered.
 pub(super) static OPERATION: LazyLock<String> =
     LazyLock::new(|| selection(&[OperationFixed::COLUMNS, &OperationChange::COLUMNS[2..]], &["accepted"]));
@@ -200,6 +204,7 @@ impl<'a> PaymentFixed<'a> {
             billing_email: &billing.email,
             billing_phone: &billing.phone,
             customer_ip_address: order.customer_ip_address,
+            metadata: Json(&order.metadata),
         }
     }
 }
@@ -360,7 +365,9 @@ pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
                 phone: text("billing_phone")?,
             },
             customer_ip_address: row.read("customer_ip_address")?,
+            metadata: row.read::<Json<Metadata>>("metadata")?.0,
         },
+        source: row.read("source")?,
         gateway: text("gateway")?,
         account: text("account")?,
         status: word(row.read("status")?, Status::from_word)?,
@@ -377,13 +384,15 @@ pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
             authorized: sum("authorized_amount")?,
             captured: sum("captured_amount")?,
             refunded: sum("refunded_amount")?,
-            // Of the movements: there is no column for it.
+            // Of the movements: there are no columns for them.
             capturable: Money::zero(currency),
+            voided: Money::zero(currency),
         },
         version: row.read("version")?,
         busy: row.read("busy_operation")?,
         waiting: count(row.read("waiting")?)?,
         last_sequence: row.read("last_sequence")?,
+        archived: row.read("archived_at")?,
     })
 }
 
@@ -472,15 +481,15 @@ pub(super) fn movement(row: &Row) -> Result<Movement, StoreError> {
     })
 }
 
-fn currency(code: &str) -> Result<Currency, StoreError> {
+pub(super) fn currency(code: &str) -> Result<Currency, StoreError> {
     Currency::from_code(code).ok_or_else(|| StoreError::Unreadable(format!("currency {}", excerpt(code, NAME_MAX))))
 }
 
-fn money(amount: Decimal, currency: Currency) -> Result<Money, StoreError> {
+pub(super) fn money(amount: Decimal, currency: Currency) -> Result<Money, StoreError> {
     Money::new(amount, currency).map_err(|error| StoreError::Unreadable(format!("an amount {error}")))
 }
 
-fn word<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {
+pub(super) fn word<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {
     read(word).ok_or_else(|| StoreError::Unreadable(format!("the word {}", excerpt(word, NAME_MAX))))
 }
 

@@ -68,4 +68,38 @@ pub const STEPS: &[Step] = &[
         change: Change::Statements(include_str!("migrations/0003_gateway_references.sql")),
     },
     Step { number: 4, name: "scans", needs: 0, change: Change::Statements(include_str!("migrations/0004_scans.sql")) },
+    Step {
+        number: 5,
+        name: "payment source",
+        needs: 0,
+        change: Change::Statements(include_str!("migrations/0005_payment_source.sql")),
+    },
+    Step {
+        number: 6,
+        name: "archive",
+        needs: 0,
+        change: Change::Statements(include_str!("migrations/0006_archive.sql")),
+    },
+    Step {
+        number: 7,
+        name: "payments by age",
+        needs: 0,
+        change: Change::Index {
+            name: "payments_kept",
+            create: "CREATE INDEX CONCURRENTLY IF NOT EXISTS payments_kept ON payments (created, id)
+                     WHERE archived_at IS NULL",
+        },
+    },
+    Step {
+        number: 8,
+        name: "metadata",
+        needs: 0,
+        change: Change::Statements(include_str!("migrations/0008_metadata.sql")),
+    },
+    Step {
+        number: 9,
+        name: "heartbeat",
+        needs: 0,
+        change: Change::Statements(include_str!("migrations/0009_heartbeat.sql")),
+    },
 ];

@@ -18,7 +18,7 @@ const NUMBERED: &str = "SELECT n.name, n.sequence::text, n.greatest,
         ('operations.accepted'::text, pg_get_serial_sequence('paybus.operations', 'accepted')::regclass, greatest(
             (SELECT max(accepted) FROM paybus.operations),
             (SELECT max(position) FROM paybus.watermarks
-             WHERE name IN ('operations', 'new operations', 'orphans')), 0)),
+             WHERE name IN ('operations', 'new operations', 'orphans', 'old commands')), 0)),
         ('events.position'::text, pg_get_serial_sequence('paybus.events', 'position')::regclass, greatest(
             (SELECT max(position) FROM paybus.events),
             (SELECT max(position) FROM paybus.sent),

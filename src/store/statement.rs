@@ -15,6 +15,8 @@ use super::rows::{EventRow, MovementRow, OperationChange, OperationFixed, Paymen
 const ABSENT: Rows = Rows { sql: "uuid[]", columns: &[("id", "uuid")] };
 /// Of each new payment the operation that it is stored with.
 const FIRST_OPERATION: Rows = Rows { sql: "uuid[]", columns: &[("first_operation", "uuid")] };
+/// Of each new payment the source of the command that created it.
+const SOURCE: Rows = Rows { sql: "text[]", columns: &[("payment_source", "text")] };
 /// Of each changed operation the state that was read.
 const STATE_READ: Rows = Rows { sql: "text[]", columns: &[("state_read", "text")] };
 
@@ -65,7 +67,7 @@ impl Part {
     /// The arrays that it takes apart, in the order of its parameters.
     pub(super) fn arrays(self) -> &'static [Rows] {
         match self {
-            Part::NewPayments => &[PaymentFixed::ROWS, PaymentChange::ROWS, FIRST_OPERATION],
+            Part::NewPayments => &[PaymentFixed::ROWS, PaymentChange::ROWS, FIRST_OPERATION, SOURCE],
             Part::ChangedPayments => &[PaymentChange::ROWS],
             Part::Absent => &[ABSENT],
             Part::NewOperations => &[OperationFixed::ROWS, OperationChange::ROWS],
@@ -81,7 +83,8 @@ impl Part {
             Part::NewPayments => {
                 let columns = columns_of(&[PaymentFixed::COLUMNS, &PaymentChange::COLUMNS[2..]], &["waiting"]);
                 format!(
-                    "payment_insert AS (INSERT INTO payments ({}, waiting) SELECT {}, stored.waiting FROM {rows}, \
+                    "payment_insert AS (INSERT INTO payments ({}, waiting, source) \
+                     SELECT {}, stored.waiting, r.payment_source FROM {rows}, \
                      LATERAL (SELECT count(*) FILTER (WHERE o.state = 'waiting') AS waiting, \
                      bool_or(o.id = r.first_operation) AS is_known FROM operations o WHERE o.payment_id = r.id) stored \
                      WHERE stored.is_known IS NOT TRUE ON CONFLICT (id) DO NOTHING RETURNING id, waiting)",

@@ -17,15 +17,13 @@ use super::variant::Variant;
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
-use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Process};
+use crate::payment::command::{BODY_MAX, Body, Command, CommandName, CommandType, Kind, Process};
 use crate::payment::field;
 use crate::payment::json;
 use crate::payment::notification::{Webhook, admitted};
 use crate::payment::operation::{Attributes as Attached, Reply};
 use crate::payment::trace::TraceContext;
 
-/// The largest body, in bytes.
-pub const BODY_MAX: usize = 1024 * 1024;
 /// The deepest `data`, in levels.
 pub const DEPTH_MAX: usize = 16;
 /// The longest `source`, `id`, type and extension attribute, in bytes.
@@ -175,7 +173,7 @@ impl Acceptance {
     ) -> Result<Body, Rejection> {
         check_envelope(attributes)?;
         check_places(names.kind.known(), attributes)?;
-        // Only a notification gets so far without one.
+        // Only what may do without one gets so far without one.
         if let Some(subject) = names.foreign_subject.as_ref().filter(|subject| !subject.is_empty()) {
             let message = format!("subject: {:?} is not a UUID", excerpt(subject, NAME_MAX));
             return Err(reject(Code::InvalidEnvelope, message));
@@ -248,7 +246,11 @@ impl Acceptance {
         if !self.reply_to.is_match(to) || to.len() > ATTRIBUTE_MAX {
             return Err(reject(Code::InvalidEnvelope, "reply_to: paybus does not write to this queue"));
         }
-        let holds_card = [Some(to), message.correlation_id].into_iter().flatten().any(card::contains_card_number);
+        let beside = [Some(to), message.correlation_id].into_iter().flatten();
+        if beside.clone().any(|text| text.contains('\0')) {
+            return Err(reject(Code::InvalidEncoding, "reply_to or correlation_id: holds a NUL character"));
+        }
+        let holds_card = beside.clone().any(card::contains_card_number);
         let reply = Reply { to: to.to_owned(), correlation_id: message.correlation_id.map(str::to_owned) };
         Ok((!holds_card).then_some(reply))
     }
@@ -277,8 +279,9 @@ impl Names {
             Ok(text)
         };
         let subject = match optional_text(attributes, "subject", ATTRIBUTE_MAX)? {
-            // A notification may not know its payment; it names itself by source and id.
-            None if matches!(kind(attributes), Kind::Known(CommandType::Notification)) => String::new(),
+            // A notification may not know its payment, and events are asked for of whichever; they name themselves by
+            // source and id.
+            None if kind(attributes).known().is_some_and(CommandType::may_lack_subject) => String::new(),
             _ => required("subject")?,
         };
         let (source, id) = (required("source")?, required("id")?);

@@ -49,7 +49,8 @@ fn alerts(kind: &EventKind) -> Vec<Alert> {
         | EventKind::Created { .. }
         | EventKind::Rejected { .. }
         | EventKind::Succeeded { .. }
-        | EventKind::Snapshot { .. } => Vec::new(),
+        | EventKind::Snapshot { .. }
+        | EventKind::EventsResent(_) => Vec::new(),
     }
 }
 
@@ -59,6 +60,9 @@ fn code(kind: &EventKind) -> Option<Code> {
             why.code
         }
         EventKind::Rejected { code, .. } | EventKind::Delayed { reason: code, .. } => Some(*code),
-        EventKind::Created { .. } | EventKind::Succeeded { .. } | EventKind::Snapshot { .. } => None,
+        EventKind::Created { .. }
+        | EventKind::Succeeded { .. }
+        | EventKind::Snapshot { .. }
+        | EventKind::EventsResent(_) => None,
     }
 }

@@ -26,7 +26,7 @@ use crate::payment::operation::Reply;
 use crate::spans::{Span, are_exported};
 use crate::store::Store;
 use crate::store::load::Unsent;
-use crate::store::outbox::{OutboxEvent, Sent, SentEvent};
+use crate::store::outbox::{OutboxEvent, Sent};
 
 /// How many marks one statement carries.
 const MARKS_MAX: usize = 2000;
@@ -35,6 +35,10 @@ const MARK_TRIES: u32 = 5;
 /// How often marks are stored at most: each statement has its price. On an idle worker one goes at once, so that another
 /// replica that loads the payment does not send its events again.
 const GATHER: Duration = Duration::from_millis(50);
+
+/// How long the events of another replica are given to be marked, before they are published by this one. Marks are gathered
+/// for [`GATHER`] and then stored.
+const UNTIL_MARKED: Duration = Duration::from_millis(150);
 
 /// How long a marked event is remembered.
 const MARKED_FOR: Duration = Duration::from_secs(2);
@@ -223,8 +227,9 @@ impl Announcer {
         if unsent.set_aside {
             return Announced::default();
         }
-        let claim = self.claim(&unsent.events).await;
-        let claimed = unsent.events.into_iter().filter(|event| claim.ids.contains(&event.id));
+        let unsent = if unsent.fresh.is_empty() { unsent.events } else { Box::pin(self.without_marked(unsent)).await };
+        let claim = self.claim(&unsent).await;
+        let claimed = unsent.into_iter().filter(|event| claim.ids.contains(&event.id));
         let batch: Vec<Outgoing> = claimed.map(from_outbox).chain(new).collect();
         if batch.is_empty() {
             return Announced::default();
@@ -233,6 +238,28 @@ impl Announcer {
         claim.kept();
         promise.kept();
         announced
+    }
+
+    /// What is unsent, once those events that another replica stored a moment ago had time to be marked: it has most likely
+    /// published them, and would publish each a second time.
+    async fn without_marked(&self, unsent: Unsent) -> Vec<OutboxEvent> {
+        let Unsent { mut events, mut fresh, .. } = unsent;
+        {
+            let in_flight = self.in_flight();
+            fresh.retain(|position| {
+                events.iter().any(|event| event.position == *position && !in_flight.contains_key(&event.id))
+            });
+        }
+        let deadline = tokio::time::Instant::now() + UNTIL_MARKED;
+        let mut backoff = backoff::contention();
+        while !fresh.is_empty() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(backoff.next_delay()).await;
+            // Published twice is better than late: an event's order and its arrival do not depend on this.
+            let Ok(unmarked) = self.store.unmarked(&fresh).await else { break };
+            events.retain(|event| !fresh.contains(&event.position) || unmarked.contains(&event.position));
+            fresh = unmarked;
+        }
+        events
     }
 
     /// Hands events to the publisher; whoever is given them may wait for them.
@@ -264,18 +291,23 @@ impl Announcer {
         }
         let relayed = payments.into_iter().map(async |(payment, events)| {
             let count = events.len();
-            let unsent = Unsent { events, set_aside: false, read_at: Some(read_at) };
+            let unsent = Unsent { events, read_at: Some(read_at), ..Unsent::default() };
             (count, self.announce(payment, unsent).await)
         });
         join_all(relayed).await
     }
 
-    /// Sends events that were sent before once more, in their order: to this queue alone, or as at first. Tells how many of
-    /// them, from the first on, the broker has taken in this time.
-    pub async fn resend(&self, events: Vec<SentEvent>, reply: Option<Reply>, patience: Duration) -> usize {
+    /// Sends stored events once more, in their order: to this queue alone, or as at first. Tells how many of them, from the
+    /// first on, the broker has taken in this time.
+    pub async fn resend(&self, events: Vec<OutboxEvent>, reply: Option<Reply>, patience: Duration) -> usize {
         // Where their own commands wanted their answers, these went already.
-        let again = |sent: SentEvent| Outgoing { reply: None, ..from_outbox(sent.event) };
+        let again = |event: OutboxEvent| Outgoing { reply: None, ..from_outbox(event) };
         self.publisher.resend(events.into_iter().map(again).collect(), reply, patience).await
+    }
+
+    /// Sends an answer to its queue alone, once more or by itself. Tells whether the broker has it.
+    pub async fn reply(&self, answer: Outgoing, reply: Reply, patience: Duration) -> bool {
+        self.publisher.resend(vec![answer], Some(reply), patience).await == 1
     }
 
     /// A span of each event, until its fate is known.
@@ -519,24 +551,14 @@ pub fn outgoing(events: &[Event], bodies: Vec<String>, positions: &[(Uuid, i64)]
         .zip(bodies)
         .filter_map(|(event, body)| {
             let position = positions.iter().find(|(id, _)| *id == event.id).map(|(_, position)| *position)?;
-            let cause = event.cause.as_ref();
-            Some(Outgoing {
-                position,
-                payment_id: event.payment_id,
-                event_id: event.id,
-                routing_key: event.routing_key(),
-                body: Bytes::from(body),
-                correlation_id: cause.and_then(|cause| cause.correlation_id.clone()),
-                trace: cause.and_then(|cause| cause.trace.clone()),
-                reply: cause.and_then(|cause| cause.reply.clone()),
-            })
+            Some(Outgoing::of(event, position, body))
         })
         .collect();
     outgoing.sort_by_key(|event| event.position);
     outgoing
 }
 
-fn from_outbox(event: OutboxEvent) -> Outgoing {
+pub(super) fn from_outbox(event: OutboxEvent) -> Outgoing {
     Outgoing {
         position: event.position,
         payment_id: event.payment_id,

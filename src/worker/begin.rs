@@ -5,6 +5,8 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::announce::Announced;
+use super::answer_again::is_known;
+use super::authorize::Refusal;
 use super::engine::{Done, Engine, Failure};
 use super::place::{Move, Place};
 use super::variant::Variant;
@@ -29,6 +31,8 @@ pub enum Entry {
         id: Uuid,
         /// The broker delivered it before.
         redelivered: bool,
+        /// It was made here, of one that was let in.
+        is_own: bool,
     },
     /// An operation whose time has come.
     Due {
@@ -44,6 +48,8 @@ pub enum Entry {
 pub enum Stopped {
     /// The database will never take it, or holds of it what cannot be read.
     Refused,
+    /// Its sender may not send it.
+    NotAuthorized(Refusal),
     /// The worker ends; whoever comes next goes on.
     Ending,
     /// The database no longer has the operation whose answer came: it must be begun again, under the same key.
@@ -79,7 +85,7 @@ impl Engine {
         // Of every commit whose answer was lost, for any of them may have gone through, and later than the next was tried.
         let mut in_doubt: Vec<(Step, Lease)> = Vec::new();
         // A new payment is most likely new: it is stored at once, and only where something is there already is it loaded.
-        let mut optimistic = entry.is_surely_new();
+        let mut optimistic = entry.is_surely_new() && !self.is_refused(entry);
         // Why the gateway can take no such request: then what was decided is thrown away, and the command is rejected.
         let mut cannot_be_made: Option<Rejection> = None;
         loop {
@@ -95,6 +101,15 @@ impl Engine {
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 return Ok(Begun { aggregate, step: *step, announced, is_changed: true });
             }
+            if !self.goes_on(entry, &aggregate)? {
+                return Ok(Begun {
+                    aggregate,
+                    step: Step::Settled,
+                    announced: Announced::default(),
+                    is_changed: false,
+                });
+            }
+            let is_known = is_known(entry, aggregate.operation(entry.id()));
             let context = self.context(variant, probe);
             let mut step = match &cannot_be_made {
                 None => self.decide(entry, &mut aggregate, context),
@@ -110,6 +125,11 @@ impl Engine {
             if moved == Move::Full || !aggregate.is_changed() {
                 let step = if moved == Move::Full { Step::Stored } else { step };
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
+                if is_known {
+                    // Nothing is called for it: its place is for others while the broker takes an answer.
+                    drop(std::mem::take(place));
+                    Box::pin(self.answer_again(entry)).await?;
+                }
                 return Ok(Begun { aggregate, step, announced, is_changed: false });
             }
             if let Err(rejection) = self.prepare(&mut aggregate, step, variant) {
@@ -163,19 +183,25 @@ impl Engine {
     pub async fn compare(&self, entry: &Entry, variant: Option<&Variant>) -> Result<(), Stopped> {
         let Entry::Command { command, .. } = entry else { return Ok(()) };
         let known = self.load(entry.payment_id(), &[entry.id()]).await.ok_or(Stopped::Refused)?.aggregate;
+        if !self.goes_on(entry, &known)? {
+            return Ok(());
+        }
         // Its turn came, so the other one is stored.
         let differs = known.operation(entry.id()).is_some_and(|known| !known.is_of(command));
         if differs {
             self.begin(entry, variant, false, &mut Place::default()).await?.announced.confirmed().await;
         } else {
-            metrics::duplicate(&command.variant);
+            Box::pin(self.answer_again(entry)).await?;
         }
         Ok(())
     }
 
     fn decide(&self, entry: &Entry, aggregate: &mut Aggregate, context: Context<'_>) -> Step {
         match entry {
-            Entry::Due { id, .. } => aggregate.resume(*id, context),
+            Entry::Due { id, .. } => match self.refusal_of_waiting(aggregate, *id) {
+                Some(rejection) => aggregate.reject_due(*id, rejection, context),
+                None => aggregate.resume(*id, context),
+            },
             Entry::Command { command, redelivered, .. } => match aggregate.accept((**command).clone(), context) {
                 Step::Known(id) => self.go_on(aggregate, id, &command.variant, *redelivered, context),
                 step => step,
@@ -193,9 +219,7 @@ impl Engine {
         redelivered: bool,
         context: Context<'_>,
     ) -> Step {
-        let entry_variant = aggregate.operation(id).map_or("", |operation| operation.variant.as_str());
         let Some(operation) = aggregate.operation(id).filter(|operation| operation.state == State::Calling) else {
-            metrics::duplicate(entry_variant);
             return Step::Settled;
         };
         if redelivered && may_be_taken_over(operation, routed, &context.rules.contract) {
@@ -233,7 +257,12 @@ fn may_be_taken_over(operation: &Operation, routed: &str, contract: &Contract) -
 impl Entry {
     /// A command that came.
     pub fn of(command: Box<Command>, redelivered: bool) -> Entry {
-        Entry::Command { id: command.operation_id(), command, redelivered }
+        Entry::Command { id: command.operation_id(), command, redelivered, is_own: false }
+    }
+
+    /// A command that was made here, of one that was let in.
+    pub fn own(command: Box<Command>) -> Entry {
+        Entry::Command { id: command.operation_id(), command, redelivered: false, is_own: true }
     }
 
     /// The payment it is for.

@@ -15,6 +15,7 @@ use crate::causes::chain;
 use crate::gateway::{Call, Question, Target};
 use crate::http::metrics;
 use crate::payment::code::Code;
+use crate::payment::command::CommandType;
 use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::Operation;
 use crate::payment::outcome::{Outcome, Trouble};
@@ -182,13 +183,25 @@ impl Engine {
             trace: own.as_ref().or(operation.attributes.trace.as_ref()),
             timeout: variant.timeout,
         };
-        let asked = aggregate.asked(self.store.clock().now());
-        let begun = Instant::now();
-        let found = variant.gateway.look_up(question).await;
-        metrics::gateway_look_up(&variant.name, "status", &found, begun.elapsed());
-        spans::tell_outcome(span, found.as_str(), found.trouble());
-        let answer = Answer::Found { target, found: asked.answered(found) };
-        self.note_health(variant, operation.payment_id, &answer);
+        let asking = async {
+            let asked = aggregate.asked(self.store.clock().now());
+            let begun = Instant::now();
+            let found = variant.gateway.look_up(question).await;
+            metrics::gateway_look_up(&variant.name, "status", &found, begun.elapsed());
+            asked.answered(found)
+        };
+        let is_shared = target.is_none() && operation.kind.known() == Some(CommandType::Sync);
+        let (found, was_asked) = if is_shared {
+            let sequence = aggregate.asked(self.store.clock().now()).after_sequence();
+            variant.questions.ask(operation.payment_id, sequence, asking).await
+        } else {
+            (asking.await, true)
+        };
+        spans::tell_outcome(span, found.says.as_str(), found.says.trouble());
+        let answer = Answer::Found { target, found };
+        if was_asked {
+            self.note_health(variant, operation.payment_id, &answer);
+        }
         Some(answer)
     }
 

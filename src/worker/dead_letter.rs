@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::accept::Accepted;
 use super::intake::Intake;
+use super::own_event::{drop_own_event, is_own_event};
 use crate::bus::dead::broker_reason;
 use crate::bus::delivery::Delivery;
 use crate::excerpt::{NAME_MAX, excerpt};
@@ -18,6 +19,10 @@ use crate::payment::command::{Command, CommandType, Kind};
 impl Intake {
     /// Answers a copy of a dead letter, and acknowledges it last.
     pub(super) fn answer_dead_letter(&self, delivery: Delivery) -> JoinHandle<()> {
+        if is_own_event(&delivery.body) {
+            return drop_own_event(&self.tasks, delivery);
+        }
+        let delivery = self.as_sent(delivery);
         let rejected = broker_reason(&delivery).and_then(|reason| rejected(self.read(&delivery), &reason));
         let Some(command) = rejected else {
             return self.tasks.spawn(async move {

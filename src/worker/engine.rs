@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use super::accept::Acceptance;
 use super::announce::Announcer;
+use super::authorize::Authorization;
+use super::begin::Stopped;
 use super::hold::{Held, Order};
 use super::variant::Variant;
 use crate::backoff;
@@ -26,7 +28,6 @@ use crate::payment::command::Kind;
 use crate::payment::event::EventKind;
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::model::Payment;
-use crate::payment::operation::Operation;
 use crate::store::Store;
 use crate::store::batch::{Committed, Committer};
 use crate::store::commit::Unit;
@@ -56,6 +57,8 @@ pub struct Engine {
     pub announcer: Arc<Announcer>,
     /// What messages are held against.
     pub acceptance: Acceptance,
+    /// Who may send what.
+    pub authorization: Authorization,
     /// The configured variants.
     pub variants: Arc<HashMap<String, Arc<Variant>>>,
     /// Rules for commands of no known variant: all of them are rejected.
@@ -66,10 +69,12 @@ pub struct Engine {
     pub order: Order,
     /// How far a gateway's clock and PostgreSQL's may be apart before absence proves nothing.
     pub clock_tolerance: Duration,
+    /// How long events are kept.
+    pub kept: Duration,
     /// No new calls.
     pub draining: CancellationToken,
     /// Something became due on this replica.
-    pub wake: Notify,
+    pub wake: Arc<Notify>,
 }
 
 /// A commit that went through.
@@ -194,9 +199,7 @@ impl Engine {
         };
         match committed {
             Committed::Stored(stored) => {
-                let is_due = |operation: &Operation| operation.due_at == Some(now);
-                let wakes =
-                    unit.aggregate.changed_operations().any(is_due) || unit.aggregate.new_operations().any(is_due);
+                let due = next_due(&unit.aggregate, now);
                 let new = super::announce::outgoing(unit.aggregate.events(), unit.bodies, &stored.events);
                 tell_metrics(&unit.aggregate);
                 failpoint::reach("committed", unit.aggregate.payment_id());
@@ -206,8 +209,8 @@ impl Engine {
                 let announced = Box::pin(self.announcer.announce_new(payment, unsent, new, promise)).await;
                 let mut aggregate = unit.aggregate;
                 aggregate.committed(stored.waiting);
-                if wakes {
-                    self.wake.notify_waiters();
+                if let Some(pause) = due {
+                    self.wake_after(pause);
                 }
                 Ok(Done { aggregate, announced })
             }
@@ -215,6 +218,46 @@ impl Engine {
             Committed::Refused(reason) => Err(Failure::Refused(reason)),
         }
     }
+
+    fn wake_after(&self, pause: Duration) {
+        if pause.is_zero() {
+            self.wake.notify_waiters();
+            return;
+        }
+        let wake = Arc::clone(&self.wake);
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            wake.notify_waiters();
+        });
+    }
+}
+
+/// Asks the database as often and as long as it takes. `trouble` is what the log says of each try that fails.
+///
+/// # Errors
+/// It holds what cannot be read, or will never take what it is given.
+pub async fn until_answered<T, Asked>(trouble: &str, ask: impl Fn() -> Asked) -> Result<T, Stopped>
+where
+    Asked: Future<Output = Result<T, StoreError>>,
+{
+    let mut backoff = backoff::contention();
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(StoreError::Unreadable(_) | StoreError::Refused(_)) => return Err(Stopped::Refused),
+            Err(error) => debug!(error = chain(&error), "{trouble}; trying again"),
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// In how long something of it is to be looked at here and not only at the next poll: what is due now, and a command whose
+/// payment is most likely on its way.
+fn next_due(aggregate: &Aggregate, now: Timestamp) -> Option<Duration> {
+    let operations = || aggregate.changed_operations().chain(aggregate.new_operations());
+    let dues = operations().filter_map(|operation| operation.due_at);
+    let first = dues.filter(|due| *due == now || aggregate.payment().is_none()).min()?;
+    Some(Duration::try_from(first.duration_since(now)).unwrap_or_default())
 }
 
 /// Why a decision was not stored.
@@ -263,9 +306,10 @@ fn tell_metrics(aggregate: &Aggregate) {
                     CommandOutcome::Succeeded
                 }
             }
-            EventKind::Created { .. } | EventKind::Succeeded { .. } | EventKind::Snapshot { .. } => {
-                CommandOutcome::Succeeded
-            }
+            EventKind::Created { .. }
+            | EventKind::Succeeded { .. }
+            | EventKind::Snapshot { .. }
+            | EventKind::EventsResent(_) => CommandOutcome::Succeeded,
         };
         if cause.is_final || outcome == CommandOutcome::Delayed {
             metrics::command_settled(&Kind::from_word(&cause.kind), &event.variant, outcome);

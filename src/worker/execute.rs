@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::announce::Announced;
 use super::begin::{Begun, Entry, Stopped};
+use super::catch_up;
 use super::engine::Engine;
 use super::hold::Turn;
 use super::place::Place;
@@ -69,7 +70,7 @@ impl Engine {
 
     async fn execute_within(
         &self,
-        entry: Entry,
+        mut entry: Entry,
         variant: Option<Arc<Variant>>,
         mut turn: Option<Turn>,
         probe: bool,
@@ -77,6 +78,14 @@ impl Engine {
     ) -> Result<bool, Stopped> {
         let since = SystemTime::now();
         span.tell_lines();
+        if let Entry::Command { command, .. } = &mut entry
+            && let Some(wanted) = catch_up::wanted(command)
+        {
+            // It is about no payment, and in no payment's way.
+            drop(turn.take());
+            Box::pin(self.catch_up(command, wanted)).await?;
+            return Ok(true);
+        }
         if let Some(turn) = &mut turn {
             turn.wait().await;
         }
@@ -158,7 +167,6 @@ impl Engine {
             match follows {
                 Step::RetryNow(_) => {
                     let trouble = aggregate.operation(id).and_then(|operation| operation.last_code);
-                    metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
                     tokio::time::sleep(delays.next_delay()).await;
                     place = Box::pin(self.place_for(&aggregate, follows, variant)).await;
                     if place.is_none() {
@@ -175,6 +183,7 @@ impl Engine {
                     if !Box::pin(self.next_attempt(variant, &mut aggregate, id)).await {
                         return Ok(());
                     }
+                    metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
                 }
                 Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => {
                     place = Box::pin(self.place_for(&aggregate, follows, variant)).await;

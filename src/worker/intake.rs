@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use serde_json::Map;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::accept::{Accepted, Message};
 use super::aside::without_cards;
@@ -19,6 +20,7 @@ use super::begin::{Entry, Stopped};
 use super::breaker::State;
 use super::engine::Engine;
 use super::hold::Turn;
+use super::own_event::{drop_own_event, is_own_event};
 use super::spans;
 use super::variant::Variant;
 use crate::bus::attributes::attributes;
@@ -77,7 +79,11 @@ impl Intake {
 
     /// Reads a message and sets it on its way. Called in the order of arrival: commands of one payment line up here.
     fn take(&self, delivery: Delivery, probe: bool) -> JoinHandle<()> {
+        if is_own_event(&delivery.body) {
+            return drop_own_event(&self.tasks, delivery);
+        }
         let intake = self.clone();
+        let delivery = self.as_sent(delivery);
         match self.read(&delivery) {
             Accepted::Dead(rejection) => self.tasks.spawn(async move { intake.bury(delivery, rejection).await }),
             Accepted::Command(command) => {
@@ -90,10 +96,15 @@ impl Intake {
 
     /// Reads a message.
     pub(super) fn read(&self, delivery: &Delivery) -> Accepted {
-        // What was left out may have changed what the rest means.
-        if let Some(flaw) = delivery.properties.flaw() {
-            return Accepted::Dead(flaw.into());
+        match delivery.properties.flaw() {
+            None => self.accept(delivery),
+            Some(flaw) if is_unread(delivery) => without_body(self.accept(delivery), flaw.into()),
+            // What was left out may have changed what the rest means.
+            Some(flaw) => Accepted::Dead(flaw.into()),
         }
+    }
+
+    fn accept(&self, delivery: &Delivery) -> Accepted {
         let Properties { reply_to, correlation_id, user_id, content_type, headers, .. } = &delivery.properties;
         // Nothing in there panics; and if it did, it must not take the intake with it.
         std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -131,6 +142,7 @@ impl Intake {
                     "the database cannot store it, or holds of it what cannot be read; the log has the reason";
                 Box::pin(self.bury(delivery, Rejection::new(Code::InvalidData, message))).await;
             }
+            Ok(Err(Stopped::NotAuthorized(refusal))) => Box::pin(self.refuse(delivery, refusal)).await,
             // It comes again, here or elsewhere.
             Ok(Err(Stopped::Ending)) => {}
             Ok(Err(Stopped::Gone)) => {
@@ -145,8 +157,14 @@ impl Intake {
     }
 
     /// Puts aside what names nobody to answer to; acknowledged only when the broker has confirmed it there.
-    async fn bury(&self, delivery: Delivery, rejection: Rejection) {
+    pub(super) async fn bury(&self, delivery: Delivery, rejection: Rejection) {
         metrics::dead_letter(rejection.code.as_str());
+        if is_unread(&delivery) {
+            // Only the broker has the body: the queue's own dead-lettering keeps the message whole.
+            debug!(queue = %delivery.queue, error = rejection.message, "a message is too large to be read; the broker moves it");
+            delivery.acker.reject().await;
+            return;
+        }
         let delivery = without_cards(delivery);
         match bury(&self.publisher, &delivery, rejection.code.as_str(), &rejection.message).await {
             Ok(()) => {
@@ -225,6 +243,23 @@ impl Intake {
         if variant.breaker.state() == State::Probing {
             variant.breaker.nothing_to_probe();
         }
+    }
+}
+
+/// Whether the message has a body that is too large to be read, and came without it.
+fn is_unread(delivery: &Delivery) -> bool {
+    delivery.properties.unread_size(&delivery.body).is_some()
+}
+
+/// What is known of a message whose body was not read: headers may name a command, which is then answered.
+fn without_body(accepted: Accepted, rejection: Rejection) -> Accepted {
+    match accepted {
+        Accepted::Command(mut command) => {
+            command.content = Err(rejection);
+            command.data = Map::new();
+            Accepted::Command(command)
+        }
+        Accepted::Dead(_) => Accepted::Dead(rejection),
     }
 }
 

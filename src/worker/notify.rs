@@ -55,7 +55,9 @@ impl Engine {
                 Ok(_) => {}
                 Err(stopped @ (Stopped::Ending | Stopped::Gone)) => return Err(stopped),
                 // The log has the reason; the others go on.
-                Err(Stopped::Refused) => error!(%payment, kind = fact.kind, "a notification cannot be stored"),
+                Err(Stopped::Refused | Stopped::NotAuthorized(_)) => {
+                    error!(%payment, kind = fact.kind, "a notification cannot be stored")
+                }
             }
         }
         Ok(())
@@ -64,7 +66,7 @@ impl Engine {
     /// One command within another: boxed, for its future holds one of its own kind.
     fn hand_over<'a>(&'a self, command: Command, variant: &str) -> BoxFuture<'a, Result<bool, Stopped>> {
         let variant = self.variants.get(variant).map(Arc::clone);
-        let entry = Entry::of(Box::new(command), false);
+        let entry = Entry::own(Box::new(command));
         Box::pin(self.execute(entry, variant, None, false, Span::default()))
     }
 }

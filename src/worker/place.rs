@@ -54,7 +54,11 @@ impl Engine {
     /// Waits for the place that an entry needs before it is begun. Where calls are held back it is one without a permit.
     pub async fn place(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> Place {
         let Some(variant) = variant else { return Place::default() };
-        let permit = if entry.may_call() && !probe { self.permit(variant, PATIENCE_MAX).await } else { None };
+        let permit = if entry.may_call() && !probe && !self.is_refused(entry) {
+            self.permit(variant, PATIENCE_MAX).await
+        } else {
+            None
+        };
         Place { permit, room: None }
     }
 

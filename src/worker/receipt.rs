@@ -2,22 +2,23 @@
 //! then on it is as safe as every other command. What it tells is not looked at here, but for where it goes.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::spans;
 use crate::bus::client::CommandSent;
 use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::Publisher;
 use crate::gateway::notification::Verify;
-use crate::http::webhooks::{Receipt, Receive};
+use crate::http::webhooks::{Held, Receipt, Receive};
 use crate::payment::command::CommandType;
 use crate::payment::notification::{Fact, Webhook, admitted};
+use crate::payment::trace::TraceContext;
 
 /// How long the broker may take to confirm, before the gateway is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,11 +35,12 @@ impl Receiver {
         Receiver { variants: variants.collect(), publisher }
     }
 
-    async fn take(&self, variant: String, webhook: Webhook, permit: OwnedSemaphorePermit) -> Receipt {
+    async fn take(&self, variant: String, webhook: Webhook, held: Held) -> Receipt {
+        let since = SystemTime::now();
         let Some(verify) = self.variants.get(&variant) else {
             return Receipt::Ignored;
         };
-        let facts = match verify(&webhook) {
+        let facts = match (verify.check)(&webhook) {
             Ok(facts) => facts,
             Err(why) => {
                 // Counted; and a line of each would let anybody fill the log.
@@ -56,18 +58,28 @@ impl Receiver {
                 return Receipt::NotGenuine("invalid_body");
             }
         };
+        // Of what is genuine alone: strangers would fill the collector.
+        let mut span = spans::webhook(&variant, since);
+        let body = command(&variant, &webhook, &facts, span.context()).to_string();
+        drop(webhook);
+        let receipt = self.publish(&variant, body, held).await;
+        if receipt != Receipt::Taken {
+            span.fail("unavailable");
+        }
+        receipt
+    }
+
+    async fn publish(&self, variant: &str, body: String, held: Held) -> Receipt {
         // What is handed over while there is no broker would only wait here, and be sent again by the gateway as well.
         if *self.publisher.state().borrow() != ConnectionState::Connected {
             return Receipt::Unavailable;
         }
         let routing_key = format!("{variant}.{}", CommandType::Notification);
-        let body = command(&variant, &webhook, &facts).to_string();
-        drop(webhook);
         let publisher = self.publisher.clone();
         // A task of its own: whoever waits may go away, and the publisher still has it.
         let publishing = tokio::spawn(async move {
             let sent = publisher.publish_command(routing_key, body.into()).await;
-            drop(permit);
+            drop(held);
             sent
         });
         match timeout(PATIENCE, publishing).await {
@@ -86,14 +98,18 @@ impl Receive for Receiver {
         self.variants.keys().cloned().collect()
     }
 
-    fn receive(&self, variant: String, webhook: Webhook, permit: OwnedSemaphorePermit) -> BoxFuture<'_, Receipt> {
-        Box::pin(self.take(variant, webhook, permit))
+    fn signature_header(&self, variant: &str) -> Option<&'static str> {
+        self.variants.get(variant).and_then(|verify| verify.header)
+    }
+
+    fn receive(&self, variant: String, webhook: Webhook, held: Held) -> BoxFuture<'_, Receipt> {
+        Box::pin(self.take(variant, webhook, held))
     }
 }
 
 /// One request is one command, whatever it tells. It is addressed where it tells one thing and names its payment; else
 /// the worker finds out whose each thing is.
-fn command(variant: &str, webhook: &Webhook, facts: &[Fact]) -> Value {
+fn command(variant: &str, webhook: &Webhook, facts: &[Fact], trace: Option<TraceContext>) -> Value {
     let mut command = json!({
         "specversion": "1.0",
         "id": id(facts),
@@ -103,10 +119,13 @@ fn command(variant: &str, webhook: &Webhook, facts: &[Fact]) -> Value {
         "datacontenttype": "application/json",
         "data": webhook.data(),
     });
-    if let [Fact { payment_id: Some(payment), .. }] = facts
-        && let Some(members) = command.as_object_mut()
-    {
+    let Some(members) = command.as_object_mut() else { return command };
+    if let [Fact { payment_id: Some(payment), .. }] = facts {
         members.insert("subject".to_owned(), payment.to_string().into());
+    }
+    if let Some(trace) = trace {
+        members.insert("traceparent".to_owned(), trace.parent().into());
+        members.extend(trace.state().map(|state| ("tracestate".to_owned(), state.into())));
     }
     command
 }
@@ -142,21 +161,25 @@ mod tests {
 
     #[test]
     fn what_tells_one_thing_of_a_payment_is_addressed_and_named_by_the_gateways_key() {
-        let command = command("cards", &webhook(), &[fact(Some("evt_1"), Some(7))]);
+        let command = command("cards", &webhook(), &[fact(Some("evt_1"), Some(7))], None);
         assert_eq!(command["subject"], Uuid::from_u128(7).to_string());
         assert_eq!((&command["id"], &command["source"]), (&json!("evt_1"), &json!("webhooks/cards")));
         assert_eq!(Webhook::read(command["data"].as_object().unwrap()), Ok(webhook()));
         assert!(command.to_string().len() < 1024 * 1024, "the largest body is no larger than a command may be");
-        let unknown = super::command("cards", &webhook(), &[fact(Some("evt_1"), None)]);
+        assert_eq!((command.get("traceparent"), command.get("tracestate")), (None, None));
+        let trace = TraceContext::read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None);
+        let unknown = super::command("cards", &webhook(), &[fact(Some("evt_1"), None)], trace.clone());
         assert_eq!((&unknown["id"], unknown.get("subject")), (&json!("evt_1"), None));
+        assert_eq!(unknown["traceparent"].as_str(), trace.as_ref().map(TraceContext::parent));
     }
 
     #[test]
     fn several_things_are_one_command_that_has_the_same_name_when_they_are_told_again() {
         let facts = [fact(Some("a"), Some(7)), fact(Some("b"), Some(8))];
-        let (first, again) = (command("cards", &webhook(), &facts), command("cards", &webhook(), &facts));
+        let command = |facts: &[Fact]| command("cards", &webhook(), facts, None);
+        let (first, again) = (command(&facts), command(&facts));
         assert_eq!((&first["id"], first.get("subject")), (&again["id"], None));
-        assert_ne!(first["id"], command("cards", &webhook(), &facts[..1])["id"]);
+        assert_ne!(first["id"], command(&facts[..1])["id"]);
         // Unsigned, they are new every time.
         let unsigned = [fact(None, None)];
         assert_ne!(id(&unsigned), id(&unsigned));

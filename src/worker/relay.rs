@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::announce::Announced;
 use super::engine::Engine;
 use crate::causes::chain;
+use crate::config::Retention;
 use crate::http::metrics;
 use crate::store::Store;
 use crate::store::error::StoreError;
@@ -27,20 +28,18 @@ const BATCH: usize = 500;
 const OUT_MAX: usize = 8 * BATCH;
 /// Every how many rounds late events are looked for and old ones go.
 const HOUSEKEEPING_EVERY: u32 = 5;
-/// How long a command is kept whose payment never came to be: a redelivery within that time is answered as before.
-const ORPHANS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How many old rows go at once.
 const PURGE: i64 = 5000;
 /// For how long one round looks for more of the same.
 const TIDIED_FOR: Duration = Duration::from_secs(2);
 
 /// Relays until the worker drains, then leaves its share to the others.
-pub async fn run(engine: Arc<Engine>, retention: Duration) {
-    engine.draining.run_until_cancelled(relay_on(&engine, retention)).await;
+pub async fn run(engine: Arc<Engine>, retention: Retention) {
+    engine.draining.run_until_cancelled(relay_on(&engine, &retention)).await;
     give_back(&engine).await;
 }
 
-async fn relay_on(engine: &Engine, retention: Duration) {
+async fn relay_on(engine: &Engine, retention: &Retention) {
     let mut round: u32 = 0;
     let mut out = Out::default();
     let mut after = 0;
@@ -125,15 +124,15 @@ async fn relay(engine: &Engine, after: &mut i64, out: &mut Out) -> Result<(), St
     }
 }
 
-async fn keep_house(engine: &Engine, retention: Duration) {
+async fn keep_house(engine: &Engine, retention: &Retention) {
     let now = engine.store.clock().now();
-    let age = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
+    let before = |kept: Duration| now.checked_sub(SignedDuration::try_from(kept).unwrap_or(SignedDuration::MAX)).ok();
     tidy(engine, Chore::NoteLate).await;
-    if let Ok(before) = now.checked_sub(age) {
+    if let Some(before) = before(retention.events) {
         tidy(engine, Chore::PurgeEvents(before)).await;
     }
-    if let Ok(before) = now.checked_sub(ORPHANS_KEPT) {
-        tidy(engine, Chore::PurgeOrphans(before)).await;
+    if let Some(before) = before(retention.notifications) {
+        tidy(engine, Chore::PurgeCommands(before)).await;
     }
 }
 
@@ -143,7 +142,7 @@ enum Chore {
     NoteOverdue,
     NoteLate,
     PurgeEvents(Timestamp),
-    PurgeOrphans(Timestamp),
+    PurgeCommands(Timestamp),
 }
 
 impl Chore {
@@ -153,7 +152,7 @@ impl Chore {
             Chore::NoteOverdue => store.note_overdue().await,
             Chore::NoteLate => store.note_late().await,
             Chore::PurgeEvents(before) => Ok(store.purge_events(before, PURGE).await?.more),
-            Chore::PurgeOrphans(before) => Ok(store.purge_orphans(before, PURGE).await?.more),
+            Chore::PurgeCommands(before) => Ok(store.purge_commands(before, PURGE).await?.more),
         }
     }
 }

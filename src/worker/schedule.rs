@@ -176,7 +176,7 @@ impl Engine {
         let pause = match done {
             Ok(false) => Some(GIVE_BACK),
             Err(Stopped::Ending) => Some(Duration::ZERO),
-            Ok(true) | Err(Stopped::Refused | Stopped::Gone) => None,
+            Ok(true) | Err(Stopped::Refused | Stopped::NotAuthorized(_) | Stopped::Gone) => None,
         };
         if let Some(pause) = pause {
             self.give_back(&due, pause).await;

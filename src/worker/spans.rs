@@ -36,6 +36,21 @@ pub fn command(entry: &mut Entry, delivery: &Delivery) -> Span {
     span
 }
 
+/// A webhook that was received and is genuine; its command belongs to this span. What the request says of a trace is
+/// ignored: no signature covers it.
+pub fn webhook(variant: &str, since: SystemTime) -> Span {
+    let route = "/webhooks/{variant}";
+    Span::root(since, || Begin {
+        name: format!("POST {route}"),
+        kind: SpanKind::Server,
+        attributes: vec![
+            KeyValue::new("http.request.method", "POST"),
+            KeyValue::new("http.route", route),
+            KeyValue::new("paybus.variant", variant.to_owned()),
+        ],
+    })
+}
+
 /// An operation whose time has come: it goes on in the trace of its command.
 pub fn due(operation: &Operation, since: SystemTime) -> Span {
     Span::of_operation(operation.id, operation.attributes.trace.as_ref(), since, || Begin {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use futures_util::future::{join_all, try_join};
 use regex::Regex;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,15 +14,16 @@ use uuid::Uuid;
 
 use super::accept::Acceptance;
 use super::announce::Announcer;
+use super::authorize::Authorization;
 use super::engine::Engine;
 use super::hold::{Held, Order};
 use super::intake::{Intake, drain};
 use super::prerequisites::{DATABASE, TOPOLOGY};
 use super::receipt::Receiver;
-use super::report::COMMITS;
+use super::report::{COMMITS, VARIANTS};
 use super::schedule::Schedule;
 use super::variant::Variant;
-use super::{hand_back, prerequisites, relay, report};
+use super::{hand_back, heartbeat, prerequisites, relay, report};
 use crate::bus::consumer::{Consumer, Consumption};
 use crate::bus::publisher::Publisher;
 use crate::bus::topology::{self, QueueKind};
@@ -93,6 +93,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let publisher = Publisher::spawn_after(prepared.clone().cancelled_owned(), bus.clone(), ended.clone());
     let (announcer, marking) = Announcer::spawn(publisher.clone(), Arc::clone(&store));
     let engine = Arc::new(engine(&settings, &store, announcer, variants)?);
+    engine.authorization.warn_if_open();
     let names: Vec<&str> = engine.variants.keys().map(String::as_str).collect();
     let metrics = metrics::install(&names).map_err(|error| RunError::Setting(format!("metrics: {error}")))?;
     let tasks = TaskTracker::new();
@@ -126,7 +127,9 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
         services.push(tokio::spawn(schedule.run()));
     }
     services.push(tokio::spawn(Arc::clone(&engine).sweep(settings.worker.poll.saturating_mul(5))));
-    let relaying = tokio::spawn(relay::run(Arc::clone(&engine), settings.retention.events));
+    let beating = heartbeat::run(Arc::clone(&engine), publisher.clone(), settings.worker.heartbeat);
+    services.push(tokio::spawn(beating));
+    let relaying = tokio::spawn(relay::run(Arc::clone(&engine), settings.retention.clone()));
     info!(worker = %engine.worker, variants = engine.variants.len(), http = %address, "paybus is at work");
 
     tokio::select! {
@@ -204,13 +207,15 @@ fn engine(
         settle: Committer::spawn(Arc::clone(store), LANES),
         announcer,
         acceptance: acceptance(settings, Arc::clone(&variants))?,
+        authorization: Authorization::configured(settings),
         no_variant: no_variant(settings),
         variants,
         held: Held::default(),
         order: Order::default(),
         clock_tolerance: settings.worker.clock_tolerance,
+        kept: settings.retention.events,
         draining: CancellationToken::new(),
-        wake: Notify::new(),
+        wake: Arc::default(),
     })
 }
 
@@ -235,6 +240,7 @@ fn no_variant(settings: &Settings) -> Rules {
     Rules {
         gateway: String::new(),
         account: String::new(),
+        account_aliases: Vec::new(),
         contract: Contract {
             keys: PerAction::all(Keys::NONE),
             lookup: Lookup::None,
@@ -253,7 +259,7 @@ fn no_variant(settings: &Settings) -> Rules {
 }
 
 fn components(engine: &Engine) -> Vec<String> {
-    let fixed = [INTAKE, TOPOLOGY, DATABASE, COMMITS, "variants", "publisher", "publisher confirms"];
+    let fixed = [INTAKE, TOPOLOGY, DATABASE, COMMITS, VARIANTS, "publisher", "publisher confirms"];
     let shared = ["consumer unroutable", "consumer unanswered"];
     let of_variant = |name: &String| [format!("consumer commands.{name}"), format!("consumer inbound.{name}")];
     fixed.into_iter().chain(shared).map(str::to_owned).chain(engine.variants.keys().flat_map(of_variant)).collect()

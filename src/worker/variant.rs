@@ -9,10 +9,13 @@ use tokio::sync::Semaphore;
 use super::breaker::Breaker;
 use super::limits::RateLimit;
 use super::place::Room;
+use super::questions::Questions;
 use crate::config;
 use crate::gateway::Gateway;
 use crate::http::metrics;
 use crate::payment::machine::Rules;
+use crate::payment::observation::Observation;
+use crate::payment::outcome::Found;
 
 /// A configured variant at work.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub struct Variant {
     pub breaker: Breaker,
     /// Where operations that lost workers are called, one at a time; see `place`.
     pub room: Room,
+    /// What is being asked about whole payments.
+    pub questions: Questions<Observation<Found>>,
 }
 
 impl Variant {
@@ -48,6 +53,7 @@ impl Variant {
         let rules = Rules {
             gateway: settings.gateway.clone(),
             account: gateway.account().to_owned(),
+            account_aliases: gateway.account_aliases().to_vec(),
             contract: gateway.contract().clone(),
             capture: settings.capture,
             retired: settings.retired,
@@ -69,6 +75,7 @@ impl Variant {
             rate: settings.rate.map(|rate| RateLimit::new(name, rate)),
             breaker: Breaker::new(settings.breaker.failures, settings.breaker.open),
             room: Room::default(),
+            questions: Questions::within(worker.lease_margin),
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::faults::Fault;
-use crate::script::{CARDS, KEYLESS, Script};
+use crate::script::{CARDS, KEYLESS, PROVED, Script, UNDOING};
 use crate::stripe::StripeLedger;
 use crate::support::fake_gateway::{CallRecord, Effect, FakeGateway, News, Pending, Refused};
 use crate::support::{Setup, Webhook, World};
@@ -56,7 +56,7 @@ impl GatewayName {
 pub struct Request {
     pub payment: Uuid,
     pub operation: Uuid,
-    /// `process`, `capture`, `release`, `refund` or `cancel`.
+    /// `process`, `confirm`, `capture`, `release`, `refund` or `cancel`.
     pub action: String,
     /// `None` where it names no amount.
     pub amount: Option<Decimal>,
@@ -137,14 +137,32 @@ pub trait Ledger: Sync {
     fn record(&self, payment: Uuid) -> Vec<String>;
 }
 
-/// The world's settings for the variants of this gateway; whether it takes several captures of one authorization.
-pub fn configure(setup: Setup, stripe: Option<&StripeLedger>, several_captures: bool) -> Setup {
-    // Not every older release knows this setting.
-    let setup = if several_captures { setup.set(&format!("variants.{CARDS}.multicapture"), "true") } else { setup };
+/// The contracts of an `http` gateway that not every older release knows: it cannot be asked.
+const UNASKED: [(&str, &[(&str, &str)]); 2] = [
+    (PROVED, &[("lookup", "false"), ("notifications", "proof"), ("notification_deadline", "5s")]),
+    (UNDOING, &[("lookup", "false"), ("undo", "true")]),
+];
+
+/// The variants that call this gateway; whether all workers are of this release.
+pub fn variants(stripe: Option<&StripeLedger>, all_are_new: bool) -> &'static [&'static str] {
     match stripe {
-        None => [(CARDS, "GATEWAY"), (KEYLESS, "KEYLESS")].into_iter().fold(setup, |setup, (name, url)| {
+        Some(_) => &[CARDS],
+        None if all_are_new => &[CARDS, KEYLESS, PROVED, UNDOING],
+        None => &[CARDS, KEYLESS],
+    }
+}
+
+/// The world's settings for the variants of this gateway; whether all workers are of this release.
+pub fn configure(setup: Setup, stripe: Option<&StripeLedger>, all_are_new: bool) -> Setup {
+    // Not every older release knows this setting.
+    let setup = if all_are_new { setup.set(&format!("variants.{CARDS}.multicapture"), "true") } else { setup };
+    match stripe {
+        None => variants(stripe, all_are_new).iter().fold(setup, |setup, name| {
+            let url = if *name == KEYLESS { "KEYLESS" } else { "GATEWAY" };
             let setup = setup.http_variant(name).set(&format!("variants.{name}.url"), url);
-            setup.set(&format!("variants.{name}.webhook_secret"), WEBHOOK_SECRET)
+            let setup = setup.set(&format!("variants.{name}.webhook_secret"), WEBHOOK_SECRET);
+            let keys = UNASKED.iter().find(|(unasked, _)| unasked == name).map(|(_, keys)| *keys).unwrap_or_default();
+            keys.iter().fold(setup, |setup, (key, value)| setup.set(&format!("variants.{name}.{key}"), value))
         }),
         Some(stripe) => {
             let settings = stripe.settings();
@@ -153,6 +171,13 @@ pub fn configure(setup: Setup, stripe: Option<&StripeLedger>, several_captures: 
                 .fold(setup, |setup, (key, value)| setup.set(&format!("variants.{CARDS}.{key}"), &value))
         }
     }
+}
+
+/// What stands of what was done: what was undone is as if it had never been.
+pub fn standing(effects: &[Effect]) -> Vec<Effect> {
+    let undone: BTreeSet<&str> = effects.iter().filter_map(|effect| effect.key.strip_prefix("undo-")).collect();
+    let stands = |effect: &&Effect| effect.kind != "void" && !undone.contains(effect.key.as_str());
+    effects.iter().filter(stands).cloned().collect()
 }
 
 /// The ledger of a soak in this world.
@@ -165,7 +190,8 @@ pub fn of<'a>(world: &'a World, stripe: Option<&'a StripeLedger>) -> &'a dyn Led
 
 impl Ledger for FakeGateway {
     fn requests(&self) -> Vec<Request> {
-        let calls = FakeGateway::calls(self).into_iter().filter(|call| call.operation != "status");
+        let acts = |call: &CallRecord| !matches!(call.operation.as_str(), "status" | "undo");
+        let calls = FakeGateway::calls(self).into_iter().filter(acts);
         let read = |call: CallRecord| {
             let fields: Value = serde_json::from_slice(&call.body).ok()?;
             Some(Request {
@@ -192,9 +218,12 @@ impl Ledger for FakeGateway {
         let news = self.news_since(from).into_iter().zip(from..);
         let report = |(news, number): (News, usize)| {
             let id = format!("n{number}");
-            let body =
-                json!({"id": id, "payment_id": news.payment_id, "operation_id": news.operation_id, "type": "result"});
-            let variant = if news.keyless { KEYLESS } else { CARDS };
+            let variant = self.variants().iter().find(|name| **name == news.variant).copied().unwrap_or(CARDS);
+            let hint = json!({"payment_id": news.payment_id, "operation_id": news.operation_id, "type": "result"});
+            let is_its = |proof: &Value| proof["operation_id"] == hint["operation_id"];
+            let proof = (variant == PROVED).then(|| self.proofs(news.payment_id).into_iter().rfind(is_its)).flatten();
+            let mut body = proof.unwrap_or_else(|| hint.clone());
+            body["id"] = json!(id);
             Report { variant, payment: Some(news.payment_id), id, body: body.to_string() }
         };
         news.map(report).collect()
@@ -206,7 +235,7 @@ impl Ledger for FakeGateway {
     }
 
     fn variants(&self) -> &'static [&'static str] {
-        &[CARDS, KEYLESS]
+        variants(None, true)
     }
 
     fn faults(&self) -> &'static [&'static str] {

@@ -9,12 +9,12 @@
 //!
 //! - `rng`, `plan`: everything is drawn from a seed before it begins: `script` (a payment's commands, with `captures` in
 //!   parts and `look_ups` that mislead; `wrong` ones), `faults` (what the gateway's calls meet), `troubles` (what happens
-//!   to the surroundings).
+//!   to the surroundings). Gateways that cannot be asked, and approvals that are to be confirmed, are `script/unasked`.
 //! - `ledger` is what a soak needs of its gateway, `stripe` the one in memory that speaks as Stripe does.
 //! - `soak` carries the plan out: `upstream` publishes, `replies` collects, `webhooks` delivers what the gateway reports,
-//!   `replicas` and `surroundings` make trouble, `obstructions` hold somebody up, `canary` sees whether a variant that is
-//!   never ill answers meanwhile, `desk` has the people: customers who come back, and the clerk who resolves what no
-//!   machine can know.
+//!   `replicas` and `surroundings` make trouble, `obstructions` hold somebody up, `poison` is what nobody can
+//!   read, `canary` sees whether a variant that is never ill answers meanwhile, `desk` has the people: customers who come
+//!   back, and the clerk who resolves what no machine can know.
 //! - `findings` looks for whatever must not be, `verdict` tells.
 //!
 //! What is drawn depends on the seed alone; what it meets depends on the machine as well, so that the same seed finds the
@@ -37,6 +37,7 @@ mod findings;
 mod ledger;
 mod obstructions;
 mod plan;
+mod poison;
 mod replicas;
 mod replies;
 mod rng;
@@ -68,9 +69,12 @@ fn main() -> ExitCode {
 }
 
 async fn soak(arguments: &Arguments) -> bool {
-    let plan = Plan::draw(arguments.seed(), arguments.seconds, arguments.replicas, arguments.gateway);
+    let mut plan = Plan::draw(arguments.seed(), arguments.seconds, arguments.replicas, arguments.gateway);
     let again = Plan::draw(plan.seed, arguments.seconds, arguments.replicas, arguments.gateway);
     assert_eq!(format!("{plan:?}"), format!("{again:?}"), "a seed draws one plan");
+    if arguments.old_worker.is_some() {
+        plan.scripts.retain(|script| !script.is_of_this_release());
+    }
     let say = |what: &str| eprintln!("chaos: {what}");
     say(&format!("seed {}", plan.seed));
     let stripe = plan.gateway_name.start(&plan.scripts);

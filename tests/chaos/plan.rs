@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::faults;
 use crate::ledger::GatewayName;
+use crate::poison::Poisoned;
 use crate::rng::Rng;
 use crate::script::Script;
 use crate::troubles::{self, Obstructed, ReplicaPlan, ServiceTrouble, Timed};
@@ -40,6 +41,8 @@ pub struct Plan {
     pub gateway: Vec<Timed<Duration>>,
     /// When something holds somebody up.
     pub obstructed: Obstructed,
+    /// When messages come that nobody can read.
+    pub poison: Vec<Timed<Poisoned>>,
     /// When the configuration of replicas changes.
     pub rollouts: Vec<Duration>,
     /// What becomes of webhooks.
@@ -66,6 +69,7 @@ impl Plan {
         scripts.extend(Script::several_captures(length, gateway_name, &mut rng.fork(31)));
         if gateway_name == GatewayName::Http {
             scripts.extend(Script::look_up_samples(length, &mut rng.fork(32)));
+            scripts.extend(Script::unasked(length, &mut rng.fork(38)));
         }
         scripts.sort_by_key(|script| script.at);
         let mut misleading = rng.fork(33);
@@ -95,6 +99,7 @@ impl Plan {
             database,
             gateway: troubles::draw_gateway(faults_end, &mut rng.fork(4)),
             obstructed: troubles::draw_obstructions(faults_end, &mut rng.fork(36)),
+            poison: troubles::draw_poison(faults_end, gateway_name, &mut rng.fork(37)),
             rollouts: troubles::draw_rollouts(faults_end, &mut rng.fork(7)),
             webhooks: rng.fork(8),
         }

@@ -62,6 +62,8 @@ pub struct Slot<'a> {
     started: usize,
     worker: Worker,
     failpoint: bool,
+    /// Whether it was told to end: a second time would end it at once.
+    is_told_to_end: bool,
 }
 
 /// How the workers of a slot are started, one after the other.
@@ -105,7 +107,7 @@ impl<'a> Slot<'a> {
         starts: Starts<'a>,
     ) -> Slot<'a> {
         let (worker, failpoint) = starts.spawn(world, tally, 0);
-        Slot { world, tally, complaints, starts, started: 1, worker, failpoint }
+        Slot { world, tally, complaints, starts, started: 1, worker, failpoint, is_told_to_end: false }
     }
 
     /// Carries out the slot's plan until the faults are over; then there is a worker that nothing more happens to.
@@ -180,10 +182,12 @@ impl<'a> Slot<'a> {
         }
     }
 
-    async fn terminate(&self) {
+    async fn terminate(&mut self) {
         // One whose handlers are not there yet ends as anything does.
         let at_work = self.worker.log().contains("paybus is at work");
-        self.worker.term();
+        if !std::mem::replace(&mut self.is_told_to_end, true) {
+            self.worker.term();
+        }
         match timeout(DRAIN, self.worker.wait()).await {
             Ok(status) if status.success() || !at_work => {}
             Ok(status) if self.failpoint && status.signal() == Some(SIGABRT) => {
@@ -200,6 +204,7 @@ impl<'a> Slot<'a> {
     fn next(&mut self) {
         (self.worker, self.failpoint) = self.starts.spawn(self.world, self.tally, self.started);
         self.started += 1;
+        self.is_told_to_end = false;
     }
 
     /// From here on nothing happens to it any more.

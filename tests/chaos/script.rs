@@ -14,11 +14,16 @@ use crate::wrong;
 
 pub mod captures;
 mod look_ups;
+pub mod unasked;
 
 /// The variant that calls the gateway with a ledger.
 pub const CARDS: &str = "cards";
 /// The variant that calls the same gateway as one that knows no idempotency keys.
 pub const KEYLESS: &str = "keyless";
+/// The variant that calls it as one that cannot be asked, and proves by its webhooks what it did.
+pub const PROVED: &str = "proved";
+/// The variant that calls it as one that cannot be asked, and undoes what is lost.
+pub const UNDOING: &str = "undoing";
 /// The variant of the gateway that keeps no ledger.
 pub const DUMMY: &str = "default";
 

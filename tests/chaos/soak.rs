@@ -16,9 +16,10 @@ use crate::findings::{self, Finding, Kind};
 use crate::ledger::{self, Ledger};
 use crate::obstructions::{self, Obstructions};
 use crate::plan::{EXTENSION, Plan};
+use crate::poison::{self, Poison};
 use crate::replicas::{self, Slot, Starts};
 use crate::replies;
-use crate::script::{CARDS, DUMMY, KEYLESS, captures};
+use crate::script::{CARDS, DUMMY, captures, unasked};
 use crate::stripe::StripeLedger;
 use crate::support::fake_gateway::FakeGateway;
 use crate::support::{Command, Setup, World};
@@ -28,9 +29,11 @@ use crate::upstream::Upstream;
 use crate::verdict::{Times, Verdict};
 use crate::webhooks::{self, Webhooks};
 
-/// How long everything may take to come to its end once all is well again. Work that a lost worker had claimed is due
+/// How long nothing may happen once all is well again, while something is still open. Work that a lost worker had claimed is due
 /// again after half a minute, and may have been claimed by one that was killed as the last of all.
 const REST: Duration = Duration::from_secs(120);
+/// How long a backlog may take in all.
+const REST_MAX: Duration = Duration::from_secs(900);
 /// How long the scripts may take beyond the publishing's length.
 const SCRIPTS: Duration = Duration::from_secs(90);
 /// How long sent events are kept.
@@ -63,8 +66,8 @@ pub async fn world(stripe: Option<&StripeLedger>, well: &FakeGateway, has_old_wo
         .set("retention.events", RETENTION);
     // Of the dummy's breaker too: with one probe in 30 s its commands stood still for minutes after the faults were over.
     let setup = setup.set(&format!("variants.{DUMMY}.breaker.open"), "1s");
-    let variants = [CARDS, KEYLESS].into_iter().filter(|name| stripe.is_none() || *name == CARDS);
-    let setup = variants.fold(setup, |setup, name| {
+    let variants = ledger::variants(stripe, !has_old_workers);
+    let setup = variants.iter().fold(setup, |setup, name| {
         let key = |key: &str| format!("variants.{name}.{key}");
         setup
             .set(&key("timeout"), "1500ms")
@@ -73,7 +76,8 @@ pub async fn world(stripe: Option<&StripeLedger>, well: &FakeGateway, has_old_wo
             .set(&key("breaker.failures"), "20")
             .set(&key("breaker.open"), "1s")
     });
-    let setup = if stripe.is_none() { setup.set(&format!("variants.{KEYLESS}.key_window"), "0s") } else { setup };
+    let keyless = variants.iter().filter(|name| **name != CARDS);
+    let setup = keyless.fold(setup, |setup, name| setup.set(&format!("variants.{name}.key_window"), "0s"));
     setup.build().await
 }
 
@@ -153,7 +157,10 @@ impl Soak<'_> {
         wanted.extend(Allowed::here().troubles());
         wanted.extend(obstructions::kinds(self.plan.length));
         wanted.push(canary::ANSWERED);
-        wanted.extend(self.old_worker.map(|_| replicas::OLDER));
+        match self.old_worker {
+            None => wanted.extend(Poison::ALL.map(Poison::name)),
+            Some(_) => wanted.push(replicas::OLDER),
+        }
         wanted
     }
 
@@ -176,7 +183,7 @@ impl Soak<'_> {
         };
         let (world, tally, begun) = (self.world, &self.tally, self.begun);
         let obstructions = Obstructions { world, tally, canary, begun }.run(&self.plan.obstructed, &self.calm);
-        let work = async { tokio::join!(time, self.troubles(), obstructions, self.play(publish)) };
+        let work = async { tokio::join!(time, self.troubles(), obstructions, self.poison(), self.play(publish)) };
         tokio::select! {
             _ = work => {}
             () = self.tell_progress(say) => {}
@@ -189,14 +196,23 @@ impl Soak<'_> {
         }
         say("the faults are over; waiting for everything to come to its end");
         let resting = Instant::now();
-        let at_rest = async {
-            while !rest(self.world, self.ledger, &self.upstream).await || !webhooks.all_are_delivered() {
-                sleep(LOOK).await;
-            }
+        // A long run leaves a backlog, which takes its time; what must not be is that it stands still.
+        let (mut events, mut progress) = (self.upstream.event_count(), Instant::now());
+        let is_at_rest = async || {
+            let rests = timeout(REST, rest(self.world, self.ledger, &self.upstream)).await;
+            rests.unwrap_or(false) && webhooks.all_are_delivered()
         };
-        if timeout(REST, at_rest).await.is_err() {
-            say("not everything came to its end");
-            self.find(Kind::Unrest, format!("after {} s", REST.as_secs()));
+        while !is_at_rest().await {
+            let now = self.upstream.event_count();
+            if now != events {
+                (events, progress) = (now, Instant::now());
+            }
+            if progress.elapsed() > REST || resting.elapsed() > REST_MAX {
+                say("not everything came to its end");
+                self.find(Kind::Unrest, format!("after {} s", resting.elapsed().as_secs()));
+                break;
+            }
+            sleep(LOOK).await;
         }
         self.end.cancel();
         resting.elapsed()
@@ -229,6 +245,14 @@ impl Soak<'_> {
         );
     }
 
+    /// Messages that nobody can read; but an older worker may die of them.
+    async fn poison(&self) {
+        if self.old_worker.is_none() {
+            let plan = self.plan.poison.as_slice();
+            poison::publish(self.world, &self.upstream, &self.tally, plan, self.begun, &self.calm).await;
+        }
+    }
+
     /// Every payment's script.
     async fn play(&self, publish: mpsc::Sender<Command>) {
         let scripts = self.plan.scripts.iter();
@@ -251,6 +275,7 @@ impl Soak<'_> {
         let replies = replies::take(self.world).await;
         self.count_dropped_events().await;
         captures::count(self.ledger, &self.tally);
+        unasked::count(self.ledger, &webhooks.accepted(), &self.tally);
         let mut found = findings::all(self.world, self.ledger, &self.upstream, desk, webhooks, &replies).await;
         found.extend(canary.findings());
         found.extend(self.missing_faults().into_iter().map(|what| Finding::new(Kind::FaultMissing, None, what)));
@@ -258,9 +283,13 @@ impl Soak<'_> {
         let complaints = self.complaints.lock().unwrap().clone();
         found.extend(complaints.into_iter().map(|what| Finding::new(Kind::Worker, None, what)));
         let mut left_out = Allowed::here().left_out();
-        left_out.push(match self.old_worker {
-            None => "an older worker beside new ones (--old-worker)",
-            Some(_) => "several captures (an older worker may know one)",
+        left_out.extend(match self.old_worker {
+            None => &["an older worker beside new ones (--old-worker)"][..],
+            Some(_) => &[
+                "several captures (an older worker may know one)",
+                "poison (an older worker may die of it)",
+                "proof, undoing, confirming (an older worker may not know them)",
+            ][..],
         });
         let times = Times { rested, canary: canary.figures() };
         Verdict::new(self.plan, self.ledger, &self.upstream, &self.tally, left_out, times, found)
@@ -285,6 +314,7 @@ impl Soak<'_> {
         }
         if self.old_worker.is_none() {
             wanted.extend(captures::KINDS);
+            wanted.extend(unasked::kinds(self.plan.gateway_name));
         }
         missing.extend(self.tally.missing(&wanted));
         missing
@@ -299,12 +329,15 @@ impl Soak<'_> {
     }
 }
 
-/// Whether nothing is open any more, every event has come, and nobody has anything left to do.
+/// Whether nothing is open any more, every event and dead letter has come, and nobody has anything left to do.
 async fn rest(world: &World, ledger: &dyn Ledger, upstream: &Upstream) -> bool {
     let sql = "SELECT (SELECT count(*) FROM operations WHERE state <> 'settled') + (SELECT count(*) FROM outbox)
                       + (SELECT count(*) FROM payments WHERE status = 'input')";
     let open: i64 = world.query(sql, &[]).await[0].get(0);
     if open > 0 || !ledger.pending().is_empty() {
+        return false;
+    }
+    if (world.bus.length("dead").await as usize) < upstream.unreadable().len() {
         return false;
     }
     let stored = world.query("SELECT id::text FROM events", &[]).await;

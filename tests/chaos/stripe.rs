@@ -144,13 +144,12 @@ impl Ledger for StripeLedger {
     }
 
     fn reports(&self, from: usize) -> Vec<Report> {
-        let events = self.stripe.events();
         let report = |event: &Value| {
             let object = &event["data"]["object"];
             let payment = payment(object);
             Report { variant: CARDS, payment, id: text(event, "id").to_owned(), body: event.to_string() }
         };
-        events.get(from..).unwrap_or_default().iter().map(report).collect()
+        self.stripe.events_behind(from).iter().map(report).collect()
     }
 
     fn webhook(&self, report: &Report) -> Webhook {
@@ -201,7 +200,7 @@ impl Ledger for StripeLedger {
     }
 
     fn pending(&self) -> HashMap<Uuid, Pending> {
-        let waiting = self.stripe.intents().into_iter().filter(|intent| intent["status"] == "requires_action");
+        let waiting = self.stripe.intents_in("requires_action").into_iter();
         let payments = waiting.filter_map(|intent| payment(&intent));
         payments.map(|payment| (payment, Pending { customers: 1, others: 0 })).collect()
     }

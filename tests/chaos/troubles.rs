@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::ledger::GatewayName;
+use crate::poison::{Poison, Poisoned};
 use crate::rng::Rng;
 
 /// Something that happens so long after the beginning.
@@ -146,6 +148,12 @@ pub fn draw_restart_loops(length: Duration, replicas: usize, rng: &mut Rng) -> V
 pub fn draw_obstructions(length: Duration, rng: &mut Rng) -> Obstructed {
     let mut draw = || spread(length, (4_000, 12_000), rng, |rng| rng.millis(3_000, 6_000));
     Obstructed { queue: draw(), rows: draw(), port: draw() }
+}
+
+/// Draws when a message comes that nobody can read.
+pub fn draw_poison(length: Duration, gateway: GatewayName, rng: &mut Rng) -> Vec<Timed<Poisoned>> {
+    let mut deck = Vec::new();
+    spread(length, (500, 2_500), rng, |rng| Poisoned::draw(next_of(&mut deck, &Poison::ALL, rng), gateway, rng))
 }
 
 /// Draws when the gateway refuses connections.

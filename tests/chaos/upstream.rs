@@ -41,7 +41,7 @@ pub struct Upstream {
     /// Scripts that never began, for the workers were behind.
     left_out: AtomicUsize,
     sent: Mutex<Sent>,
-    /// Bodies that are no commands.
+    /// Bodies of messages that are no commands.
     unreadable: Mutex<HashSet<Vec<u8>>>,
     bodies: Mutex<HashSet<Vec<u8>>>,
 }
@@ -103,13 +103,18 @@ impl Upstream {
     fn note(&self, command: &Command) {
         let kind = if command.body.is_some() { "not a command" } else { command.kind.as_str() };
         if let Some(body) = &command.body {
-            self.unreadable.lock().unwrap().insert(body.clone());
+            self.note_unreadable(body.clone());
         }
         let is_new = self.bodies.lock().unwrap().insert(command.bytes());
         let mut sent = self.sent.lock().unwrap();
         *sent.kinds.entry(kind.to_owned()).or_default() += 1;
         sent.duplicates += usize::from(!is_new);
         sent.wrong += usize::from(wrong::is_wrong(command));
+    }
+
+    /// A message with this body is published, which is to be a dead letter.
+    pub fn note_unreadable(&self, body: Vec<u8>) {
+        self.unreadable.lock().unwrap().insert(body);
     }
 
     /// How many scripts never began.
@@ -175,7 +180,7 @@ impl Upstream {
         ids.iter().all(|id| events.contains(id))
     }
 
-    /// The bodies that are no commands.
+    /// The bodies of messages that are no commands.
     pub fn unreadable(&self) -> HashSet<Vec<u8>> {
         self.unreadable.lock().unwrap().clone()
     }

@@ -60,9 +60,10 @@ async fn a_command_in_binary_mode_pays_once_and_is_answered() {
         let answer = world.run(&in_binary(&charge, prefix)).await;
         assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"));
         assert_eq!(answer.body["correlationid"], "order-7");
-        assert_eq!(replies.next().await, (prefix.to_owned(), answer.body));
-        // In structured mode it is the same command.
+        assert_eq!(replies.next().await, (prefix.to_owned(), answer.body.clone()));
+        // In structured mode it is the same command, and has the same answer.
         world.publish(&charge).await;
+        assert_eq!(replies.next().await, (prefix.to_owned(), answer.body));
         let refund = charge.then("payment.refund", json!({"amount": "20.00"})).reply_to(&replies.queue, "refund");
         world.note_published(std::slice::from_ref(&refund));
         let answer = world.run(&in_binary(&refund, prefix)).await;
@@ -76,6 +77,22 @@ async fn a_command_in_binary_mode_pays_once_and_is_answered() {
     })
     .await;
     assert_eq!(world.gateway.calls().len(), 4, "two charges and two refunds");
+    world.check_books().await;
+}
+
+/// Nobody reads such a body, so that only headers can name the command.
+#[tokio::test]
+async fn a_command_whose_body_is_too_large_to_be_read_is_answered_by_its_headers() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let mut replies = Replies::of(&world).await;
+    let charge = Command::charge("http", "120.00", "USD").reply_to(&replies.queue, "call-1");
+    let large = in_binary(&charge, "cloudEvents:").raw(vec![b' '; 2 * 1024 * 1024]);
+    let answer = world.run(&large).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "too_large"), "{}", answer.line());
+    assert!(answer.message().contains("2097152"), "{}", answer.line());
+    assert_eq!(replies.next().await, ("call-1".to_owned(), answer.body));
+    assert!(world.gateway.calls().is_empty());
     world.check_books().await;
 }
 

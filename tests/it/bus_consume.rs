@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use paybus::bus::client::{CommandSent, NewCommand};
 use paybus::bus::consumer::QueueState;
-use paybus::bus::dead::bury;
+use paybus::bus::dead::{Rights, bury};
 use paybus::bus::graveyard::{self, DeadFilter};
 use paybus::bus::publisher::{Outgoing, Published, ReplyState};
 use paybus::bus::topology;
@@ -115,6 +115,33 @@ async fn a_paused_queue_gives_out_what_was_prefetched_and_then_one_at_a_time() {
     bus.end().await;
 }
 
+/// A message that was fetched as a probe keeps its channel until it is settled, also where that channel consumes again
+/// and is paused once more meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_keeps_its_channel_until_it_is_settled() {
+    let bus = Bus::new().await;
+    let consumer = bus.consumer();
+    let (consumption, mut deliveries) = consumer.subscribe_paused(&bus.names.commands_of("cards"), 10);
+    let mut state = consumption.state();
+    reaches(&mut state, |state| *state == QueueState::Paused).await;
+    bus.send(1).await;
+    let probe = consumption.fetch_one().await.expect("a broker").expect("a message");
+    for _ in 0..2 {
+        consumption.resume();
+        reaches(&mut state, |state| *state == QueueState::Consuming).await;
+        consumption.pause();
+        reaches(&mut state, |state| *state == QueueState::Paused).await;
+    }
+    consumption.resume();
+    bus.send(1).await;
+    // Given back, it would come first.
+    let next = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+    assert!(!next.redelivered, "the probe came again");
+    assert!(next.acker.ack().await);
+    assert!(probe.acker.ack().await, "its channel is there");
+    bus.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn consuming_is_fast() {
     let bus = Bus::new().await;
@@ -195,7 +222,7 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     }
     lie_dead(&bus, 4).await;
     let envelopes = DeadFilter { code: Some("invalid_envelope".to_owned()), ..DeadFilter::default() };
-    let replayed = graveyard::replay(&bus.settings, &envelopes, 1).await.expect("replayed");
+    let replayed = graveyard::replay(&bus.settings, &envelopes, 1, Rights::Own).await.expect("replayed");
     assert_eq!(replayed.len(), 1);
     assert_eq!(replayed[0].refused, None);
     let again = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");

@@ -60,6 +60,35 @@ async fn events_go_out_once_more_under_the_same_ids_before_the_answer() {
     world.check_books().await;
 }
 
+/// A replica marks what it has published a moment later. It is out by then, and whoever asks has missed it all the same.
+#[tokio::test]
+async fn what_another_replica_has_just_published_is_not_left_out() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = refunded(&world).await;
+    let last = "SELECT position FROM events WHERE payment_id = $1 AND sequence = 3";
+    let position: i64 = world.value(last, &[&charge.payment]).await;
+    eventually("the last event to be marked", async || {
+        let gone = world.query("DELETE FROM sent WHERE position = $1 RETURNING position", &[&position]).await.len();
+        if gone > 0 { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+
+    let again = resend(&charge, "1");
+    world.publish(&again).await;
+    eventually("the worker to look for what went out", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND pid <> pg_backend_pid() AND query LIKE '%AS is_sent%'";
+        let looks: i64 = world.value(sql, &[]).await;
+        if looks > 0 { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    let mark = "INSERT INTO sent (position, sent_at) VALUES ($1, now()) RETURNING position";
+    world.query(mark, &[&position]).await;
+    assert_eq!(world.final_event(&again).await.data()["resent"], json!({"from": "1", "to": "3"}));
+    world.check_books().await;
+}
+
 #[tokio::test]
 async fn who_asks_with_a_reply_queue_gets_them_alone() {
     let world = World::new().await;

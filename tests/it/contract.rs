@@ -3,21 +3,24 @@
 use std::path::PathBuf;
 use std::process::Command as Program;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use paybus::contract::{CommandExample, command_examples};
 use paybus::payment::code::CODES;
+use paybus::payment::command::CommandType;
 
 use crate::support::contract::wrong;
 use crate::support::files::{read, root};
+use crate::support::replies::Replies;
 use crate::support::skip::{checks, skip};
 use crate::support::{Behaviour, Command, Event, Setup, WorkerSetup, World, eventually};
 
 /// A message as it stands in a document, as the tests publish it.
 fn command(message: &Value) -> Command {
     let text = |name: &str| message[name].as_str().unwrap_or_else(|| panic!("{name} of {message}")).to_owned();
-    let payment = Uuid::parse_str(&text("subject")).expect("a payment's id");
+    let subject = message["subject"].as_str();
+    let payment = subject.map_or(Uuid::nil(), |subject| Uuid::parse_str(subject).expect("a payment's id"));
     let variant = message["data"]["variant"].as_str().unwrap_or("default");
     let mut command = Command::new(variant, &text("type"), payment, message["data"].clone());
     command.id = text("id");
@@ -25,7 +28,7 @@ fn command(message: &Value) -> Command {
     let known = ["type", "subject", "id", "source", "data", "specversion", "time"];
     let others = message.as_object().expect("an object").iter().filter(|(name, _)| !known.contains(&name.as_str()));
     command.attributes = others.map(|(name, value)| (name.clone(), value.clone())).collect();
-    command
+    if subject.is_none() { command.attribute("subject", Value::Null) } else { command }
 }
 
 #[tokio::test]
@@ -34,11 +37,29 @@ async fn every_example_of_the_contract_is_carried_out() {
     let _worker = world.worker().await;
     for CommandExample { kind, summary, answer, word, message } in command_examples() {
         let command = command(&message).user(&world.bus.user());
+        if kind == CommandType::ResendEvents {
+            check_resent(&world, command).await;
+            continue;
+        }
         let told = world.run(&command).await;
         let said = if told.code().is_empty() { told.status() } else { told.code() };
         assert_eq!((told.kind(), said), (answer.as_str(), word), "{kind}: {summary}: {}", told.line());
     }
     world.check_books().await;
+}
+
+/// It is answered at its `reply_to` alone, behind the events.
+async fn check_resent(world: &World, command: Command) {
+    let stored: i64 = world.value("SELECT count(*) FROM events", &[]).await;
+    let mut replies = Replies::of(world).await;
+    let command = command.reply_to(&replies.queue, "all");
+    world.bus.publish(std::slice::from_ref(&command)).await;
+    for _ in 0..stored {
+        assert_eq!(wrong(&told(&replies.next().await.1)), Vec::<String>::new());
+    }
+    let answer = replies.next().await.1;
+    assert_eq!((&answer["type"], &answer["data"]["page"]["events"]), (&json!("command.succeeded"), &json!(stored)));
+    assert_eq!(wrong(&told(&answer)), Vec::<String>::new());
 }
 
 /// Blocks of a language in a page of documentation.

@@ -30,9 +30,9 @@
 //! | 22 | an event that closes the channel | `outages::bus::a_message_too_large_is_found_among_others` |
 //! | 23 | the broker blocks publishers | `outages::broker::the_broker_blocks_publishers_under_load`, `outages::bus::a_blocked_publisher_waits` |
 //! | 24 | the broker refuses: other arguments, not there, no rights | `bus::the_topology_is_declared_checked_and_found_wanting`, `bus::a_missing_exchange_is_waited_for`, `outages::broker::a_worker_that_lost_its_rights_says_so_and_goes_on_with_them` |
-//! | 25 | a queue is deleted, or has no leader | `bus_consume::a_deleted_queue_is_consumed_again_once_it_is_back`, `outages::broker::a_deleted_queue_is_made_again`, `bus_subscribers::a_queue_without_a_leader_is_told_of` |
+//! | 25 | a queue is deleted, or has no leader | `bus_consume::a_deleted_queue_is_consumed_again_once_it_is_back`, `outages::broker::a_deleted_queue_is_made_again`, `bus_subscribers::a_queue_without_a_leader_is_told_of`, `cluster::broker::the_leader_of_a_subscribers_queue_is_killed_under_load` |
 //! | 26 | the broker dies before it has written | `outages::broker::the_broker_crashes_under_load`, `outages::bus::nothing_is_lost_while_the_broker_crashes` |
-//! | 27 | the database is away | `outages::database::the_database_restarts_under_load`, `outages::database::the_database_crashes_under_load`, `stall::a_database_that_vanished_is_given_up_soon` |
+//! | 27 | the database is away | `outages::database::the_database_restarts_under_load`, `outages::database::the_database_crashes_under_load`, `stall::a_database_that_vanished_is_given_up_soon`, `cluster::database::the_primary_is_killed_and_the_standby_promoted_under_load` |
 //! | 28 | the database forgets a commit that it acknowledged | not here: the promise presumes that it does not, and no test can show what it excludes; `payment.sync` brings the gateway's truth back: `truth::a_sync_takes_in_what_was_done_at_the_gateway` |
 //! | 29 | the gateway is away | `limits::a_gateway_that_is_ill_keeps_its_commands_in_the_broker_and_nobody_elses`, `limits::while_the_breaker_is_open_only_a_probe_goes_out` |
 //! | 30 | told to stop under load | `drain::a_drain_under_load_costs_nobody_an_attempt`, `drain::a_rolling_restart_under_load_calls_once_for_each_command` |
@@ -89,9 +89,9 @@ fn every_difference_of_versions_names_a_test_that_exists() {
 #[track_caller]
 fn is_a_test(name: &str) {
     let (place, function) = name.rsplit_once("::").expect("a path");
-    let file = match place.strip_prefix("outages::") {
-        Some(file) => format!("outages/{file}.rs"),
-        None => format!("it/{place}.rs"),
+    let file = match place.split_once("::") {
+        Some((program @ ("outages" | "cluster"), file)) => format!("{program}/{file}.rs"),
+        _ => format!("it/{place}.rs"),
     };
     let source = read(format!("tests/{file}"));
     let (before, _) =

@@ -90,6 +90,8 @@ async fn the_payment_in_events_is_the_payment_in_the_database() {
         assert_eq!(told[name], amount(&row, name, 2), "{name}");
     }
     assert_eq!(told["capturable_amount"], "0.00", "nothing is held");
+    assert_eq!((&told["voided_amount"], &told["paid_in_full"]), (&json!("0.00"), &json!(true)));
+    assert_eq!(told["metadata"], row.get::<_, Value>("metadata"));
     for name in ["created", "modified"] {
         let stored: jiff::Timestamp = row.get(name);
         assert_eq!(told[name], stored.to_string(), "{name}");
@@ -108,7 +110,7 @@ async fn the_payment_in_events_is_the_payment_in_the_database() {
         .keys()
         .filter(|name| !texts.contains(&name.as_str()) && !sums.contains(&name.as_str()))
         .filter(|name| !["id", "created", "modified", "extra_data", "customer_ip_address"].contains(&name.as_str()))
-        .filter(|name| *name != "capturable_amount")
+        .filter(|name| !["capturable_amount", "voided_amount", "paid_in_full", "metadata"].contains(&name.as_str()))
         .collect();
     assert!(more.is_empty(), "{more:?} are not looked at by this test");
     world.check_books().await;

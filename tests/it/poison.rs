@@ -88,6 +88,40 @@ async fn what_lapin_cannot_read_is_put_aside_and_stops_nothing() {
     assert!(sent.iter().all(|command| bodies.contains(&command.bytes())), "the bodies are as they were sent");
 }
 
+/// More than a worker may have memory, if it took them in.
+#[tokio::test]
+async fn bodies_that_are_too_large_take_no_memory_and_stay_whole() {
+    const LARGE: u32 = 20;
+    let world = World::new().await;
+    let mut raw = RawPublisher::connect(&world.bus.url).await;
+    let body = vec![b'x'; 15 * 1024 * 1024];
+    for _ in 0..LARGE {
+        raw.publish(&world.bus.queue("commands"), b"http.payment.create", &properties(&[]), &body).await;
+    }
+    let worker = world.worker().await;
+    assert_eq!(world.run(&good()).await.status(), "confirmed");
+    are_dead(&world, LARGE).await;
+    assert!(worker.exited().is_none());
+    let peak = worker.peak_memory() / (1024 * 1024);
+    assert!(peak < 128, "the worker held {peak} MiB");
+
+    let letters = json_of(&world, &["dead", "list", "--json"]).await;
+    assert_eq!(letters.len(), LARGE as usize);
+    for letter in &letters {
+        assert_eq!((&letter["code"], &letter["size_bytes"]), (&Value::from("too_large"), &Value::from(body.len())));
+    }
+    let output = run(&world, &["dead", "replay", "--yes", "--who", "a test"]).await;
+    assert!(!output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("too large to be read"), "{output:?}");
+    are_dead(&world, LARGE).await;
+    let some = ["dead", "drop", "--json", "--filter", "code=too_large", "--limit", "10", "--yes", "--who", "a test"];
+    assert_eq!(json_of(&world, &some).await.len(), 10);
+    are_dead(&world, LARGE - 10).await;
+    let whole = world.bus.take_all("dead").await;
+    assert!(whole.len() == 10 && whole.iter().all(|(_, kept)| *kept == body), "{} letters are left", whole.len());
+    world.check_books().await;
+}
+
 /// No worker has seen these: the broker itself put them there, with all that lapin cannot read.
 #[tokio::test]
 async fn unread_dead_letters_are_listed_and_sent_again() {

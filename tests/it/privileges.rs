@@ -14,7 +14,9 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use paybus::store::rights::WRITES;
 use serde_json::Value;
 use tokio_postgres::NoTls;
+use uuid::Uuid;
 
+use crate::retention::{age, file};
 use crate::support::files::root;
 use crate::support::skip::{needed, skip};
 use crate::support::topology::rabbitmqctl;
@@ -24,31 +26,39 @@ use crate::support::worker::paybus;
 use crate::support::{Behaviour, Command, Setup, Webhook, WorkerSetup, World, eventually};
 
 const SECRET: &str = "whsec_test";
-const PASSWORD: &str = "only-for-tests";
+/// Of every user that is made here.
+pub const PASSWORD: &str = "only-for-tests";
 
 /// Runs a program to its good end.
-fn run(program: &mut Program) -> String {
+pub fn run(program: &mut Program) -> String {
     let output = program.output().unwrap_or_else(|error| panic!("{program:?}: {error}"));
     assert!(output.status.success(), "{program:?}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A user of the broker that has one part, and its address.
-async fn user(world: &World, ctl: &str, part: &'static str, variant: Option<&'static str>) -> (String, String) {
+/// A user of the broker that has one part: its address and its name.
+pub async fn user(world: &World, ctl: &str, part: &'static str, variant: Option<&'static str>) -> (String, String) {
     let prefix = world.bus.prefix.clone();
     let name = format!("{prefix}-{part}");
-    let (ctl, user) = (ctl.to_owned(), name.clone());
-    let granting = tokio::task::spawn_blocking(move || {
-        rabbitmqctl(&["add_user", &user, PASSWORD]);
-        let mut grant = Program::new(root().join("deploy/rabbitmq/grant"));
-        run(grant.args([part, &user]).args(variant).env("PREFIX", prefix).env("RABBITMQCTL", ctl));
-    });
-    granting.await.expect("granted");
+    let ctl = ctl.to_owned();
+    let user = name.clone();
+    tokio::task::spawn_blocking(move || grant(&ctl, &prefix, "/", part, &user, variant)).await.expect("granted");
     let (_, place) = world.settings()["amqp.url"].split_once('@').expect("a user");
     (format!("amqp://{name}:{PASSWORD}@{place}"), name)
 }
 
-async fn channel(url: &str) -> (Connection, Channel) {
+/// Makes a user of the broker and grants it a part. A publisher has the reply queue `reply.USER.1`.
+pub fn grant(ctl: &str, prefix: &str, vhost: &str, part: &str, user: &str, variant: Option<&str>) {
+    rabbitmqctl(&["add_user", user, PASSWORD]);
+    let mut grant = Program::new(root().join("deploy/rabbitmq/grant"));
+    grant.args([part, user]).args(variant).env("PREFIX", prefix).env("VHOST", vhost).env("RABBITMQCTL", ctl);
+    if part == "publisher" {
+        grant.env("QUEUES", format!("reply.{user}.1"));
+    }
+    run(&mut grant);
+}
+
+pub async fn channel(url: &str) -> (Connection, Channel) {
     let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("it may connect");
     let channel = connection.create_channel().await.expect("a channel");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
@@ -101,6 +111,7 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     let world = Setup::new().set("variants.http.webhook_secret", SECRET).build().await;
     let (publisher, publishing) = user(&world, &ctl, "publisher", Some("http")).await;
     let (subscriber, subscribing) = user(&world, &ctl, "subscriber", None).await;
+    let (service, serving) = user(&world, &ctl, "service", Some("http")).await;
     let (worker, _) = user(&world, &ctl, "worker", None).await;
     let (webhooks, _) = user(&world, &ctl, "webhooks", None).await;
     let (owner, _) = user(&world, &ctl, "owner", None).await;
@@ -127,11 +138,21 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     assert_eq!(answer["data"]["payment"]["status"], "confirmed", "{answer}");
     assert_eq!(next(&mut told, "the first event").await["type"], "payment.created");
     let reply = format!("reply.{publishing}.1");
-    declare(&asking, &reply).await.expect("a reply queue of its own");
     let mut replies = consume(&asking, &reply).await.expect("consumed");
     let refund = charge.then("payment.refund", serde_json::json!({}));
     send(&asking, commands.clone(), &refund.key(), &refund.bytes(), Some(&reply)).await.expect("sent");
     assert_eq!(next(&mut replies, "the second answer").await["data"]["payment"]["status"], "refunded");
+
+    // A service is both, with queues that were made for it.
+    let (_served, calling) = channel(&service).await;
+    let (events_of_service, catch_up) = (format!("{serving}.events"), format!("reply.{serving}.catch-up"));
+    let mut heard = consume(&calling, &events_of_service).await.expect("its events");
+    let mut caught_up = consume(&calling, &catch_up).await.expect("its answers");
+    let order = Command::create("http", "3.00", "EUR");
+    send(&calling, commands.clone(), &order.key(), &order.bytes(), Some(&catch_up)).await.expect("sent");
+    assert_eq!(next(&mut caught_up, "the service's answer").await["subject"], order.payment.to_string());
+    let created = next_of(&mut heard, order.payment).await;
+    assert_eq!(created["type"], "payment.created", "{created}");
 
     // A gateway's news, taken in by a process that does nothing else, and by the worker.
     let setup = WorkerSetup::default().only_webhooks().set("amqp.url", &webhooks).set("amqp.declare", "false");
@@ -189,12 +210,25 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     is_refused(&subscriber, "listen to commands", async |channel| bind(&channel, &own, &commands).await).await;
     is_refused(&publisher, "listen to events", async |channel| bind(&channel, &reply, &events).await).await;
     world.check_books().await;
+    for queue in [reply, events_of_service, catch_up] {
+        world.bus.delete_queue(&queue).await;
+    }
 }
 
 async fn next(consumer: &mut lapin::Consumer, what: &str) -> Value {
     let waiting = tokio::time::timeout(Duration::from_secs(20), consumer.next());
     let delivery = waiting.await.unwrap_or_else(|_| panic!("{what} does not come")).expect("it consumes");
     serde_json::from_slice(&delivery.expect("a delivery").data).expect("JSON")
+}
+
+/// The next event of a payment, past those of others.
+async fn next_of(consumer: &mut lapin::Consumer, payment: Uuid) -> Value {
+    loop {
+        let event = next(consumer, "an event of the payment").await;
+        if event["subject"] == payment.to_string() {
+            return event;
+        }
+    }
 }
 
 /// Whether PostgreSQL refuses a statement for want of a right.
@@ -219,7 +253,7 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
     let grant = || {
         let mut psql = Program::new("psql");
         psql.args(["-q", "-d", &admin, "-f"]).arg(root().join("deploy/postgres/roles.sql"));
-        for name in ["owner", "worker", "reader"] {
+        for name in ["owner", "worker", "archiver", "reader"] {
             psql.arg("-v").arg(format!("{name}={}", role(name)));
         }
         run(&mut psql);
@@ -252,13 +286,31 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
         if unsent == 0 { Ok(()) } else { Err(unsent) }
     })
     .await;
-    for name in ["worker", "reader"] {
+    for name in ["worker", "archiver", "reader"] {
         let shown = run(paybus(world.settings())
             .args(["show", &charge.payment.to_string()])
             .env("PAYBUS__DATABASE__URL", url(name)));
         assert!(shown.contains("refunded"), "{shown}");
+        for arguments in [vec!["list", "--status", "refunded"], vec!["list", "--state", "unknown"]] {
+            let by_status = arguments.contains(&"refunded");
+            let listed = run(paybus(world.settings()).args(arguments).env("PAYBUS__DATABASE__URL", url(name)));
+            assert_eq!(listed.contains(&charge.payment.to_string()), by_status, "{name}: {listed}");
+        }
     }
+    let forgotten = run(paybus(world.settings())
+        .args(["forget", &charge.payment.to_string(), "--yes", "--who", "test"])
+        .env("PAYBUS__DATABASE__URL", url("worker")));
+    assert!(forgotten.contains("forgotten: 1 payment"), "{forgotten}");
     assert!(!worker.log().contains("permission denied"), "{}", worker.log());
+
+    age(&world, &[charge.payment]).await;
+    let path = file(&world, "privileges");
+    let archived = run(paybus(world.settings())
+        .args(["archive", "--before", "30d", "--audit", "--yes", "--who", "test", "--to"])
+        .arg(&path)
+        .env("PAYBUS__DATABASE__URL", url("archiver")));
+    assert!(archived.contains("archived: 1 of 1"), "{archived}");
+    std::fs::remove_file(&path).expect("a file");
 
     // What is given is what the worker asks for, and it asks for all that is given.
     let given = "SELECT table_name::text, string_agg(privilege_type, ', ' ORDER BY privilege_type)
@@ -287,6 +339,18 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
         database_refuses(&url("worker"), sql).await;
     }
     for sql in [
+        "DELETE FROM paybus.payments",
+        "INSERT INTO paybus.payments (id) VALUES (gen_random_uuid())",
+        "UPDATE paybus.operations SET state = 'settled'",
+        "UPDATE paybus.movements SET amount = 0",
+        "INSERT INTO paybus.events (payment_id) VALUES (gen_random_uuid())",
+        "UPDATE paybus.watermarks SET position = 0",
+        "TRUNCATE paybus.audit",
+        "CREATE TABLE paybus.mine (id int)",
+    ] {
+        database_refuses(&url("archiver"), sql).await;
+    }
+    for sql in [
         "UPDATE paybus.payments SET status = 'confirmed'",
         "DELETE FROM paybus.operations",
         "INSERT INTO paybus.audit DEFAULT VALUES",
@@ -297,7 +361,7 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
     world.check_books().await;
     worker.term();
     within(Duration::from_secs(20), "the worker to end", async || worker.exited().ok_or("it runs")).await;
-    for name in ["owner", "worker", "reader"] {
+    for name in ["owner", "worker", "archiver", "reader"] {
         // Roles are the whole server's; what this one may do here goes with it.
         world.query(&format!("REASSIGN OWNED BY {} TO CURRENT_USER", role(name)), &[]).await;
         world.query(&format!("DROP OWNED BY {}", role(name)), &[]).await;

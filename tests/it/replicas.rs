@@ -189,3 +189,20 @@ async fn the_relays_share_their_work_and_take_it_over() {
     eventually("the end", async || Ok::<_, String>(())).await;
     world.check_books().await;
 }
+
+/// The replica that refunds reads the charge's events a moment before the other one, which published them, has marked them.
+#[tokio::test]
+async fn what_another_replica_has_just_published_is_not_published_again() {
+    let world = World::new().await;
+    let _workers = [world.worker().await, world.worker().await];
+    let charges: Vec<Command> = (0..40).map(|_| Command::charge("http", "100.00", "EUR")).collect();
+    let pay = async |charge: &Command| {
+        world.run(charge).await;
+        world.run(&charge.then("payment.refund", json!({"amount": "1.00"}))).await;
+    };
+    futures_util::future::join_all(charges.iter().map(pay)).await;
+    let events: Vec<_> = charges.iter().flat_map(|charge| world.events_of(charge.payment)).collect();
+    let ids: BTreeSet<_> = events.iter().map(|event| event.id().to_owned()).collect();
+    assert_eq!(events.len(), ids.len(), "nothing failed, so that nothing need be published twice");
+    world.check_books().await;
+}

@@ -355,7 +355,7 @@ async fn a_retry_that_finds_no_place_forgets_no_attempt_before_it() {
         .set("variants.http.breaker.open", "1h")
         .build()
         .await;
-    let _worker = world.worker().await;
+    let worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
     let other = Command::charge("http", "5.00", "USD");
     world.gateway.plan(charge.payment, vec![Behaviour::Error500After]);
@@ -366,6 +366,8 @@ async fn a_retry_that_finds_no_place_forgets_no_attempt_before_it() {
     assert_eq!(world.run(&resolve).await.kind(), "command.rejected");
     assert_eq!(world.event_of(&charge, "command.delayed").await.reason(), "gateway_error", "the next delay is its");
     world.operation_state(&charge, "unknown").await;
+    let retried = worker.count(r#"paybus_retries_total{variant="http",code="gateway_error"}"#).await;
+    assert_eq!(retried, 0, "what found no place was not tried again");
     for open in [&charge, &other] {
         assert_eq!(world.run(&open.then("payment.sync", json!({}))).await.kind(), "command.succeeded");
         assert_eq!(world.final_event(open).await.status(), "confirmed");

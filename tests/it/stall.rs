@@ -1,7 +1,8 @@
 //! A database that does not answer any more and does not hang up either: its host is gone, or a firewall forgot us.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -17,6 +18,27 @@ struct Way {
     /// Connections of this number and before carry nothing.
     dead: watch::Sender<u32>,
     last: watch::Receiver<u32>,
+    commits: Arc<Commits>,
+}
+
+/// Commits that get no answer while all else does, as where a standby is away that they wait for.
+#[derive(Default)]
+struct Commits {
+    hang: AtomicBool,
+    /// When each that hung began.
+    begun: Mutex<Vec<Instant>>,
+}
+
+impl Commits {
+    /// Whether this is the first of a connection, which has the statement's text, and must hang.
+    fn takes(&self, sent: &[u8]) -> bool {
+        let text: &[u8] = b"payment_insert";
+        let hangs = self.hang.load(Ordering::Relaxed) && sent.windows(text.len()).any(|part| part == text);
+        if hangs {
+            self.begun.lock().unwrap().push(Instant::now());
+        }
+        hangs
+    }
 }
 
 impl Way {
@@ -27,8 +49,9 @@ impl Way {
         let url = format!("{user}@{}/{database}", listener.local_addr().expect("an address"));
         let (dead, is_dead) = watch::channel(0);
         let (number, last) = watch::channel(0);
-        tokio::spawn(carry_all(listener, address.to_owned(), number, is_dead));
-        Way { url, dead, last }
+        let commits = Arc::default();
+        tokio::spawn(carry_all(listener, address.to_owned(), number, is_dead, Arc::clone(&commits)));
+        Way { url, dead, last, commits }
     }
 
     /// Carries nothing more over the connections there are; new ones are carried, as to another host at the same address.
@@ -37,24 +60,43 @@ impl Way {
     }
 }
 
-async fn carry_all(listener: TcpListener, address: String, number: watch::Sender<u32>, dead: watch::Receiver<u32>) {
+async fn carry_all(
+    listener: TcpListener,
+    address: String,
+    number: watch::Sender<u32>,
+    dead: watch::Receiver<u32>,
+    commits: Arc<Commits>,
+) {
     let address: Arc<str> = address.into();
     while let Ok((near, _)) = listener.accept().await {
         number.send_modify(|number| *number += 1);
         let (this, address, dead) = (*number.borrow(), Arc::clone(&address), dead.clone());
+        let commits = Arc::clone(&commits);
         tokio::spawn(async move {
             let Ok(far) = TcpStream::connect(&*address).await else { return };
             let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-            tokio::join!(carry(this, near_read, far_write, dead.clone()), carry(this, far_read, near_write, dead));
+            let there = carry(this, near_read, far_write, dead.clone(), Some(commits));
+            tokio::join!(there, carry(this, far_read, near_write, dead, None));
         });
     }
 }
 
 /// Carries one direction until its end; once the connection is dead it swallows everything, the end too.
-async fn carry(this: u32, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, dead: watch::Receiver<u32>) {
+async fn carry(
+    this: u32,
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    dead: watch::Receiver<u32>,
+    commits: Option<Arc<Commits>>,
+) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
+        if commits.as_ref().is_some_and(|commits| commits.takes(&buffer[..read])) {
+            // Until whoever waits for the answer gives it up.
+            while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+            return;
+        }
         if *dead.borrow() >= this {
             if read == 0 {
                 // Held open for as long as the test lasts.
@@ -94,5 +136,36 @@ async fn a_database_that_vanished_is_given_up_soon() {
         (_, text) => Err(text),
     })
     .await;
+    world.check_books().await;
+}
+
+/// Each commit that is given up may leave a connection behind at the server, so that not every lane goes on trying.
+#[tokio::test]
+async fn commits_that_are_not_answered_are_tried_one_at_a_time() {
+    let world = Setup::new().expects_relay().expects_takeovers().build().await;
+    let way = Way::to(&world.settings()["database.url"]).await;
+    way.commits.hang.store(true, Ordering::Relaxed);
+    // A statement is given up after twice this.
+    let setup = WorkerSetup::default().set("database.url", &way.url).set("database.statement_timeout", "500ms");
+    let _worker = world.worker_with(setup).await;
+    let charges: Vec<Command> = (0..20).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+    world.publish_all(&charges).await;
+    // The first ones were under way side by side when the first was given up.
+    let begun = within(Duration::from_secs(30), "some tries", async || {
+        let begun = way.commits.begun.lock().unwrap().clone();
+        if begun.len() >= 7 { Ok(begun) } else { Err(format!("{} tries", begun.len())) }
+    })
+    .await;
+    for pair in begun[2..].windows(2) {
+        let between = pair[1] - pair[0];
+        assert!(between > Duration::from_millis(800), "two were under way at once, {between:?} apart");
+    }
+    way.commits.hang.store(false, Ordering::Relaxed);
+    within(Duration::from_secs(20), "all charges", async || {
+        let settled: i64 = world.value("SELECT count(*) FROM operations WHERE state = 'settled'", &[]).await;
+        if settled == 20 { Ok(()) } else { Err(format!("{settled} are settled")) }
+    })
+    .await;
+    world.final_events(&charges).await;
     world.check_books().await;
 }

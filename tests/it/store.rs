@@ -51,6 +51,7 @@ impl Bench {
         let rules = Rules {
             gateway: "http".to_owned(),
             account: String::new(),
+            account_aliases: Vec::new(),
             contract,
             capture: true,
             retired: false,
@@ -496,9 +497,9 @@ async fn what_is_old_goes_step_by_step() {
     sql.execute("UPDATE operations SET stored = now() - interval '31 days'", &[]).await.unwrap();
     sql.execute(copy, &[&id]).await.unwrap();
     let month = bench.store.clock().now() - SignedDuration::from_hours(30 * 24);
-    assert_eq!(bench.store.purge_orphans(month, 2).await.unwrap(), Purged { gone: 2, more: true });
-    assert_eq!(bench.store.purge_orphans(month, 2).await.unwrap(), Purged { gone: 1, more: false });
-    assert_eq!(bench.store.purge_orphans(month, 2).await.unwrap(), Purged { gone: 0, more: false });
+    assert_eq!(bench.store.purge_commands(month, 2).await.unwrap(), Purged { gone: 2, more: true });
+    assert_eq!(bench.store.purge_commands(month, 2).await.unwrap(), Purged { gone: 1, more: false });
+    assert_eq!(bench.store.purge_commands(month, 2).await.unwrap(), Purged { gone: 0, more: false });
     assert_eq!(bench.world.value::<i64>("SELECT count(*) FROM operations", &[]).await, 1);
 
     sql.execute("DELETE FROM events", &[]).await.unwrap();

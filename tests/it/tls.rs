@@ -150,6 +150,9 @@ async fn the_broker_by_tls() {
     check(&number, Some(&client.ours), true, "not valid for name").await;
     check(&localhost, Some(&client.other), true, "unknownissuer").await;
     check(&localhost, None, true, "unknownissuer").await;
+    // A port that is not for TLS.
+    let plaintext = world.settings()["amqp.url"].replace("amqp://", "amqps://");
+    check(&plaintext, Some(&client.ours), true, "the server does not speak tls: correct the port").await;
     // By TLS 1.3 the server refuses a client after the handshake: it may hang up before its reason is read.
     check(&localhost, Some(&client.ours), false, "connecting to the broker failed").await;
     world.check_books().await;
@@ -180,13 +183,14 @@ async fn the_database_by_tls() {
     let Some(_) = needed("PAYBUS_TEST_PG_CTL") else { return };
     let world = World::new().await;
     let Parties { authority, server, client } = parties(&world);
-    demand_certificates(&world, &authority, &server).await;
     let url = |host: &str| world.settings()["database.url"].replace("127.0.0.1", host);
     let (localhost, number) = (url("localhost"), url("127.0.0.1"));
     let worker = |url: &str, mode: &str, ca: Option<&str>, shows: bool| {
         client.worker("database", url, ca, shows).set("database.tls_mode", mode)
     };
     let (ours, other) = (Some(client.ours.as_str()), Some(client.other.as_str()));
+    is_refused(&world, worker(&number, "require", None, false), "the server has no tls: set ssl = on").await;
+    demand_certificates(&world, &authority, &server).await;
     works(&world, worker(&localhost, "verify-full", ours, true)).await;
     works(&world, worker(&number, "verify-ca", ours, true)).await;
     works(&world, worker(&number, "require", None, true)).await;

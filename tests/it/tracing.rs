@@ -5,10 +5,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::wait::within;
-use crate::support::{Behaviour, Collector, Command, Setup, Span, WorkerSetup, World, eventually};
+use crate::support::webhook::named;
+use crate::support::{Behaviour, Collector, Command, Setup, Span, Webhook, WorkerSetup, World, eventually};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PUBLISHER: &str = "00f067aa0ba902b7";
+const SERVER: i32 = 2;
 const CLIENT: i32 = 3;
 const PRODUCER: i32 = 4;
 const CONSUMER: i32 = 5;
@@ -138,6 +140,38 @@ async fn a_takeover_goes_on_with_the_trace_of_the_worker_that_was_lost() {
     world.check_books().await;
 }
 
+/// What a webhook tells is carried out in the trace that begins where it was received, also in a process of its own.
+#[tokio::test]
+async fn a_webhook_leads_into_what_it_tells() {
+    let collector = Collector::start().await;
+    let secret = "whsec_1";
+    let setup = Setup::new().set("tracing.endpoint", &collector.url()).set("variants.http.webhook_secret", secret);
+    let world = setup.build().await;
+    let receiver = world.worker_with(WorkerSetup::default().only_webhooks()).await;
+    let worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.run(&charge).await;
+    world.gateway.move_by_hand(charge.payment, "refund", "20.00", "USD");
+    let news = json!({"id": "n-1", "payment_id": charge.payment, "type": "news"});
+    assert_eq!(Webhook::signed("http", secret, &news).post(&receiver).await.0, 200);
+    assert_eq!(Webhook::signed("http", "another", &news).post(&receiver).await.0, 400);
+    let told = world.final_event(&named("http", charge.payment, "n-1")).await;
+    receiver.drain().await;
+    worker.drain().await;
+
+    let trace = trace_of(told.body["traceparent"].as_str().expect("a context")).to_owned();
+    spans(&collector, &trace, CONSUMER, 1).await;
+    let spans = spans(&collector, &trace, SERVER, 1).await;
+    let [received] = of_kind(&spans, SERVER)[..] else { panic!("{spans:?}") };
+    let [command] = of_kind(&spans, CONSUMER)[..] else { panic!("{spans:?}") };
+    assert_eq!((received.name.as_str(), received.parent.as_str()), ("POST /webhooks/{variant}", ""));
+    assert_eq!((received.attribute("paybus.variant"), received.is_error), ("http", false));
+    assert_eq!((&command.parent, command.attribute("paybus.command.type")), (&received.id, "payment.notification"));
+    let received = collector.spans().iter().filter(|span| span.kind == SERVER).count();
+    assert_eq!(received, 1, "what is not genuine makes no span");
+    world.check_books().await;
+}
+
 /// What waits for its time goes on later, in the trace of its command.
 #[tokio::test]
 async fn a_delayed_attempt_belongs_to_the_same_trace() {
@@ -197,6 +231,8 @@ async fn a_collector_that_is_away_holds_up_nothing() {
         if told("the collector takes no spans") == 1 { Ok(()) } else { Err("nothing") }
     })
     .await;
+    let dropped = worker.count(r#"paybus_spans_dropped_total{reason="not_taken"}"#).await;
+    assert!(dropped > 0, "what is dropped is counted");
     collector.open().await;
     within(Duration::from_secs(20), "spans after the collector is back", async || {
         world.run(&Command::charge("http", "10.00", "EUR")).await;

@@ -1,6 +1,7 @@
 //! What the gateway knows and paybus does not yet: `payment.sync`, notifications, and answers that are odd.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -98,6 +99,25 @@ async fn what_the_gateway_says_of_an_operation_counts_although_a_person_settled_
     let told = |event: &Event| event.subject() == charge.subject() && event.kind() == "payment.status_changed";
     let confirmed = world.event("the proof", |event| told(event) && event.status() == "confirmed").await;
     assert_eq!(confirmed.field("captured_amount"), "120.00");
+    world.check_books().await;
+}
+
+/// An answer counts for all who had asked by the time its question went out.
+#[tokio::test]
+async fn many_syncs_of_a_payment_at_once_are_few_questions_and_all_learn_the_truth() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.run(&charge).await;
+    world.gateway.move_by_hand(charge.payment, "refund", "20.00", "USD");
+    world.gateway.plan_operation(charge.payment, "status", vec![Behaviour::Late(Duration::from_millis(200)); 100]);
+    let syncs: Vec<Command> = (0..100).map(|_| charge.then("payment.sync", json!({}))).collect();
+    world.publish_all(&syncs).await;
+    let answers = world.final_events(&syncs).await;
+    assert!(answers.iter().all(|answer| answer.field("refunded_amount") == "20.00"));
+    assert_eq!(answers.iter().filter(|answer| answer.kind() == "payment.updated").count(), 1, "it is told once");
+    let questions = world.gateway.calls_of(charge.payment).iter().filter(|call| call.operation == "status").count();
+    assert!(questions <= 75, "{questions} questions: none was shared");
     world.check_books().await;
 }
 

@@ -1,9 +1,14 @@
 //! Webhooks: a gateway tells something, and what it then answers is told as an event. Whatever is not the gateway's own
 //! word is refused, and whatever was answered with 200 is never lost.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::support::wait::within;
@@ -116,6 +121,57 @@ async fn what_the_gateway_did_not_send_is_refused_and_goes_nowhere() {
     assert_eq!(world.bus.length("inbound.http").await, 0);
     assert_eq!(questions(&world, charge.payment), 0);
     assert!(!worker.log().contains("whsec_"), "no secret is logged");
+    world.check_books().await;
+}
+
+/// A client that says it signs, announces a large body and sends next to nothing of it, again and again.
+async fn drip(address: String, closed: Arc<AtomicUsize>) {
+    loop {
+        let Ok(mut client) = TcpStream::connect(&address).await else { continue };
+        let head =
+            "POST /webhooks/http HTTP/1.1\r\nhost: x\r\npaybus-signature: t=1,v1=00\r\ncontent-length: 500000\r\n\r\n";
+        let mut sent = client.write_all(head.as_bytes()).await;
+        while sent.is_ok() {
+            sent = client.write_all(b"x").await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        closed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// From one address, as if all came through the same proxy.
+#[tokio::test]
+async fn webhooks_are_taken_while_hundreds_of_others_send_next_to_nothing() {
+    let world = setup().build().await;
+    let worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.run(&charge).await;
+    let address = worker.http().trim_start_matches("http://").to_owned();
+    let (mut drippers, closed) = (JoinSet::new(), Arc::<AtomicUsize>::default());
+    for _ in 0..300 {
+        drippers.spawn(drip(address.clone(), Arc::clone(&closed)));
+    }
+    // They take all places there are, each other's too.
+    eventually("the drippers to be closed for others", async || match closed.load(Ordering::Relaxed) {
+        closed @ ..300 => Err(closed),
+        _ => Ok(()),
+    })
+    .await;
+    let begun = Instant::now();
+    for number in 0..50 {
+        let genuine = Webhook::signed("http", SECRET, &news(&format!("n-{number}"), charge.payment));
+        within(Duration::from_secs(5), "a genuine webhook to be taken", async || {
+            match genuine.try_post(&worker).await {
+                Ok((200, _)) => Ok(()),
+                // Its gateway tries again.
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    drippers.shutdown().await;
+    assert_eq!(counted(&worker, "busy").await, 0, "who sends next to nothing takes no memory");
     world.check_books().await;
 }
 

@@ -17,29 +17,42 @@ pub struct Load {
     workers: Vec<Worker>,
 }
 
-/// Lets two workers work while commands keep coming, and the trouble happen meanwhile. After it all is ready again, every
-/// command is answered, nothing was charged twice, no event was lost.
+/// Lets two workers work while commands keep coming, and the trouble happen meanwhile.
 pub async fn under_load(trouble: impl AsyncFnOnce(&Load)) {
-    // A charge that is stored late, because its worker was the last to find the database again, has its refund waiting.
-    let setup = Setup::new().alone().set("variants.http.concurrency", "8").set("worker.unknown_payment_grace", "40s");
-    let world = setup.build().await;
+    let world = setup().build().await;
     let workers = vec![world.worker().await, world.worker().await];
-    world.gateway.set_latency(Duration::from_millis(20));
-    let load = Load { world, workers };
-    let over = AtomicBool::new(false);
-    let troubling = async {
-        load.goes_on().await;
-        trouble(&load).await;
-        load.is_ready().await;
-        load.goes_on().await;
-        over.store(true, Ordering::Relaxed);
-    };
-    let (commands, ()) = tokio::join!(publish(&load.world, &over), troubling);
-    load.settles(&commands).await;
-    load.world.check_books().await;
+    Load::new(world, workers).during(trouble).await;
+}
+
+/// The setup of a world that is to be under load.
+pub fn setup() -> Setup {
+    // A charge that is stored late, because its worker was the last to find the database again, has its refund waiting.
+    Setup::new().alone().set("variants.http.concurrency", "8").set("worker.unknown_payment_grace", "40s")
 }
 
 impl Load {
+    /// A world of [`setup`] whose workers are ready.
+    pub fn new(world: World, workers: Vec<Worker>) -> Load {
+        world.gateway.set_latency(Duration::from_millis(20));
+        Load { world, workers }
+    }
+
+    /// Keeps commands coming while the trouble happens. After it all is ready again, every command is answered, nothing was
+    /// charged twice, no event was lost.
+    pub async fn during(self, trouble: impl AsyncFnOnce(&Load)) {
+        let over = AtomicBool::new(false);
+        let troubling = async {
+            self.goes_on().await;
+            trouble(&self).await;
+            self.is_ready().await;
+            self.goes_on().await;
+            over.store(true, Ordering::Relaxed);
+        };
+        let (commands, ()) = tokio::join!(publish(&self.world, &over), troubling);
+        self.settles(&commands).await;
+        self.world.check_books().await;
+    }
+
     /// Waits until some more calls have been made.
     pub async fn goes_on(&self) {
         let before = self.world.gateway.calls().len();

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 #: row, `event` the whole event, with `code` and `message`.
 command_failed = Signal()
 
+#: The states of an operation that are for good.
+ENDED = ["succeeded", "failed", "rejected"]
+
 COPIED = ["transaction_id", "captured_amount", "fraud_status", "fraud_message", "extra_data", "modified"]
 
 
@@ -46,7 +49,8 @@ def publish(through: Publisher) -> int:
 
 def subscriber() -> Subscriber:
     url, name = settings.PAYBUS["url"], settings.PAYBUS["name"]
-    return Subscriber(url, name, Books(), prefix=settings.PAYBUS.get("prefix", "paybus"))
+    prefix, declares = settings.PAYBUS.get("prefix", "paybus"), settings.PAYBUS.get("declares", True)
+    return Subscriber(url, name, Books(), prefix=prefix, declares=declares)
 
 
 class Books:
@@ -63,10 +67,21 @@ class Books:
                 Followed.objects.update_or_create(token=event["subject"], defaults={"number": number})
             if payment is None:
                 return
+            follow_operation(event["data"])
             if number is not None:
                 follow(payment, event["data"]["payment"])
-            elif event["data"].get("command", {}).get("final"):
+            elif event["data"].get("command", {}).get("answer"):
                 answer(payment, event)
+
+
+def follow_operation(data: dict) -> None:
+    """Notes on one of the project's commands which operation it is, and how far that is."""
+    command, operation = data.get("command"), data.get("operation")
+    if command is None or operation is None or command["source"] != settings.PAYBUS["source"]:
+        return
+    # A `command.delayed` may come again, after the end.
+    commands = Outgoing.objects.filter(command_id=command["id"]).exclude(state__in=ENDED)
+    commands.update(operation=operation["id"], state=operation["state"])
 
 
 def follow(payment, told: dict) -> None:
@@ -75,7 +90,8 @@ def follow(payment, told: dict) -> None:
     payment.captured_amount = Decimal(told["captured_amount"])
     payment.fraud_status, payment.fraud_message = told["fraud_status"], told["fraud_message"]
     extra = json.loads(payment.extra_data or "{}") | told["extra_data"]
-    payment.extra_data = json.dumps(extra | {"redirect_url": told.get("redirect_url")})
+    extra |= {"redirect_url": told.get("redirect_url"), "paid_in_full": told.get("paid_in_full", False)}
+    payment.extra_data = json.dumps(extra)
     payment.save(update_fields=COPIED)
     if payment.status != told["status"]:
         payment.change_status(told["status"], told["message"])
@@ -90,6 +106,6 @@ def answer(payment, event: Event) -> None:
         return
     if data["command"]["type"] == "payment.create" and event["type"] == "command.rejected":
         # There is no such payment at paybus; and nothing else would ever be told of it.
-        if payment.status == PaymentStatus.WAITING and data["code"] != "already_exists":
+        if payment.status == PaymentStatus.WAITING and data["code"] not in ("already_exists", "id_reused"):
             payment.change_status(PaymentStatus.ERROR, data["message"])
     command_failed.send(sender=type(payment), payment=payment, event=event)

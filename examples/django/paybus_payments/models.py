@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from decimal import Decimal
 
 from django.db import models, transaction
@@ -20,6 +21,10 @@ class Outgoing(models.Model):
     body = models.JSONField()
     created = models.DateTimeField(auto_now_add=True)
     sent = models.DateTimeField(null=True, db_index=True)
+    #: The operation that it is at paybus, by its events; the gateway knows it by this id, too.
+    operation = models.UUIDField(null=True)
+    #: The operation's: in_progress, pending, unknown, or, for good, succeeded, failed or rejected.
+    state = models.CharField(max_length=16, blank=True, default="")
 
 
 class Followed(models.Model):
@@ -32,11 +37,20 @@ class Followed(models.Model):
     answers = models.BigIntegerField(default=0)
 
 
+def amount_text(amount: Decimal) -> str:
+    """An amount as paybus takes it: never rounded, and without zeros at the end, which JPY must not have."""
+    return f"{Decimal(amount).normalize():f}"
+
+
 class PaybusMixin:
     """For the project's payment: `class Payment(PaybusMixin, BasePayment)`.
 
     django-payments writes what it asked for at once. With paybus the answer comes later, as an event: until then nothing
     of the row changes. Payments of other variants are as ever."""
+
+    def get_metadata(self) -> dict[str, str]:
+        """Texts that every event of the payment is to have, such as the order's number. To be overridden."""
+        return {}
 
     def _paybus(self):
         from .provider import PaybusProvider
@@ -47,8 +61,9 @@ class PaybusMixin:
     def capture(self, amount: Decimal | None = None) -> None:
         self._ask("capture", [PaymentStatus.PREAUTH], super().capture, amount)
 
-    def refund(self, amount: Decimal | None = None) -> None:
-        self._ask("refund", [PaymentStatus.CONFIRMED], super().refund, amount)
+    def refund(self, amount: Decimal | None = None, key: str | None = None) -> Outgoing | None:
+        """Each call is a refund of its own; with the `key` of an earlier one, it is that one asked for again."""
+        return self._ask("refund", [PaymentStatus.CONFIRMED], super().refund, amount, key or str(uuid.uuid4()))
 
     def release(self) -> None:
         self._ask("release", [PaymentStatus.PREAUTH], super().release)
@@ -56,16 +71,17 @@ class PaybusMixin:
     def cancel(self) -> None:
         self._ask("cancel", [PaymentStatus.WAITING, PaymentStatus.INPUT], super().cancel)
 
-    def _ask(self, what: str, allowed, otherwise, amount: Decimal | None = None) -> None:
+    def _ask(self, what: str, allowed, otherwise, amount: Decimal | None = None, key: str | None = None):
         provider = self._paybus()
         if provider is None:
-            otherwise(*([] if amount is None else [amount]))
-            return
+            return otherwise(*([] if amount is None else [amount]))
         with transaction.atomic():
             # The status as it is now, and not as somebody read it a while ago.
             current = type(self)._default_manager.select_for_update().get(pk=self.pk)
-            if current.status not in allowed:
-                raise ValueError(f"A payment that is {current.status} cannot be asked for {what}.")
-            if what == "refund" and amount is not None and amount > current.captured_amount:
-                raise ValueError("Refund amount can not be greater then captured amount")
-            provider.ask(current, what, {} if amount is None else {"amount": f"{amount:.2f}"})
+            # What was asked for before may have changed the payment since.
+            if not Outgoing.objects.filter(command_id=provider.command_id(current, what, key)).exists():
+                if current.status not in allowed:
+                    raise ValueError(f"A payment that is {current.status} cannot be asked for {what}.")
+                if what == "refund" and amount is not None and amount > current.captured_amount:
+                    raise ValueError("Refund amount can not be greater then captured amount")
+            return provider.ask(current, what, {} if amount is None else {"amount": amount_text(amount)}, key)

@@ -17,11 +17,22 @@ DATABASES = {
         "PORT": _place.port,
     }
 }
-ROOT_URLCONF = "payments.urls"
+ROOT_URLCONF = "tests.urls"
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+ALLOWED_HOSTS = ["shop.example"]
 PAYMENT_HOST = "shop.example"
 PAYMENT_MODEL = "tests.Payment"
 PAYMENT_VARIANTS = {
     "cards": ("tests.models.Cards", {"variant": "default"}),
     "later": ("tests.models.Cards", {"variant": "default", "capture": False}),
+    "hold": ("tests.models.Cards", {"variant": "hold"}),
+    "at-once": ("tests.models.Cards", {"variant": "hold", "capture": True}),
+    "dummy": ("paybus_payments.dummy.PaybusDummyProvider", {"variant": "default"}),
+}
+# The worker's variants: of "hold", payments are captured only where somebody says so.
+os.environ |= {
+    "PAYBUS__VARIANTS__DEFAULT__GATEWAY": "dummy",
+    "PAYBUS__VARIANTS__HOLD__GATEWAY": "dummy",
+    "PAYBUS__VARIANTS__HOLD__CAPTURE": "false",
 }
 PAYBUS = {"url": os.environ["PAYBUS__AMQP__URL"], "prefix": NAME, "source": "shop", "name": f"{NAME}.shop"}

@@ -16,7 +16,7 @@ django.setup()
 
 from django.core.exceptions import ImproperlyConfigured  # noqa: E402
 from django.core.management import call_command  # noqa: E402
-from django.test import RequestFactory  # noqa: E402
+from django.test import Client, RequestFactory  # noqa: E402
 from payments import RedirectNeeded  # noqa: E402
 from payments.signals import status_changed  # noqa: E402
 
@@ -50,13 +50,26 @@ class Shop(unittest.TestCase):
             signal.connect(receiver, weak=False)
             self.addCleanup(signal.disconnect, receiver)
 
-    def payment(self, variant: str = "cards", total: str = "120.00") -> Payment:
-        return Payment.objects.create(variant=variant, total=Decimal(total), currency="EUR", description="Book")
+    def payment(self, variant: str = "cards", total: str = "120.00", currency: str = "EUR") -> Payment:
+        return Payment.objects.create(variant=variant, total=Decimal(total), currency=currency, description="Book")
+
+    def paid(self, *arguments: str) -> Payment:
+        payment = self.payment(*arguments)
+        self.submit(payment)
+        return self.reaches(payment, "confirmed")
+
+    def commands(self, payment: Payment, kind: str):
+        return Outgoing.objects.filter(body__subject=payment.token, body__type=kind)
 
     def submit(self, payment: Payment, **process) -> str:
         with self.assertRaises(RedirectNeeded) as needed:
             payment.get_form(process)
         return str(needed.exception)
+
+    def visit(self, url: str, **form: str):
+        """A customer's request, to the project's view or django-payments' own."""
+        customer = Client(SERVER_NAME="shop.example")
+        return customer.post(url, form) if form else customer.get(url)
 
     def page(self, payment: Payment, query: str = ""):
         return Cards("default").process_data(payment, RequestFactory().get(f"/{query}"))
@@ -92,10 +105,34 @@ class Shop(unittest.TestCase):
         self.assertEqual(self.changes, ["confirmed"])
         self.assertEqual(self.page(payment).url, payment.get_success_url())
 
+    def test_capture_follows_the_variant_unless_the_project_says_so(self) -> None:
+        for variant, told, status in (
+            ("cards", None, "confirmed"),
+            ("hold", None, "preauth"),
+            ("later", False, "preauth"),
+            ("at-once", True, "confirmed"),
+        ):
+            with self.subTest(variant):
+                payment = self.payment(variant)
+                self.submit(payment)
+                self.assertEqual(self.commands(payment, "payment.create").get().body["data"].get("capture"), told)
+                self.reaches(payment, status)
+
+    def test_amounts_have_the_decimals_of_their_currency(self) -> None:
+        for currency, total, part, left in (
+            ("JPY", "1200", "200", "1000"),
+            ("KWD", "12.345", "0.345", "12"),
+            ("EUR", "120.5", "20.5", "100"),
+        ):
+            with self.subTest(currency):
+                payment = self.paid("cards", total, currency)
+                self.assertEqual(self.commands(payment, "payment.create").get().body["data"]["total"], total)
+                self.assertEqual(payment.captured_amount, Decimal(total))
+                payment.refund(Decimal(part))
+                self.follow(payment, "the refund", lambda: payment.captured_amount == Decimal(left))
+
     def test_refunds_are_written_when_they_are_done(self) -> None:
-        payment = self.payment()
-        self.submit(payment)
-        self.reaches(payment, "confirmed")
+        payment = self.paid()
         payment.refund(Decimal("20.00"))
         payment.refresh_from_db()
         self.assertEqual((payment.status, payment.captured_amount), ("confirmed", Decimal("120.00")))
@@ -103,25 +140,58 @@ class Shop(unittest.TestCase):
         with self.assertRaises(ValueError):
             payment.refund(Decimal("100.01"))
         payment.refund()
-        with self.assertRaises(ValueError):
-            payment.refund(Decimal("5.00"))
         self.reaches(payment, "refunded")
         self.assertEqual((self.changes, payment.captured_amount), (["confirmed", "refunded"], Decimal("0.00")))
 
-    def test_what_failed_may_be_asked_again(self) -> None:
-        payment = self.payment()
-        self.submit(payment)
-        self.reaches(payment, "confirmed")
-        late = command("payment.capture", payment.token, {}, source="shop", id=f"{payment.token}/capture/2.0")
-        self.publisher.ask("default", late)
-        self.follow(payment, "the rejection", lambda: self.failures == ["not_allowed"])
-        self.assertEqual(Followed.objects.get(token=payment.token).answers, 1)
-        payment.refund(Decimal("20.00"))
-        self.assertTrue(Outgoing.objects.filter(command_id=f"{payment.token}/refund/2.1").exists())
+    def test_two_equal_refunds_at_once_are_two(self) -> None:
+        payment = self.paid()
+        refunds = [payment.refund(Decimal("20.00")), payment.refund(Decimal("20.00"))]
+        self.follow(payment, "both refunds", lambda: payment.captured_amount == Decimal("80.00"))
+        for refund in refunds:
+            refund.refresh_from_db()
+        self.assertEqual([refund.state for refund in refunds], ["succeeded", "succeeded"])
+        self.assertEqual(len({refund.operation for refund in refunds} - {None}), 2)
+
+    def test_a_refund_that_is_retried_is_one(self) -> None:
+        payment = self.paid()
+        first = payment.refund(Decimal("20.00"), key="return-17")
+        publish(self.publisher)
+        # Nobody knows whether it went out, and somebody asks once more.
+        Outgoing.objects.filter(pk=first.pk).update(sent=None)
+        self.assertEqual(payment.refund(Decimal("20.00"), key="return-17"), first)
         self.follow(payment, "the refund", lambda: payment.captured_amount == Decimal("100.00"))
+        with self.assertRaises(ValueError):
+            payment.refund(Decimal("30.00"), key="return-17")
+        payment.refund()
+        self.reaches(payment, "refunded")
+        # Long after, and all of it is given back: it is still the same.
+        self.assertEqual(payment.refund(Decimal("20.00"), key="return-17"), first)
+        self.assertEqual((self.commands(payment, "payment.refund").count(), self.failures), (2, []))
+
+    def test_a_refund_that_is_declined_is_seen_on_it(self) -> None:
+        payment = self.payment("dummy")
+        self.submit(payment, token="tok_refund_declined")
+        self.reaches(payment, "confirmed")
+        refund = payment.refund(Decimal("20.00"))
+        self.follow(payment, "the refusal", lambda: self.failures == ["declined"])
+        refund.refresh_from_db()
+        self.assertEqual((refund.state, payment.captured_amount), ("failed", Decimal("120.00")))
+
+    def test_what_failed_may_be_asked_again(self) -> None:
+        payment = self.payment("hold")
+        self.submit(payment)
+        self.reaches(payment, "preauth")
+        payment.capture(Decimal("500.00"))
+        with self.assertRaises(ValueError):
+            payment.capture(Decimal("50.00"))
+        self.follow(payment, "the rejection", lambda: self.failures == ["invalid_amount"])
+        payment.capture(Decimal("50.00"))
+        self.reaches(payment, "confirmed")
+        self.assertEqual(payment.captured_amount, Decimal("50.00"))
+        self.assertEqual(self.commands(payment, "payment.capture").count(), 2)
 
     def test_an_authorization_is_captured_or_released(self) -> None:
-        captured, released = self.payment("later"), self.payment("later")
+        captured, released = self.payment("hold"), self.payment("hold")
         for payment in (captured, released):
             self.submit(payment)
             self.reaches(payment, "preauth")
@@ -157,6 +227,37 @@ class Shop(unittest.TestCase):
         self.page(payment, "?back=1")
         self.assertEqual(Outgoing.objects.filter(body__subject=payment.token, body__type="payment.sync").count(), 1)
 
+    def test_customers_go_through_the_views_of_django_payments(self) -> None:
+        payment = self.payment("dummy")
+        checkout, status = f"/checkout/{payment.pk}/", payment.get_process_url()
+        self.assertIn(b'name="token"', self.visit(checkout).content)
+        self.assertFalse(Outgoing.objects.filter(body__subject=payment.token).exists())
+        for token, outcome, goes_to in (
+            ("tok_redirect_failure", "rejected", payment.get_failure_url()),
+            ("tok_redirect_success", "confirmed", payment.get_success_url()),
+        ):
+            with self.subTest(token):
+                self.assertEqual(self.visit(checkout, token=token).url, f"https://shop.example{status}")
+                self.reaches(payment, "input")
+                gateway = self.visit(status).url
+                self.assertEqual(gateway, payment.attrs.redirect_url)
+                self.assertEqual(self.visit(checkout).url, gateway)
+                # The customer comes back, and waits until the event says what became of it.
+                self.assertEqual(self.visit(f"{status}?back=1").headers["Refresh"], "2")
+                self.reaches(payment, outcome)
+                self.assertEqual(self.visit(f"{status}?back=1").url, goes_to)
+        self.assertTrue(payment.attrs.paid_in_full)
+        self.assertEqual(payment.captured_amount, Decimal("120.00"))
+        snapshot = self.publisher.ask("default", command("payment.snapshot", payment.token, {}, source="shop/desk"))
+        self.assertEqual(snapshot["data"]["payment"]["metadata"], {"order": "1021"})
+
+    def test_what_the_customer_mistypes_may_be_corrected(self) -> None:
+        payment = self.payment("dummy")
+        self.submit(payment, token="tok_misspelt")
+        self.reaches(payment, "error")
+        self.submit(payment, token="tok_approved")
+        self.reaches(payment, "confirmed")
+
     def test_what_paybus_rejects_is_an_error_that_says_why(self) -> None:
         payment = self.payment(total="0.00")
         self.submit(payment)
@@ -187,6 +288,9 @@ class Shop(unittest.TestCase):
         finally:
             type(self).worker = Worker(settings.NAME)
         self.reaches(payment, "confirmed")
+
+    def test_the_migrations_are_all_there(self) -> None:
+        call_command("makemigrations", "paybus_payments", check=True, dry_run=True, verbosity=0)
 
     def test_without_the_mixin_nothing_runs_ahead(self) -> None:
         for what in ("capture", "refund", "release", "cancel"):

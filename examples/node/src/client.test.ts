@@ -52,6 +52,7 @@ before(async () => {
     PAYBUS__AMQP__PREFIX: PREFIX,
     PAYBUS__DATABASE__URL: DATABASE.replace(/\/[^/]*$/, `/${PREFIX}`),
     PAYBUS__HTTP__LISTEN: listen,
+    PAYBUS__WORKER__HEARTBEAT: '300ms',
   };
   execFileSync(PAYBUS, ['migrate'], { env, stdio: 'ignore' });
   worker = spawn(PAYBUS, ['worker'], { env, stdio: 'ignore' });
@@ -170,6 +171,58 @@ test('who was away and lost its queue gets whole again', async () => {
   await publisher.ask('default', refund('20.00'));
   await follow(subscriber, 'all events', async () => (await store.last(payment)) === 3);
   assert.deepEqual(numbers(store), ['1', '2', '3']);
+});
+
+/** What a consumer knows of each payment. */
+function table(store: Memory): Map<string, string> {
+  const known = new Map<string, string>();
+  for (const event of store.events) {
+    // A snapshot stands for the events that it makes up for.
+    if (!('sequence' in event || event.type === 'payment.snapshot')) continue;
+    const { id, status, captured_amount } = event.data.payment;
+    known.set(id, `${status} ${captured_amount} ${store.numbers.get(id)}`);
+  }
+  return known;
+}
+
+/** What paybus has stored. */
+async function books(): Promise<Map<string, string>> {
+  const client = new pg.Client({ connectionString: DATABASE.replace(/\/[^/]*$/, `/${PREFIX}`) });
+  await client.connect();
+  const sql = 'SELECT id::text, status, captured_amount::numeric(12, 2)::text AS captured, last_sequence FROM paybus.payments';
+  const { rows } = await client.query(sql);
+  await client.end();
+  return new Map(rows.map((row) => [row.id, `${row.status} ${row.captured} ${row.last_sequence}`]));
+}
+
+test('who loses a part of all events and all of the last ones gets whole again', async () => {
+  const store = new Memory();
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.whole`, store, PREFIX, undefined, undefined, store);
+  await subscriber.declare();
+  const connection = await amqp.connect(AMQP);
+  const thief = await connection.createChannel();
+  await thief.prefetch(1);
+  await thief.consume(subscriber.queue, (message) => message && thief.ack(message));
+  let paid = 0;
+  await follow(subscriber, 'payments, of which some is stolen', async () => {
+    payment = randomUUID();
+    await pay();
+    await publisher.ask('default', refund('20.00'));
+    paid += 1;
+    return paid === 30;
+  });
+  await thief.close();
+  const cleaner = await connection.createChannel();
+  for (let last = 0; last < 5; last += 1) {
+    payment = randomUUID();
+    await pay();
+  }
+  await cleaner.purgeQueue(subscriber.queue);
+  await connection.close();
+  await follow(subscriber, 'the table to be as the database', async () => {
+    const [known, stored] = [table(store), await books()];
+    return known.size === stored.size && [...stored].every(([id, facts]) => known.get(id) === facts);
+  });
 });
 
 const ctl = process.env.PAYBUS_TEST_RABBITMQCTL;

@@ -3,10 +3,8 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import type { Command, Event } from '@paybus/contract';
 import amqp from 'amqplib';
-
-import type { Command } from './contract/commands.js';
-import type { Event } from './contract/events.js';
 
 export type { Command, Event };
 
@@ -89,8 +87,8 @@ export class Publisher {
   /**
    * Sends a command and awaits its final answer; undefined where that does not come in time, or the connection is lost.
    *
-   * A direct reply is lost with its channel. The answer is also an event, so that it is not lost for who follows those;
-   * the same command once more does not bring the reply again.
+   * A direct reply is lost with its channel: ask once more by the same command, which is carried out once and answered
+   * again. The answer is also an event, for who follows those.
    */
   async ask(variant: string, command: Command, milliseconds = 30_000): Promise<Event | undefined> {
     const answer = new Promise<Event | undefined>((answered) => this.#waiting.set(command.id, answered));
@@ -119,7 +117,10 @@ export class Publisher {
       for (const answered of this.#waiting.values()) answered(undefined);
     });
     const onAnswer = (message: amqp.ConsumeMessage | null) => {
-      if (message) this.#waiting.get(String(message.properties.correlationId))?.(JSON.parse(String(message.content)));
+      if (!message) return;
+      const event = JSON.parse(String(message.content));
+      // One that was asked for once more is told first that it goes on.
+      if (event.data.command.answer) this.#waiting.get(String(message.properties.correlationId))?.(event);
     };
     // Direct replies come only to the channel that the command was sent on.
     await session.channel.consume(DIRECT_REPLY, onAnswer, { noAck: true });
@@ -139,10 +140,40 @@ export interface Store {
   apply(event: Event, number?: number): Promise<void>;
 }
 
+/** How far you are, by variant; kept where your own data is. */
+export interface Positions {
+  /** Up to which position no event of the variant is missing; 0 for none: then you get all that are kept. */
+  position(variant: string): Promise<number>;
+  /** Stores it. Every event up to it was applied. */
+  reached(variant: string, position: number): Promise<void>;
+}
+
+/** A page of events that was asked for. */
+interface Page {
+  id: string;
+  after: number;
+  /** Up to where a heartbeat says that something is missing. */
+  until: number;
+  askedAt: number;
+  arrived: Set<number>;
+}
+
+/** How long a page may take before it is asked for again. */
+const PAGE_MILLISECONDS = 30_000;
+
 /** A store for trying things; it forgets everything. */
-export class Memory implements Store {
+export class Memory implements Store, Positions {
   readonly numbers = new Map<string, number>();
   readonly events: Event[] = [];
+  readonly positions = new Map<string, number>();
+
+  async position(variant: string): Promise<number> {
+    return this.positions.get(variant) ?? 0;
+  }
+
+  async reached(variant: string, position: number): Promise<void> {
+    this.positions.set(variant, position);
+  }
 
   async last(payment: string): Promise<number> {
     return this.numbers.get(payment) ?? 0;
@@ -155,11 +186,18 @@ export class Memory implements Store {
   }
 }
 
-/** Follows events from a durable queue of its own, through any number of lost connections. */
+/**
+ * Follows events from a durable queue of its own, through any number of lost connections.
+ *
+ * With `positions` it also follows heartbeats: whatever is missing, the last event too, is found and asked for.
+ */
 export class Subscriber {
   readonly queue: string;
   /** paybus answers only to queues whose names begin so; see `amqp.reply_to`. */
   readonly replies: string;
+  /** By variant: the positions of events that were applied, behind the one that was reached. */
+  readonly #seen = new Map<string, Set<number>>();
+  readonly #pages = new Map<string, Page>();
 
   constructor(
     private readonly url: string,
@@ -167,6 +205,9 @@ export class Subscriber {
     private readonly store: Store,
     private readonly prefix = 'paybus',
     private readonly keys = ['*.payment.#', '*.command.#'],
+    /** Not where `deploy/rabbitmq/grant service` has made the queues: that user may declare nothing. */
+    private readonly declares = true,
+    private readonly positions?: Positions,
   ) {
     this.queue = `${name}.events`;
     this.replies = `reply.${name}.catch-up`;
@@ -195,12 +236,17 @@ export class Subscriber {
 
   async #open(): Promise<Session> {
     const session = await open(this.url);
+    if (this.declares) await this.#declare(session);
+    await session.channel.prefetch(100);
+    return session;
+  }
+
+  async #declare(session: Session): Promise<void> {
     for (const queue of [this.queue, this.replies]) {
       await session.channel.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum' } });
     }
     for (const key of this.keys) await session.channel.bindQueue(this.queue, `${this.prefix}.events`, key);
-    await session.channel.prefetch(100);
-    return session;
+    if (this.positions) await session.channel.bindQueue(this.queue, `${this.prefix}.heartbeats`, '#');
   }
 
   /** Until the connection is lost, or an event cannot be applied: then it is delivered again. */
@@ -215,7 +261,7 @@ export class Subscriber {
       const onEvent = (message: amqp.ConsumeMessage | null) => {
         if (!message) return fail(new Error('the broker cancelled the consumer'));
         turn = turn.then(async () => {
-          await this.#take(session, message.fields.routingKey, JSON.parse(String(message.content)));
+          await this.#on(session, message, JSON.parse(String(message.content)));
           // Last: what dies before this is delivered again.
           session.channel.ack(message);
         });
@@ -229,13 +275,92 @@ export class Subscriber {
     });
   }
 
-  async #take(session: Session, routingKey: string, event: Event): Promise<void> {
+  async #on(session: Session, message: amqp.ConsumeMessage, event: Event): Promise<void> {
+    if (event.type === 'paybus.heartbeat') {
+      const { from, to, events } = event.data;
+      await this.#onHeartbeat(session, event.subject, Number(from), Number(to), events);
+    } else if (event.type === 'command.succeeded' && event.data.page) {
+      const { to, events } = event.data.page;
+      await this.#onPage(session, Number(to), events, String(message.properties.correlationId));
+    } else {
+      const isApplied = await this.#take(session, message.fields.routingKey, event);
+      this.#note(message, isApplied);
+    }
+  }
+
+  /** Notes the position of an event, to be held against the heartbeats. */
+  #note({ fields, properties }: amqp.ConsumeMessage, isApplied: boolean): void {
+    const position = Number(properties.headers?.['paybus-position'] ?? 0);
+    if (!this.positions || position === 0 || !isApplied) return;
+    if (fields.routingKey === this.replies) {
+      for (const page of this.#pages.values()) if (page.id === properties.correlationId) page.arrived.add(position);
+    } else {
+      this.#seenOf(fields.routingKey.split('.')[0] ?? '').add(position);
+    }
+  }
+
+  #seenOf(variant: string): Set<number> {
+    const seen = this.#seen.get(variant) ?? new Set<number>();
+    this.#seen.set(variant, seen);
+    return seen;
+  }
+
+  /** So many events of a variant are in these positions, and no others will ever be. */
+  async #onHeartbeat(session: Session, variant: string, from: number, to: number, events: number): Promise<void> {
+    if (!this.positions) return;
+    const reached = await this.positions.position(variant);
+    if (reached >= to) return;
+    const seen = [...this.#seenOf(variant)].filter((position) => from < position && position <= to).length;
+    const page = this.#pages.get(variant);
+    // Where it does not begin here, a heartbeat was missed, or this process is new.
+    if (from === reached && seen === events) await this.#reach(variant, to);
+    else if (page && Date.now() - page.askedAt <= PAGE_MILLISECONDS) page.until = to;
+    else await this.#askPage(session, variant, reached, to, page?.arrived);
+  }
+
+  /** The answer to an `events.resend`, which came behind the events that it asked for. */
+  async #onPage(session: Session, to: number, events: number, id: string): Promise<void> {
+    const [variant, asked] = [...this.#pages].find(([, page]) => page.id === id) ?? [];
+    // It took too long, and was asked for again.
+    if (variant === undefined || !asked) return;
+    const arrived = [...asked.arrived].filter((position) => position <= to).length;
+    // Some were lost on their way, or wait for one that was.
+    if (arrived < events) return this.#askPage(session, variant, asked.after, asked.until, asked.arrived);
+    this.#pages.delete(variant);
+    // What is behind the heartbeat counts for the next one.
+    for (const position of asked.arrived) this.#seenOf(variant).add(position);
+    await this.#reach(variant, Math.min(to, asked.until));
+    if (to < asked.until) await this.#askPage(session, variant, to, asked.until);
+  }
+
+  async #reach(variant: string, reached: number): Promise<void> {
+    await this.positions?.reached(variant, reached);
+    const seen = this.#seenOf(variant);
+    for (const position of seen) if (position <= reached) seen.delete(position);
+  }
+
+  async #askPage(
+    session: Session, variant: string, after: number, until: number, arrived = new Set<number>(),
+  ): Promise<void> {
+    const page = { id: randomUUID(), after, until, askedAt: Date.now(), arrived };
+    this.#pages.set(variant, page);
+    const asked: Command = {
+      specversion: '1.0', source: `${this.name}/catch-up`, id: page.id, type: 'events.resend', data: { after: String(after) },
+    };
+    await publish(session, `${this.prefix}.commands`, variant, asked, this.replies);
+  }
+
+  /** Whether the event is applied now, or was before. */
+  async #take(session: Session, routingKey: string, event: Event): Promise<boolean> {
     const last = await this.store.last(event.subject);
     if ('sequence' in event && event.sequence !== undefined) {
       const number = Number(event.sequence);
       if (number === last + 1) await this.store.apply(event, number);
       // It comes again, behind those that are missing. So it may be acknowledged once they are asked for.
-      else if (number > last + 1) await this.#resend(session, event, last + 1);
+      else if (number > last + 1) {
+        await this.#resend(session, event, last + 1);
+        return false;
+      }
     } else if (event.type === 'payment.snapshot') {
       const number = Number(event.data.sequence);
       if (number > last) await this.store.apply(event, number);
@@ -244,6 +369,7 @@ export class Subscriber {
     } else {
       await this.store.apply(event);
     }
+    return true;
   }
 
   /** The answer to a `payment.resend`, which came behind the events that it asked for. */

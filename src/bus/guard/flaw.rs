@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::payment::code::{Code, Rejection};
+use crate::payment::command::BODY_MAX;
 
 /// The header that marks a repaired message with its [`Flaw`]. A dead letter has the reason instead.
 pub const MARKER: &str = "x-paybus-unreadable";
@@ -10,6 +11,10 @@ pub const MARKER: &str = "x-paybus-unreadable";
 /// The deepest headers, in levels, themselves included; the broker's own `x-death` has three. lapin's parser
 /// takes 1.5 to 10 KiB of its thread's 2 MiB of stack for each, depending on the build.
 pub(super) const DEPTH_MAX: usize = 32;
+
+/// The largest body that a worker takes into its memory, in bytes. A command is at most [`BODY_MAX`]; one that is a little
+/// larger, perhaps because its publisher measured the data and not the envelope, is still read to be answered.
+pub(in crate::bus) const BODY_READ_MAX: u64 = (BODY_MAX + 64 * 1024) as u64;
 
 /// What lapin cannot read of a message, and the guard has left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub enum Flaw {
     Size,
     /// The properties are cut off, or hold a type that AMQP does not have.
     Malformed,
+    /// The body has so many bytes, too many to be read. None of it was passed on; the broker still has it.
+    Body(u64),
 }
 
 impl fmt::Display for Flaw {
@@ -34,6 +41,7 @@ impl fmt::Display for Flaw {
             Flaw::Depth => write!(f, "headers: are nested deeper than {DEPTH_MAX} levels"),
             Flaw::Size => f.write_str("properties: do not fit into one frame"),
             Flaw::Malformed => f.write_str("properties: cannot be read"),
+            Flaw::Body(size) => write!(f, "the body is {size} bytes; {BODY_MAX} are allowed"),
         }
     }
 }
@@ -43,6 +51,7 @@ impl From<Flaw> for Rejection {
         let code = match flaw {
             Flaw::Encoding(_) | Flaw::HeaderName => Code::InvalidEncoding,
             Flaw::Depth | Flaw::Size | Flaw::Malformed => Code::InvalidEnvelope,
+            Flaw::Body(_) => Code::TooLarge,
         };
         Rejection::new(code, flaw.to_string())
     }

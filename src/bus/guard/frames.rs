@@ -14,6 +14,7 @@ const END: u8 = 0xce;
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
+const BODY: u8 = 3;
 /// The first of 8 bytes, from a broker that speaks another protocol.
 const PROTOCOL_HEADER: u8 = b'A';
 
@@ -40,6 +41,10 @@ pub struct Frames {
     skipping: usize,
     /// By channel, the flaw of a method whose content header comes next.
     flaws: BTreeMap<u16, Flaw>,
+    /// The largest body that is passed on, in bytes.
+    body_max: u64,
+    /// By channel, how many bytes of a larger body are still to be left out.
+    oversized: BTreeMap<u16, u64>,
 }
 
 /// What became of the beginning of a frame.
@@ -80,7 +85,15 @@ impl Frames {
             passing: 0,
             skipping: 0,
             flaws: BTreeMap::new(),
+            body_max: u64::MAX,
+            oversized: BTreeMap::new(),
         }
+    }
+
+    /// The same, but leaves out bodies of more than `max` bytes, so that they are never in memory. lapin sees an empty body,
+    /// and the message is marked with the size of its own.
+    pub fn bodies_up_to(self, max: u64) -> Frames {
+        Frames { body_max: max, ..self }
     }
 
     /// Takes the next bytes and appends to `out` what lapin may read.
@@ -139,9 +152,16 @@ impl Frames {
                 let begin = HEAD + header::PREFIX;
                 let Some(prefix) = bytes.get(HEAD..begin) else { return Step::Wanted(begin) };
                 self.flaws.remove(&head.channel);
-                self.write(head, &Header::bare(prefix), Flaw::Size, out);
+                let header = Header::bare(prefix);
+                let flaw = self.too_large(head.channel, &header).unwrap_or(Flaw::Size);
+                self.write(head, &header, flaw, out);
                 self.skipping = head.length - begin;
                 Step::Taken(begin)
+            }
+            BODY if self.oversized.contains_key(&head.channel) => {
+                self.leave_out(head);
+                self.skipping = head.length - HEAD;
+                Step::Taken(HEAD)
             }
             _ => {
                 out.extend_from_slice(&bytes[..HEAD]);
@@ -152,6 +172,8 @@ impl Frames {
     }
 
     fn method(&mut self, head: Head, frame: &[u8], out: &mut Vec<u8>) {
+        // Whatever was to come of a body, the broker does not send it any more.
+        self.oversized.remove(&head.channel);
         let start = out.len();
         out.extend_from_slice(frame);
         let payload = &mut out[start + HEAD..start + head.length - 1];
@@ -172,10 +194,32 @@ impl Frames {
     fn header(&mut self, head: Head, frame: &[u8], out: &mut Vec<u8>) {
         let of_method = self.flaws.remove(&head.channel);
         let header = Header::read(&frame[HEAD..head.length - 1]);
-        let flaw = of_method.or(header.as_ref().and_then(|header| header.flaw));
+        let too_large = header.as_ref().and_then(|header| self.too_large(head.channel, header));
+        let flaw = too_large.or(of_method).or(header.as_ref().and_then(|header| header.flaw));
         match (header, flaw) {
             (Some(header), Some(flaw)) => self.write(head, &header, flaw, out),
             _ => out.extend_from_slice(frame),
+        }
+    }
+
+    /// Whether the body that follows a header is too large; then none of it is passed on.
+    fn too_large(&mut self, channel: u16, header: &Header<'_>) -> Option<Flaw> {
+        let size = header.body_size();
+        self.oversized.remove(&channel);
+        (size > self.body_max).then(|| {
+            self.oversized.insert(channel, size);
+            Flaw::Body(size)
+        })
+    }
+
+    /// Counts a frame of a body that is left out.
+    fn leave_out(&mut self, head: Head) {
+        let size = (head.length - SURROUND) as u64;
+        let left = self.oversized.get(&head.channel).map_or(0, |left| left.saturating_sub(size));
+        if left == 0 {
+            self.oversized.remove(&head.channel);
+        } else {
+            self.oversized.insert(head.channel, left);
         }
     }
 

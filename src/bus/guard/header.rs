@@ -69,6 +69,11 @@ impl<'a> Header<'a> {
         Header { prefix, values: [None; COUNT], flaw: None }
     }
 
+    /// How large the body is that follows, in bytes.
+    pub(super) fn body_size(&self) -> u64 {
+        self.prefix.last_chunk::<8>().map_or(0, |size| u64::from_be_bytes(*size))
+    }
+
     /// Like lapin, ignores the two flags that stand for no property.
     fn read_properties(&mut self, rest: &mut &'a [u8]) -> Option<()> {
         let (flags, properties) = rest.split_first_chunk()?;
@@ -112,7 +117,12 @@ impl<'a> Header<'a> {
         let present = (0..COUNT).filter(|index| values[*index].is_some());
         let flags = present.fold(0, |flags, index| flags | flag(index));
         let properties = values.into_iter().flatten().collect::<Vec<_>>().concat();
-        [self.prefix, &flags.to_be_bytes(), &properties].concat()
+        let mut prefix = self.prefix.to_vec();
+        if matches!(flaw, Flaw::Body(_)) {
+            // No body follows.
+            prefix[PREFIX - 8..].fill(0);
+        }
+        [&prefix[..], &flags.to_be_bytes(), &properties].concat()
     }
 }
 

@@ -12,7 +12,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream;
 use lapin::tcp::AsyncTcpStream;
 
-use super::Guard;
+use super::{Frames, Guard};
 
 /// The runtime of one connection. Must be called within tokio's.
 pub(in crate::bus) fn runtime() -> Runtime<RuntimeParts<Tokio, GuardedReactor<Tokio>>> {
@@ -48,6 +48,6 @@ impl<R: Reactor> Reactor for GuardedReactor<R> {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Guard::new(AsyncTcpStream::Plain(connecting.await?), None)) }
+        async move { Ok(Guard::new(AsyncTcpStream::Plain(connecting.await?), Frames::new(None))) }
     }
 }

@@ -257,12 +257,82 @@ fn all_other_frames_pass() {
 
 #[test]
 fn a_flaw_is_read_back_from_its_marker() {
-    for flaw in Flaw::all() {
+    for flaw in Flaw::all().chain([0, 7, u64::MAX].map(Flaw::Body)) {
         assert_eq!(Flaw::read(flaw.to_string().as_bytes()).map(|flaw| flaw.to_string()), Some(flaw.to_string()));
     }
     let strangers = header(1, HEADERS, &[long(&[&short(MARKER.as_bytes())[..], b"S", &long(b"other words")].concat())]);
     assert_eq!(passed(&strangers), strangers);
     assert_eq!(flaw(&only_header(&strangers)), None);
+}
+
+/// A message of channel `channel` whose body comes in frames of 100 bytes.
+fn message(channel: u16, size: usize) -> Vec<u8> {
+    let mut payload = vec![0, 60, 0, 0];
+    payload.extend((size as u64).to_be_bytes());
+    payload.extend(MESSAGE_ID.to_be_bytes());
+    payload.extend(short(b"m"));
+    let body: Vec<u8> = vec![b'x'; size].chunks(100).flat_map(|part| frame(BODY, channel, part)).collect();
+    [deliver(channel, b"cards.payment.create"), frame(HEADER, channel, &payload), body].concat()
+}
+
+#[test]
+fn a_body_that_is_too_large_is_left_out_and_its_size_told() {
+    let mut frames = Frames::new(None).bodies_up_to(1_000);
+    let mut pass = |bytes: &[u8]| {
+        let mut out = Vec::new();
+        frames.pass(bytes, &mut out);
+        out
+    };
+    assert_eq!(pass(&message(1, 1_000)), message(1, 1_000));
+    for size in [1_001, 12_345, 1_000_000] {
+        let frames = read(&pass(&message(1, size))).expect("lapin reads it");
+        let [AMQPFrame::Method(1, _), AMQPFrame::Header(1, header)] = &frames[..] else { panic!("{frames:?}") };
+        assert_eq!((header.class_id, header.body_size), (60, 0));
+        assert_eq!(flaw(&header.properties), Some(Flaw::Body(size as u64)));
+        assert_eq!(header.properties.message_id().as_ref().map(|id| id.as_str()), Some("m"));
+        assert_eq!(pass(&message(1, 7)), message(1, 7), "the next message is whole");
+    }
+}
+
+#[test]
+fn the_messages_of_other_channels_between_the_frames_of_a_large_body_are_whole() {
+    let mut frames = Frames::new(None).bodies_up_to(1_000);
+    let large = message(1, 2_000);
+    let mut passed = Vec::new();
+    for at in 0..large.len() {
+        frames.pass(&large[at..=at], &mut passed);
+        // Between two frames of the body.
+        if at + 1 == large.len() - 108 {
+            let mut out = Vec::new();
+            frames.pass(&message(2, 500), &mut out);
+            assert_eq!(out, message(2, 500));
+        }
+    }
+    assert!(read(&passed).is_some_and(|frames| frames.len() == 2));
+}
+
+#[test]
+fn a_body_that_the_broker_ends_early_takes_nothing_from_the_next() {
+    let mut frames = Frames::new(None).bodies_up_to(1_000);
+    let (large, mut out) = (message(1, 2_000), Vec::new());
+    frames.pass(&large[..large.len() - 108], &mut out);
+    out.clear();
+    frames.pass(&message(1, 300), &mut out);
+    assert_eq!(out, message(1, 300));
+}
+
+/// Whatever else is wrong with it, nobody may collect its body.
+#[test]
+fn a_header_that_cannot_be_read_leaves_out_a_large_body_too() {
+    let mut frames = Frames::new(Some(4_096)).bodies_up_to(6);
+    for headers in [nested(100), long(&[&short(b"a")[..], b"S", &long(&[0; 5_000])].concat())] {
+        let bytes = [header(1, HEADERS, &[headers]), frame(BODY, 1, b"1234567")].concat();
+        let mut out = Vec::new();
+        frames.pass(&bytes, &mut out);
+        let parsed = read(&out).expect("lapin reads it");
+        let [AMQPFrame::Header(1, header)] = &parsed[..] else { panic!("{parsed:?}") };
+        assert_eq!((header.body_size, flaw(&header.properties)), (0, Some(Flaw::Body(7))));
+    }
 }
 
 /// A stream of pieces that is pending before each of them.
@@ -290,7 +360,7 @@ impl AsyncRead for Pieces {
 fn the_stream_ends_only_when_the_broker_hangs_up() {
     let bytes = [deliver(1, b"caf\xe9"), header(1, HEADERS, &[nested(100)]), frame(BODY, 1, b"1234567")].concat();
     let pieces = bytes.chunks(5).map(<[u8]>::to_vec).collect();
-    let mut guard = Guard::new(Pieces { left: pieces, was_pending: false }, None);
+    let mut guard = Guard::new(Pieces { left: pieces, was_pending: false }, Frames::new(None));
     let mut cx = Context::from_waker(std::task::Waker::noop());
     let (mut read, mut buffer, mut pending) = (Vec::<u8>::new(), [0; 16], 0);
     loop {

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::cli::consent::Consent;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::open_database;
 use crate::cli::output::{Output, tame};
@@ -19,33 +20,23 @@ pub struct ReleaseArguments {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Only say what would be done; this is the default.
-    #[arg(long, conflicts_with = "yes")]
-    dry_run: bool,
-    /// Do it.
-    #[arg(long)]
-    pub(super) yes: bool,
-    /// Who does it, for the audit.
-    #[arg(long, env = "USER", value_name = "NAME")]
-    who: Option<String>,
+    #[command(flatten)]
+    pub(super) consent: Consent,
 }
 
 pub(super) async fn run(arguments: &ReleaseArguments, settings: &Settings) -> Result<Exit, Failure> {
-    let who = arguments.who.clone().filter(|who| !who.is_empty());
-    if arguments.yes && who.is_none() {
-        return Err(Failure::usage("say who you are: --who NAME"));
-    }
+    let who = arguments.consent.who()?;
     let store = open_database(settings).await?;
-    let exit = release(&store, arguments, who.filter(|_| arguments.yes)).await;
+    let exit = release(&store, arguments, who).await;
     store.close();
     exit
 }
 
-async fn release(store: &Store, arguments: &ReleaseArguments, who: Option<String>) -> Result<Exit, Failure> {
+async fn release(store: &Store, arguments: &ReleaseArguments, who: Option<&str>) -> Result<Exit, Failure> {
     let payment = arguments.payment;
     let nothing = || Failure::new(Exit::Failed, format!("no events of payment {payment} are set aside"));
     let aside = store.aside(payment).await?.ok_or_else(nothing)?;
-    let released = match &who {
+    let released = match who {
         Some(who) => Some(store.release(payment, who).await?.ok_or_else(nothing)?),
         None => None,
     };

@@ -154,7 +154,7 @@ fn read_object(text: &str) -> Result<Value, String> {
 impl CommandArguments {
     /// Whether what was asked for can be made so often.
     pub fn check(&self, count: u64) -> Result<(), Failure> {
-        let needs_payment = !matches!(self.kind, CommandType::Create | CommandType::Notification);
+        let needs_payment = self.kind != CommandType::Create && !self.kind.may_lack_subject();
         if needs_payment && self.payment.is_none() {
             return Err(Failure::usage(format!("{} needs --payment UUID", self.kind)));
         }

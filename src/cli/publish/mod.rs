@@ -19,7 +19,6 @@ use super::output::{Output, Style, tame};
 use super::watch::{answer, read_duration};
 use crate::bus::client::{Client, CommandSent, NewCommand, Watch};
 use crate::config::Settings;
-use crate::payment::command::CommandType;
 use crate::wiring::bus_settings;
 
 /// How many commands are published at once.
@@ -33,8 +32,8 @@ Examples:
   paybus publish payment.resolve --payment 0192f0c1-7c5e-7000-8000-0123456789ab --variant cards \\
       --operation 5f0c7a52-1111-5000-8000-0123456789ab --outcome approved --evidence 'seen in the dashboard'
 
-Confirmed means that the broker has the command; what became of it, --reply or `paybus watch` tells. payment.resolve
-names the broker's user as the one who says so.";
+Confirmed means that the broker has the command; what became of it, --reply or `paybus watch` tells. It is sent as the
+user of amqp.url.";
 
 /// Publish a command.
 #[derive(Debug, Args)]
@@ -109,8 +108,7 @@ async fn publish(
         body: Bytes::from(made.event.to_string()),
         reply_to: reply_to.clone(),
         correlation_id: Some(made.id.clone()),
-        // The broker checks who that is; only a person's word needs it.
-        name_user: arguments.command.kind == CommandType::Resolve,
+        name_user: true,
     });
     let sent = client.publish(commands.collect()).await?;
     let mut exit = Exit::Done;

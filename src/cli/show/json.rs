@@ -19,6 +19,7 @@ pub fn value(history: &History) -> Value {
         "account": payment.map(|payment| &payment.account),
         "busy_operation": payment.and_then(|payment| payment.busy),
         "waiting": payment.map(|payment| payment.waiting),
+        "archived_at": payment.and_then(|payment| payment.archived),
         "next": sentence,
         "needs_a_person": style == Style::Bad,
         "operations": history.operations.iter().map(|record| operation(record, history)).collect::<Vec<_>>(),

@@ -123,6 +123,7 @@ mod samples {
             description: "Book purchase".to_owned(),
             billing: Billing::default(),
             customer_ip_address: None,
+            metadata: crate::payment::model::Metadata::new(),
         };
         let mut payment = Payment::new(PAYMENT, order, "http", "http://127.0.0.1:9000", at("12:00:00"));
         payment.status = Status::Confirmed;

@@ -83,6 +83,10 @@ fn facts(payment: &Payment, history: &History, output: Output) -> Vec<(&'static 
     if let Some(address) = &payment.redirect_url {
         rows.push(("customer", format!("must act at {}", tame(address))));
     }
+    if let Some(archived) = payment.archived {
+        let rest = "its operations, movements and events are in the archive's file";
+        rows.push(("archived", format!("{}; {rest}", date(archived))));
+    }
     if payment.waiting > 0 {
         rows.push(("waiting", format!("{} for their turn", payment.waiting)));
     }

@@ -39,6 +39,7 @@ const KEYS: &[&str] = &[
     "variants.\"A b\".gateway",
     "worker.drain",
     "retention.events",
+    "retention.notifications",
     "log.format",
     "log.filter",
     "log.level",

@@ -1,12 +1,10 @@
-//! The `process` object of `dummy`, and what is written down of it for the call.
+//! The `process` object of `dummy` without a token: how the next answer is.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::VERIFICATION_RESULT;
-use crate::gateway::Ask;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::field::quoted;
 use crate::payment::status::{FraudStatus, Status};
@@ -88,7 +86,7 @@ impl Process {
     }
 }
 
-fn invalid(name: &str, what: &str) -> Rejection {
+pub(super) fn invalid(name: &str, what: &str) -> Rejection {
     Rejection::new(Code::InvalidData, format!("process.{name}: {what}"))
 }
 
@@ -122,7 +120,7 @@ fn response(value: &Value) -> Result<Response, Rejection> {
     }
 }
 
-fn number(name: &str, value: &Value, max: u64) -> Result<u64, Rejection> {
+pub(super) fn number(name: &str, value: &Value, max: u64) -> Result<u64, Rejection> {
     value
         .as_u64()
         .filter(|number| *number <= max)
@@ -131,33 +129,6 @@ fn number(name: &str, value: &Value, max: u64) -> Result<u64, Rejection> {
 
 fn boolean(name: &str, value: &Value) -> Result<bool, Rejection> {
     value.as_bool().ok_or_else(|| invalid(name, "must be true or false"))
-}
-
-/// The body of a request: all that the answer follows from.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Written {
-    /// The `process` object.
-    pub data: Map<String, Value>,
-    /// The result of the verification that the payment waits for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    verification_result: Option<String>,
-}
-
-impl Written {
-    pub(super) fn new(ask: &Ask<'_>) -> Written {
-        let waits = ask.payment.status == Status::Input;
-        let stored = stored_verification(&ask.payment.extra_data).filter(|_| waits);
-        Written { data: ask.data.clone(), verification_result: stored.map(|status| status.as_str().to_owned()) }
-    }
-
-    /// JSON writing fails only on maps whose keys are no strings.
-    pub(super) fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-
-    pub(super) fn verification_result(&self) -> Option<Status> {
-        self.verification_result.as_deref().and_then(Status::from_word)
-    }
 }
 
 /// The result of a verification as a payment's `extra_data` holds it.

@@ -1,4 +1,6 @@
 //! Each word of the `process` object, and what a restart forgets.
+//!
+//! - `tokens`: what each token plays.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -9,6 +11,8 @@ use crate::payment::model::{Billing, Order};
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::GatewayKey;
 use crate::payment::status::FraudStatus;
+
+mod tokens;
 
 fn usd(text: &str) -> Money {
     Money::parse(text, Currency::from_code("USD").unwrap()).unwrap()
@@ -23,6 +27,7 @@ fn payment() -> Payment {
         description: String::new(),
         billing: Billing::default(),
         customer_ip_address: None,
+        metadata: crate::payment::model::Metadata::new(),
     };
     let now = "2026-11-22T12:00:00Z".parse().unwrap();
     Payment::new(Uuid::from_u128(0x0192_f0c1 << 96), order, "dummy", "dummy", now)
@@ -35,8 +40,9 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-async fn attempt(gateway: &DummyGateway, payment: &Payment, action: Action, data: Value, attempt: u32) -> Outcome {
-    let body = gateway.prepare(&Ask {
+/// The request of an operation, as it is stored with it.
+fn body(payment: &Payment, action: Action, data: &Value) -> String {
+    let ask = Ask {
         operation_id: Uuid::from_u128(7),
         action,
         payment,
@@ -45,21 +51,36 @@ async fn attempt(gateway: &DummyGateway, payment: &Payment, action: Action, data
         confirms: false,
         is_final: true,
         reference: None,
-        data: &object(data),
-    });
-    let body = body.unwrap();
+        data: &object(data.clone()),
+    };
+    DummyGateway::new().prepare(&ask).unwrap()
+}
+
+async fn attempt(gateway: &DummyGateway, payment: &Payment, action: Action, data: Value, attempt: u32) -> Outcome {
+    attempt_of(gateway, payment, action, &data, attempt, Timestamp::UNIX_EPOCH).await
+}
+
+/// One attempt of an operation that was stored then.
+async fn attempt_of(
+    gateway: &DummyGateway,
+    payment: &Payment,
+    action: Action,
+    data: &Value,
+    attempt: u32,
+    stored_at: Timestamp,
+) -> Outcome {
     let call = Call {
         operation_id: Uuid::from_u128(7),
         payment_id: payment.id,
         action,
         key: GatewayKey::first(Uuid::from_u128(7)),
         attempt,
-        body: &body,
+        body: &body(payment, action, data),
         amount: Some(usd("10")),
         currency: payment.currency(),
         capture: true,
         confirms: false,
-        stored_at: Timestamp::UNIX_EPOCH,
+        stored_at,
         trace: None,
         timeout: Duration::from_millis(500),
     };
@@ -113,11 +134,19 @@ fn the_object_is_checked_field_by_field() {
         json!({"status": "preauth", "fraud_status": "review", "verification_result": "rejected"}),
         json!({"gateway_response": "3ds-redirect", "verification_result": "confirmed"}),
         json!({"fail_times": 2, "latency_ms": 60_000, "lose_answer": true}),
+        json!({"token": "tok_pending_success"}),
+        json!({"token": "tok_slow", "seconds": 86_400}),
     ] {
         assert_eq!(gateway.check(&object(data)), Ok(()));
     }
     for (data, code, field) in [
-        (json!({"token": "x"}), Code::UnknownField, "token"),
+        (json!({"card": "x"}), Code::UnknownField, "card"),
+        (json!({"token": "x"}), Code::InvalidData, "token"),
+        (json!({"token": null}), Code::InvalidData, "token"),
+        (json!({"token": "tok_approved", "status": "confirmed"}), Code::InvalidData, "token"),
+        (json!({"token": "tok_slow"}), Code::InvalidData, "seconds"),
+        (json!({"token": "tok_slow", "seconds": 86_401}), Code::InvalidData, "seconds"),
+        (json!({"seconds": 1}), Code::InvalidData, "seconds"),
         (json!({"status": "paid"}), Code::InvalidData, "status"),
         (json!({"status": "refunded"}), Code::InvalidData, "status"),
         (json!({"status": "cancelled"}), Code::InvalidData, "status"),

@@ -6,8 +6,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::config::duration;
+use crate::gateway::account;
+use crate::gateway::client::BuildError;
 use crate::gateway::signature::WebhookSecrets;
-use crate::gateway::url::GatewayUrl;
+use crate::gateway::url::{GatewayUrl, UrlError};
 use crate::payment::contract::AfterServerError;
 
 /// The keys of a variant with `gateway = "http"` that are this adapter's own.
@@ -19,6 +21,13 @@ pub struct HttpSettings {
     /// Sent as `Authorization: Bearer`.
     #[serde(default)]
     pub token: Option<SecretString>,
+    /// What the account is called in the payments; `url` where it is left out. A payment stays with the account that it
+    /// began with.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// Other names of the same account, as they stand in stored payments.
+    #[serde(default)]
+    pub account_aliases: Vec<String>,
     /// How long the gateway remembers an idempotency key from its first use; zero where it knows no keys. 24 hours where
     /// it is left out.
     #[serde(default = "key_window_default", deserialize_with = "duration::deserialize")]
@@ -80,6 +89,43 @@ pub struct KeyWindows {
     pub cancel: Option<Duration>,
 }
 
+impl HttpSettings {
+    /// What the account is called in the payments.
+    pub(super) fn account_name(&self) -> Result<String, BuildError> {
+        match &self.account {
+            Some(name) => as_stored("account", name),
+            None => Ok(self.url.as_str().to_owned()),
+        }
+    }
+
+    /// Its other names.
+    pub(super) fn other_account_names(&self) -> Result<Vec<String>, BuildError> {
+        self.account_aliases.iter().map(|alias| as_stored("account_aliases", alias)).collect()
+    }
+
+    /// What the types cannot say.
+    pub(super) fn check(&self) -> Result<(), BuildError> {
+        account::check(self.account.as_deref(), &self.account_aliases)?;
+        if self.undo && self.lookup {
+            let wrong = "is for a gateway that cannot be asked: set lookup = false, or leave it out";
+            return Err(BuildError::Setting { key: "undo", wrong });
+        }
+        Ok(())
+    }
+}
+
+/// A name that is a URL, as `url` is stored where there is no name: in lower case, without the scheme's own port and
+/// without a slash at its end.
+fn as_stored(key: &'static str, name: &str) -> Result<String, BuildError> {
+    match GatewayUrl::try_from(name.to_owned()) {
+        Ok(url) => Ok(url.as_str().to_owned()),
+        Err(UrlError::Credentials) => {
+            Err(BuildError::Setting { key, wrong: "must hold no user and no password: it is stored and shown" })
+        }
+        Err(UrlError::Scheme | UrlError::Query) => Ok(name.to_owned()),
+    }
+}
+
 fn key_window_default() -> Duration {
     Duration::from_secs(24 * 60 * 60)
 }
@@ -112,5 +158,36 @@ mod tests {
         assert!(!format!("{settings:?}").contains("s3cret"));
         assert!(serde_json::from_str::<HttpSettings>(r#"{"url": "http://a", "tokn": "x"}"#).is_err());
         assert!(serde_json::from_str::<HttpSettings>("{}").is_err());
+    }
+
+    fn settings(account: serde_json::Value, aliases: serde_json::Value) -> HttpSettings {
+        let all = serde_json::json!({"url": "http://127.0.0.1:9000/", "account": account, "account_aliases": aliases});
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn an_account_is_called_as_it_is_configured_or_else_by_its_url() {
+        let bare: HttpSettings = serde_json::from_str(r#"{"url": "HTTP://Gateway.example:80/pay/"}"#).unwrap();
+        assert_eq!(bare.account_name().unwrap(), "http://gateway.example/pay");
+        assert!(bare.other_account_names().unwrap().is_empty());
+        let named = settings("Cards".into(), serde_json::json!(["cards", "HTTP://127.0.0.1:9000/", "acct:1"]));
+        assert!(named.check().is_ok());
+        assert_eq!(named.account_name().unwrap(), "Cards");
+        assert_eq!(named.other_account_names().unwrap(), ["cards", "http://127.0.0.1:9000", "acct:1"]);
+        // The name of before the host was renamed.
+        let renamed = settings("http://10.0.0.7:9000/".into(), serde_json::json!([]));
+        assert_eq!(renamed.account_name().unwrap(), "http://10.0.0.7:9000");
+    }
+
+    #[test]
+    fn a_name_of_an_account_holds_no_password() {
+        let secret = "https://user:hunter2@gateway.example";
+        let named = settings(secret.into(), serde_json::json!([secret]));
+        for error in [named.account_name().unwrap_err(), named.other_account_names().unwrap_err()] {
+            let error = error.to_string();
+            assert!(error.starts_with("account") && !error.contains("hunter2"), "{error}");
+        }
+        let error = settings("".into(), serde_json::json!([])).check().unwrap_err().to_string();
+        assert!(error.starts_with("account: "), "{error}");
     }
 }

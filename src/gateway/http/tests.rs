@@ -24,6 +24,7 @@ mod fake_gateway;
 mod listener;
 
 mod anything;
+mod page;
 mod raw;
 
 const OPERATION: Uuid = Uuid::from_u128(7);
@@ -44,6 +45,8 @@ fn settings(url: &str, token: Option<&str>, lookup: bool) -> HttpSettings {
     HttpSettings {
         url: GatewayUrl::try_from(url.to_owned()).unwrap(),
         token: token.map(|token| SecretString::from(token.to_owned())),
+        account: None,
+        account_aliases: Vec::new(),
         key_window: Duration::from_secs(86_400),
         settle_window: Duration::from_secs(10),
         key_windows: KeyWindows::default(),
@@ -74,6 +77,7 @@ fn payment() -> Payment {
         description: "Book".to_owned(),
         billing: Billing::default(),
         customer_ip_address: None,
+        metadata: crate::payment::model::Metadata::new(),
     };
     let now = "2026-11-22T12:00:00Z".parse().unwrap();
     Payment::new(PAYMENT, order, "http", "http://gateway", now)

@@ -65,6 +65,10 @@ struct News {
 }
 
 impl Notifications for HttpWebhooks {
+    fn signature_header(&self) -> Option<&'static str> {
+        Some(SIGNATURE)
+    }
+
     fn verify(&self, webhook: &Webhook) -> Result<Vec<Fact>, NotGenuine> {
         check(webhook, SIGNATURE, &self.secrets)?;
         pieces(&webhook.body)?.into_iter().map(|news| self.fact(news)).collect()

@@ -369,6 +369,7 @@ mod tests {
             description: String::new(),
             billing: Billing::default(),
             customer_ip_address: None,
+            metadata: crate::payment::model::Metadata::new(),
         };
         let now = Timestamp::UNIX_EPOCH;
         let mut payment = Payment::new(Uuid::from_u128(9), order, "stripe", "", now);

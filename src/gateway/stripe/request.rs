@@ -306,6 +306,7 @@ mod tests {
             description: "Book & pen".to_owned(),
             billing: Billing::default(),
             customer_ip_address: None,
+            metadata: crate::payment::model::Metadata::new(),
         };
         let now = "2026-11-22T12:00:00Z".parse().unwrap();
         let mut payment = Payment::new(Uuid::from_u128(9), order, "stripe", "acct_1", now);

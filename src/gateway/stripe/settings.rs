@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::config::duration;
+use crate::gateway::account;
 use crate::gateway::client::BuildError;
 use crate::gateway::signature::WebhookSecrets;
 use crate::gateway::url::GatewayUrl;
@@ -27,6 +28,9 @@ pub struct StripeSettings {
     /// the key becomes that of another account, another name must stand here.
     #[serde(default)]
     pub account: Option<String>,
+    /// Other names of the same account, as they stand in stored payments.
+    #[serde(default)]
+    pub account_aliases: Vec<String>,
     /// Where the API is.
     #[serde(default = "api_base_default")]
     pub api_base: GatewayUrl,
@@ -90,9 +94,7 @@ impl StripeSettings {
             return wrong("secret_key", "is a publishable key, which can do nothing; it must be sk_... or rk_...");
         }
         self.webhook_secret.check()?;
-        if self.account.as_ref().is_some_and(|name| name.is_empty() || name.chars().count() > 255) {
-            return wrong("account", "must be of 1 to 255 characters");
-        }
+        account::check(self.account.as_deref(), &self.account_aliases)?;
         if self.api_version.is_empty() || !self.api_version.bytes().all(|byte| byte.is_ascii_graphic()) {
             return wrong("api_version", "must be a version of Stripe's API, such as \"2023-08-16\"");
         }
@@ -130,6 +132,17 @@ mod tests {
         assert!(read.check().is_ok());
         let shown = format!("{read:?}");
         assert!(!shown.contains("51x") && !shown.contains("whsec"), "{shown}");
+    }
+
+    #[test]
+    fn an_account_keeps_its_other_names_as_they_are_written() {
+        let names = ["acct_0", "https://api.stripe.com live"];
+        let read = settings(json!({"account": "acct_1", "account_aliases": names}));
+        assert!(read.check().is_ok());
+        assert_eq!(read.account_name(), "acct_1");
+        assert_eq!(read.account_aliases, names);
+        let error = settings(json!({"account_aliases": [""]})).check().unwrap_err().to_string();
+        assert!(error.starts_with("account_aliases: "), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::gateway::notification::{Fact, NotGenuine, Webhook};
 use crate::gateway::signature::{WebhookSecrets, check};
 
 /// The header with the signature.
-const SIGNATURE: &str = "stripe-signature";
+pub(super) const SIGNATURE: &str = "stripe-signature";
 
 /// What the types of the events begin with that are about a payment.
 const PREFIXES: [&str; 5] = ["payment_intent.", "charge.", "refund.", "review.", "radar.early_fraud_warning."];

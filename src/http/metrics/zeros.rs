@@ -3,7 +3,7 @@
 
 use metrics::{counter, gauge};
 
-use super::{Alert, CommandOutcome, EVENT_TYPES, OTHER};
+use super::{Alert, CommandOutcome, EVENT_TYPES, OTHER, SpanLoss};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 
@@ -21,7 +21,14 @@ const TROUBLES: [Code; 9] = [
 ];
 
 /// Why a message becomes a dead letter.
-const DEAD: [Code; 4] = [Code::InvalidEnvelope, Code::InvalidEncoding, Code::CardNumber, Code::InvalidData];
+const DEAD: [Code; 6] = [
+    Code::InvalidEnvelope,
+    Code::InvalidEncoding,
+    Code::TooLarge,
+    Code::CardNumber,
+    Code::InvalidData,
+    Code::NotAuthorized,
+];
 
 /// What becomes of a webhook.
 const WEBHOOKS: [&str; 13] = [
@@ -56,6 +63,10 @@ pub(super) fn begin<'a>(variants: impl Iterator<Item = &'a str>) {
     counter!("paybus_events_refused_total").increment(0);
     counter!("paybus_publish_nacks_total").increment(0);
     counter!("paybus_replies_unroutable_total").increment(0);
+    for loss in SpanLoss::ALL {
+        counter!("paybus_spans_dropped_total", "reason" => loss.as_str()).increment(0);
+    }
+    counter!("paybus_own_events_dropped_total").increment(0);
 }
 
 fn of_variant(variant: &str) {
@@ -71,6 +82,7 @@ fn of_variant(variant: &str) {
         "paybus_takeovers_total",
         "paybus_leases_lost_total",
         "paybus_operations_gone_total",
+        "paybus_not_authorized_total",
     ] {
         counter!(name, &[of()]).increment(0);
     }
@@ -95,4 +107,5 @@ fn of_strangers() {
         counter!("paybus_commands_total", &labels).increment(0);
     }
     counter!("paybus_webhooks_total", "variant" => OTHER, "outcome" => "unknown_variant").increment(0);
+    counter!("paybus_not_authorized_total", "variant" => OTHER).increment(0);
 }

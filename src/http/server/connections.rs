@@ -1,7 +1,8 @@
 //! The connections that are open at the port: how many there may be, and which one gives way to another.
 //!
 //! One that comes when all places are taken closes the one that has been idle longest. Who opens many and asks nothing
-//! closes its own in this way, while whoever asks at once, as a probe does, is answered.
+//! closes its own in this way, while whoever asks at once, as a probe does, is answered. A request of which only a part has
+//! arrived counts as idle since it began.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -34,7 +35,7 @@ struct Open {
 #[derive(Debug)]
 struct Held {
     peer: IpAddr,
-    /// Since when it asks nothing; nothing while an answer is being made.
+    /// Since when it asks nothing, or has asked only in part; nothing while an answer is being made.
     idle: Option<Instant>,
     cut: CancellationToken,
 }
@@ -115,10 +116,15 @@ impl Connection {
         self.cut.cancelled().await;
     }
 
-    /// It is being answered, and gives way to none until that is dropped.
-    pub(super) fn busy(self: &Arc<Connection>) -> Busy {
+    /// A request begins to arrive. It is answered when that is dropped.
+    pub(super) fn asking(self: &Arc<Connection>) -> Asking {
+        self.set_idle(Some(Instant::now()));
+        Asking(Arc::clone(self))
+    }
+
+    /// The whole request is there: it gives way to none until it is answered.
+    pub(super) fn answering(&self) {
         self.set_idle(None);
-        Busy(Arc::clone(self))
     }
 
     fn set_idle(&self, idle: Option<Instant>) {
@@ -134,11 +140,11 @@ impl Drop for Connection {
     }
 }
 
-/// An answer is being made.
+/// A request, until it is answered.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Connection>);
+pub(super) struct Asking(Arc<Connection>);
 
-impl Drop for Busy {
+impl Drop for Asking {
     fn drop(&mut self) {
         self.0.set_idle(Some(Instant::now()));
     }
@@ -160,11 +166,29 @@ mod tests {
         for _ in 0..OPEN_OF_ONE_MAX {
             own.push(all.admit(peer(2)).await.unwrap());
         }
-        let answered = own[0].busy();
+        let answered = own[0].asking();
+        own[0].answering();
         assert!(all.admit(peer(2)).await.is_some());
         let cut: Vec<bool> = own.iter().map(|connection| connection.cut.is_cancelled()).collect();
         assert_eq!((cut[0], cut[1], cut[2], other.cut.is_cancelled()), (false, true, false, false));
         drop(answered);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_still_arriving_gives_way() {
+        let all = Connections::new(CancellationToken::new());
+        let mut open = Vec::new();
+        for number in 0..OPEN_MAX {
+            let connection = all.admit(peer(number)).await.unwrap();
+            open.push((connection.asking(), connection));
+        }
+        let admitting = tokio::spawn({
+            let all = Arc::clone(&all);
+            async move { all.admit(peer(OPEN_MAX)).await }
+        });
+        open[0].1.cut().await;
+        open.remove(0);
+        assert!(admitting.await.unwrap().is_some());
     }
 
     #[tokio::test]
@@ -173,7 +197,9 @@ mod tests {
         let mut open = Vec::new();
         for number in 0..OPEN_MAX {
             let connection = all.admit(peer(number)).await.unwrap();
-            open.push((connection.busy(), connection));
+            let asking = connection.asking();
+            connection.answering();
+            open.push((asking, connection));
         }
         assert!(all.admit(peer(OPEN_MAX)).await.is_none());
         open.pop();

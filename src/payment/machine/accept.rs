@@ -1,15 +1,17 @@
 //! A command arrives, or one that waited takes its turn.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::decide::in_progress;
 use super::rows::is_waiting;
-use super::{Aggregate, Context, Step, WAITING_MAX, WAITING_RECHECK, later};
+use super::{Aggregate, Context, FIRST_LOOK, Step, WAITING_MAX, WAITING_RECHECK, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandType, Kind, NewPayment};
 use crate::payment::event::{Event, EventCause, EventKind, Why};
-use crate::payment::model::Payment;
+use crate::payment::model::{Metadata, Payment};
 use crate::payment::operation::{Action, AnswerKind, Operation, State};
 use crate::payment::outcome::Exposure;
 use crate::payment::status::Status;
@@ -67,13 +69,15 @@ impl Aggregate {
 
     fn create(&mut self, id: Uuid, new: NewPayment, context: Context<'_>) -> Result<Step, Rejection> {
         let rules = context.rules;
-        if self.payment.is_some() {
+        if let Some(payment) = &self.payment {
+            payment.check_not_archived()?;
             return Err(Rejection::new(Code::AlreadyExists, "a payment of this id exists"));
         }
         if rules.retired {
             return Err(Rejection::new(Code::VariantRetired, "the variant takes no new payments"));
         }
         let mut payment = Payment::new(self.payment_id, new.order, &rules.gateway, &rules.account, context.now);
+        payment.source = self.operation(id).map(|operation| operation.name.source.clone());
         payment.capture = new.capture;
         payment.last_sequence = 1;
         payment.waiting = self.waiting_count();
@@ -92,7 +96,7 @@ impl Aggregate {
 
     fn wait_for_payment(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
         self.check_waiting_count()?;
-        self.postpone(id, later(context.now, context.rules.unknown_payment_grace));
+        self.postpone(id, next_look(context.now, context));
         Ok(Step::Stored)
     }
 
@@ -163,13 +167,17 @@ impl Aggregate {
             return Step::Settled;
         };
         let Some(payment) = &self.payment else {
-            let end = later(operation.created, context.rules.unknown_payment_grace);
-            if end > now {
-                self.postpone(id, end);
+            if later(operation.created, context.rules.unknown_payment_grace) > now {
+                let next = next_look(operation.created, context);
+                self.postpone(id, next);
                 return Step::Stored;
             }
             return self.reject(id, Rejection::new(Code::UnknownPayment, "there is no payment of this id"), context);
         };
+        // A worker of an earlier release knows no archived payments, and let it wait.
+        if let Err(rejection) = payment.check_not_archived() {
+            return self.reject_due(id, rejection, context);
+        }
         // What carries the cure waited for its payment only, and never waits for a turn.
         let inbound = operation.kind.known().is_some_and(CommandType::is_inbound);
         let goes_first = inbound || payment.busy.is_some() && self.ends_the_turn(id, context);
@@ -245,9 +253,11 @@ impl Aggregate {
             name: command.name,
             // The name's one final answer belongs to the command that came first.
             is_final: false,
+            is_answer: true,
             correlation_id: command.attributes.correlation_id,
             trace: command.attributes.trace,
             reply: command.attributes.reply,
+            operation: None,
         };
         self.events.push(Event {
             id,
@@ -256,7 +266,16 @@ impl Aggregate {
             kind: EventKind::Rejected { code: Code::IdReused, message },
             sequence: None,
             cause: Some(cause),
+            metadata: Metadata::new(),
             time: context.now,
         });
     }
+}
+
+/// When a command that waits for its payment looks for it next: soon at first, for its create is most likely on its way; then
+/// after as long as it has waited, until the grace ends.
+fn next_look(since: Timestamp, context: Context<'_>) -> Timestamp {
+    let waited = Duration::try_from(context.now.duration_since(since)).unwrap_or_default();
+    let end = later(since, context.rules.unknown_payment_grace);
+    later(context.now, waited.max(FIRST_LOOK)).min(end)
 }

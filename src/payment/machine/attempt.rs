@@ -327,7 +327,7 @@ impl Exposure {
 
 impl Operation {
     /// One more attempt: it counts, is leased, and may be received from now on.
-    fn start_attempt(&mut self, context: Context<'_>) {
+    pub(super) fn start_attempt(&mut self, context: Context<'_>) {
         self.state = State::Calling;
         self.attempts = self.attempts.saturating_add(1);
         self.lease_for_call(context);

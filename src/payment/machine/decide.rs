@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Aggregate, Context, Step};
+use super::{Aggregate, Context, Rules, Step};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{AmountText, Body, Capture, CommandType, Process, Refund};
 use crate::payment::contract::{Captures, Lookup};
@@ -51,6 +51,8 @@ impl Aggregate {
             Body::Resolve(resolve) => self.resolve(id, *resolve, context),
             Body::Resend(from) => self.resend(id, from, context),
             Body::Snapshot => self.snapshot(id, context),
+            // It is answered before a payment is looked for.
+            Body::ResendEvents(_) => Err(Rejection::new(Code::NotAllowed, "it asks of no payment")),
         }
     }
 
@@ -71,6 +73,7 @@ impl Aggregate {
         let (Some(payment), Some(operation)) = (&self.payment, self.operation(id)) else {
             return Ok(());
         };
+        payment.check_not_archived()?;
         if operation.variant != payment.order.variant {
             let message = format!("the payment's variant is {}", payment.order.variant);
             return Err(Rejection::new(Code::VariantMismatch, message));
@@ -229,9 +232,22 @@ impl Aggregate {
 }
 
 impl Payment {
+    /// Of an archived payment nothing is known that a command could be checked against, not even whether it came before.
+    pub(super) fn check_not_archived(&self) -> Result<(), Rejection> {
+        self.archived.map_or(Ok(()), |archived| {
+            Err(Rejection::new(Code::PaymentArchived, format!("the payment was archived at {archived:.0}")))
+        })
+    }
+
     /// Whether the variant is still the gateway and the account that the payment began with.
     pub(super) fn began_with(&self, context: Context<'_>) -> bool {
-        self.gateway == context.rules.gateway && self.account == context.rules.account
+        self.gateway == context.rules.gateway && context.rules.has_account(&self.account)
+    }
+}
+
+impl Rules {
+    fn has_account(&self, name: &str) -> bool {
+        self.account == name || self.account_aliases.iter().any(|alias| alias == name)
     }
 }
 

@@ -19,6 +19,7 @@
 //! - `rows`: what is stored, and what is to be stored.
 
 mod accept;
+mod answer_again;
 mod attempt;
 mod book;
 mod catch_up;
@@ -60,6 +61,9 @@ pub const TAKEOVERS_MAX: u32 = 5;
 /// How many takeovers in a row, with no answer in between, let an operation run beside no other such one of its variant.
 pub const TAKEOVERS_ALONE: u32 = 2;
 
+/// When a command that came before its payment looks for it for the first time.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+
 /// When a waiting command is looked at again although nothing woke it; a safety net, for a wake-up is part of every
 /// commit that ends a turn.
 const WAITING_RECHECK: SignedDuration = SignedDuration::from_secs(60);
@@ -71,6 +75,8 @@ pub struct Rules {
     pub gateway: String,
     /// The account at the gateway.
     pub account: String,
+    /// Other names of the same account.
+    pub account_aliases: Vec<String>,
     /// What the gateway declares.
     pub contract: Contract,
     /// Whether a process captures at once unless its command says otherwise.

@@ -28,9 +28,10 @@ impl Aggregate {
         if let Some(payment) = &mut payment {
             // Commands that came before their payment were stored without its version: the count may have missed them.
             payment.waiting = count(operations.iter().filter(|operation| is_waiting(operation)));
-            // It is no column: sums beyond reach were refused when the movements were recorded.
+            // They are no columns: sums beyond reach were refused when the movements were recorded.
             if let Ok(amounts) = Amounts::of(payment.currency(), movements.iter()) {
                 payment.amounts.capturable = amounts.capturable;
+                payment.amounts.voided = amounts.voided;
             }
         }
         Aggregate {
@@ -206,6 +207,7 @@ impl Aggregate {
             ("authorized_amount", payment.amounts.authorized, amounts.authorized),
             ("captured_amount", payment.amounts.captured, amounts.captured),
             ("refunded_amount", payment.amounts.refunded, amounts.refunded),
+            ("voided_amount", payment.amounts.voided, amounts.voided),
         ] {
             if before != after && !self.changed.contains(&name) {
                 self.changed.push(name);

@@ -286,7 +286,8 @@ impl Aggregate {
             Ok(booked) => booked,
             Err(error) => return self.mismatch(id, format!("the gateway's amount {error}"), context),
         };
-        let why = self.merge(&result, action == Action::Process);
+        // Of a refund or a capture that is declined, nothing changes but the command: it is told by its answer alone.
+        let why = if action == Action::Process { self.merge(&result, true) } else { Why::of(&result) };
         let why = booked.tell_in(Why { code: Some(Code::Declined), ..why });
         if action == Action::Process {
             self.set_status(Status::Rejected, Cause::Process, &why.message);
@@ -361,7 +362,7 @@ impl Aggregate {
                 self.changed.push("extra_data");
             }
         }
-        Why { code: None, message: result.message.clone(), gateway_code: result.code.clone(), discrepancy: None }
+        Why::of(result)
     }
 }
 

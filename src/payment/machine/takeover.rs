@@ -56,8 +56,7 @@ impl Aggregate {
                 Step::Stored
             }
             (Some(operation), None) => {
-                operation.state = State::Calling;
-                operation.lease_for_call(context);
+                operation.start_attempt(context);
                 Step::Call(id)
             }
             (None, _) => Step::Settled,

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::rows::is_waiting;
 use super::{Aggregate, Step};
 use crate::payment::code::Code;
-use crate::payment::event::{Event, EventCause, EventKind, Why};
+use crate::payment::event::{Event, EventCause, EventKind, EventOperation, Progress, Why};
 use crate::payment::operation::{Answer, AnswerKind, Operation, State};
 
 impl Aggregate {
@@ -111,35 +111,69 @@ impl Aggregate {
             | EventKind::Failed { .. }
             | EventKind::Delayed { .. }
             | EventKind::Succeeded { .. }
-            | EventKind::Snapshot { .. } => None,
-        };
-        let attributes = &operation.attributes;
-        let cause = EventCause {
-            subject: operation
-                .subject
-                .clone()
-                .filter(|subject| !subject.is_empty())
-                .unwrap_or_else(|| self.payment_id.to_string()),
-            name: operation.name.clone(),
-            kind: operation.kind.as_str().to_owned(),
-            is_final,
-            correlation_id: attributes.correlation_id.clone(),
-            trace: attributes.trace.clone(),
-            reply: attributes.reply.clone().filter(|_| is_final),
+            | EventKind::Snapshot { .. }
+            | EventKind::EventsResent(_) => None,
         };
         let event_id = match sequence {
             Some(sequence) => Uuid::new_v5(&self.payment_id, &sequence.to_be_bytes()),
             None if is_final => Uuid::new_v5(&id, b"final"),
             // The version differs from commit to commit, the place from event to event of one commit.
             None => {
-                let version = self.payment.as_ref().map_or(0, |payment| payment.version);
+                // Without a payment there is no version: then the time does.
+                let version = self.payment.as_ref().map_or(now.as_microsecond(), |payment| payment.version);
                 Uuid::new_v5(&id, format!("{version}/{}", self.events.len()).as_bytes())
             }
         };
-        let variant = self.payment.as_ref().map_or(&operation.variant, |payment| &payment.order.variant).clone();
-        let payment_id = self.payment_id;
+        let event = self.event(operation, event_id, kind, sequence, is_final, now);
         self.events.reserve_exact(1);
-        self.events.push(Event { id: event_id, payment_id, variant, kind, sequence, cause: Some(cause), time: now });
+        self.events.push(event);
+    }
+
+    /// What an operation caused.
+    pub(super) fn event(
+        &self,
+        operation: &Operation,
+        id: Uuid,
+        kind: EventKind,
+        sequence: Option<i64>,
+        is_final: bool,
+        time: Timestamp,
+    ) -> Event {
+        let attributes = &operation.attributes;
+        let subject = operation.subject.clone().filter(|subject| !subject.is_empty());
+        let cause = EventCause {
+            subject: subject.unwrap_or_else(|| self.payment_id.to_string()),
+            name: operation.name.clone(),
+            kind: operation.kind.as_str().to_owned(),
+            is_final,
+            is_answer: is_final,
+            correlation_id: attributes.correlation_id.clone(),
+            trace: attributes.trace.clone(),
+            reply: attributes.reply.clone().filter(|_| is_final),
+            operation: operation.action().map(|_| self.event_operation(operation)),
+        };
+        let payment = self.payment.as_ref();
+        let variant = payment.map_or(&operation.variant, |payment| &payment.order.variant).clone();
+        // Who is told that the payment is somebody else's learns nothing of it.
+        let is_foreign = matches!(kind, EventKind::Rejected { code: Code::NotAuthorized, .. });
+        let told = payment.filter(|_| !kind.has_payment() && !is_foreign);
+        let metadata = told.map(|payment| payment.order.metadata.clone()).unwrap_or_default();
+        Event { id, payment_id: self.payment_id, variant, kind, sequence, cause: Some(cause), metadata, time }
+    }
+
+    fn event_operation(&self, operation: &Operation) -> EventOperation {
+        let mut references = self
+            .movements
+            .iter()
+            .map(|tracked| &tracked.row)
+            .filter(|movement| movement.operation == Some(operation.id))
+            .filter_map(|movement| movement.gateway_reference.clone());
+        EventOperation {
+            id: operation.id,
+            progress: Progress::of(operation),
+            amount: operation.amount(),
+            reference: references.next(),
+        }
     }
 
     /// Tells that an operation goes on later, and why.

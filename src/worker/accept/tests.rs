@@ -66,6 +66,7 @@ fn good(kind: CommandType) -> Value {
         CommandType::Capture | CommandType::Refund => json!({"amount": "12.50"}),
         CommandType::Release | CommandType::Cancel | CommandType::Sync | CommandType::Snapshot => json!({}),
         CommandType::Resend => json!({"from": "4"}),
+        CommandType::ResendEvents => json!({"after": "41", "since": "2026-11-22T12:00:00Z"}),
         CommandType::Notification => webhook(&json!({"id": "n-1", "payment_id": PAYMENT, "card": CARD})).data(),
         CommandType::Resolve => json!({
             "operation": PAYMENT, "outcome": "approved", "amount": "1.00", "transaction_id": "t-1",
@@ -426,4 +427,21 @@ fn a_field_called_by_a_card_number_is_not_named() {
     let accepted = read(command.to_string().as_bytes(), &key_of(CommandType::Notification));
     assert!(check(&accepted).is_ok(), "{accepted:?}");
     assert!(matches!(&accepted, Accepted::Command(read) if read.content.is_err()), "{accepted:?}");
+}
+
+/// A payment's id in capitals is the same payment, and the same command.
+#[test]
+fn an_id_in_capitals_names_the_same() {
+    let read_of = |subject: &str| {
+        let mut command = good(CommandType::Sync);
+        command["subject"] = json!(subject);
+        match read(command.to_string().as_bytes(), &key_of(CommandType::Sync)) {
+            Accepted::Command(command) => command,
+            dead => panic!("{dead:?}"),
+        }
+    };
+    let (small, capitals) = (read_of(PAYMENT), read_of(&PAYMENT.to_uppercase()));
+    assert_eq!(capitals.content, small.content);
+    assert_eq!((capitals.payment_id, capitals.operation_id()), (small.payment_id, small.operation_id()));
+    assert_eq!(capitals.subject, None, "events write it in small letters");
 }

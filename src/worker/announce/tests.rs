@@ -48,7 +48,7 @@ fn stored(position: u64) -> OutboxEvent {
 }
 
 fn unsent(events: Vec<OutboxEvent>) -> Unsent {
-    Unsent { events, set_aside: false, read_at: Some(Instant::now()) }
+    Unsent { events, read_at: Some(Instant::now()), ..Unsent::default() }
 }
 
 /// Nothing happens that could end the wait.
@@ -104,7 +104,7 @@ async fn an_event_that_waits_for_room_is_not_counted_as_posted() {
 async fn new_events_of_a_payment_that_is_set_aside_stay_in_the_outbox() {
     let announcer = announcer();
     let payment = Uuid::from_u128(1);
-    let aside = Unsent { events: Vec::new(), set_aside: true, read_at: Some(Instant::now()) };
+    let aside = Unsent { set_aside: true, read_at: Some(Instant::now()), ..Unsent::default() };
     let new = vec![from_outbox(stored(2))];
     let promise = announcer.claim(&[stored(2)]).await;
     let announced = announcer.announce_new(payment, aside, new, promise).await;
@@ -118,7 +118,7 @@ async fn what_is_told_while_events_are_handed_over_is_not_forgotten() {
     let announcer = announcer();
     announcer.publisher.aside().stored(Uuid::from_u128(1), Instant::now());
     // More than the channel holds, so that it must be told of some before it takes the last.
-    let unsent = Unsent { events: (1..=3000).map(stored).collect(), set_aside: false, read_at: None };
+    let unsent = Unsent { events: (1..=3000).map(stored).collect(), ..Unsent::default() };
     let announced = announcer.announce(Uuid::from_u128(1), unsent).await;
     timeout(Duration::from_secs(10), announced.confirmed()).await.expect("all of them stay behind");
     assert!(announcer.in_flight().is_empty(), "they go out when the payment is released");

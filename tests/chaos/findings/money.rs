@@ -7,16 +7,16 @@ use uuid::Uuid;
 
 use super::{Finding, Kind, Stored, StoredPayment};
 use crate::desk::{Desk, Resolution};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, standing};
 use crate::support::fake_gateway::Effect;
 
-/// Holds the ledger against the books.
+/// Holds the ledger against the books. What was undone must not be seen in them.
 pub fn check(ledger: &dyn Ledger, stored: &Stored, desk: &Desk<'_>) -> Vec<Finding> {
     let said = accepted(stored, &desk.resolutions());
     let mut found = Vec::new();
     let touched: BTreeSet<Uuid> = stored.payments.keys().copied().chain(ledger.effects_of_all().into_keys()).collect();
     for payment in touched {
-        let effects = ledger.effects(payment);
+        let effects = standing(&ledger.effects(payment));
         let mut add = |kind, what: String| found.push(Finding::new(kind, Some(payment), what));
         once(&effects, &mut add);
         let Some(row) = stored.payments.get(&payment) else {

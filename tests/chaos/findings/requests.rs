@@ -11,6 +11,9 @@ use crate::support::Command;
 use crate::support::world::text;
 use crate::wrong;
 
+/// What completes a process that the customer has approved.
+const CONFIRM: &str = "confirm";
+
 /// Compares every request with the commands.
 pub fn check(ledger: &dyn Ledger, published: &[Command]) -> Vec<Finding> {
     let mut commands: HashMap<Uuid, Vec<&Command>> = HashMap::new();
@@ -19,14 +22,16 @@ pub fn check(ledger: &dyn Ledger, published: &[Command]) -> Vec<Finding> {
     }
     let orders = orders(published);
     let mut found = Vec::new();
-    let mut first: HashMap<Uuid, Request> = HashMap::new();
+    // A process is sent, and then perhaps confirmed.
+    let mut first: HashMap<(Uuid, bool), Request> = HashMap::new();
     let mut refunds: HashMap<Uuid, Vec<Decimal>> = HashMap::new();
     for request in ledger.requests() {
         let mut add = |what: String| {
             let what = format!("{what}: {request:?}");
             found.push(Finding::new(Kind::NotOrdered, Some(request.payment), what));
         };
-        if let Some(first) = first.get(&request.operation) {
+        let key = (request.operation, request.action == CONFIRM);
+        if let Some(first) = first.get(&key) {
             if (first.amount, &first.currency, &first.action) != (request.amount, &request.currency, &request.action) {
                 add(format!("another request than the first of its operation, {first:?}"));
             }
@@ -38,7 +43,7 @@ pub fn check(ledger: &dyn Ledger, published: &[Command]) -> Vec<Finding> {
             add(problem);
         }
         reserved.extend(request.amount.filter(|_| request.action == "refund"));
-        first.insert(request.operation, request);
+        first.insert(key, request);
     }
     let refused = ledger.refused().into_iter().filter(|refused| !may_be_too_late(refused.effect.kind));
     found.extend(refused.map(|refused| {
@@ -73,26 +78,28 @@ fn problem(
     earlier_refunds: &[Decimal],
 ) -> Option<String> {
     let right: Vec<&&Command> = named.iter().filter(|command| !wrong::is_wrong(command)).collect();
-    let Some(command) = right.first() else {
+    let command = right.first();
+    // What the customer approved paybus confirms by itself, in an operation of its own, which no command names.
+    if command.is_none() && (request.action != CONFIRM || !named.is_empty()) {
         return Some("no right command has this operation".to_owned());
-    };
+    }
     let kinds: &[&str] = match request.action.as_str() {
-        "process" => &["payment.create", "payment.process"],
+        "process" | CONFIRM => &["payment.create", "payment.process"],
         "capture" => &["payment.capture"],
         "refund" => &["payment.refund"],
         "release" => &["payment.release"],
         _ => &["payment.cancel", "payment.release"],
     };
-    if !kinds.contains(&command.kind.as_str()) {
+    if let Some(command) = command.filter(|command| !kinds.contains(&command.kind.as_str())) {
         return Some(format!("its command is a {}", command.kind));
     }
     let Some((total, currency)) = order else { return Some("its payment was never created".to_owned()) };
     if request.currency != *currency {
         return Some(format!("the payment is in {currency}"));
     }
-    let ordered = text(&command.data["amount"]).parse::<Decimal>().ok();
+    let ordered = command.and_then(|command| text(&command.data["amount"]).parse::<Decimal>().ok());
     let expected = match request.action.as_str() {
-        "process" => Some(*total),
+        "process" | CONFIRM => Some(*total),
         "capture" => ordered.or(request.amount),
         "refund" => Some(ordered.unwrap_or_else(|| all_that_is_left(request, earlier_refunds))),
         _ => request.amount,

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{Finding, Kind, Stored, StoredOperation};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, standing};
 use crate::support::{Command, Event, World};
 use crate::wrong;
 
@@ -78,7 +78,8 @@ fn answers(world: &World, events: &[Event], stored: &Stored) -> Vec<Finding> {
 fn contents(events: &[Event], ledger: &dyn Ledger, stored: &Stored) -> Vec<Finding> {
     let operations: HashMap<&Name, (&Uuid, &StoredOperation)> =
         stored.operations.iter().map(|(id, operation)| (&operation.name, (id, operation))).collect();
-    let effects = ledger.effects_of_all();
+    let effects: HashMap<Uuid, _> =
+        ledger.effects_of_all().into_iter().map(|(payment, all)| (payment, standing(&all))).collect();
     let mut found = Vec::new();
     for event in events.iter().filter(|event| event.is_final()) {
         let Some((id, operation)) = operations.get(&event.cause()) else { continue };

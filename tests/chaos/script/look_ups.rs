@@ -39,7 +39,7 @@ impl Script {
 
 impl Writer<'_> {
     /// A charge, and so many refunds, for all of which there is enough.
-    fn charge_and_refund(&mut self, refunds: usize) {
+    pub(super) fn charge_and_refund(&mut self, refunds: usize) {
         self.charge();
         for _ in 0..refunds {
             let amount = text(self.rng.between(1, self.total / 3), self.decimals);

@@ -41,7 +41,8 @@ impl Fake for DummyFake {
         }
         match meets {
             [Meets::Decline(Decline::Hard)] => Ok(json!({"status": "rejected"})),
-            [Meets::Decline(_)] => Err(Unsupported("it has one kind of decline")),
+            [Meets::Decline(Decline::Soft)] => Ok(json!({"token": "tok_declined_insufficient_funds"})),
+            [Meets::Decline(Decline::CustomerMustAct)] => Ok(json!({"token": "tok_declined_expired_card"})),
             [Meets::DeclineSaying(_)] => Err(Unsupported("it has no words of its own")),
             [Meets::Redirect { paid }] => {
                 Ok(json!({"gateway_response": "3ds-redirect", "verification_result": verification(*paid)}))

@@ -57,6 +57,15 @@ impl Bus {
         Bus { url, prefix, link: Mutex::new(None), listening: None, is_listening: Arc::default() }
     }
 
+    /// The same as another user of the broker.
+    pub fn as_user(&self, name: &str, password: &str) -> Bus {
+        let (scheme, rest) = self.url.split_once("://").expect("an address");
+        let place = rest.split_once('@').map_or(rest, |(_, place)| place);
+        let mut bus = self.another();
+        bus.url = format!("{scheme}://{name}:{password}@{place}");
+        bus
+    }
+
     /// Whether events are collected just now: not while the broker is away.
     pub fn is_listening(&self) -> bool {
         self.is_listening.load(Ordering::Relaxed)
@@ -70,7 +79,7 @@ impl Bus {
 
     /// The same, tried once.
     pub async fn try_publish(&self, commands: &[Command]) -> Result<(), String> {
-        self.ask(async |channel| {
+        let are_taken = self.ask(async |channel| {
             let mut confirms = Vec::with_capacity(commands.len());
             for command in commands {
                 let exchange = format!("{}.commands", self.prefix);
@@ -79,12 +88,18 @@ impl Bus {
                 let sent = channel.basic_publish(exchange.into(), key.into(), options, &body, properties(command));
                 confirms.push(sent.await?);
             }
+            let mut are_taken = true;
             for confirm in confirms {
-                assert!(matches!(confirm.await?, Confirmation::Ack(_)), "the broker refused a command");
+                are_taken &= matches!(confirm.await?, Confirmation::Ack(_));
             }
-            Ok(())
-        })
-        .await
+            Ok(are_taken)
+        });
+        if are_taken.await? {
+            return Ok(());
+        }
+        // After a change of leaders, what goes over the old channel may all be refused.
+        *self.link.lock().await = None;
+        Err("the broker refused a command".to_owned())
     }
 
     /// The whole name of a queue of the prefix.
@@ -334,7 +349,7 @@ pub async fn delete(url: &str, prefix: &str, variants: &[String]) -> lapin::Resu
     for queue in queues {
         channel.queue_delete(format!("{prefix}.{queue}").into(), QueueDeleteOptions::default()).await?;
     }
-    for exchange in ["commands", "events", "dead", "unroutable", "unrouted"] {
+    for exchange in ["commands", "events", "heartbeats", "dead", "unroutable", "unrouted"] {
         channel.exchange_delete(format!("{prefix}.{exchange}").into(), ExchangeDeleteOptions::default()).await?;
     }
     connection.close(200, "done".into()).await

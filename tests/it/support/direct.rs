@@ -38,6 +38,7 @@ impl Direct {
             description: "a book".to_owned(),
             billing: Billing::default(),
             customer_ip_address: None,
+            metadata: paybus::payment::model::Metadata::new(),
         };
         let payment = Payment::new(Uuid::new_v4(), order, gateway, adapter.account(), Timestamp::now());
         Direct { adapter, payment, data: object(process), capture: true, operation: Uuid::new_v4() }

@@ -157,12 +157,12 @@ pub struct Refused {
 }
 
 /// Something that a webhook would report: an operation of a payment has a result.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct News {
     pub payment_id: Uuid,
     pub operation_id: Uuid,
-    /// It was asked for without a key.
-    pub keyless: bool,
+    /// The variant that the payment's requests came from.
+    pub variant: String,
 }
 
 /// What a payment has pending.

@@ -27,27 +27,32 @@ pub struct RawPublisher {
 impl RawPublisher {
     /// Connects to the broker of an `amqp://` address.
     pub async fn connect(url: &str) -> RawPublisher {
-        let uri: AMQPUri = url.parse().expect("an address");
-        let address = (uri.authority.host.as_str(), uri.authority.port);
-        let stream = TcpStream::connect(address).await.expect("the broker");
-        let mut publisher = RawPublisher { stream, frame_max: 0 };
-        publisher.log_in(&uri).await;
-        publisher.call(1, [20, 10], &[0], [20, 11]).await;
-        publisher.call(1, [85, 10], &[0], [85, 11]).await;
-        publisher
+        RawPublisher::try_connect(url).await.expect("the broker")
     }
 
-    async fn log_in(&mut self, uri: &AMQPUri) {
-        self.stream.write_all(b"AMQP\x00\x00\x09\x01").await.expect("the broker");
-        self.answer([10, 10]).await;
+    /// The same, of a broker that may be away.
+    pub async fn try_connect(url: &str) -> Result<RawPublisher, String> {
+        let uri: AMQPUri = url.parse()?;
+        let address = (uri.authority.host.as_str(), uri.authority.port);
+        let stream = TcpStream::connect(address).await.map_err(text)?;
+        let mut publisher = RawPublisher { stream, frame_max: 0 };
+        publisher.log_in(&uri).await?;
+        publisher.call(1, [20, 10], &[0], [20, 11]).await?;
+        publisher.call(1, [85, 10], &[0], [85, 11]).await?;
+        Ok(publisher)
+    }
+
+    async fn log_in(&mut self, uri: &AMQPUri) -> Result<(), String> {
+        self.stream.write_all(b"AMQP\x00\x00\x09\x01").await.map_err(text)?;
+        self.answer([10, 10]).await?;
         let user = &uri.authority.userinfo;
         let response = format!("\0{}\0{}", user.username, user.password);
         let login = [long(b""), short(b"PLAIN"), long(response.as_bytes()), short(b"en_US")].concat();
-        let tune = self.call(0, [10, 11], &login, [10, 30]).await;
+        let tune = self.call(0, [10, 11], &login, [10, 30]).await?;
         self.frame_max = u32::from_be_bytes(tune[2..6].try_into().expect("a size"));
         // The same limits, and no heartbeat.
-        self.send_method(0, [10, 31], &[&tune[..6], &[0, 0]].concat()).await;
-        self.call(0, [10, 40], &[&short(uri.vhost.as_bytes())[..], &[0, 0]].concat(), [10, 41]).await;
+        self.send_method(0, [10, 31], &[&tune[..6], &[0, 0]].concat()).await?;
+        self.call(0, [10, 40], &[&short(uri.vhost.as_bytes())[..], &[0, 0]].concat(), [10, 41]).await.map(drop)
     }
 
     /// The largest frame that the broker takes, in bytes.
@@ -55,52 +60,76 @@ impl RawPublisher {
         self.frame_max as usize
     }
 
-    /// Publishes a message, which must fit into one frame, and waits until the broker has it.
+    /// Publishes a message, and waits until the broker has it.
     pub async fn publish(&mut self, exchange: &str, routing_key: &[u8], properties: &[u8], body: &[u8]) {
-        let arguments = [&[0, 0][..], &short(exchange.as_bytes()), &short(routing_key), &[0]].concat();
-        self.send_method(1, [60, 40], &arguments).await;
-        let size = (body.len() as u64).to_be_bytes();
-        self.send(HEADER, 1, &[&[0, 60, 0, 0][..], &size, properties].concat()).await;
-        self.send(BODY, 1, body).await;
-        self.answer([60, 80]).await;
+        self.try_publish(exchange, routing_key, properties, body).await.expect("the broker");
     }
 
-    async fn call(&mut self, channel: u16, method: [u16; 2], arguments: &[u8], answer: [u16; 2]) -> Vec<u8> {
-        self.send_method(channel, method, arguments).await;
+    /// The same, of a broker that may go away. Where it fails, the broker may have the message nevertheless, and the
+    /// connection is of no more use.
+    pub async fn try_publish(
+        &mut self,
+        exchange: &str,
+        routing_key: &[u8],
+        properties: &[u8],
+        body: &[u8],
+    ) -> Result<(), String> {
+        let arguments = [&[0, 0][..], &short(exchange.as_bytes()), &short(routing_key), &[0]].concat();
+        self.send_method(1, [60, 40], &arguments).await?;
+        let size = (body.len() as u64).to_be_bytes();
+        self.send(HEADER, 1, &[&[0, 60, 0, 0][..], &size, properties].concat()).await?;
+        for part in body.chunks(self.frame_max() - 8) {
+            self.send(BODY, 1, part).await?;
+        }
+        self.answer([60, 80]).await.map(drop)
+    }
+
+    async fn call(
+        &mut self,
+        channel: u16,
+        method: [u16; 2],
+        arguments: &[u8],
+        answer: [u16; 2],
+    ) -> Result<Vec<u8>, String> {
+        self.send_method(channel, method, arguments).await?;
         self.answer(answer).await
     }
 
-    async fn send_method(&mut self, channel: u16, [class, method]: [u16; 2], arguments: &[u8]) {
+    async fn send_method(&mut self, channel: u16, [class, method]: [u16; 2], arguments: &[u8]) -> Result<(), String> {
         let payload = [&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat();
-        self.send(METHOD, channel, &payload).await;
+        self.send(METHOD, channel, &payload).await
     }
 
-    async fn send(&mut self, kind: u8, channel: u16, payload: &[u8]) {
+    async fn send(&mut self, kind: u8, channel: u16, payload: &[u8]) -> Result<(), String> {
         let head = [&[kind][..], &channel.to_be_bytes(), &(payload.len() as u32).to_be_bytes()].concat();
-        self.stream.write_all(&[&head[..], payload, &[0xce]].concat()).await.expect("the broker");
+        self.stream.write_all(&[&head[..], payload, &[0xce]].concat()).await.map_err(text)
     }
 
     /// The arguments of the broker's next method, which must be this one.
-    async fn answer(&mut self, [class, method]: [u16; 2]) -> Vec<u8> {
-        let received = timeout(START, self.receive()).await.expect("an answer in time");
+    async fn answer(&mut self, [class, method]: [u16; 2]) -> Result<Vec<u8>, String> {
+        let received = timeout(START, self.receive()).await.map_err(text)?.map_err(text)?;
         let ids = [class.to_be_bytes(), method.to_be_bytes()].concat();
         let arguments = received.strip_prefix(&ids[..]);
-        arguments.unwrap_or_else(|| panic!("no {class}.{method}: {}", received.escape_ascii())).to_vec()
+        arguments.map(<[u8]>::to_vec).ok_or_else(|| format!("no {class}.{method}: {}", received.escape_ascii()))
     }
 
-    async fn receive(&mut self) -> Vec<u8> {
+    async fn receive(&mut self) -> std::io::Result<Vec<u8>> {
         loop {
             let mut head = [0; 7];
-            self.stream.read_exact(&mut head).await.expect("the broker");
+            self.stream.read_exact(&mut head).await?;
             let size = u32::from_be_bytes(head[3..].try_into().expect("a size"));
             let mut payload = vec![0; size as usize + 1];
-            self.stream.read_exact(&mut payload).await.expect("the broker");
+            self.stream.read_exact(&mut payload).await?;
             payload.pop();
             if head[0] != HEARTBEAT {
-                return payload;
+                return Ok(payload);
             }
         }
     }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 /// The properties of a message: the values of these flags, which must be in their order.

@@ -7,6 +7,7 @@ use lapin::{Channel, Connection, Consumer};
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::bus::Bus;
 use super::wait::PATIENCE;
 use super::world::World;
 
@@ -21,8 +22,12 @@ pub struct Replies {
 impl Replies {
     /// Makes one that the default `amqp.reply_to` allows.
     pub async fn of(world: &World) -> Replies {
-        let (connection, channel) = world.bus.channel().await;
-        let queue = format!("reply.{}", world.bus.prefix);
+        Replies::at(&world.bus, format!("reply.{}", world.bus.prefix)).await
+    }
+
+    /// Makes one of this name, as this client.
+    pub async fn at(bus: &Bus, queue: String) -> Replies {
+        let (connection, channel) = bus.channel().await;
         let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(queue.as_str().into(), exclusive, FieldTable::default()).await.expect("a queue");
         let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };

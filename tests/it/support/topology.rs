@@ -22,7 +22,7 @@ use super::peace::Peace;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The settings of one prefix.
-fn settings() -> BusSettings {
+pub fn settings() -> BusSettings {
     let file = |variable| std::env::var_os(variable).map(PathBuf::from);
     let url = std::env::var("PAYBUS__AMQP__URL").expect("PAYBUS__AMQP__URL: run this with scripts/with-services");
     BusSettings {

@@ -67,6 +67,12 @@ impl World {
         settings.insert("variants.http.url".to_owned(), gateway.url());
         settings.insert("amqp.url".to_owned(), service("PAYBUS__AMQP__URL"));
         settings.insert("database.url".to_owned(), service("PAYBUS__DATABASE__URL"));
+        // Where the services that were given are on another machine.
+        for (key, variable) in
+            [("amqp.insecure", "PAYBUS__AMQP__INSECURE"), ("database.insecure", "PAYBUS__DATABASE__INSECURE")]
+        {
+            settings.extend(std::env::var(variable).ok().map(|value| (key.to_owned(), value)));
+        }
         settings.insert("amqp.prefix".to_owned(), name.clone());
         for (key, value) in setup.settings {
             let value = match value.as_str() {

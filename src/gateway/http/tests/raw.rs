@@ -297,6 +297,8 @@ async fn a_connection_that_takes_too_long_to_make_sent_nothing() {
     let settings = HttpSettings {
         url: GatewayUrl::try_from(format!("https://{}", listener.local_addr().unwrap())).unwrap(),
         token: None,
+        account: None,
+        account_aliases: Vec::new(),
         key_window: Duration::ZERO,
         settle_window: Duration::ZERO,
         key_windows: KeyWindows::default(),

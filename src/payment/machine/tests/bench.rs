@@ -268,6 +268,7 @@ pub fn rules() -> Rules {
     Rules {
         gateway: "http".to_owned(),
         account: "shop".to_owned(),
+        account_aliases: Vec::new(),
         contract: Contract {
             keys: keys(Some(Duration::from_secs(24 * 60 * 60))),
             lookup: Lookup::Authoritative,

@@ -16,7 +16,7 @@ use crate::payment::trace::TraceContext;
 
 /// What each command does to a payment of each status, in the order of `Status::ALL`: `call` the gateway, `ask` it, or the
 /// code of the rejection.
-const PICTURE: [(CommandType, [&str; 8]); 11] = {
+const PICTURE: [(CommandType, [&str; 8]); 12] = {
     const NO: &str = "not_allowed";
     [
         // waiting, input, preauth, confirmed, rejected, refunded, error, cancelled
@@ -31,6 +31,8 @@ const PICTURE: [(CommandType, [&str; 8]); 11] = {
         (CommandType::Resolve, ["not_unknown"; 8]),
         (CommandType::Resend, ["resend"; 8]),
         (CommandType::Snapshot, ["told"; 8]),
+        // Answered before a payment is looked for.
+        (CommandType::ResendEvents, [NO; 8]),
     ]
 };
 
@@ -52,6 +54,40 @@ fn every_status_and_every_command() {
             };
             assert_eq!(done, expected, "{kind} from {status}");
             assert_eq!(bench.status(), status, "{kind} from {status}");
+        }
+    }
+}
+
+/// The table in the contract says the same of the commands that depend on the status, or ask.
+#[test]
+fn the_contract_says_what_is_allowed() {
+    let page = include_str!("../../../../contract/README.md");
+    let table = page.lines().skip_while(|line| !line.starts_with("| command | `waiting` |"));
+    let cells = |row: &'static str| -> Vec<&'static str> {
+        row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect()
+    };
+    let rows: Vec<Vec<&'static str>> = table.take_while(|line| line.starts_with('|')).map(cells).collect();
+    let statuses: Vec<&str> = Status::ALL.into_iter().map(Status::as_str).collect();
+    assert_eq!(rows[0][1..], statuses);
+    for (kind, row) in PICTURE {
+        let expected = row.map(|done| if matches!(done, "call" | "ask") { "yes" } else { "no" });
+        let depends = expected.contains(&"yes");
+        let said = rows.iter().find(|row| row[0] == kind.as_str()).map(|row| &row[1..]);
+        assert_eq!(said, depends.then_some(expected.as_slice()), "{kind}");
+    }
+}
+
+/// What came before is no longer known: a process that came again would charge again.
+#[test]
+fn nothing_is_done_for_an_archived_payment() {
+    for status in [Status::Confirmed, Status::Rejected, Status::Refunded, Status::Error, Status::Cancelled] {
+        for (kind, _) in PICTURE {
+            let mut bench = Bench::with_payment(status);
+            bench.store.operations.clear();
+            bench.store.payment.as_mut().unwrap().archived = Some(bench.now);
+            let mut command = command("it", kind, data_of(kind));
+            command.attributes.user_id = Some("alice".to_owned());
+            assert_eq!(bench.rejected_command(command), Code::PaymentArchived, "{kind} from {status}");
         }
     }
 }
@@ -249,6 +285,21 @@ fn a_payment_stays_with_the_gateway_and_the_account_it_began_with() {
     bench.rules.account = "shop-2".to_owned();
     assert_eq!(bench.rejected("b", CommandType::Cancel, json!({})), Code::GatewayChanged);
     assert_eq!(bench.state(operation_id("a")), State::Scheduled);
+}
+
+#[test]
+fn a_payment_goes_on_where_its_account_has_another_name() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let name = bench.payment().account.clone();
+    bench.rules.account = "shop-2".to_owned();
+    bench.rules.account_aliases = vec!["shop-0".to_owned(), name.clone()];
+    let refund = bench.call("a", CommandType::Refund, json!({}));
+    assert_eq!(bench.settle(refund, approved()), Step::Settled);
+    assert_eq!(bench.status(), Status::Refunded);
+    assert_eq!(bench.payment().account, name, "its name stays, for other workers");
+    // An alias is of one gateway alone.
+    bench.rules.gateway = "stripe".to_owned();
+    assert_eq!(bench.rejected("b", CommandType::Sync, json!({})), Code::GatewayChanged);
 }
 
 #[test]

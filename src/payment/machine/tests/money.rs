@@ -252,15 +252,16 @@ fn what_failed_changes_no_status() {
 }
 
 #[test]
-fn a_failure_that_brings_data_tells_both_and_the_failure_is_the_answer() {
+fn a_refund_that_is_declined_changes_nothing_of_the_payment() {
     let mut bench = Bench::with_payment(Status::Confirmed);
     let id = bench.call("a", CommandType::Refund, json!({}));
     let mut declined = GatewayResult::new(Verdict::Declined(Decline::Hard));
     declined.fraud = Some((FraudStatus::Review, "odd".to_owned()));
     declined.code = Some("R1".to_owned());
     bench.settle(id, Outcome::Result(Box::new(declined)));
-    assert_eq!(bench.told(), [("payment.updated", false), ("command.failed", true)]);
-    let EventKind::Failed { why, attempts } = &bench.told[1].kind else { panic!("{:?}", bench.told) };
+    assert_eq!(bench.told(), [("command.failed", true)]);
+    assert_eq!(bench.payment().fraud_status, FraudStatus::Unknown);
+    let EventKind::Failed { why, attempts } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
     assert_eq!((why.code, why.gateway_code.as_deref(), *attempts), (Some(Code::Declined), Some("R1"), 1));
 }
 

@@ -184,10 +184,15 @@ fn one_that_names_no_payment_is_located_and_answered() {
         bench.decide(&[id], |aggregate, context| aggregate.located(id, located, 9, context))
     };
     // The gateway could not be asked: again later.
-    let trouble = Trouble::new(Code::Unreachable, "no connection");
-    assert_eq!(located(&mut bench, Err(trouble)), Step::Stored);
-    assert_eq!((bench.state(id), bench.delayed()), (State::Scheduled, Some(Code::Unreachable)));
-    assert_eq!(bench.resume_when_due(id), Step::Locate(id));
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let trouble = Trouble::new(Code::Unreachable, "no connection");
+        assert_eq!(located(&mut bench, Err(trouble)), Step::Stored);
+        assert_eq!((bench.state(id), bench.delayed()), (State::Scheduled, Some(Code::Unreachable)));
+        told.push(bench.told[0].id);
+        assert_eq!(bench.resume_when_due(id), Step::Locate(id));
+    }
+    assert_ne!(told[0], told[1], "an event under a known id is stored once, so that the later one would be lost");
     assert_eq!(located(&mut bench, Ok(())), Step::Settled);
     assert_eq!(bench.told(), [("command.succeeded", true)]);
     let cause = bench.told[0].cause.as_ref().unwrap();

@@ -115,9 +115,12 @@ fn a_command_for_an_unknown_payment_waits_a_grace() {
     let mut bench = Bench::new();
     let id = operation_id("a");
     assert_eq!(bench.send("a", CommandType::Process, json!({})), Step::Stored);
-    bench.wait(4);
+    let due_in = |bench: &Bench| bench.operation(id).due_at.map(|due| due.duration_since(bench.now).as_millis());
+    assert_eq!(due_in(&bench), Some(50), "its create is most likely on its way");
+    bench.wait(3);
     assert_eq!(bench.resume(id), Step::Stored, "not yet");
-    bench.wait(1);
+    assert_eq!(due_in(&bench), Some(2_000), "not beyond the end of the grace");
+    bench.wait(2);
     assert_eq!(bench.resume(id), Step::Settled);
     assert_eq!(bench.rejection(), Code::UnknownPayment);
     assert_eq!(bench.told[0].variant, "default");
@@ -157,7 +160,6 @@ fn a_payment_that_comes_wakes_the_first_that_needs_a_turn() {
     // One more comes together with the payment: it is behind those that were stored before.
     let mut aggregate = bench.store.load(&[]);
     aggregate.accept(command("b", CommandType::Cancel, json!({})), bench.context());
-    bench.wait(1);
     aggregate.accept(command("c", CommandType::Create, payment_data()), bench.context());
     assert!(bench.store.commit(&mut aggregate));
     let due = ["sync", "a", "b"].map(|id| bench.operation(operation_id(id)).due_at == Some(bench.now));

@@ -26,6 +26,9 @@ fn is_beyond_schemas(rejection: &Rejection, message: &Value) -> bool {
     if in_base64 || misplaced.iter().any(|end| rejection.message.ends_with(end)) {
         return true;
     }
+    if rejection.code == Code::TooDeep {
+        return levels(&message["data"]) > DEPTH_MAX;
+    }
     let counts_bytes = rejection.code == Code::InvalidEnvelope && rejection.message.ends_with("bytes");
     let of_process = rejection.message.starts_with("process.");
     let beyond = matches!(
@@ -33,6 +36,15 @@ fn is_beyond_schemas(rejection: &Rejection, message: &Value) -> bool {
         Code::CardNumber | Code::InvalidEncoding | Code::TooLarge | Code::RoutingMismatch | Code::NotGenuine
     );
     counts_bytes || of_process || beyond
+}
+
+/// How many objects and lists are within each other.
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Object(members) => 1 + members.values().map(levels).max().unwrap_or_default(),
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or_default(),
+        _ => 0,
+    }
 }
 
 fn compare(kind: CommandType, message: &Value) -> Result<(), TestCaseError> {

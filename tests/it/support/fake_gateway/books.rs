@@ -32,6 +32,7 @@ pub(super) struct Request {
     pub operation: String,
     pub operation_id: Uuid,
     pub payment_id: Uuid,
+    pub variant: String,
     pub target: Option<Uuid>,
     /// The key of what is to be undone.
     pub undoes: Option<String>,
@@ -78,6 +79,8 @@ pub(super) struct Books {
     /// Operations that it was working on when it stopped.
     pub forgotten: BTreeSet<Uuid>,
     pub news: Vec<News>,
+    /// By payment.
+    variants: HashMap<Uuid, String>,
     /// Whether cancels of what is charged void it; where this is not said, they are declined.
     pub cancels_void: Option<bool>,
     /// Payments whose authorization was captured for good.
@@ -128,6 +131,7 @@ impl Books {
             effect: request.effect.clone(),
         };
         self.bookings.insert(request.key.clone(), booking);
+        self.variants.entry(request.payment_id).or_insert_with(|| request.variant.clone());
         self.changed.insert(request.payment_id, Instant::now());
         self.keys.entry(request.payment_id).or_default().push(request.key.clone());
         Ok(None)
@@ -242,8 +246,8 @@ impl Books {
 
     fn report(&mut self, payment_id: Uuid, effect: &Effect) {
         self.changed.insert(payment_id, Instant::now());
-        let keyless = effect.key.starts_with(KEYLESS);
-        self.news.push(News { payment_id, operation_id: effect.operation_id, keyless });
+        let variant = self.variants.get(&payment_id).cloned().unwrap_or_default();
+        self.news.push(News { payment_id, operation_id: effect.operation_id, variant });
     }
 
     /// Books an effect. A cancel is the end of whatever its payment had pending.

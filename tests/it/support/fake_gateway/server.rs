@@ -228,6 +228,7 @@ fn read(operation: &str, headers: &HeaderMap, body: &Bytes) -> Result<Request, &
         operation,
         operation_id,
         payment_id,
+        variant: fields["payment"]["variant"].as_str().unwrap_or_default().to_owned(),
         target,
         undoes: fields["idempotency_key"].as_str().map(str::to_owned),
         is_partial: fields["final"] == false,

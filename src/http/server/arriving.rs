@@ -1,0 +1,53 @@
+//! The body of a request that may still be arriving.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+
+use super::connections::Connection;
+
+/// A body that tells its connection when the whole of it is there: until then the connection may be closed for another.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    body: Incoming,
+    connection: Arc<Connection>,
+}
+
+impl Arriving {
+    /// The body of the request that was just begun on this connection.
+    pub(super) fn new(body: Incoming, connection: Arc<Connection>) -> Arriving {
+        let arriving = Arriving { body, connection };
+        arriving.tell();
+        arriving
+    }
+
+    fn tell(&self) {
+        if self.body.is_end_stream() {
+            self.connection.answering();
+        }
+    }
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            None => self.connection.answering(),
+            Some(_) => self.tell(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

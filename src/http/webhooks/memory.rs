@@ -1,0 +1,91 @@
+//! The memory that the webhooks of one variant may take. What counts is what has arrived of them, so that many that send
+//! next to nothing hold next to nothing.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How much of each webhook counts as small, in bytes.
+const SMALL: usize = 32 * 1024;
+
+/// For the small parts: as much as all connections together can fill while their bodies arrive.
+const SMALL_MAX: usize = 8 * 1024 * 1024;
+
+/// For what goes beyond them.
+const LARGE_MAX: usize = 16 * 1024 * 1024;
+
+/// The memory for one variant.
+#[derive(Debug, Clone)]
+pub(super) struct Memory {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+/// What one webhook takes of it; given back when this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    size: usize,
+    small: OwnedSemaphorePermit,
+    large: OwnedSemaphorePermit,
+}
+
+/// There is no memory left.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl Memory {
+    /// All of it is free.
+    pub(super) fn new() -> Memory {
+        Memory { small: Arc::new(Semaphore::new(SMALL_MAX)), large: Arc::new(Semaphore::new(LARGE_MAX)) }
+    }
+
+    /// Takes the first bytes of a webhook.
+    pub(super) fn begin(&self, bytes: usize) -> Result<Held, Full> {
+        let mut held = Held { size: 0, small: take(&self.small, 0)?, large: take(&self.large, 0)? };
+        self.extend(&mut held, bytes)?;
+        Ok(held)
+    }
+
+    /// Takes more of the same webhook. Large ones leave no less for the small, which are what gateways send.
+    pub(super) fn extend(&self, held: &mut Held, bytes: usize) -> Result<(), Full> {
+        let small = bytes.min(SMALL.saturating_sub(held.size));
+        held.small.merge(take(&self.small, small)?);
+        held.large.merge(take(&self.large, bytes - small)?);
+        held.size += bytes;
+        Ok(())
+    }
+}
+
+fn take(from: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Full> {
+    let bytes = u32::try_from(bytes).map_err(|_| Full)?;
+    Arc::clone(from).try_acquire_many_owned(bytes).map_err(|_| Full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_webhooks_take_no_memory_from_small_ones() {
+        let memory = Memory::new();
+        let mut large = Vec::new();
+        while let Ok(held) = memory.begin(512 * 1024) {
+            large.push(held);
+        }
+        assert!(large.len() >= 32, "{}", large.len());
+        let mut small = memory.begin(4 * 1024).expect("memory for a small one");
+        memory.extend(&mut small, 4 * 1024).expect("it is still small");
+        assert!(memory.extend(&mut small, 512 * 1024).is_err());
+        large.pop();
+        memory.extend(&mut small, 512 * 1024).expect("what was given back");
+    }
+
+    #[test]
+    fn what_has_not_arrived_holds_nothing() {
+        let memory = Memory::new();
+        let begun: Vec<_> = (0..1_000).map(|_| memory.begin(100)).collect();
+        assert!(begun.iter().all(Result::is_ok));
+        drop(begun);
+        assert_eq!((memory.small.available_permits(), memory.large.available_permits()), (SMALL_MAX, LARGE_MAX));
+    }
+}

@@ -1,0 +1,174 @@
+//! The export of spans. Payments do not wait for the collector: spans that it does not take are dropped, and so are those
+//! that come faster than it takes them. Both are counted, and logged once in a while.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use opentelemetry::Context;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{self as sdk, BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanProcessor};
+use tracing::{info, warn};
+
+use crate::causes::chain;
+use crate::http::metrics::{self, SpanLoss};
+
+/// Spans that wait to be exported, or are being exported.
+const QUEUE: usize = 16_384;
+/// Spans of one export.
+const BATCH: usize = 2_048;
+/// How often the log says at most that the queue is full.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Exports spans in batches. The SDK bounds its queue as well, but does not tell what it drops before the process ends.
+#[derive(Debug)]
+pub(super) struct Batches {
+    next: BatchSpanProcessor,
+    queue: Arc<Queue>,
+    dropped: Mutex<Dropped>,
+}
+
+impl Batches {
+    pub(super) fn new(exporter: SpanExporter) -> Batches {
+        let queue = Arc::new(Queue { limit: QUEUE, spans: AtomicUsize::new(0) });
+        let config = BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_max_export_batch_size(BATCH).build();
+        let exporter = Exporter {
+            exporter,
+            queue: Arc::clone(&queue),
+            is_failing: AtomicBool::new(false),
+            lost: AtomicUsize::new(0),
+        };
+        let next = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+        Batches { next, queue, dropped: Mutex::default() }
+    }
+}
+
+impl SpanProcessor for Batches {
+    fn on_start(&self, span: &mut sdk::Span, context: &Context) {
+        self.next.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if self.queue.enter() {
+            return self.next.on_end(span);
+        }
+        metrics::spans_dropped(SpanLoss::QueueFull, 1);
+        let untold = self.dropped.lock().unwrap_or_else(PoisonError::into_inner).one(Instant::now());
+        if let Some(spans) = untold {
+            warn!(spans, "spans come faster than the collector takes them and are dropped: lower tracing.sample");
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.next.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.next.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.next.set_resource(resource);
+    }
+}
+
+/// How many spans wait.
+#[derive(Debug)]
+struct Queue {
+    limit: usize,
+    spans: AtomicUsize,
+}
+
+impl Queue {
+    /// Whether there is room for one more.
+    fn enter(&self) -> bool {
+        let more = |spans: usize| (spans < self.limit).then_some(spans + 1);
+        self.spans.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn leave(&self, spans: usize) {
+        self.spans.fetch_sub(spans, Ordering::Relaxed);
+    }
+}
+
+/// What found no room.
+#[derive(Debug, Default)]
+struct Dropped {
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Dropped {
+    /// One more; how many to tell of now.
+    fn one(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+/// Says when exporting begins to fail and when it works again, and not at every batch in between.
+#[derive(Debug)]
+struct Exporter {
+    exporter: SpanExporter,
+    queue: Arc<Queue>,
+    is_failing: AtomicBool,
+    /// Spans that were dropped since it fails.
+    lost: AtomicUsize,
+}
+
+impl sdk::SpanExporter for Exporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let exported = self.exporter.export(batch).await;
+        self.queue.leave(spans);
+        match &exported {
+            Err(error) => {
+                metrics::spans_dropped(SpanLoss::NotTaken, spans);
+                self.lost.fetch_add(spans, Ordering::Relaxed);
+                if !self.is_failing.swap(true, Ordering::Relaxed) {
+                    warn!(
+                        error = chain(error),
+                        "the collector takes no spans; they are dropped until it does, and payments go on"
+                    );
+                }
+            }
+            Ok(()) if self.is_failing.swap(false, Ordering::Relaxed) => {
+                let dropped = self.lost.swap(0, Ordering::Relaxed);
+                info!(dropped, "the collector takes spans again");
+            }
+            Ok(()) => {}
+        }
+        exported
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_wait() {
+        let queue = Queue { limit: 2, spans: AtomicUsize::new(0) };
+        assert_eq!([queue.enter(), queue.enter(), queue.enter()], [true, true, false]);
+        queue.leave(1);
+        assert_eq!([queue.enter(), queue.enter()], [true, false]);
+    }
+
+    #[test]
+    fn what_is_dropped_is_told_at_once_and_then_once_in_a_while() {
+        let (mut dropped, begun) = (Dropped::default(), Instant::now());
+        assert_eq!(dropped.one(begun), Some(1));
+        assert_eq!([dropped.one(begun), dropped.one(begun + TELL_EVERY / 2)], [None, None]);
+        assert_eq!(dropped.one(begun + TELL_EVERY), Some(3));
+    }
+}

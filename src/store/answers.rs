@@ -1,0 +1,82 @@
+//! Answers of commands that came again: the stored one, and where the one to come goes.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::connect::Store;
+use super::error::StoreError;
+use super::outbox::{OutboxEvent, outbox_event};
+use super::rows;
+use crate::payment::operation::{Operation, Reply};
+
+/// How many answers of a payment are looked through, from the last one on.
+const LOOKED_THROUGH: i64 = 500;
+
+/// A payment's answers, the last one first.
+static ANSWERS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM events WHERE payment_id = $1 AND body LIKE '%\"final\":true%' ORDER BY position DESC LIMIT $2",
+        *rows::EVENT
+    )
+});
+
+/// The payment is locked first, as by every commit. Its version is raised, so that a worker that is at the operation, and read it
+/// before, decides anew. No commit writes these columns again.
+const REDIRECT: &str = "WITH raised AS (
+         UPDATE payments SET version = version + 1 WHERE id = $1
+           AND EXISTS (SELECT 1 FROM operations WHERE payment_id = $1 AND id = $2 AND state <> 'settled')
+         RETURNING id)
+     UPDATE operations o SET reply_to = $3, reply_correlation_id = $4 FROM (SELECT count(*) FROM raised) locked
+     WHERE o.payment_id = $1 AND o.id = $2 AND o.state <> 'settled'";
+
+impl Store {
+    /// The event that answered an operation, while it is kept.
+    ///
+    /// # Errors
+    /// The database cannot be asked, or holds what cannot be read.
+    pub async fn answer(&self, operation: &Operation) -> Result<Option<OutboxEvent>, StoreError> {
+        let client = self.client().await?;
+        let rows = client.query(&ANSWERS, &[&operation.payment_id, &LOOKED_THROUGH]).await?;
+        for row in &rows {
+            let event = outbox_event(row)?;
+            if answers(&event.body, operation) {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends the answer of an operation that is open elsewhere. False where it was answered meanwhile.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn redirect_answer(&self, payment: Uuid, operation: Uuid, reply: &Reply) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        Ok(client.execute(REDIRECT, &[&payment, &operation, &reply.to, &reply.correlation_id]).await? == 1)
+    }
+}
+
+/// Whether an event is the answer to an operation's command.
+fn answers(body: &str, operation: &Operation) -> bool {
+    #[derive(Deserialize)]
+    struct Body {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        command: Option<Named>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        source: String,
+        id: String,
+        #[serde(rename = "final")]
+        is_final: bool,
+    }
+    let command = serde_json::from_str::<Body>(body).ok().and_then(|body| body.data.command);
+    command.is_some_and(|command| {
+        command.is_final && command.source == operation.name.source && command.id == operation.name.id
+    })
+}

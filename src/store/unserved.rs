@@ -1,0 +1,246 @@
+//! Stored payments that no configured variant serves: their variant is not configured, or has another gateway or account than
+//! they began with. Commands for them are rejected, and their open operations wait.
+//!
+//! Open operations are in the two partial indexes that the figures of `report` are read from. No index has all payments by
+//! their accounts, so a sample of them is looked at: those of operations that are spread evenly over all that were ever
+//! accepted. It costs the same however many there are, and has payments of every account that was used for long enough.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::connect::Store;
+use super::error::StoreError;
+use super::report::{COUNTED_MAX, variants};
+use super::row::ReadColumn;
+
+/// How many operations a sample takes the payments of, where there are as many; at most twice as many.
+const SAMPLE: i64 = 1_000;
+
+/// The open operations that are due at some time, by where their payments began. With its `LIMIT 1` each payment is read by its
+/// key; a plain join may read the whole table.
+const DUE: &str = concat!(
+    variants!("due_at IS NOT NULL"),
+    "SELECT n.variant, f.* FROM names n CROSS JOIN LATERAL (
+         SELECT p.gateway, p.account, count(*), (array_agg(d.payment_id))[1]
+         FROM (SELECT o.payment_id FROM operations o WHERE o.variant = n.variant AND o.due_at IS NOT NULL
+               ORDER BY o.due_at LIMIT $1) d
+         LEFT JOIN LATERAL (SELECT gateway, account FROM payments WHERE id = d.payment_id LIMIT 1) p ON true
+         GROUP BY p.gateway, p.account) f
+     WHERE n.variant IS NOT NULL"
+);
+
+/// Those with an unknown outcome that are never due.
+const NEVER_DUE: &str = concat!(
+    variants!("(state = 'unknown' OR state = 'pending' AND escalated)"),
+    "SELECT n.variant, f.* FROM names n CROSS JOIN LATERAL (
+         SELECT p.gateway, p.account, count(*), (array_agg(u.payment_id))[1]
+         FROM (SELECT o.payment_id, o.due_at FROM operations o WHERE o.variant = n.variant
+               AND (o.state = 'unknown' OR o.state = 'pending' AND o.escalated) LIMIT $1) u
+         LEFT JOIN LATERAL (SELECT gateway, account FROM payments WHERE id = u.payment_id LIMIT 1) p ON true
+         WHERE u.due_at IS NULL
+         GROUP BY p.gateway, p.account) f
+     WHERE n.variant IS NOT NULL"
+);
+
+/// The payments of the sample, by where they began.
+const SAMPLED: &str = "WITH span AS (SELECT min(accepted) AS first, max(accepted) AS last FROM operations),
+     sampled AS (
+         SELECT DISTINCT o.payment_id FROM span
+         CROSS JOIN generate_series(
+             span.first, span.last, greatest((span.last - span.first) / $1::int8, 1)) AS g (number)
+         CROSS JOIN LATERAL (
+             SELECT payment_id FROM operations WHERE accepted >= g.number ORDER BY accepted LIMIT 1) o)
+     SELECT p.variant, p.gateway, p.account, count(*), (array_agg(s.payment_id))[1],
+         count(*) FILTER (WHERE p.status = 'preauth' OR p.captured_amount > 0)
+     FROM sampled s CROSS JOIN LATERAL (
+         SELECT variant, gateway, account, status, captured_amount FROM payments WHERE id = s.payment_id LIMIT 1) p
+     GROUP BY p.variant, p.gateway, p.account
+     ORDER BY p.variant, p.gateway, p.account";
+
+/// What a configured variant serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// The variant.
+    pub variant: String,
+    /// Its adapter.
+    pub gateway: String,
+    /// Its account's name and aliases.
+    pub accounts: Vec<String>,
+}
+
+/// Where payments began that are not served.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// Their variant.
+    pub variant: String,
+    /// Whether it is configured, with another gateway or account.
+    pub is_configured: bool,
+    /// Gateway and account; `None` for a command whose payment is not stored.
+    pub began_with: Option<(String, String)>,
+}
+
+/// Open operations whose payments are not served: nothing happens to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnservedOperations {
+    /// Where their payments began.
+    pub origin: Origin,
+    /// How many, counted to [`COUNTED_MAX`] in each index.
+    pub count: i64,
+    /// The payment of one of them.
+    pub example: Uuid,
+}
+
+/// Payments that are not served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnservedPayments {
+    /// Where they began.
+    pub origin: Origin,
+    /// How many payments the sample has, those that are served too.
+    pub looked_at: i64,
+    /// How many of these began there.
+    pub count: i64,
+    /// How many of those hold money that could be captured or refunded.
+    pub with_money: i64,
+    /// One of them.
+    pub example: Uuid,
+}
+
+impl Store {
+    /// The open operations of payments that none of these variants serves. One that is only now being called for the first
+    /// time is not seen yet; should its worker be lost, it is as soon as it is due.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn unserved_operations(&self, served: &[Served]) -> Result<Vec<UnservedOperations>, StoreError> {
+        let client = self.client().await?;
+        let due = client.query(DUE, &[&COUNTED_MAX]).await?;
+        let never_due = client.query(NEVER_DUE, &[&COUNTED_MAX]).await?;
+        let mut found: BTreeMap<Origin, (i64, Uuid)> = BTreeMap::new();
+        for row in due.iter().chain(&never_due) {
+            if let Some(origin) = unserved_origin(row, served)? {
+                let (count, example): (i64, Uuid) = (row.read(3)?, row.read(4)?);
+                found.entry(origin).or_insert((0, example)).0 += count;
+            }
+        }
+        let unserved = |(origin, (count, example))| UnservedOperations { origin, count, example };
+        Ok(found.into_iter().map(unserved).collect())
+    }
+
+    /// The payments of a sample that none of these variants serves.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn unserved_payments(&self, served: &[Served]) -> Result<Vec<UnservedPayments>, StoreError> {
+        let client = self.client().await?;
+        let rows = client.query(SAMPLED, &[&SAMPLE]).await?;
+        let counts: Vec<i64> = rows.iter().map(|row| row.read(3)).collect::<Result<_, _>>()?;
+        let looked_at = counts.iter().sum();
+        let mut unserved = Vec::new();
+        for (row, count) in rows.iter().zip(counts) {
+            if let Some(origin) = unserved_origin(row, served)? {
+                let (example, with_money) = (row.read(4)?, row.read(5)?);
+                unserved.push(UnservedPayments { origin, looked_at, count, with_money, example });
+            }
+        }
+        Ok(unserved)
+    }
+}
+
+fn unserved_origin(row: &Row, served: &[Served]) -> Result<Option<Origin>, StoreError> {
+    let (gateway, account): (Option<String>, Option<String>) = (row.read(1)?, row.read(2)?);
+    Ok(Origin::unserved(row.read(0)?, gateway.zip(account), served))
+}
+
+impl Origin {
+    /// Nothing where one of these variants serves it.
+    fn unserved(variant: String, began_with: Option<(String, String)>, served: &[Served]) -> Option<Origin> {
+        let configured = served.iter().find(|served| served.variant == variant);
+        let is_served = match (configured, &began_with) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(served), Some((gateway, account))) => served.gateway == *gateway && served.accounts.contains(account),
+        };
+        (!is_served).then_some(Origin { is_configured: configured.is_some(), variant, began_with })
+    }
+
+    /// Of which variant, where they began, and what can be done.
+    fn words(&self) -> String {
+        let variant = &self.variant;
+        let began = match &self.began_with {
+            Some((gateway, account)) => format!(" began with {gateway} at {account}"),
+            None => String::new(),
+        };
+        let remedy = if self.is_configured {
+            "the variant has another gateway or account now; if it is the same account, name it in account_aliases"
+        } else {
+            "the variant is not configured; configure it, with retired = true, for as long as there are any"
+        };
+        format!("of variant {variant}{began}: {remedy}")
+    }
+}
+
+impl UnservedOperations {
+    /// For a person.
+    pub fn words(&self) -> String {
+        let (count, plural) = (self.count, if self.count == 1 { "" } else { "s" });
+        format!("{count} open operation{plural} {} (payment {}, for one)", self.origin.words(), self.example)
+    }
+}
+
+impl UnservedPayments {
+    /// For a person.
+    pub fn words(&self) -> String {
+        let UnservedPayments { origin, looked_at, count, with_money, example } = self;
+        let held = format!("{with_money} with money to capture or refund");
+        format!("{count} of {looked_at} payments looked at ({held}) {} (payment {example}, for one)", origin.words())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(variant: &str, gateway: &str, account: &str) -> Option<Origin> {
+        let served = Served {
+            variant: "cards".to_owned(),
+            gateway: "http".to_owned(),
+            accounts: vec!["http://localhost:9000".to_owned(), "http://127.0.0.1:9000".to_owned()],
+        };
+        Origin::unserved(variant.to_owned(), Some((gateway.to_owned(), account.to_owned())), &[served])
+    }
+
+    #[test]
+    fn a_variant_serves_the_names_of_its_account_at_its_gateway() {
+        assert_eq!(origin("cards", "http", "http://localhost:9000"), None);
+        assert_eq!(origin("cards", "http", "http://127.0.0.1:9000"), None);
+        for (gateway, account) in [("http", "http://127.0.0.1:9001"), ("stripe", "http://localhost:9000")] {
+            let words = origin("cards", gateway, account).expect("not served").words();
+            assert!(words.contains(&format!("began with {gateway} at {account}")), "{words}");
+            assert!(words.contains("account_aliases"), "{words}");
+        }
+        let words = origin("old", "http", "http://localhost:9000").expect("not served").words();
+        assert!(words.contains("of variant old") && words.contains("retired = true"), "{words}");
+    }
+
+    #[test]
+    fn a_command_whose_payment_is_not_stored_is_its_variants() {
+        let served = Served { variant: "cards".to_owned(), gateway: "http".to_owned(), accounts: Vec::new() };
+        assert_eq!(Origin::unserved("cards".to_owned(), None, std::slice::from_ref(&served)), None);
+        assert!(Origin::unserved("old".to_owned(), None, &[served]).is_some());
+    }
+
+    #[test]
+    fn what_is_not_served_is_told_with_its_number_and_an_example() {
+        let origin = origin("old", "http", "http://localhost:9000").expect("not served");
+        let example = Uuid::from_u128(7);
+        let words = UnservedOperations { origin: origin.clone(), count: 1, example }.words();
+        let expected = "1 open operation of variant old began with http at http://localhost:9000:";
+        assert!(words.starts_with(expected), "{words}");
+        assert!(words.contains(&example.to_string()), "{words}");
+        let words = UnservedPayments { origin, looked_at: 40, count: 3, with_money: 2, example }.words();
+        let expected = "3 of 40 payments looked at (2 with money to capture or refund) of variant old";
+        assert!(words.starts_with(expected), "{words}");
+    }
+}

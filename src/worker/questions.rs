@@ -1,0 +1,110 @@
+//! Questions about whole payments, as a `payment.sync` asks them: one at a time about each. Those that come meanwhile
+//! are all answered by the next one, for it is asked after each of them came. So many at once are few calls.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Mutex as Line;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+/// How long one waits at most for the question before its own. At a gateway that is slower each asks for itself, so that its
+/// lease does not end while it waits.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// When the last question about a payment began, and its answer.
+type Last<T> = Option<(Instant, T)>;
+
+/// Those that ask about payments, by payment and how far its events had come: who knows of more asks something else.
+type Lines<T> = HashMap<(Uuid, i64), Weak<Line<Last<T>>>>;
+
+/// The questions about the payments of one variant.
+#[derive(Debug)]
+pub struct Questions<T> {
+    lines: Mutex<Lines<T>>,
+    patience: Duration,
+}
+
+impl<T> Questions<T> {
+    /// For a variant whose leases last so much longer than a call: half of it is there to wait in.
+    pub fn within(lease_margin: Duration) -> Questions<T> {
+        Questions { lines: Mutex::default(), patience: PATIENCE.min(lease_margin / 2) }
+    }
+}
+
+impl<T: Clone> Questions<T> {
+    /// Asks, or takes the answer to a question that another one asked since this one came. Tells whether it was asked.
+    pub async fn ask(&self, payment: Uuid, sequence: i64, question: impl Future<Output = T>) -> (T, bool) {
+        let came = Instant::now();
+        let line = self.line((payment, sequence));
+        let Ok(mut last) = timeout(self.patience, line.lock()).await else {
+            return (question.await, true);
+        };
+        if let Some((_, answer)) = last.as_ref().filter(|(begun, _)| *begun > came) {
+            return (answer.clone(), false);
+        }
+        let begun = Instant::now();
+        let answer = question.await;
+        *last = Some((begun, answer.clone()));
+        (answer, true)
+    }
+
+    fn line(&self, key: (Uuid, i64)) -> Arc<Line<Last<T>>> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.get(&key).and_then(Weak::upgrade) {
+            return line;
+        }
+        lines.retain(|_, line| line.strong_count() > 0);
+        let line = Arc::new(Line::new(None));
+        lines.insert(key, Arc::downgrade(&line));
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// A question that takes so long, and is counted when it is asked.
+    async fn question(asked: &AtomicUsize, takes: Duration) {
+        asked.fetch_add(1, Ordering::Relaxed);
+        sleep(takes).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_come_during_a_question_share_the_next() {
+        let (questions, asked) = (Questions::within(Duration::from_secs(5)), AtomicUsize::new(0));
+        let takes = Duration::from_millis(100);
+        let answers = join_all((0..300_u64).map(|number| {
+            let (questions, asked) = (&questions, &asked);
+            async move {
+                // All but the first while that is asked.
+                sleep(Duration::from_millis(number.min(50))).await;
+                questions.ask(Uuid::nil(), 1, question(asked, takes)).await
+            }
+        }));
+        let own = answers.await.into_iter().filter(|(_, is_own)| *is_own).count();
+        assert_eq!((own, asked.load(Ordering::Relaxed)), (2, 2));
+        let ((), is_own) = questions.ask(Uuid::nil(), 1, question(&asked, takes)).await;
+        assert!(is_own, "no answer of before counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_payments_and_later_states_ask_for_themselves_as_does_who_would_wait_for_long() {
+        let (questions, asked) = (Questions::within(Duration::from_secs(5)), AtomicUsize::new(0));
+        let slow = Duration::from_secs(30);
+        let keys = [(1, 1), (2, 1), (1, 2), (1, 1), (1, 1)];
+        let begun = Instant::now();
+        let ask = |(payment, sequence)| questions.ask(Uuid::from_u128(payment), sequence, question(&asked, slow));
+        let asking = keys.map(ask);
+        join_all(asking).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 5);
+        assert!(begun.elapsed() <= slow + PATIENCE, "{:?}", begun.elapsed());
+    }
+}

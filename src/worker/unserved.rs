@@ -1,0 +1,83 @@
+//! Stored payments that no configured variant serves: the log, `/readyz` and a metric tell of them. The worker is ready all
+//! the same, for the payments of all others go on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::variant::Variant;
+use crate::causes::chain;
+use crate::http::health::Health;
+use crate::store::unserved::{Origin, Served, UnservedOperations, UnservedPayments};
+use crate::store::{Store, StoreError};
+use crate::wiring::served;
+
+/// Looks for them, and tells of each origin once.
+pub(super) struct UnservedWatch {
+    served: Vec<Served>,
+    /// Of the last sample.
+    payments: Vec<UnservedPayments>,
+    told: BTreeSet<(Origin, Kind)>,
+}
+
+/// What was found of an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Operations,
+    Payments,
+}
+
+impl UnservedWatch {
+    pub fn new(variants: &HashMap<String, Arc<Variant>>) -> UnservedWatch {
+        let of_variant =
+            |variant: &Arc<Variant>| served(&variant.name, &variant.rules.gateway, variant.gateway.as_ref());
+        UnservedWatch {
+            served: variants.values().map(of_variant).collect(),
+            payments: Vec::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// The number of their open operations by variant. `sample`: payments without one are looked for as well.
+    ///
+    /// # Errors
+    /// The database cannot be asked for the operations.
+    pub async fn look(
+        &mut self,
+        store: &Store,
+        health: &Health,
+        sample: bool,
+    ) -> Result<BTreeMap<String, i64>, StoreError> {
+        let operations = store.unserved_operations(&self.served).await?;
+        if sample {
+            match store.unserved_payments(&self.served).await {
+                Ok(payments) => self.payments = payments,
+                Err(error) => warn!(error = chain(&error), "no sample of the payments can be read; trying again later"),
+            }
+        }
+        self.tell(&operations, health);
+        let mut count: BTreeMap<String, i64> = BTreeMap::new();
+        for unserved in &operations {
+            *count.entry(unserved.origin.variant.clone()).or_default() += unserved.count;
+        }
+        Ok(count)
+    }
+
+    fn tell(&mut self, operations: &[UnservedOperations], health: &Health) {
+        let of_operations = operations.iter().map(|found| (&found.origin, Kind::Operations, found.words()));
+        let of_payments = self.payments.iter().map(|found| (&found.origin, Kind::Payments, found.words()));
+        let mut told = BTreeSet::new();
+        let mut notes = Vec::new();
+        for (origin, kind, words) in of_operations.chain(of_payments) {
+            let key = (origin.clone(), kind);
+            if !self.told.contains(&key) {
+                warn!(variant = origin.variant, found = words, "no configured variant serves stored payments");
+            }
+            told.insert(key);
+            notes.push(words);
+        }
+        self.told = told;
+        health.set_notes(notes);
+    }
+}

@@ -1,0 +1,194 @@
+//! What an answer says, and where it goes: also when its command is published again, from another connection.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::support::replies::Replies;
+use crate::support::{Behaviour, Command, Setup, World};
+
+/// A publisher that timed out publishes the same again, and its first reply queue is gone.
+#[tokio::test]
+async fn a_command_that_was_answered_is_answered_again_where_it_asks_now() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    let declined = charge.then("payment.refund", json!({"amount": "5.00"}));
+    let rejected = charge.then("payment.capture", json!({}));
+    world.gateway.plan(charge.payment, vec![Behaviour::Approve, Behaviour::Decline("too_late".to_owned())]);
+    let mut replies = Replies::of(&world).await;
+    for command in [&charge, &declined, &rejected] {
+        let first = world.run(command).await;
+        let again = command.clone().reply_to(&replies.queue, "again");
+        world.publish(&again).await;
+        let (id, answer) = replies.next().await;
+        assert_eq!((id.as_str(), &answer), ("again", &first.body), "byte for byte what all were told");
+        assert_eq!(answer["data"]["command"]["answer"], true);
+    }
+    // What was told is kept for a while only; how each ended is kept.
+    world.query("DELETE FROM events WHERE payment_id = $1", &[&charge.payment]).await;
+    for (command, kind) in
+        [(&charge, "command.succeeded"), (&declined, "command.failed"), (&rejected, "command.rejected")]
+    {
+        world.publish(&command.clone().reply_to(&replies.queue, "late")).await;
+        let (_, answer) = replies.next().await;
+        assert_eq!((answer["type"].as_str(), &answer["data"]["command"]["final"]), (Some(kind), &json!(true)));
+    }
+    assert_eq!(world.gateway.calls_of(charge.payment).len(), 2, "nothing was carried out again");
+}
+
+#[tokio::test]
+async fn a_command_that_goes_on_is_told_so_and_answered_where_it_asked_last() {
+    let world = World::new().await;
+    let (_one, _two) = (world.worker().await, world.worker().await);
+    let charge = Command::charge("http", "120.00", "USD").reply_to("reply.gone", "first");
+    world.gateway.plan(charge.payment, vec![Behaviour::Delay(Duration::from_millis(1500))]);
+    world.publish(&charge).await;
+    world.gateway.wait_for_calls(charge.payment, 1).await;
+    let mut replies = Replies::of(&world).await;
+    world.publish(&charge.clone().reply_to(&replies.queue, "second")).await;
+    let (id, delayed) = replies.next().await;
+    assert_eq!((id.as_str(), delayed["type"].as_str()), ("second", Some("command.delayed")));
+    assert_eq!(delayed["data"]["reason"], "accepted");
+    let command = &delayed["data"]["command"];
+    assert_eq!((&command["final"], &command["answer"]), (&json!(false), &json!(false)));
+    let (id, answer) = replies.next().await;
+    assert_eq!((id.as_str(), &answer["data"]["command"]["final"]), ("second", &json!(true)));
+    assert_eq!(answer["data"]["payment"]["status"], "confirmed");
+    assert_eq!(world.gateway.calls_of(charge.payment).len(), 1);
+    world.check_books().await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_answers_the_message_and_settles_nothing() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let create = Command::create("http", "120.00", "USD");
+    world.run(&create).await;
+    let mut replies = Replies::of(&world).await;
+    let other = create.then("payment.cancel", json!({})).id(&create.id).reply_to(&replies.queue, "mine");
+    world.publish(&other).await;
+    let (_, answer) = replies.next().await;
+    assert_eq!(answer["data"]["code"], "id_reused");
+    let command = &answer["data"]["command"];
+    assert_eq!((&command["final"], &command["answer"]), (&json!(false), &json!(true)));
+}
+
+/// No database takes a NUL character, and nothing may wait for one that does.
+#[tokio::test]
+async fn an_answer_with_a_nul_character_in_its_place_is_refused_and_holds_nothing_up() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(charge.payment, vec![Behaviour::Delay(Duration::from_millis(500))]);
+    world.publish(&charge).await;
+    world.gateway.wait_for_calls(charge.payment, 1).await;
+    world.publish(&charge.clone().reply_to("reply.shop", "a\0")).await;
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    let other = Command::charge("http", "120.00", "USD").reply_to("reply.shop", "a\0");
+    let answer = world.run(&other).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "invalid_encoding"));
+}
+
+#[tokio::test]
+async fn metadata_is_in_every_event_and_the_gateway_has_it() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let metadata = json!({"order": "1021", "shop": "Z\u{fc}rich"});
+    let charge = Command::charge("http", "120.00", "USD").with("metadata", metadata.clone());
+    world.gateway.plan(charge.payment, vec![Behaviour::Approve, Behaviour::Decline("too_late".to_owned())]);
+    world.run(&charge).await;
+    world.run(&charge.then("payment.refund", json!({"amount": "5.00"}))).await;
+    world.run(&charge.then("payment.capture", json!({}))).await;
+    world.run(&charge.then("payment.snapshot", json!({}))).await;
+    for event in world.events_of(charge.payment) {
+        let data = event.data();
+        let told = data.get("payment").map_or(&data["metadata"], |payment| &payment["metadata"]);
+        assert_eq!(told, &metadata, "{}", event.body);
+    }
+    let sent: Value = serde_json::from_slice(&world.gateway.calls_of(charge.payment)[0].body).expect("JSON");
+    assert_eq!(sent["payment"]["metadata"], metadata);
+    for (wrong, why) in [
+        (json!({"order": 1021}), "a string"),
+        (json!({"": "x"}), "1 to 40"),
+        (json!({"order": "x".repeat(501)}), "at most 500"),
+        (json!(["order"]), "an object"),
+    ] {
+        let answer = world.run(&Command::create("http", "1.00", "USD").with("metadata", wrong)).await;
+        let message = answer.data()["message"].as_str().unwrap_or_default();
+        assert!(answer.code() == "invalid_data" && message.contains(why), "{message}");
+    }
+}
+
+/// `confirmed` alone does not say that the goods may go out.
+#[tokio::test]
+async fn goods_go_out_when_the_whole_total_was_paid_and_no_review_is_open() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let paid = async |command: &Command| {
+        let event = world.run(command).await;
+        (event.status().to_owned(), event.payment()["paid_in_full"] == true)
+    };
+    let confirmed = |in_full| ("confirmed".to_owned(), in_full);
+    let charge = Command::charge("http", "120.00", "USD");
+    assert_eq!(paid(&charge).await, confirmed(true));
+    assert_eq!(paid(&charge.then("payment.refund", json!({"amount": "1.00"}))).await, confirmed(false));
+
+    let held = Command::charge("http", "120.00", "USD").with("capture", json!(false));
+    assert_eq!(paid(&held).await, ("preauth".to_owned(), false));
+    let part = world.run(&held.then("payment.capture", json!({"amount": "100.00"}))).await;
+    assert_eq!((part.status(), &part.payment()["paid_in_full"]), ("confirmed", &json!(false)));
+    assert_eq!((part.field("captured_amount"), part.field("voided_amount")), ("100.00", "20.00"));
+
+    let reviewed = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(reviewed.payment, vec![Behaviour::Say(json!({"fraud_status": "review"}))]);
+    assert_eq!(paid(&reviewed).await, confirmed(false));
+}
+
+#[tokio::test]
+async fn two_refunds_can_be_told_apart_and_a_declined_one_is_one_event() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD");
+    world.gateway.plan(
+        charge.payment,
+        vec![
+            Behaviour::Approve,
+            Behaviour::Approve,
+            Behaviour::Say(json!({"result": "declined", "message": "too late"})),
+        ],
+    );
+    world.run(&charge).await;
+    let (first, second) = (
+        charge.then("payment.refund", json!({"amount": "20.00"})),
+        charge.then("payment.refund", json!({"amount": "20.00"})),
+    );
+    let (done, declined) = (world.run(&first).await, world.run(&second).await);
+    let (one, two) = (&done.data()["operation"], &declined.data()["operation"]);
+    assert_ne!(one["id"], two["id"]);
+    assert_eq!(
+        (&one["state"], &one["amount"], &one["currency"]),
+        (&json!("succeeded"), &json!("20.00"), &json!("USD"))
+    );
+    assert_eq!((declined.kind(), &two["state"], &two["amount"]), ("command.failed", &json!("failed"), &json!("20.00")));
+    let of_second = world.events_of(charge.payment).into_iter().filter(|event| event.body["causationid"] == second.id);
+    assert_eq!(of_second.count(), 1, "a decline changes nothing of the payment");
+    world.check_books().await;
+}
+
+/// Its create is under way, on another replica perhaps: it need not wait for the grace to end.
+#[tokio::test]
+async fn a_command_just_before_its_payment_is_carried_out_soon_after_it() {
+    let world = Setup::new().set("worker.unknown_payment_grace", "30s").set("worker.poll", "30s").build().await;
+    let _worker = world.worker().await;
+    let create = Command::create("http", "120.00", "USD").payment(Uuid::new_v4());
+    let early = create.then("payment.cancel", json!({}));
+    world.publish(&early).await;
+    world.operation_state(&early, "waiting").await;
+    let begun = Instant::now();
+    world.publish(&create).await;
+    assert_eq!(world.final_event(&early).await.status(), "cancelled");
+    assert!(begun.elapsed() < Duration::from_secs(5), "after {:?}", begun.elapsed());
+}
