@@ -6,10 +6,10 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test test-cluster test-matrix examples chaos mutants fuzz bench lint clean
+.PHONY: help build demo run test test-cluster test-matrix examples chaos chaos-cluster mutants fuzz bench lint clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## The release binary, target/release/paybus
 	$(CARGO) build --release --locked --bins --examples
@@ -34,6 +34,9 @@ examples: ## The clients of other languages, each against a real worker
 
 chaos: ## The promise under faults, and a verdict: make chaos ARGS='--gateway stripe --seconds 600 --seed 7'
 	@scripts/with-services $(CARGO) test --locked --test chaos -- $(ARGS)
+
+chaos-cluster: ## The same on the clusters of test-cluster: nodes of the broker are lost, the standby is promoted
+	@PAYBUS_SERVICES=cluster scripts/with-services $(CARGO) test --locked --test chaos -- $(ARGS)
 
 mutants: ## Whether the tests find the faults of tests/mutants: make mutants ARGS='--fast'
 	@CARGO='$(CARGO)' scripts/mutants $(ARGS)

@@ -58,8 +58,6 @@ FROM (VALUES
 WHERE to_regclass('paybus.' || name) IS NOT NULL \gexec
 SELECT format('GRANT %s ON paybus.%I TO %I', rights, name, :'archiver')
 FROM (VALUES
-    -- The row of a payment stays: its id is never charged again.
-    ('payments', 'UPDATE'),
     ('operations', 'DELETE'),
     ('movements', 'DELETE'),
     ('events', 'DELETE'),
@@ -67,4 +65,14 @@ FROM (VALUES
     ('audit', 'INSERT, DELETE')
 ) AS t(name, rights)
 WHERE to_regclass('paybus.' || name) IS NOT NULL \gexec
+-- The row of a payment stays, for its id is never charged again; what is emptied tells of a person. Its status and its
+-- amounts are not the archiver's.
+SELECT format('GRANT UPDATE (%s) ON paybus.payments TO %I', string_agg(quote_ident(attname), ', '), :'archiver')
+FROM pg_attribute
+WHERE attrelid = to_regclass('paybus.payments') AND attname = ANY(ARRAY[
+    'archived_at', 'version', 'transaction_id', 'busy_operation', 'description', 'billing_first_name',
+    'billing_last_name', 'billing_address_1', 'billing_address_2', 'billing_city', 'billing_postcode',
+    'billing_country_code', 'billing_country_area', 'billing_email', 'billing_phone', 'customer_ip_address', 'metadata',
+    'fraud_message', 'message', 'extra_data', 'redirect_url'])
+HAVING count(*) > 0 \gexec
 COMMIT;

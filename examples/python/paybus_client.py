@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Callable, Final, Protocol, cast
 
 import pika
 from paybus_contract import Command, Event, EventsPage, EventsResendCommand, PaybusHeartbeatEvent
-from pika.exceptions import AMQPError, NackError, UnroutableError
+from pika.exceptions import AMQPError, ConsumerCancelled, NackError, UnroutableError
 
 JSON = "application/cloudevents+json; charset=utf-8"
 DIRECT_REPLY = "amq.rabbitmq.reply-to"
@@ -40,11 +41,26 @@ def command(kind: str, payment: str, data: dict[str, Any], *, source: str, id: s
     return cast(Command, asked)
 
 
-class Publisher:
-    """Sends commands, each confirmed by the broker. Not for several threads."""
+def user_of(parameters: pika.URLParameters) -> str:
+    """The address has one, or it is `guest`."""
+    return cast(pika.PlainCredentials, parameters.credentials).username
 
-    def __init__(self, url: str, prefix: str = "paybus") -> None:
+
+def properties_of(command: Command, user_id: str, reply_to: str | None) -> pika.BasicProperties:
+    """How a command is sent. paybus may go by the user, which the broker checks against the one that is logged in."""
+    return pika.BasicProperties(
+        delivery_mode=2, content_type=JSON, user_id=user_id, reply_to=reply_to, correlation_id=command["id"]
+    )
+
+
+class Publisher:
+    """Sends commands, each confirmed by the broker. Not for several threads.
+
+    `user_id` is the name by which the broker knows you, where that is not the user of the address."""
+
+    def __init__(self, url: str, prefix: str = "paybus", *, user_id: str | None = None) -> None:
         self._parameters = pika.URLParameters(url)
+        self._user_id = user_id or user_of(self._parameters)
         self._exchange = f"{prefix}.commands"
         self._connection: pika.BlockingConnection | None = None
         self._channel: Any = None
@@ -59,9 +75,7 @@ class Publisher:
                 self._exchange,
                 f"{variant}.{command['type']}",
                 json.dumps(command),
-                pika.BasicProperties(
-                    delivery_mode=2, content_type=JSON, reply_to=reply_to, correlation_id=command["id"]
-                ),
+                properties_of(command, self._user_id, reply_to),
                 mandatory=True,
             )
         except (UnroutableError, NackError) as error:
@@ -136,6 +150,28 @@ class Positions(Protocol):
         """Stores it. Every event up to it was applied."""
 
 
+class Seen:
+    """The positions of events that were applied, behind the one that was reached.
+
+    Here in memory: after a restart these events are asked for once more, and dropped. To keep them, override it all and
+    give the subscriber the `transaction` in which it applies an event and adds its position."""
+
+    def __init__(self) -> None:
+        self._positions: dict[str, set[int]] = {}
+
+    def add(self, variant: str, position: int) -> None:
+        """The same may be added twice."""
+        self._positions.setdefault(variant, set()).add(position)
+
+    def count(self, variant: str, after: int, to: int) -> int:
+        """How many there are behind one position and up to another."""
+        return sum(after < position <= to for position in self._positions.get(variant, ()))
+
+    def drop(self, variant: str, to: int) -> None:
+        """Forgets all up to a position."""
+        self._positions[variant] = {seen for seen in self._positions.get(variant, ()) if seen > to}
+
+
 class Memory:
     """A store for trying things; it forgets everything."""
 
@@ -191,8 +227,13 @@ class Subscriber:
         keys: tuple[str, ...] = ("*.payment.#", "*.command.#"),
         declares: bool = True,
         positions: Positions | None = None,
+        seen: Seen | None = None,
+        transaction: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        user_id: str | None = None,
     ) -> None:
         self._parameters = pika.URLParameters(url)
+        # As a publisher's.
+        self._user_id = user_id or user_of(self._parameters)
         self._prefix, self._keys, self._store = prefix, keys, store
         # Not where `deploy/rabbitmq/grant service` has made the queues: that user may declare nothing.
         self._declares = declares
@@ -200,9 +241,7 @@ class Subscriber:
         self.queue, self.replies = f"{name}.events", f"reply.{name}.catch-up"
         self._source = f"{name}/catch-up"
         self._stopping = False
-        self._positions = positions
-        # By variant: the positions of events that were applied, behind the one that was reached.
-        self._seen: dict[str, set[int]] = {}
+        self._positions, self._seen, self._transaction = positions, seen or Seen(), transaction
         self._pages: dict[str, Page] = {}
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
@@ -210,12 +249,15 @@ class Subscriber:
         delay = 0.1
         while not self._stopping:
             try:
-                connection = self._open()
-                delay = 0.1
                 # Closed whatever `apply` raises: what is not acknowledged is then delivered again.
-                with connection:
+                with pika.BlockingConnection(self._parameters) as connection:
+                    channel = self._consume(connection)
+                    delay = 0.1
                     while not (self._stopping or until()):
                         connection.process_data_events(time_limit=0.1)
+                        if len(channel.consumer_tags) < 2:
+                            # A queue was deleted, and its consumer cancelled by the broker: pika only forgets it.
+                            raise ConsumerCancelled
                 return
             except (AMQPError, OSError):
                 time.sleep(delay)
@@ -227,24 +269,27 @@ class Subscriber:
 
     def declare(self) -> None:
         """Makes the queues: from then on no event is missed."""
-        self._open(consume=False).close()
+        with pika.BlockingConnection(self._parameters) as connection:
+            self._declare(connection.channel())
 
-    def _open(self, consume: bool = True) -> pika.BlockingConnection:
-        connection = pika.BlockingConnection(self._parameters)
+    def _declare(self, channel: Any) -> None:
+        if not self._declares:
+            return
+        for queue in (self.queue, self.replies):
+            channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+        for key in self._keys:
+            channel.queue_bind(self.queue, f"{self._prefix}.events", key)
+        if self._positions is not None:
+            channel.queue_bind(self.queue, f"{self._prefix}.heartbeats", "#")
+
+    def _consume(self, connection: pika.BlockingConnection) -> Any:
         channel = connection.channel()
         channel.confirm_delivery()
-        if self._declares:
-            for queue in (self.queue, self.replies):
-                channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-            for key in self._keys:
-                channel.queue_bind(self.queue, f"{self._prefix}.events", key)
-            if self._positions is not None:
-                channel.queue_bind(self.queue, f"{self._prefix}.heartbeats", "#")
+        self._declare(channel)
         channel.basic_qos(prefetch_count=100)
-        if consume:
-            channel.basic_consume(self.queue, self._on_event)
-            channel.basic_consume(self.replies, self._on_event)
-        return connection
+        channel.basic_consume(self.queue, self._on_event)
+        channel.basic_consume(self.replies, self._on_event)
+        return channel
 
     def _on_event(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         event: Event = json.loads(body)
@@ -253,12 +298,14 @@ class Subscriber:
         elif event["type"] == "command.succeeded" and "page" in event["data"]:
             self._on_page(channel, event["data"]["page"], properties.correlation_id)
         else:
-            is_applied = self._take(channel, method, event)
-            self._note(method, properties, is_applied)
+            # An event's effect and its position: both are stored, or neither.
+            with self._transaction():
+                is_applied = self._take(channel, method, properties, event)
+                self._note(method, properties, is_applied)
         # Last: what dies before this is delivered again.
         channel.basic_ack(method.delivery_tag)
 
-    def _take(self, channel: Any, method: Any, event: Event) -> bool:
+    def _take(self, channel: Any, method: Any, properties: Any, event: Event) -> bool:
         """Whether the event is applied now, or was before."""
         last = self._store.last(event["subject"])
         # An event of a type that is not known counts, too.
@@ -275,23 +322,31 @@ class Subscriber:
             number = int(event["data"]["sequence"])
             if number > last:
                 self._store.apply(event, number)
-        elif method.routing_key == self.replies:
+        elif method.routing_key == self.replies and self._is_answer(properties, event):
             self._go_on(channel, event, last)
         else:
+            # From a page, too: a `command.failed` has no number, and by its position alone is it missed.
             self._store.apply(event, None)
         return True
+
+    @staticmethod
+    def _is_answer(properties: Any, event: Event) -> bool:
+        """Whether it answers what was asked here, and is no event that was asked for."""
+        told = cast(dict[str, Any], event["data"])
+        return bool(told.get("command", {}).get("id") == properties.correlation_id)
 
     def _note(self, method: Any, properties: Any, is_applied: bool) -> None:
         """Notes the position of an event, to be held against the heartbeats."""
         position = int((properties.headers or {}).get("paybus-position", 0))
         if self._positions is None or position == 0 or not is_applied:
             return
-        if method.routing_key == self.replies:
-            for page in self._pages.values():
+        if method.routing_key != self.replies:
+            self._seen.add(method.routing_key.split(".")[0], position)
+        else:
+            for variant, page in self._pages.items():
                 if page.id == properties.correlation_id:
                     page.arrived.add(position)
-        else:
-            self._seen.setdefault(method.routing_key.split(".")[0], set()).add(position)
+                    self._seen.add(variant, position)
 
     def _on_heartbeat(self, channel: Any, event: PaybusHeartbeatEvent) -> None:
         """So many events of a variant are in these positions, and no others will ever be."""
@@ -302,9 +357,8 @@ class Subscriber:
         reached = self._positions.position(variant)
         if reached >= end:
             return
-        seen = self._seen.get(variant, set())
-        # Where it does not begin here, a heartbeat was missed, or this process is new.
-        if start == reached and sum(start < position <= end for position in seen) == data["events"]:
+        # Where it does not begin here, a heartbeat was missed.
+        if start == reached and self._seen.count(variant, start, end) == data["events"]:
             return self._reach(variant, end)
         page = self._pages.get(variant)
         if page is None or time.monotonic() - page.asked_at > self.PATIENCE:
@@ -322,8 +376,7 @@ class Subscriber:
             # Some were lost on their way, or wait for one that was.
             return self._ask_page(channel, variant, asked.after, asked.until, asked.arrived)
         del self._pages[variant]
-        # What is behind the heartbeat counts for the next one.
-        self._seen.setdefault(variant, set()).update(asked.arrived)
+        # What it has behind the heartbeat is seen, and counts for the next one.
         self._reach(variant, min(to, asked.until))
         if to < asked.until:
             self._ask_page(channel, variant, to, asked.until)
@@ -331,7 +384,7 @@ class Subscriber:
     def _reach(self, variant: str, position: int) -> None:
         if self._positions is not None:
             self._positions.reached(variant, position)
-        self._seen[variant] = {seen for seen in self._seen.get(variant, ()) if seen > position}
+        self._seen.drop(variant, position)
 
     def _ask_page(self, channel: Any, variant: str, after: int, until: int, arrived: set[int] | None = None) -> None:
         page = self._pages[variant] = Page(str(uuid.uuid4()), after, until, arrived=arrived or set())
@@ -364,8 +417,6 @@ class Subscriber:
         self._publish(channel, told["payment"]["variant"], asked)
 
     def _publish(self, channel: Any, variant: str, asked: Command) -> None:
-        properties = pika.BasicProperties(
-            delivery_mode=2, content_type=JSON, reply_to=self.replies, correlation_id=asked["id"]
-        )
+        properties = properties_of(asked, self._user_id, self.replies)
         key = f"{variant}.{asked['type']}"
         channel.basic_publish(f"{self._prefix}.commands", key, json.dumps(asked), properties, mandatory=True)

@@ -1,8 +1,6 @@
 """The client against a real worker, broker and database. Run by ./check."""
 
-import json
 import os
-import random
 import subprocess
 import threading
 import unittest
@@ -12,30 +10,13 @@ import pika
 import psycopg
 
 from paybus_client import HEARTBEAT, Memory, NotSent, Publisher, Subscriber, Unknown, command
-from testing import AMQP, DATABASE, Worker, create_database, wait_for
+from testing import AMQP, DATABASE, Lossy, Worker, create_database, wait_for
 
 PREFIX = f"py{uuid.uuid4().hex[:10]}"
 
 
-class Lossy(Subscriber):
-    """A third of all messages is lost, heartbeats and what was asked for too; and for a while all.
-
-    By chance: were it each third, it could be the answer to the same page each time."""
-
-    PATIENCE = 1.0
-
-    def __init__(self, *arguments, **named) -> None:
-        super().__init__(*arguments, **named)
-        self.taken, self.loses_all, self.lost = 0, False, set()
-        self.chance = random.Random(1)
-
-    def _on_event(self, channel, method, properties, body) -> None:
-        self.taken += 1
-        if self.loses_all or self.chance.random() < 1 / 3:
-            self.lost.add(json.loads(body)["subject"])
-            channel.basic_ack(method.delivery_tag)
-        else:
-            super()._on_event(channel, method, properties, body)
+class LossySubscriber(Lossy, Subscriber):
+    pass
 
 
 class Client(unittest.TestCase):
@@ -53,15 +34,18 @@ class Client(unittest.TestCase):
         order = {"variant": "default", "total": "120.00", "currency": "EUR", "process": {}} | data
         return command("payment.create", self.payment, order, source="shop/checkout")
 
-    def pay(self) -> None:
-        self.assertEqual(self.publisher.ask("default", self.create())["type"], "payment.status_changed")
+    def pay(self, **data) -> str:
+        create = self.create(**data)
+        self.assertEqual(self.publisher.ask("default", create)["type"], "payment.status_changed")
+        return create["id"]
 
-    def refund(self, amount: str) -> None:
+    def refund(self, amount: str) -> str:
         refund = command("payment.refund", self.payment, {"amount": amount}, source="shop/desk")
         self.assertTrue(self.publisher.ask("default", refund)["data"]["command"]["final"])
+        return refund["id"]
 
-    def subscriber(self, store: Memory) -> Subscriber:
-        return Subscriber(AMQP, f"{PREFIX}.{self.id().rsplit('.', 1)[1]}", store, prefix=PREFIX)
+    def subscriber(self, store: Memory, **options) -> Subscriber:
+        return Subscriber(AMQP, f"{PREFIX}.{self.id().rsplit('.', 1)[1]}", store, prefix=PREFIX, **options)
 
     def numbers(self, store: Memory) -> list[str]:
         return [event["sequence"] for event in store.events if event["subject"] == self.payment and "sequence" in event]
@@ -132,7 +116,7 @@ class Client(unittest.TestCase):
     def test_who_loses_a_third_of_all_events_and_all_of_the_last_ones_gets_whole_again(self) -> None:
         store = Memory()
         queue = f"{PREFIX}.{self.id().rsplit('.', 1)[1]}"
-        lossy = Lossy(AMQP, queue, store, prefix=PREFIX, positions=store)
+        lossy = LossySubscriber(AMQP, queue, store, prefix=PREFIX, positions=store)
         lossy.declare()
         following = threading.Thread(target=lossy.run)
         following.start()
@@ -143,19 +127,58 @@ class Client(unittest.TestCase):
                 self.refund("20.00")
             wait_for("the events", lambda: lossy.taken > 60)
             lossy.loses_all = True
-            last = set()
+            last, commands = set(), set()
             for _ in range(5):
                 self.payment = str(uuid.uuid4())
-                self.pay()
+                # The end of each is a `command.failed`, which has no number.
+                commands |= {self.pay(process={"token": "tok_refund_declined"}), self.refund("20.00")}
                 last.add(self.payment)
-            wait_for("the last events to be lost", lambda: last <= lossy.lost)
+            wait_for("the last events to be lost", lambda: commands <= lossy.lost_answers())
             lossy.loses_all = False
             wait_for("the table to be as the database", lambda: table(store) == books())
+            wait_for("the answers without a number", lambda: failed(store) == last)
         finally:
             lossy.stop()
             following.join()
         self.assertEqual(len(last & table(store).keys()), 5)
         self.assertNotIn(HEARTBEAT, {event["type"] for event in store.events})
+
+    def test_queues_that_are_deleted_are_made_again_and_what_was_in_them_is_asked_for(self) -> None:
+        store = Memory()
+        subscriber = self.subscriber(store, positions=store)
+        subscriber.PATIENCE = 1.0
+        subscriber.declare()
+        following = threading.Thread(target=subscriber.run)
+        following.start()
+        try:
+            self.pay()
+            wait_for("the events", lambda: store.last(self.payment) == 2)
+            with pika.BlockingConnection(pika.URLParameters(AMQP)) as connection:
+                for queue in (subscriber.queue, subscriber.replies):
+                    connection.channel().queue_delete(queue)
+            self.refund("20.00")
+            wait_for("the table to be as the database", lambda: table(store) == books())
+        finally:
+            subscriber.stop()
+            following.join()
+        self.assertEqual(self.numbers(store), ["1", "2", "3"])
+
+    def test_every_command_names_the_user_that_sends_it(self) -> None:
+        connection = pika.BlockingConnection(pika.URLParameters(AMQP))
+        self.addCleanup(connection.close)
+        commands = connection.channel()
+        queue = commands.queue_declare("", exclusive=True).method.queue
+        commands.queue_bind(queue, f"{PREFIX}.commands", "#")
+        self.pay()
+        store = Memory()
+        # Its queue is new: it asks for what was before.
+        subscriber = self.subscriber(store, positions=store)
+        subscriber.run(until=lambda: store.last(self.payment) == 2)
+        users = {}
+        while (got := commands.basic_get(queue, auto_ack=True))[0] is not None:
+            users[got[0].routing_key] = got[1].user_id
+        user = pika.URLParameters(AMQP).credentials.username
+        self.assertEqual(users, {"default.payment.create": user, "default.events.resend": user})
 
     @unittest.skipUnless("PAYBUS_TEST_RABBITMQCTL" in os.environ, "the broker is not ours to trouble")
     def test_a_lost_connection_is_made_again(self) -> None:
@@ -191,6 +214,11 @@ def table(store: Memory) -> dict:
     ]
     known = {payment["id"]: (payment["status"], payment["captured_amount"]) for payment in told}
     return {payment: (*facts, store.last(payment)) for payment, facts in known.items()}
+
+
+def failed(store: Memory) -> set[str]:
+    """The payments that something failed of, and changed nothing."""
+    return {event["subject"] for event in list(store.events) if event["type"] == "command.failed"}
 
 
 def books() -> dict:

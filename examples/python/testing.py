@@ -1,6 +1,8 @@
-"""A worker of its own, for the tests of clients. Of the environment: what ./check says."""
+"""A worker of its own, for the tests of clients, and a way to lose messages. Of the environment: what ./check says."""
 
+import json
 import os
+import random
 import socket
 import subprocess
 import time
@@ -23,6 +25,33 @@ def wait_for(what: str, condition: Callable[[], bool]) -> None:
 def create_database(name: str) -> None:
     with psycopg.connect(DATABASE, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
+
+
+class Lossy:
+    """For a `Subscriber`: a third of all messages is lost, heartbeats and what was asked for too; and for a while all.
+
+    By chance: were it each third, it could be the answer to the same page each time."""
+
+    PATIENCE = 1.0
+
+    def __init__(self, *arguments, **named) -> None:
+        super().__init__(*arguments, **named)
+        self.taken, self.loses_all = 0, False
+        self.lost: list[dict] = []
+        self.chance = random.Random(1)
+
+    def lost_answers(self) -> set[str]:
+        """The commands whose last event was lost, by their ids."""
+        commands = [event["data"].get("command", {"final": False}) for event in list(self.lost)]
+        return {command["id"] for command in commands if command["final"]}
+
+    def _on_event(self, channel, method, properties, body) -> None:
+        self.taken += 1
+        if self.loses_all or self.chance.random() < 1 / 3:
+            self.lost.append(json.loads(body))
+            channel.basic_ack(method.delivery_tag)
+        else:
+            super()._on_event(channel, method, properties, body)
 
 
 class Worker:

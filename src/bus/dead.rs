@@ -167,10 +167,12 @@ impl DeadLetter {
     pub(super) fn read(properties: Properties, routing_key: String, body: Vec<u8>) -> DeadLetter {
         let header = |name: &str| {
             let told = properties.headers.inner().get(name).and_then(text)?;
-            // Where the broker did it, these headers are the publisher's own, if there are any.
             Some(excerpt_bytes(&told, REASON_BYTES).into_owned())
         };
-        let first = |ours: &str, brokers: &str| header(ours).or_else(|| header(brokers));
+        let is_brokers = is_brokers(&properties);
+        // Where the broker did it, such headers are the publisher's own: it would choose by which key it is sent again.
+        let ours = |name: &str| header(name).filter(|_| !is_brokers);
+        let first = |name: &str, brokers: &str| ours(name).or_else(|| header(brokers));
         // What a worker buried has none any more.
         let unread = properties.flaw().map(Rejection::from);
         let code = || unread.as_ref().map(|flaw| flaw.code.as_str().to_owned());
@@ -186,10 +188,10 @@ impl DeadLetter {
             id,
             // A worker can only reject such a message, and that alone is the broker's reason.
             code: told.filter(|_| size.is_none()).or_else(code).unwrap_or_default(),
-            reason: reason.or_else(|| header(REASON)).unwrap_or_default(),
+            reason: reason.or_else(|| ours(REASON)).unwrap_or_default(),
             queue: first(QUEUE, "x-first-death-queue").unwrap_or_default(),
-            time: header(TIME).or_else(|| death_time(&properties.headers)).unwrap_or_default(),
-            routing_key: header(ROUTING_KEY).unwrap_or(routing_key),
+            time: ours(TIME).or_else(|| death_time(&properties.headers)).unwrap_or_default(),
+            routing_key: ours(ROUTING_KEY).unwrap_or(routing_key),
             sender: first_sender(&properties),
             properties,
             body,
@@ -243,12 +245,19 @@ pub fn sender(headers: &FieldTable) -> Option<String> {
 /// checked, and any other word in it is the publisher's own: unless that was an operator, it says nothing.
 fn first_sender(properties: &Properties) -> Option<String> {
     let told = sender(&properties.headers);
-    let first = match (last_death(&properties.headers), told) {
-        (None, told) => told,
-        (Some(_), None) => properties.user_id.clone(),
-        (Some(_), Some(_)) => None,
+    let first = match (is_brokers(properties), told) {
+        (false, told) => told,
+        (true, None) => properties.user_id.clone(),
+        (true, Some(_)) => None,
     };
     first.filter(|sender| !sender.is_empty())
+}
+
+/// Whether the broker put a dead letter there: of what a worker buried, nothing of the broker's is left, and nothing that
+/// cannot be read. Whatever stands under the broker's name counts, for its publisher may have written it: RabbitMQ before 4.0
+/// keeps that.
+fn is_brokers(properties: &Properties) -> bool {
+    properties.headers.contains_key("x-death") || properties.flaw().is_some()
 }
 
 fn text(value: &AMQPValue) -> Option<String> {
@@ -355,6 +364,13 @@ mod tests {
         assert_eq!(letter.queue, "p.commands.cards");
         assert_eq!(letter.routing_key, "cards.payment.create");
         assert_eq!(letter.time, "2026-11-22T12:00:00Z");
+        // What its publisher wrote into our headers says nothing, least of all by which key it is sent again.
+        let mut forged = letter.properties.clone();
+        for name in [REASON, CODE, QUEUE, ROUTING_KEY, TIME] {
+            forged.headers.insert(name.into(), long("cards.payment.resolve"));
+        }
+        let told = DeadLetter::read(forged.clone(), "cards.payment.create".to_owned(), Vec::new());
+        assert_eq!(DeadLetter { properties: letter.properties.clone(), ..told }, letter);
     }
 
     #[test]
@@ -406,6 +422,13 @@ mod tests {
         assert_eq!(senders(expired.clone()), unknown);
         expired.user_id = None;
         assert_eq!(senders(expired), unknown);
+        // What its publisher wrote in place of the broker's, or hid where it is not read.
+        for (name, value) in [("x-death", long("any")), (MARKER, long(&Flaw::Depth.to_string()))] {
+            let mut forged = Properties { user_id: Some("shop".to_owned()), ..Properties::default() };
+            forged.headers.insert(name.into(), value);
+            forged.headers.insert(SENDER.into(), long("operator"));
+            assert_eq!(senders(forged), unknown, "{name}");
+        }
 
         let letter = DeadLetter::read(buried().properties.into(), "any".to_owned(), Vec::new());
         let revived = letter.revived(&Names::new("p"), Some("alice"), Rights::Own).expect("a message");

@@ -14,8 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-pub(super) use self::flaw::BODY_READ_MAX;
-pub use self::flaw::{Flaw, MARKER};
+pub use self::flaw::{BODY_READ_MAX, Flaw, MARKER};
 pub use self::frames::Frames;
 pub(super) use self::reactor::runtime;
 

@@ -446,7 +446,8 @@ mod tests {
                 "cards.payment.resolve",
                 "cards.payment.resend",
                 "cards.payment.snapshot",
-                "cards.events.resend"
+                "cards.events.resend",
+                "cards.command.status"
             ]
         );
     }

@@ -47,8 +47,10 @@ const DATABASE_OPTIONS: [&str; 17] = [
 ];
 
 const NAME_LENGTH_MAX: usize = 64;
+const QUEUE_MEBIBYTES: u64 = 4;
+const MEBIBYTES_MAX: u64 = 1_048_576;
 const DELAYED_MAX: usize = 100;
-const RATE_MAX: f64 = 1_000_000.0;
+pub(super) const RATE_MAX: f64 = 1_000_000.0;
 
 /// Checks all settings.
 ///
@@ -64,6 +66,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         check_variant(name, variant)?;
     }
     users::check(&settings.users, &settings.variants)?;
+    check_memory(settings)?;
     check_worker(&settings.worker)?;
     check_retention(&settings.retention)?;
     check_log(&settings.log)?;
@@ -97,6 +100,13 @@ fn check_amqp(amqp: &Amqp) -> Result<(), ConfigError> {
     require_within("amqp.heartbeat", amqp.heartbeat, &(SECOND..=HOUR))?;
     require(amqp.heartbeat.subsec_nanos() == 0, "amqp.heartbeat", "whole seconds")?;
     require_number("amqp.delivery_limit", amqp.delivery_limit.into(), &(1..=1_000_000))
+}
+
+/// Each queue that is read needs room for a few messages: two of each variant, and two for all.
+fn check_memory(settings: &Settings) -> Result<(), ConfigError> {
+    let queues = settings.variants.len() as u64 * 2 + 2;
+    let range = queues * QUEUE_MEBIBYTES..=MEBIBYTES_MAX;
+    settings.amqp.memory.map_or(Ok(()), |memory| require_number("amqp.memory", memory.into(), &range))
 }
 
 fn check_database(database: &Database) -> Result<(), ConfigError> {

@@ -52,6 +52,7 @@ fn check_database(database: &Database) -> Result<(), ConfigError> {
 pub fn trusts_any_database(database: &Database) -> bool {
     let is_elsewhere = |url: &SecretString| database_hosts(url.expose_secret()).iter().any(|host| !is_loopback(host));
     database.tls_mode == TlsMode::Require
+        && database.tls.ca.is_none()
         && (is_elsewhere(&database.url) || database.migrate_url.as_ref().is_some_and(is_elsewhere))
 }
 

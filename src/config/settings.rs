@@ -67,6 +67,10 @@ pub struct Amqp {
     pub connect_timeout: Duration,
     /// Deliveries of one message before it becomes a dead letter, and is rejected unless it was begun.
     pub delivery_limit: u32,
+    /// How much memory the bodies of messages may take that were fetched and are not acknowledged, in MiB; `None`: as much as
+    /// the variants' concurrency takes.
+    #[serde(default)]
+    pub memory: Option<u32>,
 }
 
 /// Certificates of a connection, PEM files.

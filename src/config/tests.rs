@@ -127,6 +127,7 @@ fn every_key_is_documented() {
     assert_eq!((http.after_server_error.as_deref(), http.multicapture), (Some("runs_again"), Some(false)));
     assert_eq!((http.notifications.as_deref(), http.notification_deadline), (Some("hint"), duration::parse("24h")));
     assert_eq!(http.undo, Some(false));
+    assert_eq!(settings.amqp.memory, Some(256));
     let shop = &settings.users["shop"];
     assert_eq!((shop.role, shop.sources.iter().flatten().count()), (Role::Service, 2));
     let stripe = settings.variants["cards-eu"].gateway_settings::<StripeSettings>().unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::check::RATE_MAX;
 use super::error::ConfigError;
 use super::variant::Variant;
 
@@ -13,7 +14,7 @@ pub const OWN_SOURCE: &str = "paybus";
 pub const WEBHOOK_SOURCES: &str = "webhooks/";
 
 /// A user of the broker.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
     /// Which commands it may send.
@@ -25,6 +26,9 @@ pub struct User {
     /// to nobody, and act on every payment of its variants.
     #[serde(default)]
     pub sources: Option<Vec<String>>,
+    /// How many of its commands that only ask each replica carries out a second; `None`: no limit.
+    #[serde(default)]
+    pub read_rate: Option<f64>,
 }
 
 /// Which commands a user may send.
@@ -69,6 +73,7 @@ pub(super) fn check(users: &BTreeMap<String, User>, variants: &BTreeMap<String, 
         check_name(name, users)?;
         check_variants(name, user, variants)?;
         check_sources(name, user)?;
+        check_read_rate(name, user)?;
     }
     check_overlaps(users)
 }
@@ -121,6 +126,16 @@ fn check_sources(name: &str, user: &User) -> Result<(), ConfigError> {
         Some(index) => Err(expected(format!("{key}[{index}]"), "a source, or its beginning and a `*` at the end")),
         None => Ok(()),
     }
+}
+
+fn check_read_rate(name: &str, user: &User) -> Result<(), ConfigError> {
+    let Some(rate) = user.read_rate else { return Ok(()) };
+    let key = format!("users.{name}.read_rate");
+    if user.role == Role::Webhooks {
+        return Err(expected(key, "no such key with role = \"webhooks\", which asks for nothing"));
+    }
+    let is_rate = rate > 0.0 && rate <= RATE_MAX;
+    if is_rate { Ok(()) } else { Err(expected(key, "commands a second, more than 0 and at most 1000000")) }
 }
 
 /// Each source has one owner. Sorted, a pattern stands right before those that it overlaps with.

@@ -23,7 +23,7 @@ persistent, with publisher confirms and `mandatory`, in structured mode or in bi
 your own, bound to the exchange `paybus.events` by `<variant>.<type>`, and for a change of status \
 `<variant>.payment.status_changed.<status>`. Every \
 command that names itself gets exactly one event whose `data.command.final` is true: its answer; it also goes to the \
-command's `reply_to`. An `events.resend` is answered at its `reply_to` alone. Heartbeats are published to the exchange \
+command's `reply_to`. An `events.resend` or `command.status` is answered at its `reply_to` alone. Heartbeats are published to the exchange \
 `paybus.heartbeats`. The codes of answers are in codes.md, and what may change in README.md beside this file. The names \
 begin with the configured prefix, `paybus` unless told otherwise.";
 

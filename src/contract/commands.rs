@@ -92,6 +92,10 @@ pub(super) fn about(kind: CommandType) -> &'static str {
              reply_to alone, which it needs. Answered there, by command.succeeded, which says how far they go. It is about \
              no payment: leave its subject out."
         }
+        CommandType::Status => {
+            "Tells how another command of the payment stands, at reply_to alone, which it needs: by the event that answered \
+             it, or by command.delayed while it goes on. Where nothing is stored of it: command.rejected, unknown_command."
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub struct CommandExample {
 /// The commands, in an order in which they can be carried out.
 pub fn commands() -> Vec<CommandExample> {
     use CommandType::{
-        Cancel, Capture, Create, Notification, Process, Refund, Release, Resend, Resolve, Snapshot, Sync,
+        Cancel, Capture, Create, Notification, Process, Refund, Release, Resend, Resolve, Snapshot, Status, Sync,
     };
     use EventType::{Created, Rejected, StatusChanged, Succeeded, Updated};
     let example = |kind, summary, subject, data, answer, word| {
@@ -55,6 +55,7 @@ pub fn commands() -> Vec<CommandExample> {
         "operation": operation(BOOK, Create), "outcome": "approved", "amount": "120.00",
         "evidence": "Seen in the gateway's dashboard",
     });
+    let asked_after = json!({ "id": name(BOOK, Create).id });
     vec![
         example(Create, "A book is paid at once", BOOK, book(), StatusChanged, "confirmed"),
         example(Create, "To be paid later", LATER, small(), Created, "waiting"),
@@ -78,6 +79,8 @@ pub fn commands() -> Vec<CommandExample> {
         example(Notification, "A webhook of a gateway that sends none", BOOK, webhook, Rejected, "unsupported"),
         example(Resolve, "A person's word on what is not unknown", BOOK, word, Rejected, "not_unknown"),
         events_resent(),
+        // It tells the event that answered, and is answered at its `reply_to` alone.
+        example(Status, "How a command ended", BOOK, asked_after, StatusChanged, "confirmed"),
     ]
 }
 

@@ -90,6 +90,8 @@ pub(super) fn describe() {
     describe_total!("paybus_replies_unroutable_total", "Replies that nobody was there to take.");
     describe_total!("paybus_dead_letters_total", "Messages that could not be understood.");
     describe_total!("paybus_not_authorized_total", "Commands that were refused because their user may not send them.");
+    let limited = "Commands that only ask, rejected because their user sends more of them than its read_rate.";
+    describe_total!("paybus_reads_limited_total", limited);
     describe_total!("paybus_own_events_dropped_total", "Events of paybus that came back as commands.");
     describe_total!("paybus_webhooks_total", "Webhooks by what became of them.");
     describe_total!("paybus_spans_dropped_total", "Spans that the collector did not get, by the reason.");
@@ -468,6 +470,11 @@ pub fn own_event_dropped() {
 /// A command was refused because its user may not send it.
 pub fn not_authorized(variant: &str) {
     counter!("paybus_not_authorized_total", "variant" => variant_label(variant)).increment(1);
+}
+
+/// A command that only asks was beyond what its user may ask for.
+pub fn read_limited(variant: &str) {
+    counter!("paybus_reads_limited_total", "variant" => variant_label(variant)).increment(1);
 }
 
 /// The figures of each variant.

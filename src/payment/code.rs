@@ -7,7 +7,7 @@ pub enum Code {
     InvalidEnvelope,
     /// The message is not UTF-8.
     InvalidEncoding,
-    /// The body is over 1 MiB.
+    /// The body is over 1 MiB, or `data` has very many values.
     TooLarge,
     /// `data` is nested deeper than 16 levels.
     TooDeep,
@@ -37,6 +37,8 @@ pub enum Code {
     AlreadyExists,
     /// No payment of this id.
     UnknownPayment,
+    /// Nothing is stored of the command that is asked after.
+    UnknownCommand,
     /// The payment was archived.
     PaymentArchived,
     /// The payment's status does not allow it.
@@ -57,6 +59,8 @@ pub enum Code {
     UserRequired,
     /// Its user may not send it.
     NotAuthorized,
+    /// Its user asks for too much at once.
+    TooManyRequests,
     /// The operation named has no unknown outcome.
     NotUnknown,
     /// A notification that the gateway did not send.
@@ -160,7 +164,13 @@ pub const CODES: &[CodeEntry] = &[
         "The message is not UTF-8, or a text holds a NUL character.",
         "Mend the message; send it under a new id.",
     ),
-    entry(Code::TooLarge, "too_large", REJECTED, "The body is over 1 MiB.", "Send less."),
+    entry(
+        Code::TooLarge,
+        "too_large",
+        REJECTED,
+        "The body is over 1 MiB, or data has more than 10000 commas and opening brackets outside of its texts.",
+        "Send less.",
+    ),
     entry(Code::TooDeep, "too_deep", REJECTED, "data is nested deeper than 16 levels.", "Flatten it."),
     entry(
         Code::CardNumber,
@@ -242,6 +252,13 @@ pub const CODES: &[CodeEntry] = &[
     entry(Code::AlreadyExists, "already_exists", REJECTED, "A payment of this id exists.", "Use a new payment id."),
     entry(Code::UnknownPayment, "unknown_payment", REJECTED, "There is no payment of this id.", "Create it first."),
     entry(
+        Code::UnknownCommand,
+        "unknown_command",
+        REJECTED,
+        "Nothing is stored of the command that command.status asks after: it has not come, or waits in its queue.",
+        "Send the command itself again, under the same id.",
+    ),
+    entry(
         Code::PaymentArchived,
         "payment_archived",
         REJECTED,
@@ -310,6 +327,14 @@ pub const CODES: &[CodeEntry] = &[
         REJECTED,
         "The AMQP user_id is missing, or its user may not send such a command, under that source or for that payment.",
         "Ask the operator for the right; the same command may then be sent again.",
+    ),
+    entry(
+        Code::TooManyRequests,
+        "too_many_requests",
+        REJECTED,
+        "Its user sends more commands that only ask (payment.sync, payment.snapshot, payment.resend, events.resend, \
+         command.status) than the operator allows a second.",
+        "Send the same command again later; pause for longer each time.",
     ),
     entry(
         Code::NotUnknown,

@@ -60,11 +60,13 @@ pub enum CommandType {
     Snapshot,
     /// Sends a variant's events once more, whatever payments they are of.
     ResendEvents,
+    /// Tells how another command stands.
+    Status,
 }
 
 impl CommandType {
     /// Every type.
-    pub const ALL: [CommandType; 12] = [
+    pub const ALL: [CommandType; 13] = [
         CommandType::Create,
         CommandType::Process,
         CommandType::Capture,
@@ -77,6 +79,7 @@ impl CommandType {
         CommandType::Resend,
         CommandType::Snapshot,
         CommandType::ResendEvents,
+        CommandType::Status,
     ];
 
     /// The CloudEvents type.
@@ -94,6 +97,7 @@ impl CommandType {
             CommandType::Resend => "payment.resend",
             CommandType::Snapshot => "payment.snapshot",
             CommandType::ResendEvents => "events.resend",
+            CommandType::Status => "command.status",
         }
     }
 
@@ -109,7 +113,7 @@ impl CommandType {
 
     /// Whether it changes nothing and asks no gateway.
     pub fn only_tells(self) -> bool {
-        matches!(self, CommandType::Resend | CommandType::Snapshot | CommandType::ResendEvents)
+        matches!(self, CommandType::Resend | CommandType::Snapshot | CommandType::ResendEvents | CommandType::Status)
     }
 
     /// Whether it may do without a payment.
@@ -216,6 +220,8 @@ pub enum Body {
     Snapshot,
     /// `events.resend`
     ResendEvents(EventsWanted),
+    /// `command.status`
+    Status(CommandWanted),
 }
 
 impl Body {
@@ -234,6 +240,7 @@ impl Body {
             Body::Resend(_) => CommandType::Resend,
             Body::Snapshot => CommandType::Snapshot,
             Body::ResendEvents(_) => CommandType::ResendEvents,
+            Body::Status(_) => CommandType::Status,
         }
     }
 }
@@ -245,6 +252,15 @@ pub struct EventsWanted {
     pub after: Option<i64>,
     /// Stored at this time or later.
     pub since: Option<Timestamp>,
+}
+
+/// The command that a `command.status` asks after; its payment is the subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandWanted {
+    /// Its CloudEvents `source`; `None` for that of the `command.status`.
+    pub source: Option<String>,
+    /// Its CloudEvents `id`.
+    pub id: String,
 }
 
 /// An amount as a message gave it: it becomes money only with the payment's currency.

@@ -161,6 +161,11 @@ without either, it begins with the oldest that is kept.";
 
 const RESEND_EVENTS: &[Field] = &[optional("after", Form::Position, AFTER), optional("since", Form::Time, SINCE)];
 
+const STATUS: &[Field] = &[
+    required("id", Form::Words(TEXT_MAX), "The `id` of the command that is asked after."),
+    optional("source", Form::Text(TEXT_MAX), "Its `source`; left out: that of the command.status itself."),
+];
+
 /// The fields of a command's data.
 pub fn fields(kind: CommandType) -> &'static [Field] {
     match kind {
@@ -170,6 +175,7 @@ pub fn fields(kind: CommandType) -> &'static [Field] {
         CommandType::Refund => REFUND,
         CommandType::Resend => RESEND,
         CommandType::ResendEvents => RESEND_EVENTS,
+        CommandType::Status => STATUS,
         CommandType::Release | CommandType::Cancel | CommandType::Sync | CommandType::Snapshot => &[],
         CommandType::Notification => NOTIFICATION,
         CommandType::Resolve => RESOLVE,

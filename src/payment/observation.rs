@@ -10,12 +10,24 @@ use jiff::Timestamp;
 pub struct Asked {
     at: Timestamp,
     after_sequence: i64,
+    clocks_agreed: bool,
 }
 
 impl Asked {
     /// Only the machine knows what it asks after: see `Aggregate::asked`.
     pub(super) fn new(at: Timestamp, after_sequence: i64) -> Asked {
-        Asked { at, after_sequence }
+        Asked { at, after_sequence, clocks_agreed: true }
+    }
+
+    /// The same question, with whether the gateway's clock and PostgreSQL's agreed when it was answered. What was missed
+    /// while they did not is no proof once they do again.
+    pub fn while_clocks(self, agreed: bool) -> Asked {
+        Asked { clocks_agreed: self.clocks_agreed && agreed, ..self }
+    }
+
+    /// Whether the clocks agreed when it was answered, as far as is known.
+    pub fn clocks_agreed(self) -> bool {
+        self.clocks_agreed
     }
 
     /// When the question was sent, by PostgreSQL's clock.

@@ -295,7 +295,8 @@ impl Operation {
             | CommandType::Resolve
             | CommandType::Resend
             | CommandType::Snapshot
-            | CommandType::ResendEvents => None,
+            | CommandType::ResendEvents
+            | CommandType::Status => None,
         }
     }
 

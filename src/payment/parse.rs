@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::code::{Code, Rejection};
 use super::command::{
-    AmountText, Body, Capture, CommandType, EventsWanted, NewPayment, Process, Refund, Resolution, Resolve,
+    AmountText, Body, Capture, CommandType, CommandWanted, EventsWanted, NewPayment, Process, Refund, Resolution,
+    Resolve,
 };
 use super::field;
 use super::model::{Billing, Metadata, Order};
@@ -47,6 +48,10 @@ impl Body {
             CommandType::ResendEvents => Body::ResendEvents(EventsWanted {
                 after: data.text("after").parse().ok(),
                 since: field::time(data.text("since")),
+            }),
+            CommandType::Status => Body::Status(CommandWanted {
+                source: Some(data.owned("source")).filter(|source| !source.is_empty()),
+                id: data.owned("id"),
             }),
         })
     }

@@ -26,6 +26,9 @@ use crate::payment::trace::TraceContext;
 
 /// The deepest `data`, in levels.
 pub const DEPTH_MAX: usize = 16;
+/// The most commas and opening brackets in `data`, outside of its texts: a bound of its values, each of which takes a multiple
+/// of what it is written in.
+pub const VALUES_MAX: usize = 10_000;
 /// The longest `source`, `id`, type and extension attribute, in bytes.
 pub const ATTRIBUTE_MAX: usize = 255;
 /// The longest `tracestate`, in bytes; W3C trace context.

@@ -13,6 +13,7 @@ use crate::causes::chain;
 use crate::http::metrics;
 use crate::payment::command::Command;
 use crate::payment::event::Event;
+use crate::payment::machine::Aggregate;
 use crate::payment::operation::{Operation, Reply};
 use crate::store::load::Loaded;
 
@@ -39,11 +40,16 @@ impl Engine {
             if operation.is_open() && !is_told && !self.redirect_answer(operation, reply).await? {
                 continue;
             }
-            let stored = if operation.is_open() { None } else { self.stored_answer(operation).await };
-            let standing = || aggregate.standing(*id, self.store.clock().now());
-            self.reply(stored.or_else(|| Some(outgoing(&standing()?))), reply).await;
+            self.reply(self.answer_as_it_stands(&aggregate, operation).await, reply).await;
             return Ok(());
         }
+    }
+
+    /// The event that answered an operation, or one that says how it stands.
+    pub(super) async fn answer_as_it_stands(&self, aggregate: &Aggregate, operation: &Operation) -> Option<Outgoing> {
+        let stored = if operation.is_open() { None } else { self.stored_answer(operation).await };
+        let standing = || aggregate.standing(operation.id, self.store.clock().now());
+        stored.or_else(|| Some(outgoing(&standing()?)))
     }
 
     /// Stores where an operation's answer goes from now on. False where it was answered meanwhile.

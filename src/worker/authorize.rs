@@ -7,10 +7,11 @@ use std::ops::Bound;
 
 use tracing::warn;
 
+use super::limits::{Allowance, Share};
 use crate::bus::publisher::DIRECT_REPLY;
 use crate::config::{OWN_SOURCE, Role, Settings, Sources, User as Configured, WEBHOOK_SOURCES};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::command::{Command, CommandType, Kind};
+use crate::payment::command::{Command, CommandName, CommandType, Kind};
 use crate::payment::model::Payment;
 use crate::payment::operation::Reply;
 use crate::wiring::bus_settings;
@@ -32,6 +33,8 @@ struct User {
     has_sources: bool,
     /// What the names of its reply queues begin with.
     replies: String,
+    /// How many of its commands that only ask are carried out.
+    reads: Option<Allowance>,
 }
 
 #[derive(Debug)]
@@ -91,7 +94,8 @@ impl Authorization {
         if let Some(own) = own
             && authorization.is_required()
         {
-            authorization.add(&own, &Configured { role: Role::Webhooks, variants: None, sources: None });
+            let role = Role::Webhooks;
+            authorization.add(&own, &Configured { role, variants: None, sources: None, read_rate: None });
         }
         authorization
     }
@@ -105,6 +109,7 @@ impl Authorization {
             variants: user.variants.clone().map(HashSet::from_iter),
             has_sources: user.sources.is_some(),
             replies: format!("reply.{name}."),
+            reads: user.read_rate.map(Allowance::new),
         };
         self.users.insert(name.to_owned(), user);
     }
@@ -183,6 +188,31 @@ impl Authorization {
         command.attributes.reply.as_ref().filter(is_own)
     }
 
+    /// Whether a user may be told how a command stands: one with sources of its own only of theirs.
+    pub fn may_ask_after(&self, user: Option<&str>, asked: &CommandName) -> bool {
+        match (user, self.user(user)) {
+            (Some(name), Some(user)) => self.may_use(name, user, &asked.source),
+            _ => !self.is_required(),
+        }
+    }
+
+    /// Whether a command that is let in is one too many: it only asks, and its user has asked for as much as it may for now.
+    /// One that is not is taken off what is left.
+    pub fn is_one_too_many(&self, command: &Command) -> bool {
+        let user = command.attributes.user_id.as_deref();
+        let allowance = self.user(user).and_then(|user| user.reads.as_ref());
+        let Some(reads) = allowance.filter(|_| command.kind.known().is_some_and(is_read)) else { return false };
+        match reads.take() {
+            Share::Granted => false,
+            Share::Spent { is_news } => {
+                if is_news {
+                    warn!(?user, "a user asks for more than its read_rate; what is beyond it is rejected");
+                }
+                true
+            }
+        }
+    }
+
     /// Whether a user may send messages in the name of those who sent them first.
     pub fn is_operator(&self, user: Option<&str>) -> bool {
         self.user(user).is_some_and(|user| user.role == Role::Operator)
@@ -192,6 +222,11 @@ impl Authorization {
 /// What it means that no user is configured, and what to do.
 pub const OPEN: &str = "whoever may publish commands may do anything with any payment; \
     docs/security.md, \"Who may send what\", says how to change that";
+
+/// Whether a command moves no money, whatever comes of it, and may cost much all the same.
+fn is_read(kind: CommandType) -> bool {
+    kind == CommandType::Sync || kind.only_tells()
+}
 
 impl User {
     /// A type that there is not is let in, and rejected under a name of the user's own.
@@ -211,6 +246,7 @@ impl User {
                 | CommandType::Snapshot => true,
                 // Else it goes to everybody.
                 CommandType::Resend => is_answered,
+                CommandType::Status => is_answered,
                 // They are of every payment of the variant, others' too.
                 CommandType::ResendEvents => is_answered && !self.has_sources,
                 CommandType::Notification | CommandType::Resolve => false,

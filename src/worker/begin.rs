@@ -1,6 +1,7 @@
 //! The first step: what is known of a command is loaded, the machine decides, and the decision is committed before
 //! anything is sent. From then on PostgreSQL owns the command.
 
+use tokio::time::Instant;
 use tracing::error;
 use uuid::Uuid;
 
@@ -33,6 +34,8 @@ pub enum Entry {
         redelivered: bool,
         /// It was made here, of one that was let in.
         is_own: bool,
+        /// When it came.
+        came: Instant,
     },
     /// An operation whose time has come.
     Due {
@@ -116,7 +119,7 @@ impl Engine {
                 Some(rejection) => reject(entry, &mut aggregate, rejection.clone(), context),
             };
             if let Step::Resend { operation, from, to } = step {
-                step = Box::pin(self.resend(&mut aggregate, operation, from, to, context.now)).await?;
+                step = Box::pin(self.resend(entry, &mut aggregate, operation, from, to, context.now)).await?;
             }
             let moved = self.move_if_alone(entry, &aggregate, step, variant, place).await;
             if moved == Move::Moved {
@@ -257,12 +260,12 @@ fn may_be_taken_over(operation: &Operation, routed: &str, contract: &Contract) -
 impl Entry {
     /// A command that came.
     pub fn of(command: Box<Command>, redelivered: bool) -> Entry {
-        Entry::Command { id: command.operation_id(), command, redelivered, is_own: false }
+        Entry::Command { id: command.operation_id(), command, redelivered, is_own: false, came: Instant::now() }
     }
 
     /// A command that was made here, of one that was let in.
     pub fn own(command: Box<Command>) -> Entry {
-        Entry::Command { id: command.operation_id(), command, redelivered: false, is_own: true }
+        Entry::Command { id: command.operation_id(), command, redelivered: false, is_own: true, came: Instant::now() }
     }
 
     /// The payment it is for.
@@ -277,6 +280,14 @@ impl Entry {
     pub fn id(&self) -> Uuid {
         match self {
             Entry::Command { id, .. } | Entry::Due { id, .. } => *id,
+        }
+    }
+
+    /// When it came, where it is a message.
+    pub fn came(&self) -> Option<Instant> {
+        match self {
+            Entry::Command { came, .. } => Some(*came),
+            Entry::Due { .. } => None,
         }
     }
 

@@ -12,6 +12,7 @@ use super::settle::{Answer, Health};
 use super::spans;
 use super::variant::Variant;
 use crate::causes::chain;
+use crate::failpoint;
 use crate::gateway::{Call, Question, Target};
 use crate::http::metrics;
 use crate::payment::code::Code;
@@ -56,11 +57,12 @@ impl Engine {
                 if place.is_none() {
                     return Some((id, self.held_back(aggregate)));
                 }
-                if !self.lease_holds(operation, variant).await {
+                let Some(lease_end) = self.lease_holds(operation, variant).await else {
                     metrics::lease_lost(&variant.name);
                     debug!(operation = %id, "the lease was lost before the call");
                     return None;
-                }
+                };
+                failpoint::reach("leased", aggregate.payment_id());
                 // Since it was begun it may have waited: for its turn to be retried, for a slow database, or for a process
                 // that was stopped. By now the key may be forgotten, the command expired, or the gateway down.
                 let context = self.context(Some(variant), probe);
@@ -68,7 +70,7 @@ impl Engine {
                     return Some((id, self.held_back(aggregate)));
                 }
                 variant.enter();
-                let answer = self.call(variant, aggregate, operation, within).await;
+                let answer = self.call(variant, aggregate, operation, lease_end, within).await;
                 variant.leave();
                 Some((id, answer?))
             }
@@ -79,7 +81,7 @@ impl Engine {
                 Some((operation, answer?))
             }
             Step::Undo(id) => {
-                if !self.lease_outlasts(aggregate.operation(id)?, variant) {
+                if self.lease_outlasts(aggregate.operation(id)?, variant).is_none() {
                     debug!(operation = %id, "the lease ended before the gateway was told to undo it");
                     return None;
                 }
@@ -99,18 +101,30 @@ impl Engine {
         }
     }
 
-    /// Whether the lease outlasts the call; a shorter one is renewed before anything is sent, or another worker might take
-    /// over what this one is just sending.
-    async fn lease_holds(&self, operation: &Operation, variant: &Variant) -> bool {
-        self.lease_outlasts(operation, variant)
-            || Box::pin(self.store_attempt(operation, operation.attempts, variant)).await
+    /// The end of a lease that outlasts the call; a shorter one is renewed before anything is sent, or another worker might
+    /// take over what this one is just sending. Nothing where it was lost.
+    async fn lease_holds(&self, operation: &Operation, variant: &Variant) -> Option<Timestamp> {
+        if let Some(lease_end) = self.lease_outlasts(operation, variant) {
+            return Some(lease_end);
+        }
+        // It begins no earlier than this, however long the process is stopped before it learns that it was renewed.
+        let renewed_at = self.store.clock().now();
+        let is_ours = Box::pin(self.store_attempt(operation, operation.attempts, variant)).await;
+        let lease = SignedDuration::try_from(variant.rules.lease).unwrap_or(SignedDuration::MAX);
+        renewed_at.checked_add(lease).ok().filter(|_| is_ours)
     }
 
-    fn lease_outlasts(&self, operation: &Operation, variant: &Variant) -> bool {
-        let Some(lease) = operation.lease else { return false };
+    /// The end of an operation's lease, where it outlasts a call that begins now.
+    fn lease_outlasts(&self, operation: &Operation, variant: &Variant) -> Option<Timestamp> {
+        let lease = operation.lease?;
+        self.is_in_time(lease.until, variant).then_some(lease.until)
+    }
+
+    /// Whether a call that begins now is given up before a lease of this end is over.
+    fn is_in_time(&self, lease_end: Timestamp, variant: &Variant) -> bool {
         let needed = SignedDuration::try_from(variant.timeout).unwrap_or(SignedDuration::MAX);
         let now = self.store.clock().now();
-        now.checked_add(needed).is_ok_and(|end| end < lease.until)
+        now.checked_add(needed).is_ok_and(|end| end < lease_end)
     }
 
     /// Stores an attempt and renews the lease; false where the lease was lost.
@@ -130,6 +144,7 @@ impl Engine {
         variant: &Variant,
         aggregate: &Aggregate,
         operation: &Operation,
+        lease_end: Timestamp,
         within: &Span,
     ) -> Option<Answer> {
         let (payment, request, action) = (aggregate.payment()?, operation.request.as_ref()?, operation.action()?);
@@ -150,6 +165,13 @@ impl Engine {
             trace: own.as_ref().or(operation.attributes.trace.as_ref()),
             timeout: variant.timeout,
         };
+        // The last look before it goes out: since the one before the process may have been stopped beyond its lease.
+        if !self.is_in_time(lease_end, variant) {
+            metrics::lease_lost(&variant.name);
+            debug!(operation = %operation.id, "the lease ran out before the call");
+            spans::tell_outcome(span, "not_sent", None);
+            return Some(self.held_back(aggregate));
+        }
         let asked = aggregate.asked(self.store.clock().now());
         let begun = Instant::now();
         let outcome = variant.gateway.call(call).await;
@@ -188,7 +210,7 @@ impl Engine {
             let begun = Instant::now();
             let found = variant.gateway.look_up(question).await;
             metrics::gateway_look_up(&variant.name, "status", &found, begun.elapsed());
-            asked.answered(found)
+            asked.while_clocks(self.clocks_agree(variant)).answered(found)
         };
         let is_shared = target.is_none() && operation.kind.known() == Some(CommandType::Sync);
         let (found, was_asked) = if is_shared {
@@ -222,7 +244,8 @@ impl Engine {
         let found = variant.gateway.undo(question).await;
         metrics::gateway_look_up(&variant.name, "undo", &found, begun.elapsed());
         spans::tell_outcome(span, found.as_str(), found.trouble());
-        let answer = Answer::Found { target: Some(id), found: asked.answered(found) };
+        let found = asked.while_clocks(self.clocks_agree(variant)).answered(found);
+        let answer = Answer::Found { target: Some(id), found };
         self.note_health(variant, operation.payment_id, &answer);
         Some(answer)
     }

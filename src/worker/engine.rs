@@ -16,6 +16,7 @@ use super::announce::Announcer;
 use super::authorize::Authorization;
 use super::begin::Stopped;
 use super::hold::{Held, Order};
+use super::resend::Runs;
 use super::variant::Variant;
 use crate::backoff;
 use crate::bus::envelope;
@@ -67,6 +68,8 @@ pub struct Engine {
     pub held: Held,
     /// Commands of one payment are decided in the order in which they came.
     pub order: Order,
+    /// What was sent once more a moment ago.
+    pub runs: Runs,
     /// How far a gateway's clock and PostgreSQL's may be apart before absence proves nothing.
     pub clock_tolerance: Duration,
     /// How long events are kept.
@@ -107,7 +110,8 @@ impl Engine {
         variant.gateway.clock().map(|reading| reading.ahead_of(self.store.clock().now()))
     }
 
-    fn clocks_agree(&self, variant: &Variant) -> bool {
+    /// Whether a gateway's clock and PostgreSQL's agree, as far as its answers tell.
+    pub fn clocks_agree(&self, variant: &Variant) -> bool {
         self.clock_ahead(variant).is_none_or(|ahead| ahead.unsigned_abs() <= self.clock_tolerance)
     }
 

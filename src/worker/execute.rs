@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use super::announce::Announced;
 use super::begin::{Begun, Entry, Stopped};
-use super::catch_up;
 use super::engine::Engine;
 use super::hold::Turn;
 use super::place::Place;
-use super::settle::{Answer, Settled};
+use super::settle::{Answer, Settled, tell_gone};
 use super::spans;
 use super::variant::Variant;
+use super::{catch_up, command_status};
 use crate::backoff::Backoff;
 use crate::failpoint;
 use crate::http::metrics;
@@ -78,12 +78,7 @@ impl Engine {
     ) -> Result<bool, Stopped> {
         let since = SystemTime::now();
         span.tell_lines();
-        if let Entry::Command { command, .. } = &mut entry
-            && let Some(wanted) = catch_up::wanted(command)
-        {
-            // It is about no payment, and in no payment's way.
-            drop(turn.take());
-            Box::pin(self.catch_up(command, wanted)).await?;
+        if Box::pin(self.answer_unstored(&mut entry, &mut turn)).await? {
             return Ok(true);
         }
         if let Some(turn) = &mut turn {
@@ -125,6 +120,22 @@ impl Engine {
         }
         trail.span.event("events out");
         Ok(is_changed)
+    }
+
+    /// Answers what is stored nowhere, out of its turn: it changes no payment, and is in no payment's way. False for every
+    /// other command.
+    async fn answer_unstored(&self, entry: &mut Entry, turn: &mut Option<Turn>) -> Result<bool, Stopped> {
+        let Entry::Command { command, .. } = entry else { return Ok(false) };
+        if let Some(wanted) = catch_up::wanted(command) {
+            drop(turn.take());
+            self.catch_up(command, wanted).await?;
+        } else if let Some(asked) = command_status::wanted(command) {
+            drop(turn.take());
+            self.tell_status(command, &asked).await?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Calls, settles and retries until nothing more is to be done at once.
@@ -181,7 +192,7 @@ impl Engine {
                     }
                     tries += 1;
                     if !Box::pin(self.next_attempt(variant, &mut aggregate, id)).await {
-                        return Ok(());
+                        return Box::pin(self.leave(variant, &aggregate, follows)).await;
                     }
                     metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
                 }
@@ -192,18 +203,35 @@ impl Engine {
                 Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return Ok(()),
             }
         }
-        Ok(())
+        Box::pin(self.leave(variant, &aggregate, step)).await
     }
 
     /// Stores the next immediate attempt before it is sent.
     async fn next_attempt(&self, variant: &Variant, aggregate: &mut Aggregate, id: Uuid) -> bool {
         let Some(operation) = aggregate.operation(id) else { return false };
         let attempts = operation.attempts.saturating_add(1);
+        // The lease begins no earlier than this, however long the process is stopped before it learns that it was renewed.
+        let renewed = self.context(Some(variant), false);
         let stored = self.store_attempt(operation, attempts, variant).await;
         if stored {
-            let lease = self.context(Some(variant), false);
-            aggregate.attempt_stored(id, attempts, lease);
+            aggregate.attempt_stored(id, attempts, renewed);
         }
         stored
+    }
+
+    /// Leaves an operation, whose lease is lost, to whoever goes on with it. Where the database has lost it nobody does, and
+    /// its message must come again.
+    async fn leave(&self, variant: &Variant, aggregate: &Aggregate, step: Step) -> Result<(), Stopped> {
+        let id = match step {
+            Step::Call(id) | Step::RetryNow(id) | Step::Undo(id) | Step::LookUp { operation: id, .. } => id,
+            Step::Locate(_) | Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return Ok(()),
+        };
+        match self.load(aggregate.payment_id(), &[id]).await {
+            Some(stored) if stored.aggregate.operation(id).is_none() => {
+                tell_gone(variant, aggregate.operation(id), None);
+                Err(Stopped::Gone)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 }

@@ -86,6 +86,9 @@ impl Intake {
         let delivery = self.as_sent(delivery);
         match self.read(&delivery) {
             Accepted::Dead(rejection) => self.tasks.spawn(async move { intake.bury(delivery, rejection).await }),
+            Accepted::Command(command) if self.is_one_too_many(&delivery, &command) => {
+                self.tasks.spawn(async move { intake.turn_away(delivery, &command).await })
+            }
             Accepted::Command(command) => {
                 let turn = self.engine.order.enter(command.payment_id);
                 // Boxed where it is made: it is large, and would be copied from hand to hand.

@@ -4,7 +4,7 @@
 //! accept -> begin (commit) -> call the gateway -> settle (commit) -> announce (confirm) -> ack
 //! ```
 //!
-//! - `intake`: messages come from the broker and are acknowledged last.
+//! - `intake`, `prefetch`: messages come from the broker, so many at a time, and are acknowledged last.
 //! - `accept`: a message is read.
 //! - `authorize`, `refuse`: who may send what, and what becomes of the rest.
 //! - `dead_letter`: what the broker gave up on is answered.
@@ -18,7 +18,7 @@
 //! - `resend`, `catch_up`: events once more, for who missed them: of a payment, or of a variant.
 //! - `heartbeat`: how many events there were, for who wants to know whether any is missing.
 //! - `schedule`, `relay`: what is due, and events of workers that were lost.
-//! - `variant`, `breaker`, `limits`, `place`: a gateway's limits, and who may call.
+//! - `variant`, `breaker`, `limits`, `place`: a gateway's limits, and who may call; what a user may ask for.
 //! - `alerts`: what somebody should hear of at once.
 //! - `unserved`: payments that no configured variant serves.
 //! - `start`, `prerequisites`, `report`: wiring, draining, what it waits for, and what it says of itself.
@@ -34,6 +34,7 @@ mod begin;
 mod breaker;
 mod call;
 mod catch_up;
+mod command_status;
 mod dead_letter;
 mod engine;
 mod execute;
@@ -45,6 +46,7 @@ mod limits;
 mod notify;
 mod own_event;
 mod place;
+mod prefetch;
 mod prerequisites;
 mod questions;
 mod receipt;

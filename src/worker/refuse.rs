@@ -1,5 +1,8 @@
 //! What a sender may not send is refused: nothing is stored under its name, and nothing is told to others. It is answered where
-//! the sender may have answers, and becomes a dead letter, to be sent again once its sender has the right.
+//! the sender may have answers, and becomes a dead letter, to be sent again once its sender has the right. What a sender may
+//! send, and sends too much of, is answered as well, and is no dead letter.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::warn;
@@ -15,12 +18,15 @@ use crate::bus::dead::sender;
 use crate::bus::delivery::Delivery;
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::http::metrics;
-use crate::payment::code::Rejection;
+use crate::payment::code::{Code, Rejection};
 use crate::payment::command::Command;
 use crate::payment::event::{Event, EventCause, EventKind};
 use crate::payment::machine::Aggregate;
 use crate::payment::model::Metadata;
 use crate::payment::operation::State;
+
+/// How long the broker may take for the answer to a command that is one too many: no longer keeps it others' places.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Whether a command is refused whatever payment it is for.
@@ -92,6 +98,26 @@ impl Intake {
         self.bury(delivery, refusal.into()).await;
     }
 
+    /// Whether a command that its user may send is one too many. What the broker delivers again was let in before.
+    pub(super) fn is_one_too_many(&self, delivery: &Delivery, command: &Command) -> bool {
+        let authorization = &self.engine.authorization;
+        !delivery.redelivered && authorization.refusal(command).is_none() && authorization.is_one_too_many(command)
+    }
+
+    /// Answers a command that is one too many, and acknowledges it: its sender may send it again, and nobody else needs to.
+    pub(super) async fn turn_away(&self, delivery: Delivery, command: &Command) {
+        metrics::read_limited(&command.variant);
+        if let Some(reply) = &command.attributes.reply {
+            let message = "its user asks for more than its read_rate; send it again later";
+            let rejection = Rejection::new(Code::TooManyRequests, message);
+            let answer = outgoing(&rejected(command, rejection, self.engine.store.clock().now()));
+            if !self.engine.announcer.reply(answer, reply.clone(), PATIENCE).await {
+                metrics::reply_unroutable();
+            }
+        }
+        delivery.acker.ack().await;
+    }
+
     async fn answer_refused(&self, command: &Command, refusal: Refusal) {
         if let Some(reply) = self.engine.authorization.reply_to_refused(command) {
             let event = rejected(command, refusal, self.engine.store.clock().now());
@@ -100,9 +126,9 @@ impl Intake {
     }
 }
 
-/// The answer to a refused command. It settles nothing: the name is still its owner's.
-fn rejected(command: &Command, refusal: Refusal, now: Timestamp) -> Event {
-    let Rejection { code, message } = refusal.into();
+/// The answer to a command that is not let in. It settles nothing: the name is still its owner's.
+fn rejected(command: &Command, why: impl Into<Rejection>, now: Timestamp) -> Event {
+    let Rejection { code, message } = why.into();
     answer_to(command, EventKind::Rejected { code, message }, false, now)
 }
 

@@ -87,7 +87,7 @@ impl Engine {
                 None => self.load(payment_id, &answer.of_operations(id)).await.ok_or(Stopped::Refused)?,
             };
             if aggregate.operation(id).is_none() {
-                tell_gone(variant, sent.as_ref(), answer);
+                tell_gone(variant, sent.as_ref(), Some(answer));
                 return Err(Stopped::Gone);
             }
             let context = self.context(Some(variant), false);
@@ -114,10 +114,10 @@ impl Engine {
 
 /// The database lost what was stored before the call, as a failover to a standby does that had not got it yet. What the gateway
 /// did is known only here until the command was begun again: under the same key, it is told the same once more.
-fn tell_gone(variant: &Variant, sent: Option<&Operation>, answer: &Answer) {
+pub(super) fn tell_gone(variant: &Variant, sent: Option<&Operation>, answer: Option<&Answer>) {
     metrics::operation_gone(&variant.name);
     let Some(operation) = sent else { return };
-    let result = answer.result();
+    let result = answer.and_then(Answer::result);
     let references = result.iter().flat_map(|result| &result.transactions).filter_map(|it| it.reference.as_deref());
     let reference = references.chain(result.and_then(|result| result.transaction_id.as_deref())).next();
     error!(
@@ -126,8 +126,8 @@ fn tell_gone(variant: &Variant, sent: Option<&Operation>, answer: &Answer) {
         key = %operation.key().value(),
         reference,
         amount = operation.amount().map(tracing::field::display),
-        answer = answer.word(),
-        "the database no longer has the operation that the gateway answers; its message is not acknowledged, and begins again under the same key"
+        answer = answer.map(Answer::word),
+        "the database no longer has the operation that the gateway was called for; its message is not acknowledged, and begins again under the same key"
     );
 }
 

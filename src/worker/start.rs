@@ -18,9 +18,11 @@ use super::authorize::Authorization;
 use super::engine::Engine;
 use super::hold::{Held, Order};
 use super::intake::{Intake, drain};
+use super::prefetch::Shares;
 use super::prerequisites::{DATABASE, TOPOLOGY};
 use super::receipt::Receiver;
 use super::report::{COMMITS, VARIANTS};
+use super::resend::Runs;
 use super::schedule::Schedule;
 use super::variant::Variant;
 use super::{hand_back, heartbeat, prerequisites, relay, report};
@@ -119,7 +121,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let consumer = Consumer::spawn(bus.clone(), ended.clone());
     services.push(tokio::spawn(report::database(Arc::clone(&engine), Arc::clone(&health))));
     services.push(tokio::spawn(report::commits(Arc::clone(&store), Arc::clone(&health))));
-    let queues = consume(&intake, &consumer, &bus, &health, &mut services);
+    let shares = shares(&engine, settings.amqp.memory);
+    let queues = consume(&intake, &consumer, &bus, shares, &health, &mut services);
     services.push(tokio::spawn(hand_back::run(Arc::clone(&health), queues.consumptions.clone())));
     for variant in engine.variants.values() {
         let (engine, variant) = (Arc::clone(&engine), Arc::clone(variant));
@@ -212,6 +215,7 @@ fn engine(
         variants,
         held: Held::default(),
         order: Order::default(),
+        runs: Runs::default(),
         clock_tolerance: settings.worker.clock_tolerance,
         kept: settings.retention.events,
         draining: CancellationToken::new(),
@@ -274,11 +278,20 @@ struct Queues {
     drained: CancellationToken,
 }
 
+/// How many messages are fetched ahead of every queue that is read.
+fn shares(engine: &Engine, memory: Option<u32>) -> Shares {
+    let of_variants = engine.variants.values().flat_map(|variant| [variant.prefetch, SMALL_PREFETCH]);
+    let shares = Shares::new(memory, of_variants.chain([SMALL_PREFETCH; 2]));
+    info!(mebibytes = shares.mebibytes(), "the largest bodies of messages would take so much memory");
+    shares
+}
+
 /// Starts to take messages from every queue.
 fn consume(
     intake: &Intake,
     consumer: &Consumer,
     bus: &BusSettings,
+    shares: Shares,
     health: &Arc<Health>,
     services: &mut Vec<JoinHandle<()>>,
 ) -> Queues {
@@ -286,7 +299,7 @@ fn consume(
     services.push(tokio::spawn(report::depths(consumer.clone(), labels(intake, bus))));
     let mut queues = Queues { consumptions: Vec::new(), intakes: Vec::new(), drained: CancellationToken::new() };
     let mut subscribe = |kind: QueueKind, name: String, prefetch: u16, component: String| {
-        let (consumption, deliveries) = consumer.subscribe(&name, prefetch);
+        let (consumption, deliveries) = consumer.subscribe(&name, shares.of(prefetch));
         let label = QueueLabel { name, kind: kind.as_str() };
         queues.intakes.push(tokio::spawn(intake.clone().run(kind, label.clone(), deliveries, queues.drained.clone())));
         services.push(tokio::spawn(report::queue(consumption.state(), Arc::clone(health), component, label)));

@@ -12,9 +12,9 @@
 //!   to the surroundings). Gateways that cannot be asked, and approvals that are to be confirmed, are `script/unasked`.
 //! - `ledger` is what a soak needs of its gateway, `stripe` the one in memory that speaks as Stripe does.
 //! - `soak` carries the plan out: `upstream` publishes, `replies` collects, `webhooks` delivers what the gateway reports,
-//!   `replicas` and `surroundings` make trouble, `obstructions` hold somebody up, `poison` is what nobody can
-//!   read, `canary` sees whether a variant that is never ill answers meanwhile, `desk` has the people: customers who come
-//!   back, and the clerk who resolves what no machine can know.
+//!   `replicas` and `surroundings` make trouble (`cluster`, where the services are clusters), `obstructions` hold somebody
+//!   up, `poison` is what nobody can read, `canary` sees whether a variant that is never ill answers meanwhile, `desk` has
+//!   the people: customers who come back, and the clerk who resolves what no machine can know.
 //! - `findings` looks for whatever must not be, `verdict` tells.
 //!
 //! What is drawn depends on the seed alone; what it meets depends on the machine as well, so that the same seed finds the
@@ -29,8 +29,16 @@ mod services;
 #[path = "../it/support/mod.rs"]
 mod support;
 
+#[path = "../cluster/services.rs"]
+#[allow(dead_code)] // The cluster's tests use the rest.
+mod cluster_services;
+#[path = "../cluster/switch.rs"]
+#[allow(dead_code)] // The same.
+mod switch;
+
 mod arguments;
 mod canary;
+mod cluster;
 mod desk;
 mod faults;
 mod findings;
@@ -55,6 +63,7 @@ mod wrong;
 use std::process::ExitCode;
 
 use self::arguments::Arguments;
+use self::cluster::Cluster;
 use self::plan::Plan;
 use self::support::fake_gateway::FakeGateway;
 
@@ -69,8 +78,12 @@ fn main() -> ExitCode {
 }
 
 async fn soak(arguments: &Arguments) -> bool {
-    let mut plan = Plan::draw(arguments.seed(), arguments.seconds, arguments.replicas, arguments.gateway);
-    let again = Plan::draw(plan.seed, arguments.seconds, arguments.replicas, arguments.gateway);
+    // Ended last: the world's own clients go through it.
+    let cluster = Cluster::here().await;
+    let is_cluster = cluster.is_some();
+    let draw = |seed| Plan::draw(seed, arguments.seconds, arguments.replicas, arguments.gateway, is_cluster);
+    let mut plan = draw(arguments.seed());
+    let again = draw(plan.seed);
     assert_eq!(format!("{plan:?}"), format!("{again:?}"), "a seed draws one plan");
     if arguments.old_worker.is_some() {
         plan.scripts.retain(|script| !script.is_of_this_release());
@@ -80,9 +93,11 @@ async fn soak(arguments: &Arguments) -> bool {
     let stripe = plan.gateway_name.start(&plan.scripts);
     let well = FakeGateway::start().await;
     let old_worker = arguments.old_worker.as_deref();
-    let world = soak::world(stripe.as_ref(), &well, old_worker.is_some()).await;
+    let cluster = cluster.as_ref();
+    let world = soak::world(stripe.as_ref(), &well, old_worker.is_some(), cluster).await;
     let ledger = ledger::of(&world, stripe.as_ref());
-    let verdict = soak::run(&world, soak::Gateways { ledger, well: &well }, &plan, old_worker, &say).await;
+    let gateways = soak::Gateways { ledger, well: &well };
+    let verdict = soak::run(&world, gateways, &plan, old_worker, cluster, &say).await;
     if arguments.json {
         println!("{}", verdict.json());
     } else {

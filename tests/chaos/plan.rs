@@ -1,6 +1,6 @@
 //! What a soak will do, drawn from its seed before it begins: a script for each payment, and the troubles of the
-//! surroundings by time. The same seed, length and number of replicas draw the same plan; when exactly a trouble meets a
-//! command is left to the machine.
+//! surroundings by time. The same seed, length, number of replicas and kind of services draw the same plan; when exactly a
+//! trouble meets a command is left to the machine.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub struct Plan {
     pub seed: u64,
     /// Which gateway it is for.
     pub gateway_name: GatewayName,
+    /// Whether broker and database are clusters.
+    pub is_cluster: bool,
     /// How long payments begin. Troubles are drawn for [`EXTENSION`] longer.
     pub length: Duration,
     /// The payments, in the order in which they begin.
@@ -51,7 +53,7 @@ pub struct Plan {
 
 impl Plan {
     /// Draws one.
-    pub fn draw(seed: u64, seconds: u64, replicas: usize, gateway_name: GatewayName) -> Plan {
+    pub fn draw(seed: u64, seconds: u64, replicas: usize, gateway_name: GatewayName, is_cluster: bool) -> Plan {
         let rng = Rng::new(seed);
         let length = Duration::from_secs(seconds);
         let mut starts = rng.fork(1);
@@ -88,14 +90,22 @@ impl Plan {
         };
         let mut database = troubles::draw_database(faults_end, &mut rng.fork(3));
         database.extend(troubles::draw_read_only(faults_end, &mut rng.fork(35)));
+        if is_cluster {
+            database.extend(troubles::draw_standby(length, &mut rng.fork(39)));
+        }
         database.sort_by_key(|trouble| trouble.at);
+        let broker = match is_cluster {
+            true => troubles::draw_nodes(faults_end, &mut rng.fork(40)),
+            false => troubles::draw_broker(faults_end, &mut rng.fork(2)),
+        };
         Plan {
             seed,
             gateway_name,
+            is_cluster,
             length,
             scripts,
             replicas: (0..replicas).map(replica).collect(),
-            broker: troubles::draw_broker(faults_end, &mut rng.fork(2)),
+            broker,
             database,
             gateway: troubles::draw_gateway(faults_end, &mut rng.fork(4)),
             obstructed: troubles::draw_obstructions(faults_end, &mut rng.fork(36)),

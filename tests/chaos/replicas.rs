@@ -73,6 +73,8 @@ pub struct Starts<'a> {
     pub plan: &'a ReplicaPlan,
     /// When the settings change.
     pub rollouts: &'a [Duration],
+    /// Settings for the services, where they have several addresses.
+    pub addresses: &'a [(String, String)],
     /// An older release's program.
     pub old_worker: Option<&'a Path>,
     /// When it all began.
@@ -80,15 +82,22 @@ pub struct Starts<'a> {
 }
 
 impl Starts<'_> {
+    /// How a worker is started to which nothing is to happen.
+    fn usual(&self) -> WorkerSetup {
+        WorkerSetup { settings: self.addresses.to_vec(), ..WorkerSetup::default() }
+    }
+
     /// The worker of this number, and whether it ends itself.
     fn spawn(&self, world: &World, tally: &Tally, number: usize) -> (Worker, bool) {
         let rollouts = self.rollouts.iter().filter(|rollout| self.begun + **rollout < Instant::now()).count();
-        let mut setup = WorkerSetup::default();
+        let mut setup = self.usual();
         if rollouts % 2 == 1 {
             setup = OTHER.into_iter().fold(setup, |setup, (key, value)| setup.set(key, value));
             tally.add(OTHER_SETTINGS);
         }
         if let Some(program) = self.old_worker.filter(|_| number % 3 == 2) {
+            // It may not know that an address can name several hosts.
+            setup.settings.drain(..self.addresses.len());
             setup.program = Some(program.to_owned());
             tally.add(OLDER);
         }
@@ -211,12 +220,12 @@ impl<'a> Slot<'a> {
     async fn calm(&mut self) {
         if self.failpoint || self.worker.exited().is_some() {
             self.terminate().await;
-            self.worker = self.world.spawn_worker(WorkerSetup::default());
+            self.worker = self.world.spawn_worker(self.starts.usual());
         }
         let ready = async {
             while !matches!(self.worker.get("/readyz").await, Ok((200, _))) {
                 if self.worker.exited().is_some() {
-                    self.worker = self.world.spawn_worker(WorkerSetup::default());
+                    self.worker = self.world.spawn_worker(self.starts.usual());
                 }
                 sleep(LOOK * 4).await;
             }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::canary::{self, Canary};
+use crate::cluster::Cluster;
 use crate::desk::Desk;
 use crate::findings::{self, Finding, Kind};
 use crate::ledger::{self, Ledger};
@@ -56,7 +57,12 @@ pub struct Gateways<'a> {
 }
 
 /// A world in which recovery is quick: short leases, short delays.
-pub async fn world(stripe: Option<&StripeLedger>, well: &FakeGateway, has_old_workers: bool) -> World {
+pub async fn world(
+    stripe: Option<&StripeLedger>,
+    well: &FakeGateway,
+    has_old_workers: bool,
+    cluster: Option<&Cluster>,
+) -> World {
     let setup = canary::configure(ledger::configure(Setup::new(), stripe, !has_old_workers), well)
         .set("amqp.confirm_timeout", "3s")
         .set("retry.delayed", "200ms,500ms,1s,2s")
@@ -78,6 +84,7 @@ pub async fn world(stripe: Option<&StripeLedger>, well: &FakeGateway, has_old_wo
     });
     let keyless = variants.iter().filter(|name| **name != CARDS);
     let setup = keyless.fold(setup, |setup, name| setup.set(&format!("variants.{name}.key_window"), "0s"));
+    let setup = cluster.into_iter().fold(setup, |setup, cluster| cluster.configure(setup));
     setup.build().await
 }
 
@@ -88,6 +95,9 @@ struct Soak<'a> {
     plan: &'a Plan,
     /// An older release's program.
     old_worker: Option<&'a Path>,
+    cluster: Option<&'a Cluster>,
+    /// The workers' settings for it.
+    addresses: Vec<(String, String)>,
     begun: Instant,
     tally: Tally,
     upstream: Upstream,
@@ -107,6 +117,7 @@ pub async fn run(
     gateways: Gateways<'_>,
     plan: &Plan,
     old_worker: Option<&Path>,
+    cluster: Option<&Cluster>,
     say: &dyn Fn(&str),
 ) -> Verdict {
     let Gateways { ledger, well } = gateways;
@@ -115,6 +126,8 @@ pub async fn run(
         ledger,
         plan,
         old_worker,
+        cluster,
+        addresses: cluster.map(|cluster| cluster.addresses(world)).unwrap_or_default(),
         begun: Instant::now(),
         tally: Tally::default(),
         upstream: Upstream::default(),
@@ -231,11 +244,12 @@ impl Soak<'_> {
     /// What happens to replicas and services, until the faults are over and all of them are well again.
     async fn troubles(&self) {
         let (world, tally, plan) = (self.world, &self.tally, self.plan);
-        let surroundings =
-            Surroundings { world, ledger: self.ledger, tally, allowed: Allowed::here(), begun: self.begun };
+        let (ledger, cluster, begun) = (self.ledger, self.cluster, self.begun);
+        let surroundings = Surroundings { world, ledger, tally, allowed: Allowed::here(), cluster, begun };
         let slots = plan.replicas.iter().map(|replica| {
-            let (rollouts, old_worker, begun) = (plan.rollouts.as_slice(), self.old_worker, self.begun);
-            Slot::start(world, tally, &self.complaints, Starts { plan: replica, rollouts, old_worker, begun })
+            let (rollouts, addresses) = (plan.rollouts.as_slice(), self.addresses.as_slice());
+            let starts = Starts { plan: replica, rollouts, addresses, old_worker: self.old_worker, begun };
+            Slot::start(world, tally, &self.complaints, starts)
         });
         tokio::join!(
             surroundings.broker(&plan.broker, &self.calm),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::{self, Cluster};
 use crate::ledger::Ledger;
 use crate::services::{Service, rabbitmqctl};
 use crate::support::World;
@@ -14,8 +15,8 @@ use crate::troubles::{ServiceTrouble, Timed};
 
 const KILLS_BROKER: &str = "the broker is killed";
 const RESTARTS_BROKER: &str = "the broker is restarted";
-const CUTS_BROKER: &str = "the broker closes all connections";
-const BLOCKS_PUBLISHERS: &str = "the broker blocks publishers";
+pub const CUTS_BROKER: &str = "the broker closes all connections";
+pub const BLOCKS_PUBLISHERS: &str = "the broker blocks publishers";
 const KILLS_DATABASE: &str = "the database is killed";
 const RESTARTS_DATABASE: &str = "the database is restarted";
 const CUTS_DATABASE: &str = "the database's backends are terminated";
@@ -42,16 +43,20 @@ pub struct Allowed {
     pub rabbitmqctl: bool,
     /// The database may be stopped.
     pub database: bool,
+    /// Both are clusters, of which parts may be stopped.
+    pub cluster: bool,
 }
 
 impl Allowed {
     /// What the environment allows: `scripts/with-services` names the programs for what it started.
     pub fn here() -> Allowed {
         let has = |name: &str| std::env::var_os(name).is_some();
+        let cluster = has("PAYBUS_TEST_BROKER_NODES") && has("PAYBUS_TEST_DATABASE_SERVERS");
         Allowed {
             broker: has("PAYBUS_TEST_RABBITMQ"),
-            rabbitmqctl: has("PAYBUS_TEST_RABBITMQCTL"),
+            rabbitmqctl: has("PAYBUS_TEST_RABBITMQCTL") || cluster,
             database: has("PAYBUS_TEST_PG_CTL"),
+            cluster,
         }
     }
 
@@ -68,17 +73,19 @@ impl Allowed {
             (true, READ_ONLY_DATABASE),
             (true, GATEWAY_IS_GONE),
         ];
-        stops.into_iter().filter(|(allowed, _)| *allowed).map(|(_, what)| what).collect()
+        let stops = stops.into_iter().chain(cluster::TROUBLES.map(|what| (self.cluster, what)));
+        stops.filter(|(allowed, _)| *allowed).map(|(_, what)| what).collect()
     }
 
     /// What is left out, for the verdict.
     pub fn left_out(self) -> Vec<&'static str> {
         let parts = [
-            (self.broker, "stopping the broker (not ours)"),
+            (self.broker || self.cluster, "stopping the broker (not ours)"),
             (self.rabbitmqctl, "closing the broker's connections, its alarm (not ours)"),
-            (self.database, "stopping the database (not ours)"),
+            (self.database || self.cluster, "stopping the database (not ours)"),
         ];
-        parts.into_iter().filter(|(allowed, _)| !allowed).map(|(_, what)| what).collect()
+        let parts = parts.into_iter().chain(cluster::LEFT_OUT.map(|what| (!self.cluster, what)));
+        parts.filter(|(is_done, _)| !is_done).map(|(_, what)| what).collect()
     }
 }
 
@@ -100,6 +107,8 @@ pub struct Surroundings<'a> {
     pub tally: &'a Tally,
     /// What may be done.
     pub allowed: Allowed,
+    /// In place of a single broker and a single database.
+    pub cluster: Option<&'a Cluster>,
     /// When it all began.
     pub begun: Instant,
 }
@@ -111,31 +120,38 @@ impl Surroundings<'_> {
             if !self.comes(trouble.at, over).await {
                 return;
             }
-            let _trouble = self.tally.service_is_in_trouble();
-            match trouble.what {
-                ServiceTrouble::Kill(pause) if self.allowed.broker => {
-                    Service::Broker.run("kill").await;
-                    self.tally.add(NAMES_FLUSHED);
-                    sleep(pause).await;
-                    count_elected(self.tally, Service::Broker.run("start").await);
-                    self.tally.add(KILLS_BROKER);
-                }
-                ServiceTrouble::Restart if self.allowed.broker => {
-                    count_elected(self.tally, Service::Broker.run("restart").await);
-                    self.tally.add(RESTARTS_BROKER);
-                }
-                ServiceTrouble::Cut if self.allowed.rabbitmqctl => {
-                    rabbitmqctl(&["close_all_connections", "chaos"]).await;
-                    self.tally.add(CUTS_BROKER);
-                }
-                ServiceTrouble::Alarm(pause) if self.allowed.rabbitmqctl => {
-                    rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
-                    sleep(pause).await;
-                    rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).await;
-                    self.tally.add(BLOCKS_PUBLISHERS);
-                }
-                _ => {}
+            match self.cluster {
+                Some(cluster) => cluster.befall_broker(trouble.what, self.world, self.tally).await,
+                None => self.befall_broker(trouble.what).await,
             }
+        }
+    }
+
+    async fn befall_broker(self, trouble: ServiceTrouble) {
+        let _trouble = self.tally.service_is_in_trouble();
+        match trouble {
+            ServiceTrouble::Kill(pause) if self.allowed.broker => {
+                Service::Broker.run("kill").await;
+                self.tally.add(NAMES_FLUSHED);
+                sleep(pause).await;
+                count_elected(self.tally, Service::Broker.run("start").await);
+                self.tally.add(KILLS_BROKER);
+            }
+            ServiceTrouble::Restart if self.allowed.broker => {
+                count_elected(self.tally, Service::Broker.run("restart").await);
+                self.tally.add(RESTARTS_BROKER);
+            }
+            ServiceTrouble::Cut if self.allowed.rabbitmqctl => {
+                rabbitmqctl(&["close_all_connections", "chaos"]).await;
+                self.tally.add(CUTS_BROKER);
+            }
+            ServiceTrouble::Alarm(pause) if self.allowed.rabbitmqctl => {
+                rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+                sleep(pause).await;
+                rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).await;
+                self.tally.add(BLOCKS_PUBLISHERS);
+            }
+            _ => {}
         }
     }
 
@@ -147,16 +163,6 @@ impl Surroundings<'_> {
             }
             let _trouble = self.tally.service_is_in_trouble();
             match trouble.what {
-                ServiceTrouble::Kill(pause) if self.allowed.database => {
-                    Service::Database.run("kill").await;
-                    sleep(pause).await;
-                    Service::Database.run("start").await;
-                    self.tally.add(KILLS_DATABASE);
-                }
-                ServiceTrouble::Restart if self.allowed.database => {
-                    Service::Database.run("restart").await;
-                    self.tally.add(RESTARTS_DATABASE);
-                }
                 ServiceTrouble::Cut => {
                     self.world.query(TERMINATE, &[]).await;
                     self.tally.add(CUTS_DATABASE);
@@ -170,8 +176,27 @@ impl Surroundings<'_> {
                     set_read_only(self.world, false).await;
                     self.tally.add(READ_ONLY_DATABASE);
                 }
-                _ => {}
+                what => match self.cluster {
+                    Some(cluster) => cluster.befall_database(what, self.world, self.tally).await,
+                    None => self.stop_database(what).await,
+                },
             }
+        }
+    }
+
+    async fn stop_database(self, trouble: ServiceTrouble) {
+        match trouble {
+            ServiceTrouble::Kill(pause) if self.allowed.database => {
+                Service::Database.run("kill").await;
+                sleep(pause).await;
+                Service::Database.run("start").await;
+                self.tally.add(KILLS_DATABASE);
+            }
+            ServiceTrouble::Restart if self.allowed.database => {
+                Service::Database.run("restart").await;
+                self.tally.add(RESTARTS_DATABASE);
+            }
+            _ => {}
         }
     }
 

@@ -53,6 +53,18 @@ pub enum ServiceTrouble {
     Alarm(Duration),
     /// It takes no writes for so long. The database alone.
     ReadOnly(Duration),
+    /// The node that leads this queue of the world's is killed, and started again after so long. A broker's cluster alone, as
+    /// the next two.
+    KillLeader(&'static str, Duration),
+    /// The same of the node of this number.
+    KillNode(u8, Duration),
+    /// The node of this number is stopped in good order and started again.
+    RestartNode(u8),
+    /// The standby, which commits wait for, is killed and started again after so long. A database with a standby alone, as
+    /// the next one.
+    KillStandby(Duration),
+    /// The primary is lost for good, and the standby takes its place.
+    Promote,
 }
 
 /// When something holds somebody up who may hold up nobody else, and for how long.
@@ -69,6 +81,9 @@ pub struct Obstructed {
 /// The steps at which a worker can be made to end itself, as `src/failpoint.rs` has them.
 const STEPS: [&str; 8] =
     ["accepted", "decided", "committed", "begun", "called", "settled", "announced", "acknowledged"];
+
+/// The queues whose leaders are killed: one that workers read, the subscriber's, and that of the variant that is never ill.
+const LED: [&str; 3] = ["commands.cards", "test", "commands.canary"];
 
 /// A replica is given a failpoint so many times; then it is left in peace, so that it is not killed at its start for ever.
 const FAILPOINTS: usize = 200;
@@ -134,6 +149,30 @@ pub fn draw_database(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTroubl
 /// Draws when the database takes no writes.
 pub fn draw_read_only(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
     spread(length, (8_000, 30_000), rng, |rng| ServiceTrouble::ReadOnly(rng.millis(1_000, 3_000)))
+}
+
+/// Draws what happens to the nodes of a broker's cluster. None is killed in the first seconds: RabbitMQ takes three to write
+/// down the names of new queues, and a node that dies before comes back without its members of them.
+pub fn draw_nodes(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
+    let mut deck = Vec::new();
+    spread(length, (8_000, 12_000), rng, |rng| {
+        let led = *rng.pick(&LED);
+        let leader = ServiceTrouble::KillLeader(led, rng.millis(7_000, 15_000));
+        let node = ServiceTrouble::KillNode(rng.between(1, 3) as u8, rng.millis(7_000, 15_000));
+        let restart = ServiceTrouble::RestartNode(rng.between(1, 3) as u8);
+        let alarm = ServiceTrouble::Alarm(rng.millis(1_000, 4_500));
+        next_of(&mut deck, &[leader, node, restart, ServiceTrouble::Cut, alarm], rng)
+    })
+}
+
+/// Draws when the database's standby is killed, and when it is promoted: once, for then there is no other one.
+pub fn draw_standby(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
+    let kill = |rng: &mut Rng| ServiceTrouble::KillStandby(rng.millis(1_000, 13_000));
+    let promotion = Timed { at: length / 2 + rng.millis(5_000, 10_000), what: ServiceTrouble::Promote };
+    let mut troubles = vec![Timed { at: rng.millis(1_000, 5_000), what: kill(rng) }];
+    troubles.extend(spread(promotion.at, (20_000, 40_000), rng, kill));
+    troubles.push(promotion);
+    troubles
 }
 
 /// Draws which replica is killed again and again at its start, and when.

@@ -25,6 +25,7 @@ const LISTED_MAX: usize = 10;
 /// The outcome of a soak.
 pub struct Verdict {
     gateway: &'static str,
+    is_cluster: bool,
     seed: u64,
     seconds: u64,
     replicas: usize,
@@ -67,6 +68,7 @@ impl Verdict {
         }
         Verdict {
             gateway: plan.gateway_name.as_str(),
+            is_cluster: plan.is_cluster,
             seed: plan.seed,
             seconds: plan.length.as_secs(),
             replicas: plan.replicas.len(),
@@ -96,7 +98,8 @@ impl Verdict {
     /// The command line that draws the same plan again.
     pub fn again(&self) -> String {
         let (seconds, seed, replicas, gateway) = (self.seconds, self.seed, self.replicas, self.gateway);
-        format!("make chaos ARGS='--gateway {gateway} --seconds {seconds} --seed {seed} --replicas {replicas}'")
+        let chaos = if self.is_cluster { "chaos-cluster" } else { "chaos" };
+        format!("make {chaos} ARGS='--gateway {gateway} --seconds {seconds} --seed {seed} --replicas {replicas}'")
     }
 
     /// For people.
@@ -141,6 +144,7 @@ impl Verdict {
         json!({
             "kept": self.is_clean(),
             "gateway": self.gateway,
+            "cluster": self.is_cluster,
             "seed": self.seed,
             "seconds": self.seconds,
             "rest_seconds": self.times.rested.as_secs_f64(),

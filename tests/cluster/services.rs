@@ -53,7 +53,13 @@ impl Services {
                         end end,
              Wait(100)."
         );
-        run(&self.nodes, &[number.to_string().as_str(), "ctl", "eval", transfer.as_str()]).await;
+        self.ctl(number, &["eval", &transfer]).await.expect("it leads");
+    }
+
+    /// Runs rabbitmqctl against a node; what it prints, also where it fails.
+    pub async fn ctl(&self, number: u8, arguments: &[&str]) -> Result<String, String> {
+        let number = number.to_string();
+        try_run(&self.nodes, &[&[number.as_str(), "ctl"][..], arguments].concat()).await
     }
 
     /// Starts, kills or promotes a server, or asks for its address (`url`).
@@ -79,10 +85,14 @@ fn authority(url: &str) -> &str {
 
 /// Runs a script, which has to succeed; returns what it prints.
 async fn run(program: &str, arguments: &[&str]) -> String {
+    try_run(program, arguments).await.unwrap_or_else(|printed| panic!("{arguments:?}: {printed}"))
+}
+
+/// The same of one that may fail.
+async fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(arguments).stderr(Stdio::inherit());
     let output = spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs");
     let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(output.status.success(), "{arguments:?}: {printed}");
-    printed
+    if output.status.success() { Ok(printed) } else { Err(printed) }
 }

@@ -61,6 +61,41 @@ async fn a_command_that_goes_on_is_told_so_and_answered_where_it_asked_last() {
     world.check_books().await;
 }
 
+/// Who lost the message itself, and knows only its name.
+#[tokio::test]
+async fn how_a_command_stands_is_told_to_who_asks_by_its_name() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let charge = Command::charge("http", "120.00", "USD").reply_to("reply.gone", "first");
+    world.gateway.plan(charge.payment, vec![Behaviour::Delay(Duration::from_millis(1500))]);
+    world.publish(&charge).await;
+    world.gateway.wait_for_calls(charge.payment, 1).await;
+    let mut replies = Replies::of(&world).await;
+    let ask =
+        |correlation: &str, data: Value| charge.then("command.status", data).reply_to(&replies.queue, correlation);
+    let (open, settled) = (ask("open", json!({"id": charge.id})), ask("settled", json!({"id": charge.id})));
+    let named = ask("named", json!({"id": charge.id, "source": charge.source}));
+    let other = ask("other", json!({"id": charge.id, "source": "elsewhere"}));
+    let nowhere = charge.then("command.status", json!({"id": charge.id}));
+
+    world.bus.publish(&[open]).await;
+    let (id, delayed) = replies.next().await;
+    assert_eq!((id.as_str(), delayed["type"].as_str()), ("open", Some("command.delayed")));
+    assert_eq!(delayed["data"]["command"]["id"], charge.id);
+    let ended = world.final_event(&charge).await;
+    for question in [settled, named] {
+        world.bus.publish(&[question]).await;
+        assert_eq!(replies.next().await.1, ended.body, "byte for byte what all were told");
+    }
+    world.bus.publish(&[other]).await;
+    let (id, unknown) = replies.next().await;
+    assert_eq!((id.as_str(), &unknown["data"]["code"]), ("other", &json!("unknown_command")));
+    assert_eq!(unknown["data"]["command"]["type"], "command.status");
+    assert_eq!(world.run(&nowhere).await.code(), "invalid_envelope", "it is told nowhere else");
+    assert_eq!(world.gateway.calls_of(charge.payment).len(), 1);
+    world.check_books().await;
+}
+
 #[tokio::test]
 async fn a_name_that_is_taken_answers_the_message_and_settles_nothing() {
     let world = World::new().await;

@@ -39,7 +39,7 @@ const PARTS: [(&str, Option<&str>); 7] = [
 const TENANTS: usize = 4;
 
 /// What a publisher may send.
-const ASKED: [CommandType; 9] = [
+const ASKED: [CommandType; 10] = [
     CommandType::Create,
     CommandType::Process,
     CommandType::Capture,
@@ -49,6 +49,7 @@ const ASKED: [CommandType; 9] = [
     CommandType::Sync,
     CommandType::Resend,
     CommandType::Snapshot,
+    CommandType::Status,
 ];
 
 /// A virtual host of its own: paybus with one variant, `cards`, and a user of each part.

@@ -139,6 +139,8 @@ async fn a_service_does_nothing_to_what_is_anothers() {
         on_it("payment.snapshot", json!({})),
         on_it("payment.sync", json!({})),
         on_it("payment.resend", json!({"from": "1"})),
+        on_it("command.status", json!({"id": charge.id, "source": SHOP})),
+        on_it("command.status", json!({"id": charge.id})),
         on_it("payment.resolve", resolved),
         on_it("payment.notification", json!({})),
         on_it("payment.refund", json!({"amout": "1.00"})),
@@ -299,6 +301,73 @@ async fn what_was_let_in_goes_on_under_other_rules() {
     world.query("UPDATE payments SET source = NULL", &[]).await;
     let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
     assert_eq!(shop.run(&world, &refund).await.field("refunded_amount"), "20.00");
+    world.check_books().await;
+}
+
+/// The broker's own user of the tests, which may be named in a command without another being made.
+#[tokio::test]
+async fn who_asks_for_too_much_is_told_to_ask_later_and_may_still_move_money() {
+    const ASKED: usize = 20;
+    let world = World::new().await;
+    let user = world.bus.user();
+    let key = |key: &str| format!("users.{user}.{key}");
+    let limited = WorkerSetup::default().set(&key("role"), "operator").set(&key("read_rate"), "2");
+    let worker = world.worker_with(limited).await;
+    let mut replies = Replies::of(&world).await;
+    let charge = Command::charge("http", "120.00", "USD").user(&user);
+    assert_eq!(world.run(&charge).await.status(), "confirmed");
+
+    let asking = |number: usize| {
+        let snapshot = charge.then("payment.snapshot", json!({})).user(&user);
+        snapshot.reply_to(&replies.queue, &number.to_string())
+    };
+    let asked: Vec<Command> = (0..ASKED).map(asking).collect();
+    // Of those that are turned away no event tells, and they need no answer.
+    world.bus.publish(&asked).await;
+    let (mut told, mut refused) = (Vec::new(), Vec::new());
+    for _ in 0..ASKED {
+        let (number, answer) = replies.next().await;
+        let command = asked[number.parse::<usize>().expect("a number")].clone();
+        if answer["type"] == "payment.snapshot" {
+            told.push(command);
+            continue;
+        }
+        let said = (&answer["type"], &answer["data"]["code"], &answer["data"]["command"]["final"]);
+        assert_eq!(said, (&json!("command.rejected"), &json!("too_many_requests"), &json!(false)), "{answer}");
+        refused.push(command);
+    }
+    assert!(told.len() >= 2 && refused.len() >= ASKED / 2, "{} of {ASKED} were told", told.len());
+    world.note_published(&told);
+    let series = r#"paybus_reads_limited_total{variant="http"}"#;
+    assert_eq!(worker.count(series).await, refused.len() as i64);
+    let sql = "SELECT count(*) FROM operations WHERE command_type = 'payment.snapshot'";
+    assert_eq!(world.value::<i64>(sql, &[]).await, told.len() as i64, "nothing is stored of the others");
+    assert_eq!(world.bus.length("dead").await, 0);
+
+    // However much it asks, what moves money goes on.
+    world.bus.publish(&refused).await;
+    let refund = charge.then("payment.refund", json!({"amount": "20.00"})).user(&user);
+    assert_eq!(world.run(&refund).await.field("refunded_amount"), "20.00");
+    let mut again = 0;
+    for _ in 0..refused.len() {
+        let (number, answer) = replies.next().await;
+        if answer["type"] == "payment.snapshot" {
+            world.note_published(&[asked[number.parse::<usize>().expect("a number")].clone()]);
+            again += 1;
+        }
+    }
+    let turned_away = 2 * refused.len() as i64 - again;
+    assert_eq!(worker.count(series).await, turned_away);
+
+    // The same command, once it is not too much any more.
+    let last = refused.last().expect("one").clone();
+    eventually("it to be told at last", async || {
+        world.bus.publish(std::slice::from_ref(&last)).await;
+        let (_, answer) = replies.next().await;
+        if answer["type"] == "payment.snapshot" { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await;
+    world.note_published(&[last]);
     world.check_books().await;
 }
 

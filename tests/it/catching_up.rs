@@ -60,6 +60,33 @@ async fn events_go_out_once_more_under_the_same_ids_before_the_answer() {
     world.check_books().await;
 }
 
+/// Nobody who finds many gaps at once, or means harm, sends everybody the same events again and again.
+#[tokio::test]
+async fn commands_that_wait_for_the_same_events_are_answered_by_a_few_runs() {
+    const COMMANDS: usize = 30;
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let charge = refunded(&world).await;
+    worker.drain().await;
+    let waiting: Vec<Command> =
+        (0..COMMANDS).map(|number| resend(&charge, if number % 3 == 0 { "1" } else { "2" })).collect();
+    world.publish_all(&waiting).await;
+    let _worker = world.worker().await;
+    for (command, answer) in waiting.iter().zip(world.final_events(&waiting).await) {
+        let expected = json!({"from": command.data["from"], "to": "3"});
+        assert_eq!((answer.kind(), &answer.data()["resent"]), ("command.succeeded", &expected));
+    }
+    let again = world.events_of(charge.payment).split_off(3);
+    let last = again.iter().filter(|event| event.sequence() == Some(3)).count();
+    assert!((1..=5).contains(&last), "{last} runs for {COMMANDS} commands:\n{}", world.lines());
+
+    // What went out before it came is no answer.
+    world.run(&resend(&charge, "3")).await;
+    let more = world.events_of(charge.payment).split_off(3 + again.len());
+    assert_eq!(numbers(&more), [Some(3), None], "{}", world.lines());
+    world.check_books().await;
+}
+
 /// A replica marks what it has published a moment later. It is out by then, and whoever asks has missed it all the same.
 #[tokio::test]
 async fn what_another_replica_has_just_published_is_not_left_out() {

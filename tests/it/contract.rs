@@ -9,6 +9,7 @@ use uuid::Uuid;
 use paybus::contract::{CommandExample, command_examples};
 use paybus::payment::code::CODES;
 use paybus::payment::command::CommandType;
+use paybus::payment::event::EventType;
 
 use crate::support::contract::wrong;
 use crate::support::files::{read, root};
@@ -41,11 +42,25 @@ async fn every_example_of_the_contract_is_carried_out() {
             check_resent(&world, command).await;
             continue;
         }
+        if kind == CommandType::Status {
+            check_told(&world, command, answer).await;
+            continue;
+        }
         let told = world.run(&command).await;
         let said = if told.code().is_empty() { told.status() } else { told.code() };
         assert_eq!((told.kind(), said), (answer.as_str(), word), "{kind}: {summary}: {}", told.line());
     }
     world.check_books().await;
+}
+
+/// It is answered at its `reply_to` alone, with the answer of the command that it asks after.
+async fn check_told(world: &World, command: Command, answer: EventType) {
+    let asked = command.data["id"].clone();
+    let mut replies = Replies::of(world).await;
+    world.bus.publish(&[command.reply_to(&replies.queue, "status")]).await;
+    let event = replies.next().await.1;
+    assert_eq!((event["type"].as_str(), &event["data"]["command"]["id"]), (Some(answer.as_str()), &asked));
+    assert_eq!(wrong(&told(&event)), Vec::<String>::new());
 }
 
 /// It is answered at its `reply_to` alone, behind the events.

@@ -151,14 +151,21 @@ async fn a_second_charge_of_a_payment_is_booked_told_and_refundable_by_its_refer
     world.check_books_but(Expected { off_ledger: vec![charge.payment], ..Expected::default() }).await;
 }
 
-/// The database fails over to a standby that had not got the operation yet while its gateway is called.
+/// The database fails over to a standby that had not got the operation yet while its gateway is called, which then answers, or
+/// does not: then the next attempt finds nothing to be stored with.
 #[tokio::test]
 async fn what_the_database_lost_during_the_call_begins_again_under_the_same_key() {
+    let go_on = Arc::new(Notify::new());
+    for behaviour in [Behaviour::Until(Arc::clone(&go_on)), Behaviour::HangAfter] {
+        begins_again_under_the_same_key(behaviour, &go_on).await;
+    }
+}
+
+async fn begins_again_under_the_same_key(behaviour: Behaviour, go_on: &Notify) {
     let world = World::new().await;
     let worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
-    let go_on = Arc::new(Notify::new());
-    world.gateway.plan(charge.payment, vec![Behaviour::Until(Arc::clone(&go_on))]);
+    world.gateway.plan(charge.payment, vec![behaviour]);
     world.publish(&charge).await;
     world.gateway.wait_for_calls(charge.payment, 1).await;
     world.event_of(&charge, "payment.created").await;

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::support::wait::within;
-use crate::support::{Behaviour, Command, Setup, Worker, World, eventually};
+use crate::support::{Behaviour, Command, Event, Setup, Worker, World, eventually};
 
 async fn breaker_is(worker: &Worker, state: &str) {
     eventually(&format!("the breaker to be {state}"), async || {
@@ -318,5 +318,34 @@ async fn clients_that_connect_and_ask_nothing_take_nothing_from_charging() {
     assert!(matches!(first, Ok(Ok(0) | Err(_))), "the first client is still connected: {first:?}");
     let charge = Command::charge("http", "5.00", "USD");
     assert_eq!(world.run(&charge).await.status(), "confirmed");
+    world.check_books().await;
+}
+
+/// What is fetched is in the worker's memory, and AMQP bounds messages, not bytes: each counts as the largest.
+#[tokio::test]
+async fn no_more_messages_are_fetched_than_there_is_memory_for() {
+    // The largest bodies of 22 messages. The six queues of two variants would have 320; this one would have 96.
+    const FETCHED: usize = 5;
+    let world = Setup::new().set("amqp.memory", "24").set("variants.http.timeout", "20s").build().await;
+    let go_on = Arc::new(Notify::new());
+    world.gateway.set_default(Some(Behaviour::Until(Arc::clone(&go_on))));
+    let _worker = world.worker().await;
+    let charges = charges("http", 20);
+    world.publish_all(&charges).await;
+    eventually("what was fetched to be at the gateway, and the rest in the broker", async || {
+        let (calls, left) = (world.gateway.calls().len(), world.bus.length("commands.http").await);
+        if (calls, left) == (FETCHED, 15) { Ok(()) } else { Err(format!("{calls} calls, {left} left")) }
+    })
+    .await;
+    // They come to the gateway a few at a time, and each may just be about to wait.
+    eventually("all to be answered", async || {
+        go_on.notify_waiters();
+        let answered = world.log.filter(Event::is_final).len();
+        if answered == charges.len() { Ok(()) } else { Err(answered) }
+    })
+    .await;
+    for answer in world.final_events(&charges).await {
+        assert_eq!(answer.status(), "confirmed", "{}", answer.line());
+    }
     world.check_books().await;
 }

@@ -109,6 +109,26 @@ async fn a_queue_that_a_breaker_pauses_is_told_with_what_waits_in_it() {
     told("what waits in it", 3, 0, "paused").await;
 }
 
+/// A subscriber's queue is full, which PaybusPublishNacks is about.
+#[tokio::test]
+async fn messages_that_the_broker_does_not_take_are_counted_each_time() {
+    let world = Setup::new().expects_relay().build().await;
+    let worker = world.worker().await;
+    let full = world.bus.full_queue("http.payment.status_changed.#").await;
+    let charge = Command::charge("http", "10.00", "EUR");
+    assert_eq!(worker.count("paybus_publish_nacks_total").await, 0);
+    world.publish(&charge).await;
+    // It is tried again after two seconds.
+    eventually("an event to be refused twice", async || {
+        let nacks = worker.count("paybus_publish_nacks_total").await;
+        if nacks >= 2 { Ok(()) } else { Err(nacks) }
+    })
+    .await;
+    world.bus.delete_queue(&full).await;
+    assert_eq!(world.final_event(&charge).await.status(), "confirmed");
+    world.check_books().await;
+}
+
 /// By Prometheus' own tool; the dashboard's questions as rules.
 #[test]
 fn alerts_see_what_they_should_and_every_question_can_be_asked() {

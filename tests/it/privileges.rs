@@ -215,6 +215,59 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     }
 }
 
+/// It may be bound to less on purpose, and its consumer may know no heartbeats.
+#[tokio::test]
+async fn a_queue_that_is_bound_already_gets_no_more_by_grant_but_the_heartbeats_that_are_asked_for() {
+    let Some(ctl) = needed("PAYBUS_TEST_RABBITMQCTL") else { return };
+    let world = World::new().await;
+    let user = format!("{}-shop", world.bus.prefix);
+    let queue = format!("{user}.events");
+    let [events, heartbeats] = ["events", "heartbeats"].map(|name| world.bus.queue(name));
+    world.bus.declare_queue(&queue).await;
+    let (connection, administrator) = world.bus.channel().await;
+    let (from, key, nothing) = (events.as_str().into(), "http.payment.created".into(), FieldTable::default());
+    let bound = administrator.queue_bind(queue.as_str().into(), from, key, QueueBindOptions::default(), nothing).await;
+    bound.expect("bound");
+    connection.close(200, "done".into()).await.expect("closed");
+
+    rabbitmqctl(&["add_user", &user, PASSWORD]);
+    let granted = |heartbeats: &str| {
+        let mut grant = Program::new(root().join("deploy/rabbitmq/grant"));
+        grant.args(["service", &user, "http"]).env("PREFIX", &world.bus.prefix).env("RABBITMQCTL", &ctl);
+        let output = grant.env("HEARTBEATS", heartbeats).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let bindings = || -> BTreeSet<String> {
+        let listed = rabbitmqctl(&["--silent", "list_bindings", "source_name", "destination_name", "routing_key"]);
+        let its = |line: &str| {
+            let mut columns = line.split('\t');
+            let (source, destination, key) = (columns.next()?, columns.next()?, columns.next()?);
+            (destination == queue && !source.is_empty()).then(|| format!("{source} {key}"))
+        };
+        listed.lines().filter_map(its).collect()
+    };
+    let mut expected = BTreeSet::from([format!("{events} http.payment.created")]);
+    let said = granted("");
+    assert!(said.contains(&format!("{queue} is bound already")) && said.contains("http.payment.created"), "{said}");
+    assert_eq!(bindings(), expected);
+    expected.insert(format!("{heartbeats} http.#"));
+    granted("yes");
+    assert_eq!(bindings(), expected);
+
+    // One that nothing was bound to is bound to both, and to the same when it is granted again.
+    world.bus.delete_queue(&queue).await;
+    for _ in 0..2 {
+        let said = granted("");
+        assert!(!said.contains("is bound already"), "{said}");
+        assert_eq!(bindings(), BTreeSet::from([&events, &heartbeats].map(|source| format!("{source} http.#"))));
+    }
+    for queue in [queue.clone(), format!("reply.{user}.catch-up")] {
+        world.bus.delete_queue(&queue).await;
+    }
+    rabbitmqctl(&["delete_user", &user]);
+}
+
 async fn next(consumer: &mut lapin::Consumer, what: &str) -> Value {
     let waiting = tokio::time::timeout(Duration::from_secs(20), consumer.next());
     let delivery = waiting.await.unwrap_or_else(|_| panic!("{what} does not come")).expect("it consumes");
@@ -340,6 +393,8 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
     }
     for sql in [
         "DELETE FROM paybus.payments",
+        "UPDATE paybus.payments SET status = 'waiting'",
+        "UPDATE paybus.payments SET captured_amount = 0",
         "INSERT INTO paybus.payments (id) VALUES (gen_random_uuid())",
         "UPDATE paybus.operations SET state = 'settled'",
         "UPDATE paybus.movements SET amount = 0",

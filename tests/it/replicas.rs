@@ -131,10 +131,17 @@ async fn a_late_answer_counts_once() {
     world.check_books().await;
 }
 
-/// A worker is stopped when it has stored that it calls and has not called yet. Whoever takes over finds that nothing was
-/// charged, and charges; without keys, nothing but its lease keeps the first one from charging once more when it wakes.
+/// A worker is stopped when it has stored that it calls and has not called yet: before it looks at its lease, or after.
+/// Whoever takes over finds that nothing was charged, and charges; without keys, nothing but its lease keeps the first one
+/// from charging once more when it wakes.
 #[tokio::test]
 async fn who_wakes_without_its_lease_sends_nothing() {
+    for step in ["begun", "leased"] {
+        sends_nothing_after_a_stop_at(step).await;
+    }
+}
+
+async fn sends_nothing_after_a_stop_at(step: &str) {
     let world = Setup::new()
         .set("variants.http.key_window", "0s")
         .set("variants.http.timeout", "500ms")
@@ -142,7 +149,7 @@ async fn who_wakes_without_its_lease_sends_nothing() {
         .build()
         .await;
     let charge = Command::charge("http", "10.00", "EUR");
-    let sleeper = world.worker_with(WorkerSetup::default().stops_at(&format!("begun:{}", charge.payment))).await;
+    let sleeper = world.worker_with(WorkerSetup::default().stops_at(&format!("{step}:{}", charge.payment))).await;
     world.publish(&charge).await;
     sleeper.stopped().await;
     let worker = world.worker().await;

@@ -314,6 +314,9 @@ async fn a_process_of_its_own_receives_webhooks_without_a_database() {
     let told = world.final_event(&named("http", charge.payment, "n-1")).await;
     assert_eq!((told.kind(), told.field("refunded_amount")), ("payment.updated", "20.00"));
     assert_eq!((counted(&receiver, "taken").await, counted(&worker, "taken").await), (1, 0));
+    // By this PaybusDown knows a worker.
+    let intake = r#"paybus_component_ready{component="intake"}"#;
+    assert!(worker.metrics().await.contains(intake) && !receiver.metrics().await.contains(intake));
 
     // Without the broker nothing is taken; the gateway comes again.
     wire.cut();

@@ -13,8 +13,8 @@ from django.dispatch import Signal
 from django.utils import timezone
 from payments import PaymentStatus, get_payment_model
 
-from .models import Followed, Outgoing
-from .paybus_client import Event, NotSent, Publisher, Subscriber, Unknown
+from .models import Applied, Followed, Outgoing, Reached
+from .paybus_client import Event, NotSent, Publisher, Seen, Subscriber, Unknown
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,17 @@ def publish(through: Publisher) -> int:
 def subscriber() -> Subscriber:
     url, name = settings.PAYBUS["url"], settings.PAYBUS["name"]
     prefix, declares = settings.PAYBUS.get("prefix", "paybus"), settings.PAYBUS.get("declares", True)
-    return Subscriber(url, name, Books(), prefix=prefix, declares=declares)
+    return Subscriber(
+        url,
+        name,
+        Books(),
+        prefix=prefix,
+        declares=declares,
+        positions=Positions(),
+        seen=SeenPositions(),
+        # Of what an event changes, its number and its position.
+        transaction=transaction.atomic,
+    )
 
 
 class Books:
@@ -67,21 +77,59 @@ class Books:
                 Followed.objects.update_or_create(token=event["subject"], defaults={"number": number})
             if payment is None:
                 return
-            follow_operation(event["data"])
+            is_news = follow_command(event)
             if number is not None:
                 follow(payment, event["data"]["payment"])
-            elif event["data"].get("command", {}).get("answer"):
+            elif is_news and event["data"].get("command", {}).get("answer"):
                 answer(payment, event)
 
 
-def follow_operation(data: dict) -> None:
-    """Notes on one of the project's commands which operation it is, and how far that is."""
-    command, operation = data.get("command"), data.get("operation")
-    if command is None or operation is None or command["source"] != settings.PAYBUS["source"]:
-        return
-    # A `command.delayed` may come again, after the end.
-    commands = Outgoing.objects.filter(command_id=command["id"]).exclude(state__in=ENDED)
-    commands.update(operation=operation["id"], state=operation["state"])
+class Positions:
+    """Up to where nothing is missing, in the project's database."""
+
+    def position(self, variant: str) -> int:
+        return Reached.objects.filter(variant=variant).values_list("position", flat=True).first() or 0
+
+    def reached(self, variant: str, position: int) -> None:
+        Reached.objects.get_or_create(variant=variant, defaults={"position": position})
+        # Never back: during a deployment there may be two processes.
+        behind = Reached.objects.filter(variant=variant, position__lt=position)
+        behind.update(position=position, modified=timezone.now())
+
+
+class SeenPositions(Seen):
+    """What was applied behind that, in the project's database: a process that begins anew need not ask for it."""
+
+    def add(self, variant: str, position: int) -> None:
+        Applied.objects.bulk_create([Applied(position=position, variant=variant)], ignore_conflicts=True)
+
+    def count(self, variant: str, after: int, to: int) -> int:
+        return Applied.objects.filter(variant=variant, position__gt=after, position__lte=to).count()
+
+    def drop(self, variant: str, to: int) -> None:
+        Applied.objects.filter(variant=variant, position__lte=to).delete()
+
+
+def is_ours(command: dict) -> bool:
+    return command["source"] == settings.PAYBUS["source"]
+
+
+def follow_command(event: Event) -> bool:
+    """Notes on one of the project's commands which operation it is, and how far that is.
+
+    False where it had its answer before: events without a number may come again, also a `command.delayed` after it."""
+    command, operation = event["data"].get("command"), event["data"].get("operation")
+    if command is None or not is_ours(command):
+        return True
+    commands = Outgoing.objects.filter(command_id=command["id"])
+    if commands.filter(state__in=ENDED).exists():
+        return False
+    if operation is not None:
+        commands.update(operation=operation["id"], state=operation["state"])
+    elif command["final"] and event["type"].startswith("command."):
+        # No operation: it was rejected before it could be one, or it is a `payment.sync`.
+        commands.update(state=event["type"].removeprefix("command."))
+    return True
 
 
 def follow(payment, told: dict) -> None:
@@ -100,12 +148,15 @@ def follow(payment, told: dict) -> None:
 def answer(payment, event: Event) -> None:
     """A command was answered, and the payment is as it was."""
     data = event["data"]
-    Followed.objects.get_or_create(token=payment.token)
-    Followed.objects.filter(token=payment.token).update(answers=F("answers") + 1)
+    followed = Followed.objects.get_or_create(token=payment.token)[0]
+    # What others were answered, a catch-up too, must not make another command of a second click.
+    if is_ours(data["command"]):
+        Followed.objects.filter(token=payment.token).update(answers=F("answers") + 1)
     if event["type"] not in ("command.rejected", "command.failed"):
         return
     if data["command"]["type"] == "payment.create" and event["type"] == "command.rejected":
         # There is no such payment at paybus; and nothing else would ever be told of it.
-        if payment.status == PaymentStatus.WAITING and data["code"] not in ("already_exists", "id_reused"):
+        is_unknown = followed.number == 0 and data["code"] not in ("already_exists", "id_reused")
+        if payment.status == PaymentStatus.WAITING and is_unknown:
             payment.change_status(PaymentStatus.ERROR, data["message"])
     command_failed.send(sender=type(payment), payment=payment, event=event)

@@ -1,4 +1,4 @@
-"""What is on its way to paybus, how far each payment has followed it, and the payment that does not run ahead."""
+"""What is on its way to paybus, how far the project has followed it, and the payment that does not run ahead."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import uuid
 from decimal import Decimal
 
 from django.db import models, transaction
+from django.utils import timezone
 from payments import PaymentStatus
 from payments.core import provider_factory
 
@@ -23,7 +24,7 @@ class Outgoing(models.Model):
     sent = models.DateTimeField(null=True, db_index=True)
     #: The operation that it is at paybus, by its events; the gateway knows it by this id, too.
     operation = models.UUIDField(null=True)
-    #: The operation's: in_progress, pending, unknown, or, for good, succeeded, failed or rejected.
+    #: How far it is: in_progress, pending, unknown, or, for good, succeeded, failed or rejected.
     state = models.CharField(max_length=16, blank=True, default="")
 
 
@@ -33,8 +34,24 @@ class Followed(models.Model):
     token = models.CharField(max_length=36, primary_key=True)
     #: The number of the last event that was applied.
     number = models.BigIntegerField(default=0)
-    #: How many commands were answered without any change: what is asked after that is another command.
+    #: How many of the project's commands were answered without any change: what is asked then is another command.
     answers = models.BigIntegerField(default=0)
+
+
+class Reached(models.Model):
+    """Up to which position no event of a variant is missing. One that stands still while events come is not whole."""
+
+    #: paybus's name of it.
+    variant = models.CharField(max_length=64, primary_key=True)
+    position = models.BigIntegerField()
+    modified = models.DateTimeField(default=timezone.now)
+
+
+class Applied(models.Model):
+    """An event that was applied, behind the position that was reached. Goes when that moves past it."""
+
+    position = models.BigIntegerField(primary_key=True)
+    variant = models.CharField(max_length=64)
 
 
 def amount_text(amount: Decimal) -> str:

@@ -27,6 +27,8 @@ PAYMENT_VARIANTS = {
     "later": ("tests.models.Cards", {"variant": "default", "capture": False}),
     "hold": ("tests.models.Cards", {"variant": "hold"}),
     "at-once": ("tests.models.Cards", {"variant": "hold", "capture": True}),
+    # Of django-payments itself, with no paybus behind it.
+    "other": ("payments.dummy.DummyProvider", {}),
     "dummy": ("paybus_payments.dummy.PaybusDummyProvider", {"variant": "default"}),
 }
 # The worker's variants: of "hold", payments are captured only where somebody says so.

@@ -3,12 +3,16 @@
 import json
 import time
 import unittest
+import uuid
 from decimal import Decimal
+from typing import Callable
+from unittest import mock
 
 import django
+import psycopg
 from django.conf import settings
 
-from tests.testing import Worker, create_database
+from tests.testing import DATABASE, Lossy, Worker, create_database
 
 for name in (settings.NAME, f"{settings.NAME}_shop"):
     create_database(name)
@@ -17,13 +21,156 @@ django.setup()
 from django.core.exceptions import ImproperlyConfigured  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.test import Client, RequestFactory  # noqa: E402
+from django.utils import timezone  # noqa: E402
 from payments import RedirectNeeded  # noqa: E402
 from payments.signals import status_changed  # noqa: E402
 
+from paybus_payments import bus  # noqa: E402
 from paybus_payments.bus import command_failed, publish, publisher, subscriber  # noqa: E402
-from paybus_payments.models import Followed, Outgoing  # noqa: E402
-from paybus_payments.paybus_client import command  # noqa: E402
+from paybus_payments.models import Applied, Followed, Outgoing, Reached  # noqa: E402
+from paybus_payments.paybus_client import Subscriber, command  # noqa: E402
 from tests.models import Cards, Payment  # noqa: E402
+
+
+class LossySubscriber(Lossy, Subscriber):
+    pass
+
+
+class Following(unittest.TestCase):
+    """What is stored of an event, without a worker. Of a variant of its own."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        call_command("migrate", run_syncdb=True, verbosity=0)
+
+    def setUp(self) -> None:
+        self.variant, self.channel = f"v{uuid.uuid4().hex[:10]}", mock.Mock()
+        # No other test has these positions.
+        self.start = uuid.uuid4().int % 10**18
+        Reached.objects.create(variant=self.variant, position=self.start)
+        self.payment = Payment.objects.create(variant="cards", total=Decimal("120.00"), currency="EUR")
+        # paybus knows none of it, and another test compares.
+        self.addCleanup(self.payment.delete)
+        self.addCleanup(Followed.objects.filter(token=self.payment.token).delete)
+
+    def deliver(self, following: Subscriber, event: dict, position: int | None = None, page: str | None = None) -> None:
+        """From a page, where that is given: by its own queue, and under the id of the command that asked."""
+        method = mock.Mock(routing_key=following.replies if page else f"{self.variant}.{event['type']}")
+        headers = None if position is None else {"paybus-position": position}
+        properties = mock.Mock(headers=headers, correlation_id=page)
+        following._on_event(self.channel, method, properties, json.dumps(event).encode())
+
+    def confirmed(self) -> dict:
+        paid = {"status": "confirmed", "captured_amount": "120.00", "transaction_id": "t-1", "message": ""}
+        paid |= {"fraud_status": "unknown", "fraud_message": "", "extra_data": {}}
+        named = {"id": str(uuid.uuid4()), "type": "payment.status_changed", "subject": self.payment.token}
+        return named | {"sequence": "1", "data": {"payment": paid}}
+
+    def declined(self, refund: Outgoing) -> dict:
+        command = {"source": "shop", "id": refund.command_id, "type": "payment.refund", "final": True, "answer": True}
+        operation = {"id": str(uuid.uuid4()), "state": "failed"}
+        named = {"id": str(uuid.uuid4()), "type": "command.failed", "subject": self.payment.token}
+        return named | {"data": {"code": "declined", "attempts": 1, "command": command, "operation": operation}}
+
+    def asked(self) -> dict:
+        """The page that was asked for."""
+        self.channel.basic_publish.assert_called_once()
+        _, key, body, *_ = self.channel.basic_publish.call_args.args
+        self.assertEqual(key, f"{self.variant}.events.resend")
+        return json.loads(body)
+
+    def sent(self, page: str, to: int, events: int) -> dict:
+        """The answer behind a page of so many events."""
+        told = {"after": str(self.start), "to": str(self.start + to), "more": False, "events": events, "set_aside": 0}
+        return {"id": str(uuid.uuid4()), "type": "command.succeeded", "subject": page, "data": {"page": told}}
+
+    def heartbeat(self, start: int, end: int, events: int) -> dict:
+        data = {"from": str(self.start + start), "to": str(self.start + end), "events": events, "set_aside": 0}
+        return {"id": str(uuid.uuid4()), "type": "paybus.heartbeat", "subject": self.variant, "data": data}
+
+    def stored(self) -> tuple[str, int, int]:
+        self.payment.refresh_from_db()
+        followed = Followed.objects.filter(token=self.payment.token).first() or Followed()
+        return self.payment.status, followed.number, Applied.objects.filter(variant=self.variant).count()
+
+    def reached(self) -> int:
+        return Reached.objects.get(variant=self.variant).position - self.start
+
+    def test_the_position_of_an_event_is_stored_with_what_it_changes_or_not_at_all(self) -> None:
+        def refuse(sender, instance, **_) -> None:
+            raise RuntimeError("the project cannot take it")
+
+        event = self.confirmed()
+        status_changed.connect(refuse)
+        self.addCleanup(status_changed.disconnect, refuse)
+        with self.assertRaises(RuntimeError):
+            self.deliver(subscriber(), event, self.start + 7)
+        self.assertEqual(self.stored(), ("waiting", 0, 0))
+        status_changed.disconnect(refuse)
+        with mock.patch.object(bus.SeenPositions, "add", side_effect=RuntimeError("the database is gone")):
+            with self.assertRaises(RuntimeError):
+                self.deliver(subscriber(), event, self.start + 7)
+        self.assertEqual(self.stored(), ("waiting", 0, 0))
+        self.channel.basic_ack.assert_not_called()
+        self.deliver(subscriber(), event, self.start + 7)
+        self.assertEqual(self.stored(), ("confirmed", 1, 1))
+        self.channel.basic_ack.assert_called_once()
+
+    def test_a_process_that_begins_anew_asks_for_nothing_that_is_stored(self) -> None:
+        self.deliver(subscriber(), self.confirmed(), self.start + 7)
+        self.deliver(subscriber(), self.heartbeat(0, 9, 1))
+        self.assertEqual((self.reached(), self.stored()), (9, ("confirmed", 1, 0)))
+        self.channel.basic_publish.assert_not_called()
+
+    def test_what_a_heartbeat_counts_and_the_database_has_not_is_asked_for(self) -> None:
+        self.deliver(subscriber(), self.confirmed(), self.start + 7)
+        self.deliver(subscriber(), self.heartbeat(0, 9, 2))
+        self.assertEqual((self.reached(), self.asked()["data"]), (0, {"after": str(self.start)}))
+
+    def test_an_answer_without_a_number_is_found_missing_and_told_of_once(self) -> None:
+        told: list[str] = []
+
+        def failed(sender, payment, event, **_) -> None:
+            told.append(event["data"]["code"])
+
+        command_failed.connect(failed)
+        self.addCleanup(command_failed.disconnect, failed)
+        named = {"command_id": f"{self.payment.token}/refund/1", "variant": self.variant, "body": {}}
+        refund = Outgoing.objects.create(**named, sent=timezone.now())
+        event = self.declined(refund)
+        following = subscriber()
+        self.deliver(following, self.heartbeat(0, 9, 1))
+        page = self.asked()["id"]
+        self.deliver(following, event, self.start + 7, page)
+        self.deliver(following, self.sent(page, 9, 1), page=page)
+        self.assertEqual((self.reached(), told), (9, ["declined"]))
+        # It was only late, and there is no telling by its position any more.
+        self.deliver(following, event, self.start + 7)
+        refund.refresh_from_db()
+        self.assertEqual((refund.state, told), ("failed", ["declined"]))
+        self.assertEqual(Followed.objects.get(token=self.payment.token).answers, 1)
+
+    def test_the_position_never_goes_back(self) -> None:
+        for position, reached in ((9, 9), (5, 9), (12, 12)):
+            bus.Positions().reached(self.variant, self.start + position)
+            self.assertEqual(self.reached(), reached)
+
+
+def table() -> tuple[dict, dict]:
+    """What the shop knows of each payment of paybus, and up to which position it knows that nothing is missing."""
+    numbers = dict(Followed.objects.filter(number__gt=0).values_list("token", "number"))
+    known = Payment.objects.filter(token__in=numbers).values_list("token", "status", "captured_amount")
+    payments = {token: (status, amount, numbers[token]) for token, status, amount in known}
+    return payments, dict(Reached.objects.filter(variant__in=["default", "hold"]).values_list("variant", "position"))
+
+
+def books() -> tuple[dict, dict]:
+    """What paybus has stored."""
+    with psycopg.connect(f"{DATABASE.rsplit('/', 1)[0]}/{settings.NAME}") as connection:
+        sql = "SELECT id::text, status, captured_amount, last_sequence FROM paybus.payments"
+        payments = {payment: tuple(facts) for payment, *facts in connection.execute(sql)}
+        last = connection.execute("SELECT max(position) FROM paybus.events").fetchone()[0]
+    return payments, {"default": last, "hold": last}
 
 
 class Shop(unittest.TestCase):
@@ -74,17 +221,23 @@ class Shop(unittest.TestCase):
     def page(self, payment: Payment, query: str = ""):
         return Cards("default").process_data(payment, RequestFactory().get(f"/{query}"))
 
-    def follow(self, payment: Payment, what: str, condition) -> Payment:
+    def follow(self, payment: Payment, what: str, condition: Callable[[], bool]) -> Payment:
+        def reached() -> bool:
+            payment.refresh_from_db()
+            return condition()
+
+        self.run_until(subscriber(), f"{what} of {payment.token}", reached)
+        return payment
+
+    def run_until(self, following: Subscriber, what: str, condition: Callable[[], bool]) -> None:
         def reached() -> bool:
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited 30 s for {what}: {payment.status} {self.failures}")
-            payment.refresh_from_db()
+                raise AssertionError(f"waited 30 s for {what}; failures: {self.failures}")
             return condition()
 
         publish(self.publisher)
         deadline = time.monotonic() + 30
-        subscriber().run(until=reached)
-        return payment
+        following.run(until=reached)
 
     def reaches(self, payment: Payment, status: str) -> Payment:
         return self.follow(payment, status, lambda: payment.status == status)
@@ -279,6 +432,34 @@ class Shop(unittest.TestCase):
         payment.refund(Decimal("30.00"))
         self.follow(payment, "the second refund", lambda: payment.captured_amount == Decimal("70.00"))
 
+    def test_the_table_is_whole_though_a_third_of_the_events_is_lost_and_all_of_the_last_ones(self) -> None:
+        with mock.patch.object(bus, "Subscriber", LossySubscriber):
+            lossy = subscriber()
+
+        def buy(count: int, token: str) -> list[Payment]:
+            payments = [self.payment("dummy") for _ in range(count)]
+            for payment in payments:
+                self.submit(payment, token=token)
+            return payments
+
+        def are_paid() -> bool:
+            return Payment.objects.filter(pk__in=[payment.pk for payment in paid], status="confirmed").count() == 20
+
+        paid = buy(15, "tok_approved") + buy(5, "tok_refund_declined")
+        self.run_until(lossy, "payments that are paid", are_paid)
+        lossy.loses_all = True
+        refunds = [payment.refund(Decimal("20.00")) for payment in paid]
+        never_heard_of = buy(5, "tok_approved")
+        last = {refund.command_id for refund in refunds}
+        last |= {self.commands(payment, "payment.create").get().command_id for payment in never_heard_of}
+        self.run_until(lossy, "the last events to be lost", lambda: last <= lossy.lost_answers())
+        lossy.loses_all = False
+        self.run_until(lossy, "the table to be as paybus's, and to be known for it", lambda: table() == books())
+        states = [Outgoing.objects.get(pk=refund.pk).state for refund in refunds]
+        self.assertEqual(states, ["succeeded"] * 15 + ["failed"] * 5)
+        # Those have no number; each was told of once, however often its page came.
+        self.assertEqual(self.failures, ["declined"] * 5)
+
     def test_the_shop_sells_while_paybus_is_down(self) -> None:
         self.worker.end()
         try:
@@ -291,6 +472,15 @@ class Shop(unittest.TestCase):
 
     def test_the_migrations_are_all_there(self) -> None:
         call_command("makemigrations", "paybus_payments", check=True, dry_run=True, verbosity=0)
+
+    def test_payments_of_other_variants_are_as_ever(self) -> None:
+        payment = self.payment("other")
+        payment.change_status("preauth")
+        payment.capture(Decimal("100.00"))
+        payment.refund(Decimal("20.00"))
+        payment.refresh_from_db()
+        self.assertEqual((payment.status, payment.captured_amount), ("confirmed", Decimal("80.00")))
+        self.assertFalse(Outgoing.objects.filter(body__subject=payment.token).exists())
 
     def test_without_the_mixin_nothing_runs_ahead(self) -> None:
         for what in ("capture", "refund", "release", "cancel"):

@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { createServer, type AddressInfo } from 'node:net';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 
 import amqp from 'amqplib';
 import pg from 'pg';
@@ -76,13 +77,13 @@ function named(source: string) {
   return { specversion: '1.0' as const, source, id: randomUUID(), subject: payment };
 }
 
-function create(total = '120.00'): Command {
-  const data = { variant: 'default', total, currency: 'EUR' as const, process: {} };
+function create(total = '120.00', process = {}): Command {
+  const data = { variant: 'default', total, currency: 'EUR' as const, process };
   return { ...named('shop/checkout'), type: 'payment.create', data };
 }
 
-async function pay(): Promise<void> {
-  const answer = await publisher.ask('default', create());
+async function pay(process = {}): Promise<void> {
+  const answer = await publisher.ask('default', create('120.00', process));
   assert.equal(answer?.type, 'payment.status_changed');
 }
 
@@ -138,7 +139,7 @@ test('what no queue takes was not sent', async () => {
 
 test('events come once and in order, whatever is sent again', async () => {
   const store = new Memory();
-  const subscriber = new Subscriber(AMQP, `${PREFIX}.again`, store, PREFIX);
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.again`, store, { prefix: PREFIX });
   await subscriber.declare();
   await pay();
   // To everybody, for it names no reply queue.
@@ -151,7 +152,7 @@ test('events come once and in order, whatever is sent again', async () => {
 
 test('a gap is found and mended', async () => {
   const store = new Memory();
-  const subscriber = new Subscriber(AMQP, `${PREFIX}.gap`, store, PREFIX);
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.gap`, store, { prefix: PREFIX });
   await subscriber.declare();
   await pay();
   const connection = await amqp.connect(AMQP);
@@ -166,7 +167,7 @@ test('a gap is found and mended', async () => {
 test('who was away and lost its queue gets whole again', async () => {
   await pay();
   const store = new Memory();
-  const subscriber = new Subscriber(AMQP, `${PREFIX}.away`, store, PREFIX);
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.away`, store, { prefix: PREFIX });
   await subscriber.declare();
   await publisher.ask('default', refund('20.00'));
   await follow(subscriber, 'all events', async () => (await store.last(payment)) === 3);
@@ -185,6 +186,11 @@ function table(store: Memory): Map<string, string> {
   return known;
 }
 
+/** The payments that something failed of, and changed nothing. */
+function failed(store: Memory): Set<string> {
+  return new Set(store.events.filter(({ type }) => type === 'command.failed').map(({ subject }) => subject));
+}
+
 /** What paybus has stored. */
 async function books(): Promise<Map<string, string>> {
   const client = new pg.Client({ connectionString: DATABASE.replace(/\/[^/]*$/, `/${PREFIX}`) });
@@ -197,7 +203,7 @@ async function books(): Promise<Map<string, string>> {
 
 test('who loses a part of all events and all of the last ones gets whole again', async () => {
   const store = new Memory();
-  const subscriber = new Subscriber(AMQP, `${PREFIX}.whole`, store, PREFIX, undefined, undefined, store);
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.whole`, store, { prefix: PREFIX, positions: store });
   await subscriber.declare();
   const connection = await amqp.connect(AMQP);
   const thief = await connection.createChannel();
@@ -212,23 +218,63 @@ test('who loses a part of all events and all of the last ones gets whole again',
     return paid === 30;
   });
   await thief.close();
+  // Nothing takes the last events.
   const cleaner = await connection.createChannel();
-  for (let last = 0; last < 5; last += 1) {
-    payment = randomUUID();
-    await pay();
-  }
-  await cleaner.purgeQueue(subscriber.queue);
+  await cleaner.deleteQueue(subscriber.queue);
   await connection.close();
-  await follow(subscriber, 'the table to be as the database', async () => {
-    const [known, stored] = [table(store), await books()];
-    return known.size === stored.size && [...stored].every(([id, facts]) => known.get(id) === facts);
+  const last = new Set<string>();
+  for (let number = 0; number < 5; number += 1) {
+    payment = randomUUID();
+    await pay({ token: 'tok_refund_declined' });
+    // The end of each is a `command.failed`, which has no number.
+    assert.equal((await publisher.ask('default', refund('20.00')))?.type, 'command.failed');
+    last.add(payment);
+  }
+  await follow(subscriber, 'the table to be as the database, and what failed', async () => {
+    return isDeepStrictEqual([await books(), last], [table(store), failed(store)]);
   });
+});
+
+test('a queue that is deleted is made again, and what was in it is asked for', async () => {
+  const store = new Memory();
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.deleted`, store, { prefix: PREFIX, positions: store });
+  await subscriber.declare();
+  await pay();
+  let isDeleted = false;
+  await follow(subscriber, 'the event after the loss', async () => {
+    if (!isDeleted && (await store.last(payment)) === 2) {
+      isDeleted = true;
+      const connection = await amqp.connect(AMQP);
+      await (await connection.createChannel()).deleteQueue(subscriber.queue);
+      await connection.close();
+      await publisher.ask('default', refund('20.00'));
+    }
+    return (await store.last(payment)) === 3;
+  });
+  assert.deepEqual(numbers(store), ['1', '2', '3']);
+});
+
+test('every command names the user that sends it', async () => {
+  const connection = await amqp.connect(AMQP);
+  const channel = await connection.createChannel();
+  const { queue } = await channel.assertQueue('', { exclusive: true });
+  await channel.bindQueue(queue, `${PREFIX}.commands`, '#');
+  await pay();
+  const store = new Memory();
+  // Its queue is new: it asks for what was before.
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.user`, store, { prefix: PREFIX, positions: store });
+  await follow(subscriber, 'what was before', async () => (await store.last(payment)) === 2);
+  const users = new Map<string, unknown>();
+  for (let got; (got = await channel.get(queue, { noAck: true })); ) users.set(got.fields.routingKey, got.properties.userId);
+  await connection.close();
+  const user = new URL(AMQP).username || 'guest';
+  assert.deepEqual(users, new Map([['default.payment.create', user], ['default.events.resend', user]]));
 });
 
 const ctl = process.env.PAYBUS_TEST_RABBITMQCTL;
 test('a lost connection is made again', { skip: !ctl && 'the broker is not ours to trouble' }, async () => {
   const store = new Memory();
-  const subscriber = new Subscriber(AMQP, `${PREFIX}.lost`, store, PREFIX);
+  const subscriber = new Subscriber(AMQP, `${PREFIX}.lost`, store, { prefix: PREFIX });
   await subscriber.declare();
   await pay();
   let troubled = false;

@@ -18,6 +18,8 @@ export class NotSent extends Error {}
 export class Unknown extends Error {}
 
 interface Session {
+  /** paybus may go by the user, which the broker checks against the one that is logged in. */
+  userId: string;
   connection: amqp.ChannelModel;
   channel: amqp.ConfirmChannel;
   /** Ids of messages that came back, until their confirm. */
@@ -25,7 +27,7 @@ interface Session {
 }
 
 /** Opens a connection with one channel, which has confirms. */
-async function open(url: string): Promise<Session> {
+async function open(url: string, userId = userOf(url)): Promise<Session> {
   const connection = await amqp.connect(url);
   // Told by the rejection of whatever is under way; without a listener it would end the process.
   connection.on('error', () => {});
@@ -34,16 +36,20 @@ async function open(url: string): Promise<Session> {
   const returned = new Set<string>();
   // The broker sends a return before the confirm of that message.
   channel.on('return', (message: amqp.Message) => returned.add(String(message.properties.messageId)));
-  return { connection, channel, returned };
+  return { userId, connection, channel, returned };
+}
+
+function userOf(url: string): string {
+  return decodeURIComponent(new URL(url).username) || 'guest';
 }
 
 /** Publishes one command, and returns when the broker has it. */
 function publish(
-  { channel, returned }: Session, exchange: string, variant: string, command: Command, replyTo?: string,
+  { userId, channel, returned }: Session, exchange: string, variant: string, command: Command, replyTo?: string,
 ): Promise<void> {
   const messageId = randomUUID();
   const options = {
-    persistent: true, mandatory: true, contentType: JSON_TYPE, messageId, replyTo, correlationId: command.id,
+    persistent: true, mandatory: true, contentType: JSON_TYPE, userId, messageId, replyTo, correlationId: command.id,
   };
   const body = Buffer.from(JSON.stringify(command));
   return new Promise((sent, failed) => {
@@ -61,12 +67,16 @@ function publish(
   });
 }
 
-/** Sends commands, each confirmed by the broker. */
+/**
+ * Sends commands, each confirmed by the broker.
+ *
+ * `userId` is the name by which the broker knows you, where that is not the user of the address.
+ */
 export class Publisher {
   #session?: Promise<Session>;
   readonly #waiting = new Map<string, (answer?: Event) => void>();
 
-  constructor(private readonly url: string, private readonly prefix = 'paybus') {}
+  constructor(private readonly url: string, private readonly prefix = 'paybus', private readonly userId?: string) {}
 
   /**
    * Returns when the broker has the command.
@@ -111,7 +121,7 @@ export class Publisher {
   }
 
   async #open(): Promise<Session> {
-    const session = await open(this.url);
+    const session = await open(this.url, this.userId);
     session.connection.on('close', () => {
       this.#session = undefined;
       for (const answered of this.#waiting.values()) answered(undefined);
@@ -186,6 +196,18 @@ export class Memory implements Store, Positions {
   }
 }
 
+export interface Options {
+  /** The installation's `amqp.prefix`. */
+  prefix?: string;
+  /** Which events there are to be. */
+  keys?: string[];
+  /** False where `deploy/rabbitmq/grant service` has made the queues: that user may declare nothing. */
+  declares?: boolean;
+  positions?: Positions;
+  /** As a publisher's. */
+  userId?: string;
+}
+
 /**
  * Follows events from a durable queue of its own, through any number of lost connections.
  *
@@ -198,17 +220,23 @@ export class Subscriber {
   /** By variant: the positions of events that were applied, behind the one that was reached. */
   readonly #seen = new Map<string, Set<number>>();
   readonly #pages = new Map<string, Page>();
+  private readonly prefix: string;
+  private readonly keys: string[];
+  private readonly declares: boolean;
+  private readonly positions?: Positions;
+  private readonly userId?: string;
 
   constructor(
     private readonly url: string,
     private readonly name: string,
     private readonly store: Store,
-    private readonly prefix = 'paybus',
-    private readonly keys = ['*.payment.#', '*.command.#'],
-    /** Not where `deploy/rabbitmq/grant service` has made the queues: that user may declare nothing. */
-    private readonly declares = true,
-    private readonly positions?: Positions,
+    { prefix = 'paybus', keys = ['*.payment.#', '*.command.#'], declares = true, positions, userId }: Options = {},
   ) {
+    this.prefix = prefix;
+    this.keys = keys;
+    this.declares = declares;
+    this.positions = positions;
+    this.userId = userId;
     this.queue = `${name}.events`;
     this.replies = `reply.${name}.catch-up`;
   }
@@ -235,9 +263,14 @@ export class Subscriber {
   }
 
   async #open(): Promise<Session> {
-    const session = await open(this.url);
-    if (this.declares) await this.#declare(session);
-    await session.channel.prefetch(100);
+    const session = await open(this.url, this.userId);
+    try {
+      if (this.declares) await this.#declare(session);
+      await session.channel.prefetch(100);
+    } catch (error) {
+      session.connection.close().catch(() => {});
+      throw error;
+    }
     return session;
   }
 
@@ -283,7 +316,7 @@ export class Subscriber {
       const { to, events } = event.data.page;
       await this.#onPage(session, Number(to), events, String(message.properties.correlationId));
     } else {
-      const isApplied = await this.#take(session, message.fields.routingKey, event);
+      const isApplied = await this.#take(session, message, event);
       this.#note(message, isApplied);
     }
   }
@@ -351,7 +384,7 @@ export class Subscriber {
   }
 
   /** Whether the event is applied now, or was before. */
-  async #take(session: Session, routingKey: string, event: Event): Promise<boolean> {
+  async #take(session: Session, message: amqp.ConsumeMessage, event: Event): Promise<boolean> {
     const last = await this.store.last(event.subject);
     if ('sequence' in event && event.sequence !== undefined) {
       const number = Number(event.sequence);
@@ -364,12 +397,18 @@ export class Subscriber {
     } else if (event.type === 'payment.snapshot') {
       const number = Number(event.data.sequence);
       if (number > last) await this.store.apply(event, number);
-    } else if (routingKey === this.replies) {
+    } else if (message.fields.routingKey === this.replies && this.#isAnswer(message, event)) {
       await this.#goOn(session, event, last);
     } else {
+      // From a page, too: a `command.failed` has no number, and by its position alone is it missed.
       await this.store.apply(event);
     }
     return true;
+  }
+
+  /** Whether it answers what was asked here, and is no event that was asked for. */
+  #isAnswer({ properties }: amqp.ConsumeMessage, { data }: Event): boolean {
+    return (data as { command?: { id?: string } }).command?.id === properties.correlationId;
   }
 
   /** The answer to a `payment.resend`, which came behind the events that it asked for. */

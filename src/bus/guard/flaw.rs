@@ -14,7 +14,7 @@ pub(super) const DEPTH_MAX: usize = 32;
 
 /// The largest body that a worker takes into its memory, in bytes. A command is at most [`BODY_MAX`]; one that is a little
 /// larger, perhaps because its publisher measured the data and not the envelope, is still read to be answered.
-pub(in crate::bus) const BODY_READ_MAX: u64 = (BODY_MAX + 64 * 1024) as u64;
+pub const BODY_READ_MAX: u64 = (BODY_MAX + 64 * 1024) as u64;
 
 /// What lapin cannot read of a message, and the guard has left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

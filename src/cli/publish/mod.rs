@@ -19,6 +19,7 @@ use super::output::{Output, Style, tame};
 use super::watch::{answer, read_duration};
 use crate::bus::client::{Client, CommandSent, NewCommand, Watch};
 use crate::config::Settings;
+use crate::payment::command::CommandType;
 use crate::wiring::bus_settings;
 
 /// How many commands are published at once.
@@ -193,8 +194,14 @@ impl Replies {
             } else {
                 output.line(&Told::read(&event).line(output, true))?;
             }
-            exit = worse(exit, answer(&event, &made.id).unwrap_or(Exit::Failed));
+            exit = worse(exit, outcome(&event, &made));
         }
         Ok(exit)
     }
+}
+
+/// Of a `command.status` the answer is another command's: it is told, whatever it says.
+fn outcome(event: &Value, made: &Made) -> Exit {
+    let is_question = made.event["type"] == CommandType::Status.as_str();
+    answer(event, &made.id).unwrap_or(if is_question { Exit::Done } else { Exit::Failed })
 }

@@ -87,6 +87,8 @@ fn connections_out_of_their_limits_are_refused() {
         ("amqp.heartbeat = '1500ms'", "amqp.heartbeat"),
         ("amqp.heartbeat = '0s'", "amqp.heartbeat"),
         ("amqp.delivery_limit = 0", "amqp.delivery_limit"),
+        ("amqp.memory = 15", "amqp.memory"),
+        ("amqp.memory = 1048577", "amqp.memory"),
         ("amqp.url = 'http://broker'", "amqp.url"),
         ("amqp.url = 'amqp://[::1/'", "amqp.url"),
         ("amqp.url = 'amqp://broker:port/'", "amqp.url"),

@@ -14,19 +14,22 @@ fn users_are_read_from_the_file_and_the_environment() {
     assert!(from_file("").unwrap().users.is_empty());
     let file = format!(
         "{VARIANTS}[users.shop]\nrole = 'service'\nvariants = ['cards']\nsources = ['https://shop/orders', 'pos/*']\n\
-         [users.\"Alice.B\"]\nrole = 'operator'"
+         read_rate = 20\n[users.\"Alice.B\"]\nrole = 'operator'"
     );
     let variables = [
         ("PAYBUS__USERS__HOOKS__ROLE", "webhooks"),
         ("PAYBUS__USERS__POS__ROLE", "service"),
         ("PAYBUS__USERS__POS__SOURCES", "till/1, till/2/*"),
+        ("PAYBUS__USERS__POS__READ_RATE", "0.5"),
     ];
     let users = load_with(Some(&file), &variables).unwrap().users;
     assert_eq!(users.keys().collect::<Vec<_>>(), ["Alice.B", "hooks", "pos", "shop"]);
     let shop = &users["shop"];
     assert_eq!((shop.role, shop.variants.as_deref()), (Role::Service, Some(&["cards".to_owned()][..])));
     assert_eq!(shop.sources.as_ref().map(Vec::len), Some(2));
-    assert_eq!(users["Alice.B"], User { role: Role::Operator, variants: None, sources: None });
+    let alice = User { role: Role::Operator, variants: None, sources: None, read_rate: None };
+    assert_eq!(users["Alice.B"], alice);
+    assert_eq!((shop.read_rate, users["pos"].read_rate), (Some(20.0), Some(0.5)));
     assert_eq!(users["pos"].sources.as_deref(), Some(&["till/1".to_owned(), "till/2/*".to_owned()][..]));
 }
 
@@ -69,6 +72,11 @@ fn what_cannot_be_meant_of_a_user_is_refused() {
     }
     check("[users.a]\nrole = 'operator'\nsources = ['x']", "users.a.sources: expected no such key");
     check("[users.a]\nrole = 'webhooks'\nsources = ['x']", "users.a.sources: expected no such key");
+    for rate in ["0", "-1", "1000001"] {
+        let user = format!("[users.a]\nrole = 'service'\nread_rate = {rate}");
+        check(&user, "users.a.read_rate: expected commands a second, more than 0");
+    }
+    check("[users.a]\nrole = 'webhooks'\nread_rate = 1", "users.a.read_rate: expected no such key");
     // The one would read the other's answers.
     check("[users.a]\nrole = 'service'\n[users.\"a.b\"]\nrole = 'service'", "users.a.b: expected another name");
     check_error("users = 'x'", "users: expected a table of keys");

@@ -83,6 +83,7 @@ fn of_variant(variant: &str) {
         "paybus_leases_lost_total",
         "paybus_operations_gone_total",
         "paybus_not_authorized_total",
+        "paybus_reads_limited_total",
     ] {
         counter!(name, &[of()]).increment(0);
     }
@@ -108,4 +109,5 @@ fn of_strangers() {
     }
     counter!("paybus_webhooks_total", "variant" => OTHER, "outcome" => "unknown_variant").increment(0);
     counter!("paybus_not_authorized_total", "variant" => OTHER).increment(0);
+    counter!("paybus_reads_limited_total", "variant" => OTHER).increment(0);
 }

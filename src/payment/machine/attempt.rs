@@ -89,6 +89,7 @@ impl Aggregate {
             _ if operation.has_live_lease(context) => Step::Stored,
             State::Calling => self.take_over(id, context),
             _ if self.gateway_changed(context) => self.stand_still(id, context),
+            State::Scheduled if operation.waits_to_go_on() => self.take_proofs_again(id, context),
             State::Scheduled if operation.is_expired(context) => self.expire(id, context),
             State::Scheduled if operation.action().is_none() => self.ask(id, context),
             State::Scheduled => match self.check_still_allowed(id) {

@@ -52,7 +52,7 @@ impl Aggregate {
             Body::Resend(from) => self.resend(id, from, context),
             Body::Snapshot => self.snapshot(id, context),
             // It is answered before a payment is looked for.
-            Body::ResendEvents(_) => Err(Rejection::new(Code::NotAllowed, "it asks of no payment")),
+            Body::ResendEvents(_) | Body::Status(_) => Err(Rejection::new(Code::NotAllowed, "it changes no payment")),
         }
     }
 

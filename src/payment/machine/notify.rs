@@ -38,6 +38,12 @@ impl Aggregate {
         Ok(self.take_proofs(id, facts, context))
     }
 
+    /// Takes what a notification proves once more: some of it waited to be gone on with.
+    pub(super) fn take_proofs_again(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        let facts = self.facts(id);
+        self.take_proofs(id, &facts, context)
+    }
+
     fn take_proofs(&mut self, id: Uuid, facts: &[Fact], context: Context<'_>) -> Step {
         let (mut told, mut contradiction, mut has_hints) = (Why::default(), None, false);
         for fact in facts {
@@ -48,6 +54,10 @@ impl Aggregate {
                 Some(Ok(why)) => told = why,
                 Some(Err(why)) => contradiction = contradiction.or(Some(why)),
             }
+        }
+        if facts.iter().any(|fact| proof_in(fact, context).is_some_and(|proof| self.must_wait(fact, proof, context))) {
+            self.tell_change(id, &told, context.now);
+            return self.wait_to_go_on(id, context);
         }
         let can_be_asked = context.rules.contract.lookup != Lookup::None;
         if can_be_asked && (has_hints || contradiction.is_some()) {
@@ -161,7 +171,8 @@ impl Aggregate {
         self.payment.as_ref().is_some_and(|payment| matches!(payment.status, Status::Waiting | Status::Input))
     }
 
-    /// Notifications that wait until nothing is open any more go on, and those that wait for news that came another way.
+    /// Notifications that wait until nothing is open any more go on, and those that wait to be gone on with, or for news that
+    /// came another way.
     pub(super) fn wake_notifications(&mut self, now: Timestamp) {
         if self.open_at_gateway().is_some() {
             return;
@@ -169,7 +180,9 @@ impl Aggregate {
         let waits = |operation: &&Operation| {
             operation.kind.known() == Some(CommandType::Notification)
                 && operation.state == State::Scheduled
-                && (operation.lookups > 0 || operation.no_news() > 0 && !self.has_no_result())
+                && (operation.lookups > 0
+                    || operation.no_news() > 0 && !self.has_no_result()
+                    || operation.waits_to_go_on())
         };
         let waiting: Vec<Uuid> = self.operations().filter(waits).map(|operation| operation.id).collect();
         for id in waiting {

@@ -86,6 +86,12 @@ impl Aggregate {
         self.may_be_undone_since(id, result) || result.verdict == Verdict::Ready && self.is_confirming(id)
     }
 
+    /// Whether a proof that the customer has approved came while something is under way that must end first.
+    pub(super) fn must_wait(&self, fact: &Fact, proof: &Proof, context: Context<'_>) -> bool {
+        let named = fact.operation_id.filter(|named| self.does_such(*named, proof));
+        proof.state() == TransactionState::Ready && self.is_held_up(named, context)
+    }
+
     /// Whether an operation was sent and does what a proof says was done.
     fn does_such(&self, id: Uuid, proof: &Proof) -> bool {
         let sent = self.operation(id).filter(|operation| operation.state != State::Waiting);

@@ -1,11 +1,13 @@
 //! Ready to go on: the customer has approved at the gateway, and nothing is done before our next request. The machine sends
 //! it by itself, so that whoever closes the tab is charged: a process that is still open goes on with it, under a key of
-//! its own; where the process was answered with the customer's turn, paybus begins another one.
+//! its own; where the process was answered with the customer's turn, paybus begins another one. What a notification proves
+//! while something else is under way waits for that to end: nobody tells it again.
 
 use serde_json::Map;
 use uuid::Uuid;
 
 use super::{Aggregate, Context, Step, WAITING_RECHECK};
+use crate::payment::code::Code;
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Process};
 use crate::payment::operation::{Action, Attributes, Operation, Request, State};
 use crate::payment::outcome::{Exposure, Found, GatewayResult, NotCharged, Verdict};
@@ -13,6 +15,9 @@ use crate::payment::status::Status;
 
 /// Under what name an operation remembers that it confirms what the customer has approved.
 const CONFIRMS: &str = "confirms";
+
+/// Under what name a notification remembers that what it proves waits for something else to end.
+const WAITS: &str = "waits_to_go_on";
 
 /// Who causes a process that nobody sent.
 const SOURCE: &str = "paybus";
@@ -26,6 +31,11 @@ impl Operation {
     /// Whether it waits for its turn to confirm: nothing was sent for that yet.
     pub(super) fn waits_to_confirm(&self) -> bool {
         self.state == State::Pending && self.exposure == Exposure::Clean
+    }
+
+    /// Whether it is a notification that waits to be gone on with.
+    pub(super) fn waits_to_go_on(&self) -> bool {
+        self.state == State::Scheduled && self.data.contains_key(WAITS)
     }
 
     /// From here on it confirms, under a key and with a body of their own.
@@ -102,6 +112,33 @@ impl Aggregate {
         self.insert(Operation { request: Some(request), ..operation });
         self.go_on(id, context);
         true
+    }
+
+    /// Whether what the customer has approved cannot be gone on with before something else has ended, which may come to
+    /// nothing: a call of the process itself whose answer may be lost, or, of one that was answered, a cancel or a process
+    /// beside it. `process` is the one that was named, where it is known.
+    pub(super) fn is_held_up(&self, process: Option<Uuid>, context: Context<'_>) -> bool {
+        let named = process.and_then(|id| self.operation(id)).filter(|operation| operation.is_open());
+        if let Some(open) = named {
+            return open.state == State::Calling && !open.confirms();
+        }
+        let Some(payment) = self.payment.as_ref().filter(|payment| payment.began_with(context)) else { return false };
+        // Where nothing was in the way, it has begun by now.
+        payment.status == Status::Input && !self.operations().any(|other| other.is_open() && other.confirms())
+    }
+
+    /// Keeps a notification until what is in the way has ended.
+    pub(super) fn wait_to_go_on(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        let Some(operation) = self.operation_mut(id) else { return Step::Settled };
+        let is_first = operation.data.insert(WAITS.to_owned(), true.into()).is_none();
+        operation.state = State::Scheduled;
+        operation.lease = None;
+        operation.due_at = Some(context.now + WAITING_RECHECK);
+        if is_first {
+            let message = "the customer has approved; it is gone on with when what is under way has ended";
+            self.tell_delayed(id, Code::Pending, message, context.now);
+        }
+        Step::Stored
     }
 
     /// Whether a request of ours is on its way that `ready` would be the answer to, or that followed it.

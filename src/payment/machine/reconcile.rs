@@ -236,8 +236,10 @@ impl Aggregate {
     }
 
     /// Whether the gateway, when it was asked, must have known all that we know: only then may its word undo something.
+    /// While its clock and ours differ, nobody can tell.
     pub(super) fn is_settled_view(&self, asked: Asked, context: Context<'_>) -> bool {
-        self.settled_at(context).is_some_and(|settled| settled <= asked.at())
+        let clocks_agree = context.clocks_agree && asked.clocks_agreed();
+        clocks_agree && self.settled_at(context).is_some_and(|settled| settled <= asked.at())
     }
 
     fn settled_at(&self, context: Context<'_>) -> Option<Timestamp> {

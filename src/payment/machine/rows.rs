@@ -1,5 +1,7 @@
 //! What is stored of a payment, and what a decision adds to it or changes in it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use uuid::Uuid;
 
 use super::{Aggregate, Context, PaymentWrite, Stored, Tracked, later};
@@ -69,17 +71,32 @@ impl Aggregate {
 
     /// How to write the payment's row. Closes the decision: the version is raised here, once for one commit.
     pub fn seal(&mut self) -> PaymentWrite {
+        let stamp = self.stamp();
         match (&mut self.payment, self.version_read) {
             (None, _) => PaymentWrite::Absent,
             (Some(payment), None) => {
-                payment.version = 1;
+                payment.version = version_after(0, stamp);
                 PaymentWrite::Insert
             }
             (Some(payment), Some(expected)) => {
-                payment.version = expected + 1;
+                payment.version = version_after(expected, stamp);
                 PaymentWrite::Update { expected }
             }
         }
+    }
+
+    /// What tells this commit from another one after the same version: no two have the same ids, owners and times.
+    fn stamp(&self) -> u16 {
+        let mut hasher = DefaultHasher::new();
+        for row in self.operations.iter().filter(|tracked| tracked.stored != Stored::Same).map(|tracked| &tracked.row) {
+            (row.id, row.state, row.attempts, row.due_at).hash(&mut hasher);
+            row.lease.map(|lease| (lease.owner, lease.until)).hash(&mut hasher);
+        }
+        for event in &self.events {
+            (event.id, event.time).hash(&mut hasher);
+        }
+        let [low, high, ..] = hasher.finish().to_le_bytes();
+        u16::from_le_bytes([low, high])
     }
 
     /// Whether there is anything to commit.
@@ -243,6 +260,13 @@ impl Aggregate {
         }
         true
     }
+}
+
+/// The version after another. Its upper bits count, its lower 16 say which commit it was: where a database loses its last
+/// commits, as a failover to an asynchronous standby does, others count up to the same number, and whoever still holds what
+/// was lost must not commit over them.
+fn version_after(before: i64, stamp: u16) -> i64 {
+    (((before >> u16::BITS) + 1) << u16::BITS) | i64::from(stamp)
 }
 
 fn of_state<T>(rows: &[Tracked<T>], stored: Stored) -> impl Iterator<Item = &T> {

@@ -177,8 +177,8 @@ impl Aggregate {
         // Pending was the gateway's own word, and a call under way may yet arrive: nothing is proved by absence. Nor is
         // anything where the gateway knew it before, and answered what does not fit.
         let operation = self.operation(id).filter(|open| open.state == State::Unknown && !open.acted_on)?;
-        let proof =
-            NotCharged::by_absence(&context.rules.contract, operation.last_sent_at, asked.at(), context.clocks_agree)?;
+        let clocks_agree = context.clocks_agree && asked.clocks_agreed();
+        let proof = NotCharged::by_absence(&context.rules.contract, operation.last_sent_at, asked.at(), clocks_agree)?;
         let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
         let is_parked = operation.takeovers >= TAKEOVERS_MAX;
         if operation.is_expired(context) {

@@ -179,6 +179,7 @@ fn every_command_refuses_what_it_does_not_know_by_name() {
                 json!({"operation": Uuid::nil(), "outcome": "approved", "evidence": "seen"})
             }
             CommandType::Resend => json!({"from": "1"}),
+            CommandType::Status => json!({"id": "pay-1"}),
             _ => json!({}),
         };
         parse(kind, data.clone()).unwrap();

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{Attributes, DEPTH_MAX, reject};
+use super::{Attributes, DEPTH_MAX, VALUES_MAX, reject};
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
@@ -50,12 +50,10 @@ impl<'a> Data<'a> {
     }
 
     fn of(text: Cow<'a, str>) -> Data<'a> {
+        if let Err(wrong) = check_extent(&text) {
+            return Data { text, raw: String::new(), value: None, wrong: Some(wrong) };
+        }
         let (value, wrong) = match json::read(&text) {
-            // Counted in the text: the parser gives up at 128 levels.
-            _ if depth(&text) > DEPTH_MAX => {
-                let message = format!("data: is nested deeper than {DEPTH_MAX} levels");
-                (None, Some(reject(Code::TooDeep, message)))
-            }
             Ok(read) => match read.twice.first() {
                 Some(name) => (None, Some(invalid(&excerpt(name, NAME_MAX), "is given twice"))),
                 None => (Some(read.value), None),
@@ -138,9 +136,22 @@ pub(super) fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// How deep a JSON text is nested.
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+/// Counted in the text, before memory is taken for what it holds; the parser gives up at 128 levels.
+fn check_extent(text: &str) -> Result<(), Rejection> {
+    let (levels, values) = extent(text);
+    if levels > DEPTH_MAX {
+        return Err(reject(Code::TooDeep, format!("data: is nested deeper than {DEPTH_MAX} levels")));
+    }
+    if values > VALUES_MAX {
+        let message = format!("data: has {values} commas and opening brackets; {VALUES_MAX} are allowed");
+        return Err(reject(Code::TooLarge, message));
+    }
+    Ok(())
+}
+
+/// How deep a JSON text is nested, and how many commas and opening brackets it has.
+fn extent(json: &str) -> (usize, usize) {
+    let (mut depth, mut deepest, mut values, mut in_string, mut escaped) = (0_usize, 0, 0, false, false);
     for byte in json.bytes() {
         match byte {
             _ if escaped => escaped = false,
@@ -149,10 +160,12 @@ fn depth(json: &str) -> usize {
             b'{' | b'[' if !in_string => {
                 depth += 1;
                 deepest = deepest.max(depth);
+                values += 1;
             }
+            b',' if !in_string => values += 1,
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    deepest
+    (deepest, values)
 }

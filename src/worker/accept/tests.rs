@@ -67,6 +67,7 @@ fn good(kind: CommandType) -> Value {
         CommandType::Release | CommandType::Cancel | CommandType::Sync | CommandType::Snapshot => json!({}),
         CommandType::Resend => json!({"from": "4"}),
         CommandType::ResendEvents => json!({"after": "41", "since": "2026-11-22T12:00:00Z"}),
+        CommandType::Status => json!({"source": "shop", "id": "pay-1"}),
         CommandType::Notification => webhook(&json!({"id": "n-1", "payment_id": PAYMENT, "card": CARD})).data(),
         CommandType::Resolve => json!({
             "operation": PAYMENT, "outcome": "approved", "amount": "1.00", "transaction_id": "t-1",

@@ -193,6 +193,20 @@ fn a_payment_is_for_those_whose_source_created_it() {
 }
 
 #[test]
+fn what_only_asks_is_limited_for_each_user_and_nothing_else() {
+    let authorization = configured(&[&USERS[..], &[("PAYBUS__USERS__SHOP__READ_RATE", "0.001")]].concat());
+    let is_one_too_many = |user: &str, kind: &str| authorization.is_one_too_many(&by(user, command(kind)));
+    assert!(!is_one_too_many("shop", "payment.sync"));
+    for kind in CommandType::ALL {
+        let only_asks = kind == CommandType::Sync || kind.only_tells();
+        assert_eq!(is_one_too_many("shop", kind.as_str()), only_asks, "{kind}");
+        assert!(!is_one_too_many("old", kind.as_str()), "{kind}");
+    }
+    assert!(!is_one_too_many("shop", "payment.bogus"));
+    assert!(!authorization.is_one_too_many(&Command { attributes: Attributes::default(), ..command("payment.sync") }));
+}
+
+#[test]
 fn no_refusal_says_anything_of_the_command() {
     let rejection = Rejection::from(Refusal::Source);
     assert_eq!((rejection.code, rejection.message), (Code::NotAuthorized, Refusal::Source.message().to_owned()));
@@ -223,7 +237,7 @@ proptest! {
         let mut authorization = Authorization::default();
         for (number, pattern) in claimed.iter().enumerate() {
             let sources = Some(vec![(*pattern).clone()]);
-            let user = Configured { role: Role::Service, variants: None, sources };
+            let user = Configured { role: Role::Service, variants: None, sources, read_rate: None };
             authorization.add(&number.to_string(), &user);
         }
         for source in &sources {

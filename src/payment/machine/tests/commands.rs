@@ -16,7 +16,7 @@ use crate::payment::trace::TraceContext;
 
 /// What each command does to a payment of each status, in the order of `Status::ALL`: `call` the gateway, `ask` it, or the
 /// code of the rejection.
-const PICTURE: [(CommandType, [&str; 8]); 12] = {
+const PICTURE: [(CommandType, [&str; 8]); 13] = {
     const NO: &str = "not_allowed";
     [
         // waiting, input, preauth, confirmed, rejected, refunded, error, cancelled
@@ -33,6 +33,7 @@ const PICTURE: [(CommandType, [&str; 8]); 12] = {
         (CommandType::Snapshot, ["told"; 8]),
         // Answered before a payment is looked for.
         (CommandType::ResendEvents, [NO; 8]),
+        (CommandType::Status, [NO; 8]),
     ]
 };
 
@@ -100,6 +101,7 @@ fn data_of(kind: CommandType) -> serde_json::Value {
         }
         CommandType::Notification => json!({"facts": [{"kind": "charge.refunded"}]}),
         CommandType::Resend => json!({"from": "1"}),
+        CommandType::Status => json!({"id": "pay-1"}),
         _ => json!({}),
     }
 }

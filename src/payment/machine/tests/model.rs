@@ -131,6 +131,8 @@ pub struct Gateway {
     pub needs_confirmation: bool,
     /// It captures, releases and refunds whatever it is told: not to tell it wrongly is the machine's part.
     pub trusting: bool,
+    /// Whoever tells it has forgotten some of what was told before, and may tell it a second time.
+    pub may_be_told_twice: bool,
 }
 
 impl Gateway {
@@ -145,6 +147,7 @@ impl Gateway {
             lists: false,
             needs_confirmation: false,
             trusting: false,
+            may_be_told_twice: false,
         }
     }
 
@@ -252,7 +255,7 @@ impl Gateway {
     fn carry_out(&mut self, sent: Sent, now: Timestamp) -> Outcome {
         let ended = self.verdict(&sent, now);
         let effect = Effect { sent, ended };
-        if effect.is_live() {
+        if effect.is_live() && !self.may_be_told_twice {
             let same = self.effects.iter().find(|other| other.is_live() && other.sent.operation == sent.operation);
             assert!(same.is_none(), "one operation is carried out twice: {same:?} and {sent:?}");
             let mut processes = self.effects.iter().filter(|other| other.sent.action == Action::Process);
@@ -503,7 +506,8 @@ impl Gateway {
         });
         Found::Result(Box::new(GatewayResult {
             transactions: told.map(|place| self.transaction(place)).collect(),
-            captured: money(captured - refunded),
+            // Where it was told twice, what it still overlooks may be what was given back.
+            captured: money((captured - refunded).max(0)),
             refunded: money(refunded),
             ..GatewayResult::new(verdict)
         }))

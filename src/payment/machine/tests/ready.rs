@@ -202,18 +202,9 @@ fn what_the_customer_approved_goes_on_after_the_commands_time_and_at_a_retired_v
 
 #[test]
 fn a_proof_that_it_is_ready_is_gone_on_with_where_nobody_can_be_asked() {
-    let ready = |operation: Option<Uuid>| {
-        let what = Proved::Money(money(operation, TransactionState::Ready));
-        let proof = Proof { what, transaction_id: None, code: None, message: String::new() };
-        Fact { operation_id: operation, kind: "approved".to_owned(), proof: Some(proof), ..Fact::default() }
-    };
-    let telling = |bench: &mut Bench| {
-        bench.rules.contract.lookup = Lookup::None;
-        bench.rules.contract.notifications = NotificationRole::Proof { deadline: Duration::from_secs(3600) };
-    };
     // Of an operation that is open.
     let mut bench = Bench::with_payment(Status::Waiting);
-    telling(&mut bench);
+    tells_alone(&mut bench);
     let pay = bench.call("pay", CommandType::Process, json!({}));
     bench.settle(pay, result(Verdict::Pending));
     bench.send("hook", CommandType::Notification, json!({"facts": [ready(Some(pay))]}));
@@ -225,7 +216,7 @@ fn a_proof_that_it_is_ready_is_gone_on_with_where_nobody_can_be_asked() {
     // Of one that was answered with the customer's turn, and of the payment alone.
     for loads in [true, false] {
         let mut bench = Bench::with_payment(Status::Input);
-        telling(&mut bench);
+        tells_alone(&mut bench);
         let setup = operation_id("setup");
         let hook = command("hook", CommandType::Notification, json!({"facts": [ready(loads.then_some(setup))]}));
         let step = bench.decide(&[hook.operation_id(), setup], |aggregate, context| aggregate.accept(hook, context));
@@ -237,6 +228,68 @@ fn a_proof_that_it_is_ready_is_gone_on_with_where_nobody_can_be_asked() {
         bench.settle(id, Outcome::Result(Box::new(answer)));
         assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
     }
+}
+
+/// The notification comes while a cancel is under way. It is kept, and what it proves is gone on with if the cancel comes to
+/// nothing.
+#[test]
+fn a_proof_that_it_is_ready_outlasts_a_cancel_that_is_declined() {
+    for names in [true, false] {
+        for (cancelled, status) in [(true, Status::Cancelled), (false, Status::Confirmed)] {
+            let mut bench = Bench::with_payment(Status::Input);
+            tells_alone(&mut bench);
+            let setup = operation_id("setup");
+            let cancel = bench.call("cancel", CommandType::Cancel, json!({}));
+            let facts = json!({"facts": [ready(names.then_some(setup))]});
+            let hook = command("hook", CommandType::Notification, facts);
+            let id = hook.operation_id();
+            let step = bench.decide(&[id, setup], |aggregate, context| aggregate.accept(hook, context));
+            assert_eq!((step, bench.delayed(), own(&bench).len()), (Step::Stored, Some(Code::Pending), 0));
+            bench.settle(cancel, if cancelled { approved() } else { result(Verdict::Declined(Decline::Hard)) });
+            assert_eq!(bench.operation(id).due_at, Some(bench.now), "the end of the cancel wakes it");
+            let step = bench.decide(&[id, setup], |aggregate, context| aggregate.resume(id, context));
+            assert_eq!((step, bench.answer(id)), (Step::Settled, (AnswerKind::Succeeded, None)));
+            assert_eq!(own(&bench).len(), usize::from(!cancelled));
+            let confirmation = own(&bench).first().map(|operation| operation.id);
+            if let Some(confirmation) = confirmation {
+                assert_eq!(bench.resume(confirmation), Step::Call(confirmation));
+                bench.settle(confirmation, approved());
+            }
+            assert_eq!(bench.status(), status);
+        }
+    }
+}
+
+/// The notification is faster than the answer to the process, and that answer is lost: nobody says it again.
+#[test]
+fn a_proof_that_it_is_ready_outlasts_an_answer_that_is_lost() {
+    let mut bench = Bench::with_payment(Status::Waiting);
+    tells_alone(&mut bench);
+    bench.rules.contract.keys = keys(None);
+    let pay = bench.call("pay", CommandType::Process, json!({}));
+    let hook = operation_id("hook");
+    assert_eq!(bench.send("hook", CommandType::Notification, json!({"facts": [ready(Some(pay))]})), Step::Stored);
+    assert_eq!((bench.state(pay), bench.state(hook)), (State::Calling, State::Scheduled), "its own answer says more");
+    bench.settle(pay, timed_out());
+    assert_eq!(bench.state(pay), State::Unknown);
+    assert_eq!(bench.resume_when_due(hook), Step::Settled);
+    assert_eq!((bench.state(pay), bench.operation(pay).confirms()), (State::Scheduled, true));
+    assert_eq!(bench.resume(pay), Step::Call(pay));
+    bench.settle(pay, approved());
+    assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
+}
+
+/// A gateway that cannot be asked, and proves by itself what happened.
+fn tells_alone(bench: &mut Bench) {
+    bench.rules.contract.lookup = Lookup::None;
+    bench.rules.contract.notifications = NotificationRole::Proof { deadline: Duration::from_secs(3600) };
+}
+
+/// The gateway's proof that the customer has approved.
+fn ready(operation: Option<Uuid>) -> Fact {
+    let what = Proved::Money(money(operation, TransactionState::Ready));
+    let proof = Proof { what, transaction_id: None, code: None, message: String::new() };
+    Fact { operation_id: operation, kind: "approved".to_owned(), proof: Some(proof), ..Fact::default() }
 }
 
 fn money(operation: Option<Uuid>, state: TransactionState) -> Transaction {

@@ -24,6 +24,8 @@ pub struct Store {
     pub operations: Vec<Operation>,
     pub movements: Vec<Movement>,
     pub events: Vec<Rc<Event>>,
+    /// Commits were lost: the gateway may know of more than what is stored.
+    pub lost_commits: bool,
 }
 
 impl Store {
@@ -45,7 +47,7 @@ impl Store {
                 waiting = Some(u32::try_from(count).unwrap());
             }
             PaymentWrite::Update { expected } => {
-                if self.payment.as_ref().unwrap().version != expected {
+                if self.payment.as_ref().is_none_or(|payment| payment.version != expected) {
                     return false;
                 }
             }
@@ -54,8 +56,8 @@ impl Store {
         if aggregate.new_operations().any(|operation| known.contains(&operation.id)) {
             return false;
         }
-        let overtaken =
-            |changed: &Operation| aggregate.state_read(changed.id) != Some(self.operation(changed.id).state);
+        let state = |id: Uuid| self.operations.iter().find(|known| known.id == id).map(|known| known.state);
+        let overtaken = |changed: &Operation| aggregate.state_read(changed.id) != state(changed.id);
         if aggregate.changed_operations().any(overtaken) {
             return false;
         }
@@ -99,7 +101,7 @@ impl Store {
     /// Stores one more attempt as the real one does it: beside the version, by compare-and-set on lease and attempts.
     pub fn store_attempt(&mut self, machine: &mut Aggregate, id: Uuid, attempts: u32, context: Context<'_>) -> bool {
         let mine = machine.operation(id).unwrap().clone();
-        let row = self.operation_mut(id);
+        let Some(row) = self.operations.iter_mut().find(|row| row.id == id) else { return false };
         let held = row.lease.is_some_and(|lease| lease.owner == context.worker);
         if row.state != State::Calling || !held || row.attempts != mine.attempts {
             return false;
@@ -185,7 +187,9 @@ impl Store {
             assert!(operation.state != State::Calling || operation.lease.is_some(), "{operation:?}");
             assert!(operation.state != State::Waiting || operation.due_at.is_some(), "{operation:?}");
             let sent = !matches!(operation.state, State::Waiting | State::Scheduled) && operation.action().is_some();
-            assert!(!sent || operation.first_sent_at.is_some() && operation.last_sent_at.is_some(), "{operation:?}");
+            let is_known_as_sent = operation.first_sent_at.is_some() && operation.last_sent_at.is_some();
+            // One that was sent, lost and begun again is told by the gateway before it is sent again.
+            assert!(!sent || is_known_as_sent || self.lost_commits && operation.acted_on, "{operation:?}");
         }
         for operation in self.operations.iter().filter(|operation| !operation.is_open()) {
             let told = self.events.iter().filter(|event| event.is_final() && is_of(event, operation)).count();

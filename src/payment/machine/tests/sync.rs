@@ -258,6 +258,25 @@ fn a_refund_that_failed_later_is_a_movement_of_its_own() {
     }
 }
 
+/// Whether the gateway was asked late enough, two clocks that differ do not tell.
+#[test]
+fn while_the_clocks_differ_no_refund_is_taken_for_failed() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let refund = bench.call("refund", CommandType::Refund, json!({"amount": "30"}));
+    bench.settle(refund, approved());
+    bench.wait(60);
+    bench.clocks_agree = false;
+    let sync = ask(&mut bench, "apart");
+    assert_eq!(bench.found(sync, None, whole(Some("100"), Some("0"))), Step::Stored);
+    bench.resume_when_due(sync);
+    bench.found(sync, None, whole(Some("100"), Some("0")));
+    assert_eq!((bench.answer(sync).1, bench.amounts()[2].as_str()), (Some(Code::Mismatch), "30.00"));
+    bench.clocks_agree = true;
+    let sync = ask(&mut bench, "agreed");
+    bench.found(sync, None, whole(Some("100"), Some("0")));
+    assert_eq!((bench.answer(sync).0, bench.amounts()[2].as_str()), (AnswerKind::Succeeded, "0.00"));
+}
+
 #[test]
 fn where_the_gateway_says_less_nothing_is_taken_away_and_it_is_told() {
     let mut bench = Bench::with_payment(Status::Confirmed);

@@ -11,7 +11,7 @@ use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
 use crate::payment::machine::{Step, TAKEOVERS_MAX};
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Exposure, Found, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Exposure, Found, Outcome, Trouble, Verdict};
 use crate::payment::status::Status;
 
 /// A bench whose payment's process is being called by a worker that is then lost; another one looks after it.
@@ -250,4 +250,21 @@ fn an_operation_under_way_is_neither_sent_to_nor_asked_of_another_account() {
         let step = bench.resume_when_due(id);
         assert!(matches!(step, Step::Call(_) | Step::LookUp { .. }), "{state:?}: {step:?}");
     }
+}
+
+/// A failover to a standby that had not got it yet loses what was stored last. Others go on from there and count as far;
+/// whoever still holds what was lost commits nothing over them.
+#[test]
+fn what_the_database_lost_is_not_committed_over_what_came_in_its_place() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let standby = bench.store.clone();
+    let lost = bench.call("lost", CommandType::Refund, json!({"amount": "40.00"}));
+    let mut held = bench.store.load(&[lost]);
+    bench.store = standby;
+    let other = bench.call("other", CommandType::Refund, json!({"amount": "30.00"}));
+    let answer = held.asked(bench.now).answered(result(Verdict::Declined(Decline::Hard)));
+    assert_eq!(held.settle(lost, answer, 1, bench.context()), Step::Settled);
+    assert!(!bench.store.commit(&mut held));
+    assert!(bench.store.load(&[lost]).operation(lost).is_none(), "its message begins it again");
+    assert_eq!((bench.state(other), bench.payment().busy), (State::Calling, Some(other)));
 }

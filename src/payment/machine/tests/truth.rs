@@ -115,6 +115,17 @@ fn nothing_found_proves_nothing_within_the_settle_window() {
 }
 
 #[test]
+fn nothing_found_while_the_clocks_differed_proves_nothing_when_they_agree_again() {
+    let (mut bench, id) = unknown();
+    assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
+    let asked = bench.asked(id).while_clocks(false);
+    assert_eq!(bench.found_of(id, Some(id), asked, Found::Nothing), Step::Stored);
+    assert_eq!((bench.state(id), bench.operation(id).generation), (State::Unknown, 0));
+    look_up(&mut bench, id, Found::Nothing);
+    assert_eq!((bench.state(id), bench.operation(id).generation), (State::Scheduled, 1));
+}
+
+#[test]
 fn the_settle_window_begins_with_the_last_send_of_all() {
     let (mut bench, id) = unknown();
     bench.rules.contract.keys = keys(Some(Duration::from_secs(24 * 60 * 60)));

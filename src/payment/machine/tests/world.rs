@@ -11,12 +11,12 @@ use super::bench::{command, keys, rules};
 use super::model::{Effect, Ended, Fate, Gateway, Sent};
 use super::store::Store;
 use crate::payment::code::Code;
-use crate::payment::command::{Body, Command, CommandType};
+use crate::payment::command::{Body, Command, CommandType, Kind};
 use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::notification::proved_operations;
 use crate::payment::observation::Observation;
-use crate::payment::operation::{Operation, State};
+use crate::payment::operation::{Action, Operation, State};
 use crate::payment::outcome::{Found, Outcome, Trouble};
 use crate::payment::status::Status;
 
@@ -53,6 +53,18 @@ pub struct World {
     workers: [Uuid; 2],
     tasks: Vec<Task>,
     started: u128,
+    /// The gateway's clock and the database's agree. While they do not, it may overlook anything that is asked for.
+    clocks_agree: bool,
+    /// Whether the database may lose commits.
+    pub loses_commits: bool,
+    /// Whether it ever did.
+    pub lost_commits: bool,
+    /// The standby does not get the next commit.
+    lags: bool,
+    /// What the standby has, where it has not got the last commit.
+    standby: Option<Store>,
+    /// The question about the whole payment that was asked last, when everything had come to its end.
+    pub last_sync: Option<Uuid>,
 }
 
 impl World {
@@ -67,12 +79,21 @@ impl World {
             workers: [Uuid::from_u128(1), Uuid::from_u128(2)],
             tasks: Vec::new(),
             started: 2,
+            clocks_agree: true,
+            loses_commits: false,
+            lost_commits: false,
+            lags: false,
+            standby: None,
+            last_sync: None,
         }
     }
 
     /// Carries out one line of a script.
     pub fn act(&mut self, action: u8, first: u8, second: u8) {
-        match action % 17 {
+        if second.is_multiple_of(3) {
+            self.fail_over();
+        }
+        match action % 19 {
             0..=2 => self.send_new(first, second),
             3 => self.pass(SignedDuration::from_secs(i64::from(first % 16))),
             4 => self.pass(SignedDuration::from_secs(i64::from(first) * 30)),
@@ -83,7 +104,40 @@ impl World {
             13 => self.crash(usize::from(first)),
             14 => self.deliver_again(usize::from(first), usize::from(second)),
             16 => self.gateway.refund_at_the_desk(i128::from(first) * 40 + 1, self.now),
+            17 => self.clocks_agree = !first.is_multiple_of(3),
+            18 => self.lags = self.loses_commits,
             _ => self.hold = (first.is_multiple_of(3)).then(|| Duration::from_secs(u64::from(second % 40))),
+        }
+    }
+
+    /// The database fails over to its standby: what that has not got never happened, but for those who hold it in memory.
+    fn fail_over(&mut self) {
+        let Some(standby) = self.standby.take() else { return };
+        self.store = standby;
+        self.store.lost_commits = true;
+        self.lost_commits = true;
+        self.gateway.may_be_told_twice = true;
+    }
+
+    fn commit(&mut self, aggregate: &mut Aggregate) -> bool {
+        let before = self.lags.then(|| self.store.clone());
+        let is_stored = self.store.commit(aggregate);
+        if is_stored {
+            (self.standby, self.lags) = (before, false);
+        }
+        is_stored
+    }
+
+    fn is_gone(&self, id: Uuid) -> bool {
+        self.store.operations.iter().all(|operation| operation.id != id)
+    }
+
+    /// Whoever lost its lease leaves it to others. What the database lost comes again with its message, which is not
+    /// acknowledged; what paybus began by itself has none.
+    fn leave(&mut self, task: &Task) {
+        let place = self.commands.iter().position(|command| command.operation_id() == task.id);
+        if let Some(place) = place.filter(|_| self.is_gone(task.id)) {
+            self.deliver_again(place, usize::from(task.worker == self.workers[1]));
         }
     }
 
@@ -150,7 +204,7 @@ impl World {
         let mut aggregate = self.store.load(&wanted);
         let step = decision(&mut aggregate, self.context(worker));
         if aggregate.is_changed() {
-            assert!(self.store.commit(&mut aggregate));
+            assert!(self.commit(&mut aggregate));
         }
         self.keep(Task { worker, id, step, aggregate, tries: 1, answer: None, crowded: false });
     }
@@ -166,7 +220,7 @@ impl World {
     }
 
     fn context(&self, worker: Uuid) -> Context<'_> {
-        Context { now: self.now, worker, rules: &self.rules, hold: self.hold, clocks_agree: true }
+        Context { now: self.now, worker, rules: &self.rules, hold: self.hold, clocks_agree: self.clocks_agree }
     }
 
     fn start_due(&mut self, which: usize, worker: usize) {
@@ -222,7 +276,7 @@ impl World {
                 });
                 self.tasks.push(task);
             }
-            None => {}
+            None => self.leave(&task),
         }
     }
 
@@ -240,7 +294,8 @@ impl World {
     }
 
     fn ask(&mut self, task: &Task, fate: Fate, luck: u8) -> Answer {
-        let asked = task.aggregate.asked(self.now);
+        let asked = task.aggregate.asked(self.now).while_clocks(self.clocks_agree);
+        let overlooks = !self.clocks_agree && luck.is_multiple_of(3);
         match task.step {
             Step::Undo(id) => {
                 let key = task.aggregate.operation(id).unwrap().key().value();
@@ -257,7 +312,13 @@ impl World {
                 Answer::Found(target, asked.answered(Found::Failed(trouble)))
             }
             Step::LookUp { target: Some(target), .. } => {
-                Answer::Found(Some(target), asked.answered(self.gateway.look_up(target, luck)))
+                let found = if overlooks { Found::Nothing } else { self.gateway.look_up(target, luck) };
+                Answer::Found(Some(target), asked.answered(found))
+            }
+            Step::LookUp { target: None, .. } if overlooks => {
+                // It shows what was there some time ago, longer than the settle window.
+                let then = self.now - SignedDuration::from_secs(i64::from(luck));
+                Answer::Found(None, asked.answered(self.gateway.look_up_payment_missing(then)))
             }
             Step::LookUp { target: None, .. } if luck % 8 == 1 && fate != Fate::Answered => {
                 Answer::Found(None, asked.answered(self.gateway.look_up_payment_missing(self.now)))
@@ -288,6 +349,9 @@ impl World {
             task.aggregate = self.store.load(&asked(&task, &answer));
         }
         loop {
+            if task.aggregate.operation(task.id).is_none() {
+                return self.leave(&task);
+            }
             let context = self.context(task.worker);
             if task.crowded && context.hold.is_none() {
                 task.tries = context.rules.immediate_attempts;
@@ -310,10 +374,12 @@ impl World {
                         Answer::Found(target, _) => Step::LookUp { operation: id, target },
                     };
                     self.keep(task);
+                } else {
+                    self.leave(&task);
                 }
                 return;
             }
-            if !task.aggregate.is_changed() || self.store.commit(&mut task.aggregate) {
+            if !task.aggregate.is_changed() || self.commit(&mut task.aggregate) {
                 return self.keep(task);
             }
             task.aggregate = self.store.load(&asked(&task, &answer));
@@ -322,12 +388,29 @@ impl World {
 
     /// From here on nothing goes wrong: everything that is open must come to its end.
     pub fn come_to_rest(&mut self) {
-        self.hold = None;
+        (self.hold, self.clocks_agree, self.loses_commits, self.lags, self.standby) = (None, true, false, false, None);
         self.end_all();
+        if self.lost_commits {
+            self.compare_by_hand();
+        }
         if self.store.payment.is_some() && self.rules.contract.lookup != Lookup::None {
             // What customers did at the gateway is learnt by asking.
             self.send_new(15, 1);
+            self.last_sync = self.commands.last().map(Command::operation_id);
             self.end_all();
+        }
+    }
+
+    /// What is to be done after a failover that lost commits: a create that is gone is sent once more under the same name,
+    /// and the gateway has ended what it was at before it is asked.
+    fn compare_by_hand(&mut self) {
+        let create = self.commands.iter().position(|command| command.kind == Kind::Known(CommandType::Create));
+        if let Some(create) = create.filter(|_| self.store.payment.is_none()) {
+            self.deliver_again(create, 0);
+            self.end_all();
+        }
+        while let Some(next) = self.gateway.next_change() {
+            self.pass(next.duration_since(self.now).max(SignedDuration::ZERO));
         }
     }
 
@@ -354,6 +437,16 @@ impl World {
         panic!("these never end: {open:#?}");
     }
 
+    /// Whether an operation cannot have been done as the ledger stands.
+    fn denies_money(&self, id: Uuid) -> bool {
+        let (authorized, captured, _) = self.gateway.ledger();
+        match self.store.operation(id).action() {
+            Some(Action::Cancel) => authorized + captured > 0,
+            Some(Action::Release) => captured > 0,
+            Some(Action::Process | Action::Capture | Action::Refund) | None => false,
+        }
+    }
+
     /// A person looks into the gateway's ledger and says what happened, where nothing else will.
     fn resolve(&mut self) -> bool {
         let Some(operation) = self.store.operations.iter().find(|row| row.is_open() && row.escalated) else {
@@ -366,6 +459,8 @@ impl World {
             // The money is another one's.
             Some(Ended::Done) if effect.is_some_and(Effect::went_on) => "not_charged",
             Some(Ended::Pending { .. }) => return false,
+            // Told twice, it was approved before there was the money that is there now.
+            Some(Ended::Done) if self.lost_commits && self.denies_money(id) => "declined",
             Some(Ended::Done) => "approved",
             Some(Ended::Declined) => "declined",
             Some(Ended::Input | Ended::GoneOn | Ended::Undone | Ended::Ready | Ended::Confirmed) | None => {

@@ -105,6 +105,26 @@ fn a_body_that_is_no_json_object_is_refused_under_the_commands_own_name() {
     assert_eq!(refused(&command).0, Code::TooLarge);
 }
 
+/// Each would take many times its size in memory.
+#[test]
+fn a_command_of_very_many_values_is_too_large_whatever_stands_in_its_texts() {
+    let with = |list: String| {
+        let body = format!("{{\"process\": {{\"a\": {list}}}}}");
+        let headers = headers(CommandType::Process, &[]);
+        // That gateway takes whatever `process` holds.
+        match accept(JSON, &headers, body.as_bytes(), "cards.payment.process") {
+            Accepted::Command(command) => command,
+            dead => panic!("{dead:?}"),
+        }
+    };
+    // Beside those of the list there are two brackets.
+    assert!(with(format!("[{}0]", "0,".repeat(VALUES_MAX - 3))).content.is_ok());
+    for list in [format!("[{}0]", "0,".repeat(VALUES_MAX - 2)), format!("[{}[]]", "[],".repeat(VALUES_MAX / 2))] {
+        assert_eq!(refused(&with(list)).0, Code::TooLarge);
+    }
+    assert!(with(format!("\"{}\"", ",[{\\\"".repeat(VALUES_MAX))).content.is_ok());
+}
+
 #[test]
 fn headers_are_held_to_what_attributes_are_held_to() {
     let refund = CommandType::Refund;

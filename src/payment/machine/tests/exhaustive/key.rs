@@ -167,7 +167,7 @@ impl Writer<'_> {
         self.time(row.due_at);
         self.time(row.lease.map(|lease| lease.until));
         self.byte(row.lease.map_or(2, |lease| u8::from(Some(lease.owner) == worker)));
-        for name in ["asked_again", "contradicts", "undoing", "confirms"] {
+        for name in ["asked_again", "contradicts", "undoing", "confirms", "waits_to_go_on"] {
             self.bit(row.data.contains_key(name));
         }
         let no_news = row.data.get("no_news").and_then(serde_json::Value::as_i64);
@@ -257,6 +257,7 @@ impl Writer<'_> {
         self.age(asked.at());
         let stored = self.world.store.payment.as_ref().map_or(0, |stored| stored.last_sequence);
         self.number(stored - asked.after_sequence());
+        self.bit(asked.clocks_agreed());
     }
 
     fn answer(&mut self, answer: &Answer) {

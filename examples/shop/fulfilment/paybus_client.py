@@ -1,0 +1,1 @@
+../../python/paybus_client.py

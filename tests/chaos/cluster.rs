@@ -1,0 +1,218 @@
+//! Where the services are clusters: one node of the broker's is lost and comes back, and so is the database's primary or its
+//! standby; once the primary is lost for good and the standby promoted. Workers know all addresses. The soak's own clients
+//! have one of each, which is led to a server that is there.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::cluster_services::{Server, Services, hosts};
+use crate::support::wait::{START, within};
+use crate::support::{Setup, World};
+use crate::surroundings::{Allowed, BLOCKS_PUBLISHERS, CUTS_BROKER};
+use crate::switch::Switch;
+use crate::tally::Tally;
+use crate::troubles::ServiceTrouble;
+
+const KILLS_LEADER: &str = "the node that leads a queue is killed, and back";
+const KILLS_NODE: &str = "some node of the broker is killed, and back";
+const RESTARTS_NODE: &str = "a node of the broker is restarted";
+const KILLS_PRIMARY: &str = "the database's primary is killed, and back";
+const RESTARTS_PRIMARY: &str = "the database's primary is restarted";
+const KILLS_STANDBY: &str = "the database's standby is killed, and back";
+const PROMOTES_STANDBY: &str = "the primary is lost, the standby promoted";
+
+/// What happens to clusters alone, as it is counted.
+pub const TROUBLES: [&str; 7] =
+    [KILLS_LEADER, KILLS_NODE, RESTARTS_NODE, KILLS_PRIMARY, RESTARTS_PRIMARY, KILLS_STANDBY, PROMOTES_STANDBY];
+
+/// What does not happen to them.
+pub const LEFT_OUT: [&str; 3] =
+    ["two nodes of the broker lost at once", "a network that is cut in two", "a second promotion (one standby)"];
+
+/// How long the loss of a node excuses a silence. With the silence that is allowed at any time, events go on within 15
+/// seconds, as `tests/cluster` has it; that the node is away for longer is no excuse.
+const ELECTION: Duration = Duration::from_secs(7);
+
+/// How often a queue's leader is asked for: there is none while one is elected, and a node that has just come back knows none.
+const LEADER_TRIES: u32 = 8;
+const LEADER_PAUSE: Duration = Duration::from_secs(1);
+
+/// A standby without which no commit goes through has all of them.
+const FOLLOWS: &str =
+    "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')";
+
+/// Three nodes of a broker, a primary and a standby.
+pub struct Cluster {
+    services: Services,
+    /// The nodes' addresses, the first one's first.
+    nodes: Vec<String>,
+    primary: String,
+    standby: String,
+    /// The soak's own way to the broker, and to the database.
+    broker: Switch,
+    database: Switch,
+    is_promoted: AtomicBool,
+}
+
+impl Cluster {
+    /// The one that `scripts/with-services` has started, if it has.
+    pub async fn here() -> Option<Cluster> {
+        if !Allowed::here().cluster {
+            return None;
+        }
+        let services = Services::alone().await?;
+        let mut nodes = Vec::new();
+        for number in 1..=3 {
+            nodes.push(services.node(number, "url").await);
+        }
+        let primary = services.server(Server::Primary, "url").await;
+        let standby = services.server(Server::Standby, "url").await;
+        let (broker, database) = (Switch::to(&nodes[0]).await, Switch::to(&primary).await);
+        Some(Cluster { services, nodes, primary, standby, broker, database, is_promoted: AtomicBool::new(false) })
+    }
+
+    /// The world's settings for its own clients.
+    pub fn configure(&self, setup: Setup) -> Setup {
+        setup.set("amqp.url", self.broker.url()).set("database.url", self.database.url())
+    }
+
+    /// The settings of workers: every node, and both servers.
+    pub fn addresses(&self, world: &World) -> Vec<(String, String)> {
+        let nodes: Vec<&str> = self.nodes.iter().map(String::as_str).collect();
+        let (_, name) = world.settings()["database.url"].rsplit_once('/').expect("a database");
+        let servers = hosts(&[self.primary.as_str(), self.standby.as_str()]);
+        let (servers, _) = servers.rsplit_once('/').expect("a database");
+        vec![("amqp.url".to_owned(), hosts(&nodes)), ("database.url".to_owned(), format!("{servers}/{name}"))]
+    }
+
+    /// Something happens to the broker. All nodes are there when this returns.
+    pub async fn befall_broker(&self, trouble: ServiceTrouble, world: &World, tally: &Tally) {
+        match trouble {
+            ServiceTrouble::KillLeader(queue, away) => {
+                if let Some(node) = self.leader(&world.bus.queue(queue)).await {
+                    self.lose(node, away, tally).await;
+                    tally.add(KILLS_LEADER);
+                }
+            }
+            ServiceTrouble::KillNode(node, away) => {
+                self.lose(node, away, tally).await;
+                tally.add(KILLS_NODE);
+            }
+            ServiceTrouble::RestartNode(node) => {
+                let _trouble = tally.service_is_in_trouble();
+                self.lead_past(node);
+                self.services.node(node, "restart").await;
+                tally.add(RESTARTS_NODE);
+            }
+            ServiceTrouble::Cut => {
+                let _trouble = tally.service_is_in_trouble();
+                self.ctl(&["close_all_connections", "chaos"]).await;
+                tally.add(CUTS_BROKER);
+            }
+            ServiceTrouble::Alarm(pause) => {
+                let _trouble = tally.service_is_in_trouble();
+                // One node's alarm blocks the publishers of all.
+                self.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+                sleep(pause).await;
+                self.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
+                tally.add(BLOCKS_PUBLISHERS);
+            }
+            _ => {}
+        }
+    }
+
+    /// Something happens to one of the database's servers. Commits go through when this returns.
+    pub async fn befall_database(&self, trouble: ServiceTrouble, world: &World, tally: &Tally) {
+        let is_promoted = self.is_promoted.load(Ordering::Relaxed);
+        let primary = if is_promoted { Server::Standby } else { Server::Primary };
+        match trouble {
+            ServiceTrouble::Kill(pause) => {
+                self.services.server(primary, "kill").await;
+                sleep(pause).await;
+                self.services.server(primary, "start").await;
+                self.standby_follows(world).await;
+                tally.add(KILLS_PRIMARY);
+            }
+            ServiceTrouble::Restart => {
+                self.services.server(primary, "restart").await;
+                self.standby_follows(world).await;
+                tally.add(RESTARTS_PRIMARY);
+            }
+            ServiceTrouble::KillStandby(pause) if !is_promoted => {
+                self.services.server(Server::Standby, "kill").await;
+                sleep(pause).await;
+                self.services.server(Server::Standby, "start").await;
+                self.standby_follows(world).await;
+                tally.add(KILLS_STANDBY);
+            }
+            ServiceTrouble::Promote if !is_promoted => {
+                // As whoever manages failovers must do.
+                self.standby_follows(world).await;
+                self.services.server(Server::Primary, "kill").await;
+                self.services.server(Server::Standby, "promote").await;
+                self.is_promoted.store(true, Ordering::Relaxed);
+                self.database.lead_to(&self.standby);
+                tally.add(PROMOTES_STANDBY);
+            }
+            _ => {}
+        }
+    }
+
+    /// A node is killed, stays away for so long, and is started again.
+    async fn lose(&self, node: u8, away: Duration, tally: &Tally) {
+        let election = tally.service_is_in_trouble();
+        self.lead_past(node);
+        self.services.node(node, "kill").await;
+        sleep(ELECTION).await;
+        drop(election);
+        sleep(away.saturating_sub(ELECTION)).await;
+        self.services.node(node, "start").await;
+    }
+
+    /// New connections of the soak's own go to the node after this one.
+    fn lead_past(&self, node: u8) {
+        self.broker.lead_to(&self.nodes[usize::from(node) % self.nodes.len()]);
+    }
+
+    /// The node that leads a queue, once one does.
+    async fn leader(&self, queue: &str) -> Option<u8> {
+        for _ in 0..LEADER_TRIES {
+            if let Some(node) = self.try_leader(queue).await {
+                return Some(node);
+            }
+            sleep(LEADER_PAUSE).await;
+        }
+        None
+    }
+
+    async fn try_leader(&self, queue: &str) -> Option<u8> {
+        let ask = format!(
+            "{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)),
+             {{Name, _}} = amqqueue:get_pid(Queue),
+             {{ok, _, {{_, Leader}}}} = ra:members({{Name, node()}}),
+             Leader."
+        );
+        let leader = self.services.ctl(1, &["eval", &ask]).await.ok()?;
+        // 'paybus-4711-815-2@localhost'
+        let (name, _) = leader.split_once('@')?;
+        name.rsplit_once('-')?.1.parse().ok()
+    }
+
+    async fn ctl(&self, arguments: &[&str]) {
+        self.services.ctl(1, arguments).await.unwrap_or_else(|said| panic!("rabbitmqctl {arguments:?}: {said}"));
+    }
+
+    /// Waits until the standby has all commits, for as long as there is one.
+    async fn standby_follows(&self, world: &World) {
+        if self.is_promoted.load(Ordering::Relaxed) {
+            return;
+        }
+        within(START, "the standby to have all commits", async || match world.value::<i64>(FOLLOWS, &[]).await {
+            0 => Err("it is not there"),
+            _ => Ok(()),
+        })
+        .await;
+    }
+}
