@@ -27,8 +27,8 @@ use super::nacks::{Nacked, Nacks};
 use super::round::Message;
 use super::topology::Names;
 use super::{BusError, BusSettings, short};
+use crate::payment::command::Reply;
 use crate::payment::event::Event;
-use crate::payment::operation::Reply;
 use crate::payment::trace::TraceContext;
 
 /// How many channels events are spread over, by payment.

@@ -10,11 +10,12 @@ use uuid::Uuid;
 
 use self::clock::ClockReading;
 use self::notification::Notifications;
+pub use crate::payment::action::Action;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::Contract;
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
-pub use crate::payment::operation::{Action, Request};
+pub use crate::payment::operation::Request;
 use crate::payment::outcome::{Found, GatewayKey, Outcome, Trouble};
 use crate::payment::trace::TraceContext;
 

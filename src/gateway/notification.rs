@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-pub use crate::payment::notification::{Fact, Webhook};
+pub use crate::payment::fact::Fact;
 use crate::payment::outcome::Trouble;
+pub use crate::payment::webhook::Webhook;
 
 /// How old a webhook may be when it is received, and how far ahead its sender's clock: what is older may be a replay.
 pub const TOLERANCE: Duration = Duration::from_secs(300);

@@ -19,9 +19,10 @@ use metrics_exporter_prometheus::Matcher;
 use rust_decimal::prelude::ToPrimitive;
 use uuid::Uuid;
 
+use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::command::Kind;
-use crate::payment::operation::{Action, AnswerKind};
+use crate::payment::operation::AnswerKind;
 use crate::payment::outcome::{Found, Outcome, Trouble};
 use crate::store::report::Figures;
 

@@ -22,7 +22,7 @@ use tracing::debug;
 pub use self::memory::Held;
 use self::memory::{Full, Memory};
 use super::metrics;
-use crate::payment::notification::Webhook;
+use crate::payment::webhook::Webhook;
 
 mod memory;
 

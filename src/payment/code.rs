@@ -475,6 +475,16 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// A field of `data` that is not what it must be.
+    pub(super) fn invalid(field: &str, what: &str) -> Rejection {
+        Rejection::new(Code::InvalidData, format!("{field}: {what}"))
+    }
+
+    /// A field of `data` that the command needs and does not have.
+    pub(super) fn missing(field: &str) -> Rejection {
+        Rejection::invalid(field, "is missing")
+    }
+
     /// A rejection with its message.
     pub fn new(code: Code, message: impl Into<String>) -> Rejection {
         Rejection { code, message: message.into() }

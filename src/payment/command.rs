@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::code::Rejection;
+use super::fact::Fact;
 use super::json;
 use super::model::Order;
-use super::notification::Fact;
-use super::operation::Attributes;
+use super::trace::TraceContext;
 
 /// The largest body of a command's message, in bytes.
 pub const BODY_MAX: usize = 1024 * 1024;
@@ -158,6 +158,30 @@ impl Kind {
             Kind::Unknown(_) => None,
         }
     }
+}
+
+/// What a command carries beside its data, stored with the operation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attributes {
+    /// CloudEvents `correlationid`, copied to every event the command causes.
+    pub correlation_id: Option<String>,
+    /// Where in a trace it belongs.
+    pub trace: Option<TraceContext>,
+    /// CloudEvents `expirytime`: nothing is sent for the first time after it.
+    pub expires_at: Option<Timestamp>,
+    /// Where the final answer also goes.
+    pub reply: Option<Reply>,
+    /// The AMQP `user_id`, which the broker checked.
+    pub user_id: Option<String>,
+}
+
+/// Where the final answer also goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The queue.
+    pub to: String,
+    /// The AMQP `correlation_id` to send along.
+    pub correlation_id: Option<String>,
 }
 
 /// A command that names itself; what it asks for was understood, or is rejected for a reason.

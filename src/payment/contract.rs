@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::operation::Action;
+use super::action::Action;
 
 /// A gateway's idempotency contract and capabilities.
 #[derive(Debug, Clone, PartialEq)]

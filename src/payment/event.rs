@@ -5,9 +5,10 @@ use uuid::Uuid;
 
 use super::code::Code;
 use super::command::CommandName;
+use super::command::Reply;
 use super::model::{Metadata, Payment};
 use super::money::Money;
-use super::operation::{AnswerKind, Operation, Reply, State};
+use super::operation::{AnswerKind, Operation, State};
 use super::outcome::GatewayResult;
 use super::status::Status;
 use super::trace::TraceContext;

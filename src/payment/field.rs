@@ -197,7 +197,7 @@ pub fn check(kind: CommandType, data: &Map<String, Value>) -> Result<(), Rejecti
     for field in fields {
         match data.get(field.name).filter(|value| field.form == Form::Amount || !value.is_null()) {
             Some(value) => field.form.check(field.name, value)?,
-            None if field.is_required => return Err(invalid(field.name, "is missing")),
+            None if field.is_required => return Err(Rejection::missing(field.name)),
             None => {}
         }
     }
@@ -218,7 +218,7 @@ impl Form {
             (Form::Boolean, _) => Err(no(name, "true or false", value)),
             (Form::Metadata, Value::Object(metadata)) => check_metadata(name, metadata),
             (Form::Object | Form::Metadata, _) => Err(no(name, "an object", value)),
-            (Form::Pairs, _) => Err(invalid(name, "must be a list of [name, value]")),
+            (Form::Pairs, _) => Err(Rejection::invalid(name, "must be a list of [name, value]")),
             (_, Value::String(text)) => self.check_text(name, text),
             // A JSON number is a float to many.
             (Form::Amount, _) => {
@@ -232,25 +232,31 @@ impl Form {
     fn check_text(self, name: &str, text: &str) -> Result<(), Rejection> {
         match self {
             Form::Text(max) => check_length(name, text, max),
-            Form::Words(_) if text.trim().is_empty() => Err(invalid(name, "must say something")),
+            Form::Words(_) if text.trim().is_empty() => Err(Rejection::invalid(name, "must say something")),
             Form::Words(max) => check_length(name, text, max),
             Form::OneOf(words) if !words.contains(&text) => {
-                Err(invalid(name, &format!("must be one of {}", words.join(", "))))
+                Err(Rejection::invalid(name, &format!("must be one of {}", words.join(", "))))
             }
-            Form::Base64 if STANDARD.decode(text).is_err() => Err(invalid(name, "must be base64")),
-            Form::Time if time(text).is_none() => Err(invalid(name, "must be a time such as 2026-11-22T12:00:00Z")),
-            Form::Variant if !is_variant(text) => Err(invalid(name, "must match [a-z0-9_-]{1,64}")),
-            Form::Uuid if text.len() != 36 || Uuid::parse_str(text).is_err() => Err(invalid(name, "must be a UUID")),
+            Form::Base64 if STANDARD.decode(text).is_err() => Err(Rejection::invalid(name, "must be base64")),
+            Form::Time if time(text).is_none() => {
+                Err(Rejection::invalid(name, "must be a time such as 2026-11-22T12:00:00Z"))
+            }
+            Form::Variant if !is_variant(text) => Err(Rejection::invalid(name, "must match [a-z0-9_-]{1,64}")),
+            Form::Uuid if text.len() != 36 || Uuid::parse_str(text).is_err() => {
+                Err(Rejection::invalid(name, "must be a UUID"))
+            }
             Form::IpAddress if !text.is_empty() && text.parse::<IpAddr>().is_err() => {
-                Err(invalid(name, "must be an IPv4 or IPv6 address"))
+                Err(Rejection::invalid(name, "must be an IPv4 or IPv6 address"))
             }
             Form::Currency if Currency::from_code(text).is_none() => {
                 let shown = excerpt(text, 10);
                 Err(Rejection::new(Code::InvalidCurrency, format!("{name}: {shown:?} is not one of ISO 4217")))
             }
-            Form::Sequence if !is_sequence(text) => Err(invalid(name, "must be the number of an event, such as \"4\"")),
+            Form::Sequence if !is_sequence(text) => {
+                Err(Rejection::invalid(name, "must be the number of an event, such as \"4\""))
+            }
             Form::Position if text != "0" && !is_sequence(text) => {
-                Err(invalid(name, "must be the position of an event, such as \"41\", or \"0\""))
+                Err(Rejection::invalid(name, "must be the position of an event, such as \"41\", or \"0\""))
             }
             Form::Amount => {
                 money::check_text(text).map_err(|error| Rejection::new(Code::InvalidAmount, format!("{name}: {error}")))
@@ -262,11 +268,14 @@ impl Form {
 
 fn check_metadata(name: &str, metadata: &Map<String, Value>) -> Result<(), Rejection> {
     if metadata.len() > METADATA_MAX {
-        return Err(invalid(name, &format!("must have at most {METADATA_MAX} members")));
+        return Err(Rejection::invalid(name, &format!("must have at most {METADATA_MAX} members")));
     }
     for (key, value) in metadata {
         if !(1..=METADATA_NAME_MAX).contains(&key.chars().count()) {
-            return Err(invalid(name, &format!("{:?}: a name has 1 to {METADATA_NAME_MAX} characters", quoted(key))));
+            return Err(Rejection::invalid(
+                name,
+                &format!("{:?}: a name has 1 to {METADATA_NAME_MAX} characters", quoted(key)),
+            ));
         }
         let place = format!("{name}.{}", quoted(key));
         match value {
@@ -279,7 +288,7 @@ fn check_metadata(name: &str, metadata: &Map<String, Value>) -> Result<(), Rejec
 
 fn check_length(name: &str, text: &str, max: usize) -> Result<(), Rejection> {
     match text.chars().count() > max {
-        true => Err(invalid(name, &format!("must have at most {max} characters"))),
+        true => Err(Rejection::invalid(name, &format!("must have at most {max} characters"))),
         false => Ok(()),
     }
 }
@@ -331,16 +340,12 @@ fn is_sequence(text: &str) -> bool {
 }
 
 fn no(name: &str, what: &str, value: &Value) -> Rejection {
-    invalid(name, &format!("must be {what}, not {}", type_of(value)))
+    Rejection::invalid(name, &format!("must be {what}, not {}", type_of(value)))
 }
 
 /// A name that a stranger wrote. First scrubbed: of a card number that is cut through, most would be left.
 pub(crate) fn quoted(name: &str) -> String {
     excerpt(&card::scrub(name), NAME_MAX).into_owned()
-}
-
-pub(super) fn invalid(name: &str, what: &str) -> Rejection {
-    Rejection::new(Code::InvalidData, format!("{name}: {what}"))
 }
 
 fn type_of(value: &Value) -> &'static str {

@@ -1,17 +1,18 @@
 //! The pure core: everything that decides, without I/O, clock or async.
 
+pub mod action;
 pub mod card;
 pub mod code;
 pub mod command;
 pub mod contract;
 pub mod event;
+pub mod fact;
 pub mod field;
 pub mod json;
 pub mod machine;
 pub mod model;
 pub mod money;
 pub mod movement;
-pub mod notification;
 pub mod observation;
 pub mod operation;
 pub mod outcome;
@@ -20,3 +21,4 @@ pub mod status;
 pub mod trace;
 pub mod transaction;
 pub mod view;
+pub mod webhook;

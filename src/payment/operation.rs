@@ -1,63 +1,14 @@
 //! Operations: commands as stored, with their attempts, their outcome and their place in retrying.
 
-use std::fmt;
-
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::action::Action;
 use super::code::{Code, Rejection};
-use super::command::{Body, Command, CommandName, CommandType, Kind};
+use super::command::{Attributes, Body, Command, CommandName, CommandType, Kind};
 use super::money::Money;
 use super::outcome::{Exposure, GatewayKey};
-use super::trace::TraceContext;
-use super::transaction::TransactionKind;
-
-/// What a gateway can be asked to do with a payment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Charge or authorize.
-    Process,
-    /// Take authorized money.
-    Capture,
-    /// Let an authorization go.
-    Release,
-    /// Give money back.
-    Refund,
-    /// End a payment before money moved.
-    Cancel,
-}
-
-impl Action {
-    /// The word in a gateway's address and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Action::Process => "process",
-            Action::Capture => "capture",
-            Action::Release => "release",
-            Action::Refund => "refund",
-            Action::Cancel => "cancel",
-        }
-    }
-
-    /// What it does with money; a process as it `captures` at once or not.
-    pub fn moves(self, captures: bool) -> Option<TransactionKind> {
-        match self {
-            Action::Process if captures => Some(TransactionKind::Capture),
-            Action::Process => Some(TransactionKind::Authorization),
-            Action::Capture => Some(TransactionKind::Capture),
-            Action::Release => Some(TransactionKind::Void),
-            Action::Refund => Some(TransactionKind::Refund),
-            Action::Cancel => None,
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
 
 /// Where an operation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,30 +86,6 @@ pub struct Answer {
     pub code: Option<Code>,
     /// For a person.
     pub message: String,
-}
-
-/// What a command carries beside its data, stored with the operation.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Attributes {
-    /// CloudEvents `correlationid`, copied to every event the command causes.
-    pub correlation_id: Option<String>,
-    /// Where in a trace it belongs.
-    pub trace: Option<TraceContext>,
-    /// CloudEvents `expirytime`: nothing is sent for the first time after it.
-    pub expires_at: Option<Timestamp>,
-    /// Where the final answer also goes.
-    pub reply: Option<Reply>,
-    /// The AMQP `user_id`, which the broker checked.
-    pub user_id: Option<String>,
-}
-
-/// Where the final answer also goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// The queue.
-    pub to: String,
-    /// The AMQP `correlation_id` to send along.
-    pub correlation_id: Option<String>,
 }
 
 /// What is sent to the gateway: fixed when the operation begins, and the same byte for byte on every try.

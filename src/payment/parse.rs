@@ -8,10 +8,10 @@ use super::command::{
     AmountText, Body, Capture, CommandType, CommandWanted, EventsWanted, NewPayment, Process, Refund, Resolution,
     Resolve,
 };
+use super::fact::{FACTS, read_facts};
 use super::field;
 use super::model::{Billing, Metadata, Order};
 use super::money::{Currency, Money};
-use super::notification::{FACTS, read_facts};
 
 impl Body {
     /// Reads a command's data; of a notification, what is stored of it.
@@ -43,7 +43,7 @@ impl Body {
             CommandType::Sync => Body::Sync,
             CommandType::Notification => Body::Notification(read_facts(data.0.get(FACTS))?),
             CommandType::Resolve => Body::Resolve(Box::new(resolve(data)?)),
-            CommandType::Resend => Body::Resend(data.text("from").parse().map_err(|_| missing("from"))?),
+            CommandType::Resend => Body::Resend(data.text("from").parse().map_err(|_| Rejection::missing("from"))?),
             CommandType::Snapshot => Body::Snapshot,
             CommandType::ResendEvents => Body::ResendEvents(EventsWanted {
                 after: data.text("after").parse().ok(),
@@ -58,8 +58,8 @@ impl Body {
 }
 
 fn new_payment(data: Data<'_>) -> Result<NewPayment, Rejection> {
-    let currency = Currency::from_code(data.text("currency")).ok_or_else(|| missing("currency"))?;
-    let total = data.money("total", currency)?.ok_or_else(|| missing("total"))?;
+    let currency = Currency::from_code(data.text("currency")).ok_or_else(|| Rejection::missing("currency"))?;
+    let total = data.money("total", currency)?.ok_or_else(|| Rejection::missing("total"))?;
     let zero = Money::zero(currency);
     let capture = data.boolean("capture");
     let process = data.object("process").map(|data| Process { data, capture });
@@ -95,8 +95,8 @@ fn billing(data: Data<'_>) -> Billing {
 }
 
 fn resolve(data: Data<'_>) -> Result<Resolve, Rejection> {
-    let operation = Uuid::parse_str(data.text("operation")).map_err(|_| missing("operation"))?;
-    let outcome = Resolution::from_word(data.text("outcome")).ok_or_else(|| missing("outcome"))?;
+    let operation = Uuid::parse_str(data.text("operation")).map_err(|_| Rejection::missing("operation"))?;
+    let outcome = Resolution::from_word(data.text("outcome")).ok_or_else(|| Rejection::missing("outcome"))?;
     let transaction_id = Some(data.owned("transaction_id")).filter(|text| !text.is_empty());
     let evidence = data.text("evidence").trim().to_owned();
     Ok(Resolve { operation, outcome, amount: data.amount("amount"), transaction_id, evidence })
@@ -147,10 +147,6 @@ impl<'a> Data<'a> {
         let money = Money::parse(&text, currency);
         money.map(Some).map_err(|error| Rejection::new(Code::InvalidAmount, format!("{name}: {error}")))
     }
-}
-
-pub(super) fn missing(name: &str) -> Rejection {
-    Rejection::new(Code::InvalidData, format!("{name}: is missing"))
 }
 
 #[cfg(test)]

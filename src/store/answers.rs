@@ -9,7 +9,8 @@ use super::connect::Store;
 use super::error::StoreError;
 use super::outbox::{OutboxEvent, outbox_event};
 use super::rows;
-use crate::payment::operation::{Operation, Reply};
+use crate::payment::command::Reply;
+use crate::payment::operation::Operation;
 
 /// How many answers of a payment are looked through, from the last one on.
 const LOOKED_THROUGH: i64 = 500;

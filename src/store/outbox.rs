@@ -11,7 +11,7 @@ use super::error::StoreError;
 use super::row::ReadColumn;
 use super::rows;
 use super::scan::{Scan, Window, find_window};
-use crate::payment::operation::Reply;
+use crate::payment::command::Reply;
 use crate::payment::trace::TraceContext;
 
 /// How many buckets the payments fall into; each is relayed by one replica at a time.

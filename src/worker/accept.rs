@@ -17,12 +17,13 @@ use super::variant::Variant;
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
+use crate::payment::command::{Attributes as Attached, Reply};
 use crate::payment::command::{BODY_MAX, Body, Command, CommandName, CommandType, Kind, Process};
+use crate::payment::fact::admitted;
 use crate::payment::field;
 use crate::payment::json;
-use crate::payment::notification::{Webhook, admitted};
-use crate::payment::operation::{Attributes as Attached, Reply};
 use crate::payment::trace::TraceContext;
+use crate::payment::webhook::Webhook;
 
 /// The deepest `data`, in levels.
 pub const DEPTH_MAX: usize = 16;

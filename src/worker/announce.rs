@@ -21,8 +21,8 @@ use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState, event_ty
 use crate::causes::chain;
 use crate::failpoint;
 use crate::http::metrics;
+use crate::payment::command::Reply;
 use crate::payment::event::Event;
-use crate::payment::operation::Reply;
 use crate::spans::{Span, are_exported};
 use crate::store::Store;
 use crate::store::load::Unsent;

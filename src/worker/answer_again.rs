@@ -12,9 +12,10 @@ use crate::bus::publisher::Outgoing;
 use crate::causes::chain;
 use crate::http::metrics;
 use crate::payment::command::Command;
+use crate::payment::command::Reply;
 use crate::payment::event::Event;
 use crate::payment::machine::Aggregate;
-use crate::payment::operation::{Operation, Reply};
+use crate::payment::operation::Operation;
 use crate::store::load::Loaded;
 
 /// How long the broker may take for an answer that is given again; its message waits.

@@ -17,8 +17,8 @@ use crate::http::metrics;
 use crate::payment::code::Rejection;
 use crate::payment::command::{Body, Command, CommandType, Kind};
 use crate::payment::contract::Contract;
+use crate::payment::fact::proved_operations;
 use crate::payment::machine::{Aggregate, Context, Step};
-use crate::payment::notification::proved_operations;
 use crate::payment::operation::{Lease, Operation, State};
 use crate::store::load::{Loaded, Unsent};
 
@@ -329,9 +329,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::payment::command::Attributes;
     use crate::payment::command::CommandName;
     use crate::payment::contract::{Captures, Keys, Lookup, NotificationRole, PerAction};
-    use crate::payment::operation::Attributes;
 
     #[test]
     fn only_the_rules_of_its_own_variant_decide_on_a_call() {

@@ -15,9 +15,9 @@ use super::refuse::answer_to;
 use crate::backoff;
 use crate::http::metrics::{self, CommandOutcome};
 use crate::payment::code::{Code, Rejection};
+use crate::payment::command::Reply;
 use crate::payment::command::{Body, Command, EventsWanted};
 use crate::payment::event::{EventKind, ResentPage};
-use crate::payment::operation::Reply;
 use crate::store::error::StoreError;
 use crate::store::positions::EventPage;
 
@@ -105,8 +105,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::payment::command::Attributes;
     use crate::payment::command::{CommandName, CommandType, Kind};
-    use crate::payment::operation::Attributes;
 
     #[test]
     fn events_are_sent_only_where_they_are_asked_for() {

@@ -65,8 +65,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::payment::command::Attributes;
     use crate::payment::command::{Body, CommandName};
-    use crate::payment::operation::Attributes;
 
     fn accepted(kind: CommandType, content: Result<Body, Rejection>) -> Accepted {
         Accepted::Command(Box::new(Command {

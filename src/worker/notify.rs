@@ -17,10 +17,11 @@ use super::variant::Variant;
 use crate::gateway::notification::{Fact, Notifications};
 use crate::http::metrics;
 use crate::payment::code::Code;
+use crate::payment::command::Attributes;
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind};
+use crate::payment::fact::facts_data;
 use crate::payment::machine::Aggregate;
-use crate::payment::notification::facts_data;
-use crate::payment::operation::{Attributes, Operation};
+use crate::payment::operation::Operation;
 use crate::payment::outcome::Trouble;
 use crate::spans::Span;
 

@@ -17,8 +17,9 @@ use crate::bus::publisher::Publisher;
 use crate::gateway::notification::Verify;
 use crate::http::webhooks::{Held, Receipt, Receive};
 use crate::payment::command::CommandType;
-use crate::payment::notification::{Fact, Webhook, admitted};
+use crate::payment::fact::{Fact, admitted};
 use crate::payment::trace::TraceContext;
+use crate::payment::webhook::Webhook;
 
 /// How long the broker may take to confirm, before the gateway is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);

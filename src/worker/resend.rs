@@ -16,9 +16,9 @@ use uuid::Uuid;
 use super::begin::{Entry, Stopped};
 use super::engine::{Engine, until_answered};
 use crate::backoff;
+use crate::payment::command::Reply;
 use crate::payment::event::Resent;
 use crate::payment::machine::{Aggregate, Step};
-use crate::payment::operation::Reply;
 use crate::store::outbox::SentEvent;
 
 /// How long the broker may take for them; commands of the payment that come meanwhile wait.

@@ -12,7 +12,7 @@ use paybus::bus::publisher::{Outgoing, Published, ReplyState};
 use paybus::bus::refusal::TopologyError;
 use paybus::bus::topology;
 use paybus::bus::{BusError, BusSettings};
-use paybus::payment::operation::Reply;
+use paybus::payment::command::Reply;
 use tokio::time::timeout;
 use uuid::Uuid;
 

@@ -10,7 +10,7 @@ use paybus::bus::dead::{Rights, bury};
 use paybus::bus::graveyard::{self, DeadFilter};
 use paybus::bus::publisher::{Outgoing, Published, ReplyState};
 use paybus::bus::topology;
-use paybus::payment::operation::Reply;
+use paybus::payment::command::Reply;
 use tokio::time::timeout;
 use uuid::Uuid;
 

@@ -10,8 +10,9 @@ use super::samples::{history, operation};
 use super::{json, page};
 use crate::cli::output::{Output, tame_json};
 use crate::payment::code::Code;
+use crate::payment::command::Attributes;
 use crate::payment::command::CommandName;
-use crate::payment::operation::{Answer, AnswerKind, Attributes, Lease, Operation, State};
+use crate::payment::operation::{Answer, AnswerKind, Lease, Operation, State};
 use crate::payment::status::FraudStatus;
 use crate::store::report::{History, OperationRecord};
 

@@ -54,11 +54,12 @@ mod samples {
     use uuid::Uuid;
 
     use crate::payment::code::Code;
+    use crate::payment::command::Attributes;
     use crate::payment::command::{CommandName, Kind};
     use crate::payment::model::{Billing, Order, Payment};
     use crate::payment::money::{Currency, Money};
     use crate::payment::movement::{Movement, MovementKind};
-    use crate::payment::operation::{Answer, AnswerKind, Attributes, Operation, Request, State};
+    use crate::payment::operation::{Answer, AnswerKind, Operation, Request, State};
     use crate::payment::outcome::Exposure;
     use crate::payment::status::Status;
     use crate::store::outbox::OutboxEvent;

@@ -6,9 +6,10 @@ use uuid::Uuid;
 
 use crate::cli::output::{Style, tame};
 use crate::cli::time::relative;
+use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
-use crate::payment::operation::{Action, AnswerKind, Operation, State};
+use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::store::report::{History, OperationRecord};
 
 /// What there is to say of an operation.

@@ -14,8 +14,8 @@ use super::*;
 use crate::gateway::signature::sign;
 use crate::payment::card;
 use crate::payment::code::Code;
+use crate::payment::fact::admitted;
 use crate::payment::money::Currency;
-use crate::payment::notification::admitted;
 use crate::payment::outcome::{GatewayResult, Verdict};
 
 const PAYMENT: Uuid = Uuid::from_u128(9);

@@ -8,11 +8,12 @@ use uuid::Uuid;
 use super::decide::in_progress;
 use super::rows::is_waiting;
 use super::{Aggregate, Context, FIRST_LOOK, Step, WAITING_MAX, WAITING_RECHECK, later};
+use crate::payment::action::Action;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandType, Kind, NewPayment};
 use crate::payment::event::{Event, EventCause, EventKind, Why};
 use crate::payment::model::{Metadata, Payment};
-use crate::payment::operation::{Action, AnswerKind, Operation, State};
+use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::Exposure;
 use crate::payment::status::Status;
 

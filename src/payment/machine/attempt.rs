@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{Aggregate, Context, Rules, Step, later};
+use crate::payment::action::Action;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::{Keys, Lookup, NotificationRole};
 use crate::payment::observation::Observation;
-use crate::payment::operation::{Action, Lease, Operation, Request, State};
+use crate::payment::operation::{Lease, Operation, Request, State};
 use crate::payment::outcome::{Exposure, NotCharged, Outcome, Trouble};
 
 /// The delay of a retry where the configuration names none.

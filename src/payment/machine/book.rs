@@ -215,7 +215,7 @@ impl Aggregate {
         if is_other || told.contains(&id) {
             return movement;
         }
-        let process = [crate::payment::operation::Action::Process];
+        let process = [crate::payment::action::Action::Process];
         match told.first().copied().or_else(|| self.other_at_gateway(id, &process).map(|other| other.id)) {
             Some(heir) => {
                 let reference = movement.gateway_reference.clone().unwrap_or_else(|| heir.to_string());

@@ -7,12 +7,13 @@ use uuid::Uuid;
 use super::book::Telling;
 use super::settle::foreign_currency;
 use super::{Aggregate, Context, Step};
+use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::event::Why;
 use crate::payment::money::MoneyError;
 use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::observation::{Asked, Observation};
-use crate::payment::operation::{Action, AnswerKind, Operation, State};
+use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::{Exposure, Found, GatewayResult, Trouble};
 use crate::payment::status::{Cause, Status};
 

@@ -3,13 +3,14 @@
 use uuid::Uuid;
 
 use super::{Aggregate, Context, Rules, Step};
+use crate::payment::action::Action;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{AmountText, Body, Capture, CommandType, Process, Refund};
 use crate::payment::contract::{Captures, Lookup};
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
 use crate::payment::movement::{Movement, MovementKind};
-use crate::payment::operation::{Action, Operation, Request};
+use crate::payment::operation::{Operation, Request};
 use crate::payment::status::Status;
 
 /// Under what names an operation keeps what its request is written from.

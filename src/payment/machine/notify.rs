@@ -11,7 +11,7 @@ use crate::payment::code::{Code, Rejection};
 use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
 use crate::payment::event::Why;
-use crate::payment::notification::{FACTS, Fact, read_facts};
+use crate::payment::fact::{FACTS, Fact, read_facts};
 use crate::payment::observation::Asked;
 use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::Trouble;

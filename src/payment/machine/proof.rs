@@ -9,12 +9,13 @@ use uuid::Uuid;
 use super::book::Telling;
 use super::settle::{foreign_currency, is_asked_for};
 use super::{Aggregate, Context};
+use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::contract::NotificationRole;
 use crate::payment::event::{Discrepancy, Why};
+use crate::payment::fact::{Fact, Proof, Proved, proved_operations};
 use crate::payment::money::MoneyError;
-use crate::payment::notification::{Fact, Proof, Proved, proved_operations};
-use crate::payment::operation::{Action, Operation, State};
+use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Decline, GatewayResult, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionState};
 

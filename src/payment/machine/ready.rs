@@ -7,9 +7,11 @@ use serde_json::Map;
 use uuid::Uuid;
 
 use super::{Aggregate, Context, Step, WAITING_RECHECK};
+use crate::payment::action::Action;
 use crate::payment::code::Code;
+use crate::payment::command::Attributes;
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind, Process};
-use crate::payment::operation::{Action, Attributes, Operation, Request, State};
+use crate::payment::operation::{Operation, Request, State};
 use crate::payment::outcome::{Exposure, Found, GatewayResult, NotCharged, Verdict};
 use crate::payment::status::Status;
 

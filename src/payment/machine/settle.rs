@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::book::Telling;
 use super::{Aggregate, Context, Step};
+use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::contract::Lookup;
 use crate::payment::event::{Discrepancy, Why};
@@ -12,7 +13,7 @@ use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money, MoneyError};
 use crate::payment::movement::MovementKind;
 use crate::payment::observation::Asked;
-use crate::payment::operation::{Action, AnswerKind, Operation, State};
+use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::{Exposure, GatewayResult, NotCharged, Trouble, Verdict};
 use crate::payment::status::{Cause, Status};
 use crate::payment::transaction::{Transaction, TransactionKind, TransactionState};

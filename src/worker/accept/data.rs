@@ -12,8 +12,8 @@ use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Kind};
+use crate::payment::fact::facts_data;
 use crate::payment::json;
-use crate::payment::notification::facts_data;
 
 /// Where CloudEvents put data that is an object.
 pub(super) const DATA: &str = "data";

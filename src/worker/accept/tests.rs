@@ -12,7 +12,7 @@ use super::data::has_nul;
 use super::*;
 use crate::config;
 use crate::gateway::signature::sign;
-use crate::payment::notification::{Fact, facts_data};
+use crate::payment::fact::{Fact, facts_data};
 
 mod amounts;
 mod contract;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use paybus::payment::action::Action;
 use paybus::payment::code::Code;
 use paybus::payment::contract::Lookup;
-use paybus::payment::operation::Action;
 use paybus::payment::outcome::{Found, Outcome, Trouble};
 
 use super::fake::{Deed, Ended, Meets, On, PROCESS, Unsupported};

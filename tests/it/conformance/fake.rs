@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 use uuid::Uuid;
 
-use paybus::payment::operation::Action;
+use paybus::payment::action::Action;
 use paybus::payment::outcome::Decline;
 
 /// Something that this gateway, or its fake, cannot do, and why: it stands in the table of `docs/gateways.md`.

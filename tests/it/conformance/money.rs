@@ -5,8 +5,8 @@ use serde_json::json;
 use super::fake::{Deed, Ended, Meets, On, PROCESS, Unsupported};
 use super::kit::{CURRENCY, Kit, TOTAL};
 use crate::support::{Command, Event};
+use paybus::payment::action::Action;
 use paybus::payment::contract::{Captures, Lookup, NotificationRole};
-use paybus::payment::operation::Action;
 
 /// Without books nobody can say that a charge was made once.
 pub async fn books(kit: &Kit) -> Ended {

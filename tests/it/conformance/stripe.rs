@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use paybus::payment::operation::Action;
+use paybus::payment::action::Action;
 use paybus::payment::outcome::Decline;
 
 use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Told, Unsupported};

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use paybus::payment::action::Action;
 use paybus::payment::contract::{AfterServerError, Lookup};
-use paybus::payment::operation::Action;
 
 use super::fake::{Deed, Ended, Meets, On, Unsupported};
 use super::kit::{BRIEF, Cure, Kit, TOTAL};

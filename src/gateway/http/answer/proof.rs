@@ -3,7 +3,7 @@
 
 use super::{TransactionState, Trouble, currency, invalid, operation_id, text, transactions};
 use crate::gateway::legible;
-use crate::payment::notification::{Proof, Proved};
+use crate::payment::fact::{Proof, Proved};
 
 /// What tells what was done, with how much money, and whose.
 const MEMBERS: [&str; 8] =

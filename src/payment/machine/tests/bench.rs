@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::store::{PAYMENT, Store};
+use crate::payment::action::Action;
 use crate::payment::code::Code;
+use crate::payment::command::Attributes;
 use crate::payment::command::{Body, Command, CommandName, CommandType, Kind};
 use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::event::{Event, EventKind, Resent};
@@ -16,7 +18,7 @@ use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
 use crate::payment::observation::Asked;
-use crate::payment::operation::{Action, AnswerKind, Attributes, Operation, State};
+use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::status::Status;
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};

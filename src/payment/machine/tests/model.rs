@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::bench::usd;
 use super::store::PAYMENT;
+use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::contract::{AfterServerError, Captures, Contract, Lookup};
-use crate::payment::notification::{Fact, Proof, Proved};
-use crate::payment::operation::Action;
+use crate::payment::fact::{Fact, Proof, Proved};
 use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 

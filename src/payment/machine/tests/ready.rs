@@ -10,8 +10,8 @@ use super::bench::{Bench, approved, command, found, keys, operation_id, result, 
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::contract::{Lookup, NotificationRole};
+use crate::payment::fact::{Fact, Proof, Proved};
 use crate::payment::machine::Step;
-use crate::payment::notification::{Fact, Proof, Proved};
 use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::{Decline, Exposure, GatewayResult, Outcome, Trouble, Verdict};
 use crate::payment::status::Status;

@@ -10,13 +10,14 @@ use uuid::Uuid;
 use super::bench::{command, keys, rules};
 use super::model::{Effect, Ended, Fate, Gateway, Sent};
 use super::store::Store;
+use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::command::{Body, Command, CommandType, Kind};
 use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
+use crate::payment::fact::proved_operations;
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
-use crate::payment::notification::proved_operations;
 use crate::payment::observation::Observation;
-use crate::payment::operation::{Action, Operation, State};
+use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Found, Outcome, Trouble};
 use crate::payment::status::Status;
 

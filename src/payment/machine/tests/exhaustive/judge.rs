@@ -8,10 +8,10 @@ use super::super::properties::{check_books_are_not_beyond_the_ledger, check_rest
 use super::moves::{LookUpFate, Move};
 use super::scenario::{Line, TOTAL, Verdict};
 use super::world::{Phase, World};
+use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::machine::Step;
-use crate::payment::operation::Action;
 
 /// What must hold always, beside what the store and the gateway refuse: the machine asks for no money beyond what there is.
 pub fn check(world: &World) {

@@ -1,19 +1,12 @@
-//! A gateway's webhook: as it is carried over the bus, and the facts that its adapter reads out of it once it is known to be
-//! genuine. They say where to look; only where the gateway's contract takes its notifications for proof do they change a
-//! payment by their word.
+//! What a gateway's webhook tells, as its adapter reads it once the webhook is known to be genuine. Facts say where to look;
+//! only where the gateway's contract takes its notifications for proof do they change a payment by their word.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::card;
 use super::code::{Code, Rejection};
-use super::command::CommandType;
-use super::field::{self, invalid};
-use super::parse::{Data, missing};
 use super::transaction::{REFERENCE_CHARACTERS_MAX, Transaction, TransactionState};
 
 /// How many facts one webhook may hold.
@@ -24,55 +17,6 @@ const TEXT_MAX: usize = 255;
 
 /// Under what name facts are stored with a notification.
 pub(super) const FACTS: &str = "facts";
-
-/// A webhook as it was received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Webhook {
-    /// When. Its age is judged by this, whenever it is verified.
-    pub received_at: Timestamp,
-    /// The HTTP method.
-    pub method: String,
-    /// Path and query, as the client sent them.
-    pub url: String,
-    /// The headers in their order, names in lower case. Cookies and credentials are left out, and what is no text.
-    pub headers: Vec<(String, String)>,
-    /// The body, byte for byte.
-    pub body: Vec<u8>,
-}
-
-impl Webhook {
-    /// The values of a header, by its name in lower case.
-    pub fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Reads the data of a `payment.notification`.
-    ///
-    /// # Errors
-    /// The first field that is missing, unknown or wrong, by its name.
-    pub fn read(data: &Map<String, Value>) -> Result<Webhook, Rejection> {
-        field::check(CommandType::Notification, data)?;
-        let data = Data(data);
-        Ok(Webhook {
-            received_at: field::time(data.text("received_at")).ok_or_else(|| missing("received_at"))?,
-            method: data.owned("method"),
-            url: data.owned("url"),
-            headers: data.pairs("headers").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect(),
-            body: STANDARD.decode(data.text("body_base64")).map_err(|_| missing("body_base64"))?,
-        })
-    }
-
-    /// The data of a `payment.notification`.
-    pub fn data(&self) -> Value {
-        json!({
-            "received_at": self.received_at.to_string(),
-            "method": self.method,
-            "url": self.url,
-            "headers": self.headers,
-            "body_base64": STANDARD.encode(&self.body),
-        })
-    }
-}
 
 /// One thing that a webhook tells, of one payment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -172,8 +116,8 @@ pub fn facts_data(facts: &[Fact]) -> Map<String, Value> {
 /// # Errors
 /// What is stored are no facts.
 pub(super) fn read_facts(stored: Option<&Value>) -> Result<Vec<Fact>, Rejection> {
-    let stored = stored.ok_or_else(|| missing(FACTS))?;
-    Vec::deserialize(stored).map_err(|_| invalid(FACTS, "cannot be read"))
+    let stored = stored.ok_or_else(|| Rejection::missing(FACTS))?;
+    Vec::deserialize(stored).map_err(|_| Rejection::invalid(FACTS, "cannot be read"))
 }
 
 /// The facts that a verified notification may tell: few and short ones; and where it is addressed to a payment, none
@@ -183,10 +127,13 @@ pub(super) fn read_facts(stored: Option<&Value>) -> Result<Vec<Fact>, Rejection>
 /// There are too many, or too long ones, or all are of other payments.
 pub fn admitted(facts: Vec<Fact>, addressed_to: Option<Uuid>) -> Result<Vec<Fact>, Rejection> {
     if facts.len() > FACTS_MAX {
-        return Err(invalid("body_base64", &format!("it tells more than {FACTS_MAX} facts")));
+        return Err(Rejection::invalid("body_base64", &format!("it tells more than {FACTS_MAX} facts")));
     }
     if !facts.iter().all(Fact::is_sound) {
-        return Err(invalid("body_base64", &format!("an id in it is longer than {TEXT_MAX} bytes, or no text")));
+        return Err(Rejection::invalid(
+            "body_base64",
+            &format!("an id in it is longer than {TEXT_MAX} bytes, or no text"),
+        ));
     }
     let facts = facts.into_iter().map(Fact::fit_to_be_stored);
     let Some(payment) = addressed_to else { return Ok(facts.collect()) };
@@ -201,48 +148,6 @@ pub fn admitted(facts: Vec<Fact>, addressed_to: Option<Uuid>) -> Result<Vec<Fact
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(data: Value) -> Result<Webhook, Rejection> {
-        Webhook::read(data.as_object().unwrap())
-    }
-
-    fn whole() -> Value {
-        json!({
-            "received_at": "2026-11-22T12:00:00Z", "method": "POST", "url": "/webhooks/cards?a=b",
-            "headers": [["Stripe-Signature", "t=1"], ["x", "1"], ["x", "2"]], "body_base64": "AP8="
-        })
-    }
-
-    #[test]
-    fn a_webhook_is_read_as_it_was_written() {
-        let webhook = read(whole()).unwrap();
-        assert_eq!(webhook.body, [0, 255]);
-        assert_eq!(webhook.header("stripe-signature").collect::<Vec<_>>(), ["t=1"]);
-        assert_eq!(webhook.header("x").collect::<Vec<_>>(), ["1", "2"], "in their order");
-        assert_eq!(read(webhook.data()), Ok(webhook));
-    }
-
-    #[test]
-    fn a_webhook_is_checked_for_its_form() {
-        for (name, wrong) in [
-            ("received_at", json!("yesterday")),
-            ("received_at", json!(null)),
-            ("headers", json!({})),
-            ("headers", json!([["a"]])),
-            ("body_base64", json!([])),
-            ("body_base64", json!("e30")),
-            ("method", json!(1)),
-            ("url", json!({})),
-        ] {
-            let mut data = whole();
-            data[name] = wrong;
-            let rejection = read(data).unwrap_err();
-            assert!(rejection.message.starts_with(&format!("{name}: ")), "{rejection:?}");
-        }
-        let mut data = whole();
-        data["facts"] = json!([]);
-        assert_eq!(read(data).unwrap_err().code, Code::UnknownField, "nobody says by himself what was verified");
-    }
 
     #[test]
     fn facts_are_read_as_they_were_stored() {
