@@ -10,7 +10,7 @@ use super::backlog::{ROUND, Sent};
 use super::connection::{Connection, connect};
 use super::delivery::Properties;
 use super::lane::open;
-use super::publisher::base_properties;
+use super::publisher::{CommandSent, base_properties};
 use super::refusal::named;
 use super::round::{Message, publish};
 use super::topology::Names;
@@ -43,15 +43,6 @@ pub struct NewCommand {
     pub correlation_id: Option<String>,
     /// Whether to say who we are, as the configured users and `payment.resolve` require; the broker checks it.
     pub name_user: bool,
-}
-
-/// What became of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CommandSent {
-    /// A queue has it.
-    Routed,
-    /// No queue takes it, or the queue is full.
-    Refused(String),
 }
 
 /// A message that was watched.

@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 use super::aside::SetAside;
 use super::backlog::Verdict;
-use super::client::CommandSent;
 use super::connection::ConnectionState;
 use super::lane::{Answer, Lane, Posted, Shared};
 use super::link::{Link, Role};
@@ -30,6 +29,15 @@ use super::{BusError, BusSettings, short};
 use crate::payment::command::Reply;
 use crate::payment::event::Event;
 use crate::payment::trace::TraceContext;
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandSent {
+    /// A queue has it.
+    Routed,
+    /// No queue takes it, or the queue is full.
+    Refused(String),
+}
 
 /// How many channels events are spread over, by payment.
 pub const LANES: usize = 4;

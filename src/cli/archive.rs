@@ -17,11 +17,10 @@ use super::events::{When, read_when};
 use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::Output;
-use crate::backoff;
 use crate::config::Settings;
-use crate::failpoint;
 use crate::store::archive::{Looked, Selection};
 use crate::store::{Store, StoreError};
+use crate::{backoff, failpoint};
 
 const AFTER_HELP: &str = "\
 Examples:

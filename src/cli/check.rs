@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use super::exit::{Exit, Failure};
 use super::open_database;
-use super::output::{Output, Style, tame};
+use super::output::{Output, Style};
+use super::tame::tame;
 use crate::bus::connection::connect;
 use crate::bus::topology;
 use crate::config::{self, Settings, Variant};

@@ -1,11 +1,10 @@
 //! How a command ends: the exit codes, and which error means which.
 
 use std::error::Error;
-use std::fmt;
-use std::io;
 use std::process::ExitCode;
+use std::{fmt, io};
 
-use super::output::tame;
+use super::tame::tame;
 use crate::bus::{self, BusError};
 use crate::config::ConfigError;
 use crate::gateway::registry::RegistryError;

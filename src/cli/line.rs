@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::output::{Output, Style, tame};
+use super::output::{Output, Style};
+use super::tame::tame;
 use super::time::clock;
 use crate::excerpt::{NAME_MAX, excerpt};
 

@@ -17,6 +17,7 @@ mod publish;
 mod schema;
 mod show;
 mod signals;
+mod tame;
 mod time;
 mod watch;
 mod webhooks;

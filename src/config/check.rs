@@ -7,11 +7,10 @@ use regex::Regex;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::duration;
 use super::error::ConfigError;
 use super::settings::{Amqp, Database, Log, Retention, Settings, Tls, TlsMode, Tracing, Worker};
-use super::users;
-use super::variant::{Retry, Variant};
+use super::variant::{RATE_MAX, Retry, Variant};
+use super::{duration, users};
 use crate::bus::hosts::addresses;
 use crate::store::connect::STATEMENT_TIMEOUT_MAX;
 
@@ -50,7 +49,6 @@ const NAME_LENGTH_MAX: usize = 64;
 const QUEUE_MEBIBYTES: u64 = 4;
 const MEBIBYTES_MAX: u64 = 1_048_576;
 const DELAYED_MAX: usize = 100;
-pub(super) const RATE_MAX: f64 = 1_000_000.0;
 
 /// Checks all settings.
 ///

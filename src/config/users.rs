@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::check::RATE_MAX;
 use super::error::ConfigError;
-use super::variant::Variant;
+use super::variant::{RATE_MAX, Variant};
 
 /// The sources of commands that paybus makes itself: completions, and webhooks by variant.
 pub const OWN_SOURCE: &str = "paybus";

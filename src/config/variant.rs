@@ -8,9 +8,10 @@ use ::config::{Map, Value, ValueKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::duration;
 use super::error::{ConfigError, one_of};
-use super::reader;
+use super::{duration, reader};
+
+pub(super) const RATE_MAX: f64 = 1_000_000.0;
 
 /// The keys that every variant has; a test holds them against [`Variant`].
 const COMMON_KEYS: [&str; 9] =

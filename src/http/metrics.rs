@@ -28,8 +28,6 @@ use crate::store::report::Figures;
 
 mod zeros;
 
-pub use super::recorder::{Metrics, install};
-
 /// Upper bounds of durations, in seconds: from a gateway nearby to one that has timed out.
 const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
@@ -555,7 +553,7 @@ mod tests {
 
     #[test]
     fn strangers_words_are_no_labels() {
-        let metrics = install(&["default"]).expect("a recorder");
+        let metrics = crate::http::recorder::install(&["default"]).expect("a recorder");
         duplicate("default");
         duplicate("x5f0c7a52");
         command_settled(&Kind::from_word("payment.bogus"), "default", CommandOutcome::Rejected);
@@ -568,7 +566,7 @@ mod tests {
 
     #[test]
     fn a_figure_that_is_gone_falls_to_zero() {
-        let metrics = install(&["default"]).expect("a recorder");
+        let metrics = crate::http::recorder::install(&["default"]).expect("a recorder");
         let unknown = UnknownFigures {
             variant: "cards".to_owned(),
             currency: "EUR".to_owned(),
@@ -592,7 +590,7 @@ mod tests {
 
     #[test]
     fn what_the_broker_does_not_say_is_not_known() {
-        let metrics = install(&["default"]).expect("a recorder");
+        let metrics = crate::http::recorder::install(&["default"]).expect("a recorder");
         let queue = QueueLabel { name: "paybus.dead".to_owned(), kind: "dead" };
         let has =
             |line: &str| assert!(metrics.render().lines().any(|found| found == line), "{line}\n{}", metrics.render());

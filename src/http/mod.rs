@@ -2,7 +2,7 @@
 
 pub mod health;
 pub mod metrics;
-mod recorder;
+pub mod recorder;
 pub mod server;
 pub mod webhooks;
 

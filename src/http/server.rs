@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 use self::arriving::Arriving;
 use self::connections::{Connection, Connections};
 use super::health::{HEARTBEAT, Health};
-use super::metrics::Metrics;
+use super::recorder::Metrics;
 
 mod arriving;
 mod connections;
@@ -285,7 +285,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address").to_string();
         let health = Arc::new(Health::new(&["broker"]));
-        let metrics = super::super::metrics::install(&["default"]).expect("a recorder");
+        let metrics = super::super::recorder::install(&["default"]).expect("a recorder");
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, Arc::clone(&health), metrics, Router::new(), shutdown.clone()));
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::code::Rejection;
@@ -149,6 +150,12 @@ impl Kind {
             Kind::Known(kind) => kind.as_str(),
             Kind::Unknown(word) => word,
         }
+    }
+
+    /// SHA-256 of the word alone. It stands for a notification: the same fact told again comes with other headers, another
+    /// signature, another time.
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.as_str().as_bytes()).into()
     }
 
     /// The type, where it is one of the contract.

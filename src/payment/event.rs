@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::code::Code;
-use super::command::CommandName;
-use super::command::Reply;
+use super::command::{CommandName, Reply};
 use super::model::{Metadata, Payment};
 use super::money::Money;
 use super::operation::{AnswerKind, Operation, State};

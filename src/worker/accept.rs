@@ -12,18 +12,16 @@ use uuid::Uuid;
 use self::data::{DATA, DATA_BASE64, Data};
 use self::envelope::{check_envelope, check_places};
 use self::mode::Envelope;
-use super::notify;
 use super::variant::Variant;
 use crate::excerpt::{NAME_MAX, excerpt};
-use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
-use crate::payment::command::{Attributes as Attached, Reply};
-use crate::payment::command::{BODY_MAX, Body, Command, CommandName, CommandType, Kind, Process};
+use crate::payment::command::{
+    Attributes as Attached, BODY_MAX, Body, Command, CommandName, CommandType, Kind, Process, Reply,
+};
 use crate::payment::fact::admitted;
-use crate::payment::field;
-use crate::payment::json;
 use crate::payment::trace::TraceContext;
 use crate::payment::webhook::Webhook;
+use crate::payment::{card, field, json};
 
 /// The deepest `data`, in levels.
 pub const DEPTH_MAX: usize = 16;
@@ -146,7 +144,7 @@ impl Acceptance {
         attached: (Attached, Option<Rejection>),
     ) -> Command {
         let hash = match &content {
-            Ok(Body::Notification(_)) => notify::hash(&names.kind),
+            Ok(Body::Notification(_)) => names.kind.hash(),
             _ => data.hash(&names.kind),
         };
         // It may name a field, and of a notification's data nothing was searched for card numbers.

@@ -15,11 +15,9 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::spans;
-use crate::backoff;
 use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState, event_type};
 use crate::causes::chain;
-use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::command::Reply;
 use crate::payment::event::Event;
@@ -27,6 +25,7 @@ use crate::spans::{Span, are_exported};
 use crate::store::Store;
 use crate::store::load::Unsent;
 use crate::store::outbox::{OutboxEvent, Sent};
+use crate::{backoff, failpoint};
 
 /// How many marks one statement carries.
 const MARKS_MAX: usize = 2000;

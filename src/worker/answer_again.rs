@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::begin::{Entry, Stopped};
 use super::engine::{Engine, until_answered};
+use super::entry::Entry;
+use super::stopped::Stopped;
 use crate::bus::envelope::event_body;
 use crate::bus::publisher::Outgoing;
 use crate::causes::chain;
 use crate::http::metrics;
-use crate::payment::command::Command;
 use crate::payment::command::Reply;
 use crate::payment::event::Event;
 use crate::payment::machine::Aggregate;
@@ -76,12 +76,6 @@ impl Engine {
             metrics::reply_unroutable();
         }
     }
-}
-
-/// Whether an entry is a command that is stored already.
-pub(super) fn is_known(entry: &Entry, known: Option<&Operation>) -> bool {
-    let is_of = |command: &Command| known.is_some_and(|known| known.is_of(command));
-    matches!(entry, Entry::Command { command, .. } if is_of(command))
 }
 
 /// An event that is stored nowhere, and has no place among those that are.

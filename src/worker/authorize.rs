@@ -11,8 +11,7 @@ use super::limits::{Allowance, Share};
 use crate::bus::publisher::DIRECT_REPLY;
 use crate::config::{OWN_SOURCE, Role, Settings, Sources, User as Configured, WEBHOOK_SOURCES};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::command::Reply;
-use crate::payment::command::{Command, CommandName, CommandType, Kind};
+use crate::payment::command::{Command, CommandName, CommandType, Kind, Reply};
 use crate::payment::model::Payment;
 use crate::wiring::bus_settings;
 

@@ -1,63 +1,23 @@
 //! The first step: what is known of a command is loaded, the machine decides, and the decision is committed before
 //! anything is sent. From then on PostgreSQL owns the command.
 
-use tokio::time::Instant;
 use tracing::error;
 use uuid::Uuid;
 
 use super::announce::Announced;
-use super::answer_again::is_known;
-use super::authorize::Refusal;
 use super::engine::{Done, Engine, Failure};
+use super::entry::Entry;
 use super::place::{Move, Place};
+use super::stopped::Stopped;
 use super::variant::Variant;
-use crate::backoff;
-use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::code::Rejection;
-use crate::payment::command::{Body, Command, CommandType, Kind};
+use crate::payment::command::Command;
 use crate::payment::contract::Contract;
-use crate::payment::fact::proved_operations;
 use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::operation::{Lease, Operation, State};
 use crate::store::load::{Loaded, Unsent};
-
-/// What is begun: a command that came, or an operation that is due.
-pub enum Entry {
-    /// A message.
-    Command {
-        /// What it says.
-        command: Box<Command>,
-        /// Its operation: a hash, that is asked for again and again.
-        id: Uuid,
-        /// The broker delivered it before.
-        redelivered: bool,
-        /// It was made here, of one that was let in.
-        is_own: bool,
-        /// When it came.
-        came: Instant,
-    },
-    /// An operation whose time has come.
-    Due {
-        /// Its payment.
-        payment_id: Uuid,
-        /// The operation.
-        id: Uuid,
-    },
-}
-
-/// Why nothing was begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stopped {
-    /// The database will never take it, or holds of it what cannot be read.
-    Refused,
-    /// Its sender may not send it.
-    NotAuthorized(Refusal),
-    /// The worker ends; whoever comes next goes on.
-    Ending,
-    /// The database no longer has the operation whose answer came: it must be begun again, under the same key.
-    Gone,
-}
+use crate::{backoff, failpoint};
 
 /// A decision that is committed, or one that changed nothing.
 pub struct Begun {
@@ -112,7 +72,7 @@ impl Engine {
                     is_changed: false,
                 });
             }
-            let is_known = is_known(entry, aggregate.operation(entry.id()));
+            let is_known = entry.is_known(aggregate.operation(entry.id()));
             let context = self.context(variant, probe);
             let mut step = match &cannot_be_made {
                 None => self.decide(entry, &mut aggregate, context),
@@ -257,80 +217,12 @@ fn may_be_taken_over(operation: &Operation, routed: &str, contract: &Contract) -
     operation.variant == routed && operation.action().is_none_or(has_keys)
 }
 
-impl Entry {
-    /// A command that came.
-    pub fn of(command: Box<Command>, redelivered: bool) -> Entry {
-        Entry::Command { id: command.operation_id(), command, redelivered, is_own: false, came: Instant::now() }
-    }
-
-    /// A command that was made here, of one that was let in.
-    pub fn own(command: Box<Command>) -> Entry {
-        Entry::Command { id: command.operation_id(), command, redelivered: false, is_own: true, came: Instant::now() }
-    }
-
-    /// The payment it is for.
-    pub fn payment_id(&self) -> Uuid {
-        match self {
-            Entry::Command { command, .. } => command.payment_id,
-            Entry::Due { payment_id, .. } => *payment_id,
-        }
-    }
-
-    /// Its operation.
-    pub fn id(&self) -> Uuid {
-        match self {
-            Entry::Command { id, .. } | Entry::Due { id, .. } => *id,
-        }
-    }
-
-    /// When it came, where it is a message.
-    pub fn came(&self) -> Option<Instant> {
-        match self {
-            Entry::Command { came, .. } => Some(*came),
-            Entry::Due { .. } => None,
-        }
-    }
-
-    /// The operations that it proves something of.
-    fn proves(&self) -> Vec<Uuid> {
-        match self {
-            Entry::Command { command, .. } => match &command.content {
-                Ok(Body::Notification(facts)) => proved_operations(facts),
-                _ => Vec::new(),
-            },
-            Entry::Due { .. } => Vec::new(),
-        }
-    }
-
-    fn is_surely_new(&self) -> bool {
-        match self {
-            Entry::Command { command, redelivered, .. } => {
-                !redelivered && command.content.is_ok() && command.kind == Kind::Known(CommandType::Create)
-            }
-            Entry::Due { .. } => false,
-        }
-    }
-
-    /// Whether it will call the gateway, as far as can be told before it is decided on.
-    pub fn may_call(&self) -> bool {
-        match self {
-            Entry::Command { command, .. } => match &command.content {
-                Ok(Body::Create(new)) => new.process.is_some(),
-                Ok(body) => !body.kind().is_inbound(),
-                Err(_) => false,
-            },
-            Entry::Due { .. } => true,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::payment::command::Attributes;
-    use crate::payment::command::CommandName;
+    use crate::payment::command::{Attributes, Body, CommandName, CommandType, Kind};
     use crate::payment::contract::{Captures, Keys, Lookup, NotificationRole, PerAction};
 
     #[test]

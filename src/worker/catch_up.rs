@@ -9,14 +9,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::answer_again::outgoing;
-use super::begin::Stopped;
 use super::engine::{Engine, until_answered};
 use super::refuse::answer_to;
+use super::stopped::Stopped;
 use crate::backoff;
 use crate::http::metrics::{self, CommandOutcome};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::command::Reply;
-use crate::payment::command::{Body, Command, EventsWanted};
+use crate::payment::command::{Body, Command, EventsWanted, Reply};
 use crate::payment::event::{EventKind, ResentPage};
 use crate::store::error::StoreError;
 use crate::store::positions::EventPage;
@@ -105,8 +104,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::payment::command::Attributes;
-    use crate::payment::command::{CommandName, CommandType, Kind};
+    use crate::payment::command::{Attributes, CommandName, CommandType, Kind};
 
     #[test]
     fn events_are_sent_only_where_they_are_asked_for() {

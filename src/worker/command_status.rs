@@ -4,9 +4,9 @@
 
 use super::answer_again::outgoing;
 use super::authorize::Refusal;
-use super::begin::Stopped;
 use super::engine::Engine;
 use super::refuse::answer_to;
+use super::stopped::Stopped;
 use crate::bus::publisher::Outgoing;
 use crate::http::metrics::{self, CommandOutcome};
 use crate::payment::code::{Code, Rejection};

@@ -65,8 +65,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::payment::command::Attributes;
-    use crate::payment::command::{Body, CommandName};
+    use crate::payment::command::{Attributes, Body, CommandName};
 
     fn accepted(kind: CommandType, content: Result<Body, Rejection>) -> Accepted {
         Accepted::Command(Box::new(Command {

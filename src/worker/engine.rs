@@ -11,17 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
-use super::accept::Acceptance;
 use super::announce::Announcer;
 use super::authorize::Authorization;
-use super::begin::Stopped;
 use super::hold::{Held, Order};
-use super::resend::Runs;
+use super::resend_runs::Runs;
+use super::stopped::Stopped;
 use super::variant::Variant;
-use crate::backoff;
 use crate::bus::envelope;
 use crate::causes::chain;
-use crate::failpoint;
 use crate::gateway::Ask;
 use crate::http::metrics::{self, CommandOutcome};
 use crate::payment::code::{Code, Rejection};
@@ -34,6 +31,7 @@ use crate::store::batch::{Committed, Committer};
 use crate::store::commit::Unit;
 use crate::store::error::StoreError;
 use crate::store::load::{Loaded, Unsent};
+use crate::{backoff, failpoint};
 
 /// The longest that anything waits to be called, where it may wait as long as it takes: far beyond any limit's delay, and
 /// within what a clock can add.
@@ -56,8 +54,6 @@ pub struct Engine {
     pub settle: Committer,
     /// Events on their way out.
     pub announcer: Arc<Announcer>,
-    /// What messages are held against.
-    pub acceptance: Acceptance,
     /// Who may send what.
     pub authorization: Authorization,
     /// The configured variants.

@@ -7,14 +7,15 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::announce::Announced;
-use super::begin::{Begun, Entry, Stopped};
+use super::begin::Begun;
 use super::engine::Engine;
+use super::entry::Entry;
 use super::hold::Turn;
 use super::place::Place;
 use super::settle::{Answer, Settled, tell_gone};
-use super::spans;
+use super::stopped::Stopped;
 use super::variant::Variant;
-use super::{catch_up, command_status};
+use super::{catch_up, command_status, spans};
 use crate::backoff::Backoff;
 use crate::failpoint;
 use crate::http::metrics;

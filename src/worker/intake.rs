@@ -14,14 +14,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
-use super::accept::{Accepted, Message};
+use super::accept::{Acceptance, Accepted, Message};
 use super::aside::without_cards;
-use super::begin::{Entry, Stopped};
 use super::breaker::State;
 use super::engine::Engine;
+use super::entry::Entry;
 use super::hold::Turn;
 use super::own_event::{drop_own_event, is_own_event};
 use super::spans;
+use super::stopped::Stopped;
 use super::variant::Variant;
 use crate::bus::attributes::attributes;
 use crate::bus::consumer::{Consumption, QueueState};
@@ -45,6 +46,8 @@ const PROBES_MAX: u32 = 5;
 pub struct Intake {
     /// The steps of a command's way.
     pub engine: Arc<Engine>,
+    /// What messages are held against.
+    pub acceptance: Arc<Acceptance>,
     /// Where messages go that cannot be answered.
     pub publisher: Publisher,
     /// Every command under way.
@@ -111,7 +114,7 @@ impl Intake {
         let Properties { reply_to, correlation_id, user_id, content_type, headers, .. } = &delivery.properties;
         // Nothing in there panics; and if it did, it must not take the intake with it.
         std::panic::catch_unwind(AssertUnwindSafe(|| {
-            self.engine.acceptance.accept(&Message {
+            self.acceptance.accept(&Message {
                 body: &delivery.body,
                 routing_key: &delivery.routing_key,
                 reply_to: reply_to.as_deref(),

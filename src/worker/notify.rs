@@ -6,19 +6,18 @@ use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 use tracing::{debug, error};
 use uuid::Uuid;
 
-use super::begin::{Entry, Stopped};
 use super::engine::Engine;
+use super::entry::Entry;
 use super::settle::Answer;
+use super::stopped::Stopped;
 use super::variant::Variant;
 use crate::gateway::notification::{Fact, Notifications};
 use crate::http::metrics;
 use crate::payment::code::Code;
-use crate::payment::command::Attributes;
-use crate::payment::command::{Body, Command, CommandName, CommandType, Kind};
+use crate::payment::command::{Attributes, Body, Command, CommandName, CommandType, Kind};
 use crate::payment::fact::facts_data;
 use crate::payment::machine::Aggregate;
 use crate::payment::operation::Operation;
@@ -107,16 +106,11 @@ fn addressed(notification: &Operation, payment: Uuid, fact: &Fact, place: usize)
         payment_id: payment,
         subject: None,
         name,
-        hash: hash(&kind),
+        hash: kind.hash(),
         kind,
         variant: notification.variant.clone(),
         data: facts_data(&facts),
         content: Ok(Body::Notification(facts)),
         attributes: Attributes { reply: None, ..notification.attributes.clone() },
     }
-}
-
-/// Of its type alone: the same fact told again comes with other headers, another signature, another time.
-pub fn hash(kind: &Kind) -> [u8; 32] {
-    Sha256::digest(kind.as_str().as_bytes()).into()
 }

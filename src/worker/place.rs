@@ -5,32 +5,15 @@
 //! being called: if it does so once more, the others did not count. Whoever is under no such suspicion waits for none of them,
 //! and while they wait for each other they hold nothing that others need.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit};
-use tokio::time::timeout;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 use uuid::Uuid;
 
-use super::begin::Entry;
 use super::engine::{Engine, PATIENCE_MAX};
+use super::entry::Entry;
 use super::variant::Variant;
 use crate::payment::machine::{Aggregate, Step, TAKEOVERS_ALONE};
-
-/// How long one waits for the room of those that lost workers before it is given back: meanwhile it takes up the room of a
-/// message, or of due work.
-const ROOM_PATIENCE: Duration = Duration::from_millis(500);
-
-/// The room of a variant's operations that lost more than one worker: one at a time.
-#[derive(Debug, Clone, Default)]
-pub struct Room(Arc<Mutex<()>>);
-
-impl Room {
-    /// Waits a moment for it.
-    async fn enter(&self) -> Option<OwnedMutexGuard<()>> {
-        timeout(ROOM_PATIENCE, Arc::clone(&self.0).lock_owned()).await.ok()
-    }
-}
 
 /// A place among the calls in flight, until it is dropped.
 #[derive(Debug, Default)]
@@ -123,20 +106,4 @@ fn lost_workers(aggregate: &Aggregate, step: Step) -> Option<Uuid> {
         return None;
     };
     aggregate.operation(id).filter(|operation| operation.takeovers >= TAKEOVERS_ALONE).map(|operation| operation.id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn one_at_a_time_is_in_the_room_and_nobody_waits_for_long() {
-        let room = Room::default();
-        let first = room.enter().await;
-        assert!(first.is_some());
-        assert!(room.enter().await.is_none());
-        drop(first);
-        assert!(room.enter().await.is_some());
-        assert!(Room::default().enter().await.is_some(), "another variant has a room of its own");
-    }
 }

@@ -11,9 +11,8 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::spans;
-use crate::bus::client::CommandSent;
 use crate::bus::connection::ConnectionState;
-use crate::bus::publisher::Publisher;
+use crate::bus::publisher::{CommandSent, Publisher};
 use crate::gateway::notification::Verify;
 use crate::http::webhooks::{Held, Receipt, Receive};
 use crate::payment::command::CommandType;

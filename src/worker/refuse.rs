@@ -9,11 +9,12 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::accept::Accepted;
-use super::answer_again::{is_known, outgoing};
+use super::answer_again::outgoing;
 use super::authorize::Refusal;
-use super::begin::{Entry, Stopped};
 use super::engine::Engine;
+use super::entry::Entry;
 use super::intake::Intake;
+use super::stopped::Stopped;
 use crate::bus::dead::sender;
 use crate::bus::delivery::Delivery;
 use crate::excerpt::{NAME_MAX, excerpt};
@@ -52,7 +53,7 @@ impl Engine {
         let is_theirs = aggregate.payment().is_none_or(|payment| self.authorization.may_act_on(user, payment));
         match self.refusal(entry).or((!is_theirs).then_some(Refusal::Payment)) {
             None => Ok(true),
-            Some(_) if is_known(entry, aggregate.operation(entry.id())) => {
+            Some(_) if entry.is_known(aggregate.operation(entry.id())) => {
                 metrics::duplicate(&command.variant);
                 Ok(false)
             }

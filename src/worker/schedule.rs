@@ -11,8 +11,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::begin::{Entry, Stopped};
 use super::engine::Engine;
+use super::entry::Entry;
+use super::stopped::Stopped;
 use super::variant::Variant;
 use crate::causes::chain;
 use crate::spans::Span;

@@ -5,8 +5,8 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::announce::Announced;
-use super::begin::Stopped;
 use super::engine::{Engine, Failure};
+use super::stopped::Stopped;
 use super::variant::Variant;
 use crate::backoff;
 use crate::gateway::notification::Fact;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use opentelemetry::KeyValue;
 use uuid::Uuid;
 
-use super::begin::Entry;
+use super::entry::Entry;
 use super::variant::Variant;
 use crate::bus::delivery::Delivery;
 use crate::bus::publisher::Outgoing;

@@ -22,7 +22,7 @@ use super::prefetch::Shares;
 use super::prerequisites::{DATABASE, TOPOLOGY};
 use super::receipt::Receiver;
 use super::report::{COMMITS, VARIANTS};
-use super::resend::Runs;
+use super::resend_runs::Runs;
 use super::schedule::Schedule;
 use super::variant::Variant;
 use super::{hand_back, heartbeat, prerequisites, relay, report};
@@ -35,7 +35,8 @@ use crate::config::{self, ConfigError, Settings};
 use crate::gateway::Gateway;
 use crate::gateway::registry::{self, RegistryError};
 use crate::http::health::Health;
-use crate::http::metrics::{self, Metrics, QueueLabel};
+use crate::http::metrics::QueueLabel;
+use crate::http::recorder::{self, Metrics};
 use crate::http::{server, webhooks};
 use crate::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::machine::Rules;
@@ -94,12 +95,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let prepared = CancellationToken::new();
     let publisher = Publisher::spawn_after(prepared.clone().cancelled_owned(), bus.clone(), ended.clone());
     let (announcer, marking) = Announcer::spawn(publisher.clone(), Arc::clone(&store));
-    let engine = Arc::new(engine(&settings, &store, announcer, variants)?);
+    let engine = Arc::new(engine(&settings, &store, announcer, variants));
     engine.authorization.warn_if_open();
     let names: Vec<&str> = engine.variants.keys().map(String::as_str).collect();
-    let metrics = metrics::install(&names).map_err(|error| RunError::Setting(format!("metrics: {error}")))?;
+    let metrics = recorder::install(&names).map_err(|error| RunError::Setting(format!("metrics: {error}")))?;
     let tasks = TaskTracker::new();
-    let intake = Intake { engine: Arc::clone(&engine), publisher: publisher.clone(), tasks: tasks.clone() };
+    let acceptance = Arc::new(acceptance(&settings, Arc::clone(&engine.variants))?);
+    let intake = Intake { engine: Arc::clone(&engine), acceptance, publisher: publisher.clone(), tasks: tasks.clone() };
     let health = Arc::new(Health::new(&components(&engine).iter().map(String::as_str).collect::<Vec<_>>()));
     let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
     // Webhooks are received once the broker is prepared, whether the database is there or not.
@@ -201,18 +203,16 @@ fn engine(
     store: &Arc<Store>,
     announcer: Arc<Announcer>,
     variants: HashMap<String, Arc<Variant>>,
-) -> Result<Engine, RunError> {
-    let variants = Arc::new(variants);
-    Ok(Engine {
+) -> Engine {
+    Engine {
         worker: Uuid::new_v4(),
         store: Arc::clone(store),
         begin: Committer::spawn(Arc::clone(store), LANES),
         settle: Committer::spawn(Arc::clone(store), LANES),
         announcer,
-        acceptance: acceptance(settings, Arc::clone(&variants))?,
         authorization: Authorization::configured(settings),
         no_variant: no_variant(settings),
-        variants,
+        variants: Arc::new(variants),
         held: Held::default(),
         order: Order::default(),
         runs: Runs::default(),
@@ -220,7 +220,7 @@ fn engine(
         kept: settings.retention.events,
         draining: CancellationToken::new(),
         wake: Arc::default(),
-    })
+    }
 }
 
 fn acceptance(settings: &Settings, variants: Arc<HashMap<String, Arc<Variant>>>) -> Result<Acceptance, RunError> {

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
 use super::limits::RateLimit;
-use super::place::Room;
 use super::questions::Questions;
+use super::room::Room;
 use crate::config;
 use crate::gateway::Gateway;
 use crate::http::metrics;

@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::gateway::notification::Verify;
 use crate::gateway::registry;
 use crate::http::health::Health;
-use crate::http::metrics;
+use crate::http::recorder;
 use crate::http::webhooks::Receive;
 use crate::wiring::bus_settings;
 
@@ -35,7 +35,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let bus = bus_settings(&settings);
     let names: Vec<&str> = settings.variants.keys().map(String::as_str).collect();
-    let metrics = metrics::install(&names).map_err(|error| RunError::Setting(format!("metrics: {error}")))?;
+    let metrics = recorder::install(&names).map_err(|error| RunError::Setting(format!("metrics: {error}")))?;
 
     // The connection outlives the server: what is being received needs its confirm.
     let ended = CancellationToken::new();

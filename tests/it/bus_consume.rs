@@ -4,11 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use paybus::bus::client::{CommandSent, NewCommand};
+use paybus::bus::client::NewCommand;
 use paybus::bus::consumer::QueueState;
 use paybus::bus::dead::{Rights, bury};
 use paybus::bus::graveyard::{self, DeadFilter};
-use paybus::bus::publisher::{Outgoing, Published, ReplyState};
+use paybus::bus::publisher::{CommandSent, Outgoing, Published, ReplyState};
 use paybus::bus::topology;
 use paybus::payment::command::Reply;
 use tokio::time::timeout;

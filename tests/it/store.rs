@@ -10,8 +10,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use paybus::payment::code::Code;
-use paybus::payment::command::Attributes;
-use paybus::payment::command::{Body, Command, CommandName, CommandType, Kind};
+use paybus::payment::command::{Attributes, Body, Command, CommandName, CommandType, Kind};
 use paybus::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use paybus::payment::machine::{Aggregate, Context, Rules, Step};
 use paybus::payment::outcome::{Found, Outcome, Trouble};

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use crate::cli::exit::Failure;
 use crate::cli::line::style_of;
-use crate::cli::output::{Output, Style, tame};
+use crate::cli::output::{Output, Style};
+use crate::cli::tame::tame;
 use crate::cli::time::{date, relative, span};
 use crate::excerpt::excerpt;
 use crate::payment::money::{Money, MoneyError};

@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::samples::{history, operation};
 use super::{json, page};
-use crate::cli::output::{Output, tame_json};
+use crate::cli::output::Output;
+use crate::cli::tame::tame_json;
 use crate::payment::code::Code;
-use crate::payment::command::Attributes;
-use crate::payment::command::CommandName;
+use crate::payment::command::{Attributes, CommandName};
 use crate::payment::operation::{Answer, AnswerKind, Lease, Operation, State};
 use crate::payment::status::FraudStatus;
 use crate::store::report::{History, OperationRecord};

@@ -54,8 +54,7 @@ mod samples {
     use uuid::Uuid;
 
     use crate::payment::code::Code;
-    use crate::payment::command::Attributes;
-    use crate::payment::command::{CommandName, Kind};
+    use crate::payment::command::{Attributes, CommandName, Kind};
     use crate::payment::model::{Billing, Order, Payment};
     use crate::payment::money::{Currency, Money};
     use crate::payment::movement::{Movement, MovementKind};

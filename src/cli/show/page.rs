@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::words::{Resolution, next, words};
 use crate::cli::line::{Told, style_of};
-use crate::cli::output::{Output, Style, tame};
+use crate::cli::output::{Output, Style};
+use crate::cli::tame::tame;
 use crate::cli::time::{clock, date, relative};
 use crate::payment::model::Payment;
 use crate::payment::status::FraudStatus;

@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::cli::output::{Style, tame};
+use crate::cli::output::Style;
+use crate::cli::tame::tame;
 use crate::cli::time::relative;
 use crate::payment::action::Action;
 use crate::payment::code::Code;

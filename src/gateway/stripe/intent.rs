@@ -4,11 +4,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::amount;
 use super::charge::Charge;
-use super::declines;
 use super::reply::{ErrorObject, invalid, mismatch, or_nothing, or_null};
 use super::request::{OPERATION, PAYMENT, is_payment_intent};
+use super::{amount, declines};
 use crate::gateway::clean::{self, MESSAGE_CHARACTERS_MAX};
 use crate::gateway::legible;
 use crate::payment::money::{Currency, Money, MoneyError};

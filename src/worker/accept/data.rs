@@ -9,11 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Attributes, DEPTH_MAX, VALUES_MAX, reject};
 use crate::excerpt::{NAME_MAX, excerpt};
-use crate::payment::card;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Kind};
 use crate::payment::fact::facts_data;
-use crate::payment::json;
+use crate::payment::{card, json};
 
 /// Where CloudEvents put data that is an object.
 pub(super) const DATA: &str = "data";

@@ -5,8 +5,7 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::payment::command::Attributes;
-use crate::payment::command::{Body, CommandName};
+use crate::payment::command::{Attributes, Body, CommandName};
 
 const USERS: [(&str, &str); 8] = [
     ("PAYBUS__USERS__SHOP__ROLE", "service"),

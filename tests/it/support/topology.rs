@@ -5,10 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
-use paybus::bus::client::{Client, CommandSent, NewCommand};
+use paybus::bus::client::{Client, NewCommand};
 use paybus::bus::connection::connect;
 use paybus::bus::consumer::Consumer;
-use paybus::bus::publisher::{Outgoing, Published, Publisher};
+use paybus::bus::publisher::{CommandSent, Outgoing, Published, Publisher};
 use paybus::bus::topology::{self, Names};
 use paybus::bus::{BusSettings, BusTls};
 use tokio::sync::watch;

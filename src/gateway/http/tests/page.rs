@@ -4,9 +4,8 @@
 use serde_json::Value;
 
 use super::super::answer::{self, Answer, Expected, Subject};
-use super::super::failure;
-use super::super::request;
 use super::super::webhook::HttpWebhooks;
+use super::super::{failure, request};
 use super::*;
 use crate::gateway::failure::Reach;
 use crate::gateway::notification::Webhook;

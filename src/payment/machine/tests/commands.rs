@@ -5,8 +5,7 @@ use uuid::Uuid;
 
 use super::bench::{Bench, approved, command, keys, operation_id, payment_data, result, timed_out};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::command::Reply;
-use crate::payment::command::{Command, CommandType, Kind};
+use crate::payment::command::{Command, CommandType, Kind, Reply};
 use crate::payment::contract::Lookup;
 use crate::payment::event::EventKind;
 use crate::payment::machine::Step;
