@@ -10,7 +10,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use paybus::config;
 use paybus::payment::card::contains_card_number;
-use paybus::worker::accept::{ATTRIBUTE_MAX, Acceptance, Accepted, Message};
+use paybus::worker::intake::accept::{Acceptance, Accepted, Message};
+use paybus::payment::command::ATTRIBUTE_MAX;
 
 static ACCEPTANCE: LazyLock<Acceptance> = LazyLock::new(|| {
     let variables = [

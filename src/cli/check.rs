@@ -22,7 +22,7 @@ use crate::store::books::{self, Books};
 use crate::store::durability::{self, Durability};
 use crate::store::{Store, StoreError, rights, sequences};
 use crate::wiring::{bus_settings, served};
-use crate::worker::authorize::OPEN;
+use crate::worker::OPEN;
 
 /// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(15);

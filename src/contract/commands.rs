@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::{described, shared};
 use crate::payment::command::CommandType;
+use crate::payment::command::{ATTRIBUTE_MAX, DEPTH_MAX, TRACESTATE_MAX};
 use crate::payment::field::{
     Field, Form, METADATA_MAX, METADATA_NAME_MAX, METADATA_TEXT_MAX, SEQUENCE_DIGITS_MAX, VARIANT_MAX, fields,
     needs_data,
 };
 use crate::payment::money::{Currency, DECIMALS_MAX, INTEGER_DIGITS_MAX};
-use crate::worker::accept::{ATTRIBUTE_MAX, DEPTH_MAX, TRACESTATE_MAX};
 
 const UUID: &str = "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$";
 

@@ -16,6 +16,16 @@ use super::trace::TraceContext;
 /// The largest body of a command's message, in bytes.
 pub const BODY_MAX: usize = 1024 * 1024;
 
+/// The deepest `data`, in levels.
+pub const DEPTH_MAX: usize = 16;
+/// The most commas and opening brackets in `data`, outside of its texts: a bound of its values, each of which takes a multiple
+/// of what it is written in.
+pub const VALUES_MAX: usize = 10_000;
+/// The longest `source`, `id`, type and extension attribute, in bytes.
+pub const ATTRIBUTE_MAX: usize = 255;
+/// The longest `tracestate`, in bytes; W3C trace context.
+pub const TRACESTATE_MAX: usize = 512;
+
 /// The namespace-free name of an operation: with the payment's id, the command's source and id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommandName {

@@ -14,16 +14,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
-use super::accept::{Acceptance, Accepted, Message};
-use super::aside::without_cards;
-use super::breaker::State;
-use super::engine::Engine;
-use super::entry::Entry;
-use super::hold::Turn;
-use super::own_event::{drop_own_event, is_own_event};
-use super::spans;
-use super::stopped::Stopped;
+use self::accept::{Acceptance, Accepted, Message};
+use self::own_event::{drop_own_event, is_own_event};
+use self::scrub::without_cards;
+use super::command::engine::Engine;
+use super::command::entry::Entry;
+use super::command::hold::Turn;
+use super::command::spans;
+use super::command::stopped::Stopped;
 use super::variant::Variant;
+use super::variant::breaker::State;
 use crate::bus::attributes::attributes;
 use crate::bus::consumer::{Consumption, QueueState};
 use crate::bus::dead::{BuryError, bury};
@@ -34,6 +34,14 @@ use crate::failpoint;
 use crate::http::metrics::{self, BreakerState, Deliveries, QueueLabel};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::Command;
+
+pub mod accept;
+pub mod dead_letter;
+pub mod hand_back;
+pub mod own_event;
+pub mod prefetch;
+pub mod refuse;
+pub mod scrub;
 
 /// How long a message waits that must begin again because the database lost it: it may be failing over just now.
 const GONE_PAUSE: Duration = Duration::from_secs(1);

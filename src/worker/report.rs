@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-use super::engine::Engine;
+use super::command::engine::Engine;
 use super::prerequisites::DATABASE;
 use super::unserved::UnservedWatch;
 use crate::backoff;

@@ -11,9 +11,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::engine::Engine;
-use super::entry::Entry;
-use super::stopped::Stopped;
+use super::command::engine::Engine;
+use super::command::entry::Entry;
+use super::command::stopped::Stopped;
 use super::variant::Variant;
 use crate::causes::chain;
 use crate::spans::Span;

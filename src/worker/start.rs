@@ -12,20 +12,21 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::accept::Acceptance;
-use super::announce::Announcer;
-use super::authorize::Authorization;
-use super::engine::Engine;
-use super::hold::{Held, Order};
+use super::command::authorize::Authorization;
+use super::command::engine::Engine;
+use super::command::hold::{Held, Order};
+use super::command::resend_runs::Runs;
+use super::intake::accept::Acceptance;
+use super::intake::hand_back;
+use super::intake::prefetch::Shares;
 use super::intake::{Intake, drain};
-use super::prefetch::Shares;
+use super::outbox::announce::Announcer;
+use super::outbox::{heartbeat, relay};
 use super::prerequisites::{DATABASE, TOPOLOGY};
-use super::receipt::Receiver;
 use super::report::{COMMITS, VARIANTS};
-use super::resend_runs::Runs;
 use super::schedule::Schedule;
 use super::variant::Variant;
-use super::{hand_back, heartbeat, prerequisites, relay, report};
+use super::webhooks::receiver::Receiver;
 use crate::bus::consumer::{Consumer, Consumption};
 use crate::bus::publisher::Publisher;
 use crate::bus::topology::{self, QueueKind};
@@ -43,6 +44,7 @@ use crate::payment::machine::Rules;
 use crate::store::Store;
 use crate::store::batch::Committer;
 use crate::wiring::{WiringError, bus_settings, open_store};
+use crate::worker::{prerequisites, report};
 
 /// Commits in flight at once, on each of the two hot ways.
 const LANES: usize = 2;

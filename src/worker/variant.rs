@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::breaker::Breaker;
-use super::limits::RateLimit;
-use super::questions::Questions;
-use super::room::Room;
+use self::breaker::Breaker;
+use self::limits::RateLimit;
+use self::questions::Questions;
+use self::room::Room;
 use crate::config;
 use crate::gateway::Gateway;
 use crate::http::metrics;
 use crate::payment::machine::Rules;
 use crate::payment::observation::Observation;
 use crate::payment::outcome::Found;
+
+pub mod breaker;
+pub mod limits;
+pub mod questions;
+pub mod room;
 
 /// A configured variant at work.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::receiver::Receiver;
 use super::prerequisites::{self, TOPOLOGY};
-use super::receipt::Receiver;
 use super::report;
 use super::start::{RunError, serve_http, unusable};
 use crate::bus::publisher::Publisher;
@@ -19,6 +19,8 @@ use crate::http::health::Health;
 use crate::http::recorder;
 use crate::http::webhooks::Receive;
 use crate::wiring::bus_settings;
+
+pub mod receiver;
 
 /// What readiness calls the way to the broker.
 const PUBLISHER: &str = "publisher";

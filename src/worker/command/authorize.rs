@@ -1,0 +1,263 @@
+//! Who may send what: the AMQP `user_id` of a command, which the broker checks, held against the configured users.
+//!
+//! Where no user is configured, whoever may publish commands may do anything, as far as the broker lets them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
+
+use tracing::warn;
+
+use crate::bus::publisher::DIRECT_REPLY;
+use crate::config::{OWN_SOURCE, Role, Settings, Sources, User as Configured, WEBHOOK_SOURCES};
+use crate::payment::code::{Code, Rejection};
+use crate::payment::command::{Command, CommandName, CommandType, Kind, Reply};
+use crate::payment::model::Payment;
+use crate::wiring::bus_settings;
+use crate::worker::variant::limits::{Allowance, Share};
+
+/// What each user may do.
+#[derive(Debug, Default)]
+pub struct Authorization {
+    users: HashMap<String, User>,
+    /// The sources that belong to somebody, by their beginning. None overlaps with another: the one that a source may be
+    /// among is the last that is not behind it.
+    claims: BTreeMap<String, Claim>,
+}
+
+#[derive(Debug)]
+struct User {
+    role: Role,
+    variants: Option<HashSet<String>>,
+    /// Whether it is bound to sources of its own, and to what they created.
+    has_sources: bool,
+    /// What the names of its reply queues begin with.
+    replies: String,
+    /// How many of its commands that only ask are carried out.
+    reads: Option<Allowance>,
+}
+
+#[derive(Debug)]
+struct Claim {
+    owner: String,
+    is_prefix: bool,
+}
+
+/// Why a command is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It names no user.
+    NoUser,
+    /// Its user is not configured.
+    UnknownUser,
+    /// Its user may not send such a command.
+    Command,
+    /// Its user may not use the variant.
+    Variant,
+    /// The source belongs to somebody else.
+    Source,
+    /// The answer would go to somebody else.
+    ReplyTo,
+    /// The payment belongs to somebody else.
+    Payment,
+}
+
+impl Refusal {
+    /// For a person; nothing of the command.
+    pub fn message(self) -> &'static str {
+        match self {
+            Refusal::NoUser => "it names no user: publish it with the AMQP user_id",
+            Refusal::UnknownUser => "its user is not configured to send commands",
+            Refusal::Command => "its user may not send this command, or only with a reply_to; see [users.NAME] role",
+            Refusal::Variant => "its user may not use this variant",
+            Refusal::Source => "its user may not use this source",
+            Refusal::ReplyTo => "its user may have answers at reply.USER.* and by direct reply-to, and not here",
+            Refusal::Payment => "the payment was created by a source that is not its user's",
+        }
+    }
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Rejection {
+        Rejection::new(Code::NotAuthorized, refusal.message())
+    }
+}
+
+impl Authorization {
+    /// What these settings let each user do. The worker's own user may send the webhooks that it receives.
+    pub fn configured(settings: &Settings) -> Authorization {
+        let mut authorization = Authorization::default();
+        for (name, user) in &settings.users {
+            authorization.add(name, user);
+        }
+        let own = bus_settings(settings).user().filter(|own| !settings.users.contains_key(own));
+        if let Some(own) = own
+            && authorization.is_required()
+        {
+            let role = Role::Webhooks;
+            authorization.add(&own, &Configured { role, variants: None, sources: None, read_rate: None });
+        }
+        authorization
+    }
+
+    fn add(&mut self, name: &str, user: &Configured) {
+        for Sources { text, is_prefix } in user.sources.iter().flatten().map(|pattern| Sources::read(pattern)) {
+            self.claims.insert(text.to_owned(), Claim { owner: name.to_owned(), is_prefix });
+        }
+        let user = User {
+            role: user.role,
+            variants: user.variants.clone().map(HashSet::from_iter),
+            has_sources: user.sources.is_some(),
+            replies: format!("reply.{name}."),
+            reads: user.read_rate.map(Allowance::new),
+        };
+        self.users.insert(name.to_owned(), user);
+    }
+
+    /// Whether commands need a configured user.
+    pub fn is_required(&self) -> bool {
+        !self.users.is_empty()
+    }
+
+    /// Says so where they do not.
+    pub fn warn_if_open(&self) {
+        if !self.is_required() {
+            warn!("no [users.NAME] is configured: {OPEN}");
+        }
+    }
+
+    /// Why a command is not let in, whatever payment it is for; `None` where it is.
+    pub fn refusal(&self, command: &Command) -> Option<Refusal> {
+        if !self.is_required() {
+            return None;
+        }
+        let Some(name) = command.attributes.user_id.as_deref() else { return Some(Refusal::NoUser) };
+        let Some(user) = self.users.get(name) else { return Some(Refusal::UnknownUser) };
+        let reply = command.attributes.reply.as_ref();
+        if !user.may_send(&command.kind, reply.is_some()) {
+            return Some(Refusal::Command);
+        }
+        if user.variants.as_ref().is_some_and(|variants| !variants.contains(&command.variant)) {
+            return Some(Refusal::Variant);
+        }
+        if !self.may_use(name, user, &command.name.source) {
+            return Some(Refusal::Source);
+        }
+        let is_answered_elsewhere = reply.is_some_and(|reply| !user.may_be_answered_at(&reply.to));
+        is_answered_elsewhere.then_some(Refusal::ReplyTo)
+    }
+
+    fn may_use(&self, name: &str, user: &User, source: &str) -> bool {
+        let is_webhook = source.starts_with(WEBHOOK_SOURCES);
+        match user.role {
+            Role::Operator => true,
+            Role::Webhooks => is_webhook,
+            Role::Service => match self.owner(source) {
+                Some(owner) => owner == name,
+                None => !user.has_sources && !is_webhook && source != OWN_SOURCE,
+            },
+        }
+    }
+
+    fn user(&self, name: Option<&str>) -> Option<&User> {
+        name.and_then(|name| self.users.get(name))
+    }
+
+    /// Whose a source is.
+    fn owner(&self, source: &str) -> Option<&str> {
+        let up_to = (Bound::Unbounded, Bound::Included(source));
+        let (text, claim) = self.claims.range::<str, _>(up_to).next_back()?;
+        let is_among = text == source || claim.is_prefix && source.starts_with(text.as_str());
+        is_among.then_some(claim.owner.as_str())
+    }
+
+    /// Whether a user may do anything with a payment: one with sources of its own only with what they created. Of a user that
+    /// is not known nothing is said.
+    pub fn may_act_on(&self, user: Option<&str>, payment: &Payment) -> bool {
+        let bound = user.filter(|_| self.user(user).is_some_and(|user| user.has_sources));
+        bound.is_none_or(|name| payment.source.as_deref().and_then(|source| self.owner(source)) == Some(name))
+    }
+
+    /// Where the refusal of a command may be told: only where its user may have any answer.
+    pub fn reply_to_refused<'a>(&self, command: &'a Command) -> Option<&'a Reply> {
+        let user = self.user(command.attributes.user_id.as_deref());
+        let is_own = |reply: &&Reply| match user {
+            Some(user) => user.may_be_answered_at(&reply.to),
+            None => reply.to.starts_with(DIRECT_REPLY),
+        };
+        command.attributes.reply.as_ref().filter(is_own)
+    }
+
+    /// Whether a user may be told how a command stands: one with sources of its own only of theirs.
+    pub fn may_ask_after(&self, user: Option<&str>, asked: &CommandName) -> bool {
+        match (user, self.user(user)) {
+            (Some(name), Some(user)) => self.may_use(name, user, &asked.source),
+            _ => !self.is_required(),
+        }
+    }
+
+    /// Whether a command that is let in is one too many: it only asks, and its user has asked for as much as it may for now.
+    /// One that is not is taken off what is left.
+    pub fn is_one_too_many(&self, command: &Command) -> bool {
+        let user = command.attributes.user_id.as_deref();
+        let allowance = self.user(user).and_then(|user| user.reads.as_ref());
+        let Some(reads) = allowance.filter(|_| command.kind.known().is_some_and(is_read)) else { return false };
+        match reads.take() {
+            Share::Granted => false,
+            Share::Spent { is_news } => {
+                if is_news {
+                    warn!(?user, "a user asks for more than its read_rate; what is beyond it is rejected");
+                }
+                true
+            }
+        }
+    }
+
+    /// Whether a user may send messages in the name of those who sent them first.
+    pub fn is_operator(&self, user: Option<&str>) -> bool {
+        self.user(user).is_some_and(|user| user.role == Role::Operator)
+    }
+}
+
+/// What it means that no user is configured, and what to do.
+pub const OPEN: &str = "whoever may publish commands may do anything with any payment; \
+    docs/security.md, \"Who may send what\", says how to change that";
+
+/// Whether a command moves no money, whatever comes of it, and may cost much all the same.
+fn is_read(kind: CommandType) -> bool {
+    kind == CommandType::Sync || kind.only_tells()
+}
+
+impl User {
+    /// A type that there is not is let in, and rejected under a name of the user's own.
+    fn may_send(&self, kind: &Kind, is_answered: bool) -> bool {
+        match (self.role, kind.known()) {
+            (Role::Operator, _) => true,
+            (Role::Webhooks, kind) => kind == Some(CommandType::Notification),
+            (Role::Service, None) => true,
+            (Role::Service, Some(kind)) => match kind {
+                CommandType::Create
+                | CommandType::Process
+                | CommandType::Capture
+                | CommandType::Release
+                | CommandType::Refund
+                | CommandType::Cancel
+                | CommandType::Sync
+                | CommandType::Snapshot => true,
+                // Else it goes to everybody.
+                CommandType::Resend => is_answered,
+                CommandType::Status => is_answered,
+                // They are of every payment of the variant, others' too.
+                CommandType::ResendEvents => is_answered && !self.has_sources,
+                CommandType::Notification | CommandType::Resolve => false,
+            },
+        }
+    }
+
+    fn may_be_answered_at(&self, queue: &str) -> bool {
+        let is_own = || queue.strip_prefix(&self.replies).is_some_and(|rest| !rest.is_empty());
+        self.role == Role::Operator || queue.starts_with(DIRECT_REPLY) || is_own()
+    }
+}
+
+#[cfg(test)]
+mod tests;

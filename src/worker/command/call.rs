@@ -1,0 +1,270 @@
+//! The call: no database connection and no lock of the database is held while the gateway works.
+
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::engine::Engine;
+use super::place::Place;
+use super::settle::{Answer, Health};
+use crate::causes::chain;
+use crate::failpoint;
+use crate::gateway::{Call, Question, Target};
+use crate::http::metrics;
+use crate::payment::code::Code;
+use crate::payment::command::CommandType;
+use crate::payment::machine::{Aggregate, Step};
+use crate::payment::operation::Operation;
+use crate::payment::outcome::{Outcome, Trouble};
+use crate::spans::Span;
+use crate::worker::command::spans;
+use crate::worker::variant::Variant;
+
+/// Since when the gateway may have received something of an operation. Under a later key, something of an earlier one may
+/// be there too.
+fn received_since(operation: &Operation) -> Timestamp {
+    operation.first_sent_at.filter(|_| operation.key().generation() == 0).unwrap_or(operation.created)
+}
+
+fn asked_about(operation: &Operation) -> Option<Target<'_>> {
+    Some(Target {
+        operation_id: operation.id,
+        action: operation.action()?,
+        key: operation.key(),
+        request: operation.request.as_ref(),
+        stored_at: received_since(operation),
+        last_sent_at: operation.last_sent_at,
+    })
+}
+
+impl Engine {
+    /// Asks the gateway what a step says; nothing where the lease was lost, so that nothing may be sent. A call that has no
+    /// place, or that must not go out any more, is answered as not sent.
+    pub async fn ask(
+        &self,
+        variant: &Variant,
+        aggregate: &Aggregate,
+        step: Step,
+        place: Option<&Place>,
+        probe: bool,
+        within: &Span,
+    ) -> Option<(Uuid, Answer)> {
+        match step {
+            Step::Call(id) => {
+                let operation = aggregate.operation(id)?;
+                if place.is_none() {
+                    return Some((id, self.held_back(aggregate)));
+                }
+                let Some(lease_end) = self.lease_holds(operation, variant).await else {
+                    metrics::lease_lost(&variant.name);
+                    debug!(operation = %id, "the lease was lost before the call");
+                    return None;
+                };
+                failpoint::reach("leased", aggregate.payment_id());
+                // Since it was begun it may have waited: for its turn to be retried, for a slow database, or for a process
+                // that was stopped. By now the key may be forgotten, the command expired, or the gateway down.
+                let context = self.context(Some(variant), probe);
+                if context.hold.is_some() || !aggregate.may_send(id, context) {
+                    return Some((id, self.held_back(aggregate)));
+                }
+                variant.enter();
+                let answer = self.call(variant, aggregate, operation, lease_end, within).await;
+                variant.leave();
+                Some((id, answer?))
+            }
+            Step::LookUp { operation, target } => {
+                variant.enter();
+                let answer = self.look_up(variant, aggregate, operation, target, within).await;
+                variant.leave();
+                Some((operation, answer?))
+            }
+            Step::Undo(id) => {
+                if self.lease_outlasts(aggregate.operation(id)?, variant).is_none() {
+                    debug!(operation = %id, "the lease ended before the gateway was told to undo it");
+                    return None;
+                }
+                variant.enter();
+                let answer = self.undo(variant, aggregate, id, within).await;
+                variant.leave();
+                Some((id, answer?))
+            }
+            Step::Locate(id) => {
+                variant.enter();
+                let answer = self.locate(variant, aggregate, id).await;
+                variant.leave();
+                self.note_health(variant, aggregate.payment_id(), &answer);
+                Some((id, answer))
+            }
+            Step::Settled | Step::Stored | Step::RetryNow(_) | Step::Resend { .. } | Step::Known(_) => None,
+        }
+    }
+
+    /// The end of a lease that outlasts the call; a shorter one is renewed before anything is sent, or another worker might
+    /// take over what this one is just sending. Nothing where it was lost.
+    async fn lease_holds(&self, operation: &Operation, variant: &Variant) -> Option<Timestamp> {
+        if let Some(lease_end) = self.lease_outlasts(operation, variant) {
+            return Some(lease_end);
+        }
+        // It begins no earlier than this, however long the process is stopped before it learns that it was renewed.
+        let renewed_at = self.store.clock().now();
+        let is_ours = Box::pin(self.store_attempt(operation, operation.attempts, variant)).await;
+        let lease = SignedDuration::try_from(variant.rules.lease).unwrap_or(SignedDuration::MAX);
+        renewed_at.checked_add(lease).ok().filter(|_| is_ours)
+    }
+
+    /// The end of an operation's lease, where it outlasts a call that begins now.
+    fn lease_outlasts(&self, operation: &Operation, variant: &Variant) -> Option<Timestamp> {
+        let lease = operation.lease?;
+        self.is_in_time(lease.until, variant).then_some(lease.until)
+    }
+
+    /// Whether a call that begins now is given up before a lease of this end is over.
+    fn is_in_time(&self, lease_end: Timestamp, variant: &Variant) -> bool {
+        let needed = SignedDuration::try_from(variant.timeout).unwrap_or(SignedDuration::MAX);
+        let now = self.store.clock().now();
+        now.checked_add(needed).is_ok_and(|end| end < lease_end)
+    }
+
+    /// Stores an attempt and renews the lease; false where the lease was lost.
+    pub async fn store_attempt(&self, operation: &Operation, attempts: u32, variant: &Variant) -> bool {
+        match self.store.store_attempt(operation, self.worker, attempts, variant.rules.lease).await {
+            Ok(ours) => ours,
+            Err(error) => {
+                // Not stored for sure: then it is not sent. The lease runs out, and the scheduler goes on.
+                info!(error = chain(&error), operation = %operation.id, "an attempt cannot be stored; it waits");
+                false
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        variant: &Variant,
+        aggregate: &Aggregate,
+        operation: &Operation,
+        lease_end: Timestamp,
+        within: &Span,
+    ) -> Option<Answer> {
+        let (payment, request, action) = (aggregate.payment()?, operation.request.as_ref()?, operation.action()?);
+        let span = spans::gateway(action.as_str(), variant, operation, within);
+        let own = span.context();
+        let call = Call {
+            operation_id: operation.id,
+            payment_id: operation.payment_id,
+            action,
+            key: operation.key(),
+            attempt: operation.attempts,
+            body: &request.body,
+            amount: request.amount,
+            currency: payment.currency(),
+            capture: request.capture,
+            confirms: operation.confirms(),
+            stored_at: operation.created,
+            trace: own.as_ref().or(operation.attributes.trace.as_ref()),
+            timeout: variant.timeout,
+        };
+        // The last look before it goes out: since the one before the process may have been stopped beyond its lease.
+        if !self.is_in_time(lease_end, variant) {
+            metrics::lease_lost(&variant.name);
+            debug!(operation = %operation.id, "the lease ran out before the call");
+            spans::tell_outcome(span, "not_sent", None);
+            return Some(self.held_back(aggregate));
+        }
+        let asked = aggregate.asked(self.store.clock().now());
+        let begun = Instant::now();
+        let outcome = variant.gateway.call(call).await;
+        metrics::gateway_call(&variant.name, action, &outcome, begun.elapsed());
+        spans::tell_outcome(span, outcome.as_str(), outcome.trouble());
+        let answer = Answer::Outcome(asked.answered(outcome));
+        self.note_health(variant, operation.payment_id, &answer);
+        Some(answer)
+    }
+
+    async fn look_up(
+        &self,
+        variant: &Variant,
+        aggregate: &Aggregate,
+        id: Uuid,
+        target: Option<Uuid>,
+        within: &Span,
+    ) -> Option<Answer> {
+        let operation = aggregate.operation(id)?;
+        let asked_about = match target {
+            Some(target) => Some(asked_about(aggregate.operation(target)?)?),
+            None => None,
+        };
+        let span = spans::gateway("status", variant, operation, within);
+        let own = span.context();
+        let question = Question {
+            operation_id: id,
+            target: asked_about,
+            payment: aggregate.payment()?,
+            references: aggregate.facts(id).into_iter().filter_map(|fact| fact.reference).collect(),
+            trace: own.as_ref().or(operation.attributes.trace.as_ref()),
+            timeout: variant.timeout,
+        };
+        let asking = async {
+            let asked = aggregate.asked(self.store.clock().now());
+            let begun = Instant::now();
+            let found = variant.gateway.look_up(question).await;
+            metrics::gateway_look_up(&variant.name, "status", &found, begun.elapsed());
+            asked.while_clocks(self.clocks_agree(variant)).answered(found)
+        };
+        let is_shared = target.is_none() && operation.kind.known() == Some(CommandType::Sync);
+        let (found, was_asked) = if is_shared {
+            let sequence = aggregate.asked(self.store.clock().now()).after_sequence();
+            variant.questions.ask(operation.payment_id, sequence, asking).await
+        } else {
+            (asking.await, true)
+        };
+        spans::tell_outcome(span, found.says.as_str(), found.says.trouble());
+        let answer = Answer::Found { target, found };
+        if was_asked {
+            self.note_health(variant, operation.payment_id, &answer);
+        }
+        Some(answer)
+    }
+
+    async fn undo(&self, variant: &Variant, aggregate: &Aggregate, id: Uuid, within: &Span) -> Option<Answer> {
+        let operation = aggregate.operation(id)?;
+        let span = spans::gateway("undo", variant, operation, within);
+        let own = span.context();
+        let question = Question {
+            operation_id: id,
+            target: Some(asked_about(operation)?),
+            payment: aggregate.payment()?,
+            references: Vec::new(),
+            trace: own.as_ref().or(operation.attributes.trace.as_ref()),
+            timeout: variant.timeout,
+        };
+        let asked = aggregate.asked(self.store.clock().now());
+        let begun = Instant::now();
+        let found = variant.gateway.undo(question).await;
+        metrics::gateway_look_up(&variant.name, "undo", &found, begun.elapsed());
+        spans::tell_outcome(span, found.as_str(), found.trouble());
+        let found = asked.while_clocks(self.clocks_agree(variant)).answered(found);
+        let answer = Answer::Found { target: Some(id), found };
+        self.note_health(variant, operation.payment_id, &answer);
+        Some(answer)
+    }
+
+    /// What was begun and is not sent.
+    fn held_back(&self, aggregate: &Aggregate) -> Answer {
+        let trouble = Trouble::new(Code::Held, "calls of this variant are held back");
+        Answer::Outcome(aggregate.asked(self.store.clock().now()).answered(Outcome::NotSent(trouble)))
+    }
+
+    fn note_health(&self, variant: &Variant, payment: Uuid, answer: &Answer) {
+        if let Some(ahead) = self.clock_ahead(variant) {
+            metrics::gateway_clock_ahead(&variant.name, ahead.as_secs_f64());
+        }
+        match answer.health() {
+            Health::Well => variant.breaker.succeeded(),
+            Health::Ill => variant.breaker.failed(payment),
+            Health::Misconfigured => variant.breaker.trip(payment),
+            Health::Unknown => {}
+        }
+    }
+}

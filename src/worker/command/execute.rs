@@ -1,0 +1,238 @@
+//! One command's way from end to end: begin, call, settle, and all events confirmed.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::begin::Begun;
+use super::engine::Engine;
+use super::entry::Entry;
+use super::hold::Turn;
+use super::place::Place;
+use super::settle::{Answer, Settled, tell_gone};
+use super::stopped::Stopped;
+use crate::backoff::Backoff;
+use crate::failpoint;
+use crate::http::metrics;
+use crate::payment::code::Code;
+use crate::payment::machine::{Aggregate, Step};
+use crate::spans::{Span, lines};
+use crate::worker::command::{catch_up, spans, status};
+use crate::worker::outbox::announce::Announced;
+use crate::worker::variant::Variant;
+
+/// What a command leaves on its way.
+struct Trail {
+    /// Its events, on their way out.
+    announced: Vec<Announced>,
+    /// Its span, which ends when they are confirmed.
+    span: Span,
+}
+
+impl Trail {
+    /// Takes in what an answer led to; the payment as stored, and what follows.
+    fn take_in(&mut self, id: Uuid, settled: Settled) -> (Box<Aggregate>, Step) {
+        let Settled { aggregate, step, announced } = settled;
+        failpoint::reach("settled", aggregate.payment_id());
+        self.announced.push(announced);
+        if let Some(operation) = aggregate.operation(id) {
+            spans::tell_answer(&mut self.span, operation);
+        }
+        (aggregate, step)
+    }
+}
+
+/// What is stored needs its message no more: whoever takes the operation over goes on. Only what the database lost comes again.
+fn unless_gone(stopped: Stopped) -> Result<(), Stopped> {
+    if stopped == Stopped::Gone { Err(stopped) } else { Ok(()) }
+}
+
+impl Engine {
+    /// Carries out what came or is due. When it returns well, PostgreSQL has all of it, and the broker what it took within a
+    /// while; its message may be acknowledged. False where nothing was done, for this process is at it already or there was nothing to do.
+    ///
+    /// Each step is boxed: thousands of commands wait at once, each for one thing, and should take no more room than that
+    /// needs.
+    ///
+    /// # Errors
+    /// The worker ends, or the database will never take it.
+    pub async fn execute(
+        &self,
+        entry: Entry,
+        variant: Option<Arc<Variant>>,
+        turn: Option<Turn>,
+        probe: bool,
+        span: Span,
+    ) -> Result<bool, Stopped> {
+        self.execute_within(entry, variant, turn, probe, span).instrument(lines()).await
+    }
+
+    async fn execute_within(
+        &self,
+        mut entry: Entry,
+        variant: Option<Arc<Variant>>,
+        mut turn: Option<Turn>,
+        probe: bool,
+        mut span: Span,
+    ) -> Result<bool, Stopped> {
+        let since = SystemTime::now();
+        span.tell_lines();
+        if Box::pin(self.answer_unstored(&mut entry, &mut turn)).await? {
+            return Ok(true);
+        }
+        if let Some(turn) = &mut turn {
+            turn.wait().await;
+        }
+        let variant = variant.as_deref();
+        // This process is at it already: whoever delivers it again need not wait for it.
+        let Some(held) = self.held.take(entry.id()) else {
+            Box::pin(self.compare(&entry, variant)).await?;
+            return Ok(false);
+        };
+        let mut place = self.place(&entry, variant, probe).await;
+        let begun = Box::pin(self.begin(&entry, variant, probe, &mut place)).await?;
+        let Begun { aggregate, step, announced, is_changed } = begun;
+        failpoint::reach("begun", entry.payment_id());
+        if let Some(operation) = aggregate.operation(entry.id()) {
+            if !span.is_some() {
+                span = spans::due(operation, since);
+                span.tell_lines();
+            }
+            spans::tell_answer(&mut span, operation);
+        }
+        span.event("stored");
+        // From here on it is in the aggregate, and thousands may be waiting for their gateway.
+        drop(entry);
+        drop(turn);
+        let mut trail = Trail { announced: vec![announced], span };
+        if let Some(variant) = variant
+            && matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_))
+        {
+            Box::pin(self.carry_out(variant, aggregate, step, Some(place), probe, &mut trail)).await?;
+        } else {
+            drop(place);
+        }
+        // Its next step may be due before the broker has confirmed the events of this one.
+        drop(held);
+        for announced in trail.announced {
+            announced.confirmed().await;
+        }
+        trail.span.event("events out");
+        Ok(is_changed)
+    }
+
+    /// Answers what is stored nowhere, out of its turn: it changes no payment, and is in no payment's way. False for every
+    /// other command.
+    async fn answer_unstored(&self, entry: &mut Entry, turn: &mut Option<Turn>) -> Result<bool, Stopped> {
+        let Entry::Command { command, .. } = entry else { return Ok(false) };
+        if let Some(wanted) = catch_up::wanted(command) {
+            drop(turn.take());
+            self.catch_up(command, wanted).await?;
+        } else if let Some(asked) = status::wanted(command) {
+            drop(turn.take());
+            self.tell_status(command, &asked).await?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Calls, settles and retries until nothing more is to be done at once.
+    ///
+    /// # Errors
+    /// The database lost the operation.
+    async fn carry_out(
+        &self,
+        variant: &Variant,
+        mut aggregate: Box<Aggregate>,
+        mut step: Step,
+        mut place: Option<Place>,
+        probe: bool,
+        trail: &mut Trail,
+    ) -> Result<(), Stopped> {
+        let immediate = &variant.immediate;
+        let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
+        let mut tries = 1;
+        while let Some((id, answer)) =
+            Box::pin(self.ask(variant, &aggregate, step, place.as_ref(), probe, &trail.span)).await
+        {
+            failpoint::reach("called", aggregate.payment_id());
+            // The place is for others from here on; but one that took workers down may do so with its answer.
+            place = place.filter(Place::is_alone);
+            if let Answer::Located(Ok(located)) = &answer {
+                // Each needs a place of its own.
+                drop(place.take());
+                let Some(notification) = aggregate.operation(id) else { return Ok(()) };
+                if let Err(stopped) = Box::pin(self.hand_on(variant, notification, located)).await {
+                    return unless_gone(stopped);
+                }
+            }
+            let settled = match Box::pin(self.settle(variant, aggregate, id, &answer, tries, true)).await {
+                Ok(settled) => settled,
+                Err(stopped) => return unless_gone(stopped),
+            };
+            drop(place);
+            let (next, follows) = trail.take_in(id, settled);
+            aggregate = next;
+            match follows {
+                Step::RetryNow(_) => {
+                    let trouble = aggregate.operation(id).and_then(|operation| operation.last_code);
+                    tokio::time::sleep(delays.next_delay()).await;
+                    place = Box::pin(self.place_for(&aggregate, follows, variant)).await;
+                    if place.is_none() {
+                        // That nothing more is sent for now says nothing of what was: the same answer is decided on once
+                        // more.
+                        let later = self.settle(variant, aggregate, id, &answer, tries, false);
+                        match Box::pin(later).await {
+                            Ok(settled) => drop(trail.take_in(id, settled)),
+                            Err(stopped) => return unless_gone(stopped),
+                        }
+                        return Ok(());
+                    }
+                    tries += 1;
+                    if !Box::pin(self.next_attempt(variant, &mut aggregate, id)).await {
+                        return Box::pin(self.leave(variant, &aggregate, follows)).await;
+                    }
+                    metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
+                }
+                Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => {
+                    place = Box::pin(self.place_for(&aggregate, follows, variant)).await;
+                    step = follows;
+                }
+                Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return Ok(()),
+            }
+        }
+        Box::pin(self.leave(variant, &aggregate, step)).await
+    }
+
+    /// Stores the next immediate attempt before it is sent.
+    async fn next_attempt(&self, variant: &Variant, aggregate: &mut Aggregate, id: Uuid) -> bool {
+        let Some(operation) = aggregate.operation(id) else { return false };
+        let attempts = operation.attempts.saturating_add(1);
+        // The lease begins no earlier than this, however long the process is stopped before it learns that it was renewed.
+        let renewed = self.context(Some(variant), false);
+        let stored = self.store_attempt(operation, attempts, variant).await;
+        if stored {
+            aggregate.attempt_stored(id, attempts, renewed);
+        }
+        stored
+    }
+
+    /// Leaves an operation, whose lease is lost, to whoever goes on with it. Where the database has lost it nobody does, and
+    /// its message must come again.
+    async fn leave(&self, variant: &Variant, aggregate: &Aggregate, step: Step) -> Result<(), Stopped> {
+        let id = match step {
+            Step::Call(id) | Step::RetryNow(id) | Step::Undo(id) | Step::LookUp { operation: id, .. } => id,
+            Step::Locate(_) | Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return Ok(()),
+        };
+        match self.load(aggregate.payment_id(), &[id]).await {
+            Some(stored) if stored.aggregate.operation(id).is_none() => {
+                tell_gone(variant, aggregate.operation(id), None);
+                Err(Stopped::Gone)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What a sender may not send: nothing is stored under its name, and nothing is told to others.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::authorize::Refusal;
+use super::engine::Engine;
+use super::entry::Entry;
+use super::stopped::Stopped;
+use crate::http::metrics;
+use crate::payment::code::Rejection;
+use crate::payment::command::Command;
+use crate::payment::event::{Event, EventCause, EventKind};
+use crate::payment::machine::Aggregate;
+use crate::payment::model::Metadata;
+use crate::payment::operation::State;
+
+impl Engine {
+    /// Whether a command is refused whatever payment it is for.
+    pub(crate) fn is_refused(&self, entry: &Entry) -> bool {
+        self.refusal(entry).is_some()
+    }
+
+    fn refusal(&self, entry: &Entry) -> Option<Refusal> {
+        match entry {
+            Entry::Command { command, is_own: false, .. } => self.authorization.refusal(command),
+            Entry::Command { .. } | Entry::Due { .. } => None,
+        }
+    }
+
+    /// Whether a command goes on, with the payment as it is stored. Not where it is refused and yet stored: then it was let
+    /// in by other rules, or copied from whoever was. Whoever is at it goes on, and this message has no part in it.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub(crate) fn goes_on(&self, entry: &Entry, aggregate: &Aggregate) -> Result<bool, Stopped> {
+        let Entry::Command { command, is_own: false, .. } = entry else { return Ok(true) };
+        let user = command.attributes.user_id.as_deref();
+        let is_theirs = aggregate.payment().is_none_or(|payment| self.authorization.may_act_on(user, payment));
+        match self.refusal(entry).or((!is_theirs).then_some(Refusal::Payment)) {
+            None => Ok(true),
+            Some(_) if entry.is_known(aggregate.operation(entry.id())) => {
+                metrics::duplicate(&command.variant);
+                Ok(false)
+            }
+            Some(refusal) => Err(Stopped::NotAuthorized(refusal)),
+        }
+    }
+
+    /// Why a command that waited may not have its turn: it came before its payment, which turns out to be somebody else's.
+    pub(crate) fn refusal_of_waiting(&self, aggregate: &Aggregate, id: Uuid) -> Option<Rejection> {
+        let operation = aggregate.operation(id).filter(|operation| operation.state == State::Waiting)?;
+        let user = operation.attributes.user_id.as_deref();
+        let is_theirs = self.authorization.may_act_on(user, aggregate.payment()?);
+        (!is_theirs).then(|| Refusal::Payment.into())
+    }
+}
+
+/// The answer to a command of which nothing is stored.
+pub(crate) fn answer_to(command: &Command, kind: EventKind, is_final: bool, now: Timestamp) -> Event {
+    let subject = command.subject.clone().filter(|subject| !subject.is_empty());
+    let attributes = &command.attributes;
+    let cause = EventCause {
+        subject: subject.unwrap_or_else(|| command.payment_id.to_string()),
+        name: command.name.clone(),
+        kind: command.kind.as_str().to_owned(),
+        is_final,
+        is_answer: true,
+        correlation_id: attributes.correlation_id.clone(),
+        trace: attributes.trace.clone(),
+        reply: None,
+        operation: None,
+    };
+    Event {
+        id: Uuid::now_v7(),
+        payment_id: command.payment_id,
+        variant: command.variant.clone(),
+        kind,
+        sequence: None,
+        cause: Some(cause),
+        metadata: Metadata::default(),
+        time: now,
+    }
+}

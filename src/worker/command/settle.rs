@@ -1,0 +1,279 @@
+//! The gateway's answer is committed: never discarded, whoever was faster. On a conflict the payment is loaded and the
+//! same answer decided on again.
+
+use tracing::error;
+use uuid::Uuid;
+
+use super::engine::{Engine, Failure};
+use super::stopped::Stopped;
+use crate::backoff;
+use crate::gateway::notification::Fact;
+use crate::http::metrics;
+use crate::payment::code::Code;
+use crate::payment::machine::{Aggregate, Context, Step};
+use crate::payment::observation::Observation;
+use crate::payment::operation::Operation;
+use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble};
+use crate::store::load::{Loaded, Unsent};
+use crate::worker::outbox::announce::Announced;
+use crate::worker::variant::Variant;
+
+/// What came back from the gateway.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Of an attempt.
+    Outcome(Observation<Outcome>),
+    /// Of a look-up.
+    Found {
+        /// The operation that was asked about.
+        target: Option<Uuid>,
+        /// What was found.
+        found: Observation<Found>,
+    },
+    /// Of the question whose the facts of a notification are: each that is ours, with its payment.
+    Located(Result<Vec<(Uuid, Fact)>, Trouble>),
+}
+
+/// What one answer says of the gateway itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It brought its own word.
+    Well,
+    /// It failed; it may be about this call alone.
+    Ill,
+    /// It takes neither our credentials nor any call until they are mended.
+    Misconfigured,
+    /// Neither can be told.
+    Unknown,
+}
+
+/// An answer that is stored, or that needs another try at once.
+pub struct Settled {
+    /// As stored; as decided where another try is needed.
+    pub aggregate: Box<Aggregate>,
+    /// What follows.
+    pub step: Step,
+    /// Its events, on their way out.
+    pub announced: Announced,
+}
+
+impl Engine {
+    /// Settles an answer. Where nothing may follow `at_once`, there is no [`Step::RetryNow`]: the attempts in a row count as
+    /// used up, unless calls are held back anyway.
+    ///
+    /// The answer is all that is decided on: what was decided on an answer before, and was not stored, is forgotten when the
+    /// payment is loaded anew.
+    ///
+    /// # Errors
+    /// The worker ends, what is stored cannot be read, or the database no longer has the operation.
+    pub async fn settle(
+        &self,
+        variant: &Variant,
+        aggregate: Box<Aggregate>,
+        id: Uuid,
+        answer: &Answer,
+        tries: u32,
+        at_once: bool,
+    ) -> Result<Settled, Stopped> {
+        let sent = aggregate.operation(id).cloned();
+        let mut stripped: Option<Answer> = None;
+        let payment_id = aggregate.payment_id();
+        let mut backoff = backoff::contention();
+        let mut current = (!aggregate.misses_waiting()).then_some(Loaded { aggregate, unsent: Unsent::default() });
+        loop {
+            let answer = stripped.as_ref().unwrap_or(answer);
+            let Loaded { mut aggregate, unsent } = match current.take() {
+                Some(loaded) => loaded,
+                None => self.load(payment_id, &answer.of_operations(id)).await.ok_or(Stopped::Refused)?,
+            };
+            if aggregate.operation(id).is_none() {
+                tell_gone(variant, sent.as_ref(), Some(answer));
+                return Err(Stopped::Gone);
+            }
+            let context = self.context(Some(variant), false);
+            let may_follow = at_once || context.hold.is_some();
+            let tries = if may_follow { tries } else { context.rules.immediate_attempts };
+            let step = decide(&mut aggregate, id, answer.clone(), tries, context);
+            if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {
+                let announced = Box::pin(self.announcer.announce(payment_id, unsent)).await;
+                return Ok(Settled { aggregate, step, announced });
+            }
+            match self.commit(&self.settle, aggregate, context.now, unsent).await {
+                Ok(done) => return Ok(Settled { aggregate: done.aggregate, step, announced: done.announced }),
+                Err(Failure::Again) => {}
+                Err(Failure::Refused(reason)) => {
+                    error!(payment = %payment_id, operation = %id, reason, "an answer cannot be stored as it came; what it proves is stored without the gateway's words");
+                    stripped = Some(answer.clone().stripped().ok_or(Stopped::Refused)?);
+                }
+                Err(Failure::Ending) => return Err(Stopped::Ending),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+}
+
+/// The database lost what was stored before the call, as a failover to a standby does that had not got it yet. What the gateway
+/// did is known only here until the command was begun again: under the same key, it is told the same once more.
+pub(crate) fn tell_gone(variant: &Variant, sent: Option<&Operation>, answer: Option<&Answer>) {
+    metrics::operation_gone(&variant.name);
+    let Some(operation) = sent else { return };
+    let result = answer.and_then(Answer::result);
+    let references = result.iter().flat_map(|result| &result.transactions).filter_map(|it| it.reference.as_deref());
+    let reference = references.chain(result.and_then(|result| result.transaction_id.as_deref())).next();
+    error!(
+        payment = %operation.payment_id,
+        operation = %operation.id,
+        key = %operation.key().value(),
+        reference,
+        amount = operation.amount().map(tracing::field::display),
+        answer = answer.map(Answer::word),
+        "the database no longer has the operation that the gateway was called for; its message is not acknowledged, and begins again under the same key"
+    );
+}
+
+fn decide(aggregate: &mut Aggregate, id: Uuid, answer: Answer, tries: u32, context: Context<'_>) -> Step {
+    match answer {
+        Answer::Outcome(outcome) => aggregate.settle(id, outcome, tries, context),
+        Answer::Found { target, found } => aggregate.found(id, target, found, tries, context),
+        Answer::Located(located) => aggregate.located(id, located.map(|_| ()), tries, context),
+    }
+}
+
+impl Answer {
+    /// The gateway's result, where it brought one.
+    fn result(&self) -> Option<&GatewayResult> {
+        match self {
+            Answer::Outcome(Observation { says: Outcome::Result(result), .. })
+            | Answer::Found { found: Observation { says: Found::Result(result), .. }, .. } => Some(result),
+            Answer::Outcome(_) | Answer::Found { .. } | Answer::Located(_) => None,
+        }
+    }
+
+    /// In one word, for the log.
+    fn word(&self) -> &'static str {
+        match self {
+            Answer::Outcome(outcome) => outcome.says.as_str(),
+            Answer::Found { found, .. } => found.says.as_str(),
+            Answer::Located(_) => "located",
+        }
+    }
+
+    /// The operations that the answer is for or about. Each may have been settled while the gateway was asked, and what
+    /// is said of it counts all the same.
+    fn of_operations(&self, id: Uuid) -> Vec<Uuid> {
+        match self {
+            Answer::Found { target: Some(target), .. } if *target != id => vec![id, *target],
+            Answer::Found { .. } | Answer::Outcome(_) | Answer::Located(_) => vec![id],
+        }
+    }
+
+    /// The same proof without the gateway's words, which the database refuses; nothing where there was nothing to strip.
+    fn stripped(self) -> Option<Answer> {
+        let strip_result = |result: Box<GatewayResult>| {
+            let bare = GatewayResult {
+                transactions: result.transactions.clone(),
+                total: result.total,
+                currency: result.currency,
+                captured: result.captured,
+                refunded: result.refunded,
+                disputed: result.disputed,
+                ..GatewayResult::new(result.verdict.clone())
+            };
+            (bare != *result).then(|| Box::new(bare))
+        };
+        let strip_trouble = |trouble: Trouble| {
+            let bare = Trouble { retry_after: trouble.retry_after, ..Trouble::new(trouble.code, "") };
+            (bare != trouble).then_some(bare)
+        };
+        Some(match self {
+            Answer::Outcome(Observation { asked, says }) => Answer::Outcome(asked.answered(match says {
+                Outcome::Result(result) => Outcome::Result(strip_result(result)?),
+                Outcome::Refused(trouble) => Outcome::Refused(strip_trouble(trouble)?),
+                Outcome::NotSent(trouble) => Outcome::NotSent(strip_trouble(trouble)?),
+                Outcome::Unknown(trouble) => Outcome::Unknown(strip_trouble(trouble)?),
+            })),
+            Answer::Found { target, found: Observation { asked, says } } => {
+                let found = asked.answered(match says {
+                    Found::Result(result) => Found::Result(strip_result(result)?),
+                    Found::Failed(trouble) => Found::Failed(strip_trouble(trouble)?),
+                    Found::OfOthers(_) | Found::Undone(_) | Found::Nothing => return None,
+                });
+                Answer::Found { target, found }
+            }
+            Answer::Located(Err(trouble)) => Answer::Located(Err(strip_trouble(trouble)?)),
+            Answer::Located(Ok(_)) => return None,
+        })
+    }
+
+    /// What the answer says of the gateway itself: for the breaker.
+    pub fn health(&self) -> Health {
+        let of_trouble = |trouble: &Trouble| match trouble.code {
+            // The gateway is there and says what it wants; linkerd's breaker counts 429 so as well.
+            Code::RateLimited | Code::Conflict => Health::Unknown,
+            // It answers, and what is wrong with the answer belongs to what was asked, as a refusal of the question does.
+            // One that cannot be read may be one payment's too, and then counts once; of many in a row it is the gateway's,
+            // or of what stands before it.
+            Code::Mismatch | Code::Refused => Health::Unknown,
+            Code::Misconfigured => Health::Misconfigured,
+            _ => Health::Ill,
+        };
+        match self {
+            Answer::Outcome(Observation { says, .. }) => match says {
+                Outcome::Result(_) | Outcome::Refused(_) => Health::Well,
+                Outcome::NotSent(trouble) | Outcome::Unknown(trouble) => of_trouble(trouble),
+            },
+            Answer::Found { found: Observation { says, .. }, .. } => match says {
+                Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => Health::Well,
+                Found::Failed(trouble) => of_trouble(trouble),
+            },
+            // It may have known all without asking.
+            Answer::Located(Ok(_)) => Health::Unknown,
+            Answer::Located(Err(trouble)) => of_trouble(trouble),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payment::outcome::Verdict;
+
+    #[test]
+    fn what_each_answer_says_of_the_gateway() {
+        let result = || Box::new(GatewayResult::new(Verdict::Approved));
+        let trouble = |code| Trouble::new(code, "trouble");
+        let asked = Aggregate::absent(Uuid::nil()).asked(jiff::Timestamp::UNIX_EPOCH);
+        let outcome = |outcome| Answer::Outcome(asked.answered(outcome));
+        let found = |found| Answer::Found { target: None, found: asked.answered(found) };
+        for (answer, health) in [
+            (outcome(Outcome::Result(result())), Health::Well),
+            (outcome(Outcome::Refused(trouble(Code::Refused))), Health::Well),
+            (outcome(Outcome::NotSent(trouble(Code::Unreachable))), Health::Ill),
+            (outcome(Outcome::NotSent(trouble(Code::RateLimited))), Health::Unknown),
+            (outcome(Outcome::NotSent(trouble(Code::Misconfigured))), Health::Misconfigured),
+            (outcome(Outcome::Unknown(trouble(Code::Timeout))), Health::Ill),
+            (outcome(Outcome::Unknown(trouble(Code::InvalidAnswer))), Health::Ill),
+            (outcome(Outcome::Unknown(trouble(Code::Mismatch))), Health::Unknown),
+            (found(Found::Result(result())), Health::Well),
+            (found(Found::Nothing), Health::Well),
+            (found(Found::Failed(trouble(Code::Misconfigured))), Health::Misconfigured),
+            (found(Found::Failed(trouble(Code::GatewayError))), Health::Ill),
+            (found(Found::Failed(trouble(Code::InvalidAnswer))), Health::Ill),
+            (found(Found::Failed(trouble(Code::Mismatch))), Health::Unknown),
+            (found(Found::Failed(trouble(Code::Refused))), Health::Unknown),
+            (outcome(Outcome::NotSent(trouble(Code::Refused))), Health::Unknown),
+        ] {
+            assert_eq!(answer.health(), health, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_needs_whoever_asked_and_what_was_asked_about() {
+        let (sync, process) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let asked = Aggregate::absent(Uuid::nil()).asked(jiff::Timestamp::UNIX_EPOCH);
+        let found = |target| Answer::Found { target, found: asked.answered(Found::Nothing) };
+        assert_eq!(found(Some(process)).of_operations(sync), [sync, process]);
+        assert_eq!(found(Some(process)).of_operations(process), [process]);
+        assert_eq!(found(None).of_operations(sync), [sync]);
+    }
+}

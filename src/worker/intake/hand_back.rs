@@ -1,0 +1,41 @@
+//! A worker that can store nothing leaves its messages to others: what it has fetched ahead would wait for its database, and
+//! another replica may well reach one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::bus::consumer::Consumption;
+use crate::http::health::Health;
+use crate::worker::prerequisites::DATABASE;
+use crate::worker::report::COMMITS;
+
+/// How often it is looked.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// How long the database may be away: a message that goes back counts towards the broker's delivery limit, and a database
+/// that restarts is soon there again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Gives the messages of these queues back while nothing can be stored, and fetches none. What is under way here goes on all
+/// the same, as where the broker has taken a message away: who comes second finds in the database what the first has done.
+pub(crate) async fn run(health: Arc<Health>, queues: Vec<Arc<Consumption>>) {
+    let mut since: Option<Instant> = None;
+    let mut are_left = false;
+    loop {
+        sleep(EVERY).await;
+        let is_well = health.is_ready(DATABASE) && health.is_ready(COMMITS);
+        since = if is_well { None } else { since.or_else(|| Some(Instant::now())) };
+        let leave = since.is_some_and(|since| since.elapsed() >= PATIENCE);
+        if leave && !are_left {
+            warn!("nothing can be stored: messages go back to their queues, for other replicas");
+            queues.iter().for_each(|queue| queue.leave());
+        } else if are_left && is_well {
+            info!("the database is there again: messages are fetched");
+            queues.iter().for_each(|queue| queue.come_back());
+        }
+        are_left = leave;
+    }
+}

@@ -1,0 +1,114 @@
+//! Events of paybus that come back as commands, because somebody has bound the events' exchange to that of commands. A
+//! rejection would be an event again, for ever.
+//!
+//! Such a message is acknowledged and counted, and no dead letter: the event is stored, whoever subscribed has it, and
+//! a dead letter for each would only fill the broker.
+
+use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::bus::delivery::Delivery;
+use crate::bus::envelope::SOURCE;
+use crate::http::metrics;
+use crate::payment::command::CommandType;
+
+/// How long the log says nothing more of it: a loop brings hundreds a second.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// When the log last said it.
+static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// What tells an event of paybus from a command.
+#[derive(Deserialize)]
+struct Sender<'a> {
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    partitionkey: Option<IgnoredAny>,
+}
+
+/// Whether paybus sent this itself, in this version or another: what it sends has its source, and no command's type. The one
+/// event that is called as a command is, the snapshot, is told by what every event has and no command needs.
+pub(crate) fn is_own_event(body: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(body) else { return false };
+    // Commands are not parsed twice for it.
+    if !text.contains(SOURCE) {
+        return false;
+    }
+    serde_json::from_str::<Sender<'_>>(text).is_ok_and(|sender| {
+        let is_event = match CommandType::from_word(&sender.kind) {
+            Some(kind) => kind == CommandType::Snapshot && sender.partitionkey.is_some(),
+            None => true,
+        };
+        sender.source == SOURCE && is_event
+    })
+}
+
+/// Acknowledges an event of paybus's own, and does nothing else.
+pub(crate) fn drop_own_event(tasks: &TaskTracker, delivery: Delivery) -> JoinHandle<()> {
+    metrics::own_event_dropped();
+    if is_time_to_log(Instant::now()) {
+        warn!(
+            queue = %delivery.queue,
+            "events of paybus come back as commands and are dropped; deploy/rabbitmq/audit shows what leads them"
+        );
+    }
+    tasks.spawn(async move {
+        delivery.acker.ack().await;
+    })
+}
+
+fn is_time_to_log(now: Instant) -> bool {
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_time = logged.is_none_or(|last| now.saturating_duration_since(last) >= SILENCE);
+    if is_time {
+        *logged = Some(now);
+    }
+    is_time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payment::event::EventType;
+
+    fn message(source: &str, kind: &str) -> String {
+        format!(r#"{{"specversion":"1.0","id":"1","source":"{source}","type":"{kind}","subject":"1","data":{{}}}}"#)
+    }
+
+    #[test]
+    fn every_event_is_known_for_our_own_and_so_is_one_of_a_later_version() {
+        for kind in EventType::ALL.map(EventType::as_str).into_iter().chain(["payment.from_the_future"]) {
+            let event = message("paybus", kind).replace("\"data\"", "\"partitionkey\":\"1\",\"data\"");
+            assert!(is_own_event(event.as_bytes()), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_others_send_is_not_dropped() {
+        for kind in CommandType::ALL.map(CommandType::as_str) {
+            assert!(!is_own_event(message("paybus", kind).as_bytes()), "{kind}");
+        }
+        // It is rejected by the name of its sender, which no event has.
+        assert!(!is_own_event(message("shop", "payment.created").as_bytes()));
+        assert!(!is_own_event(br#"{"source":"shop","type":"payment.created","data":{"source":"paybus"}}"#));
+        for unreadable in [&b"paybus"[..], b"\xff", br#"{"source":"paybus"}"#, b"{}", b""] {
+            assert!(!is_own_event(unreadable), "{unreadable:?}");
+        }
+    }
+
+    #[test]
+    fn a_loop_is_logged_once_a_minute() {
+        let begun = Instant::now();
+        let logged = [0, 1, 59, 60, 61, 120].map(|seconds| is_time_to_log(begun + Duration::from_secs(seconds)));
+        assert_eq!(logged, [true, false, false, true, false, true]);
+    }
+}

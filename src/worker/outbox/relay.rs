@@ -1,0 +1,173 @@
+//! Events that their own worker did not get out: the relay of this replica's share of payments sends them, in order. It
+//! also notes which those are, and drops what is older than the retention.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::announce::Announced;
+use crate::causes::chain;
+use crate::config::Retention;
+use crate::http::metrics;
+use crate::store::Store;
+use crate::store::error::StoreError;
+use crate::store::outbox::Overdue;
+use crate::worker::command::engine::Engine;
+
+/// How often the outbox is looked at.
+const EVERY: Duration = Duration::from_secs(2);
+/// How long a share of the payments is leased.
+const LEASE: Duration = Duration::from_secs(15);
+/// How many events are read at once.
+const BATCH: usize = 500;
+/// How many may be out that it waits for. Those that a full queue takes none of are left to their channels, as a command's
+/// are: they hold up no other payment's here either.
+const OUT_MAX: usize = 8 * BATCH;
+/// Every how many rounds late events are looked for and old ones go.
+const HOUSEKEEPING_EVERY: u32 = 5;
+/// How many old rows go at once.
+const PURGE: i64 = 5000;
+/// For how long one round looks for more of the same.
+const TIDIED_FOR: Duration = Duration::from_secs(2);
+
+/// Relays until the worker drains, then leaves its share to the others.
+pub async fn run(engine: Arc<Engine>, retention: Retention) {
+    engine.draining.run_until_cancelled(relay_on(&engine, &retention)).await;
+    give_back(&engine).await;
+}
+
+async fn relay_on(engine: &Engine, retention: &Retention) {
+    let mut round: u32 = 0;
+    let mut out = Out::default();
+    let mut after = 0;
+    loop {
+        tokio::time::sleep(EVERY).await;
+        round = round.wrapping_add(1);
+        tidy(engine, Chore::NoteOverdue).await;
+        if !engine.announcer.is_connected() {
+            // Another replica may reach the broker.
+            give_back(engine).await;
+        } else if let Err(error) = relay(engine, &mut after, &mut out).await {
+            warn!(error = chain(&error), "the outbox cannot be relayed; trying again");
+        }
+        if round.is_multiple_of(HOUSEKEEPING_EVERY) {
+            keep_house(engine, retention).await;
+        }
+    }
+}
+
+/// What the relay has out and waits for: events that are neither confirmed nor set aside, nor left to their channels.
+#[derive(Default)]
+struct Out {
+    payments: JoinSet<usize>,
+    events: usize,
+}
+
+impl Out {
+    fn add(&mut self, count: usize, announced: Announced) {
+        self.events += count;
+        self.payments.spawn(async move {
+            announced.confirmed().await;
+            count
+        });
+    }
+
+    /// Waits until there is room for a batch more.
+    async fn room(&mut self) {
+        loop {
+            while let Some(ended) = self.payments.try_join_next() {
+                self.events = self.events.saturating_sub(ended.unwrap_or_default());
+            }
+            if self.events + BATCH <= OUT_MAX {
+                return;
+            }
+            if let Some(ended) = self.payments.join_next().await {
+                self.events = self.events.saturating_sub(ended.unwrap_or_default());
+            }
+        }
+    }
+}
+
+async fn give_back(engine: &Engine) {
+    if let Err(error) = engine.store.release_buckets(engine.worker).await {
+        info!(error = chain(&error), "the relay's share is not given back; its lease runs out");
+    }
+}
+
+/// Sends what is overdue, from behind a position to the end; the next round begins at the front again. It does not wait for
+/// the broker between the batches: a subscriber whose queue is full may not hold up the others.
+async fn relay(engine: &Engine, after: &mut i64, out: &mut Out) -> Result<(), StoreError> {
+    loop {
+        let buckets = engine.store.lease_buckets(engine.worker, LEASE).await?;
+        let read_at = Instant::now();
+        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
+        let Overdue { events, next } = engine.store.relay_batch(&buckets, *after, limit).await?;
+        *after = next.unwrap_or_default();
+        let sent = async {
+            out.room().await;
+            let announced = engine.announcer.relay(events, read_at).await;
+            let announced: Vec<_> = announced.into_iter().filter(|(_, announced)| announced.is_some()).collect();
+            if !announced.is_empty() {
+                let events = announced.iter().map(|(count, _)| count).sum();
+                metrics::events_relayed(events);
+                info!(payments = announced.len(), events, "events of lost workers are sent");
+            }
+            announced.into_iter().for_each(|(count, announced)| out.add(count, announced));
+        };
+        // What is out stays on its way; another replica may be faster.
+        if tokio::time::timeout(LEASE, sent).await.is_err() || next.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn keep_house(engine: &Engine, retention: &Retention) {
+    let now = engine.store.clock().now();
+    let before = |kept: Duration| now.checked_sub(SignedDuration::try_from(kept).unwrap_or(SignedDuration::MAX)).ok();
+    tidy(engine, Chore::NoteLate).await;
+    if let Some(before) = before(retention.events) {
+        tidy(engine, Chore::PurgeEvents(before)).await;
+    }
+    if let Some(before) = before(retention.notifications) {
+        tidy(engine, Chore::PurgeCommands(before)).await;
+    }
+}
+
+/// What is done for the tables. Each goes its own way: one that fails does not keep the others from theirs.
+#[derive(Debug, Clone, Copy)]
+enum Chore {
+    NoteOverdue,
+    NoteLate,
+    PurgeEvents(Timestamp),
+    PurgeCommands(Timestamp),
+}
+
+impl Chore {
+    /// A bounded part of it; whether there is more.
+    async fn step(self, store: &Store) -> Result<bool, StoreError> {
+        match self {
+            Chore::NoteOverdue => store.note_overdue().await,
+            Chore::NoteLate => store.note_late().await,
+            Chore::PurgeEvents(before) => Ok(store.purge_events(before, PURGE).await?.more),
+            Chore::PurgeCommands(before) => Ok(store.purge_commands(before, PURGE).await?.more),
+        }
+    }
+}
+
+/// Takes one step after the other while there is more, and for a while at most: the relay waits for it.
+async fn tidy(engine: &Engine, chore: Chore) {
+    let begun = Instant::now();
+    loop {
+        match chore.step(&engine.store).await {
+            Ok(true) if begun.elapsed() < TIDIED_FOR => tokio::task::yield_now().await,
+            Ok(_) => return,
+            Err(error) => {
+                warn!(error = chain(&error), ?chore, "the tables cannot be tidied; trying again later");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The span of an event on its way to the broker.
+
+use opentelemetry::KeyValue;
+
+use crate::bus::publisher::Outgoing;
+use crate::spans::{Begin, Span, SpanKind};
+
+/// An event on its way to the broker, until that has confirmed it. It belongs to the trace of its command; the event itself
+/// names the command's span and not this one, for it is the same whenever it is sent.
+pub fn sent(event: &Outgoing, exchange: &str) -> Span {
+    Span::within(event.trace.as_ref(), || {
+        let mut attributes = vec![
+            KeyValue::new("messaging.system", "rabbitmq"),
+            KeyValue::new("messaging.operation.name", "send"),
+            KeyValue::new("messaging.operation.type", "send"),
+            KeyValue::new("messaging.destination.name", exchange.to_owned()),
+            KeyValue::new("messaging.rabbitmq.destination.routing_key", event.routing_key.clone()),
+            KeyValue::new("messaging.message.id", event.event_id.to_string()),
+            KeyValue::new("paybus.payment.id", event.payment_id.to_string()),
+        ];
+        attributes.extend(conversation(event.correlation_id.as_deref()));
+        Begin { name: format!("send {exchange}"), kind: SpanKind::Producer, attributes }
+    })
+}
+
+/// The messages of one command have one.
+pub(crate) fn conversation(id: Option<&str>) -> Option<KeyValue> {
+    id.map(|id| KeyValue::new("messaging.message.conversation_id", id.to_owned()))
+}

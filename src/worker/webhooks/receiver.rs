@@ -1,0 +1,187 @@
+//! A webhook is received: verified, and published as a command. Answered for only when the broker has confirmed it; from
+//! then on it is as safe as every other command. What it tells is not looked at here, but for where it goes.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::bus::connection::ConnectionState;
+use crate::bus::publisher::{CommandSent, Publisher};
+use crate::gateway::notification::Verify;
+use crate::http::webhooks::{Held, Receipt, Receive};
+use crate::payment::command::CommandType;
+use crate::payment::fact::{Fact, admitted};
+use crate::payment::trace::TraceContext;
+use crate::payment::webhook::Webhook;
+use crate::worker::command::spans;
+
+/// How long the broker may take to confirm, before the gateway is told to come again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Receives webhooks for every variant whose gateway sends any.
+pub struct Receiver {
+    variants: HashMap<String, Verify>,
+    publisher: Publisher,
+}
+
+impl Receiver {
+    /// A receiver for the variants that have webhooks.
+    pub fn new(variants: impl Iterator<Item = (String, Verify)>, publisher: Publisher) -> Receiver {
+        Receiver { variants: variants.collect(), publisher }
+    }
+
+    async fn take(&self, variant: String, webhook: Webhook, held: Held) -> Receipt {
+        let since = SystemTime::now();
+        let Some(verify) = self.variants.get(&variant) else {
+            return Receipt::Ignored;
+        };
+        let facts = match (verify.check)(&webhook) {
+            Ok(facts) => facts,
+            Err(why) => {
+                // Counted; and a line of each would let anybody fill the log.
+                debug!(variant, why = why.as_str(), "a webhook is not genuine; it is refused");
+                return Receipt::NotGenuine(why.as_str());
+            }
+        };
+        if facts.is_empty() {
+            return Receipt::Ignored;
+        }
+        let facts = match admitted(facts, None) {
+            Ok(facts) => facts,
+            Err(rejection) => {
+                warn!(variant, error = rejection.message, "a webhook is genuine, and cannot be taken; it is refused");
+                return Receipt::NotGenuine("invalid_body");
+            }
+        };
+        // Of what is genuine alone: strangers would fill the collector.
+        let mut span = spans::webhook(&variant, since);
+        let body = command(&variant, &webhook, &facts, span.context()).to_string();
+        drop(webhook);
+        let receipt = self.publish(&variant, body, held).await;
+        if receipt != Receipt::Taken {
+            span.fail("unavailable");
+        }
+        receipt
+    }
+
+    async fn publish(&self, variant: &str, body: String, held: Held) -> Receipt {
+        // What is handed over while there is no broker would only wait here, and be sent again by the gateway as well.
+        if *self.publisher.state().borrow() != ConnectionState::Connected {
+            return Receipt::Unavailable;
+        }
+        let routing_key = format!("{variant}.{}", CommandType::Notification);
+        let publisher = self.publisher.clone();
+        // A task of its own: whoever waits may go away, and the publisher still has it.
+        let publishing = tokio::spawn(async move {
+            let sent = publisher.publish_command(routing_key, body.into()).await;
+            drop(held);
+            sent
+        });
+        match timeout(PATIENCE, publishing).await {
+            Ok(Ok(Some(CommandSent::Routed))) => Receipt::Taken,
+            Ok(Ok(Some(CommandSent::Refused(reason)))) => {
+                warn!(variant, reason, "the broker refuses a webhook's command; the gateway sends it again");
+                Receipt::Unavailable
+            }
+            Ok(Ok(None) | Err(_)) | Err(_) => Receipt::Unavailable,
+        }
+    }
+}
+
+impl Receive for Receiver {
+    fn variants(&self) -> Vec<String> {
+        self.variants.keys().cloned().collect()
+    }
+
+    fn signature_header(&self, variant: &str) -> Option<&'static str> {
+        self.variants.get(variant).and_then(|verify| verify.header)
+    }
+
+    fn receive(&self, variant: String, webhook: Webhook, held: Held) -> BoxFuture<'_, Receipt> {
+        Box::pin(self.take(variant, webhook, held))
+    }
+}
+
+/// One request is one command, whatever it tells. It is addressed where it tells one thing and names its payment; else
+/// the worker finds out whose each thing is.
+fn command(variant: &str, webhook: &Webhook, facts: &[Fact], trace: Option<TraceContext>) -> Value {
+    let mut command = json!({
+        "specversion": "1.0",
+        "id": id(facts),
+        "source": format!("webhooks/{variant}"),
+        "type": CommandType::Notification.as_str(),
+        "time": webhook.received_at.to_string(),
+        "datacontenttype": "application/json",
+        "data": webhook.data(),
+    });
+    let Some(members) = command.as_object_mut() else { return command };
+    if let [Fact { payment_id: Some(payment), .. }] = facts {
+        members.insert("subject".to_owned(), payment.to_string().into());
+    }
+    if let Some(trace) = trace {
+        members.insert("traceparent".to_owned(), trace.parent().into());
+        members.extend(trace.state().map(|state| ("tracestate".to_owned(), state.into())));
+    }
+    command
+}
+
+/// The same things told again are the same command: known by the gateway's own keys. What has none is a new one every
+/// time, and no more than a reason to ask.
+fn id(facts: &[Fact]) -> String {
+    let keys: Option<Vec<String>> = facts.iter().map(Fact::command_id).collect();
+    match keys.as_deref() {
+        Some([key]) => key.clone(),
+        Some(keys) => Uuid::new_v5(&Uuid::NAMESPACE_OID, Value::from(keys).to_string().as_bytes()).to_string(),
+        None => Uuid::now_v7().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn webhook() -> Webhook {
+        Webhook {
+            received_at: "2026-11-22T12:00:00Z".parse().unwrap(),
+            method: "POST".to_owned(),
+            url: "/webhooks/cards".to_owned(),
+            headers: Vec::new(),
+            body: vec![b'x'; 512 * 1024],
+        }
+    }
+
+    fn fact(key: Option<&str>, payment: Option<u128>) -> Fact {
+        Fact { key: key.map(str::to_owned), payment_id: payment.map(Uuid::from_u128), ..Fact::default() }
+    }
+
+    #[test]
+    fn what_tells_one_thing_of_a_payment_is_addressed_and_named_by_the_gateways_key() {
+        let command = command("cards", &webhook(), &[fact(Some("evt_1"), Some(7))], None);
+        assert_eq!(command["subject"], Uuid::from_u128(7).to_string());
+        assert_eq!((&command["id"], &command["source"]), (&json!("evt_1"), &json!("webhooks/cards")));
+        assert_eq!(Webhook::read(command["data"].as_object().unwrap()), Ok(webhook()));
+        assert!(command.to_string().len() < 1024 * 1024, "the largest body is no larger than a command may be");
+        assert_eq!((command.get("traceparent"), command.get("tracestate")), (None, None));
+        let trace = TraceContext::read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None);
+        let unknown = super::command("cards", &webhook(), &[fact(Some("evt_1"), None)], trace.clone());
+        assert_eq!((&unknown["id"], unknown.get("subject")), (&json!("evt_1"), None));
+        assert_eq!(unknown["traceparent"].as_str(), trace.as_ref().map(TraceContext::parent));
+    }
+
+    #[test]
+    fn several_things_are_one_command_that_has_the_same_name_when_they_are_told_again() {
+        let facts = [fact(Some("a"), Some(7)), fact(Some("b"), Some(8))];
+        let command = |facts: &[Fact]| command("cards", &webhook(), facts, None);
+        let (first, again) = (command(&facts), command(&facts));
+        assert_eq!((&first["id"], first.get("subject")), (&again["id"], None));
+        assert_ne!(first["id"], command(&facts[..1])["id"]);
+        // Unsigned, they are new every time.
+        let unsigned = [fact(None, None)];
+        assert_ne!(id(&unsigned), id(&unsigned));
+    }
+}
