@@ -21,6 +21,7 @@ pub(crate) mod hosts;
 pub mod link;
 
 pub mod refusal;
+pub mod scrub;
 pub mod topology;
 
 mod acks;

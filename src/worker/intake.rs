@@ -16,7 +16,6 @@ use tracing::{debug, error, warn};
 
 use self::accept::{Acceptance, Accepted, Message};
 use self::own_event::{drop_own_event, is_own_event};
-use self::scrub::without_cards;
 use super::command::engine::Engine;
 use super::command::entry::Entry;
 use super::command::hold::Turn;
@@ -29,6 +28,7 @@ use crate::bus::consumer::{Consumption, QueueState};
 use crate::bus::dead::{BuryError, bury};
 use crate::bus::delivery::{Delivery, Properties};
 use crate::bus::publisher::Publisher;
+use crate::bus::scrub::without_cards;
 use crate::bus::topology::QueueKind;
 use crate::failpoint;
 use crate::http::metrics::{self, BreakerState, Deliveries, QueueLabel};
@@ -41,7 +41,6 @@ pub mod hand_back;
 pub mod own_event;
 pub mod prefetch;
 pub mod refuse;
-pub mod scrub;
 
 /// How long a message waits that must begin again because the database lost it: it may be failing over just now.
 const GONE_PAUSE: Duration = Duration::from_secs(1);

@@ -21,12 +21,14 @@ use super::intake::hand_back;
 use super::intake::prefetch::Shares;
 use super::intake::{Intake, drain};
 use super::outbox::announce::Announcer;
-use super::outbox::{heartbeat, relay};
+use super::outbox::heartbeat::Heartbeats;
+use super::outbox::{Outbox, relay};
 use super::prerequisites::{DATABASE, TOPOLOGY};
 use super::report::{COMMITS, VARIANTS};
 use super::schedule::Schedule;
 use super::variant::Variant;
 use super::webhooks::receiver::Receiver;
+use super::{prerequisites, report};
 use crate::bus::consumer::{Consumer, Consumption};
 use crate::bus::publisher::Publisher;
 use crate::bus::topology::{self, QueueKind};
@@ -44,7 +46,6 @@ use crate::payment::machine::Rules;
 use crate::store::Store;
 use crate::store::batch::Committer;
 use crate::wiring::{WiringError, bus_settings, open_store};
-use crate::worker::{prerequisites, report};
 
 /// Commits in flight at once, on each of the two hot ways.
 const LANES: usize = 2;
@@ -134,9 +135,20 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
         services.push(tokio::spawn(schedule.run()));
     }
     services.push(tokio::spawn(Arc::clone(&engine).sweep(settings.worker.poll.saturating_mul(5))));
-    let beating = heartbeat::run(Arc::clone(&engine), publisher.clone(), settings.worker.heartbeat);
-    services.push(tokio::spawn(beating));
-    let relaying = tokio::spawn(relay::run(Arc::clone(&engine), settings.retention.clone()));
+    let outbox = Outbox {
+        worker: engine.worker,
+        store: Arc::clone(&store),
+        announcer: Arc::clone(&engine.announcer),
+        draining: engine.draining.clone(),
+    };
+    let heartbeats = Heartbeats {
+        outbox: outbox.clone(),
+        publisher: publisher.clone(),
+        variants: engine.variants.keys().cloned().collect(),
+        every: settings.worker.heartbeat,
+    };
+    services.push(tokio::spawn(heartbeats.run()));
+    let relaying = tokio::spawn(relay::run(outbox, settings.retention.clone()));
     info!(worker = %engine.worker, variants = engine.variants.len(), http = %address, "paybus is at work");
 
     tokio::select! {

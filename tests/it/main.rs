@@ -57,6 +57,7 @@ mod stripe;
 mod stripe_customers;
 mod stripe_look_ups;
 mod stripe_webhooks;
+mod tidy;
 mod tls;
 mod tracing;
 mod truth;

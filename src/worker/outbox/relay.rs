@@ -1,13 +1,13 @@
 //! Events that their own worker did not get out: the relay of this replica's share of payments sends them, in order. It
 //! also notes which those are, and drops what is older than the retention.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::Outbox;
 use super::announce::Announced;
 use crate::causes::chain;
 use crate::config::Retention;
@@ -15,7 +15,6 @@ use crate::http::metrics;
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::outbox::Overdue;
-use crate::worker::command::engine::Engine;
 
 /// How often the outbox is looked at.
 const EVERY: Duration = Duration::from_secs(2);
@@ -34,27 +33,27 @@ const PURGE: i64 = 5000;
 const TIDIED_FOR: Duration = Duration::from_secs(2);
 
 /// Relays until the worker drains, then leaves its share to the others.
-pub async fn run(engine: Arc<Engine>, retention: Retention) {
-    engine.draining.run_until_cancelled(relay_on(&engine, &retention)).await;
-    give_back(&engine).await;
+pub async fn run(outbox: Outbox, retention: Retention) {
+    outbox.draining.run_until_cancelled(relay_on(&outbox, &retention)).await;
+    give_back(&outbox).await;
 }
 
-async fn relay_on(engine: &Engine, retention: &Retention) {
+async fn relay_on(outbox: &Outbox, retention: &Retention) {
     let mut round: u32 = 0;
     let mut out = Out::default();
     let mut after = 0;
     loop {
         tokio::time::sleep(EVERY).await;
         round = round.wrapping_add(1);
-        tidy(engine, Chore::NoteOverdue).await;
-        if !engine.announcer.is_connected() {
+        tidy(outbox, Chore::NoteOverdue).await;
+        if !outbox.announcer.is_connected() {
             // Another replica may reach the broker.
-            give_back(engine).await;
-        } else if let Err(error) = relay(engine, &mut after, &mut out).await {
+            give_back(outbox).await;
+        } else if let Err(error) = relay(outbox, &mut after, &mut out).await {
             warn!(error = chain(&error), "the outbox cannot be relayed; trying again");
         }
         if round.is_multiple_of(HOUSEKEEPING_EVERY) {
-            keep_house(engine, retention).await;
+            keep_house(outbox, retention).await;
         }
     }
 }
@@ -91,24 +90,24 @@ impl Out {
     }
 }
 
-async fn give_back(engine: &Engine) {
-    if let Err(error) = engine.store.release_buckets(engine.worker).await {
+async fn give_back(outbox: &Outbox) {
+    if let Err(error) = outbox.store.release_buckets(outbox.worker).await {
         info!(error = chain(&error), "the relay's share is not given back; its lease runs out");
     }
 }
 
 /// Sends what is overdue, from behind a position to the end; the next round begins at the front again. It does not wait for
 /// the broker between the batches: a subscriber whose queue is full may not hold up the others.
-async fn relay(engine: &Engine, after: &mut i64, out: &mut Out) -> Result<(), StoreError> {
+async fn relay(outbox: &Outbox, after: &mut i64, out: &mut Out) -> Result<(), StoreError> {
     loop {
-        let buckets = engine.store.lease_buckets(engine.worker, LEASE).await?;
+        let buckets = outbox.store.lease_buckets(outbox.worker, LEASE).await?;
         let read_at = Instant::now();
         let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
-        let Overdue { events, next } = engine.store.relay_batch(&buckets, *after, limit).await?;
+        let Overdue { events, next } = outbox.store.relay_batch(&buckets, *after, limit).await?;
         *after = next.unwrap_or_default();
         let sent = async {
             out.room().await;
-            let announced = engine.announcer.relay(events, read_at).await;
+            let announced = outbox.announcer.relay(events, read_at).await;
             let announced: Vec<_> = announced.into_iter().filter(|(_, announced)| announced.is_some()).collect();
             if !announced.is_empty() {
                 let events = announced.iter().map(|(count, _)| count).sum();
@@ -124,15 +123,15 @@ async fn relay(engine: &Engine, after: &mut i64, out: &mut Out) -> Result<(), St
     }
 }
 
-async fn keep_house(engine: &Engine, retention: &Retention) {
-    let now = engine.store.clock().now();
+async fn keep_house(outbox: &Outbox, retention: &Retention) {
+    let now = outbox.store.clock().now();
     let before = |kept: Duration| now.checked_sub(SignedDuration::try_from(kept).unwrap_or(SignedDuration::MAX)).ok();
-    tidy(engine, Chore::NoteLate).await;
+    tidy(outbox, Chore::NoteLate).await;
     if let Some(before) = before(retention.events) {
-        tidy(engine, Chore::PurgeEvents(before)).await;
+        tidy(outbox, Chore::PurgeEvents(before)).await;
     }
     if let Some(before) = before(retention.notifications) {
-        tidy(engine, Chore::PurgeCommands(before)).await;
+        tidy(outbox, Chore::PurgeCommands(before)).await;
     }
 }
 
@@ -158,10 +157,10 @@ impl Chore {
 }
 
 /// Takes one step after the other while there is more, and for a while at most: the relay waits for it.
-async fn tidy(engine: &Engine, chore: Chore) {
+async fn tidy(outbox: &Outbox, chore: Chore) {
     let begun = Instant::now();
     loop {
-        match chore.step(&engine.store).await {
+        match chore.step(&outbox.store).await {
             Ok(true) if begun.elapsed() < TIDIED_FOR => tokio::task::yield_now().await,
             Ok(_) => return,
             Err(error) => {
