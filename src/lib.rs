@@ -6,10 +6,10 @@
 
 pub mod backoff;
 pub mod bus;
-mod causes;
 pub mod cli;
 pub mod config;
 pub mod contract;
+mod error_chain;
 mod excerpt;
 mod failpoint;
 pub mod gateway;

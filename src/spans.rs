@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 pub use opentelemetry::trace::SpanKind;
 
-use crate::causes::chain;
 use crate::config::Tracing;
+use crate::error_chain::chain;
 use crate::payment::trace::TraceContext;
 
 mod export;

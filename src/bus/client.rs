@@ -6,13 +6,13 @@ use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 
-use super::backlog::{ROUND, Sent};
+use super::batch::{Message, publish};
+use super::channel::open;
 use super::connection::{Connection, connect};
 use super::delivery::Properties;
-use super::lane::open;
+use super::pending::{ROUND, Sent};
 use super::publisher::{CommandSent, base_properties};
 use super::refusal::named;
-use super::round::{Message, publish};
 use super::topology::Names;
 use super::{BusError, BusSettings, bounded, short};
 

@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use super::acks::Acks;
 use super::connection::{Connection, ConnectionState};
 use super::delivery::Delivery;
-use super::link::{Link, Role};
+use super::reconnecting::{Reconnecting, Role};
 use super::refusal::named;
 use super::{BusError, BusSettings, bounded, describe, short};
 use crate::backoff;
@@ -44,7 +44,7 @@ pub const MAX_PREFETCH: u16 = 2000;
 /// The consuming connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Consumer {
-    link: Link,
+    link: Reconnecting,
     shutdown: CancellationToken,
 }
 
@@ -89,7 +89,7 @@ impl Consumer {
     /// Starts connecting, and connects again whenever the connection is lost. When the token is cancelled the
     /// connection closes, and what is not acknowledged by then goes back to its queue: drain first.
     pub fn spawn(settings: BusSettings, shutdown: CancellationToken) -> Consumer {
-        Consumer { link: Link::spawn(settings, Role::Consumer, shutdown.clone()), shutdown }
+        Consumer { link: Reconnecting::spawn(settings, Role::Consumer, shutdown.clone()), shutdown }
     }
 
     /// How the connection is doing.
@@ -187,7 +187,7 @@ struct Opened {
 
 /// The task behind one queue.
 struct Supervisor {
-    link: Link,
+    link: Reconnecting,
     queue: Arc<str>,
     prefetch: u16,
     deliveries: mpsc::Sender<Delivery>,

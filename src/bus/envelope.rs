@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::payment::event::{
-    Discrepancy, Event, EventCause, EventKind, EventOperation, EventType, Heartbeat, Resent, ResentPage, Why,
+    Discrepancy, Event, EventCause, EventKind, EventOperation, EventType, Heartbeat, Reason, Resent, ResentPage,
 };
 use crate::payment::json;
 use crate::payment::model::{Metadata, Payment};
@@ -245,7 +245,7 @@ fn last(payment: &Payment) -> String {
     payment.last_sequence.to_string()
 }
 
-fn because<'a>(why: &'a Why, data: Data<'a>) -> Data<'a> {
+fn because<'a>(why: &'a Reason, data: Data<'a>) -> Data<'a> {
     Data {
         code: why.code.map(|code| code.as_str()),
         message: said(&why.message),
@@ -398,8 +398,11 @@ mod tests {
 
     #[test]
     fn a_change_of_status() {
-        let kind =
-            EventKind::StatusChanged { payment: Box::new(payment()), previous: Status::Waiting, why: Why::default() };
+        let kind = EventKind::StatusChanged {
+            payment: Box::new(payment()),
+            previous: Status::Waiting,
+            why: Reason::default(),
+        };
         check(
             &event(kind, Some(2), Some(cause(true))),
             &format!(
@@ -422,7 +425,7 @@ mod tests {
         let kind = EventKind::Updated {
             payment: Box::new(payment()),
             changed: vec!["captured_amount"],
-            why: Why {
+            why: Reason {
                 code: Some(Code::Mismatch),
                 message: "more than asked".to_owned(),
                 gateway_code: Some("R1".to_owned()),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::attributes::attributes;
-use super::dead::DeadLetter;
+use super::dead_letter::DeadLetter;
 
 /// A person, as a dead letter may name them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,13 +12,13 @@ use std::time::Duration;
 use lapin::uri::SASLMechanism;
 use secrecy::{ExposeSecret, SecretString};
 
-pub(crate) use crate::causes::chain as describe;
+pub(crate) use crate::error_chain::chain as describe;
 use crate::tls::TlsError;
 
 pub mod connection;
 pub mod guard;
 pub(crate) mod hosts;
-pub mod link;
+pub mod reconnecting;
 
 pub mod refusal;
 pub mod scrub;
@@ -29,15 +29,15 @@ pub mod attributes;
 pub mod consumer;
 pub mod delivery;
 
-pub mod aside;
-mod backlog;
-mod lane;
+mod batch;
+mod channel;
 pub mod nacks;
+mod pending;
 pub mod publisher;
-mod round;
+pub mod unordered;
 
-pub mod dead;
-pub mod graveyard;
+pub mod dead_letter;
+pub mod dead_letter_browser;
 pub mod mentions;
 
 pub mod client;

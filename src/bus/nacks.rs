@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backlog::Sent;
+use super::pending::Sent;
 use crate::backoff::Backoff;
 
 /// For how long nothing but nacks may come before the publisher is not ready.

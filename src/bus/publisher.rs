@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::aside::SetAside;
-use super::backlog::Verdict;
+use super::batch::Message;
+use super::channel::{Answer, Posted, PublishChannel, Shared};
 use super::connection::ConnectionState;
-use super::lane::{Answer, Lane, Posted, Shared};
-use super::link::{Link, Role};
 use super::nacks::{Nacked, Nacks};
-use super::round::Message;
+use super::pending::Verdict;
+use super::reconnecting::{Reconnecting, Role};
 use super::topology::Names;
+use super::unordered::SetAside;
 use super::{BusError, BusSettings, short};
 use crate::payment::command::Reply;
 use crate::payment::event::Event;
@@ -170,17 +170,27 @@ impl Publisher {
         let user = settings.user().map(Arc::from);
         let patience = settings.confirm_timeout;
         let role = Role::Publisher { exchange: names.events() };
-        let link = Link::spawn_after(begin, settings, role, shutdown.clone());
+        let link = Reconnecting::spawn_after(begin, settings, role, shutdown.clone());
         let (silent, is_silent) = watch::channel(0);
         let (nacks, nacked) = Nacks::new();
         let state = link.state();
         let aside = SetAside::default();
         let shared = Shared { link, patience, aside: aside.clone(), silent, nacks, shutdown };
-        let lanes = (0..LANES).map(|_| Lane::events(shared.clone())).collect();
+        let lanes = (0..LANES).map(|_| PublishChannel::events(shared.clone())).collect();
         // An idle replica publishes nothing else: what becomes of heartbeats does not count for readiness.
         let (own_silent, own_nacks) = (watch::channel(0).0, Nacks::new().0);
-        let beats = Lane::side(Shared { silent: own_silent, nacks: own_nacks, ..shared.clone() });
-        Publisher { lanes, side: Lane::side(shared), beats, names, user, aside, state, silent: is_silent, nacked }
+        let beats = PublishChannel::side(Shared { silent: own_silent, nacks: own_nacks, ..shared.clone() });
+        Publisher {
+            lanes,
+            side: PublishChannel::side(shared),
+            beats,
+            names,
+            user,
+            aside,
+            state,
+            silent: is_silent,
+            nacked,
+        }
     }
 
     /// How the connection is doing, for readiness.

@@ -12,8 +12,8 @@ use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::{Output, Style};
 use super::tame::tame;
-use crate::bus::dead::{DeadLetter, Rights};
-use crate::bus::graveyard::{self, DeadFilter};
+use crate::bus::dead_letter::{DeadLetter, Rights};
+use crate::bus::dead_letter_browser::{self, DeadFilter};
 use crate::config::Settings;
 use crate::excerpt::excerpt;
 use crate::payment::card;
@@ -160,7 +160,7 @@ pub async fn run(command: DeadCommand, settings: &Settings) -> Result<Exit, Fail
 }
 
 async fn list(arguments: &SelectArguments, settings: &Settings) -> Result<Exit, Failure> {
-    let letters = graveyard::list(&bus_settings(settings), &arguments.filter(), arguments.limit).await?;
+    let letters = dead_letter_browser::list(&bus_settings(settings), &arguments.filter(), arguments.limit).await?;
     print(arguments, &letters)?;
     if !arguments.json {
         tell(arguments, &format!("{}{}", counted(&letters), more(arguments, &letters)))?;
@@ -235,7 +235,7 @@ fn more(arguments: &SelectArguments, letters: &[DeadLetter]) -> String {
 
 async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Failure> {
     let filter = DeadFilter { id: Some(arguments.id.clone()), ..DeadFilter::default() };
-    let letters = graveyard::list(&bus_settings(settings), &filter, 1).await?;
+    let letters = dead_letter_browser::list(&bus_settings(settings), &filter, 1).await?;
     let Some(letter) = letters.first() else {
         return Err(Failure::new(Exit::Failed, format!("there is no dead letter {}", arguments.id)));
     };
@@ -281,7 +281,7 @@ async fn act(act: Act, arguments: &ActArguments, settings: &Settings) -> Result<
     let select = &arguments.select;
     let bus = bus_settings(settings);
     let Some(who) = arguments.consent.who()? else {
-        let letters = graveyard::list(&bus, &select.filter(), select.limit).await?;
+        let letters = dead_letter_browser::list(&bus, &select.filter(), select.limit).await?;
         print(select, &letters)?;
         let verb = if matches!(act, Act::Replay(_)) { "replayed" } else { "dropped" };
         let text = format!("would be {verb}: {}{}; do it with --yes", counted(&letters), more(select, &letters));
@@ -305,7 +305,7 @@ async fn replay(
     rights: Rights,
 ) -> Result<Exit, Failure> {
     audit.begin("dead.replay").await?;
-    let replayed = graveyard::replay(&bus_settings(settings), &select.filter(), select.limit, rights).await?;
+    let replayed = dead_letter_browser::replay(&bus_settings(settings), &select.filter(), select.limit, rights).await?;
     let (good, bad): (Vec<_>, Vec<_>) = replayed.into_iter().partition(|one| one.refused.is_none());
     let ids: Vec<&str> = good.iter().map(|one| one.letter.id.as_str()).collect();
     let vouched = rights == Rights::Own;
@@ -323,7 +323,7 @@ async fn replay(
 
 async fn drop_letters(audit: &Audit<'_>, select: &SelectArguments, settings: &Settings) -> Result<Exit, Failure> {
     audit.begin("dead.drop").await?;
-    let letters = graveyard::drop_matching(&bus_settings(settings), &select.filter(), select.limit).await?;
+    let letters = dead_letter_browser::drop_matching(&bus_settings(settings), &select.filter(), select.limit).await?;
     let ids: Vec<&str> = letters.iter().map(|letter| letter.id.as_str()).collect();
     audit.end("dead.dropped", json!({ "count": letters.len(), "ids": ids })).await?;
     print(select, &letters)?;

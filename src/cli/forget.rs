@@ -9,7 +9,7 @@ use super::consent::Consent;
 use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::{Output, Style};
-use crate::bus::graveyard::{self, DeadFilter};
+use crate::bus::dead_letter_browser::{self, DeadFilter};
 use crate::bus::mentions::Person;
 use crate::config::Settings;
 use crate::store::Store;
@@ -98,7 +98,7 @@ async fn look(store: &Store, arguments: &ForgetArguments, settings: &Settings) -
     let told = find(store, arguments).await?;
     let filter = letters_of(arguments, &told);
     let letters = match &filter {
-        Some(filter) => graveyard::list(&bus_settings(settings), filter, usize::MAX).await?.len(),
+        Some(filter) => dead_letter_browser::list(&bus_settings(settings), filter, usize::MAX).await?.len(),
         None => 0,
     };
     print(arguments, &told, letters)
@@ -114,7 +114,7 @@ async fn forget(store: &Store, arguments: &ForgetArguments, who: &str, settings:
     store.audit(who, "forget", &json!({ "by": by, "payments": payments })).await?;
     let mut letters = 0;
     if let Some(filter) = letters_of(arguments, &told) {
-        letters = graveyard::drop_matching(&bus_settings(settings), &filter, usize::MAX).await?.len();
+        letters = dead_letter_browser::drop_matching(&bus_settings(settings), &filter, usize::MAX).await?.len();
         store.audit(who, "forget.dead_letters", &json!({ "count": letters })).await?;
     }
     for told in told.iter_mut().filter(|told| told.result == Outcome::Forgotten) {

@@ -8,7 +8,7 @@ use crate::bus::envelope::{event_body, heartbeat_body};
 use crate::payment::code::Code;
 use crate::payment::command::{Body, CommandName, CommandType};
 use crate::payment::event::{
-    Event, EventCause, EventKind, EventOperation, EventType, Heartbeat, Progress, Resent, Why,
+    Event, EventCause, EventKind, EventOperation, EventType, Heartbeat, Progress, Reason, Resent,
 };
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
@@ -216,13 +216,13 @@ fn created(time: Timestamp) -> Option<Event> {
 }
 
 fn confirmed(time: Timestamp) -> Option<Event> {
-    let kind = EventKind::StatusChanged { payment: paid(time)?, previous: Status::Waiting, why: Why::default() };
+    let kind = EventKind::StatusChanged { payment: paid(time)?, previous: Status::Waiting, why: Reason::default() };
     Some(event(kind, Some(2), CommandType::Create, true, time))
 }
 
 fn refunded(time: Timestamp) -> Option<Event> {
     let changed = vec!["captured_amount", "refunded_amount"];
-    let kind = EventKind::Updated { payment: partly_refunded(time)?, changed, why: Why::default() };
+    let kind = EventKind::Updated { payment: partly_refunded(time)?, changed, why: Reason::default() };
     Some(event(kind, Some(3), CommandType::Refund, true, time))
 }
 
@@ -247,7 +247,7 @@ fn rejected(time: Timestamp) -> Event {
 }
 
 fn failed(time: Timestamp) -> Event {
-    let why = Why { code: Some(Code::Refused), message: "the gateway refused it".to_owned(), ..Why::default() };
+    let why = Reason { code: Some(Code::Refused), message: "the gateway refused it".to_owned(), ..Reason::default() };
     event(EventKind::Failed { why, attempts: 1 }, None, CommandType::Refund, true, time)
 }
 

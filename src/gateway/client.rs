@@ -9,7 +9,7 @@ use reqwest::{Client, Request, RequestBuilder, Response};
 use super::failure::Failure;
 use super::url::GatewayUrl;
 use crate::payment::code::Code;
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 use crate::payment::trace::TraceContext;
 use crate::spans::{Begin, Span, SpanKind};
 
@@ -121,7 +121,7 @@ pub(super) async fn read_bounded(mut response: Response) -> Result<Vec<u8>, Fail
     while let Some(chunk) = response.chunk().await.map_err(Failure::of_transport)? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
             let message = "the gateway's answer is over 1 MiB";
-            return Err(Failure::unusable(Trouble::new(Code::InvalidAnswer, message)));
+            return Err(Failure::unusable(GatewayError::new(Code::InvalidAnswer, message)));
         }
         body.extend_from_slice(&chunk);
     }

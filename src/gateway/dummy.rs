@@ -25,7 +25,7 @@ use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
-use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::Status;
 use crate::payment::transaction::{Attribution, Transaction, TransactionState};
 
@@ -80,12 +80,12 @@ impl DummyGateway {
     async fn process(&self, written: Written, call: Call<'_>) -> Outcome {
         let process = match Process::read(&written.data) {
             Ok(process) => process,
-            Err(rejection) => return Outcome::Refused(Trouble::new(Code::Refused, rejection.message)),
+            Err(rejection) => return Outcome::Refused(GatewayError::new(Code::Refused, rejection.message)),
         };
         tokio::time::sleep(process.latency.min(call.timeout)).await;
         if call.attempt <= process.fail_times {
             let message = format!("attempt {} of {} that fail", call.attempt, process.fail_times);
-            return Outcome::NotSent(Trouble::new(Code::Unreachable, message));
+            return Outcome::NotSent(GatewayError::new(Code::Unreachable, message));
         }
         let outcome = process.outcome(&written, &call);
         let is_lost = process.lose_answer && call.attempt == process.fail_times.saturating_add(1);
@@ -93,7 +93,7 @@ impl DummyGateway {
         match outcome {
             Outcome::Result(result) if is_lost || is_late => {
                 self.lose(&call, *result);
-                Outcome::Unknown(Trouble::new(Code::Timeout, "the answer was lost"))
+                Outcome::Unknown(GatewayError::new(Code::Timeout, "the answer was lost"))
             }
             outcome => outcome,
         }
@@ -169,7 +169,7 @@ impl Gateway for DummyGateway {
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let Ok(written) = serde_json::from_str::<Written>(call.body) else {
-                return Outcome::Refused(Trouble::new(Code::Refused, "the request is not one that dummy wrote"));
+                return Outcome::Refused(GatewayError::new(Code::Refused, "the request is not one that dummy wrote"));
             };
             if let Some(plan) = &written.plan {
                 return plan.answer(&call).await;
@@ -199,16 +199,16 @@ impl Process {
     fn outcome(&self, written: &Written, call: &Call<'_>) -> Outcome {
         match self.response {
             Response::Failure => {
-                return Outcome::NotSent(Trouble::new(Code::Unreachable, "a network failure, as asked"));
+                return Outcome::NotSent(GatewayError::new(Code::Unreachable, "a network failure, as asked"));
             }
             Response::PaymentError => {
-                return Outcome::Refused(Trouble::new(Code::Refused, "Unsupported operation"));
+                return Outcome::Refused(GatewayError::new(Code::Refused, "Unsupported operation"));
             }
             Response::Redirect => return self.done(self.must_act(call.payment_id, self.verification_result)),
             Response::Direct => {}
         }
         match self.status.unwrap_or_else(|| self.verified_status(written)) {
-            Status::Error => Outcome::Refused(Trouble::new(Code::Refused, "an error, as asked")),
+            Status::Error => Outcome::Refused(GatewayError::new(Code::Refused, "an error, as asked")),
             Status::Input => self.done(self.must_act(call.payment_id, self.verification_result)),
             status => {
                 let mut result = answer(verdict(status), call.payment_id);

@@ -7,9 +7,9 @@ use jiff::fmt::rfc2822;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use super::clean::{self, MESSAGE_CHARACTERS_MAX};
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::payment::code::Code;
-use crate::payment::outcome::{Found, Outcome, Trouble};
+use crate::payment::outcome::{Found, GatewayError, Outcome};
 
 /// The longest wait that a gateway may ask for; a slip in its clock must not stop a payment for years.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -29,7 +29,7 @@ pub(super) enum Reach {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) reach: Reach,
-    pub(super) trouble: Trouble,
+    pub(super) trouble: GatewayError,
 }
 
 impl From<Failure> for Outcome {
@@ -50,14 +50,14 @@ impl From<Failure> for Found {
 
 impl Failure {
     /// An answer that cannot be used, although the gateway may have acted.
-    pub(super) fn unusable(trouble: Trouble) -> Failure {
+    pub(super) fn unusable(trouble: GatewayError) -> Failure {
         Failure { reach: Reach::Unknown, trouble }
     }
 
     /// The time for a call was over before its next request went out.
     pub(super) fn out_of_time() -> Failure {
         let message = "the time was over before the next request";
-        Failure { reach: Reach::NotSent, trouble: Trouble::new(Code::Timeout, message) }
+        Failure { reach: Reach::NotSent, trouble: GatewayError::new(Code::Timeout, message) }
     }
 
     /// The exchange broke.
@@ -76,7 +76,7 @@ impl Failure {
         };
         let message = format!("{what}: {}", chain(&error.without_url()));
         let message = clean::text(&message, MESSAGE_CHARACTERS_MAX);
-        Failure { reach, trouble: Trouble::new(code, message) }
+        Failure { reach, trouble: GatewayError::new(code, message) }
     }
 
     /// Whether the gateway refused our credentials.

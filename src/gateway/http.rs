@@ -115,7 +115,7 @@ use super::url::GatewayUrl;
 use super::{Ask, Call, Gateway, Question, client};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
-use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::trace::TraceContext;
 
 mod answer;
@@ -202,7 +202,7 @@ impl HttpGateway {
         match answer::read(&body, expected).map_err(Failure::unusable)? {
             Answer::OfOthers(_) => {
                 let message = "the gateway's answer: operation_id is another one than was asked for";
-                Err(Failure::unusable(Trouble::new(Code::Mismatch, message)))
+                Err(Failure::unusable(GatewayError::new(Code::Mismatch, message)))
             }
             Answer::NotFound => Err(unasked("not_found")),
             Answer::Undone(_) => Err(unasked("undone")),
@@ -289,7 +289,10 @@ impl Gateway for HttpGateway {
     fn look_up<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found> {
         Box::pin(async move {
             if self.contract.lookup == Lookup::None {
-                return Found::Failed(Trouble::new(Code::Unsupported, "this gateway has no look-up (lookup = false)"));
+                return Found::Failed(GatewayError::new(
+                    Code::Unsupported,
+                    "this gateway has no look-up (lookup = false)",
+                ));
             }
             match self.ask("status", request::status(&question), &question).await {
                 Ok(Answer::Result(result)) => Found::Result(result),
@@ -304,14 +307,17 @@ impl Gateway for HttpGateway {
     fn undo<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found> {
         Box::pin(async move {
             if !self.contract.undoes() {
-                return Found::Failed(Trouble::new(Code::Unsupported, "this gateway undoes nothing (undo = false)"));
+                return Found::Failed(GatewayError::new(
+                    Code::Unsupported,
+                    "this gateway undoes nothing (undo = false)",
+                ));
             }
             match self.ask("undo", request::undo(&question), &question).await {
                 Ok(Answer::Undone(transactions)) => Found::Undone(transactions),
                 Ok(Answer::NotFound) => Found::Nothing,
                 Ok(Answer::Result(result)) if result.is_final() => Found::Result(result),
                 Ok(Answer::Result(_)) => {
-                    Found::Failed(Trouble::new(Code::Conflict, "the gateway has not undone it yet"))
+                    Found::Failed(GatewayError::new(Code::Conflict, "the gateway has not undone it yet"))
                 }
                 Ok(Answer::OfOthers(_)) => unasked("another operation_id").into(),
                 Err(failure) => failure.into(),
@@ -347,7 +353,7 @@ impl fmt::Debug for HttpGateway {
 /// What answers another question than was asked.
 fn unasked(what: &str) -> Failure {
     let message = format!("the gateway's answer: {what} is no answer to what was asked");
-    Failure::unusable(Trouble::new(Code::InvalidAnswer, message))
+    Failure::unusable(GatewayError::new(Code::InvalidAnswer, message))
 }
 
 fn contract(settings: &HttpSettings) -> Contract {

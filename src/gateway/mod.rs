@@ -16,7 +16,7 @@ use crate::payment::contract::Contract;
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
 pub use crate::payment::operation::Request;
-use crate::payment::outcome::{Found, GatewayKey, Outcome, Trouble};
+use crate::payment::outcome::{Found, GatewayError, GatewayKey, Outcome};
 use crate::payment::trace::TraceContext;
 
 mod account;
@@ -159,7 +159,7 @@ pub trait Gateway: Send + Sync + fmt::Debug {
     /// or the result where there was nothing to undo or it cannot be undone. Only where the contract declares it; asked
     /// again, it does no more. Never panics and never hangs beyond the time-out.
     fn undo<'a>(&'a self, _question: Question<'a>) -> BoxFuture<'a, Found> {
-        Box::pin(async { Found::Failed(Trouble::new(Code::Unsupported, "this gateway undoes nothing")) })
+        Box::pin(async { Found::Failed(GatewayError::new(Code::Unsupported, "this gateway undoes nothing")) })
     }
 
     /// Its webhooks, where it sends any that are configured.

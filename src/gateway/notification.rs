@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 pub use crate::payment::fact::Fact;
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 pub use crate::payment::webhook::Webhook;
 
 /// How old a webhook may be when it is received, and how far ahead its sender's clock: what is older may be a replay.
@@ -76,5 +76,5 @@ pub trait Notifications: Send + Sync {
     ///
     /// # Errors
     /// The gateway did not say; it is asked again later.
-    fn locate<'a>(&'a self, fact: &'a Fact, timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, Trouble>>;
+    fn locate<'a>(&'a self, fact: &'a Fact, timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, GatewayError>>;
 }

@@ -53,7 +53,7 @@ use super::signature::WebhookSecrets;
 use super::{Ask, Call, Gateway, Question};
 use crate::payment::code::Rejection;
 use crate::payment::contract::{AfterServerError, Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
-use crate::payment::outcome::{Found, Outcome, Trouble};
+use crate::payment::outcome::{Found, GatewayError, Outcome};
 
 mod act;
 mod amount;
@@ -219,7 +219,7 @@ impl Notifications for StripeGateway {
         webhook::verify(webhook, &self.webhook_secrets)
     }
 
-    fn locate<'a>(&'a self, fact: &'a Fact, timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, Trouble>> {
+    fn locate<'a>(&'a self, fact: &'a Fact, timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, GatewayError>> {
         Box::pin(async move {
             let session = self.api.session(timeout, None);
             webhook::locate(&session, fact).await.map_err(|denial| denial.failure.trouble)

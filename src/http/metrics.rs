@@ -23,7 +23,7 @@ use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::command::Kind;
 use crate::payment::operation::AnswerKind;
-use crate::payment::outcome::{Found, Outcome, Trouble};
+use crate::payment::outcome::{Found, GatewayError, Outcome};
 use crate::store::report::Figures;
 
 mod zeros;
@@ -327,7 +327,7 @@ pub fn gateway_look_up(variant: &str, operation: &'static str, found: &Found, to
 }
 
 /// A gateway was asked whose the thing is that a webhook is about.
-pub fn gateway_locate(variant: &str, located: &Result<Option<Uuid>, Trouble>, took: Duration) {
+pub fn gateway_locate(variant: &str, located: &Result<Option<Uuid>, GatewayError>, took: Duration) {
     let outcome = match located {
         Ok(Some(_)) => "approved",
         Ok(None) => "not_found",
@@ -338,7 +338,7 @@ pub fn gateway_locate(variant: &str, located: &Result<Option<Uuid>, Trouble>, to
 }
 
 /// Whatever was asked of the gateway brought no result.
-fn failure(variant: &str, trouble: Option<&Trouble>) {
+fn failure(variant: &str, trouble: Option<&GatewayError>) {
     if let Some(trouble) = trouble {
         let labels = [("variant", variant_label(variant)), ("code", trouble.code.as_str())];
         counter!("paybus_gateway_failures_total", &labels).increment(1);

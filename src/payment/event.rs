@@ -129,7 +129,7 @@ pub enum EventKind {
         /// The status before.
         previous: Status,
         /// Why, where there is a reason.
-        why: Why,
+        why: Reason,
     },
     /// `payment.updated`
     Updated {
@@ -138,7 +138,7 @@ pub enum EventKind {
         /// The names of the fields that differ.
         changed: Vec<&'static str>,
         /// Why, where there is a reason.
-        why: Why,
+        why: Reason,
     },
     /// `command.rejected`
     Rejected {
@@ -150,7 +150,7 @@ pub enum EventKind {
     /// `command.failed`
     Failed {
         /// Why.
-        why: Why,
+        why: Reason,
         /// Calls made.
         attempts: u32,
     },
@@ -222,7 +222,7 @@ pub struct Resent {
 
 /// The reason of a change.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Why {
+pub struct Reason {
     /// Our code.
     pub code: Option<Code>,
     /// For a person.
@@ -233,10 +233,10 @@ pub struct Why {
     pub discrepancy: Option<Discrepancy>,
 }
 
-impl Why {
+impl Reason {
     /// What the gateway says of it.
-    pub fn of(result: &GatewayResult) -> Why {
-        Why { message: result.message.clone(), gateway_code: result.code.clone(), ..Why::default() }
+    pub fn of(result: &GatewayResult) -> Reason {
+        Reason { message: result.message.clone(), gateway_code: result.code.clone(), ..Reason::default() }
     }
 }
 

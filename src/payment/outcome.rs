@@ -20,11 +20,11 @@ pub enum Outcome {
     /// The gateway's own result for this key.
     Result(Box<GatewayResult>),
     /// Refused as a request: by its contract the gateway did nothing.
-    Refused(Trouble),
+    Refused(GatewayError),
     /// The connection was never made, or the gateway's contract says that it acted on nothing.
-    NotSent(Trouble),
+    NotSent(GatewayError),
     /// It may have been received.
-    Unknown(Trouble),
+    Unknown(GatewayError),
 }
 
 /// What a look-up by our own reference found.
@@ -40,7 +40,7 @@ pub enum Found {
     /// It was undone, as it was asked to: these transactions came to nothing, and nothing else was done.
     Undone(Vec<Transaction>),
     /// The look-up itself failed.
-    Failed(Trouble),
+    Failed(GatewayError),
 }
 
 impl Outcome {
@@ -55,7 +55,7 @@ impl Outcome {
     }
 
     /// Why it brought no result.
-    pub fn trouble(&self) -> Option<&Trouble> {
+    pub fn trouble(&self) -> Option<&GatewayError> {
         match self {
             Outcome::Result(_) => None,
             Outcome::Refused(trouble) | Outcome::NotSent(trouble) | Outcome::Unknown(trouble) => Some(trouble),
@@ -76,7 +76,7 @@ impl Found {
     }
 
     /// Why it found nothing out.
-    pub fn trouble(&self) -> Option<&Trouble> {
+    pub fn trouble(&self) -> Option<&GatewayError> {
         match self {
             Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => None,
             Found::Failed(trouble) => Some(trouble),
@@ -86,7 +86,7 @@ impl Found {
 
 /// Why an attempt brought no result.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Trouble {
+pub struct GatewayError {
     /// The class.
     pub code: Code,
     /// For a person, scrubbed of card numbers and bounded.
@@ -97,10 +97,10 @@ pub struct Trouble {
     pub retry_after: Option<Duration>,
 }
 
-impl Trouble {
+impl GatewayError {
     /// A trouble with a code and a message alone.
-    pub fn new(code: Code, message: impl Into<String>) -> Trouble {
-        Trouble { code, message: message.into(), gateway_code: None, retry_after: None }
+    pub fn new(code: Code, message: impl Into<String>) -> GatewayError {
+        GatewayError { code, message: message.into(), gateway_code: None, retry_after: None }
     }
 }
 

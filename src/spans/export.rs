@@ -12,7 +12,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{self as sdk, BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanProcessor};
 use tracing::{info, warn};
 
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::http::metrics::{self, SpanLoss};
 
 /// Spans that wait to be exported, or are being exported.

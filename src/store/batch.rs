@@ -17,7 +17,7 @@ use super::commit::{Stored, Unit, Wait, commit};
 use super::connect::Store;
 use super::connection::Connection;
 use super::error::StoreError;
-use crate::causes::chain;
+use crate::error_chain::chain;
 
 /// How many payments one statement stores.
 const BATCH_MAX: usize = 128;

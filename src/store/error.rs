@@ -125,7 +125,7 @@ impl From<PoolError> for StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::chain;
+    use crate::error_chain::chain;
 
     #[test]
     fn a_pool_without_a_connection_says_why_and_what_to_look_at() {

@@ -13,7 +13,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, Error, Socket};
 use tracing::{debug, warn};
 
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::hosts::shuffled;
 
 /// Any of several hosts.

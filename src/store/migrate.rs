@@ -15,7 +15,7 @@ use super::row::ReadColumn;
 use super::schema::{Change, STEPS, Step};
 use super::sequences;
 use crate::backoff::Backoff;
-use crate::causes::chain;
+use crate::error_chain::chain;
 
 /// Any number that no other program on this database is likely to use for its lock.
 const LOCK: i64 = 0x7061_7962_7573;

@@ -7,7 +7,7 @@ use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::FromSql;
 
 use super::error::StoreError;
-use crate::causes::chain;
+use crate::error_chain::chain;
 
 /// Reads columns.
 pub(super) trait ReadColumn {

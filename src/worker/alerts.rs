@@ -5,7 +5,7 @@ use tracing::{error, warn};
 
 use crate::http::metrics::{self, Alert};
 use crate::payment::code::Code;
-use crate::payment::event::{Event, EventKind, Why};
+use crate::payment::event::{Event, EventKind, Reason};
 use crate::payment::status::Status;
 
 /// Raises what is to be heard of in an event that was just stored.
@@ -33,7 +33,7 @@ pub fn raise(event: &Event) {
 }
 
 fn alerts(kind: &EventKind) -> Vec<Alert> {
-    let of_money = |why: &Why| {
+    let of_money = |why: &Reason| {
         let double = (why.code == Some(Code::DoubleCharge)).then_some(Alert::DoubleCharge);
         double.into_iter().chain(why.discrepancy.map(|_| Alert::Discrepancy))
     };

@@ -18,14 +18,14 @@ use self::accept::{Acceptance, Accepted, Message};
 use self::own_event::{drop_own_event, is_own_event};
 use super::command::engine::Engine;
 use super::command::entry::Entry;
-use super::command::hold::Turn;
+use super::command::in_progress::Turn;
 use super::command::spans;
 use super::command::stopped::Stopped;
 use super::variant::Variant;
 use super::variant::breaker::State;
 use crate::bus::attributes::attributes;
 use crate::bus::consumer::{Consumption, QueueState};
-use crate::bus::dead::{BuryError, bury};
+use crate::bus::dead_letter::{DeadLetterError, bury};
 use crate::bus::delivery::{Delivery, Properties};
 use crate::bus::publisher::Publisher;
 use crate::bus::scrub::without_cards;
@@ -184,8 +184,8 @@ impl Intake {
                 delivery.acker.ack().await;
             }
             // The worker ends; it comes again.
-            Err(BuryError::Closed) => {}
-            Err(error @ BuryError::Refused(_)) => {
+            Err(DeadLetterError::Closed) => {}
+            Err(error @ DeadLetterError::Refused(_)) => {
                 // The queue's own dead-lettering takes it there as well, without the reason.
                 warn!(%error, "a dead letter cannot be published; the broker moves it");
                 delivery.acker.reject().await;

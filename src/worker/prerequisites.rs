@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use crate::backoff::Backoff;
 use crate::bus::connection::connect;
 use crate::bus::{BusError, BusSettings, describe, topology};
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::http::health::Health;
 use crate::store::durability::{self, Durability};
 use crate::store::{Store, StoreError, migrate, rights, sequences};

@@ -15,7 +15,7 @@ use crate::bus::connection::ConnectionState;
 use crate::bus::consumer::{Consumer, QueueState};
 use crate::bus::publisher::Publisher;
 use crate::bus::topology::queue_depths;
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::http::health::Health;
 use crate::http::metrics::{self, QueueCondition, QueueLabel};
 use crate::store::{Store, StoreError};

@@ -15,7 +15,7 @@ use super::command::engine::Engine;
 use super::command::entry::Entry;
 use super::command::stopped::Stopped;
 use super::variant::Variant;
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::spans::Span;
 use crate::store::connect::VISIBLE_FOR_SURE;
 use crate::store::error::StoreError;
@@ -85,9 +85,9 @@ impl Schedule {
     fn start(&self, due: Vec<Due>) {
         for due in due {
             let (engine, variant) = (Arc::clone(&self.engine), Arc::clone(&self.variant));
-            let place = UnderWay::new(&self.under_way, &self.finished);
+            let slot = UnderWay::new(&self.under_way, &self.finished);
             self.tasks.spawn(async move {
-                let _place = place;
+                let _slot = slot;
                 if let Err(stopped) = engine.carry_out_due(due, variant, false).await {
                     debug!(operation = %due.id, ?stopped, "due work was not done");
                 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::command::authorize::Authorization;
 use super::command::engine::Engine;
-use super::command::hold::{Held, Order};
+use super::command::in_progress::{InProgress, PaymentQueue};
 use super::command::resend_runs::Runs;
 use super::intake::accept::Acceptance;
 use super::intake::hand_back;
@@ -33,8 +33,8 @@ use crate::bus::consumer::{Consumer, Consumption};
 use crate::bus::publisher::Publisher;
 use crate::bus::topology::{self, QueueKind};
 use crate::bus::{BusError, BusSettings};
-use crate::causes::chain;
 use crate::config::{self, ConfigError, Settings};
+use crate::error_chain::chain;
 use crate::gateway::Gateway;
 use crate::gateway::registry::{self, RegistryError};
 use crate::http::health::Health;
@@ -227,8 +227,8 @@ fn engine(
         authorization: Authorization::configured(settings),
         no_variant: no_variant(settings),
         variants: Arc::new(variants),
-        held: Held::default(),
-        order: Order::default(),
+        held: InProgress::default(),
+        order: PaymentQueue::default(),
         runs: Runs::default(),
         clock_tolerance: settings.worker.clock_tolerance,
         kept: settings.retention.events,

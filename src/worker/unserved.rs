@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::variant::Variant;
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::http::health::Health;
 use crate::store::unserved::{Origin, Served, UnservedOperations, UnservedPayments};
 use crate::store::{Store, StoreError};

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use self::breaker::Breaker;
 use self::limits::RateLimit;
 use self::questions::Questions;
-use self::room::Room;
+use super::variant::exclusive::Exclusive;
 use crate::config;
 use crate::gateway::Gateway;
 use crate::http::metrics;
@@ -18,9 +18,9 @@ use crate::payment::observation::Observation;
 use crate::payment::outcome::Found;
 
 pub mod breaker;
+pub mod exclusive;
 pub mod limits;
 pub mod questions;
-pub mod room;
 
 /// A configured variant at work.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Variant {
     /// Pauses calls while the gateway is ill.
     pub breaker: Breaker,
     /// Where operations that lost workers are called, one at a time; see `place`.
-    pub room: Room,
+    pub room: Exclusive,
     /// What is being asked about whole payments.
     pub questions: Questions<Observation<Found>>,
 }
@@ -79,7 +79,7 @@ impl Variant {
             prefetch: settings.prefetch(),
             rate: settings.rate.map(|rate| RateLimit::new(name, rate)),
             breaker: Breaker::new(settings.breaker.failures, settings.breaker.open),
-            room: Room::default(),
+            room: Exclusive::default(),
             questions: Questions::within(worker.lease_margin),
         }
     }

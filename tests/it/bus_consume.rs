@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use paybus::bus::client::NewCommand;
 use paybus::bus::consumer::QueueState;
-use paybus::bus::dead::{Rights, bury};
-use paybus::bus::graveyard::{self, DeadFilter};
+use paybus::bus::dead_letter::{Rights, bury};
+use paybus::bus::dead_letter_browser::{self, DeadFilter};
 use paybus::bus::publisher::{CommandSent, Outgoing, Published, ReplyState};
 use paybus::bus::topology;
 use paybus::payment::command::Reply;
@@ -181,7 +181,7 @@ async fn what_is_given_back_comes_next_and_not_for_ever() {
     }
     assert_eq!(taken, ["0", "0", "0", "0", "1"]);
     lie_dead(&bus, 1).await;
-    let listed = graveyard::list(&bus.settings, &DeadFilter::default(), 10).await.expect("listed");
+    let listed = dead_letter_browser::list(&bus.settings, &DeadFilter::default(), 10).await.expect("listed");
     assert_eq!(listed.iter().map(|letter| letter.code.as_str()).collect::<Vec<_>>(), ["delivery_limit"]);
     bus.end().await;
 }
@@ -214,7 +214,7 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     let all = DeadFilter::default();
     for _ in 0..30 {
         lie_dead(&bus, 4).await;
-        let listed = graveyard::list(&bus.settings, &all, 100).await.expect("listed");
+        let listed = dead_letter_browser::list(&bus.settings, &all, 100).await.expect("listed");
         let codes: Vec<&str> = listed.iter().map(|letter| letter.code.as_str()).collect();
         assert_eq!(codes, ["invalid_envelope", "invalid_envelope", "too_large", "rejected"]);
         let queue = bus.names.commands_of("cards");
@@ -222,17 +222,17 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     }
     lie_dead(&bus, 4).await;
     let envelopes = DeadFilter { code: Some("invalid_envelope".to_owned()), ..DeadFilter::default() };
-    let replayed = graveyard::replay(&bus.settings, &envelopes, 1, Rights::Own).await.expect("replayed");
+    let replayed = dead_letter_browser::replay(&bus.settings, &envelopes, 1, Rights::Own).await.expect("replayed");
     assert_eq!(replayed.len(), 1);
     assert_eq!(replayed[0].refused, None);
     let again = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
     assert_eq!((again.body.as_slice(), again.properties.message_id.as_deref()), (&b"0"[..], Some("m0")));
     assert!(again.properties.headers.inner().is_empty(), "{:?}", again.properties.headers);
     lie_dead(&bus, 3).await;
-    let dropped = graveyard::drop_matching(&bus.settings, &envelopes, 100).await.expect("dropped");
+    let dropped = dead_letter_browser::drop_matching(&bus.settings, &envelopes, 100).await.expect("dropped");
     assert_eq!(dropped.len(), 1);
     lie_dead(&bus, 2).await;
-    assert_eq!(graveyard::list(&bus.settings, &all, 100).await.expect("listed").len(), 2);
+    assert_eq!(dead_letter_browser::list(&bus.settings, &all, 100).await.expect("listed").len(), 2);
     bus.end().await;
 }
 

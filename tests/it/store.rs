@@ -13,7 +13,7 @@ use paybus::payment::code::Code;
 use paybus::payment::command::{Attributes, Body, Command, CommandName, CommandType, Kind};
 use paybus::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use paybus::payment::machine::{Aggregate, Context, Rules, Step};
-use paybus::payment::outcome::{Found, Outcome, Trouble};
+use paybus::payment::outcome::{Found, GatewayError, Outcome};
 use paybus::store::batch::{Committed, Committer};
 use paybus::store::commit::Unit;
 use paybus::store::lease::Swept;
@@ -281,7 +281,7 @@ async fn a_slow_commit_does_not_take_back_when_an_operation_was_last_sent() {
     let turn = bench.resumed(id, Step::Call(id)).await;
     bench.stores(turn).await;
     let mut decided = bench.load(id).await;
-    let outcome = Outcome::Unknown(Trouble::new(Code::Timeout, "no answer"));
+    let outcome = Outcome::Unknown(GatewayError::new(Code::Timeout, "no answer"));
     let asked = decided.asked(bench.store.clock().now());
     decided.settle(id, asked.answered(outcome), u32::MAX, bench.context(bench.store.clock().now()));
     let attempt = "UPDATE operations SET last_sent_at = last_sent_at + interval '1 minute' WHERE id = $1

@@ -58,7 +58,7 @@ fn modules() -> BTreeMap<Module, String> {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            let child = [module, &[name.clone()]].concat();
+            let child = [module, std::slice::from_ref(&name)].concat();
             if path.is_dir() {
                 read(&path, &child, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {

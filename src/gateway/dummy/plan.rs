@@ -16,7 +16,7 @@ use crate::gateway::{Action, Ask, Call, Request, Target};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::model::Payment;
 use crate::payment::money::Money;
-use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::{FraudStatus, Status};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
@@ -115,21 +115,22 @@ impl Plan {
     async fn before_its_end(&self, call: &Call<'_>, left: Duration) -> Option<Outcome> {
         let is_early = call.attempt == 1 || !left.is_zero();
         // Where it must wait, it is told so: no other attempt follows at once, and the delay is told.
-        let trouble = |code: Code, message: &str| Trouble { retry_after: Some(left), ..Trouble::new(code, message) };
+        let trouble =
+            |code: Code, message: &str| GatewayError { retry_after: Some(left), ..GatewayError::new(code, message) };
         match self.token.course {
             Course::Unanswered(code) if is_early => Some(Outcome::Unknown(trouble(code, "no answer, as asked"))),
             Course::Unreachable if is_early => {
                 Some(Outcome::NotSent(trouble(Code::Unreachable, "a network failure, as asked")))
             }
-            Course::Refused => Some(Outcome::Refused(Trouble::new(Code::Refused, "a refusal, as asked"))),
+            Course::Refused => Some(Outcome::Refused(GatewayError::new(Code::Refused, "a refusal, as asked"))),
             Course::Mismatched => {
                 let message = "an answer that does not fit, as asked: a person must resolve it";
-                Some(Outcome::Unknown(Trouble::new(Code::Mismatch, message)))
+                Some(Outcome::Unknown(GatewayError::new(Code::Mismatch, message)))
             }
             Course::Slow => {
                 tokio::time::sleep(left.min(call.timeout)).await;
                 let is_late = left >= call.timeout;
-                is_late.then(|| Outcome::Unknown(Trouble::new(Code::Timeout, "a slow answer, as asked")))
+                is_late.then(|| Outcome::Unknown(GatewayError::new(Code::Timeout, "a slow answer, as asked")))
             }
             Course::AtOnce
             | Course::Pending

@@ -12,7 +12,7 @@ use crate::gateway::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
 use crate::gateway::legible::{self, leave_out, words};
 use crate::payment::code::Code;
 use crate::payment::money::{Currency, Money};
-use crate::payment::outcome::{Decline, GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{Decline, GatewayError, GatewayResult, Verdict};
 use crate::payment::status::FraudStatus;
 use crate::payment::transaction::{Attribution, REFERENCE_CHARACTERS_MAX, Transaction, TransactionState};
 
@@ -79,7 +79,11 @@ impl Expected {
 impl Subject {
     /// What its approval moved. A process is known by the payment's `transaction_id` where it has no `reference`; for all
     /// others that would be the same for each.
-    fn transaction(self, fields: &Map<String, Value>, amount: Option<Money>) -> Result<Option<Transaction>, Trouble> {
+    fn transaction(
+        self,
+        fields: &Map<String, Value>,
+        amount: Option<Money>,
+    ) -> Result<Option<Transaction>, GatewayError> {
         let (Some(kind), Some(amount)) = (self.action.moves(self.captures), amount.or(self.amount)) else {
             return Ok(None);
         };
@@ -115,7 +119,7 @@ pub(super) enum Answer {
 ///
 /// # Errors
 /// Why it is no answer by the contract. The gateway's words are not quoted: they may be anything.
-pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
+pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, GatewayError> {
     let answer = legible::read(body).ok_or_else(|| invalid("must be a JSON object"))?;
     if let Some(name) = answer.contradicted(&MONEY) {
         return Err(invalid(&format!("{name} is there twice, and says different things")));
@@ -167,7 +171,7 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, Trouble> {
 }
 
 /// What was undone: what is listed, else what the operation had asked for. Found by its key, it is the operation's own.
-fn undone(fields: &Map<String, Value>, expected: Expected) -> Result<Answer, Trouble> {
+fn undone(fields: &Map<String, Value>, expected: Expected) -> Result<Answer, GatewayError> {
     let Some(subject) = expected.subject else { return Err(invalid("undone says nothing of a whole payment")) };
     check_told(fields, true, expected)?;
     if operation_id(fields)?.is_some_and(|named| named != subject.operation) {
@@ -191,7 +195,7 @@ fn undone(fields: &Map<String, Value>, expected: Expected) -> Result<Answer, Tro
 
 /// Refuses to take for left out what is there: an approval that leaves its amount out means the one that was asked, which a
 /// slip must not.
-fn check_told(fields: &Map<String, Value>, approves: bool, expected: Expected) -> Result<(), Trouble> {
+fn check_told(fields: &Map<String, Value>, approves: bool, expected: Expected) -> Result<(), GatewayError> {
     let as_asked = if approves && expected.moves_money() { &AS_ASKED[..] } else { &[] };
     let sums = if expected.is_whole() { &SUMS[..] } else { &[] };
     for names in [&["result"][..], as_asked, sums] {
@@ -232,12 +236,12 @@ pub(super) fn words_of_failure(body: &[u8]) -> Words {
     Words { code, message, is_protocol, claims_success: matches!(&*result, "approved" | "pending" | "ready") }
 }
 
-pub(super) fn invalid(what: &str) -> Trouble {
-    Trouble::new(Code::InvalidAnswer, format!("the gateway's answer: {what}"))
+pub(super) fn invalid(what: &str) -> GatewayError {
+    GatewayError::new(Code::InvalidAnswer, format!("the gateway's answer: {what}"))
 }
 
 /// The text of a field on which money depends; nothing where it is left out, null or empty.
-pub(super) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Trouble> {
+pub(super) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, GatewayError> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
@@ -256,7 +260,7 @@ fn code(fields: &Map<String, Value>) -> Option<String> {
 
 /// The result `pending`. Nobody can ask a customer to act for a refund: there, an address says nothing. Where one can, an
 /// address that cannot be read is no answer: without it the customer would wait for ever.
-fn pending(fields: &Map<String, Value>, customer_may_act: bool) -> Result<Verdict, Trouble> {
+fn pending(fields: &Map<String, Value>, customer_may_act: bool) -> Result<Verdict, GatewayError> {
     if !customer_may_act {
         return Ok(Verdict::Pending);
     }
@@ -270,7 +274,7 @@ fn pending(fields: &Map<String, Value>, customer_may_act: bool) -> Result<Verdic
 }
 
 /// The currency that is named, of the payment or another: which of them it is, the engine judges.
-fn currency(fields: &Map<String, Value>) -> Result<Option<Currency>, Trouble> {
+fn currency(fields: &Map<String, Value>) -> Result<Option<Currency>, GatewayError> {
     let code = text(fields, "currency")?;
     let currency = |code| Currency::from_code(code).ok_or_else(|| invalid("currency must be a code of ISO 4217"));
     code.map(currency).transpose()
@@ -287,7 +291,11 @@ fn has_sums(fields: &Map<String, Value>) -> bool {
     tells("captured_amount") || tells("refunded_amount") || legible::misspelled(fields, &SUMS).is_some()
 }
 
-pub(super) fn money(fields: &Map<String, Value>, name: &str, currency: Currency) -> Result<Option<Money>, Trouble> {
+pub(super) fn money(
+    fields: &Map<String, Value>,
+    name: &str,
+    currency: Currency,
+) -> Result<Option<Money>, GatewayError> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => {
@@ -298,7 +306,7 @@ pub(super) fn money(fields: &Map<String, Value>, name: &str, currency: Currency)
 }
 
 /// The operation of ours that an answer names: strictly, for it says whose money it is.
-fn operation_id(fields: &Map<String, Value>) -> Result<Option<Uuid>, Trouble> {
+fn operation_id(fields: &Map<String, Value>) -> Result<Option<Uuid>, GatewayError> {
     let parse = |text: &str| Uuid::parse_str(text).map_err(|_| invalid("operation_id must be a UUID"));
     text(fields, "operation_id")?.map(parse).transpose()
 }
@@ -309,7 +317,7 @@ fn transaction_id(fields: &Map<String, Value>) -> Option<String> {
 }
 
 /// What money is booked under: where it is there, it must be whole.
-pub(super) fn reference(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Trouble> {
+pub(super) fn reference(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, GatewayError> {
     let is_there = fields.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
     match reference_or_nothing(fields, name) {
         None if is_there => Err(invalid(&format!("{name} must be a text of at most 255 characters"))),

@@ -8,7 +8,7 @@ use super::answer::{self, Words};
 use crate::gateway::clean::{self, MESSAGE_CHARACTERS_MAX};
 use crate::gateway::failure::{Failure, Reach};
 use crate::payment::code::Code;
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 
 /// The gateway answered with another status than 200; `body` is what could be read of the answer.
 pub(super) fn of_status(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Failure {
@@ -21,7 +21,7 @@ pub(super) fn of_status(status: StatusCode, retry_after: Option<Duration>, body:
         message.push_str(", and no JSON that says why: somebody else may have, and it proves nothing");
     }
     let message = clean::text(&message, MESSAGE_CHARACTERS_MAX);
-    Failure { reach, trouble: Trouble { code, message, gateway_code: words.code, retry_after } }
+    Failure { reach, trouble: GatewayError { code, message, gateway_code: words.code, retry_after } }
 }
 
 /// What a status other than 200 proves, by the contract of this protocol.

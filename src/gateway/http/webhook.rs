@@ -12,7 +12,7 @@ use super::settings::WebhookRole;
 use crate::gateway::client::BuildError;
 use crate::gateway::notification::{Fact, NotGenuine, Notifications, Webhook};
 use crate::gateway::signature::{WebhookSecrets, check};
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 
 /// The header with the signature.
 const SIGNATURE: &str = "paybus-signature";
@@ -75,7 +75,7 @@ impl Notifications for HttpWebhooks {
     }
 
     /// Each names its payment.
-    fn locate<'a>(&'a self, _fact: &'a Fact, _timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, Trouble>> {
+    fn locate<'a>(&'a self, _fact: &'a Fact, _timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, GatewayError>> {
         Box::pin(async { Ok(None) })
     }
 }

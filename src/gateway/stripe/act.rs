@@ -14,7 +14,7 @@ use super::{declines, look_up, reply};
 use crate::gateway::failure::{Failure, Reach};
 use crate::gateway::{Action, Call};
 use crate::payment::code::Code;
-use crate::payment::outcome::{GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{GatewayError, GatewayResult, Verdict};
 use crate::payment::transaction::{Attribution, Transaction};
 
 /// Carries out one attempt.
@@ -25,7 +25,7 @@ pub(super) async fn act(
 ) -> Result<GatewayResult, Denial> {
     let attempt = Attempt { session, call, livemode };
     match Plan::read(call.body).map_err(refused)? {
-        Plan::Refuse { message } => Err(refused(Trouble::new(Code::Refused, message)).into()),
+        Plan::Refuse { message } => Err(refused(GatewayError::new(Code::Refused, message)).into()),
         Plan::Nothing => {
             let message = "there is nothing at Stripe to cancel".to_owned();
             Ok(GatewayResult { message, ..GatewayResult::new(Verdict::Approved) })
@@ -39,7 +39,7 @@ pub(super) async fn act(
 }
 
 /// A request that is not even sent.
-fn refused(trouble: Trouble) -> Failure {
+fn refused(trouble: GatewayError) -> Failure {
     Failure { reach: Reach::Refused, trouble }
 }
 
@@ -267,5 +267,5 @@ impl Process<'_> {
 }
 
 fn nothing_to_go_on_with() -> Failure {
-    refused(Trouble::new(Code::Refused, "process.payment_method: must be given: the payment intent waits for one"))
+    refused(GatewayError::new(Code::Refused, "process.payment_method: must be given: the payment intent waits for one"))
 }

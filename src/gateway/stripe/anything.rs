@@ -172,7 +172,7 @@ fn check_result(result: &GatewayResult, object: &Map<String, Value>) -> Result<(
 }
 
 /// An answer that cannot be used is neither a result nor a proof.
-fn check_unusable(trouble: Trouble) -> Result<(), TestCaseError> {
+fn check_unusable(trouble: GatewayError) -> Result<(), TestCaseError> {
     prop_assert!(matches!(trouble.code, Code::InvalidAnswer | Code::Mismatch), "{:?}", trouble.code);
     prop_assert!(trouble.message.chars().count() <= 512, "{}", trouble.message);
     prop_assert!(matches!(Outcome::from(Denial::from(trouble.clone())), Outcome::Unknown(_)));

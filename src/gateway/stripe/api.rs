@@ -15,7 +15,7 @@ use crate::gateway::clock::GatewayClock;
 use crate::gateway::failure::Failure;
 use crate::gateway::url::GatewayUrl;
 use crate::payment::code::Code;
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 use crate::payment::trace::TraceContext;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -135,7 +135,7 @@ impl Session<'_> {
         }
         let message =
             format!("Stripe has more than {} {path} of one payment: the list was cut short", PAGE * PAGES_MAX);
-        Err(Failure::unusable(Trouble::new(Code::InvalidAnswer, message)).into())
+        Err(Failure::unusable(GatewayError::new(Code::InvalidAnswer, message)).into())
     }
 
     /// With all that every request has, and the time that is left.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::reply::{invalid, or_nothing};
 use crate::gateway::clean;
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 use crate::payment::status::FraudStatus;
 
 /// What a card tells that is kept.
@@ -37,7 +37,7 @@ struct Body {
 
 impl Charge {
     /// Reads one, or its id alone.
-    pub fn read(value: Value) -> Result<Charge, Trouble> {
+    pub fn read(value: Value) -> Result<Charge, GatewayError> {
         if let Value::String(id) = value {
             return Ok(Charge { id, body: None });
         }

@@ -7,7 +7,7 @@ use super::amount;
 use super::reply::{invalid, or_nothing};
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX};
 use crate::payment::money::{Currency, Money};
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 
 /// A dispute.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ struct Wire {
 
 impl Dispute {
     /// Reads one of a payment in this currency.
-    pub fn read(object: Map<String, Value>, currency: Currency) -> Result<Dispute, Trouble> {
+    pub fn read(object: Map<String, Value>, currency: Currency) -> Result<Dispute, GatewayError> {
         let wire: Wire = serde_json::from_value(Value::Object(object))
             .map_err(|_| invalid("must be a dispute with id, amount, currency and status"))?;
         if !wire.currency.eq_ignore_ascii_case(currency.code()) {

@@ -13,7 +13,7 @@ use super::intent::{Asked, Intent, IntentStatus};
 use super::reply::{Denial, invalid};
 use super::request::{CHARGE, OPERATION, PAYMENT, is_payment_intent};
 use crate::gateway::failure::Reach;
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 
 const PAYMENT_INTENTS: &str = "payment_intents";
 
@@ -131,7 +131,7 @@ async fn list(session: &Session<'_>, sought: &Sought<'_>, cursor: &mut Cursor) -
     }
 }
 
-fn id_of(object: &Map<String, Value>) -> Result<&str, Trouble> {
+fn id_of(object: &Map<String, Value>) -> Result<&str, GatewayError> {
     let id = object.get("id").and_then(Value::as_str).filter(|id| is_payment_intent(id));
     id.ok_or_else(|| invalid("must be a list of payment intents with ids"))
 }

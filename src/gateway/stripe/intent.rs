@@ -11,7 +11,7 @@ use super::{amount, declines};
 use crate::gateway::clean::{self, MESSAGE_CHARACTERS_MAX};
 use crate::gateway::legible;
 use crate::payment::money::{Currency, Money, MoneyError};
-use crate::payment::outcome::{GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{GatewayError, GatewayResult, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 const URL_CHARACTERS_MAX: usize = 2_048;
@@ -85,7 +85,7 @@ impl Intent {
     ///
     /// # Errors
     /// It is none, or cannot be the one that was asked for.
-    pub fn read(object: Map<String, Value>, asked: Asked<'_>) -> Result<Intent, Trouble> {
+    pub fn read(object: Map<String, Value>, asked: Asked<'_>) -> Result<Intent, GatewayError> {
         if let Some(name) = legible::misspelled(&object, &["amount_received", "amount_capturable"]) {
             return Err(invalid(&format!("{name} is there in another spelling")));
         }
@@ -125,7 +125,7 @@ impl Intent {
 
     /// Refuses one whose status says that nothing was taken, and whose money says otherwise: of the status alone a look-up
     /// would make the proof that nothing was charged.
-    fn check_money(&self) -> Result<(), Trouble> {
+    fn check_money(&self) -> Result<(), GatewayError> {
         let has_taken = self.received()?.is_some_and(|received| !received.is_zero());
         // One that is still held may have been captured in part.
         let may_have_taken = match self.status {
@@ -140,7 +140,7 @@ impl Intent {
     }
 
     /// Whether a part of what it holds was captured: with what is still held, no more than all.
-    fn is_captured_in_part(&self) -> Result<bool, Trouble> {
+    fn is_captured_in_part(&self) -> Result<bool, GatewayError> {
         let sums = |error: MoneyError| invalid(&format!("its sums: {error}"));
         let Some(received) = self.received()? else { return Ok(true) };
         let all = self.held()?.map_or(Ok(received), |held| received.plus(held)).map_err(sums)?;
@@ -182,7 +182,7 @@ impl Intent {
     ///
     /// # Errors
     /// The money was to be held, and it is taken.
-    pub fn check_held(&self, captures: bool) -> Result<(), Trouble> {
+    pub fn check_held(&self, captures: bool) -> Result<(), GatewayError> {
         if !captures && self.status == IntentStatus::Succeeded {
             return Err(mismatch("the payment intent has taken the money, and was to hold it"));
         }
@@ -190,7 +190,7 @@ impl Intent {
     }
 
     /// What a process makes of it; nothing where no attempt to pay was made.
-    pub fn of_process(&self, use_stripe_sdk: bool) -> Result<Option<GatewayResult>, Trouble> {
+    pub fn of_process(&self, use_stripe_sdk: bool) -> Result<Option<GatewayResult>, GatewayError> {
         let result = match self.status {
             IntentStatus::Succeeded => self.result(Verdict::Approved, self.transactions()?),
             IntentStatus::RequiresCapture => self.result(Verdict::Authorized, self.transactions()?),
@@ -206,7 +206,7 @@ impl Intent {
     }
 
     /// What a capture makes of it: `None` where it bears no mark of the capture, and is not at an end either.
-    pub fn of_capture(&self, operation: Uuid) -> Result<Option<GatewayResult>, Trouble> {
+    pub fn of_capture(&self, operation: Uuid) -> Result<Option<GatewayResult>, GatewayError> {
         let transactions = self.transactions()?;
         let is_done = transactions.iter().any(|transaction| transaction.is_done_for(operation));
         Ok(match self.status {
@@ -219,7 +219,11 @@ impl Intent {
 
     /// What the direct answer to a capture makes of it. An intent that was asked for so and bears no mark at all was marked by
     /// nobody: what it took is what was asked for.
-    pub fn answers_capture(&self, operation: Uuid, asked: Option<Money>) -> Result<Option<GatewayResult>, Trouble> {
+    pub fn answers_capture(
+        &self,
+        operation: Uuid,
+        asked: Option<Money>,
+    ) -> Result<Option<GatewayResult>, GatewayError> {
         if let Some(result) = self.of_capture(operation)? {
             return Ok(Some(result));
         }
@@ -268,7 +272,7 @@ impl Intent {
     }
 
     /// What was to be taken.
-    pub fn asked(&self) -> Result<Money, Trouble> {
+    pub fn asked(&self) -> Result<Money, GatewayError> {
         self.money(self.wire.amount)
     }
 
@@ -276,7 +280,7 @@ impl Intent {
     ///
     /// # Errors
     /// It says nothing where it should: left out, a sum is taken for the one that was asked.
-    pub fn received(&self) -> Result<Option<Money>, Trouble> {
+    pub fn received(&self) -> Result<Option<Money>, GatewayError> {
         let of_charge = self.charge.as_ref().and_then(Charge::captured_units);
         match (self.wire.amount_received, of_charge) {
             (Some(Some(units)), _) | (_, Some(units)) => self.money(units).map(Some),
@@ -289,7 +293,7 @@ impl Intent {
     ///
     /// # Errors
     /// As above.
-    pub fn held(&self) -> Result<Option<Money>, Trouble> {
+    pub fn held(&self) -> Result<Option<Money>, GatewayError> {
         match self.wire.amount_capturable {
             Some(Some(0)) | None => Ok(None),
             Some(Some(units)) => self.money(units).map(Some),
@@ -314,7 +318,7 @@ impl Intent {
     ///
     /// # Errors
     /// Its sums cannot be read.
-    pub fn transactions(&self) -> Result<Vec<Transaction>, Trouble> {
+    pub fn transactions(&self) -> Result<Vec<Transaction>, GatewayError> {
         let zero = Money::zero(self.currency);
         let received = self.received()?;
         let process = self.operation.map_or(Attribution::Unattributed, Attribution::Recorded);
@@ -354,7 +358,7 @@ impl Intent {
     }
 
     /// A sum in its currency.
-    pub fn money(&self, units: i64) -> Result<Money, Trouble> {
+    pub fn money(&self, units: i64) -> Result<Money, GatewayError> {
         amount::from_units(units, self.currency).map_err(|error| invalid(&format!("its amount: {error}")))
     }
 
@@ -375,7 +379,7 @@ impl Intent {
 
     /// The customer must act: at an address, or in the shop's own page, which is given the client secret then. Without
     /// either nobody can: to the shop that is a decline, and the next process goes on with the same payment intent.
-    fn must_act(&self, use_stripe_sdk: bool) -> Result<GatewayResult, Trouble> {
+    fn must_act(&self, use_stripe_sdk: bool) -> Result<GatewayResult, GatewayError> {
         if let Some(address) = self.address()? {
             return Ok(self.result(Verdict::CustomerMustAct { redirect_url: Some(address) }, Vec::new()));
         }
@@ -394,7 +398,7 @@ impl Intent {
     }
 
     /// Where its customer must act.
-    fn address(&self) -> Result<Option<String>, Trouble> {
+    fn address(&self) -> Result<Option<String>, GatewayError> {
         let next = match &self.wire.next_action {
             None | Some(Value::Null) => None,
             Some(Value::Object(next)) => Some(next),
@@ -435,7 +439,7 @@ mod tests {
     const OPERATION_ID: Uuid = Uuid::from_u128(7);
     const OURS: Asked<'static> = Asked { payment_id: Uuid::from_u128(9), livemode: Some(false), id: Some("pi_1") };
 
-    fn read_with(more: &Value, asked: Asked<'_>) -> Result<Intent, Trouble> {
+    fn read_with(more: &Value, asked: Asked<'_>) -> Result<Intent, GatewayError> {
         let mut intent = json!({
             "id": "pi_1", "object": "payment_intent", "status": "succeeded", "amount": 2_050, "amount_received": 2_050,
             "currency": "eur", "livemode": false,

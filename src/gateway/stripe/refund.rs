@@ -9,7 +9,7 @@ use super::reply::{invalid, mismatch, or_nothing};
 use super::request::OPERATION;
 use crate::gateway::clean::{self, CODE_CHARACTERS_MAX};
 use crate::payment::money::{Currency, Money};
-use crate::payment::outcome::{Decline, GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{Decline, GatewayError, GatewayResult, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 /// A refund.
@@ -54,7 +54,7 @@ impl Refund {
     ///
     /// # Errors
     /// It is none, or cannot be the one that was asked for.
-    pub fn read(object: Map<String, Value>, payment_intent: &str) -> Result<Refund, Trouble> {
+    pub fn read(object: Map<String, Value>, payment_intent: &str) -> Result<Refund, GatewayError> {
         let wire: Wire = serde_json::from_value(Value::Object(object))
             .map_err(|_| invalid("must be a refund with id, amount and currency"))?;
         if wire.object != "refund" {
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::payment::code::Code;
 
-    fn read(more: &Value) -> Result<Refund, Trouble> {
+    fn read(more: &Value) -> Result<Refund, GatewayError> {
         let mut refund = json!({"id": "re_1", "object": "refund", "amount": 2_050, "currency": "eur",
             "status": "succeeded", "payment_intent": "pi_1"});
         for (name, value) in more.as_object().unwrap() {

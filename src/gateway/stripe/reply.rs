@@ -15,7 +15,7 @@ use crate::gateway::clock::GatewayClock;
 use crate::gateway::failure::{Failure, Reach, retry_after};
 use crate::gateway::legible::{self, leave_out};
 use crate::payment::code::Code;
-use crate::payment::outcome::{Found, Outcome, Trouble};
+use crate::payment::outcome::{Found, GatewayError, Outcome};
 use crate::payment::trace::TraceContext;
 
 /// What tells which object it is, what became of it, and with how much money. Two of them that differ say nothing.
@@ -94,9 +94,9 @@ impl From<Failure> for Denial {
     }
 }
 
-impl From<Trouble> for Denial {
+impl From<GatewayError> for Denial {
     /// An answer that cannot be used, although Stripe may have acted.
-    fn from(trouble: Trouble) -> Denial {
+    fn from(trouble: GatewayError) -> Denial {
         Failure::unusable(trouble).into()
     }
 }
@@ -148,13 +148,13 @@ impl Denial {
 }
 
 /// An answer that cannot be understood.
-pub(super) fn invalid(what: &str) -> Trouble {
-    Trouble::new(Code::InvalidAnswer, format!("Stripe's answer: {what}"))
+pub(super) fn invalid(what: &str) -> GatewayError {
+    GatewayError::new(Code::InvalidAnswer, format!("Stripe's answer: {what}"))
 }
 
 /// An answer that cannot be the one to what was asked.
-pub(super) fn mismatch(what: &str) -> Trouble {
-    Trouble::new(Code::Mismatch, format!("Stripe's answer: {what}"))
+pub(super) fn mismatch(what: &str) -> GatewayError {
+    GatewayError::new(Code::Mismatch, format!("Stripe's answer: {what}"))
 }
 
 /// Sends a request, and reads the object that comes back.
@@ -188,7 +188,7 @@ fn error_of(body: &[u8]) -> ErrorObject {
 pub(super) fn deny(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Denial {
     let error = error_of(body);
     let (reach, code) = class(status.as_u16(), &error, should_retry(headers));
-    let trouble = Trouble {
+    let trouble = GatewayError {
         code,
         message: message(status, headers, &error),
         gateway_code: error.own_code().map(|own| clean::text(own, CODE_CHARACTERS_MAX)),

@@ -8,7 +8,7 @@ use super::amount::{self, AmountError};
 use super::process::{ID_CHARACTERS_MAX, Process};
 use crate::gateway::{Action, Ask};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 
 /// Our payment's id, in the metadata at Stripe.
 pub(super) const PAYMENT: &str = "paybus_payment";
@@ -94,9 +94,9 @@ impl Plan {
     }
 
     /// What was stored.
-    pub fn read(body: &str) -> Result<Plan, Trouble> {
+    pub fn read(body: &str) -> Result<Plan, GatewayError> {
         serde_json::from_str(body)
-            .map_err(|_| Trouble::new(Code::Refused, "the stored request is none that this gateway wrote"))
+            .map_err(|_| GatewayError::new(Code::Refused, "the stored request is none that this gateway wrote"))
     }
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::aggregate::is_waiting;
 use super::decide::in_progress;
-use super::rows::is_waiting;
 use super::{Aggregate, Context, FIRST_LOOK, Step, WAITING_MAX, WAITING_RECHECK, later};
 use crate::payment::action::Action;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandType, Kind, NewPayment};
-use crate::payment::event::{Event, EventCause, EventKind, Why};
+use crate::payment::event::{Event, EventCause, EventKind, Reason};
 use crate::payment::model::{Metadata, Payment};
 use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::Exposure;
@@ -89,7 +89,7 @@ impl Aggregate {
             return self.process(id, process, context);
         }
         if let Some(operation) = self.operation_mut(id) {
-            operation.close(AnswerKind::Succeeded, &Why::default());
+            operation.close(AnswerKind::Succeeded, &Reason::default());
         }
         self.end_turn(id, context.now);
         Ok(Step::Settled)
@@ -124,7 +124,7 @@ impl Aggregate {
         let unsent = self.unsent();
         if let Some(unsent) = unsent {
             let message = "a cancel ended it before anything was sent".to_owned();
-            let why = Why { code: Some(Code::Cancelled), message, ..Why::default() };
+            let why = Reason { code: Some(Code::Cancelled), message, ..Reason::default() };
             self.answer(unsent, AnswerKind::Failed, why, context.now);
         }
         unsent.is_some()
@@ -234,7 +234,7 @@ impl Aggregate {
 
     /// Answers a command before it reached a gateway.
     pub(super) fn reject(&mut self, id: Uuid, rejection: Rejection, context: Context<'_>) -> Step {
-        let why = Why { code: Some(rejection.code), message: rejection.message, ..Why::default() };
+        let why = Reason { code: Some(rejection.code), message: rejection.message, ..Reason::default() };
         self.answer(id, AnswerKind::Rejected, why, context.now)
     }
 

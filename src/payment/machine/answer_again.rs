@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Aggregate;
 use crate::payment::code::Code;
-use crate::payment::event::{Event, EventKind, Why};
+use crate::payment::event::{Event, EventKind, Reason};
 use crate::payment::operation::AnswerKind;
 
 impl Aggregate {
@@ -31,7 +31,7 @@ impl Aggregate {
                         EventKind::Rejected { code: answer.code.unwrap_or(Code::NotAllowed), message }
                     }
                     AnswerKind::Failed => {
-                        EventKind::Failed { why: Why { code: answer.code, message, ..Why::default() }, attempts }
+                        EventKind::Failed { why: Reason { code: answer.code, message, ..Reason::default() }, attempts }
                     }
                 }
             }

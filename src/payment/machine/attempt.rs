@@ -12,7 +12,7 @@ use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::{Keys, Lookup, NotificationRole};
 use crate::payment::observation::Observation;
 use crate::payment::operation::{Lease, Operation, Request, State};
-use crate::payment::outcome::{Exposure, NotCharged, Outcome, Trouble};
+use crate::payment::outcome::{Exposure, GatewayError, NotCharged, Outcome};
 
 /// The delay of a retry where the configuration names none.
 pub(super) const DELAY_DEFAULT: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ pub(super) enum Next {
 
 impl Rules {
     /// What follows. `tries` counts those in a row, `rounds` the retries that are used up.
-    pub(super) fn next(&self, trouble: &Trouble, tries: u32, rounds: u32, hold: Option<Duration>) -> Next {
+    pub(super) fn next(&self, trouble: &GatewayError, tries: u32, rounds: u32, hold: Option<Duration>) -> Next {
         // Wrong credentials are no fault of the command: it is tried until they are mended.
         let misconfigured = trouble.code == Code::Misconfigured;
         let delay = self.delayed.get(rounds as usize).copied();
@@ -175,7 +175,7 @@ impl Aggregate {
         }
     }
 
-    fn retry_unknown(&mut self, id: Uuid, trouble: Trouble, tries: u32, context: Context<'_>) -> Step {
+    fn retry_unknown(&mut self, id: Uuid, trouble: GatewayError, tries: u32, context: Context<'_>) -> Step {
         if let Some(operation) = self.operation_mut(id) {
             operation.exposure = Exposure::Exposed;
             // The call was sent at some time before now, and the settle window begins no earlier.
@@ -188,7 +188,7 @@ impl Aggregate {
     }
 
     /// Tries again: at once, later, or not any more.
-    fn retry(&mut self, id: Uuid, trouble: Trouble, tries: u32, context: Context<'_>) -> Step {
+    fn retry(&mut self, id: Uuid, trouble: GatewayError, tries: u32, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
@@ -215,7 +215,7 @@ impl Aggregate {
     }
 
     /// Calls are held back: what would have been tried at once is tried when they go out again, and uses up no retry.
-    pub(super) fn hold_back(&mut self, id: Uuid, hold: Duration, trouble: &Trouble, context: Context<'_>) -> Step {
+    pub(super) fn hold_back(&mut self, id: Uuid, hold: Duration, trouble: &GatewayError, context: Context<'_>) -> Step {
         self.put_off(id, hold, context);
         // A drain is no news to the publisher: another replica goes on at once.
         if !hold.is_zero() {
@@ -235,7 +235,7 @@ impl Aggregate {
     }
 
     /// Schedules another try, or another question.
-    pub(super) fn schedule(&mut self, id: Uuid, delay: Duration, trouble: &Trouble, context: Context<'_>) -> Step {
+    pub(super) fn schedule(&mut self, id: Uuid, delay: Duration, trouble: &GatewayError, context: Context<'_>) -> Step {
         // What the operator must mend uses up none of the command's own retries.
         if trouble.code != Code::Misconfigured
             && let Some(operation) = self.operation_mut(id)
@@ -250,7 +250,7 @@ impl Aggregate {
 
     /// Nothing more is sent under this key: the gateway is asked what happened, or undoes it, or tells by itself, or a
     /// person must say.
-    pub(super) fn seek_truth(&mut self, id: Uuid, trouble: &Trouble, context: Context<'_>) -> Step {
+    pub(super) fn seek_truth(&mut self, id: Uuid, trouble: &GatewayError, context: Context<'_>) -> Step {
         let Some(operation) = self.become_unknown(id, trouble) else {
             return Step::Settled;
         };
@@ -271,7 +271,7 @@ impl Aggregate {
 
     /// The outcome is unknown: the payment is busy with it until the truth is known. One that had let go of its turn while
     /// it was pending takes it again as soon as it is free.
-    pub(super) fn become_unknown(&mut self, id: Uuid, trouble: &Trouble) -> Option<&mut Operation> {
+    pub(super) fn become_unknown(&mut self, id: Uuid, trouble: &GatewayError) -> Option<&mut Operation> {
         if let Some(payment) = &mut self.payment {
             payment.busy.get_or_insert(id);
         }

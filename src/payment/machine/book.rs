@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{Aggregate, Context, Stored};
 use crate::payment::code::Code;
 use crate::payment::contract::Captures;
-use crate::payment::event::{Discrepancy, Why};
+use crate::payment::event::{Discrepancy, Reason};
 use crate::payment::money::MoneyError;
 use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::observation::Asked;
@@ -33,9 +33,9 @@ impl Booked {
     }
 
     /// The reason to tell, with what was found.
-    pub fn tell_in(self, why: Why) -> Why {
+    pub fn tell_in(self, why: Reason) -> Reason {
         let double = self.is_double_charge.then_some(Code::DoubleCharge);
-        Why { code: why.code.or(double), discrepancy: why.discrepancy.or(self.discrepancy), ..why }
+        Reason { code: why.code.or(double), discrepancy: why.discrepancy.or(self.discrepancy), ..why }
     }
 }
 
@@ -226,7 +226,7 @@ impl Aggregate {
     }
 
     /// Moves the status to where the money is.
-    pub(super) fn follow_money(&mut self, why: &Why, context: Context<'_>) {
+    pub(super) fn follow_money(&mut self, why: &Reason, context: Context<'_>) {
         let Some(status) = self.status_of_money(context) else { return };
         self.set_status(status, Cause::Proof, &why.message);
     }

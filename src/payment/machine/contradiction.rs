@@ -9,12 +9,12 @@ use super::settle::foreign_currency;
 use super::{Aggregate, Context, Step};
 use crate::payment::action::Action;
 use crate::payment::code::Code;
-use crate::payment::event::Why;
+use crate::payment::event::Reason;
 use crate::payment::money::MoneyError;
 use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::observation::{Asked, Observation};
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::{Exposure, Found, GatewayResult, Trouble};
+use crate::payment::outcome::{Exposure, Found, GatewayError, GatewayResult};
 use crate::payment::status::{Cause, Status};
 
 /// Under what name an operation remembers that its approval contradicts the payment's money.
@@ -41,7 +41,7 @@ impl Aggregate {
     /// The operation stays open, and the gateway is asked for the whole payment.
     pub(super) fn ask_about_contradiction(&mut self, id: Uuid, action: Action, context: Context<'_>) -> Step {
         let what = format!("the gateway approved a {action} of a payment whose money it took or holds; it is asked");
-        let trouble = Trouble::new(Code::Mismatch, what);
+        let trouble = GatewayError::new(Code::Mismatch, what);
         let Some(operation) = self.become_unknown(id, &trouble) else { return Step::Settled };
         operation.exposure = Exposure::Exposed;
         operation.acted_on = true;
@@ -72,14 +72,14 @@ impl Aggregate {
             Found::Result(result) => *result,
             Found::Failed(trouble) => return self.look_up_again(id, &trouble, false, context),
             Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => {
-                let nothing = Trouble::new(Code::Mismatch, "the gateway knows nothing of the payment");
+                let nothing = GatewayError::new(Code::Mismatch, "the gateway knows nothing of the payment");
                 return self.look_up_again(id, &nothing, true, context);
             }
         };
         // What changed meanwhile may be in its answer or not.
         let is_foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
         if is_foreign || !self.is_current(asked) || !self.is_settled_view(asked, context) {
-            let again = Trouble::new(Code::Mismatch, "the gateway may not know yet of the last change");
+            let again = GatewayError::new(Code::Mismatch, "the gateway may not know yet of the last change");
             return self.look_up_again(id, &again, false, context);
         }
         self.resolve_contradiction(id, &result, asked, context)
@@ -101,14 +101,14 @@ impl Aggregate {
         }
         if self.held().is_some() {
             let what = format!("the gateway approved a {action}, and says that the payment's money is there");
-            return self.look_up_again(id, &Trouble::new(Code::Mismatch, what), true, context);
+            return self.look_up_again(id, &GatewayError::new(Code::Mismatch, what), true, context);
         }
         if action == Action::Cancel && self.is_untouched_by_refunds() {
             self.set_status(Status::Cancelled, Cause::Cancel, &why.message);
         } else {
             self.follow_money(&why, context);
         }
-        self.answer(id, AnswerKind::Succeeded, Why { code: None, ..why }, context.now)
+        self.answer(id, AnswerKind::Succeeded, Reason { code: None, ..why }, context.now)
     }
 
     /// Takes back every capture that was not taken back yet, and lets every hold go.

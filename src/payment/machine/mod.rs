@@ -19,21 +19,21 @@
 //! - `rows`: what is stored, and what is to be stored.
 
 mod accept;
+mod aggregate;
 mod answer_again;
 mod attempt;
 mod book;
-mod catch_up;
 mod contradiction;
 mod decide;
+mod emit;
+mod look_up;
 mod notify;
 mod proof;
 mod ready;
 mod reconcile;
-mod rows;
+mod resend;
 mod settle;
 mod takeover;
-mod tell;
-mod truth;
 mod undo;
 
 #[cfg(test)]

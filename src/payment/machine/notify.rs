@@ -10,11 +10,11 @@ use super::{Aggregate, Context, Step, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
-use crate::payment::event::Why;
+use crate::payment::event::Reason;
 use crate::payment::fact::{FACTS, Fact, read_facts};
 use crate::payment::observation::Asked;
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 use crate::payment::status::Status;
 
 /// Under what name a notification remembers how often the gateway had no news for it.
@@ -29,7 +29,7 @@ impl Aggregate {
             return Err(Rejection::new(Code::Unsupported, "the gateway cannot be asked"));
         }
         if facts.is_empty() {
-            return Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now));
+            return Ok(self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now));
         }
         // One that names no payment must be handed to those that it is about first.
         if !proves || self.payment.is_none() {
@@ -45,7 +45,7 @@ impl Aggregate {
     }
 
     fn take_proofs(&mut self, id: Uuid, facts: &[Fact], context: Context<'_>) -> Step {
-        let (mut told, mut contradiction, mut has_hints) = (Why::default(), None, false);
+        let (mut told, mut contradiction, mut has_hints) = (Reason::default(), None, false);
         for fact in facts {
             // Each change has an event of its own, so that the status goes no way that the table does not have.
             self.tell_change(id, &told, context.now);
@@ -74,7 +74,7 @@ impl Aggregate {
     }
 
     /// A notification that named no payment was handed to each payment that it is about, or could not be yet.
-    pub fn located(&mut self, id: Uuid, located: Result<(), Trouble>, tries: u32, context: Context<'_>) -> Step {
+    pub fn located(&mut self, id: Uuid, located: Result<(), GatewayError>, tries: u32, context: Context<'_>) -> Step {
         let Some(operation) = self.operation(id).filter(|operation| operation.is_open()) else {
             return Step::Settled;
         };
@@ -83,7 +83,7 @@ impl Aggregate {
             return Step::Stored;
         }
         match located {
-            Ok(()) => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
+            Ok(()) => self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now),
             Err(trouble) => self.outlived(id, context, |it| it.ask_later(id, trouble, tries, context)),
         }
     }
@@ -91,7 +91,7 @@ impl Aggregate {
     /// Answers a question about the whole payment. A notification that found no news while the payment waits for its result is
     /// asked about again, after the settle window and then on the schedule of the retries: a gateway may send its webhook
     /// before its own look-up knows of it, and the same webhook never comes again.
-    pub(super) fn answer_or_ask_again(&mut self, id: Uuid, why: Why, asked: Asked, context: Context<'_>) -> Step {
+    pub(super) fn answer_or_ask_again(&mut self, id: Uuid, why: Reason, asked: Asked, context: Context<'_>) -> Step {
         let Some(due) = self.asks_again_at(id, asked, context) else {
             return self.answer(id, AnswerKind::Succeeded, why, context.now);
         };

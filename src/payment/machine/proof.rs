@@ -12,7 +12,7 @@ use super::{Aggregate, Context};
 use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::contract::NotificationRole;
-use crate::payment::event::{Discrepancy, Why};
+use crate::payment::event::{Discrepancy, Reason};
 use crate::payment::fact::{Fact, Proof, Proved, proved_operations};
 use crate::payment::money::MoneyError;
 use crate::payment::operation::{Operation, State};
@@ -41,7 +41,7 @@ impl Aggregate {
         fact: &Fact,
         proof: &Proof,
         context: Context<'_>,
-    ) -> Result<Why, Why> {
+    ) -> Result<Reason, Reason> {
         let asked = self.asked(context.now);
         let target = fact.operation_id.filter(|named| self.does_such(*named, proof));
         let is_open = target.and_then(|target| self.operation(target)).is_some_and(Operation::is_open);
@@ -51,7 +51,7 @@ impl Aggregate {
         };
         let result = result_of(proof, money.clone());
         if is_open && target.is_some_and(|target| self.is_overtaken(target, &result)) {
-            return Ok(Why::default());
+            return Ok(Reason::default());
         }
         let is_foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
         if is_foreign && !is_open {
@@ -66,19 +66,19 @@ impl Aggregate {
         match (target, money) {
             (Some(target), _) if is_open => {
                 self.apply(target, result, asked, context);
-                Ok(Why::default())
+                Ok(Reason::default())
             }
             (Some(target), _) => {
                 self.late_result(target, result, asked, context);
-                Ok(Why::default())
+                Ok(Reason::default())
             }
             (None, Some(money)) if money.state == TransactionState::Ready => {
                 self.go_on_alone(context);
-                Ok(Why::default())
+                Ok(Reason::default())
             }
             (None, Some(money)) => self.book_proof(id, &money, context).map_err(unreadable),
             // Of an operation that nobody knows: it moved no money.
-            (None, None) => Ok(Why::default()),
+            (None, None) => Ok(Reason::default()),
         }
     }
 
@@ -112,7 +112,7 @@ impl Aggregate {
     }
 
     /// Checks that the money is not booked already with another amount.
-    fn check_amount(&self, money: &Transaction) -> Result<(), Why> {
+    fn check_amount(&self, money: &Transaction) -> Result<(), Reason> {
         if !matches!(money.state, TransactionState::Done | TransactionState::Reversed) {
             return Ok(());
         }
@@ -131,10 +131,10 @@ impl Aggregate {
     }
 
     /// Books money of no operation that is known, and moves the payment to where its money is.
-    fn book_proof(&mut self, id: Uuid, money: &Transaction, context: Context<'_>) -> Result<Why, MoneyError> {
+    fn book_proof(&mut self, id: Uuid, money: &Transaction, context: Context<'_>) -> Result<Reason, MoneyError> {
         let telling = Telling { teller: id, is_current: true, adopts: true };
         let booked = self.book_all(slice::from_ref(money), telling)?;
-        let why = booked.tell_in(Why::default());
+        let why = booked.tell_in(Reason::default());
         if booked.is_new {
             self.follow_money(&why, context);
         }
@@ -159,10 +159,10 @@ fn result_of(proof: &Proof, money: Option<Transaction>) -> GatewayResult {
     }
 }
 
-fn mismatch(message: &str, discrepancy: Option<Discrepancy>) -> Why {
-    Why { code: Some(Code::Mismatch), message: message.to_owned(), discrepancy, ..Why::default() }
+fn mismatch(message: &str, discrepancy: Option<Discrepancy>) -> Reason {
+    Reason { code: Some(Code::Mismatch), message: message.to_owned(), discrepancy, ..Reason::default() }
 }
 
-fn unreadable(error: MoneyError) -> Why {
+fn unreadable(error: MoneyError) -> Reason {
     mismatch(&format!("the notification's amount {error}"), None)
 }

@@ -12,12 +12,12 @@ use super::book::{Booked, Telling};
 use super::settle::foreign_currency;
 use super::{Aggregate, Context, Step, later};
 use crate::payment::code::Code;
-use crate::payment::event::{Discrepancy, Why};
+use crate::payment::event::{Discrepancy, Reason};
 use crate::payment::money::{Money, MoneyError};
 use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::observation::{Asked, Observation};
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Found, GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{Found, GatewayError, GatewayResult, Verdict};
 use crate::payment::status::{Cause, Status};
 use crate::payment::transaction::{Attribution, TransactionKind};
 
@@ -58,7 +58,7 @@ impl Aggregate {
     }
 
     /// A `payment.sync` whose question failed: asking again is always safe.
-    pub(super) fn ask_later(&mut self, id: Uuid, trouble: Trouble, tries: u32, context: Context<'_>) -> Step {
+    pub(super) fn ask_later(&mut self, id: Uuid, trouble: GatewayError, tries: u32, context: Context<'_>) -> Step {
         let rounds = self.operation(id).map_or(0, |operation| operation.rounds);
         match context.rules.next(&trouble, tries, rounds, context.hold) {
             Next::AtOnce => Step::RetryNow(id),
@@ -79,14 +79,14 @@ impl Aggregate {
             return match self.held() {
                 Some(held) => {
                     let what = "the gateway knows nothing of the payment";
-                    self.deny(id, Why::default(), held, what, asked, context)
+                    self.deny(id, Reason::default(), held, what, asked, context)
                 }
-                None => self.answer_or_ask_again(id, Why::default(), asked, context),
+                None => self.answer_or_ask_again(id, Reason::default(), asked, context),
             };
         };
         if let Some(foreign) = self.payment.as_ref().and_then(|payment| foreign_currency(payment, &result)) {
             let message = format!("the gateway answered in {foreign}; nothing was applied");
-            return self.give_up_question(id, Trouble::new(Code::Mismatch, message), context);
+            return self.give_up_question(id, GatewayError::new(Code::Mismatch, message), context);
         }
         let why = self.merge(&result, !self.has_another_transaction(&result));
         let why = match self.book_each(id, &result, &why, context) {
@@ -116,7 +116,7 @@ impl Aggregate {
 
     fn unreadable_amount(&mut self, id: Uuid, error: MoneyError, context: Context<'_>) -> Step {
         let message = format!("the gateway's amount {error}");
-        self.give_up_question(id, Trouble::new(Code::Mismatch, message), context)
+        self.give_up_question(id, GatewayError::new(Code::Mismatch, message), context)
     }
 
     /// Whether the gateway names another transaction than the payment's, which has money.
@@ -134,7 +134,7 @@ impl Aggregate {
         &mut self,
         id: Uuid,
         result: &GatewayResult,
-        why: &Why,
+        why: &Reason,
         context: Context<'_>,
     ) -> Result<Booked, MoneyError> {
         let telling = Telling { teller: id, is_current: true, adopts: true };
@@ -172,7 +172,7 @@ impl Aggregate {
         &mut self,
         id: Uuid,
         result: &GatewayResult,
-        why: Why,
+        why: Reason,
         asked: Asked,
         context: Context<'_>,
     ) -> Step {
@@ -191,25 +191,32 @@ impl Aggregate {
             Some(_) => self.answer(id, AnswerKind::Succeeded, why, context.now),
             None => {
                 self.set_status(Status::Rejected, Cause::Proof, &why.message);
-                let why = Why { code: Some(Code::Declined), ..why };
+                let why = Reason { code: Some(Code::Declined), ..why };
                 self.answer(id, AnswerKind::Succeeded, why, context.now)
             }
         }
     }
 
     /// The gateway's word denies the money that we count. It gives no figure, so no amount changes: a person must look.
-    fn deny(&mut self, id: Uuid, why: Why, held: Money, what: &str, asked: Asked, context: Context<'_>) -> Step {
+    fn deny(&mut self, id: Uuid, why: Reason, held: Money, what: &str, asked: Asked, context: Context<'_>) -> Step {
         let discrepancy = Discrepancy { asked: held, answered: Money::zero(held.currency()) };
-        let why = Why { message: format!("{what}, of which we count {held}"), ..why };
+        let why = Reason { message: format!("{what}, of which we count {held}"), ..why };
         self.disagree(id, why, discrepancy, asked, context)
     }
 
     /// The gateway's word and our count differ. Soon after a change it may only not know of it yet, and is asked again.
-    fn disagree(&mut self, id: Uuid, why: Why, discrepancy: Discrepancy, asked: Asked, context: Context<'_>) -> Step {
+    fn disagree(
+        &mut self,
+        id: Uuid,
+        why: Reason,
+        discrepancy: Discrepancy,
+        asked: Asked,
+        context: Context<'_>,
+    ) -> Step {
         let is_told_new = self.changed_movements().next().is_some();
         let asked_again = self.operation(id).is_none_or(|operation| operation.data.contains_key(ASKED_AGAIN));
         if is_told_new || asked_again || self.is_settled_view(asked, context) {
-            let why = Why { code: Some(Code::Mismatch), discrepancy: Some(discrepancy), ..why };
+            let why = Reason { code: Some(Code::Mismatch), discrepancy: Some(discrepancy), ..why };
             return self.answer(id, AnswerKind::Failed, why, context.now);
         }
         self.tell_change(id, &why, context.now);
@@ -246,7 +253,7 @@ impl Aggregate {
         self.payment.as_ref().map(|payment| later(payment.modified, context.rules.contract.settle_window))
     }
 
-    fn customer_still_must_act(&mut self, redirect_url: Option<String>, why: &Why) {
+    fn customer_still_must_act(&mut self, redirect_url: Option<String>, why: &Reason) {
         let waits = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Waiting);
         if waits
             && self.set_status(Status::Input, Cause::Proof, &why.message)
@@ -263,7 +270,7 @@ impl Aggregate {
         id: Uuid,
         result: &GatewayResult,
         asked: Asked,
-        why: &Why,
+        why: &Reason,
         context: Context<'_>,
     ) -> Result<Option<Discrepancy>, MoneyError> {
         let Some(payment) = &self.payment else {

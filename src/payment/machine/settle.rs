@@ -8,13 +8,13 @@ use super::{Aggregate, Context, Step};
 use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::contract::Lookup;
-use crate::payment::event::{Discrepancy, Why};
+use crate::payment::event::{Discrepancy, Reason};
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money, MoneyError};
 use crate::payment::movement::MovementKind;
 use crate::payment::observation::Asked;
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::{Exposure, GatewayResult, NotCharged, Trouble, Verdict};
+use crate::payment::outcome::{Exposure, GatewayError, GatewayResult, NotCharged, Verdict};
 use crate::payment::status::{Cause, Status};
 use crate::payment::transaction::{Transaction, TransactionKind, TransactionState};
 
@@ -54,7 +54,7 @@ impl Aggregate {
 
     /// An answer that cannot be what was asked is applied to nothing: the outcome is unknown, and a person must look.
     pub(super) fn mismatch(&mut self, id: Uuid, message: String, context: Context<'_>) -> Step {
-        let trouble = Trouble::new(Code::Mismatch, message);
+        let trouble = GatewayError::new(Code::Mismatch, message);
         if let Some(operation) = self.become_unknown(id, &trouble) {
             operation.exposure = Exposure::Exposed;
             operation.acted_on = true;
@@ -85,7 +85,7 @@ impl Aggregate {
         }
         let is_the_payments = action == Action::Process && !booked.is_double_charge;
         let why = self.merge(&result, is_the_payments);
-        let why = booked.tell_in(Why { discrepancy: approval.discrepancy, ..why });
+        let why = booked.tell_in(Reason { discrepancy: approval.discrepancy, ..why });
         // Money that moved is a proof as well: a process that was answered late still takes its payment out of its end.
         if let Some(status) = approval.status.filter(|status| self.allows(*status))
             && !self.set_status(status, approval.cause, &why.message)
@@ -288,8 +288,8 @@ impl Aggregate {
             Err(error) => return self.mismatch(id, format!("the gateway's amount {error}"), context),
         };
         // Of a refund or a capture that is declined, nothing changes but the command: it is told by its answer alone.
-        let why = if action == Action::Process { self.merge(&result, true) } else { Why::of(&result) };
-        let why = booked.tell_in(Why { code: Some(Code::Declined), ..why });
+        let why = if action == Action::Process { self.merge(&result, true) } else { Reason::of(&result) };
+        let why = booked.tell_in(Reason { code: Some(Code::Declined), ..why });
         if action == Action::Process {
             self.set_status(Status::Rejected, Cause::Process, &why.message);
         }
@@ -309,14 +309,14 @@ impl Aggregate {
         for id in pending {
             let (status_before, changed) = (self.status_before.take(), std::mem::take(&mut self.changed));
             let message = "the payment was cancelled before its result came".to_owned();
-            let why = Why { code: Some(Code::Cancelled), message, ..Why::default() };
+            let why = Reason { code: Some(Code::Cancelled), message, ..Reason::default() };
             self.answer(id, AnswerKind::Failed, why, context.now);
             (self.status_before, self.changed) = (status_before, changed);
         }
     }
 
     /// Ends an operation of which it is proved that nothing was charged.
-    pub(super) fn fail(&mut self, id: Uuid, trouble: Trouble, _proof: NotCharged, context: Context<'_>) -> Step {
+    pub(super) fn fail(&mut self, id: Uuid, trouble: GatewayError, _proof: NotCharged, context: Context<'_>) -> Step {
         // A process from `input` went on with a transaction that began earlier. That this request did nothing does not
         // prove the transaction closed: the customer may still act, so the payment stays where it is.
         let goes_on = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Input);
@@ -328,8 +328,8 @@ impl Aggregate {
     }
 
     /// Ends a question that was not answered; nothing follows from that for the payment.
-    pub(super) fn give_up_question(&mut self, id: Uuid, trouble: Trouble, context: Context<'_>) -> Step {
-        let why = Why {
+    pub(super) fn give_up_question(&mut self, id: Uuid, trouble: GatewayError, context: Context<'_>) -> Step {
+        let why = Reason {
             code: Some(trouble.code),
             message: trouble.message,
             gateway_code: trouble.gateway_code,
@@ -340,7 +340,7 @@ impl Aggregate {
 
     /// Takes over what the gateway tells beside its verdict. The payment's transaction is the one that its process began: a
     /// refund's or a capture's own id is not the payment's.
-    pub(super) fn merge(&mut self, result: &GatewayResult, is_the_payments: bool) -> Why {
+    pub(super) fn merge(&mut self, result: &GatewayResult, is_the_payments: bool) -> Reason {
         self.set_message(&result.message);
         if let Some(payment) = &mut self.payment {
             if let Some(transaction_id) = result.transaction_id.as_ref().filter(|_| is_the_payments)
@@ -363,7 +363,7 @@ impl Aggregate {
                 self.changed.push("extra_data");
             }
         }
-        Why::of(result)
+        Reason::of(result)
     }
 }
 

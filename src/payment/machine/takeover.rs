@@ -7,7 +7,7 @@ use super::attempt::DELAY_DEFAULT;
 use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::code::Code;
 use crate::payment::operation::{Operation, State};
-use crate::payment::outcome::{Exposure, Trouble};
+use crate::payment::outcome::{Exposure, GatewayError};
 
 impl Aggregate {
     /// Takes an operation over from a worker that was lost, or that the broker says has lost it. What that worker sent is
@@ -37,7 +37,7 @@ impl Aggregate {
         // When the lost worker sent last is not known; while its lease lives, it may even send yet.
         let lease_end = operation.lease.map_or(context.now, |lease| lease.until);
         operation.note_sent(lease_end.max(context.now));
-        let trouble = Trouble::new(Code::WorkerLost, "the worker that called the gateway was lost");
+        let trouble = GatewayError::new(Code::WorkerLost, "the worker that called the gateway was lost");
         if too_often {
             operation.lookup_only = true;
             self.become_unknown(id, &trouble);
@@ -66,7 +66,8 @@ impl Aggregate {
     /// A lost worker asked for a `payment.sync`: asking again is always safe, but not for ever.
     fn take_over_question(&mut self, id: Uuid, too_often: bool, context: Context<'_>) -> Step {
         if too_often {
-            let trouble = Trouble::new(Code::WorkerLost, "the worker that asked the gateway was lost, again and again");
+            let trouble =
+                GatewayError::new(Code::WorkerLost, "the worker that asked the gateway was lost, again and again");
             return self.give_up_question(id, trouble, context);
         }
         if self.gateway_changed(context) {
@@ -108,7 +109,7 @@ impl Aggregate {
     /// was never received fails; the rest waits until the variant points back, or a person resolves it.
     pub(super) fn stand_still(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let message = "the variant points at another gateway or account than the payment began with";
-        let trouble = Trouble::new(Code::GatewayChanged, message);
+        let trouble = GatewayError::new(Code::GatewayChanged, message);
         let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };

@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::book::{Booked, Telling};
 use super::{Aggregate, Context, Step};
 use crate::payment::code::Code;
-use crate::payment::event::Why;
+use crate::payment::event::Reason;
 use crate::payment::money::MoneyError;
 use crate::payment::operation::{Operation, State};
-use crate::payment::outcome::{GatewayResult, NotCharged, Trouble, Verdict};
+use crate::payment::outcome::{GatewayError, GatewayResult, NotCharged, Verdict};
 use crate::payment::transaction::{Transaction, TransactionState};
 
 /// Under what name an operation remembers that the gateway may have been told to undo it.
@@ -70,12 +70,12 @@ impl Aggregate {
         let is_open = operation.is_open();
         if ends {
             let message = format!("{}; the gateway undid it", operation.last_message);
-            let trouble = Trouble::new(operation.last_code.unwrap_or(Code::Unreachable), message);
+            let trouble = GatewayError::new(operation.last_code.unwrap_or(Code::Unreachable), message);
             return self.fail(id, trouble, NotCharged::by_undo(), context);
         }
         if booked.is_new {
-            self.follow_money(&Why::default(), context);
-            self.tell_change(id, &Why::default(), context.now);
+            self.follow_money(&Reason::default(), context);
+            self.tell_change(id, &Reason::default(), context.now);
         }
         if is_open { Step::Stored } else { Step::Settled }
     }

@@ -10,7 +10,7 @@ use super::entry::Entry;
 use super::stopped::Stopped;
 use crate::bus::envelope::event_body;
 use crate::bus::publisher::Outgoing;
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::http::metrics;
 use crate::payment::command::Reply;
 use crate::payment::event::Event;

@@ -4,9 +4,9 @@
 use tracing::error;
 use uuid::Uuid;
 
+use super::call_slot::{CallSlot, Move};
 use super::engine::{Done, Engine, Failure};
 use super::entry::Entry;
-use super::place::{Move, Place};
 use super::stopped::Stopped;
 use crate::http::metrics;
 use crate::payment::code::Rejection;
@@ -32,8 +32,8 @@ pub struct Begun {
 }
 
 impl Engine {
-    /// Begins, at this place or in the room of those that lost workers. Where that is full nothing is begun: what waits for it
-    /// is stored, and whoever looks for due work or lost workers tries it again.
+    /// Loads, decides and commits, in this call slot or in the exclusive one. Where the exclusive one is taken nothing is begun:
+    /// what waits for it is stored, and whoever looks for due work or lost workers tries it again.
     ///
     /// # Errors
     /// The worker ends, or the database will never take it.
@@ -42,7 +42,7 @@ impl Engine {
         entry: &Entry,
         variant: Option<&Variant>,
         probe: bool,
-        place: &mut Place,
+        slot: &mut CallSlot,
     ) -> Result<Begun, Stopped> {
         let mut backoff = backoff::contention();
         // Of every commit whose answer was lost, for any of them may have gone through, and later than the next was tried.
@@ -81,7 +81,7 @@ impl Engine {
             if let Step::Resend { operation, from, to } = step {
                 step = Box::pin(self.resend(entry, &mut aggregate, operation, from, to, context.now)).await?;
             }
-            let moved = self.move_if_alone(entry, &aggregate, step, variant, place).await;
+            let moved = self.move_if_alone(entry, &aggregate, step, variant, slot).await;
             if moved == Move::Moved {
                 continue;
             }
@@ -90,7 +90,7 @@ impl Engine {
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 if is_known {
                     // Nothing is called for it: its place is for others while the broker takes an answer.
-                    drop(std::mem::take(place));
+                    drop(std::mem::take(slot));
                     Box::pin(self.answer_again(entry)).await?;
                 }
                 return Ok(Begun { aggregate, step, announced, is_changed: false });
@@ -152,7 +152,7 @@ impl Engine {
         // Its turn came, so the other one is stored.
         let differs = known.operation(entry.id()).is_some_and(|known| !known.is_of(command));
         if differs {
-            self.begin(entry, variant, false, &mut Place::default()).await?.announced.confirmed().await;
+            self.begin(entry, variant, false, &mut CallSlot::default()).await?.announced.confirmed().await;
         } else {
             Box::pin(self.answer_again(entry)).await?;
         }

@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{debug, info};
 use uuid::Uuid;
 
+use super::call_slot::CallSlot;
 use super::engine::Engine;
-use super::place::Place;
 use super::settle::{Answer, Health};
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::failpoint;
 use crate::gateway::{Call, Question, Target};
 use crate::http::metrics;
@@ -17,7 +17,7 @@ use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::Operation;
-use crate::payment::outcome::{Outcome, Trouble};
+use crate::payment::outcome::{GatewayError, Outcome};
 use crate::spans::Span;
 use crate::worker::command::spans;
 use crate::worker::variant::Variant;
@@ -47,14 +47,14 @@ impl Engine {
         variant: &Variant,
         aggregate: &Aggregate,
         step: Step,
-        place: Option<&Place>,
+        slot: Option<&CallSlot>,
         probe: bool,
         within: &Span,
     ) -> Option<(Uuid, Answer)> {
         match step {
             Step::Call(id) => {
                 let operation = aggregate.operation(id)?;
-                if place.is_none() {
+                if slot.is_none() {
                     return Some((id, self.held_back(aggregate)));
                 }
                 let Some(lease_end) = self.lease_holds(operation, variant).await else {
@@ -252,7 +252,7 @@ impl Engine {
 
     /// What was begun and is not sent.
     fn held_back(&self, aggregate: &Aggregate) -> Answer {
-        let trouble = Trouble::new(Code::Held, "calls of this variant are held back");
+        let trouble = GatewayError::new(Code::Held, "calls of this variant are held back");
         Answer::Outcome(aggregate.asked(self.store.clock().now()).answered(Outcome::NotSent(trouble)))
     }
 

@@ -12,11 +12,11 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::authorize::Authorization;
-use super::hold::{Held, Order};
+use super::in_progress::{InProgress, PaymentQueue};
 use super::resend_runs::Runs;
 use super::stopped::Stopped;
 use crate::bus::envelope;
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::gateway::Ask;
 use crate::http::metrics::{self, CommandOutcome};
 use crate::payment::code::{Code, Rejection};
@@ -61,9 +61,9 @@ pub struct Engine {
     /// Rules for commands of no known variant: all of them are rejected.
     pub no_variant: Rules,
     /// Operations that this process is at.
-    pub held: Held,
+    pub held: InProgress,
     /// Commands of one payment are decided in the order in which they came.
-    pub order: Order,
+    pub order: PaymentQueue,
     /// What was sent once more a moment ago.
     pub runs: Runs,
     /// How far a gateway's clock and PostgreSQL's may be apart before absence proves nothing.

@@ -7,10 +7,10 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::begin::Begun;
+use super::call_slot::CallSlot;
 use super::engine::Engine;
 use super::entry::Entry;
-use super::hold::Turn;
-use super::place::Place;
+use super::in_progress::Turn;
 use super::settle::{Answer, Settled, tell_gone};
 use super::stopped::Stopped;
 use crate::backoff::Backoff;
@@ -91,8 +91,8 @@ impl Engine {
             Box::pin(self.compare(&entry, variant)).await?;
             return Ok(false);
         };
-        let mut place = self.place(&entry, variant, probe).await;
-        let begun = Box::pin(self.begin(&entry, variant, probe, &mut place)).await?;
+        let mut slot = self.slot(&entry, variant, probe).await;
+        let begun = Box::pin(self.begin(&entry, variant, probe, &mut slot)).await?;
         let Begun { aggregate, step, announced, is_changed } = begun;
         failpoint::reach("begun", entry.payment_id());
         if let Some(operation) = aggregate.operation(entry.id()) {
@@ -110,9 +110,9 @@ impl Engine {
         if let Some(variant) = variant
             && matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_))
         {
-            Box::pin(self.carry_out(variant, aggregate, step, Some(place), probe, &mut trail)).await?;
+            Box::pin(self.carry_out(variant, aggregate, step, Some(slot), probe, &mut trail)).await?;
         } else {
-            drop(place);
+            drop(slot);
         }
         // Its next step may be due before the broker has confirmed the events of this one.
         drop(held);
@@ -148,7 +148,7 @@ impl Engine {
         variant: &Variant,
         mut aggregate: Box<Aggregate>,
         mut step: Step,
-        mut place: Option<Place>,
+        mut slot: Option<CallSlot>,
         probe: bool,
         trail: &mut Trail,
     ) -> Result<(), Stopped> {
@@ -156,14 +156,14 @@ impl Engine {
         let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
         let mut tries = 1;
         while let Some((id, answer)) =
-            Box::pin(self.ask(variant, &aggregate, step, place.as_ref(), probe, &trail.span)).await
+            Box::pin(self.ask(variant, &aggregate, step, slot.as_ref(), probe, &trail.span)).await
         {
             failpoint::reach("called", aggregate.payment_id());
             // The place is for others from here on; but one that took workers down may do so with its answer.
-            place = place.filter(Place::is_alone);
+            slot = slot.filter(CallSlot::is_alone);
             if let Answer::Located(Ok(located)) = &answer {
-                // Each needs a place of its own.
-                drop(place.take());
+                // Each needs a slot of its own.
+                drop(slot.take());
                 let Some(notification) = aggregate.operation(id) else { return Ok(()) };
                 if let Err(stopped) = Box::pin(self.hand_on(variant, notification, located)).await {
                     return unless_gone(stopped);
@@ -173,15 +173,15 @@ impl Engine {
                 Ok(settled) => settled,
                 Err(stopped) => return unless_gone(stopped),
             };
-            drop(place);
+            drop(slot);
             let (next, follows) = trail.take_in(id, settled);
             aggregate = next;
             match follows {
                 Step::RetryNow(_) => {
                     let trouble = aggregate.operation(id).and_then(|operation| operation.last_code);
                     tokio::time::sleep(delays.next_delay()).await;
-                    place = Box::pin(self.place_for(&aggregate, follows, variant)).await;
-                    if place.is_none() {
+                    slot = Box::pin(self.slot_for(&aggregate, follows, variant)).await;
+                    if slot.is_none() {
                         // That nothing more is sent for now says nothing of what was: the same answer is decided on once
                         // more.
                         let later = self.settle(variant, aggregate, id, &answer, tries, false);
@@ -198,7 +198,7 @@ impl Engine {
                     metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
                 }
                 Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => {
-                    place = Box::pin(self.place_for(&aggregate, follows, variant)).await;
+                    slot = Box::pin(self.slot_for(&aggregate, follows, variant)).await;
                     step = follows;
                 }
                 Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return Ok(()),

@@ -20,7 +20,7 @@ use crate::payment::command::{Attributes, Body, Command, CommandName, CommandTyp
 use crate::payment::fact::facts_data;
 use crate::payment::machine::Aggregate;
 use crate::payment::operation::Operation;
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 use crate::spans::Span;
 use crate::worker::variant::Variant;
 
@@ -31,11 +31,11 @@ impl Engine {
     /// Finds out whose each fact of a notification is.
     pub async fn locate(&self, variant: &Variant, aggregate: &Aggregate, id: Uuid) -> Answer {
         let Some(notifications) = variant.gateway.notifications() else {
-            let trouble = Trouble::new(Code::Misconfigured, "webhooks of this variant are no longer configured");
+            let trouble = GatewayError::new(Code::Misconfigured, "webhooks of this variant are no longer configured");
             return Answer::Located(Err(trouble));
         };
         let located = stream::iter(aggregate.facts(id)).map(|fact| located(variant, notifications, fact));
-        let located: Result<Vec<Option<(Uuid, Fact)>>, Trouble> = located.buffered(QUESTIONS).try_collect().await;
+        let located: Result<Vec<Option<(Uuid, Fact)>>, GatewayError> = located.buffered(QUESTIONS).try_collect().await;
         Answer::Located(located.map(|facts| facts.into_iter().flatten().collect()))
     }
 
@@ -75,7 +75,7 @@ async fn located(
     variant: &Variant,
     notifications: &dyn Notifications,
     fact: Fact,
-) -> Result<Option<(Uuid, Fact)>, Trouble> {
+) -> Result<Option<(Uuid, Fact)>, GatewayError> {
     if let Some(payment) = fact.payment_id {
         return Ok(Some((payment, fact)));
     }

@@ -2,7 +2,7 @@
 //!
 //! - `entry`, `stopped`: what it begins with, and why it ends early.
 //! - `execute`: the whole way, step by step: `begin`, `call`, `settle`.
-//! - `engine`: what every step shares. `place`, `hold`: the call slot, and what this process is at.
+//! - `engine`: what every step shares. `call_slot`, `in_progress`: who may call, and what this process is at.
 //! - `authorize`, `refusal`: who may send what, and what becomes of the rest.
 //! - `locate`: a webhook that does not say which payment it is about.
 //! - `answer_again`, `status`: a command that came again, or is asked after, is answered.
@@ -13,13 +13,13 @@ pub mod answer_again;
 pub mod authorize;
 pub mod begin;
 pub mod call;
+pub mod call_slot;
 pub mod catch_up;
 pub mod engine;
 pub mod entry;
 pub mod execute;
-pub mod hold;
+pub mod in_progress;
 pub mod locate;
-pub mod place;
 pub mod refusal;
 pub mod resend;
 pub mod resend_runs;

@@ -13,7 +13,7 @@ use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::observation::Observation;
 use crate::payment::operation::Operation;
-use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble};
+use crate::payment::outcome::{Found, GatewayError, GatewayResult, Outcome};
 use crate::store::load::{Loaded, Unsent};
 use crate::worker::outbox::announce::Announced;
 use crate::worker::variant::Variant;
@@ -31,7 +31,7 @@ pub enum Answer {
         found: Observation<Found>,
     },
     /// Of the question whose the facts of a notification are: each that is ours, with its payment.
-    Located(Result<Vec<(Uuid, Fact)>, Trouble>),
+    Located(Result<Vec<(Uuid, Fact)>, GatewayError>),
 }
 
 /// What one answer says of the gateway itself.
@@ -181,8 +181,8 @@ impl Answer {
             };
             (bare != *result).then(|| Box::new(bare))
         };
-        let strip_trouble = |trouble: Trouble| {
-            let bare = Trouble { retry_after: trouble.retry_after, ..Trouble::new(trouble.code, "") };
+        let strip_trouble = |trouble: GatewayError| {
+            let bare = GatewayError { retry_after: trouble.retry_after, ..GatewayError::new(trouble.code, "") };
             (bare != trouble).then_some(bare)
         };
         Some(match self {
@@ -207,7 +207,7 @@ impl Answer {
 
     /// What the answer says of the gateway itself: for the breaker.
     pub fn health(&self) -> Health {
-        let of_trouble = |trouble: &Trouble| match trouble.code {
+        let of_trouble = |trouble: &GatewayError| match trouble.code {
             // The gateway is there and says what it wants; linkerd's breaker counts 429 so as well.
             Code::RateLimited | Code::Conflict => Health::Unknown,
             // It answers, and what is wrong with the answer belongs to what was asked, as a refusal of the question does.
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn what_each_answer_says_of_the_gateway() {
         let result = || Box::new(GatewayResult::new(Verdict::Approved));
-        let trouble = |code| Trouble::new(code, "trouble");
+        let trouble = |code| GatewayError::new(code, "trouble");
         let asked = Aggregate::absent(Uuid::nil()).asked(jiff::Timestamp::UNIX_EPOCH);
         let outcome = |outcome| Answer::Outcome(asked.answered(outcome));
         let found = |found| Answer::Found { target: None, found: asked.answered(found) };

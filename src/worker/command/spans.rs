@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::entry::Entry;
 use crate::bus::delivery::Delivery;
 use crate::payment::operation::Operation;
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 use crate::spans::{Begin, Span, SpanKind};
 use crate::worker::outbox::sent_span::conversation;
 use crate::worker::variant::Variant;
@@ -75,7 +75,7 @@ pub fn gateway(what: &str, variant: &Variant, operation: &Operation, within: &Sp
 }
 
 /// How an attempt or a question ended.
-pub fn tell_outcome(mut span: Span, outcome: &'static str, trouble: Option<&Trouble>) {
+pub fn tell_outcome(mut span: Span, outcome: &'static str, trouble: Option<&GatewayError>) {
     span.set("paybus.outcome", outcome);
     if let Some(trouble) = trouble {
         span.fail(trouble.code.as_str());

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::accept::Accepted;
 use super::own_event::{drop_own_event, is_own_event};
-use crate::bus::dead::broker_reason;
+use crate::bus::dead_letter::broker_reason;
 use crate::bus::delivery::Delivery;
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::code::{Code, Rejection};

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::accept::Accepted;
-use crate::bus::dead::sender;
+use crate::bus::dead_letter::sender;
 use crate::bus::delivery::Delivery;
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::http::metrics;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::sent_span::sent;
 use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState, event_type};
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::http::metrics;
 use crate::payment::command::Reply;
 use crate::payment::event::Event;
@@ -267,7 +267,7 @@ impl Announcer {
         let left = Left::default();
         // More than there are permits at all would wait for ever.
         let events = u32::try_from(batch.len().min(LEFT_MAX)).unwrap_or(u32::MAX);
-        let places = batch.iter().map(Place::of).collect();
+        let places = batch.iter().map(CallSlot::of).collect();
         let spans = self.spans(&batch);
         let way = Way { announcer: Arc::clone(self), places, spans, _way: way, _left: Arc::clone(&left) };
         let way = Arc::new(way);
@@ -383,7 +383,7 @@ impl Announcer {
     }
 
     /// Sets the event aside, with the later ones of its payment.
-    async fn set_aside(&self, place: &Place, reason: &str) {
+    async fn set_aside(&self, place: &CallSlot, reason: &str) {
         let (payment, position) = (place.payment, place.position);
         error!(%payment, position, reason, "the broker refuses an event; it and the later ones wait for a person");
         let mut backoff = backoff::reconnect();
@@ -403,7 +403,7 @@ impl Announcer {
 /// Events that were handed over together, until the fate of each is known.
 struct Way {
     announcer: Arc<Announcer>,
-    places: Vec<Place>,
+    places: Vec<CallSlot>,
     /// Of those whose fate is not known.
     spans: Mutex<Vec<(i64, Span)>>,
     /// Whoever waits for all of them waits for its end.
@@ -458,17 +458,17 @@ impl Way {
 
 /// What an event is about, for when its fate is known.
 #[derive(Debug, Clone)]
-struct Place {
+struct CallSlot {
     position: i64,
     event: Uuid,
     payment: Uuid,
     event_type: String,
 }
 
-impl Place {
-    fn of(event: &Outgoing) -> Place {
+impl CallSlot {
+    fn of(event: &Outgoing) -> CallSlot {
         let event_type = event_type(&event.routing_key).to_owned();
-        Place { position: event.position, event: event.event_id, payment: event.payment_id, event_type }
+        CallSlot { position: event.position, event: event.event_id, payment: event.payment_id, event_type }
     }
 }
 

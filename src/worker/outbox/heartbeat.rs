@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Outbox;
 use crate::bus::envelope::heartbeat_body;
 use crate::bus::publisher::Publisher;
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::payment::event::EventType;
 use crate::store::error::StoreError;
 use crate::store::positions::{Beat, Frontier};

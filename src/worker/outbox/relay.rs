@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::Outbox;
 use super::announce::Announced;
-use crate::causes::chain;
 use crate::config::Retention;
+use crate::error_chain::chain;
 use crate::http::metrics;
 use crate::store::Store;
 use crate::store::error::StoreError;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use paybus::payment::action::Action;
 use paybus::payment::code::Code;
 use paybus::payment::contract::Lookup;
-use paybus::payment::outcome::{Found, Outcome, Trouble};
+use paybus::payment::outcome::{Found, GatewayError, Outcome};
 
 use super::fake::{Deed, Ended, Meets, On, PROCESS, Unsupported};
 use super::kit::{Kit, TOTAL, VARIANT};
@@ -32,7 +32,7 @@ fn assert_charged(kit: &Kit, direct: &Direct, times: usize) -> Ended {
 }
 
 /// Nothing was proved: it may have been received.
-fn unknown(outcome: Outcome) -> Trouble {
+fn unknown(outcome: Outcome) -> GatewayError {
     match outcome {
         Outcome::Unknown(trouble) => trouble,
         other => panic!("unknown was expected: {other:?}"),
@@ -40,7 +40,7 @@ fn unknown(outcome: Outcome) -> Trouble {
 }
 
 /// It is proved that nothing was received.
-fn not_sent(outcome: Outcome) -> Trouble {
+fn not_sent(outcome: Outcome) -> GatewayError {
     match outcome {
         Outcome::NotSent(trouble) => trouble,
         other => panic!("not sent was expected: {other:?}"),

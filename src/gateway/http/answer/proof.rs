@@ -1,7 +1,7 @@
 //! What a piece of news proves, where the settings take news for proof. It is signed as a whole; all of it that tells of money
 //! is read as strictly as an answer's list of transactions, and none of it may be left out.
 
-use super::{TransactionState, Trouble, currency, invalid, operation_id, text, transactions};
+use super::{GatewayError, TransactionState, currency, invalid, operation_id, text, transactions};
 use crate::gateway::legible;
 use crate::payment::fact::{Proof, Proved};
 
@@ -16,7 +16,7 @@ const CANCEL: &str = "cancel";
 ///
 /// # Errors
 /// It tells of money, and not as the protocol has it.
-pub(in crate::gateway::http) fn read(news: &str) -> Result<Option<Proof>, Trouble> {
+pub(in crate::gateway::http) fn read(news: &str) -> Result<Option<Proof>, GatewayError> {
     let news = legible::read(news.as_bytes()).ok_or_else(|| invalid("must be a JSON object"))?;
     if let Some(name) = news.contradicted(&MEMBERS) {
         return Err(invalid(&format!("{name} is there twice, and says different things")));
@@ -69,7 +69,7 @@ mod tests {
         news
     }
 
-    fn proof(news: &Value) -> Result<Option<Proof>, Trouble> {
+    fn proof(news: &Value) -> Result<Option<Proof>, GatewayError> {
         read(&news.to_string())
     }
 

@@ -9,7 +9,7 @@ fn usd() -> Currency {
     Currency::from_code("USD").unwrap()
 }
 
-fn read_as(answer: &Value, whole: bool) -> Result<Answer, Trouble> {
+fn read_as(answer: &Value, whole: bool) -> Result<Answer, GatewayError> {
     let expected = if whole { super::tests::whole() } else { of(Action::Refund) };
     read(answer.to_string().as_bytes(), expected)
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{invalid, money, reference, text};
 use crate::gateway::legible;
 use crate::payment::money::Currency;
-use crate::payment::outcome::Trouble;
+use crate::payment::outcome::GatewayError;
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 /// How many are read: as many as there are movements of any sane payment.
@@ -20,7 +20,7 @@ const MEMBERS: [&str; 6] = ["kind", "reference", "parent", "operation_id", "stat
 ///
 /// # Errors
 /// Which of them is none by the protocol, and why.
-pub(super) fn read(fields: &Map<String, Value>, currency: Currency) -> Result<Vec<Transaction>, Trouble> {
+pub(super) fn read(fields: &Map<String, Value>, currency: Currency) -> Result<Vec<Transaction>, GatewayError> {
     let list = match fields.get("transactions") {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(list)) if list.len() <= TRANSACTIONS_MAX => list,
@@ -29,7 +29,7 @@ pub(super) fn read(fields: &Map<String, Value>, currency: Currency) -> Result<Ve
     list.iter().map(|item| one(item, currency)).collect()
 }
 
-fn one(item: &Value, currency: Currency) -> Result<Transaction, Trouble> {
+fn one(item: &Value, currency: Currency) -> Result<Transaction, GatewayError> {
     let Value::Object(fields) = item else { return Err(invalid("each of transactions must be an object")) };
     transaction(fields, currency)
 }
@@ -38,7 +38,7 @@ fn one(item: &Value, currency: Currency) -> Result<Transaction, Trouble> {
 ///
 /// # Errors
 /// Why it is none by the protocol.
-pub(super) fn transaction(fields: &Map<String, Value>, currency: Currency) -> Result<Transaction, Trouble> {
+pub(super) fn transaction(fields: &Map<String, Value>, currency: Currency) -> Result<Transaction, GatewayError> {
     let wrong = |name: &str, what: &str| invalid(&format!("transactions: {name} must be {what}"));
     if let Some(name) = legible::misspelled(fields, &MEMBERS) {
         return Err(invalid(&format!("transactions: {name} is there in another spelling")));

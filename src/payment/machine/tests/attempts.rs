@@ -12,11 +12,11 @@ use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
 use crate::payment::machine::Step;
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Decline, Exposure, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Exposure, Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::Status;
 
-fn trouble(code: Code, retry_after: Option<u64>) -> Trouble {
-    Trouble { retry_after: retry_after.map(Duration::from_secs), ..Trouble::new(code, "trouble") }
+fn trouble(code: Code, retry_after: Option<u64>) -> GatewayError {
+    GatewayError { retry_after: retry_after.map(Duration::from_secs), ..GatewayError::new(code, "trouble") }
 }
 
 fn refused() -> Outcome {
@@ -449,7 +449,7 @@ fn what_the_payment_no_longer_allows_is_not_sent_again_but_looked_up() {
 #[test]
 fn an_answer_that_cannot_be_the_one_to_this_is_for_a_person() {
     let (mut bench, id) = calling();
-    let odd = Outcome::Unknown(Trouble::new(Code::Mismatch, "it is another payment's"));
+    let odd = Outcome::Unknown(GatewayError::new(Code::Mismatch, "it is another payment's"));
     assert_eq!(bench.settle(id, odd), Step::Stored);
     assert_eq!((bench.state(id), bench.delayed()), (State::Unknown, Some(Code::Mismatch)));
     assert!(bench.operation(id).escalated);

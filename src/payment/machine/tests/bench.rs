@@ -18,7 +18,7 @@ use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
 use crate::payment::observation::Asked;
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::Status;
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
@@ -64,7 +64,7 @@ impl Bench {
             Status::Input => result(Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) }),
             Status::Preauth | Status::Confirmed | Status::Refunded => approved(),
             Status::Rejected => result(Verdict::Declined(Decline::Hard)),
-            Status::Error => Outcome::Refused(Trouble::new(Code::Refused, "no")),
+            Status::Error => Outcome::Refused(GatewayError::new(Code::Refused, "no")),
             Status::Cancelled => {
                 let cancel = bench.call("setup-cancel", CommandType::Cancel, json!({}));
                 bench.settle(cancel, approved());
@@ -350,9 +350,9 @@ pub fn found(verdict: Verdict) -> Found {
 }
 
 pub fn not_sent() -> Outcome {
-    Outcome::NotSent(Trouble::new(Code::Unreachable, "no connection"))
+    Outcome::NotSent(GatewayError::new(Code::Unreachable, "no connection"))
 }
 
 pub fn timed_out() -> Outcome {
-    Outcome::Unknown(Trouble::new(Code::Timeout, "no answer in time"))
+    Outcome::Unknown(GatewayError::new(Code::Timeout, "no answer in time"))
 }

@@ -10,7 +10,7 @@ use crate::payment::contract::Captures;
 use crate::payment::event::EventKind;
 use crate::payment::machine::Step;
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::Status;
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
@@ -252,7 +252,7 @@ fn a_cancel_that_is_approved_over_money_is_no_cancel() {
 fn the_id_that_a_person_names_is_no_second_charge_beside_the_gateways_own() {
     let mut bench = Bench::with_payment(Status::Waiting);
     let process = bench.call("pay", CommandType::Process, json!({}));
-    bench.settle(process, Outcome::Unknown(Trouble::new(Code::Mismatch, "the gateway answered in GBP")));
+    bench.settle(process, Outcome::Unknown(GatewayError::new(Code::Mismatch, "the gateway answered in GBP")));
     let escalated = bench.store.operations.iter_mut().find(|row| row.id == process).unwrap();
     escalated.escalated = true;
     let data = json!({

@@ -12,7 +12,7 @@ use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::contract::{AfterServerError, Captures, Contract, Lookup};
 use crate::payment::fact::{Fact, Proof, Proved};
-use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 /// What the ids of what nobody of ours did begin with.
@@ -174,7 +174,7 @@ impl Gateway {
     }
 
     pub fn call(&mut self, sent: Sent, fate: Fate, now: Timestamp) -> Outcome {
-        let trouble = |code| Trouble::new(code, "trouble");
+        let trouble = |code| GatewayError::new(code, "trouble");
         match fate {
             Fate::Answered => self.execute(sent, now),
             Fate::AnswerLost => {
@@ -188,7 +188,7 @@ impl Gateway {
             Fate::NotSent => Outcome::NotSent(trouble(Code::Unreachable)),
             Fate::Throttled => {
                 let retry_after = Some(Duration::from_secs(u64::from(sent.luck)));
-                Outcome::NotSent(Trouble { retry_after, ..trouble(Code::RateLimited) })
+                Outcome::NotSent(GatewayError { retry_after, ..trouble(Code::RateLimited) })
             }
             Fate::Misconfigured => Outcome::NotSent(trouble(Code::Misconfigured)),
             Fate::Refused => Outcome::Refused(trouble(Code::Refused)),
@@ -210,7 +210,7 @@ impl Gateway {
         if let (Some(memory), Some(window)) = (self.memories.get(&sent.key), self.contract.keys.process.window) {
             let forgotten = memory.first_used + SignedDuration::try_from(window).unwrap() <= now;
             if memory.server_error && !forgotten {
-                return Outcome::Unknown(Trouble::new(Code::GatewayError, "replayed"));
+                return Outcome::Unknown(GatewayError::new(Code::GatewayError, "replayed"));
             }
             if let Some(effect) = memory.effect.filter(|_| !forgotten) {
                 return Outcome::Result(Box::new(self.result(effect)));

@@ -235,7 +235,7 @@ fn what_failed_changes_no_status() {
         (Status::Waiting, CommandType::Cancel),
         (Status::Input, CommandType::Cancel),
     ] {
-        let refused = Outcome::Refused(crate::payment::outcome::Trouble::new(Code::Refused, "no"));
+        let refused = Outcome::Refused(crate::payment::outcome::GatewayError::new(Code::Refused, "no"));
         for outcome in [refused, result(Verdict::Declined(Decline::Hard)), not_sent(), timed_out()] {
             let mut bench = Bench::with_payment(status);
             bench.rules.delayed.clear();

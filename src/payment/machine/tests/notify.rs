@@ -13,7 +13,7 @@ use crate::payment::command::{Command, CommandType};
 use crate::payment::contract::Lookup;
 use crate::payment::machine::Step;
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Found, GatewayResult, Trouble, Verdict};
+use crate::payment::outcome::{Found, GatewayError, GatewayResult, Verdict};
 use crate::payment::status::Status;
 
 /// Of something that no operation of ours did.
@@ -186,7 +186,7 @@ fn one_that_names_no_payment_is_located_and_answered() {
     // The gateway could not be asked: again later.
     let mut told = Vec::new();
     for _ in 0..2 {
-        let trouble = Trouble::new(Code::Unreachable, "no connection");
+        let trouble = GatewayError::new(Code::Unreachable, "no connection");
         assert_eq!(located(&mut bench, Err(trouble)), Step::Stored);
         assert_eq!((bench.state(id), bench.delayed()), (State::Scheduled, Some(Code::Unreachable)));
         told.push(bench.told[0].id);

@@ -11,7 +11,7 @@ use super::store::PAYMENT;
 use crate::payment::code::Code;
 use crate::payment::command::{Command, CommandType};
 use crate::payment::contract::{Lookup, NotificationRole};
-use crate::payment::event::{Discrepancy, EventKind, Why};
+use crate::payment::event::{Discrepancy, EventKind, Reason};
 use crate::payment::fact::{Fact, Proof, Proved, proved_operations};
 use crate::payment::machine::Step;
 use crate::payment::money::{Currency, Money};
@@ -75,7 +75,7 @@ fn prove(bench: &mut Bench, id: &str, fact: Fact) {
 }
 
 /// Why the last commit told that a command failed.
-fn failure(bench: &Bench) -> &Why {
+fn failure(bench: &Bench) -> &Reason {
     let failed = bench.told.iter().find_map(|event| match &event.kind {
         EventKind::Failed { why, .. } => Some(why),
         _ => None,

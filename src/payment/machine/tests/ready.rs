@@ -13,7 +13,7 @@ use crate::payment::contract::{Lookup, NotificationRole};
 use crate::payment::fact::{Fact, Proof, Proved};
 use crate::payment::machine::Step;
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::{Decline, Exposure, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Exposure, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::Status;
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
@@ -143,7 +143,7 @@ fn a_confirmation_that_was_lost_is_sent_anew_only_with_proof() {
 fn what_is_refused_leaves_the_customers_turn_and_what_is_declined_ends_it() {
     let (mut bench, id) = approved_alone();
     bench.resume(id);
-    bench.settle(id, Outcome::Refused(Trouble::new(Code::Refused, "not approved")));
+    bench.settle(id, Outcome::Refused(GatewayError::new(Code::Refused, "not approved")));
     assert_eq!((bench.status(), bench.answer(id)), (Status::Input, (AnswerKind::Failed, Some(Code::Refused))));
     learn(&mut bench, "again", CommandType::Sync);
     let second = own(&bench)[1].id;

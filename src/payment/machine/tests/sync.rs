@@ -14,7 +14,7 @@ use crate::payment::machine::Step;
 use crate::payment::money::{Currency, Money};
 use crate::payment::movement::MovementKind;
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Decline, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::Status;
 
 /// The whole payment as the gateway has it.
@@ -385,7 +385,8 @@ fn nothing_found_by_a_sync_lets_the_operation_begin_anew() {
 #[test]
 fn of_an_old_answer_only_what_the_gateway_says_of_an_operation_counts() {
     // The first worker's answer is old by the time the second has asked again.
-    for what in [Found::Nothing, Found::Failed(Trouble::new(Code::Timeout, "no answer")), found(Verdict::Approved)] {
+    for what in [Found::Nothing, Found::Failed(GatewayError::new(Code::Timeout, "no answer")), found(Verdict::Approved)]
+    {
         let mut bench = Bench::with_payment(Status::Waiting);
         bench.rules.contract.keys = keys(None);
         let process = bench.call("a", CommandType::Process, json!({}));
@@ -413,7 +414,8 @@ fn of_an_old_answer_only_what_the_gateway_says_of_an_operation_counts() {
 
 #[test]
 fn a_question_that_fails_is_asked_again_at_once_later_and_then_given_up() {
-    let failed = |retry_after| Found::Failed(Trouble { retry_after, ..Trouble::new(Code::GatewayError, "500") });
+    let failed =
+        |retry_after| Found::Failed(GatewayError { retry_after, ..GatewayError::new(Code::GatewayError, "500") });
     let mut bench = Bench::with_payment(Status::Confirmed);
     let sync = ask(&mut bench, "s");
     let answer = bench.asked(sync).answered(failed(None));
@@ -437,7 +439,7 @@ fn a_question_that_fails_is_asked_again_at_once_later_and_then_given_up() {
 fn a_question_is_not_given_up_for_wrong_credentials_or_while_calls_are_held_back() {
     let mut bench = Bench::with_payment(Status::Confirmed);
     let sync = ask(&mut bench, "s");
-    let failed = |code| Found::Failed(Trouble::new(code, "no"));
+    let failed = |code| Found::Failed(GatewayError::new(code, "no"));
     for _ in 0..5 {
         assert_eq!(bench.found(sync, None, failed(Code::Misconfigured)), Step::Stored);
         assert_eq!(bench.operation(sync).rounds, 0);

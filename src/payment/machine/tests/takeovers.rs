@@ -11,7 +11,7 @@ use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
 use crate::payment::machine::{Step, TAKEOVERS_MAX};
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Decline, Exposure, Found, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Exposure, Found, GatewayError, Outcome, Verdict};
 use crate::payment::status::Status;
 
 /// A bench whose payment's process is being called by a worker that is then lost; another one looks after it.
@@ -109,7 +109,7 @@ fn an_answer_forgets_the_lost_workers_of_what_stays_open() {
     let (mut bench, id) = lost();
     bench.wait(15);
     bench.resume(id);
-    bench.settle_after(id, Outcome::NotSent(Trouble::new(Code::Held, "held")), 9);
+    bench.settle_after(id, Outcome::NotSent(GatewayError::new(Code::Held, "held")), 9);
     assert_eq!(bench.operation(id).takeovers, 1);
     // A sync that is asked again.
     let mut bench = Bench::with_payment(Status::Confirmed);
@@ -118,7 +118,7 @@ fn an_answer_forgets_the_lost_workers_of_what_stays_open() {
     bench.wait(15);
     bench.resume(sync);
     assert!(bench.operation(sync).takeovers > 0);
-    bench.found(sync, None, Found::Failed(Trouble::new(Code::GatewayError, "500")));
+    bench.found(sync, None, Found::Failed(GatewayError::new(Code::GatewayError, "500")));
     assert_eq!(bench.operation(sync).takeovers, 0);
 }
 
@@ -135,7 +135,7 @@ fn a_takeover_waits_while_calls_are_held_back() {
 
 #[test]
 fn a_worker_whose_lease_was_taken_over_records_its_proof_and_decides_nothing_else() {
-    let refused = Outcome::Refused(Trouble::new(Code::Refused, "no"));
+    let refused = Outcome::Refused(GatewayError::new(Code::Refused, "no"));
     for outcome in [not_sent(), timed_out(), refused] {
         let (mut bench, id) = lost();
         bench.wait(15);

@@ -16,7 +16,7 @@ use crate::payment::event::EventKind;
 use crate::payment::machine::Step;
 use crate::payment::money::{Currency, Money};
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Decline, Exposure, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Exposure, Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::Status;
 
 /// A bench whose payment's process timed out at a gateway without keys, so that it can only be looked up.
@@ -29,7 +29,7 @@ fn unknown() -> (Bench, Uuid) {
 }
 
 fn failed() -> Found {
-    Found::Failed(Trouble::new(Code::Timeout, "no answer"))
+    Found::Failed(GatewayError::new(Code::Timeout, "no answer"))
 }
 
 /// Looks up when it is due, and finds something.

@@ -13,7 +13,7 @@ use crate::payment::contract::Lookup;
 use crate::payment::event::EventKind;
 use crate::payment::machine::Step;
 use crate::payment::operation::{AnswerKind, State};
-use crate::payment::outcome::{Decline, Exposure, Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Exposure, Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::Status;
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
@@ -114,7 +114,7 @@ fn while_it_is_undone_no_older_word_counts_but_that_it_was_declined() {
     bench.settle(pay, charged(pay, true));
     assert_eq!((bench.status(), bench.state(pay)), (Status::Waiting, State::Unknown));
     // The answer to that is lost too; it is undone again.
-    let no_answer = Found::Failed(Trouble::new(Code::Timeout, "no answer"));
+    let no_answer = Found::Failed(GatewayError::new(Code::Timeout, "no answer"));
     assert_eq!(bench.found(pay, Some(pay), no_answer), Step::Stored);
     bench.settle(pay, charged(pay, true));
     assert_eq!((bench.status(), bench.state(pay)), (Status::Waiting, State::Unknown));
@@ -137,12 +137,12 @@ fn what_cannot_be_undone_is_what_the_gateway_says_or_a_persons() {
     assert_eq!((bench.status(), bench.answer(pay).0), (Status::Confirmed, AnswerKind::Succeeded));
     // It refuses: a person must say, at once.
     let (mut bench, pay) = lost(true);
-    assert_eq!(undo(&mut bench, pay, Found::Failed(Trouble::new(Code::Refused, "too late"))), Step::Stored);
+    assert_eq!(undo(&mut bench, pay, Found::Failed(GatewayError::new(Code::Refused, "too late"))), Step::Stored);
     assert_eq!((bench.delayed(), bench.operation(pay).due_at), (Some(Code::Escalated), None));
     // It cannot be reached: tried again and again, and told after some.
     let (mut bench, pay) = lost(true);
     for _ in 0..3 {
-        undo(&mut bench, pay, Found::Failed(Trouble::new(Code::Timeout, "no answer")));
+        undo(&mut bench, pay, Found::Failed(GatewayError::new(Code::Timeout, "no answer")));
     }
     assert!(bench.operation(pay).escalated && bench.operation(pay).due_at.is_some());
     assert_eq!(undo(&mut bench, pay, undone(pay, true)), Step::Settled);

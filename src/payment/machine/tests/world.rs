@@ -18,7 +18,7 @@ use crate::payment::fact::proved_operations;
 use crate::payment::machine::{Aggregate, Context, Rules, Step};
 use crate::payment::observation::Observation;
 use crate::payment::operation::{Operation, State};
-use crate::payment::outcome::{Found, Outcome, Trouble};
+use crate::payment::outcome::{Found, GatewayError, Outcome};
 use crate::payment::status::Status;
 
 /// How long a call may take; a lease outlasts it.
@@ -270,7 +270,7 @@ impl World {
                 let held_back =
                     matches!(task.step, Step::Call(_)) && !task.aggregate.may_send(task.id, self.context(task.worker));
                 task.answer = Some(if held_back {
-                    let trouble = Trouble::new(Code::Held, "held back for too long");
+                    let trouble = GatewayError::new(Code::Held, "held back for too long");
                     Answer::Outcome(task.aggregate.asked(self.now).answered(Outcome::NotSent(trouble)))
                 } else {
                     self.ask(&task, Fate::of(luck), luck)
@@ -305,11 +305,11 @@ impl World {
                     _ => self.gateway.undo(key),
                 };
                 // Unless it is answered, what it did or not is not told.
-                let failed = Found::Failed(Trouble::new(Code::Timeout, "no answer"));
+                let failed = Found::Failed(GatewayError::new(Code::Timeout, "no answer"));
                 Answer::Found(Some(id), asked.answered(if fate == Fate::Answered { found } else { failed }))
             }
             Step::LookUp { target, .. } if fate != Fate::Answered && luck.is_multiple_of(2) => {
-                let trouble = Trouble::new(Code::Timeout, "no answer");
+                let trouble = GatewayError::new(Code::Timeout, "no answer");
                 Answer::Found(target, asked.answered(Found::Failed(trouble)))
             }
             Step::LookUp { target: Some(target), .. } => {

@@ -14,7 +14,7 @@ use crate::payment::money::Money;
 use crate::payment::movement::Movement;
 use crate::payment::observation::{Asked, Observation};
 use crate::payment::operation::{Operation, State};
-use crate::payment::outcome::{Found, GatewayResult, Outcome, Trouble, Verdict};
+use crate::payment::outcome::{Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::transaction::Transaction;
 
 pub type Key = Vec<u8>;
@@ -318,7 +318,7 @@ impl Writer<'_> {
         self.byte(u8::MAX);
     }
 
-    fn trouble(&mut self, kind: u8, trouble: &Trouble) {
+    fn trouble(&mut self, kind: u8, trouble: &GatewayError) {
         self.byte(kind);
         self.byte(trouble.code as u8);
     }

@@ -19,7 +19,7 @@ use crate::payment::command::{Command, CommandType};
 use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::observation::Observation;
 use crate::payment::operation::{Lease, State};
-use crate::payment::outcome::{Found, Outcome, Trouble};
+use crate::payment::outcome::{Found, GatewayError, Outcome};
 
 /// What came back from the gateway.
 #[derive(Debug, Clone)]
@@ -290,7 +290,7 @@ impl World {
             };
             Rc::make_mut(&mut self.gateway).call(sent, fate, self.now)
         } else {
-            Outcome::NotSent(Trouble::new(Code::Held, "held back for too long"))
+            Outcome::NotSent(GatewayError::new(Code::Held, "held back for too long"))
         };
         task.phase = Phase::Answered(Answer::Outcome(aggregate.asked(self.now).answered(outcome)));
         task.aggregate = Some(aggregate);
@@ -311,7 +311,7 @@ impl World {
         let Phase::Ask(Step::LookUp { target, .. }) = task.phase else { return };
         let missed = fate == LookUpFate::Missed;
         let found = match target {
-            _ if fate == LookUpFate::Failed => Found::Failed(Trouble::new(Code::Timeout, "no answer")),
+            _ if fate == LookUpFate::Failed => Found::Failed(GatewayError::new(Code::Timeout, "no answer")),
             None if missed => self.gateway.look_up_payment_missing(self.now),
             None => self.gateway.look_up_payment(),
             Some(target) => {
@@ -328,7 +328,7 @@ impl World {
     fn undo(&mut self, mut task: Task, id: Uuid, fate: LookUpFate) {
         let Some(aggregate) = &task.aggregate else { return };
         let operation = aggregate.operation(id).unwrap();
-        let lost = Found::Failed(Trouble::new(Code::Timeout, "no answer"));
+        let lost = Found::Failed(GatewayError::new(Code::Timeout, "no answer"));
         // Whoever lost the lease tells the gateway nothing.
         if operation.lease.is_none_or(|lease| self.now + Scenario::TIMEOUT >= lease.until) {
             return;

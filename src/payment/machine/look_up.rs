@@ -4,15 +4,15 @@
 use uuid::Uuid;
 
 use super::book::Telling;
-use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{AmountText, Resolution, Resolve};
 use crate::payment::contract::Lookup;
-use crate::payment::event::Why;
+use crate::payment::event::Reason;
+use crate::payment::machine::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::money::Money;
 use crate::payment::observation::{Asked, Observation};
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::{Decline, Found, GatewayResult, NotCharged, Trouble, Verdict};
+use crate::payment::outcome::{Decline, Found, GatewayError, GatewayResult, NotCharged, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionState};
 
 impl Aggregate {
@@ -107,7 +107,7 @@ impl Aggregate {
         }
         match (in_charge, asks) {
             (true, _) if self.has_more_to_ask(id, target) => self.ask_for_the_rest(id, context),
-            (true, _) => self.answer(id, AnswerKind::Succeeded, Why::default(), context.now),
+            (true, _) => self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now),
             (false, true) => Step::Stored,
             (false, false) => Step::Settled,
         }
@@ -135,7 +135,7 @@ impl Aggregate {
             Found::Result(result) => self.late_result(id, *result, asked, context),
             Found::OfOthers(transactions) => {
                 self.book_of_others(id, &transactions, asked, context);
-                let nothing = Trouble::new(Code::Unreachable, "what the gateway found is of other operations");
+                let nothing = GatewayError::new(Code::Unreachable, "what the gateway found is of other operations");
                 match (is_open, in_charge) {
                     (true, true) => self.look_up_again(id, &nothing, false, context),
                     (true, false) => Step::Stored,
@@ -153,7 +153,7 @@ impl Aggregate {
                 if let Some(step) = self.not_found(id, asked, context) {
                     return step;
                 }
-                let nothing = Trouble::new(Code::Unreachable, "the gateway knows nothing of it");
+                let nothing = GatewayError::new(Code::Unreachable, "the gateway knows nothing of it");
                 self.look_up_again(id, &nothing, true, context)
             }
             Found::Failed(trouble) => self.look_up_again(id, &trouble, false, context),
@@ -165,7 +165,7 @@ impl Aggregate {
         let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: true };
         let Ok(booked) = self.book_all(transactions, telling) else { return };
         if booked.is_new {
-            let why = booked.tell_in(Why::default());
+            let why = booked.tell_in(Reason::default());
             self.follow_money(&why, context);
             self.tell_change(id, &why, context.now);
         }
@@ -189,13 +189,19 @@ impl Aggregate {
             return Some(self.begin_anew(id, proof, context));
         }
         let message = format!("{}; the gateway knows nothing of it", operation.last_message);
-        let trouble = Trouble::new(operation.last_code.unwrap_or(Code::Unreachable), message);
+        let trouble = GatewayError::new(operation.last_code.unwrap_or(Code::Unreachable), message);
         Some(self.fail(id, trouble, proof, context))
     }
 
     /// Schedules the next look-up, and after some of them tells that a person may have to act. What is pending may stay so
     /// for long; but not if the gateway no longer knows it.
-    pub(super) fn look_up_again(&mut self, id: Uuid, why: &Trouble, is_missing: bool, context: Context<'_>) -> Step {
+    pub(super) fn look_up_again(
+        &mut self,
+        id: Uuid,
+        why: &GatewayError,
+        is_missing: bool,
+        context: Context<'_>,
+    ) -> Step {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
@@ -233,9 +239,9 @@ impl Aggregate {
             Resolution::Approved => Verdict::Approved,
             Resolution::Declined => Verdict::Declined(Decline::Hard),
             Resolution::NotCharged => {
-                let trouble = Trouble::new(Code::Refused, "a person resolved it: nothing was charged");
+                let trouble = GatewayError::new(Code::Refused, "a person resolved it: nothing was charged");
                 self.fail(target, trouble, NotCharged::by_a_persons_word(resolve.evidence), context);
-                return Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now));
+                return Ok(self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now));
             }
         };
         let result = GatewayResult {
@@ -246,7 +252,7 @@ impl Aggregate {
         };
         let asked = self.asked(context.now);
         self.apply(target, result, asked, context);
-        Ok(self.answer(id, AnswerKind::Succeeded, Why::default(), context.now))
+        Ok(self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now))
     }
 }
 

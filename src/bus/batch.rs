@@ -18,13 +18,13 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::timeout;
 
-use super::backlog::Sent;
 use super::connection::Connection;
+use super::pending::Sent;
 use super::refusal::refusal;
 
 /// A message ready to be published. Its `message_id` must be set: a return is known by it.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(in crate::bus) struct Message {
     /// Whether the broker sends it back where no queue takes it.
     pub mandatory: bool,
     pub exchange: ShortString,
@@ -41,7 +41,7 @@ impl Message {
 
 /// How a round went.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(in crate::bus) struct Report {
     /// Of each message, in the round's order.
     pub sent: Vec<Sent>,
     /// Why the broker closed the channel, where it said so.
@@ -50,7 +50,7 @@ pub(super) struct Report {
 
 /// Why the broker closed a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Closed {
+pub(in crate::bus) struct Closed {
     /// In the broker's words.
     pub reason: String,
     /// Whether the exchange is missing or barred, so that every message would meet the same.
@@ -59,7 +59,7 @@ pub(super) struct Closed {
 
 /// Publishes all, pipelined, and awaits their confirms. A confirm may be missing for `patience` before it counts as
 /// lost; each one that comes starts the wait anew, and so does a broker that blocks.
-pub(super) async fn publish(
+pub(in crate::bus) async fn publish(
     connection: &Connection,
     channel: &Channel,
     messages: impl Iterator<Item = &Message>,

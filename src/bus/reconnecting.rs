@@ -11,8 +11,8 @@ use tracing::{info, warn};
 
 use super::connection::{Connection, ConnectionState, connect_to_publish, connect_to_read};
 use super::topology::exchange_exists;
-use super::{BusError, BusSettings, describe};
 use crate::backoff;
+use crate::bus::{BusError, BusSettings, describe};
 
 /// A connection that lived this long was a good one: the next attempt to connect comes soon.
 const STEADY: Duration = Duration::from_secs(10);
@@ -50,16 +50,16 @@ impl Role {
 
 /// A connection that is made again whenever it is lost, until the token is cancelled. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Link {
+pub struct Reconnecting {
     connection: watch::Receiver<Option<Arc<Connection>>>,
     state: watch::Receiver<ConnectionState>,
     doubted: Arc<AtomicBool>,
 }
 
-impl Link {
+impl Reconnecting {
     /// Starts connecting.
-    pub fn spawn(settings: BusSettings, role: Role, shutdown: CancellationToken) -> Link {
-        Link::spawn_after(std::future::ready(()), settings, role, shutdown)
+    pub fn spawn(settings: BusSettings, role: Role, shutdown: CancellationToken) -> Reconnecting {
+        Reconnecting::spawn_after(std::future::ready(()), settings, role, shutdown)
     }
 
     /// Starts connecting when `begin` has ended.
@@ -68,7 +68,7 @@ impl Link {
         settings: BusSettings,
         role: Role,
         shutdown: CancellationToken,
-    ) -> Link {
+    ) -> Reconnecting {
         let (connections, connection) = watch::channel(None);
         let (states, state) = watch::channel(ConnectionState::Disconnected("not connected yet".to_owned()));
         let doubted = Arc::<AtomicBool>::default();
@@ -78,17 +78,17 @@ impl Link {
                 supervisor.run(shutdown).await;
             }
         });
-        Link { connection, state, doubted }
+        Reconnecting { connection, state, doubted }
     }
 
     /// The broker refused what this connection is for, and will on the next one as well: until that is found wrong, no
     /// connection counts as one. Without this a refused worker would be ready each time that it has connected again.
-    pub(super) fn doubt(&self) {
+    pub(in crate::bus) fn doubt(&self) {
         self.doubted.store(true, Ordering::Relaxed);
     }
 
     /// The broker takes what the connection is for.
-    pub(super) fn trust(&self) {
+    pub(in crate::bus) fn trust(&self) {
         self.doubted.store(false, Ordering::Relaxed);
     }
 

@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use uuid::Uuid;
 
-use super::aside::SetAside;
-use super::backlog::{Backlog, Policy, ROUND, Sent, Verdict};
+use super::batch::{Message, Report, publish};
 use super::connection::Connection;
-use super::link::Link;
 use super::nacks::{Nacks, Replacement};
-use super::round::{Message, Report, publish};
-use super::{BusError, bounded, describe};
+use super::pending::{Pending, Policy, ROUND, Sent, Verdict};
+use super::reconnecting::Reconnecting;
+use super::unordered::SetAside;
 use crate::backoff::{self, Backoff};
+use crate::bus::{BusError, bounded, describe};
 
 /// How many messages a lane takes in beyond a round that could go at once.
 const MOST: usize = 8 * ROUND;
@@ -40,10 +40,10 @@ const MOST_IN_ALL: usize = 64 * ROUND;
 const IN_VAIN: u32 = 2;
 
 /// Told the verdict on a message, once; dropped where the lane is shut down before there is one.
-pub(super) type Answer = Box<dyn FnOnce(Verdict) + Send + Sync>;
+pub(in crate::bus) type Answer = Box<dyn FnOnce(Verdict) + Send + Sync>;
 
 /// A message given to a lane.
-pub(super) struct Posted {
+pub(in crate::bus) struct Posted {
     /// What has to keep its order among itself.
     pub order: Uuid,
     pub message: Message,
@@ -51,14 +51,14 @@ pub(super) struct Posted {
 }
 
 /// A channel of its own.
-pub(super) struct Lane {
-    link: Link,
+pub(in crate::bus) struct PublishChannel {
+    link: Reconnecting,
     patience: Duration,
     /// Whether a missing or barred exchange is the connection's trouble and not the message's.
     needs_exchange: bool,
     posted: mpsc::Receiver<Posted>,
     closed: bool,
-    backlog: Backlog<Posted>,
+    backlog: Pending<Posted>,
     /// Of events alone: replies and dead letters have no order, and nothing behind them.
     aside: Option<SetAside>,
     session: Option<(Arc<Connection>, Channel)>,
@@ -73,9 +73,9 @@ pub(super) struct Lane {
 
 /// What the lanes of a publisher share.
 #[derive(Debug, Clone)]
-pub(super) struct Shared {
+pub(in crate::bus) struct Shared {
     /// The connection.
-    pub link: Link,
+    pub link: Reconnecting,
     /// How long a confirm may be missing.
     pub patience: Duration,
     /// Payments whose events are set aside.
@@ -88,30 +88,30 @@ pub(super) struct Shared {
     pub shutdown: CancellationToken,
 }
 
-impl Lane {
+impl PublishChannel {
     /// Starts a lane for events, which wait as long as their exchange is missing.
-    pub(super) fn events(shared: Shared) -> mpsc::Sender<Posted> {
+    pub(in crate::bus) fn events(shared: Shared) -> mpsc::Sender<Posted> {
         let policy = Policy { refusals: 2, pause: Duration::from_secs(2) };
         let aside = shared.aside.clone();
-        Lane::spawn(shared, Some(aside), policy)
+        PublishChannel::spawn(shared, Some(aside), policy)
     }
 
     /// Starts a lane for replies, dead letters and webhooks: the first refusal is the last word.
-    pub(super) fn side(shared: Shared) -> mpsc::Sender<Posted> {
+    pub(in crate::bus) fn side(shared: Shared) -> mpsc::Sender<Posted> {
         let policy = Policy { refusals: 1, pause: Duration::ZERO };
-        Lane::spawn(shared, None, policy)
+        PublishChannel::spawn(shared, None, policy)
     }
 
     fn spawn(shared: Shared, aside: Option<SetAside>, policy: Policy) -> mpsc::Sender<Posted> {
         let (sender, posted) = mpsc::channel(2 * ROUND);
         let Shared { link, patience, silent, nacks, shutdown, .. } = shared;
-        let lane = Lane {
+        let lane = PublishChannel {
             link,
             patience,
             needs_exchange: aside.is_some(),
             posted,
             closed: false,
-            backlog: Backlog::new(policy),
+            backlog: Pending::new(policy),
             aside,
             session: None,
             backoff: backoff::reconnect(),
@@ -284,7 +284,7 @@ fn tell(answer: Answer, verdict: Verdict) {
 }
 
 /// A channel with publisher confirms: without them a lost message looks like a published one.
-pub(super) async fn open(connection: &Connection) -> Result<Channel, BusError> {
+pub(in crate::bus) async fn open(connection: &Connection) -> Result<Channel, BusError> {
     let channel = connection.channel().await?;
     let selecting = channel.confirm_select(ConfirmSelectOptions::default());
     bounded("asking for publisher confirms", connection.patience(), selecting).await?;

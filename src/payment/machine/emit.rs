@@ -3,22 +3,22 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::rows::is_waiting;
-use super::{Aggregate, Step};
+use super::aggregate::is_waiting;
 use crate::payment::code::Code;
-use crate::payment::event::{Event, EventCause, EventKind, EventOperation, Progress, Why};
+use crate::payment::event::{Event, EventCause, EventKind, EventOperation, Progress, Reason};
+use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::{Answer, AnswerKind, Operation, State};
 
 impl Aggregate {
     /// Tells what changed of the payment since the last event (a change of status, other changes, or nothing), not as an
     /// answer.
-    pub(super) fn tell_change(&mut self, id: Uuid, why: &Why, now: Timestamp) {
+    pub(super) fn tell_change(&mut self, id: Uuid, why: &Reason, now: Timestamp) {
         if let Some(change) = self.payment_event(why, now) {
             self.tell(id, change, false, now);
         }
     }
 
-    fn payment_event(&mut self, why: &Why, now: Timestamp) -> Option<EventKind> {
+    fn payment_event(&mut self, why: &Reason, now: Timestamp) -> Option<EventKind> {
         let payment = self.payment.as_mut()?;
         let previous = self.status_before.take().filter(|previous| *previous != payment.status);
         let changed = std::mem::take(&mut self.changed);
@@ -36,7 +36,7 @@ impl Aggregate {
 
     /// Answers an operation for good and tells it: by the change of the payment where that says how it ended, else by
     /// itself.
-    pub(super) fn answer(&mut self, id: Uuid, kind: AnswerKind, why: Why, now: Timestamp) -> Step {
+    pub(super) fn answer(&mut self, id: Uuid, kind: AnswerKind, why: Reason, now: Timestamp) -> Step {
         let change = self.payment_event(&why, now);
         let payment = self.payment.clone();
         let Some(operation) = self.operation_mut(id) else {
@@ -193,7 +193,7 @@ impl Aggregate {
 impl Operation {
     /// Settles it. What was sent, and what came with the command, is kept no longer than it is needed: it may hold a
     /// payment method's token. What a person said is kept.
-    pub(super) fn close(&mut self, kind: AnswerKind, why: &Why) {
+    pub(super) fn close(&mut self, kind: AnswerKind, why: &Reason) {
         self.state = State::Settled;
         self.lease = None;
         self.due_at = None;

@@ -31,7 +31,7 @@ enum Known {
 
 impl SetAside {
     /// The broker refuses an event of this payment for good.
-    pub(super) fn refused(&self, payment: Uuid) {
+    pub(in crate::bus) fn refused(&self, payment: Uuid) {
         self.known().insert(payment, Known::Verdict);
     }
 
@@ -62,7 +62,7 @@ impl SetAside {
     }
 
     /// Whether the payment's events are set aside.
-    pub(super) fn contains(&self, payment: Uuid) -> bool {
+    pub(in crate::bus) fn contains(&self, payment: Uuid) -> bool {
         self.known().contains_key(&payment)
     }
 

@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 /// Operations that this process is at.
 #[derive(Debug, Clone, Default)]
-pub struct Held(Arc<Mutex<HashSet<Uuid>>>);
+pub struct InProgress(Arc<Mutex<HashSet<Uuid>>>);
 
-impl Held {
+impl InProgress {
     /// Takes an operation until the guard is dropped; nothing where this process is at it already.
-    pub fn take(&self, id: Uuid) -> Option<HeldGuard> {
-        lock(&self.0).insert(id).then(|| HeldGuard { held: self.clone(), id })
+    pub fn take(&self, id: Uuid) -> Option<InProgressGuard> {
+        lock(&self.0).insert(id).then(|| InProgressGuard { held: self.clone(), id })
     }
 
     /// How many operations this process is at.
@@ -25,12 +25,12 @@ impl Held {
 
 /// An operation that this process is at.
 #[derive(Debug)]
-pub struct HeldGuard {
-    held: Held,
+pub struct InProgressGuard {
+    held: InProgress,
     id: Uuid,
 }
 
-impl Drop for HeldGuard {
+impl Drop for InProgressGuard {
     fn drop(&mut self) {
         lock(&self.held.0).remove(&self.id);
     }
@@ -38,7 +38,7 @@ impl Drop for HeldGuard {
 
 /// Lets the commands of one payment in, one after the other, in the order in which they came to this process.
 #[derive(Debug, Clone, Default)]
-pub struct Order(Arc<Mutex<HashMap<Uuid, Last>>>);
+pub struct PaymentQueue(Arc<Mutex<HashMap<Uuid, Last>>>);
 
 /// The last command of a payment's line.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ struct Last {
     done: oneshot::Receiver<()>,
 }
 
-impl Order {
+impl PaymentQueue {
     /// Lines up behind the payment's last command; must be called in the order of arrival.
     pub fn enter(&self, payment: Uuid) -> Turn {
         let (sender, done) = oneshot::channel();
@@ -61,7 +61,7 @@ impl Order {
 /// A place in a payment's line; dropped, it lets the next one in.
 #[derive(Debug)]
 pub struct Turn {
-    order: Order,
+    order: PaymentQueue,
     payment: Uuid,
     number: u64,
     before: Option<oneshot::Receiver<()>>,
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn an_operation_is_held_once() {
-        let held = Held::default();
+        let held = InProgress::default();
         let guard = held.take(Uuid::nil());
         assert!(guard.is_some());
         assert!(held.take(Uuid::nil()).is_none());
@@ -108,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn commands_of_one_payment_go_one_after_the_other() {
-        let order = Order::default();
+        let order = PaymentQueue::default();
         let (mut first, mut second) = (order.enter(Uuid::nil()), order.enter(Uuid::nil()));
         let mut other = order.enter(Uuid::max());
         first.wait().await;

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// The most messages in one round.
-pub(super) const ROUND: usize = 512;
+pub(in crate::bus) const ROUND: usize = 512;
 
 /// How many messages whose pause is over stand among the others at once: after an hour of a full queue, those for everybody
 /// else still get nearly all of each round.
@@ -29,7 +29,7 @@ const DOUBLINGS: u32 = 3;
 
 /// When a refusal is final.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Policy {
+pub(in crate::bus) struct Policy {
     /// How many refusals are final. One is final in any company; more have to be met alone.
     pub refusals: u32,
     /// How long a refused message and those behind it wait.
@@ -38,7 +38,7 @@ pub(super) struct Policy {
 
 /// One message and what has happened to it.
 #[derive(Debug)]
-pub(super) struct Waiting<M> {
+pub(in crate::bus) struct Waiting<M> {
     order: Uuid,
     refusals: u32,
     nacks: u32,
@@ -51,7 +51,7 @@ pub(super) struct Waiting<M> {
 
 /// What is known of one message after a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(in crate::bus) enum Sent {
     /// Confirmed and not returned.
     Confirmed,
     /// Returned: nobody takes it.
@@ -64,7 +64,7 @@ pub(super) enum Sent {
 
 /// The last word on a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::bus) enum Verdict {
     /// The broker has it.
     Confirmed,
     /// The broker refuses it.
@@ -75,7 +75,7 @@ pub(super) enum Verdict {
 
 /// What waits, in order.
 #[derive(Debug)]
-pub(super) struct Backlog<M> {
+pub(in crate::bus) struct Pending<M> {
     policy: Policy,
     queue: VecDeque<Waiting<M>>,
     /// How many of the queue were released and not sent since.
@@ -89,9 +89,9 @@ pub(super) struct Backlog<M> {
     limit: usize,
 }
 
-impl<M> Backlog<M> {
-    pub(super) fn new(policy: Policy) -> Backlog<M> {
-        Backlog {
+impl<M> Pending<M> {
+    pub(in crate::bus) fn new(policy: Policy) -> Pending<M> {
+        Pending {
             policy,
             queue: VecDeque::new(),
             released: 0,
@@ -102,7 +102,7 @@ impl<M> Backlog<M> {
         }
     }
 
-    pub(super) fn push(&mut self, order: Uuid, message: M) {
+    pub(in crate::bus) fn push(&mut self, order: Uuid, message: M) {
         let waiting = Waiting { order, refusals: 0, nacks: 0, suspect: false, released: false, message };
         match self.paused.get_mut(&order) {
             Some(behind) => {
@@ -114,31 +114,31 @@ impl<M> Backlog<M> {
     }
 
     /// How many messages wait in all.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::bus) fn len(&self) -> usize {
         self.queue.len() + self.held
     }
 
     /// How many of them wait for nothing but their round.
-    pub(super) fn fresh(&self) -> usize {
+    pub(in crate::bus) fn fresh(&self) -> usize {
         self.queue.len().saturating_sub(self.released)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::bus) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Whether there is anything to send now.
-    pub(super) fn is_ready(&self, now: Instant) -> bool {
+    pub(in crate::bus) fn is_ready(&self, now: Instant) -> bool {
         !self.queue.is_empty() || self.wake_at().is_some_and(|end| end <= now)
     }
 
     /// When the first pause ends.
-    pub(super) fn wake_at(&self) -> Option<Instant> {
+    pub(in crate::bus) fn wake_at(&self) -> Option<Instant> {
         self.ends.first().map(|(end, _)| *end)
     }
 
     /// Takes out what to send now; give it back to `settle`.
-    pub(super) fn next_round(&mut self, now: Instant) -> Vec<Waiting<M>> {
+    pub(in crate::bus) fn next_round(&mut self, now: Instant) -> Vec<Waiting<M>> {
         self.release(now);
         let mut round: Vec<Waiting<M>> = Vec::new();
         let mut left = VecDeque::new();
@@ -179,7 +179,7 @@ impl<M> Backlog<M> {
 
     /// Decides each message of a round; what has to go again waits before all that came later. `sent` tells of each
     /// message, `closed` why the broker closed the channel, where it did so because of a message.
-    pub(super) fn settle(
+    pub(in crate::bus) fn settle(
         &mut self,
         round: Vec<Waiting<M>>,
         sent: Vec<Sent>,

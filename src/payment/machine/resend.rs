@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Aggregate, Context, Step};
 use crate::payment::code::{Code, Rejection};
-use crate::payment::event::{EventKind, Resent, Why};
+use crate::payment::event::{EventKind, Reason, Resent};
+use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::operation::AnswerKind;
 
 /// How many events one command sends once more.
@@ -36,7 +36,7 @@ impl Aggregate {
 
     fn answer_told(&mut self, id: Uuid, told: EventKind, now: Timestamp) -> Step {
         if let Some(operation) = self.operation_mut(id) {
-            operation.close(AnswerKind::Succeeded, &Why::default());
+            operation.close(AnswerKind::Succeeded, &Reason::default());
         }
         self.tell(id, told, true, now);
         self.end_turn(id, now);

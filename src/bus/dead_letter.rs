@@ -10,12 +10,12 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use uuid::Uuid;
 
 use super::attributes::attribute_name;
-use super::backlog::Verdict;
+use super::batch::Message;
 use super::delivery::{Delivery, Properties};
+use super::pending::Verdict;
 use super::publisher::{Publisher, base_properties};
-use super::round::Message;
 use super::topology::Names;
-use super::{BusError, describe, short};
+use crate::bus::{BusError, describe, short};
 use crate::excerpt::excerpt_bytes;
 use crate::payment::code::Rejection;
 
@@ -36,7 +36,7 @@ const HEADER_BYTES: usize = 1024;
 
 /// Why a message could not be buried.
 #[derive(Debug, thiserror::Error)]
-pub enum BuryError {
+pub enum DeadLetterError {
     /// The broker refuses it: reject the delivery, the broker then dead-letters it without a reason.
     #[error("the broker refuses a dead letter: {0}")]
     Refused(String),
@@ -50,15 +50,15 @@ pub enum BuryError {
 ///
 /// # Errors
 /// The broker refuses it, or the publisher was shut down. A lost connection is none: it is tried again.
-pub async fn bury(publisher: &Publisher, delivery: &Delivery, code: &str, reason: &str) -> Result<(), BuryError> {
+pub async fn bury(publisher: &Publisher, delivery: &Delivery, code: &str, reason: &str) -> Result<(), DeadLetterError> {
     let message = dead_letter(publisher.names(), delivery, code, reason, Timestamp::now());
-    let message = message.map_err(|error| BuryError::Refused(describe(&error)))?;
+    let message = message.map_err(|error| DeadLetterError::Refused(describe(&error)))?;
     match publisher.publish_aside(message).await {
         Some(Verdict::Confirmed) => Ok(()),
-        Some(Verdict::Refused(reason)) => Err(BuryError::Refused(reason)),
+        Some(Verdict::Refused(reason)) => Err(DeadLetterError::Refused(reason)),
         // Nothing has to keep its order among dead letters.
-        Some(Verdict::Behind) => Err(BuryError::Refused("it waits behind another".to_owned())),
-        None => Err(BuryError::Closed),
+        Some(Verdict::Behind) => Err(DeadLetterError::Refused("it waits behind another".to_owned())),
+        None => Err(DeadLetterError::Closed),
     }
 }
 
@@ -164,7 +164,7 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    pub(super) fn read(properties: Properties, routing_key: String, body: Vec<u8>) -> DeadLetter {
+    pub(in crate::bus) fn read(properties: Properties, routing_key: String, body: Vec<u8>) -> DeadLetter {
         let header = |name: &str| {
             let told = properties.headers.inner().get(name).and_then(text)?;
             Some(excerpt_bytes(&told, REASON_BYTES).into_owned())
@@ -206,7 +206,12 @@ impl DeadLetter {
     }
 
     /// The message as it was published first, sent by this user.
-    pub(super) fn revived(&self, names: &Names, user: Option<&str>, rights: Rights) -> Result<Message, BusError> {
+    pub(in crate::bus) fn revived(
+        &self,
+        names: &Names,
+        user: Option<&str>,
+        rights: Rights,
+    ) -> Result<Message, BusError> {
         let mut properties = kept(&self.properties, &self.body)?;
         if let Some(user) = user {
             properties = properties.with_user_id(short("user", user)?);

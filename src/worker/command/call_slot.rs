@@ -1,5 +1,5 @@
-//! A place among the calls in flight: within the variant's limits, and for an operation that lost more than one worker
-//! beside no other such one of its variant.
+//! A slot for one call: within the variant's limits, and exclusive for an operation that lost more than one worker, which runs
+//! beside no other such operation of its variant.
 //!
 //! It is taken before an operation is begun, so that of those that may have taken the workers down only one is stored as
 //! being called: if it does so once more, the others did not count. Whoever is under no such suspicion waits for none of them,
@@ -17,44 +17,44 @@ use crate::worker::variant::Variant;
 
 /// A place among the calls in flight, until it is dropped.
 #[derive(Debug, Default)]
-pub struct Place {
+pub struct CallSlot {
     permit: Option<OwnedSemaphorePermit>,
     room: Option<OwnedMutexGuard<()>>,
 }
 
-/// What an operation has to do for the place that its next step needs.
+/// What an operation has to do for the slot that its next step needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
     /// Nothing.
     Stays,
-    /// It waited for the room, so that what was decided meanwhile may no longer hold.
+    /// It waited for the exclusive slot, so that what was decided meanwhile may no longer hold.
     Moved,
-    /// Another one is in the room: it is tried again later.
+    /// Another one has the exclusive slot: it is tried again later.
     Full,
 }
 
 impl Engine {
-    /// Waits for the place that an entry needs before it is begun. Where calls are held back it is one without a permit.
-    pub async fn place(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> Place {
-        let Some(variant) = variant else { return Place::default() };
+    /// Waits for the slot that an entry needs before it is begun. While calls are paused it is one without a permit.
+    pub async fn slot(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> CallSlot {
+        let Some(variant) = variant else { return CallSlot::default() };
         let permit = if entry.may_call() && !probe && !self.is_refused(entry) {
             self.permit(variant, PATIENCE_MAX).await
         } else {
             None
         };
-        Place { permit, room: None }
+        CallSlot { permit, room: None }
     }
 
-    /// Waits for the place that the next step of an operation needs. Nothing where calls are held back meanwhile, or where
+    /// Waits for the slot that the next step of an operation needs. `None` where calls are paused meanwhile, or where
     /// the wait would use up the lease: then others would take the operation for lost. Such a one is tried again later.
-    pub async fn place_for(&self, aggregate: &Aggregate, step: Step, variant: &Variant) -> Option<Place> {
-        // The room comes first, so that nobody who waits for it has a permit.
+    pub async fn slot_for(&self, aggregate: &Aggregate, step: Step, variant: &Variant) -> Option<CallSlot> {
+        // The exclusive slot comes first, so that nobody who waits for it has a permit.
         let room = if lost_workers(aggregate, step).is_some() { Some(variant.room.enter().await?) } else { None };
         let permit = match step {
             Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => None,
             _ => Some(self.permit(variant, self.patience(aggregate, step)).await?),
         };
-        Some(Place { permit, room })
+        Some(CallSlot { permit, room })
     }
 
     /// Half of what is left of the operation's lease.
@@ -65,34 +65,34 @@ impl Engine {
         left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
     }
 
-    /// Moves into the room where the entry, whose step this is, lost more than one worker.
+    /// Moves into the exclusive slot where the entry, whose step this is, lost more than one worker.
     pub async fn move_if_alone(
         &self,
         entry: &Entry,
         aggregate: &Aggregate,
         step: Step,
         variant: Option<&Variant>,
-        place: &mut Place,
+        slot: &mut CallSlot,
     ) -> Move {
         let Some(variant) = variant.filter(|_| lost_workers(aggregate, step) == Some(entry.id())) else {
             return Move::Stays;
         };
-        if place.is_alone() {
+        if slot.is_alone() {
             return Move::Stays;
         }
         // Given back first: whoever has a permit waits for nobody's call.
-        let had_permit = place.permit.take().is_some();
+        let had_permit = slot.permit.take().is_some();
         let Some(room) = variant.room.enter().await else { return Move::Full };
-        place.room = Some(room);
+        slot.room = Some(room);
         if had_permit {
-            place.permit = self.permit(variant, PATIENCE_MAX).await;
+            slot.permit = self.permit(variant, PATIENCE_MAX).await;
         }
         Move::Moved
     }
 }
 
-impl Place {
-    /// Whether it is in the room of those that lost more than one worker.
+impl CallSlot {
+    /// Whether it has the exclusive slot of those that lost more than one worker.
     pub fn is_alone(&self) -> bool {
         self.room.is_some()
     }

@@ -1,13 +1,13 @@
 //! Rounds by hand, and under random fates.
 
-use super::*;
+use crate::bus::pending::*;
 use proptest::prelude::*;
 
 const PAUSE: Duration = Duration::from_secs(2);
 const EVENTS: Policy = Policy { refusals: 2, pause: PAUSE };
 
-fn filled(messages: &[(u128, u32)]) -> Backlog<u32> {
-    let mut backlog = Backlog::new(EVENTS);
+fn filled(messages: &[(u128, u32)]) -> Pending<u32> {
+    let mut backlog = Pending::new(EVENTS);
     for (order, message) in messages {
         backlog.push(Uuid::from_u128(*order), *message);
     }
@@ -44,7 +44,7 @@ fn a_nacked_event_is_tried_for_ever() {
 #[test]
 fn nacked_events_leave_the_rounds_to_others() {
     let mut now = Instant::now();
-    let mut backlog = Backlog::new(EVENTS);
+    let mut backlog = Pending::new(EVENTS);
     for number in 0..5000 {
         backlog.push(Uuid::from_u128(u128::from(number)), number);
     }
@@ -124,7 +124,7 @@ fn two_refusals_alone_set_it_aside_with_those_behind_it() {
 #[test]
 fn where_one_refusal_is_final_company_does_not_matter() {
     let now = Instant::now();
-    let mut backlog = Backlog::new(Policy { refusals: 1, pause: PAUSE });
+    let mut backlog = Pending::new(Policy { refusals: 1, pause: PAUSE });
     backlog.push(Uuid::from_u128(1), 10);
     backlog.push(Uuid::from_u128(2), 20);
     let round = backlog.next_round(now);

@@ -8,16 +8,16 @@ use std::time::Duration;
 use lapin::Channel;
 use lapin::options::BasicNackOptions;
 
-use super::backlog::Sent;
+use super::batch::{Message, publish};
+use super::channel::open;
 use super::connection::{Connection, connect_to_read};
 use super::consumer::fetch;
-use super::dead::{DeadLetter, Rights};
+use super::dead_letter::{DeadLetter, Rights};
 use super::delivery::Delivery;
-use super::lane::open;
 use super::mentions::Person;
-use super::round::{Message, publish};
+use super::pending::Sent;
 use super::topology::{Names, queue_length};
-use super::{BusError, BusSettings, bounded, describe};
+use crate::bus::{BusError, BusSettings, bounded, describe};
 
 /// Which dead letters are meant; every condition that is given must hold.
 #[derive(Debug, Clone, Default)]
@@ -59,14 +59,14 @@ pub struct Replayed {
 /// # Errors
 /// The broker cannot be reached, or there is no queue of dead letters.
 pub async fn list(settings: &BusSettings, filter: &DeadFilter, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
-    let mut graveyard = Graveyard::open(settings).await?;
+    let mut browser = DeadLetterBrowser::open(settings).await?;
     let mut found = Vec::new();
     while found.len() < limit
-        && let Some((letter, _)) = graveyard.next(filter).await?
+        && let Some((letter, _)) = browser.next(filter).await?
     {
         found.push(letter);
     }
-    graveyard.close().await?;
+    browser.close().await?;
     Ok(found)
 }
 
@@ -81,19 +81,19 @@ pub async fn replay(
     limit: usize,
     rights: Rights,
 ) -> Result<Vec<Replayed>, BusError> {
-    let mut graveyard = Graveyard::open(settings).await?;
-    let channel = open(&graveyard.connection).await?;
+    let mut browser = DeadLetterBrowser::open(settings).await?;
+    let channel = open(&browser.connection).await?;
     let mut replayed = Vec::new();
     while replayed.len() < limit
-        && let Some((letter, delivery)) = graveyard.next(filter).await?
+        && let Some((letter, delivery)) = browser.next(filter).await?
     {
-        let refused = graveyard.send_again(&channel, &letter, settings, rights).await?;
+        let refused = browser.send_again(&channel, &letter, settings, rights).await?;
         if refused.is_none() {
             delivery.acker.ack().await;
         }
         replayed.push(Replayed { letter, refused });
     }
-    graveyard.close().await?;
+    browser.close().await?;
     Ok(replayed)
 }
 
@@ -106,22 +106,22 @@ pub async fn drop_matching(
     filter: &DeadFilter,
     limit: usize,
 ) -> Result<Vec<DeadLetter>, BusError> {
-    let mut graveyard = Graveyard::open(settings).await?;
+    let mut browser = DeadLetterBrowser::open(settings).await?;
     let mut dropped = Vec::new();
     while dropped.len() < limit
-        && let Some((letter, delivery)) = graveyard.next(filter).await?
+        && let Some((letter, delivery)) = browser.next(filter).await?
     {
         if !delivery.acker.ack().await {
             return Err(BusError::Closed);
         }
         dropped.push(letter);
     }
-    graveyard.close().await?;
+    browser.close().await?;
     Ok(dropped)
 }
 
 /// A look through the queue of dead letters. What was looked at and not acknowledged goes back to its place at the end.
-struct Graveyard {
+struct DeadLetterBrowser {
     connection: Connection,
     channel: Channel,
     names: Names,
@@ -129,13 +129,13 @@ struct Graveyard {
     left: u32,
 }
 
-impl Graveyard {
-    async fn open(settings: &BusSettings) -> Result<Graveyard, BusError> {
+impl DeadLetterBrowser {
+    async fn open(settings: &BusSettings) -> Result<DeadLetterBrowser, BusError> {
         let names = Names::new(&settings.prefix);
         let connection = connect_to_read(settings, "dead letters").await?;
         let left = queue_length(&connection, &names.dead()).await?;
         let channel = connection.channel().await?;
-        Ok(Graveyard { connection, channel, names, left })
+        Ok(DeadLetterBrowser { connection, channel, names, left })
     }
 
     async fn next(&mut self, filter: &DeadFilter) -> Result<Option<(DeadLetter, Delivery)>, BusError> {
