@@ -6,7 +6,8 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test test-cluster test-matrix examples chaos chaos-cluster mutants fuzz bench lint clean
+.PHONY: help build build-debug demo run test test-cluster test-matrix examples chaos chaos-cluster mutants fuzz bench lint \
+	clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,10 +15,14 @@ help: ## This list
 build: ## The release binary, target/release/paybus
 	$(CARGO) build --release --locked --bins --examples
 
-demo: build ## Sample payments through a private broker and database, from command to event; ends by itself
+# Not optimized, and shared with the tests: what is built here is not built again for `make test`.
+build-debug:
+	$(CARGO) build --locked --bins --examples
+
+demo: build-debug ## Sample payments through a private broker and database, from command to event; ends by itself
 	scripts/with-services scripts/demo
 
-run: build ## The worker in the foreground with a private broker and database; Ctrl-C ends it
+run: build-debug ## The worker in the foreground with a private broker and database; Ctrl-C ends it
 	scripts/with-services scripts/run
 
 test: ## All tests: unit, property, and against a real broker and database

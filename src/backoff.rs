@@ -1,50 +1,51 @@
-//! Delays that grow, with jitter. The only place that knows the `backoff` crate: it is unmaintained (RUSTSEC-2025-0012),
-//! so nothing but its policy is used, and it can be replaced here.
+//! Exponential backoff with jitter. Only this module uses the `backoff` crate, and only its policy: the crate is
+//! unmaintained (RUSTSEC-2025-0012) and can be replaced here.
 
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
-/// A series of delays.
+/// An endless series of growing delays.
 #[derive(Debug)]
 pub struct Backoff {
     policy: ExponentialBackoff,
 }
 
-/// For connections: from a tenth of a second to five seconds, for ever.
+/// For connections: 100 ms to 5 s, without end.
 pub fn reconnect() -> Backoff {
     Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(5))
 }
 
-/// For what another writer or a short fault delays: from a few milliseconds to a second, for ever.
+/// For contention with another writer and for short faults: 5 ms to 1 s, without end.
 pub fn contention() -> Backoff {
     Backoff::new(Duration::from_millis(5), 2.0, Duration::from_secs(1))
 }
 
 impl Backoff {
-    /// Delays from `first`, each `factor` times the one before, up to `cap`; each with a jitter of half its length.
+    /// Delays that start at `first`, each `factor` times the one before, with up to 50 % jitter and never longer than
+    /// `cap`.
     pub fn new(first: Duration, factor: f64, cap: Duration) -> Backoff {
         let policy = ExponentialBackoff {
             current_interval: first,
             initial_interval: first,
             multiplier: factor,
             max_interval: cap,
-            // Its default would give up after 15 minutes.
+            // The crate's default gives up after 15 minutes.
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         };
         Backoff { policy }
     }
 
-    /// The next delay.
+    /// Returns the next delay and advances the series.
     pub fn next_delay(&mut self) -> Duration {
         let cap = self.policy.max_interval;
-        // The crate caps the base and then adds the jitter.
+        // The crate adds the jitter after it has applied the cap.
         self.policy.next_backoff().unwrap_or(cap).min(cap)
     }
 
-    /// Begins again at the first delay.
+    /// Starts over at the first delay.
     pub fn reset(&mut self) {
         self.policy.reset();
     }

@@ -1,12 +1,13 @@
-//! Errors with everything behind them, in words for whoever runs paybus: what libraries say is meant for developers.
+//! Formats errors with all their causes, for operators. Libraries word their messages for developers, so the known ones
+//! are replaced.
 
 use std::error::Error;
 
 use crate::excerpt::{ERROR_MAX, excerpt};
 
-/// How what a library says begins, and what stands in its place.
+/// How library messages begin, and what is printed instead.
 static PLAIN: [(&str, Plain); 24] = [
-    // rustls, alone or within another library's error.
+    // rustls, on its own or wrapped by another library.
     ("received corrupt message of type", Plain::Words(NO_TLS)),
     ("tls handshake eof", Plain::Words(TLS_ENDED)),
     ("invalid peer certificate: UnknownIssuer", Plain::Words(UNKNOWN_ISSUER)),
@@ -51,15 +52,15 @@ const NO_POSTGRES: &str = "the server does not speak PostgreSQL's protocol: corr
 
 #[derive(Clone, Copy)]
 enum Plain {
-    /// These words.
+    /// Print these words instead.
     Words(&'static str),
-    /// Nothing, where a cause says more.
+    /// Print nothing if there is a cause, because the cause says more.
     CauseOnly,
-    /// Nothing at all.
+    /// Print nothing.
     Nothing,
 }
 
-/// An error with its causes, for a log line or a person: `Display` alone tells only the outermost.
+/// Formats an error and its causes in one line, for a log or a person. `Display` prints only the outermost error.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = String::new();
     let mut next: Option<&dyn Error> = Some(error);
@@ -82,7 +83,7 @@ pub fn chain(error: &dyn Error) -> String {
     excerpt(&text, ERROR_MAX).into_owned()
 }
 
-/// What an error says itself: some repeat their cause.
+/// Returns the error's own message. Some errors repeat their cause in it.
 fn without_cause<'a>(said: &'a str, cause: &str) -> &'a str {
     said.strip_suffix(cause).map_or(said, |own| own.trim_end_matches([':', ' ']))
 }
@@ -108,13 +109,13 @@ mod tests {
     use crate::store::StoreError;
     use crate::tls::{TlsFiles, Verify, client_config};
 
-    /// What lapin says where it cannot connect.
+    /// An error as lapin reports it when it cannot connect.
     fn of_broker(source: impl Into<Box<dyn Error + Send + Sync>>) -> BusError {
         let source = io::Error::new(io::ErrorKind::InvalidData, source).into();
         BusError::Broker { doing: "connecting to the broker", source }
     }
 
-    /// What rustls says of an answer that is no TLS.
+    /// The error that rustls reports when the peer does not speak TLS.
     fn no_tls() -> rustls::Error {
         let config = client_config(TlsFiles::default(), Verify::Encrypt).expect("a configuration");
         let name = "localhost".try_into().expect("a name");
@@ -133,7 +134,7 @@ mod tests {
     fn a_certificate_of_a_stranger_is_told_with_what_to_do() {
         let told = chain(&of_broker(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)));
         assert_eq!(told, format!("connecting to the broker failed: {UNKNOWN_ISSUER}"));
-        // What says enough stays as it is.
+        // A message that is clear enough is left unchanged.
         let told = chain(&of_broker(rustls::Error::InvalidCertificate(CertificateError::Expired)));
         assert!(told.starts_with("connecting to the broker failed: invalid peer certificate"), "{told}");
     }

@@ -1,16 +1,17 @@
-//! Quotes text from outside: at most so much of it, for the rest may be a megabyte.
+//! Shortens untrusted text before it is quoted: it may be a megabyte long.
 
 use std::borrow::Cow;
 
-/// How much of a name is quoted, in characters.
+/// The longest quoted name, in characters.
 pub const NAME_MAX: usize = 64;
-/// How much of an error's text is told, in characters.
+/// The longest error message, in characters.
 pub const ERROR_MAX: usize = 2_048;
 
-/// What stands in the place of the rest.
+/// Marks where text was cut off.
 const ELLIPSIS: char = '…';
 
-/// The text, or its beginning with an ellipsis behind it: at most so many characters, the ellipsis among them.
+/// Returns the text, or its beginning followed by an ellipsis: at most `characters_max` characters, the ellipsis
+/// included.
 pub fn excerpt(text: &str, characters_max: usize) -> Cow<'_, str> {
     if text.char_indices().nth(characters_max).is_none() {
         return Cow::Borrowed(text);
@@ -20,7 +21,7 @@ pub fn excerpt(text: &str, characters_max: usize) -> Cow<'_, str> {
     Cow::Owned(cut(text, end))
 }
 
-/// The same, of at most so many bytes.
+/// Like [`excerpt`], but limited in bytes.
 pub fn excerpt_bytes(text: &str, bytes_max: usize) -> Cow<'_, str> {
     if text.len() <= bytes_max {
         return Cow::Borrowed(text);

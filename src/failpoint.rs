@@ -1,10 +1,10 @@
-//! Places where tests let the worker die, or stop it. They exist in debug builds alone: a release has none of this.
+//! Failpoints, at which tests crash or stop the worker. They exist in debug builds only.
 
 use uuid::Uuid;
 
-/// A step of a payment's command that was just reached. `PAYBUS_FAILPOINT=STEP` ends the process there at once, as a crash
-/// would, `PAYBUS_FAILPOINT=STEP@N` when it is reached for the Nth time, and with `STEP:PAYMENT` only that payment counts.
-/// With `PAYBUS_FAILPOINT_ACTION=stop` the process stops there instead, until it is sent SIGCONT.
+/// Marks a step of a payment's command as reached. With `PAYBUS_FAILPOINT=STEP` the process aborts there at once, as in
+/// a crash; with `PAYBUS_FAILPOINT=STEP@N` it does so the Nth time; with `STEP:PAYMENT` only that payment counts. With
+/// `PAYBUS_FAILPOINT_ACTION=stop` the process stops there instead, until it receives SIGCONT.
 #[cfg(debug_assertions)]
 pub fn reach(step: &str, payment: Uuid) {
     use std::sync::OnceLock;
@@ -22,12 +22,12 @@ pub fn reach(step: &str, payment: Uuid) {
     }
 }
 
-/// Stops its parent, and ends when that has stopped. The signal alone is not enough: until some thread has taken it, the one
-/// that is here would go on, past its lease's check and into its call.
+/// Stops the parent process and exits once it has stopped. Sending the signal is not enough: until a thread handles it,
+/// the calling thread would continue past its lease check and into the gateway call.
 #[cfg(debug_assertions)]
 const STOP: &str = "kill -s STOP $PPID; for i in $(seq 500); do grep -q '^State:.T' /proc/$PPID/status && exit 0; sleep 0.01; done; exit 1";
 
-/// Ends the process, or stops it.
+/// Aborts the process, or stops it.
 #[cfg(debug_assertions)]
 fn act() {
     let stops = std::env::var("PAYBUS_FAILPOINT_ACTION").is_ok_and(|action| action == "stop");
@@ -37,7 +37,7 @@ fn act() {
     }
 }
 
-/// Nothing, in a release.
+/// Does nothing in a release build.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn reach(_step: &str, _payment: Uuid) {}

@@ -1,12 +1,12 @@
-//! Addresses that name several hosts, `scheme://user:password@a:1,b:2/path`: the nodes of a broker's cluster, or a database
-//! and its standbys. And whether a host is this machine.
+//! Splits addresses that name several hosts, `scheme://user:password@a:1,b:2/path`: the nodes of a broker cluster, or a
+//! database and its standbys. Also checks whether a host is this machine.
 
 use std::net::IpAddr;
 
 use uuid::Uuid;
 
-/// An address for each host of `url`, in their order; `url` itself where it names one, or where it cannot be told what of it
-/// is a host.
+/// Returns one address per host of `url`, in order; `url` itself if it names one host, or if its hosts cannot be told
+/// apart from the rest.
 pub fn each(url: &str) -> Vec<String> {
     split(url).unwrap_or_else(|| vec![url.to_owned()])
 }
@@ -15,21 +15,21 @@ fn split(url: &str) -> Option<Vec<String>> {
     let (scheme, rest) = url.split_once("://")?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
-    // A password that was not encoded may hold what ends the hosts, and commas before it.
+    // A password that was not encoded may contain commas and characters that end the list of hosts.
     if path.contains('@') || hosts.split(',').any(str::is_empty) {
         return None;
     }
     Some(hosts.split(',').map(|host| format!("{scheme}://{user}{host}{path}")).collect())
 }
 
-/// Whether a host is this machine: what is sent to it crosses no network.
+/// Returns whether a host is this machine, so that traffic to it crosses no network.
 pub fn is_loopback(host: &str) -> bool {
     let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost")
         || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// All of them in random order: if every client began with the first host, that one would carry them all.
+/// Shuffles the hosts: if every client started with the first one, that host would carry the whole load.
 pub fn shuffled<T>(mut all: Vec<T>) -> Vec<T> {
     all.sort_by_cached_key(|_| Uuid::new_v4());
     all

@@ -1,8 +1,9 @@
 //! paybus: payments over a message bus.
 //!
-//! Upstream services publish payment commands to RabbitMQ; paybus calls the configured gateway, keeps each payment in
-//! PostgreSQL and publishes every change of status back to the bus. One command: at most one charge, and never a lost
-//! event, whatever dies in between. `ARCHITECTURE.md` tells the way of a command and where each guarantee is enforced.
+//! Upstream services publish payment commands to RabbitMQ; paybus calls the configured gateway, stores each payment in
+//! PostgreSQL and publishes every status change back to the bus. A command charges at most once and no event is lost,
+//! whatever crashes in between. `ARCHITECTURE.md` follows a command through the code and says where each guarantee is
+//! enforced.
 
 pub mod backoff;
 pub mod bus;

@@ -1,16 +1,16 @@
-//! The program: arguments, configuration, logging, and the command that was asked for.
+//! The program: parses arguments, loads the configuration, starts logging and runs the requested command.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use paybus::cli::{Arguments, Exit, Failure};
 
-/// Under load most of the worker's time went into glibc's allocator, which was made for other programs.
+/// Replaces glibc's allocator, in which the worker spent most of its time under load.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // Wrong usage ends here, with 2.
+    // Wrong usage ends the process here, with exit code 2.
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(exit) => exit.into(),
@@ -29,9 +29,9 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let spans = arguments.export_spans(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(arguments.run(settings));
-    // What still hangs then must not hold up the end.
+    // Tasks that still hang must not delay the exit.
     runtime.shutdown_background();
-    // Whoever ends it at once does not want to wait for a collector.
+    // Exports the last spans only after a regular end: a process that is forced to exit must not wait for a collector.
     if let Some(spans) = spans
         && matches!(ended, Ok(Exit::Done))
     {

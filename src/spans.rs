@@ -1,5 +1,5 @@
-//! Spans: what was done when, exported by OTLP where a collector is configured. Where none is, no span is ever made, and
-//! the trace context of a command goes on as it came.
+//! Spans, exported over OTLP if a collector is configured. Otherwise no span is ever created, and a command's trace
+//! context is passed on unchanged.
 
 use std::cell::Cell;
 use std::fmt;
@@ -25,29 +25,29 @@ use crate::payment::trace::TraceContext;
 
 mod export;
 
-/// How long one export may take.
+/// The timeout of one export.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the last export may hold up the end of the process.
+/// How long the last export may delay the exit of the process.
 const LAST_EXPORT: Duration = Duration::from_secs(3);
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 thread_local! {
-    /// The trace that the next root span of this thread begins.
+    /// The trace id of the next root span that this thread creates.
     static NEXT_TRACE: Cell<Option<TraceId>> = const { Cell::new(None) };
 }
 
-/// Why no spans can be exported.
+/// Why the export of spans could not start.
 #[derive(Debug, thiserror::Error)]
 #[error("tracing.endpoint: spans cannot be exported")]
 pub struct SpansError(#[from] opentelemetry_otlp::ExporterBuildError);
 
-/// The export of spans, for as long as the process runs.
+/// The running export of spans. It lasts as long as the process.
 #[must_use = "the last spans are exported when it ends"]
 pub struct Export(SdkTracerProvider);
 
 impl Export {
-    /// Exports what is left, for at most three seconds.
+    /// Exports the remaining spans, for at most three seconds.
     pub fn end(self) {
         if let Err(error) = self.0.shutdown_with_timeout(LAST_EXPORT) {
             warn!(error = chain(&error), "the last spans are lost");
@@ -55,11 +55,11 @@ impl Export {
     }
 }
 
-/// Begins to export spans; nothing where no collector is configured. To be called once, outside of the runtime: the exporter
-/// has a thread of its own.
+/// Starts exporting spans; returns `None` if no collector is configured. Must be called once, and outside the async
+/// runtime: the exporter has a thread of its own.
 ///
 /// # Errors
-/// The endpoint is no URL, or there is no way to use it.
+/// The endpoint is not a URL, or no exporter can be built for it.
 pub fn start(settings: &Tracing) -> Result<Option<Export>, SpansError> {
     let Some(endpoint) = &settings.endpoint else { return Ok(None) };
     let exporter = SpanExporter::builder()
@@ -70,7 +70,7 @@ pub fn start(settings: &Tracing) -> Result<Option<Export>, SpansError> {
         .build()?;
     let provider = SdkTracerProvider::builder()
         .with_span_processor(export::Batches::new(exporter))
-        // Whoever began the trace decides; of those that begin here, a part.
+        // The parent of a trace decides whether it is sampled; of the traces that start here, a share is.
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample))))
         .with_id_generator(Ids(RandomIdGenerator::default()))
         .with_resource(
@@ -87,12 +87,12 @@ pub fn start(settings: &Tracing) -> Result<Option<Export>, SpansError> {
     Ok(Some(Export(provider)))
 }
 
-/// Whether spans are made.
+/// Returns whether spans are exported; if not, none are created.
 pub fn are_exported() -> bool {
     TRACER.get().is_some()
 }
 
-/// Within this, log lines name the trace and the span that they are about, where spans are made.
+/// Returns a `tracing` span whose log lines carry a trace id and a span id, if spans are exported.
 pub fn lines() -> tracing::Span {
     if !are_exported() {
         return tracing::Span::none();
@@ -100,35 +100,36 @@ pub fn lines() -> tracing::Span {
     tracing::info_span!("command", trace_id = tracing::field::Empty, span_id = tracing::field::Empty)
 }
 
-/// What a span is when it begins.
+/// What is known of a span when it starts.
 pub struct Begin {
-    /// Its name, of which there are few.
+    /// The span's name, one of a few.
     pub name: String,
-    /// On whose side of an exchange it is.
+    /// Which side of an exchange the span describes.
     pub kind: SpanKind,
-    /// What is known of it.
+    /// The attributes that are known at the start.
     pub attributes: Vec<KeyValue>,
 }
 
-/// A span, from when it is made until it is dropped. Without export it is nothing, and costs nothing.
+/// A span that ends when it is dropped. Without export it is empty and costs nothing.
 #[derive(Default)]
 pub struct Span(Option<Box<sdk::Span>>);
 
 impl Span {
-    /// A span within a trace; nothing without one.
+    /// Starts a span within a trace; it is empty if there is no parent.
     pub fn within(parent: Option<&TraceContext>, begin: impl FnOnce() -> Begin) -> Span {
         let (Some(tracer), Some(parent)) = (TRACER.get(), parent) else { return Span(None) };
         Span(Some(Box::new(build(tracer, &context_of(parent), begin(), SystemTime::now()))))
     }
 
-    /// A span of something that began earlier, as the root of a trace of its own.
+    /// Starts the root span of a new trace, for work that began at `since`.
     pub fn root(since: SystemTime, begin: impl FnOnce() -> Begin) -> Span {
         let Some(tracer) = TRACER.get() else { return Span(None) };
         Span(Some(Box::new(build(tracer, &Context::new(), begin(), since))))
     }
 
-    /// A span of something that began earlier, within a trace, or as the root of the one that belongs to this operation: the
-    /// same whoever begins it, so that a worker that takes over goes on with the trace of the one that was lost.
+    /// Starts a span for work that began at `since`, within the parent's trace or as the root of the operation's own
+    /// trace. Every worker derives the same trace id from the operation, so after a takeover the trace of the lost
+    /// worker continues.
     pub fn of_operation(
         operation: Uuid,
         parent: Option<&TraceContext>,
@@ -146,12 +147,12 @@ impl Span {
         Span(Some(Box::new(build(tracer, &context, begin(), since))))
     }
 
-    /// Whether there is one.
+    /// Returns whether this is a recorded span and not an empty one.
     pub fn is_some(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Has the lines that are logged within [`lines`] name it.
+    /// Adds this span's ids to the log lines that are written within [`lines`].
     pub fn tell_lines(&self) {
         let Some(span) = &self.0 else { return };
         let (current, context) = (tracing::Span::current(), span.span_context());
@@ -159,7 +160,7 @@ impl Span {
         current.record("span_id", tracing::field::display(context.span_id()));
     }
 
-    /// Where what this span causes belongs.
+    /// Returns the trace context for everything that this span causes.
     pub fn context(&self) -> Option<TraceContext> {
         let context = self.0.as_ref()?.span_context();
         let parent =
@@ -167,21 +168,21 @@ impl Span {
         TraceContext::read(&parent, Some(&context.trace_state().header()))
     }
 
-    /// Notes what has become known.
+    /// Sets an attribute.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new(key, value));
         }
     }
 
-    /// Notes that something happened now.
+    /// Records an event that happens now.
     pub fn event(&mut self, name: &'static str) {
         if let Some(span) = &mut self.0 {
             span.add_event(name, Vec::new());
         }
     }
 
-    /// Notes that it failed, by a word of which there are few: `error.type`.
+    /// Marks the span as failed and sets `error.type` to one of a few words.
     pub fn fail(&mut self, kind: impl Into<StringValue>) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new("error.type", kind.into()));
@@ -221,8 +222,8 @@ fn context_of(parent: &TraceContext) -> Context {
     context
 }
 
-/// The trace of an operation that came without one. A hash of its id and not the id: some bits of a UUID are always the
-/// same, and a part of the traces is chosen by those bits.
+/// Returns the trace id of an operation that came without a trace. It is a hash of the operation's id, because some
+/// bits of a UUID are constant and sampling decides by those bits.
 fn trace_of(operation: Uuid) -> TraceId {
     let hash = Sha256::digest(operation.as_bytes());
     let mut id = [0; 16];
@@ -230,7 +231,7 @@ fn trace_of(operation: Uuid) -> TraceId {
     TraceId::from_bytes(id)
 }
 
-/// Random ids, but for a trace that has its own.
+/// Generates random ids, except for a trace whose id is set in `NEXT_TRACE`.
 #[derive(Debug)]
 struct Ids(RandomIdGenerator);
 

@@ -1,6 +1,8 @@
-//! TLS for the broker and the database: what is trusted, how far a certificate is checked, and who we say we are.
+//! TLS for the broker and the database: the trusted authorities, how far a certificate is verified, and the client
+//! certificate.
 //!
-//! The provider is named explicitly: with two of them compiled in by different dependencies, rustls' own choice panics.
+//! The provider is passed explicitly: if dependencies compile in two providers, rustls panics when it has to choose
+//! one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,80 +14,84 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-/// How far the server's certificate is checked.
+/// How far the server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
     /// The chain and the host name.
     Full,
-    /// The chain only, as PostgreSQL's `verify-ca`: needs a CA file, because any public authority signs for anybody.
+    /// The chain only, like PostgreSQL's `verify-ca`. Needs a CA file, because a public authority signs certificates
+    /// for anybody.
     Chain,
-    /// Nothing, as PostgreSQL's `require`: it keeps listeners out, not impostors. With a CA file, the chain.
+    /// Nothing, like PostgreSQL's `require`: it protects against eavesdroppers, not against impostors. With a CA file,
+    /// the chain.
     Encrypt,
 }
 
 /// The PEM files of one connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TlsFiles<'a> {
-    /// The certificate authorities to trust, and no others; without it, those of the platform.
+    /// The only certificate authorities to trust; if `None`, those of the platform.
     pub ca: Option<&'a Path>,
-    /// Our certificate and its chain, for a server that asks for one.
+    /// The client certificate and its chain, for a server that asks for one.
     pub cert: Option<&'a Path>,
-    /// The private key of our certificate: PKCS#8, PKCS#1 or SEC1.
+    /// The private key of the client certificate: PKCS#8, PKCS#1 or SEC1.
     pub key: Option<&'a Path>,
 }
 
-/// Why no TLS configuration could be made.
+/// Why a TLS configuration could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file is missing, unreadable or no PEM.
+    /// A file is missing, unreadable or not PEM.
     #[error("cannot read {what} from {}", path.display())]
     Read {
-        /// What was looked for.
+        /// What should have been in the file.
         what: &'static str,
-        /// Where.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::pki_types::pem::Error,
     },
-    /// A file holds nothing of the kind.
+    /// A file contains no certificate.
     #[error("there is no certificate in {}", .0.display())]
     Empty(PathBuf),
-    /// One of the two files of a client certificate is missing.
+    /// Only one of the two files of a client certificate is given.
     #[error("a client certificate needs both files, cert and key")]
     HalfIdentity,
-    /// The chain cannot be checked against every authority of the platform without the host name.
+    /// The chain cannot be verified against every authority of the platform without also verifying the host name.
     #[error("checking the chain without the host name needs a CA file")]
     CaNeeded,
-    /// rustls refuses a certificate or a key.
+    /// rustls rejects a certificate or a key.
     #[error("{what} cannot be used")]
     Refused {
-        /// What it refuses.
+        /// What rustls rejects.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: rustls::Error,
     },
-    /// The CA file cannot be used to check anything.
+    /// No verifier can be built from the CA file.
     #[error("the CA file {} cannot be used", path.display())]
     Verifier {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::client::VerifierBuilderError,
     },
 }
 
-/// The configuration of a client connection. Reads the files; they are read again for every new connection, so that a
-/// renewed certificate needs no restart.
+/// Builds the configuration of a client connection from the files. Connections to the broker read them anew each time,
+/// so that a renewed certificate needs no restart; the database's are read once.
 ///
 /// # Errors
-/// A file that is missing or holds no certificate or key, half an identity, or `Verify::Chain` without a CA file.
+/// A file is missing, or holds no certificate or key that can be used; only one of certificate and key is given; or
+/// `Verify::Chain` has no CA file.
 pub fn client_config(files: TlsFiles<'_>, verify: Verify) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = server_verifier(files.ca, verify, &provider)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Refused { what: "the TLS provider", source })?
-        // "Dangerous" is rustls' word for any verifier of one's own: only `Verify::Encrypt` leaves the chain unchecked.
+        // rustls calls every custom verifier "dangerous". Only `Verify::Encrypt` without a CA file leaves the chain
+        // unverified.
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     match (files.cert, files.key) {
@@ -144,7 +150,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// Checks everything but the host name.
+/// Verifies everything but the host name.
 #[derive(Debug)]
 struct ChainOnly(Arc<WebPkiServerVerifier>);
 
@@ -159,7 +165,7 @@ impl ServerCertVerifier for ChainOnly {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verdict = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verdict {
-            // webpki looks at the name last: whoever gets this far has a good chain.
+            // webpki verifies the host name last, so the chain is valid here.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -190,7 +196,7 @@ impl ServerCertVerifier for ChainOnly {
     }
 }
 
-/// Takes any certificate, but still makes the server prove that it holds its key.
+/// Accepts any certificate, but the server must still prove that it holds the private key.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 
@@ -247,7 +253,7 @@ mod tests {
         CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
     }
 
-    /// A certificate for a name, and its key, as PEM.
+    /// Issues a certificate for a name; returns it and its key as PEM.
     fn issued(by: &Issuer, name: &str) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
@@ -255,7 +261,7 @@ mod tests {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// A server for `broker.test` that wants a client certificate of the same authority.
+    /// A server for `broker.test` that asks for a client certificate of the same authority.
     fn server(by: &Issuer) -> ServerConfig {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (cert, key) = issued(by, "broker.test");
@@ -273,7 +279,7 @@ mod tests {
             .expect("a server")
     }
 
-    /// Shakes hands in memory; tells how many certificates the client showed.
+    /// Performs a handshake in memory; returns how many certificates the client presented.
     fn handshake(client: ClientConfig, server: &ServerConfig, name: &'static str) -> Result<usize, rustls::Error> {
         let name = ServerName::try_from(name).expect("a name");
         let mut client = ClientConnection::new(Arc::new(client), name)?;

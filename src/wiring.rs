@@ -1,4 +1,4 @@
-//! From the configuration to connections: what the worker and the command line both need.
+//! Builds connections from the configuration, for the worker and the command line.
 
 use secrecy::SecretString;
 
@@ -10,21 +10,21 @@ use crate::store::unserved::Served;
 use crate::store::{Store, StoreSettings};
 use crate::tls::{TlsError, TlsFiles, Verify, client_config};
 
-/// Why there is no way to the database.
+/// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WiringError {
-    /// The address.
+    /// The address is invalid.
     #[error(transparent)]
     Url(#[from] InvalidUrl),
-    /// The certificates.
+    /// The certificates cannot be used.
     #[error("database.tls cannot be used")]
     Tls(#[from] TlsError),
-    /// A migration keeps a lock, which a pooler would give away.
+    /// A migration holds a session lock, which a transaction pooler would not keep.
     #[error("database.migrate_url must name PostgreSQL itself where database.pooler is \"transaction\"")]
     Pooled,
 }
 
-/// What the bus needs of the configuration.
+/// Returns the part of the configuration that the bus needs.
 pub fn bus_settings(settings: &Settings) -> BusSettings {
     let amqp = &settings.amqp;
     BusSettings {
@@ -40,14 +40,15 @@ pub fn bus_settings(settings: &Settings) -> BusSettings {
     }
 }
 
-/// Which stored payments a variant serves: those that began with its gateway at its account, whichever of its names that had.
+/// Returns which stored payments a variant serves: those that began with its gateway and account, under any of the
+/// account's names.
 pub fn served(variant: &str, gateway: &str, adapter: &dyn Gateway) -> Served {
     let mut accounts = adapter.account_aliases().to_vec();
     accounts.push(adapter.account().to_owned());
     Served { variant: variant.to_owned(), gateway: gateway.to_owned(), accounts }
 }
 
-/// The database; connections are made when they are needed.
+/// Opens the database. Connections are made on demand.
 ///
 /// # Errors
 /// The address or the certificates cannot be used.
@@ -56,10 +57,10 @@ pub fn open_store(settings: &Settings) -> Result<Store, WiringError> {
     open(database, &database.url, database.pooler)
 }
 
-/// The database for its migrations: directly, never through a pooler.
+/// Opens the database for migrations: directly, never through a pooler.
 ///
 /// # Errors
-/// The address or the certificates cannot be used, or only the pooler's address is known.
+/// The address or the certificates cannot be used, or only the pooler's address is configured.
 pub fn open_store_to_migrate(settings: &Settings) -> Result<Store, WiringError> {
     let database = &settings.database;
     match (&database.migrate_url, database.pooler) {

@@ -1,8 +1,8 @@
-//! Acknowledgements of one channel, sent together: each one costs the broker a command in the log of a quorum queue, and
+//! Acknowledgements of one channel, sent in batches: each costs the broker an entry in the log of a quorum queue, and
 //! this process a frame.
 //!
-//! What is done up to some delivery goes as one acknowledgement with `multiple`. A delivery that takes long stands in the
-//! way of the later ones only for a moment: then they go one by one. Nothing is held back on an idle channel.
+//! Everything that is done up to some delivery is acknowledged at once, with `multiple`. A slow delivery delays later
+//! ones only briefly: then they are acknowledged one by one. On an idle channel nothing is delayed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-/// How many are taken in at a time.
+/// How many acknowledgements are taken from the channel at a time.
 const AT_ONCE: usize = 1024;
 
-/// How long one waits for the earlier ones. Well below what anybody would notice, and long enough for the batches of a
-/// busy worker to come through.
+/// How long an acknowledgement waits for earlier ones: too short for anybody to notice, and long enough for the batches
+/// of a busy worker to complete.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The acknowledgements of one channel. Cheap to clone.
@@ -27,30 +27,30 @@ pub(super) struct Acks {
     done: mpsc::UnboundedSender<Done>,
 }
 
-/// What became of one delivery.
+/// A delivery that is done.
 #[derive(Debug)]
 struct Done {
     tag: u64,
-    /// Told when its acknowledgement was sent; nothing where it is settled already.
+    /// Receives whether the acknowledgement was sent; `None` if the delivery is settled already.
     sent: Option<oneshot::Sender<bool>>,
 }
 
 impl Acks {
-    /// Starts with a channel on which nothing was delivered yet, and ends when the last handle is dropped. At most so many
-    /// wait for earlier ones.
+    /// Starts for a channel on which nothing was delivered yet, and ends when the last handle is dropped. At most
+    /// `waiting_max` acknowledgements wait for earlier ones.
     pub(super) fn spawn(channel: Channel, waiting_max: usize, patience: Duration) -> Acks {
         let (done, incoming) = mpsc::unbounded_channel();
         tokio::spawn(Sender { channel, patience, waiting_max, line: Line::new() }.run(incoming));
         Acks { done }
     }
 
-    /// Acknowledges a delivery soon, with others. Tells whether it was sent.
+    /// Acknowledges a delivery soon, together with others. Returns whether the acknowledgement was sent.
     pub(super) async fn acknowledge(&self, tag: u64) -> bool {
         let (sent, answer) = oneshot::channel();
         self.done.send(Done { tag, sent: Some(sent) }).is_ok() && answer.await.unwrap_or(false)
     }
 
-    /// A delivery was settled by itself.
+    /// Records that a delivery was settled on its own.
     pub(super) fn settled(&self, tag: u64) {
         if self.done.send(Done { tag, sent: None }).is_err() {
             debug!(tag, "a delivery was settled after its channel was given up");
@@ -61,14 +61,14 @@ impl Acks {
 /// Which deliveries are done, and which of them are still to be acknowledged.
 #[derive(Debug)]
 struct Line {
-    /// The first that is not done: whatever is not known to be done may be under way.
+    /// The first delivery that is not known to be done, and so may be in progress.
     next: u64,
-    /// Done, behind the first that is not: from the first to the last of each run. One delivery may be under way for hours
-    /// while millions of later ones are done.
+    /// The done deliveries behind `next`, as runs from first to last. One delivery may be in progress for hours while
+    /// millions of later ones are done.
     settled: BTreeMap<u64, u64>,
-    /// To be acknowledged.
+    /// The acknowledgements to be sent.
     waiting: BTreeMap<u64, oneshot::Sender<bool>>,
-    /// Since when the oldest of them waits for an earlier one.
+    /// Since when the oldest of them has been waiting for an earlier one.
     since: Option<Instant>,
 }
 
@@ -77,14 +77,14 @@ impl Line {
         Line { next: 1, settled: BTreeMap::new(), waiting: BTreeMap::new(), since: None }
     }
 
-    /// One that is done already stays so: the broker would close the channel over a second acknowledgement.
+    /// Ignores a delivery that is already done: the broker would close the channel over a second acknowledgement.
     fn take(&mut self, done: Done) {
         if self.settle(done.tag) {
             self.waiting.extend(done.sent.map(|sent| (done.tag, sent)));
         }
     }
 
-    /// Whether it was not done before.
+    /// Marks a delivery as done; returns whether it was not done before.
     fn settle(&mut self, tag: u64) -> bool {
         let before = self.settled.range(..=tag).next_back().map(|(first, last)| (*first, *last));
         if tag < self.next || before.is_some_and(|(_, last)| tag <= last) {
@@ -96,7 +96,7 @@ impl Line {
         true
     }
 
-    /// Those before which nothing is under way any more: one acknowledgement with `multiple` is for all of them.
+    /// Takes out those before which nothing is in progress: one acknowledgement with `multiple` covers them all.
     fn in_line(&mut self) -> BTreeMap<u64, oneshot::Sender<bool>> {
         if let Some(last) = self.settled.remove(&self.next) {
             self.next = last + 1;
@@ -105,7 +105,7 @@ impl Line {
         std::mem::replace(&mut self.waiting, later)
     }
 
-    /// Those that have waited for long enough, or are too many.
+    /// Takes out those that have waited long enough, or are too many.
     fn impatient(&mut self, now: Instant, waiting_max: usize) -> BTreeMap<u64, oneshot::Sender<bool>> {
         if self.waiting.is_empty() {
             self.since = None;
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(tags(line.impatient(now, 8)), [0_u64; 0]);
         assert_eq!(tags(line.impatient(now + PATIENCE / 2, 8)), [0_u64; 0]);
         assert_eq!(tags(line.impatient(now + PATIENCE, 8)), [2, 3]);
-        // And what comes then has its own time.
+        // Later ones get a waiting time of their own.
         acknowledge(&mut line, &[5]);
         assert_eq!(tags(line.impatient(now + PATIENCE, 8)), [0_u64; 0]);
         acknowledge(&mut line, &[1]);

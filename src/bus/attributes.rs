@@ -1,20 +1,20 @@
-//! CloudEvents attributes that came as headers: binary mode of the AMQP protocol binding. RabbitMQ shows the
+//! CloudEvents attributes that arrive as headers: the binary mode of the AMQP protocol binding. RabbitMQ presents the
 //! application properties of an AMQP 1.0 message as headers too.
 
 use jiff::Timestamp;
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::Value;
 
-/// What stands before an attribute's name. The underscore is for publishers whose libraries take no colon.
+/// The prefixes of attributes' names. The underscore is for publishers whose libraries reject a colon.
 const PREFIXES: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
 
-/// The name of the attribute that a header holds; `None` if it holds none.
+/// Returns the name of the attribute that a header holds; `None` if it holds none.
 pub fn attribute_name(header: &str) -> Option<&str> {
     PREFIXES.iter().find_map(|prefix| header.strip_prefix(prefix))
 }
 
-/// The attributes by their names, as JSON would hold them. An attribute is listed twice if it stands under both
-/// prefixes with different values.
+/// Returns the attributes with their names, as JSON would hold them. An attribute is listed twice if the two prefixes
+/// have different values.
 pub fn attributes(headers: &FieldTable) -> Vec<(String, Value)> {
     let mut attributes = Vec::new();
     for (header, value) in headers.inner() {
@@ -44,7 +44,7 @@ fn json(value: &AMQPValue) -> Value {
         AMQPValue::LongUInt(number) => Value::from(*number),
         AMQPValue::LongLongInt(number) => Value::from(*number),
         AMQPValue::Void => Value::Null,
-        // CloudEvents has no such type: where an attribute is read, this is refused.
+        // CloudEvents has no such types: whatever reads the attribute rejects this value.
         AMQPValue::Float(_)
         | AMQPValue::Double(_)
         | AMQPValue::DecimalValue(_)
@@ -57,13 +57,13 @@ fn text_of(bytes: &[u8]) -> Value {
     std::str::from_utf8(bytes).map_or_else(|_| unreadable(), Value::from)
 }
 
-/// In RFC 3339, as structured mode has it.
+/// Formats a time in RFC 3339, as structured mode does.
 fn time(seconds: u64) -> Value {
     let time = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     time.map_or_else(unreadable, |time| Value::from(time.to_string()))
 }
 
-/// A value that no attribute may have.
+/// Returns a value that no attribute may have.
 fn unreadable() -> Value {
     Value::Array(Vec::new())
 }

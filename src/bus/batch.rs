@@ -1,9 +1,9 @@
-//! One round of publishing on one channel: everything is sent before any confirm is awaited, and each message is judged
-//! only when all confirms of the round are known.
+//! One batch of messages on one channel: everything is sent before any confirm is awaited, and messages are judged only
+//! once all confirms of the batch are known.
 //!
-//! lapin hangs a returned message on whichever confirm completes next, not on its own. So a return is matched by its
-//! `message_id`, over the whole round, and a channel belongs to one round at a time. Where a confirm is lost, the return of
-//! another message may be lost with it; see `judge`.
+//! lapin attaches a returned message to whichever confirm completes next, not to its own. So a return is matched by its
+//! `message_id` across the whole batch, and a channel belongs to one batch at a time. If a confirm is lost, the return
+//! of another message may be lost with it; see `judge`.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -22,10 +22,10 @@ use super::connection::Connection;
 use super::pending::Sent;
 use super::refusal::refusal;
 
-/// A message ready to be published. Its `message_id` must be set: a return is known by it.
+/// A message ready to be published. Its `message_id` must be set, because it identifies a return.
 #[derive(Debug, Clone)]
 pub(in crate::bus) struct Message {
-    /// Whether the broker sends it back where no queue takes it.
+    /// Whether the broker returns it if no queue takes it.
     pub mandatory: bool,
     pub exchange: ShortString,
     pub routing_key: ShortString,
@@ -39,26 +39,26 @@ impl Message {
     }
 }
 
-/// How a round went.
+/// How a batch went.
 #[derive(Debug)]
 pub(in crate::bus) struct Report {
-    /// Of each message, in the round's order.
+    /// The outcome of each message, in the order of the batch.
     pub sent: Vec<Sent>,
-    /// Why the broker closed the channel, where it said so.
+    /// Why the broker closed the channel, if it did and gave a reason.
     pub closed: Option<Closed>,
 }
 
 /// Why the broker closed a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::bus) struct Closed {
-    /// In the broker's words.
+    /// The broker's own words.
     pub reason: String,
-    /// Whether the exchange is missing or barred, so that every message would meet the same.
+    /// Whether the exchange is missing or forbidden, so that every message would fail in the same way.
     pub by_topology: bool,
 }
 
-/// Publishes all, pipelined, and awaits their confirms. A confirm may be missing for `patience` before it counts as
-/// lost; each one that comes starts the wait anew, and so does a broker that blocks.
+/// Publishes all messages, pipelined, and awaits their confirms. A confirm that is missing for `patience` counts as
+/// lost; each confirm that arrives restarts the wait, and so does a broker that blocks.
 pub(in crate::bus) async fn publish(
     connection: &Connection,
     channel: &Channel,
@@ -69,21 +69,21 @@ pub(in crate::bus) async fn publish(
     let mut confirms = Vec::with_capacity(messages.len());
     for message in &messages {
         let mut confirm = Box::pin(maybe_done(confirmed(channel, message)));
-        // The first poll takes the delivery tag and queues the frames: here the order on the wire is made.
+        // The first poll takes the delivery tag and queues the frames: this fixes the order on the wire.
         futures_util::poll!(confirm.as_mut()).is_ready();
         confirms.push(confirm);
     }
     let mut answers = Vec::with_capacity(confirms.len());
     let mut lost = false;
     for confirm in &mut confirms {
-        // Once one confirm is lost, those that came in the meantime still count, but no other is waited for.
+        // Once one confirm is lost, those that arrived in the meantime still count, but no other is awaited.
         lost = lost || !comes(connection, confirm.as_mut(), patience).await;
         if lost {
             futures_util::poll!(confirm.as_mut()).is_ready();
         }
         answers.push(confirm.as_mut().take_output().map(Answer::from));
     }
-    // One that came while the others were looked at comes too late to count, but may carry another's return.
+    // A confirm that arrived during this loop is too late to count, but may carry the return of another message.
     let mut late = Vec::new();
     for (mut confirm, _) in confirms.into_iter().zip(&answers).filter(|(_, answer)| answer.is_none()) {
         futures_util::poll!(confirm.as_mut()).is_ready();
@@ -104,10 +104,10 @@ async fn confirmed(channel: &Channel, message: &Message) -> lapin::Result<Confir
     sending.await?.await
 }
 
-/// Waits for a confirm; false where it is lost.
+/// Waits for a confirm; returns false if it is lost.
 async fn comes<F: Future>(connection: &Connection, mut confirm: Pin<&mut MaybeDone<F>>, patience: Duration) -> bool {
     while timeout(patience, confirm.as_mut()).await.is_err() {
-        // While the broker blocks, lapin keeps what it could not write and goes on when the broker does. Sending it
+        // While the broker blocks, lapin keeps what it could not write and continues when the broker does. Sending it
         // again on another channel would only add to what waits.
         if !(connection.is_blocked() && connection.is_alive()) {
             return false;
@@ -116,7 +116,7 @@ async fn comes<F: Future>(connection: &Connection, mut confirm: Pin<&mut MaybeDo
     true
 }
 
-/// What lapin says of one message, and the return, of this one or of another, that it hung on it.
+/// What lapin reports about one message, and the return, of this message or another, that it attached.
 #[derive(Debug)]
 enum Answer {
     Ack(Option<Returned>),
@@ -124,7 +124,7 @@ enum Answer {
     Failed(Option<Closed>),
 }
 
-/// A message that came back.
+/// A message that was returned.
 #[derive(Debug)]
 struct Returned {
     id: ShortString,
@@ -136,7 +136,7 @@ impl From<lapin::Result<Confirmation>> for Answer {
         match answer {
             Ok(Confirmation::Ack(carried)) => Answer::Ack(carried.and_then(Returned::read)),
             Ok(Confirmation::Nack(carried)) => Answer::Nack(carried.and_then(Returned::read)),
-            // A channel without confirms: it proves nothing.
+            // The channel has no confirms, so nothing is proven.
             Ok(Confirmation::NotRequested) => Answer::Failed(None),
             Err(error) => Answer::Failed(closing(&error)),
         }
@@ -151,12 +151,12 @@ impl Returned {
     }
 }
 
-/// Judges each message by the answers (nothing where a confirm is lost) and by what late ones carried.
+/// Judges each message by its answer (`None` if the confirm is lost) and by the returns that late answers carried.
 ///
-/// The broker sends a return before the confirm of that message, and lapin hands the oldest return to each confirm that
-/// completes. So no more returns are ever outstanding than there are returned messages without a confirm: as long as each
-/// return that was seen belongs to a message that has its confirm, every message with a confirm has its return. Otherwise
-/// a bare ack proves nothing: the message may have come back as well, and its return is still to be handed out.
+/// The broker sends a return before the confirm of the same message, and lapin attaches the oldest return to each
+/// confirm that completes. So there are never more outstanding returns than returned messages without a confirm: as
+/// long as each return that was seen belongs to a message with a confirm, every message with a confirm has its return.
+/// Otherwise a bare ack proves nothing: the message may have been returned too, and its return not be attached yet.
 fn judge(messages: &[&Message], answers: Vec<Option<Answer>>, late: Vec<Answer>) -> Report {
     let mut returned: HashMap<ShortString, String> = HashMap::new();
     let mut closed = None;
@@ -200,7 +200,7 @@ fn closing(error: &lapin::Error) -> Option<Closed> {
     let (kind, reason) = refusal(error)?;
     let by_topology = match kind {
         AMQPSoftError::NOTFOUND => true,
-        // A topic permission bars one routing key, any other the whole exchange.
+        // A topic permission forbids one routing key, any other permission the whole exchange.
         AMQPSoftError::ACCESSREFUSED => !reason.contains("access to topic"),
         _ => false,
     };
@@ -251,7 +251,7 @@ mod tests {
         check(vec![None, ack(None), ack(None)], vec![], &[Sent::Unknown, Sent::Confirmed, Sent::Confirmed]);
     }
 
-    /// Message 1 was confirmed and took the return of message 0 along; its own is still to be handed out.
+    /// Message 1 was confirmed and carried the return of message 0; its own return is still outstanding.
     #[test]
     fn while_a_return_is_owed_a_bare_ack_proves_nothing() {
         check(vec![None, ack(Some("0")), ack(None)], vec![], &[const { Sent::Unknown }; 3]);

@@ -1,4 +1,4 @@
-//! One publishing channel and its task. While a round is under way the next one gathers; no timer ever delays a
+//! One publishing channel and its task. While a batch is in flight, the next one gathers; no timer ever delays a
 //! message.
 
 use std::panic::AssertUnwindSafe;
@@ -22,81 +22,81 @@ use super::unordered::SetAside;
 use crate::backoff::{self, Backoff};
 use crate::bus::{BusError, bounded, describe};
 
-/// How many messages a lane takes in beyond a round that could go at once.
+/// How many messages that could be sent at once a channel accepts beyond a batch.
 const MOST: usize = 8 * ROUND;
 
-/// How many it takes in beyond a round in all; with those in its queue, the bound of its memory.
+/// How many messages a channel accepts beyond a batch in total; with those in its queue, this bounds its memory.
 ///
-/// A subscriber's queue that is full (`reject-publish`) nacks every event that is routed there, for as long as it stays
-/// full. Those pause here without counting to `MOST`, or they would soon be all that the lane holds, and the events of
-/// everybody else would wait for one subscriber. Their number is bounded as well: whoever posts an event waits for it
-/// only for a while and then leaves it here, and only so many may be left. Beyond that a command's delivery stays
-/// unacknowledged until its events are confirmed, and the broker delivers no more of the commands whose events go there.
-/// This bound lies beyond both, for when it is reached, the lane's other payments wait as well. It is there so that no
-/// setting can fill the memory.
+/// A full queue of a subscriber (`reject-publish`) nacks every event that is routed to it, for as long as it is full.
+/// Such events pause here without counting towards `MOST`; otherwise they would soon fill the channel, and the events
+/// of everybody else would wait for one subscriber. Their number is bounded as well: a task that posts an event waits
+/// for it only for a while and then leaves it here, and only a limited number may be left. Beyond that, a command's
+/// delivery stays unacknowledged until its events are confirmed, and the broker delivers no more of the commands whose
+/// events go there. This bound is beyond both, because once it is reached, the channel's other payments wait as well.
+/// It ensures that no setting can fill the memory.
 const MOST_IN_ALL: usize = 64 * ROUND;
 
-/// So many rounds in a row without any confirm are no accident.
+/// This many consecutive batches without any confirm are no accident.
 const IN_VAIN: u32 = 2;
 
-/// Told the verdict on a message, once; dropped where the lane is shut down before there is one.
+/// Called once with the verdict on a message; dropped if the channel is shut down before there is one.
 pub(in crate::bus) type Answer = Box<dyn FnOnce(Verdict) + Send + Sync>;
 
-/// A message given to a lane.
+/// A message that was handed to a channel.
 pub(in crate::bus) struct Posted {
-    /// What has to keep its order among itself.
+    /// Messages with the same value keep their order.
     pub order: Uuid,
     pub message: Message,
     pub answer: Answer,
 }
 
-/// A channel of its own.
+/// The task behind one publishing channel.
 pub(in crate::bus) struct PublishChannel {
     link: Reconnecting,
     patience: Duration,
-    /// Whether a missing or barred exchange is the connection's trouble and not the message's.
+    /// Whether a missing or forbidden exchange is a fault of the connection and not of the message.
     needs_exchange: bool,
     posted: mpsc::Receiver<Posted>,
     closed: bool,
     backlog: Pending<Posted>,
-    /// Of events alone: replies and dead letters have no order, and nothing behind them.
+    /// For events only: replies and dead letters have no order, so that nothing waits behind them.
     aside: Option<SetAside>,
     session: Option<(Arc<Connection>, Channel)>,
     backoff: Backoff,
-    /// Rounds in a row without any confirm.
+    /// The number of consecutive batches without any confirm.
     in_vain: u32,
-    /// How many lanes have had `IN_VAIN` of them.
+    /// The number of channels that have reached `IN_VAIN`.
     silent: watch::Sender<usize>,
     nacks: Nacks,
     replacement: Replacement,
 }
 
-/// What the lanes of a publisher share.
+/// What the channels of a publisher share.
 #[derive(Debug, Clone)]
 pub(in crate::bus) struct Shared {
     /// The connection.
     pub link: Reconnecting,
     /// How long a confirm may be missing.
     pub patience: Duration,
-    /// Payments whose events are set aside.
+    /// The payments whose events are set aside.
     pub aside: SetAside,
-    /// How many lanes publish and publish, and are confirmed nothing.
+    /// The number of channels that publish repeatedly without getting any confirm.
     pub silent: watch::Sender<usize>,
-    /// What the broker does not take.
+    /// The messages that the broker nacked.
     pub nacks: Nacks,
-    /// Their end.
+    /// Ends the channels.
     pub shutdown: CancellationToken,
 }
 
 impl PublishChannel {
-    /// Starts a lane for events, which wait as long as their exchange is missing.
+    /// Starts a channel for events, which wait for as long as their exchange is missing.
     pub(in crate::bus) fn events(shared: Shared) -> mpsc::Sender<Posted> {
         let policy = Policy { refusals: 2, pause: Duration::from_secs(2) };
         let aside = shared.aside.clone();
         PublishChannel::spawn(shared, Some(aside), policy)
     }
 
-    /// Starts a lane for replies, dead letters and webhooks: the first refusal is the last word.
+    /// Starts a channel for replies, dead letters and webhooks, where the first refusal is final.
     pub(in crate::bus) fn side(shared: Shared) -> mpsc::Sender<Posted> {
         let policy = Policy { refusals: 1, pause: Duration::ZERO };
         PublishChannel::spawn(shared, None, policy)
@@ -134,12 +134,12 @@ impl PublishChannel {
             let report = publish(&connection, &channel, messages, self.patience).await;
             let closed = self.look_at(&connection, &report);
             let fruitless = closed.is_none() && report.sent.iter().all(|sent| *sent == Sent::Unknown);
-            // What came in meanwhile waits too, and shares the fate of one before it.
+            // Messages that were posted meanwhile wait too, and share the verdict on one before them.
             self.take_posted();
             let decided = self.backlog.settle(round, report.sent, closed.as_deref(), Instant::now());
             for (posted, verdict) in decided {
                 if let (Verdict::Refused(_), Some(aside)) = (&verdict, &self.aside) {
-                    // Before anything else is taken in: nothing later of that payment goes out.
+                    // Before anything else is accepted, so that nothing later of that payment is published.
                     aside.refused(posted.order);
                 }
                 tell(posted.answer, verdict);
@@ -153,8 +153,8 @@ impl PublishChannel {
         }
     }
 
-    /// Says so where the broker takes messages and confirms none: a queue without a leader does that, and nothing else
-    /// would tell. That a connection was lost is told by its link.
+    /// Reports when the broker accepts messages and confirms none. A queue without a leader causes that, and nothing
+    /// else would reveal it. A lost connection is reported by `Reconnecting`.
     fn note(&mut self, fruitless: bool, connection: &Connection) {
         let before = self.in_vain;
         if !fruitless {
@@ -170,7 +170,7 @@ impl PublishChannel {
         }
     }
 
-    /// Takes in what was posted, and waits until something can be sent. False when there will be nothing any more.
+    /// Accepts posted messages, and waits until something can be sent. Returns false when nothing will follow.
     async fn gather(&mut self) -> bool {
         loop {
             self.take_posted();
@@ -212,7 +212,7 @@ impl PublishChannel {
         }
     }
 
-    /// The channel in use, or a new one; waits for the link. Nothing once that is shut down.
+    /// Returns the channel in use or a new one, after waiting for the connection. `None` once that is shut down.
     async fn session(&mut self) -> Option<(Arc<Connection>, Channel)> {
         loop {
             if let Some((connection, channel)) = &self.session
@@ -227,7 +227,7 @@ impl PublishChannel {
                 Ok(channel) => self.session = Some((connection, channel)),
                 Err(error) => {
                     warn!(error = describe(&error), "cannot open a channel to publish on; trying again");
-                    // A blocked connection answers nothing and is well; any other that is silent is not.
+                    // A blocked connection answers nothing and is healthy; any other that is silent is not.
                     if matches!(error, BusError::TimedOut { .. }) && !connection.is_blocked() {
                         connection.abandon(describe(&error));
                     }
@@ -237,10 +237,10 @@ impl PublishChannel {
         }
     }
 
-    /// Draws the consequences of a round for channel and connection; tells why a message closed the channel.
+    /// Updates channel and connection after a batch; returns why a message closed the channel, if one did.
     fn look_at(&mut self, connection: &Connection, report: &Report) -> Option<String> {
         if report.sent.contains(&Sent::Unknown) {
-            // Late confirms and returns of this round must never meet another one.
+            // Late confirms and returns of this batch must never be mixed with those of another.
             self.session = None;
         }
         self.look_at_nacks(&report.sent);
@@ -260,7 +260,7 @@ impl PublishChannel {
         Some(closed.reason.clone())
     }
 
-    /// Says so where the broker does not take messages, and tries it over another channel: all confirms of this one are in.
+    /// Reports nacks, and replaces the channel from time to time: it has no confirms outstanding.
     fn look_at_nacks(&mut self, sent: &[Sent]) {
         let now = Instant::now();
         if let Some(nacked) = self.nacks.note(sent, now) {
@@ -276,14 +276,14 @@ impl PublishChannel {
     }
 }
 
-/// Nothing in an answer panics; and if it did, it must not take the lane with it.
+/// No answer is expected to panic; if one does, it must not end the channel's task.
 fn tell(answer: Answer, verdict: Verdict) {
     if std::panic::catch_unwind(AssertUnwindSafe(|| answer(verdict))).is_err() {
         error!("what was to be done about a published message panicked; the relay sends it again");
     }
 }
 
-/// A channel with publisher confirms: without them a lost message looks like a published one.
+/// Opens a channel with publisher confirms: without them, a lost message looks like a published one.
 pub(in crate::bus) async fn open(connection: &Connection) -> Result<Channel, BusError> {
     let channel = connection.channel().await?;
     let selecting = channel.confirm_select(ConfirmSelectOptions::default());

@@ -1,4 +1,4 @@
-//! A small client of the bus, for the command line and for tests: publishes commands and watches events.
+//! A small client of the bus, for the command line and for tests: it publishes commands and watches events.
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -16,10 +16,10 @@ use super::refusal::named;
 use super::topology::Names;
 use super::{BusError, BusSettings, bounded, short};
 
-/// How many events a watcher takes in ahead.
+/// How many events a watcher prefetches.
 const AHEAD: u16 = 256;
 
-/// One connection.
+/// A connection to the bus.
 #[derive(Debug)]
 pub struct Client {
     connection: Connection,
@@ -28,35 +28,35 @@ pub struct Client {
     settings: BusSettings,
 }
 
-/// A command as it is published.
+/// A command to publish.
 #[derive(Debug, Clone, Default)]
 pub struct NewCommand {
     /// `<variant>.<type>`.
     pub routing_key: String,
-    /// The AMQP `message_id`; a return is known by it.
+    /// The AMQP `message_id`, which identifies a return.
     pub message_id: String,
-    /// The command as CloudEvents JSON, or whatever else is to be tried.
+    /// The command as CloudEvents JSON, or anything else to be tried.
     pub body: Bytes,
-    /// Which queue the final answer also goes to.
+    /// The queue that the final answer also goes to.
     pub reply_to: Option<String>,
     /// The AMQP `correlation_id`.
     pub correlation_id: Option<String>,
-    /// Whether to say who we are, as the configured users and `payment.resolve` require; the broker checks it.
+    /// Whether to send our `user_id`, which configured users and `payment.resolve` require; the broker checks it.
     pub name_user: bool,
 }
 
-/// A message that was watched.
+/// A message that a watcher received.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Watched {
     /// The event's routing key.
     pub routing_key: String,
-    /// What came beside the payload.
+    /// The AMQP properties.
     pub properties: Properties,
     /// The payload.
     pub body: Vec<u8>,
 }
 
-/// Messages as they come. Ends with the connection.
+/// Messages as they arrive. Ends with the connection.
 #[derive(Debug)]
 pub struct Watch {
     stream: lapin::Consumer,
@@ -65,7 +65,7 @@ pub struct Watch {
 }
 
 impl Client {
-    /// Connects, under this role in the connection's name.
+    /// Connects, with this role in the connection's name.
     ///
     /// # Errors
     /// The broker cannot be reached.
@@ -75,15 +75,15 @@ impl Client {
         Ok(Client { connection, channel, names: Names::new(&settings.prefix), settings: settings.clone() })
     }
 
-    /// The connection, for what else is to be asked of the broker.
+    /// Returns the connection, for other requests to the broker.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Publishes commands in order and waits until the broker has answered for each.
+    /// Publishes commands in order, and waits until the broker has answered for each.
     ///
     /// # Errors
-    /// The connection or the channel was lost: which of the commands arrived is unknown; the same ones can be sent
+    /// The connection or the channel was lost: it is unknown which of the commands arrived. The same ones can be sent
     /// again.
     pub async fn publish(&self, commands: Vec<NewCommand>) -> Result<Vec<CommandSent>, BusError> {
         let messages = commands.into_iter().map(|command| self.message(command));
@@ -144,10 +144,10 @@ impl Client {
         self.watch(channel, queue).await
     }
 
-    /// Watches a queue of our own, made for the purpose: for replies.
+    /// Watches an exclusive queue that is created for the purpose, such as one for replies.
     ///
     /// # Errors
-    /// The broker cannot be reached, or somebody else has a queue of that name.
+    /// The broker cannot be reached, or another connection has a queue of that name.
     pub async fn subscribe_queue(&self, name: &str) -> Result<Watch, BusError> {
         let channel = self.connection.channel().await?;
         let queue = self.declare(&channel, name).await?;
@@ -171,14 +171,14 @@ impl Client {
         Ok(Watch { stream, _channel: channel })
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub async fn close(self) {
         self.connection.close().await;
     }
 }
 
 impl Watch {
-    /// The next message; nothing when the connection has ended.
+    /// Returns the next message, or `None` when the connection has ended.
     ///
     /// # Errors
     /// The connection was lost.

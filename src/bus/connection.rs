@@ -1,4 +1,4 @@
-//! One connection to the broker: opening it within a time, noticing its end, leaving it.
+//! One connection to the broker: opens it within a timeout, notices its end, and closes it.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
@@ -20,14 +20,14 @@ use super::{BusError, BusSettings, bounded, describe, hosts};
 use crate::hosts::shuffled;
 use crate::tls::{TlsFiles, Verify, client_config};
 
-/// How often a connection is looked at, whatever lapin's events tell or leave out.
+/// How often a connection is checked, whether or not lapin sends events.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The largest frame of a connection that only publishes, in bytes: far beyond our headers, and not below what RabbitMQ 4.1
-/// asks for (8192).
+/// The largest frame of a connection that only publishes, in bytes: far larger than our headers, and not below what
+/// RabbitMQ 4.1 requires (8192).
 const PUBLISHING_FRAME: u32 = 32 * 1024;
 
-/// How long a connection may take to say goodbye.
+/// How long closing a connection may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// One open connection.
@@ -40,27 +40,27 @@ pub struct Connection {
     abandon: Notify,
 }
 
-/// How a connection is doing.
+/// The state of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionState {
     /// Connected and open.
     Connected,
-    /// Connected, but the broker takes no messages for lack of memory or disk.
+    /// Connected, but the broker accepts no messages because it is short of memory or disk.
     Blocked,
-    /// Not connected, and why; it is being tried again.
+    /// Not connected, and why; it is being retried.
     Disconnected(String),
 }
 
-/// Connects, as `paybus@host/pid <role>` in the broker's list of connections.
+/// Connects, and appears as `paybus@host/pid <role>` in the broker's list of connections.
 ///
 /// # Errors
-/// An address or TLS file that cannot be used, a broker that refuses, or none that answers in time.
+/// An address or TLS file cannot be used, the broker refuses the connection, or none answers in time.
 pub async fn connect(settings: &BusSettings, role: &str) -> Result<Connection, BusError> {
     dial_any(settings, role, addresses(settings)?, u64::MAX).await
 }
 
-/// Connects to read what others have published: of a body that is too large only the size is read, so that it takes no
-/// memory, and the message is marked.
+/// Connects to read messages of others. Of a body that is too large only the size is read, so that it takes no memory,
+/// and the message is marked.
 ///
 /// # Errors
 /// As [`connect`].
@@ -68,8 +68,8 @@ pub async fn connect_to_read(settings: &BusSettings, role: &str) -> Result<Conne
     dial_any(settings, role, addresses(settings)?, BODY_READ_MAX).await
 }
 
-/// Connects to publish only, with small frames: lapin keeps 32 of the largest in memory, in each direction. Whoever consumes
-/// must take what others send, and the headers of a message have to fit into one frame.
+/// Connects to publish only, with small frames: lapin keeps 32 of the largest in memory, in each direction. A consumer
+/// cannot do so: it must accept what others send, and the headers of a message must fit into one frame.
 ///
 /// # Errors
 /// As [`connect`].
@@ -79,7 +79,7 @@ pub async fn connect_to_publish(settings: &BusSettings, role: &str) -> Result<Co
     dial_any(settings, role, uris, u64::MAX).await
 }
 
-/// Tries the hosts in random order, each within a time of its own.
+/// Tries the hosts in random order, each with its own timeout.
 async fn dial_any(
     settings: &BusSettings,
     role: &str,
@@ -113,8 +113,8 @@ async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri, body_max: u64) -
     let doing = "connecting to the broker";
     let runtime = lapin::runtime::default_runtime().map_err(|source| BusError::Broker { doing, source })?;
     let properties = ConnectionProperties::default().with_connection_name(name(role).into());
-    // A second handle on the socket: lapin's thread cannot be told to give up on a peer that accepts and then says
-    // nothing, and would live as long as that peer does.
+    // A second handle on the socket: lapin's thread cannot be told to give up on a peer that accepts the connection and
+    // then stays silent, and would live as long as that peer.
     let socket: Arc<OnceLock<TcpStream>> = Arc::default();
     let handle = Arc::clone(&socket);
     let frame_max = uri.query.frame_max;
@@ -151,7 +151,7 @@ async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri, body_max: u64) -
     }
 }
 
-/// The address of each host, with our heartbeat.
+/// Returns the address of each host, with our heartbeat.
 fn addresses(settings: &BusSettings) -> Result<Vec<AMQPUri>, BusError> {
     let mut uris = hosts::addresses(settings.url.expose_secret()).ok_or(BusError::Url("it cannot be read"))?;
     let seconds = u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX);
@@ -159,7 +159,7 @@ fn addresses(settings: &BusSettings) -> Result<Vec<AMQPUri>, BusError> {
     Ok(uris)
 }
 
-/// Files are read on a thread of their own: the platform's certificate store takes milliseconds.
+/// Reads the files on a blocking thread: the platform's certificate store takes milliseconds.
 async fn connector(settings: &BusSettings) -> Result<RustlsConnector, BusError> {
     let tls = settings.tls.clone();
     let config = tokio::task::spawn_blocking(move || {
@@ -186,7 +186,7 @@ fn hang_up(socket: Option<&TcpStream>) {
 }
 
 impl Connection {
-    /// A new channel.
+    /// Opens a new channel.
     ///
     /// # Errors
     /// The connection is lost, or the broker does not answer.
@@ -194,29 +194,30 @@ impl Connection {
         bounded("opening a channel", self.patience, self.lapin.create_channel()).await
     }
 
-    /// Whether it can be used, as far as is known.
+    /// Returns whether the connection can be used, as far as is known.
     pub fn is_alive(&self) -> bool {
         self.abandoned.get().is_none() && self.lapin.status().connected()
     }
 
-    /// Whether the broker takes no messages for lack of memory or disk.
+    /// Returns whether the broker accepts no messages because it is short of memory or disk.
     pub fn is_blocked(&self) -> bool {
         self.lapin.status().blocked()
     }
 
-    /// How long an answer of the broker is waited for.
+    /// Returns how long to wait for an answer of the broker.
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// Gives it up for a reason that lapin does not see; its link makes another one.
+    /// Gives the connection up for a reason that lapin does not see. A new one replaces it.
     pub(crate) fn abandon(&self, reason: String) {
         if self.abandoned.set(reason).is_ok() {
             self.abandon.notify_waiters();
         }
     }
 
-    /// Says goodbye, and hangs up on a broker that does not answer: a blocked connection would never send its goodbye.
+    /// Closes the connection, and shuts down its socket in case the broker does not answer: a blocked connection would
+    /// never send its close.
     pub async fn close(&self) {
         let goodbye = self.lapin.close(200, "goodbye".into());
         match timeout(FAREWELL.min(self.patience), goodbye).await {
@@ -227,7 +228,7 @@ impl Connection {
         hang_up(self.socket.as_ref());
     }
 
-    /// Waits for the end, and says on the way whether the broker blocks; returns why it ended.
+    /// Waits for the end and returns its reason. Meanwhile reports whether the broker blocks.
     pub(super) async fn ended(&self, blocks: impl Fn(bool)) -> String {
         let mut events = std::pin::pin!(self.lapin.events_listener());
         let mut last = "the connection was lost".to_owned();
@@ -240,7 +241,7 @@ impl Connection {
             }
             blocks(self.is_blocked());
             tokio::select! {
-                // An event explains, the status decides: there is not an event for every end.
+                // An event gives the reason, but the status decides: not every end has an event.
                 Some(event) = events.next() => if let Event::Error(error) = event {
                     last = describe(&error);
                 },
@@ -284,7 +285,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// An address is read or refused, and what is refused is not repeated: it may hold a password.
+        /// Any text is parsed or rejected, and a rejected one is not repeated: it may contain a password.
         #[test]
         fn any_text_is_an_address_or_refused(
             text in proptest::prop_oneof![
@@ -324,8 +325,8 @@ mod tests {
         assert_eq!(heard.expect("a clean end"), b"AMQP\x00\x00\x09\x01");
     }
 
-    /// A TLS server for "localhost" that takes whoever has a certificate of `authority`, hears one AMQP header and
-    /// leaves.
+    /// A TLS server for "localhost" that accepts any client with a certificate of `authority`, reads one AMQP header
+    /// and closes.
     fn tls_server(
         authority: &rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
     ) -> (u16, std::thread::JoinHandle<Vec<u8>>) {

@@ -1,8 +1,8 @@
-//! Consuming: one connection for all queues of a worker, and for each queue a channel, a prefetch and a supervisor.
+//! Consuming: one connection for all queues of a worker and, for each queue, a channel, a prefetch and a supervisor.
 //!
-//! A consumer ends for many reasons, and only some of them are errors: a queue that is deleted, or a leader that moves,
-//! ends the stream without a word. Whatever the reason, the supervisor makes channel, prefetch and consumer anew, with
-//! growing pauses, and says in its state why nothing is consumed meanwhile.
+//! A consumer ends for many reasons, and only some of them are errors: when a queue is deleted or its leader moves, the
+//! stream ends without one. In every case the supervisor creates channel, prefetch and consumer again, with growing
+//! delays, and its state says why nothing is consumed meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,20 +25,20 @@ use super::refusal::named;
 use super::{BusError, BusSettings, bounded, describe, short};
 use crate::backoff;
 
-/// A consumer that lived this long was a good one: it is made anew soon.
+/// A consumer that lived this long was healthy: its successor is created soon.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// How often a channel is looked at that says nothing.
+/// How often a silent channel is checked.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long what came on a channel that is not used any more may stay unsettled. Then it goes back to its queue, for the
-/// broker may have delivered more on it, which nobody here has.
+/// How long deliveries of a channel that is no longer used may stay unsettled. Then they go back to their queue,
+/// because the broker may have delivered more on that channel, which nobody received.
 const SETTLING: Duration = Duration::from_secs(120);
 
-/// How long the broker may take to close a channel that is not used any more; nobody waits for it.
+/// How long the broker may take to close a channel that is no longer used; nobody waits for it.
 const RETIRING: Duration = Duration::from_secs(60);
 
-/// The most a quorum queue hands out unacknowledged to one consumer.
+/// The most unacknowledged messages that a quorum queue delivers to one consumer.
 pub const MAX_PREFETCH: u16 = 2000;
 
 /// The consuming connection. Cheap to clone.
@@ -48,19 +48,19 @@ pub struct Consumer {
     shutdown: CancellationToken,
 }
 
-/// How the consumption of one queue is doing.
+/// The state of the consumption of one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueueState {
-    /// Deliveries come.
+    /// Deliveries arrive.
     Consuming,
-    /// Paused on purpose; whatever had been prefetched is in the receiver.
+    /// Paused on purpose; everything that was prefetched is in the receiver.
     Paused,
-    /// Nothing comes, and why; it is being tried again.
+    /// Nothing arrives, and why; it is being retried.
     Down(String),
 }
 
-/// The handle on one queue. Dropping it ends the consumption; unacknowledged deliveries then go back to the queue once
-/// the connection closes.
+/// The handle to the consumption of one queue. Dropping it ends the consumption, and its channel is closed, which
+/// returns unacknowledged deliveries to the queue.
 #[derive(Debug)]
 pub struct Consumption {
     wanted: watch::Sender<Wanted>,
@@ -70,12 +70,12 @@ pub struct Consumption {
 
 type Request = oneshot::Sender<Result<Option<Delivery>, BusError>>;
 
-/// What is wanted of a queue.
+/// What the handle asks of the supervisor.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
-    /// Deliveries.
+    /// Whether to consume.
     consuming: bool,
-    /// Nothing at all, and what was delivered goes back.
+    /// Whether the queue is left to others, so that unacknowledged deliveries go back to it and none are taken.
     left: bool,
 }
 
@@ -86,18 +86,18 @@ impl Wanted {
 }
 
 impl Consumer {
-    /// Starts connecting, and connects again whenever the connection is lost. When the token is cancelled the
-    /// connection closes, and what is not acknowledged by then goes back to its queue: drain first.
+    /// Starts connecting, and reconnects whenever the connection is lost. When the token is cancelled the connection
+    /// closes, and everything unacknowledged goes back to its queue: drain first.
     pub fn spawn(settings: BusSettings, shutdown: CancellationToken) -> Consumer {
         Consumer { link: Reconnecting::spawn(settings, Role::Consumer, shutdown.clone()), shutdown }
     }
 
-    /// How the connection is doing.
+    /// Returns the state of the connection.
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.link.state()
     }
 
-    /// The connection, where there is one now: to ask the broker something.
+    /// Returns the current connection, if there is one, for other requests to the broker.
     pub fn connection(&self) -> Option<Arc<Connection>> {
         self.link.current()
     }
@@ -107,13 +107,13 @@ impl Consumer {
         self.start(queue, prefetch, true)
     }
 
-    /// Watches over a queue without consuming it yet; see `Consumption::resume`.
+    /// Attaches to a queue without consuming it yet; see [`Consumption::resume`].
     pub fn subscribe_paused(&self, queue: &str, prefetch: u16) -> (Consumption, mpsc::Receiver<Delivery>) {
         self.start(queue, prefetch, false)
     }
 
     fn start(&self, queue: &str, prefetch: u16, consuming: bool) -> (Consumption, mpsc::Receiver<Delivery>) {
-        // Never 0: that would be no limit, and lapin buffers without one.
+        // Never 0: that would mean no limit, and lapin buffers without one.
         let prefetch = prefetch.clamp(1, MAX_PREFETCH);
         let (deliveries, receiver) = mpsc::channel(usize::from(prefetch));
         let (wanted, wants) = watch::channel(Wanted { consuming, left: false });
@@ -129,59 +129,59 @@ impl Consumer {
 }
 
 impl Consumption {
-    /// Stops consuming. Deliveries that were prefetched still come; when the state is `Paused` they are all in the
-    /// receiver, which therefore must be read on.
+    /// Stops consuming. Prefetched deliveries still arrive; once the state is `Paused`, all of them are in the
+    /// receiver, so it must be read on.
     pub fn pause(&self) {
         self.wanted.send_modify(|wanted| wanted.consuming = false);
     }
 
-    /// Consumes again.
+    /// Resumes consuming.
     pub fn resume(&self) {
         self.wanted.send_modify(|wanted| wanted.consuming = true);
     }
 
-    /// Leaves the queue to others: what was delivered and is not acknowledged goes back to it, in its order, and nothing more
-    /// is taken, paused or not.
+    /// Leaves the queue to others: unacknowledged deliveries go back to it, in order, and no more are taken, paused or
+    /// not.
     pub fn leave(&self) {
         self.wanted.send_modify(|wanted| wanted.left = true);
     }
 
-    /// Comes back to a queue that was left: it is consumed, or paused, as before.
+    /// Returns to a queue that was left: it is consumed or paused as before.
     pub fn come_back(&self) {
         self.wanted.send_modify(|wanted| wanted.left = false);
     }
 
-    /// Fetches one message while paused: the probe of a breaker.
+    /// Fetches one message while paused, as the probe of a breaker.
     ///
     /// # Errors
-    /// The queue cannot be reached now.
+    /// The queue cannot be reached at the moment.
     pub async fn fetch_one(&self) -> Result<Option<Delivery>, BusError> {
         let (answer, fetched) = oneshot::channel();
         self.requests.send(answer).await.map_err(|_| BusError::Closed)?;
         fetched.await.map_err(|_| BusError::Closed)?
     }
 
-    /// How it is doing, for readiness.
+    /// Returns the state, for readiness.
     pub fn state(&self) -> watch::Receiver<QueueState> {
         self.state.clone()
     }
 }
 
-/// Why one channel's life ended.
+/// Why the use of a channel ended.
 enum End {
     /// The handle or the receiver was dropped.
     Dropped,
     /// The queue is left to others.
     Left,
-    /// Channel or consumer is gone; make it anew.
+    /// The channel or the consumer is gone and must be created again.
     Broken(String),
 }
 
-/// A channel and what came on it.
+/// A channel and its deliveries.
 struct Opened {
     channel: Channel,
     acks: Acks,
-    /// Deliveries and fetched messages that are not settled yet.
+    /// The deliveries and fetched messages that are not settled yet.
     unsettled: TaskTracker,
 }
 
@@ -220,7 +220,8 @@ impl Supervisor {
         }
     }
 
-    /// A probe gets its answer even while there is no connection. None is needed while the queue is left to others.
+    /// Waits for a connection, and answers probes meanwhile. While the queue is left to others, no connection is
+    /// needed.
     async fn next_connection(&mut self) -> Option<Arc<Connection>> {
         loop {
             let is_left = self.wants.borrow_and_update().left;
@@ -232,7 +233,7 @@ impl Supervisor {
         }
     }
 
-    /// One channel's life.
+    /// Serves the queue on one connection.
     async fn serve(&mut self, connection: &Connection) -> Result<End, BusError> {
         let patience = connection.patience();
         let mut opened = self.open(connection).await?;
@@ -254,7 +255,7 @@ impl Supervisor {
                 Ok(Some(end)) => Ok(end),
                 Err(error) => Err(error),
             };
-            // Else it would live as long as acknowledgements for it may come, and what is unsettled with it.
+            // Otherwise the channel, and what is unsettled on it, would live as long as acknowledgements may come.
             close(&opened.channel, patience).await;
             return ended;
         }
@@ -264,12 +265,12 @@ impl Supervisor {
         let channel = connection.channel().await?;
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
         bounded("setting the prefetch", connection.patience(), qos).await?;
-        // Those that wait are not in the broker's way: it sends on while most of the prefetch is settled.
+        // Waiting acknowledgements do not stop the broker: it keeps sending while most of the prefetch is settled.
         let acks = Acks::spawn(channel.clone(), usize::from(self.prefetch / 8), connection.patience());
         Ok(Opened { channel, acks, unsettled: TaskTracker::new() })
     }
 
-    /// Consumes until it is no longer wanted, or until the end.
+    /// Consumes until it is no longer wanted, which returns `None`, or until the end.
     async fn consume(&mut self, opened: &Opened, patience: Duration) -> Result<Option<End>, BusError> {
         let Opened { channel, acks, unsettled } = opened;
         let queue = short("name of a queue", self.queue.as_ref())?;
@@ -281,7 +282,8 @@ impl Supervisor {
         self.tell(QueueState::Consuming);
         let mut cancelled = false;
         loop {
-            // A place first, then a delivery: one that was taken from the stream is never lost to a cancelled wait.
+            // Reserves a place before it takes a delivery: one that was taken from the stream is never lost to a
+            // cancelled wait.
             let next = async {
                 let place = self.deliveries.reserve().await.ok()?;
                 Some((place, stream.next().await))
@@ -315,7 +317,7 @@ impl Supervisor {
                     Some(request) => answer(request, self.probe(opened, patience).await),
                     None => return Ok(Some(End::Dropped)),
                 },
-                // A stream may stay silent for ever once its channel is gone, and a full receiver keeps us from asking
+                // A stream may stay silent forever once its channel is gone, and a full receiver keeps us from polling
                 // it.
                 () = sleep(LOOK) => if !channel.status().connected() {
                     return Ok(Some(End::Broken("the channel was closed".to_owned())));
@@ -342,7 +344,7 @@ impl Supervisor {
                     Some(request) => answer(request, self.probe(opened, patience).await),
                     None => return Ok(Some(End::Dropped)),
                 },
-                // Nothing tells a paused consumer that its channel is gone.
+                // A paused consumer is not notified when its channel is gone.
                 () = sleep(LOOK) => {}
             }
             if !opened.channel.status().connected() {
@@ -361,9 +363,9 @@ impl Supervisor {
     }
 }
 
-/// Closes a channel on which nothing is consumed any more, as soon as what came on it is settled, or left to others. A quorum
-/// queue goes on delivering for a moment after it confirmed the cancellation, and lapin drops that: it would be neither with
-/// us nor in the queue for as long as the channel is open.
+/// Closes a channel that no longer consumes, once its deliveries are settled or the queue is left to others. A quorum
+/// queue keeps delivering for a moment after it has confirmed the cancellation, and lapin drops those messages: they
+/// would be neither here nor in the queue for as long as the channel is open.
 async fn retire(opened: Opened, queue: Arc<str>, wants: watch::Receiver<Wanted>) {
     let Opened { channel, unsettled, .. } = opened;
     if !until_settled(&unsettled, wants).await {
@@ -372,7 +374,7 @@ async fn retire(opened: Opened, queue: Arc<str>, wants: watch::Receiver<Wanted>)
     close(&channel, RETIRING).await;
 }
 
-/// Waits until all is settled, or left to others. False where that takes too long.
+/// Waits until everything is settled or left to others; returns false if that takes too long.
 async fn until_settled(unsettled: &TaskTracker, mut wants: watch::Receiver<Wanted>) -> bool {
     unsettled.close();
     tokio::select! {
@@ -389,7 +391,7 @@ async fn close(channel: &Channel, patience: Duration) {
     }
 }
 
-/// Takes one message off a queue, to be settled.
+/// Fetches one message from a queue; the caller must settle it.
 pub(super) async fn fetch(
     channel: &Channel,
     queue: &Arc<str>,
@@ -404,7 +406,7 @@ pub(super) async fn fetch(
 
 fn answer(request: Request, answer: Result<Option<Delivery>, BusError>) {
     if let Err(Ok(Some(delivery))) = request.send(answer) {
-        // Nobody waits for it any more; unacknowledged, it would be stuck for as long as the channel lives.
+        // Nobody waits for the message any more. Unacknowledged, it would be stuck for as long as the channel lives.
         debug!("a fetched message goes back to its queue");
         tokio::spawn(async move { delivery.acker.requeue().await });
     }
@@ -414,7 +416,7 @@ fn answer(request: Request, answer: Result<Option<Delivery>, BusError>) {
 mod tests {
     use super::*;
 
-    /// A call that hangs, or a gateway that takes its time, must not keep from others what only this channel has.
+    /// A call that hangs, or a slow gateway, must not withhold messages that only this channel has.
     #[tokio::test(start_paused = true)]
     async fn a_channel_waits_for_what_is_unsettled_but_not_for_ever() {
         let (wanted, wants) = watch::channel(Wanted { consuming: false, left: false });

@@ -1,7 +1,7 @@
-//! Dead letters: what could not be understood, kept with the reason until a person decides.
+//! Dead letters: messages that could not be understood, kept with the reason until a person decides.
 //!
-//! Two ways lead here: a worker buries a message and says why in its headers, and the broker itself dead-letters what
-//! was redelivered too often, with headers of its own. Both read the same when they are listed.
+//! There are two sources: a worker dead-letters a message and gives the reason in its headers, and the broker
+//! dead-letters what was redelivered too often, with headers of its own. Both look the same when they are listed.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -24,39 +24,39 @@ const CODE: &str = "x-paybus-code";
 const QUEUE: &str = "x-paybus-queue";
 const ROUTING_KEY: &str = "x-paybus-routing-key";
 const TIME: &str = "x-paybus-time";
-/// Who sent it first, of a dead letter and of one that is sent again; empty where nobody was named.
+/// The first sender of a dead letter, and of one that is sent again; empty if none was named.
 const SENDER: &str = "x-paybus-sender";
 
 /// The longest reason, in bytes.
 const REASON_BYTES: usize = 1024;
 
-/// The most of a message's own headers that is kept, in bytes. All headers have to fit into one frame, which a broker
-/// may limit to 4,096 bytes; a longer one would cost the publishing connection.
+/// How much of a message's own headers is kept, in bytes. All headers must fit into one frame, which a broker may limit
+/// to 4,096 bytes; a longer one would cost the publishing connection.
 const HEADER_BYTES: usize = 1024;
 
-/// Why a message could not be buried.
+/// Why a message could not be dead-lettered.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    /// The broker refuses it: reject the delivery, the broker then dead-letters it without a reason.
+    /// The broker refuses it. Reject the delivery: the broker then dead-letters it without a reason.
     #[error("the broker refuses a dead letter: {0}")]
     Refused(String),
-    /// The publisher was shut down: leave the delivery alone, it comes again.
+    /// The publisher was shut down. Leave the delivery unsettled: it is redelivered.
     #[error("the publisher is shut down")]
     Closed,
 }
 
-/// Publishes a delivery to the dead letters with the reason, and waits until the broker has it. The delivery is to be
-/// acknowledged after that, and not before: a crash in between makes a second copy, the other order would lose it.
+/// Publishes a delivery to the dead letters, with the reason, and waits until the broker has it. Acknowledge the
+/// delivery only after that: a crash in between makes a second copy, but the other order would lose the message.
 ///
 /// # Errors
-/// The broker refuses it, or the publisher was shut down. A lost connection is none: it is tried again.
+/// The broker refuses it, or the publisher was shut down. A lost connection is not an error: publishing is retried.
 pub async fn bury(publisher: &Publisher, delivery: &Delivery, code: &str, reason: &str) -> Result<(), DeadLetterError> {
     let message = dead_letter(publisher.names(), delivery, code, reason, Timestamp::now());
     let message = message.map_err(|error| DeadLetterError::Refused(describe(&error)))?;
     match publisher.publish_aside(message).await {
         Some(Verdict::Confirmed) => Ok(()),
         Some(Verdict::Refused(reason)) => Err(DeadLetterError::Refused(reason)),
-        // Nothing has to keep its order among dead letters.
+        // Dead letters have no order among themselves.
         Some(Verdict::Behind) => Err(DeadLetterError::Refused("it waits behind another".to_owned())),
         None => Err(DeadLetterError::Closed),
     }
@@ -88,7 +88,7 @@ fn dead_letter(
     })
 }
 
-/// The properties that stay with a message, whoever sends it on. Not its user: the broker refuses another one than
+/// Returns the properties that a message keeps, whoever forwards it. Not its user: the broker refuses any other than
 /// ours. Not its expiration: that would empty the dead letters.
 fn kept(properties: &Properties, body: &[u8]) -> Result<BasicProperties, BusError> {
     let mut kept = base_properties().with_message_id(short("message id", id(properties, body))?);
@@ -108,7 +108,7 @@ fn kept(properties: &Properties, body: &[u8]) -> Result<BasicProperties, BusErro
     Ok(kept)
 }
 
-/// A name for a message that may have none: the same for the same body.
+/// Returns the id of a message; if it has none, one that is derived from its body.
 fn id(properties: &Properties, body: &[u8]) -> String {
     match &properties.message_id {
         Some(id) if !id.is_empty() => id.clone(),
@@ -116,9 +116,9 @@ fn id(properties: &Properties, body: &[u8]) -> String {
     }
 }
 
-/// The publisher's own headers; if they are too long, the CloudEvents attributes among them, which name the message; if
-/// those are too long as well, none. The broker's must go: RabbitMQ before 4.0 takes a message that comes again with
-/// `x-death` for one that goes in circles, and drops it after it has confirmed it.
+/// Returns the publisher's own headers. If they are too long, only the CloudEvents attributes remain, which identify
+/// the message; if those are too long as well, nothing does. The broker's headers must go: RabbitMQ before 4.0 takes a
+/// message that is published with `x-death` for one in a cycle, and drops it after confirming it.
 fn own_headers(headers: &FieldTable) -> FieldTable {
     short_enough(headers, |name| !is_transport(name))
         .or_else(|| short_enough(headers, |name| attribute_name(name).is_some()))
@@ -140,24 +140,24 @@ fn is_transport(name: &str) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
 }
 
-/// A dead letter, for a person.
+/// A dead letter, as it is shown to people.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadLetter {
-    /// Its `message_id`; where it has none, a name made from its body.
+    /// Its `message_id`; if it has none, an id derived from its body.
     pub id: String,
-    /// Why, in one word: a code of ours, or the broker's reason.
+    /// The reason in one word: a code of ours, or the broker's own.
     pub code: String,
-    /// Why, in a sentence; empty where the broker did it, unless the message cannot be read.
+    /// The reason in a sentence. Empty if the broker dead-lettered it, unless the message cannot be read.
     pub reason: String,
-    /// The queue it was in.
+    /// The queue it came from.
     pub queue: String,
     /// The routing key it was published with.
     pub routing_key: String,
-    /// When it was buried, as it says.
+    /// When it was dead-lettered, according to its headers.
     pub time: String,
-    /// The broker's user that sent it first, where that is known.
+    /// The broker user that first sent it, if known.
     pub sender: Option<String>,
-    /// What came beside the payload.
+    /// The AMQP properties.
     pub properties: Properties,
     /// The payload.
     pub body: Vec<u8>,
@@ -170,23 +170,24 @@ impl DeadLetter {
             Some(excerpt_bytes(&told, REASON_BYTES).into_owned())
         };
         let is_brokers = is_brokers(&properties);
-        // Where the broker did it, such headers are the publisher's own: it would choose by which key it is sent again.
+        // If the broker dead-lettered it, such headers were written by the publisher, who could choose the routing key
+        // of the resend.
         let ours = |name: &str| header(name).filter(|_| !is_brokers);
         let first = |name: &str, brokers: &str| ours(name).or_else(|| header(brokers));
-        // What a worker buried has none any more.
+        // A message that a worker dead-lettered no longer has a marker.
         let unread = properties.flaw().map(Rejection::from);
         let code = || unread.as_ref().map(|flaw| flaw.code.as_str().to_owned());
         let reason = unread.as_ref().map(|flaw| flaw.message.clone());
         let size = properties.unread_size(&body);
         let id = match size {
-            // The size stands for the body that was not read.
+            // The size stands in for the body that was not read.
             Some(size) => id(&properties, size.to_string().as_bytes()),
             None => id(&properties, &body),
         };
         let told = first(CODE, "x-first-death-reason");
         DeadLetter {
             id,
-            // A worker can only reject such a message, and that alone is the broker's reason.
+            // A worker can only reject such a message, and the broker's reason would say no more than that.
             code: told.filter(|_| size.is_none()).or_else(code).unwrap_or_default(),
             reason: reason.or_else(|| ours(REASON)).unwrap_or_default(),
             queue: first(QUEUE, "x-first-death-queue").unwrap_or_default(),
@@ -200,12 +201,12 @@ impl DeadLetter {
 }
 
 impl DeadLetter {
-    /// The size of its body where that is too large to be read: then `body` is empty, and the broker alone has it.
+    /// Returns the size of the body if it is too large to be read. Then `body` is empty, and only the broker has it.
     pub fn unread_size(&self) -> Option<u64> {
         self.properties.unread_size(&self.body)
     }
 
-    /// The message as it was published first, sent by this user.
+    /// Returns the message as it was first published, to be sent by this user.
     pub(in crate::bus) fn revived(
         &self,
         names: &Names,
@@ -231,23 +232,24 @@ impl DeadLetter {
     }
 }
 
-/// By whose rights a dead letter is sent again.
+/// Whose rights apply when a dead letter is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// By those that its first sender has now.
+    /// Those that its first sender has now.
     Sender,
-    /// By those of whoever sends it again.
+    /// Those of the user who sends it again.
     Own,
 }
 
-/// Who sent a message first that an operator sends again, as it says; empty where nobody was named. Anybody may write it:
-/// only an operator's word counts.
+/// Returns the first sender of a message that an operator sends again, as its header says; empty if none was named.
+/// Anybody can write that header: trust it only from an operator.
 pub fn sender(headers: &FieldTable) -> Option<String> {
     headers.inner().get(SENDER).and_then(text)
 }
 
-/// Who sent a dead letter first. What a worker buried says so. What the broker put there has its publisher, which the broker
-/// checked, and any other word in it is the publisher's own: unless that was an operator, it says nothing.
+/// Returns the first sender of a dead letter. A message that a worker dead-lettered names it. One that the broker
+/// dead-lettered has its publisher, which the broker checked; but if it also has a sender header, its publisher wrote
+/// that, and the first sender is unknown.
 fn first_sender(properties: &Properties) -> Option<String> {
     let told = sender(&properties.headers);
     let first = match (is_brokers(properties), told) {
@@ -258,9 +260,9 @@ fn first_sender(properties: &Properties) -> Option<String> {
     first.filter(|sender| !sender.is_empty())
 }
 
-/// Whether the broker put a dead letter there: of what a worker buried, nothing of the broker's is left, and nothing that
-/// cannot be read. Whatever stands under the broker's name counts, for its publisher may have written it: RabbitMQ before 4.0
-/// keeps that.
+/// Returns whether the broker dead-lettered the message. One that a worker dead-lettered has none of the broker's
+/// headers, and nothing unreadable. Any value of `x-death` counts, even one that the publisher wrote: RabbitMQ before
+/// 4.0 keeps it.
 fn is_brokers(properties: &Properties) -> bool {
     properties.headers.contains_key("x-death") || properties.flaw().is_some()
 }
@@ -273,14 +275,14 @@ fn text(value: &AMQPValue) -> Option<String> {
     }
 }
 
-/// Why the broker dead-lettered a message, in its own word: `delivery_limit`, `expired`, ... `None` for a message that a
-/// worker buried, for no header of the broker's is left on that.
+/// Returns why the broker dead-lettered a message, in its own word: `delivery_limit`, `expired`, ... `None` for a
+/// message that a worker dead-lettered, because that has none of the broker's headers.
 pub fn broker_reason(delivery: &Delivery) -> Option<String> {
     let death = last_death(&delivery.properties.headers)?;
     Some(death.inner().get("reason").and_then(text).unwrap_or_default())
 }
 
-/// What the broker wrote when it last dead-lettered a message.
+/// Returns the broker's record of when it last dead-lettered the message.
 fn last_death(headers: &FieldTable) -> Option<&FieldTable> {
     let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else {
         return None;
@@ -369,7 +371,7 @@ mod tests {
         assert_eq!(letter.queue, "p.commands.cards");
         assert_eq!(letter.routing_key, "cards.payment.create");
         assert_eq!(letter.time, "2026-11-22T12:00:00Z");
-        // What its publisher wrote into our headers says nothing, least of all by which key it is sent again.
+        // Headers of ours that the publisher wrote are ignored, above all the routing key to send it again with.
         let mut forged = letter.properties.clone();
         for name in [REASON, CODE, QUEUE, ROUTING_KEY, TIME] {
             forged.headers.insert(name.into(), long("cards.payment.resolve"));
@@ -396,7 +398,7 @@ mod tests {
         assert!(revived.properties.headers().as_ref().is_some_and(|headers| headers.inner().is_empty()));
     }
 
-    /// The first sender of a letter, and who is named when it is sent again.
+    /// Returns the first sender of a letter, and the one named when it is sent again.
     fn senders(properties: Properties) -> (Option<String>, Option<String>) {
         let letter = DeadLetter::read(properties, "cards.payment.refund".to_owned(), Vec::new());
         let revived = letter.revived(&Names::new("p"), Some("alice"), Rights::Sender).expect("a message");
@@ -417,7 +419,7 @@ mod tests {
         let message = dead_letter(&Names::new("p"), &forged, "c", "r", Timestamp::UNIX_EPOCH).expect("a message");
         assert_eq!(senders(message.properties.into()), unknown);
 
-        // What the broker put there.
+        // Dead-lettered by the broker.
         let deaths = AMQPValue::FieldArray(vec![AMQPValue::FieldTable(FieldTable::default())].into());
         let user_id = Some("shop".to_owned());
         let mut expired = Properties { user_id, ..Properties::default() };
@@ -427,7 +429,7 @@ mod tests {
         assert_eq!(senders(expired.clone()), unknown);
         expired.user_id = None;
         assert_eq!(senders(expired), unknown);
-        // What its publisher wrote in place of the broker's, or hid where it is not read.
+        // Headers that the publisher wrote in place of the broker's, or hid where they are not read.
         for (name, value) in [("x-death", long("any")), (MARKER, long(&Flaw::Depth.to_string()))] {
             let mut forged = Properties { user_id: Some("shop".to_owned()), ..Properties::default() };
             forged.headers.insert(name.into(), value);
@@ -452,7 +454,7 @@ mod tests {
         let letter = read(b"");
         assert_eq!((letter.code.as_str(), letter.unread_size()), ("too_large", Some(15_000_000)));
         assert_eq!(letter.reason, "the body is 15000000 bytes; 1048576 are allowed");
-        // Whoever writes the marker itself hides no body with it.
+        // A publisher who writes the marker itself hides no body with it.
         assert_eq!((read(b"{}").code.as_str(), read(b"{}").unread_size()), ("rejected", None));
     }
 
@@ -468,7 +470,7 @@ mod tests {
         }
     }
 
-    /// A value of any of AMQP's types, nested.
+    /// A value of any AMQP type, possibly nested.
     fn any_value() -> impl Strategy<Value = AMQPValue> {
         let leaf = prop_oneof![
             any::<bool>().prop_map(AMQPValue::Boolean),
@@ -508,8 +510,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever came with a message, it is buried with its body and the reason, in headers that fit into a frame, and
-        /// reads the same when it is listed and when it is sent again.
+        /// Any message is dead-lettered with its body and the reason, in headers that fit into a frame. It is the same
+        /// when it is listed and when it is sent again.
         #[test]
         fn whatever_came_with_a_message_it_is_buried_and_revived(
             headers in any_table(any_value()),
@@ -532,7 +534,7 @@ mod tests {
             let revived = letter.revived(&names, Some("operator"), Rights::Sender).unwrap();
             prop_assert_eq!(revived.routing_key.as_str(), "cards.payment.create");
             prop_assert_eq!(&revived.body[..], &delivery.body[..]);
-            // One that the broker itself put there reads as well.
+            // A message that the broker dead-lettered can be read as well.
             DeadLetter::read(delivery.properties, delivery.routing_key, delivery.body);
         }
     }
@@ -542,7 +544,7 @@ mod tests {
         let mut headers = FieldTable::default();
         headers.insert("big".into(), long(&"x".repeat(2000)));
         assert!(own_headers(&headers).inner().is_empty());
-        // What names the message stays as long as it fits.
+        // The attributes that identify the message are kept as long as they fit.
         headers.insert("cloudEvents:id".into(), long("c-1"));
         let own = own_headers(&headers);
         assert_eq!(own.inner().keys().map(ShortString::as_str).collect::<Vec<_>>(), ["cloudEvents:id"]);

@@ -1,7 +1,7 @@
-//! The queue of dead letters, as the command line goes through it: list, replay, drop.
+//! The dead-letter browser of the command line: list, replay, drop.
 //!
-//! Each looks at one after the other and leaves what it did not take: everything unacknowledged goes back to its place
-//! when the connection closes. While one looks, another sees an empty queue.
+//! Each operation fetches one letter after the other and leaves those it does not take: everything unacknowledged goes
+//! back to its place when the connection closes. While one operation runs, another one sees an empty queue.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ use super::pending::Sent;
 use super::topology::{Names, queue_length};
 use crate::bus::{BusError, BusSettings, bounded, describe};
 
-/// Which dead letters are meant; every condition that is given must hold.
+/// Selects dead letters. Every condition that is given must hold.
 #[derive(Debug, Clone, Default)]
 pub struct DeadFilter {
-    /// This one.
+    /// With this id.
     pub id: Option<String>,
-    /// Of this code.
+    /// With this code.
     pub code: Option<String>,
     /// From this queue.
     pub queue: Option<String>,
-    /// Published with this routing key, or with one that begins with it and a dot.
+    /// Published with this routing key, or with one that continues it after a dot.
     pub routing_key: Option<String>,
     /// About this person.
     pub person: Option<Person>,
@@ -45,16 +45,16 @@ impl DeadFilter {
     }
 }
 
-/// What became of a dead letter that was to be sent again.
+/// The result of sending a dead letter again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replayed {
-    /// Which one.
+    /// The dead letter.
     pub letter: DeadLetter,
-    /// Why the broker refused it; it is still among the dead letters then.
+    /// Why it was refused. In this case it is still among the dead letters.
     pub refused: Option<String>,
 }
 
-/// Dead letters that match, oldest first, at most `limit`. They stay where they are.
+/// Returns the dead letters that match, oldest first, at most `limit`. They stay where they are.
 ///
 /// # Errors
 /// The broker cannot be reached, or there is no queue of dead letters.
@@ -70,11 +70,11 @@ pub async fn list(settings: &BusSettings, filter: &DeadFilter, limit: usize) -> 
     Ok(found)
 }
 
-/// Sends dead letters that match to the commands exchange again, at most `limit`, each removed once the broker has the
-/// new copy. One that is not understood, or not authorized, this time either comes back.
+/// Sends the dead letters that match to the commands exchange again, at most `limit`. Each is removed once the broker
+/// has the new copy. One that cannot be understood this time either, or is not authorized, comes back.
 ///
 /// # Errors
-/// The broker cannot be reached, or is lost on the way: what was sent by then stays sent.
+/// The broker cannot be reached, or is lost midway: what was sent by then stays sent.
 pub async fn replay(
     settings: &BusSettings,
     filter: &DeadFilter,
@@ -97,10 +97,10 @@ pub async fn replay(
     Ok(replayed)
 }
 
-/// Deletes dead letters that match, at most `limit`, and returns them.
+/// Deletes the dead letters that match, at most `limit`, and returns them.
 ///
 /// # Errors
-/// The broker cannot be reached, or is lost on the way: what was deleted by then stays deleted.
+/// The broker cannot be reached, or is lost midway: what was deleted by then stays deleted.
 pub async fn drop_matching(
     settings: &BusSettings,
     filter: &DeadFilter,
@@ -120,12 +120,13 @@ pub async fn drop_matching(
     Ok(dropped)
 }
 
-/// A look through the queue of dead letters. What was looked at and not acknowledged goes back to its place at the end.
+/// One pass through the queue of dead letters. What was fetched and not acknowledged goes back to its place at the end.
 struct DeadLetterBrowser {
     connection: Connection,
     channel: Channel,
     names: Names,
-    /// How many were there at the start: a replayed one that comes back is not met again.
+    /// How many letters are left of those that were there at the start: a replayed one that comes back is not met
+    /// again.
     left: u32,
 }
 
@@ -154,7 +155,7 @@ impl DeadLetterBrowser {
         Ok(None)
     }
 
-    /// Sends a dead letter again and returns why that cannot be done, if it cannot; the others are not to wait for it.
+    /// Sends a dead letter again. Returns the reason if that cannot be done, so that the others need not wait for it.
     async fn send_again(
         &self,
         channel: &Channel,
@@ -167,12 +168,12 @@ impl DeadLetterBrowser {
         }
         match letter.revived(&self.names, settings.user().as_deref(), rights) {
             Ok(message) => self.send(channel, &message, settings.confirm_timeout).await,
-            // Its own headers may say what no message can have.
+            // Its headers may contain values that no message can have.
             Err(error) => Ok(Some(describe(&error))),
         }
     }
 
-    /// Sends a message and returns why the broker refused it, if it did.
+    /// Sends a message; returns why the broker refused it, if it did.
     async fn send(&self, channel: &Channel, message: &Message, patience: Duration) -> Result<Option<String>, BusError> {
         let report = publish(&self.connection, channel, std::iter::once(message), patience).await;
         match report.sent.into_iter().next() {
@@ -182,8 +183,8 @@ impl DeadLetterBrowser {
         }
     }
 
-    /// Puts back what was not taken. Closing alone would do that too, but some time later: whoever looked next would
-    /// see an empty queue.
+    /// Puts back what was not taken. Closing alone would do that too, but some time later: the next operation would see
+    /// an empty queue.
     async fn close(self) -> Result<(), BusError> {
         let all = BasicNackOptions { multiple: true, requeue: true };
         let patience = self.connection.patience();

@@ -1,7 +1,7 @@
-//! A message from a queue, and the way to settle it.
+//! A message from a queue, and how to settle it.
 //!
-//! An acknowledgement that was sent is no proof: the broker may have requeued the message already, and lapin says
-//! "sent" all the same. What must not happen twice is kept from happening twice by PostgreSQL.
+//! An acknowledgement that was sent proves nothing: the broker may have requeued the message already, and lapin reports
+//! "sent" all the same. What must not happen twice is prevented by PostgreSQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,28 +22,28 @@ use super::guard::{Flaw, MARKER};
 pub struct Delivery {
     /// The queue it came from.
     pub queue: Arc<str>,
-    /// As its publisher wrote it; survives dead-lettering.
+    /// As its publisher set it; it survives dead-lettering.
     pub routing_key: String,
     /// Whether the broker has delivered it before.
     pub redelivered: bool,
     /// The payload.
     pub body: Vec<u8>,
-    /// What came beside the payload.
+    /// The AMQP properties.
     pub properties: Properties,
-    /// Settles it.
+    /// Settles the delivery.
     pub acker: Acker,
 }
 
-/// What came beside the payload.
+/// The AMQP properties of a message.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Properties {
-    /// Where an answer is wanted.
+    /// Where to send a reply.
     pub reply_to: Option<String>,
-    /// What to send along with the answer.
+    /// The id to return with the reply.
     pub correlation_id: Option<String>,
-    /// Who published it: the broker refuses a message that names another user than its connection's.
+    /// The user that published it: the broker refuses a message that names another user than its connection's.
     pub user_id: Option<String>,
-    /// The MIME type.
+    /// The MIME type of the body.
     pub content_type: Option<String>,
     /// The publisher's id of the message.
     pub message_id: Option<String>,
@@ -54,7 +54,7 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// What could not be read of the message, and was left out.
+    /// Returns the flaw of a message that could not be read completely.
     pub fn flaw(&self) -> Option<Flaw> {
         match self.headers.inner().get(MARKER)? {
             AMQPValue::LongString(text) => Flaw::read(text.as_bytes()),
@@ -62,16 +62,16 @@ impl Properties {
         }
     }
 
-    /// The size of the message's own body, where that is too large to be read and `body` is what came in its place.
+    /// Returns the size of the message's own body if it was too large to be read; `body` is what arrived in its place.
     pub fn unread_size(&self, body: &[u8]) -> Option<u64> {
         match self.flaw() {
-            // A marker of the publisher's own takes no body away.
+            // A marker that the publisher wrote hides no body.
             Some(Flaw::Body(size)) if body.is_empty() => Some(size),
             _ => None,
         }
     }
 
-    /// About how many bytes the headers take.
+    /// Returns the approximate size of the headers, in bytes.
     pub fn headers_size(&self) -> usize {
         table_size(&self.headers)
     }
@@ -83,9 +83,9 @@ pub struct Acker {
     lapin: lapin::Acker,
     patience: Duration,
     tag: u64,
-    /// Where acknowledgements of its channel are sent together.
+    /// Batches the acknowledgements of its channel.
     together: Option<Acks>,
-    /// Until it is dropped, its channel has to stay.
+    /// Keeps the channel open until it is dropped.
     _unsettled: Option<TaskTrackerToken>,
 }
 
@@ -101,19 +101,19 @@ impl Delivery {
         }
     }
 
-    /// The same, acknowledged together with others of its channel.
+    /// Returns the same delivery, acknowledged together with others of its channel.
     pub(super) fn together(mut self, acks: &Acks) -> Delivery {
         self.acker.together = Some(acks.clone());
         self
     }
 
-    /// The same, counted among those that its channel waits for.
+    /// Returns the same delivery, counted among those that its channel waits for.
     pub(super) fn counted(mut self, unsettled: &TaskTracker) -> Delivery {
         self.acker._unsettled = Some(unsettled.token());
         self
     }
 
-    /// A delivery that came from no broker, for tests; settling it does nothing.
+    /// Creates a delivery that came from no broker, for tests. Settling it does nothing.
     pub fn unconnected(queue: &str, routing_key: &str, body: Vec<u8>) -> Delivery {
         let nowhere = ShortString::default();
         let mock = lapin::message::Delivery::mock(0, nowhere.clone(), nowhere, false, body);
@@ -137,8 +137,8 @@ impl From<BasicProperties> for Properties {
 }
 
 impl Acker {
-    /// Acknowledges: what it asked for is in PostgreSQL. Tells whether the acknowledgement was sent, for a metric; a
-    /// message whose acknowledgement was not sent comes again and is answered from there.
+    /// Acknowledges the message: its result is in PostgreSQL. Returns whether the acknowledgement was sent, for a
+    /// metric; a message whose acknowledgement was not sent is redelivered and answered from there.
     pub async fn ack(&self) -> bool {
         if let Some(together) = &self.together {
             return together.acknowledge(self.tag).await;
@@ -146,13 +146,13 @@ impl Acker {
         self.settle("ack", self.lapin.ack(BasicAckOptions::default())).await
     }
 
-    /// Gives it to the dead-letter exchange without a reason: where publishing it there with one failed.
+    /// Rejects the message to the dead-letter exchange without a reason, after publishing it there with one has failed.
     pub async fn reject(&self) -> bool {
         let options = BasicRejectOptions { requeue: false };
         self.settle("reject", self.lapin.reject(options)).await
     }
 
-    /// Puts it back; counts towards the delivery limit.
+    /// Requeues the message, which counts towards the delivery limit.
     pub async fn requeue(&self) -> bool {
         let options = BasicRejectOptions { requeue: true };
         self.settle("requeue", self.lapin.reject(options)).await

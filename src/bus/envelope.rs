@@ -1,4 +1,5 @@
-//! Events on the wire: CloudEvents 1.0, structured JSON. Made once, when an event is stored; every resend is the same.
+//! Events on the wire: CloudEvents 1.0 as structured JSON. Written once, when an event is stored; every resend is
+//! identical.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -13,15 +14,15 @@ use crate::payment::money::Money;
 use crate::payment::trace::TraceContext;
 use crate::payment::view::PaymentView;
 
-/// The source of every event.
+/// The CloudEvents source of every event.
 pub const SOURCE: &str = "paybus";
 
-/// The event as its message body. Members that have nothing to say are left out.
+/// Returns the message body of an event. Empty members are left out.
 pub fn event_body(event: &Event) -> String {
     json::write(&Envelope::from(event))
 }
 
-/// The body of a heartbeat. It is of a variant and of no payment, and is not stored.
+/// Returns the message body of a heartbeat. It belongs to a variant and to no payment, and is not stored.
 pub fn heartbeat_body(id: Uuid, variant: &str, beat: &Heartbeat, time: Timestamp) -> String {
     let Heartbeat { from, to, events, set_aside } = *beat;
     json::write(&HeartbeatEnvelope {
@@ -85,7 +86,7 @@ struct Envelope<'a> {
     data: Data<'a>,
 }
 
-/// The subject as the command wrote it, so that an answer names what was asked for; else the payment.
+/// The subject as the command wrote it, so that an answer names what was asked for; otherwise the payment.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Subject<'a> {
@@ -153,14 +154,14 @@ struct WireCommand<'a> {
     is_answer: bool,
 }
 
-/// Numbers of events, as the events themselves have them.
+/// Sequence numbers, in the format of the events' own.
 #[derive(Serialize)]
 struct WireResent {
     from: String,
     to: String,
 }
 
-/// Positions, as the header of each event has its own.
+/// Positions, in the format of each event's header.
 #[derive(Serialize)]
 struct WirePage {
     after: String,
@@ -240,7 +241,7 @@ fn whole(payment: &Payment) -> Data<'_> {
     Data { payment: Some(PaymentView::from(payment)), ..Data::default() }
 }
 
-/// The number of the payment's last event: what is told of the payment is how it was after that.
+/// Returns the sequence number of the payment's last event: the payment is shown as it was after that.
 fn last(payment: &Payment) -> String {
     payment.last_sequence.to_string()
 }

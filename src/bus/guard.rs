@@ -1,12 +1,12 @@
 //! Repairs what the broker sends before lapin parses it.
 //!
-//! A broker passes on messages that lapin's parser cannot take. It recurses into nested headers until its thread's
-//! stack overflows, which aborts the process; it closes the connection over a text that is not UTF-8, or a content
-//! header that is larger than a frame. Redelivered, such a message does so again. The guard stands between the socket
-//! and lapin, leaves out what lapin cannot read and marks the message with its [`Flaw`]. A marked message is never
-//! carried out; it becomes a dead letter. docs/upstream.md reports the causes.
+//! A broker forwards messages that lapin's parser cannot handle. The parser recurses into nested headers until its
+//! thread's stack overflows, which aborts the process; it closes the connection over a text that is not UTF-8, or over
+//! a content header that is larger than a frame. When such a message is redelivered, it does so again. The guard sits
+//! between the socket and lapin, leaves out what lapin cannot read and marks the message with its [`Flaw`]. A marked
+//! message is never executed; it becomes a dead letter. docs/upstream.md describes the causes.
 //!
-//! Nor does a body that is too large get farther than this: lapin would collect it in memory before anybody could refuse it.
+//! A body that is too large is stopped here too: lapin would collect it in memory before anything could reject it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -29,10 +29,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-/// How much is read at a time, in bytes.
+/// How many bytes are read at a time.
 const READ_SIZE: usize = 64 * 1024;
 
-/// A stream from which lapin reads only what its parser can take. What lapin writes passes unchanged.
+/// A stream from which lapin reads only what its parser can handle. What lapin writes passes unchanged.
 #[derive(Debug)]
 pub(super) struct Guard<S> {
     inner: S,
@@ -44,7 +44,7 @@ pub(super) struct Guard<S> {
 }
 
 impl<S> Guard<S> {
-    /// Guards a stream from its first byte on; with TLS, the decrypted one.
+    /// Guards a stream from its first byte on; with TLS, the decrypted stream.
     pub(super) fn new(inner: S, frames: Frames) -> Guard<S> {
         Guard { inner, frames, unchecked: vec![0; READ_SIZE], checked: Vec::new(), taken: 0 }
     }
@@ -53,7 +53,8 @@ impl<S> Guard<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        // A frame may be held back until it is whole. To return no bytes would mean that the broker has hung up.
+        // A frame may be held back until it is complete. Returning no bytes would mean that the broker has closed the
+        // connection.
         while this.taken == this.checked.len() {
             this.checked.clear();
             this.taken = 0;

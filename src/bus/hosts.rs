@@ -1,10 +1,10 @@
-//! The brokers of `amqp.url`: one host, or the nodes of a cluster, `amqp://user:password@a:5672,b:5672/vhost`.
+//! The brokers in `amqp.url`: one host, or the nodes of a cluster, `amqp://user:password@a:5672,b:5672/vhost`.
 
 use lapin::uri::AMQPUri;
 
 use crate::hosts;
 
-/// An address for each host; `None` where the text is no such address.
+/// Returns one address per host; `None` if the text is not such an address.
 pub(crate) fn addresses(url: &str) -> Option<Vec<AMQPUri>> {
     hosts::each(url).iter().map(|url| address(url)).collect()
 }
@@ -14,11 +14,11 @@ fn address(url: &str) -> Option<AMQPUri> {
     if let Some(host) = ipv6_host(url) {
         uri.authority.host = host.to_owned();
     }
-    // Several that could not be told apart.
+    // Several hosts that could not be told apart.
     (!uri.authority.host.contains(',')).then_some(uri)
 }
 
-/// The host of `amqp://user:password@[::1]:5672/`: lapin takes every bracketed one for "localhost".
+/// Returns the host of `amqp://user:password@[::1]:5672/`: lapin takes every host in brackets for "localhost".
 fn ipv6_host(text: &str) -> Option<&str> {
     let authority = text.split_once("://")?.1.split('/').next()?;
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

@@ -1,4 +1,4 @@
-//! Whose dead letters these are: found by the payments' ids and the e-mail address that they hold, readable or not.
+//! Finds the dead letters about a person by payment ids and e-mail address, whether a letter can be read or not.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::attributes::attributes;
 use super::dead_letter::DeadLetter;
 
-/// A person, as a dead letter may name them.
+/// A person, as a dead letter may identify them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Person {
     /// Their payments.
@@ -18,12 +18,12 @@ pub struct Person {
 }
 
 impl Person {
-    /// Whether there is nothing to know them by.
+    /// Returns whether there is nothing to identify them by.
     pub fn is_nobody(&self) -> bool {
         self.payments.is_empty() && self.email.is_none()
     }
 
-    /// Whether a letter holds one of the ids, or the address, in whatever case.
+    /// Returns whether a letter contains one of the ids, or the address in any case.
     pub(super) fn is_in(&self, letter: &DeadLetter) -> bool {
         let text = text(letter).to_lowercase();
         let named = self.payments.iter().any(|payment| text.contains(&payment.to_string()));
@@ -31,13 +31,13 @@ impl Person {
     }
 }
 
-/// All that can be read of a letter: as it came, with JSON's escapes resolved, and what is in it as base64.
+/// Returns all text of a letter: as received, with JSON escapes resolved, and with base64 decoded.
 fn text(letter: &DeadLetter) -> String {
     let mut text = String::from_utf8_lossy(&letter.body).into_owned();
     if let Ok(body) = serde_json::from_slice::<Value>(&letter.body) {
         add(&mut text, &body);
     }
-    // In CloudEvents' binary mode the payment stands in a header.
+    // In CloudEvents' binary mode the payment is in a header.
     for (_, value) in attributes(&letter.properties.headers) {
         add(&mut text, &value);
     }
@@ -48,7 +48,7 @@ fn text(letter: &DeadLetter) -> String {
     text
 }
 
-/// No deeper than serde_json reads.
+/// Recurses no deeper than serde_json parses.
 fn add(text: &mut String, value: &Value) {
     match value {
         Value::String(string) => {
@@ -71,14 +71,14 @@ fn add(text: &mut String, value: &Value) {
     }
 }
 
-/// Whether an address stands in a text, and not as a part of another one.
+/// Returns whether an address occurs in a text, other than as part of another address.
 fn holds_address(text: &str, address: &str) -> bool {
     text.match_indices(address).any(|(at, _)| {
         let before = text[..at].chars().next_back();
         let mut after = text[at + address.len()..].chars();
         let (next, one_more) = (after.next(), after.next());
         let goes_on = match next {
-            // At the end of a sentence, or before another label of the domain.
+            // It ends a sentence, or another label of the domain follows.
             Some('.') => one_more.is_some_and(char::is_alphanumeric),
             Some(next) => next.is_alphanumeric() || next == '-',
             None => false,

@@ -1,10 +1,11 @@
-//! RabbitMQ: what is published, consumed and declared there, and how a lost connection is survived.
+//! RabbitMQ: publishing, consuming, the topology, and recovery from a lost connection.
 //!
-//! Two connections in a worker, one to publish and one to consume: a broker that runs short of memory blocks whoever
-//! publishes, and lapin then writes nothing at all on that connection, acknowledgements included.
+//! A worker has two connections, one to publish and one to consume: a broker that is short of memory blocks publishers,
+//! and lapin then writes nothing at all on that connection, not even acknowledgements.
 //!
-//! Nobody here trusts an answer of the broker beyond what it proves: a publisher confirm counts only without a return
-//! of the same message, and an acknowledgement sent is no acknowledgement received. PostgreSQL is the ledger.
+//! An answer of the broker is trusted no further than what it proves: a publisher confirm counts only if the same
+//! message was not returned, and an acknowledgement sent is not an acknowledgement received. PostgreSQL is the source
+//! of truth.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,32 +45,33 @@ pub mod client;
 
 pub mod envelope;
 
-/// What the bus needs to know of the configuration's `[amqp]`.
+/// The settings of the bus, from the configuration's `[amqp]`.
 #[derive(Debug, Clone)]
 pub struct BusSettings {
     /// `amqp://` or `amqps://`, with user, password, one or several hosts, and virtual host.
     pub url: SecretString,
-    /// What every name begins with.
+    /// The prefix of every exchange and queue name.
     pub prefix: String,
-    /// Whether to declare the topology at the start; otherwise it is only checked.
+    /// Whether to declare the topology at startup; if not, it is only checked.
     pub declare: bool,
-    /// Which queues a reply may go to, as a regular expression; enforced when a command is accepted.
+    /// A regular expression for the queues that a reply may go to; enforced when a command is accepted.
     pub reply_to: String,
-    /// For `amqps://`.
+    /// The certificates for `amqps://`.
     pub tls: BusTls,
     /// How long a publisher confirm may be missing while the broker accepts messages.
     pub confirm_timeout: Duration,
-    /// The AMQP heartbeat, in whole seconds: a silent broker is noticed after twice this.
+    /// The AMQP heartbeat, in whole seconds: a silent broker is noticed after twice this time.
     pub heartbeat: Duration,
-    /// How long connecting to one host may take, from the name's resolution to the AMQP handshake; also bounds every other
-    /// question to the broker.
+    /// The timeout for connecting to one host, from name resolution to the AMQP handshake. It also bounds every other
+    /// request to the broker.
     pub connect_timeout: Duration,
-    /// How often a command may be redelivered before the broker dead-letters it: the fuse against crash loops.
+    /// How often a command may be redelivered before the broker dead-letters it, which ends crash loops.
     pub delivery_limit: u32,
 }
 
 impl BusSettings {
-    /// The user that the broker knows us by, for the `user_id` of our commands; `None` where a certificate says who we are.
+    /// Returns the user that the broker knows us by, for the `user_id` of our commands; `None` if a certificate
+    /// identifies us.
     pub fn user(&self) -> Option<String> {
         let uri = hosts::addresses(self.url.expose_secret())?.into_iter().next()?;
         let is_named = uri.query.auth_mechanism != Some(SASLMechanism::External);
@@ -80,18 +82,18 @@ impl BusSettings {
 /// PEM files for `amqps://`.
 #[derive(Debug, Clone, Default)]
 pub struct BusTls {
-    /// The certificate authorities to trust, and no others; without it, those of the platform.
+    /// The only certificate authorities to trust; if `None`, those of the platform.
     pub ca: Option<PathBuf>,
-    /// Our certificate, for a broker that asks for one.
+    /// The client certificate, for a broker that asks for one.
     pub cert: Option<PathBuf>,
-    /// Its private key.
+    /// The private key of the client certificate.
     pub key: Option<PathBuf>,
 }
 
-/// Why something at the broker did not work.
+/// Why a request to the broker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// The address cannot be used; its text is not repeated, it holds a password.
+    /// The address cannot be used. Its text is not repeated, because it contains a password.
     #[error("amqp.url is no amqp:// or amqps:// address: {0}")]
     Url(&'static str),
     /// The TLS files cannot be used.
@@ -102,15 +104,15 @@ pub enum BusError {
     TimedOut {
         /// What was being done.
         doing: &'static str,
-        /// How long it was waited for.
+        /// How long the answer was awaited.
         after: Duration,
     },
-    /// The broker or the connection refused.
+    /// The broker or the connection reported an error.
     #[error("{doing} failed")]
     Broker {
         /// What was being done.
         doing: &'static str,
-        /// What lapin says.
+        /// The error from lapin.
         source: lapin::Error,
     },
     /// The broker refuses the connection: the user, its password, or the virtual host.
@@ -118,10 +120,10 @@ pub enum BusError {
         "the broker refuses the user, the password or the virtual host of amqp.url ({0}): mend it at the broker, or amqp.url"
     )]
     Login(String),
-    /// The topology is not as it has to be.
+    /// The topology is missing, differs from what is expected, or may not be used.
     #[error(transparent)]
     Topology(#[from] refusal::TopologyError),
-    /// A text is longer than the 255 bytes that AMQP has for it.
+    /// A text is longer than the 255 bytes that AMQP allows.
     #[error("the {what} is longer than 255 bytes")]
     TooLong {
         /// Which text.
@@ -136,18 +138,18 @@ pub enum BusError {
 }
 
 impl BusError {
-    /// Whether the user lacks a right.
+    /// Returns whether the user lacks a permission.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, BusError::Topology(refusal::TopologyError::Forbidden { .. }))
     }
 
-    /// Whether somebody has to mend something before it can work.
+    /// Returns whether somebody has to fix something before a retry can work.
     pub fn needs_somebody(&self) -> bool {
         matches!(self, BusError::Login(_) | BusError::Topology(_))
     }
 }
 
-/// Awaits a question to the broker no longer than it may take: lapin itself waits for ever.
+/// Awaits a request to the broker, but no longer than `after`: lapin itself waits forever.
 pub(crate) async fn bounded<T>(
     doing: &'static str,
     after: Duration,
@@ -160,7 +162,7 @@ pub(crate) async fn bounded<T>(
     }
 }
 
-/// A short string of AMQP; lapin's own conversion panics beyond 255 bytes.
+/// Creates an AMQP short string. lapin's own conversion panics beyond 255 bytes.
 pub(crate) fn short(what: &'static str, text: impl Into<String>) -> Result<lapin::types::ShortString, BusError> {
     lapin::types::ShortString::try_new(text).map_err(|_| BusError::TooLong { what })
 }

@@ -1,8 +1,8 @@
-//! Messages that the broker does not take (`basic.nack`), because a queue is full or lost its leader.
+//! Messages that the broker nacks (`basic.nack`) because a queue is full or has lost its leader.
 //!
-//! After a change of leaders RabbitMQ may nack everything for a queue on the channels that published to it before, for as
-//! long as the old leader's node is away; a new channel on the same connection gets through. So a channel with nacks is
-//! replaced, less and less often while nothing changes: a queue that is full nacks on every channel.
+//! After a change of leaders RabbitMQ may nack everything for a queue on the channels that published to it before, for
+//! as long as the old leader's node is away; a new channel on the same connection gets through. So a channel with nacks
+//! is replaced, but less and less often while nothing changes, because a full queue nacks on every channel.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,25 +13,25 @@ use tokio::time::Instant;
 use super::pending::Sent;
 use crate::backoff::Backoff;
 
-/// For how long nothing but nacks may come before the publisher is not ready.
+/// How long only nacks may arrive before the publisher is not ready.
 const ONLY_NACKS_FOR: Duration = Duration::from_secs(5);
 
-/// How often a line tells of nacks, at most.
+/// The minimum interval between log lines about nacks.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
-/// The first and the longest time from one replacement of a channel to the next.
+/// The first and the longest interval between two replacements of a channel.
 const REPLACED_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// What the broker did not take of one publisher's messages.
+/// The nacks of one publisher's messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Nacked {
-    /// How often it did not take one; a message that goes again may count again.
+    /// How many nacks there were. A message that is sent again may count again.
     pub total: u64,
-    /// Whether for some seconds it took none at all.
+    /// Whether for some seconds there were only nacks.
     pub only: bool,
 }
 
-/// What all channels of a publisher know together. Cheap to clone.
+/// What all channels of a publisher share about nacks. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Nacks {
     shared: Arc<Mutex<Shared>>,
@@ -40,9 +40,9 @@ pub(super) struct Nacks {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The first nack since anything was taken.
+    /// The first nack since any message was accepted.
     since: Option<Instant>,
-    /// Nacks that no line has told of.
+    /// Nacks that have not been logged yet.
     untold: u64,
     last_line: Option<Instant>,
 }
@@ -53,11 +53,11 @@ impl Nacks {
         (Nacks { shared: Arc::default(), told }, nacked)
     }
 
-    /// Takes in how a round went, on whichever channel. Returns how many nacks a line has to tell of now.
+    /// Records the outcome of a batch on any channel. Returns how many nacks to log, if a log line is due.
     pub(super) fn note(&self, sent: &[Sent], now: Instant) -> Option<u64> {
         let nacked = sent.iter().filter(|sent| is_nacked(sent)).count();
         let nacked = u64::try_from(nacked).unwrap_or(u64::MAX);
-        // A message that came back was taken first.
+        // A message that was returned was accepted first.
         let is_taken = sent.iter().any(|sent| matches!(sent, Sent::Confirmed | Sent::Refused(_)));
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if is_taken {
@@ -80,11 +80,11 @@ impl Nacks {
     }
 }
 
-/// When one channel is replaced.
+/// Decides when one channel is replaced.
 #[derive(Debug)]
 pub(super) struct Replacement {
     last: Option<Instant>,
-    /// From the last to the next.
+    /// The time from the last replacement to the next.
     pause: Duration,
     pauses: Backoff,
 }
@@ -95,12 +95,12 @@ impl Replacement {
         Replacement { last: None, pause: Duration::ZERO, pauses: Backoff::new(first, 2.0, longest) }
     }
 
-    /// Whether the channel of this round is given up for a new one.
+    /// Returns whether the channel of this batch must be replaced.
     pub(super) fn is_due(&mut self, sent: &[Sent], now: Instant) -> bool {
         if !sent.iter().any(is_nacked) || self.last.is_some_and(|last| now < last + self.pause) {
             return false;
         }
-        // Trouble of long ago says nothing of this one.
+        // Nacks of long ago have no bearing on these.
         if self.last.is_none_or(|last| now > last + 2 * REPLACED_EVERY.1) {
             self.pauses.reset();
         }
@@ -129,12 +129,12 @@ mod tests {
         assert!(!replacement.is_due(&[Sent::Confirmed, Sent::Unknown], begun));
         assert!(replacement.is_due(&[nack(), nack()], begun));
         assert!(!replacement.is_due(&[nack()], begun), "not at once again");
-        // A round every tenth of a second, for ten minutes.
+        // One batch every tenth of a second, for ten minutes.
         let rounds = (1..6000).map(|tenth| begun + Duration::from_millis(100) * tenth);
         let replaced: Vec<Instant> = rounds.filter(|now| replacement.is_due(&[nack()], *now)).collect();
         assert!((20..60).contains(&replaced.len()), "{}", replaced.len());
         assert!(replaced[0] < begun + Duration::from_secs(2), "soon a second time: an election takes its time");
-        // Long after that it begins anew.
+        // Long after that, the intervals start over.
         let later = begun + Duration::from_secs(3600);
         assert!(replacement.is_due(&[nack()], later));
         assert!(replacement.is_due(&[nack()], later + Duration::from_secs(2)));

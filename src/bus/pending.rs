@@ -1,15 +1,16 @@
-//! What waits to be published on one channel, and what goes again after a round: pure, without broker or clock.
+//! The messages that wait to be published on one channel, and those that go again after a batch. Pure logic, without
+//! broker or clock.
 //!
 //! Messages with the same `order` (a payment's events) keep their order; all others are independent of each other.
-//! After a round the first message of an order that was not confirmed goes again together with all later ones of that
-//! order, confirmed or not: a consumer may see a message twice, but never a gap.
+//! After a batch, the first message of an order that was not confirmed is sent again together with all later ones of
+//! that order, confirmed or not: a consumer may see a message twice, but never a gap.
 //!
-//! A refused message is tried again by itself after a pause, so that a queue that is being repaired does no harm, and
-//! is set aside only when it was refused alone as often as allowed. Where a message closes the channel, nothing tells
-//! which one of the round it was: rounds are halved until it stands alone. A nacked message is tried for ever, after ever
-//! longer pauses.
+//! A refused message is retried on its own after a pause, so that it does no harm while a queue is being repaired. It
+//! is set aside only after it was refused alone as often as allowed. If a message closes the channel, nothing shows
+//! which one of the batch it was: batches are halved until it is alone. A nacked message is retried forever, with
+//! growing pauses.
 //!
-//! Orders that pause stand apart with all their messages, so that thousands of them cost the others nothing.
+//! Paused orders are kept apart with all their messages, so that thousands of them cost the others nothing.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -17,70 +18,70 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// The most messages in one round.
+/// The most messages in one batch.
 pub(in crate::bus) const ROUND: usize = 512;
 
-/// How many messages whose pause is over stand among the others at once: after an hour of a full queue, those for everybody
-/// else still get nearly all of each round.
+/// How many messages whose pause is over may be in the queue at once: even after a subscriber's queue was full for an
+/// hour, messages for everybody else get nearly all of each batch.
 const AGAIN: usize = ROUND / 8;
 
-/// How often the pause of a message doubles that is nacked again and again.
+/// How often the pause doubles of a message that is nacked repeatedly.
 const DOUBLINGS: u32 = 3;
 
 /// When a refusal is final.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::bus) struct Policy {
-    /// How many refusals are final. One is final in any company; more have to be met alone.
+    /// How many refusals are final. If it is one, any refusal counts; if more, only those of a message that was sent
+    /// alone.
     pub refusals: u32,
     /// How long a refused message and those behind it wait.
     pub pause: Duration,
 }
 
-/// One message and what has happened to it.
+/// A message and its history.
 #[derive(Debug)]
 pub(in crate::bus) struct Waiting<M> {
     order: Uuid,
     refusals: u32,
     nacks: u32,
     suspect: bool,
-    /// Its pause is over, and it was in no round since.
+    /// Whether its pause is over and it has been in no batch since.
     released: bool,
-    /// The message.
     pub message: M,
 }
 
-/// What is known of one message after a round.
+/// The outcome of one message in a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::bus) enum Sent {
     /// Confirmed and not returned.
     Confirmed,
-    /// Returned: nobody takes it.
+    /// Returned: no queue takes it.
     Refused(String),
-    /// Nacked: a queue is full, or could not store it. That is the queue's fault and not the message's.
+    /// Nacked: a queue is full or could not store it. This is the queue's fault and not the message's.
     Nacked(String),
-    /// Nothing: the confirm never came.
+    /// The confirm never arrived.
     Unknown,
 }
 
-/// The last word on a message.
+/// The final verdict on a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::bus) enum Verdict {
     /// The broker has it.
     Confirmed,
     /// The broker refuses it.
     Refused(String),
-    /// The broker refuses one before it, which it must not overtake.
+    /// The broker refuses an earlier message, which this one must not overtake.
     Behind,
 }
 
-/// What waits, in order.
+/// The waiting messages, in order.
 #[derive(Debug)]
 pub(in crate::bus) struct Pending<M> {
     policy: Policy,
     queue: VecDeque<Waiting<M>>,
-    /// How many of the queue were released and not sent since.
+    /// How many messages in the queue were released and not sent since.
     released: usize,
-    /// Orders that pause, with all their messages.
+    /// The paused orders, with all their messages.
     paused: HashMap<Uuid, VecDeque<Waiting<M>>>,
     /// When their pauses end.
     ends: BTreeSet<(Instant, Uuid)>,
@@ -113,12 +114,12 @@ impl<M> Pending<M> {
         }
     }
 
-    /// How many messages wait in all.
+    /// Returns how many messages wait in total.
     pub(in crate::bus) fn len(&self) -> usize {
         self.queue.len() + self.held
     }
 
-    /// How many of them wait for nothing but their round.
+    /// Returns how many of them wait only for the next batch.
     pub(in crate::bus) fn fresh(&self) -> usize {
         self.queue.len().saturating_sub(self.released)
     }
@@ -127,17 +128,17 @@ impl<M> Pending<M> {
         self.len() == 0
     }
 
-    /// Whether there is anything to send now.
+    /// Returns whether there is anything to send now.
     pub(in crate::bus) fn is_ready(&self, now: Instant) -> bool {
         !self.queue.is_empty() || self.wake_at().is_some_and(|end| end <= now)
     }
 
-    /// When the first pause ends.
+    /// Returns when the first pause ends.
     pub(in crate::bus) fn wake_at(&self) -> Option<Instant> {
         self.ends.first().map(|(end, _)| *end)
     }
 
-    /// Takes out what to send now; give it back to `settle`.
+    /// Takes out what to send now; pass it to `settle` afterwards.
     pub(in crate::bus) fn next_round(&mut self, now: Instant) -> Vec<Waiting<M>> {
         self.release(now);
         let mut round: Vec<Waiting<M>> = Vec::new();
@@ -163,7 +164,7 @@ impl<M> Pending<M> {
         round
     }
 
-    /// Lines up again what has paused, the longest over first.
+    /// Puts messages whose pause is over back into the queue, the earliest end first.
     fn release(&mut self, now: Instant) {
         while self.released < AGAIN
             && let Some((_, order)) = self.ends.first().copied().filter(|(end, _)| *end <= now)
@@ -177,8 +178,8 @@ impl<M> Pending<M> {
         }
     }
 
-    /// Decides each message of a round; what has to go again waits before all that came later. `sent` tells of each
-    /// message, `closed` why the broker closed the channel, where it did so because of a message.
+    /// Decides on each message of a batch. What has to go again waits before everything that came later. `sent` has the
+    /// outcome of each message; `closed` is the reason if the broker closed the channel because of a message.
     pub(in crate::bus) fn settle(
         &mut self,
         round: Vec<Waiting<M>>,
@@ -205,7 +206,8 @@ impl<M> Pending<M> {
                 (Sent::Refused(reason), _) => Some(reason),
                 (Sent::Nacked(reason), _) if self.policy.refusals == 1 => Some(reason),
                 (Sent::Nacked(_), _) => {
-                    // Tried for ever: setting it aside would take every payment's events from a subscriber that is full.
+                    // Retried forever: setting it aside would take every payment's events from a subscriber whose queue
+                    // is full.
                     let pause = self.policy.pause.saturating_mul(1 << waiting.nacks.min(DOUBLINGS));
                     pauses.insert(waiting.order, now + pause);
                     waiting.nacks = waiting.nacks.saturating_add(1);
@@ -235,7 +237,7 @@ impl<M> Pending<M> {
         decided
     }
 
-    /// Takes these orders out of the queue until then.
+    /// Takes these orders out of the queue until the given time.
     fn pause(&mut self, pauses: HashMap<Uuid, Instant>) {
         if pauses.is_empty() {
             return;

@@ -1,7 +1,7 @@
-//! The publisher of events, of the replies that go with some of them, of dead letters, and of commands that were webhooks.
+//! Publishes events, the replies that go with some of them, dead letters, and commands that were webhooks.
 //!
 //! A payment's events always use the same channel, where they keep their order without waiting for each other's
-//! confirms. Replies stand outside that order and have a channel of their own: a stranger's reply queue can close that
+//! confirms. Replies are outside that order and have a channel of their own: someone else's reply queue can close that
 //! channel, but never one with events on it.
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ use crate::payment::command::Reply;
 use crate::payment::event::Event;
 use crate::payment::trace::TraceContext;
 
-/// What became of a command.
+/// What became of a published command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandSent {
     /// A queue has it.
@@ -39,44 +39,44 @@ pub enum CommandSent {
     Refused(String),
 }
 
-/// How many channels events are spread over, by payment.
+/// The number of channels for events. A payment always uses the same one.
 pub const LANES: usize = 4;
 
-/// What the names of RabbitMQ's direct replies begin with; there are no queues behind them.
+/// The prefix of RabbitMQ's names for direct replies. There are no queues behind them.
 pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
-/// The longest header that is sent along, in bytes.
+/// The longest header that is passed on, in bytes.
 const HEADER: usize = 1024;
 
-/// The header with an event's place among all of the installation's, in digits.
+/// The header with an event's position among all events of the installation, in digits.
 pub const POSITION: &str = "paybus-position";
 
 /// The content type of every message, in both directions.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
 
-/// One event as it lies in the outbox.
+/// One event of the outbox.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// The outbox row; tells the results apart. 0 for what has none.
+    /// The position of its outbox row, which identifies the result; 0 if it has none.
     pub position: i64,
-    /// Events of one payment keep their order.
+    /// The payment. Its events keep their order.
     pub payment_id: Uuid,
-    /// Also the AMQP `message_id`, the same on every resend.
+    /// The event's id, and the AMQP `message_id` of every resend.
     pub event_id: Uuid,
-    /// `<variant>.<type>`, with the status behind it where it changed.
+    /// `<variant>.<type>`, followed by the status if it changed.
     pub routing_key: String,
     /// The event as CloudEvents JSON.
     pub body: Bytes,
     /// The command's `correlationid`.
     pub correlation_id: Option<String>,
-    /// Where in a trace it belongs.
+    /// The trace context that it belongs to.
     pub trace: Option<TraceContext>,
-    /// Where a final answer also goes.
+    /// Where a final answer is also sent.
     pub reply: Option<Reply>,
 }
 
 impl Outgoing {
-    /// An event with its place in the outbox, as it was written.
+    /// Creates the message of an event from its position in the outbox and its body.
     pub fn of(event: &Event, position: i64, body: String) -> Outgoing {
         let cause = event.cause.as_ref();
         Outgoing {
@@ -97,27 +97,27 @@ impl Outgoing {
 pub enum Published {
     /// The broker has it.
     Confirmed {
-        /// Of which row.
+        /// The position of its outbox row.
         position: i64,
         /// What became of the reply.
         reply: ReplyState,
     },
-    /// The broker refuses this event: a person must look.
+    /// The broker refuses this event: a person must look at it.
     SetAside {
-        /// Of which row.
+        /// The position of its outbox row.
         position: i64,
-        /// In the broker's words.
+        /// The broker's own words.
         reason: String,
     },
-    /// The broker refuses an earlier one of the same payment, which this one must not overtake.
+    /// The broker refuses an earlier event of the same payment, which this one must not overtake.
     Behind {
-        /// Of which row.
+        /// The position of its outbox row.
         position: i64,
     },
 }
 
 impl Published {
-    /// Of which row.
+    /// Returns the position of the event's outbox row.
     pub fn position(&self) -> i64 {
         match self {
             Published::Confirmed { position, .. }
@@ -132,9 +132,9 @@ impl Published {
 pub enum ReplyState {
     /// None was asked for.
     None,
-    /// The broker has it; a direct reply may still find nobody waiting.
+    /// The broker has it. A direct reply may still find nobody waiting.
     Sent,
-    /// Nobody is there to take it; it is never tried again.
+    /// Nobody is there to receive it; it is never retried.
     Unroutable,
 }
 
@@ -143,10 +143,10 @@ pub enum ReplyState {
 pub struct Publisher {
     lanes: Arc<[mpsc::Sender<Posted>]>,
     side: mpsc::Sender<Posted>,
-    /// For heartbeats alone, so that one subscriber's queue holds up no reply and no webhook.
+    /// For heartbeats only, so that one subscriber's queue delays no reply and no webhook.
     beats: mpsc::Sender<Posted>,
     names: Names,
-    /// Who we are to the broker, for commands of our own.
+    /// Our user at the broker, for commands of our own.
     user: Option<Arc<str>>,
     aside: SetAside,
     state: watch::Receiver<ConnectionState>,
@@ -155,12 +155,12 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts connecting, and connects again whenever the connection is lost, until the token is cancelled.
+    /// Starts connecting, and reconnects whenever the connection is lost, until the token is cancelled.
     pub fn spawn(settings: BusSettings, shutdown: CancellationToken) -> Publisher {
         Publisher::spawn_after(std::future::ready(()), settings, shutdown)
     }
 
-    /// The same, from when `begin` has ended; what is handed over before waits.
+    /// Like [`Publisher::spawn`], but connects only when `begin` has completed; what is posted before waits.
     pub fn spawn_after(
         begin: impl Future<Output = ()> + Send + 'static,
         settings: BusSettings,
@@ -177,7 +177,7 @@ impl Publisher {
         let aside = SetAside::default();
         let shared = Shared { link, patience, aside: aside.clone(), silent, nacks, shutdown };
         let lanes = (0..LANES).map(|_| PublishChannel::events(shared.clone())).collect();
-        // An idle replica publishes nothing else: what becomes of heartbeats does not count for readiness.
+        // An idle replica publishes nothing but heartbeats, so their outcome does not count for readiness.
         let (own_silent, own_nacks) = (watch::channel(0).0, Nacks::new().0);
         let beats = PublishChannel::side(Shared { silent: own_silent, nacks: own_nacks, ..shared.clone() });
         Publisher {
@@ -193,35 +193,36 @@ impl Publisher {
         }
     }
 
-    /// How the connection is doing, for readiness.
+    /// Returns the state of the connection, for readiness.
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.state.clone()
     }
 
-    /// How many of its channels are confirmed nothing although the connection is well, for readiness.
+    /// Returns how many channels get no confirms although the connection is healthy, for readiness.
     pub fn silent(&self) -> watch::Receiver<usize> {
         self.silent.clone()
     }
 
-    /// What the broker did not take, for readiness and metrics.
+    /// Returns the nacks, for readiness and metrics.
     pub fn nacked(&self) -> watch::Receiver<Nacked> {
         self.nacked.clone()
     }
 
-    /// The payments whose events are set aside: nothing of theirs is published.
+    /// Returns the payments whose events are set aside: none of these is published.
     pub fn aside(&self) -> &SetAside {
         &self.aside
     }
 
-    /// The names of exchanges and queues.
+    /// Returns the names of exchanges and queues.
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// Hands events over, each payment's in the order given, and returns as soon as their channels have taken them:
-    /// what is handed over later of the same payment goes out later. `told` is called for each event as soon as it is
-    /// confirmed or set aside, through any number of reconnects; it is dropped when there is nothing more to tell. Where
-    /// the publisher is shut down meanwhile, undecided ones are not told of: they may or may not be out.
+    /// Posts events, each payment's in the given order, and returns as soon as their channels have accepted them:
+    /// events of the same payment that are posted later go out later. `told` is called for each event as soon as it is
+    /// confirmed or set aside, across any number of reconnects; it is dropped when there is nothing more to report. If
+    /// the publisher is shut down meanwhile, undecided events are not reported: they may or may not have been
+    /// published.
     pub async fn post(&self, batch: Vec<Outgoing>, told: Told) {
         for outgoing in batch {
             let position = outgoing.position;
@@ -244,7 +245,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes events and waits until every one is confirmed or set aside, in the order of the batch; see `post`.
+    /// Publishes events and waits until each is confirmed or set aside. The results are in the order of the batch; see
+    /// [`Publisher::post`].
     pub async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Published> {
         let places: HashMap<i64, usize> =
             batch.iter().enumerate().map(|(place, outgoing)| (outgoing.position, place)).collect();
@@ -259,11 +261,11 @@ impl Publisher {
         published
     }
 
-    /// Publishes one payment's events once more, in their order: to this queue alone, or to the events' exchange. Tells how
-    /// many of them, from the first on, the broker has confirmed in this time; the others may still follow.
+    /// Publishes one payment's events again, in order: to the reply queue only, or to the exchange of events. Returns
+    /// how many of them, from the first on, the broker confirmed within `patience`; the others may still follow.
     pub async fn resend(&self, batch: Vec<Outgoing>, reply: Option<Reply>, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
-        // What is posted to one queue keeps its order, too.
+        // Messages to one reply queue keep their order, too.
         let order = Uuid::new_v4();
         let mut posted = Vec::with_capacity(batch.len());
         for outgoing in &batch {
@@ -292,13 +294,14 @@ impl Publisher {
         taken
     }
 
-    /// Publishes one message that needs no order: confirmed, or refused for good, through any number of reconnects.
+    /// Publishes one message that needs no order, and waits until it is confirmed or refused for good, across any
+    /// number of reconnects.
     pub(super) async fn publish_aside(&self, message: Message) -> Option<Verdict> {
         self.post_aside(message).await.await.ok()
     }
 
-    /// Publishes a command of our own, one that a webhook became, and waits until the broker has answered: through any
-    /// number of reconnects, and for as long as its queue is full. Nothing where the publisher is shut down meanwhile.
+    /// Publishes a command of our own, made from a webhook, and waits until the broker has answered, across any number
+    /// of reconnects. A full queue refuses it. `None` if the publisher is shut down meanwhile.
     pub async fn publish_command(&self, routing_key: String, body: Bytes) -> Option<CommandSent> {
         let message = match self.command_message(routing_key, body) {
             Ok(message) => message,
@@ -307,13 +310,13 @@ impl Publisher {
         Some(match self.publish_aside(message).await? {
             Verdict::Confirmed => CommandSent::Routed,
             Verdict::Refused(reason) => CommandSent::Refused(reason),
-            // Nothing has to keep its order among these.
+            // These commands have no order among themselves.
             Verdict::Behind => CommandSent::Refused("it waits behind another".to_owned()),
         })
     }
 
-    /// Publishes a heartbeat. Where nobody has subscribed to it, or the broker does not take it within this time, it is
-    /// gone: the next one says from where on.
+    /// Publishes a heartbeat. If nobody has subscribed to it, or the broker does not confirm it within `patience`, it
+    /// is lost: the next one says where its count starts.
     pub async fn publish_heartbeat(&self, id: Uuid, routing_key: String, body: Bytes, patience: Duration) {
         let message = match self.heartbeat_message(id, &routing_key, body) {
             Ok(message) => message,
@@ -345,7 +348,7 @@ impl Publisher {
     }
 
     fn command_message(&self, routing_key: String, body: Bytes) -> Result<Message, BusError> {
-        // A return is known by it; the command's own name may be under way twice.
+        // Identifies a return. The command's own id may be in flight twice.
         let mut properties = base_properties().with_message_id(short("message id", Uuid::new_v4().to_string())?);
         if let Some(user) = &self.user {
             properties = properties.with_user_id(short("user", &**user)?);
@@ -365,7 +368,7 @@ impl Publisher {
         }
     }
 
-    /// An event that is also somebody's answer: told when both are decided.
+    /// Posts an event that is also a reply, and reports it once both are decided.
     async fn post_with_reply(&self, outgoing: &Outgoing, event: Message, reply: &Reply, told: Told) {
         let (position, payment) = (outgoing.position, outgoing.payment_id);
         let (answer, decided) = promise();
@@ -377,7 +380,7 @@ impl Publisher {
         tokio::spawn(async move {
             let Ok(verdict) = decided.await else { return };
             if verdict != Verdict::Confirmed {
-                // It need not wait for a reply that nobody may ever confirm.
+                // It need not wait for a reply that may never be confirmed.
                 return told(published(position, verdict, ReplyState::None));
             }
             let replied = match replied {
@@ -403,7 +406,8 @@ impl Publisher {
     }
 }
 
-/// Who is told what became of events; see [`Publisher::post`]. Called by a channel's own task: it must be quick.
+/// The callback for the outcome of events; see [`Publisher::post`]. It is called by a channel's task, so it must be
+/// quick.
 pub type Told = Arc<dyn Fn(Published) + Send + Sync>;
 
 fn promise() -> (Answer, oneshot::Receiver<Verdict>) {
@@ -416,7 +420,7 @@ fn promise() -> (Answer, oneshot::Receiver<Verdict>) {
     (Box::new(answer), decided)
 }
 
-/// Hands a message to a lane. Where that is shut down, its answer is dropped.
+/// Posts a message to a channel. If the channel is shut down, the answer is dropped.
 async fn post(lane: &mpsc::Sender<Posted>, order: Uuid, message: Message, answer: Answer) {
     if lane.send(Posted { order, message, answer }).await.is_err() {
         debug!("a message came after the publisher was shut down");
@@ -432,14 +436,14 @@ fn published(position: i64, verdict: Verdict, reply: ReplyState) -> Published {
 }
 
 fn lane_of(payment: Uuid, lanes: usize) -> usize {
-    // Version 4, 5 and 7 alike are random at their end.
+    // UUIDs of versions 4, 5 and 7 are all random at their end.
     let random = payment.as_u128() & u128::from(u32::MAX);
     usize::try_from(random).unwrap_or_default() % lanes.max(1)
 }
 
 fn event_message(names: &Names, outgoing: &Outgoing) -> Result<Message, BusError> {
     let mut properties = properties(outgoing)?;
-    // An identifier that does not fit AMQP is left to the body, which has it too.
+    // An id that is too long for AMQP is left out; the body has it too.
     if let Some(id) = &outgoing.correlation_id
         && let Ok(id) = short("correlation id", id.as_str())
     {
@@ -460,8 +464,8 @@ fn reply_message(outgoing: &Outgoing, reply: &Reply) -> Result<Message, BusError
         properties = properties.with_correlation_id(short("correlation id", id.as_str())?);
     }
     Ok(Message {
-        // The broker takes a direct reply to whoever waits for it, but counts that as no route: it would come back as
-        // well.
+        // The broker passes a direct reply to whoever waits for it, but counts that as no route: a mandatory one would
+        // be returned as well.
         mandatory: !reply.to.starts_with(DIRECT_REPLY),
         exchange: ShortString::default(),
         routing_key: short("reply queue", reply.to.as_str())?,
@@ -475,7 +479,7 @@ fn properties(outgoing: &Outgoing) -> Result<BasicProperties, BusError> {
     let trace = outgoing.trace.as_ref();
     let texts = [("traceparent", trace.map(TraceContext::parent)), ("tracestate", trace.and_then(TraceContext::state))];
     for (name, value) in texts {
-        // All headers have to fit into one frame: a longer one would cost the connection, again and again.
+        // All headers must fit into one frame: a longer one would cost the connection, again and again.
         if let Some(value) = value.filter(|value| value.len() <= HEADER) {
             headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
         }
@@ -493,7 +497,7 @@ fn properties(outgoing: &Outgoing) -> Result<BasicProperties, BusError> {
     Ok(properties)
 }
 
-/// What every message of ours carries.
+/// Returns the properties of every message that we publish.
 pub(super) fn base_properties() -> BasicProperties {
     let seconds = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
     BasicProperties::default()
@@ -503,7 +507,7 @@ pub(super) fn base_properties() -> BasicProperties {
         .with_timestamp(seconds)
 }
 
-/// The event's type within its routing key: the two words behind the variant.
+/// Returns the event's type from its routing key: the two words after the variant.
 pub fn event_type(routing_key: &str) -> &str {
     let words = routing_key.split_once('.').map_or("", |(_, words)| words);
     let end = words.match_indices('.').nth(1).map_or(words.len(), |(end, _)| end);

@@ -1,4 +1,4 @@
-//! The link: a connection that is made again whenever it is lost.
+//! A connection that is opened again whenever it is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use super::topology::exchange_exists;
 use crate::backoff;
 use crate::bus::{BusError, BusSettings, describe};
 
-/// A connection that lived this long was a good one: the next attempt to connect comes soon.
+/// A connection that lived this long was healthy: the next attempt to connect comes soon.
 const STEADY: Duration = Duration::from_secs(10);
 
 fn set(state: &watch::Sender<ConnectionState>, now: ConnectionState) {
@@ -30,11 +30,11 @@ fn set(state: &watch::Sender<ConnectionState>, now: ConnectionState) {
 /// What a connection is for.
 #[derive(Debug, Clone)]
 pub enum Role {
-    /// Messages are taken in.
+    /// Receives messages.
     Consumer,
-    /// Messages are sent. It counts only once this exchange was seen to exist.
+    /// Publishes messages. It counts as connected only once this exchange is known to exist.
     Publisher {
-        /// Where events go.
+        /// The exchange of events.
         exchange: String,
     },
 }
@@ -48,7 +48,7 @@ impl Role {
     }
 }
 
-/// A connection that is made again whenever it is lost, until the token is cancelled. Cheap to clone.
+/// A connection that is opened again whenever it is lost, until the token is cancelled. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reconnecting {
     connection: watch::Receiver<Option<Arc<Connection>>>,
@@ -62,7 +62,7 @@ impl Reconnecting {
         Reconnecting::spawn_after(std::future::ready(()), settings, role, shutdown)
     }
 
-    /// Starts connecting when `begin` has ended.
+    /// Starts connecting when `begin` has completed.
     pub fn spawn_after(
         begin: impl Future<Output = ()> + Send + 'static,
         settings: BusSettings,
@@ -81,28 +81,29 @@ impl Reconnecting {
         Reconnecting { connection, state, doubted }
     }
 
-    /// The broker refused what this connection is for, and will on the next one as well: until that is found wrong, no
-    /// connection counts as one. Without this a refused worker would be ready each time that it has connected again.
+    /// Records that the broker refused what this connection is for, and would do so on the next one: until
+    /// [`trust`](Self::trust) is called, no connection counts as connected. Otherwise a refused worker would be ready
+    /// after each reconnect.
     pub(in crate::bus) fn doubt(&self) {
         self.doubted.store(true, Ordering::Relaxed);
     }
 
-    /// The broker takes what the connection is for.
+    /// Records that the broker accepts what the connection is for.
     pub(in crate::bus) fn trust(&self) {
         self.doubted.store(false, Ordering::Relaxed);
     }
 
-    /// How it is doing, for readiness.
+    /// Returns the state, for readiness.
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.state.clone()
     }
 
-    /// The connection, where there is one that can be used now.
+    /// Returns the connection, if there is one that can be used now.
     pub fn current(&self) -> Option<Arc<Connection>> {
         self.connection.borrow().clone().filter(|current| current.is_alive())
     }
 
-    /// A connection that can be used, as soon as there is one; nothing once the link has been shut down.
+    /// Waits for a connection that can be used; `None` once this is shut down.
     pub async fn connection(&mut self) -> Option<Arc<Connection>> {
         let usable = |current: &Option<Arc<Connection>>| current.as_ref().is_some_and(|current| current.is_alive());
         let current = self.connection.wait_for(usable).await.ok()?;
@@ -110,7 +111,7 @@ impl Reconnecting {
     }
 }
 
-/// The task behind a link.
+/// The task behind a [`Reconnecting`].
 struct Supervisor {
     settings: BusSettings,
     role: Role,
@@ -151,7 +152,7 @@ impl Supervisor {
         };
         if let Role::Publisher { exchange } = &self.role
             && let Err(error) = exchange_exists(&connection, exchange).await
-            // Who only receives webhooks tells no events, and may not look at their exchange.
+            // A process that only receives webhooks publishes no events, and may not be allowed to see their exchange.
             && !error.is_forbidden()
         {
             connection.close().await;
@@ -160,12 +161,12 @@ impl Supervisor {
         Ok(connection)
     }
 
-    /// Lends the connection out until it ends.
+    /// Provides the connection until it ends.
     async fn keep(&self, connection: Arc<Connection>, shutdown: &CancellationToken) {
         info!(role = self.role.as_str(), "connected to the broker");
         let blocks = |blocked| match blocked {
             true => set(&self.states, ConnectionState::Blocked),
-            // What the last one was given up for stays the state.
+            // The state keeps the reason for which the last connection was given up.
             false if self.doubted.load(Ordering::Relaxed) => {}
             false => set(&self.states, ConnectionState::Connected),
         };

@@ -1,20 +1,20 @@
-//! What the broker refuses by closing a channel or a connection: of which object it speaks, and what to do about it.
+//! What the broker refuses by closing a channel or a connection: which object is concerned, and what to do about it.
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use super::BusError;
 
-/// Why the topology is not as it has to be.
+/// Why the topology cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
-    /// It is not there.
+    /// It does not exist.
     #[error("{object} does not exist: run `paybus migrate`, or set amqp.declare = true")]
     Missing {
         /// Exchange or queue, with its name.
         object: String,
     },
-    /// It is there with other settings, which cannot be changed.
+    /// It exists with other settings, which cannot be changed.
     #[error(
         "{object} exists with other settings ({detail}): empty and delete it so that it can be declared anew, or choose \
          another amqp.prefix"
@@ -22,20 +22,20 @@ pub enum TopologyError {
     Differs {
         /// Exchange or queue, with its name.
         object: String,
-        /// What the broker says.
+        /// The broker's message.
         detail: String,
     },
-    /// The user may not.
+    /// The user lacks the permission.
     #[error("the broker's user may not use {object} ({detail}): give it its part's rights by deploy/rabbitmq/grant")]
     Forbidden {
         /// Exchange or queue, with its name.
         object: String,
-        /// What the broker says.
+        /// The broker's message.
         detail: String,
     },
 }
 
-/// Which of AMQP's refusals of one channel this is, and in what words.
+/// Returns which refusal of one channel this is and the broker's message; `None` for any other error.
 pub(crate) fn refusal(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
     let ErrorKind::ProtocolError(error) = error.kind() else {
         return None;
@@ -46,7 +46,7 @@ pub(crate) fn refusal(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
     }
 }
 
-/// Tells a connection that the broker refuses from one that failed: the user, its password, or the virtual host.
+/// Distinguishes a connection that the broker refuses (user, password or virtual host) from one that failed.
 pub(crate) fn login(error: BusError) -> BusError {
     let reason = match &error {
         BusError::Broker { source, .. } => match source.kind() {
@@ -63,7 +63,7 @@ pub(crate) fn login(error: BusError) -> BusError {
     reason.map_or(error, BusError::Login)
 }
 
-/// Says of which object a refusal speaks and what to do about it.
+/// Adds to a refusal which object it concerns and what to do about it.
 pub(crate) fn named(error: BusError, object: impl FnOnce() -> String) -> BusError {
     let BusError::Broker { source, .. } = &error else {
         return error;

@@ -1,4 +1,4 @@
-//! What is put aside is kept, and shown to people: it holds no card number.
+//! Removes card numbers from messages that are set aside: these are stored, and shown to people.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use crate::bus::delivery::{Delivery, Properties};
 use crate::payment::card;
 
-/// The delivery with each card number in it replaced; as it came where there is none.
+/// Replaces each card number in a delivery. One without card numbers is returned unchanged.
 pub fn without_cards(delivery: Delivery) -> Delivery {
     let body = String::from_utf8_lossy(&delivery.body);
     let body = match card::scrub(&body) {
@@ -35,7 +35,7 @@ fn clean(text: Option<String>) -> Option<String> {
     text.map(|text| card::scrub(&text).into_owned())
 }
 
-/// Headers are for programs: one with a card number goes as a whole.
+/// Headers are for programs, so one with a card number is removed as a whole.
 fn clean_headers(headers: FieldTable) -> FieldTable {
     let mut clean = FieldTable::default();
     for (name, value) in headers.inner() {
@@ -50,7 +50,7 @@ fn holds_card(value: &AMQPValue) -> bool {
     match value {
         AMQPValue::FieldArray(values) => {
             let values = values.as_slice();
-            // The parts of one number, perhaps.
+            // The elements may be parts of one number.
             let joined = values.iter().map(scalar).collect::<Vec<_>>().join(", ");
             values.iter().any(holds_card) || card::contains_card_number(&joined)
         }
@@ -61,7 +61,7 @@ fn holds_card(value: &AMQPValue) -> bool {
     }
 }
 
-/// A value that holds no others, as a text; of a number its digits.
+/// Returns a value without nested ones as text; of a number, its digits.
 fn scalar(value: &AMQPValue) -> Cow<'_, str> {
     match value {
         AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()),

@@ -1,7 +1,7 @@
-//! The exchanges and queues: their names, their arguments, and whether they are there.
+//! The exchanges and queues: their names, their arguments, and whether they exist.
 //!
-//! Everything is durable and every queue a quorum queue, with the same arguments on every version of RabbitMQ. The
-//! broker compares arguments at every declaration, so they are part of the contract: a changed one is a new queue.
+//! Everything is durable, and every queue is a quorum queue with the same arguments on every version of RabbitMQ. The
+//! broker compares arguments at every declaration, so they are part of the contract: a change requires a new queue.
 
 use std::time::Duration;
 
@@ -20,23 +20,23 @@ use crate::payment::command::CommandType;
 /// How many events that nobody subscribed to are kept.
 const UNROUTED_KEPT: i64 = 100_000;
 
-/// Listing dead letters takes and returns them, and each return counts as a redelivery. RabbitMQ 4 drops a message
-/// after 20 unless told otherwise, and 3.10 takes "unlimited" (-1) for "none": a number nobody reaches means the same
-/// on both.
+/// Listing dead letters fetches and returns them, and each return counts as a redelivery. RabbitMQ 4 drops a message
+/// after 20 unless configured otherwise, and 3.10 takes "unlimited" (-1) for "none". A number that is never reached
+/// means the same to both.
 const NEVER: i64 = i32::MAX as i64;
 
-/// How often a copy of a dead letter is delivered before it is dropped. It may be what kills its workers, and the letter
-/// itself stays.
+/// How often a copy of a dead letter is delivered before it is dropped. It may be what crashes the workers, and the
+/// letter itself is kept.
 const ANSWER_TRIES: i64 = 20;
 
-/// Every name, made from the prefix.
+/// All names, derived from the prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     prefix: String,
 }
 
 impl Names {
-    /// The names that begin with this prefix.
+    /// Creates the names that begin with this prefix.
     pub fn new(prefix: &str) -> Names {
         Names { prefix: prefix.to_owned() }
     }
@@ -51,12 +51,12 @@ impl Names {
         format!("{}.unroutable", self.prefix)
     }
 
-    /// The queue of a variant's commands; a breaker pauses it.
+    /// The queue of a variant's commands; an open breaker pauses it.
     pub fn commands_of(&self, variant: &str) -> String {
         format!("{}.commands.{variant}", self.prefix)
     }
 
-    /// The queue of what reaches a variant at any time: notification, sync, resolve, and what only asks.
+    /// The queue of the commands that are never paused: notification, sync, resolve, and those that only read.
     pub fn inbound_of(&self, variant: &str) -> String {
         format!("{}.inbound.{variant}", self.prefix)
     }
@@ -66,7 +66,7 @@ impl Names {
         format!("{}.events", self.prefix)
     }
 
-    /// The exchange that heartbeats are published to. One that nobody subscribed to is dropped.
+    /// The exchange that heartbeats are published to. A heartbeat that nobody subscribed to is dropped.
     pub fn heartbeats(&self) -> String {
         format!("{}.heartbeats", self.prefix)
     }
@@ -76,47 +76,47 @@ impl Names {
         format!("{}.unrouted", self.prefix)
     }
 
-    /// Exchange and queue of what could not be understood, or was redelivered too often.
+    /// Exchange and queue of messages that could not be understood or were redelivered too often.
     pub fn dead(&self) -> String {
         format!("{}.dead", self.prefix)
     }
 
-    /// The queue of the dead letters' copies, from which workers answer those that name themselves.
+    /// The queue of the copies of dead letters, from which workers answer those whose sender can be identified.
     pub fn unanswered(&self) -> String {
         format!("{}.unanswered", self.prefix)
     }
 }
 
-/// An exchange as it has to be.
+/// An exchange to declare or check.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {
-    /// Its name.
+    /// Its full name.
     pub name: String,
-    /// How it routes.
+    /// The type of its routing.
     pub kind: ExchangeKind,
-    /// Where it sends what it cannot route.
+    /// The exchange that receives what this one cannot route.
     pub alternate: Option<String>,
 }
 
-/// What a queue is for.
+/// The purpose of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueKind {
     /// A variant's commands.
     Commands,
-    /// What reaches a variant at any time.
+    /// Commands of a variant that are never paused.
     Inbound,
-    /// Commands of an unknown variant or type.
+    /// Commands for an unknown variant or of an unknown type.
     Unroutable,
     /// Events that nobody subscribed to.
     Unrouted,
-    /// What could not be understood, or was redelivered too often.
+    /// Messages that could not be understood or were redelivered too often.
     Dead,
-    /// Copies of that, to be answered.
+    /// Copies of dead letters, to be answered.
     Unanswered,
 }
 
 impl QueueKind {
-    /// The word in metrics.
+    /// Returns the label value for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             QueueKind::Commands => "commands",
@@ -129,22 +129,22 @@ impl QueueKind {
     }
 }
 
-/// A queue as it has to be.
+/// A queue to declare or check.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Queue {
-    /// Its name.
+    /// Its full name.
     pub name: String,
-    /// What it is for.
+    /// Its purpose.
     pub kind: QueueKind,
-    /// What it is declared with.
+    /// The arguments of its declaration, apart from its type.
     pub arguments: Vec<(&'static str, Argument)>,
     /// The exchange that it is bound to.
     pub exchange: String,
-    /// By which routing keys.
+    /// The routing keys of its bindings.
     pub keys: Vec<String>,
 }
 
-/// An argument's value.
+/// The value of an argument.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Argument {
     /// A text.
@@ -153,7 +153,7 @@ pub enum Argument {
     Number(i64),
 }
 
-/// What has to be there, each exchange before what refers to it.
+/// Returns all exchanges, each before those that refer to it.
 pub fn exchanges(names: &Names) -> Vec<Exchange> {
     let exchange = |name: String, kind, alternate| Exchange { name, kind, alternate };
     vec![
@@ -166,7 +166,7 @@ pub fn exchanges(names: &Names) -> Vec<Exchange> {
     ]
 }
 
-/// The queues, those of each variant behind the common ones.
+/// Returns all queues, those of the variants after the common ones.
 pub fn queues(names: &Names, delivery_limit: u32, variants: &[&str]) -> Vec<Queue> {
     let kept = |kind, name: String, arguments: Vec<(&'static str, Argument)>| Queue {
         exchange: name.clone(),
@@ -180,7 +180,7 @@ pub fn queues(names: &Names, delivery_limit: u32, variants: &[&str]) -> Vec<Queu
     let tries = vec![("x-delivery-limit", Argument::Number(ANSWER_TRIES))];
     let mut all = vec![
         kept(QueueKind::Dead, names.dead(), vec![("x-delivery-limit", Argument::Number(NEVER))]),
-        // Workers read it like a command queue, so it needs the same fuse and the same way out.
+        // Workers read it like a command queue, so it needs the same delivery limit and the same dead-lettering.
         kept(QueueKind::Unroutable, names.unroutable(), work(names, delivery_limit)),
         kept(QueueKind::Unrouted, names.unrouted(), unrouted),
         Queue { exchange: names.dead(), ..kept(QueueKind::Unanswered, names.unanswered(), tries) },
@@ -199,7 +199,7 @@ pub fn queues(names: &Names, delivery_limit: u32, variants: &[&str]) -> Vec<Queu
     all
 }
 
-/// The arguments of a queue that workers read: nothing in it may be dropped.
+/// Returns the arguments of a queue that workers read: nothing in it may be dropped.
 fn work(names: &Names, delivery_limit: u32) -> Vec<(&'static str, Argument)> {
     vec![
         ("x-dead-letter-exchange", Argument::Text(names.dead())),
@@ -209,7 +209,7 @@ fn work(names: &Names, delivery_limit: u32) -> Vec<(&'static str, Argument)> {
     ]
 }
 
-/// One binding per type: a command of an unknown type is unroutable and gets its answer from there.
+/// Returns one key per type: a command of an unknown type is unroutable and is answered from there.
 fn keys(variant: &str, inbound: bool) -> Vec<String> {
     CommandType::ALL
         .into_iter()
@@ -230,10 +230,10 @@ fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {
     table
 }
 
-/// Declares or only checks everything, as `settings.declare` says.
+/// Declares or only checks the topology, depending on `settings.declare`.
 ///
 /// # Errors
-/// An object that is missing, differs or may not be used, by name; or the connection is lost.
+/// An object is missing, differs or may not be used, and is named; or the connection is lost.
 pub async fn prepare(connection: &Connection, settings: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
     match settings.declare {
         true => declare(connection, settings, variants).await,
@@ -247,10 +247,10 @@ pub async fn prepare(connection: &Connection, settings: &BusSettings, variants: 
     }
 }
 
-/// Declares everything; what is there already as it has to be is left alone.
+/// Declares the topology. Objects that already exist as required are left alone.
 ///
 /// # Errors
-/// An object that differs or may not be declared, by name; or the connection is lost.
+/// An object differs or may not be declared, and is named; or the connection is lost.
 pub async fn declare(connection: &Connection, settings: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
     let names = Names::new(&settings.prefix);
     let channel = connection.channel().await?;
@@ -286,9 +286,9 @@ async fn declare_queue(channel: &Channel, settings: &BusSettings, queue: &Queue)
     Ok(())
 }
 
-/// Checks that everything is there, without the right to declare it. Arguments and bindings cannot be seen this way. From
-/// RabbitMQ 4.3 on a user may not even look at what it has no right to; these are returned, for they are not its business:
-/// a right that it needs and lacks is told when it is used.
+/// Checks that everything exists, which does not require the right to declare it. Arguments and bindings cannot be
+/// checked this way. From RabbitMQ 4.3 on, a user cannot even check objects that it has no permission for. These are
+/// returned and are not an error: if the user needs such a permission, its use reports the lack.
 ///
 /// # Errors
 /// The first object that is missing, by name; or the connection is lost.
@@ -308,7 +308,7 @@ pub async fn check(
     Ok(hidden)
 }
 
-/// The name of what may not be looked at.
+/// Returns the name of an object that the user may not check.
 fn seen<T>(looked: Result<T, BusError>) -> Result<Option<String>, BusError> {
     match looked {
         Ok(_) => Ok(None),
@@ -317,22 +317,22 @@ fn seen<T>(looked: Result<T, BusError>) -> Result<Option<String>, BusError> {
     }
 }
 
-/// Checks that an exchange is there.
+/// Checks that an exchange exists.
 ///
 /// # Errors
 /// It is missing or may not be used; or the connection is lost.
 pub async fn exchange_exists(connection: &Connection, name: &str) -> Result<(), BusError> {
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    // A miss closes the channel: each question gets its own.
+    // A missing exchange closes the channel, so each check uses its own.
     let channel = connection.channel().await?;
     let name = short("name of an exchange", name)?;
-    // The kind is ignored when only asking.
+    // The kind is ignored in a passive declaration.
     let asking = channel.exchange_declare(name.clone(), ExchangeKind::Topic, options, FieldTable::default());
     let found = bounded("looking for an exchange", connection.patience(), asking).await;
     found.map_err(|error| named(error, || format!("exchange {name}")))
 }
 
-/// How many messages of a queue are ready to be delivered.
+/// Returns how many messages of a queue are ready for delivery.
 ///
 /// # Errors
 /// It is missing or may not be used; or the connection is lost.
@@ -343,16 +343,16 @@ pub async fn queue_length(connection: &Connection, name: &str) -> Result<u32, Bu
     Ok(depth.messages)
 }
 
-/// What the broker tells of a queue.
+/// What the broker reports about a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
     /// Messages that are ready to be delivered.
     pub messages: u32,
-    /// Who consumes it.
+    /// The number of its consumers.
     pub consumers: u32,
 }
 
-/// What the broker tells of queues, each where it tells it. It takes no right beyond those of consuming them.
+/// Returns what the broker reports about each queue. Requires no permission beyond consuming them.
 pub async fn queue_depths(connection: &Connection, names: &[String]) -> Vec<Result<Depth, BusError>> {
     let mut depths = Vec::with_capacity(names.len());
     let mut kept: Option<Channel> = None;
@@ -368,7 +368,7 @@ pub async fn queue_depths(connection: &Connection, names: &[String]) -> Vec<Resu
             },
         };
         let depth = queue_depth(&channel, connection.patience(), name).await;
-        // A miss closes the channel.
+        // A missing queue closes the channel.
         kept = depth.is_ok().then_some(channel);
         depths.push(depth);
     }
@@ -387,7 +387,7 @@ async fn queue_depth(channel: &Channel, patience: Duration, name: &str) -> Resul
     Ok(Depth { messages: queue.message_count(), consumers: queue.consumer_count() })
 }
 
-/// Deletes everything with all it holds: for tests.
+/// Deletes the topology with all its messages, for tests.
 ///
 /// # Errors
 /// The connection is lost, or something may not be deleted.

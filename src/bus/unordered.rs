@@ -1,8 +1,8 @@
-//! Which payments' events are set aside: known to the lanes from the verdict on, before any table can tell.
+//! The payments whose events are set aside. The channels know them from the verdict on, before the database does.
 //!
-//! Between the verdict and its row in the database, and as long as somebody works on what was loaded before that row, a
-//! later event could overtake the one that was refused. So a lane takes nothing more of that payment, until somebody who
-//! read the database after the row was there finds it gone: a person has released the payment.
+//! A later event could overtake the refused one until the verdict is stored in the database, and for as long as
+//! anything works with data that was loaded before. So a channel accepts no more events of that payment, until a reader
+//! that queried the database after the row was stored no longer finds it: a person has released the payment.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,32 +10,33 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// How long a payment is remembered whose row is stored: longer than anybody works on what was loaded before.
+/// How long a payment is remembered after its row was stored: longer than anything works with data that was loaded
+/// before.
 const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
 
-/// Every how many payments the old ones are forgotten.
+/// Old payments are forgotten whenever the number of payments is a multiple of this.
 const FORGET_EVERY: usize = 4096;
 
 /// The payments whose events are set aside, as far as this process knows. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct SetAside(Arc<Mutex<HashMap<Uuid, Known>>>);
 
-/// How it is known.
+/// How the process knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
-    /// By the broker's verdict; the database may not have it yet.
+    /// By the broker's verdict. The database may not have it yet.
     Verdict,
-    /// The database had it then.
+    /// The database had it at this time.
     Stored(Instant),
 }
 
 impl SetAside {
-    /// The broker refuses an event of this payment for good.
+    /// Records that the broker refuses an event of this payment for good.
     pub(in crate::bus) fn refused(&self, payment: Uuid) {
         self.known().insert(payment, Known::Verdict);
     }
 
-    /// The database has it since this moment, or had it then.
+    /// Records that the database had the payment's row at this time.
     pub fn stored(&self, payment: Uuid, at: Instant) {
         let mut known = self.known();
         let at = match known.get(&payment) {
@@ -51,7 +52,8 @@ impl SetAside {
         }
     }
 
-    /// The database, asked no sooner than `read_at`, did not have it: unless it only does not have it yet, it was released.
+    /// Records that the database, queried no sooner than `read_at`, did not have the row. If the row was stored before
+    /// that, the payment was released; otherwise the row may still be to come.
     pub fn absent(&self, payment: Uuid, read_at: Instant) {
         let mut known = self.known();
         if let Some(Known::Stored(stored)) = known.get(&payment)
@@ -61,7 +63,7 @@ impl SetAside {
         }
     }
 
-    /// Whether the payment's events are set aside.
+    /// Returns whether the payment's events are set aside.
     pub(in crate::bus) fn contains(&self, payment: Uuid) -> bool {
         self.known().contains_key(&payment)
     }

@@ -1,4 +1,4 @@
-//! What the types of the settings cannot say: limits, names, URLs, and what must or must not stand together.
+//! Checks what types cannot express: limits, names, URLs, and keys that depend on each other.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const TIMEOUT: RangeInclusive<Duration> = MILLISECOND..=HOUR;
 /// The options of an AMQP URL that lapin reads; it ignores all others.
 const AMQP_OPTIONS: [&str; 5] = ["auth_mechanism", "channel_max", "connection_timeout", "frame_max", "heartbeat"];
 
-/// The options of a database's URL that tokio-postgres reads, but for those of TLS.
+/// The options of a database URL that tokio-postgres reads, except those for TLS.
 const DATABASE_OPTIONS: [&str; 17] = [
     "application_name",
     "channel_binding",
@@ -54,7 +54,7 @@ const DELAYED_MAX: usize = 100;
 ///
 /// # Errors
 ///
-/// The first key that is wrong, and what would be right.
+/// The first key that is wrong, and what is expected.
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     check_amqp(&settings.amqp)?;
     check_database(&settings.database)?;
@@ -100,7 +100,7 @@ fn check_amqp(amqp: &Amqp) -> Result<(), ConfigError> {
     require_number("amqp.delivery_limit", amqp.delivery_limit.into(), &(1..=1_000_000))
 }
 
-/// Each queue that is read needs room for a few messages: two of each variant, and two for all.
+/// Each consumed queue needs room for a few messages: there are two queues per variant, and two common ones.
 fn check_memory(settings: &Settings) -> Result<(), ConfigError> {
     let queues = settings.variants.len() as u64 * 2 + 2;
     let range = queues * QUEUE_MEBIBYTES..=MEBIBYTES_MAX;
@@ -115,7 +115,7 @@ fn check_database(database: &Database) -> Result<(), ConfigError> {
     let is_encrypted = database.tls_mode != TlsMode::Disable;
     check_tls("database.tls", &database.tls, is_encrypted, "only where database.tls_mode is not \"disable\"")?;
     require_number("database.pool", database.pool as u64, &(1..=1_000))?;
-    // What may take longer to be stored would be looked for too early, and then never again.
+    // Events are read in order, after a fixed delay: one that takes longer to be stored would be passed over for good.
     require_within("database.statement_timeout", database.statement_timeout, &(MILLISECOND..=STATEMENT_TIMEOUT_MAX))?;
     require_within("database.connect_timeout", database.connect_timeout, &TIMEOUT)
 }
@@ -131,8 +131,8 @@ fn check_database_url(key: &str, url: &SecretString) -> Result<(), ConfigError> 
     require(is_url, key, "postgres://USER:PASSWORD@HOST:PORT/DATABASE")
 }
 
-/// Refuses the first unknown option of a URL and names it. It never names what does not look like an option: the text behind
-/// a question mark may be the rest of a password that should have been encoded.
+/// Rejects the first unknown option of a URL and names it. Text that does not look like an option is never named: what
+/// follows a question mark may be the rest of a password that should have been encoded.
 fn check_options(key: &str, url: &str, known: &[&str]) -> Result<(), ConfigError> {
     let options = url.split_once('?').map_or("", |(_, options)| options);
     if options.contains('@') {
@@ -146,7 +146,7 @@ fn check_options(key: &str, url: &str, known: &[&str]) -> Result<(), ConfigError
     }
 }
 
-/// Certificates where nothing is encrypted would be a connection that is thought to be safe.
+/// Rejects certificates for a connection that is not encrypted: its operator would believe it to be safe.
 fn check_tls(key: &str, tls: &Tls, is_encrypted: bool, expected: &str) -> Result<(), ConfigError> {
     require(is_encrypted || *tls == Tls::default(), key, expected)?;
     for (name, path) in [("ca", &tls.ca), ("cert", &tls.cert), ("key", &tls.key)] {
@@ -206,7 +206,7 @@ fn check_log(log: &Log) -> Result<(), ConfigError> {
 }
 
 fn check_tracing(tracing: &Tracing) -> Result<(), ConfigError> {
-    // It is logged, so it may hold no password.
+    // The endpoint is logged, so it must not contain a password.
     let is_address = |endpoint: &String| {
         endpoint.parse::<reqwest::Url>().is_ok_and(|url| {
             matches!(url.scheme(), "http" | "https")

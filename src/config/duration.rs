@@ -1,20 +1,20 @@
-//! Durations as settings write them: a whole number and its unit, `100ms`, `10s`, `5m`, `6h` or `90d`.
+//! Durations as written in settings: a whole number and its unit, `100ms`, `10s`, `5m`, `6h` or `90d`.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-/// The longest duration that is accepted, a hundred years: added to any time of ours it stays within every calendar.
+/// The longest accepted duration, a hundred years: added to any current time, it stays within every calendar's range.
 pub const MAX: Duration = Duration::from_secs(36_500 * 86_400);
 
-/// Milliseconds of each unit, the longest first. `ms` ends in `s`, too: it stands before it.
+/// The milliseconds of each unit. `ms` comes before `s`, because it also ends in `s`.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("ms", 1), ("s", 1_000)];
 
-/// The duration that `text` writes; nothing where it is none, or longer than [`MAX`].
+/// Parses a duration. Returns `None` if the text is not one, or if it is longer than [`MAX`].
 pub fn parse(text: &str) -> Option<Duration> {
     let (number, milliseconds) = UNITS.iter().find_map(|(unit, length)| Some((text.strip_suffix(unit)?, length)))?;
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     if !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     (duration <= MAX).then_some(duration)
 }
 
-/// The duration in the longest unit that shows it to the millisecond, the way [`parse`] reads it.
+/// Formats a duration in the longest unit that is exact to the millisecond, so that [`parse`] can read it.
 pub fn format(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let exact = |length: u64| milliseconds > 0 && milliseconds.is_multiple_of(u128::from(length));
@@ -39,25 +39,25 @@ pub fn format(duration: Duration) -> String {
 ///
 /// # Errors
 ///
-/// What would be right, where the value is not a duration.
+/// The value is not a duration. The error says what is expected.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     Written::deserialize(deserializer).map(|written| written.0)
 }
 
-/// The same for an `Option<Duration>`, beside `default`.
+/// Like [`deserialize`], for an `Option<Duration>` with `#[serde(default)]`.
 ///
 /// # Errors
 ///
-/// As [`deserialize`].
+/// Same as [`deserialize`].
 pub fn option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     Option::<Written>::deserialize(deserializer).map(|written| written.map(|written| written.0))
 }
 
-/// The same for a `Vec<Duration>`.
+/// Like [`deserialize`], for a `Vec<Duration>`.
 ///
 /// # Errors
 ///
-/// As [`deserialize`].
+/// Same as [`deserialize`].
 pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
     Vec::<Written>::deserialize(deserializer).map(|list| list.into_iter().map(|written| written.0).collect())
 }

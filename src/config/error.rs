@@ -1,4 +1,5 @@
-//! Why the settings cannot be used: the key's full name and what would be right, never the value: it may be a secret.
+//! Configuration errors. They give the key's full name and what is expected, but never the value, which may be a
+//! secret.
 
 use std::fmt;
 use std::io;
@@ -8,9 +9,9 @@ use serde::de;
 
 use crate::excerpt::excerpt;
 
-/// How much of a key's or a variable's name is told, in characters.
+/// The longest name of a key or a variable that is shown, in characters.
 const KEY_MAX: usize = 256;
-/// How much is told of what is wrong, in characters.
+/// The longest description of a problem, in characters.
 const PROBLEM_MAX: usize = 1_024;
 
 /// Why the settings cannot be used.
@@ -19,20 +20,20 @@ pub enum ConfigError {
     /// The configuration file cannot be read.
     #[error("cannot read the configuration file {}", path.display())]
     Unreadable {
-        /// The file that was asked for.
+        /// The path of the file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The configuration file is not TOML.
     #[error("{}: {}", path.display(), excerpt(problem, PROBLEM_MAX))]
     Syntax {
-        /// The file that was asked for.
+        /// The path of the file.
         path: PathBuf,
-        /// Line, column and what was expected there.
+        /// The line, the column and what was expected there.
         problem: String,
     },
-    /// An environment variable names no one key.
+    /// An environment variable does not name exactly one key.
     #[error("environment variable {}: {}", excerpt(variable, KEY_MAX), excerpt(problem, PROBLEM_MAX))]
     Variable {
         /// The variable's name.
@@ -40,26 +41,27 @@ pub enum ConfigError {
         /// What is wrong with the name.
         problem: String,
     },
-    /// A key that does not exist.
+    /// A key is unknown.
     #[error("{}: unknown key, expected {expected}", excerpt(key, KEY_MAX))]
     UnknownKey {
-        /// Its full name.
+        /// The key's full name.
         key: String,
         /// The keys that exist there.
         expected: String,
     },
-    /// A key that is missing, or whose value is of a wrong type or out of its limits.
+    /// A key is missing, or its value has the wrong type or is out of range.
     #[error("{}: {}", excerpt(key, KEY_MAX), excerpt(problem, PROBLEM_MAX))]
     Key {
-        /// Its full name.
+        /// The key's full name.
         key: String,
-        /// What would be right.
+        /// What is wrong, or what is expected.
         problem: String,
     },
 }
 
 impl ConfigError {
-    /// `SECTION.KEY`, whose `host` would be reached without TLS; `expected` is what it should be.
+    /// The error for `section.key`, whose `host` would be reached without TLS. `expected` describes what the key should
+    /// be.
     pub(super) fn plaintext(section: &str, key: &str, host: &str, expected: &str) -> ConfigError {
         let problem = format!(
             "expected {expected}, because {host} is another machine; or {section}.insecure = true, if only you can read \
@@ -68,12 +70,12 @@ impl ConfigError {
         ConfigError::key(format!("{section}.{key}"), problem)
     }
 
-    /// What is wrong with one key.
+    /// The error for one key.
     pub(super) fn key(key: impl Into<String>, problem: impl Into<String>) -> Self {
         ConfigError::Key { key: key.into(), problem: problem.into() }
     }
 
-    /// The same error, its key read as one inside `parent`.
+    /// Returns the same error, with its key inside `parent`.
     pub(super) fn under(mut self, parent: &str) -> Self {
         if let ConfigError::UnknownKey { key, .. } | ConfigError::Key { key, .. } = &mut self {
             let point = if key.is_empty() || key.starts_with('[') { "" } else { "." };
@@ -83,7 +85,7 @@ impl ConfigError {
     }
 }
 
-/// Made by deserialization, from the inside out: each level puts its name before the key.
+/// Deserialization builds the key from the inside out: each level prepends its name.
 impl de::Error for ConfigError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         ConfigError::key("", message.to_string())
@@ -114,7 +116,7 @@ impl de::Error for ConfigError {
     }
 }
 
-/// `a`, `b` or `c`.
+/// Joins names as `a`, `b` or `c`.
 pub(super) fn one_of(names: &[&str], quote: char) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{quote}{name}{quote}")).collect();
     match quoted.as_slice() {

@@ -1,4 +1,4 @@
-//! The layers: defaults, under the file, under the environment.
+//! Merges the layers: the environment over the file over the defaults.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -7,18 +7,19 @@ use ::config::{Config, Environment, File, FileFormat, Map, Value, ValueKind};
 
 use super::error::ConfigError;
 
-/// What the names of our variables begin with. Not `PAYBUS_`, for `PAYBUS_CONFIG` and those of the tests are no keys.
+/// The prefix of our environment variables. It is not `PAYBUS_`, because `PAYBUS_CONFIG` and the tests' variables are
+/// not keys.
 pub(super) const PREFIX: &str = "PAYBUS__";
 
 const LEVEL_SEPARATOR: &str = "__";
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// The keys that the environment sets, each with the name of its variable.
+/// Returns the keys that the environment sets, each with the name of its variable.
 ///
 /// # Errors
 ///
-/// A variable names no key, two variables name the same one, or one a key inside the other: which of them counted would
-/// be left to chance.
+/// A variable names no key, two variables name the same one, or one names a key inside another's: which of them counts
+/// would be left to chance.
 pub(super) fn variables(environment: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ConfigError> {
     let wrong = |variable: &String, problem: String| ConfigError::Variable { variable: variable.clone(), problem };
     let mut variables: BTreeMap<String, String> = BTreeMap::new();
@@ -40,7 +41,7 @@ pub(super) fn variables(environment: &BTreeMap<String, String>) -> Result<BTreeM
     Ok(variables)
 }
 
-/// All layers in one table. The variants of the defaults are left out where another layer names any.
+/// Merges all layers into one table. The variants of the defaults are left out if another layer names any.
 ///
 /// # Errors
 ///
@@ -63,7 +64,7 @@ pub(super) fn merge(file: Option<&Path>, environment: &BTreeMap<String, String>)
     Ok(merged.cache)
 }
 
-/// Without `try_parsing`, which would make 123 of the secret 00123.
+/// Does not use `try_parsing`, which would turn the secret 00123 into 123.
 fn environment_source(environment: &BTreeMap<String, String>) -> Environment {
     let ours = environment.iter().filter(|(name, _)| name.starts_with(PREFIX));
     let ours: Map<String, String> = ours.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -77,8 +78,9 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         .map_err(|error| ConfigError::Syntax { path: path.to_owned(), problem: without_the_line(&error.to_string()) })
 }
 
-/// The parser's message without the line of the file that it shows, which may hold a secret: of "TOML parse error at
-/// line 3, column 8", a gutter, the line, a marker and the message, the first and the last.
+/// Removes the quoted line of the file from the parser's message, because it may contain a secret. A message consists
+/// of "TOML parse error at line 3, column 8", a gutter, the quoted line, a marker and the explanation; only the first
+/// and the last are kept.
 fn without_the_line(message: &str) -> String {
     let mut lines = message.lines();
     let mut kept: Vec<&str> = lines.next().into_iter().collect();
@@ -93,12 +95,12 @@ fn names_variants(config: &Config) -> bool {
     keys.get("variants").is_some_and(|variants| !matches!(&variants.kind, ValueKind::Table(names) if names.is_empty()))
 }
 
-/// Merging tables that were read already has no way to fail; the message is not kept, for it might quote.
+/// Merging parsed tables cannot fail. The message is discarded, because it might quote a value.
 fn unexpected(_: ::config::ConfigError) -> ConfigError {
     ConfigError::key("configuration", "the layers cannot be merged")
 }
 
-/// The error with the variable that set the key beside its name.
+/// Adds the name of the variable that set the key to the error.
 pub(super) fn name_variable(mut error: ConfigError, variables: &BTreeMap<String, String>) -> ConfigError {
     if let ConfigError::UnknownKey { key, .. } | ConfigError::Key { key, .. } = &mut error {
         let part_of = |part: &str, whole: &str| {

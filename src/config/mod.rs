@@ -1,8 +1,8 @@
-//! Configuration: defaults, file and environment, read once at the start and checked as a whole.
+//! Configuration: defaults, file and environment, loaded once at startup and checked as a whole.
 //!
-//! `config/default.toml` documents every key. Over it lies the file, and over both the environment; references to
-//! secrets are followed in what remains, then everything is read strictly and checked. A wrong key, type or value is an
-//! error that names the key and what would be right, and never quotes a value.
+//! `config/default.toml` documents every key. The file overrides the defaults, and the environment overrides both. Then
+//! references to secrets are resolved, and the result is deserialized strictly and checked. An error for a wrong key,
+//! type or value names the key and what is expected, and never quotes a value.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,11 +28,12 @@ mod tests;
 mod users;
 mod variant;
 
-/// The settings: the defaults, under `file`, under those variables of `environment` that begin with `PAYBUS__`.
+/// Loads the settings: the defaults, overridden by `file`, overridden by the variables of `environment` that begin with
+/// `PAYBUS__`.
 ///
 /// # Errors
 ///
-/// The first thing found wrong with the file, a variable or a key.
+/// The first problem with the file, a variable or a key.
 pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Settings, ConfigError> {
     let environment: BTreeMap<String, String> = environment.collect();
     let variables = layers::variables(&environment)?;
@@ -43,7 +44,7 @@ pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, Stri
         .map_err(|error| layers::name_variable(error, &variables))
 }
 
-/// The settings in the merged tables, where all references are followed.
+/// Reads the settings from the merged tables, after all references have been resolved.
 fn read(mut root: ::config::Value) -> Result<Settings, ConfigError> {
     variant::shape(&mut root);
     let mut settings: Settings = reader::read(root)?;
@@ -54,7 +55,7 @@ fn read(mut root: ::config::Value) -> Result<Settings, ConfigError> {
     Ok(settings)
 }
 
-/// The environment of this process, for [`load`]. Variables of others that are not Unicode are left out.
+/// Returns the environment of this process, for [`load`]. Other variables that are not Unicode are left out.
 ///
 /// # Errors
 ///

@@ -1,5 +1,6 @@
-//! Passwords, tokens and payments cross no network without TLS, unless `insecure = true` in their section allows it. The
-//! addresses of gateways are their adapters' own: [`Variant::check_plaintext`](super::Variant::check_plaintext).
+//! Passwords, tokens and payments must not cross a network without TLS, unless `insecure = true` in their section
+//! allows it. Adapters check their gateways' addresses themselves, with
+//! [`Variant::check_plaintext`](super::Variant::check_plaintext).
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,10 @@ use super::settings::{Amqp, Database, Settings, TlsMode, Tracing};
 use crate::bus::hosts::addresses;
 use crate::hosts::is_loopback;
 
-/// Where the exporter of spans takes headers from, which hold tokens.
+/// The variables from which the span exporter takes headers, which may contain tokens.
 const EXPORT_HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
 
-/// Checks broker, database and collector, whose addresses are known to be readable.
+/// Checks the broker, the database and the collector. Their addresses are known to parse.
 ///
 /// # Errors
 ///
@@ -48,7 +49,7 @@ fn check_database(database: &Database) -> Result<(), ConfigError> {
     database.migrate_url.as_ref().map_or(Ok(()), |url| check("migrate_url", url))
 }
 
-/// Whether the connection to a database on another machine is encrypted for whoever answers.
+/// Returns whether the connection to a database on another machine is encrypted without verifying who answers.
 pub fn trusts_any_database(database: &Database) -> bool {
     let is_elsewhere = |url: &SecretString| database_hosts(url.expose_secret()).iter().any(|host| !is_loopback(host));
     database.tls_mode == TlsMode::Require
@@ -56,7 +57,7 @@ pub fn trusts_any_database(database: &Database) -> bool {
         && (is_elsewhere(&database.url) || database.migrate_url.as_ref().is_some_and(is_elsewhere))
 }
 
-/// The hosts that a connection is made to over TCP; a Unix socket is this machine's.
+/// Returns the hosts that are reached over TCP. A Unix socket is on this machine.
 fn database_hosts(url: &str) -> Vec<String> {
     let Ok(config) = url.parse::<tokio_postgres::Config>() else { return Vec::new() };
     let addresses = config.get_hostaddrs();
@@ -92,7 +93,7 @@ fn check_hosts(
     tls: &str,
 ) -> Result<(), ConfigError> {
     let Some(host) = hosts.find(|host| !is_loopback(host)) else { return Ok(()) };
-    // The rest of a password that was not encoded may have been taken for the host.
+    // What was taken for the host may be the rest of a password that was not encoded.
     let is_certain = url.matches('@').count() <= 1;
     Err(ConfigError::plaintext(section, key, if is_certain { host.as_str() } else { "the host" }, tls))
 }

@@ -1,6 +1,6 @@
-//! Deserialization of merged settings, stricter than the `config` crate's own, which rounds 2.5 to 3, takes 1 for true,
-//! and quotes values in its errors. Strings alone are coerced, for the environment has nothing else; a list may be a
-//! string parted by commas.
+//! Deserializes merged settings more strictly than the `config` crate does, which rounds 2.5 to 3, accepts 1 for true
+//! and quotes values in its errors. Only strings are coerced, because the environment has nothing else; a list may be a
+//! comma-separated string.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use serde::forward_to_deserialize_any;
 
 use super::error::ConfigError;
 
-/// Reads `value` as a `T`; the keys of errors are relative to `value`.
+/// Reads `value` as a `T`. The keys in errors are relative to `value`.
 pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, ConfigError> {
     T::deserialize(Reader(value))
 }
@@ -20,7 +20,7 @@ pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, ConfigError> 
 struct Reader(Value);
 
 impl Reader {
-    /// The number, be it one or written in a string.
+    /// Returns the number, whether it is written as a number or as a string.
     fn integer<T: TryFrom<i64> + FromStr>(self, expected: &str) -> Result<T, ConfigError> {
         let number = match self.0.kind {
             ValueKind::I64(number) => T::try_from(number).ok(),
@@ -140,7 +140,7 @@ impl<'de> Deserializer<'de> for Reader {
         self.deserialize_map(visitor)
     }
 
-    /// Only plain enumerations: a name in a string.
+    /// Supports only enums without data: a name in a string.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -178,12 +178,13 @@ impl<'de> SeqAccess<'de> for List {
 
 struct Table {
     entries: std::vec::IntoIter<(String, Value)>,
-    /// The entry whose key was handed out and whose value was not yet.
+    /// The entry whose key was returned and whose value was not yet.
     current: Option<(String, Value)>,
 }
 
 impl Table {
-    /// Sorted, so that of two wrong keys always the same one is reported; `retry` before the variants that inherit it.
+    /// Sorts the entries, so that of two wrong keys the same one is always reported, and `retry` before the variants
+    /// that inherit it.
     fn new(values: ::config::Map<String, Value>) -> Self {
         let mut entries: Vec<(String, Value)> = values.into_iter().collect();
         entries.sort_by(|(one, _), (other, _)| one.cmp(other));

@@ -1,4 +1,4 @@
-//! References to secrets: `env:NAME` and `file:/path` in the place of any string.
+//! References to secrets: `env:NAME` or `file:/path` in place of any string.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use ::config::{Value, ValueKind};
 
 use super::error::ConfigError;
 
-/// Follows the references in `value`, whose full name is `key`. What is found is taken as it is: a secret that begins
-/// with `env:` is no reference.
+/// Resolves the references in `value`, whose full name is `key`. The result is taken literally: a secret that begins
+/// with `env:` is not a reference.
 ///
 /// # Errors
 ///
-/// A variable is not set, a file cannot be read, or there is nothing in it.
+/// A variable is not set or empty, a path is not absolute, or a file cannot be read or is empty.
 pub(super) fn follow(value: &mut Value, key: &str, environment: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     match &mut value.kind {
         ValueKind::String(text) => {
@@ -35,7 +35,7 @@ pub(super) fn follow(value: &mut Value, key: &str, environment: &BTreeMap<String
     Ok(())
 }
 
-/// What `text` refers to; nothing where it is no reference.
+/// Returns what `text` refers to, or `None` if it is not a reference.
 fn read(text: &str, environment: &BTreeMap<String, String>) -> Result<Option<String>, String> {
     if let Some(name) = text.strip_prefix("env:") {
         return match environment.get(name) {

@@ -1,4 +1,4 @@
-//! The settings as the rest of paybus sees them; `config/default.toml` has their limits and defaults.
+//! The settings as the rest of paybus sees them. `config/default.toml` documents their limits and defaults.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::duration;
 use super::users::User;
 use super::variant::{Retry, Variant};
 
-/// All settings, read and checked. Its `Debug` shows no secret.
+/// All settings, loaded and checked. `Debug` shows no secret.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -20,22 +20,22 @@ pub struct Settings {
     pub amqp: Amqp,
     /// PostgreSQL.
     pub database: Database,
-    /// Our own HTTP server.
+    /// The built-in HTTP server.
     pub http: HttpServer,
-    /// Retries, where a variant does not say otherwise.
+    /// The default retries, for variants that do not set their own.
     pub retry: Retry,
     /// The configured gateways by name, at least one.
     pub variants: BTreeMap<String, Variant>,
-    /// Who may send what, by the broker's users; none: whoever may publish commands may do anything.
+    /// Permissions by broker user. If empty, everyone who may publish commands may do anything.
     #[serde(default)]
     pub users: BTreeMap<String, User>,
-    /// The worker's own times.
+    /// The worker's timing.
     pub worker: Worker,
-    /// How long what is done with is kept.
+    /// How long finished data is kept.
     pub retention: Retention,
     /// Logging.
     pub log: Log,
-    /// Spans.
+    /// The export of spans.
     pub tracing: Tracing,
 }
 
@@ -45,43 +45,44 @@ pub struct Settings {
 pub struct Amqp {
     /// `amqp://` or `amqps://`, with user, password, one or several hosts, and virtual host.
     pub url: SecretString,
-    /// What the names of all exchanges and queues begin with.
+    /// The prefix of all exchange and queue names.
     pub prefix: String,
-    /// Whether the worker declares the topology, or only checks it.
+    /// Whether the worker declares the topology; if not, it only checks it.
     pub declare: bool,
-    /// Which queues a `reply_to` may name: a regular expression, known to compile.
+    /// A regular expression for the queues that a `reply_to` may name. Known to compile.
     pub reply_to: String,
-    /// Certificates; only with `amqps://`.
+    /// The certificates; only with `amqps://`.
     #[serde(default)]
     pub tls: Tls,
     /// Whether `amqp://` may lead to another machine.
     pub insecure: bool,
-    /// How long a published event waits for its confirm.
+    /// How long a published event may wait for its confirm.
     #[serde(deserialize_with = "duration::deserialize")]
     pub confirm_timeout: Duration,
-    /// The connection's heartbeat, whole seconds.
+    /// The connection's heartbeat, in whole seconds.
     #[serde(deserialize_with = "duration::deserialize")]
     pub heartbeat: Duration,
-    /// How long connecting to one host may take, the handshake included.
+    /// The timeout for connecting to one host, including the handshake.
     #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
-    /// Deliveries of one message before it becomes a dead letter, and is rejected unless it was begun.
+    /// How many deliveries of a message are made before it is dead-lettered, and its command rejected unless it has
+    /// begun.
     pub delivery_limit: u32,
-    /// How much memory the bodies of messages may take that were fetched and are not acknowledged, in MiB; `None`: as much as
-    /// the variants' concurrency takes.
+    /// The memory for bodies of messages that were fetched and are not acknowledged yet, in MiB. `None` allows as much
+    /// as the variants' concurrency needs.
     #[serde(default)]
     pub memory: Option<u32>,
 }
 
-/// Certificates of a connection, PEM files.
+/// The certificates of a connection, as PEM files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
-    /// Who signs the server's certificate; without it, whom the operating system trusts.
+    /// The authorities that sign the server's certificate; if `None`, those that the operating system trusts.
     pub ca: Option<PathBuf>,
-    /// The client's certificate; with `key` or not at all.
+    /// The client certificate. Needs `key`.
     pub cert: Option<PathBuf>,
-    /// The client's key.
+    /// The private key of the client certificate.
     pub key: Option<PathBuf>,
 }
 
@@ -91,40 +92,41 @@ pub struct Tls {
 pub struct Database {
     /// `postgres://`, with user, password, host and database; without `sslmode`.
     pub url: SecretString,
-    /// Where migrations go, if not there; directly to the server.
+    /// The address for migrations, of PostgreSQL itself; if `None`, `url`.
     pub migrate_url: Option<SecretString>,
-    /// What stands between.
+    /// The pooler between paybus and PostgreSQL.
     pub pooler: Pooler,
-    /// Connections of one worker.
+    /// The number of connections per worker.
     pub pool: usize,
-    /// How far the connection is protected.
+    /// How the connection is protected.
     pub tls_mode: TlsMode,
-    /// Certificates; only where `tls_mode` is not [`TlsMode::Disable`].
+    /// The certificates; only if `tls_mode` is not [`TlsMode::Disable`].
     #[serde(default)]
     pub tls: Tls,
     /// Whether [`TlsMode::Disable`] may lead to another machine.
     pub insecure: bool,
-    /// Whether PostgreSQL may answer commits that a crash of it loses (`synchronous_commit = off`).
+    /// Whether PostgreSQL may acknowledge commits that it loses in a crash (`synchronous_commit = off`).
     pub may_lose_commits: bool,
-    /// How long one statement may run.
+    /// The timeout of one statement.
     #[serde(deserialize_with = "duration::deserialize")]
     pub statement_timeout: Duration,
-    /// How long connecting to one host may take.
+    /// The timeout for connecting to one host.
     #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
 }
 
-/// What stands between us and PostgreSQL.
+/// The pooler between paybus and PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooler {
-    /// Nothing, or what gives a connection for as long as it is open.
+    /// None, or one that assigns a connection for a whole session.
     None,
-    /// What gives a connection for one transaction, such as PgBouncer with `pool_mode = transaction`.
+    /// One that assigns a connection for one transaction, such as PgBouncer with `pool_mode = transaction`.
     Transaction,
 }
 
-/// How far the connection to PostgreSQL is protected: libpq's words, without the two that fall back to plain text.
+/// How the connection to PostgreSQL is protected. These are libpq's modes, without the two that fall back to plain
+/// text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
@@ -138,47 +140,48 @@ pub enum TlsMode {
     VerifyFull,
 }
 
-/// Our own HTTP server: health, metrics, webhooks.
+/// The built-in HTTP server: health, metrics, webhooks.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpServer {
-    /// Where it listens.
+    /// The address to listen on.
     #[serde(deserialize_with = "socket_address")]
     pub listen: SocketAddr,
 }
 
-/// The worker's own times.
+/// The worker's timing.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Worker {
-    /// How long work in flight may take to end at the stop.
+    /// How long work in flight may take to finish at shutdown.
     #[serde(deserialize_with = "duration::deserialize")]
     pub drain: Duration,
-    /// How much longer than a call's timeout a lease is.
+    /// How much longer a lease lasts than a call's timeout.
     #[serde(deserialize_with = "duration::deserialize")]
     pub lease_margin: Duration,
     /// How long a command waits for a payment that is not stored yet.
     #[serde(deserialize_with = "duration::deserialize")]
     pub unknown_payment_grace: Duration,
-    /// How often work that has come due is looked for.
+    /// How often the worker looks for work that is due.
     #[serde(deserialize_with = "duration::deserialize")]
     pub poll: Duration,
-    /// How far the database's clock and a gateway's may be apart before "not found" proves nothing.
+    /// How far the clocks of the database and of a gateway may differ before "not found" proves nothing.
     #[serde(deserialize_with = "duration::deserialize")]
     pub clock_tolerance: Duration,
-    /// How often each variant's subscribers are told how many events there were; zero for never.
+    /// How often heartbeats report to each variant's subscribers how many events there were. Zero disables them.
     #[serde(deserialize_with = "duration::deserialize")]
     pub heartbeat: Duration,
 }
 
-/// How long what is done with is kept.
+/// How long finished data is kept.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
-    /// Events, counted from when they were sent.
+    /// Events, counted from when they were published.
     #[serde(deserialize_with = "duration::deserialize")]
     pub events: Duration,
-    /// Settled commands that no payment needs: gateways' notifications, and commands for no payment or an archived one.
+    /// Settled commands that no payment needs: notifications of gateways, and commands for no payment or an archived
+    /// one.
     #[serde(deserialize_with = "duration::deserialize")]
     pub notifications: Duration,
 }
@@ -187,35 +190,36 @@ pub struct Retention {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// For people or for machines.
+    /// The output format.
     pub format: LogFormat,
-    /// What is logged: tracing's directives, known to parse.
+    /// What is logged, as `tracing` directives. Known to parse.
     pub filter: String,
 }
 
-/// Spans.
+/// The export of spans.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tracing {
-    /// The collector's address, without the path; nothing exports nothing.
+    /// The collector's address, without the path. If `None`, nothing is exported.
     pub endpoint: Option<String>,
-    /// Whether headers of the environment may go to another machine without TLS.
+    /// Whether headers from the environment may go to another machine without TLS.
     pub insecure: bool,
-    /// The part of the traces that are begun here, from 0 to 1; of the others whoever began them decides.
+    /// The share of the traces started here that is exported, from 0 to 1. For other traces, the service that started
+    /// them decides.
     pub sample: f64,
-    /// `service.name`.
+    /// The `service.name` of the spans.
     pub service: String,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Text on a terminal, else JSON.
+    /// Text on a terminal, otherwise JSON.
     Auto,
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! What is read, of all layers together. Each test gives its own environment; the process's is not touched.
+//! Loading all layers together. Each test passes its own environment; that of the process is not touched.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ mod plaintext;
 mod refused;
 mod users;
 
-/// Settings of a file with this content, if any, and these variables.
+/// Loads the settings from a file with this content, if any, and these variables.
 fn load_with(file: Option<&str>, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     let path = file.map(|content| temporary_file("settings.toml", content));
     let environment = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
@@ -36,7 +36,7 @@ fn from_file(content: &str) -> Result<Settings, ConfigError> {
     load_with(Some(content), &[])
 }
 
-/// What the `http` gateway reads, as gateways do it.
+/// The settings of the `http` gateway, read as gateways read theirs.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Http {
@@ -89,7 +89,7 @@ fn defaults_run_without_arguments() {
     assert_eq!(variant.retry, settings.retry);
 }
 
-/// The defaults in the code and those that `default.toml` shows for `[variants.default]` are the same.
+/// The defaults in the code must be those that `default.toml` shows for `[variants.default]`.
 #[test]
 fn a_variant_without_keys_has_the_documented_defaults() {
     let documented = format!("{:?}", load_with(None, &[]).unwrap().variants["default"]);
@@ -97,7 +97,7 @@ fn a_variant_without_keys_has_the_documented_defaults() {
     assert_eq!(bare, documented);
 }
 
-/// What is commented out in `default.toml` can be commented in, and is all that has no default.
+/// The settings that are commented out in `default.toml` can be uncommented, and are exactly those without a default.
 #[test]
 fn every_key_is_documented() {
     let text = include_str!("../../config/default.toml");
@@ -191,7 +191,7 @@ fn variants_of_the_defaults_hold_only_where_none_is_named() {
     let variables = [("PAYBUS__VARIANTS__CARDS__GATEWAY", "http"), ("PAYBUS__VARIANTS__CARDS__TOKEN", "00123")];
     let settings = load_with(None, &variables).unwrap();
     assert_eq!(names(settings), ["cards"]);
-    // The file's `default` is its own: nothing of the one in the defaults is under it.
+    // A `default` in the file is a variant of its own: it inherits nothing from the one in the defaults.
     refused::check_error("[variants.default]\ntimeout = '1s'", "variants.default.gateway: missing");
 }
 

@@ -1,4 +1,4 @@
-//! Who may send which commands: the broker's users, their roles, and which sources are whose.
+//! The broker's users: their roles, and the sources that belong to them.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,25 @@ use serde::Deserialize;
 use super::error::ConfigError;
 use super::variant::{RATE_MAX, Variant};
 
-/// The sources of commands that paybus makes itself: completions, and webhooks by variant.
+/// The source of commands that paybus issues itself, such as completions.
 pub const OWN_SOURCE: &str = "paybus";
-/// What the sources of webhooks begin with.
+/// The prefix of the sources of webhooks; the variant follows.
 pub const WEBHOOK_SOURCES: &str = "webhooks/";
 
 /// A user of the broker.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// Which commands it may send.
+    /// Which commands the user may send.
     pub role: Role,
-    /// Which variants it may use; `None`: all.
+    /// The variants that the user may use; `None` means all.
     #[serde(default)]
     pub variants: Option<Vec<String>>,
-    /// Which CloudEvents sources belong to it alone, each exact or with a trailing `*`; `None`: it may use those that belong
-    /// to nobody, and act on every payment of its variants.
+    /// The CloudEvents sources that belong to this user alone, each exact or with a trailing `*`. If `None`, the user
+    /// may use all sources that belong to nobody, and act on every payment of its variants.
     #[serde(default)]
     pub sources: Option<Vec<String>>,
-    /// How many of its commands that only ask each replica carries out a second; `None`: no limit.
+    /// How many of the user's read-only commands each replica executes per second; `None` means no limit.
     #[serde(default)]
     pub read_rate: Option<f64>,
 }
@@ -34,26 +34,26 @@ pub struct User {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// What a shop sends: all but `payment.notification`, `payment.resolve` and a `payment.resend` to everybody; `events.resend`
-    /// only without sources of its own.
+    /// What a shop sends: all commands but `payment.notification`, `payment.resolve` and a `payment.resend` to
+    /// everybody; `events.resend` only if the user has no sources of its own.
     Service,
     /// Every command, under any source.
     Operator,
-    /// `payment.notification` alone.
+    /// Only `payment.notification`.
     Webhooks,
 }
 
-/// A pattern of sources: one, or all that begin so.
+/// A pattern of sources: a single one, or all with a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sources<'a> {
-    /// The source, or its beginning.
+    /// The source, or the prefix.
     pub text: &'a str,
-    /// Whether only its beginning is meant.
+    /// Whether `text` is a prefix.
     pub is_prefix: bool,
 }
 
 impl<'a> Sources<'a> {
-    /// Reads `https://shop.example/orders` or `https://shop.example/*`.
+    /// Parses `https://shop.example/orders` or `https://shop.example/*`.
     pub fn read(pattern: &'a str) -> Sources<'a> {
         match pattern.strip_suffix('*') {
             Some(text) => Sources { text, is_prefix: true },
@@ -62,11 +62,11 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// Checks the users.
+/// Checks all users.
 ///
 /// # Errors
 ///
-/// The first key that is wrong, and what would be right.
+/// The first key that is wrong, and what is expected.
 pub(super) fn check(users: &BTreeMap<String, User>, variants: &BTreeMap<String, Variant>) -> Result<(), ConfigError> {
     for (name, user) in users {
         check_name(name, users)?;
@@ -81,7 +81,7 @@ fn expected(key: String, expected: impl AsRef<str>) -> ConfigError {
     ConfigError::key(key, format!("expected {}", expected.as_ref()))
 }
 
-/// `reply.shop.*` would hold the replies of a user `shop.eu`.
+/// Rejects a name that extends another one: `reply.shop.*` would include the replies of a user `shop.eu`.
 fn check_name(name: &str, users: &BTreeMap<String, User>) -> Result<(), ConfigError> {
     if name.is_empty() {
         return Err(expected("users".to_owned(), "the name of a user of the broker, [users.NAME]"));
@@ -137,7 +137,7 @@ fn check_read_rate(name: &str, user: &User) -> Result<(), ConfigError> {
     if is_rate { Ok(()) } else { Err(expected(key, "commands a second, more than 0 and at most 1000000")) }
 }
 
-/// Each source has one owner. Sorted, a pattern stands right before those that it overlaps with.
+/// Checks that each source has one owner. After sorting, a pattern comes right before those that it overlaps with.
 fn check_overlaps(users: &BTreeMap<String, User>) -> Result<(), ConfigError> {
     let own = Sources { text: OWN_SOURCE, is_prefix: false };
     let webhooks = Sources { text: WEBHOOK_SOURCES, is_prefix: true };
@@ -150,7 +150,7 @@ fn check_overlaps(users: &BTreeMap<String, User>) -> Result<(), ConfigError> {
     for pair in claims.windows(2) {
         let [(first, one), (second, other)] = pair else { continue };
         if first.text == second.text || first.is_prefix && second.text.starts_with(first.text) {
-            // What is ours comes with no key of its own.
+            // paybus's own sources have no key to report.
             let (key, whose) = if other.starts_with("users.") { (other, one) } else { (one, other) };
             let wanted = match key == whose {
                 true => "sources of which none contains another".to_owned(),

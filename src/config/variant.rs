@@ -1,4 +1,5 @@
-//! A variant: a named gateway with its limits and retries. Keys that are not every variant's are the gateway's own.
+//! A variant: a named gateway with its limits and retries. Keys that are not common to all variants belong to the
+//! gateway.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,40 +14,40 @@ use super::{duration, reader};
 
 pub(super) const RATE_MAX: f64 = 1_000_000.0;
 
-/// The keys that every variant has; a test holds them against [`Variant`].
+/// The keys that every variant has. A test compares them with [`Variant`].
 const COMMON_KEYS: [&str; 9] =
     ["gateway", "capture", "timeout", "concurrency", "rate", "breaker", "retry", "insecure", "retired"];
 
-/// The most messages that are fetched ahead for one variant.
+/// The most messages that are prefetched for one variant.
 const PREFETCH_MAX: u16 = 2000;
 
 /// A named, configured gateway.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
-    /// Which adapter: `dummy`, `http`, ...
+    /// The adapter: `dummy`, `http`, ...
     pub gateway: String,
     /// Whether a payment is captured at once, unless the command says otherwise.
     #[serde(default = "default_capture")]
     pub capture: bool,
-    /// How long one call may take.
+    /// The timeout of one call.
     #[serde(default = "default_timeout", deserialize_with = "duration::deserialize")]
     pub timeout: Duration,
-    /// Calls in flight per replica.
+    /// The maximum number of calls in flight per replica.
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
-    /// Calls a second over all replicas; none: no limit.
+    /// The maximum number of calls per second, over all replicas; `None` means no limit.
     #[serde(default)]
     pub rate: Option<f64>,
-    /// When calling pauses.
+    /// When the circuit breaker opens.
     #[serde(default)]
     pub breaker: Breaker,
-    /// Retries: the variant's own over the global ones.
+    /// The retries: the variant's own, over the global ones.
     pub retry: Retry,
     /// Whether the gateway may be called over a network without TLS.
     #[serde(default)]
     pub insecure: bool,
-    /// Whether it takes no new payments.
+    /// Whether the variant rejects new payments.
     #[serde(default)]
     pub retired: bool,
     /// The gateway's own settings, read by [`Variant::gateway_settings`].
@@ -55,11 +56,11 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// The gateway's own settings as its own type, which should be one with `deny_unknown_fields`.
+    /// Reads the gateway's own settings as a `T`, which should use `deny_unknown_fields`.
     ///
     /// # Errors
     ///
-    /// A key is missing, wrong or unknown to the type; it is named as `variants.NAME.KEY`.
+    /// A key is missing, wrong or unknown to `T`. The error names it as `variants.NAME.KEY`.
     pub fn gateway_settings<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let GatewaySettings { variant, values } = &self.gateway_settings;
         let values: Map<String, Value> = values.clone().into_iter().collect();
@@ -72,11 +73,12 @@ impl Variant {
         })
     }
 
-    /// Refuses the address `key` if its `plaintext_host` would be called without TLS and the variant is not `insecure`.
+    /// Rejects the address in `key` if its `plaintext_host` would be called without TLS and the variant is not
+    /// `insecure`.
     ///
     /// # Errors
     ///
-    /// The key, the host, and both ways out.
+    /// The address is rejected. The error gives the key, the host and both ways out.
     pub fn check_plaintext(&self, key: &str, plaintext_host: Option<&str>) -> Result<(), ConfigError> {
         match plaintext_host {
             Some(host) if !self.insecure => {
@@ -87,18 +89,18 @@ impl Variant {
         }
     }
 
-    /// How many messages are fetched ahead: one and a half times the concurrency, from 1 to 2000.
+    /// Returns how many messages are prefetched: one and a half times the concurrency, from 1 to 2000.
     pub fn prefetch(&self) -> u16 {
         let wanted = self.concurrency.saturating_mul(3).div_ceil(2);
         u16::try_from(wanted).unwrap_or(PREFETCH_MAX).clamp(1, PREFETCH_MAX)
     }
 }
 
-/// The gateway's own settings, not read yet. `Debug` shows the keys alone, for any value may be a secret.
+/// The gateway's own settings, not read yet. `Debug` shows only the keys, because any value may be a secret.
 #[derive(Clone, Default, Deserialize)]
 #[serde(from = "BTreeMap<String, Value>")]
 pub struct GatewaySettings {
-    /// Whose they are, for the keys in errors.
+    /// The name of the variant, for the keys in errors.
     variant: String,
     values: BTreeMap<String, Value>,
 }
@@ -125,7 +127,7 @@ impl fmt::Debug for GatewaySettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
-    /// How many payments fail, with no success between them, before it opens.
+    /// How many payments must fail, without a success in between, before it opens.
     pub failures: u32,
     /// How long it stays open before it probes.
     #[serde(deserialize_with = "duration::deserialize")]
@@ -138,29 +140,29 @@ impl Default for Breaker {
     }
 }
 
-/// How a call is tried again.
+/// How a call is retried.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
-    /// In the process.
+    /// The retries within the process.
     pub immediate: Immediate,
-    /// Then by schedule: the pause before each further round.
+    /// The scheduled retries that follow: the delay before each of them.
     #[serde(deserialize_with = "duration::list")]
     pub delayed: Vec<Duration>,
 }
 
-/// Retries in the process: exponential, with jitter.
+/// Retries within the process, with exponential backoff and jitter.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Immediate {
-    /// Attempts in all, the first one counted.
+    /// The number of attempts, including the first.
     pub attempts: u32,
-    /// The first pause.
+    /// The first delay.
     #[serde(deserialize_with = "duration::deserialize")]
     pub first: Duration,
-    /// By what each next pause is longer.
+    /// The factor by which each delay grows.
     pub factor: f64,
-    /// The longest pause.
+    /// The longest delay.
     #[serde(deserialize_with = "duration::deserialize")]
     pub cap: Duration,
 }
@@ -177,8 +179,9 @@ fn default_concurrency() -> usize {
     64
 }
 
-/// Brings each variant's table into [`Variant`]'s shape: its retries over the global ones, its gateway's own keys
-/// apart. What is no table is left as it is, to be refused by the reader under its own name.
+/// Brings each variant's table into the shape of [`Variant`]: merges its retries over the global ones, and separates
+/// the gateway's own keys. A value that is not a table is left as it is, so that the reader rejects it under its own
+/// name.
 pub(super) fn shape(root: &mut Value) {
     let ValueKind::Table(root) = &mut root.kind else { return };
     let global_retry = root.get("retry").cloned().unwrap_or_default();
@@ -201,7 +204,7 @@ pub(super) fn shape(root: &mut Value) {
     }
 }
 
-/// `top` over `base`: tables key by key, anything else as a whole.
+/// Merges `top` over `base`: tables key by key, anything else as a whole.
 fn overlay(base: Value, top: Value) -> Value {
     match (base.kind, top.kind) {
         (ValueKind::Table(mut base), ValueKind::Table(top)) => {

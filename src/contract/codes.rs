@@ -7,7 +7,7 @@ use crate::payment::code::{CODES, Code, CodeEntry, Told};
 const HEAD: &str = "\
 # Codes
 
-Reason a command was rejected or failed (`data.code`) or is delayed (`data.reason`). `command.failed` stands also for the
+Why a command was rejected or failed (`data.code`) or is delayed (`data.reason`). `command.failed` stands also for the
 `payment.status_changed` or `payment.updated` that answers a command and has a `code`.
 
 A command that was answered is answered for good: whatever is tried anew needs a new `id`. `command.delayed` is no answer:

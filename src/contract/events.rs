@@ -214,7 +214,7 @@ fn known(words: &[&str], about: &str) -> Value {
 
 fn code(told: Told) -> Value {
     let words: Vec<&str> = CODES.iter().filter(|entry| entry.told.contains(&told)).map(|entry| entry.word).collect();
-    known(&words, "Reason, in one word: see codes.md.")
+    known(&words, "Why, in one word: see codes.md.")
 }
 
 fn sum(about: &str) -> Value {

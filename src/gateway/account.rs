@@ -1,13 +1,13 @@
-//! The names of an account at a gateway. They stand in stored payments, and are shown.
+//! Names of an account at a gateway. They are stored with payments and displayed.
 
 use super::client::BuildError;
 
 const CHARACTERS_MAX: usize = 255;
 
-/// Checks the keys `account` and `account_aliases`.
+/// Validates the keys `account` and `account_aliases`.
 ///
 /// # Errors
-/// The key with a name that cannot be stored.
+/// Names the key whose value cannot be stored.
 pub(super) fn check(account: Option<&str>, aliases: &[String]) -> Result<(), BuildError> {
     let wrong = |key, wrong| Err(BuildError::Setting { key, wrong });
     if !account.is_none_or(is_name) {

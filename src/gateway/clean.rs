@@ -1,4 +1,4 @@
-//! Text from outside, made fit to be stored and shown: no card numbers, no NUL characters, bounded.
+//! Makes text from outside safe to store and display: no card numbers, no NUL characters, bounded.
 
 use std::borrow::Cow;
 
@@ -7,28 +7,28 @@ use serde_json::{Map, Value};
 use crate::excerpt::excerpt;
 use crate::payment::card;
 
-/// Characters of a message that are kept.
+/// Maximum characters of a message that are kept.
 pub(super) const MESSAGE_CHARACTERS_MAX: usize = 1_024;
-/// Characters of a gateway's own code that are kept.
+/// Maximum characters of a gateway's own code that are kept.
 pub(super) const CODE_CHARACTERS_MAX: usize = 255;
-/// Bytes of `extra_data`, written as JSON, that one answer may bring.
+/// Maximum size of `extra_data` in one answer, in bytes of JSON.
 pub(super) const EXTRA_DATA_BYTES_MAX: usize = 16 * 1_024;
 
-/// Levels of `extra_data` that one answer may bring: few enough that whoever reads an event with it can.
+/// Maximum nesting depth of `extra_data` in one answer: low enough for any consumer's JSON parser.
 pub(super) const EXTRA_DATA_LEVELS_MAX: usize = 64;
 
-/// Text for a person, of at most so many characters.
+/// Cleans a text for people, and truncates it to so many characters.
 pub(super) fn text(raw: &str, characters_max: usize) -> String {
     excerpt(&scrubbed(raw), characters_max).into_owned()
 }
 
-/// PostgreSQL refuses NUL characters. They go first, for one of them could part a card number in two.
+/// PostgreSQL rejects NUL characters. They are removed first, because one could split a card number in two.
 fn scrubbed(raw: &str) -> String {
     card::scrub(&raw.replace('\0', "")).into_owned()
 }
 
-/// `extra_data`, scrubbed at every depth. What is too large or too deep is left out as a whole, with a note in its place:
-/// half of it might be taken for all of it.
+/// Scrubs `extra_data` at every depth. If it is too large or too deep, a note replaces all of it: part of it could be
+/// mistaken for the whole.
 pub(super) fn extra_data(raw: Map<String, Value>) -> Map<String, Value> {
     let clean = Value::Object(object(raw));
     let (length, levels) = (clean.to_string().len(), levels(&clean));
@@ -43,7 +43,7 @@ pub(super) fn extra_data(raw: Map<String, Value>) -> Map<String, Value> {
     Map::from_iter([("extra_data".to_owned(), Value::from(note))])
 }
 
-/// How deep a value is nested; the parser has bounded it.
+/// Nesting depth of a value; recursion is safe because the parser bounds it.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or_default(),
@@ -61,7 +61,7 @@ fn clean_value(raw: Value) -> Value {
         Value::String(string) => Value::from(scrubbed(&string)),
         Value::Array(items) => clean_list(items),
         Value::Object(fields) => Value::Object(object(fields)),
-        // A card number may come without quotes.
+        // A card number may be unquoted.
         Value::Number(number) => match card::scrub(&number.to_string()) {
             Cow::Borrowed(_) => Value::Number(number),
             Cow::Owned(scrubbed) => Value::from(scrubbed),
@@ -70,7 +70,7 @@ fn clean_value(raw: Value) -> Value {
     }
 }
 
-/// The items may be the parts of one card number: the list is then one text, without it.
+/// The items may be parts of one card number: the list then becomes a single text without it.
 fn clean_list(raw: Vec<Value>) -> Value {
     let items: Vec<Value> = raw.into_iter().map(clean_value).collect();
     let joined = items.iter().map(scalar).collect::<Vec<_>>().join(", ");
@@ -80,7 +80,7 @@ fn clean_list(raw: Vec<Value>) -> Value {
     }
 }
 
-/// A value that holds no others, as a text. The others are looked at by themselves.
+/// A scalar as text. Nested values are checked separately.
 fn scalar(value: &Value) -> Cow<'_, str> {
     match value {
         Value::String(text) => Cow::Borrowed(text),

@@ -1,4 +1,4 @@
-//! HTTP to a gateway: how connections are made, and how answers are read.
+//! HTTP to a gateway: how connections are made and answers are read.
 
 use std::time::Duration;
 
@@ -13,28 +13,28 @@ use crate::payment::outcome::GatewayError;
 use crate::payment::trace::TraceContext;
 use crate::spans::{Begin, Span, SpanKind};
 
-/// The longest time that making a connection may take; less where the call's time-out is short.
+/// Maximum time to connect; less if the call's timeout is short.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
-/// Common servers close an idle connection after 5 seconds. A request sent just then is an unknown outcome, so ours are
-/// closed a little earlier; under load they are never idle.
+/// Common servers close idle connections after 5 seconds. A request sent at that moment has an unknown outcome, so we
+/// close ours a little earlier; under load they are never idle.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The largest answer that is read.
+/// Maximum size of an answer, in bytes.
 pub(super) const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why a gateway cannot be built from its settings.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A setting that the types could not refuse.
+    /// A setting that is well typed but invalid.
     #[error("{key}: {wrong}")]
     Setting {
-        /// The setting.
+        /// The setting's name.
         key: &'static str,
         /// What is wrong with it; never its value.
         wrong: &'static str,
     },
-    /// The HTTP client cannot be set up, for lack of certificates, say.
+    /// The HTTP client cannot be set up, for example because there are no root certificates.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),
 }
@@ -42,8 +42,8 @@ pub enum BuildError {
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// HTTP/1.1 only: with one call on a connection at a time, a connection that breaks makes one outcome unknown and not
-/// those of all calls that share it. Nothing is followed or sent again behind the engine's back.
+/// HTTP/1.1 only: with one call per connection at a time, a broken connection makes one outcome unknown, not those of
+/// all calls that share it. No redirects and no retries behind the engine's back.
 pub(super) fn client(url: &GatewayUrl, timeout: Duration) -> Result<Client, BuildError> {
     let builder = Client::builder()
         .user_agent(concat!("paybus/", env!("CARGO_PKG_VERSION")))
@@ -56,7 +56,7 @@ pub(super) fn client(url: &GatewayUrl, timeout: Duration) -> Result<Client, Buil
     builder.build().map_err(BuildError::Client)
 }
 
-/// `Authorization: Bearer` with what a setting holds.
+/// `Authorization: Bearer` with a credential from the settings.
 pub(super) fn bearer(key: &'static str, credential: &str) -> Result<HeaderValue, BuildError> {
     let unfit = || BuildError::Setting { key, wrong: "must be printable ASCII and not empty" };
     if credential.is_empty() || !credential.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -67,10 +67,10 @@ pub(super) fn bearer(key: &'static str, credential: &str) -> Result<HeaderValue,
     Ok(value)
 }
 
-/// Sends a request in a span of its own, and tells the gateway where in the trace it belongs.
+/// Sends a request in its own span, and propagates the trace context to the gateway.
 ///
 /// # Errors
-/// The exchange broke.
+/// The exchange failed.
 pub(super) async fn send(request: RequestBuilder, trace: Option<&TraceContext>) -> reqwest::Result<Response> {
     let (client, request) = request.build_split();
     let mut request = request?;
@@ -78,7 +78,7 @@ pub(super) async fn send(request: RequestBuilder, trace: Option<&TraceContext>) 
     let own = span.context();
     if let Some(trace) = own.as_ref().or(trace) {
         for (name, text) in [(TRACEPARENT, Some(trace.parent())), (TRACESTATE, trace.state())] {
-            // What no header can hold is left out: a trace is not worth a payment.
+            // Values that no header can hold are dropped: a trace is not worth a payment.
             if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
                 request.headers_mut().insert(name, value);
             }
@@ -100,8 +100,8 @@ pub(super) async fn send(request: RequestBuilder, trace: Option<&TraceContext>) 
     sent
 }
 
-/// OpenTelemetry's words for a client's HTTP span: <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>. Without
-/// the query, which may hold what is a customer's.
+/// OpenTelemetry's attributes of an HTTP client span: <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>.
+/// The query is omitted because it may contain customer data.
 fn begin(request: &Request) -> Begin {
     let url = request.url();
     let mut address = url.clone();
@@ -115,7 +115,7 @@ fn begin(request: &Request) -> Begin {
     Begin { name: request.method().to_string(), kind: SpanKind::Client, attributes }
 }
 
-/// The body of an answer, of at most 1 MiB.
+/// Reads an answer's body of at most 1 MiB.
 pub(super) async fn read_bounded(mut response: Response) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(Failure::of_transport)? {

@@ -1,5 +1,5 @@
-//! The gateway's clock, read from the `Date` of its answers. Look-ups compare times of ours with times of the gateway's: where
-//! the clocks differ, what a look-up does not find proves nothing.
+//! The gateway's clock, read from the `Date` header of its answers. Look-ups compare our times with the gateway's: if
+//! the clocks differ, "not found" proves nothing.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -8,38 +8,37 @@ use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{DATE, HeaderMap};
 
-/// What a gateway's clock said, and when by the machine's monotonic clock. It is right to the second.
+/// A reading of the gateway's clock, and when it was taken by the machine's monotonic clock. Accurate to the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockReading {
-    /// What it said.
+    /// The gateway's time.
     pub theirs: Timestamp,
-    /// When that arrived.
+    /// When it arrived.
     pub at: Instant,
 }
 
 impl ClockReading {
-    /// How far the gateway's clock is ahead of another one, which says `now` at this moment.
+    /// How far the gateway's clock is ahead of one that reads `now` at this moment.
     pub fn ahead_of(self, now: Timestamp) -> SignedDuration {
         let since = SignedDuration::try_from(self.at.elapsed()).unwrap_or_default();
         self.theirs.duration_since(now) + since
     }
 }
 
-/// The last reading.
+/// Holds the last reading.
 #[derive(Debug, Default)]
 pub(super) struct GatewayClock {
     last: Mutex<Option<ClockReading>>,
 }
 
 impl GatewayClock {
-    /// Takes an answer's `Date`, where it has one that can be read. A cache's answer has an `Age`, and an old date.
+    /// Records an answer's `Date` if it is readable. An answer with an `Age` comes from a cache, and its date is old.
     pub(super) fn read(&self, headers: &HeaderMap) {
         let date = headers.get(DATE).filter(|_| !headers.contains_key("age")).and_then(|date| date.to_str().ok());
         let Some(theirs) = date.and_then(|date| rfc2822::parse(date).ok()).map(|date| date.timestamp()) else { return };
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(ClockReading { theirs, at: Instant::now() });
     }
 
-    /// The last reading.
     pub(super) fn last(&self) -> Option<ClockReading> {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }

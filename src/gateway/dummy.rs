@@ -1,13 +1,13 @@
-//! `dummy`: a gateway in the process, for trying paybus out. It takes no money; the command's `process` object says how
-//! it answers.
+//! `dummy`: an in-process gateway for trying out paybus. It takes no money; the command's `process` object determines
+//! its answers.
 //!
-//! A token in it plays one outcome to its end (`tokens`, `plan`); its other fields say how the next answer is
+//! A token in that object plays one scenario to its end (`tokens`, `plan`); the other fields determine the next answer
 //! (`process`).
 //!
-//! What it answers follows from the request's body and key, and where a token takes time from the clock, so that a
-//! worker that was killed and started again gets the same answer. What a later step needs (`verification_result`, a
-//! token) travels in the payment's `extra_data`. Only answers that were lost on the way, where no token says so, are
-//! kept in memory, for look-ups: its look-up is therefore no more than indicative.
+//! Its answers follow from the request's body and key and, if a token involves time, from the clock, so that a worker
+//! that was killed and restarted gets the same answer. What a later step needs (`verification_result`, a token) is
+//! carried in the payment's `extra_data`. Only lost answers not caused by a token are kept in memory, for look-ups: its
+//! look-up is therefore only indicative.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,13 +36,13 @@ mod tests;
 mod tokens;
 mod written;
 
-/// Lost answers that are remembered; the oldest is forgotten first.
+/// Maximum number of lost answers in memory; the oldest is dropped first.
 const LOST_ANSWERS_MAX: usize = 10_000;
 
-/// The field of `extra_data` in which the result of a verification waits for it.
+/// The field of `extra_data` that keeps the result of a verification until it is due.
 const VERIFICATION_RESULT: &str = "verification_result";
 
-/// The gateway in the process.
+/// The in-process gateway.
 #[derive(Debug)]
 pub struct DummyGateway {
     contract: Contract,
@@ -64,7 +64,7 @@ impl Default for DummyGateway {
 }
 
 impl DummyGateway {
-    /// A gateway that has seen nothing.
+    /// A gateway without any history.
     pub fn new() -> DummyGateway {
         let contract = Contract {
             keys: PerAction::all(Keys::kept_for(Duration::from_secs(24 * 60 * 60))),
@@ -109,7 +109,7 @@ impl DummyGateway {
         lost.push_back(Lost { key, payment_id: call.payment_id, result });
     }
 
-    /// A panic elsewhere leaves the list whole: every change to it is one call.
+    /// Ignores poisoning: every change is a single call, so a panic elsewhere leaves the list consistent.
     fn lost(&self) -> MutexGuard<'_, VecDeque<Lost>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,7 +122,7 @@ impl DummyGateway {
         let lost = self.lost();
         let known = match question.target {
             Some(target) => lost.iter().find(|lost| lost.key == target.key.value()),
-            // Nothing of a payment whose process has ended is lost any more.
+            // Once a payment's process has ended, none of its answers is lost any more.
             None if settled(payment).is_some() => None,
             None => lost.iter().rev().find(|lost| lost.payment_id == payment.id),
         };
@@ -164,7 +164,7 @@ impl Gateway for DummyGateway {
         Ok(Written::new(ask).to_json())
     }
 
-    /// Captures, releases, refunds and cancels are approved for the sum that was asked, unless the payment's token says
+    /// Captures, releases, refunds and cancels are approved for the requested amount, unless the payment's token says
     /// otherwise.
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
@@ -195,7 +195,7 @@ impl Gateway for DummyGateway {
 }
 
 impl Process {
-    /// What the gateway answers to this object.
+    /// The answer to this object.
     fn outcome(&self, written: &Written, call: &Call<'_>) -> Outcome {
         match self.response {
             Response::Failure => {
@@ -221,7 +221,8 @@ impl Process {
         }
     }
 
-    /// The status where the object names none: of the verification that the payment waits for, else confirmed.
+    /// The status if the object specifies none: the result of the verification that the payment waits for, else
+    /// confirmed.
     fn verified_status(&self, written: &Written) -> Status {
         match written.verification_result() {
             Some(stored) => self.verification_result.unwrap_or(stored),
@@ -250,7 +251,7 @@ fn answer(verdict: Verdict, payment_id: Uuid) -> GatewayResult {
     result
 }
 
-/// The money that an approval moved: held where it says so, else as its action does.
+/// The money that an approval moved: held if the verdict says so, else according to the action.
 fn done_by(
     result: &GatewayResult,
     operation: Uuid,
@@ -291,7 +292,7 @@ fn found(result: GatewayResult) -> Found {
     Found::Result(Box::new(result))
 }
 
-/// What a token makes of a question.
+/// A token's answer to a question.
 fn planned(question: &Question<'_>) -> Option<Found> {
     let Some(target) = question.target else { return Plan::found_of_payment(question.payment) };
     let request = target.request?;
@@ -299,8 +300,8 @@ fn planned(question: &Question<'_>) -> Option<Found> {
     Some(written.plan?.found_of(target, request))
 }
 
-/// The truth of a process that is still going on, as far as the payment tells: the result of its verification, else that
-/// it goes on. The payment's status tells nothing of other operations.
+/// The state of a process that is still open, as far as the payment shows it: the result of its verification, or still
+/// open. The payment's status says nothing about other operations.
 fn verified(payment: &Payment) -> Option<GatewayResult> {
     let goes_on = match payment.status {
         Status::Waiting if payment.transaction_id.is_empty() => return None,
@@ -318,7 +319,7 @@ fn verified(payment: &Payment) -> Option<GatewayResult> {
     Some(result)
 }
 
-/// The truth of a whole payment whose process has ended.
+/// The state of a payment whose process has ended.
 fn settled(payment: &Payment) -> Option<GatewayResult> {
     let mut result = match payment.status {
         Status::Preauth => answer(Verdict::Authorized, payment.id),

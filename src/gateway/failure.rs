@@ -1,4 +1,4 @@
-//! What it proves when an exchange with a gateway brings no result.
+//! What an exchange with a gateway proves if it brings no result.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::error_chain::chain;
 use crate::payment::code::Code;
 use crate::payment::outcome::{Found, GatewayError, Outcome};
 
-/// The longest wait that a gateway may ask for; a slip in its clock must not stop a payment for years.
+/// Maximum wait that a gateway may request: an error in its clock must not stop a payment for years.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How far a failed call may have reached.
+/// How far a failed call may have got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     /// The gateway refused the request and did nothing.
     Refused,
-    /// The gateway never had it, or says that it acted on nothing.
+    /// The gateway never received it, or says that it did not act.
     NotSent,
     /// It may have been received.
     Unknown,
 }
 
-/// A call that brought no result.
+/// A call without a result.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) reach: Reach,
@@ -54,18 +54,18 @@ impl Failure {
         Failure { reach: Reach::Unknown, trouble }
     }
 
-    /// The time for a call was over before its next request went out.
+    /// The call's time ran out before its next request was sent.
     pub(super) fn out_of_time() -> Failure {
         let message = "the time was over before the next request";
         Failure { reach: Reach::NotSent, trouble: GatewayError::new(Code::Timeout, message) }
     }
 
-    /// The exchange broke.
+    /// The exchange failed.
     ///
-    /// `is_connect` is set only where the connector failed (name resolution, TCP, TLS, a proxy's tunnel, and the time-out
-    /// over these), which is before the first byte of a request. A pooled connection that turns out closed is not among
-    /// them: hyper sends again by itself what provably never left its queue, and reports the rest as a failed send.
-    /// A builder's error is raised before anything is connected. Everything else may have been received.
+    /// `is_connect` is set only if the connector failed (name resolution, TCP, TLS, a proxy's tunnel, or a timeout of
+    /// these), that is before the first byte of a request. A pooled connection that turns out to be closed is not
+    /// included: hyper itself resends what provably never left its queue, and reports the rest as a failed send. A
+    /// builder error occurs before anything is connected. In all other cases the request may have been received.
     pub(super) fn of_transport(error: reqwest::Error) -> Failure {
         let (reach, code, what) = if error.is_connect() || error.is_builder() {
             (Reach::NotSent, Code::Unreachable, "the gateway could not be reached")
@@ -84,13 +84,13 @@ impl Failure {
         self.trouble.code == Code::Misconfigured
     }
 
-    /// For a person.
+    /// The error message, for people.
     pub(super) fn message(self) -> String {
         self.trouble.message
     }
 }
 
-/// How long the gateway asks to wait: seconds, or the date of HTTP. What cannot be read asks for nothing.
+/// How long the gateway asks us to wait: seconds or an HTTP date. An unreadable value is ignored.
 pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// What is told of a gateway that cannot be used at this address.
+    /// The message for a gateway that cannot be used at this address.
     async fn told(url: &str) -> String {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let error = client.get(url).send().await.expect_err("no gateway");
@@ -128,7 +128,7 @@ mod tests {
         let serving = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept()?;
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
-            // Closed now, it would be reset before it is read.
+            // Closing it now would reset the connection before the answer is read.
             Ok::<_, io::Error>(stream)
         });
         let plaintext = told(&format!("https://127.0.0.1:{port}/")).await;

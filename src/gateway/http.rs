@@ -1,98 +1,99 @@
-//! `http`: bring your own gateway, in any language. `docs/http-gateway.md` is the reference for those who write one.
+//! `http`: bring your own gateway, in any language. `docs/http-gateway.md` is the reference for implementers.
 //!
 //! `POST {url}/{operation}` with a JSON body; the operation is `process`, `confirm`, `capture`, `release`, `refund`,
-//! `cancel`, `status` or `undo`. An operation that acts comes with `Idempotency-Key`: the same key always comes with the
-//! same body, and must act once, however often it comes. `{"result": "approved" | "pending" | "ready" | "declined" |
-//! "not_found", ...}` with status 200 is a result; `not_found` answers `status` and `undo` alone. Anything else proves only
-//! how far the request may have got:
+//! `cancel`, `status` or `undo`. Operations that act carry an `Idempotency-Key`: the same key always comes with the
+//! same body, and must take effect once, however often it is sent. `{"result": "approved" | "pending" | "ready" |
+//! "declined" | "not_found", ...}` with status 200 is a result; `not_found` answers only `status` and `undo`. Any other
+//! answer proves only how far the request may have got:
 //!
 //! | answer | proves |
 //! | --- | --- |
 //! | 400, 404, 422, other 4xx, with a JSON object that has `message` or `code` | refused, nothing was done |
-//! | the same without | nothing: it may be a proxy's, an ingress's or a firewall's, and no word of the gateway |
+//! | the same without such an object | nothing: it may come from a proxy, an ingress or a firewall instead of the gateway |
 //! | 401; 403 with such an object; 301, 307, 308 | not acted on: the token or the address is wrong |
-//! | 403 without | nothing, and the operator must look: a firewall may have put it in place of an answer |
-//! | 425, 429, whoever says so | not acted on: too early, too many; `Retry-After` is honoured |
+//! | 403 without | nothing, and the operator must look: a firewall may have replaced the answer |
+//! | 425, 429, from any server | not acted on: too early, too many; `Retry-After` is honoured |
 //! | 408, 409, 5xx, other 2xx and 3xx | nothing: it may have been acted on |
 //! | any status with `result` `approved`, `pending` or `ready` | nothing: it contradicts itself |
 //! | no connection | never sent |
-//! | no answer in time, a broken one, one over 1 MiB | nothing: it may have been acted on |
+//! | no answer in time, an incomplete one, one over 1 MiB | nothing: it may have been acted on |
 //!
-//! What proves nothing is sent again under the same key, else looked up. So a refusal must say why: an empty body is what
-//! Envoy sends where it has no route.
+//! If an answer proves nothing, the request is retried under the same key, or looked up. A refusal must therefore give
+//! a reason: an empty body is what Envoy sends if it has no route.
 //!
-//! | member of a result | means |
+//! | member of a result | meaning |
 //! | --- | --- |
-//! | `amount`, a decimal string | how much was acted on. Left out: the one asked. In an approval never null, nor empty |
-//! | `currency` | of all amounts of the answer. Left out: the payment's. In an approval never null, nor empty |
-//! | `captured_amount`, `refunded_amount` | of the whole payment; left out: it does not tell. In its approval never null |
-//! | `transaction_id` | the payment's id at the gateway: a text of at most 255 characters, or a whole number |
-//! | `reference` | the gateway's own id of what this operation did; money is booked once under it. Left out: a process is booked by `transaction_id`, all else by our operation |
-//! | `parent` | the gateway's id of what that belongs to: the authorization of a capture, the charge of a refund |
-//! | `operation_id` | the operation of ours that it is about. Another one than was asked about: it says nothing of this, and of that one what `transactions` lists, which an approval then must |
-//! | `transactions` | in `status`: what happened, each by its own reference; see below |
-//! | `redirect_url` | with `pending`, of a process: where the customer must act |
-//! | `message`, `code`, `fraud_status`, `fraud_message`, `extra_data` | ornaments |
+//! | `amount`, a decimal string | how much was acted on; if omitted, the requested amount. In an approval never null or empty |
+//! | `currency` | of all amounts in the answer; if omitted, the payment's. In an approval never null or empty |
+//! | `captured_amount`, `refunded_amount` | of the whole payment; may be omitted. In an approval of the whole payment never null or empty |
+//! | `transaction_id` | the payment's id at the gateway: a string of at most 255 characters, or an integer |
+//! | `reference` | the gateway's own id for what this operation did; money is booked once under it. If omitted, a process is booked by `transaction_id`, anything else by our operation |
+//! | `parent` | the gateway's id of the parent object: the authorization of a capture, the charge of a refund |
+//! | `operation_id` | our operation that the answer is about. If it is not the one asked about, the answer says nothing about that one; about the other it says what `transactions` lists, which is then required in an approval |
+//! | `transactions` | in `status`: what happened, each with its own reference; see below |
+//! | `redirect_url` | with `pending`, for a process: where the customer must act |
+//! | `message`, `code`, `fraud_status`, `fraud_message`, `extra_data` | optional details |
 //!
-//! Of money it is read strictly: an amount that is no decimal string, a member twice with different values, or one in another
-//! spelling (`Amount`) makes the answer unusable, for what was left out means what was asked. Zeros beyond the currency's
-//! decimals are none: `100.0000` is `100.00`. Of all else it is read leniently, for the money counts whatever is said beside
-//! it: a text that is damaged is mended with U+FFFD, too long a one cut; what cannot be read, or has another type, is left
-//! out.
+//! Money is read strictly: an amount that is not a decimal string, a member that occurs twice with different values, or
+//! a member in another spelling (`Amount`) makes the answer unusable, because an omitted member means "as requested".
+//! Zeros beyond the currency's decimals are accepted: `100.0000` is `100.00`. Everything else is read leniently,
+//! because the money counts whatever accompanies it: damaged text is repaired with U+FFFD, text that is too long is
+//! truncated, and values that are unreadable or of another type are dropped.
 //!
 //! `transactions` is a list of `{"kind", "reference", "state", "amount", "parent"?, "operation_id"?}`. Kinds are
-//! `authorization`, `capture`, `refund`, `void` and `dispute`; states `pending`, `ready`, `done`, `failed` and `reversed` (it
-//! came to nothing, whether or not it had been done: a capture that never settled, a refund that bounced). Whose it is
-//! `operation_id` says and nothing else. Two done charges are both booked and told as `double_charge`; each can be refunded
-//! by its reference, which a refund then brings as `parent`.
+//! `authorization`, `capture`, `refund`, `void` and `dispute`; states are `pending`, `ready`, `done`, `failed` and
+//! `reversed` (it came to nothing, whether or not it had been done: a capture that never settled, a refund that
+//! bounced). Only `operation_id` says which operation caused it. Two done charges are both booked and reported as
+//! `double_charge`; each can be refunded by its reference, which the refund then sends as `parent`.
 //!
-//! `ready`, to a `process` or in `status`, says that the customer has approved and that nothing is done before another
-//! request of ours. paybus then posts `confirm`, with the members of a `process` and a key of its own, whether or not the
-//! customer comes back to the shop; its answer is that of a process, and never `ready`. Where the process was answered with
-//! the customer's turn, the `operation_id` of its `confirm` is a new one. A confirmation under a second key, after a first
-//! one that is found not to have been carried out, must not act beside it.
+//! `ready`, in answer to a `process` or `status`, says that the customer has approved and that nothing happens until
+//! our next request. paybus then posts `confirm`, with the members of a `process` and its own key, whether or not the
+//! customer returns to the shop; the answer is that of a process, and never `ready`. If the answer to the process was
+//! that the customer must act, its `confirm` has a new `operation_id`. A confirmation under a second key, sent after
+//! the first was found not to have been carried out, must not take effect in addition to it.
 //!
-//! A `capture` with `"final": false` leaves the rest of the authorization held (`multicapture = true` in the settings). A
-//! `cancel` ends a payment before money moved. Once money moved it must be declined, or void what was taken and say so in
-//! `captured_amount`: an approval over money that is still there is a contradiction, the whole payment is asked about, and
-//! until the gateway's figures agree the cancel stays a `mismatch`.
+//! A `capture` with `"final": false` leaves the rest of the authorization held (`multicapture = true` in the settings).
+//! A `cancel` ends a payment before any money moved. Once money moved, the gateway must decline it, or void what was
+//! taken and say so in `captured_amount`. An approval although the money is still there is a contradiction: the whole
+//! payment is looked up, and the cancel remains a `mismatch` until the gateway's figures agree.
 //!
-//! A `status` without `target_operation_id` asks about the whole payment. There `captured_amount` and `refunded_amount`
-//! count whatever `result` says, and:
+//! A `status` without `target_operation_id` asks about the whole payment. In this case `captured_amount` and
+//! `refunded_amount` count whatever `result` says, and:
 //!
-//! | `result` | of a payment that we count as | means |
+//! | `result` | our status of the payment | meaning |
 //! | --- | --- | --- |
 //! | `declined` | authorized, nothing captured | the authorization is gone, voided or expired: `refunded` |
-//! | `declined`, `not_found`, without `captured_amount` | captured | a contradiction: told as `mismatch`, nothing changes |
+//! | `declined`, `not_found`, without `captured_amount` | captured | a contradiction: reported as `mismatch`, nothing changes |
 //! | `not_found` | authorized | the same |
-//! | any, with less refunded and that much more captured | refunded | a refund failed later: the money is there again |
+//! | any, with less refunded and that much more captured | refunded | a refund failed later: the money is back |
 //!
-//! What differs from our count decides nothing where it was asked within the settle window since the payment last changed:
-//! it is asked again after that.
+//! A difference from our figures decides nothing if the question was sent within the settle window since the payment
+//! last changed: it is asked again after that.
 //!
-//! A gateway without `status` may take `undo` (`undo = true` in the settings): of a process whose outcome is unknown, it
-//! voids or refunds whatever became of the request with this `idempotency_key`, of the operation `target_operation_id`. It
-//! does so once, however often it is asked, and touches no other key of that operation. `{"result": "undone"}` has the
-//! members of an approval: `reference` and `amount` of what it undid, or `transactions`, an empty list where nothing had
-//! moved. `not_found` after the settle window proves that nothing was there; `declined` and `approved` say what it was, and
-//! that it stays; `pending` is asked again; a refusal leaves it to a person.
+//! A gateway without `status` may support `undo` (`undo = true` in the settings): for a process with an unknown
+//! outcome, it voids or refunds whatever became of the request with this `idempotency_key` of the operation
+//! `target_operation_id`. It does so once, however often it is asked, and leaves other keys of that operation alone.
+//! `{"result": "undone"}` has the members of an approval: `reference` and `amount` of what was undone, or
+//! `transactions`, an empty list if nothing had moved. `not_found` after the settle window proves that there was
+//! nothing; `declined` and `approved` say what there was, and that it stays; after `pending` it is asked again; a
+//! refusal leaves it to a person.
 //!
-//! A gateway with a `webhook_secret` may tell by itself that something happened: `POST /webhooks/{variant}` with
-//! `{"id", "payment_id", "operation_id", "type"}`, or a list of these. The same `id` is the same news, however often it
-//! comes; `operation_id` and `type` may be left out. Nothing is applied by its word: the gateway is asked for `status`.
-//! `Paybus-Signature: t=UNIX,v1=HEX` has the time and HMAC-SHA256(secret, "{t}.{body}").
+//! A gateway with a `webhook_secret` may report events itself: `POST /webhooks/{variant}` with `{"id", "payment_id",
+//! "operation_id", "type"}`, or a list of these. The same `id` is the same event, however often it is sent;
+//! `operation_id` and `type` may be omitted. Nothing is applied from the webhook alone: the gateway is asked for
+//! `status`. `Paybus-Signature: t=UNIX,v1=HEX` contains the time and HMAC-SHA256(secret, "{t}.{body}").
 //!
-//! With `notifications = "proof"` in the settings its word is applied where it is whole: news with `kind`, `state`,
-//! `reference`, `amount` and `currency` (as one of `transactions`, and all of them required) or, of a cancel, `kind:
-//! "cancel"`, `state` and `operation_id`. `parent`, `transaction_id`, `code` and `message` may stand beside. So a gateway
-//! can do without `status`: what is `pending`, or whose answer was lost, waits for its news until `notification_deadline`,
-//! then a person must act.
+//! With `notifications = "proof"` in the settings, complete webhooks are applied directly: those with `kind`, `state`,
+//! `reference`, `amount` and `currency` (as in `transactions`, and all required) or, for a cancel, `kind: "cancel"`,
+//! `state` and `operation_id`. `parent`, `transaction_id`, `code` and `message` are optional. Such a gateway can do
+//! without `status`: an operation that is `pending`, or whose answer was lost, waits for its webhook until
+//! `notification_deadline`; then a person must act.
 //!
 //! - `settings`: the variant's configuration.
-//! - `request`: the bodies that go out.
-//! - `answer`: the answers that come back.
-//! - `webhook`: what it tells by itself.
-//! - `failure`: what it proves when none comes back.
+//! - `request`: request bodies.
+//! - `answer`: answers with status 200.
+//! - `webhook`: incoming webhooks.
+//! - `failure`: what other answers prove.
 
 use std::fmt;
 use std::time::Duration;
@@ -131,7 +132,7 @@ pub use settings::HttpSettings;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PAYBUS_ATTEMPT: HeaderName = HeaderName::from_static("paybus-attempt");
 
-/// A gateway that speaks paybus's own protocol over HTTP.
+/// A gateway that implements paybus's own protocol over HTTP.
 pub struct HttpGateway {
     url: GatewayUrl,
     account: String,
@@ -145,11 +146,12 @@ pub struct HttpGateway {
 }
 
 impl HttpGateway {
-    /// A gateway and its pool of connections. `timeout` is the variant's, for one call; making a connection gets at most
-    /// half of it (and at most 5 s), so that a gateway that cannot be reached is told from one that does not answer.
+    /// Creates a gateway with its connection pool. `timeout` is the variant's timeout for one call. Connecting gets at
+    /// most half of it (and at most 5 s), to distinguish an unreachable gateway from one that does not answer.
     ///
     /// # Errors
-    /// A token that no header can hold, settings that contradict each other, or a machine without certificates to trust.
+    /// The token does not fit into a header, the settings contradict each other, or the machine has no trusted
+    /// certificates.
     pub fn new(settings: HttpSettings, timeout: Duration) -> Result<HttpGateway, BuildError> {
         let authorization = match &settings.token {
             Some(token) => Some(client::bearer("token", token.expose_secret())?),
@@ -170,7 +172,7 @@ impl HttpGateway {
         })
     }
 
-    /// A POST to the operation's path, with everything but the body.
+    /// A POST to the operation's path, complete except for the body.
     fn post(&self, operation: &str) -> RequestBuilder {
         self.authorized(self.client.post(format!("{}/{operation}", self.url)))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -211,7 +213,7 @@ impl HttpGateway {
         }
     }
 
-    /// Asks, or has something undone.
+    /// Sends a look-up or an undo.
     async fn ask(&self, operation: &str, body: String, question: &Question<'_>) -> Result<Answer, Failure> {
         let request = self.post(operation).timeout(question.timeout).body(body);
         let subject = question.target.map(|target| Subject {
@@ -226,7 +228,7 @@ impl HttpGateway {
         answer::read(&body, expected).map_err(Failure::unusable)
     }
 
-    /// Sends a request and reads the body of an answer of status 200.
+    /// Sends a request; returns the body of an answer with status 200.
     async fn exchange(&self, request: RequestBuilder, trace: Option<&TraceContext>) -> Result<Vec<u8>, Failure> {
         let response = client::send(request, trace).await.map_err(Failure::of_transport)?;
         self.clock.read(response.headers());
@@ -236,7 +238,7 @@ impl HttpGateway {
         if status == StatusCode::OK {
             return body;
         }
-        // The status decides, and whether it is the gateway that speaks.
+        // The status decides, together with whether the body is from the gateway.
         Err(failure::of_status(status, retry_after, &body.unwrap_or_default()))
     }
 
@@ -268,7 +270,7 @@ impl Gateway for HttpGateway {
         &self.account_aliases
     }
 
-    /// The object is the gateway's own; only the gateway knows what belongs into it.
+    /// Accepts anything: the object is the gateway's own, and only the gateway knows its fields.
     fn check(&self, _data: &Map<String, Value>) -> Result<(), Rejection> {
         Ok(())
     }
@@ -333,8 +335,8 @@ impl Gateway for HttpGateway {
         self.webhooks.as_ref().map(|webhooks| webhooks as &dyn Notifications)
     }
 
-    /// Any answer but a refusal of the address or of the credentials will do: the protocol has no question without a
-    /// payment.
+    /// The protocol has no request without a payment, so any answer will do that does not reject the address or the
+    /// credentials.
     fn probe(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(self.reach())
     }
@@ -350,7 +352,7 @@ impl fmt::Debug for HttpGateway {
     }
 }
 
-/// What answers another question than was asked.
+/// An answer that does not match the request.
 fn unasked(what: &str) -> Failure {
     let message = format!("the gateway's answer: {what} is no answer to what was asked");
     Failure::unusable(GatewayError::new(Code::InvalidAnswer, message))

@@ -1,5 +1,5 @@
-//! A gateway's JSON, read for what it says: strict about money, lenient about its ornaments. A text that is damaged is
-//! mended where it is, and a value that cannot be read is lost alone, for the answer around it may tell of money.
+//! Tolerant parsing of a gateway's JSON: strict about money, lenient about details. Damaged text is repaired in place,
+//! and an unreadable value is lost alone, because the answer around it may report money.
 
 use std::borrow::Cow;
 
@@ -7,21 +7,22 @@ use serde_json::{Map, Value};
 
 use crate::payment::json;
 
-/// A byte order mark, which some put before JSON.
+/// A byte order mark, which some implementations put before JSON.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// An answer's members.
+/// The members of an answer.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// By their names. One that cannot be read is an empty list, which none may be: it is there, and it says nothing.
+    /// The values by name. An unreadable value becomes an empty list, which no member may be: it is present but says
+    /// nothing.
     pub fields: Map<String, Value>,
-    /// Those that are there twice and say different things.
+    /// Members that occur twice with different values.
     contradicted: Vec<String>,
-    /// Those that are there twice somewhere below.
+    /// Members that occur twice at a deeper level.
     twice_below: Vec<String>,
 }
 
-/// Reads a body; nothing where it is no JSON object.
+/// Reads a body; `None` if it is not a JSON object.
 pub(super) fn read(body: &[u8]) -> Option<Members> {
     let text = String::from_utf8_lossy(body);
     let text = mended(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text));
@@ -43,20 +44,20 @@ pub(super) fn read(body: &[u8]) -> Option<Members> {
 }
 
 impl Members {
-    /// One of these names that is there twice and says different things, of this object itself.
+    /// Returns one of these names that occurs twice with different values in the object itself.
     pub fn contradicted(&self, names: &[&'static str]) -> Option<&'static str> {
         names.iter().find(|name| self.contradicted.iter().any(|other| other == *name)).copied()
     }
 
-    /// The same for all that is below it, where it is not looked at whether they say the same.
+    /// Also includes deeper levels, where duplicates count even if their values are equal.
     pub fn contradicted_anywhere(&self, names: &[&'static str]) -> Option<&'static str> {
         let below = || names.iter().find(|name| self.twice_below.iter().any(|other| other == *name)).copied();
         self.contradicted(names).or_else(below)
     }
 }
 
-/// One of these names that stands there in another spelling (`Amount`, `capturedAmount`) and says something that the name
-/// itself does not: whoever wrote it meant it to count.
+/// Returns one of these names that is present in another spelling (`Amount`, `capturedAmount`) with a value that the
+/// name itself does not have: its writer meant it to count.
 pub(super) fn misspelled(fields: &Map<String, Value>, names: &[&'static str]) -> Option<&'static str> {
     let is_other = |name: &&&str| {
         let letters = json::letters(name);
@@ -66,11 +67,11 @@ pub(super) fn misspelled(fields: &Map<String, Value>, names: &[&'static str]) ->
     names.iter().find(is_other).copied()
 }
 
-/// A JSON text whose strings any reader of JSON takes: half a surrogate pair and an escape that there is none of become
-/// U+FFFD, a control character its own escape.
+/// Repairs the strings of a JSON text for strict parsers: unpaired surrogates and invalid escapes become U+FFFD,
+/// control characters become escapes.
 fn mended(text: &str) -> Cow<'_, str> {
     let mut mended = String::new();
-    // Up to here it is copied.
+    // The text up to here has been copied.
     let mut copied = 0;
     let mut replace = |place: usize, length: usize, by: char| {
         mended.push_str(&text[copied..place]);
@@ -109,7 +110,7 @@ fn mended(text: &str) -> Cow<'_, str> {
     Cow::Owned(mended)
 }
 
-/// How long an escape is; as an error, how much of it is no good. It begins with its backslash.
+/// Length of the escape at the start of `bytes`, including its backslash; if it is invalid, how much of it to replace.
 fn escape(bytes: &[u8]) -> Result<usize, usize> {
     match bytes.get(1) {
         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(2),
@@ -119,19 +120,19 @@ fn escape(bytes: &[u8]) -> Result<usize, usize> {
             (Some(_), _) => Ok(6),
             (None, _) => Err(2),
         },
-        // What follows may be a character of many bytes, or the end.
+        // The next character may have several bytes, or be missing.
         _ => Err(1),
     }
 }
 
-/// The unit of UTF-16 that an escape such as `\u0041` stands for.
+/// The UTF-16 code unit of an escape such as `\u0041`.
 fn unit(bytes: &[u8]) -> Option<u32> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
     let hex = digits.iter().map(|digit| char::from(*digit).to_digit(16));
     hex.into_iter().try_fold(0, |unit, digit| Some(unit * 16 + digit?))
 }
 
-/// What was said in a text. Of a number or a truth value, its JSON; nothing where it is null or cannot be said in a line.
+/// The text of a member. A number or boolean is returned as JSON; null, lists and objects as an empty string.
 pub(super) fn words<'a>(fields: &'a Map<String, Value>, name: &str) -> Cow<'a, str> {
     match fields.get(name) {
         None | Some(Value::Null) => Cow::default(),
@@ -144,7 +145,7 @@ pub(super) fn words<'a>(fields: &'a Map<String, Value>, name: &str) -> Cow<'a, s
     }
 }
 
-/// Notes that an ornament of an answer is left out. What it held is not told: it may be anything.
+/// Logs that a detail of an answer is dropped. Its value is not logged, because it may be anything.
 pub(super) fn leave_out(member: &str, why: &str) {
     tracing::debug!(member, "left out of a gateway's answer: {why}");
 }
@@ -208,14 +209,14 @@ mod tests {
     }
 
     proptest! {
-        /// What any reader takes is read as any reader reads it.
+        /// Valid JSON is read as by any other parser.
         #[test]
         fn good_json_is_left_as_it_is(text in any::<String>(), other in any::<String>()) {
             let whole = json!({text.clone(): other, "x": [text]});
             prop_assert_eq!(Value::Object(fields(whole.to_string().as_bytes())), whole);
         }
 
-        /// Wherever a string ends by its quotes, it can be read.
+        /// Any string with a proper closing quote can be read.
         #[test]
         fn any_string_is_mended(text in r#"(\\["\\/bnux'dD8]|[a0dD8cC\né\x00])*"#) {
             let quoted = format!("\"{text}\"");

@@ -1,4 +1,5 @@
-//! Gateways: the adapters that speak to the outside world. A new one is one file that declares what it can do.
+//! Gateways: the adapters to the outside world. A new one implements [`Gateway`], declares in its contract what it can
+//! do, and is added to `registry`.
 
 use std::fmt;
 use std::time::Duration;
@@ -33,145 +34,144 @@ pub mod signature;
 pub mod stripe;
 pub mod url;
 
-/// What a request body is written from; it is written once and stored.
+/// The input for a request body, which is written once and stored.
 #[derive(Debug)]
 pub struct Ask<'a> {
-    /// Our reference at the gateway.
+    /// The operation's id: our reference at the gateway.
     pub operation_id: Uuid,
-    /// What to do.
+    /// The action to carry out.
     pub action: Action,
     /// The payment as it is when the operation begins.
     pub payment: &'a Payment,
-    /// How much, where there is a sum.
+    /// The amount, if there is one.
     pub amount: Option<Money>,
     /// Whether a process captures at once.
     pub capture: bool,
-    /// Whether a process completes what the customer has approved ([`Verdict::Ready`](crate::payment::outcome::Verdict)).
+    /// Whether a process confirms what the customer has approved
+    /// ([`Verdict::Ready`](crate::payment::outcome::Verdict)).
     pub confirms: bool,
     /// Whether a capture is the last of its authorization.
     pub is_final: bool,
-    /// The gateway's reference of the charge that a refund is taken from, where its command names one.
+    /// For a refund: the gateway's reference of the charge, if the command names one.
     pub reference: Option<&'a str>,
-    /// The command's `process` object, for a process.
+    /// For a process: the command's `process` object.
     pub data: &'a Map<String, Value>,
 }
 
-/// One attempt: everything a call needs, with no way to the database.
+/// One attempt: everything a call needs, without access to the database.
 #[derive(Debug)]
 pub struct Call<'a> {
-    /// Our reference at the gateway.
+    /// The operation's id: our reference at the gateway.
     pub operation_id: Uuid,
     /// The payment it is for.
     pub payment_id: Uuid,
-    /// What to do.
+    /// The action to carry out.
     pub action: Action,
     /// The idempotency key.
     pub key: GatewayKey,
-    /// Which attempt this is, from 1.
+    /// The number of this attempt, from 1.
     pub attempt: u32,
-    /// The body that `prepare` wrote, byte for byte the same on every attempt.
+    /// The body written by `prepare`, byte for byte the same on every attempt.
     pub body: &'a str,
-    /// The sum asked for.
+    /// The requested amount.
     pub amount: Option<Money>,
     /// The payment's currency.
     pub currency: Currency,
     /// Whether a process captures at once.
     pub capture: bool,
-    /// Whether a process completes what the customer has approved.
+    /// Whether a process confirms what the customer has approved.
     pub confirms: bool,
-    /// When the operation was stored: nothing was sent for it before.
+    /// When the operation was stored; nothing was sent for it before.
     pub stored_at: Timestamp,
-    /// Where in a trace the call belongs.
+    /// The call's trace context.
     pub trace: Option<&'a TraceContext>,
-    /// When to give up waiting.
+    /// Timeout of the call.
     pub timeout: Duration,
 }
 
-/// A question for the truth, of one operation or of the whole payment.
+/// A look-up of one operation or of the whole payment.
 #[derive(Debug)]
 pub struct Question<'a> {
-    /// The id of the operation that asks. One that asks about itself does so only after the settle window of its last
-    /// send.
+    /// The operation that asks. If it asks about itself, the settle window since its last send has passed.
     pub operation_id: Uuid,
-    /// The operation asked about; nothing for the whole payment.
+    /// The operation to look up; `None` for the whole payment.
     pub target: Option<Target<'a>>,
     /// The payment as stored.
     pub payment: &'a Payment,
-    /// What the gateway itself named in the notification that asks: its own ids of what it tells about.
+    /// The gateway's own ids in the notification that asks: the objects it is about.
     pub references: Vec<String>,
-    /// Where in a trace the question belongs.
+    /// The question's trace context.
     pub trace: Option<&'a TraceContext>,
-    /// When to give up waiting.
+    /// Timeout of the look-up.
     pub timeout: Duration,
 }
 
-/// An operation that is asked about.
+/// An operation to look up.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// Its id, our reference.
+    /// Its id: our reference at the gateway.
     pub operation_id: Uuid,
-    /// What it did.
+    /// Its action.
     pub action: Action,
-    /// The key it was last sent under.
+    /// The key under which it was last sent.
     pub key: GatewayKey,
-    /// What was sent for it.
+    /// The request that was sent.
     pub request: Option<&'a Request>,
-    /// Since when something may have been received for it: since it was stored, or, under its first key, since the first
-    /// attempt that is not proved unsent.
+    /// Start of the period in which something may have been received: when it was stored or, under its first key, the
+    /// first attempt not proved unsent.
     pub stored_at: Timestamp,
-    /// Until when something may have been sent for it.
+    /// End of the period in which something may have been sent.
     pub last_sent_at: Option<Timestamp>,
 }
 
-/// An adapter. It classes every answer once: the engine acts on nothing but what is proved.
+/// An adapter. It classifies every answer once; the engine acts only on what is proved.
 pub trait Gateway: Send + Sync + fmt::Debug {
     /// The idempotency contract and the capabilities.
     fn contract(&self) -> &Contract;
 
-    /// Which account at the gateway this is; a payment stays with the account it began with.
+    /// The account at the gateway. A payment stays with the account with which it was created.
     fn account(&self) -> &str;
 
-    /// Other names of the same account: payments that are stored with one of them are served as well.
+    /// Other names of the same account: payments stored under any of them are served too.
     fn account_aliases(&self) -> &[String] {
         &[]
     }
 
-    /// Checks a `process` object before anything is stored.
+    /// Validates a `process` object before anything is stored.
     ///
     /// # Errors
-    /// What is wrong with it, by field.
+    /// Says what is wrong, by field.
     fn check(&self, data: &Map<String, Value>) -> Result<(), Rejection>;
 
-    /// Writes the body of a request; called once for an operation, before anything is stored.
+    /// Writes the body of a request. Called once per operation, before anything is stored.
     ///
     /// # Errors
-    /// The gateway can take no such request: an amount, a currency or a reference that it does not know. The command is
-    /// rejected.
+    /// The gateway does not support such a request: its amount, currency or reference. The command is rejected.
     fn prepare(&self, ask: &Ask<'_>) -> Result<String, Rejection>;
 
-    /// Sends one attempt. Never panics and never hangs beyond the time-out.
+    /// Sends one attempt. Never panics and never exceeds the timeout.
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome>;
 
-    /// Asks for the truth. Never panics and never hangs beyond the time-out.
+    /// Looks up an operation or the whole payment. Never panics and never exceeds the timeout.
     fn look_up<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Found>;
 
-    /// Undoes whatever became of the request with an operation's key, and says what it found: [`Found::Undone`], nothing,
-    /// or the result where there was nothing to undo or it cannot be undone. Only where the contract declares it; asked
-    /// again, it does no more. Never panics and never hangs beyond the time-out.
+    /// Undoes whatever became of the request with an operation's key. Returns [`Found::Undone`]; [`Found::Nothing`] if
+    /// there was nothing to undo; or the result if it cannot be undone. Called only if the contract declares it;
+    /// repeating it has no further effect. Never panics and never exceeds the timeout.
     fn undo<'a>(&'a self, _question: Question<'a>) -> BoxFuture<'a, Found> {
         Box::pin(async { Found::Failed(GatewayError::new(Code::Unsupported, "this gateway undoes nothing")) })
     }
 
-    /// Its webhooks, where it sends any that are configured.
+    /// Webhook support; `None` if no webhooks are configured.
     fn notifications(&self) -> Option<&dyn Notifications> {
         None
     }
 
-    /// What the gateway's clock said last, where its answers carry a `Date`.
+    /// The last reading of the gateway's clock, if its answers carry a `Date`.
     fn clock(&self) -> Option<ClockReading> {
         None
     }
 
-    /// Whether the gateway can be reached, for `paybus check`; a sentence for a person.
+    /// Checks whether the gateway can be reached, for `paybus check`; returns a sentence for people.
     fn probe(&self) -> BoxFuture<'_, Result<String, String>>;
 }

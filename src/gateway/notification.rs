@@ -1,5 +1,6 @@
-//! Notifications: what a gateway that has webhooks adds to its adapter. A webhook is read twice with the same eyes, by
-//! whoever receives it and by the worker that applies it; neither believes more of it than where to look.
+//! Notifications: what an adapter with webhooks implements in addition. A webhook is verified twice by the same code,
+//! by the receiver and by the worker that applies it. It only says where to look, unless the gateway's contract accepts
+//! notifications as proof.
 
 use std::time::Duration;
 
@@ -10,25 +11,25 @@ pub use crate::payment::fact::Fact;
 use crate::payment::outcome::GatewayError;
 pub use crate::payment::webhook::Webhook;
 
-/// How old a webhook may be when it is received, and how far ahead its sender's clock: what is older may be a replay.
+/// Maximum age of a webhook when it is received, and maximum lead of its sender's clock; an older one may be a replay.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// Why a webhook is not taken for the gateway's own.
+/// Why a webhook is not accepted as the gateway's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotGenuine {
     /// There is no signature.
     #[error("it is not signed")]
     NotSigned,
-    /// The signature is no one that the gateway could have made, whatever its secret.
+    /// The signature is malformed, whatever the secret.
     #[error("its signature cannot be read")]
     Unreadable,
-    /// No secret that is configured made the signature.
+    /// The signature was not made with any configured secret.
     #[error("its signature is wrong")]
     WrongSignature,
-    /// It was signed too long before it was received, or after.
+    /// It was signed too long before or after it was received.
     #[error("it was not signed within 300 seconds of its receipt")]
     OutOfTime,
-    /// It is signed, and not what the gateway sends.
+    /// It is signed, but not what the gateway sends.
     #[error("it is signed, and its body cannot be read")]
     InvalidBody,
 }
@@ -46,7 +47,7 @@ impl NotGenuine {
     }
 }
 
-/// All that is needed to receive webhooks, and it needs nothing but their secrets.
+/// Everything that is needed to receive webhooks; it requires only their secrets.
 pub struct Verify {
     /// [`Notifications::signature_header`].
     pub header: Option<&'static str>,
@@ -57,22 +58,22 @@ pub struct Verify {
 /// See [`Notifications::verify`].
 pub type Check = Box<dyn Fn(&Webhook) -> Result<Vec<Fact>, NotGenuine> + Send + Sync>;
 
-/// What a gateway with webhooks can do.
+/// Webhook support of a gateway.
 pub trait Notifications: Send + Sync {
-    /// The header that the signature stands in; `None` where the gateway signs nothing. What comes without it is refused
-    /// before its body is read.
+    /// The header that carries the signature; `None` if the gateway does not sign. A webhook without the header is
+    /// rejected before its body is read.
     fn signature_header(&self) -> Option<&'static str>;
 
-    /// Checks that the gateway sent it and reads what it tells: nothing where that is about no payment. Pure and fast; a
-    /// signature is compared in constant time, over the body as it came, with every secret that is configured. Where the
-    /// gateway signs nothing, its facts have no key.
+    /// Verifies that the gateway sent the webhook and reads its facts; empty if it is not about a payment. Pure and
+    /// fast. Signatures are compared in constant time, over the raw body, with every configured secret. If the gateway
+    /// does not sign, its facts have no key.
     ///
     /// # Errors
     /// It is not the gateway's.
     fn verify(&self, webhook: &Webhook) -> Result<Vec<Fact>, NotGenuine>;
 
-    /// Asks the gateway whose a fact is that carries no reference of ours. Nothing where it is not ours: others may use
-    /// the same account. Never panics and never hangs beyond the time-out.
+    /// Asks the gateway which payment a fact without our reference belongs to; `None` if it is not ours, because others
+    /// may use the same account. Never panics and never exceeds the timeout.
     ///
     /// # Errors
     /// The gateway did not say; it is asked again later.

@@ -1,4 +1,4 @@
-//! The gateways there are, by the name a variant calls them.
+//! All gateways, by the name used in a variant's configuration.
 
 use std::sync::Arc;
 
@@ -17,26 +17,26 @@ pub const NAMES: &[&str] = &["dummy", "http", "stripe"];
 /// Why a variant has no gateway.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// No adapter of this name.
+    /// No adapter has this name.
     #[error("gateway: there is no {:?}; there are {}", excerpt(.0, NAME_MAX), NAMES.join(", "))]
     UnknownGateway(String),
-    /// Its settings.
+    /// The settings are invalid.
     #[error(transparent)]
     Settings(#[from] ConfigError),
     /// The adapter cannot be set up.
     #[error("gateway {gateway}")]
     Build {
-        /// The adapter.
+        /// The adapter's name.
         gateway: &'static str,
-        /// Why.
+        /// The reason.
         source: BuildError,
     },
 }
 
-/// The gateway of a variant.
+/// Builds the gateway of a variant.
 ///
 /// # Errors
-/// There is none of this name, or its settings are wrong.
+/// No gateway has this name, or its settings are invalid.
 pub fn build(variant: &Variant) -> Result<Arc<dyn Gateway>, RegistryError> {
     match variant.gateway.as_str() {
         "dummy" => {
@@ -59,7 +59,7 @@ pub fn build(variant: &Variant) -> Result<Arc<dyn Gateway>, RegistryError> {
     }
 }
 
-/// How a gateway's webhooks are verified; `None` where it has none.
+/// How a gateway's webhooks are verified; `None` if it has none.
 pub fn verify_by(gateway: Arc<dyn Gateway>) -> Option<Verify> {
     let header = gateway.notifications()?.signature_header();
     let check = move |webhook: &Webhook| match gateway.notifications() {
@@ -69,8 +69,8 @@ pub fn verify_by(gateway: Arc<dyn Gateway>) -> Option<Verify> {
     Some(Verify { header, check: Box::new(check) })
 }
 
-/// How the webhooks of a variant are verified; `None` where it has none. Whoever only receives them needs no credentials
-/// of the gateway's API.
+/// How the webhooks of a variant are verified; `None` if it has none. A process that only receives webhooks needs no
+/// credentials for the gateway's API.
 ///
 /// # Errors
 /// As [`build`].
@@ -84,7 +84,7 @@ pub fn webhooks(variant: &Variant) -> Result<Option<Verify>, RegistryError> {
     }
 }
 
-/// A gateway without settings of its own.
+/// Settings of a gateway that has none of its own.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoSettings {}

@@ -1,5 +1,5 @@
-//! Signatures of webhooks of the form `t=UNIX,v1=HEX[,v1=HEX]`: HMAC-SHA256 of `{t}.{body}`. Stripe's are so, and so are
-//! those of a gateway behind `http`.
+//! Webhook signatures of the form `t=UNIX,v1=HEX[,v1=HEX]`: HMAC-SHA256 of `{t}.{body}`. Used by Stripe and by `http`
+//! gateways.
 
 use std::fmt;
 
@@ -12,17 +12,17 @@ use sha2::Sha256;
 use super::client::BuildError;
 use super::notification::{NotGenuine, TOLERANCE, Webhook};
 
-/// The scheme of the signatures that count; those of others are passed over.
+/// The signature scheme that counts; others are ignored.
 const SCHEME: &str = "v1";
 
-/// The length of a signature, in bytes.
+/// Length of a signature, in bytes.
 const SIGNATURE: usize = 32;
 
-/// The most signatures that are compared; a sender with more secrets than these is rolling none.
+/// Maximum number of signatures: no secret rotation needs more.
 const SIGNATURES_MAX: usize = 8;
 
-/// The secrets that webhooks may be signed with: one, or several while they are rolled. In an environment variable, commas
-/// part them.
+/// The secrets with which webhooks may be signed: one, or several during rotation. A single string, such as an
+/// environment variable, is split at commas.
 #[derive(Clone, Default, Deserialize)]
 #[serde(from = "OneOrMany")]
 pub struct WebhookSecrets(Vec<SecretString>);
@@ -45,15 +45,15 @@ impl From<OneOrMany> for WebhookSecrets {
 }
 
 impl WebhookSecrets {
-    /// Whether there are none: then there are no webhooks.
+    /// Whether there are no secrets, and therefore no webhooks.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Checks that nobody can sign with nothing.
+    /// Rejects empty secrets, with which anyone could sign.
     ///
     /// # Errors
-    /// One of them is empty.
+    /// A secret is empty.
     pub(super) fn check(&self) -> Result<(), BuildError> {
         if self.iter().any(|secret| secret.expose_secret().is_empty()) {
             let wrong = "must not be empty; leave it out where there are no webhooks";
@@ -62,7 +62,7 @@ impl WebhookSecrets {
         Ok(())
     }
 
-    /// Each of them.
+    /// All secrets.
     pub fn iter(&self) -> impl Iterator<Item = &SecretString> {
         self.0.iter()
     }
@@ -74,10 +74,11 @@ impl fmt::Debug for WebhookSecrets {
     }
 }
 
-/// Checks that one of the secrets signed a webhook, within the tolerance of its receipt; `header` has the signature.
+/// Checks that a webhook was signed with one of the secrets, within the tolerance of its receipt; `header` is the
+/// signature header's name.
 ///
 /// # Errors
-/// None did, or at another time.
+/// The signature is missing, malformed, made with another secret, or out of time.
 pub fn check(webhook: &Webhook, header: &str, secrets: &WebhookSecrets) -> Result<(), NotGenuine> {
     let mut headers = webhook.header(header);
     let signed = Signed::read(headers.next().ok_or(NotGenuine::NotSigned)?).ok_or(NotGenuine::Unreadable)?;
@@ -93,9 +94,9 @@ pub fn check(webhook: &Webhook, header: &str, secrets: &WebhookSecrets) -> Resul
     Ok(())
 }
 
-/// What stands in the header.
+/// The content of the header.
 struct Signed<'a> {
-    /// As written: it is what was signed.
+    /// As written, because that is what was signed.
     time: &'a str,
     seconds: i64,
     signatures: Vec<[u8; SIGNATURE]>,
@@ -126,7 +127,7 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// Two hexadecimal digits for each byte.
+/// Decodes two hexadecimal digits per byte.
 fn decoded(hex: &str) -> Option<[u8; SIGNATURE]> {
     let digits = hex.as_bytes();
     if digits.len() != 2 * SIGNATURE {
@@ -140,7 +141,7 @@ fn decoded(hex: &str) -> Option<[u8; SIGNATURE]> {
     Some(bytes)
 }
 
-/// Signs as a gateway does, for tests.
+/// Signs like a gateway, for tests.
 #[cfg(test)]
 pub fn sign(secret: &str, seconds: i64, body: &[u8]) -> String {
     let keyed = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();

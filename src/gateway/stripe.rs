@@ -1,35 +1,36 @@
 //! `stripe`: PaymentIntents.
 //!
-//! One payment has one payment intent: the first process makes it and confirms it, every other goes on with it, and only
-//! where it was canceled another one takes its place. Our payment's and operation's ids stand in the metadata of payment
-//! intents and refunds; there they are looked up.
+//! One payment has one payment intent: the first process creates and confirms it, later ones continue it, and only a
+//! canceled one is replaced. The ids of our payment and operation are stored in the metadata of payment intents and
+//! refunds, by which they are looked up.
 //!
 //! | operation | request |
 //! | --- | --- |
-//! | process | `POST /v1/payment_intents` with `confirm`; going on: update, then `POST .../confirm` |
+//! | process | `POST /v1/payment_intents` with `confirm`; continuing: update, then `POST .../confirm` |
 //! | capture | `POST /v1/payment_intents/{id}/capture` |
 //! | release, cancel | `POST /v1/payment_intents/{id}/cancel` |
 //! | refund | `POST /v1/refunds` |
 //! | look-up | `GET` of the payment intent; search, and lists by time, of payment intents; lists of refunds |
 //!
-//! Requests that move money carry the operation's key as `Idempotency-Key`. Stripe keeps status and body of the first that
-//! was executed for 24 hours, server errors too: such a key can never succeed, and a new one needs the proof of a look-up.
+//! Requests that move money carry the operation's key as `Idempotency-Key`. Stripe keeps the status and body of the
+//! first one executed for 24 hours, including server errors: such a key can never succeed, and a new one needs the
+//! proof of a look-up.
 //!
-//! Only an error object of Stripe's declines or refuses; what a proxy on the way says proves nothing. Amounts, statuses and ids
-//! are read strictly, all else leniently.
+//! Only Stripe's own error object declines or refuses; an answer from a proxy proves nothing. Amounts, statuses and ids
+//! are read strictly, everything else leniently.
 //!
 //! - `settings`: the variant's configuration.
 //! - `process`: the `process` object.
 //! - `request`: what is sent for an operation.
-//! - `api`: the requests' way to Stripe.
-//! - `reply`: the answers, and what it proves when they are errors.
+//! - `api`: sending requests to Stripe.
+//! - `reply`: answers, and what errors prove.
 //! - `act`: one attempt.
-//! - `look_up`: the truth, asked for.
-//! - `find`: payment intents by our ids in their metadata.
-//! - `webhook`: what Stripe tells by itself, and whose it is.
+//! - `look_up`: look-ups.
+//! - `find`: finding payment intents by our ids in their metadata.
+//! - `webhook`: incoming webhooks and the payments they belong to.
 //! - `intent`, `charge`, `refund`, `dispute`: Stripe's objects, and what they mean for an operation.
-//! - `declines`: the table of Stripe's codes.
-//! - `amount`: sums in Stripe's units.
+//! - `declines`: the table of Stripe's decline codes.
+//! - `amount`: amounts in Stripe's units.
 
 use std::fmt;
 use std::time::Duration;
@@ -76,10 +77,10 @@ mod webhook;
 
 pub use settings::StripeSettings;
 
-/// How long Stripe surely keeps an idempotency key.
+/// How long Stripe guarantees to keep an idempotency key.
 const KEY_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An account at Stripe.
+/// The gateway for one Stripe account.
 pub struct StripeGateway {
     api: Api,
     contract: Contract,
@@ -93,10 +94,10 @@ pub struct StripeGateway {
 }
 
 impl StripeGateway {
-    /// A gateway and its pool of connections. `timeout` is the variant's, for one call.
+    /// Creates a gateway with its connection pool. `timeout` is the variant's timeout for one call.
     ///
     /// # Errors
-    /// Settings that cannot work, or a machine without certificates to trust.
+    /// The settings are invalid, or the machine has no trusted certificates.
     pub fn new(settings: StripeSettings, timeout: Duration) -> Result<StripeGateway, BuildError> {
         settings.check()?;
         let version = HeaderValue::from_str(&settings.api_version)
@@ -131,10 +132,10 @@ impl StripeGateway {
     }
 }
 
-/// How an account's webhooks are verified; `None` where it has none. No key of its API is needed.
+/// How an account's webhooks are verified; `None` if it has none. Requires no API key.
 ///
 /// # Errors
-/// Settings that cannot work.
+/// The settings are invalid.
 pub fn verify_by(settings: StripeSettings) -> Result<Option<Verify>, BuildError> {
     settings.check()?;
     let secrets = settings.webhook_secret;
@@ -204,7 +205,7 @@ impl Gateway for StripeGateway {
         (!self.webhook_secrets.is_empty()).then_some(self)
     }
 
-    /// Asks for a list: any key that may do what is needed here may do that.
+    /// Requests a list, which any key with the permissions required here may do.
     fn probe(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(self.reach())
     }
@@ -227,8 +228,8 @@ impl Notifications for StripeGateway {
     }
 }
 
-/// What a payment intent that Stripe answered means for a process of this payment: what fuzz/ looks at, for which there is no
-/// Stripe to ask.
+/// What a payment intent from Stripe means for a process of this payment: an entry point for fuzz/, which has no Stripe
+/// to ask.
 #[doc(hidden)]
 pub fn read_payment_intent(object: Map<String, Value>, payment_id: Uuid) -> Outcome {
     let asked = Asked { payment_id, livemode: None, id: None };

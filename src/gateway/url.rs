@@ -1,4 +1,4 @@
-//! A gateway's address.
+//! A gateway's URL.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use crate::hosts::is_loopback;
 
-/// A gateway's address: http or https, perhaps with a path, without a trailing slash. It can hold no credentials, so that
-/// it may be logged and stored with the payment.
+/// A gateway's URL: http or https, optionally with a path, without a trailing slash. It never contains credentials, so
+/// that it can be logged and stored with the payment.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct GatewayUrl {
@@ -17,16 +17,16 @@ pub struct GatewayUrl {
     is_https: bool,
 }
 
-/// Why a text is no gateway's address. None of these quotes it: it might hold a password.
+/// Why a text is not a gateway's URL. The errors do not quote it, because it might contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Not a URL, or of another scheme.
+    /// Not a URL, or a different scheme.
     #[error("must be an http or https URL, such as \"https://gateway.example/payments\"")]
     Scheme,
-    /// A user or a password stands in it.
+    /// It contains a user or a password.
     #[error("must hold no user and no password; the credentials belong into token")]
     Credentials,
-    /// A query or a fragment stands in it.
+    /// It contains a query or a fragment.
     #[error("must have no query and no fragment: the operation's name is appended to its path")]
     Query,
 }
@@ -54,23 +54,23 @@ impl TryFrom<String> for GatewayUrl {
 }
 
 impl GatewayUrl {
-    /// A well-known gateway's own host.
+    /// The default host of a well-known gateway.
     pub(super) fn https(host: &str) -> GatewayUrl {
         GatewayUrl { text: format!("https://{host}"), host: host.to_owned(), is_https: true }
     }
 
-    /// The address, without a trailing slash.
+    /// The URL, without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether a proxy that the environment names may stand between. Never in front of this machine itself, nor for
-    /// plain http: such a proxy would read the token, and could answer in the gateway's place.
+    /// Whether the environment's proxy may be used. Never for this machine itself, and never for plain http: such a
+    /// proxy could read the token and answer in the gateway's place.
     pub(super) fn may_use_proxy(&self) -> bool {
         self.is_https && !is_loopback(&self.host)
     }
 
-    /// The host that is reached over a network without TLS, if it is.
+    /// The host, if it is reached over a network without TLS.
     pub(super) fn plaintext_host(&self) -> Option<&str> {
         (!self.is_https && !is_loopback(&self.host)).then_some(&self.host)
     }
@@ -127,8 +127,8 @@ mod tests {
     }
 
     proptest! {
-        /// What is taken leads to the host that it names, with the operation's name at the end of its path, and holds nothing
-        /// that could not be logged.
+        /// An accepted URL leads to the host that it names, with the operation's name at the end of its path, and
+        /// contains nothing that must not be logged.
         #[test]
         fn any_text_is_an_address_or_refused(
             text in prop_oneof![

@@ -1,7 +1,7 @@
-//! Whether the worker is alive, and whether it is ready and why not.
+//! Whether the worker is live, and whether it is ready and why not.
 //!
-//! Alive means only that the runtime makes progress: a lost broker is no reason to restart, but it is one to be not
-//! ready. Readiness is made of components, each of which says for itself how it does.
+//! Live only means that the runtime makes progress: a lost broker makes the worker not ready, but is no reason to
+//! restart it. Readiness is made of components, each of which reports its own state.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,16 +12,16 @@ use super::metrics;
 /// How long the runtime may make no progress before the worker counts as hung.
 pub const STALLED_AFTER: Duration = Duration::from_secs(30);
 
-/// How often progress is noted.
+/// How often progress is recorded.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// The state of a worker, shared by its parts.
+/// The health of a worker, shared by its parts.
 #[derive(Debug)]
 pub struct Health {
     components: Mutex<Vec<Component>>,
     notes: Mutex<Vec<String>>,
     started: Instant,
-    /// Milliseconds since `started`.
+    /// When progress was last recorded, in milliseconds since `started`.
     progress: AtomicU64,
 }
 
@@ -32,7 +32,7 @@ struct Component {
 }
 
 impl Health {
-    /// A worker with these components, none of which is ready yet.
+    /// Creates the health of a worker with these components, none of which is ready yet.
     pub fn new(components: &[&str]) -> Health {
         let starting = |name: &&str| {
             metrics::component_ready(name, false);
@@ -46,7 +46,7 @@ impl Health {
         }
     }
 
-    /// Says how a component does; `Err` with the reason why it is not ready. An unknown component is added.
+    /// Sets the state of a component; `Err` gives the reason why it is not ready. An unknown component is added.
     pub fn set(&self, component: &str, state: Result<(), String>) {
         metrics::component_ready(component, state.is_ok());
         let mut components = self.components();
@@ -56,15 +56,15 @@ impl Health {
         }
     }
 
-    /// Whether this component is ready.
+    /// Returns whether this component is ready.
     pub fn is_ready(&self, component: &str) -> bool {
         self.components().iter().any(|known| known.name == component && known.state.is_ok())
     }
 
-    /// Whether every component is ready.
+    /// Checks whether every component is ready.
     ///
     /// # Errors
-    /// One reason for each component that is not, in one line, with its name.
+    /// One line for each component that is not ready, with its name and the reason.
     pub fn ready(&self) -> Result<(), Vec<String>> {
         let components = self.components();
         let reason = |component: &Component| {
@@ -75,28 +75,28 @@ impl Health {
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
-    /// Says what somebody should look at although it keeps nothing else from going on; in place of what was said before.
+    /// Replaces the notes: what somebody should look at although it does not affect readiness.
     pub fn set_notes(&self, notes: Vec<String>) {
         *self.notes.lock().unwrap_or_else(PoisonError::into_inner) = notes;
     }
 
-    /// What somebody should look at, each in one line.
+    /// Returns the notes, each as one line.
     pub fn notes(&self) -> Vec<String> {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.iter().map(|note| note.replace(['\r', '\n'], " ")).collect()
     }
 
-    /// Notes that the runtime makes progress. Called by the server's heartbeat.
+    /// Records that the runtime makes progress. Called by the server's heartbeat.
     pub fn progress(&self, now: Instant) {
         self.progress.store(self.milliseconds(now), Ordering::Relaxed);
     }
 
-    /// Whether the runtime makes progress.
+    /// Returns whether the runtime makes progress.
     pub fn is_live(&self, now: Instant) -> bool {
         self.stalled_for(now) <= STALLED_AFTER
     }
 
-    /// For how long no progress was noted.
+    /// Returns for how long no progress was recorded.
     pub fn stalled_for(&self, now: Instant) -> Duration {
         let last = self.progress.load(Ordering::Relaxed);
         Duration::from_millis(self.milliseconds(now).saturating_sub(last))
@@ -108,7 +108,7 @@ impl Health {
     }
 
     fn components(&self) -> MutexGuard<'_, Vec<Component>> {
-        // Nothing that holds the lock can leave the list half changed.
+        // No holder of the lock can leave the list half changed.
         self.components.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

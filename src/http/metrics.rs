@@ -1,11 +1,11 @@
-//! Every metric: its name, its unit, its labels. Nothing else of paybus names one.
+//! Every metric with its name, unit and labels. No other module names one.
 //!
-//! Labels come from small, known sets: a variant that is not configured and a type that is not in the contract share one
-//! word each, and ids, messages and amounts of single payments are in no label. Figures that are read from the database
-//! or the broker are the same on every replica: take their maximum, not their sum.
+//! Labels come from small, known sets: a variant that is not configured and a type that is not in the contract are
+//! counted as `other`, and no label holds the id, message or amount of a single payment. Figures that are read from the
+//! database or the broker are the same on every replica: take their maximum, not their sum.
 //!
-//! Counters whose labels are known begin at zero, so that an absent one is never mistaken for zero and the first count is
-//! seen as an increase. `docs/operations.md` has the table of all of them.
+//! Counters whose labels are known start at zero, so that a missing series is never mistaken for zero and the first
+//! count shows as an increase. `docs/operations.md` lists all metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -28,13 +28,13 @@ use crate::store::report::Figures;
 
 mod zeros;
 
-/// Upper bounds of durations, in seconds: from a gateway nearby to one that has timed out.
+/// The histograms' bounds for durations, in seconds: from a nearby gateway to one that has timed out.
 const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
-/// What stands for everything outside the known words of a label.
+/// The label value for everything outside the known words.
 const OTHER: &str = "other";
 
-/// The types of events.
+/// The known types of events.
 const EVENT_TYPES: [&str; 8] = [
     "payment.created",
     "payment.status_changed",
@@ -48,20 +48,20 @@ const EVENT_TYPES: [&str; 8] = [
 
 static VARIANTS: OnceLock<BTreeSet<String>> = OnceLock::new();
 
-/// The series that figures were told under; one that is gone from the database must fall to zero.
+/// The series that figures have been reported under. A series that disappears from the database must fall to zero.
 static TOLD: Mutex<BTreeSet<Series>> = Mutex::new(BTreeSet::new());
 
-/// The histograms' upper bounds, for the recorder.
+/// Returns the histograms' upper bounds, for the recorder.
 pub(super) fn buckets() -> [(Matcher, &'static [f64]); 1] {
     [(Matcher::Suffix("_seconds".to_owned()), &DURATIONS)]
 }
 
-/// From now on only these variants become labels.
+/// Sets which variants may become labels.
 pub(super) fn know_variants(variants: &[&str]) {
     VARIANTS.get_or_init(|| variants.iter().map(|variant| (*variant).to_owned()).collect());
 }
 
-/// Says what each metric means, and what version this is.
+/// Describes all metrics and reports the version.
 pub(super) fn describe() {
     describe_level!("paybus_build_info", "Always 1; the version is in the label.");
     describe_total!("paybus_commands_total", "Commands by what became of them; `delayed` is no answer yet.");
@@ -130,19 +130,19 @@ fn describe_figures() {
     describe_level!("paybus_figures_timestamp_seconds", Unit::Seconds, "When the database was asked, Unix time.");
 }
 
-/// The variant where it is configured; anybody can write any word into a routing key.
+/// Returns the variant if it is configured, otherwise `other`: anybody can put any word into a routing key.
 fn variant_label(variant: &str) -> &'static str {
     VARIANTS.get().and_then(|variants| variants.get(variant)).map_or(OTHER, String::as_str)
 }
 
-/// What became of a command.
+/// The outcome of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandOutcome {
-    /// Done.
+    /// It succeeded.
     Succeeded,
-    /// Never reached a gateway.
+    /// It was rejected and never reached a gateway.
     Rejected,
-    /// The gateway refused, or retrying was given up.
+    /// The gateway refused it, or its retries were given up.
     Failed,
     /// Not answered yet: a retry is scheduled, a result is awaited, or the outcome is unknown.
     Delayed,
@@ -172,14 +172,14 @@ impl From<AnswerKind> for CommandOutcome {
     }
 }
 
-/// How a circuit breaker stands.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
     /// Calls go out.
     Closed,
-    /// Calls are held back.
+    /// Calls are paused.
     Open,
-    /// One call goes out to see.
+    /// One call goes out as a probe.
     HalfOpen,
 }
 
@@ -195,12 +195,12 @@ impl BreakerState {
     }
 }
 
-/// Why the collector did not get a span.
+/// Why a span did not reach the collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanLoss {
-    /// There were more than it took.
+    /// The queue was full.
     QueueFull,
-    /// It did not take them.
+    /// The collector did not accept the export.
     NotTaken,
 }
 
@@ -215,27 +215,27 @@ impl SpanLoss {
     }
 }
 
-/// The collector does not get so many spans.
+/// Counts spans that did not reach the collector.
 pub fn spans_dropped(loss: SpanLoss, spans: usize) {
     counter!("paybus_spans_dropped_total", "reason" => loss.as_str()).increment(spans as u64);
 }
 
-/// A command was answered, or is delayed.
+/// Counts a command that was answered or delayed.
 pub fn command_settled(kind: &Kind, variant: &str, outcome: CommandOutcome) {
     let kind = kind.known().map_or(OTHER, |kind| kind.as_str());
     let labels = [("type", kind), ("variant", variant_label(variant)), ("outcome", outcome.as_str())];
     counter!("paybus_commands_total", &labels).increment(1);
 }
 
-/// A delivery of a command that was known already.
+/// Counts a delivery of a command that was already known.
 pub fn duplicate(variant: &str) {
     counter!("paybus_commands_duplicate_total", "variant" => variant_label(variant)).increment(1);
 }
 
-/// A queue of ours, as a label: its name at the broker and what it is for.
+/// The labels of one of our queues: its name at the broker, and its purpose.
 #[derive(Debug, Clone)]
 pub struct QueueLabel {
-    /// The name, made of the prefix and a configured variant's.
+    /// The name, made from the prefix and, if the queue has one, a configured variant.
     pub name: String,
     /// `commands`, `inbound`, `unroutable`, `unrouted`, `dead` or `unanswered`.
     pub kind: &'static str,
@@ -247,14 +247,14 @@ impl QueueLabel {
     }
 }
 
-/// What is counted of a queue's deliveries.
+/// The metrics of a queue's deliveries.
 pub struct Deliveries {
     count: Counter,
     last: Gauge,
 }
 
 impl Deliveries {
-    /// Begins with none, the last one now; Unix time in seconds.
+    /// Starts with no deliveries; `now`, Unix time in seconds, stands in for the time of the last one.
     pub fn begin(queue: &QueueLabel, now: f64) -> Deliveries {
         let labels = queue.labels();
         let count = counter!("paybus_deliveries_total", &labels);
@@ -263,21 +263,21 @@ impl Deliveries {
         Deliveries { count, last }
     }
 
-    /// A message was taken from the queue.
+    /// Counts a message taken from the queue.
     pub fn one(&self, now: f64) {
         self.count.increment(1);
         self.last.set(now);
     }
 }
 
-/// How the consumption of a queue is doing.
+/// The state of a queue's consumption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueCondition {
-    /// Deliveries come.
+    /// Deliveries arrive.
     Consuming,
     /// Paused on purpose.
     Paused,
-    /// Nothing can come.
+    /// Nothing can arrive.
     Down,
 }
 
@@ -286,7 +286,7 @@ impl QueueCondition {
         [(QueueCondition::Consuming, "consuming"), (QueueCondition::Paused, "paused"), (QueueCondition::Down, "down")];
 }
 
-/// The consumption of a queue is doing so.
+/// Reports the state of a queue's consumption.
 pub fn queue_condition(queue: &QueueLabel, condition: QueueCondition) {
     for (each, word) in QueueCondition::ALL {
         let [name, kind] = queue.labels();
@@ -295,8 +295,8 @@ pub fn queue_condition(queue: &QueueLabel, condition: QueueCondition) {
     }
 }
 
-/// What the broker says of a queue: messages that are ready, and consumers. Where it cannot be asked, that is not known,
-/// and neither what it was before nor zero.
+/// Reports how many messages are ready in a queue and how many consumers it has, according to the broker. If the broker
+/// cannot be asked, the figures become NaN: neither zero nor their last value would be true.
 pub fn queue_depth(queue: &QueueLabel, depth: Option<(u32, u32)>) {
     let (messages, consumers) =
         depth.map_or((f64::NAN, f64::NAN), |(messages, consumers)| (f64::from(messages), f64::from(consumers)));
@@ -304,29 +304,29 @@ pub fn queue_depth(queue: &QueueLabel, depth: Option<(u32, u32)>) {
     gauge!("paybus_queue_consumers", &queue.labels()).set(consumers);
 }
 
-/// For how long no commit has gone through although some were tried.
+/// Reports for how long no commit has succeeded although some were tried.
 pub fn commits_stalled(time: Duration) {
     gauge!("paybus_commits_stalled_seconds").set(time.as_secs_f64());
 }
 
-/// A part of the process is ready, or is not.
+/// Reports whether a part of the process is ready.
 pub(super) fn component_ready(component: &str, ready: bool) {
     gauge!("paybus_component_ready", "component" => component.to_owned()).set(if ready { 1.0 } else { 0.0 });
 }
 
-/// A gateway answered, or did not.
+/// Records a call to a gateway, with or without a result.
 pub fn gateway_call(variant: &str, action: Action, outcome: &Outcome, took: Duration) {
     failure(variant, outcome.trouble());
     call(variant, action.as_str(), outcome.as_str(), took);
 }
 
-/// A gateway was asked for the truth.
+/// Records a look-up at a gateway.
 pub fn gateway_look_up(variant: &str, operation: &'static str, found: &Found, took: Duration) {
     failure(variant, found.trouble());
     call(variant, operation, found.as_str(), took);
 }
 
-/// A gateway was asked whose the thing is that a webhook is about.
+/// Records a request to a gateway for the payment that a webhook is about.
 pub fn gateway_locate(variant: &str, located: &Result<Option<Uuid>, GatewayError>, took: Duration) {
     let outcome = match located {
         Ok(Some(_)) => "approved",
@@ -337,7 +337,7 @@ pub fn gateway_locate(variant: &str, located: &Result<Option<Uuid>, GatewayError
     call(variant, "locate", outcome, took);
 }
 
-/// Whatever was asked of the gateway brought no result.
+/// Counts a request to a gateway that brought no result.
 fn failure(variant: &str, trouble: Option<&GatewayError>) {
     if let Some(trouble) = trouble {
         let labels = [("variant", variant_label(variant)), ("code", trouble.code.as_str())];
@@ -345,12 +345,12 @@ fn failure(variant: &str, trouble: Option<&GatewayError>) {
     }
 }
 
-/// What became of a webhook, in a word of few.
+/// Counts a webhook by its outcome, one of a few words.
 pub fn webhook(variant: &str, outcome: &'static str) {
     counter!("paybus_webhooks_total", "variant" => variant_label(variant), "outcome" => outcome).increment(1);
 }
 
-/// A webhook is about no payment of ours.
+/// Counts a webhook that is about no payment of ours.
 pub fn notification_not_ours(variant: &str) {
     webhook(variant, "not_ours");
 }
@@ -360,17 +360,17 @@ fn call(variant: &str, action: &'static str, outcome: &'static str, took: Durati
     histogram!("paybus_gateway_call_duration_seconds", &labels).record(took);
 }
 
-/// So many calls are under way on this replica.
+/// Reports the number of calls in flight on this replica.
 pub fn in_flight(variant: &str, calls: usize) {
     gauge!("paybus_gateway_calls_in_flight", "variant" => variant_label(variant)).set(calls as f64);
 }
 
-/// A call is tried once more, at once or later.
+/// Counts a retry of a call, immediate or scheduled.
 pub fn retry(variant: &str, code: Code) {
     counter!("paybus_retries_total", "variant" => variant_label(variant), "code" => code.as_str()).increment(1);
 }
 
-/// The circuit breaker of a variant stands so.
+/// Reports the state of a variant's circuit breaker.
 pub fn breaker(variant: &str, state: BreakerState) {
     for each in BreakerState::ALL {
         let is = if each == state { 1.0 } else { 0.0 };
@@ -378,34 +378,34 @@ pub fn breaker(variant: &str, state: BreakerState) {
     }
 }
 
-/// An operation was taken over from a worker that was lost.
+/// Counts an operation that was taken over from a lost worker.
 pub fn takeover(variant: &str) {
     counter!("paybus_takeovers_total", "variant" => variant_label(variant)).increment(1);
 }
 
-/// An attempt was stopped because another worker has the lease.
+/// Counts an attempt that was stopped because another worker has the lease.
 pub fn lease_lost(variant: &str) {
     counter!("paybus_leases_lost_total", "variant" => variant_label(variant)).increment(1);
 }
 
-/// The database no longer had an operation whose answer came.
+/// Counts an answer of a gateway whose operation is no longer in the database.
 pub fn operation_gone(variant: &str) {
     counter!("paybus_operations_gone_total", "variant" => variant_label(variant)).increment(1);
 }
 
-/// How far a gateway's clock is ahead of PostgreSQL's, in seconds.
+/// Reports how far a gateway's clock is ahead of PostgreSQL's, in seconds.
 pub fn gateway_clock_ahead(variant: &str, seconds: f64) {
     gauge!("paybus_gateway_clock_ahead_seconds", "variant" => variant_label(variant)).set(seconds);
 }
 
-/// What somebody should hear of at once.
+/// A reason to alert somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alert {
-    /// A gateway did another sum than was asked for, or says another than is counted.
+    /// A gateway processed a different amount than requested, or reports a different one than was recorded.
     Discrepancy,
-    /// An outcome is not known, and nothing more happens by itself.
+    /// An outcome is unknown, and nothing more happens without a person.
     Escalated,
-    /// A payment that was cancelled turns out to have been paid.
+    /// A cancelled payment turns out to have been paid.
     MoneyAfterCancel,
     /// The gateway took or holds money twice.
     DoubleCharge,
@@ -424,59 +424,60 @@ impl Alert {
     }
 }
 
-/// Somebody should hear of it.
+/// Counts an alert.
 pub fn alert(variant: &str, alert: Alert) {
     let labels = [("variant", variant_label(variant)), ("kind", alert.as_str())];
     counter!("paybus_alerts_total", &labels).increment(1);
 }
 
-/// The broker confirmed an event.
+/// Counts an event that the broker confirmed.
 pub fn event_published(event_type: &str) {
     let event_type = EVENT_TYPES.into_iter().find(|known| *known == event_type).unwrap_or(OTHER);
     counter!("paybus_events_published_total", "type" => event_type).increment(1);
 }
 
-/// So many events are sent that their own worker did not get out.
+/// Counts events that are published in place of the worker that failed to publish them.
 pub fn events_relayed(count: usize) {
     counter!("paybus_events_relayed_total").increment(u64::try_from(count).unwrap_or(u64::MAX));
 }
 
-/// The broker refused an event, which was set aside.
+/// Counts an event that the broker refused and that was set aside.
 pub fn event_refused() {
     counter!("paybus_events_refused_total").increment(1);
 }
 
-/// So many messages were not taken by the broker, in all.
+/// Reports the total number of messages that the broker nacked.
 pub fn publish_nacks(total: u64) {
     counter!("paybus_publish_nacks_total").absolute(total);
 }
 
-/// Nobody was there to take a reply.
+/// Counts a reply that nobody was there to receive.
 pub fn reply_unroutable() {
     counter!("paybus_replies_unroutable_total").increment(1);
 }
 
-/// A message that could not be understood, or was refused, went to the dead letters. A reason is one of a few words.
+/// Counts a message that was dead-lettered because it could not be understood or was refused. The reason is one of a
+/// few words.
 pub fn dead_letter(reason: &'static str) {
     counter!("paybus_dead_letters_total", "reason" => reason).increment(1);
 }
 
-/// An event of paybus's own came back as a command.
+/// Counts an event of paybus's own that came back as a command.
 pub fn own_event_dropped() {
     counter!("paybus_own_events_dropped_total").increment(1);
 }
 
-/// A command was refused because its user may not send it.
+/// Counts a command that was rejected because its user may not send it.
 pub fn not_authorized(variant: &str) {
     counter!("paybus_not_authorized_total", "variant" => variant_label(variant)).increment(1);
 }
 
-/// A command that only asks was beyond what its user may ask for.
+/// Counts a read-only command that exceeded its user's rate.
 pub fn read_limited(variant: &str) {
     counter!("paybus_reads_limited_total", "variant" => variant_label(variant)).increment(1);
 }
 
-/// The figures of each variant.
+/// The figures that exist per variant.
 const BY_VARIANT: [&str; 8] = [
     "paybus_operations_scheduled",
     "paybus_operations_overdue",
@@ -488,11 +489,11 @@ const BY_VARIANT: [&str; 8] = [
     "paybus_operations_unserved",
 ];
 
-/// A gauge and its labels.
+/// A gauge's name and its labels.
 type Series = (&'static str, Vec<(&'static str, String)>);
 
-/// What the database says; the same on every replica. A configured variant of which it says nothing has zero of
-/// everything: its series without a currency is there from the first figures on.
+/// Reports the figures from the database, which are the same on every replica. A configured variant without any figures
+/// gets zeros: its series without a currency exist from the first report on.
 pub fn figures(figures: &Figures) {
     let levels: BTreeMap<Series, f64> = nothing().chain(levels(figures)).collect();
     for (series, value) in &levels {
@@ -528,7 +529,7 @@ fn levels(figures: &Figures) -> Vec<(Series, f64)> {
         levels.push((("paybus_operations_oldest_due_age_seconds", labels()), due.oldest_seconds));
     }
     for unknown in &figures.unknown {
-        // Without a payment there is no currency, and to Prometheus an empty label is none.
+        // Without a payment there is no currency. Prometheus treats an empty label as a missing one.
         let currency = Some(unknown.currency.clone()).filter(|currency| !currency.is_empty());
         let labels = || {
             let variant = ("variant", unknown.variant.clone());

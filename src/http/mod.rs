@@ -1,4 +1,4 @@
-//! What others watch (whether the worker lives and is ready, and its metrics), and where gateways tell something.
+//! The HTTP side of a worker: health and metrics for whoever monitors it, and webhooks for gateways.
 
 pub mod health;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! The recorder behind the metrics: Prometheus' text format, one in a process.
+//! The recorder behind the metrics, in Prometheus' text format. There is one per process.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -9,24 +9,24 @@ use tokio::time::interval;
 
 use super::metrics;
 
-/// How often the recorder tidies up; without it histograms grow without bound.
+/// How often the recorder does its upkeep. Without it, histograms grow without bound.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
-/// The recorder of this process. Cheap to clone.
+/// A handle to the recorder of this process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     handle: PrometheusHandle,
 }
 
 impl Metrics {
-    /// All metrics in Prometheus' text format.
+    /// Returns all metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         self.handle.render()
     }
 
-    /// Tidies up from time to time, for ever.
+    /// Runs the recorder's upkeep periodically, forever.
     pub async fn upkeep(&self) -> Infallible {
         let mut ticks = interval(UPKEEP);
         loop {
@@ -36,7 +36,7 @@ impl Metrics {
     }
 }
 
-/// Installs the recorder, once in a process; a second call gets the same one. Only these variants become labels.
+/// Installs the recorder, once per process; a second call returns the same one. Only these variants become labels.
 ///
 /// # Errors
 /// Another recorder is installed already.

@@ -1,7 +1,7 @@
-//! The worker's own HTTP server: `/livez`, `/readyz` and `/metrics`, and webhooks beside them.
+//! The worker's HTTP server: `/livez`, `/readyz`, `/metrics` and the webhooks.
 //!
-//! Whoever connects is a stranger, and takes open files from the process that charges: how many may be connected, how
-//! long they may take to ask and how long they may stay is bounded.
+//! Clients are not trusted, and each connection takes an open file from the process that charges. So the number of
+//! connections, the time to send a request and the lifetime of a connection are bounded.
 
 use std::io::{Error, ErrorKind};
 use std::net::IpAddr;
@@ -32,25 +32,26 @@ use super::recorder::Metrics;
 mod arriving;
 mod connections;
 
-/// No question that is answered here has a body.
+/// The largest body; no request that is answered here has one.
 const BODY_MAX_BYTES: usize = 4 * 1024;
 
-/// How long answers under way may take to end after the shutdown.
+/// How long responses in flight may take to finish after the shutdown.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How long the head of a request may take to arrive, and how long a connection may be idle between two requests.
+/// How long the head of a request may take to arrive, and how long a connection may be idle between requests.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is read ahead of one connection, and so the longest head.
+/// How much is read ahead of one connection, and so the longest head.
 const READ_MAX_BYTES: usize = 64 * 1024;
 
-/// After which time a connection is closed as soon as it is answered: who takes its answers byte by byte is never idle.
+/// The time after which a connection is closed as soon as it has been answered: a client that reads byte by byte is
+/// never idle.
 const LIFE: Duration = Duration::from_secs(120);
 
-/// How long a last answer may take.
+/// How long a last response may take.
 const PARTING: Duration = Duration::from_secs(60);
 
-/// The pause after a connection that could not be accepted, for lack of open files above all.
+/// The delay after a connection could not be accepted, usually for lack of open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// The content type of Prometheus' text format.
@@ -62,10 +63,10 @@ struct Shared {
     metrics: Metrics,
 }
 
-/// Answers until the token is cancelled. Keeps the heartbeat of the health and the metrics' upkeep going meanwhile.
+/// Serves requests until the token is cancelled. Meanwhile runs the heartbeat of the health and the metrics' upkeep.
 ///
 /// # Errors
-/// None now: a listener that fails is asked again.
+/// Currently none: a listener that fails is retried.
 pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
@@ -83,7 +84,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Accepts connections until the shutdown, then waits for those that are open. They are closed when this is dropped.
+/// Accepts connections until the shutdown, then waits for the open ones. Dropping this closes them.
 async fn accept(listener: TcpListener, app: Router, shutdown: &CancellationToken) {
     let end = CancellationToken::new();
     let connections = Connections::new(end.clone());
@@ -98,7 +99,7 @@ async fn accept(listener: TcpListener, app: Router, shutdown: &CancellationToken
     connections.all_closed().await;
 }
 
-/// The next connection; nothing after the shutdown. A failure ends nothing: open files may be lacking for a while.
+/// Returns the next connection, or `None` after the shutdown. Errors are retried: open files may be short for a while.
 async fn next(
     listener: &TcpListener,
     connections: &Connections,
@@ -125,7 +126,7 @@ fn is_the_clients(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
 }
 
-/// Answers one connection until it is closed, by whomever.
+/// Serves one connection until either side closes it.
 async fn converse(stream: TcpStream, connection: Arc<Connection>, app: Router, shutdown: CancellationToken) {
     let router = TowerToHyperService::new(app);
     let asked = Arc::clone(&connection);
@@ -164,13 +165,13 @@ fn ended(served: hyper::Result<()>) {
     }
 }
 
-/// Ends some time after the shutdown: a client that takes no answer holds up no stop.
+/// Completes some time after the shutdown, so that a client that does not read its response cannot delay the exit.
 async fn farewell(shutdown: &CancellationToken) {
     shutdown.cancelled().await;
     sleep(FAREWELL).await;
 }
 
-/// The routes, for [`serve`].
+/// Returns the routes for health and metrics, for [`serve`].
 pub fn router(health: Arc<Health>, metrics: Metrics) -> Router {
     Router::new()
         .route("/livez", get(live))
@@ -218,7 +219,7 @@ mod tests {
     use super::connections::OPEN_OF_ONE_MAX;
     use super::*;
 
-    /// A server for this test alone, and its address.
+    /// Starts a server for one test; returns its address and the token that stops it.
     async fn accepting() -> (String, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address").to_string();
@@ -229,14 +230,14 @@ mod tests {
         (address, shutdown)
     }
 
-    /// A client that sends half a head.
+    /// Connects a client that sends half a head.
     async fn half_open(address: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.expect("a connection");
         stream.write_all(b"GET /livez HTTP/1.1\r\nhost:").await.expect("half a head");
         stream
     }
 
-    /// Whether the server closes it, in time.
+    /// Returns whether the server closes the connection in time.
     async fn is_closed(stream: &mut TcpStream) -> bool {
         let read = timeout(Duration::from_secs(30), stream.read(&mut [0; 1])).await;
         matches!(read, Ok(Ok(0) | Err(_)))

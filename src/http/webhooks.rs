@@ -1,7 +1,7 @@
-//! `POST /webhooks/{variant}`: a gateway tells something. Whoever asks is a stranger, so that everything is bounded: how
-//! much of all of them is in memory, how much of each is read, how long that takes and how slowly it may come. What has no
-//! signature is not read. What is received goes to a [`Receive`], and only what that has put into safe hands is answered
-//! with 200.
+//! `POST /webhooks/{variant}`: notifications from gateways. Clients are not trusted, so everything is bounded: how much
+//! memory all webhooks take, how much of each is read, how long that takes and how slowly it may arrive. A webhook
+//! without a signature is not read. What is received goes to a [`Receive`], and is answered with 200 only once that has
+//! handed it over safely.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,50 +26,51 @@ use crate::payment::webhook::Webhook;
 
 mod memory;
 
-/// The largest body. Encoded for the bus it is a third longer, and a command is at most 1 MiB.
+/// The largest body. Encoded for the bus it is a third larger, and a command is at most 1 MiB.
 const BODY_MAX: usize = 512 * 1024;
 
-/// The longest headers together, names and values.
+/// The largest headers, names and values together.
 const HEADERS_MAX: usize = 16 * 1024;
 
 /// The longest path and query.
 const URL_MAX: usize = 2048;
 
-/// How long a body may take to arrive.
+/// The timeout for receiving a body.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A body that is still arriving after each such time must have brought [`PACE_BYTES`] in it: 8 KiB a second.
+/// After each such period, a body that is still arriving must have brought another [`PACE_BYTES`]: 8 KiB per second.
 const PACE: Duration = Duration::from_secs(3);
 const PACE_BYTES: usize = 24 * 1024;
 
-/// After how many seconds it may be tried again.
+/// After how many seconds the gateway may try again.
 const RETRY_AFTER: &str = "5";
 
-/// What is nobody's business behind the endpoint.
+/// The headers that are not passed on, because they hold credentials.
 const KEPT_OUT: [header::HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
 
-/// Who takes webhooks.
+/// Receives webhooks.
 pub trait Receive: Send + Sync {
-    /// The variants whose gateways send webhooks.
+    /// Returns the variants whose gateways send webhooks.
     fn variants(&self) -> Vec<String>;
 
-    /// The header without which a variant's webhooks are not signed; `None` where its gateway signs nothing.
+    /// Returns the header that carries the signature of a variant's webhooks; `None` if its gateway does not sign them.
     fn signature_header(&self, variant: &str) -> Option<&'static str>;
 
-    /// Takes one. Never hangs. What it holds is kept for as long as the webhook takes memory, which may be longer.
+    /// Receives one webhook; must not hang. `held` must be kept for as long as the webhook takes memory, which may be
+    /// longer than this call.
     fn receive(&self, variant: String, webhook: Webhook, held: Held) -> BoxFuture<'_, Receipt>;
 }
 
 /// What became of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Receipt {
-    /// It is in safe hands.
+    /// It was handed over safely.
     Taken,
-    /// It tells nothing that is about a payment.
+    /// It is not about a payment.
     Ignored,
-    /// The gateway did not send it; why, in a word of few.
+    /// It does not come from the gateway; the reason is one of a few words.
     NotGenuine(&'static str),
-    /// It cannot be taken now.
+    /// It cannot be accepted now.
     Unavailable,
 }
 
@@ -79,7 +80,7 @@ struct Endpoint {
     memories: Arc<HashMap<String, Memory>>,
 }
 
-/// The route.
+/// Returns the route of the webhooks.
 pub fn router(receiver: Arc<dyn Receive>) -> Router {
     let memories = receiver.variants().into_iter().map(|variant| (variant, Memory::new())).collect();
     Router::new()
@@ -98,7 +99,7 @@ async fn receive(State(endpoint): State<Endpoint>, Path(variant): Path<String>, 
     response
 }
 
-/// What is answered, and counted.
+/// The response, and the outcome that is counted.
 struct Answer {
     status: StatusCode,
     words: &'static str,
@@ -160,7 +161,7 @@ fn too_slow() -> Answer {
     Answer::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", "broken")
 }
 
-/// The headers that go along, in their order.
+/// Returns the headers to pass on, in order.
 fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
         let value = value.to_str().ok().filter(|_| !KEPT_OUT.contains(name))?;
@@ -169,7 +170,7 @@ fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().filter_map(text).collect()
 }
 
-/// The body, byte for byte.
+/// Reads the whole body, unchanged.
 async fn whole(body: Body, memory: &Memory, held: &mut Held) -> Result<Vec<u8>, Answer> {
     let mut parts = body.into_data_stream();
     let mut whole = Vec::new();
@@ -205,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers as told, and keeps what came.
+    /// Returns the given receipt and keeps what it received.
     struct Receiver {
         receipt: Receipt,
         received: Mutex<Vec<Webhook>>,
@@ -226,7 +227,7 @@ mod tests {
         }
     }
 
-    /// A listener for this test alone.
+    /// Starts a listener for one test.
     async fn served(receipt: Receipt) -> (Arc<Receiver>, String, JoinHandle<()>) {
         let receiver = Arc::new(Receiver { receipt, received: Mutex::default() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -280,7 +281,7 @@ mod tests {
         serving.abort();
     }
 
-    /// What is answered to a request whose body does not arrive, until the connection is closed.
+    /// Returns the response to a request whose body does not arrive, once the connection is closed.
     async fn answered(address: &str, header: &str, begin: &str) -> String {
         let host = address.trim_start_matches("http://").trim_end_matches("/webhooks/");
         let mut stream = TcpStream::connect(host).await.unwrap();

@@ -1,26 +1,26 @@
-//! What a gateway is asked to do.
+//! Actions that a gateway carries out.
 
 use std::fmt;
 
 use super::transaction::TransactionKind;
 
-/// What a gateway can be asked to do with a payment.
+/// An action on a payment at its gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Charge or authorize.
     Process,
     /// Take authorized money.
     Capture,
-    /// Let an authorization go.
+    /// Release (void) an authorization.
     Release,
-    /// Give money back.
+    /// Refund money.
     Refund,
-    /// End a payment before money moved.
+    /// End a payment before any money moved.
     Cancel,
 }
 
 impl Action {
-    /// The word in a gateway's address and in metrics.
+    /// The action's name in gateway URLs and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Process => "process",
@@ -31,7 +31,8 @@ impl Action {
         }
     }
 
-    /// What it does with money; a process as it `captures` at once or not.
+    /// Returns the kind of transaction that the action causes, `None` if it moves no money. `captures`: whether a
+    /// process captures at once.
     pub fn moves(self, captures: bool) -> Option<TransactionKind> {
         match self {
             Action::Process if captures => Some(TransactionKind::Capture),

@@ -1,15 +1,16 @@
-//! Card numbers in text: a command that holds one is refused, and they are scrubbed from all other text that is kept.
+//! Card numbers in text: a command that contains one is rejected; in all other stored text they are scrubbed.
 //!
-//! A card number is a sequence of digits that a network issues, with a valid check digit (Luhn), written in one of the
-//! ways that people and programs write them. Other numbers look the same: a miss leaks a card, a false alarm costs a
-//! payment. What is found, what is not, and both rates are in `docs/security.md`, and the tests hold them.
+//! A card number is a sequence of digits from a range that a network issues, with a valid check digit (Luhn), written
+//! in one of the ways people and programs write them. Other numbers look the same: a miss leaks a card, a false
+//! positive costs a payment. `docs/security.md` says what is found, what is not, and both rates; the tests enforce
+//! them.
 //!
-//! - `plain` reads the text: any script's digits, without invisible characters, with or without its escapes undone
+//! - `plain` reads the text: digits of any script, invisible characters dropped, with or without escapes decoded
 //!   (`escape`).
 //! - `rule` groups the digits and decides; `number` knows what networks issue, `lookalike` other kinds of numbers.
-//! - `encoded` decodes base64, and searches that in turn.
+//! - `encoded` decodes base64 and searches the result.
 //!
-//! All of it takes time linear in the text's length.
+//! Everything runs in time linear in the length of the text.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -25,21 +26,21 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
-/// What stands where a card number stood.
+/// Replaces a card number.
 const REPLACEMENT: &str = "[card number]";
 
-/// How deep base64 within base64 is read.
+/// Maximum nesting depth of base64 within base64 that is decoded.
 const BASE64_LEVELS: usize = 2;
 
-/// How often a text is searched again after something in it was replaced.
+/// Maximum number of passes: a replacement may reveal another number.
 const ROUNDS: usize = 4;
 
-/// Whether a card number stands in `text`.
+/// Returns whether `text` contains a card number.
 pub fn contains_card_number(text: &str) -> bool {
     holds_card(text, BASE64_LEVELS)
 }
 
-/// `text` with `[card number]` in the place of each card number; borrowed if there is none.
+/// Returns `text` with each card number replaced by `[card number]`; borrowed if there is none.
 pub fn scrub(text: &str) -> Cow<'_, str> {
     let mut scrubbed = Cow::Borrowed(text);
     for _ in 0..ROUNDS {
@@ -49,7 +50,7 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
         }
         scrubbed = Cow::Owned(replaced(&scrubbed, &found));
     }
-    // What is left reads as another number each time.
+    // Every pass revealed another number: give up and drop the whole text.
     Cow::Owned(REPLACEMENT.to_owned())
 }
 
@@ -66,8 +67,7 @@ fn in_base64(plain: &Plain<'_>, levels: usize) -> Vec<Range<usize>> {
     }
 }
 
-/// Where card numbers stand in `text`, in bytes: in the text as it is written, and as it reads without its escapes. The
-/// ranges may overlap.
+/// Returns the byte ranges of card numbers in `text`, both as written and with its escapes decoded. Ranges may overlap.
 fn find(text: &str) -> Vec<Range<usize>> {
     let find = |plain: Plain<'_>| {
         let numbers = rule::card_numbers(&plain.bytes);

@@ -1,4 +1,4 @@
-//! Commands: what upstream services may ask for, checked and typed.
+//! Commands: what upstream services may request, validated and typed.
 
 use std::fmt;
 
@@ -13,20 +13,20 @@ use super::json;
 use super::model::Order;
 use super::trace::TraceContext;
 
-/// The largest body of a command's message, in bytes.
+/// Maximum body of a command message, in bytes.
 pub const BODY_MAX: usize = 1024 * 1024;
 
-/// The deepest `data`, in levels.
+/// Maximum nesting depth of `data`, in levels.
 pub const DEPTH_MAX: usize = 16;
-/// The most commas and opening brackets in `data`, outside of its texts: a bound of its values, each of which takes a multiple
-/// of what it is written in.
+/// Maximum number of commas and opening brackets in `data`, outside strings. This bounds the number of values, each of
+/// which takes several times its written size in memory.
 pub const VALUES_MAX: usize = 10_000;
-/// The longest `source`, `id`, type and extension attribute, in bytes.
+/// Maximum length of `source`, `id`, type and extension attributes, in bytes.
 pub const ATTRIBUTE_MAX: usize = 255;
-/// The longest `tracestate`, in bytes; W3C trace context.
+/// Maximum length of `tracestate`, in bytes; W3C Trace Context.
 pub const TRACESTATE_MAX: usize = 512;
 
-/// The namespace-free name of an operation: with the payment's id, the command's source and id.
+/// A command's source and id. Together with the payment's id they identify an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommandName {
     /// CloudEvents `source`.
@@ -36,8 +36,7 @@ pub struct CommandName {
 }
 
 impl CommandName {
-    /// The operation's id: UUIDv5 of the JSON array `[subject, source, id]`. Subject, source and id name a command, and
-    /// nothing else does.
+    /// Returns the operation's id: UUIDv5 of the JSON array `[subject, source, id]`. Nothing else identifies a command.
     pub fn operation_id(&self, subject: &str) -> Uuid {
         let name = json::write(&(subject, &self.source, &self.id));
         Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
@@ -47,31 +46,31 @@ impl CommandName {
 /// What a command asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CommandType {
-    /// Stores a payment, and with `process` goes on to charge it.
+    /// Stores a payment and, with `process`, also charges it.
     Create,
-    /// Hands the payment to the gateway.
+    /// Submits the payment to the gateway.
     Process,
-    /// Takes authorized money.
+    /// Captures authorized money.
     Capture,
-    /// Lets an authorization go.
+    /// Releases an authorization.
     Release,
-    /// Gives money back.
+    /// Refunds money.
     Refund,
-    /// Ends a payment before money moved.
+    /// Ends a payment before any money moved.
     Cancel,
-    /// Asks the gateway for the truth.
+    /// Looks the payment up at the gateway.
     Sync,
-    /// A gateway's webhook.
+    /// Carries a gateway's webhook.
     Notification,
-    /// A person says what happened.
+    /// A person states the outcome of an operation.
     Resolve,
-    /// Sends events of the payment once more.
+    /// Publishes the payment's events again.
     Resend,
-    /// Tells the payment as it is.
+    /// Publishes the payment's current state.
     Snapshot,
-    /// Sends a variant's events once more, whatever payments they are of.
+    /// Publishes a variant's events again, across payments.
     ResendEvents,
-    /// Tells how another command stands.
+    /// Reports the state of another command.
     Status,
 }
 
@@ -112,22 +111,22 @@ impl CommandType {
         }
     }
 
-    /// The type of a word.
+    /// Parses a CloudEvents type.
     pub fn from_word(word: &str) -> Option<CommandType> {
         CommandType::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// Whether it never waits for its turn and no breaker pauses it: it carries the cure, or only tells.
+    /// Whether it needs no turn and bypasses the breaker: it resolves unknown outcomes or only reads.
     pub fn is_inbound(self) -> bool {
         self.only_tells() || matches!(self, CommandType::Sync | CommandType::Notification | CommandType::Resolve)
     }
 
-    /// Whether it changes nothing and asks no gateway.
+    /// Whether it only reads: it changes nothing and does not call the gateway.
     pub fn only_tells(self) -> bool {
         matches!(self, CommandType::Resend | CommandType::Snapshot | CommandType::ResendEvents | CommandType::Status)
     }
 
-    /// Whether it may do without a payment.
+    /// Whether the subject, that is the payment, may be omitted.
     pub fn may_lack_subject(self) -> bool {
         matches!(self, CommandType::Notification | CommandType::ResendEvents)
     }
@@ -139,22 +138,22 @@ impl fmt::Display for CommandType {
     }
 }
 
-/// A command's type as it was written, known or not: a rejected command is stored too.
+/// A command's type as written, known or not: rejected commands are stored too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// One of the contract.
+    /// A type of the contract.
     Known(CommandType),
-    /// Another word.
+    /// Any other type.
     Unknown(String),
 }
 
 impl Kind {
-    /// The kind of a word.
+    /// Parses a type as written.
     pub fn from_word(word: &str) -> Kind {
         CommandType::from_word(word).map_or_else(|| Kind::Unknown(word.to_owned()), Kind::Known)
     }
 
-    /// The word.
+    /// The type as written.
     pub fn as_str(&self) -> &str {
         match self {
             Kind::Known(kind) => kind.as_str(),
@@ -162,13 +161,13 @@ impl Kind {
         }
     }
 
-    /// SHA-256 of the word alone. It stands for a notification: the same fact told again comes with other headers, another
-    /// signature, another time.
+    /// SHA-256 of the type alone: the hash of a notification. The same fact sent again has different headers, another
+    /// signature and another time.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.as_str().as_bytes()).into()
     }
 
-    /// The type, where it is one of the contract.
+    /// The type if it is one of the contract.
     pub fn known(&self) -> Option<CommandType> {
         match self {
             Kind::Known(kind) => Some(*kind),
@@ -177,50 +176,50 @@ impl Kind {
     }
 }
 
-/// What a command carries beside its data, stored with the operation.
+/// What a command carries besides its data; stored with the operation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Attributes {
     /// CloudEvents `correlationid`, copied to every event the command causes.
     pub correlation_id: Option<String>,
-    /// Where in a trace it belongs.
+    /// The command's trace context.
     pub trace: Option<TraceContext>,
-    /// CloudEvents `expirytime`: nothing is sent for the first time after it.
+    /// CloudEvents `expirytime`: after it, nothing is sent for the first time.
     pub expires_at: Option<Timestamp>,
-    /// Where the final answer also goes.
+    /// An additional destination for the final answer.
     pub reply: Option<Reply>,
-    /// The AMQP `user_id`, which the broker checked.
+    /// The AMQP `user_id`, validated by the broker.
     pub user_id: Option<String>,
 }
 
-/// Where the final answer also goes.
+/// An additional destination for the final answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The queue.
+    /// The queue's name.
     pub to: String,
-    /// The AMQP `correlation_id` to send along.
+    /// The AMQP `correlation_id` to return.
     pub correlation_id: Option<String>,
 }
 
-/// A command that names itself; what it asks for was understood, or is rejected for a reason.
+/// A command that can be identified; its content was either understood or is rejected with a reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
-    /// The payment it is for; where its subject is no UUID, a UUID made from the subject.
+    /// The payment's id; if the subject is not a UUID, a UUID derived from it.
     pub payment_id: Uuid,
-    /// The subject as written, where it is no UUID; empty where there is none, which its type must allow.
+    /// The subject as written if it is not a UUID; empty if it was omitted, which only some types allow.
     pub subject: Option<String>,
     /// Source and id.
     pub name: CommandName,
     /// Its type.
     pub kind: Kind,
-    /// The routing key's variant.
+    /// The variant in the routing key.
     pub variant: String,
-    /// What is asked.
+    /// What is requested.
     pub content: Result<Body, Rejection>,
-    /// What of its data a later turn needs.
+    /// The part of its data that is needed if it runs later.
     pub data: Map<String, Value>,
     /// SHA-256 of type and data.
     pub hash: [u8; 32],
-    /// What came beside the data.
+    /// What it carries besides the data.
     pub attributes: Attributes,
 }
 
@@ -234,7 +233,7 @@ impl Command {
     }
 }
 
-/// What is asked, by type.
+/// What is requested, by type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     /// `payment.create`
@@ -251,11 +250,11 @@ pub enum Body {
     Cancel,
     /// `payment.sync`
     Sync,
-    /// `payment.notification`, verified; without facts where it tells nothing of a payment.
+    /// `payment.notification`, verified; empty if it reports nothing about a payment.
     Notification(Vec<Fact>),
     /// `payment.resolve`
     Resolve(Box<Resolve>),
-    /// `payment.resend`, from this event of the payment on.
+    /// `payment.resend`, starting at this sequence number.
     Resend(i64),
     /// `payment.snapshot`
     Snapshot,
@@ -286,74 +285,74 @@ impl Body {
     }
 }
 
-/// From where on events are wanted once more; from the later of both, and without any from the oldest that is kept.
+/// Where an `events.resend` starts: at the later of the two, or at the oldest event kept if neither is given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EventsWanted {
-    /// Behind this position.
+    /// After this position.
     pub after: Option<i64>,
     /// Stored at this time or later.
     pub since: Option<Timestamp>,
 }
 
-/// The command that a `command.status` asks after; its payment is the subject.
+/// The command that a `command.status` inquires about; its payment is the subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandWanted {
-    /// Its CloudEvents `source`; `None` for that of the `command.status`.
+    /// Its CloudEvents `source`; `None` means that of the `command.status`.
     pub source: Option<String>,
     /// Its CloudEvents `id`.
     pub id: String,
 }
 
-/// An amount as a message gave it: it becomes money only with the payment's currency.
+/// An amount as received: it becomes money only once the payment's currency is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AmountText(pub String);
 
 /// How to capture an authorization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capture {
-    /// How much; `None` for all that can be captured.
+    /// The amount; `None` for everything that can be captured.
     pub amount: Option<AmountText>,
-    /// Whether the rest of the authorization is let go.
+    /// Whether the rest of the authorization is released.
     pub is_final: bool,
 }
 
-/// How to give money back.
+/// How to refund money.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refund {
-    /// How much; `None` for all that can still be refunded.
+    /// The amount; `None` for everything that can still be refunded.
     pub amount: Option<AmountText>,
-    /// The gateway's reference of the charge to take it from; `None` for the payment's own.
+    /// The gateway's reference of the charge to refund; `None` for the payment's own.
     pub reference: Option<String>,
 }
 
-/// `payment.create`: what to collect, and whether to go on at once.
+/// `payment.create`: what to collect, and whether to process it at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewPayment {
-    /// The payment.
+    /// The payment's data.
     pub order: Order,
-    /// Overrides the variant's `capture`, also for a later `payment.process` that does not say.
+    /// Overrides the variant's `capture`, also for a later `payment.process` without one.
     pub capture: Option<bool>,
-    /// With it, the command goes on as `payment.process`.
+    /// If set, the command goes on as a `payment.process`.
     pub process: Option<Process>,
 }
 
-/// How to hand a payment to its gateway.
+/// How to submit a payment to its gateway.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Process {
-    /// The gateway's own object.
+    /// The gateway-specific object.
     pub data: Map<String, Value>,
     /// Overrides the variant's `capture`.
     pub capture: Option<bool>,
 }
 
-/// What a person says happened.
+/// An outcome stated by a person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolve {
     /// The operation with the unknown outcome.
     pub operation: Uuid,
     /// What happened.
     pub outcome: Resolution,
-    /// How much, where it was approved; else what was asked.
+    /// The amount if approved; `None` for the amount requested.
     pub amount: Option<AmountText>,
     /// The payment's id at the gateway.
     pub transaction_id: Option<String>,
@@ -361,10 +360,10 @@ pub struct Resolve {
     pub evidence: String,
 }
 
-/// What a person may say.
+/// The outcomes that a person may state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
-    /// The gateway did it.
+    /// The gateway carried it out.
     Approved,
     /// The gateway declined it.
     Declined,
@@ -373,10 +372,10 @@ pub enum Resolution {
 }
 
 impl Resolution {
-    /// The words of all.
+    /// All outcomes as written in a command.
     pub const WORDS: [&str; 3] = ["approved", "declined", "not_charged"];
 
-    /// What a word says.
+    /// Parses an outcome.
     pub fn from_word(word: &str) -> Option<Resolution> {
         match word {
             "approved" => Some(Resolution::Approved),

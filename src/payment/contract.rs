@@ -1,4 +1,4 @@
-//! What a gateway declares of itself, from which the engine derives whether to send again, look up, undo or wait.
+//! What a gateway declares about itself. From this the engine derives whether to retry, look up, undo or wait.
 
 use std::time::Duration;
 
@@ -9,40 +9,41 @@ use super::action::Action;
 /// A gateway's idempotency contract and capabilities.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contract {
-    /// What it promises of an idempotency key, for each action.
+    /// What it guarantees for an idempotency key, per action.
     pub keys: PerAction<Keys>,
-    /// Whether and how an operation is found by our own reference.
+    /// Whether, and how reliably, an operation can be looked up by our reference.
     pub lookup: Lookup,
     /// How long after a send a look-up may still miss it.
     pub settle_window: Duration,
     /// How many captures one authorization takes.
     pub captures: Captures,
-    /// What a verified notification is worth.
+    /// How far a verified notification is trusted.
     pub notifications: NotificationRole,
-    /// Whether it undoes a process by our own reference and says what it found.
+    /// Whether it can undo a process by our reference and report what it found.
     pub undo: bool,
 }
 
 impl Contract {
-    /// Whether a lost process is undone: the gateway can be told to, and cannot be asked.
+    /// Whether a process with an unknown outcome is undone: the gateway supports undo but no look-up.
     pub fn undoes(&self) -> bool {
         self.undo && self.lookup == Lookup::None
     }
 }
 
-/// What a verified notification is worth.
+/// How far a verified notification is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotificationRole {
-    /// It says where to look: the gateway is asked.
+    /// It only says where to look: the gateway is then asked.
     Hint,
-    /// What it says of money is applied as an answer is. Where the gateway cannot be asked, an operation waits for it.
+    /// What it says about money is applied like an answer. If the gateway supports no look-up, an operation waits for
+    /// it.
     Proof {
-        /// For how long from the last send; then a person must act.
+        /// How long to wait after the last send before a person must act.
         deadline: Duration,
     },
 }
 
-/// Something that differs by action.
+/// A value per action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // The names are the actions'.
 pub struct PerAction<T> {
@@ -54,12 +55,12 @@ pub struct PerAction<T> {
 }
 
 impl<T: Copy> PerAction<T> {
-    /// The same for every action.
+    /// The same value for every action.
     pub fn all(same: T) -> PerAction<T> {
         PerAction { process: same, capture: same, release: same, refund: same, cancel: same }
     }
 
-    /// That of one action.
+    /// The value for one action.
     pub fn of(self, action: Action) -> T {
         match action {
             Action::Process => self.process,
@@ -71,20 +72,20 @@ impl<T: Copy> PerAction<T> {
     }
 }
 
-/// What a gateway promises of an idempotency key.
+/// What a gateway guarantees for an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
-    /// How long it remembers one from its first use; `None` where it knows no keys.
+    /// How long it remembers a key from its first use; `None` if it does not support keys.
     pub window: Option<Duration>,
-    /// What a server error does to one.
+    /// What a server error does to the key.
     pub after_server_error: AfterServerError,
 }
 
 impl Keys {
-    /// No keys: nothing that may have been received is ever sent again.
+    /// No keys: a request that may have been received is never sent again.
     pub const NONE: Keys = Keys { window: None, after_server_error: AfterServerError::Unpromised };
 
-    /// Keys that work as their name says: a request is carried out at most once under one, whatever it was answered with.
+    /// Keys that guarantee at most one execution of a request, whatever its earlier answers.
     pub fn kept_for(window: Duration) -> Keys {
         Keys { window: Some(window), after_server_error: AfterServerError::RunsAgain }
     }
@@ -94,12 +95,12 @@ impl Keys {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AfterServerError {
-    /// The same request under the same key is carried out unless it was already.
+    /// The same request under the same key is carried out unless it already was.
     #[default]
     RunsAgain,
-    /// The error is stored and given again: the key can never succeed.
+    /// The error is stored and replayed: the key can never succeed.
     Replayed,
-    /// The key is forgotten: the same request may be carried out a second time.
+    /// The key is forgotten: the same request may be carried out twice.
     NotKept,
     /// The gateway's documentation does not say.
     Unpromised,
@@ -112,12 +113,12 @@ impl AfterServerError {
     }
 }
 
-/// What a look-up by our own reference can prove.
+/// What a look-up by our reference can prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
-    /// The gateway cannot be asked.
+    /// The gateway does not support look-ups.
     None,
-    /// It can be asked, but "not found" proves nothing.
+    /// Look-ups are supported, but "not found" proves nothing.
     Indicative,
     /// After the settle window, "not found" proves that nothing was done.
     Authoritative,
@@ -126,8 +127,8 @@ pub enum Lookup {
 /// How many captures one authorization takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Captures {
-    /// The first ends it.
+    /// One: the first capture ends it.
     One,
-    /// As many as the authorization's sum allows; the last one says so, or a release does.
+    /// As many as the authorized amount allows; the last one is marked as such, or a release ends it.
     Several,
 }

@@ -1,4 +1,4 @@
-//! Events: what is told to the bus, in the words of the contract.
+//! Events: what is published to the bus, in the terms of the contract.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -12,22 +12,22 @@ use super::outcome::GatewayResult;
 use super::status::Status;
 use super::trace::TraceContext;
 
-/// One event, as decided; its wire form is made from it once, when it is stored.
+/// One event, as decided. Its wire form is generated once, when it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// Stable: the same event always has the same id.
     pub id: Uuid,
-    /// The payment, or what stands for one where the subject names none.
+    /// The payment; if the subject is not a UUID, the UUID derived from it.
     pub payment_id: Uuid,
     /// The variant, for the routing key.
     pub variant: String,
-    /// What is told.
+    /// Type and content.
     pub kind: EventKind,
-    /// The number within the payment, for `payment.*`: gapless, from 1.
+    /// For counted `payment.*` events: the position within the payment, gapless, from 1.
     pub sequence: Option<i64>,
     /// The command that caused it.
     pub cause: Option<EventCause>,
-    /// The payment's metadata, where the event does not hold the payment itself.
+    /// The payment's metadata, if the event does not contain the payment itself.
     pub metadata: Metadata,
     /// When it was decided, by PostgreSQL's clock.
     pub time: Timestamp,
@@ -36,54 +36,54 @@ pub struct Event {
 /// The command that caused an event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventCause {
-    /// The subject as the command wrote it.
+    /// The subject as written in the command.
     pub subject: String,
     /// Source and id.
     pub name: CommandName,
-    /// The command's type as it was written.
+    /// The command's type as written.
     pub kind: String,
-    /// Whether this event settles the command of this name, for good.
+    /// Whether this event is the final answer to the command.
     pub is_final: bool,
-    /// Whether this event answers the message that was sent: who waits for an answer to it need wait no longer.
+    /// Whether this event answers the message: the sender need not wait any longer.
     pub is_answer: bool,
     /// Copied from the command.
     pub correlation_id: Option<String>,
-    /// Where in a trace the command belongs.
+    /// The command's trace context.
     pub trace: Option<TraceContext>,
-    /// Where a final answer also goes.
+    /// An additional destination for the final answer.
     pub reply: Option<Reply>,
-    /// The process, capture, release, refund or cancel that the command is.
+    /// The gateway operation if the command is a process, capture, release, refund or cancel.
     pub operation: Option<EventOperation>,
 }
 
-/// An operation at the gateway, as it is told beside the payment.
+/// A gateway operation, as published next to the payment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventOperation {
     /// Its id, which the gateway knows too.
     pub id: Uuid,
-    /// How far it is.
+    /// Its progress.
     pub progress: Progress,
-    /// The sum that was asked for, where there is one.
+    /// The requested amount, if any.
     pub amount: Option<Money>,
-    /// The gateway's own reference of the money that it moved.
+    /// The gateway's reference for the money it moved.
     pub reference: Option<String>,
 }
 
-/// How far an operation is.
+/// The progress of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// It waits for its turn, is being sent, or is tried again later.
+    /// It waits for its turn, is being sent, or will be retried.
     InProgress,
-    /// The gateway accepted it; its result comes later.
+    /// The gateway accepted it; the result will follow.
     Pending,
-    /// Nobody knows yet whether the gateway carried it out.
+    /// It is not yet known whether the gateway carried it out.
     Unknown,
-    /// Answered for good.
+    /// It has its final answer.
     Ended(AnswerKind),
 }
 
 impl Progress {
-    /// Every one.
+    /// Every value.
     pub const ALL: [Progress; 6] = [
         Progress::InProgress,
         Progress::Pending,
@@ -93,7 +93,7 @@ impl Progress {
         Progress::Ended(AnswerKind::Rejected),
     ];
 
-    /// Of an operation as it stands.
+    /// The progress of an operation in its current state.
     pub fn of(operation: &Operation) -> Progress {
         match (&operation.answer, operation.state) {
             (Some(answer), _) => Progress::Ended(answer.kind),
@@ -114,138 +114,138 @@ impl Progress {
     }
 }
 
-/// What is told.
+/// The type and content of an event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind {
     /// `payment.created`
     Created {
-        /// As stored.
+        /// The payment as stored.
         payment: Box<Payment>,
     },
     /// `payment.status_changed`
     StatusChanged {
-        /// As stored after the change.
+        /// The payment as stored after the change.
         payment: Box<Payment>,
-        /// The status before.
+        /// The previous status.
         previous: Status,
-        /// Why, where there is a reason.
+        /// The reason, if there is one.
         why: Reason,
     },
     /// `payment.updated`
     Updated {
-        /// As stored after the change.
+        /// The payment as stored after the change.
         payment: Box<Payment>,
-        /// The names of the fields that differ.
+        /// Names of the fields that changed.
         changed: Vec<&'static str>,
-        /// Why, where there is a reason.
+        /// The reason, if there is one.
         why: Reason,
     },
     /// `command.rejected`
     Rejected {
-        /// Why.
+        /// The reason.
         code: Code,
-        /// For a person.
+        /// A message for people.
         message: String,
     },
     /// `command.failed`
     Failed {
-        /// Why.
+        /// The reason.
         why: Reason,
-        /// Calls made.
+        /// Number of calls made.
         attempts: u32,
     },
     /// `command.delayed`
     Delayed {
-        /// Why.
+        /// The reason.
         reason: Code,
-        /// For a person.
+        /// A message for people.
         message: String,
-        /// When it is tried or looked up again, where that is known.
+        /// Time of the next retry or look-up, if known.
         next_attempt_at: Option<Timestamp>,
-        /// Calls made so far.
+        /// Number of calls made so far.
         attempts: u32,
     },
     /// `command.succeeded`
     Succeeded {
-        /// As stored; nothing for a notification that named none.
+        /// The payment as stored; `None` for a notification that named none.
         payment: Option<Box<Payment>>,
-        /// Which events went out before it, where it was asked for.
+        /// Which events were published before it, for a `payment.resend`.
         resent: Option<Resent>,
     },
     /// `payment.snapshot`
     Snapshot {
-        /// As stored, after its last event.
+        /// The payment as stored, after its last event.
         payment: Box<Payment>,
     },
     /// `command.succeeded` of an `events.resend`
     EventsResent(ResentPage),
 }
 
-/// Events of a variant that went out once more, of whichever payments: a part of what was asked for.
+/// A page of a variant's events, across payments, that were published again: part of an `events.resend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResentPage {
-    /// Behind which position they are.
+    /// The page starts after this position.
     pub after: i64,
-    /// Up to which position all were sent that are kept.
+    /// Every event kept up to this position was published.
     pub to: i64,
-    /// Whether there may be more behind that.
+    /// Whether there may be more events after that.
     pub more: bool,
-    /// How many were sent.
+    /// Number of events published.
     pub events: usize,
-    /// How many were not, for the broker has refused them, or an earlier one of their payment.
+    /// Number of events skipped because the broker refused them or an earlier event of their payment.
     pub set_aside: usize,
-    /// Behind which position all are kept, where that is beyond `after`.
+    /// Every event after this position is still kept; set only if it lies beyond `after`.
     pub kept_after: Option<i64>,
 }
 
-/// A stretch of positions, and how many of a variant's events are there. No other will ever be.
+/// A range of positions and the number of a variant's events in it. No more events can appear in the range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Behind which position it begins: where the one before ended.
+    /// The range starts after this position, at which the previous heartbeat ended.
     pub from: i64,
-    /// The last position.
+    /// The last position of the range.
     pub to: i64,
-    /// How many events of the variant there are.
+    /// Number of the variant's events in the range.
     pub events: i64,
-    /// How many of them wait for a person, for the broker has refused them, or an earlier one of their payment.
+    /// How many of them wait for a person because the broker refused them or an earlier event of their payment.
     pub set_aside: i64,
 }
 
-/// Events of a payment that went out once more.
+/// A payment's events that were published again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resent {
-    /// The number of the first.
+    /// Sequence number of the first.
     pub from: i64,
-    /// The number of the last.
+    /// Sequence number of the last.
     pub to: i64,
 }
 
-/// The reason of a change.
+/// The reason for a change.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Reason {
-    /// Our code.
+    /// paybus's code.
     pub code: Option<Code>,
-    /// For a person.
+    /// A message for people.
     pub message: String,
     /// The gateway's own code.
     pub gateway_code: Option<String>,
-    /// What was asked and what the gateway did, where they differ or go beyond a limit.
+    /// The requested and the actual amount, if they differ or exceed a limit.
     pub discrepancy: Option<Discrepancy>,
 }
 
 impl Reason {
-    /// What the gateway says of it.
+    /// The reason that the gateway gives.
     pub fn of(result: &GatewayResult) -> Reason {
         Reason { message: result.message.clone(), gateway_code: result.code.clone(), ..Reason::default() }
     }
 }
 
-/// The gateway did something else than was asked.
+/// The gateway processed a different amount than requested.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Discrepancy {
-    /// What was asked for, or the limit.
+    /// The requested amount, or the limit.
     pub asked: Money,
-    /// What the gateway says.
+    /// The amount that the gateway reports.
     pub answered: Money,
 }
 
@@ -254,21 +254,21 @@ pub struct Discrepancy {
 pub enum EventType {
     /// A payment was stored.
     Created,
-    /// A payment's status differs.
+    /// A payment's status changed.
     StatusChanged,
-    /// Amounts, fraud or gateway data differ, the status does not.
+    /// Amounts, fraud status or gateway data changed, but not the status.
     Updated,
     /// A command never reached a gateway.
     Rejected,
-    /// The gateway refused, or retrying was given up, and the payment is as it was.
+    /// The gateway refused, or retries were exhausted; the payment is unchanged.
     Failed,
     /// A retry is scheduled, an answer is awaited, or the outcome is unknown.
     Delayed,
-    /// Done, and nothing of the payment changed.
+    /// The command was carried out; the payment did not change.
     Succeeded,
-    /// The payment as it is, for who asked.
+    /// The payment's current state, for the requester.
     Snapshot,
-    /// How many events there were lately.
+    /// The number of recent events.
     Heartbeat,
 }
 
@@ -301,7 +301,7 @@ impl EventType {
         }
     }
 
-    /// Whether it is one of those that a payment's sequence counts.
+    /// Whether it is counted in the payment's sequence.
     pub fn is_counted(self) -> bool {
         matches!(self, EventType::Created | EventType::StatusChanged | EventType::Updated)
     }
@@ -322,7 +322,7 @@ impl EventKind {
         }
     }
 
-    /// Whether it holds the payment.
+    /// Whether it contains the payment.
     pub fn has_payment(&self) -> bool {
         match self {
             EventKind::Created { .. }
@@ -344,7 +344,7 @@ impl EventKind {
 }
 
 impl Event {
-    /// The routing key: `<variant>.<type>`, and the status behind it where it changed.
+    /// The routing key: `<variant>.<type>`, followed by the new status for a status change.
     pub fn routing_key(&self) -> String {
         match &self.kind {
             EventKind::StatusChanged { payment, .. } => {
@@ -354,7 +354,7 @@ impl Event {
         }
     }
 
-    /// Whether this is the answer of the command that caused it.
+    /// Whether this is the final answer to the command that caused it.
     pub fn is_final(&self) -> bool {
         self.cause.as_ref().is_some_and(|cause| cause.is_final)
     }

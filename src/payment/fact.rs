@@ -1,5 +1,5 @@
-//! What a gateway's webhook tells, as its adapter reads it once the webhook is known to be genuine. Facts say where to look;
-//! only where the gateway's contract takes its notifications for proof do they change a payment by their word.
+//! Facts: what a gateway's webhook reports, as read by the adapter after verification. A fact says where to look. It
+//! changes a payment by itself only if the gateway's contract accepts notifications as proof.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -9,58 +9,58 @@ use super::card;
 use super::code::{Code, Rejection};
 use super::transaction::{REFERENCE_CHARACTERS_MAX, Transaction, TransactionState};
 
-/// How many facts one webhook may hold.
+/// Maximum number of facts in one webhook.
 pub const FACTS_MAX: usize = 100;
 
-/// The longest text of a fact, in bytes.
+/// Maximum length of a fact's texts, in bytes.
 const TEXT_MAX: usize = 255;
 
-/// Under what name facts are stored with a notification.
+/// The field under which a notification's facts are stored.
 pub(super) const FACTS: &str = "facts";
 
-/// One thing that a webhook tells, of one payment.
+/// One thing that a webhook reports about one payment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fact {
-    /// The gateway's id of the event: the same fact told again has the same. Nothing where the gateway gives none.
+    /// The gateway's event id; a repeated fact has the same id. `None` if the gateway assigns none.
     pub key: Option<String>,
-    /// The payment it is about, where the webhook carries our reference.
+    /// The payment, if the webhook carries our reference.
     pub payment_id: Option<Uuid>,
-    /// The operation of ours it is about, where the webhook carries that.
+    /// Our operation, if the webhook carries its id.
     pub operation_id: Option<Uuid>,
-    /// What the gateway calls the thing it is about, by which it can be asked whose it is.
+    /// The gateway's id of the object concerned, by which its payment can be located.
     pub reference: Option<String>,
-    /// The gateway's word for what happened: for logs, never for a decision.
+    /// The gateway's name for the event: for logs only, never for decisions.
     pub kind: String,
-    /// What it proves; without, and where the contract does not take it for proof, the gateway is asked.
+    /// What it proves. Without a proof, or if the contract does not accept it, the gateway is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
 }
 
-/// What a signed notification proves of one thing at the gateway.
+/// What a signed notification proves about one object at the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// What has come how far.
+    /// The object and its state.
     pub what: Proved,
     /// The payment's id at the gateway.
     pub transaction_id: Option<String>,
     /// The gateway's own code.
     pub code: Option<String>,
-    /// For a person, scrubbed of card numbers and bounded.
+    /// A message for people, bounded and scrubbed of card numbers.
     pub message: String,
 }
 
-/// What is proved.
+/// The object that a proof is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proved {
-    /// Something was done with money, or not done: under the gateway's reference, with its amount and currency.
+    /// A money movement, done or not: with the gateway's reference, amount and currency.
     Money(Transaction),
-    /// A cancel, which moves no money, has come so far.
+    /// The state of a cancel, which moves no money.
     Cancel(TransactionState),
 }
 
 impl Proof {
-    /// How far it has come.
+    /// The state of the object.
     pub fn state(&self) -> TransactionState {
         match &self.what {
             Proved::Money(transaction) => transaction.state,
@@ -81,15 +81,15 @@ impl Proof {
 }
 
 impl Fact {
-    /// The id of the command that tells it: the gateway's key, or what stands for one that cannot be an id. The same fact
-    /// has the same, so that it is one command however often it comes.
+    /// Returns the id of the command that carries the fact: the gateway's key, or a UUID derived from it if it is not
+    /// usable as an id. A repeated fact has the same id, so that it is one command however often it arrives.
     pub fn command_id(&self) -> Option<String> {
         let key = self.key.as_deref()?;
         let is_id = (1..=TEXT_MAX).contains(&key.len()) && !key.contains('\0') && !card::contains_card_number(key);
         Some(if is_id { key.to_owned() } else { Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).to_string() })
     }
 
-    /// Without what might be a card number.
+    /// Removes possible card numbers.
     fn fit_to_be_stored(self) -> Fact {
         Fact { key: self.command_id(), kind: card::scrub(&self.kind).into_owned(), ..self }
     }
@@ -101,30 +101,30 @@ impl Fact {
     }
 }
 
-/// The operations of ours of which facts prove something.
+/// Returns our operations for which the facts contain a proof.
 pub fn proved_operations(facts: &[Fact]) -> Vec<Uuid> {
     facts.iter().filter(|fact| fact.proof.is_some()).filter_map(|fact| fact.operation_id).collect()
 }
 
-/// Facts as they are stored with a notification that waits.
+/// The form in which a waiting notification's facts are stored.
 pub fn facts_data(facts: &[Fact]) -> Map<String, Value> {
     Map::from_iter([(FACTS.to_owned(), json!(facts))])
 }
 
-/// Reads facts as they were stored.
+/// Reads stored facts.
 ///
 /// # Errors
-/// What is stored are no facts.
+/// The stored value is missing or does not contain facts.
 pub(super) fn read_facts(stored: Option<&Value>) -> Result<Vec<Fact>, Rejection> {
     let stored = stored.ok_or_else(|| Rejection::missing(FACTS))?;
     Vec::deserialize(stored).map_err(|_| Rejection::invalid(FACTS, "cannot be read"))
 }
 
-/// The facts that a verified notification may tell: few and short ones; and where it is addressed to a payment, none
-/// that are of another.
+/// Checks the facts of a verified notification: their number and length. If the notification is addressed to a payment,
+/// facts about other payments are dropped.
 ///
 /// # Errors
-/// There are too many, or too long ones, or all are of other payments.
+/// There are too many facts, their texts are too long or contain NUL, or all are about other payments.
 pub fn admitted(facts: Vec<Fact>, addressed_to: Option<Uuid>) -> Result<Vec<Fact>, Rejection> {
     if facts.len() > FACTS_MAX {
         return Err(Rejection::invalid("body_base64", &format!("it tells more than {FACTS_MAX} facts")));

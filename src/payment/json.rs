@@ -1,4 +1,4 @@
-//! JSON texts.
+//! Reading and writing JSON.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,21 +8,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Error, Map, Number, Value};
 
-/// What an event or a request of a usual payment takes: most texts are written without growing once.
+/// Typical size of an event or request: most texts are written without reallocation.
 const USUAL_BYTES: usize = 1536;
 
-/// The prefix of member names by which `serde_json` hands over values of its own, and the name for a number.
+/// Prefix of the member names under which `serde_json` passes its own internal values, and the name used for a number.
 const PRIVATE: &str = "$serde_json::private::";
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// The most digits of a number before its point and after it. PostgreSQL can store 131,072 and 16,383.
+/// Maximum digits of a number before and after the decimal point. PostgreSQL can store 131,072 and 16,383.
 const WHOLE_DIGITS_MAX: usize = 131_000;
 const FRACTION_DIGITS_MAX: usize = 16_000;
-/// Exponents that are written out as digits. A number with another one is rounded to 64 bits.
+/// Exponents that are expanded to digits. A number with any other exponent is rounded to 64 bits.
 const EXPONENTS: RangeInclusive<isize> = -40..=40;
 
-/// Writes a value whose members are strings, numbers and maps with string keys, which JSON can always hold; anything else
-/// would be the empty text.
+/// Writes a value that consists of strings, numbers and maps with string keys, which JSON can always represent. Returns
+/// an empty string for anything else.
 pub fn write(value: &impl Serialize) -> String {
     let mut text = Vec::with_capacity(USUAL_BYTES);
     match serde_json::to_writer(&mut text, value) {
@@ -31,20 +31,20 @@ pub fn write(value: &impl Serialize) -> String {
     }
 }
 
-/// A JSON text that was read.
+/// A parsed JSON text.
 #[derive(Debug)]
 pub struct Read {
-    /// What it holds. Of a member that an object has twice, the last.
+    /// The value. Of a member that occurs twice in an object, the last one.
     pub value: Value,
-    /// The names of members that an object has twice. Readers differ on which of them counts, so that what its writer meant
-    /// is not known.
+    /// Names of members that occur twice in an object. Parsers disagree on which one counts, so the writer's intent is
+    /// unknown.
     pub twice: Vec<String>,
 }
 
-/// Reads a JSON text. Numbers keep all their digits.
+/// Parses a JSON text. Numbers keep all their digits.
 ///
 /// # Errors
-/// It is none, is nested deeper than 127 levels, or holds a number that PostgreSQL could not store.
+/// The text is not JSON, is nested deeper than 127 levels, or contains a number that PostgreSQL could not store.
 pub fn read(text: &str) -> serde_json::Result<Read> {
     read_with(text, exact)
 }
@@ -57,8 +57,8 @@ fn read_with(text: &str, number: ReadNumber) -> serde_json::Result<Read> {
     Ok(Read { value, twice })
 }
 
-/// What `value`, read from `text`, is hashed by. Its numbers are rounded to 64 bits, as all once were: a command that was
-/// stored then must have the same hash when it comes again.
+/// Returns the form of `value`, parsed from `text`, that is hashed. Numbers are rounded to 64 bits, as all numbers once
+/// were: a command stored back then must have the same hash when it arrives again.
 pub fn hashed(text: &str, value: &Value) -> String {
     let rounded = if has_only_integers(value) { None } else { read_with(text, rounded).ok() };
     rounded.map_or_else(|| value.to_string(), |read| read.value.to_string())
@@ -66,7 +66,7 @@ pub fn hashed(text: &str, value: &Value) -> String {
 
 fn has_only_integers(value: &Value) -> bool {
     match value {
-        // -0 is none.
+        // -0 is not one: rounding changes how it is written.
         Value::Number(number) => number.is_u64() || number.as_i64().is_some_and(|number| number != 0),
         Value::Array(items) => items.iter().all(has_only_integers),
         Value::Object(members) => members.values().all(has_only_integers),
@@ -74,15 +74,15 @@ fn has_only_integers(value: &Value) -> bool {
     }
 }
 
-/// The members of a JSON object as they stand, with those that come twice; what each holds is not read yet.
+/// Returns the members of a JSON object in order, including duplicates; their values are not parsed yet.
 ///
 /// # Errors
-/// It is no JSON object.
+/// The text is not a JSON object.
 pub fn members(text: &str) -> serde_json::Result<Vec<(String, &RawValue)>> {
     serde_json::from_str(text).map(|Members(members)| members)
 }
 
-/// A member's name without what a slip changes: capitals, blanks, dashes.
+/// Normalizes a member name, so that spellings that differ only in case, spaces or punctuation are equal.
 pub fn letters(name: &str) -> String {
     name.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
@@ -113,10 +113,10 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-/// Reads a number that is no 64-bit integer.
+/// Parses a number that is not a 64-bit integer.
 type ReadNumber = fn(&str) -> serde_json::Result<Number>;
 
-/// Reads a value as `Value` does, and notes what comes twice.
+/// Parses a value as `Value` does, and records duplicate members.
 struct Reader<'a> {
     twice: &'a mut Vec<String>,
     number: ReadNumber,
@@ -192,14 +192,14 @@ impl<'de> Visitor<'de> for Reader<'_> {
             None => Ok(Value::Object(members)),
             Some(_) => match members.get(NUMBER).filter(|_| members.len() == 1) {
                 Some(Value::String(text)) => (self.number)(text).map(Value::Number).map_err(A::Error::custom),
-                // Reading it from the database would fail, or give something else.
+                // Reading it back from the database would fail or return a different value.
                 _ => Err(A::Error::custom("a member has a name that serde_json keeps for itself")),
             },
         }
     }
 }
 
-/// With all its digits and without an exponent, as PostgreSQL gives it back.
+/// Keeps all digits and expands the exponent, as PostgreSQL returns it.
 fn exact(text: &str) -> serde_json::Result<Number> {
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, ""));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -213,8 +213,8 @@ fn exact(text: &str) -> serde_json::Result<Number> {
     }
 }
 
-/// A decimal with its point moved to the right by so many places. It keeps a fraction, even of zero: it was not written
-/// as an integer.
+/// Moves the decimal point to the right by so many places. The result keeps a fraction, even `.0`, because it was not
+/// written as an integer.
 fn shifted(whole: &str, fraction: &str, places: isize) -> String {
     let (sign, whole) = whole.strip_prefix('-').map_or(("", whole), |whole| ("-", whole));
     let zeros = "0".repeat(places.unsigned_abs());
@@ -228,7 +228,7 @@ fn shifted(whole: &str, fraction: &str, places: isize) -> String {
     format!("{sign}{}.{}", or_zero(whole.trim_start_matches('0')), or_zero(fraction.trim_end_matches('0')))
 }
 
-/// Rounded to 64 bits, as `serde_json` rounds.
+/// Rounded to 64 bits, as `serde_json` does.
 fn rounded(text: &str) -> serde_json::Result<Number> {
     finite(serde_json::from_str(text))
 }
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    /// With each number as a 64-bit one; `None` if one is out of range.
+    /// Converts each number to 64 bits; `None` if one is out of range.
     fn in_64_bits(value: &Value) -> Option<Value> {
         Some(match value {
             Value::Number(number) => Value::Number(Number::from_f64(number.to_string().parse().ok()?)?),
@@ -311,7 +311,7 @@ mod tests {
             prop_assert_eq!(read.as_ref().and_then(in_64_bits), others.as_ref().and_then(in_64_bits));
         }
 
-        /// PostgreSQL would be asked for what it gave: a number that was read once stays as it is.
+        /// Stands in for a round trip through PostgreSQL: a number that was parsed once no longer changes.
         #[test]
         fn what_was_read_stays_as_it_is(text in "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,30})?(e[+-]?[123]?[0-9])?") {
             let once = read(&text).unwrap().value.to_string();

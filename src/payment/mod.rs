@@ -1,4 +1,4 @@
-//! The pure core: everything that decides, without I/O, clock or async.
+//! The pure core: all decisions, without I/O, clock or async.
 
 pub mod action;
 pub mod card;

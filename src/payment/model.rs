@@ -1,4 +1,4 @@
-//! The payment itself: one sum to collect, its status, amounts and history.
+//! The payment: an amount to collect, its status, amounts and history.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,79 +11,79 @@ use super::money::{Currency, Money};
 use super::movement::Amounts;
 use super::status::{FraudStatus, Status};
 
-/// A payment as stored; field names are django-payments'.
+/// A payment as stored; field names are those of django-payments.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Payment {
-    /// Chosen by the upstream.
+    /// Chosen by the upstream service.
     pub id: Uuid,
-    /// What the upstream asked for; never changes.
+    /// What the upstream service requested; never changes.
     pub order: Order,
-    /// The source of the command that created it: whose it is. `None` where an earlier release stored it and that command is
-    /// kept no more.
+    /// The source of the command that created it, which owns it. `None` if an earlier release stored the payment and
+    /// that command has since been deleted.
     pub source: Option<String>,
-    /// The adapter it began with.
+    /// The adapter with which it was created.
     pub gateway: String,
-    /// The account at the gateway it began with, as the adapter names it.
+    /// The account at the gateway with which it was created, as the adapter names it.
     pub account: String,
-    /// Where it stands.
+    /// The current status.
     pub status: Status,
-    /// What the gateway thinks of fraud.
+    /// The gateway's fraud assessment.
     pub fraud_status: FraudStatus,
-    /// The gateway's words on fraud.
+    /// The gateway's message about fraud.
     pub fraud_message: String,
     /// When it was stored.
     pub created: Timestamp,
     /// When it last changed.
     pub modified: Timestamp,
-    /// Its id at the gateway.
+    /// The payment's id at the gateway.
     pub transaction_id: String,
     /// The gateway's last message.
     pub message: String,
-    /// What the gateway told beside, bounded.
+    /// Additional data from the gateway, bounded.
     pub extra_data: Map<String, Value>,
     /// Where the customer must act, while the status is `input`.
     pub redirect_url: Option<String>,
-    /// Whether its process captures at once; known where its create says so, else from its first process on.
+    /// Whether its process captures at once. `None` until its create or its first process decides.
     pub capture: Option<bool>,
     /// The sums of its movements.
     pub amounts: Amounts,
-    /// Raised by every change; a write that read an older one changes nothing.
+    /// Changed by every write; a write based on an older version has no effect.
     pub version: i64,
-    /// The operation that holds the payment's turn.
+    /// The operation that holds the payment's turn: across all replicas, only one at a time does.
     pub busy: Option<Uuid>,
-    /// How many commands wait for their turn.
+    /// Number of commands waiting for their turn.
     pub waiting: u32,
-    /// The last event's number.
+    /// Sequence number of the last event.
     pub last_sequence: i64,
-    /// When it was archived: only its row is left, so that its id is never charged again.
+    /// When it was archived. Only the row remains, so that its id can never be charged again.
     pub archived: Option<Timestamp>,
 }
 
-/// What the upstream asked to be paid, and by whom.
+/// What the upstream service wants paid, and by whom.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
-    /// The configured gateway to use.
+    /// The configured gateway variant.
     pub variant: String,
-    /// The gross sum.
+    /// The gross amount.
     pub total: Money,
-    /// Of it, tax.
+    /// Tax included in the total.
     pub tax: Money,
-    /// Of it, delivery.
+    /// Delivery cost included in the total.
     pub delivery: Money,
-    /// What it is for.
+    /// What the payment is for.
     pub description: String,
-    /// Whom to bill.
+    /// The billing address.
     pub billing: Billing,
-    /// Where the customer came from.
+    /// The customer's IP address.
     pub customer_ip_address: Option<IpAddr>,
-    /// The publisher's own words, an order's number say: told with every event, and read by nobody here.
+    /// The publisher's own data, such as an order number: copied to every event, never interpreted.
     pub metadata: Metadata,
 }
 
-/// The publisher's own words, by their names.
+/// The publisher's own data, by name.
 pub type Metadata = BTreeMap<String, String>;
 
-/// Whom to bill.
+/// The billing address.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(missing_docs)] // The names are django-payments' and say all there is to say.
 pub struct Billing {
@@ -100,7 +100,7 @@ pub struct Billing {
 }
 
 impl Payment {
-    /// A payment that was just asked for.
+    /// A new payment.
     pub fn new(id: Uuid, order: Order, gateway: &str, account: &str, now: Timestamp) -> Payment {
         let amounts = Amounts::none(order.total.currency());
         Payment {
@@ -128,7 +128,7 @@ impl Payment {
         }
     }
 
-    /// What can still be captured: what is held, while the payment is `preauth`.
+    /// The amount that can still be captured: what is held, while the payment is `preauth`.
     pub fn capturable(&self) -> Money {
         match self.status {
             Status::Preauth => self.amounts.capturable,
@@ -136,14 +136,14 @@ impl Payment {
         }
     }
 
-    /// Whether the goods may go out: the whole total was captured and is still there (nothing refunded, disputed or reversed
-    /// that would leave less), and no review of fraud is open or ended badly.
+    /// Whether the goods may be shipped: the whole total is captured and still there (not reduced by refunds, disputes
+    /// or reversals), and no fraud review is open or failed.
     pub fn is_paid_in_full(&self) -> bool {
         let is_cleared = matches!(self.fraud_status, FraudStatus::Unknown | FraudStatus::Accept);
         self.status == Status::Confirmed && is_cleared && self.amounts.captured.amount() >= self.order.total.amount()
     }
 
-    /// The currency of all its sums.
+    /// The currency of all its amounts.
     pub fn currency(&self) -> Currency {
         self.order.total.currency()
     }

@@ -1,29 +1,29 @@
-//! Money: a non-negative decimal with its currency, never a float and never rounded.
+//! Money: a non-negative decimal with its currency; never a float, never rounded.
 
 use std::fmt;
 
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 
-/// Digits allowed before the decimal point.
+/// Maximum digits before the decimal point.
 pub const INTEGER_DIGITS_MAX: usize = 12;
 
-/// The most decimals that a currency has.
+/// Maximum decimals of any currency.
 pub const DECIMALS_MAX: usize = 4;
 
-/// A currency of ISO 4217 that has a number of decimals.
+/// An ISO 4217 currency for which the standard defines decimals.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Currency(iso_currency::Currency);
 
 impl Currency {
-    /// The currency of a three-letter code in capitals, or nothing where ISO 4217 has none or gives it no decimals
-    /// (precious metals, test codes).
+    /// Returns the currency for a three-letter code in capitals. `None` if ISO 4217 does not list it or defines no
+    /// decimals for it (precious metals, test codes).
     pub fn from_code(code: &str) -> Option<Currency> {
         let currency = iso_currency::Currency::from_code(code)?;
         currency.exponent().map(|_| Currency(currency))
     }
 
-    /// Every currency, by its code.
+    /// All currencies, with their codes.
     pub fn all() -> impl Iterator<Item = Currency> {
         let letters = || 'A'..='Z';
         let codes = letters().flat_map(move |a| letters().flat_map(move |b| letters().map(move |c| [a, b, c])));
@@ -35,7 +35,7 @@ impl Currency {
         self.0.code()
     }
 
-    /// Decimals of the currency by ISO 4217: JPY 0, USD 2, KWD 3.
+    /// Number of decimals by ISO 4217: JPY 0, USD 2, KWD 3.
     pub fn decimals(self) -> u32 {
         u32::from(self.0.exponent().unwrap_or_default())
     }
@@ -53,10 +53,10 @@ impl fmt::Display for Currency {
     }
 }
 
-/// Why a text or a number is no sum of money.
+/// Why a text or number is not an amount of money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
-    /// Something other than digits with at most one point between them.
+    /// Contains something other than digits with at most one point between them.
     #[error("must be digits with at most one decimal point, such as \"12.50\"")]
     Grammar,
     /// More decimals than the currency has.
@@ -65,24 +65,24 @@ pub enum MoneyError {
     /// More than twelve digits before the point.
     #[error("has more than 12 digits before the point")]
     TooLarge,
-    /// Below zero.
+    /// Less than zero.
     #[error("is negative")]
     Negative,
-    /// Two sums of different currencies.
+    /// The amounts have different currencies.
     #[error("is in another currency")]
     Currency,
 }
 
-/// Checks what can be checked of a decimal string before its currency is known.
+/// Validates a decimal string as far as possible before its currency is known.
 ///
 /// # Errors
-/// It is no amount of any currency.
+/// The text is not an amount in any currency.
 pub fn check_text(text: &str) -> Result<(), MoneyError> {
     let (_, fraction) = digits(text)?;
     if fraction.len() > DECIMALS_MAX { Err(MoneyError::Decimals(DECIMALS_MAX as u32)) } else { Ok(()) }
 }
 
-/// The digits before and behind the point.
+/// Splits a text into the digits before and after the point.
 fn digits(text: &str) -> Result<(&str, &str), MoneyError> {
     let (integer, fraction) = match text.split_once('.') {
         Some((integer, fraction)) if !fraction.is_empty() => (integer, fraction),
@@ -98,7 +98,7 @@ fn digits(text: &str) -> Result<(&str, &str), MoneyError> {
     Ok((integer, fraction))
 }
 
-/// A sum of money: not negative, with exactly its currency's decimals.
+/// An amount of money: not negative, with exactly its currency's decimals.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Money {
     amount: Decimal,
@@ -106,12 +106,12 @@ pub struct Money {
 }
 
 impl Money {
-    /// Nothing, in a currency.
+    /// Zero in a currency.
     pub fn zero(currency: Currency) -> Money {
         Money { amount: Decimal::new(0, currency.decimals()), currency }
     }
 
-    /// Reads the decimal string of a message, in currency units. Stricter than `Decimal`'s own parser, which takes
+    /// Parses a decimal string from a message, in currency units. Stricter than `Decimal`'s own parser, which accepts
     /// exponents, underscores and signs, and rounds what does not fit.
     pub fn parse(text: &str, currency: Currency) -> Result<Money, MoneyError> {
         let (_, fraction) = digits(text)?;
@@ -122,8 +122,8 @@ impl Money {
         Money::new(amount, currency)
     }
 
-    /// Reads the decimal string of a gateway, which may have more zeros behind the point than the currency has decimals:
-    /// the number is the same.
+    /// Parses a decimal string from a gateway, which may have more trailing zeros than the currency has decimals: the
+    /// value is the same.
     pub fn parse_padded(text: &str, currency: Currency) -> Result<Money, MoneyError> {
         let (integer, fraction) = digits(text)?;
         let digits = fraction.trim_end_matches('0');
@@ -131,7 +131,8 @@ impl Money {
         Money::parse(text, currency)
     }
 
-    /// A decimal as the database or a gateway gives it; trailing zeros are dropped or added, digits never.
+    /// Converts a decimal from the database or a gateway. Trailing zeros are dropped or added, significant digits
+    /// never.
     pub fn new(amount: Decimal, currency: Currency) -> Result<Money, MoneyError> {
         if amount.is_sign_negative() && !amount.is_zero() {
             return Err(MoneyError::Negative);
@@ -154,35 +155,35 @@ impl Money {
         self.currency
     }
 
-    /// Whether this is nothing.
+    /// Whether the amount is zero.
     pub fn is_zero(self) -> bool {
         self.amount.is_zero()
     }
 
-    /// The sum of two.
+    /// Adds two amounts.
     ///
     /// # Errors
-    /// Another currency, or a sum beyond 28 digits.
+    /// The currencies differ, or the sum exceeds 28 digits.
     pub fn plus(self, other: Money) -> Result<Money, MoneyError> {
         self.same_currency(other)?;
         let amount = self.amount.checked_add(other.amount).ok_or(MoneyError::TooLarge)?;
         Ok(Money { amount, currency: self.currency })
     }
 
-    /// What is left after taking away another, never below zero.
+    /// Subtracts an amount; never below zero.
     ///
     /// # Errors
-    /// Another currency.
+    /// The currencies differ.
     pub fn less(self, other: Money) -> Result<Money, MoneyError> {
         self.same_currency(other)?;
         let amount = self.amount.checked_sub(other.amount).ok_or(MoneyError::TooLarge)?;
         if amount.is_sign_negative() { Ok(Money::zero(self.currency)) } else { Ok(Money { amount, ..self }) }
     }
 
-    /// Whether this is more than another of the same currency.
+    /// Whether this is more than `other`.
     ///
     /// # Errors
-    /// Another currency.
+    /// The currencies differ.
     pub fn exceeds(self, other: Money) -> Result<bool, MoneyError> {
         self.same_currency(other)?;
         Ok(self.amount > other.amount)
@@ -193,14 +194,14 @@ impl Money {
     }
 }
 
-/// The amount alone, with its currency's decimals: `120.00`.
+/// The amount alone, with the currency's decimals: `120.00`.
 impl fmt::Display for Money {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.amount)
     }
 }
 
-/// A string, as it is displayed: never a JSON number.
+/// Serializes as a string, as displayed: never as a JSON number.
 impl Serialize for Money {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -213,25 +214,25 @@ impl fmt::Debug for Money {
     }
 }
 
-/// Money as it is stored where its currency does not stand beside it: `["120.00", "USD"]`.
+/// Serializes money with its currency, for places that do not store it alongside: `["120.00", "USD"]`.
 pub mod with_currency {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use super::{Currency, Money};
 
-    /// Writes it.
+    /// Serializes amount and currency.
     ///
     /// # Errors
-    /// The serializer's.
+    /// Those of the serializer.
     pub fn serialize<S: Serializer>(money: &Money, serializer: S) -> Result<S::Ok, S::Error> {
         (money.to_string(), money.currency().code()).serialize(serializer)
     }
 
-    /// Reads it.
+    /// Deserializes amount and currency.
     ///
     /// # Errors
-    /// It is no sum of a currency.
+    /// It is not an amount in a known currency.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
         let (amount, code) = <(String, String)>::deserialize(deserializer)?;
         let currency = Currency::from_code(&code).ok_or_else(|| D::Error::custom("no currency of ISO 4217"))?;

@@ -1,4 +1,4 @@
-//! Movements: the money a gateway says it moved. A payment's amounts are nothing but their sums.
+//! Movements: the money that a gateway reports as moved. A payment's amounts are always the sums of its movements.
 
 use uuid::Uuid;
 
@@ -7,19 +7,19 @@ use super::money::{Currency, Money, MoneyError};
 /// What was done with the money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MovementKind {
-    /// Held on the customer's side.
+    /// Held on the customer's account.
     Authorized,
-    /// Taken.
+    /// Captured.
     Captured,
-    /// Given back.
+    /// Refunded.
     Refunded,
-    /// Given back and there again: the refund failed later.
+    /// A refund failed later: the money is back.
     RefundReversed,
-    /// An authorization that was let go.
+    /// An authorization was released.
     Voided,
     /// Lost to a dispute.
     Disputed,
-    /// Taken and never arrived: the capture failed later, or was cancelled.
+    /// A capture failed later or was cancelled: the money never arrived.
     CaptureReversed,
 }
 
@@ -48,40 +48,40 @@ impl MovementKind {
         }
     }
 
-    /// The kind of a word.
+    /// Parses the word in the database.
     pub fn from_word(word: &str) -> Option<MovementKind> {
         MovementKind::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
-/// One movement. `kind` and `reference` together are unique within a payment, so that a truth learnt twice (from an
-/// answer and from a notification) counts once.
+/// One movement. `kind` and `reference` together are unique within a payment, so that a movement reported twice (by an
+/// answer and by a notification) counts once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Movement {
     /// What was done.
     pub kind: MovementKind,
-    /// Under what it is stored: the gateway's own reference where that was known; else the id of the operation that told of
-    /// it, be it the sync that heard of it.
+    /// The key under which it is stored: the gateway's reference if known at the time, else the id of the operation
+    /// that reported it, which may be a sync.
     pub reference: String,
-    /// The gateway's own reference: it may be learnt later than the movement.
+    /// The gateway's reference; it may become known later than the movement.
     pub gateway_reference: Option<String>,
-    /// The gateway's reference of what it belongs to.
+    /// The gateway's reference of the object that it belongs to.
     pub parent: Option<String>,
     /// How much.
     pub amount: Money,
-    /// The operation that did it, where one of ours did and that is known: it is matched once, and counted once.
+    /// Our operation that caused it, if known. An operation is matched once and counted once.
     pub operation: Option<Uuid>,
 }
 
 impl Movement {
-    /// One that an operation told of, and whose it is nobody knows.
+    /// A movement that an operation reported and whose cause is unknown.
     pub fn learnt(kind: MovementKind, teller: Uuid, amount: Money) -> Movement {
         let reference = teller.to_string();
         Movement { kind, reference, gateway_reference: None, parent: None, amount, operation: None }
     }
 
-    /// Whether another one is the same money. The gateway's references decide where both have one; else one operation has one
-    /// movement of a kind.
+    /// Whether two movements are the same money. If both have a gateway reference, those decide; otherwise one
+    /// operation has at most one movement of a kind.
     pub fn is_same(&self, other: &Movement) -> bool {
         if self.kind != other.kind {
             return false;
@@ -99,29 +99,29 @@ impl Movement {
 /// The sums of a payment's movements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amounts {
-    /// Everything ever authorized.
+    /// Total authorized.
     pub authorized: Money,
-    /// What was captured minus what was refunded, lost or never arrived, never below zero.
+    /// Captured minus refunded, disputed and never arrived; never below zero.
     pub captured: Money,
-    /// Everything refunded, without the refunds that failed later.
+    /// Total refunded, without refunds that failed later.
     pub refunded: Money,
-    /// What is still held: authorized, and neither captured nor let go.
+    /// Still held: authorized, and neither captured nor released.
     pub capturable: Money,
-    /// What was let go without being captured.
+    /// Released without being captured.
     pub voided: Money,
 }
 
 impl Amounts {
-    /// Nothing moved yet.
+    /// All zero.
     pub fn none(currency: Currency) -> Amounts {
         let zero = Money::zero(currency);
         Amounts { authorized: zero, captured: zero, refunded: zero, capturable: zero, voided: zero }
     }
 
-    /// The sums of all movements of a payment.
+    /// Sums all movements of a payment.
     ///
     /// # Errors
-    /// A movement in another currency, or sums beyond 28 digits.
+    /// A movement has another currency, or a sum exceeds 28 digits.
     pub fn of<'a>(currency: Currency, movements: impl Iterator<Item = &'a Movement>) -> Result<Amounts, MoneyError> {
         let mut sums = Amounts::none(currency);
         let zero = Money::zero(currency);
@@ -141,7 +141,8 @@ impl Amounts {
         sums.refunded = sums.refunded.less(back)?;
         let arrived = taken.less(reversed)?;
         sums.captured = arrived.less(sums.refunded.plus(disputed)?)?;
-        // What never arrived takes nothing of what is held: it may have been a charge before the authorization.
+        // A capture that never arrived does not reduce what is held: it may have been a charge before the
+        // authorization.
         sums.capturable = sums.authorized.less(arrived.plus(sums.voided)?)?;
         Ok(sums)
     }

@@ -1,11 +1,10 @@
-//! What a gateway says, together with the question it answers. An answer proves something only of the payment as it was when
-//! the question was sent.
+//! What a gateway says, together with the question it answers. An answer proves something only about the payment as it
+//! was when the question was sent.
 
 use jiff::Timestamp;
 
-/// When a question was sent, and how far the payment's events had come by then. It is made from the payment in memory when the
-/// question goes out and travels with the answer. Read back from a stored row, it would be the stamp of whichever question
-/// was stored last.
+/// When a question was sent, and the payment's last event at that time. It is made from the payment in memory when the
+/// question is sent, and travels with the answer. Read back from a stored row, it might belong to a later question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked {
     at: Timestamp,
@@ -14,18 +13,18 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Only the machine knows what it asks after: see `Aggregate::asked`.
+    /// Only the machine knows the state that a question is based on: see `Aggregate::asked`.
     pub(super) fn new(at: Timestamp, after_sequence: i64) -> Asked {
         Asked { at, after_sequence, clocks_agreed: true }
     }
 
-    /// The same question, with whether the gateway's clock and PostgreSQL's agreed when it was answered. What was missed
-    /// while they did not is no proof once they do again.
+    /// Records whether the gateway's clock and PostgreSQL's agreed when the question was answered. Once they disagreed
+    /// it stays unproved: what was missed in the meantime proves nothing, even if they agree again.
     pub fn while_clocks(self, agreed: bool) -> Asked {
         Asked { clocks_agreed: self.clocks_agreed && agreed, ..self }
     }
 
-    /// Whether the clocks agreed when it was answered, as far as is known.
+    /// Whether the clocks agreed when it was answered, as far as known.
     pub fn clocks_agreed(self) -> bool {
         self.clocks_agreed
     }
@@ -35,18 +34,19 @@ impl Asked {
         self.at
     }
 
-    /// The number of the payment's last event at that time.
+    /// Sequence number of the payment's last event at that time.
     pub fn after_sequence(self) -> i64 {
         self.after_sequence
     }
 }
 
-/// What a gateway says in answer to a question.
+/// A gateway's answer to a question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation<T> {
     /// The question.
     pub asked: Asked,
-    /// The answer: an [`Outcome`](super::outcome::Outcome) of an attempt, or what a look-up [`Found`](super::outcome::Found).
+    /// The answer: the [`Outcome`](super::outcome::Outcome) of an attempt, or what a look-up
+    /// [`Found`](super::outcome::Found).
     pub says: T,
 }
 

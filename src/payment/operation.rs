@@ -1,4 +1,4 @@
-//! Operations: commands as stored, with their attempts, their outcome and their place in retrying.
+//! Operations: commands as stored, with their attempts, outcome and retry state.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -10,20 +10,20 @@ use super::command::{Attributes, Body, Command, CommandName, CommandType, Kind};
 use super::money::Money;
 use super::outcome::{Exposure, GatewayKey};
 
-/// Where an operation stands.
+/// The state of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Waits for its turn, or for its payment to be created.
     Waiting,
-    /// A worker is calling the gateway for it, until its lease ends.
+    /// A worker is calling the gateway for it, at most until its lease expires.
     Calling,
     /// A retry is due later; every attempt so far is proved not received.
     Scheduled,
-    /// An attempt may have been received: it is sent again under its key, looked up, or left to a person.
+    /// An attempt may have been received: it is retried under the same key, looked up, or left to a person.
     Unknown,
-    /// The gateway accepted it; its result is awaited.
+    /// The gateway accepted it; the result is awaited.
     Pending,
-    /// Answered for good.
+    /// It has its final answer.
     Settled,
 }
 
@@ -44,7 +44,7 @@ impl State {
         }
     }
 
-    /// The state of a word.
+    /// Parses the word in the database.
     pub fn from_word(word: &str) -> Option<State> {
         State::ALL.into_iter().find(|state| state.as_str() == word)
     }
@@ -53,11 +53,11 @@ impl State {
 /// How a command was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerKind {
-    /// Done.
+    /// Carried out.
     Succeeded,
     /// Never reached a gateway.
     Rejected,
-    /// The gateway refused, or retrying was given up.
+    /// The gateway refused, or retries were exhausted.
     Failed,
 }
 
@@ -71,40 +71,40 @@ impl AnswerKind {
         }
     }
 
-    /// The kind of a word.
+    /// Parses the word in the database.
     pub fn from_word(word: &str) -> Option<AnswerKind> {
         [AnswerKind::Succeeded, AnswerKind::Rejected, AnswerKind::Failed].into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
-/// A command's answer, given once.
+/// A command's final answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// How it ended.
     pub kind: AnswerKind,
-    /// Why, where it did not succeed.
+    /// The reason, if it did not succeed.
     pub code: Option<Code>,
-    /// For a person.
+    /// A message for people.
     pub message: String,
 }
 
-/// What is sent to the gateway: fixed when the operation begins, and the same byte for byte on every try.
+/// What is sent to the gateway: fixed when the operation begins, and byte for byte the same on every attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The sum asked for, where there is one.
+    /// The requested amount, if any.
     pub amount: Option<Money>,
     /// Whether a process captures at once.
     pub capture: bool,
-    /// The body as the adapter wrote it.
+    /// The body as written by the adapter.
     pub body: String,
 }
 
-/// Who is calling the gateway, and until when by PostgreSQL's clock.
+/// The right to call the gateway, held by one worker until a time by PostgreSQL's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// The worker process.
     pub owner: Uuid,
-    /// When another may take over.
+    /// When another worker may take over.
     pub until: Timestamp,
 }
 
@@ -115,65 +115,66 @@ pub struct Operation {
     pub payment_id: Uuid,
     /// UUIDv5 of the command's name.
     pub id: Uuid,
-    /// The command's subject as written, where it is no UUID.
+    /// The command's subject as written, if it is not a UUID.
     pub subject: Option<String>,
-    /// The command's name: source and id (its subject is the payment).
+    /// The command's source and id (its subject is the payment).
     pub name: CommandName,
-    /// What was asked.
+    /// The command's type.
     pub kind: Kind,
-    /// The routing key's variant.
+    /// The variant in the routing key.
     pub variant: String,
-    /// Of type and data: the same name with another hash is refused.
+    /// SHA-256 of type and data: the same name with another hash is rejected.
     pub hash: [u8; 32],
-    /// What a later turn needs of the command's data; empty where nothing does.
+    /// The part of the command's data that is needed if it runs later; empty if none is.
     pub data: Map<String, Value>,
-    /// What came beside the data.
+    /// What the command carries besides its data.
     pub attributes: Attributes,
-    /// Where it stands.
+    /// The current state.
     pub state: State,
-    /// Order of acceptance; given by the database.
+    /// Order of acceptance, assigned by the database.
     pub accepted: i64,
     /// When it was stored.
     pub created: Timestamp,
-    /// Calls to the gateway so far.
+    /// Number of gateway calls so far.
     pub attempts: u32,
-    /// Delayed retries used so far.
+    /// Number of delayed retries so far.
     pub rounds: u32,
-    /// Look-ups so far.
+    /// Number of look-ups so far.
     pub lookups: u32,
-    /// How often another worker had to take it over.
+    /// How often another worker took it over.
     pub takeovers: u32,
-    /// The generation of its gateway key. Raised by the machine with a proof, and restored by the store; no one else.
+    /// Generation of its gateway key. Only the machine raises it, with a proof, and only the store restores it.
     pub(crate) generation: u32,
-    /// How far its attempts may have reached. Of the machine and the store, as the generation.
+    /// How far its attempts may have got. Like the generation, changed only by the machine and the store.
     pub(crate) exposure: Exposure,
-    /// The gateway has said that it acted on it, or will, though not yet what could be applied. Nothing else that it says
-    /// or fails to say later takes that back: not to find it proves nothing.
+    /// The gateway has said that it acted on this or will, but not yet with a result that could be applied. No later
+    /// answer takes that back: "not found" proves nothing from then on.
     pub(crate) acted_on: bool,
-    /// Nothing more is sent under its key: retrying is over, or the key can never succeed. Only look-ups follow.
+    /// Nothing more is sent under its key, because retries are exhausted or the key can never succeed. Only look-ups
+    /// follow.
     pub lookup_only: bool,
     /// When its key was first used.
     pub first_sent_at: Option<Timestamp>,
     /// When it was last sent.
     pub last_sent_at: Option<Timestamp>,
-    /// Who is calling.
+    /// The lease of the worker that calls the gateway.
     pub lease: Option<Lease>,
-    /// When it is looked at again.
+    /// When it is due for a retry, look-up or takeover.
     pub due_at: Option<Timestamp>,
-    /// Whether it was told that a person must act.
+    /// Whether it was already reported that a person must act.
     pub escalated: bool,
-    /// What is sent.
+    /// The request to the gateway.
     pub request: Option<Request>,
-    /// The last trouble, for a person.
+    /// Code of the last error.
     pub last_code: Option<Code>,
-    /// The last trouble's message.
+    /// Message of the last error, for people.
     pub last_message: String,
-    /// Its answer.
+    /// The final answer.
     pub answer: Option<Answer>,
 }
 
 impl Operation {
-    /// A command that was just accepted, as the operation of this id, and what it asks for.
+    /// Makes an operation of a command that was just accepted; also returns what the command requests.
     pub fn accept(command: Command, id: Uuid, now: Timestamp) -> (Operation, Result<Body, Rejection>) {
         let operation = Operation {
             id,
@@ -209,7 +210,7 @@ impl Operation {
         (operation, command.content)
     }
 
-    /// What it makes the gateway do, where it makes it do something.
+    /// The gateway action, if it has one.
     pub fn action(&self) -> Option<Action> {
         match self.kind.known()? {
             CommandType::Create | CommandType::Process => Some(Action::Process),
@@ -227,22 +228,23 @@ impl Operation {
         }
     }
 
-    /// Whether a command under this name is the one it was made from.
+    /// Whether a command with this name is the one that the operation was made from.
     pub fn is_of(&self, command: &Command) -> bool {
         self.hash == command.hash && self.kind == command.kind
     }
 
-    /// The gateway key in force.
+    /// The current gateway key.
     pub fn key(&self) -> GatewayKey {
         GatewayKey::stored(self.id, self.generation)
     }
 
-    /// The sum asked for, where it was fixed.
+    /// The requested amount, if already fixed.
     pub fn amount(&self) -> Option<Money> {
         self.request.as_ref().and_then(|request| request.amount)
     }
 
-    /// Whether the gateway may still act on it, or has acted and we do not know: it is being called, pending or unknown.
+    /// Whether the gateway may still act on it, or may have acted without our knowing: it is calling, pending or
+    /// unknown.
     pub fn is_at_gateway(&self) -> bool {
         matches!(self.state, State::Calling | State::Unknown | State::Pending)
     }

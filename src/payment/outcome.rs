@@ -1,4 +1,4 @@
-//! What the gateway's answers prove, one attempt at a time and taken together.
+//! What the gateway's answers prove, for each attempt and taken together.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use super::transaction::TransactionState;
 /// What one attempt proved. An adapter must choose; there is no default.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// The gateway's own result for this key.
+    /// The gateway's result for this key.
     Result(Box<GatewayResult>),
-    /// Refused as a request: by its contract the gateway did nothing.
+    /// The request was refused: by its contract the gateway did nothing.
     Refused(GatewayError),
-    /// The connection was never made, or the gateway's contract says that it acted on nothing.
+    /// No connection was made, or the gateway's contract says that it did not act.
     NotSent(GatewayError),
     /// It may have been received.
     Unknown(GatewayError),
@@ -32,19 +32,18 @@ pub enum Outcome {
 pub enum Found {
     /// The gateway's result.
     Result(Box<GatewayResult>),
-    /// What it found is the money of other operations; of the one that was asked about it says nothing, not even that it is
-    /// absent.
+    /// Money of other operations. It says nothing about the target, not even that it is absent.
     OfOthers(Vec<Transaction>),
-    /// The gateway knows nothing of it. What that proves is for the contract to say.
+    /// The gateway does not know the target. The contract says what that proves.
     Nothing,
-    /// It was undone, as it was asked to: these transactions came to nothing, and nothing else was done.
+    /// It was undone as requested: these transactions were reversed, and nothing else was done.
     Undone(Vec<Transaction>),
     /// The look-up itself failed.
     Failed(GatewayError),
 }
 
 impl Outcome {
-    /// In one word, for figures and spans.
+    /// The outcome in one word, for metrics and spans.
     pub fn as_str(&self) -> &'static str {
         match self {
             Outcome::Result(result) => result.verdict.as_str(),
@@ -54,7 +53,7 @@ impl Outcome {
         }
     }
 
-    /// Why it brought no result.
+    /// The error, if there is no result.
     pub fn trouble(&self) -> Option<&GatewayError> {
         match self {
             Outcome::Result(_) => None,
@@ -64,7 +63,7 @@ impl Outcome {
 }
 
 impl Found {
-    /// In one word, for figures and spans.
+    /// The result in one word, for metrics and spans.
     pub fn as_str(&self) -> &'static str {
         match self {
             Found::Result(result) => result.verdict.as_str(),
@@ -75,7 +74,7 @@ impl Found {
         }
     }
 
-    /// Why it found nothing out.
+    /// The error, if the look-up failed.
     pub fn trouble(&self) -> Option<&GatewayError> {
         match self {
             Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => None,
@@ -84,58 +83,58 @@ impl Found {
     }
 }
 
-/// Why an attempt brought no result.
+/// Why an attempt or look-up brought no result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GatewayError {
-    /// The class.
+    /// paybus's code.
     pub code: Code,
-    /// For a person, scrubbed of card numbers and bounded.
+    /// A message for people, bounded and scrubbed of card numbers.
     pub message: String,
-    /// The gateway's own code, where it gave one.
+    /// The gateway's own code, if it gave one.
     pub gateway_code: Option<String>,
-    /// How long the gateway asked us to wait.
+    /// How long the gateway asks us to wait.
     pub retry_after: Option<Duration>,
 }
 
 impl GatewayError {
-    /// A trouble with a code and a message alone.
+    /// An error with only a code and a message.
     pub fn new(code: Code, message: impl Into<String>) -> GatewayError {
         GatewayError { code, message: message.into(), gateway_code: None, retry_after: None }
     }
 }
 
-/// The gateway's own result: what it says happened.
+/// The gateway's result: what it says happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GatewayResult {
-    /// The answer to what was asked.
+    /// The answer to the request or question.
     pub verdict: Verdict,
-    /// What was done with money, each by the gateway's own object. It may be the money of other operations than the one that
-    /// was asked about.
+    /// The money moved, one transaction per object at the gateway. It may belong to other operations than the one asked
+    /// about.
     pub transactions: Vec<Transaction>,
-    /// For the whole payment, where no sums are told: how much its process was for.
+    /// For the whole payment, if no sums are given: the amount of its process.
     pub total: Option<Money>,
-    /// The currency it acted in, where it names one: it need not name a sum.
+    /// The currency, if the gateway names one; it may do so without an amount.
     pub currency: Option<Currency>,
     /// The payment's id at the gateway.
     pub transaction_id: Option<String>,
     /// The gateway's own code.
     pub code: Option<String>,
-    /// For a person, scrubbed of card numbers and bounded.
+    /// A message for people, bounded and scrubbed of card numbers.
     pub message: String,
-    /// What it thinks of fraud.
+    /// The fraud assessment.
     pub fraud: Option<(FraudStatus, String)>,
-    /// To be merged into the payment's `extra_data`.
+    /// Merged into the payment's `extra_data`.
     pub extra_data: Map<String, Value>,
-    /// For the whole payment: captured minus refunded and lost.
+    /// For the whole payment: captured minus refunded and disputed.
     pub captured: Option<Money>,
-    /// For the whole payment: everything refunded.
+    /// For the whole payment: total refunded.
     pub refunded: Option<Money>,
-    /// For the whole payment: everything lost to disputes, of what had not been refunded.
+    /// For the whole payment: total lost to disputes, excluding what had been refunded.
     pub disputed: Option<Money>,
 }
 
 impl GatewayResult {
-    /// A result with nothing but its verdict.
+    /// A result with only a verdict.
     pub fn new(verdict: Verdict) -> GatewayResult {
         GatewayResult {
             verdict,
@@ -153,19 +152,19 @@ impl GatewayResult {
         }
     }
 
-    /// The sum of the first transaction that is done.
+    /// The amount of the first transaction that is done.
     #[cfg(test)]
     pub(crate) fn amount(&self) -> Option<Money> {
         let mut done = self.transactions.iter().filter(|transaction| transaction.state == TransactionState::Done);
         done.next().map(|transaction| transaction.amount)
     }
 
-    /// Whether it says that what was asked was done.
+    /// Whether it says that the request was carried out.
     pub fn approves(&self) -> bool {
         matches!(self.verdict, Verdict::Approved | Verdict::Authorized)
     }
 
-    /// Whether it says that what was asked was done, or never will be.
+    /// Whether it says that the request was carried out, or never will be.
     pub fn is_final(&self) -> bool {
         self.approves() || matches!(self.verdict, Verdict::Declined(_))
     }
@@ -174,25 +173,25 @@ impl GatewayResult {
 /// The gateway's answer in one word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done.
+    /// Carried out.
     Approved,
-    /// Money is held and not taken, whatever was asked.
+    /// Money is held and not captured, whatever was requested.
     Authorized,
-    /// Accepted, the result will come later.
+    /// Accepted; the result will follow.
     Pending,
-    /// Of a process: the customer has approved, and nothing is done before our next request.
+    /// For a process: the customer has approved, and nothing happens until our next request.
     Ready,
     /// The customer must act.
     CustomerMustAct {
-        /// Where; nothing where the shop's own page leads the way, by what `extra_data` says.
+        /// Where; `None` if the shop's own page continues, using `extra_data`.
         redirect_url: Option<String>,
     },
-    /// Not done, and it will not be.
+    /// Not carried out, and never will be.
     Declined(Decline),
 }
 
 impl Verdict {
-    /// In one word, for figures and spans.
+    /// The verdict in one word, for metrics and spans.
     pub fn as_str(&self) -> &'static str {
         match self {
             Verdict::Approved => "approved",
@@ -205,27 +204,28 @@ impl Verdict {
     }
 }
 
-/// What kind of decline it was.
+/// The kind of decline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decline {
-    /// Never to be tried again.
+    /// Never to be retried.
     Hard,
-    /// May go through later.
+    /// May succeed later.
     Soft,
     /// Needs other data from the customer.
     CustomerMustAct,
 }
 
-/// Proof that no attempt of an operation moved money. Made only here: by attempts that were all never received, by the
-/// gateway's refusal while nothing else is open, by an authoritative look-up, by the gateway that undid it or awaits another
-/// request, or by a person's word. A new gateway key needs one, and so does a payment's way to `error`.
+/// Proof that no attempt of an operation moved money. Only this file can make one: if no attempt was received; from a
+/// refusal while nothing else is open; from an authoritative look-up; from a gateway that undid the operation or awaits
+/// another request; or from a person's statement. A new gateway key requires one, and so does the payment status
+/// `error`.
 #[derive(Debug)]
 pub struct NotCharged(());
 
 impl NotCharged {
-    /// The proof that a look-up found nothing, or that nothing was there to be undone: only where the gateway declares its
-    /// look-up authoritative, was asked after its settle window had passed since something was last sent, and its clock agrees
-    /// with PostgreSQL's: both times, and the window that a list is searched in, mean nothing else.
+    /// Proof from a look-up that found nothing, or from an undo that found nothing to undo. It holds only if the
+    /// gateway declares its look-up authoritative, was asked after the settle window since the last send, and its clock
+    /// agrees with PostgreSQL's: otherwise neither time, nor the window in which a list is searched, means anything.
     pub fn by_absence(
         contract: &Contract,
         last_sent: Option<Timestamp>,
@@ -238,34 +238,35 @@ impl NotCharged {
         (knows_all && settled && clocks_agree).then_some(NotCharged(()))
     }
 
-    /// The gateway says that nothing is done before our next request.
+    /// Proof from a gateway that does nothing until our next request.
     pub(super) fn by_readiness(result: &GatewayResult) -> Option<NotCharged> {
         (result.verdict == Verdict::Ready).then_some(NotCharged(()))
     }
 
-    /// The gateway undid what there was.
+    /// Proof from a gateway that undid everything.
     pub(super) fn by_undo() -> NotCharged {
         NotCharged(())
     }
 
-    /// A person says so in a `payment.resolve`, with evidence that is kept. A later word of the gateway beats it.
+    /// Proof from a person's `payment.resolve`, whose evidence is stored. A later statement by the gateway overrides
+    /// it.
     pub(super) fn by_a_persons_word(_evidence: String) -> NotCharged {
         NotCharged(())
     }
 }
 
 /// How far an operation's attempts may have reached the gateway. Once exposed, only the gateway's own result or an
-/// authoritative look-up ends it; a later refusal or a failed connection does not.
+/// authoritative look-up ends it; a later refusal or failed connection does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exposure {
-    /// Every attempt so far is proved not received, or refused.
+    /// Every attempt so far is proved not received, or was refused.
     Clean,
     /// At least one may have been received.
     Exposed,
 }
 
 impl Exposure {
-    /// The proof that nothing was charged, where there is one.
+    /// Returns the proof that nothing was charged, if there is one.
     pub fn not_charged(self) -> Option<NotCharged> {
         match self {
             Exposure::Clean => Some(NotCharged(())),
@@ -274,8 +275,8 @@ impl Exposure {
     }
 }
 
-/// The idempotency key under which an operation is sent. A key is either the operation's first or follows an earlier one
-/// with proof that nothing was charged under it; there is no third way to make one.
+/// The idempotency key under which an operation is sent. A key is either the operation's first, or follows an earlier
+/// one with proof that nothing was charged under it. There is no third way to make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GatewayKey {
     operation: Uuid,
@@ -288,12 +289,12 @@ impl GatewayKey {
         GatewayKey { operation, generation: 0 }
     }
 
-    /// The key of an operation as the database holds it.
+    /// The operation's key as restored from the database.
     pub(super) fn stored(operation: Uuid, generation: u32) -> GatewayKey {
         GatewayKey { operation, generation }
     }
 
-    /// The key after this one. The proof is used up.
+    /// The next key. Consumes the proof.
     pub fn next(self, _proof: NotCharged) -> GatewayKey {
         GatewayKey { generation: self.generation.saturating_add(1), ..self }
     }
@@ -303,7 +304,7 @@ impl GatewayKey {
         self.generation
     }
 
-    /// What goes to the gateway: a UUIDv5 of the operation's id and the generation, 36 ASCII characters.
+    /// The value sent to the gateway: a UUIDv5 of the operation's id and the generation, 36 ASCII characters.
     pub fn value(self) -> Uuid {
         Uuid::new_v5(&self.operation, &self.generation.to_be_bytes())
     }
@@ -341,7 +342,7 @@ mod tests {
             };
             let proof = NotCharged::by_absence(&contract, sent.map(at), at(asked), clocks_agree);
             assert_eq!(proof.is_some(), proves, "{lookup:?} {sent:?} {asked}");
-            // Who undoes what there is knows what there was, where nobody else can be asked.
+            // An undo is authoritative too, if the gateway supports no look-up.
             let undoes = Contract { undo: true, ..contract };
             let proof = NotCharged::by_absence(&undoes, sent.map(at), at(asked), clocks_agree);
             assert_eq!(proof.is_some(), proves || lookup == Lookup::None, "{lookup:?} {sent:?} {asked}");

@@ -1,4 +1,4 @@
-//! Makes commands of their data: each field is checked by the table of fields, then read.
+//! Parses command data: each field is checked against the table of fields, then read.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -14,12 +14,12 @@ use super::model::{Billing, Metadata, Order};
 use super::money::{Currency, Money};
 
 impl Body {
-    /// Reads a command's data; of a notification, what is stored of it.
+    /// Parses a command's data; for a notification, the part that is stored.
     ///
     /// # Errors
-    /// The first field that is missing, unknown, or wrong, by its name.
+    /// Names the first field that is missing, unknown or invalid.
     pub fn parse(kind: CommandType, data: &Map<String, Value>) -> Result<Body, Rejection> {
-        // A notification's fields are a `Webhook`'s; once it is verified, there are only its facts.
+        // A notification arrives with the fields of a `Webhook`; after verification only its facts remain.
         if kind != CommandType::Notification {
             field::check(kind, data)?;
         }
@@ -102,12 +102,12 @@ fn resolve(data: Data<'_>) -> Result<Resolve, Rejection> {
     Ok(Resolve { operation, outcome, amount: data.amount("amount"), transaction_id, evidence })
 }
 
-/// Data that was checked: what is there is what its field says.
+/// Validated data: each member is as its field declares.
 #[derive(Clone, Copy)]
 pub(super) struct Data<'a>(pub(super) &'a Map<String, Value>);
 
 impl<'a> Data<'a> {
-    /// Nothing where it is left out.
+    /// Empty if omitted.
     pub(super) fn text(self, name: &str) -> &'a str {
         self.0.get(name).and_then(Value::as_str).unwrap_or_default()
     }
@@ -129,7 +129,7 @@ impl<'a> Data<'a> {
         members.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned()))).collect()
     }
 
-    /// None where they are left out.
+    /// Yields nothing if omitted.
     pub(super) fn pairs(self, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let pairs = self.0.get(name).and_then(Value::as_array).into_iter().flatten();
         pairs.filter_map(|pair| Some((pair.get(0)?.as_str()?, pair.get(1)?.as_str()?)))

@@ -1,11 +1,11 @@
-//! Statuses of a payment and the one table of the ways between them.
+//! Payment statuses and the table of their transitions.
 
 use std::fmt;
 
-/// Where a payment stands; the words are django-payments'.
+/// The status of a payment, in django-payments' terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// Waiting for its process, or for the gateway to finish it.
+    /// Waiting for its process, or for the gateway to complete it.
     Waiting,
     /// The customer must act, at `redirect_url`.
     Input,
@@ -15,9 +15,9 @@ pub enum Status {
     Confirmed,
     /// The gateway declined.
     Rejected,
-    /// Nothing is left of what was captured or authorized.
+    /// Nothing remains of what was captured or authorized.
     Refunded,
-    /// Refused as a request, or given up with proof that nothing was charged.
+    /// The request was refused, or given up with proof that nothing was charged.
     Error,
     /// Cancelled before any money moved.
     Cancelled,
@@ -50,12 +50,12 @@ impl Status {
         }
     }
 
-    /// The status of a word.
+    /// Parses a status.
     pub fn from_word(word: &str) -> Option<Status> {
         Status::ALL.into_iter().find(|status| status.as_str() == word)
     }
 
-    /// Whether the table below has a way from here to `to` for this cause.
+    /// Whether the table below allows the transition to `to` for this cause.
     pub fn may_become(self, to: Status, cause: Cause) -> bool {
         TRANSITIONS
             .iter()
@@ -69,12 +69,12 @@ impl fmt::Display for Status {
     }
 }
 
-/// What moves a payment from one status to another.
+/// What causes a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The payment's own process, as the gateway answered it.
+    /// The result of the payment's own process.
     Process,
-    /// A cancel that the gateway took.
+    /// A cancel accepted by the gateway.
     Cancel,
     /// A capture of an authorization.
     Capture,
@@ -82,7 +82,7 @@ pub enum Cause {
     Release,
     /// A refund that leaves nothing.
     Refund,
-    /// What the gateway says by itself: a look-up, a notification, a late answer.
+    /// What the gateway reports otherwise: a look-up, a notification, a late answer.
     Proof,
 }
 
@@ -95,41 +95,41 @@ impl Cause {
 use Cause as By;
 use Status::{Cancelled, Confirmed, Error, Input, Preauth, Refunded, Rejected, Waiting};
 
-/// Every allowed transition; what is not here is recorded and ignored as a status.
+/// All allowed transitions. Any other is recorded without changing the status.
 const TRANSITIONS: &[(Status, &[Status], &[Cause])] = &[
     (Waiting, &[Input, Preauth, Confirmed, Rejected, Error], &[By::Process, By::Proof]),
     (Waiting, &[Cancelled], &[By::Cancel, By::Proof]),
     (Input, &[Waiting, Preauth, Confirmed, Rejected, Error], &[By::Process, By::Proof]),
     (Input, &[Cancelled], &[By::Cancel, By::Proof]),
-    // A new process begins anew, because the earlier one is proved closed.
+    // A new process starts over, because the earlier one is proved closed.
     (Rejected, &[Input, Waiting, Preauth, Confirmed, Error], &[By::Process]),
     (Error, &[Input, Waiting, Preauth, Confirmed, Rejected], &[By::Process]),
     (Rejected, &[Preauth, Confirmed], &[By::Proof]),
     (Error, &[Preauth, Confirmed], &[By::Proof]),
-    // A release of what several captures left.
+    // A release of what several captures left over.
     (Preauth, &[Confirmed], &[By::Capture, By::Release, By::Proof]),
     (Preauth, &[Refunded], &[By::Release, By::Proof]),
     (Confirmed, &[Refunded], &[By::Refund, By::Proof]),
-    // What was captured never arrived: the settlement failed.
+    // The captured money never arrived: settlement failed.
     (Confirmed, &[Rejected], &[By::Proof]),
-    // A cancel that overtook a capture, once the gateway's own figures say that nothing was taken.
+    // A cancel that overtook a capture, once the gateway's own figures say that nothing was captured.
     (Preauth, &[Cancelled], &[By::Cancel]),
     (Confirmed, &[Cancelled], &[By::Cancel]),
-    // A refund failed later, or money is there after all: only the gateway's word undoes an end.
+    // A refund failed later, or there is money after all: only the gateway's statement undoes a final status.
     (Refunded, &[Confirmed], &[By::Proof]),
     (Cancelled, &[Preauth, Confirmed], &[By::Proof]),
 ];
 
-/// What the gateway thinks of fraud; the words are django-payments'.
+/// The gateway's fraud assessment, in django-payments' terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FraudStatus {
     /// The gateway said nothing.
     Unknown,
     /// No fraud was found.
     Accept,
-    /// Taken for fraud.
+    /// Considered fraud.
     Reject,
-    /// Marked for a review by a person.
+    /// Flagged for review by a person.
     Review,
 }
 
@@ -148,7 +148,7 @@ impl FraudStatus {
         }
     }
 
-    /// The fraud status of a word.
+    /// Parses a fraud status.
     pub fn from_word(word: &str) -> Option<FraudStatus> {
         FraudStatus::ALL.into_iter().find(|status| status.as_str() == word)
     }
@@ -158,8 +158,8 @@ impl FraudStatus {
 mod tests {
     use super::*;
 
-    /// The table of the contract once more, as a picture: rows from, columns to, in the order of `Status::ALL`. Each
-    /// letter is a cause: p process, x cancel, c capture, v release, r refund, g the gateway's proof.
+    /// The contract's table again, as a picture: rows from, columns to, in the order of `Status::ALL`. Each letter is a
+    /// cause: p process, x cancel, c capture, v release, r refund, g proof by the gateway.
     const PICTURE: [(Status, [&str; 8]); 8] = [
         //          waiting input preauth confirmed rejected refunded error cancelled
         (Waiting, ["", "pg", "pg", "pg", "pg", "", "pg", "xg"]),

@@ -1,12 +1,12 @@
-//! Where in a trace something belongs: W3C Trace Context, <https://www.w3.org/TR/trace-context/>.
+//! Trace context: W3C Trace Context, <https://www.w3.org/TR/trace-context/>.
 
-/// Version, trace id, parent id and flags, in hexadecimal and with dashes in between.
+/// Version, trace id, parent id and flags: hexadecimal, separated by dashes.
 const LENGTHS: [usize; 4] = [2, 32, 16, 2];
-/// All of them together: what is longer is of a later version, and more of it is not understood.
+/// Total length. A longer value belongs to a later version; the rest of it is not interpreted.
 const LENGTH: usize = 55;
 
-/// A place in a trace. It can be made of nothing but a well-formed `traceparent`: the specification has a malformed one
-/// ignored, with its `tracestate`, so that the trace begins anew.
+/// A position in a trace. It requires a well-formed `traceparent`: by the specification a malformed one is ignored
+/// together with its `tracestate`, and a new trace starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     parent: String,
@@ -14,8 +14,8 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Reads the two headers. Of a later version what the first one has is taken, as the specification says; a state that
-    /// no header can hold is left out.
+    /// Parses the two headers. For a later version the known part of `traceparent` is used, as the specification
+    /// requires; a `tracestate` that no header can hold is dropped.
     pub fn read(parent: &str, state: Option<&str>) -> Option<TraceContext> {
         let (known, rest) = parent.split_at_checked(LENGTH)?;
         let parts: Vec<&str> = known.split('-').collect();
@@ -81,7 +81,7 @@ mod tests {
             &GOOD.replace("0af7651916cd43dd8448eb211c80319c", "00000000000000000000000000000000"),
             &GOOD.replace('-', "_"),
             &GOOD.replace("-01", "-0g"),
-            // As long as a good one, with a character in the way of the cut.
+            // As long as a valid one, but with a multi-byte character where it would be cut.
             &format!("{}ä", &GOOD[..54]),
         ] {
             assert_eq!(parent(malformed), None, "{malformed}");

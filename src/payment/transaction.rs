@@ -1,12 +1,12 @@
-//! Transactions: what a gateway says it did with money, each by the gateway's own object. Money belongs to that object; which
-//! operation of ours caused it is an attribute that the gateway must state.
+//! Transactions: what a gateway says it did with money, one per object at the gateway. Money belongs to that object;
+//! which of our operations caused it is an attribute that the gateway must state.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::money::{Money, with_currency};
 
-/// The longest reference that is kept, in characters.
+/// Maximum length of a reference, in characters.
 pub const REFERENCE_CHARACTERS_MAX: usize = 255;
 
 /// One thing that the gateway did with money, or is about to do.
@@ -14,13 +14,14 @@ pub const REFERENCE_CHARACTERS_MAX: usize = 255;
 pub struct Transaction {
     /// What was done.
     pub kind: TransactionKind,
-    /// The gateway's own id of it. `None` where the gateway gives none: then one operation has one transaction of a kind.
+    /// The gateway's id of it. `None` if the gateway assigns none: then an operation has at most one transaction of a
+    /// kind.
     pub reference: Option<String>,
-    /// The gateway's id of what it belongs to: the authorization of a capture, the charge of a refund.
+    /// The gateway's id of the parent object: the authorization of a capture, the charge of a refund.
     pub parent: Option<String>,
-    /// Whose it is, and how that is known.
+    /// Which operation caused it, and how that is known.
     pub attribution: Attribution,
-    /// How far it has come.
+    /// Its current state.
     pub state: TransactionState,
     /// How much.
     #[serde(with = "with_currency")]
@@ -31,15 +32,15 @@ pub struct Transaction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransactionKind {
-    /// Held on the customer's side.
+    /// Money was held on the customer's account.
     Authorization,
-    /// Taken, with or without an authorization before.
+    /// Money was taken, with or without a prior authorization.
     Capture,
-    /// Given back.
+    /// Money was refunded.
     Refund,
-    /// An authorization, or a part of one, that was let go.
+    /// An authorization, or part of one, was released.
     Void,
-    /// Taken back by the customer's bank.
+    /// The customer's bank took the money back.
     Dispute,
 }
 
@@ -64,26 +65,26 @@ impl TransactionKind {
         }
     }
 
-    /// The kind of a word.
+    /// Parses the word in the `http` protocol.
     pub fn from_word(word: &str) -> Option<TransactionKind> {
         TransactionKind::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
-/// How far a transaction has come. A reference only moves forward: pending to ready to done to reversed. Failed may still
-/// become done (a late authorization); what was done comes to nothing only as reversed.
+/// The state of a transaction. It only moves forward: pending, ready, done, reversed. A failed transaction may still
+/// become done (a late authorization); a done one can only be undone by becoming reversed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransactionState {
     /// Accepted, not done yet.
     Pending,
-    /// The customer has approved it: it is done when we confirm it.
+    /// The customer has approved it; it is done once we confirm it.
     Ready,
     /// Done.
     Done,
     /// Not done.
     Failed,
-    /// It has come to nothing, whether or not it had been done: a refund that bounced, a capture that never settled.
+    /// It came to nothing, whether or not it had been done: a refund that bounced, a capture that never settled.
     Reversed,
 }
 
@@ -108,27 +109,27 @@ impl TransactionState {
         }
     }
 
-    /// The state of a word.
+    /// Parses the word in the `http` protocol.
     pub fn from_word(word: &str) -> Option<TransactionState> {
         TransactionState::ALL.into_iter().find(|state| state.as_str() == word)
     }
 }
 
-/// Whose a transaction is, and how that is known. There is no default, and a look-up's question is no source: a look-up of one
-/// operation may find the money of another.
+/// Which operation caused a transaction, and how that is known. There is no default, and the target of a look-up is no
+/// evidence: a look-up of one operation may find another's money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attribution {
-    /// The gateway keeps our operation's id with it: in metadata, in a reference field, or as what it is found by.
+    /// The gateway stores our operation's id with it: in metadata, in a reference field, or as its look-up key.
     Recorded(Uuid),
-    /// It stands in the direct answer to this operation's own request.
+    /// It is in the direct answer to this operation's own request.
     Answered(Uuid),
-    /// The gateway does not say, or it was made elsewhere: at the gateway's own portal, by the customer's bank.
+    /// The gateway does not say, or it was made elsewhere: in the gateway's dashboard, by the customer's bank.
     Unattributed,
 }
 
 impl Attribution {
-    /// The operation, where it is known.
+    /// The operation, if known.
     pub fn operation(self) -> Option<Uuid> {
         match self {
             Attribution::Recorded(operation) | Attribution::Answered(operation) => Some(operation),
@@ -138,7 +139,7 @@ impl Attribution {
 }
 
 impl Transaction {
-    /// Whether the gateway did it for this operation.
+    /// Whether it is done and attributed to this operation.
     pub fn is_done_for(&self, operation: Uuid) -> bool {
         self.state == TransactionState::Done && self.attribution.operation() == Some(operation)
     }

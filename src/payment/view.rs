@@ -1,4 +1,4 @@
-//! The payment as others see it: one wire form for events, gateways and the command line.
+//! The payment as published: one wire form for events, gateways and the command line.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::model::{Metadata, Payment};
 use super::money::Money;
 
-/// The whole payment, amounts as strings with the currency's decimals.
+/// The whole payment; amounts are strings with the currency's decimals.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)] // The names are the contract's; the model explains them.
 pub struct PaymentView<'a> {
@@ -94,8 +94,8 @@ impl<'a> From<&'a Payment> for PaymentView<'a> {
 }
 
 impl PaymentView<'_> {
-    /// Without the times at which we stored it. A request is sent under one key with one body: begun once more from the same
-    /// command, after the database lost the first beginning, it must be the same.
+    /// Drops the times at which we stored the payment. A key must always be sent with the same body, also if the
+    /// database lost the first begin and the same command begins again.
     pub fn without_times(self) -> Self {
         PaymentView { created: None, modified: None, ..self }
     }

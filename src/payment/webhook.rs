@@ -1,4 +1,4 @@
-//! A gateway's webhook, as it is carried over the bus.
+//! A gateway's webhook, as carried over the bus.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,28 +13,28 @@ use super::parse::Data;
 /// A webhook as it was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// When. Its age is judged by this, whenever it is verified.
+    /// When it was received. Its age is measured against this, whenever it is verified.
     pub received_at: Timestamp,
     /// The HTTP method.
     pub method: String,
-    /// Path and query, as the client sent them.
+    /// Path and query as sent by the client.
     pub url: String,
-    /// The headers in their order, names in lower case. Cookies and credentials are left out, and what is no text.
+    /// The headers in order, names in lower case. Cookies, credentials and values that are not text are omitted.
     pub headers: Vec<(String, String)>,
     /// The body, byte for byte.
     pub body: Vec<u8>,
 }
 
 impl Webhook {
-    /// The values of a header, by its name in lower case.
+    /// The values of a header, given its name in lower case.
     pub fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Reads the data of a `payment.notification`.
+    /// Parses the data of a `payment.notification`.
     ///
     /// # Errors
-    /// The first field that is missing, unknown or wrong, by its name.
+    /// Names the first field that is missing, unknown or invalid.
     pub fn read(data: &Map<String, Value>) -> Result<Webhook, Rejection> {
         field::check(CommandType::Notification, data)?;
         let data = Data(data);

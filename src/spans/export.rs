@@ -1,5 +1,5 @@
-//! The export of spans. Payments do not wait for the collector: spans that it does not take are dropped, and so are those
-//! that come faster than it takes them. Both are counted, and logged once in a while.
+//! The export of spans. Payments do not wait for the collector: spans that it does not accept are dropped, and so are
+//! spans that come faster than it accepts them. Both are counted, and logged at intervals.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,14 +15,15 @@ use tracing::{info, warn};
 use crate::error_chain::chain;
 use crate::http::metrics::{self, SpanLoss};
 
-/// Spans that wait to be exported, or are being exported.
+/// The most spans that wait to be exported or are being exported.
 const QUEUE: usize = 16_384;
-/// Spans of one export.
+/// The most spans in one export.
 const BATCH: usize = 2_048;
-/// How often the log says at most that the queue is full.
+/// The minimum interval between log lines about a full queue.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Exports spans in batches. The SDK bounds its queue as well, but does not tell what it drops before the process ends.
+/// Exports spans in batches. The SDK bounds its queue too, but reports the number of dropped spans only when the
+/// process ends.
 #[derive(Debug)]
 pub(super) struct Batches {
     next: BatchSpanProcessor,
@@ -74,7 +75,7 @@ impl SpanProcessor for Batches {
     }
 }
 
-/// How many spans wait.
+/// Counts the spans that wait.
 #[derive(Debug)]
 struct Queue {
     limit: usize,
@@ -82,7 +83,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// Whether there is room for one more.
+    /// Takes a place in the queue; returns false if it is full.
     fn enter(&self) -> bool {
         let more = |spans: usize| (spans < self.limit).then_some(spans + 1);
         self.spans.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
@@ -93,7 +94,7 @@ impl Queue {
     }
 }
 
-/// What found no room.
+/// The spans that were dropped because the queue was full.
 #[derive(Debug, Default)]
 struct Dropped {
     untold: u64,
@@ -101,7 +102,7 @@ struct Dropped {
 }
 
 impl Dropped {
-    /// One more; how many to tell of now.
+    /// Counts one more. Returns how many to log, if a log line is due.
     fn one(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;
         if self.told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
@@ -112,13 +113,13 @@ impl Dropped {
     }
 }
 
-/// Says when exporting begins to fail and when it works again, and not at every batch in between.
+/// Logs when exports begin to fail and when they work again, but not every failed batch.
 #[derive(Debug)]
 struct Exporter {
     exporter: SpanExporter,
     queue: Arc<Queue>,
     is_failing: AtomicBool,
-    /// Spans that were dropped since it fails.
+    /// The spans dropped since exports began to fail.
     lost: AtomicUsize,
 }
 

@@ -1,4 +1,4 @@
-//! Answers of commands that came again: the stored one, and where the one to come goes.
+//! Answers to commands that came again: finds the stored answer, and redirects the one to come.
 
 use std::sync::LazyLock;
 
@@ -12,10 +12,10 @@ use super::rows;
 use crate::payment::command::Reply;
 use crate::payment::operation::Operation;
 
-/// How many answers of a payment are looked through, from the last one on.
+/// How many of a payment's answers are searched, newest first.
 const LOOKED_THROUGH: i64 = 500;
 
-/// A payment's answers, the last one first.
+/// A payment's answers, newest first.
 static ANSWERS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {} FROM events WHERE payment_id = $1 AND body LIKE '%\"final\":true%' ORDER BY position DESC LIMIT $2",
@@ -23,8 +23,8 @@ static ANSWERS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The payment is locked first, as by every commit. Its version is raised, so that a worker that is at the operation, and read it
-/// before, decides anew. No commit writes these columns again.
+/// Locks the payment first, as every commit does. Its version is raised, so that a worker that read the operation
+/// before must decide again. No commit writes these columns again.
 const REDIRECT: &str = "WITH raised AS (
          UPDATE payments SET version = version + 1 WHERE id = $1
            AND EXISTS (SELECT 1 FROM operations WHERE payment_id = $1 AND id = $2 AND state <> 'settled')
@@ -33,10 +33,10 @@ const REDIRECT: &str = "WITH raised AS (
      WHERE o.payment_id = $1 AND o.id = $2 AND o.state <> 'settled'";
 
 impl Store {
-    /// The event that answered an operation, while it is kept.
+    /// Returns the event that answered an operation, while it is kept.
     ///
     /// # Errors
-    /// The database cannot be asked, or holds what cannot be read.
+    /// The database query fails, or a stored value cannot be read.
     pub async fn answer(&self, operation: &Operation) -> Result<Option<OutboxEvent>, StoreError> {
         let client = self.client().await?;
         let rows = client.query(&ANSWERS, &[&operation.payment_id, &LOOKED_THROUGH]).await?;
@@ -49,10 +49,10 @@ impl Store {
         Ok(None)
     }
 
-    /// Sends the answer of an operation that is open elsewhere. False where it was answered meanwhile.
+    /// Redirects the answer of an open operation. Returns `false` if it was answered meanwhile.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn redirect_answer(&self, payment: Uuid, operation: Uuid, reply: &Reply) -> Result<bool, StoreError> {
         let client = self.client().await?;
         Ok(client.execute(REDIRECT, &[&payment, &operation, &reply.to, &reply.correlation_id]).await? == 1)

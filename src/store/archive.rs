@@ -1,8 +1,8 @@
-//! Payments as documents, page by page in the order of their creation, and the way out of the database for those that are
-//! settled for good.
+//! Reads payments as documents, page by page in the order of their creation, and archives those that are settled for
+//! good.
 //!
-//! A payment that was archived keeps its row: so its id is never charged again, by a worker of any release. Its version is
-//! raised like by every other change, and whoever decided on what was there before must decide anew.
+//! An archived payment keeps its row, so that no worker of any release charges its id again. Archiving raises its
+//! version like any other change, so a decision based on the earlier state must be made again.
 
 use std::sync::LazyLock;
 
@@ -15,23 +15,23 @@ use super::error::StoreError;
 use super::forget::emptied;
 use super::row::ReadColumn;
 
-/// How many payments are looked at in one statement, and archived in one transaction, at most.
+/// Maximum number of payments examined by one statement, and archived in one transaction.
 pub const PAGE: i64 = 100;
 
-/// Which payments are read.
+/// Which payments to read.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Of this variant alone.
+    /// Only of this variant.
     pub variant: Option<String>,
-    /// Created at this time or later.
+    /// Created at or after this time.
     pub since: Option<Timestamp>,
     /// Created before this time.
     pub until: Option<Timestamp>,
-    /// Settled for good, with nothing that happened at this time or later.
+    /// Settled for good, with no activity at or after this time.
     pub settled_before: Option<Timestamp>,
 }
 
-/// A payment that was looked at. The next page is read from behind the last one.
+/// A payment that was examined. The next page starts after the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Looked {
     /// When it was created.
@@ -40,20 +40,20 @@ pub struct Looked {
     pub id: Uuid,
     /// The version that was read.
     pub version: i64,
-    /// The payment with its operations, movements and events, as JSON on one line; `None` if it was not wanted.
+    /// The payment with its operations, movements and events, as JSON on one line; `None` if it was not selected.
     pub document: Option<String>,
 }
 
-/// A row of the audit.
+/// A row of the audit table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRow {
-    /// Where PostgreSQL keeps it: rows of the audit have no key, and never change.
+    /// Its `ctid`: rows of the audit table have no key, and never change.
     place: String,
     /// As JSON on one line.
     pub document: String,
 }
 
-/// Amounts as texts, with all their decimals: most readers of JSON would make floating point numbers of them.
+/// Amounts are JSON strings with all their decimals: most JSON readers would turn numbers into floating point.
 const DOCUMENT: &str = "jsonb_build_object(
     'payment', to_jsonb(p) - 'archived_at' || jsonb_build_object(
         'total', p.total::text, 'delivery', p.delivery::text, 'tax', p.tax::text,
@@ -69,8 +69,8 @@ const DOCUMENT: &str = "jsonb_build_object(
     'events', coalesce((
         SELECT jsonb_agg(to_jsonb(e) ORDER BY e.position) FROM events e WHERE e.payment_id = p.id), '[]'))";
 
-/// Nobody is at it, no money is held, and all was told. `= ANY(ARRAY[...])` and `LIMIT 1`: the planner can hash
-/// no whole table.
+/// Nothing is in progress, no money is held, and every event was sent. `= ANY(ARRAY[...])` and `LIMIT 1` keep the
+/// planner from hashing whole tables.
 const SETTLED: &str = "p.modified < $5 AND p.busy_operation IS NULL
     AND p.status IN ('confirmed', 'rejected', 'refunded', 'error', 'cancelled')
     AND NOT EXISTS (SELECT 1 FROM operations o WHERE o.payment_id = ANY(ARRAY[p.id])
@@ -81,8 +81,9 @@ const SETTLED: &str = "p.modified < $5 AND p.busy_operation IS NULL
     AND NOT EXISTS (SELECT 1 FROM overdue u WHERE u.payment_id = ANY(ARRAY[p.id]))
     AND NOT EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = ANY(ARRAY[p.id]))";
 
-/// As many are looked at as the page has, however few of them are wanted: so each statement takes its time and no longer. One
-/// statement sees one moment, so that each document is consistent. The limit is no parameter: the planner sees how low it is.
+/// Examines a full page however few payments are selected, so that each statement takes a bounded time. One statement
+/// sees one snapshot, so each document is consistent. The limit is a literal and not a parameter, so that the planner
+/// sees how low it is.
 static LOOK: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH page AS (
@@ -96,10 +97,12 @@ static LOOK: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Waits for nobody's payment, so that no worker waits for it in a circle. All that belongs to an existing payment is written
-/// with a new version of it: where the version is still the one that was read, there is nothing that was not read.
+/// Skips locked payments, so that workers and this statement never wait for each other in a cycle. Whatever belongs to
+/// an existing payment is written with a new version of it: if the version is still the one that was read, everything
+/// stored was read.
 ///
-/// The turn of an archived payment is nobody's: a worker of an earlier release lets whatever comes wait for it.
+/// The turn of an archived payment belongs to nobody, so that a worker of an earlier release leaves later commands
+/// waiting.
 static ARCHIVE: LazyLock<String> = LazyLock::new(|| {
     let emptied = emptied();
     format!(
@@ -124,10 +127,10 @@ const OLD_AUDIT: &str = "SELECT ctid::text, jsonb_build_object('audit', to_jsonb
      WHERE a.at < $1 ORDER BY a.at LIMIT $2";
 
 impl Store {
-    /// The next payments behind the last one that was looked at, at most [`PAGE`]; none at the end.
+    /// Returns the next payments after the last one examined, at most [`PAGE`]; empty at the end.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn look_at_payments(
         &self,
         selection: &Selection,
@@ -144,10 +147,11 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Takes payments out that are still as they were read, all rows of each but its own; which.
+    /// Archives payments that are unchanged since they were read: deletes all their rows but the payment's own. Returns
+    /// their ids.
     ///
     /// # Errors
-    /// The database cannot be asked, or asks to try again; then none of them was taken out, or that is not known.
+    /// The database query fails, or must be retried; none of them was archived, or the outcome is unknown.
     pub async fn archive(&self, payments: &[&Looked]) -> Result<Vec<Uuid>, StoreError> {
         let (ids, versions): (Vec<Uuid>, Vec<i64>) =
             payments.iter().map(|payment| (payment.id, payment.version)).unzip();
@@ -156,20 +160,20 @@ impl Store {
         rows.iter().map(|row| row.read(0)).collect()
     }
 
-    /// The oldest rows of the audit that are older than this, at most [`PAGE`].
+    /// Returns the oldest audit rows from before this time, at most [`PAGE`].
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn old_audit(&self, before: Timestamp) -> Result<Vec<AuditRow>, StoreError> {
         let client = self.client().await?;
         let rows = client.query(OLD_AUDIT, &[&before, &PAGE]).await?;
         rows.iter().map(|row| Ok(AuditRow { place: row.read(0)?, document: row.read(1)? })).collect()
     }
 
-    /// Deletes rows of the audit that were read.
+    /// Deletes audit rows that were read.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn drop_audit(&self, rows: &[AuditRow], before: Timestamp) -> Result<u64, StoreError> {
         let places: Vec<&str> = rows.iter().map(|row| row.place.as_str()).collect();
         let client = self.client().await?;

@@ -1,6 +1,6 @@
-//! Gathers commits while the one before is under way, and for a moment after it: under load they share a statement, on an
-//! idle worker each goes at once. Only where the one before takes unusually long, for a row that somebody else has locked,
-//! do others pass it.
+//! Batches commits: those that arrive while a statement is in flight, and for a moment after it, share the next one.
+//! Under load many share a statement; on an idle worker each goes at once. Commits overtake a statement only if it
+//! takes unusually long, because another transaction has locked a row.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,31 +19,31 @@ use super::connection::Connection;
 use super::error::StoreError;
 use crate::error_chain::chain;
 
-/// How many payments one statement stores.
+/// Maximum number of payments that one statement stores.
 const BATCH_MAX: usize = 128;
 
-/// How long a statement is waited for before the next one goes beside it. Statements beside each other carry less each, and
-/// every one has its price whatever it carries: at half the load that two cores bear, that took a third of PostgreSQL's
-/// time.
+/// How long to wait for a statement before the next one starts concurrently. Concurrent statements carry less each, and
+/// every one has a fixed cost: at half the load that two cores bear, that took a third of PostgreSQL's time.
 const USUAL: Duration = Duration::from_millis(20);
 
-/// How long after one statement began the next one does at the earliest, where commits come side by side. Statement and flush
-/// to the disk cost the database what several payments in it cost, and eight hundred of them would begin in a second.
+/// Minimum interval between the starts of two statements, when commits arrive concurrently. A statement and its flush
+/// to disk cost the database as much as several payments in it, and without a minimum eight hundred would start per
+/// second.
 const PACE: Duration = Duration::from_millis(4);
 
-/// How long a payment is tried beside the lanes since it was last found locked.
+/// How long after a payment was last found locked it is tried outside the lanes.
 const LOCKED_FOR: Duration = Duration::from_secs(30);
 
-/// What became of one commit; the unit comes back with it.
+/// The result of one commit, which comes back with its unit.
 #[derive(Debug)]
 pub enum Committed {
     /// It is stored.
     Stored(Stored),
-    /// Another writer was first: load and decide again.
+    /// Not stored, mostly because another writer was first: load and decide again.
     Conflict,
-    /// The database will never take it.
+    /// The database will never accept it.
     Refused(String),
-    /// Nobody knows whether it was stored: load and look.
+    /// The outcome is unknown: load and check.
     Unknown,
 }
 
@@ -52,16 +52,16 @@ struct Job {
     reply: oneshot::Sender<(Unit, Committed)>,
 }
 
-/// Commits units in batches, on as many connections as it has lanes.
+/// Commits units in batches, with one connection per lane.
 #[derive(Debug, Clone)]
 pub struct Committer {
     sender: mpsc::UnboundedSender<Job>,
 }
 
 impl Committer {
-    /// Starts the lanes; they end when the last `Committer` is dropped.
+    /// Spawns the lanes; they end when the last `Committer` is dropped.
     pub fn spawn(store: Arc<Store>, lanes: usize) -> Committer {
-        // Unbounded, for what is in flight is bounded by the prefetch of the queues.
+        // Unbounded, because the queues' prefetch bounds what is in flight.
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting = Mutex::new(Waiting { jobs: receiver, not_before: Instant::now() });
         let queue = Arc::new(Queue {
@@ -77,7 +77,7 @@ impl Committer {
         Committer { sender }
     }
 
-    /// Commits one unit; nothing where the worker ends.
+    /// Commits one unit; `None` if the worker is ending.
     pub async fn commit(&self, unit: Unit) -> Option<(Unit, Committed)> {
         let (reply, answer) = oneshot::channel();
         self.sender.send(Job { unit, reply }).ok()?;
@@ -88,25 +88,25 @@ impl Committer {
 /// What the lanes share.
 struct Queue {
     waiting: Mutex<Waiting>,
-    /// How many lanes have a statement under way.
+    /// How many lanes have a statement in flight.
     at_work: AtomicUsize,
-    /// One of them is through.
+    /// Notified when one of them is done.
     done: Notify,
-    /// Payments whose rows somebody else has locked.
+    /// Payments whose rows are locked by another transaction.
     locked: Locked,
-    /// One of these is tried at a time, beside the lanes: it has a connection of its own.
+    /// Lets one of these be tried at a time, outside the lanes: it takes a connection of its own.
     beside: Semaphore,
 }
 
-/// What waits for a lane.
+/// Jobs that wait for a lane.
 struct Waiting {
     jobs: mpsc::UnboundedReceiver<Job>,
-    /// When the next statement may begin, unless it is full.
+    /// When the next statement may start, unless its batch is full.
     not_before: Instant,
 }
 
 impl Queue {
-    /// The next jobs; none where there will be no more. One lane gathers at a time.
+    /// Returns the next jobs; empty if there will be no more. One lane collects at a time.
     async fn next(&self) -> Vec<Job> {
         let mut waiting = self.waiting.lock().await;
         let mut jobs = Vec::new();
@@ -133,7 +133,7 @@ impl Queue {
     }
 }
 
-/// A lane has a statement under way, in whichever way that ends.
+/// Counts a lane as having a statement in flight, until dropped.
 struct AtWork<'a>(&'a Queue);
 
 impl AtWork<'_> {
@@ -150,7 +150,7 @@ impl Drop for AtWork<'_> {
     }
 }
 
-/// Payments whose rows somebody else has locked, and when that was seen last.
+/// Payments whose rows are locked by another transaction, and when that was last seen.
 #[derive(Debug, Default)]
 struct Locked(StdMutex<HashMap<Uuid, Instant>>);
 
@@ -169,7 +169,7 @@ impl Locked {
         }
     }
 
-    /// These were stored: nobody has them locked any more.
+    /// Removes units that were stored: their rows are no longer locked.
     fn forget(&self, units: &[Unit]) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.is_empty() {
@@ -181,7 +181,8 @@ impl Locked {
     }
 }
 
-/// Tries a payment alone that was found locked. Briefly: it comes again, and others wait for the same connection.
+/// Tries a payment that was found locked, alone. Waits only briefly for the lock: it is tried again, and others wait
+/// for the same connection.
 async fn commit_beside(store: Arc<Store>, queue: Arc<Queue>, job: Job) {
     let Ok(_permit) = queue.beside.acquire().await else { return };
     commit_round(&store, vec![job], &queue.locked, Wait::Briefly).await;
@@ -193,7 +194,7 @@ async fn run_lane(store: Arc<Store>, queue: Arc<Queue>) {
         if jobs.is_empty() {
             return;
         }
-        // They are tried alone, so that nobody else waits for their locks.
+        // Tried alone, so that nobody else waits for their locks.
         let (locked, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| queue.locked.has(&job.unit));
         for job in locked {
             tokio::spawn(commit_beside(Arc::clone(&store), Arc::clone(&queue), job));
@@ -208,7 +209,7 @@ async fn run_lane(store: Arc<Store>, queue: Arc<Queue>) {
     }
 }
 
-/// Splits jobs into rounds in which no payment occurs twice: one statement changes a row once.
+/// Splits jobs into rounds without two jobs of one payment, because one statement changes a row once.
 fn one_of_each_payment(jobs: Vec<Job>) -> Vec<Vec<Job>> {
     let mut rounds = Vec::new();
     let mut rest = jobs;
@@ -216,7 +217,7 @@ fn one_of_each_payment(jobs: Vec<Job>) -> Vec<Vec<Job>> {
         let mut seen = HashSet::new();
         let (mut round, later): (Vec<Job>, Vec<Job>) =
             rest.into_iter().partition(|job| seen.insert(job.unit.aggregate.payment_id()));
-        // Sorted, so that two replicas lock rows in the same order.
+        // Sorted, so that replicas lock rows in the same order.
         round.sort_by_key(|job| job.unit.aggregate.payment_id());
         rounds.push(round);
         rest = later;
@@ -224,7 +225,7 @@ fn one_of_each_payment(jobs: Vec<Job>) -> Vec<Vec<Job>> {
     rounds
 }
 
-/// Whether it has stored anything.
+/// Commits one round and returns whether it stored anything.
 async fn commit_round(store: &Store, round: Vec<Job>, locked: &Locked, wait: Wait) -> bool {
     let (mut units, replies): (Vec<Unit>, Vec<_>) = round.into_iter().map(|job| (job.unit, job.reply)).unzip();
     let _probe = store.gate().enter().await;
@@ -242,15 +243,15 @@ async fn commit_round(store: &Store, round: Vec<Job>, locked: &Locked, wait: Wai
     let stored = outcomes.iter().any(|outcome| matches!(outcome, Committed::Stored(_)));
     for ((unit, outcome), reply) in units.into_iter().zip(outcomes).zip(replies) {
         if reply.send((unit, outcome)).is_err() {
-            // Whoever waited was cancelled with the worker; what is stored is stored.
+            // The waiting task was cancelled with the worker; what is stored stays stored.
             tracing::debug!("a commit's answer came after its task had ended");
         }
     }
     stored
 }
 
-/// Commits all; where the database refuses, in halves, so that one bad row does not fail the others. Nor does one that
-/// somebody has locked: the halves wait only briefly, and the payments that are found locked are tried alone from then on.
+/// Commits all units. If the database refuses, retries in halves, so that one bad row does not fail the others. Neither
+/// does a locked row: the halves wait only briefly for locks, and payments found locked are tried alone from then on.
 fn commit_or_halve<'a>(
     client: &'a Connection,
     units: &'a mut [Unit],

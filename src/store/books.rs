@@ -1,5 +1,5 @@
-//! The books, looked through for what cannot be right: movements that contradict each other, their operation, or their payment.
-//! Earlier releases could store some of it; a person must look, for only the gateway knows what happened.
+//! Checks the books for impossible states: movements that contradict each other, their operation, or their payment.
+//! Earlier releases could store some of them. A person must look, because only the gateway knows what happened.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -8,10 +8,10 @@ use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
 
-/// How many payments one statement looks at.
+/// How many payments one statement examines.
 const BATCH: i64 = 1_000;
 
-/// Why a payment's books cannot be right, by the name of each reason.
+/// Why a payment's books cannot be right: the name of each reason, and its description.
 const REASONS: [(&str, &str); 6] = [
     ("one_reference_twice", "one reference of the gateway is booked twice"),
     ("one_operation_twice", "one operation moved money twice"),
@@ -21,7 +21,7 @@ const REASONS: [(&str, &str); 6] = [
     ("sums_differ", "the payment's amounts are not the sums of its movements"),
 ];
 
-/// Each batch of payments in the order of their ids, with what is wrong with them.
+/// Each batch of payments in order of their ids, with the reasons that apply to them.
 const SQL: &str = "
     WITH batch AS (
         SELECT id, total, authorized_amount, captured_amount, refunded_amount, archived_at FROM payments
@@ -61,31 +61,31 @@ const SQL: &str = "
 pub struct Doubtful {
     /// The payment.
     pub payment: Uuid,
-    /// Why, in words for programs.
+    /// The names of the reasons.
     pub reasons: Vec<&'static str>,
 }
 
 impl Doubtful {
-    /// Why, for a person.
+    /// The reasons, for a person.
     pub fn words(&self) -> String {
         let words = |name: &&str| REASONS.iter().find(|(known, _)| known == name).map_or("", |(_, words)| words);
         self.reasons.iter().map(words).collect::<Vec<_>>().join("; ")
     }
 }
 
-/// What was looked through.
+/// The result of a check of the books.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Books {
-    /// How many payments there are.
+    /// Number of payments examined.
     pub payments: u64,
-    /// Those that cannot be right, by their ids.
+    /// Payments that cannot be right, by id.
     pub doubtful: Vec<Doubtful>,
 }
 
-/// Looks through all payments, in batches.
+/// Checks all payments, in batches.
 ///
 /// # Errors
-/// The database cannot be asked.
+/// The database query fails.
 pub async fn look_through(store: &Store) -> Result<Books, StoreError> {
     let mut books = Books::default();
     let mut after = Uuid::nil();

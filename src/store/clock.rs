@@ -1,5 +1,5 @@
-//! PostgreSQL's clock, read seldom and carried on by the machine's monotonic one: leases and due times must agree over
-//! replicas whose clocks do not, and must not jump with a clock that is set.
+//! PostgreSQL's clock, read rarely and carried forward by the machine's monotonic one: leases and due times must agree
+//! across replicas whose clocks differ, and must not jump when a clock is set.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use super::connection::Connection;
 use super::error::StoreError;
 use super::row::ReadColumn;
 
-/// A reading that took longer says little: it is wrong by up to half of that.
+/// A slower reading is imprecise: its error is up to half of that.
 const SLOW: Duration = Duration::from_millis(500);
 /// How long a good reading is better than a slow one. Machines' clocks drift by up to a tenth of a second in this time.
 const GOOD_FOR: Duration = Duration::from_secs(600);
 
-/// PostgreSQL's clock.
+/// An estimate of PostgreSQL's clock.
 #[derive(Debug, Default)]
 pub struct Clock {
     last: RwLock<Option<Reading>>,
 }
 
-/// What PostgreSQL's clock said, and when.
+/// A reading of PostgreSQL's clock, and when it was taken.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     theirs: Timestamp,
@@ -29,7 +29,7 @@ struct Reading {
 }
 
 impl Clock {
-    /// The time by PostgreSQL's clock, to the microsecond it stores; by ours until it was read.
+    /// The time by PostgreSQL's clock, to the microsecond that it stores; by the local clock until the first reading.
     pub fn now(&self) -> Timestamp {
         self.at(Instant::now())
     }
@@ -37,7 +37,7 @@ impl Clock {
     /// Reads PostgreSQL's clock.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn calibrate(&self, connection: &Connection) -> Result<(), StoreError> {
         let before = Instant::now();
         let row = connection.query_one("SELECT clock_timestamp()", &[]).await?;
@@ -63,7 +63,7 @@ impl Clock {
         if round_trip > SLOW && last.is_some_and(is_better) {
             return;
         }
-        // Read half a round trip ago.
+        // PostgreSQL read its clock half a round trip ago.
         *last = Some(Reading { theirs, at: before + round_trip / 2 });
     }
 }
@@ -82,7 +82,7 @@ mod tests {
     fn it_goes_on_from_the_middle_of_the_reading_whatever_the_wall_clock_says() {
         let clock = Clock::default();
         let begun = Instant::now();
-        // Decades away from the wall clock: nothing of that is left in what follows.
+        // Decades away from the wall clock, which must not show in what follows.
         clock.set(THEIRS, begun, begun + Duration::from_millis(100));
         assert_eq!(clock.at(begun + Duration::from_millis(50)), THEIRS);
         assert_eq!(clock.at(begun + Duration::from_millis(1_050)), THEIRS + seconds(1));

@@ -1,8 +1,8 @@
-//! Stores what the machine decided: one statement for up to some hundred payments, which commits by itself.
+//! Stores what the machine decided: one auto-committed statement for up to some hundred payments.
 //!
-//! A payment's row is inserted, or changed if its version is still the one that was read; everything else of that payment
-//! follows only if that succeeded. So each payment is stored whole or not at all, and one that meets another writer does
-//! not disturb the others of the batch.
+//! A payment's row is inserted, or updated if its version is still the one that was read; everything else of that
+//! payment is written only if that succeeded. So each payment is stored completely or not at all, and one that
+//! conflicts with another writer does not affect the rest of the batch.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::payment::event::Event;
 use crate::payment::machine::{Aggregate, PaymentWrite};
 use crate::payment::operation::State;
 
-/// What is to be stored of one payment.
+/// What to store of one payment.
 #[derive(Debug)]
 pub struct Unit {
     /// The payment with what was decided.
@@ -30,30 +30,31 @@ pub struct Unit {
     pub now: Timestamp,
 }
 
-/// What became of one unit.
+/// The result of one unit.
 #[derive(Debug, Default)]
 pub struct Stored {
-    /// Whether it was stored; else another writer was first.
+    /// Whether it was stored; `false` if another writer was first.
     pub stored: bool,
-    /// For a new payment: how many commands waited for it.
+    /// For a new payment, how many commands were waiting for it.
     pub waiting: Option<u32>,
-    /// Ids and positions of the events that are new.
+    /// Ids and positions of newly inserted events.
     pub events: Vec<(Uuid, i64)>,
 }
 
-/// How long a lock is waited for that somebody else has.
+/// How long to wait for a lock held by another transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// As long as every statement may.
+    /// As long as any other statement.
     Usual,
-    /// Hardly longer than an undisturbed commit takes: for looking which payments are locked, and which are not.
+    /// Barely longer than an undisturbed commit takes, to find out which payments are locked.
     Briefly,
 }
 
-/// Stores all units that still stand on what they read.
+/// Stores all units whose payment is unchanged since it was read.
 ///
 /// # Errors
-/// The statement failed; nothing was stored unless the error is [`StoreError::Unavailable`], where that is not known.
+/// The statement failed. Nothing was stored, unless the error is [`StoreError::Unavailable`]; then the outcome is
+/// unknown.
 pub async fn commit(client: &Connection, units: &mut [Unit], wait: Wait) -> Result<Vec<Stored>, StoreError> {
     let writes: Vec<PaymentWrite> = units.iter_mut().map(|unit| unit.aggregate.seal()).collect();
     let keys: Vec<Vec<String>> = units.iter().map(routing_keys).collect();
@@ -137,7 +138,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// A part's arrays, as [`Part::arrays`] has them.
+    /// A part's arrays, in the order of [`Part::arrays`].
     fn parameters(&self, part: Part) -> Vec<&(dyn ToSql + Sync)> {
         match part {
             Part::NewPayments => vec![&self.payments_fixed, &self.payments_new, &self.first_operation, &self.sources],

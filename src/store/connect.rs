@@ -1,4 +1,4 @@
-//! Connections: one small pool for the batches on the hot way, one for everything else.
+//! Connection pools: a small one for commits on the hot path, another for everything else.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -20,64 +20,65 @@ use super::row::ReadColumn;
 use super::session::{self, Lent, Session};
 use crate::hosts::each;
 
-/// Connections of the hot way: two begin, two settle, and beside each of both one for payments that somebody has locked.
+/// Connections of the hot path: two for begin commits, two for settle commits, and one beside each pair for payments
+/// whose rows are locked by another transaction.
 const HOT_CONNECTIONS: usize = 6;
 
-/// How long after a row was numbered, and given its time, it can be seen for sure, or never will be. What reads rows in the
-/// order of their numbers passes none that is younger; one that came later than this would never be looked at.
+/// Age after which a numbered row is either visible or was never committed. Scans in number order stop short of younger
+/// rows; a row that became visible later than this would never be scanned.
 pub const VISIBLE_FOR_SURE: Duration = Duration::from_secs(120);
 
-/// The longest `statement_timeout` that goes with this: a row's statement may run for as long, its end may be as long in
-/// coming where it is in a transaction, and as much again is left for the commit and for clocks.
+/// The longest `statement_timeout` compatible with [`VISIBLE_FOR_SURE`]: a row's statement may run this long, its
+/// transaction may take as long again to end, and half of the age remains for the commit and for clock differences.
 pub const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(VISIBLE_FOR_SURE.as_secs() / 4);
 
-/// What these are told beside: see `commit` for why one plan does for every batch.
+/// Further settings of the hot-path connections: see `statement` for why one plan suits every batch.
 const PLANNED_ONCE: [(&str, &str); 1] = [("plan_cache_mode", "force_generic_plan")];
 
-/// What the others are told beside. Plans are made anew for each of their statements: one that was made on an empty table,
-/// kept and used on a full one costs half the speed. Much of what they ask is "the next so many in this order": where nobody
-/// has analyzed the tables yet, PostgreSQL 17 would read and sort the whole of one for it.
+/// Further settings of all other connections. Each statement gets a plan of its own: a plan made on an empty table and
+/// reused on a full one halves the speed. Many queries ask for the next N rows in some order; as long as the tables
+/// have not been analyzed, PostgreSQL 17 would read and sort a whole table for that, hence no bitmap scans.
 const PLANNED_EACH_TIME: [(&str, &str); 2] = [("plan_cache_mode", "force_custom_plan"), ("enable_bitmapscan", "off")];
 
-/// How to reach the database.
+/// Database connection settings.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// `postgres://user@host:port/database`, with one or several hosts.
+    /// `postgres://user@host:port/database`, with one or more hosts.
     pub url: SecretString,
-    /// The TLS configuration; nothing for none.
+    /// TLS configuration; `None` for plaintext.
     pub tls: Option<rustls::ClientConfig>,
-    /// Connections beside those of the hot way.
+    /// Size of the pool for everything but the hot path.
     pub pool: usize,
-    /// The server ends a statement after this long.
+    /// The server cancels a statement after this long.
     pub statement_timeout: Duration,
-    /// How long connecting to one host may take.
+    /// Timeout for connecting to one host.
     pub connect_timeout: Duration,
-    /// Whether a pooler stands between, which lends a connection for one transaction.
+    /// Whether a transaction-mode pooler stands in between, which lends a connection for one transaction.
     pub is_pooled: bool,
 }
 
-/// The database.
+/// The database: connection pools, its clock, and whether commits go through.
 #[derive(Debug)]
 pub struct Store {
     pool: (Pool, Session),
     hot: (Pool, Session),
-    /// How long a statement is waited for.
+    /// Client-side timeout of a statement.
     patience: Duration,
     clock: Clock,
     progress: Progress,
     gate: Gate,
 }
 
-/// A URL that is none; the URL itself may hold a password and is not shown.
+/// The URL is invalid. The error does not show it, because it may hold a password.
 #[derive(Debug, thiserror::Error)]
 #[error("database.url is no PostgreSQL URL, such as postgres://user@host:5432/database")]
 pub struct InvalidUrl;
 
 impl Store {
-    /// Prepares the pools; connections are made when they are needed.
+    /// Creates the pools. Connections are opened on demand.
     ///
     /// # Errors
-    /// The URL cannot be read.
+    /// The URL cannot be parsed.
     pub fn new(settings: &StoreSettings) -> Result<Store, InvalidUrl> {
         let pool = build(settings, settings.pool, &PLANNED_EACH_TIME)?;
         let hot = build(settings, HOT_CONNECTIONS, &PLANNED_ONCE)?;
@@ -86,12 +87,12 @@ impl Store {
         Ok(Store { pool, hot, patience, clock, progress, gate })
     }
 
-    /// Whether commits go through.
+    /// Tracks whether commits go through.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Where commits pass.
+    /// The gate that commits pass through.
     pub(super) fn gate(&self) -> &Gate {
         &self.gate
     }
@@ -101,10 +102,10 @@ impl Store {
         &self.clock
     }
 
-    /// A connection for anything but the hot way.
+    /// Takes a connection for anything but the hot path.
     ///
     /// # Errors
-    /// None is to be had in time.
+    /// No connection becomes available in time.
     pub async fn client(&self) -> Result<Connection, StoreError> {
         self.connection(&self.pool).await
     }
@@ -117,11 +118,11 @@ impl Store {
         Ok(Connection::new(pool.get().await?, pool, session, self.patience))
     }
 
-    /// Checks that the server takes writes. Where it does not, the connections to it are given up: the next ones may lead to
+    /// Checks that the server accepts writes. If it does not, drops all pooled connections: new ones may lead to
     /// another server.
     ///
     /// # Errors
-    /// The database cannot be asked, or [`StoreError::ReadOnly`].
+    /// The database query fails, or [`StoreError::ReadOnly`].
     pub async fn check_writable(&self) -> Result<(), StoreError> {
         let client = self.client().await?;
         let sql = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
@@ -158,7 +159,7 @@ fn build(
     let hosts = each(settings.url.expose_secret());
     let hosts = hosts.iter().map(|url| config(url, settings)).collect::<Result<Vec<_>, _>>()?;
     let connect_timeout = settings.connect_timeout;
-    // One host after the other, each within its own time.
+    // Hosts are tried one after the other, each with its own timeout.
     let create_timeout = connect_timeout.saturating_mul(u32::try_from(hosts.len()).unwrap_or(u32::MAX));
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = match &settings.tls {
@@ -171,7 +172,7 @@ fn build(
     let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
         let set_up = set_up.clone();
         Box::pin(async move {
-            // The pool's own time-out ends before this.
+            // The pool's create timeout does not cover this hook.
             match tokio::time::timeout(connect_timeout, client.batch_execute(&set_up)).await {
                 Ok(done) => done.map_err(HookError::Backend),
                 Err(_) => Err(HookError::message("the database does not answer on a new connection")),
@@ -190,13 +191,14 @@ fn build(
         .map_err(|_| InvalidUrl)
 }
 
-/// How to connect to the hosts of an address.
+/// Parses an address into connection settings.
 fn config(url: &str, settings: &StoreSettings) -> Result<Config, InvalidUrl> {
     let mut config = Config::from_str(url).map_err(|_| InvalidUrl)?;
     if config.get_application_name().is_none() {
         config.application_name("paybus");
     }
-    // After a failover an address may lead to the server that is a standby now; whoever only wants to read says so.
+    // After a failover an address may lead to what is now a standby. An address meant for reading sets the parameter
+    // itself.
     if !url.contains("target_session_attrs") {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
@@ -204,9 +206,8 @@ fn config(url: &str, settings: &StoreSettings) -> Result<Config, InvalidUrl> {
         config.load_balance_hosts(LoadBalanceHosts::Random);
     }
     config.connect_timeout(settings.connect_timeout);
-    // A connection that a firewall or a dead host swallowed is noticed within a minute while it is idle, and while
-    // something is under way not much later than the server would have ended it; the system's own patience is a quarter of
-    // an hour.
+    // Detects connections lost to a firewall or a dead host: within a minute while idle, and with a statement in flight
+    // not much later than the server would have ended it. The system's default is a quarter of an hour.
     config.keepalives_idle(Duration::from_secs(20));
     config.keepalives_interval(Duration::from_secs(5));
     config.keepalives_retries(3);
@@ -217,7 +218,8 @@ fn config(url: &str, settings: &StoreSettings) -> Result<Config, InvalidUrl> {
     Ok(config)
 }
 
-/// How long a statement is waited for: the server's own limit, and as long again for whatever is sent with it and the way.
+/// The client-side timeout of a statement: the server's limit, and as long again for whatever is sent along and the
+/// network.
 fn patience(statement_timeout: Duration) -> Duration {
     statement_timeout.saturating_mul(2)
 }
@@ -229,7 +231,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// An address is read or refused; the error has no text of it, for it may hold a password.
+        /// An address is parsed or refused; the error shows none of it, because it may hold a password.
         #[test]
         fn any_text_is_an_address_or_refused(
             url in prop_oneof![

@@ -1,4 +1,4 @@
-//! A connection from a pool that does not wait for ever, and that goes back only if it is still good for something.
+//! A pooled connection with bounded waits, which returns to the pool only while it is usable.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,26 +16,27 @@ use super::error::StoreError;
 use super::parameters;
 use super::session::{BRIEFLY, Isolation, Lent, Session};
 
-/// A connection, until it is dropped.
+/// A connection borrowed from a pool until it is dropped.
 ///
-/// The server ends a statement that takes too long, but a server that vanished ends nothing: its host lost power, or a
-/// firewall forgot the connection. So every statement is given up here a little later than there.
+/// The server cancels a statement that takes too long, but a server that vanished cancels nothing: its host lost power,
+/// or a firewall forgot the connection. So every statement also has a client-side timeout, a little longer than the
+/// server's.
 pub struct Connection {
-    /// Empty only while it is dropped.
+    /// `None` only while it is being dropped.
     object: Option<Object>,
     pool: Pool,
     session: Session,
     patience: Duration,
-    /// Nothing more is to be expected of it.
+    /// Whether it must not be reused.
     spoilt: AtomicBool,
 }
 
-/// Why a statement was given up: whether it was carried out is not known.
+/// A statement timed out on the client side; whether it was carried out is unknown.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer within {0:?}")]
 struct NoAnswer(Duration);
 
-/// The connection is gone.
+/// The connection was already given up.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was given up")]
 struct GivenUp;
@@ -49,13 +50,13 @@ impl Connection {
         Connection { object: Some(object), pool, session, patience, spoilt: AtomicBool::new(false) }
     }
 
-    /// Asks, and returns the rows.
+    /// Runs a query and returns its rows.
     pub(super) async fn query(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
         let [rows] = self.query_together([(sql, with)]).await?;
         Ok(rows)
     }
 
-    /// The same, but a lock that somebody else has is waited for only briefly.
+    /// Like [`Connection::query`], but waits only briefly for locks held by other transactions.
     pub(super) async fn query_briefly(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
         let object = self.object()?;
         let mut rows = match &self.session {
@@ -74,14 +75,14 @@ impl Connection {
         Ok(rows.pop().unwrap_or_default())
     }
 
-    /// Asks for exactly one row.
+    /// Runs a query that must return exactly one row.
     pub(super) async fn query_one(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Row, StoreError> {
         let rows = <[Row; 1]>::try_from(self.query(sql, with).await?);
         let [row] = rows.map_err(|rows| StoreError::Unreadable(format!("{} rows in place of one", rows.len())))?;
         Ok(row)
     }
 
-    /// Asks several things in one go, which are carried out in this order, each on what is committed by then.
+    /// Pipelines several queries. They run in this order, each on what is committed by then.
     pub(super) async fn query_together<const N: usize>(
         &self,
         asked: [Asked<'_>; N],
@@ -89,7 +90,7 @@ impl Connection {
         self.query_all(Isolation::EachStatement, asked).await
     }
 
-    /// Asks several things of one moment.
+    /// Runs several queries on one snapshot.
     pub(super) async fn query_snapshot<const N: usize>(
         &self,
         asked: [Asked<'_>; N],
@@ -105,7 +106,7 @@ impl Connection {
         let object = self.object()?;
         let rows = match &self.session {
             Session::Own => {
-                // All are prepared before the first is sent: else one that must be waited for would come last.
+                // Prepare all before sending the first: otherwise one that must still be prepared would be sent last.
                 let mut statements = Vec::with_capacity(N);
                 for (sql, _) in asked {
                     statements.push(self.within(object.prepare_cached(sql)).await?);
@@ -125,13 +126,13 @@ impl Connection {
                 self.transaction(object, lent.begin(isolation), each).await
             }
         };
-        // As many answers as there were questions.
+        // One result per query.
         rows?
             .try_into()
             .map_err(|rows: Vec<_>| StoreError::Unreadable(format!("{} answers to {N} questions", rows.len())))
     }
 
-    /// Changes something, and returns how many rows.
+    /// Runs a statement and returns the number of changed rows.
     pub(super) async fn execute(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
         let object = self.object()?;
         match &self.session {
@@ -152,8 +153,8 @@ impl Connection {
         }
     }
 
-    /// A transaction that is sent in one go: the server goes on without waiting for us, and where one statement fails, the
-    /// others fail with it and the end of it undoes them.
+    /// Sends a transaction in one go: the server proceeds without waiting for us. If one statement fails, the others
+    /// fail with it and the final `COMMIT` rolls them back.
     async fn transaction<T, F>(
         &self,
         object: &Object,
@@ -163,7 +164,7 @@ impl Connection {
     where
         F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
-        // Each is sent when it is first looked at, so that they must be looked at in this order.
+        // Each future sends its statement when first polled, so they must be polled in this order.
         let all = join3(object.batch_execute(begin), join_all(each), object.batch_execute("COMMIT"));
         self.within(async {
             let (begun, done, committed) = all.await;
@@ -175,13 +176,13 @@ impl Connection {
         .await
     }
 
-    /// The types of a statement's parameters; the server is asked once, within a transaction of its own: all of it is asked
-    /// of one server.
+    /// Returns the types of a statement's parameters. The server is asked once, within a transaction, so that a pooler
+    /// sends all of it to one server.
     async fn types_of(&self, object: &Object, lent: &Lent, sql: &str) -> Result<Arc<[Type]>, StoreError> {
         if let Some(types) = lent.types_of(sql) {
             return Ok(types);
         }
-        // Given up on its way, it would be in the middle of a transaction.
+        // If this is cancelled midway, the connection is left in the middle of a transaction.
         self.spoilt.store(true, Ordering::Relaxed);
         let types = self
             .within(async {
@@ -195,12 +196,12 @@ impl Connection {
         Ok(types)
     }
 
-    /// The connection itself, for what may take as long as it takes.
+    /// The underlying connection, for work without a client-side timeout.
     pub(super) fn patient(&mut self) -> Result<&mut Object, StoreError> {
         self.object.as_mut().ok_or_else(|| StoreError::Unavailable(Box::new(GivenUp)))
     }
 
-    /// Nobody else gets it after this use.
+    /// Keeps the connection out of the pool after this use.
     pub(super) fn keep_out(&self) {
         self.spoilt.store(true, Ordering::Relaxed);
     }
@@ -215,7 +216,7 @@ impl Connection {
             Ok(Err(error)) => {
                 if error.code().is_some_and(is_of_server) {
                     self.spoilt.store(true, Ordering::Relaxed);
-                    // Those that lie idle lead to the same server.
+                    // Idle connections lead to the same server.
                     self.pool.retain(|_, _| false);
                 } else if error.code().is_some_and(is_stale) {
                     self.spoilt.store(true, Ordering::Relaxed);
@@ -227,7 +228,7 @@ impl Connection {
             }
             Err(_) => {
                 self.spoilt.store(true, Ordering::Relaxed);
-                // Those that lie idle lead to the same host: one after the other would be waited for.
+                // Idle connections lead to the same host; each of them would have to time out in turn.
                 self.pool.retain(|_, _| false);
                 Err(StoreError::Unavailable(Box::new(NoAnswer(self.patience))))
             }
@@ -239,23 +240,23 @@ fn typed<'a>(with: &[&'a (dyn ToSql + Sync)], types: &[Type]) -> Vec<(&'a (dyn T
     with.iter().zip(types).map(|(parameter, kind)| (*parameter, kind.clone())).collect()
 }
 
-/// Whether the server no longer knows what this connection has prepared, or by which number: the table has changed since
-/// ("cached plan must not change result type"), the schema was made anew, or a pooler between us gave the connection another
-/// server. It would fail again every time.
+/// Whether the server no longer knows what this connection prepared, or knows its types by other OIDs: the table has
+/// changed since ("cached plan must not change result type"), the schema was recreated, or a pooler switched the
+/// connection to another server. A retry on this connection would fail every time.
 fn is_stale(state: &SqlState) -> bool {
     [
         SqlState::FEATURE_NOT_SUPPORTED,
         SqlState::INVALID_SQL_STATEMENT_NAME,
         SqlState::DATATYPE_MISMATCH,
         SqlState::UNDEFINED_OBJECT,
-        // A type that is no more: "cache lookup failed".
+        // A type that no longer exists: "cache lookup failed".
         SqlState::INTERNAL_ERROR,
     ]
     .contains(state)
 }
 
-/// Whether the reason lies with the server behind this connection, and a new connection may lead to another one or find it
-/// well again: it became a standby, or takes no writes for another reason, or ends.
+/// Whether the cause lies with the server behind this connection (it became a standby, takes no writes for another
+/// reason, or shuts down), so that a new connection may reach another server or find it recovered.
 fn is_of_server(state: &SqlState) -> bool {
     [
         SqlState::READ_ONLY_SQL_TRANSACTION,
@@ -271,7 +272,7 @@ impl Drop for Connection {
         if let Some(object) = self.object.take()
             && self.spoilt.load(Ordering::Relaxed)
         {
-            // Taken out of the pool, which makes another one when it is needed.
+            // Taken out of the pool, which opens another one on demand.
             drop(Object::take(object));
         }
     }

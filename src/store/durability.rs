@@ -1,23 +1,23 @@
-//! What a commit of PostgreSQL's is worth. A charge is sent only after its commit: one that PostgreSQL may forget would be
-//! charged, and stored nowhere.
+//! How durable PostgreSQL's commits are. A charge is sent only after its commit: if PostgreSQL then lost that commit,
+//! the charge would be stored nowhere.
 
 use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
 
-/// How `synchronous_commit` is set for the worker's connections.
+/// What `synchronous_commit` promises on the worker's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// A commit is answered when it is on disk here, or on a standby as well: a crash of the server loses none.
+    /// A commit is acknowledged when it is on disk here, or on a standby as well: a server crash loses none.
     OnDisk,
-    /// A commit is answered before it is on disk: a crash loses the last ones.
+    /// A commit is acknowledged before it is on disk: a crash loses the last ones.
     MayBeLost,
 }
 
-/// Asks how durable commits are.
+/// Checks how durable commits are.
 ///
 /// # Errors
-/// The database cannot be asked; or commits may be lost, and `may_lose_commits` does not say that this is meant.
+/// The database query fails; or commits may be lost, and `may_lose_commits` does not allow that.
 pub async fn check(store: &Store, may_lose_commits: bool) -> Result<Durability, StoreError> {
     let client = store.client().await?;
     let set: String = client.query_one("SELECT current_setting('synchronous_commit')", &[]).await?.read(0)?;
@@ -28,13 +28,15 @@ pub async fn check(store: &Store, may_lose_commits: bool) -> Result<Durability, 
     }
 }
 
-/// Looks at standbys: what a failover to one would cost, or that none is there to wait for. `None` where nothing is to be
-/// warned of. Standbys are not seen where the storage itself is mirrored, as in some clouds.
+/// Checks the standbys, and returns a warning if a failover to one would lose commits, or if commits wait for one and
+/// none is attached; `None` if there is nothing to warn about. Standbys are not visible where the storage itself is
+/// mirrored, as in some clouds.
 ///
 /// # Errors
-/// The database cannot be asked.
+/// The database query fails.
 pub async fn standbys(store: &Store) -> Result<Option<&'static str>, StoreError> {
-    // Any role may count who streams WAL, but not see as what: subscribers of logical replication stand beside their slots.
+    // Any role may count WAL receivers, but not see what they are: subscribers of logical replication are known by
+    // their slots.
     let sql = "SELECT current_setting('synchronous_commit'), current_setting('synchronous_standby_names') <> '',
             EXISTS (SELECT FROM pg_stat_replication r WHERE r.state IS DISTINCT FROM 'backup' AND NOT EXISTS (
                 SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical'))";
@@ -47,7 +49,7 @@ pub async fn standbys(store: &Store) -> Result<Option<&'static str>, StoreError>
 /// `named`: synchronous standbys are configured; `attached`: some standby is connected.
 fn warning(commit: &str, named: bool, attached: bool) -> Option<&'static str> {
     match (commit, named, attached) {
-        // Without any standby all but "off" mean the same.
+        // Without any standby, all but "off" mean the same.
         ("off", ..) | (_, false, false) => None,
         (_, false, true) => Some(
             "a standby is attached, and no commit waits for it (synchronous_standby_names is empty): a failover loses \
@@ -92,7 +94,7 @@ mod tests {
         check("remote_write", true, true, "in memory");
         check("local", true, true, "\"local\"");
         check("local", true, false, "\"local\"");
-        // That is refused, or said to be meant, elsewhere.
+        // Refused, or reported as intended, elsewhere.
         check("off", true, true, "");
     }
 }

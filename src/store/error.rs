@@ -1,45 +1,45 @@
-//! What can go wrong with the database, classed once.
+//! Database errors, classified in one place.
 
 use deadpool_postgres::{HookError, PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
 
-/// A statement that did not succeed.
+/// Why a statement did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No connection, or it was lost; whether a statement under way was carried out is not known.
+    /// No connection, or it was lost; the outcome of a statement in flight is unknown.
     #[error("the database cannot be reached")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Two writers met; another try decides it.
+    /// Two writers conflicted; a retry decides it.
     #[error("the database asks to try again")]
     Conflict(#[source] tokio_postgres::Error),
-    /// The statement will never succeed with this data.
+    /// The statement can never succeed with this data.
     #[error("the database refuses the data")]
     Refused(#[source] tokio_postgres::Error),
-    /// What is stored cannot be read.
+    /// A stored value cannot be read.
     #[error("the database holds what this version cannot read: {0}")]
     Unreadable(String),
-    /// The server refuses the connection: the user, its password, or the database.
+    /// The server rejects the login: the user, its password, or the database.
     #[error(
         "the database server refuses the user, the password or the database of database.url: mend it at the server, or \
          database.url"
     )]
     Login(#[source] tokio_postgres::Error),
-    /// The role lacks a right; nothing was done.
+    /// The role lacks a privilege; nothing was done.
     #[error("the database's role is not allowed to: give it its rights by deploy/postgres/roles.sql")]
     Forbidden(#[source] tokio_postgres::Error),
-    /// Rights that the worker's role lacks.
+    /// Privileges that the worker's role lacks.
     #[error("the database's role lacks {0}: give it its rights by deploy/postgres/roles.sql")]
     Rights(String),
-    /// PostgreSQL answers commits that it may lose.
+    /// PostgreSQL acknowledges commits that it may lose.
     #[error(
         "the database answers commits before they are on disk (synchronous_commit = off), so that a crash forgets charges: set \
          it to on for the worker's role, or say database.may_lose_commits = true"
     )]
     NotDurable,
-    /// The server takes no writes.
+    /// The server accepts no writes.
     #[error("the database takes no writes: it is a standby, or made read-only")]
     ReadOnly,
-    /// Sequences that were left behind what they number.
+    /// Sequences that are behind the numbers already assigned.
     #[error(
         "the database gives numbers that were given before, so that new events would never be sent: {0}; run `paybus migrate`"
     )]
@@ -50,17 +50,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether nothing but a new connection, or time, is needed.
+    /// Whether a new connection, or time, is all that is needed.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, StoreError::Unavailable(_) | StoreError::Login(_) | StoreError::ReadOnly)
     }
 
-    /// Whether somebody has to mend something before it can work.
+    /// Whether an operator must fix something first.
     pub fn needs_somebody(&self) -> bool {
         matches!(self, StoreError::Login(_) | StoreError::Forbidden(_) | StoreError::Rights(_) | StoreError::NotDurable)
     }
 
-    /// Whether somebody else held a lock for longer than it is waited for.
+    /// Whether another transaction held a lock for longer than the lock timeout.
     pub(super) fn is_locked(&self) -> bool {
         matches!(self, StoreError::Conflict(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
@@ -73,12 +73,12 @@ impl From<tokio_postgres::Error> for StoreError {
         };
         let class = state.code().get(..2).unwrap_or_default();
         match class {
-            // Integrity: another writer was first. Transaction rollback: deadlock or serialization.
+            // Integrity violation: another writer was first. Transaction rollback: deadlock or serialization failure.
             "23" | "40" => StoreError::Conflict(error),
             _ if *state == SqlState::LOCK_NOT_AVAILABLE => StoreError::Conflict(error),
             _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => StoreError::ReadOnly,
             _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => StoreError::Forbidden(error),
-            // Invalid authorization: of the user, or of its password.
+            // Invalid authorization: the user or its password.
             "28" => StoreError::Login(error),
             _ if *state == SqlState::INVALID_CATALOG_NAME => StoreError::Login(error),
             // Data exceptions and program limits: a row that can never be stored.

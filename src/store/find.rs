@@ -1,7 +1,7 @@
-//! Payments that are looked for, by where they stand or by what is known of them: page by page, and nothing is changed.
+//! Searches payments by state or by attributes, page by page and read-only.
 //!
-//! Operations that are unknown, escalated or scheduled have a partial index and are read by it. All else is looked for
-//! in the payments, from the newest back: an index for each way to search is what every payment would pay for.
+//! Operations that are unknown, escalated or scheduled are read by their partial index. All other searches scan the
+//! payments from the newest back: every payment would pay for an index per search criterion.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,22 +23,22 @@ use crate::payment::money::Money;
 use crate::payment::operation::State;
 use crate::payment::status::Status;
 
-/// How many payments one statement looks at, at most.
+/// Maximum number of payments that one statement examines.
 const PAGE: usize = 5_000;
 
-/// Where an open operation must stand.
+/// The required state of an open operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// In this state, which is not [`State::Settled`].
     In(State),
     /// A person must say what happened.
     Escalated,
-    /// Anywhere: it is open.
+    /// Any state, as long as it is open.
     Open,
 }
 
 impl Standing {
-    /// Every one.
+    /// Every value.
     pub const ALL: [Standing; 7] = [
         Standing::In(State::Unknown),
         Standing::Escalated,
@@ -49,7 +49,7 @@ impl Standing {
         Standing::Open,
     ];
 
-    /// The word for it.
+    /// Its word, in arguments and in SQL.
     pub fn as_str(self) -> &'static str {
         match self {
             Standing::In(state) => state.as_str(),
@@ -58,67 +58,67 @@ impl Standing {
         }
     }
 
-    /// What a word means.
+    /// Parses a word; `None` if it is unknown.
     pub fn from_word(word: &str) -> Option<Standing> {
         Standing::ALL.into_iter().find(|standing| standing.as_str() == word)
     }
 }
 
-/// What is looked for; all that is given must hold.
+/// Search criteria; all that are given must match.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
-    /// Payments with an operation that stands so; each such operation is found for itself where an index has it.
+    /// Payments with an operation in this state. Where an index covers it, each such operation is a result of its own.
     pub standing: Option<Standing>,
     /// Payments with this status.
     pub status: Option<Status>,
-    /// Of this variant.
+    /// Payments of this variant.
     pub variant: Option<String>,
-    /// With this text under this name in their metadata.
+    /// Payments whose metadata has this text under this name.
     pub metadata: Option<(String, String)>,
-    /// With this id at the gateway, of the payment or of a movement.
+    /// Payments with this id at the gateway, of the payment itself or of a movement.
     pub reference: Option<String>,
-    /// With this billing address, in whatever case.
+    /// Payments with this billing e-mail address, ignoring case.
     pub email: Option<String>,
-    /// Created at this time or later.
+    /// Created at or after this time.
     pub since: Option<Timestamp>,
     /// Created before this time.
     pub until: Option<Timestamp>,
 }
 
-/// How far one call goes.
+/// Limits of one call.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// How many are found, at most; from 1.
+    /// Maximum number of results; at least 1.
     pub found: usize,
-    /// How many payments or operations are looked at, at most; from 1.
+    /// Maximum number of payments or operations examined; at least 1.
     pub looked_at: usize,
 }
 
-/// From where to go on.
+/// Where to continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
-    /// Behind this payment: older ones follow.
+    /// After this payment; older ones follow.
     Payment {
         /// When it was created.
         created: Timestamp,
         /// Its id.
         id: Uuid,
     },
-    /// Behind this operation: ones accepted later follow, and then the next variant.
+    /// After this operation; ones accepted later follow, and then the next variant.
     Operation {
         /// Its variant.
         variant: String,
-        /// Its place in the order of acceptance.
+        /// Its position in the order of acceptance.
         accepted: i64,
     },
 }
 
-/// A position that is none.
+/// The text is not a position.
 #[derive(Debug, thiserror::Error)]
 #[error("expected what the last line of an earlier list has behind --after")]
 pub struct InvalidPosition;
 
-/// One word for a shell.
+/// A single shell word.
 impl fmt::Display for Position {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -141,18 +141,18 @@ impl FromStr for Position {
     }
 }
 
-/// A payment, and the open operation that it was found by, or the most urgent one that it has.
+/// A payment, with the open operation that matched, or else its most urgent one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// The payment's id.
     pub payment_id: Uuid,
-    /// The payment; a command can be stored for one that is not.
+    /// The payment; `None` if a command was stored for one that does not exist.
     pub payment: Option<FoundPayment>,
-    /// The operation; a payment need have none that is open.
+    /// The operation; `None` if the payment has no open one.
     pub operation: Option<FoundOperation>,
 }
 
-/// What is told of a payment in a list: nothing of whom it bills.
+/// What a list shows of a payment: nothing that identifies the customer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundPayment {
     /// When it was created.
@@ -161,23 +161,23 @@ pub struct FoundPayment {
     pub modified: Timestamp,
     /// Its variant.
     pub variant: String,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// What is to be collected.
+    /// The amount to collect.
     pub total: Money,
-    /// Everything ever authorized.
+    /// Total ever authorized.
     pub authorized: Money,
-    /// What was captured and is still there.
+    /// The captured amount that is still there.
     pub captured: Money,
-    /// What was refunded.
+    /// The refunded amount.
     pub refunded: Money,
     /// Its id at the gateway.
     pub transaction_id: String,
-    /// The publisher's own texts.
+    /// The publisher's own key-value pairs.
     pub metadata: Metadata,
 }
 
-/// What is told of an operation in a list.
+/// What a list shows of an operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundOperation {
     /// Its id.
@@ -186,53 +186,53 @@ pub struct FoundOperation {
     pub kind: String,
     /// Its variant.
     pub variant: String,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
     /// Whether a person must say what happened.
     pub escalated: bool,
-    /// The money that it asked for, where it asks for any.
+    /// The amount that it asked for, if any.
     pub amount: Option<Money>,
     /// When it was accepted.
     pub created: Timestamp,
-    /// When it was sent to the gateway for the first time.
+    /// When it was first sent to the gateway.
     pub first_sent_at: Option<Timestamp>,
-    /// When it is looked at again.
+    /// When it is due next.
     pub due_at: Option<Timestamp>,
-    /// How often it was sent.
+    /// Number of attempts.
     pub attempts: i32,
     /// Why it is not done yet.
     pub last_code: Option<String>,
-    /// The same in the gateway's words.
+    /// The message that goes with it.
     pub last_message: String,
 }
 
-/// What was found.
+/// The results of one call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
-    /// When it was read, by PostgreSQL's clock.
+    /// Time of the read, by PostgreSQL's clock.
     pub now: Timestamp,
-    /// Those that were found, in their order.
+    /// The results, in order.
     pub found: Vec<Found>,
-    /// How many payments or operations were looked at.
+    /// Number of payments or operations examined.
     pub looked_at: usize,
-    /// From where to go on; nothing at the end.
+    /// Where to continue; `None` at the end.
     pub after: Option<Position>,
 }
 
-/// A row that was looked at, and what it is where it is wanted.
+/// An examined row, and its result if it matched.
 struct Looked {
     position: Position,
     found: Option<Found>,
 }
 
-/// In which order is looked for it.
+/// The order of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Walk {
-    /// Payments, from the newest back.
+    /// Payments, newest first.
     Payments,
-    /// Operations with an unknown outcome and those that a person must resolve: variant by variant, the oldest first.
+    /// Operations with an unknown outcome and those that a person must resolve: by variant, oldest first.
     Unknown,
-    /// Operations that are due at some time, in the same order.
+    /// Operations with a due time, in the same order.
     Due,
 }
 
@@ -245,20 +245,20 @@ impl Search {
         }
     }
 
-    /// Whether a position is one of this search, or of one in the same order.
+    /// Whether a position belongs to this search, or to one in the same order.
     pub fn takes(&self, position: &Position) -> bool {
         (self.walk() == Walk::Payments) == matches!(position, Position::Payment { .. })
     }
 
-    /// Whether operations are looked at, each for itself, and not payments.
+    /// Whether operations are examined one by one, rather than payments.
     pub fn is_by_operation(&self) -> bool {
         self.walk() != Walk::Payments
     }
 }
 
-/// The parameters `$1` and `$2` are the position, `$3` the number of rows, `$4` to `$12` the search.
+/// Parameters: `$1` and `$2` are the position, `$3` the number of rows, `$4` to `$12` the search.
 ///
-/// Movements are found by `= ANY(ARRAY[...])`: the planner can hash no whole table.
+/// Movements are matched by `= ANY(ARRAY[...])`, so that the planner cannot hash a whole table.
 const WANTED: &str = "($4::text IS NULL OR p.status = $4)
     AND ($5::text IS NULL OR p.metadata ->> $5 = $6::text)
     AND ($7::text IS NULL OR p.transaction_id = $7 OR EXISTS (
@@ -300,8 +300,8 @@ static UNKNOWN: LazyLock<String> =
     LazyLock::new(|| by_operation("(o.state = 'unknown' OR o.state = 'pending' AND o.escalated)"));
 static DUE: LazyLock<String> = LazyLock::new(|| by_operation("o.due_at IS NOT NULL"));
 
-/// By a partial index, of which this is the condition. The order of acceptance has an index of its own, in which the
-/// planner would read all operations for the few that are wanted: `+ 0` keeps it from that.
+/// Searches by a partial index with this condition. The order of acceptance has an index of its own, in which the
+/// planner would read all operations for the few that are wanted; `+ 0` prevents that.
 fn by_operation(condition: &str) -> String {
     format!(
         "WITH page AS (
@@ -319,16 +319,16 @@ fn by_operation(condition: &str) -> String {
 }
 
 impl Store {
-    /// What is found behind a position, within these bounds. Payments that were archived are not looked at.
+    /// Returns matches after a position, within these bounds. Archived payments are skipped.
     ///
-    /// Each page is read in a transaction that can change nothing, and within the server's `statement_timeout`.
+    /// Each page is read in a read-only transaction, and within the server's `statement_timeout`.
     ///
     /// # Errors
-    /// The database cannot be asked, or holds what cannot be read.
+    /// The database query fails, or a stored value cannot be read.
     pub async fn find(&self, search: &Search, after: Option<Position>, bounds: Bounds) -> Result<Listing, StoreError> {
         let client = self.client().await?;
         let mut listing = Listing { now: self.clock().now(), found: Vec::new(), looked_at: 0, after };
-        // One more than is wanted tells whether there are more; where most are not wanted, pages grow.
+        // Reads one row more than wanted, to learn whether there are more. Pages grow while few rows match.
         let mut size = bounds.found.saturating_add(1).min(PAGE);
         loop {
             size = size.min(bounds.looked_at.saturating_sub(listing.looked_at));
@@ -355,7 +355,7 @@ impl Store {
     }
 }
 
-/// The next rows behind a position, and when they were read.
+/// Reads the next rows after a position, and the time of the read.
 async fn look(
     client: &Connection,
     search: &Search,
@@ -447,7 +447,7 @@ fn payment(row: &Row) -> Result<FoundPayment, StoreError> {
     })
 }
 
-/// Its amount is in the payment's currency, and there is none where there is no payment.
+/// The amount is in the payment's currency, so without a payment it is `None`.
 fn operation(row: &Row, id: Uuid, payment: Option<&FoundPayment>) -> Result<FoundOperation, StoreError> {
     let amount: Option<Decimal> = row.read("amount")?;
     let amount = amount.zip(payment).map(|(amount, payment)| money(amount, payment.total.currency()));

@@ -1,7 +1,8 @@
-//! Erases what is stored of a person from a payment that is over; its books stay.
+//! Erases personal data from a payment that is over; its books stay.
 //!
-//! On the payment's version, like every other change: a worker that read the payment before loses its commit, loads the
-//! payment anew, and brings nothing back. Events go as a whole, as they do when they are old.
+//! This is a compare-and-set on the payment's version, like every other change: a worker that read the payment before
+//! loses its commit, reloads the payment, and brings nothing back. Events are deleted whole, as they are when they are
+//! old.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -14,10 +15,11 @@ use super::error::StoreError;
 use super::row::ReadColumn;
 use crate::payment::status::Status;
 
-/// How many payments one statement looks at for an address: there is no index on it, which every payment would pay for.
+/// How many payments one statement examines for an address: there is no index on it, because every payment would pay
+/// for that.
 const PAGE: i64 = 5_000;
 
-/// The columns of a payment that may tell of a person, and what is left in their place.
+/// The columns of a payment that may hold personal data, and what is left in their place.
 const PERSONAL: [(&str, &str); 17] = [
     ("description", "''"),
     ("billing_first_name", "''"),
@@ -38,12 +40,13 @@ const PERSONAL: [(&str, &str); 17] = [
     ("redirect_url", "NULL"),
 ];
 
-/// What stays of a settled command's data: nothing; of a `payment.resolve` all but the person's own words.
+/// What stays of a settled command's data: nothing, but of a `payment.resolve` everything except the person's own
+/// words.
 const DATA: &str = "CASE WHEN command_type = 'payment.resolve' AND data ? 'evidence'
     THEN data || jsonb_build_object('evidence', '')
     ELSE '{}'::jsonb END";
 
-/// One snapshot: what it says of operations and events is true of this version.
+/// One snapshot, so that what it says of operations and events is true of this version.
 static STATE: LazyLock<String> = LazyLock::new(|| {
     let is_there = PERSONAL.map(|(column, empty)| format!("p.{column} IS DISTINCT FROM {empty}")).join(" OR ");
     format!(
@@ -59,7 +62,7 @@ static STATE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The personal columns of `payments` emptied, for `SET`.
+/// An assignment list for `SET` that empties the personal columns of `payments`.
 pub(super) fn emptied() -> String {
     PERSONAL.map(|(column, empty)| format!("{column} = {empty}")).join(", ")
 }
@@ -86,30 +89,30 @@ static ERASE: LazyLock<String> = LazyLock::new(|| {
 
 const BY_EMAIL: &str = "SELECT id, lower(billing_email) = lower($2) FROM payments WHERE id > $1 ORDER BY id LIMIT $3";
 
-/// What is stored of a person with a payment.
+/// The personal data that is stored with a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PersonalData {
     /// There is no such payment.
     NoPayment,
     /// It is still needed.
     Needed(Need),
-    /// Nothing.
+    /// None.
     Nothing,
-    /// It can be erased, as long as the payment has this version.
+    /// It can be erased, as long as the payment still has this version.
     Erasable {
         /// The payment's version.
         version: i64,
     },
 }
 
-/// What personal data is still needed for.
+/// Why personal data is still needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// So many commands are not answered yet.
+    /// This many commands are not answered yet.
     OpenCommands(i64),
     /// The payment is not over.
     NotOver(Status),
-    /// So many events are not sent yet.
+    /// This many events are not sent yet.
     UnsentEvents(i64),
 }
 
@@ -124,7 +127,7 @@ impl Need {
     }
 }
 
-/// With what to do.
+/// Includes the remedy.
 impl fmt::Display for Need {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -142,10 +145,10 @@ impl fmt::Display for Need {
 }
 
 impl Store {
-    /// The payments with this billing e-mail address, in whatever case. Reads every payment once, page by page.
+    /// Returns the payments with this billing e-mail address, ignoring case. Reads every payment once, page by page.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn payments_of(&self, email: &str) -> Result<Vec<Uuid>, StoreError> {
         let client = self.client().await?;
         let mut found = Vec::new();
@@ -162,10 +165,10 @@ impl Store {
         }
     }
 
-    /// What is stored of a person with a payment.
+    /// Returns whether personal data is stored with a payment, and whether it can be erased.
     ///
     /// # Errors
-    /// The database cannot be asked, or holds what cannot be read.
+    /// The database query fails, or a stored value cannot be read.
     pub async fn personal_data(&self, payment: Uuid) -> Result<PersonalData, StoreError> {
         let client = self.client().await?;
         let rows = client.query(&STATE, &[&payment]).await?;
@@ -181,10 +184,11 @@ impl Store {
         })
     }
 
-    /// Erases it, and records who did so; nothing where the payment has changed since this version was read.
+    /// Erases it, and records who did so. Returns `false` if the payment has changed since this version was read; then
+    /// nothing was erased.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn forget(&self, payment: Uuid, version: i64, who: &str) -> Result<bool, StoreError> {
         let client = self.client().await?;
         let details = json!({ "payment": payment });
@@ -198,7 +202,7 @@ mod tests {
     use super::super::rows::{PaymentChange, PaymentFixed};
     use super::*;
 
-    /// Of what a payment holds as text, this is no one's, or is the books'.
+    /// Text columns of a payment that hold no personal data, or belong to the books.
     const KEPT: [&str; 7] = ["variant", "gateway", "account", "currency", "status", "fraud_status", "transaction_id"];
 
     #[test]

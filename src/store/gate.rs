@@ -1,12 +1,12 @@
-//! Commits while the server does not answer them: one at a time, until one is answered. Each that is given up leaves a
-//! connection behind on which the server may go on waiting, for a standby that is away, say. If every lane went on trying,
-//! these would use up the connections that the server has.
+//! Limits commits to one at a time while the server does not answer them, until one is answered. Each commit that times
+//! out leaves behind a connection on which the server may still be waiting, for an absent standby say. If every lane
+//! kept trying, these would use up the server's connections.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Where commits pass.
+/// The gate that commits pass through.
 #[derive(Debug)]
 pub(super) struct Gate {
     is_narrow: AtomicBool,
@@ -20,12 +20,12 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Waits until no other commit is under way, unless commits are answered.
+    /// Waits until no other commit is in flight; returns at once while commits are answered.
     pub async fn enter(&self) -> Option<SemaphorePermit<'_>> {
         if self.is_narrow.load(Ordering::Relaxed) { self.probe.acquire().await.ok() } else { None }
     }
 
-    /// A commit was answered, whatever the answer is, or was given up.
+    /// Records whether a commit was answered, whatever the answer, or timed out.
     pub fn note(&self, is_answered: bool) {
         self.is_narrow.store(!is_answered, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Events that are kept, for people: from a time on, or of one payment.
+//! Reads stored events for people: from a time on, or of one payment.
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -7,48 +7,48 @@ use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
 
-/// How many are read at once.
+/// Maximum number of events per read.
 pub const PAGE: i64 = 500;
 
-/// An event's position is given a while before its commit can be seen, and its time a while before that: so much earlier
-/// than a time, all positions are before it.
+/// How far events are out of time order. An event's position is assigned a while before its commit is visible, and its
+/// time a while before that; positions this much older than a time come before all events of that time.
 const DISORDER: SignedDuration = SignedDuration::from_mins(5);
 
-/// An event that is kept.
+/// A stored event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeptEvent {
-    /// Its place; the next page is read from behind it.
+    /// Its position; the next page starts after it.
     pub position: i64,
-    /// As it was sent.
+    /// The body as it was sent.
     pub body: String,
 }
 
-/// Which events.
+/// Which events to read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
-    /// Of this payment alone.
+    /// Only of this payment.
     pub payment: Option<Uuid>,
-    /// Decided at this time or later.
+    /// Decided at or after this time.
     pub since: Option<Timestamp>,
 }
 
 impl Store {
-    /// From which position on to read.
+    /// Returns the position after which to start reading.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn first_position(&self, wanted: Wanted) -> Result<i64, StoreError> {
-        // One payment's events are few, and found by the payment.
+        // One payment's events are few, and indexed by payment.
         match wanted {
             Wanted { payment: None, since: Some(since) } => self.position_before(since).await,
             _ => Ok(0),
         }
     }
 
-    /// Events behind a position, in their order; at most [`PAGE`].
+    /// Returns events after a position, in order, at most [`PAGE`].
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn kept_events(&self, wanted: Wanted, behind: i64) -> Result<Vec<KeptEvent>, StoreError> {
         let client = self.client().await?;
         let since = wanted.since.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -67,8 +67,8 @@ impl Store {
         rows.iter().map(|row| Ok(KeptEvent { position: row.read("position")?, body: row.read("body")? })).collect()
     }
 
-    /// A position before all events of this time or later. Events have no index by time, but lie nearly in its order: it is
-    /// found by halving.
+    /// Returns a position before all events of this time or later. Events have no index by time, but are nearly in time
+    /// order, so a binary search finds it.
     async fn position_before(&self, time: Timestamp) -> Result<i64, StoreError> {
         let client = self.client().await?;
         let time = time.saturating_sub(DISORDER).unwrap_or(Timestamp::MIN);

@@ -1,6 +1,6 @@
-//! Connecting to a database that has several hosts: in random order, unless the address has `load_balance_hosts=disable`, and
-//! each within a time of its own. tokio-postgres bounds only how long a socket takes to open: a host that hangs later would
-//! take the time of all.
+//! Connects to a database with several hosts: in random order, unless the address has `load_balance_hosts=disable`, and
+//! each with its own timeout. tokio-postgres bounds only how long opening a socket takes: a host that hangs later would
+//! use up the time of all.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use tracing::{debug, warn};
 use crate::error_chain::chain;
 use crate::hosts::shuffled;
 
-/// Any of several hosts.
+/// Connects to any of several hosts.
 pub(super) struct AnyHost<T> {
-    /// One for each host.
+    /// One configuration per host.
     pub hosts: Vec<Config>,
     pub tls: T,
-    /// How long each may take.
+    /// Timeout for each.
     pub patience: Duration,
 }
 
@@ -37,7 +37,7 @@ where
         if whole.get_load_balance_hosts() == LoadBalanceHosts::Random {
             hosts = shuffled(hosts);
         }
-        // The pool's own time-out ends it.
+        // The pool's create timeout bounds this one.
         let last = hosts.pop().unwrap_or_else(|| whole.clone());
         Box::pin(async move {
             for host in hosts {
@@ -47,7 +47,7 @@ where
                     Err(_) => format!("no answer within {:?}", self.patience),
                 };
                 let place = (host.get_hosts(), host.get_ports());
-                // As a standby is, where a server that takes writes is looked for.
+                // A standby ends up here when a server that takes writes is required.
                 debug!(?place, error = reason, "cannot connect to one of the databases; trying the next");
             }
             let (client, connection) = last.connect(self.tls.clone()).await?;

@@ -1,4 +1,4 @@
-//! Attempts, due work and lost workers.
+//! Attempts, due work, lost workers, and call rates.
 
 use std::time::Duration;
 
@@ -25,10 +25,10 @@ pub struct Due {
     pub again_at: Timestamp,
 }
 
-/// What a sweep came to.
+/// The result of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Swept {
-    /// Calls whose lease had ended: they are due now.
+    /// Calls whose lease had expired: they are due now.
     pub lost: u64,
     /// Whether there is more to look at.
     pub more: bool,
@@ -38,7 +38,7 @@ const FIND: &str = find_window!("operations", "accepted");
 const LATE: &str = "operations";
 const LATE_SCAN: Scan = Scan { name: LATE, late: LATE, find: FIND, age: VISIBLE_FOR_SURE };
 
-/// Gives calls a due time, the end of their lease. Another replica that is at it already is left alone.
+/// Gives calls a due time, the end of their lease. Does nothing if another replica is already doing so.
 macro_rules! give_due_times {
     ($lock:literal) => {
         concat!(
@@ -62,17 +62,17 @@ macro_rules! give_due_times {
     };
 }
 
-/// Who has a call's row locked most likely settles it. Should it not be settled, the late scan finds it.
+/// Skips locked rows: the writer that locked a call's row is most likely settling it. If not, the late scan finds it.
 const GIVE: &str = give_due_times!("FOR UPDATE SKIP LOCKED");
-/// Passes nobody.
+/// Skips no row.
 const GIVE_LATE: &str = give_due_times!("FOR UPDATE");
 
 impl Store {
-    /// Stores one more attempt of an operation in this worker's lease and renews the lease, before the attempt is sent.
-    /// False where the lease was lost: then nothing may be sent.
+    /// Stores one more attempt under this worker's lease and renews the lease, before the attempt is sent. Returns
+    /// `false` if the lease was lost: then nothing may be sent.
     ///
     /// # Errors
-    /// The database cannot be asked; then nothing may be sent either.
+    /// The database query fails; then nothing may be sent either.
     pub async fn store_attempt(
         &self,
         operation: &Operation,
@@ -95,11 +95,11 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// Claims operations of a variant that are due, the longest due first. They are due again after `again`, so that they
-    /// are not lost with this worker.
+    /// Claims due operations of a variant, longest due first, starting at the due time `since`. They are due again
+    /// after `again`, so that they are not lost with this worker.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn claim_due(
         &self,
         variant: &str,
@@ -123,10 +123,11 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Gives back what was claimed and nothing was done with: it is due after a pause, and not before another's lease ends.
+    /// Gives back a claimed operation that was not processed: it is due after `pause`, and not before another worker's
+    /// lease ends.
     ///
     /// # Errors
-    /// The database cannot be asked; then it is due again later.
+    /// The database query fails; then it is due again at `again_at`.
     pub async fn give_back(&self, due: &Due, pause: Duration) -> Result<(), StoreError> {
         let client = self.client().await?;
         let sql = "UPDATE operations SET due_at = greatest(now() + make_interval(secs => $4), lease_until)
@@ -135,20 +136,20 @@ impl Store {
         Ok(())
     }
 
-    /// Gives first calls that have been under way for longer than `age` a due time, the end of their lease. Only first
-    /// calls have none of their own; with it they are taken over should their worker be lost. Looks at a bounded number
-    /// of operations at a time, and at each once.
+    /// Gives first calls that have been in progress for longer than `age` a due time, the end of their lease. Only
+    /// first calls have none of their own; with it they are taken over if their worker is lost. Examines each operation
+    /// once, and a bounded number at a time.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn sweep(&self, age: Duration) -> Result<Swept, StoreError> {
         self.sweep_calls(Scan { name: "new operations", late: LATE, find: FIND, age }, GIVE).await
     }
 
-    /// The same once more for operations that could not be seen yet the first time, for their commit took long.
+    /// The same for operations that were not visible the first time, because their commit took long.
     ///
     /// # Errors
-    /// The database cannot be asked; or somebody has the row of a call locked.
+    /// The database query fails, or another transaction has a call's row locked.
     pub async fn sweep_late(&self) -> Result<Swept, StoreError> {
         self.sweep_calls(LATE_SCAN, GIVE_LATE).await
     }
@@ -163,11 +164,11 @@ impl Store {
         Ok(Swept { lost: lost.unsigned_abs(), more: more && has_moved })
     }
 
-    /// Reserves the next `count` calls of a variant under a rate that holds over all replicas; how long to wait for the
-    /// first of them. The others follow at the rate's distance.
+    /// Reserves the next `count` calls of a variant under a rate that all replicas share. Returns how long to wait for
+    /// the first; the others follow at the rate's interval.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn reserve_calls(&self, variant: &str, rate: f64, count: u32) -> Result<Duration, StoreError> {
         let client = self.client().await?;
         let sql = "INSERT INTO rates AS r (variant, next_at)

@@ -1,4 +1,4 @@
-//! What is known of payments: loaded for the machine, many at once.
+//! Loads payments for the machine, many at once.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -17,32 +17,32 @@ use crate::payment::machine::Aggregate;
 use crate::payment::model::Payment;
 use crate::payment::operation::Operation;
 
-/// A payment as stored, and its events that the broker has not confirmed yet.
+/// A payment as stored, with its events that the broker has not confirmed yet.
 #[derive(Debug)]
 pub struct Loaded {
-    /// For the machine. Boxed for good: it is handed from step to step, and some thousand wait at once.
+    /// For the machine. Stays boxed: it is passed from step to step, and some thousand wait at once.
     pub aggregate: Box<Aggregate>,
-    /// What is still to be sent.
+    /// Events still to be sent.
     pub unsent: Unsent,
 }
 
-/// What is known of a payment's events that the broker has not confirmed yet. By default nothing: the database was not
-/// asked.
+/// A payment's events that the broker has not confirmed yet. The default knows of none, because the database was not
+/// queried.
 #[derive(Debug, Default)]
 pub struct Unsent {
-    /// In their order.
+    /// In order.
     pub events: Vec<OutboxEvent>,
-    /// Which of them were stored so short a time ago that their worker is most likely about to mark them: their positions.
+    /// Positions of those stored so recently that their worker is most likely about to mark them as sent.
     pub fresh: Vec<i64>,
-    /// Whether the payment's events are set aside: then none is to be sent, no new one either.
+    /// Whether the payment's events are set aside; then none may be sent, not even new ones.
     pub set_aside: bool,
-    /// When the database was asked; it knows what happened before.
+    /// When the database was queried: what happened before is included. `None` if it was not queried.
     pub read_at: Option<Instant>,
 }
 
 static PAYMENTS: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM payments WHERE id = ANY($1)", *rows::PAYMENT));
-/// What is open, and what is asked about by name.
+/// Open operations, and those requested by id.
 static OPERATIONS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {} FROM operations WHERE payment_id = ANY($1) AND (state <> 'settled' OR id = ANY($2)) ORDER BY accepted",
@@ -51,7 +51,8 @@ static OPERATIONS: LazyLock<String> = LazyLock::new(|| {
 });
 static MOVEMENTS: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM movements WHERE payment_id = ANY($1)", *rows::MOVEMENT));
-/// With a bare row for each payment whose events are set aside. In one statement, or a release in between would hide both.
+/// Adds a bare row for each payment whose events are set aside. One statement reads both, or a release in between would
+/// hide both.
 const UNSENT: &str = "SELECT e.payment_id, e.position, e.id, e.event_type, e.routing_key, e.body, e.correlation_id,
            e.traceparent, e.tracestate, e.reply_to, e.reply_correlation_id,
            e.stored > now() - interval '250 ms' AS is_fresh
@@ -64,15 +65,15 @@ const UNSENT: &str = "SELECT e.payment_id, e.position, e.id, e.event_type, e.rou
     ORDER BY position";
 
 impl Store {
-    /// Loads payments; `operations` are those that are wanted although they may be settled.
+    /// Loads payments; `operations` are those wanted even if settled.
     ///
     /// # Errors
-    /// The database cannot be asked, or holds what cannot be read.
+    /// The database query fails, or a stored value cannot be read.
     pub async fn load(&self, payments: &[Uuid], operations: &[Uuid]) -> Result<HashMap<Uuid, Loaded>, StoreError> {
         let read_at = Instant::now();
         let client = self.client().await?;
-        // Sent together and carried out in this order: the payment's row is read first, so that whatever changed after it
-        // raised its version, and a decision on this mixture is refused by the compare-and-set.
+        // Pipelined, and executed in this order. The payment's row is read first: whatever changes later raises its
+        // version, so the compare-and-set refuses a decision on a mixed state.
         let by_payment: [&(dyn ToSql + Sync); 1] = [&payments];
         let by_both: [&(dyn ToSql + Sync); 2] = [&payments, &operations];
         let [payment_rows, operation_rows, movement_rows, unsent_rows] = client

@@ -1,4 +1,4 @@
-//! Brings the schema to this version while workers are at work on it: one step after the other, under a lock.
+//! Migrates the schema to this version while workers are running on it: step by step, under an advisory lock.
 
 use std::time::Duration;
 
@@ -17,36 +17,37 @@ use super::sequences;
 use crate::backoff::Backoff;
 use crate::error_chain::chain;
 
-/// Any number that no other program on this database is likely to use for its lock.
+/// An arbitrary number ("paybus" in ASCII) that no other program on this database is likely to use as its lock key.
 const LOCK: i64 = 0x7061_7962_7573;
-/// How often it is looked whether another migration has ended.
+/// How often to poll for the end of another migration.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
-/// How a migration's connection differs from the others: an index takes as long as it takes. Whoever waits for the lock of a
-/// table holds up all who come after, workers too; so nobody waits longer than this, and then tries again.
+/// Settings of the migration's connection. Building an index takes as long as it takes. But waiting for a table's lock
+/// blocks everyone who comes later, workers included, so no wait is longer than this; then it is retried.
 const PATIENT: &str = "SET search_path = paybus; SET statement_timeout = 0; SET lock_timeout = '2s';
      SET idle_in_transaction_session_timeout = 0";
-/// How often a step is tried that does not get its locks: with the pauses in between, for about ten minutes.
+/// How often a step that does not get its locks is tried: with the pauses in between, for about ten minutes.
 const TRIES: u32 = 60;
-/// What a backfill leaves to others between two batches.
+/// Pause of a backfill between two batches, for the sake of others.
 const BREATHER: Duration = Duration::from_millis(20);
 
-/// Brings the schema to this version, and sequences that were left behind up to what they number; returns the names of the
-/// steps that were needed, and which sequences were moved.
+/// Migrates the schema to this version, and moves sequences that were left behind up to what they number. Returns the
+/// names of the steps applied and the sequences moved.
 ///
 /// # Errors
-/// The database refuses, does not give a lock for ten minutes, or holds a step that differs from the one this version knows.
+/// The database refuses, does not give a lock for ten minutes, or has a step that differs from the one this version
+/// knows.
 pub async fn migrate(store: &Store) -> Result<Vec<String>, StoreError> {
     carry_out(store, STEPS).await
 }
 
-/// The same with these steps.
+/// Like [`migrate`], with these steps.
 ///
 /// # Errors
 /// As [`migrate`].
 pub async fn carry_out(store: &Store, steps: &[Step]) -> Result<Vec<String>, StoreError> {
     let mut connection = store.client().await?;
-    // It keeps its settings and, for as long as it is open, the lock; nobody else gets it.
+    // The connection keeps its settings and, while it is open, the lock, so it must not go back to the pool.
     connection.keep_out();
     let client = connection.patient()?;
     client.batch_execute(PATIENT).await?;
@@ -65,8 +66,8 @@ pub async fn carry_out(store: &Store, steps: &[Step]) -> Result<Vec<String>, Sto
     Ok(done)
 }
 
-/// Replicas that start together migrate once. Asked for again and again: a statement that waits for the lock would itself be
-/// waited for by the one who makes an index.
+/// Makes replicas that start together migrate only once. The lock is polled: a concurrent index build would wait for
+/// any statement that blocks on the lock.
 async fn lock(client: &Object) -> Result<(), StoreError> {
     let mut told = false;
     while !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.read::<bool>(0)? {
@@ -79,8 +80,8 @@ async fn lock(client: &Object) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Asked for first: `IF NOT EXISTS` takes the right to make schemas, and the lock of the table, even where there is nothing
-/// to be done.
+/// Checks before it creates: `IF NOT EXISTS` needs the right to create schemas, and the table's lock, even if there is
+/// nothing to do.
 async fn make_schema(client: &Object) -> Result<(), StoreError> {
     let exists = client.query_one("SELECT to_regnamespace('paybus') IS NOT NULL", &[]).await?;
     if !exists.read::<bool>(0)? {
@@ -114,7 +115,7 @@ fn hash(step: &Step) -> Vec<u8> {
     Sha256::digest(step.change.sql().as_bytes()).to_vec()
 }
 
-/// Carries a step out, again and again where it does not get its locks.
+/// Applies a step, retrying while it does not get its locks.
 async fn patiently(client: &mut Object, step: &Step) -> Result<(), StoreError> {
     let mut pauses = Backoff::new(Duration::from_secs(1), 1.5, Duration::from_secs(10));
     let mut attempt = 0;
@@ -131,7 +132,7 @@ async fn patiently(client: &mut Object, step: &Step) -> Result<(), StoreError> {
     }
 }
 
-/// Moves sequences that were left behind; again and again where it does not get its lock.
+/// Moves sequences that were left behind, retrying while it does not get its lock.
 async fn move_sequences(client: &mut Object) -> Result<Vec<String>, StoreError> {
     let mut pauses = Backoff::new(Duration::from_secs(1), 1.5, Duration::from_secs(10));
     let mut attempt = 0;
@@ -150,7 +151,7 @@ async fn move_sequences(client: &mut Object) -> Result<Vec<String>, StoreError> 
     }
 }
 
-/// Others use the table, and nothing was changed.
+/// Whether others use the table; nothing was changed.
 fn is_busy(error: &Error) -> bool {
     let busy = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
     error.code().is_some_and(|state| busy.contains(state))
@@ -173,15 +174,15 @@ async fn once(client: &mut Object, step: &Step) -> Result<(), Error> {
             }
         }
     }
-    // Should this one be lost, the step is carried out once more and finds nothing to do.
+    // If this insert is lost, the step is applied again and finds nothing to do.
     client.execute(done, &[&step.number, &step.name, &hash, &step.needs]).await?;
     Ok(())
 }
 
-/// Makes an index beside those who write. It waits for every transaction that is older than itself, and holds up nobody
-/// meanwhile: so it may wait for as long as it must.
+/// Builds an index while others write. It waits for every older transaction but blocks nobody meanwhile, so it may wait
+/// for as long as it must.
 async fn make_index(client: &Object, name: &str, create: &str) -> Result<(), Error> {
-    // What a migration that was broken off left half made: PostgreSQL keeps it up to date and never reads it.
+    // What an interrupted migration left half built: PostgreSQL maintains it and never reads it.
     let half_made = "SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid";
     let half_made: i64 = client.query_one(half_made, &[&format!("paybus.{name}")]).await?.try_get(0)?;
     client.batch_execute("SET lock_timeout = 0").await?;
@@ -192,18 +193,18 @@ async fn make_index(client: &Object, name: &str, create: &str) -> Result<(), Err
     client.batch_execute(PATIENT).await
 }
 
-/// Checks that this version can work on the schema: it is there, at this version or a later one that every worker of this
-/// version can work on.
+/// Checks that this version can work on the schema: it exists, at this version's step or at a later one that every
+/// worker of this version can work on.
 ///
 /// # Errors
-/// [`StoreError::Schema`] where it cannot.
+/// [`StoreError::Schema`] if it cannot.
 pub async fn check(store: &Store) -> Result<(), StoreError> {
     let client = store.client().await?;
     let exists = client.query_one("SELECT to_regclass('paybus.migrations') IS NOT NULL", &[]).await?;
     if !exists.read::<bool>(0)? {
         return Err(StoreError::Schema("missing; run `paybus migrate`".to_owned()));
     }
-    // Read as JSON: a schema of before has no such column.
+    // Read as JSON, because older schemas have no such column.
     let sql =
         "SELECT coalesce(max(number), 0), coalesce(max((to_jsonb(m) ->> 'needs')::int4), 0) FROM paybus.migrations m";
     let row = client.query_one(sql, &[]).await?;

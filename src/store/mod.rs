@@ -1,30 +1,32 @@
-//! PostgreSQL: what is kept, written in batches and read by key.
+//! PostgreSQL storage: writes go out in batches, reads go by key.
 //!
-//! - `commit`: one statement that stores what the machine decided, for up to some hundred payments at once.
-//! - `load`: what is known of payments, for the machine.
-//! - `lease`: attempts, due work, lost workers.
+//! - `commit`: one statement that stores the machine's decisions for a batch of payments.
+//! - `batch`: collects commits into batches and splits those that fail.
+//! - `load`: loads payments for the machine.
+//! - `lease`: attempts, due work, lost workers, call rates.
 //! - `outbox`: events that are not sent yet.
-//! - `positions`: up to which position all events can be seen, how many there are, and a variant's in pages.
-//! - `scan`: how all replicas together look through operations and events.
-//! - `release`: events that were set aside, and their way back.
-//! - `connection`: one that does not wait for ever.
-//! - `gate`: commits go one by one while the server does not answer them.
-//! - `hosts`: which of several it leads to.
-//! - `session`: what it has to be told, alone or through a pooler.
-//! - `parameters`: of which types what is sent through a pooler is.
-//! - `retention`: what is old.
-//! - `archive`: payments as documents, and out of the database.
-//! - `forget`: what is stored of a person, erased.
-//! - `rights`: what the worker's role must be allowed.
-//! - `durability`, `progress`: what a commit is worth, and whether any go through.
-//! - `sequences`: whether what numbers events and operations is ahead of them.
-//! - `books`: what cannot be right, looked for.
-//! - `answers`: answers of commands that came again.
-//! - `find`: payments that are looked for.
-//! - `history`: events that are kept, for people.
-//! - `report`: figures and pages for people.
+//! - `positions`: up to which position all events are visible, how many there are, and a variant's events in pages.
+//! - `scan`: how all replicas together scan operations and events.
+//! - `release`: payments whose events were set aside, and their release.
+//! - `connection`: a pooled connection with bounded waits.
+//! - `gate`: lets commits through one by one while the server does not answer them.
+//! - `hosts`: connects to one of several hosts.
+//! - `session`: session settings, for a direct connection or through a pooler.
+//! - `parameters`: parameter types of statements sent through a pooler.
+//! - `clock`: PostgreSQL's clock.
+//! - `retention`: deletes old rows.
+//! - `archive`: exports payments as documents and removes them from the database.
+//! - `forget`: erases personal data.
+//! - `rights`: privileges that the worker's role needs.
+//! - `durability`, `progress`: how durable commits are, and whether they go through.
+//! - `sequences`: whether the sequences of events and operations are ahead of their rows.
+//! - `books`: finds impossible states in the books.
+//! - `answers`: answers to commands that were sent again.
+//! - `find`: searches payments.
+//! - `history`: stored events, for display.
+//! - `report`: figures for metrics, and pages for people.
 //! - `unserved`: payments that no configured variant serves.
-//! - `schema`: the steps of the schema, which `migrate` carries out.
+//! - `schema`: the migration steps, which `migrate` applies.
 
 mod answers;
 pub mod archive;

@@ -1,4 +1,4 @@
-//! Events that the broker has not confirmed: marked when it has, relayed when their worker was lost.
+//! Events that the broker has not confirmed: marked once it does, relayed if their worker was lost.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::scan::{Scan, Window, find_window};
 use crate::payment::command::Reply;
 use crate::payment::trace::TraceContext;
 
-/// How many buckets the payments fall into; each is relayed by one replica at a time.
+/// Number of buckets that payments fall into; each is relayed by one replica at a time.
 pub const BUCKETS: i16 = 16;
 
-/// How long the worker that settled owns its events before the relay takes them.
+/// How long the worker that stored events owns them before the relay takes over.
 const OWNED: Duration = Duration::from_secs(10);
 
 const FIND: &str = find_window!("events", "position");
@@ -25,7 +25,7 @@ const LATE: &str = "late events";
 const SCAN: Scan = Scan { name: "events", late: LATE, find: FIND, age: OWNED };
 const LATE_SCAN: Scan = Scan { name: LATE, late: LATE, find: FIND, age: VISIBLE_FOR_SURE };
 
-/// Another replica that is at it already is left alone.
+/// Does nothing if another replica is already doing so.
 const NOTE: &str = "WITH free AS (
          SELECT 1 FROM watermarks WHERE name = $1 AND position <= $2 FOR UPDATE SKIP LOCKED),
      noted AS (
@@ -36,7 +36,7 @@ const NOTE: &str = "WITH free AS (
          ON CONFLICT DO NOTHING)
      UPDATE watermarks SET position = $3 WHERE name = $1 AND EXISTS (SELECT 1 FROM free)";
 
-/// `LIMIT 1` keeps the planner from joining what is to be looked up one by one.
+/// `LIMIT 1` keeps the planner from joining what should be looked up one by one.
 const NOTED: &str = "SELECT n.payment_id, n.position, s.position IS NOT NULL
      FROM (SELECT o.payment_id, o.position FROM overdue o
            WHERE o.position > $2 AND (get_byte(uuid_send(o.payment_id), 15) % 16)::int2 = ANY($1)
@@ -70,10 +70,10 @@ static UNSENT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// A stored event that is to be published.
+/// A stored event to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutboxEvent {
-    /// Its place in the outbox.
+    /// Its position in the outbox.
     pub position: i64,
     /// Its payment.
     pub payment_id: Uuid,
@@ -87,58 +87,58 @@ pub struct OutboxEvent {
     pub body: String,
     /// The command's `correlationid`.
     pub correlation_id: Option<String>,
-    /// Where in a trace its command belongs.
+    /// The trace context of its command.
     pub trace: Option<TraceContext>,
-    /// Where it also goes, as an answer.
+    /// Where it also goes, as a reply.
     pub reply: Option<Reply>,
 }
 
-/// An event that was sent, with its number within the payment.
+/// An event that was sent, with its sequence number within the payment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SentEvent {
-    /// Its number.
+    /// Its sequence number.
     pub sequence: i64,
-    /// As it was sent.
+    /// The event as it was sent.
     pub event: OutboxEvent,
 }
 
-/// Events of a payment that the broker has confirmed, in their order, up to the first that it has not.
+/// Events of a payment that the broker has confirmed, in order, up to the first unconfirmed one.
 #[derive(Debug, Default)]
 pub struct SentEvents {
-    /// These.
+    /// The confirmed events.
     pub events: Vec<SentEvent>,
-    /// Whether one that is not confirmed yet follows them.
+    /// Whether an unconfirmed event follows them.
     pub is_cut_short: bool,
 }
 
 /// An event that the broker confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
-    /// Its place in the outbox.
+    /// Its position in the outbox.
     pub position: i64,
-    /// What became of the answer, where it was one.
+    /// What became of the reply, if it was one.
     pub reply: Option<&'static str>,
 }
 
 /// What the relay has to send.
 #[derive(Debug, Default)]
 pub struct Overdue {
-    /// In their order.
+    /// In order.
     pub events: Vec<OutboxEvent>,
-    /// Behind which position there is more, if there is.
+    /// The position after which there is more, if there is.
     pub next: Option<i64>,
 }
 
-/// The state of the outbox. An event counts when its worker owns it no longer and it is not confirmed.
+/// The state of the outbox. An event counts once its worker no longer owns it, if it is not confirmed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backlog {
-    /// All of them.
+    /// All of these events.
     pub count: i64,
     /// The age of the oldest that is not set aside, in seconds.
     pub oldest_seconds: f64,
-    /// Events set aside.
+    /// Events set aside for themselves, without the later ones of their payment.
     pub set_aside: i64,
-    /// Those that their worker did not get out in time and that are not set aside.
+    /// Events that their worker did not send in time, without those set aside.
     pub overdue: i64,
 }
 
@@ -146,7 +146,7 @@ impl Store {
     /// Marks events as confirmed.
     ///
     /// # Errors
-    /// The database cannot be asked; then they will be published again, under the same ids.
+    /// The database query fails; the events will be published again, under the same ids.
     pub async fn mark_sent(&self, sent: &[Sent]) -> Result<(), StoreError> {
         let client = self.client().await?;
         let sql = "INSERT INTO sent (position, sent_at, reply)
@@ -158,10 +158,10 @@ impl Store {
         Ok(())
     }
 
-    /// Those of these events that the broker has not confirmed, as far as is marked.
+    /// Returns those of these events that are not marked as confirmed.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn unmarked(&self, positions: &[i64]) -> Result<Vec<i64>, StoreError> {
         let client = self.client().await?;
         let sql = "SELECT p FROM unnest($1::int8[]) p WHERE NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = p)";
@@ -169,10 +169,11 @@ impl Store {
         rows.iter().map(|row| row.read(0)).collect()
     }
 
-    /// A payment's events of these numbers that the broker has confirmed and that are still kept.
+    /// Returns a payment's events in this range of sequence numbers that the broker has confirmed and that are still
+    /// kept.
     ///
     /// # Errors
-    /// The database cannot be asked, or holds what cannot be read.
+    /// The database query fails, or a stored value cannot be read.
     pub async fn sent_events(&self, payment: Uuid, from: i64, to: i64) -> Result<SentEvents, StoreError> {
         let client = self.client().await?;
         let rows = client.query(&SENT, &[&payment, &from, &to]).await?;
@@ -187,10 +188,11 @@ impl Store {
         Ok(sent)
     }
 
-    /// Sets an event aside that the broker refuses, and with it the later ones of its payment, for gaps are not allowed.
+    /// Sets aside an event that the broker refuses, and with it the later ones of its payment, because gaps are not
+    /// allowed.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn set_aside(&self, payment_id: Uuid, position: i64, reason: &str) -> Result<(), StoreError> {
         let client = self.client().await?;
         client
@@ -203,24 +205,24 @@ impl Store {
         Ok(())
     }
 
-    /// Notes events that their worker did not get out in time, so that the relay finds them: each is looked at once, as soon
-    /// as it is nobody's any more. A bounded number at a time; whether there is more.
+    /// Notes events that their worker did not send in time, so that the relay finds them. Examines each event once, as
+    /// soon as its worker no longer owns it, and a bounded number at a time. Returns whether there is more.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn note_overdue(&self) -> Result<bool, StoreError> {
         self.note_unsent(SCAN).await
     }
 
-    /// The same once more for events that could not be seen yet the first time, for their commit took long.
+    /// The same for events that were not visible the first time, because their commit took long.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn note_late(&self) -> Result<bool, StoreError> {
         self.note_unsent(LATE_SCAN).await
     }
 
-    /// Looks at the next events of a scan, and moves its watermark on.
+    /// Examines the next events of a scan, and advances its watermark.
     async fn note_unsent(&self, scan: Scan) -> Result<bool, StoreError> {
         let client = self.client().await?;
         let Some(Window { after, last, more }) = self.window(&client, scan).await? else {
@@ -230,11 +232,11 @@ impl Store {
         Ok(more)
     }
 
-    /// Events that were noted, of the payments in these buckets, from behind a position on. With a payment's noted events
-    /// come all of it that are unsent and nobody's, so that none goes out before an earlier one.
+    /// Returns noted events of the payments in these buckets, after a position. For each such payment all unsent events
+    /// that no worker owns are included, so that none is sent before an earlier one.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn relay_batch(&self, buckets: &[i16], after: i64, limit: i64) -> Result<Overdue, StoreError> {
         let client = self.client().await?;
         let rows = client.query(NOTED, &[&buckets, &after, &limit]).await?;
@@ -265,10 +267,10 @@ impl Store {
         Ok(Overdue { events, next: is_full.then_some(last) })
     }
 
-    /// Leases this replica its share of the buckets, renewing those it has; which it holds.
+    /// Leases this replica its share of the buckets, renewing those it has. Returns the buckets that it holds.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn lease_buckets(&self, worker: Uuid, lease: Duration) -> Result<Vec<i16>, StoreError> {
         let client = self.client().await?;
         let rows = client
@@ -295,10 +297,10 @@ impl Store {
         rows.iter().map(|row| row.read(0)).collect()
     }
 
-    /// Gives this replica's buckets to the others.
+    /// Releases this replica's buckets to the others.
     ///
     /// # Errors
-    /// The database cannot be asked; then the leases run out.
+    /// The database query fails; then the leases expire.
     pub async fn release_buckets(&self, worker: Uuid) -> Result<(), StoreError> {
         let client = self.client().await?;
         client

@@ -1,14 +1,14 @@
-//! The types of a statement's parameters, for a connection on which nothing may stay behind.
+//! Looks up the types of a statement's parameters, for a connection on which nothing may be left behind.
 //!
-//! tokio-postgres finds them by itself, but for a type of the schema's own it prepares statements that it keeps for as long as
-//! the connection lives, and behind a pooler the next transaction may be on another server that knows none of them, or on
-//! one where another process has given the same name away. So PostgreSQL is asked in SQL, under a name that occurs once.
+//! tokio-postgres can find them itself, but for types of the schema it prepares statements that it keeps for as long as
+//! the connection lives. Behind a pooler the next transaction may be on another server that knows none of them, or on
+//! one where another process uses the same name. So PostgreSQL is asked in SQL, under a unique name.
 
 use tokio_postgres::types::{Field, Kind, Type};
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
-/// Each parameter in order: the number of its type, and of an array of rows what they are made of.
+/// Each parameter in order: its type's OID and, for an array of rows, the columns of a row.
 const PARAMETERS: &str = "SELECT parameter.type::oid, array_type.typname, schema.nspname, element.oid, element.typname,
         columns.names, columns.types
     FROM pg_prepared_statements statement,
@@ -22,10 +22,11 @@ const PARAMETERS: &str = "SELECT parameter.type::oid, array_type.typname, schema
     WHERE statement.name = $1
     ORDER BY parameter.place";
 
-/// Asks for the types of this statement's parameters, within a transaction that is the caller's to end.
+/// Returns the types of this statement's parameters, within a transaction that the caller ends.
 ///
 /// # Errors
-/// The statement is none, or the connection is lost; a type that is neither built in nor an array of rows is the former.
+/// The statement is invalid, or the connection is lost; a type that is neither built in nor an array of rows is the
+/// former.
 pub(super) async fn types_of(client: &Client, sql: &str) -> Result<Vec<Type>, Error> {
     let name = format!("paybus_{}", Uuid::new_v4().simple());
     client.batch_execute(&format!("PREPARE {name} AS {sql}")).await?;
@@ -42,7 +43,7 @@ fn read(row: &Row) -> Result<Type, Error> {
     let schema: String = row.try_get(2)?;
     let (names, types): (Vec<String>, Vec<u32>) = (row.try_get(5)?, row.try_get(6)?);
     let columns = names.into_iter().zip(types);
-    // A column's own type is built in; one that is not is refused where a value is written for it.
+    // A column's own type is built in; any other is refused when a value is written for it.
     let columns = columns.map(|(name, oid)| Field::new(name, Type::from_oid(oid).unwrap_or(Type::UNKNOWN)));
     let element = Type::new(row.try_get(4)?, row.try_get(3)?, Kind::Composite(columns.collect()), schema.clone());
     Ok(Type::new(row.try_get(1)?, oid, Kind::Array(element), schema))

@@ -1,7 +1,7 @@
-//! The positions of events: up to which one all can be seen, how many there are, and a variant's events in pages.
+//! The positions of events: up to which one all are visible, how many there are, and a variant's events in pages.
 //!
-//! A position is given before its event can be seen, and transactions end in any order. What tells of all events up to a
-//! position must know that none below it is still to come.
+//! A position is assigned before its event is visible, and transactions end in any order. A statement about all events
+//! up to a position must know that no lower one can still appear.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -17,22 +17,22 @@ use super::scan::find_window;
 use crate::payment::command::EventsWanted;
 use crate::payment::event::Heartbeat;
 
-/// How many events a page has at most.
+/// Maximum number of events per page.
 pub const PAGE: usize = 100;
 
-/// How many events of all variants are looked at for one page, and how many positions one heartbeat is about.
+/// Maximum number of events of all variants examined for one page, and of positions that one heartbeat covers.
 const SCANNED_MAX: i64 = 10_000;
 
-/// How far the times of events are out of order: so much earlier than a time, all positions are before it. In seconds.
+/// How far events are out of time order, in seconds: all positions this much older than a time come before it.
 const DISORDER: f64 = 300.0;
 
-/// The name of the watermark up to which heartbeats were sent.
+/// The watermark up to which heartbeats were sent.
 const HEARTBEAT: &str = "heartbeat";
 
-/// Finds the last event that is older than so many seconds.
+/// Finds the last event older than a number of seconds.
 const FIND: &str = find_window!("events", "position");
 
-/// Who has events to insert, or may have: each holds this lock from before its first position until its end.
+/// Transactions that have inserted events, or may: each holds this lock from before its first position until its end.
 macro_rules! writers {
     () => {
         "FROM pg_locks WHERE locktype = 'relation' AND relation = 'events'::regclass AND mode = 'RowExclusiveLock' AND granted
@@ -43,7 +43,7 @@ macro_rules! writers {
 const WRITERS: &str = concat!("SELECT coalesce(array_agg(virtualtransaction), '{}') ", writers!());
 const ALL_ENDED: &str = concat!("SELECT count(*) = 0 ", writers!(), " AND virtualtransaction = ANY($1::text[])");
 
-/// Those that the broker refuses, with the later ones of their payment.
+/// Events that the broker refuses, with the later ones of their payment.
 macro_rules! is_set_aside {
     () => {
         "EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = e.payment_id AND a.position <= e.position)"
@@ -71,72 +71,73 @@ static EVENTS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The last position that could be seen, and who may have been about to add a lower one.
+/// The last visible position, and the transactions that may have been about to add a lower one.
 #[derive(Debug, Clone)]
 pub struct Frontier {
     /// The position.
     pub position: i64,
-    /// Their transactions.
+    /// Virtual ids of these transactions.
     writers: Vec<String>,
 }
 
-/// A stretch of positions that one heartbeat is about.
+/// A range of positions that one heartbeat covers.
 #[derive(Debug, Clone, Default)]
 pub struct Beat {
     from: i64,
     to: i64,
-    /// Of each variant that has any: how many events, and how many of them are set aside.
+    /// For each variant with any: the number of events, and how many of them are set aside.
     counts: HashMap<String, (i64, i64)>,
 }
 
 impl Beat {
-    /// The last position.
+    /// The last position covered.
     pub fn to(&self) -> i64 {
         self.to
     }
 
-    /// What is told to a variant's subscribers.
+    /// The heartbeat for a variant's subscribers.
     pub fn of(&self, variant: &str) -> Heartbeat {
         let (events, set_aside) = self.counts.get(variant).copied().unwrap_or_default();
         Heartbeat { from: self.from, to: self.to, events, set_aside }
     }
 }
 
-/// A variant's events in a stretch of positions.
+/// A variant's events in a range of positions.
 #[derive(Debug)]
 pub struct EventPage {
-    /// In their order, confirmed by the broker or not; without those that are set aside.
+    /// In order, confirmed by the broker or not; without those set aside.
     pub events: Vec<OutboxEvent>,
-    /// How many are set aside.
+    /// Number of events set aside.
     pub set_aside: usize,
-    /// Behind which position they are.
+    /// The position after which they come.
     pub after: i64,
-    /// Up to which position there are no others.
+    /// The position up to which there are no others.
     pub to: i64,
-    /// Whether there may be more behind that.
+    /// Whether there may be more after that.
     pub more: bool,
-    /// Behind which position all are kept, where that is beyond `after`.
+    /// The position after which all are kept, if beyond `after`.
     pub kept_after: Option<i64>,
 }
 
 impl Store {
-    /// The last position that can be seen now. All up to it can be, for ever, once it [is settled](Store::is_settled).
+    /// Returns the last position visible now. Once it [is settled](Store::is_settled), no lower position can appear any
+    /// more.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn frontier(&self) -> Result<Frontier, StoreError> {
         let client = self.client().await?;
-        // In this order: who was given a lower position has its lock by now, or has ended. A position that can be seen is
-        // never given again, which after a crash cannot be said of one that was only given.
+        // In this order: a transaction that was assigned a lower position has its lock by now, or has ended. A visible
+        // position is never assigned again, whereas one that was only assigned may be, after a crash.
         let position = client.query_one("SELECT coalesce(max(position), 0) FROM events", &[]).await?.read(0)?;
         let writers = client.query_one(WRITERS, &[]).await?.read(0)?;
         Ok(Frontier { position, writers })
     }
 
-    /// Whether all have ended that wrote events when the frontier was read.
+    /// Whether all transactions have ended that were writing events when the frontier was read.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn is_settled(&self, frontier: &Frontier) -> Result<bool, StoreError> {
         if frontier.writers.is_empty() {
             return Ok(true);
@@ -145,20 +146,20 @@ impl Store {
         client.query_one(ALL_ENDED, &[&frontier.writers]).await?.read(0)
     }
 
-    /// Up to which position heartbeats have told how many events there are: all of these can be seen.
+    /// Returns the position up to which heartbeats have reported the number of events; all of these are visible.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn told_up_to(&self) -> Result<i64, StoreError> {
         let client = self.client().await?;
         self.watermark(&client, HEARTBEAT).await
     }
 
-    /// The next heartbeat, up to a frontier that is settled, where the last one was so long ago. It is this replica's alone to
-    /// send, and is not made again.
+    /// Returns the next heartbeat, up to a settled frontier, if the last one is long enough ago. It is for this replica
+    /// alone to send, and is not produced again.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn beat(&self, frontier: &Frontier, every: Duration) -> Result<Option<Beat>, StoreError> {
         let client = self.client().await?;
         let every = every.as_secs_f64();
@@ -169,7 +170,7 @@ impl Store {
         if !is_due {
             return Ok(None);
         }
-        // The newest events may have been deleted since the last one.
+        // The newest events may have been deleted since the last heartbeat.
         let to = frontier.position.clamp(from, from.saturating_add(SCANNED_MAX));
         let mut counts: HashMap<String, (i64, i64)> = HashMap::new();
         for row in client.query(COUNT, &[&from, &to]).await? {
@@ -181,12 +182,12 @@ impl Store {
         Ok((moved == 1).then_some(Beat { from, to, counts }))
     }
 
-    /// A variant's next events from where they are wanted, up to a position that all can be seen up to; at most [`PAGE`], and a
-    /// bounded number of all variants' is looked at. `kept` is how long events are kept, `age` how long ago `since` was, in
-    /// seconds.
+    /// Returns a variant's next events from where they are wanted, up to a position below which all are visible.
+    /// Returns at most [`PAGE`], and examines a bounded number of all variants' events. `kept` is how long events are
+    /// kept, `age` how long ago `since` was, in seconds.
     ///
     /// # Errors
-    /// The database cannot be asked, or holds what cannot be read.
+    /// The database query fails, or a stored value cannot be read.
     pub async fn event_page(
         &self,
         variant: &str,
@@ -229,7 +230,7 @@ impl Store {
     }
 }
 
-/// The last position that is looked at for a page.
+/// The last position to examine for a page.
 async fn page_end(client: &Connection, after: i64, up_to: i64) -> Result<i64, StoreError> {
     let sql = "SELECT max(position), count(*) FROM (
                    SELECT position FROM events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) s";
@@ -238,7 +239,7 @@ async fn page_end(client: &Connection, after: i64, up_to: i64) -> Result<i64, St
     Ok(last.filter(|_| count == SCANNED_MAX).unwrap_or(up_to.max(after)))
 }
 
-/// The position of the last event that was stored longer than so many seconds ago; `after` where there is none behind it.
+/// Returns the position of the last event stored more than `seconds` ago; `after` if there is none behind it.
 async fn last_older(client: &Connection, after: i64, seconds: f64) -> Result<i64, StoreError> {
     client.query_one(FIND, &[&after, &seconds, &SCANNED_MAX]).await?.read(1)
 }

@@ -1,21 +1,21 @@
-//! Whether commits go through. While a standby is away that every commit waits for, or the disk is full, all can be read and
-//! nothing is stored.
+//! Tracks whether commits go through. While a standby that every commit waits for is away, or the disk is full,
+//! everything can be read and nothing is stored.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What did not go through is tried again sooner than this; when it is not, nobody waits any more.
+/// A failed commit is retried sooner than this; if it is not, nobody is waiting any more.
 const TRIED_AGAIN: Duration = Duration::from_secs(5);
 
-/// How the commits of a worker go.
+/// How the commits of a worker progress.
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the first statement began since one has stored anything.
+    /// When the first statement started since one last stored anything.
     since: Option<Instant>,
     under_way: usize,
     /// When the last one ended.
@@ -29,14 +29,15 @@ impl State {
 }
 
 impl Progress {
-    /// For how long nothing has been stored although it was tried; zero while commits go through, or there are none.
+    /// Returns for how long nothing has been stored although it was tried; zero while commits go through, or there are
+    /// none.
     pub fn stalled_for(&self, now: Instant) -> Duration {
         let state = self.state();
         let since = state.since.filter(|_| state.is_waited_for(now));
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// A statement begins; it ends when what is returned is dropped.
+    /// Records the start of a statement; it ends when the returned guard is dropped.
     pub(super) fn begin(&self, now: Instant) -> UnderWay<'_> {
         let mut state = self.state();
         if !state.is_waited_for(now) {
@@ -52,14 +53,14 @@ impl Progress {
     }
 }
 
-/// A statement that stores something, until its end.
+/// A statement in flight that stores something.
 pub(super) struct UnderWay<'a>(&'a Progress);
 
 impl UnderWay<'_> {
-    /// It has stored something.
+    /// Records that it stored something.
     pub(super) fn stored(&self, now: Instant) {
         let mut state = self.0.state();
-        // The time of those that are still under way begins anew.
+        // Restarts the time of those still in flight.
         state.since = (state.under_way > 1).then_some(now);
     }
 }

@@ -1,4 +1,4 @@
-//! Payments whose events are set aside, and the way back.
+//! Payments whose events are set aside, and their release.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -11,7 +11,7 @@ use super::row::ReadColumn;
 /// A payment whose events are set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aside {
-    /// Why, in the broker's words.
+    /// The broker's reason.
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
@@ -29,10 +29,10 @@ const RELEASE: &str = "WITH released AS (DELETE FROM set_aside WHERE payment_id 
     SELECT $2, 'dead.release', $3 WHERE EXISTS (SELECT 1 FROM released)";
 
 impl Store {
-    /// What is set aside of a payment; nothing where nothing is.
+    /// Returns what is set aside of a payment; `None` if nothing is.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn aside(&self, payment: Uuid) -> Result<Option<Aside>, StoreError> {
         let client = self.client().await?;
         let rows = client.query(ASIDE, &[&payment]).await?;
@@ -40,12 +40,13 @@ impl Store {
         Ok(Some(Aside { reason: row.read(0)?, since: row.read(1)?, events: row.read(2)? }))
     }
 
-    /// Lets a payment's events out that were set aside, and records who did so. They were noted as overdue like all that are
-    /// not confirmed, so the relay finds them and sends them in their order. How many they are; nothing where none were set
-    /// aside.
+    /// Releases a payment's events that were set aside, and records who did so. They were noted as overdue like all
+    /// unconfirmed events, so the relay finds them and sends them in order. Returns their number; `None` if none were
+    /// set aside.
     ///
     /// # Errors
-    /// The database cannot be asked; nothing was changed then.
+    /// The database query fails. Nothing was changed, unless the error is [`StoreError::Unavailable`]; then the outcome
+    /// is unknown.
     pub async fn release(&self, payment: Uuid, who: &str) -> Result<Option<usize>, StoreError> {
         let Some(aside) = self.aside(payment).await? else { return Ok(None) };
         let details = json!({ "payment": payment, "events": aside.events });

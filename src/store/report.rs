@@ -1,7 +1,9 @@
-//! Figures and pages for people: what the metrics count, all that is known of one payment, who did what by hand.
+//! Figures and pages for people: what the metrics count, everything known of one payment, and the audit of manual
+//! actions.
 //!
-//! The figures are read every few seconds on every replica. They walk the two partial indexes of what left the common
-//! way, variant by variant, and count so far and no further: a million due rows cost no more than the first thousands.
+//! Every replica reads the figures every few seconds. They walk the two partial indexes of operations that left the
+//! common path, variant by variant, and stop counting at a limit: a million due rows cost no more than the first
+//! thousands.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -22,40 +24,41 @@ use crate::payment::model::Payment;
 use crate::payment::movement::Movement;
 use crate::payment::operation::Operation;
 
-/// How many operations of a variant a figure counts; one that reaches it means "at least so many".
+/// How many operations of a variant a figure counts; one that reaches it means "at least this many".
 pub const COUNTED_MAX: i64 = 2_000;
 
-/// How many events a figure counts; they lie side by side, and cost less each.
+/// How many events a figure counts; they are stored side by side, so each costs less.
 pub const EVENTS_COUNTED_MAX: i64 = 50_000;
 
-/// How many operations, movements and events of one payment are shown, the last ones of each.
+/// Maximum number of operations, of movements and of events shown of one payment, the newest of each.
 pub const SHOWN_MAX: usize = 500;
 
-/// What the metrics tell of the database.
+/// The metrics' figures of the database.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
-    /// Events that are not confirmed in time.
+    /// Events that were not confirmed in time.
     pub outbox: Backlog,
-    /// Operations that wait for a time, by variant.
+    /// Operations with a due time, by variant.
     pub due: Vec<DueFigures>,
     /// Operations with an unknown outcome, and those that a person must resolve, by variant and currency.
     pub unknown: Vec<UnknownFigures>,
-    /// Open operations that no configured variant serves, by variant; for whoever knows the configuration to fill in.
+    /// Open operations that no configured variant serves, by variant; filled in by a caller that knows the
+    /// configuration.
     pub unserved: BTreeMap<String, i64>,
-    /// When this was read, Unix time in seconds.
+    /// When these were read, as Unix time in seconds.
     pub read_at_seconds: f64,
 }
 
-/// Operations of a variant that wait for a time.
+/// Operations of a variant with a due time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DueFigures {
     /// The variant.
     pub variant: String,
-    /// All of them.
+    /// All of them, due or not.
     pub scheduled: i64,
-    /// Those whose time has come.
+    /// Those already due.
     pub overdue: i64,
-    /// For how long the oldest has been due, in seconds; 0 where none is.
+    /// How long the oldest has been due, in seconds; 0 if none is.
     pub oldest_seconds: f64,
 }
 
@@ -66,22 +69,22 @@ pub struct UnknownFigures {
     pub variant: String,
     /// The currency of their payments.
     pub currency: String,
-    /// How many.
+    /// How many have an unknown outcome.
     pub count: i64,
-    /// Those of which a person must say what happened, pending ones too.
+    /// How many a person must resolve, pending ones included.
     pub escalated: i64,
     /// How long ago the oldest was first sent, in seconds.
     pub oldest_seconds: f64,
-    /// What they asked for together, in currency units.
+    /// The sum of their amounts, in currency units.
     pub amount: Decimal,
 }
 
-/// All that is known of one payment.
+/// Everything known of one payment.
 #[derive(Debug, Clone)]
 pub struct History {
-    /// When this was read, by PostgreSQL's clock.
+    /// Time of the read, by PostgreSQL's clock.
     pub now: Timestamp,
-    /// The payment; commands can be stored for one that never came to be.
+    /// The payment; `None` if commands were stored for one that was never created.
     pub payment: Option<Payment>,
     /// Its commands, in order of acceptance.
     pub operations: Vec<OperationRecord>,
@@ -93,7 +96,7 @@ pub struct History {
     pub truncated: bool,
 }
 
-/// An operation and what the machine does not need to know of it.
+/// An operation, with what the machine does not need to know of it.
 #[derive(Debug, Clone)]
 pub struct OperationRecord {
     /// The operation.
@@ -102,7 +105,7 @@ pub struct OperationRecord {
     pub settled_at: Option<Timestamp>,
 }
 
-/// A movement and when it was learnt.
+/// A movement, with when it was learnt.
 #[derive(Debug, Clone)]
 pub struct MovementRecord {
     /// The movement.
@@ -111,12 +114,12 @@ pub struct MovementRecord {
     pub created: Timestamp,
 }
 
-/// An event and what became of it.
+/// An event, with its delivery status.
 #[derive(Debug, Clone)]
 pub struct EventRecord {
     /// The event.
     pub event: OutboxEvent,
-    /// Its number within the payment, for `payment.*`.
+    /// Its sequence number within the payment, for `payment.*`.
     pub sequence: Option<i64>,
     /// When it was stored.
     pub created: Timestamp,
@@ -126,7 +129,7 @@ pub struct EventRecord {
     pub set_aside: Option<String>,
 }
 
-/// Every variant in a partial index, one index probe each.
+/// Lists every variant in a partial index, with one index probe each.
 macro_rules! variants {
     ($condition:literal) => {
         concat!(
@@ -153,7 +156,7 @@ const DUE: &str = concat!(
      WHERE n.variant IS NOT NULL"
 );
 
-/// What is pending is of no concern until a person must resolve it.
+/// Pending operations are of no concern until a person must resolve them.
 const UNKNOWN: &str = concat!(
     variants!("(state = 'unknown' OR state = 'pending' AND escalated)"),
     "SELECT n.variant, f.* FROM names n CROSS JOIN LATERAL (
@@ -169,9 +172,9 @@ const UNKNOWN: &str = concat!(
      WHERE n.variant IS NOT NULL"
 );
 
-/// Counts the oldest of what was noted as unsent. What its worker still owns does not count: to find the few of those
-/// that are unsent, every replica would read all that was stored in these seconds, again and again. What is set aside
-/// waits for a person, however old it is: it must not hide that others wait.
+/// Counts the oldest of the events noted as unsent. Events that their worker still owns do not count: to find the few
+/// unsent ones, every replica would keep rereading everything stored in these seconds. Events set aside wait for a
+/// person, however old they are, and must not hide that others wait.
 const OUTBOX: &str = "SELECT count(*),
          greatest(coalesce(extract(epoch FROM now() - min(u.stored) FILTER (WHERE NOT u.aside)), 0), 0)::float8,
          (SELECT count(*) FROM set_aside), count(*) FILTER (WHERE NOT u.aside)
@@ -191,10 +194,10 @@ const EVENTS: &str = "SELECT e.*, (SELECT min(s.sent_at) FROM sent s WHERE s.pos
     FROM events e WHERE e.payment_id = $1 ORDER BY e.position DESC LIMIT $2";
 
 impl Store {
-    /// The figures for the metrics, counted to [`COUNTED_MAX`] and [`EVENTS_COUNTED_MAX`].
+    /// Reads the figures for the metrics, counted up to [`COUNTED_MAX`] and [`EVENTS_COUNTED_MAX`].
     ///
     /// # Errors
-    /// The database cannot be asked, or takes no writes.
+    /// The database query fails, or the server accepts no writes.
     pub async fn figures(&self) -> Result<Figures, StoreError> {
         self.check_writable().await?;
         let client = self.client().await?;
@@ -215,15 +218,15 @@ impl Store {
         })
     }
 
-    /// All that is known of a payment; the last [`SHOWN_MAX`] of everything. Nothing where nothing is stored.
+    /// Returns everything known of a payment, the newest [`SHOWN_MAX`] of each kind; `None` if nothing is stored.
     ///
     /// # Errors
-    /// The database cannot be asked, or holds what cannot be read.
+    /// The database query fails, or a stored value cannot be read.
     pub async fn history(&self, payment: Uuid) -> Result<Option<History>, StoreError> {
         let client = self.client().await?;
         let limit = i64::try_from(SHOWN_MAX + 1).unwrap_or(i64::MAX);
         let parameters: [&(dyn ToSql + Sync); 2] = [&payment, &limit];
-        // One moment: a timeline whose parts were read before and after a commit would contradict itself.
+        // One snapshot: a timeline with parts read before and after a commit would contradict itself.
         let [now, payment, operations, movements, events] = client
             .query_snapshot([
                 ("SELECT clock_timestamp()", &[]),
@@ -253,10 +256,10 @@ impl Store {
         }))
     }
 
-    /// Records who did what by hand.
+    /// Records a manual action and who did it.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn audit(&self, who: &str, action: &str, details: &Value) -> Result<(), StoreError> {
         let client = self.client().await?;
         client
@@ -266,7 +269,7 @@ impl Store {
     }
 }
 
-/// The rows that are shown, from the newest first to the oldest first.
+/// The rows to show, reversed to oldest first.
 fn last<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
     rows.iter().take(SHOWN_MAX).rev().map(read).collect()
 }

@@ -1,4 +1,4 @@
-//! What is old is deleted, a bounded number at a time.
+//! Deletes old rows, a bounded number at a time.
 
 use jiff::Timestamp;
 
@@ -6,20 +6,20 @@ use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
 
-/// What one step of deleting came to.
+/// The result of one purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Purged {
-    /// How many rows went.
+    /// Number of rows deleted.
     pub gone: u64,
-    /// Whether there may be more as old.
+    /// Whether there may be more that are old enough.
     pub more: bool,
 }
 
-/// Reads nothing while the first event is young. What is looked up one by one is written so that the planner can do nothing
-/// else: it does not know how few they are, and would join whole tables.
+/// Reads nothing while the first event is young. Single rows are looked up in a way that leaves the planner no choice:
+/// it does not know how few they are, and would join whole tables.
 ///
-/// It begins behind a watermark, or it would read the index entries of all that was deleted since the last vacuum. The
-/// watermark passes nothing that stays: neither what is young nor what is unsent, all of which is noted as overdue.
+/// It starts after a watermark; otherwise it would read the index entries of everything deleted since the last vacuum.
+/// The watermark passes nothing that stays: neither young events nor unsent ones, all of which are noted as overdue.
 const EVENTS: &str = "WITH old AS (
          SELECT e.position, e.created FROM events e
          CROSS JOIN LATERAL (SELECT 1 FROM sent s WHERE s.position = e.position LIMIT 1) s
@@ -39,7 +39,7 @@ const EVENTS: &str = "WITH old AS (
          WHERE name = 'purged events' AND EXISTS (SELECT 1 FROM gone))
      SELECT count(*) FROM gone";
 
-/// The rows behind the watermark are bounded first and looked at then; it moves up to the first that is young.
+/// The rows after the watermark are limited first and examined then; the watermark advances up to the first young one.
 const COMMANDS: &str = "WITH next AS (
          SELECT payment_id, accepted, state, command_type, stored FROM operations
          WHERE accepted > $3
@@ -58,10 +58,10 @@ const COMMANDS: &str = "WITH next AS (
      SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM old)";
 
 impl Store {
-    /// Deletes confirmed events that are older than this, a bounded number at a time.
+    /// Deletes confirmed events older than this, a bounded number at a time.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn purge_events(&self, older_than: Timestamp, limit: i64) -> Result<Purged, StoreError> {
         let client = self.client().await?;
         let after = self.watermark(&client, "purged events").await?;
@@ -71,12 +71,12 @@ impl Store {
         Ok(Purged { gone: gone.unsigned_abs(), more: gone == limit })
     }
 
-    /// Deletes settled commands that are older than this and that no payment needs: gateways' notifications, and those whose
-    /// payment never came to be or was archived. All others live as long as their payment. Reads a bounded number in order
-    /// of acceptance, from where it ended the last time.
+    /// Deletes settled commands older than this that no payment needs: gateways' notifications, and commands whose
+    /// payment was never created or was archived. All others live as long as their payment. Reads a bounded number in
+    /// order of acceptance, from where it last ended.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn purge_commands(&self, older_than: Timestamp, limit: i64) -> Result<Purged, StoreError> {
         let client = self.client().await?;
         let watermark = self.watermark(&client, "old commands").await?;

@@ -1,11 +1,11 @@
-//! What the worker's role must be allowed: asked before it works, since a right that is missing would show only at the
-//! statement that needs it, in the middle of somebody's payment.
+//! Checks the privileges of the worker's role before it starts work. Otherwise a missing one would show only at the
+//! statement that needs it, in the middle of a payment.
 
 use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
 
-/// What is done to each table beside reading it; `deploy/postgres/roles.sql` gives just this.
+/// Privileges needed on each table besides `SELECT`; `deploy/postgres/roles.sql` grants exactly these.
 pub const WRITES: [(&str, &str); 12] = [
     ("payments", "INSERT, UPDATE"),
     ("operations", "INSERT, UPDATE, DELETE"),
@@ -21,10 +21,10 @@ pub const WRITES: [(&str, &str); 12] = [
     ("rates", "INSERT, UPDATE"),
 ];
 
-/// Checks that this role may do all that the worker does.
+/// Checks that this role may do everything the worker does.
 ///
 /// # Errors
-/// [`StoreError::Rights`] with what it may not.
+/// [`StoreError::Rights`] with the missing privileges.
 pub async fn check(store: &Store) -> Result<(), StoreError> {
     let mut needed: Vec<(&str, &str)> = Vec::new();
     for (table, rights) in WRITES {

@@ -1,4 +1,4 @@
-//! Columns of a row, by place or by name.
+//! Reads a row's columns, by index or name.
 
 use std::fmt::Display;
 
@@ -9,10 +9,10 @@ use tokio_postgres::types::FromSql;
 use super::error::StoreError;
 use crate::error_chain::chain;
 
-/// Reads columns.
+/// Reads columns, with errors of their own.
 pub(super) trait ReadColumn {
-    /// A column's value. One that cannot be read stays so however often it is asked for, and is told apart from a
-    /// database that is away: neither has an SQLSTATE.
+    /// Returns a column's value. One that cannot be read is [`StoreError::Unreadable`]: a retry does not help, and
+    /// since there is no SQLSTATE it would otherwise pass for an unreachable database.
     fn read<'a, T: FromSql<'a>>(&'a self, column: impl RowIndex + Display) -> Result<T, StoreError>;
 }
 

@@ -1,4 +1,4 @@
-//! Rows to and from the domain.
+//! Maps rows to and from the domain.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ use crate::payment::status::{FraudStatus, Status};
 use crate::payment::trace::TraceContext;
 
 row_type! {
-    /// A new payment's fixed columns; the others are shared with an update.
+    /// A new payment's immutable columns; the others are shared with an update.
     PaymentFixed, "payment_fixed_2" {
         id: Uuid => "uuid",
         variant: &'a str => "text",
@@ -54,7 +54,7 @@ row_type! {
 }
 
 row_type! {
-    /// What a change of a payment may write.
+    /// Columns that an update of a payment may write.
     PaymentChange, "payment_change" {
         id: Uuid => "uuid",
         expected: i64 => "int8",
@@ -78,7 +78,7 @@ row_type! {
 }
 
 row_type! {
-    /// A new operation's fixed columns.
+    /// A new operation's immutable columns.
     OperationFixed, "operation_fixed" {
         payment_id: Uuid => "uuid",
         id: Uuid => "uuid",
@@ -100,7 +100,7 @@ row_type! {
 }
 
 row_type! {
-    /// What a change of an operation may write.
+    /// Columns that an update of an operation may write.
     OperationChange, "operation_change" {
         payment_id: Uuid => "uuid",
         id: Uuid => "uuid",
@@ -133,7 +133,7 @@ row_type! {
 }
 
 row_type! {
-    /// New movements.
+    /// New movements, and known ones with what was learnt of them since.
     MovementRow, "movement_row_2" {
         payment_id: Uuid => "uuid",
         kind: &'static str => "text",
@@ -164,18 +164,19 @@ row_type! {
     }
 }
 
-/// The source of the command that created a payment. Where a worker of before wrote none, that command says it.
+/// The source of the command that created a payment. Earlier releases did not store it; then the creating command has
+/// it.
 const SOURCE: &str = "coalesce(payments.source, (SELECT o.source FROM operations o WHERE o.payment_id = payments.id
     AND o.command_type = 'payment.create' AND o.answer IS DISTINCT FROM 'rejected' LIMIT 1)) AS source";
-/// What `payment` reads.
+/// The columns that `payment` reads.
 pub(super) static PAYMENT: LazyLock<String> =
     LazyLock::new(|| selection(&[PaymentFixed::COLUMNS, &PaymentChange::COLUMNS[2..]], &["archived_at", SOURCE]));
-/// What `operation` reads, and when it was answered.
+/// The columns that `operation` reads, and when it was answered.
 pub(super) static OPERATION: LazyLock<String> =
     LazyLock::new(|| selection(&[OperationFixed::COLUMNS, &OperationChange::COLUMNS[2..]], &["accepted"]));
-/// What `movement` reads, and when it was stored.
+/// The columns that `movement` reads, and when it was stored.
 pub(super) static MOVEMENT: LazyLock<String> = LazyLock::new(|| selection(&[MovementRow::COLUMNS], &["created"]));
-/// What is read of an event.
+/// The columns read of an event.
 pub(super) static EVENT: LazyLock<String> = LazyLock::new(|| selection(&[EventRow::COLUMNS], &["position"]));
 
 impl<'a> PaymentFixed<'a> {
@@ -384,7 +385,7 @@ pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
             authorized: sum("authorized_amount")?,
             captured: sum("captured_amount")?,
             refunded: sum("refunded_amount")?,
-            // Of the movements: there are no columns for them.
+            // Computed from the movements: there are no columns for them.
             capturable: Money::zero(currency),
             voided: Money::zero(currency),
         },
@@ -396,7 +397,7 @@ pub(super) fn payment(row: &Row) -> Result<Payment, StoreError> {
     })
 }
 
-/// An operation; its amount is in the payment's currency, and there is none where there is no payment.
+/// Reads an operation. Its amount is in the payment's currency, so without a payment it is `None`.
 pub(super) fn operation(row: &Row, currency: Option<Currency>) -> Result<Operation, StoreError> {
     let amount: Option<Decimal> = row.read("amount")?;
     let amount = match (amount, currency) {
@@ -462,7 +463,7 @@ fn attributes(row: &Row) -> Result<Attributes, StoreError> {
     })
 }
 
-/// Where in a trace an operation or an event belongs.
+/// The trace context of an operation or an event.
 pub(super) fn trace(row: &Row) -> Result<Option<TraceContext>, StoreError> {
     let parent: Option<&str> = row.read("traceparent")?;
     let state: Option<&str> = row.read("tracestate")?;
@@ -493,7 +494,7 @@ pub(super) fn word<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Result<T,
     read(word).ok_or_else(|| StoreError::Unreadable(format!("the word {}", excerpt(word, NAME_MAX))))
 }
 
-/// An empty object in its place would be a command without its data.
+/// An empty object instead would be a command without its data.
 fn object(value: Value) -> Result<Map<String, Value>, StoreError> {
     match value {
         Value::Object(object) => Ok(object),
@@ -508,7 +509,7 @@ mod tests {
 
     use super::*;
 
-    /// Where they differ, nothing can be committed.
+    /// If they differ, nothing can be committed.
     #[test]
     fn the_schema_has_the_types_that_are_sent() {
         let steps: String = super::super::schema::STEPS.iter().map(|step| step.change.sql()).collect();
@@ -544,7 +545,7 @@ mod tests {
     }
 
     proptest! {
-        /// What was read is what is stored, to the letter; anything else is told as unreadable.
+        /// A word is read exactly as stored; anything else is reported as unreadable.
         #[test]
         fn no_word_is_taken_for_another(stored in any_word()) {
             let status = word(&stored, Status::from_word);

@@ -1,8 +1,8 @@
-//! Scans of a table in the order of its numbers, shared by all replicas: what is before a watermark was looked at.
+//! Scans of a table in number order, shared by all replicas: everything up to a watermark was examined.
 //!
-//! Each row is looked at twice, however many replicas there are and however often they look: by the first scan when it
-//! is old enough, and by the late one when no lower number can still be uncommitted. A number is given before its row
-//! can be seen.
+//! Each row is examined twice, however many replicas there are and however often they scan: by the first scan once it
+//! is old enough, and by the late scan once no lower number can still be uncommitted. A number is assigned before its
+//! row is visible.
 
 use std::time::Duration;
 
@@ -11,37 +11,36 @@ use super::connection::Connection;
 use super::error::StoreError;
 use super::row::ReadColumn;
 
-/// How many numbers one statement looks at.
+/// How many numbers one statement examines.
 const WINDOW_MAX: i64 = 10_000;
 
 /// A scan of one table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scan {
-    /// The name of its watermark.
+    /// Name of its watermark.
     pub name: &'static str,
-    /// The watermark of the table's late scan: what that one has looked at needs no first look.
+    /// Watermark of the table's late scan: what that has examined needs no first scan.
     pub late: &'static str,
     /// Finds its next window: see [`find_window`].
     pub find: &'static str,
-    /// How old a row must be.
+    /// Minimum age of a row.
     pub age: Duration,
 }
 
-/// What is to be looked at next: the numbers behind `after`, up to `last`.
+/// The numbers to examine next: those after `after`, up to `last`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     pub after: i64,
     pub last: i64,
-    /// Whether there is another one behind it.
+    /// Whether another window follows.
     pub more: bool,
 }
 
-/// The statement that finds a window: the numbers behind `$1`, up to the last row that is older than `$2` seconds, but
-/// no more than `$3` from the first row on. It halves what is behind `$1`, and so reads some twenty rows however many
-/// there are.
+/// The statement that finds a window: the numbers after `$1`, up to the last row older than `$2` seconds, but no more
+/// than `$3` from the first row on. It uses binary search, and so reads some twenty rows however many there are.
 ///
-/// Times are nearly in the order of the numbers: a row that is a moment younger than those around it may be in the
-/// window. The window's last row is old enough, so that for the late scan all lower numbers are.
+/// Times are nearly in number order, so a row slightly younger than its neighbours may be in the window. The window's
+/// last row is old enough, so that for the late scan all lower numbers are.
 macro_rules! find_window {
     ($table:literal, $number:literal) => {
         concat!(
@@ -82,13 +81,13 @@ macro_rules! find_window {
 pub(super) use find_window;
 
 impl Store {
-    /// Where a watermark stands.
+    /// Returns the position of a watermark.
     pub(super) async fn watermark(&self, client: &Connection, name: &str) -> Result<i64, StoreError> {
         client.query_one("SELECT position FROM watermarks WHERE name = $1", &[&name]).await?.read(0)
     }
 
-    /// A scan's next window; `None` if all that is old enough was looked at. A statement must get its numbers as
-    /// values: the planner must see how few they are, or it joins whole tables.
+    /// Returns a scan's next window; `None` if everything old enough was examined. Statements must get its bounds as
+    /// values: the planner must see how few rows there are, or it joins whole tables.
     pub(super) async fn window(&self, client: &Connection, scan: Scan) -> Result<Option<Window>, StoreError> {
         let sql = "SELECT max(position) FROM watermarks WHERE name IN ($1, $2)";
         let after: i64 = client.query_one(sql, &[&scan.name, &scan.late]).await?.read(0)?;

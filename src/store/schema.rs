@@ -1,20 +1,20 @@
-//! The steps of the schema, in order, and what a step may be on a system that is at work.
+//! The migration steps of the schema, in order, and what a step may do on a live system.
 //!
-//! Expand first, contract a release later. A step adds: columns that may be null or have a constant default, tables, indexes,
-//! types. A column that a commit is to write comes with a row type that has it, beside those that are there: these never
-//! change, for the workers of before send rows of them.
+//! Expand first, contract a release later. A step adds columns that are nullable or have a constant default, tables,
+//! indexes and types. A column that commits will write comes with a row type that has it, beside the existing ones:
+//! these never change, because earlier workers send rows of them.
 //!
-//! Workers of the release before go on working beside it. What nobody uses any more is taken away by a step of a later
-//! release, which names the step that a worker must know to work without it.
+//! Workers of the previous release keep working beside the new ones. What nobody uses any more is removed by a step of
+//! a later release, which names the step that a worker must know to work without it.
 
 /// One step of the schema.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// Its place; from 1, without gaps.
+    /// Its number; from 1, without gaps.
     pub number: i32,
     /// What it is for, in a word.
     pub name: &'static str,
-    /// The last step that a worker must know to work on a schema with this one; 0 where every worker can.
+    /// The last step that a worker must know to work on a schema with this one; 0 if every worker can.
     pub needs: i32,
     /// What it does.
     pub change: Change,
@@ -23,23 +23,23 @@ pub struct Step {
 /// What a step does, by how much it disturbs.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// Statements that are done in an instant once they have their locks: nothing that reads or rewrites a table. One
-    /// transaction; a lock is waited for only briefly, since everybody else waits behind whoever waits for it.
+    /// Statements that take an instant once they have their locks: nothing that reads or rewrites a table. They run in
+    /// one transaction, and wait only briefly for a lock, because everyone else queues behind that wait.
     Statements(&'static str),
-    /// An index, made while others write: `CREATE INDEX CONCURRENTLY IF NOT EXISTS name ...`.
+    /// An index built while others write: `CREATE INDEX CONCURRENTLY IF NOT EXISTS name ...`.
     Index {
         /// Its name.
         name: &'static str,
         /// The statement.
         create: &'static str,
     },
-    /// A statement that changes some of the rows that need it, some thousand at most, and is carried out until there are
-    /// none left. Each time is a transaction of its own.
+    /// A statement that changes some of the rows that need it, some thousand at most, and is repeated until none are
+    /// left. Each run is a transaction of its own.
     Backfill(&'static str),
 }
 
 impl Change {
-    /// What is carried out, by which a step that was changed later is recognized.
+    /// The SQL that is executed; its hash reveals a step that was changed later.
     pub fn sql(&self) -> &'static str {
         match self {
             Change::Statements(sql) | Change::Index { create: sql, .. } | Change::Backfill(sql) => sql,
@@ -47,7 +47,7 @@ impl Change {
     }
 }
 
-/// Every step, in order. One that was released is never changed.
+/// Every step, in order. A released step never changes.
 pub const STEPS: &[Step] = &[
     Step {
         number: 1,

@@ -1,6 +1,6 @@
-//! The sequences that number what the sweeps read in order: each must be ahead of all that it has numbered. One that was left
-//! behind, by a restore of rows alone or by logical replication, which copies no sequences, gives numbers once more: what is
-//! new stands before the watermarks, perhaps under the mark of an old event, and is never looked at.
+//! Checks the sequences that number what the sweeps read in order: each must be ahead of everything it has numbered.
+//! One that was left behind, by a restore of rows alone or by logical replication (which copies no sequences), assigns
+//! numbers again. New rows are then below the watermarks, perhaps under the mark of an old event, and never scanned.
 
 use deadpool_postgres::Object;
 use tokio_postgres::Error;
@@ -9,9 +9,10 @@ use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
 
-/// Each numbered column, its sequence, the greatest number that is known of it, and the last one that was given. The marks and
-/// watermarks count too: the rows that had these numbers may be gone. What was given is read after the rows are fixed, so
-/// that no writer in between makes a sequence seem to be behind. Nothing where the role may not read it.
+/// Each numbered column, its sequence, the greatest known number, and the last number assigned. The marks and
+/// watermarks count too, because the rows that had these numbers may be gone. The last number is read after the rows
+/// are fixed, so that no concurrent writer makes a sequence seem to be behind. It is `NULL` if the role may not read
+/// it.
 const NUMBERED: &str = "SELECT n.name, n.sequence::text, n.greatest,
         CASE WHEN has_sequence_privilege(n.sequence, 'SELECT') THEN coalesce(pg_sequence_last_value(n.sequence), 0) END
     FROM (VALUES
@@ -25,13 +26,13 @@ const NUMBERED: &str = "SELECT n.name, n.sequence::text, n.greatest,
             (SELECT max(position) FROM paybus.watermarks WHERE name IN ('events', 'late events')), 0))
     ) AS n(name, sequence, greatest)";
 
-/// Nobody is given a number while it is held, and readers go on.
+/// While it is held no numbers are assigned, and readers continue.
 const LOCK: &str = "LOCK TABLE paybus.operations, paybus.events IN SHARE ROW EXCLUSIVE MODE";
 
-/// Checks that no sequence gives numbers that were given before.
+/// Checks that no sequence assigns numbers again.
 ///
 /// # Errors
-/// [`StoreError::Sequences`] with those that do; [`StoreError::Rights`] where the role may not read one.
+/// [`StoreError::Sequences`] with those that do; [`StoreError::Rights`] if the role may not read one.
 pub async fn check(store: &Store) -> Result<(), StoreError> {
     let client = store.client().await?;
     let rows = client.query(NUMBERED, &[]).await?;
@@ -47,9 +48,10 @@ pub async fn check(store: &Store) -> Result<(), StoreError> {
     if behind.is_empty() { Ok(()) } else { Err(StoreError::Sequences(behind.join(", "))) }
 }
 
-/// Moves every sequence that was left behind up to the greatest number that was given; what was moved. For the owner.
+/// Moves every sequence that was left behind up to the greatest assigned number, and returns what was moved. Needs the
+/// owner's role.
 pub(super) async fn repair(client: &mut Object) -> Result<Vec<String>, Error> {
-    // With only some of the steps there may be nothing to look at.
+    // With only some of the steps applied there may be nothing to look at.
     let exists = "SELECT to_regclass('paybus.watermarks') IS NOT NULL AND to_regclass('paybus.events') IS NOT NULL";
     if !client.query_one(exists, &[]).await?.try_get::<_, bool>(0)?
         || behind(client.query(NUMBERED, &[]).await?)?.is_empty()
@@ -59,7 +61,7 @@ pub(super) async fn repair(client: &mut Object) -> Result<Vec<String>, Error> {
     let transaction = client.transaction().await?;
     transaction.batch_execute(LOCK).await?;
     let mut repaired = Vec::new();
-    // Asked once more: it may have been given numbers before the lock was had.
+    // Checked again: numbers may have been assigned before the lock was acquired.
     for (name, sequence, greatest) in behind(transaction.query(NUMBERED, &[]).await?)? {
         transaction.execute("SELECT setval($1::text::regclass, $2)", &[&sequence, &greatest]).await?;
         repaired.push(format!("sequence of {name} moved to {greatest}"));

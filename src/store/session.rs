@@ -1,5 +1,5 @@
-//! What a connection has to be told before it is asked anything: once, where it is ours; in every transaction, where a pooler
-//! lends it for a transaction at a time and gives what we told it to others.
+//! Session settings: applied once if the connection is ours; in every transaction if a pooler lends it for one
+//! transaction at a time and then gives it to others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,31 +7,32 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-/// Settings of a connection, and how it gets them.
+/// How a connection gets its settings.
 #[derive(Debug, Clone)]
 pub(super) enum Session {
-    /// It is ours, and was told when it was made. Statements are prepared once on it.
+    /// Ours, and configured when it was opened. Statements are prepared once on it.
     Own,
-    /// It is lent for one transaction: told in each, and nothing is prepared on it, for the next one has not got it.
+    /// Lent for one transaction: configured in each, and nothing is prepared on it, because the next transaction may
+    /// run on another server connection.
     Lent(Arc<Lent>),
 }
 
-/// What every transaction on a lent connection begins with.
+/// What transactions on lent connections share.
 #[derive(Debug)]
 pub(super) struct Lent {
-    /// What a transaction of each isolation begins with.
+    /// The statements that begin a transaction, by isolation.
     each_statement: String,
     snapshot: String,
-    /// The types of parameters by statement: whoever sends a statement without preparing it must name them.
+    /// Types of parameters by statement: a statement that is sent unprepared must name them.
     types: Mutex<HashMap<String, Arc<[Type]>>>,
 }
 
-/// How much of what others commit meanwhile a transaction sees.
+/// What a transaction sees of concurrent commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Isolation {
     /// Each statement sees what was committed before it.
     EachStatement,
-    /// All see one moment, and change nothing.
+    /// All statements see one snapshot, and change nothing.
     Snapshot,
 }
 
@@ -45,17 +46,19 @@ impl Isolation {
     }
 }
 
-/// Which part of a statement's time it may wait for a lock. Clearly less than all: a statement that is ended for its time does
-/// not say that a lock was the reason, and others may wait beside the one whose row is locked.
+/// The share of a statement's time that it may wait for a lock is one in this many. It must be clearly less than all: a
+/// statement that ran into its timeout does not say that a lock was the reason, and others may wait beside the one
+/// whose row is locked.
 const LOCK_SHARE: u32 = 5;
 
-/// What a transaction is told that waits for no lock longer than an undisturbed commit takes.
+/// Limits a transaction's waits for locks to what an undisturbed commit takes.
 pub(super) const BRIEFLY: &str = "SET LOCAL lock_timeout = 50";
 
-/// What every connection is told. `jit` would compile what runs for a millisecond. Every statement has its index.
+/// Settings of every connection. `jit` would compile statements that run for a millisecond. Sequential scans are off
+/// because every statement has its index.
 pub(super) fn settings(statement_timeout: Duration) -> Vec<(&'static str, String)> {
     let timeout = statement_timeout.as_millis().to_string();
-    // Zero would be without end.
+    // Zero would mean no timeout.
     let lock_timeout = (statement_timeout / LOCK_SHARE).as_millis().max(1).to_string();
     vec![
         ("search_path", "paybus".to_owned()),
@@ -69,14 +72,14 @@ pub(super) fn settings(statement_timeout: Duration) -> Vec<(&'static str, String
     ]
 }
 
-/// One statement for all of them: `SET`, or `SET LOCAL` for one transaction.
+/// One statement that applies all of them: `SET`, or `SET LOCAL` for one transaction.
 pub(super) fn tell(set: &str, settings: &[(&'static str, String)]) -> String {
     let each: Vec<String> = settings.iter().map(|(name, value)| format!("{set} {name} = {value}")).collect();
     each.join("; ")
 }
 
 impl Lent {
-    /// With these settings.
+    /// Builds the statements that apply these settings.
     pub fn new(settings: &[(&'static str, String)]) -> Lent {
         let told = tell("SET LOCAL", settings);
         let begin = |isolation: Isolation| format!("{}; {told}", isolation.begin());
@@ -87,7 +90,7 @@ impl Lent {
         }
     }
 
-    /// Begins a transaction and tells the connection what it needs.
+    /// The statements that begin a transaction and apply the settings.
     pub fn begin(&self, isolation: Isolation) -> &str {
         match isolation {
             Isolation::EachStatement => &self.each_statement,
@@ -95,19 +98,19 @@ impl Lent {
         }
     }
 
-    /// The types of a statement's parameters, where they are known.
+    /// Returns the types of a statement's parameters, if known.
     pub fn types_of(&self, sql: &str) -> Option<Arc<[Type]>> {
         self.types.lock().unwrap_or_else(PoisonError::into_inner).get(sql).map(Arc::clone)
     }
 
-    /// Remembers them. There are few statements, for no value is ever part of one.
+    /// Stores them. There are few statements, because none contains a value.
     pub fn remember(&self, sql: &str, types: Vec<Type>) -> Arc<[Type]> {
         let types: Arc<[Type]> = Arc::from(types);
         self.types.lock().unwrap_or_else(PoisonError::into_inner).insert(sql.to_owned(), Arc::clone(&types));
         types
     }
 
-    /// Forgets them: the schema's own types have other numbers in another server, or in a schema that was made anew.
+    /// Drops them all: the schema's own types have other OIDs on another server, or in a recreated schema.
     pub fn forget(&self) {
         self.types.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

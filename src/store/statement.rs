@@ -1,59 +1,61 @@
-//! The text of a commit, made once for each combination of parts that a batch can have. No value is ever part of it, so
-//! that few statements are prepared on a connection.
+//! The text of a commit statement, built once for each combination of parts that a batch can have. It contains no
+//! values, so that few statements are prepared on a connection.
 //!
-//! The statement is planned once on each connection: to plan it costs as much as to carry it out for some ten payments. A
-//! plan that was made on an empty table is used on a full one then, so it must be the same for both: each row is found by
-//! its primary key, one after the other. Sequential scans are switched off on these connections, and `= ANY(ARRAY[...])`
-//! leaves the planner no join but that one, where `=` would let it read whole tables into a hash.
+//! The statement is planned once per connection: planning costs as much as executing it for about ten payments. A plan
+//! made on an empty table is then used on a full one, so it must be the same for both: each row is found by its primary
+//! key, one after the other. Sequential scans are disabled on these connections, and `= ANY(ARRAY[...])` leaves the
+//! planner only that join, where `=` would let it hash whole tables.
 
 use std::sync::OnceLock;
 
 use super::columns::{Rows, assignments, names, unnest};
 use super::rows::{EventRow, MovementRow, OperationChange, OperationFixed, PaymentChange, PaymentFixed};
 
-/// Of each payment that is to stay unknown its id.
+/// Ids of the payments that must not exist.
 const ABSENT: Rows = Rows { sql: "uuid[]", columns: &[("id", "uuid")] };
-/// Of each new payment the operation that it is stored with.
+/// For each new payment, the operation stored with it.
 const FIRST_OPERATION: Rows = Rows { sql: "uuid[]", columns: &[("first_operation", "uuid")] };
-/// Of each new payment the source of the command that created it.
+/// For each new payment, the source of the command that created it.
 const SOURCE: Rows = Rows { sql: "text[]", columns: &[("payment_source", "text")] };
-/// Of each changed operation the state that was read.
+/// For each changed operation, the state that was read.
 const STATE_READ: Rows = Rows { sql: "text[]", columns: &[("state_read", "text")] };
 
 /// One table's part of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// New payments. The commands that wait for one are counted while it is stored, so that its first turn wakes them. A
-    /// name that was rejected before the payment existed keeps its rejection: then nothing is inserted.
+    /// New payments. The commands that wait for one are counted while it is stored, so that its first turn wakes them.
+    /// If its first operation is stored already, because the command was rejected before the payment existed, the
+    /// rejection stands and nothing is inserted.
     NewPayments,
     /// Changed payments, each if its version is still the one that was read.
     ChangedPayments,
-    /// Payments of which there is to be none.
+    /// Payments that must not exist.
     Absent,
-    /// New operations. A name that another writer stored meanwhile violates the key and undoes the statement: the batch
-    /// is then tried in halves, until only that one is left to be loaded anew.
+    /// New operations. If another writer stored one meanwhile, the key violation rolls back the statement; the batch is
+    /// then retried in halves until only that one is left to be reloaded.
     NewOperations,
-    /// Changed operations, each if its state is still the one that was read; else the statement is undone, as above.
+    /// Changed operations, each if its state is still the one that was read; otherwise the statement is rolled back, as
+    /// above.
     ///
-    /// With a payment its version would be enough. A command that waits for its payment has no version to stand on: one
-    /// writer finds no payment and rejects it, while another stores the payment, and a third gives the command its turn.
-    /// That there is no payment is no more than what this statement's snapshot shows, so the two writers of the command
-    /// are told apart at its row: whoever comes second waits for the first at the row's lock, then PostgreSQL works out the
-    /// row anew from what the first one committed, and finds another state than was read, whatever either snapshot shows.
-    /// So nobody writes over an answer, and no command has two.
+    /// For an operation with a payment, the payment's version would be enough. A command that waits for its payment has
+    /// no version to rely on: one writer finds no payment and rejects the command, another stores the payment, and a
+    /// third gives the command its turn. That there is no payment is only what this statement's snapshot shows, so the
+    /// two writers of the command are serialized at its row: the second waits for the first one's row lock, then
+    /// PostgreSQL re-evaluates the row as the first committed it and finds another state than was read, whatever either
+    /// snapshot shows. So no answer is overwritten, and no command has two.
     ///
-    /// Another attempt may have been stored meanwhile, which raises no version: when something was last sent never goes
-    /// back, or a look-up would be taken for proof too early. And a call that goes on has a due time from then on: the
-    /// sweep may have passed it.
+    /// Another attempt may have been stored meanwhile, which raises no version: `last_sent_at` never moves back, or a
+    /// look-up would count as proof too early. A call still in progress gets a due time from then on, because the sweep
+    /// may have passed it.
     ChangedOperations,
-    /// Movements. Of one that is stored already nothing changes but what is learnt later: its operation and its references.
+    /// Movements. Of one that is stored already only what is learnt later changes: its operation and its references.
     Movements,
-    /// New events, in their order. One that is stored already (a command that reuses a name, delivered again) is left.
+    /// New events, in order. One that is stored already (a command that reuses a name, redelivered) is skipped.
     Events,
 }
 
 impl Part {
-    /// All of them, in the order in which a statement has them.
+    /// All parts, in statement order.
     pub(super) const ALL: [Part; 7] = [
         Part::NewPayments,
         Part::ChangedPayments,
@@ -64,7 +66,7 @@ impl Part {
         Part::Events,
     ];
 
-    /// The arrays that it takes apart, in the order of its parameters.
+    /// The arrays to unnest, in the order of its parameters.
     pub(super) fn arrays(self) -> &'static [Rows] {
         match self {
             Part::NewPayments => &[PaymentFixed::ROWS, PaymentChange::ROWS, FIRST_OPERATION, SOURCE],
@@ -77,7 +79,7 @@ impl Part {
         }
     }
 
-    /// What it does with its rows, `r`.
+    /// The SQL for its rows, `r`.
     fn sql(self, rows: &str) -> String {
         match self {
             Part::NewPayments => {
@@ -137,7 +139,7 @@ impl Part {
         }
     }
 
-    /// Which payments it lets the other parts be stored with, if it is one of those that do.
+    /// The payments for which it allows the other parts to be stored, if it is one of the parts that do.
     fn done(self) -> Option<&'static str> {
         match self {
             Part::NewPayments => Some("SELECT id, waiting FROM payment_insert"),
@@ -148,12 +150,12 @@ impl Part {
     }
 }
 
-/// All these columns but some.
+/// All these columns except some.
 fn columns_of<'a>(tables: &[&[(&'a str, &'a str)]], without: &[&str]) -> Vec<(&'a str, &'a str)> {
     tables.iter().copied().flatten().copied().filter(|(name, _)| !without.contains(name)).collect()
 }
 
-/// The statement with these parts, which are some of [`Part::ALL`], in that order.
+/// The statement for these parts, a subset of [`Part::ALL`] in that order.
 pub(super) fn statement(parts: &[Part]) -> &'static str {
     static STATEMENTS: [OnceLock<String>; 1 << Part::ALL.len()] = [const { OnceLock::new() }; 1 << Part::ALL.len()];
     let place = parts.iter().fold(0, |place, part| place | 1 << *part as usize);
@@ -169,7 +171,7 @@ fn compose(parts: &[Part]) -> String {
         texts.push(part.sql(&rows));
     }
     let payments = parts.iter().filter_map(|part| part.done()).collect::<Vec<_>>();
-    // Behind the payments, before what hangs on them.
+    // After the payments, before what depends on them.
     texts.insert(payments.len(), format!("done(id, waiting) AS ({})", payments.join(" UNION ALL ")));
     let mut answer = "SELECT id AS payment_id, NULL::uuid AS id, NULL::int8 AS position, waiting FROM done".to_owned();
     if parts.contains(&Part::Events) {

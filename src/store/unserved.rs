@@ -1,9 +1,9 @@
-//! Stored payments that no configured variant serves: their variant is not configured, or has another gateway or account than
-//! they began with. Commands for them are rejected, and their open operations wait.
+//! Finds stored payments that no configured variant serves: their variant is not configured, or has another gateway or
+//! account than they began with. Commands for them are rejected, and their open operations wait.
 //!
-//! Open operations are in the two partial indexes that the figures of `report` are read from. No index has all payments by
-//! their accounts, so a sample of them is looked at: those of operations that are spread evenly over all that were ever
-//! accepted. It costs the same however many there are, and has payments of every account that was used for long enough.
+//! Open operations are in the two partial indexes that the figures of `report` are read from. No index has all payments
+//! by account, so a sample is examined: the payments of operations spread evenly over all ever accepted. It costs the
+//! same however many there are, and covers every account that was used for long enough.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use super::error::StoreError;
 use super::report::{COUNTED_MAX, variants};
 use super::row::ReadColumn;
 
-/// How many operations a sample takes the payments of, where there are as many; at most twice as many.
+/// Size of the sample, in operations; at most twice as many, and fewer if there are fewer.
 const SAMPLE: i64 = 1_000;
 
-/// The open operations that are due at some time, by where their payments began. With its `LIMIT 1` each payment is read by its
+/// Open operations with a due time, by where their payments began. `LIMIT 1` makes the planner read each payment by its
 /// key; a plain join may read the whole table.
 const DUE: &str = concat!(
     variants!("due_at IS NOT NULL"),
@@ -31,7 +31,7 @@ const DUE: &str = concat!(
      WHERE n.variant IS NOT NULL"
 );
 
-/// Those with an unknown outcome that are never due.
+/// Unknown and escalated operations without a due time.
 const NEVER_DUE: &str = concat!(
     variants!("(state = 'unknown' OR state = 'pending' AND escalated)"),
     "SELECT n.variant, f.* FROM names n CROSS JOIN LATERAL (
@@ -44,7 +44,7 @@ const NEVER_DUE: &str = concat!(
      WHERE n.variant IS NOT NULL"
 );
 
-/// The payments of the sample, by where they began.
+/// Payments of the sample, by where they began.
 const SAMPLED: &str = "WITH span AS (SELECT min(accepted) AS first, max(accepted) AS last FROM operations),
      sampled AS (
          SELECT DISTINCT o.payment_id FROM span
@@ -66,53 +66,53 @@ pub struct Served {
     pub variant: String,
     /// Its adapter.
     pub gateway: String,
-    /// Its account's name and aliases.
+    /// Names of its account: the name itself and its aliases.
     pub accounts: Vec<String>,
 }
 
-/// Where payments began that are not served.
+/// Where unserved payments began.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     /// Their variant.
     pub variant: String,
-    /// Whether it is configured, with another gateway or account.
+    /// Whether the variant is configured, with another gateway or account.
     pub is_configured: bool,
     /// Gateway and account; `None` for a command whose payment is not stored.
     pub began_with: Option<(String, String)>,
 }
 
-/// Open operations whose payments are not served: nothing happens to them.
+/// Open operations whose payments are not served: no worker processes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnservedOperations {
     /// Where their payments began.
     pub origin: Origin,
-    /// How many, counted to [`COUNTED_MAX`] in each index.
+    /// Number of operations, counted up to [`COUNTED_MAX`] in each index.
     pub count: i64,
-    /// The payment of one of them.
+    /// The payment of one of them, as an example.
     pub example: Uuid,
 }
 
-/// Payments that are not served.
+/// Payments of the sample that are not served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnservedPayments {
     /// Where they began.
     pub origin: Origin,
-    /// How many payments the sample has, those that are served too.
+    /// Number of payments in the sample, served ones included.
     pub looked_at: i64,
     /// How many of these began there.
     pub count: i64,
     /// How many of those hold money that could be captured or refunded.
     pub with_money: i64,
-    /// One of them.
+    /// One of them, as an example.
     pub example: Uuid,
 }
 
 impl Store {
-    /// The open operations of payments that none of these variants serves. One that is only now being called for the first
-    /// time is not seen yet; should its worker be lost, it is as soon as it is due.
+    /// Returns the open operations of payments that none of these variants serves. An operation in its first call is
+    /// not included yet; if its worker is lost, it is as soon as it is due.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn unserved_operations(&self, served: &[Served]) -> Result<Vec<UnservedOperations>, StoreError> {
         let client = self.client().await?;
         let due = client.query(DUE, &[&COUNTED_MAX]).await?;
@@ -128,10 +128,10 @@ impl Store {
         Ok(found.into_iter().map(unserved).collect())
     }
 
-    /// The payments of a sample that none of these variants serves.
+    /// Returns the payments of a sample that none of these variants serves.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The database query fails.
     pub async fn unserved_payments(&self, served: &[Served]) -> Result<Vec<UnservedPayments>, StoreError> {
         let client = self.client().await?;
         let rows = client.query(SAMPLED, &[&SAMPLE]).await?;
@@ -154,7 +154,7 @@ fn unserved_origin(row: &Row, served: &[Served]) -> Result<Option<Origin>, Store
 }
 
 impl Origin {
-    /// Nothing where one of these variants serves it.
+    /// `None` if one of these variants serves it.
     fn unserved(variant: String, began_with: Option<(String, String)>, served: &[Served]) -> Option<Origin> {
         let configured = served.iter().find(|served| served.variant == variant);
         let is_served = match (configured, &began_with) {
@@ -165,7 +165,7 @@ impl Origin {
         (!is_served).then_some(Origin { is_configured: configured.is_some(), variant, began_with })
     }
 
-    /// Of which variant, where they began, and what can be done.
+    /// The variant, where they began, and the remedy.
     fn words(&self) -> String {
         let variant = &self.variant;
         let began = match &self.began_with {
@@ -182,7 +182,7 @@ impl Origin {
 }
 
 impl UnservedOperations {
-    /// For a person.
+    /// A description for people.
     pub fn words(&self) -> String {
         let (count, plural) = (self.count, if self.count == 1 { "" } else { "s" });
         format!("{count} open operation{plural} {} (payment {}, for one)", self.origin.words(), self.example)
@@ -190,7 +190,7 @@ impl UnservedOperations {
 }
 
 impl UnservedPayments {
-    /// For a person.
+    /// A description for people.
     pub fn words(&self) -> String {
         let UnservedPayments { origin, looked_at, count, with_money, example } = self;
         let held = format!("{with_money} with money to capture or refund");

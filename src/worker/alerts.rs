@@ -1,5 +1,5 @@
-//! What somebody should hear of at once: a log line, and a count by its kind. The line has the ids, the labels have none,
-//! and neither has a sum.
+//! Alerts for what needs somebody's attention at once: a log line, and a counter by kind. The log line carries ids, the
+//! metric labels do not, and neither carries an amount.
 
 use tracing::{error, warn};
 
@@ -8,7 +8,7 @@ use crate::payment::code::Code;
 use crate::payment::event::{Event, EventKind, Reason};
 use crate::payment::status::Status;
 
-/// Raises what is to be heard of in an event that was just stored.
+/// Raises the alerts of an event that was just stored.
 pub fn raise(event: &Event) {
     for alert in alerts(&event.kind) {
         metrics::alert(&event.variant, alert);
@@ -39,7 +39,7 @@ fn alerts(kind: &EventKind) -> Vec<Alert> {
     };
     match kind {
         EventKind::StatusChanged { previous, why, .. } => {
-            // The table has no other way out of it than the gateway's proof of money.
+            // A payment leaves `cancelled` only on the gateway's proof of money.
             let after_cancel = (*previous == Status::Cancelled).then_some(Alert::MoneyAfterCancel);
             after_cancel.into_iter().chain(of_money(why)).collect()
         }

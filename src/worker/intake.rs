@@ -1,5 +1,5 @@
-//! Messages come in: read, lined up by payment, carried out, acknowledged last. A crash anywhere before means a
-//! redelivery, and what is stored tells how far it got.
+//! Takes messages in: parses them, queues them by payment, executes them, and acknowledges them last. A crash at any
+//! point before that means a redelivery, and the stored state says how far the command got.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -42,27 +42,28 @@ pub mod own_event;
 pub mod prefetch;
 pub mod refuse;
 
-/// How long a message waits that must begin again because the database lost it: it may be failing over just now.
+/// How long to wait before requeueing a message that must begin again because the database lost its operation: the
+/// database may be failing over right now.
 const GONE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many probes that end without a call are tried before the breaker closes for want of one.
+/// How many probes may end without a call before the breaker closes without one.
 const PROBES_MAX: u32 = 5;
 
-/// What the intake of every queue shares.
+/// What the intakes of all queues share.
 #[derive(Clone)]
 pub struct Intake {
-    /// The steps of a command's way.
+    /// Executes commands.
     pub engine: Arc<Engine>,
-    /// What messages are held against.
+    /// Parses and checks messages.
     pub acceptance: Arc<Acceptance>,
-    /// Where messages go that cannot be answered.
+    /// Publishes dead letters.
     pub publisher: Publisher,
-    /// Every command under way.
+    /// Tracks the tasks of all commands in flight.
     pub tasks: TaskTracker,
 }
 
 impl Intake {
-    /// Takes a queue's messages until its consumption ends; after `drained`, only those that are there already.
+    /// Takes a queue's messages until its consumption ends; after `drained`, only those that are already there.
     pub async fn run(
         self,
         kind: QueueKind,
@@ -87,7 +88,8 @@ impl Intake {
         }
     }
 
-    /// Reads a message and sets it on its way. Called in the order of arrival: commands of one payment line up here.
+    /// Parses a message and spawns its task. Called in order of arrival: this is where commands enter their payment
+    /// queue.
     fn take(&self, delivery: Delivery, probe: bool) -> JoinHandle<()> {
         if is_own_event(&delivery.body) {
             return drop_own_event(&self.tasks, delivery);
@@ -101,25 +103,25 @@ impl Intake {
             }
             Accepted::Command(command) => {
                 let turn = self.engine.order.enter(command.payment_id);
-                // Boxed where it is made: it is large, and would be copied from hand to hand.
+                // Boxed right here: the future is large, and would be copied each time it is moved.
                 self.tasks.spawn(Box::pin(async move { intake.carry_out(delivery, command, turn, probe).await }))
             }
         }
     }
 
-    /// Reads a message.
+    /// Parses a message.
     pub(super) fn read(&self, delivery: &Delivery) -> Accepted {
         match delivery.properties.flaw() {
             None => self.accept(delivery),
             Some(flaw) if is_unread(delivery) => without_body(self.accept(delivery), flaw.into()),
-            // What was left out may have changed what the rest means.
+            // What was left out may have changed the meaning of the rest.
             Some(flaw) => Accepted::Dead(flaw.into()),
         }
     }
 
     fn accept(&self, delivery: &Delivery) -> Accepted {
         let Properties { reply_to, correlation_id, user_id, content_type, headers, .. } = &delivery.properties;
-        // Nothing in there panics; and if it did, it must not take the intake with it.
+        // Nothing in there should panic; if it did, it must not take the intake down.
         std::panic::catch_unwind(AssertUnwindSafe(|| {
             self.acceptance.accept(&Message {
                 body: &delivery.body,
@@ -134,19 +136,19 @@ impl Intake {
         .unwrap_or_else(|_| Accepted::Dead(Rejection::new(Code::InvalidEnvelope, "it cannot be read")))
     }
 
-    /// Carries out a command, and acknowledges its message last.
+    /// Executes a command, and acknowledges its message last.
     pub(super) async fn carry_out(&self, delivery: Delivery, command: Box<Command>, turn: Turn, probe: bool) {
         let variant = self.engine.variants.get(&command.variant).map(Arc::clone);
         let payment = command.payment_id;
         let mut entry = Entry::of(command, delivery.redelivered);
         let span = spans::command(&mut entry, &delivery);
         failpoint::reach("accepted", payment);
-        // Nothing here panics; and if it did, the message must not be lost with its task.
+        // Nothing here should panic; if it did, the message must not be lost with its task.
         let executing = Box::pin(self.engine.execute(entry, variant, Some(turn), probe, span));
         match AssertUnwindSafe(executing).catch_unwind().await {
             Ok(Ok(_)) => {
                 failpoint::reach("announced", payment);
-                // That it was sent is no proof; PostgreSQL knows the command should it come again.
+                // The ack may still get lost. PostgreSQL then recognizes the command when it is redelivered.
                 Box::pin(delivery.acker.ack()).await;
                 failpoint::reach("acknowledged", payment);
             }
@@ -156,7 +158,7 @@ impl Intake {
                 Box::pin(self.bury(delivery, Rejection::new(Code::InvalidData, message))).await;
             }
             Ok(Err(Stopped::NotAuthorized(refusal))) => Box::pin(self.refuse(delivery, refusal)).await,
-            // It comes again, here or elsewhere.
+            // Redelivered, to this worker or another.
             Ok(Err(Stopped::Ending)) => {}
             Ok(Err(Stopped::Gone)) => {
                 tokio::time::sleep(GONE_PAUSE).await;
@@ -169,7 +171,7 @@ impl Intake {
         }
     }
 
-    /// Puts aside what names nobody to answer to; acknowledged only when the broker has confirmed it there.
+    /// Dead-letters a message that names nobody to answer. Acknowledged once the broker has confirmed the dead letter.
     pub(super) async fn bury(&self, delivery: Delivery, rejection: Rejection) {
         metrics::dead_letter(rejection.code.as_str());
         if is_unread(&delivery) {
@@ -183,10 +185,10 @@ impl Intake {
             Ok(()) => {
                 delivery.acker.ack().await;
             }
-            // The worker ends; it comes again.
+            // The worker is shutting down; the message is redelivered.
             Err(DeadLetterError::Closed) => {}
             Err(error @ DeadLetterError::Refused(_)) => {
-                // The queue's own dead-lettering takes it there as well, without the reason.
+                // The queue's own dead-lettering moves it to the same place, without the reason.
                 warn!(%error, "a dead letter cannot be published; the broker moves it");
                 delivery.acker.reject().await;
             }
@@ -219,19 +221,20 @@ impl Intake {
                 State::Probing => self.probe(&variant, &consumption).await,
             }
         }
-        // The drain may have begun while it was being resumed.
+        // The drain may have begun while the queue was being resumed.
         consumption.pause();
     }
 
-    /// Finds out with one due operation, or one message, whether the gateway is well again. Payments take turns: one whose
-    /// probe failed is asked again when nothing else waits.
+    /// Finds out with one due operation or one message whether the gateway has recovered. Payments take turns: one that
+    /// failed a probe is used again only when nothing else is waiting.
     async fn probe(&self, variant: &Arc<Variant>, consumption: &Consumption) {
         for _ in 0..PROBES_MAX {
             if variant.breaker.state() != State::Probing || self.engine.draining.is_cancelled() {
                 return;
             }
             let due = self.engine.claim_for_probe(variant).await;
-            // Where every due payment's probe failed, they may be ill and the gateway well: a message tells.
+            // If all due payments have failed a probe, the payments may be the cause and not the gateway: try a
+            // message.
             let asks_a_message = due.is_none_or(|due| variant.breaker.failed_a_probe(due.payment_id));
             let message = if asks_a_message { fetch(variant, consumption).await } else { None };
             match (message, due) {
@@ -243,7 +246,7 @@ impl Intake {
                 }
                 (None, Some(due)) => {
                     let (engine, probed) = (Arc::clone(&self.engine), Arc::clone(variant));
-                    // A task of its own, so that a drain waits for it too.
+                    // A separate task, so that a drain waits for it too.
                     let probing = self.tasks.spawn(async move { engine.carry_out_due(due, probed, true).await });
                     // It is due again later.
                     if let Some(Err(_)) = answer(variant, probing).await {
@@ -259,12 +262,12 @@ impl Intake {
     }
 }
 
-/// Whether the message has a body that is too large to be read, and came without it.
+/// Whether the message came without its body because that is too large to be read.
 fn is_unread(delivery: &Delivery) -> bool {
     delivery.properties.unread_size(&delivery.body).is_some()
 }
 
-/// What is known of a message whose body was not read: headers may name a command, which is then answered.
+/// What is known of a message whose body was not read. If its headers name a command, that is answered.
 fn without_body(accepted: Accepted, rejection: Rejection) -> Accepted {
     match accepted {
         Accepted::Command(mut command) => {
@@ -276,7 +279,7 @@ fn without_body(accepted: Accepted, rejection: Rejection) -> Accepted {
     }
 }
 
-/// A message to probe with; nothing where none waits or can be had.
+/// Fetches a message to probe with. Returns `None` if none is waiting or the queue cannot be reached.
 async fn fetch(variant: &Variant, consumption: &Consumption) -> Option<Delivery> {
     consumption.fetch_one().await.unwrap_or_else(|error| {
         warn!(%error, variant = variant.name, "no message can be fetched to probe with; what is due must do, or commands are let through and the next failure pauses them again");
@@ -284,8 +287,8 @@ async fn fetch(variant: &Variant, consumption: &Consumption) -> Option<Delivery>
     })
 }
 
-/// Waits for a probe, but no longer than the breaker waits for it, nor than a call may take: the probe's task goes on to
-/// wait until the broker has confirmed its events, and where the broker is away, that may be hours.
+/// Waits for a probe, but no longer than the breaker stays half-open, nor than a call may take. The probe's task itself
+/// waits until the broker has confirmed its events, which may take hours while the broker is away.
 async fn answer<T>(variant: &Variant, probing: JoinHandle<T>) -> Option<T> {
     let mut states = variant.breaker.watch();
     let ended = tokio::select! {
@@ -302,7 +305,7 @@ async fn answer<T>(variant: &Variant, probing: JoinHandle<T>) -> Option<T> {
     }
 }
 
-/// Waits until a queue that was paused for a drain has given out what was prefetched.
+/// Waits until a queue that was paused for a drain has delivered everything that was prefetched.
 pub async fn drain(consumption: &Consumption) {
     let mut state = consumption.state();
     let paused = state.wait_for(|state| *state != QueueState::Consuming);

@@ -1,18 +1,18 @@
-//! The worker: one command's way.
+//! The worker: carries out payment commands.
 //!
 //! ```text
 //! accept -> begin (commit) -> call the gateway -> settle (commit) -> announce (confirm) -> ack
 //! ```
 //!
-//! - [`intake`]: messages come from the broker, are read, held against who may send what, and acknowledged last.
-//! - `command`: a command's way, step by step.
-//! - `outbox`: events go out, those of lost workers too, and heartbeats say how many there were.
-//! - `variant`: a gateway's limits, its breaker, and what a user may ask for.
-//! - `webhooks`: webhooks become commands; and the process that does nothing else.
-//! - `schedule`: what is due, and operations of workers that were lost.
-//! - `alerts`: what somebody should hear of at once.
-//! - `unserved`: payments that no configured variant serves.
-//! - `start`, `prerequisites`, `report`: wiring, draining, what it waits for, and what it says of itself.
+//! - [`intake`]: consumes messages, parses and authorizes them, and acknowledges each one last.
+//! - `command`: executes a command, step by step.
+//! - `outbox`: publishes events, including those of lost workers, and heartbeats that say how many there were.
+//! - `variant`: a gateway's limits and its circuit breaker, and users' rate limits.
+//! - `webhooks`: turns webhooks into commands; also the process that does only that.
+//! - `schedule`: executes due operations, including those of lost workers.
+//! - `alerts`: raises what needs somebody's attention at once.
+//! - `unserved`: reports payments that no configured variant serves.
+//! - `start`, `prerequisites`, `report`: wiring and draining, waiting for broker and database, health and metrics.
 
 mod alerts;
 mod command;

@@ -1,6 +1,6 @@
-//! What a worker needs before it begins: the broker with its exchanges and queues, the database with its schema. Both are
-//! waited for, with the reason in `/readyz`: whoever starts services, migrations, rights and workers need not put them in
-//! order, and a password that was changed may be changed back. Only settings that cannot be used end the start.
+//! What a worker needs before it begins: the broker with its exchanges and queues, and the database with its schema. It
+//! waits for both, with the reason in `/readyz`. So services, migrations, permissions and workers can be started in any
+//! order, and a changed password can be changed back. Only settings that cannot be used end the start.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use crate::http::health::Health;
 use crate::store::durability::{self, Durability};
 use crate::store::{Store, StoreError, migrate, rights, sequences};
 
-/// What readiness calls the exchanges and queues, until they were there once.
+/// The readiness component for the exchanges and queues, until they were prepared once.
 pub(super) const TOPOLOGY: &str = "topology";
-/// What readiness calls the database.
+/// The readiness component for the database.
 pub(super) const DATABASE: &str = "database";
 
-/// The first and the longest pause between two tries.
+/// The first and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// Waits until the broker has the exchanges and queues, and cancels `prepared` then.
+/// Waits until the broker has the exchanges and queues, then cancels `prepared`.
 ///
 /// # Errors
 /// Waiting cannot help: `amqp.url` or the files of `amqp.tls` cannot be used.
@@ -42,14 +42,14 @@ pub(super) async fn broker(
                 prepared.cancel();
                 return Ok(());
             }
-            // Files that could be read once are only being replaced.
+            // Files that could be read before are probably just being replaced.
             Err(error @ (BusError::Url(_) | BusError::Tls(_))) if !wait.has_begun() => return Err(error),
             Err(error) => wait.on(describe(&error), error.needs_somebody()).await,
         }
     }
 }
 
-/// Waits until the database has a schema that this version can work on, and gives the right to.
+/// Waits until the database has a schema that this version supports, and grants the required permissions.
 pub(super) async fn database(store: &Store, may_lose_commits: bool, health: &Health) {
     let mut wait = Wait::new(DATABASE, health);
     while let Err(error) = work_on(store, may_lose_commits).await {
@@ -65,7 +65,7 @@ async fn prepare(bus: &BusSettings, variants: &[&str]) -> Result<(), BusError> {
     prepared
 }
 
-/// Whether there is a schema that this version can work on, and the right to. Reads the clock.
+/// Checks the schema and the permissions, and reads the clock.
 async fn work_on(store: &Store, may_lose_commits: bool) -> Result<(), StoreError> {
     store.check_writable().await?;
     migrate::check(store).await?;
@@ -82,11 +82,11 @@ async fn work_on(store: &Store, may_lose_commits: bool) -> Result<(), StoreError
     Ok(())
 }
 
-/// Waiting for one of them.
+/// Waiting for one of the prerequisites.
 struct Wait<'a> {
     component: &'static str,
     health: &'a Health,
-    /// The last reason. A line tells each once: the tries go on every few seconds.
+    /// The last reason. Each reason is logged once, although attempts repeat every few seconds.
     reason: String,
     pauses: Backoff,
 }
@@ -101,7 +101,7 @@ impl<'a> Wait<'a> {
         !self.reason.is_empty()
     }
 
-    /// Says why, and pauses before the next try.
+    /// Reports the reason, and pauses before the next attempt.
     async fn on(&mut self, reason: String, needs_somebody: bool) {
         if reason != self.reason {
             let component = self.component;

@@ -1,4 +1,4 @@
-//! What the worker says of itself: readiness, and the figures that only the database knows.
+//! The worker's readiness, and the metrics that only the database knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,33 +20,33 @@ use crate::http::health::Health;
 use crate::http::metrics::{self, QueueCondition, QueueLabel};
 use crate::store::{Store, StoreError};
 
-/// How often the database is asked.
+/// How often the database is queried.
 const EVERY: Duration = Duration::from_secs(5);
-/// How often its clock is read.
+/// The database's clock is read once in this many rounds.
 const CLOCK_EVERY: u32 = 12;
-/// How often a sample of the payments is held against the configuration.
+/// A sample of the payments is checked against the configuration once in this many rounds.
 const SAMPLE_EVERY: u32 = 720;
 
-/// How often it is looked whether commits go through.
+/// How often the progress of commits is checked.
 const COMMITS_EVERY: Duration = Duration::from_secs(1);
-/// For how long none may go through before the worker is not ready.
+/// After how long without a successful commit the worker is not ready.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
-/// How often the broker is asked what waits in its queues.
+/// How often the broker is asked for the depths of its queues.
 const DEPTHS_EVERY: Duration = Duration::from_secs(10);
 
-/// What readiness calls the variants, until stored operations were held against them once. What no variant serves makes no
-/// replica unready: it would stop the payments of all others.
+/// The readiness component for the variants, until stored operations were checked against them once. Unserved payments
+/// make no replica unready: that would stop the payments of all other variants.
 pub(super) const VARIANTS: &str = "variants";
-/// What readiness calls the commits.
+/// The readiness component for commits.
 pub(super) const COMMITS: &str = "commits";
-/// What keeps them up.
+/// What may be delaying commits.
 const NO_COMMIT: &str = "the database is away, its disk is full, or it waits for a standby that is away";
 
-/// Who says nothing any more does not work any more.
+/// The state of a component that no longer reports.
 const ENDED: &str = "its task has ended";
 
-/// Watches over the database: reachable, its clock, its figures.
+/// Monitors the database: whether it is reachable, its clock and its metrics.
 pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
     let mut round: u32 = 0;
     let mut pause = backoff::reconnect();
@@ -69,7 +69,7 @@ pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
     }
 }
 
-/// Watches over the commits: what can be read may still not take any.
+/// Monitors commits: a database that answers queries may still commit nothing.
 pub async fn commits(store: Arc<Store>, health: Arc<Health>) {
     let mut is_told = false;
     loop {
@@ -100,7 +100,7 @@ async fn ask(engine: &Engine, health: &Health, unserved: &mut UnservedWatch, rou
     Ok(())
 }
 
-/// Follows a connection's state.
+/// Reports a connection's state as readiness.
 pub async fn connection(mut state: watch::Receiver<ConnectionState>, health: Arc<Health>, component: String) {
     loop {
         let now = match &*state.borrow_and_update() {
@@ -116,7 +116,7 @@ pub async fn connection(mut state: watch::Receiver<ConnectionState>, health: Arc
     }
 }
 
-/// Asks the broker what waits in the queues, for ever.
+/// Reports the depths of the queues, for ever.
 pub async fn depths(consumer: Consumer, queues: Vec<QueueLabel>) {
     let mut ticks = tokio::time::interval(DEPTHS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -139,10 +139,10 @@ pub async fn depths(consumer: Consumer, queues: Vec<QueueLabel>) {
     }
 }
 
-/// Follows whether the broker confirms what is published.
+/// Reports whether the broker confirms what is published.
 pub async fn confirms(publisher: Publisher, health: Arc<Health>, component: String) {
     let (mut silent, mut nacked) = (publisher.silent(), publisher.nacked());
-    // Else it would keep the channels that it waits for alive.
+    // Otherwise it would keep alive the channels whose end this task waits for.
     drop(publisher);
     loop {
         let (lanes, nacks) = (*silent.borrow_and_update(), *nacked.borrow_and_update());
@@ -164,7 +164,7 @@ pub async fn confirms(publisher: Publisher, health: Arc<Health>, component: Stri
     }
 }
 
-/// Follows a queue's state. One that a breaker paused is as it should be.
+/// Reports a queue's state. A queue that the breaker paused counts as ready.
 pub async fn queue(mut state: watch::Receiver<QueueState>, health: Arc<Health>, component: String, label: QueueLabel) {
     loop {
         let (condition, now) = match &*state.borrow_and_update() {

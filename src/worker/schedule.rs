@@ -1,5 +1,6 @@
-//! What is due: retries, waiting commands whose turn came, look-ups, and operations of lost workers. Claimed by index, only
-//! as much as there is room for, so that a million due rows starve no new command, nor new commands them.
+//! Executes due operations: retries, waiting commands whose turn has come, look-ups, and operations of lost workers.
+//! They are claimed by index and only as many as there is capacity for, so that a million due rows do not starve new
+//! commands, nor new commands them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,19 +22,19 @@ use crate::store::connect::VISIBLE_FOR_SURE;
 use crate::store::error::StoreError;
 use crate::store::lease::Due;
 
-/// The most that is claimed at once.
+/// The maximum number of operations claimed at once.
 const CLAIM_MAX: usize = 256;
-/// Out of how much due work a probe is chosen where the first one's payment has failed as a probe before.
+/// How many due operations a probe is chosen from if the payment of the first one has already failed a probe.
 const PROBE_CHOICE: usize = 32;
-/// How far back a claim reads beyond the last one. What was due before that could be seen by then and was claimed; its
-/// dead index entries are skipped.
+/// How far before now a claim reads if the previous one got everything. Rows that were due earlier had become visible
+/// by then and were claimed; skipping them skips their dead index entries.
 const LOOK_BACK: SignedDuration = SignedDuration::from_secs(VISIBLE_FOR_SURE.as_secs().cast_signed());
-/// When what could not be done now is due again.
+/// When an operation that could not be executed now is due again.
 const GIVE_BACK: Duration = Duration::from_secs(1);
-/// How many claims read from where the last one ended before one reads everything again.
+/// After how many incremental claims one reads from the beginning again.
 const FULL_EVERY: u32 = 60;
 
-/// Runs what is due of one variant.
+/// Executes the due operations of one variant.
 pub struct Schedule {
     engine: Arc<Engine>,
     variant: Arc<Variant>,
@@ -44,12 +45,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The due work of a variant, looked for at least every `poll`.
+    /// A schedule for a variant that polls at least every `poll`.
     pub fn new(engine: Arc<Engine>, variant: Arc<Variant>, tasks: TaskTracker, poll: Duration) -> Schedule {
         Schedule { engine, variant, tasks, poll, under_way: Arc::default(), finished: Arc::default() }
     }
 
-    /// Looks for due work until the worker drains.
+    /// Executes due operations until the worker drains.
     pub async fn run(self) {
         let mut since = Timestamp::UNIX_EPOCH;
         let mut claims: u32 = 0;
@@ -57,16 +58,17 @@ impl Schedule {
         while !self.engine.draining.is_cancelled() {
             let woken = self.engine.wake.notified();
             let finished = self.finished.notified();
-            // Half of the calls in flight may be of due work: each finds its place in the same line as new commands.
+            // Due operations may use half of the concurrency. They and new commands wait for call slots in the same
+            // queue.
             let share = (self.variant.concurrency / 2).clamp(1, CLAIM_MAX);
             let room = share.saturating_sub(self.under_way.load(Ordering::Relaxed));
-            // While more is due than there is room for, some are claimed at a time, not one by one.
+            // If more is due than there is capacity for, claim in batches rather than one by one.
             if room >= share.div_ceil(4) && self.engine.hold(&self.variant, false).is_none() {
                 if claims.is_multiple_of(FULL_EVERY) {
                     since = Timestamp::UNIX_EPOCH;
                 }
                 claims = claims.wrapping_add(1);
-                // One that failed says nothing of what is due: the next reads from the same place.
+                // A failed claim says nothing about what is due: read from the same place again.
                 if let Some(due) = self.engine.claim_since(&self.variant, since, room).await {
                     more = due.len() == room;
                     since = next_since(&due, room, self.engine.store.clock().now());
@@ -96,7 +98,7 @@ impl Schedule {
     }
 }
 
-/// One of the operations under way, until its task ends, whichever way.
+/// Counts an operation as under way until its task ends, for whatever reason.
 struct UnderWay {
     count: Arc<AtomicUsize>,
     finished: Arc<Notify>,
@@ -116,13 +118,14 @@ impl Drop for UnderWay {
     }
 }
 
-/// From where the next claim reads: where this one ended if it was full, else a little before now.
+/// Where the next claim starts reading: where this one ended if it was full, else a little before now.
 fn next_since(due: &[Due], room: usize, now: Timestamp) -> Timestamp {
     let last = due.iter().map(|due| due.due_at).max().filter(|_| due.len() == room);
     last.unwrap_or_else(|| now.checked_sub(LOOK_BACK).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// The longest due one of a payment whose probe did not fail, or else the first one; and what is left.
+/// Chooses the operation that is due longest among payments that have not failed a probe, else `first`. Returns it and
+/// the others.
 fn choose(first: Due, others: Vec<Due>, has_failed: impl Fn(Uuid) -> bool) -> (Due, Vec<Due>) {
     let fresh = others.iter().filter(|due| !has_failed(due.payment_id)).min_by_key(|due| due.due_at);
     let chosen = fresh.copied().unwrap_or(first);
@@ -130,7 +133,7 @@ fn choose(first: Due, others: Vec<Due>, has_failed: impl Fn(Uuid) -> bool) -> (D
     (chosen, left)
 }
 
-/// Replicas that started together do not ask together.
+/// Adds jitter, so that replicas that started together do not poll together.
 fn jittered(poll: Duration) -> Duration {
     let part = f64::from(Timestamp::now().subsec_microsecond()) / 1_000_000.0;
     poll.mul_f64(0.75 + part / 2.0)
@@ -143,7 +146,7 @@ impl Engine {
     }
 
     async fn claim_since(&self, variant: &Variant, since: Timestamp, limit: usize) -> Option<Vec<Due>> {
-        // Due again should this worker be lost before it has stored what it does with them.
+        // When they are due again if this worker is lost before it has stored what it does with them.
         let again = variant.rules.lease.saturating_mul(2).max(Duration::from_secs(30));
         match self.store.claim_due(&variant.name, since, limit, again).await {
             Ok(due) => Some(due),
@@ -154,7 +157,7 @@ impl Engine {
         }
     }
 
-    /// Claims one due operation for a probe: of a payment whose probe did not fail yet, where one is due.
+    /// Claims one due operation for a probe, preferably of a payment that has not failed a probe yet.
     pub async fn claim_for_probe(&self, variant: &Variant) -> Option<Due> {
         let first = self.claim(variant, 1).await.into_iter().next()?;
         if !variant.breaker.failed_a_probe(first.payment_id) {
@@ -168,9 +171,9 @@ impl Engine {
         Some(chosen)
     }
 
-    /// Carries out what was claimed. It is given back where nothing was done with it: this process is still at its last
-    /// step, another's lease is live by our estimate of the clock, operations that were taken over more than once wait for
-    /// each other, or the worker ends.
+    /// Executes a claimed operation. It is given back if nothing was done with it: this process is still executing its
+    /// previous step, another worker's lease is live by our estimate of the clock, another operation has the exclusive
+    /// slot, or the worker is shutting down.
     pub async fn carry_out_due(&self, due: Due, variant: Arc<Variant>, probe: bool) -> Result<(), Stopped> {
         let entry = Entry::Due { payment_id: due.payment_id, id: due.id };
         let done = self.execute(entry, Some(variant), None, probe, Span::default()).await;
@@ -185,15 +188,15 @@ impl Engine {
         done.map(|_| ())
     }
 
-    /// Gives back what was claimed and nothing was done with.
+    /// Gives back a claimed operation that was not executed.
     pub async fn give_back(&self, due: &Due, pause: Duration) {
         if let Err(error) = self.store.give_back(due, pause).await {
             info!(error = chain(&error), operation = %due.id, "due work is not given back; it is due again later");
         }
     }
 
-    /// Gives calls that have been under way for longer than `every` a due time, so that those of lost workers are taken
-    /// over. Goes on until the worker drains.
+    /// Gives calls that have been in progress for longer than `every` a due time, so that those of lost workers are
+    /// taken over. Repeats until the worker drains.
     pub async fn sweep(self: Arc<Self>, every: Duration) {
         while self.draining.run_until_cancelled(tokio::time::sleep(jittered(every))).await.is_some() {
             if let Err(error) = self.sweep_calls(every).await {

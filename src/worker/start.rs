@@ -1,4 +1,4 @@
-//! Wiring: everything the worker is made of is started here, watched, and ended in order.
+//! Wiring: starts, watches and stops all parts of the worker, in order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,36 +47,36 @@ use crate::store::Store;
 use crate::store::batch::Committer;
 use crate::wiring::{WiringError, bus_settings, open_store};
 
-/// Commits in flight at once, on each of the two hot ways.
+/// Concurrent commits of each of the two committers, `begin` and `settle`.
 const LANES: usize = 2;
-/// What readiness calls taking new work.
+/// The readiness component for taking new work.
 const INTAKE: &str = "intake";
 /// How long the last statements of a drained worker may take.
 const LAST: std::time::Duration = std::time::Duration::from_secs(2);
-/// Messages fetched ahead of the queues that carry little.
+/// The prefetch of queues with little traffic.
 const SMALL_PREFETCH: u16 = 32;
 
 /// Why the worker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The configuration.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The way to the database.
+    /// The database connection cannot be set up.
     #[error(transparent)]
     Wiring(#[from] WiringError),
-    /// A setting that only its user could check.
+    /// A setting that was rejected by the part that uses it.
     #[error("{0}")]
     Setting(String),
-    /// The way to the broker.
+    /// The broker connection cannot be set up.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// The HTTP address.
+    /// The HTTP address cannot be used.
     #[error("cannot listen at {address}")]
     Listen {
-        /// Where.
+        /// The configured address.
         address: std::net::SocketAddr,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
@@ -84,7 +84,7 @@ pub enum RunError {
 /// Runs the worker until `shutdown` is cancelled and it has drained, or until `abort` is cancelled.
 ///
 /// # Errors
-/// The settings cannot be used. Whatever else it needs, it waits for, from the start on.
+/// The settings cannot be used. Everything else the worker needs, it waits for, even at startup.
 pub async fn run(settings: Settings, shutdown: CancellationToken, abort: CancellationToken) -> Result<(), RunError> {
     let variants = variants(&settings)?;
     let address = settings.http.listen;
@@ -92,9 +92,9 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let bus = bus_settings(&settings);
     let store = Arc::new(open_store(&settings)?);
 
-    // The connections outlive the drain: what is in flight needs them to the end.
+    // The connections outlive the drain: commands in flight need them to the end.
     let ended = CancellationToken::new();
-    // Cancelled when the broker has the exchanges and queues.
+    // Cancelled once the broker has the exchanges and queues.
     let prepared = CancellationToken::new();
     let publisher = Publisher::spawn_after(prepared.clone().cancelled_owned(), bus.clone(), ended.clone());
     let (announcer, marking) = Announcer::spawn(publisher.clone(), Arc::clone(&store));
@@ -107,7 +107,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let intake = Intake { engine: Arc::clone(&engine), acceptance, publisher: publisher.clone(), tasks: tasks.clone() };
     let health = Arc::new(Health::new(&components(&engine).iter().map(String::as_str).collect::<Vec<_>>()));
     let mut services = serve(&engine, &health, &publisher, metrics, listener, &ended);
-    // Webhooks are received once the broker is prepared, whether the database is there or not.
+    // Webhooks are received as soon as the broker is prepared, even while the database is unavailable.
     let broker = prerequisites::broker(&bus, &names, &health, &prepared);
     let database = async {
         prerequisites::database(&store, settings.database.may_lose_commits, &health).await;
@@ -117,7 +117,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
         both = try_join(broker, database) => {
             both?;
         }
-        // Nothing was begun.
+        // Nothing was begun, so there is nothing to drain.
         () = shutdown.cancelled() => return Ok(()),
         () = abort.cancelled() => return Ok(()),
     }
@@ -161,7 +161,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     }
     for service in services {
         service.abort();
-        // Awaited, for what it holds is only dropped then.
+        // Awaited because only then are its values dropped.
         if let Err(error) = service.await
             && error.is_panic()
         {
@@ -169,8 +169,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
         }
     }
     drop((intake, engine));
-    // The last marks, and the relay's share: both need the database, which may be away. The announcer is gone with the
-    // relay, so the marking ends when they are stored.
+    // The last marks and the release of the relay's share: both need the database, which may be unavailable. The relay
+    // holds the last reference to the announcer, so the marking task ends once all marks are stored.
     let last = async { tokio::join!(relaying, marking) };
     match tokio::time::timeout(LAST, last).await {
         Ok((Err(error), _)) => warn!(%error, "the relay had failed"),
@@ -198,7 +198,7 @@ fn variants(settings: &Settings) -> Result<HashMap<String, Arc<Variant>>, RunErr
 /// A variant's name and its gateway.
 type Named = (String, Arc<dyn Gateway>);
 
-/// The gateway of each variant, in their order.
+/// Builds the gateway of each variant, in order.
 fn gateways(settings: &Settings) -> Result<Vec<Named>, RunError> {
     let build = |(name, configured): (&String, &config::Variant)| {
         let gateway = registry::build(configured).map_err(|error| unusable(name, &error))?;
@@ -207,7 +207,7 @@ fn gateways(settings: &Settings) -> Result<Vec<Named>, RunError> {
     settings.variants.iter().map(build).collect()
 }
 
-/// A variant's settings that cannot be used.
+/// The error for settings of a variant that cannot be used.
 pub(super) fn unusable(variant: &str, error: &RegistryError) -> RunError {
     RunError::Setting(format!("variants.{variant}: {}", chain(error)))
 }
@@ -244,16 +244,16 @@ fn acceptance(settings: &Settings, variants: Arc<HashMap<String, Arc<Variant>>>)
 }
 
 impl Acceptance {
-    /// What a worker with these settings holds messages against.
+    /// The checks that a worker with these settings applies to messages.
     ///
     /// # Errors
-    /// A gateway cannot be set up, or `amqp.reply_to` is no pattern.
+    /// A gateway cannot be set up, or `amqp.reply_to` is not a valid pattern.
     pub fn configured(settings: &Settings) -> Result<Acceptance, RunError> {
         acceptance(settings, Arc::new(variants(settings)?))
     }
 }
 
-/// For commands of no known variant: every one of them is rejected, so that nothing here is ever used for a call.
+/// Rules for commands of unknown variants. All of these are rejected, so nothing here is ever used for a call.
 fn no_variant(settings: &Settings) -> Rules {
     Rules {
         gateway: String::new(),
@@ -283,16 +283,16 @@ fn components(engine: &Engine) -> Vec<String> {
     fixed.into_iter().chain(shared).map(str::to_owned).chain(engine.variants.keys().flat_map(of_variant)).collect()
 }
 
-/// The queues that are read.
+/// The queues that are consumed.
 struct Queues {
     consumptions: Vec<Arc<Consumption>>,
-    /// What takes their messages in.
+    /// The tasks that process their messages.
     intakes: Vec<JoinHandle<()>>,
-    /// Nothing more comes out of them than is there.
+    /// Cancelled once no deliveries will come beyond those already received.
     drained: CancellationToken,
 }
 
-/// How many messages are fetched ahead of every queue that is read.
+/// Distributes the memory for prefetched messages over all queues that are consumed.
 fn shares(engine: &Engine, memory: Option<u32>) -> Shares {
     let of_variants = engine.variants.values().flat_map(|variant| [variant.prefetch, SMALL_PREFETCH]);
     let shares = Shares::new(memory, of_variants.chain([SMALL_PREFETCH; 2]));
@@ -300,7 +300,7 @@ fn shares(engine: &Engine, memory: Option<u32>) -> Shares {
     shares
 }
 
-/// Starts to take messages from every queue.
+/// Starts consuming every queue.
 fn consume(
     intake: &Intake,
     consumer: &Consumer,
@@ -336,7 +336,7 @@ fn consume(
     queues
 }
 
-/// Every queue of ours, those that are not read too.
+/// All queues of ours, including those that are not consumed.
 fn labels(intake: &Intake, bus: &BusSettings) -> Vec<QueueLabel> {
     let variants: Vec<&str> = intake.engine.variants.keys().map(String::as_str).collect();
     let queues = topology::queues(&topology::Names::new(&bus.prefix), bus.delivery_limit, &variants);
@@ -364,7 +364,7 @@ fn serve(
     ]
 }
 
-/// Answers whoever watches, and receives webhooks.
+/// Serves health checks and metrics, and receives webhooks.
 pub(super) async fn serve_http(
     listener: TcpListener,
     health: Arc<Health>,
@@ -377,7 +377,8 @@ pub(super) async fn serve_http(
     }
 }
 
-/// Takes nothing new, stores what was only prefetched as scheduled, and finishes what is in flight, within the grace.
+/// Drains: takes no new messages, stores prefetched commands as due instead of calling, and finishes what is in flight,
+/// within the grace period.
 async fn wind_down(engine: &Engine, health: &Health, queues: Queues, tasks: &TaskTracker, grace: std::time::Duration) {
     info!(in_flight = engine.held.count(), "draining");
     health.set(INTAKE, Err("it drains and takes no new work".to_owned()));
@@ -386,7 +387,7 @@ async fn wind_down(engine: &Engine, health: &Health, queues: Queues, tasks: &Tas
         queues.consumptions.iter().for_each(|queue| queue.pause());
         join_all(queues.consumptions.iter().map(|queue| drain(queue))).await;
         queues.drained.cancel();
-        // What came out of the queues at last is in its tasks when the intakes have ended.
+        // Once the intakes have ended, the last messages of the queues are in `tasks`.
         for ended in join_all(queues.intakes).await {
             if let Err(error) = ended {
                 warn!(%error, "the intake of a queue had failed");

@@ -1,5 +1,5 @@
-//! Stored payments that no configured variant serves: the log, `/readyz` and a metric tell of them. The worker is ready all
-//! the same, for the payments of all others go on.
+//! Reports stored payments that no configured variant serves: in the log, in `/readyz` and as a metric. The worker
+//! stays ready, as the payments of all other variants go on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::store::unserved::{Origin, Served, UnservedOperations, UnservedPayment
 use crate::store::{Store, StoreError};
 use crate::wiring::served;
 
-/// Looks for them, and tells of each origin once.
+/// Looks for such payments, and logs each origin once.
 pub(super) struct UnservedWatch {
     served: Vec<Served>,
-    /// Of the last sample.
+    /// The payments found in the last sample.
     payments: Vec<UnservedPayments>,
     told: BTreeSet<(Origin, Kind)>,
 }
@@ -39,10 +39,11 @@ impl UnservedWatch {
         }
     }
 
-    /// The number of their open operations by variant. `sample`: payments without one are looked for as well.
+    /// Returns the number of unserved open operations by variant. With `sample`, also looks for payments without open
+    /// operations.
     ///
     /// # Errors
-    /// The database cannot be asked for the operations.
+    /// The operations cannot be read from the database.
     pub async fn look(
         &mut self,
         store: &Store,

@@ -1,4 +1,4 @@
-//! A configured variant at work: its gateway, its rules and its limits.
+//! A configured variant at runtime: its gateway, its rules and its limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use self::breaker::Breaker;
+use self::exclusive::Exclusive;
 use self::limits::RateLimit;
 use self::questions::Questions;
-use super::variant::exclusive::Exclusive;
 use crate::config;
 use crate::gateway::Gateway;
 use crate::http::metrics;
@@ -22,33 +22,33 @@ pub mod exclusive;
 pub mod limits;
 pub mod questions;
 
-/// A configured variant at work.
+/// A configured variant at runtime.
 #[derive(Debug)]
 pub struct Variant {
-    /// Its name.
+    /// The name of the variant.
     pub name: String,
-    /// Its adapter.
+    /// The gateway adapter.
     pub gateway: Arc<dyn Gateway>,
-    /// What the machine has to know of it.
+    /// What the machine needs to know about the variant.
     pub rules: Rules,
-    /// When a call is given up.
+    /// The timeout of a call.
     pub timeout: Duration,
-    /// Immediate retries.
+    /// The settings for immediate retries.
     pub immediate: config::Immediate,
-    /// Calls in flight on this replica.
+    /// Limits concurrent calls on this replica.
     pub calls: Arc<Semaphore>,
     in_flight: AtomicUsize,
-    /// How many of them there may be.
+    /// The number of concurrent calls allowed.
     pub concurrency: usize,
-    /// Messages fetched ahead.
+    /// The prefetch of the command queue.
     pub prefetch: u16,
-    /// Calls a second over all replicas.
+    /// The rate limit for calls, over all replicas.
     pub rate: Option<RateLimit>,
-    /// Pauses calls while the gateway is ill.
+    /// Pauses calls while the gateway fails.
     pub breaker: Breaker,
-    /// Where operations that lost workers are called, one at a time; see `place`.
-    pub room: Exclusive,
-    /// What is being asked about whole payments.
+    /// The exclusive slot for operations that lost workers; see `command::call_slot`.
+    pub exclusive: Exclusive,
+    /// Look-ups of whole payments that are in flight.
     pub questions: Questions<Observation<Found>>,
 }
 
@@ -79,17 +79,17 @@ impl Variant {
             prefetch: settings.prefetch(),
             rate: settings.rate.map(|rate| RateLimit::new(name, rate)),
             breaker: Breaker::new(settings.breaker.failures, settings.breaker.open),
-            room: Exclusive::default(),
+            exclusive: Exclusive::default(),
             questions: Questions::within(worker.lease_margin),
         }
     }
 
-    /// One more call is under way.
+    /// Counts a call as in flight, for the metric.
     pub fn enter(&self) {
         metrics::in_flight(&self.name, self.in_flight.fetch_add(1, Ordering::Relaxed) + 1);
     }
 
-    /// One call less is under way.
+    /// Counts a call as ended, for the metric.
     pub fn leave(&self) {
         metrics::in_flight(&self.name, self.in_flight.fetch_sub(1, Ordering::Relaxed).saturating_sub(1));
     }

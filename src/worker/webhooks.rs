@@ -1,5 +1,5 @@
-//! `paybus webhooks`: receives webhooks and does nothing else. It needs no database and calls no gateway, so that it can
-//! stand where strangers reach it. Workers behind the broker do the rest.
+//! `paybus webhooks`: receives webhooks and does nothing else. It needs no database and calls no gateway, so that it
+//! can be exposed to the internet. Workers behind the broker do the rest.
 
 use std::sync::Arc;
 
@@ -22,15 +22,15 @@ use crate::wiring::bus_settings;
 
 pub mod receiver;
 
-/// What readiness calls the way to the broker.
+/// The readiness component for the broker connection.
 const PUBLISHER: &str = "publisher";
-/// What readiness calls its confirms.
+/// The readiness component for the broker's confirms.
 const CONFIRMS: &str = "publisher confirms";
 
 /// Receives webhooks until `shutdown` is cancelled.
 ///
 /// # Errors
-/// The settings cannot be used. For the broker it waits, from the start on.
+/// The settings cannot be used. The broker is waited for, even at startup.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), RunError> {
     let verified = verified(&settings)?;
     let address = settings.http.listen;
@@ -39,9 +39,9 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let names: Vec<&str> = settings.variants.keys().map(String::as_str).collect();
     let metrics = recorder::install(&names).map_err(|error| RunError::Setting(format!("metrics: {error}")))?;
 
-    // The connection outlives the server: what is being received needs its confirm.
+    // The connection outlives the server: webhooks that are being received need their confirms.
     let ended = CancellationToken::new();
-    // Cancelled when the broker has the exchanges and queues.
+    // Cancelled once the broker has the exchanges and queues.
     let prepared = CancellationToken::new();
     let publisher = Publisher::spawn_after(prepared.clone().cancelled_owned(), bus.clone(), ended.clone());
     let health = Arc::new(Health::new(&[TOPOLOGY, PUBLISHER, CONFIRMS]));
@@ -62,7 +62,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     Ok(())
 }
 
-/// The variants that have webhooks, and how these are verified.
+/// Returns the variants that have webhooks, each with its verification.
 fn verified(settings: &Settings) -> Result<Vec<(String, Verify)>, RunError> {
     let mut verified = Vec::new();
     for (name, configured) in &settings.variants {

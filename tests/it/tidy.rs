@@ -16,14 +16,14 @@ type Module = Vec<String>;
 const LAYERS: [(&str, &[&str]); 14] = [
     // What decides knows nobody: neither I/O nor clock can come in.
     ("payment", &["excerpt"]),
-    ("causes", &["excerpt"]),
+    ("error_chain", &["excerpt"]),
     // Each is one party outside, and knows of the others nothing.
-    ("bus", &["backoff", "causes", "excerpt", "hosts", "payment", "tls"]),
-    ("store", &["backoff", "causes", "excerpt", "hosts", "payment"]),
-    ("gateway", &["causes", "config", "excerpt", "hosts", "payment", "spans"]),
+    ("bus", &["backoff", "error_chain", "excerpt", "hosts", "payment", "tls"]),
+    ("store", &["backoff", "error_chain", "excerpt", "hosts", "payment"]),
+    ("gateway", &["error_chain", "config", "excerpt", "hosts", "payment", "spans"]),
     // The one place that names metrics, the database's figures too.
     ("http", &["payment", "store"]),
-    ("spans", &["causes", "config", "http", "payment"]),
+    ("spans", &["error_chain", "config", "http", "payment"]),
     // It refuses what its users could not bear: what they can bear is theirs to say.
     ("config", &["bus", "excerpt", "hosts", "store"]),
     ("wiring", &["bus", "config", "gateway", "store", "tls"]),
@@ -34,7 +34,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
         &[
             "backoff",
             "bus",
-            "causes",
+            "error_chain",
             "config",
             "excerpt",
             "failpoint",

@@ -8,28 +8,28 @@ use crate::payment::command::BODY_MAX;
 /// The header that marks a repaired message with its [`Flaw`]. A dead letter has the reason instead.
 pub const MARKER: &str = "x-paybus-unreadable";
 
-/// The deepest headers, in levels, themselves included; the broker's own `x-death` has three. lapin's parser
-/// takes 1.5 to 10 KiB of its thread's 2 MiB of stack for each, depending on the build.
+/// How deep headers may be nested, in levels, including the outermost; the broker's own `x-death` has three. For each
+/// level, lapin's parser takes 1.5 to 10 KiB of its thread's 2 MiB of stack, depending on the build.
 pub(super) const DEPTH_MAX: usize = 32;
 
-/// The largest body that a worker takes into its memory, in bytes. A command is at most [`BODY_MAX`]; one that is a little
-/// larger, perhaps because its publisher measured the data and not the envelope, is still read to be answered.
+/// The largest body that a worker reads into memory, in bytes. A command is at most [`BODY_MAX`]; a slightly larger
+/// one, perhaps of a publisher that measured the data and not the envelope, is still read so that it can be answered.
 pub const BODY_READ_MAX: u64 = (BODY_MAX + 64 * 1024) as u64;
 
-/// What lapin cannot read of a message, and the guard has left out.
+/// What lapin cannot read of a message, and the guard has therefore left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     /// This text is not UTF-8.
     Encoding(&'static str),
     /// The name of a header is not UTF-8.
     HeaderName,
-    /// The headers are nested too deep.
+    /// The headers are nested too deeply.
     Depth,
     /// The properties do not fit into one frame.
     Size,
-    /// The properties are cut off, or hold a type that AMQP does not have.
+    /// The properties are truncated, or have a type that AMQP does not have.
     Malformed,
-    /// The body has so many bytes, too many to be read. None of it was passed on; the broker still has it.
+    /// The body has this many bytes, too many to be read. None of it was passed on; the broker still has it.
     Body(u64),
 }
 

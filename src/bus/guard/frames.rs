@@ -1,4 +1,4 @@
-//! Splits the broker's bytes into frames and repairs those that lapin cannot read. All others stay as they are.
+//! Splits the broker's bytes into frames and repairs those that lapin cannot read. All others pass unchanged.
 
 use std::collections::BTreeMap;
 
@@ -8,38 +8,38 @@ use super::method;
 
 /// The length of a frame's head: type, channel and size of the payload.
 const HEAD: usize = 7;
-/// The length of what surrounds a payload: the head, and the byte that ends a frame.
+/// The length of what surrounds a payload: the head, and the byte that ends the frame.
 const SURROUND: usize = HEAD + 1;
 const END: u8 = 0xce;
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
-/// The first of 8 bytes, from a broker that speaks another protocol.
+/// The first of 8 bytes from a broker that speaks another protocol.
 const PROTOCOL_HEADER: u8 = b'A';
 
-/// The smallest value that AMQP allows for the largest frame, in bytes.
+/// The smallest limit for frames that AMQP allows, in bytes.
 const FRAME_MIN: u32 = 4096;
-/// The largest frame before it is agreed on, in bytes.
+/// The largest frame before a limit is negotiated, in bytes.
 const FRAME_DEFAULT: u32 = 128 * 1024;
 
-/// The frames that a broker sends on one connection. At most one method or content header is held back, until it is
-/// whole: no more than the largest frame that was agreed on.
+/// The frames that a broker sends on one connection. At most one method or content header is held back until it is
+/// complete: no more than the largest negotiated frame.
 #[derive(Debug)]
 pub struct Frames {
-    /// The largest frame that lapin asks for, in bytes; 0 leaves it to the broker.
+    /// The largest frame that lapin requests, in bytes; 0 leaves it to the broker.
     asked: u32,
-    /// The largest frame that lapin takes, in bytes.
+    /// The largest frame that lapin accepts, in bytes.
     frame_max: usize,
-    /// The beginning of a frame that is not whole yet.
+    /// The beginning of a frame that is not complete yet.
     held: Vec<u8>,
-    /// How many bytes must be held before the frame is looked at again.
+    /// How many bytes must be held before the frame is examined again.
     wanted: usize,
-    /// How many bytes of the current frame are still to be passed on unseen.
+    /// How many bytes of the current frame are still to be passed on without a check.
     passing: usize,
     /// How many bytes of the current frame are still to be left out.
     skipping: usize,
-    /// By channel, the flaw of a method whose content header comes next.
+    /// By channel, the flaw of a method whose content header follows.
     flaws: BTreeMap<u16, Flaw>,
     /// The largest body that is passed on, in bytes.
     body_max: u64,
@@ -47,11 +47,11 @@ pub struct Frames {
     oversized: BTreeMap<u16, u64>,
 }
 
-/// What became of the beginning of a frame.
+/// The result of examining the beginning of a frame.
 enum Step {
-    /// So many bytes were taken.
+    /// This many bytes were consumed.
     Taken(usize),
-    /// None were taken: the frame can only be judged by so many bytes.
+    /// No bytes were consumed: the frame can be judged only from this many bytes.
     Wanted(usize),
 }
 
@@ -74,7 +74,7 @@ impl Head {
 }
 
 impl Frames {
-    /// The frames of a new connection, for which lapin asks for frames of at most `frame_max` bytes.
+    /// Starts a new connection, for which lapin requests frames of at most `frame_max` bytes.
     pub fn new(frame_max: Option<u32>) -> Frames {
         let asked = frame_max.unwrap_or(0);
         Frames {
@@ -90,13 +90,13 @@ impl Frames {
         }
     }
 
-    /// The same, but leaves out bodies of more than `max` bytes, so that they are never in memory. lapin sees an empty body,
-    /// and the message is marked with the size of its own.
+    /// Also leaves out bodies of more than `max` bytes, so that they are never in memory. lapin sees an empty body, and
+    /// the message is marked with the original size.
     pub fn bodies_up_to(self, max: u64) -> Frames {
         Frames { body_max: max, ..self }
     }
 
-    /// Takes the next bytes and appends to `out` what lapin may read.
+    /// Consumes the next bytes and appends to `out` what lapin may read.
     pub fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -128,14 +128,14 @@ impl Frames {
         }
         let mut held = std::mem::take(&mut self.held);
         match self.step(&held, out) {
-            // All of it: no more is held than is wanted.
+            // All of it was consumed: no more is held than is wanted.
             Step::Taken(_) => held.clear(),
             Step::Wanted(count) => self.wanted = count,
         }
         self.held = held;
     }
 
-    /// Looks at bytes that begin with a frame.
+    /// Examines bytes that begin with a frame.
     fn step(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Step {
         let Some(head) = Head::read(bytes) else { return Step::Wanted(HEAD) };
         match head.kind {
@@ -147,7 +147,7 @@ impl Frames {
                 }
                 Step::Taken(head.length)
             }
-            // RabbitMQ does not split a header, however large the broker's own additions made it.
+            // RabbitMQ does not split a header, however large its own additions made it.
             HEADER => {
                 let begin = HEAD + header::PREFIX;
                 let Some(prefix) = bytes.get(HEAD..begin) else { return Step::Wanted(begin) };
@@ -172,7 +172,7 @@ impl Frames {
     }
 
     fn method(&mut self, head: Head, frame: &[u8], out: &mut Vec<u8>) {
-        // Whatever was to come of a body, the broker does not send it any more.
+        // If part of a body was still to come, the broker no longer sends it.
         self.oversized.remove(&head.channel);
         let start = out.len();
         out.extend_from_slice(frame);
@@ -202,7 +202,7 @@ impl Frames {
         }
     }
 
-    /// Whether the body that follows a header is too large; then none of it is passed on.
+    /// Checks whether the body that follows a header is too large; if so, none of it is passed on.
     fn too_large(&mut self, channel: u16, header: &Header<'_>) -> Option<Flaw> {
         let size = header.body_size();
         self.oversized.remove(&channel);
@@ -212,7 +212,7 @@ impl Frames {
         })
     }
 
-    /// Counts a frame of a body that is left out.
+    /// Counts down a frame of a body that is left out.
     fn leave_out(&mut self, head: Head) {
         let size = (head.length - SURROUND) as u64;
         let left = self.oversized.get(&head.channel).map_or(0, |left| left.saturating_sub(size));
@@ -223,7 +223,7 @@ impl Frames {
         }
     }
 
-    /// Writes a repaired content header in place of the one with this head.
+    /// Writes a repaired content header in place of the original one.
     fn write(&self, head: Head, header: &Header<'_>, flaw: Flaw, out: &mut Vec<u8>) {
         let payload = header.repaired(flaw, self.frame_max - SURROUND);
         out.push(head.kind);
@@ -234,7 +234,7 @@ impl Frames {
     }
 }
 
-/// The largest frame that lapin takes, in bytes: the smaller of the two, where 0 stands for any.
+/// Returns the largest frame that lapin accepts, in bytes: the smaller of the two, where 0 means any size.
 fn agreed(asked: u32, offered: u32) -> usize {
     let sizes = [asked, offered].into_iter().filter(|size| *size != 0);
     sizes.min().unwrap_or(u32::MAX).max(FRAME_MIN) as usize

@@ -3,15 +3,15 @@
 use super::flaw::{Flaw, MARKER};
 use super::table;
 
-/// The length of what precedes the properties: class, weight and size of the body.
+/// The length of what precedes the properties: class, weight and body size.
 pub(super) const PREFIX: usize = 12;
 
-/// How many properties there are.
+/// The number of properties.
 const COUNT: usize = 14;
-/// The place of the headers among them.
+/// The index of the headers among them.
 const HEADERS: usize = 2;
 
-/// How a property is written.
+/// How a property is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Text,
@@ -37,7 +37,7 @@ static PROPERTIES: [(&str, Form); COUNT] = [
     ("cluster_id", Form::Text),
 ];
 
-/// The names of the properties that are text.
+/// Returns the names of the text properties.
 pub(super) fn texts() -> impl Iterator<Item = &'static str> {
     PROPERTIES.iter().filter(|(_, form)| *form == Form::Text).map(|(name, _)| *name)
 }
@@ -46,14 +46,14 @@ pub(super) fn texts() -> impl Iterator<Item = &'static str> {
 #[derive(Debug)]
 pub(super) struct Header<'a> {
     prefix: &'a [u8],
-    /// The properties as they came, with their lengths, but for texts that are not UTF-8.
+    /// The properties as received, with their lengths, except for texts that are not UTF-8.
     values: [Option<&'a [u8]>; COUNT],
     /// The first thing that lapin cannot read.
     pub(super) flaw: Option<Flaw>,
 }
 
 impl<'a> Header<'a> {
-    /// Reads as much of a frame's payload as can be read; `None` if that is not even the size of the body.
+    /// Reads as much of a frame's payload as possible; `None` if it does not even include the body size.
     pub(super) fn read(payload: &'a [u8]) -> Option<Header<'a>> {
         let mut rest = payload;
         let prefix = rest.split_off(..PREFIX)?;
@@ -64,12 +64,12 @@ impl<'a> Header<'a> {
         Some(header)
     }
 
-    /// A header without its properties.
+    /// Creates a header without properties.
     pub(super) fn bare(prefix: &'a [u8]) -> Header<'a> {
         Header { prefix, values: [None; COUNT], flaw: None }
     }
 
-    /// How large the body is that follows, in bytes.
+    /// Returns the size of the body that follows, in bytes.
     pub(super) fn body_size(&self) -> u64 {
         self.prefix.last_chunk::<8>().map_or(0, |size| u64::from_be_bytes(*size))
     }
@@ -83,7 +83,7 @@ impl<'a> Header<'a> {
             if flags & flag(index) != 0 {
                 let whole = *rest;
                 let read = form.read(name, rest)?;
-                // Of the headers, those that can be read are picked out later.
+                // The headers are kept even if some cannot be read: the others are picked out later.
                 if read.is_ok() || *form == Form::Table {
                     self.values[index] = Some(&whole[..whole.len() - rest.len()]);
                 }
@@ -93,18 +93,18 @@ impl<'a> Header<'a> {
         Some(())
     }
 
-    /// The payload of a header that lapin can read, with what is readable of this one and the flaw as its marker. It
-    /// has at most `max` bytes.
+    /// Returns the payload of a header that lapin can read: what is readable of this one, with the flaw as its marker.
+    /// It has at most `max` bytes.
     pub(super) fn repaired(&self, flaw: Flaw, max: usize) -> Vec<u8> {
         let entries = self.values[HEADERS].and_then(|table| table.get(4..)).map(table::readable);
         let payload = self.written(entries.unwrap_or_default(), flaw);
-        // Without headers, it fits into the smallest frame that a broker may ask for.
+        // Without headers, it fits into the smallest frame that a broker may require.
         if payload.len() <= max { payload } else { self.written(Vec::new(), flaw) }
     }
 
     fn written(&self, mut entries: Vec<u8>, flaw: Flaw) -> Vec<u8> {
         let text = flaw.to_string();
-        // Behind a header of the same name from the publisher: the last one counts.
+        // Comes after a header of the same name from the publisher, because the last one counts.
         entries.push(MARKER.len() as u8);
         entries.extend_from_slice(MARKER.as_bytes());
         entries.push(b'S');
@@ -131,7 +131,7 @@ fn flag(property: usize) -> u16 {
 }
 
 impl Form {
-    /// Reads a value and checks whether lapin can read it; `None` if it is cut off.
+    /// Reads a value and checks whether lapin can read it; `None` if it is truncated.
     fn read(self, name: &'static str, rest: &mut &[u8]) -> Option<Result<(), Flaw>> {
         match self {
             Form::Octets(count) => rest.split_off(..count).map(|_| Ok(())),

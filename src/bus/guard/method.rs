@@ -1,4 +1,4 @@
-//! The methods of a broker that hold text.
+//! The broker's methods that contain text.
 
 use self::Argument::{Octets, Text};
 use super::flaw::Flaw;
@@ -6,22 +6,22 @@ use super::flaw::Flaw;
 /// An argument of a method.
 #[derive(Debug, Clone, Copy)]
 enum Argument {
-    /// So many bytes.
+    /// This many bytes.
     Octets(usize),
-    /// A short string of this name.
+    /// A short string with this name.
     Text(&'static str),
 }
 
 const DELIVER: &[Argument] = &[Text("consumer_tag"), Octets(9), Text("exchange"), Text("routing_key")];
 const GET_OK: &[Argument] = &[Octets(9), Text("exchange"), Text("routing_key")];
 const RETURN: &[Argument] = &[Octets(2), Text("reply_text"), Text("exchange"), Text("routing_key")];
-/// RabbitMQ cuts the text after 252 bytes, even within a character.
+/// RabbitMQ cuts the text off after 252 bytes, even within a character.
 const CLOSE: &[Argument] = &[Octets(2), Text("reply_text")];
 const BLOCKED: &[Argument] = &[Text("reason")];
 const DECLARED: &[Argument] = &[Text("queue")];
 const CONSUMER: &[Argument] = &[Text("consumer_tag")];
 
-/// The arguments of a method up to its last text, by the ids of its class and of the method.
+/// Returns the arguments of a method up to its last text, by the ids of its class and of the method.
 fn arguments(ids: [u8; 4]) -> &'static [Argument] {
     match ids {
         [0, 60, 0, 60] => DELIVER,
@@ -37,12 +37,12 @@ fn arguments(ids: [u8; 4]) -> &'static [Argument] {
     }
 }
 
-/// Whether a content header follows: basic.return, basic.deliver and basic.get-ok.
+/// Returns whether a content header follows: basic.return, basic.deliver and basic.get-ok.
 pub(super) fn has_content(ids: [u8; 4]) -> bool {
     matches!(ids, [0, 60, 0, 50 | 60 | 71])
 }
 
-/// The names of the texts in methods that have content.
+/// Returns the names of the texts in methods that have content.
 pub(super) fn texts() -> impl Iterator<Item = &'static str> {
     DELIVER.iter().chain(RETURN).filter_map(|argument| match argument {
         Text(name) => Some(*name),
@@ -50,8 +50,8 @@ pub(super) fn texts() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// In texts that are not UTF-8, replaces every byte that is not ASCII by a question mark, so that their lengths stay.
-/// Returns the first of them.
+/// Replaces every byte that is not ASCII by a question mark in texts that are not UTF-8, so that their lengths stay the
+/// same. Returns the first such text.
 pub(super) fn repair(payload: &mut [u8]) -> Option<Flaw> {
     let (ids, mut rest) = payload.split_first_chunk_mut()?;
     let mut flaw = None;

@@ -1,4 +1,4 @@
-//! The runtime that lapin is given: tokio, whose connections are guarded. lapin takes no stream but its reactor's.
+//! The runtime that is passed to lapin: tokio, with guarded connections. lapin accepts no stream but its reactor's.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use lapin::tcp::AsyncTcpStream;
 
 use super::{Frames, Guard};
 
-/// The runtime of one connection. Must be called within tokio's.
+/// Returns the runtime of one connection. Must be called within a tokio runtime.
 pub(in crate::bus) fn runtime() -> Runtime<RuntimeParts<Tokio, GuardedReactor<Tokio>>> {
     let tokio = Tokio::current();
     Runtime::new(RuntimeParts::new(tokio.clone(), GuardedReactor(tokio)))

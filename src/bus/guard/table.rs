@@ -1,8 +1,8 @@
-//! AMQP's tables and arrays, walked without recursion.
+//! AMQP tables and arrays, traversed without recursion.
 
 use super::flaw::{DEPTH_MAX, Flaw};
 
-/// What is still to be read of a table or an array.
+/// The part of a table or an array that has not been read yet.
 #[derive(Debug, Clone, Copy)]
 struct Level<'a> {
     rest: &'a [u8],
@@ -14,7 +14,7 @@ struct Level<'a> {
 struct Entry<'a> {
     /// The whole entry.
     bytes: &'a [u8],
-    /// Empty in an array.
+    /// The name; empty in an array.
     name: &'a [u8],
     /// The entries of the value, if it is a table or an array.
     nested: Option<Level<'a>>,
@@ -25,7 +25,7 @@ impl<'a> Level<'a> {
         Level { rest: entries, is_table: true }
     }
 
-    /// The next entry; `None` at the end.
+    /// Returns the next entry, or `None` at the end.
     fn next(&mut self) -> Result<Option<Entry<'a>>, Flaw> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -33,7 +33,7 @@ impl<'a> Level<'a> {
         self.entry().map(Some).ok_or(Flaw::Malformed)
     }
 
-    /// Knows the types of amq-protocol's `AMQPType::from_id`.
+    /// Supports the types of amq-protocol's `AMQPType::from_id`.
     fn entry(&mut self) -> Option<Entry<'a>> {
         let whole = self.rest;
         let name = if self.is_table { short_string(&mut self.rest)? } else { &[] };
@@ -67,12 +67,12 @@ pub(super) fn length(rest: &mut &[u8]) -> Option<usize> {
     usize::try_from(u32::from_be_bytes(*length)).ok()
 }
 
-/// Checks whether lapin can read a table's entries.
+/// Checks whether lapin can read the entries of a table.
 pub(super) fn check(entries: &[u8]) -> Result<(), Flaw> {
     walk(Level::table(entries), 1)
 }
 
-/// The entries that lapin can read. An entry whose end cannot be found hides those behind it.
+/// Returns the entries that lapin can read. An entry whose end cannot be found hides those behind it.
 pub(super) fn readable(entries: &[u8]) -> Vec<u8> {
     let mut level = Level::table(entries);
     let mut kept = Vec::new();
@@ -84,7 +84,7 @@ pub(super) fn readable(entries: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// Checks all entries of a level at this depth, and those nested in them.
+/// Checks all entries of a level at this depth, including nested ones.
 fn walk(mut level: Level<'_>, depth: usize) -> Result<(), Flaw> {
     let mut outer = Vec::new();
     loop {

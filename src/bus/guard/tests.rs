@@ -28,7 +28,7 @@ fn long(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
 }
 
-/// A content header of a body of 7 bytes.
+/// A content header for a body of 7 bytes.
 fn header(channel: u16, flags: u16, values: &[Vec<u8>]) -> Vec<u8> {
     let mut payload = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
     payload.extend(flags.to_be_bytes());
@@ -49,7 +49,7 @@ fn tune(frame_max: u32) -> Vec<u8> {
     frame(METHOD, 0, &[&[0, 10, 0, 30, 0, 0][..], &frame_max.to_be_bytes(), &[0, 10]].concat())
 }
 
-/// Headers so many tables deep, the outermost included.
+/// Headers that are nested this many tables deep, including the outermost.
 fn nested(levels: usize) -> Vec<u8> {
     (1..levels).fold(long(b""), |table, _| long(&[&short(b"a")[..], b"F", &table].concat()))
 }
@@ -60,7 +60,7 @@ fn passed(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The frames as lapin reads them; `None` where it would give up the connection.
+/// Parses the frames as lapin does; `None` if it would close the connection.
 fn read(mut bytes: &[u8]) -> Option<Vec<AMQPFrame>> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -81,7 +81,7 @@ fn only_header(bytes: &[u8]) -> BasicProperties {
     }
 }
 
-/// What a repaired message says of itself.
+/// Returns the flaw that a repaired message is marked with.
 fn flaw(properties: &BasicProperties) -> Option<Flaw> {
     match properties.headers().as_ref()?.inner().get(MARKER)? {
         AMQPValue::LongString(text) => Flaw::read(text.as_bytes()),
@@ -118,7 +118,7 @@ fn a_text_that_is_not_utf_8_is_left_out() {
     assert_eq!(properties.message_id().as_ref().map(|id| id.as_str()), Some("mé"));
 }
 
-/// Among them are the broker's own, which say where a dead letter comes from.
+/// They include the broker's own, which say where a dead letter comes from.
 #[test]
 fn the_headers_that_can_be_read_are_kept() {
     let deep = nested(100);
@@ -155,7 +155,7 @@ fn properties_that_are_cut_off_are_malformed() {
     }
 }
 
-/// RabbitMQ sends a header that its own additions made larger than a frame may be.
+/// RabbitMQ sends a header even if its own additions made it larger than a frame.
 #[test]
 fn a_header_larger_than_a_frame_is_left_out() {
     let grown = |size: usize| header(1, HEADERS, &[long(&[&short(b"a")[..], b"S", &long(&vec![b'x'; size])].concat())]);
@@ -265,7 +265,7 @@ fn a_flaw_is_read_back_from_its_marker() {
     assert_eq!(flaw(&only_header(&strangers)), None);
 }
 
-/// A message of channel `channel` whose body comes in frames of 100 bytes.
+/// A message on this channel whose body comes in frames of 100 bytes.
 fn message(channel: u16, size: usize) -> Vec<u8> {
     let mut payload = vec![0, 60, 0, 0];
     payload.extend((size as u64).to_be_bytes());
@@ -321,7 +321,7 @@ fn a_body_that_the_broker_ends_early_takes_nothing_from_the_next() {
     assert_eq!(out, message(1, 300));
 }
 
-/// Whatever else is wrong with it, nobody may collect its body.
+/// Whatever else is wrong with a message, its body must not be collected.
 #[test]
 fn a_header_that_cannot_be_read_leaves_out_a_large_body_too() {
     let mut frames = Frames::new(Some(4_096)).bodies_up_to(6);

@@ -1,4 +1,4 @@
-//! Rounds by hand, and under random fates.
+//! Batches by hand, and with random outcomes.
 
 use crate::bus::pending::*;
 use proptest::prelude::*;
@@ -40,7 +40,8 @@ fn a_nacked_event_is_tried_for_ever() {
     assert_eq!(confirmed(&backlog.settle(round, vec![Sent::Confirmed; 2], None, now)), [10, 11]);
 }
 
-/// Thousands of payments whose subscriber is full: they are not fresh, and those of others get nearly all of a round.
+/// Thousands of payments have a subscriber whose queue is full: their events do not count as fresh, and the others get
+/// nearly all of a batch.
 #[test]
 fn nacked_events_leave_the_rounds_to_others() {
     let mut now = Instant::now();
@@ -158,8 +159,8 @@ fn a_message_that_closes_the_channel_is_found_by_halving() {
 }
 
 proptest! {
-    /// Whatever the broker does, what it holds of a payment in the end reads in order from the last copy of each,
-    /// and every message gets exactly one verdict.
+    /// Whatever the broker does, the last copies of a payment's messages are in order in the end, and every message
+    /// gets exactly one verdict.
     #[test]
     fn no_fate_reorders_a_payment(fates in prop::collection::vec((0u8..8, 0u8..4), 1..400)) {
         let mut now = Instant::now();
@@ -183,7 +184,7 @@ proptest! {
                     1 => (Sent::Unknown, arrives == 0 && closed.is_none()),
                     2 => (Sent::Refused("no".to_owned()), false),
                     3 => { closed = Some("406"); (Sent::Unknown, false) }
-                    // One of two queues may have it.
+                    // One of two queues may have stored it.
                     4 => (Sent::Nacked("full".to_owned()), arrives == 0),
                     _ => (Sent::Confirmed, true),
                 };

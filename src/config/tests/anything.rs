@@ -1,4 +1,4 @@
-//! Whatever a configuration file or a variable holds: settings, or an error that can be read and tells no secret.
+//! Any file or variable results in settings, or in a readable error without a secret.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -50,7 +50,7 @@ const KEYS: &[&str] = &[
     "typo",
 ];
 
-/// A value in which the secret may stand anywhere but in the name of a key.
+/// A value that may contain the secret anywhere but in the name of a key.
 fn value() -> impl Strategy<Value = String> {
     let with_secret = [
         "'SECRET'",
@@ -104,7 +104,7 @@ fn value() -> impl Strategy<Value = String> {
     select(values)
 }
 
-/// The settings, and those of every gateway; the text of the first error.
+/// Loads the settings, and those of every `http` gateway. Returns the text of the first error.
 fn outcome(file: Option<&str>, variables: &[(&str, &str)]) -> Result<(), String> {
     let settings = load_with(file, variables).map_err(|error| whole(&error))?;
     for variant in settings.variants.values().filter(|variant| variant.gateway == "http") {
@@ -118,7 +118,7 @@ fn outcome(file: Option<&str>, variables: &[(&str, &str)]) -> Result<(), String>
     }
 }
 
-/// Keys that are no secrets are shown, whatever was written there.
+/// Keys that are not secret are shown, whatever their value.
 fn may_be_shown(file: &str) -> bool {
     let secret = ["amqp.url", "database.url", "variants.cards.token", "variants.cards.url"];
     let mut lines = file.lines().filter(|line| line.contains(SECRET) || line.contains("SECRET_VARIABLE"));

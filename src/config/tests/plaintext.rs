@@ -1,10 +1,10 @@
-//! What leaves this machine is encrypted, or the configuration says that it need not be.
+//! Traffic that leaves this machine is encrypted, unless the configuration allows otherwise.
 
 use super::refused::check_error;
 use super::*;
 use crate::gateway::registry;
 
-/// The settings, and those of every gateway.
+/// Loads the settings and builds every gateway.
 fn start(file: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
     let settings = load_with(Some(file), variables).map_err(|error| error.to_string())?;
     for variant in settings.variants.values() {

@@ -1,8 +1,8 @@
-//! What is refused, and with which words.
+//! Rejected configurations and their error messages.
 
 use super::*;
 
-/// The error of a file, which must not come from a variable.
+/// Asserts the error for a file with this content, without variables.
 #[track_caller]
 pub(super) fn check_error(content: &str, expected: &str) {
     assert_eq!(from_file(content).unwrap_err().to_string(), expected, "{content}");
@@ -67,7 +67,7 @@ fn wrong_types_are_refused() {
     check_error("http.listen = 'localhost:80'", address);
 }
 
-/// Each content is refused, and the error says what this key should be.
+/// Asserts that each content is rejected with an error that says what this key should be.
 #[track_caller]
 fn check_refused(cases: &[(&str, &str)]) {
     for (content, key) in cases {
@@ -108,7 +108,7 @@ fn connections_out_of_their_limits_are_refused() {
         ("database.pool = 0", "database.pool"),
         ("database.statement_timeout = '0ms'", "database.statement_timeout"),
     ]);
-    // An event that takes so long to be stored would be looked for too early, and never again.
+    // Events are read in order, after a fixed delay: one that takes longer to be stored would be passed over for good.
     let limits = r#"database.statement_timeout: expected a duration from "1ms" to "30s""#;
     check_error("database.statement_timeout = '5m'", limits);
     check_error("database.statement_timeout = '31s'", limits);

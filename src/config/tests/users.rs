@@ -1,4 +1,4 @@
-//! Who may send what, as it is configured.
+//! Configured users and their permissions.
 
 use super::refused::check_error;
 use super::*;
@@ -77,7 +77,7 @@ fn what_cannot_be_meant_of_a_user_is_refused() {
         check(&user, "users.a.read_rate: expected commands a second, more than 0");
     }
     check("[users.a]\nrole = 'webhooks'\nread_rate = 1", "users.a.read_rate: expected no such key");
-    // The one would read the other's answers.
+    // One of them could read the other's replies.
     check("[users.a]\nrole = 'service'\n[users.\"a.b\"]\nrole = 'service'", "users.a.b: expected another name");
     check_error("users = 'x'", "users: expected a table of keys");
 }

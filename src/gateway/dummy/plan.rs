@@ -1,6 +1,6 @@
-//! What a token makes of a payment. The answer to a request follows from its body and key, from when its operation was
-//! stored and what time it is; the answer to a look-up from that, or from what the payment's `extra_data` keeps. So
-//! every replica answers the same, and none has to remember anything.
+//! What a token does to a payment. The answer to a request follows from its body and key, the time its operation was
+//! stored, and the current time; the answer to a look-up follows from these or from the payment's `extra_data`. All
+//! replicas therefore answer the same, without keeping any state.
 
 use std::time::Duration;
 
@@ -20,31 +20,31 @@ use crate::payment::outcome::{Found, GatewayError, GatewayResult, Outcome, Verdi
 use crate::payment::status::{FraudStatus, Status};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
-/// The longest time that a token can be given.
+/// Maximum time that a token can be given, in seconds.
 const SECONDS_MAX: u64 = 24 * 60 * 60;
 
-/// The field of `extra_data` in which a plan waits for what comes later.
+/// The field of `extra_data` that keeps a plan for later steps.
 const PLAN: &str = "dummy";
 
-/// A token, and how far its payment has come.
+/// A token and the progress of its payment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Plan {
     #[serde(with = "tokens")]
     token: &'static Token,
-    /// How long things take, from when their operation is stored.
+    /// Duration of each step, counted from when its operation was stored.
     seconds: u32,
-    /// When the payment's last step has come to its end.
+    /// When the payment's last step ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     settles_at: Option<Timestamp>,
-    /// The transaction that the token governs: another one is none of its business.
+    /// The transaction that the token applies to; it ignores all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     transaction_id: Option<String>,
-    /// What the last step moved, by the gateway's id.
+    /// The gateway's id of what the last step moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
 }
 
-/// What an answer is about: an attempt, or an operation that is asked about.
+/// The subject of an answer: an attempt, or the target of a look-up.
 #[derive(Debug, Clone, Copy)]
 struct Deed {
     operation: Uuid,
@@ -55,10 +55,10 @@ struct Deed {
 }
 
 impl Plan {
-    /// Reads the `token` of a `process` object; `None` where it has none.
+    /// Reads the `token` of a `process` object; `None` if there is none.
     ///
     /// # Errors
-    /// There is no such token, or something stands beside it that does not belong there.
+    /// The token does not exist, or has fields beside it that do not belong there.
     pub(super) fn read(data: &Map<String, Value>) -> Result<Option<Plan>, Rejection> {
         let seconds = data.get("seconds").map(|value| number("seconds", value, SECONDS_MAX)).transpose()?;
         let Some(word) = data.get("token") else {
@@ -78,8 +78,8 @@ impl Plan {
         Ok(Some(Plan { token, seconds, settles_at: None, transaction_id: None, reference: None }))
     }
 
-    /// The plan that governs a request: that of its own token; else of the payment's, where a customer comes back, or
-    /// where it is no process.
+    /// Returns the plan for a request: that of its own token; else the payment's, if a customer returns or the request
+    /// is not a process.
     pub(super) fn of(ask: &Ask<'_>) -> Option<Plan> {
         let is_process = ask.action == Action::Process;
         let goes_on = !is_process || ask.payment.status == Status::Input && ask.data.is_empty();
@@ -87,13 +87,13 @@ impl Plan {
         own.or_else(|| Plan::stored(ask.payment).filter(|_| goes_on))
     }
 
-    /// The plan of a payment's transaction.
+    /// The plan of the payment's current transaction.
     fn stored(payment: &Payment) -> Option<Plan> {
         let plan: Plan = serde_json::from_value(payment.extra_data.get(PLAN)?.clone()).ok()?;
         (plan.transaction_id.as_deref() == Some(payment.transaction_id.as_str())).then_some(plan)
     }
 
-    /// The answer to one attempt.
+    /// Answers one attempt.
     pub(super) async fn answer(&self, call: &Call<'_>) -> Outcome {
         let deed = Deed {
             operation: call.operation_id,
@@ -110,11 +110,11 @@ impl Plan {
         Outcome::Result(Box::new(self.result(deed, true)))
     }
 
-    /// What a process meets before its end; `None` where it has come to that. The first attempt meets it however little
-    /// time is given.
+    /// The outcome of a process before its end; `None` once the end is reached. The first attempt always gets it,
+    /// however short the time.
     async fn before_its_end(&self, call: &Call<'_>, left: Duration) -> Option<Outcome> {
         let is_early = call.attempt == 1 || !left.is_zero();
-        // Where it must wait, it is told so: no other attempt follows at once, and the delay is told.
+        // A retry-after prevents an immediate retry, so that the delay is published.
         let trouble =
             |code: Code, message: &str| GatewayError { retry_after: Some(left), ..GatewayError::new(code, message) };
         match self.token.course {
@@ -141,7 +141,7 @@ impl Plan {
         }
     }
 
-    /// What is found of an operation that this was sent for.
+    /// Answers a look-up of an operation that was sent with this request.
     pub(super) fn found_of(&self, target: Target<'_>, request: &Request) -> Found {
         let deed = Deed {
             operation: target.operation_id,
@@ -160,7 +160,7 @@ impl Plan {
         if is_known { Found::Result(Box::new(self.result(deed, false))) } else { Found::Nothing }
     }
 
-    /// What is found of a payment as a whole, where its token has more to say than what is known.
+    /// Answers a look-up of the whole payment, if the token adds anything to what is known.
     pub(super) fn found_of_payment(payment: &Payment) -> Option<Found> {
         let result = Plan::stored(payment)?.of_payment(payment)?;
         Some(Found::Result(Box::new(result)))
@@ -199,7 +199,7 @@ impl Plan {
         Some(result)
     }
 
-    /// Of a payment whose customer must act: what came of it, or that they still must.
+    /// For a payment whose customer must act: the result, or that they still must.
     fn verified(&self, payment: &Payment, is_due: bool) -> GatewayResult {
         match self.token.end {
             End::Approved if is_due => paid(payment),
@@ -216,12 +216,12 @@ impl Plan {
         }
     }
 
-    /// What the gateway says of an operation.
+    /// The gateway's result for an operation.
     fn result(&self, deed: Deed, is_answer: bool) -> GatewayResult {
         let is_due = left_until(self.due(deed)).is_zero();
         let end = match (deed.action, self.token.course, self.token.later) {
             (Action::Process, Course::Redirect, _) if !self.comes_back() || !is_due => return self.must_act(deed),
-            // The answer to it only says that it was accepted.
+            // The direct answer only says that the request was accepted.
             (Action::Process, Course::Pending, _) if is_answer || !is_due => return self.pending(deed),
             (Action::Process, _, _) => self.token.end,
             (Action::Capture, _, Later::CaptureDeclined(reason)) => End::Declined(reason),
@@ -265,8 +265,8 @@ impl Plan {
         result
     }
 
-    /// Keeps with the payment what a later answer follows from: the token where it governs more than the process, and
-    /// when the last step comes to its end.
+    /// Stores in the payment what later answers depend on: the token, if it covers more than the process, and when the
+    /// last step ends.
     fn remember(&self, deed: Deed, result: &mut GatewayResult) {
         let is_step = match (deed.action, self.token.later) {
             (Action::Process, Later::Nothing) => false,
@@ -290,18 +290,18 @@ impl Plan {
         serde_json::to_value(self).ok().map(|plan| (PLAN.to_owned(), plan)).into_iter().collect()
     }
 
-    /// Whether the customer was sent away before, and has come back.
+    /// Whether the customer was redirected before and has returned.
     fn comes_back(&self) -> bool {
         self.token.course == Course::Redirect && self.settles_at.is_some()
     }
 
-    /// The payment's id at the gateway: of each process another, but for one that goes on with it.
+    /// The payment's id at the gateway: a new one for each process, except one that continues an earlier one.
     fn transaction_id(&self, deed: Deed) -> String {
         let own = || format!("dummy-{}", deed.operation.simple());
         self.transaction_id.clone().unwrap_or_else(own)
     }
 
-    /// When an operation comes to its end; the customer's time runs from when they were sent away.
+    /// When an operation ends. The customer's time runs from the redirect.
     fn due(&self, deed: Deed) -> Timestamp {
         let waits = self.settles_at.filter(|_| deed.action == Action::Process);
         waits.unwrap_or_else(|| self.end_of(deed))
@@ -313,7 +313,7 @@ impl Plan {
     }
 }
 
-/// How long until then; nothing where it has passed.
+/// Time remaining; zero if the time has passed.
 fn left_until(time: Timestamp) -> Duration {
     Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default()
 }
@@ -326,7 +326,7 @@ fn declined(reason: &'static Reason) -> GatewayResult {
     }
 }
 
-/// A payment that was paid while nobody here knew.
+/// The result for a payment that was paid without our knowledge.
 fn paid(payment: &Payment) -> GatewayResult {
     let captures = payment.capture != Some(false);
     let kind = if captures { TransactionKind::Capture } else { TransactionKind::Authorization };
@@ -338,7 +338,7 @@ fn paid(payment: &Payment) -> GatewayResult {
     }
 }
 
-/// What the gateway did, and says of no operation of ours.
+/// A transaction that the gateway attributes to none of our operations.
 fn elsewhere(kind: TransactionKind, reference: String, amount: Money) -> Transaction {
     let (attribution, state) = (Attribution::Unattributed, TransactionState::Done);
     Transaction { kind, reference: Some(reference), parent: None, attribution, state, amount }

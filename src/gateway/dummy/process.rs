@@ -1,4 +1,4 @@
-//! The `process` object of `dummy` without a token: how the next answer is.
+//! The `process` object of `dummy` without a token: it determines the next answer.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::payment::status::{FraudStatus, Status};
 
 const LATENCY_MILLISECONDS_MAX: u64 = 60_000;
 
-/// The statuses that a process can end in.
+/// The statuses in which a process can end.
 const STATUSES: [Status; 6] =
     [Status::Input, Status::Waiting, Status::Preauth, Status::Confirmed, Status::Rejected, Status::Error];
 
-/// What the gateway's own side does; the words are django-payments'.
+/// How the gateway behaves, in django-payments' terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Response {
     /// `3ds-disabled`: it answers at once.
     Direct,
-    /// `3ds-redirect`: the customer is sent away to be verified.
+    /// `3ds-redirect`: the customer is redirected for verification.
     Redirect,
-    /// `failure`: the network fails, nothing is received.
+    /// `failure`: the network fails and nothing is received.
     Failure,
     /// `payment-error`: the request is refused.
     PaymentError,
@@ -31,19 +31,19 @@ pub(super) enum Response {
 /// The `process` object.
 #[derive(Debug, PartialEq)]
 pub(super) struct Process {
-    /// The status to end in; confirmed where it is left out and no verification is waited for.
+    /// The status in which to end; confirmed if omitted and no verification is pending.
     pub status: Option<Status>,
-    /// What to say of fraud.
+    /// The fraud status to report.
     pub fraud_status: Option<FraudStatus>,
-    /// What the gateway's side does.
+    /// How the gateway behaves.
     pub response: Response,
     /// How the customer's verification, or a pending process, ends.
     pub verification_result: Option<Status>,
-    /// That many attempts of this operation fail before one is received.
+    /// Number of attempts of this operation that fail before one is received.
     pub fail_times: u32,
     /// How long the answer takes.
     pub latency: Duration,
-    /// The first attempt that is received happens, but its answer is lost.
+    /// The first attempt received is carried out, but its answer is lost.
     pub lose_answer: bool,
 }
 
@@ -51,7 +51,7 @@ impl Process {
     /// Reads the object.
     ///
     /// # Errors
-    /// The field that is unknown, or of a wrong type or value, and what would be right.
+    /// Names the field that is unknown or has a wrong type or value, and what is allowed.
     pub(super) fn read(data: &Map<String, Value>) -> Result<Process, Rejection> {
         let mut process = Process {
             status: None,
@@ -98,7 +98,7 @@ fn status(name: &str, value: &Value, allowed: &[Status]) -> Result<Status, Rejec
     })
 }
 
-/// A verification does not send the customer away again: every status but the first, `input`.
+/// Any status except the first, `input`: a verification does not redirect the customer again.
 fn verification(value: &Value) -> Result<Status, Rejection> {
     status(VERIFICATION_RESULT, value, &STATUSES[1..])
 }
@@ -131,7 +131,7 @@ fn boolean(name: &str, value: &Value) -> Result<bool, Rejection> {
     value.as_bool().ok_or_else(|| invalid(name, "must be true or false"))
 }
 
-/// The result of a verification as a payment's `extra_data` holds it.
+/// The result of a verification, from a payment's `extra_data`.
 pub(super) fn stored_verification(extra_data: &Map<String, Value>) -> Option<Status> {
     let word = extra_data.get(VERIFICATION_RESULT)?.as_str()?;
     Status::from_word(word)

@@ -1,4 +1,4 @@
-//! Each word of the `process` object, and what a restart forgets.
+//! Each value of the `process` object, and what a restart forgets.
 //!
 //! - `tokens`: what each token plays.
 
@@ -40,7 +40,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// The request of an operation, as it is stored with it.
+/// The request of an operation, as stored with it.
 fn body(payment: &Payment, action: Action, data: &Value) -> String {
     let ask = Ask {
         operation_id: Uuid::from_u128(7),
@@ -60,7 +60,7 @@ async fn attempt(gateway: &DummyGateway, payment: &Payment, action: Action, data
     attempt_of(gateway, payment, action, &data, attempt, Timestamp::UNIX_EPOCH).await
 }
 
-/// One attempt of an operation that was stored then.
+/// One attempt of an operation that was stored at that time.
 async fn attempt_of(
     gateway: &DummyGateway,
     payment: &Payment,
@@ -212,7 +212,7 @@ async fn a_verification_is_finished_by_a_process_or_a_look_up() {
             panic!("{:?}", first.verdict);
         };
         assert!(redirect_url.ends_with(&format!("?verification_result={word}")), "{redirect_url}");
-        // What the engine stores is all that the next worker knows.
+        // The next worker knows only what the engine stored.
         let mut waiting = payment.clone();
         waiting.status = Status::Input;
         waiting.redirect_url = Some(redirect_url);
@@ -225,7 +225,7 @@ async fn a_verification_is_finished_by_a_process_or_a_look_up() {
         let other = result(process(&waiting, json!({"status": "rejected"})).await).verdict;
         assert_eq!(other, Verdict::Declined(Decline::Hard));
     }
-    // Without capture, a look-up must not take the money.
+    // Without capture, a look-up must not capture the money.
     payment.status = Status::Input;
     payment.capture = Some(false);
     payment.extra_data = object(json!({"verification_result": "confirmed"}));
@@ -274,7 +274,7 @@ async fn a_lost_answer_is_found_again() {
             assert_eq!(verdict_found(found), Some(Verdict::Approved), "{data}");
         }
     }
-    // After a restart the look-up knows nothing, and says that this proves nothing; the key still brings the answer.
+    // After a restart the look-up knows nothing, and says that this proves nothing; the key still returns the answer.
     let restarted = DummyGateway::new();
     assert_eq!(look_up(&restarted, &payment, Some(Action::Process)).await, Found::Nothing);
     assert_eq!(restarted.contract().lookup, Lookup::Indicative);

@@ -1,5 +1,5 @@
-//! The tokens of `dummy`: each plays one outcome that a checkout must handle. docs/dummy.md has them in a table, which
-//! a test holds against what a worker tells.
+//! The tokens of `dummy`: each plays one scenario that a checkout must handle. docs/dummy.md has a table of them, which
+//! a test compares with what a worker publishes.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
@@ -12,9 +12,9 @@ use crate::payment::transaction::TransactionKind;
 /// One token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Token {
-    /// The word in `process`.
+    /// Its name in `process`.
     pub word: &'static str,
-    /// How a process goes until its end.
+    /// What a process goes through before its end.
     pub course: Course,
     /// How it ends.
     pub end: End,
@@ -22,30 +22,30 @@ pub(super) struct Token {
     pub later: Later,
 }
 
-/// How a process goes until its end.
+/// What a process goes through before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Course {
     /// It ends at once.
     AtOnce,
-    /// Its answer takes as long as `seconds` says.
+    /// The answer takes the given `seconds`.
     Slow,
-    /// It is accepted, and its result comes when its time has passed.
+    /// It is accepted; the result follows when the time has passed.
     Pending,
-    /// The customer must act, and has when its time has passed.
+    /// The customer must act, and has acted when the time has passed.
     Redirect,
-    /// It is received, and no answer comes before its time has passed: a time-out, or a server error.
+    /// It is received but not answered before the time has passed: a timeout or a server error.
     Unanswered(Code),
-    /// Nothing is received before its time has passed.
+    /// Nothing is received before the time has passed.
     Unreachable,
     /// The request is refused.
     Refused,
-    /// The answer is none to what was asked: only a person can say what happened.
+    /// The answer does not match the request: only a person can say what happened.
     Mismatched,
-    /// It is charged a second time.
+    /// The customer is charged twice.
     Twice,
 }
 
-/// How something ends.
+/// How a step ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// Approved.
@@ -54,38 +54,38 @@ pub(super) enum End {
     Declined(&'static Reason),
 }
 
-/// Why it is declined.
+/// The reason for a decline.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reason {
     /// The gateway's code.
     pub code: &'static str,
-    /// What may be shown to the customer.
+    /// A message suitable for the customer.
     pub message: &'static str,
     /// The kind of decline.
     pub kind: Decline,
 }
 
-/// What comes after a process has ended.
+/// What happens after a process has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Later {
-    /// Whatever is asked.
+    /// Nothing, whatever is requested.
     Nothing,
     /// Captures are declined.
     CaptureDeclined(&'static Reason),
-    /// Refunds end so; those that do so at once are not pending before.
+    /// Refunds end this way. One that ends at once is not pending first.
     Refund {
         /// Whether the result comes later.
         pends: bool,
         /// How it ends.
         end: End,
     },
-    /// What was captured, or refunded, comes to nothing when its time has passed.
+    /// The capture or refund is reversed when the time has passed.
     Reversed(TransactionKind),
-    /// It is in review, until the gateway thinks so.
+    /// It is under review, until the gateway reaches this assessment.
     Reviewed(FraudStatus),
-    /// The customer's bank takes it back.
+    /// The customer's bank takes the money back.
     Disputed,
-    /// Of a process that was declined: it was charged all the same.
+    /// A declined process was charged after all.
     Paid,
 }
 
@@ -113,7 +113,7 @@ const fn refund(word: &'static str, pends: bool, end: End) -> Token {
     paid(word, Later::Refund { pends, end })
 }
 
-/// Every token.
+/// All tokens.
 pub(super) static TOKENS: &[Token] = &[
     charge("tok_approved", Course::AtOnce, End::Approved),
     charge("tok_declined", Course::AtOnce, End::Declined(&DO_NOT_HONOR)),
@@ -145,17 +145,17 @@ pub(super) static TOKENS: &[Token] = &[
     paid("tok_refund_fails_later", Later::Reversed(TransactionKind::Refund)),
 ];
 
-/// The token of a word.
+/// Finds a token by name.
 pub(super) fn find(word: &str) -> Option<&'static Token> {
     TOKENS.iter().find(|token| token.word == word)
 }
 
-/// A token as its word.
+/// Serializes a token as its name.
 pub(super) fn serialize<S: Serializer>(token: &&'static Token, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(token.word)
 }
 
-/// The token of a word.
+/// Deserializes a token from its name.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Token, D::Error> {
     let word = String::deserialize(deserializer)?;
     find(&word).ok_or_else(|| D::Error::custom("no token of dummy's"))

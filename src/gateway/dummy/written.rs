@@ -1,4 +1,4 @@
-//! What is written down of a command for the call.
+//! What is stored of a command for the call.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,7 +8,7 @@ use super::process::stored_verification;
 use crate::gateway::Ask;
 use crate::payment::status::Status;
 
-/// The body of a request: all that the answer follows from.
+/// The body of a request: everything that the answer depends on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Written {
     /// The `process` object.
@@ -16,7 +16,7 @@ pub(super) struct Written {
     /// The result of the verification that the payment waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     verification_result: Option<String>,
-    /// What a token makes of it.
+    /// The token's plan, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
 }
@@ -32,7 +32,7 @@ impl Written {
         }
     }
 
-    /// JSON writing fails only on maps whose keys are no strings.
+    /// Serialization only fails for maps with keys that are not strings, of which there are none.
     pub(super) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }

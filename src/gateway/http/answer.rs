@@ -1,5 +1,5 @@
-//! The gateway's answer of status 200: read strictly where it tells of money, and leniently around that. What the contract
-//! does not allow of money is no result; an ornament that it does not allow is left out.
+//! The gateway's answers with status 200, read strictly where they concern money and leniently otherwise. An answer
+//! whose money violates the contract is no result; an optional detail that violates it is dropped.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use crate::payment::transaction::{Attribution, REFERENCE_CHARACTERS_MAX, Transac
 
 const REDIRECT_URL_CHARACTERS_MAX: usize = 2_048;
 
-/// What tells what was done, with how much money, and whose.
+/// The members that say what was done, with how much money, and for which operation.
 const MONEY: [&str; 10] = [
     "result",
     "amount",
@@ -31,42 +31,40 @@ const MONEY: [&str; 10] = [
     "operation_id",
     "transactions",
 ];
-/// What an approval means of what was asked, where it leaves it out.
+/// The members that mean "as requested" if an approval omits them.
 const AS_ASKED: [&str; 2] = ["amount", "currency"];
-/// What it is worth of the whole payment.
+/// The sums of the whole payment.
 const SUMS: [&str; 2] = ["captured_amount", "refunded_amount"];
 
-/// What the question was, as far as it decides on the answer.
+/// The parts of the question that the reading of its answer depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
-    /// The payment's currency, in which an answer's amounts are unless it names another.
+    /// The payment's currency: that of the answer's amounts unless it names another.
     pub currency: Currency,
-    /// The operation that it is about; `None` for the whole payment, whose sums are the answer as much as its word.
+    /// The operation asked about; `None` for the whole payment, for which the sums count as much as `result`.
     pub subject: Option<Subject>,
 }
 
 /// The operation that an answer is about.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject {
-    /// Its id.
     pub operation: Uuid,
-    /// What it does.
     pub action: Action,
-    /// Whether a process takes the money at once.
+    /// Whether a process captures at once.
     pub captures: bool,
-    /// How much was asked for: what an approval means that leaves its amount out.
+    /// The requested amount: that of an approval which omits its amount.
     pub amount: Option<Money>,
-    /// Whether it is the direct answer to the operation's own request.
+    /// Whether this is the direct answer to the operation's own request.
     pub is_answer: bool,
 }
 
 impl Expected {
-    /// Whether the customer can be asked to act: only for a process.
+    /// Whether the answer can ask the customer to act: only for a process.
     fn customer_may_act(&self) -> bool {
         self.subject.is_none_or(|subject| subject.action == Action::Process)
     }
 
-    /// Whether its approval moves a sum: all but a cancel's.
+    /// Whether an approval moves money: always, except for a cancel.
     fn moves_money(&self) -> bool {
         self.subject.is_none_or(|subject| subject.action != Action::Cancel)
     }
@@ -77,8 +75,8 @@ impl Expected {
 }
 
 impl Subject {
-    /// What its approval moved. A process is known by the payment's `transaction_id` where it has no `reference`; for all
-    /// others that would be the same for each.
+    /// The money moved by an approval. Without a `reference`, a process is identified by the payment's
+    /// `transaction_id`; for other actions that would be ambiguous.
     fn transaction(
         self,
         fields: &Map<String, Value>,
@@ -94,7 +92,7 @@ impl Subject {
         let attribution = if self.is_answer {
             Attribution::Answered(self.operation)
         } else {
-            // The protocol's look-up is by our operation's id.
+            // The protocol looks up by our operation's id.
             Attribution::Recorded(self.operation)
         };
         let parent = reference_or_nothing(fields, "parent");
@@ -102,23 +100,23 @@ impl Subject {
     }
 }
 
-/// An answer that was understood.
+/// A valid answer.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
     /// The gateway's result.
     Result(Box<GatewayResult>),
-    /// It is about another operation than the one that was asked about: of that one it says nothing.
+    /// It is about another operation, and says nothing about the one asked about.
     OfOthers(Vec<Transaction>),
-    /// The gateway knows nothing of it.
+    /// The gateway does not know the target.
     NotFound,
-    /// The gateway undid it: these transactions came to nothing.
+    /// The gateway undid it: these transactions were reversed.
     Undone(Vec<Transaction>),
 }
 
 /// Reads the body of an answer.
 ///
 /// # Errors
-/// Why it is no answer by the contract. The gateway's words are not quoted: they may be anything.
+/// Says how the answer violates the contract. The gateway's text is not quoted, because it may contain anything.
 pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, GatewayError> {
     let answer = legible::read(body).ok_or_else(|| invalid("must be a JSON object"))?;
     if let Some(name) = answer.contradicted(&MONEY) {
@@ -130,7 +128,8 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, GatewayErr
         Some("declined") => Verdict::Declined(Decline::Hard),
         Some("pending") => pending(&fields, expected.customer_may_act())?,
         Some("ready") if expected.customer_may_act() => Verdict::Ready,
-        // Sums of money count beside any word. One that denies them says nothing more of the payment than `pending`.
+        // Sums of money count whatever `result` says. If `result` denies them, it says no more about the payment than
+        // `pending`.
         Some("not_found") if expected.is_whole() && has_sums(&fields) => Verdict::Pending,
         Some("not_found") => return Ok(Answer::NotFound),
         Some("undone") => return undone(&fields, expected),
@@ -143,7 +142,7 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, GatewayErr
     let mut transactions = transactions::read(&fields, currency)?;
     if let Some(subject) = expected.subject {
         if operation_id(&fields)?.is_some_and(|named| named != subject.operation) {
-            // What was asked about says nothing of what another one moved.
+            // The request says nothing about what another operation moved.
             if verdict == Verdict::Approved && transactions.is_empty() {
                 return Err(invalid("an approval of another operation_id must list in transactions what it moved"));
             }
@@ -170,7 +169,8 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, GatewayErr
     Ok(Answer::Result(Box::new(result)))
 }
 
-/// What was undone: what is listed, else what the operation had asked for. Found by its key, it is the operation's own.
+/// What was undone: the list, or else what the operation had requested. It was found by its key, so it is the
+/// operation's own.
 fn undone(fields: &Map<String, Value>, expected: Expected) -> Result<Answer, GatewayError> {
     let Some(subject) = expected.subject else { return Err(invalid("undone says nothing of a whole payment")) };
     check_told(fields, true, expected)?;
@@ -193,8 +193,8 @@ fn undone(fields: &Map<String, Value>, expected: Expected) -> Result<Answer, Gat
     Ok(Answer::Undone(found.into_iter().map(gone).collect()))
 }
 
-/// Refuses to take for left out what is there: an approval that leaves its amount out means the one that was asked, which a
-/// slip must not.
+/// Rejects members that are present but would be taken as omitted: an approval without an amount means the requested
+/// amount, which a typo must not.
 fn check_told(fields: &Map<String, Value>, approves: bool, expected: Expected) -> Result<(), GatewayError> {
     let as_asked = if approves && expected.moves_money() { &AS_ASKED[..] } else { &[] };
     let sums = if expected.is_whole() { &SUMS[..] } else { &[] };
@@ -213,20 +213,20 @@ fn check_told(fields: &Map<String, Value>, approves: bool, expected: Expected) -
     Ok(())
 }
 
-/// What an answer of another status than 200 says of itself.
+/// What an answer with a status other than 200 says.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Words {
     /// The gateway's own code.
     pub code: Option<String>,
-    /// For a person.
+    /// A message for people.
     pub message: Option<String>,
-    /// Whether it is an answer of this protocol: it says why in `message` or `code`, or has a `result`.
+    /// Whether it follows this protocol: it gives a reason in `message` or `code`, or its `result` denies success.
     pub is_protocol: bool,
-    /// Whether its `result` says that something was done, or is about to be.
+    /// Whether its `result` says that something was done or is about to be.
     pub claims_success: bool,
 }
 
-/// Reads an answer other than 200, as far as it can be read.
+/// Reads an answer with a status other than 200, as far as possible.
 pub(super) fn words_of_failure(body: &[u8]) -> Words {
     let Some(answer) = legible::read(body) else { return Words::default() };
     let fields = answer.fields;
@@ -240,7 +240,7 @@ pub(super) fn invalid(what: &str) -> GatewayError {
     GatewayError::new(Code::InvalidAnswer, format!("the gateway's answer: {what}"))
 }
 
-/// The text of a field on which money depends; nothing where it is left out, null or empty.
+/// The text of a member that money depends on; `None` if omitted, null or empty.
 pub(super) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, GatewayError> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -258,8 +258,8 @@ fn code(fields: &Map<String, Value>) -> Option<String> {
     (!raw.is_empty()).then(|| clean::text(&raw, CODE_CHARACTERS_MAX))
 }
 
-/// The result `pending`. Nobody can ask a customer to act for a refund: there, an address says nothing. Where one can, an
-/// address that cannot be read is no answer: without it the customer would wait for ever.
+/// The result `pending`. For a refund there is no customer to act, so a URL is ignored. For a process, an unreadable
+/// URL makes the answer invalid: without it the customer would wait for ever.
 fn pending(fields: &Map<String, Value>, customer_may_act: bool) -> Result<Verdict, GatewayError> {
     if !customer_may_act {
         return Ok(Verdict::Pending);
@@ -273,14 +273,14 @@ fn pending(fields: &Map<String, Value>, customer_may_act: bool) -> Result<Verdic
     Ok(Verdict::CustomerMustAct { redirect_url: Some(address.to_owned()) })
 }
 
-/// The currency that is named, of the payment or another: which of them it is, the engine judges.
+/// The currency, if named. Whether it is the payment's is for the engine to judge.
 fn currency(fields: &Map<String, Value>) -> Result<Option<Currency>, GatewayError> {
     let code = text(fields, "currency")?;
     let currency = |code| Currency::from_code(code).ok_or_else(|| invalid("currency must be a code of ISO 4217"));
     code.map(currency).transpose()
 }
 
-/// Whether it tells of money that was moved; what cannot be read as none is for the reader of the sums.
+/// Whether it reports moved money. Anything not clearly zero counts, and is left to the strict reading of the sums.
 fn has_sums(fields: &Map<String, Value>) -> bool {
     let is_nothing = |text: &str| text.bytes().all(|byte| matches!(byte, b'0' | b'.'));
     let tells = |name: &str| match fields.get(name) {
@@ -305,7 +305,7 @@ pub(super) fn money(
     }
 }
 
-/// The operation of ours that an answer names: strictly, for it says whose money it is.
+/// The operation that an answer names. Read strictly, because it says whose money it is.
 fn operation_id(fields: &Map<String, Value>) -> Result<Option<Uuid>, GatewayError> {
     let parse = |text: &str| Uuid::parse_str(text).map_err(|_| invalid("operation_id must be a UUID"));
     text(fields, "operation_id")?.map(parse).transpose()
@@ -316,7 +316,7 @@ fn transaction_id(fields: &Map<String, Value>) -> Option<String> {
     reference_or_nothing(fields, "transaction_id")
 }
 
-/// What money is booked under: where it is there, it must be whole.
+/// The reference under which money is booked. If present, it must be complete.
 pub(super) fn reference(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, GatewayError> {
     let is_there = fields.get(name).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
     match reference_or_nothing(fields, name) {
@@ -325,8 +325,7 @@ pub(super) fn reference(fields: &Map<String, Value>, name: &str) -> Result<Optio
     }
 }
 
-/// A reference: kept as it is or not at all, for half of one, or one with a gap, refers to nothing. A whole number is one
-/// too.
+/// A reference, unchanged or not at all: a truncated or damaged one refers to nothing. An integer is accepted too.
 pub(super) fn reference_or_nothing(fields: &Map<String, Value>, name: &str) -> Option<String> {
     let id = match fields.get(name)? {
         Value::String(id) => Cow::Borrowed(id.as_str()),
@@ -342,7 +341,7 @@ pub(super) fn reference_or_nothing(fields: &Map<String, Value>, name: &str) -> O
     Some(id.into_owned()).filter(|id| !id.is_empty())
 }
 
-/// What the gateway thinks of fraud. A word of its own becomes a review by a person.
+/// The fraud assessment. An unknown value becomes a review by a person.
 fn fraud(fields: &Map<String, Value>) -> Option<(FraudStatus, String)> {
     let message = clean::text(&words(fields, "fraud_message"), MESSAGE_CHARACTERS_MAX);
     if fields.get("fraud_status")?.is_null() {

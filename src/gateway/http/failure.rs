@@ -1,4 +1,4 @@
-//! What an answer of another status than 200 proves, by the contract of this protocol.
+//! What an answer with a status other than 200 proves, by the contract of this protocol.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::gateway::failure::{Failure, Reach};
 use crate::payment::code::Code;
 use crate::payment::outcome::GatewayError;
 
-/// The gateway answered with another status than 200; `body` is what could be read of the answer.
+/// Classifies an answer with a status other than 200; `body` is as much of it as could be read.
 pub(super) fn of_status(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Failure {
     let words = answer::words_of_failure(body);
     let (reach, code) = class(status, &words);
@@ -24,7 +24,7 @@ pub(super) fn of_status(status: StatusCode, retry_after: Option<Duration>, body:
     Failure { reach, trouble: GatewayError { code, message, gateway_code: words.code, retry_after } }
 }
 
-/// What a status other than 200 proves, by the contract of this protocol.
+/// Classifies a status together with what the body says.
 fn class(status: StatusCode, words: &Words) -> (Reach, Code) {
     match by_status(status, words.is_protocol) {
         // Status and body contradict each other about money.
@@ -33,23 +33,23 @@ fn class(status: StatusCode, words: &Words) -> (Reach, Code) {
     }
 }
 
-/// Only the gateway's own word ends a command: an ingress without a route says 404 as well, by a page or by nothing at all,
-/// and some inspect what the gateway answers and put their own 403 in its place.
+/// Only the gateway's own answer ends a command: an ingress without a route also answers 404, with a page or an empty
+/// body, and some inspect the gateway's answer and replace it with their own 403.
 fn by_status(status: StatusCode, is_protocol: bool) -> (Reach, Code) {
     match status.as_u16() {
-        // These ask for the same request at another address, such as https for http: who answers so did not act on it,
-        // and the configured address is wrong. Other redirects (302, 303) are also what a framework sends after it acted.
+        // These redirect the same request to another address, such as https instead of http: the server did not act on
+        // it, and the configured address is wrong. Frameworks also send other redirects (302, 303) after acting.
         301 | 307 | 308 => (Reach::NotSent, Code::Misconfigured),
         300..=399 => (Reach::Unknown, Code::Misconfigured),
-        // Whoever says it: by HTTP itself (RFC 9110) the request was not applied.
+        // From any server: by HTTP itself (RFC 9110) the request was not applied.
         401 => (Reach::NotSent, Code::Misconfigured),
         403 if is_protocol => (Reach::NotSent, Code::Misconfigured),
         403 => (Reach::Unknown, Code::Misconfigured),
-        // Some send it for their own backend's time-out.
+        // Some servers send it for a timeout of their own backend.
         408 => (Reach::Unknown, Code::Timeout),
-        // An earlier request under this key may be running.
+        // An earlier request under this key may still be running.
         409 => (Reach::Unknown, Code::Conflict),
-        // Whoever says it does so before the request goes on.
+        // Any server that sends these does so before passing the request on.
         425 | 429 => (Reach::NotSent, Code::RateLimited),
         400..=499 if is_protocol => (Reach::Refused, Code::Refused),
         400..=499 => (Reach::Unknown, Code::InvalidAnswer),
@@ -105,7 +105,7 @@ mod tests {
             {
                 assert_eq!(proved(body), by_anybody, "{status} {body}");
             }
-            // It denies what it says beside.
+            // The body contradicts the status.
             for body in [r#"{"result": "approved"}"#, r#"{"result": "pending", "message": "wait"}"#] {
                 assert_eq!(proved(body).0, Unknown, "{status} {body}");
             }

@@ -1,4 +1,4 @@
-//! The bodies that go to the gateway. The members' order is the structs', so that one request is always the same bytes.
+//! Request bodies. The order of members is that of the structs, so that a request is always the same bytes.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -9,7 +9,7 @@ use crate::payment::json;
 use crate::payment::money::Money;
 use crate::payment::view::PaymentView;
 
-/// What completes a process that the customer has approved.
+/// Completes a process that the customer has approved.
 const CONFIRM: &str = "confirm";
 
 #[derive(Serialize)]
@@ -21,7 +21,7 @@ struct ActionBody<'a> {
     amount: Option<Money>,
     currency: &'static str,
     capture: bool,
-    /// Only where it is not the last one.
+    /// Present only if it is not the last capture.
     #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
     is_final: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,12 +37,12 @@ struct StatusBody<'a> {
     currency: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     target_operation_id: Option<Uuid>,
-    /// Of what is to be undone, the key it was sent under.
+    /// For an undo: the key under which the operation was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<Uuid>,
 }
 
-/// What an operation is called, in its address and its body.
+/// The operation's name, in the URL and in the body.
 pub(super) fn operation(action: Action, confirms: bool) -> &'static str {
     if confirms { CONFIRM } else { action.as_str() }
 }
@@ -67,7 +67,7 @@ pub(super) fn status(question: &Question<'_>) -> String {
     json::write(&about("status", question, None))
 }
 
-/// The body of what undoes: it names the key, for another key of the same operation must stay.
+/// The body of an undo. It names the key, because other keys of the same operation must stay.
 pub(super) fn undo(question: &Question<'_>) -> String {
     json::write(&about("undo", question, question.target.map(|target| target.key.value())))
 }

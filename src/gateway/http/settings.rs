@@ -1,4 +1,4 @@
-//! The configuration of a variant whose gateway is `http`.
+//! Configuration of a variant with the gateway `http`.
 
 use std::time::Duration;
 
@@ -12,67 +12,67 @@ use crate::gateway::signature::WebhookSecrets;
 use crate::gateway::url::{GatewayUrl, UrlError};
 use crate::payment::contract::AfterServerError;
 
-/// The keys of a variant with `gateway = "http"` that are this adapter's own.
+/// The adapter-specific keys of a variant with `gateway = "http"`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
-    /// Where the gateway is; the operation's name is appended.
+    /// The gateway's base URL; the operation's name is appended.
     pub url: GatewayUrl,
     /// Sent as `Authorization: Bearer`.
     #[serde(default)]
     pub token: Option<SecretString>,
-    /// What the account is called in the payments; `url` where it is left out. A payment stays with the account that it
-    /// began with.
+    /// The account's name, as stored with payments; defaults to `url`. A payment stays with the account with which it
+    /// was created.
     #[serde(default)]
     pub account: Option<String>,
-    /// Other names of the same account, as they stand in stored payments.
+    /// Other names of the same account that stored payments may have.
     #[serde(default)]
     pub account_aliases: Vec<String>,
-    /// How long the gateway remembers an idempotency key from its first use; zero where it knows no keys. 24 hours where
-    /// it is left out.
+    /// How long the gateway remembers an idempotency key from its first use; zero if it does not support keys. Default:
+    /// 24 hours.
     #[serde(default = "key_window_default", deserialize_with = "duration::deserialize")]
     pub key_window: Duration,
-    /// How long after a send a look-up may still miss it. 10 seconds where it is left out.
+    /// How long after a send a look-up may still miss it. Default: 10 seconds.
     #[serde(default = "settle_window_default", deserialize_with = "duration::deserialize")]
     pub settle_window: Duration,
-    /// Where an action's keys are remembered for another time than `key_window`.
+    /// Overrides `key_window` for single actions.
     #[serde(default)]
     pub key_windows: KeyWindows,
-    /// What a server error (5xx) does to its key. `runs_again` where it is left out.
+    /// What a server error (5xx) does to its key. Default: `runs_again`.
     #[serde(default)]
     pub after_server_error: AfterServerError,
-    /// Whether the gateway answers `status`, and its `not_found` proves that nothing was done.
+    /// Whether the gateway answers `status` and its `not_found` proves that nothing was done.
     #[serde(default = "lookup_default")]
     pub lookup: bool,
-    /// Whether it answers `undo`, where it does not answer `status`.
+    /// Whether it answers `undo`, if it does not answer `status`.
     #[serde(default)]
     pub undo: bool,
-    /// Whether it takes several captures of one authorization.
+    /// Whether it supports several captures of one authorization.
     #[serde(default)]
     pub multicapture: bool,
-    /// What the gateway's webhooks are signed with; without one there are none.
+    /// The secrets with which the gateway signs webhooks; without any, webhooks are not accepted.
     #[serde(default)]
     pub webhook_secret: WebhookSecrets,
-    /// What its webhooks are worth. `hint` where it is left out.
+    /// How far webhooks are trusted. Default: `hint`.
     #[serde(default)]
     pub notifications: WebhookRole,
-    /// How long an operation waits for such a proof where the gateway cannot be asked. 24 hours where it is left out.
+    /// How long an operation waits for a proof if the gateway supports no look-up. Default: 24 hours.
     #[serde(default = "notification_deadline_default", deserialize_with = "duration::deserialize")]
     pub notification_deadline: Duration,
 }
 
-/// What the gateway's webhooks are worth.
+/// How far the gateway's webhooks are trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookRole {
-    /// They say where to look.
+    /// They only say where to look.
     #[default]
     Hint,
-    /// What they say of money is applied.
+    /// What they say about money is applied.
     Proof,
 }
 
-/// Time-outs of keys by action; zero where the gateway knows no keys for it.
+/// Key windows by action; zero if the gateway does not support keys for it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)] // The names are the actions'.
@@ -90,7 +90,7 @@ pub struct KeyWindows {
 }
 
 impl HttpSettings {
-    /// What the account is called in the payments.
+    /// The account's name, as stored with payments.
     pub(super) fn account_name(&self) -> Result<String, BuildError> {
         match &self.account {
             Some(name) => as_stored("account", name),
@@ -98,12 +98,12 @@ impl HttpSettings {
         }
     }
 
-    /// Its other names.
+    /// The account's other names.
     pub(super) fn other_account_names(&self) -> Result<Vec<String>, BuildError> {
         self.account_aliases.iter().map(|alias| as_stored("account_aliases", alias)).collect()
     }
 
-    /// What the types cannot say.
+    /// Validates what the types cannot express.
     pub(super) fn check(&self) -> Result<(), BuildError> {
         account::check(self.account.as_deref(), &self.account_aliases)?;
         if self.undo && self.lookup {
@@ -114,8 +114,8 @@ impl HttpSettings {
     }
 }
 
-/// A name that is a URL, as `url` is stored where there is no name: in lower case, without the scheme's own port and
-/// without a slash at its end.
+/// Normalizes a name that is a URL just as `url` itself is stored: in lower case, without the scheme's default port and
+/// without a trailing slash.
 fn as_stored(key: &'static str, name: &str) -> Result<String, BuildError> {
     match GatewayUrl::try_from(name.to_owned()) {
         Ok(url) => Ok(url.as_str().to_owned()),
@@ -174,7 +174,7 @@ mod tests {
         assert!(named.check().is_ok());
         assert_eq!(named.account_name().unwrap(), "Cards");
         assert_eq!(named.other_account_names().unwrap(), ["cards", "http://127.0.0.1:9000", "acct:1"]);
-        // The name of before the host was renamed.
+        // The name from before the host was renamed.
         let renamed = settings("http://10.0.0.7:9000/".into(), serde_json::json!([]));
         assert_eq!(renamed.account_name().unwrap(), "http://10.0.0.7:9000");
     }

@@ -1,4 +1,4 @@
-//! The adapter against a gateway that keeps the contract; against others, in `raw`.
+//! The adapter with a gateway that follows the protocol; `raw` has others.
 
 use secrecy::SecretString;
 use serde_json::json;
@@ -36,7 +36,7 @@ fn gateway_with(url: &str, token: Option<&str>, lookup: bool) -> HttpGateway {
     HttpGateway::new(settings(url, token, lookup), LONG).unwrap()
 }
 
-/// One that cannot be asked, and undoes.
+/// A gateway that supports undo but no look-up.
 fn undoing(url: &str) -> HttpGateway {
     HttpGateway::new(HttpSettings { undo: true, ..settings(url, None, false) }, LONG).unwrap()
 }
@@ -102,7 +102,7 @@ fn body_for(gateway: &HttpGateway, action: Action, operation_id: Uuid, payment: 
     body.unwrap()
 }
 
-/// One attempt of an operation, with its answer awaited for so long.
+/// One attempt of an operation, with this timeout.
 async fn attempt(gateway: &HttpGateway, action: Action, timeout: Duration) -> Outcome {
     send(gateway, action, OPERATION, &body_of(gateway, action), timeout).await
 }
@@ -127,7 +127,7 @@ async fn send(gateway: &HttpGateway, action: Action, operation_id: Uuid, body: &
     gateway.call(call).await
 }
 
-/// Completes what the customer has approved, as this operation.
+/// Confirms what the customer has approved, as this operation.
 async fn confirm(gateway: &HttpGateway, operation_id: Uuid) -> Outcome {
     let body = gateway.prepare(&Ask {
         operation_id,
@@ -200,7 +200,7 @@ async fn undo(gateway: &HttpGateway) -> Found {
     gateway.undo(question).await
 }
 
-/// An outcome in one word, its code and its wait in seconds.
+/// An outcome as one word, its code and its wait in seconds.
 fn proof(outcome: &Outcome) -> (&'static str, Option<Code>, Option<u64>) {
     let (word, trouble) = match outcome {
         Outcome::Result(_) => return ("result", None, None),
@@ -312,7 +312,7 @@ async fn what_was_lost_is_undone_by_its_key_and_once() {
     }
     let kinds: Vec<&str> = fake.effects(PAYMENT).iter().map(|effect| effect.kind).collect();
     assert_eq!(kinds, ["charge", "void"]);
-    // What had moved nothing is closed.
+    // A process that had moved no money is closed.
     let fake = FakeGateway::start().await;
     let gateway = undoing(&fake.url());
     fake.plan(PAYMENT, vec![Behaviour::Pending]);
@@ -360,7 +360,7 @@ async fn a_customer_who_comes_back_is_charged_once() {
         assert_eq!(proof(&outcome), ("result", None, None));
         fake.complete(PAYMENT, true);
         assert_eq!(fake.charges(PAYMENT).len(), 1, "completed before: {completed_before}");
-        // Another body under a known key.
+        // A different body under a known key.
         let outcome = send(&gateway, Action::Process, OPERATION, &body, LONG).await;
         assert_eq!(proof(&outcome), ("refused", Some(Code::Refused), None));
     }
@@ -398,7 +398,8 @@ async fn a_gateway_that_is_down_is_reached_again_when_it_is_up() {
     let gateway = gateway(&fake.url());
     assert_eq!(proof(&attempt(&gateway, Action::Process, LONG).await).0, "result");
     fake.stop().await;
-    // Its kept connection is closed: seen in time it is made anew and refused, else it was unknown. Then it is refused.
+    // The kept connection is closed. If that is noticed in time, a new one is refused; otherwise the outcome is
+    // unknown. The next attempt is refused.
     let first = attempt(&gateway, Action::Process, LONG).await;
     assert!(matches!(first, Outcome::NotSent(_) | Outcome::Unknown(_)), "{first:?}");
     let outcome = attempt(&gateway, Action::Process, LONG).await;

@@ -1,4 +1,4 @@
-//! What a gateway tells by itself.
+//! Incoming webhooks.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::gateway::notification::{Fact, NotGenuine, Notifications, Webhook};
 use crate::gateway::signature::{WebhookSecrets, check};
 use crate::payment::outcome::GatewayError;
 
-/// The header with the signature.
+/// The signature header.
 const SIGNATURE: &str = "paybus-signature";
 
-/// The webhooks of a gateway behind `http`.
+/// The webhooks of an `http` gateway.
 #[derive(Debug)]
 pub(super) struct HttpWebhooks {
     secrets: WebhookSecrets,
@@ -25,10 +25,10 @@ pub(super) struct HttpWebhooks {
 }
 
 impl HttpWebhooks {
-    /// The webhooks, where there are secrets.
+    /// Builds it from the settings; `None` if there are no secrets.
     ///
     /// # Errors
-    /// One of them is empty; or webhooks are to be proof, and nothing signs them.
+    /// A secret is empty, or webhooks are configured as proof without a secret.
     pub(super) fn configured(secrets: &WebhookSecrets, role: WebhookRole) -> Result<Option<HttpWebhooks>, BuildError> {
         secrets.check()?;
         if secrets.is_empty() && role == WebhookRole::Proof {
@@ -38,7 +38,7 @@ impl HttpWebhooks {
         Ok((!secrets.is_empty()).then(|| HttpWebhooks { secrets: secrets.clone(), role }))
     }
 
-    /// Reads one piece of news, and what it proves where the settings say that it does.
+    /// Reads one event and, if the settings accept it, what it proves.
     fn fact(&self, news: &RawValue) -> Result<Fact, NotGenuine> {
         let told: News = serde_json::from_str(news.get()).map_err(|_| NotGenuine::InvalidBody)?;
         let proof = match self.role {
@@ -49,7 +49,7 @@ impl HttpWebhooks {
     }
 }
 
-/// The pieces of news in a body: one, or a list of them.
+/// Splits a body into its events: one, or a list.
 fn pieces(body: &[u8]) -> Result<Vec<&RawValue>, NotGenuine> {
     let many = serde_json::from_slice(body);
     many.or_else(|_| serde_json::from_slice(body).map(|one| vec![one])).map_err(|_| NotGenuine::InvalidBody)
@@ -74,7 +74,7 @@ impl Notifications for HttpWebhooks {
         pieces(&webhook.body)?.into_iter().map(|news| self.fact(news)).collect()
     }
 
-    /// Each names its payment.
+    /// Every event names its payment.
     fn locate<'a>(&'a self, _fact: &'a Fact, _timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, GatewayError>> {
         Box::pin(async { Ok(None) })
     }
@@ -122,7 +122,7 @@ mod tests {
         })
     }
 
-    /// A piece of news with anything in its members.
+    /// An event with arbitrary members.
     fn any_news() -> impl Strategy<Value = Value> {
         let id = Uuid::from_u128(1).to_string();
         let value = prop_oneof![
@@ -141,7 +141,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is signed is read; of it each fact says what stood there, and what is changed afterwards tells nothing.
+        /// Whatever is signed is read, and each fact contains what was there; a webhook that was changed after signing
+        /// is rejected.
         #[test]
         fn what_is_signed_is_read_and_nothing_else_tells_anything(
             news in proptest::collection::vec(any_news(), 0..3),
@@ -223,7 +224,7 @@ mod tests {
         }
         let both = received(WebhookRole::Proof, &json!([bare, proof])).unwrap();
         assert_eq!(both.iter().map(|fact| fact.proof.is_some()).collect::<Vec<_>>(), [false, true]);
-        // As it is stored with a notification that waits.
+        // As stored with a waiting notification.
         let stored = serde_json::to_value(&both).unwrap();
         assert_eq!(serde_json::from_value::<Vec<Fact>>(stored).unwrap(), both);
     }

@@ -1,5 +1,5 @@
-//! One attempt: what its plan says is sent, and the answer read. Requests that move money go out under the operation's key,
-//! or under one that is made from it.
+//! One attempt: sends what its plan says, and reads the answer. Requests that move money use the operation's key, or
+//! one derived from it.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -75,7 +75,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// What Stripe attributes to nobody in the direct answer to this operation's own request is this operation's.
+    /// Attributes to this operation what is unattributed in the direct answer to its own request.
     fn own(&self, mut result: GatewayResult) -> GatewayResult {
         let own = Attribution::Answered(self.call.operation_id);
         let unattributed = |it: &&mut Transaction| it.attribution == Attribution::Unattributed;
@@ -102,7 +102,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// The payment intent of an answer: its own, or the one that an error brings along, as it stands after that.
+    /// The payment intent in an answer, or the one in an error, which is its state after that error.
     fn intent(
         &self,
         answer: Result<serde_json::Map<String, Value>, Denial>,
@@ -111,7 +111,7 @@ impl Attempt<'_> {
         match answer {
             Ok(object) => Ok((Intent::read(object, self.asked(id))?, None)),
             Err(mut denial) => match denial.error.payment_intent.take() {
-                // What an error that may pass brings along is how things stand before the next attempt.
+                // With a transient error, the payment intent shows the state before the next attempt.
                 Some(Value::Object(object)) if denial.failure.reach == Reach::Refused => {
                     Ok((Intent::read(object, self.asked(id))?, Some(denial)))
                 }
@@ -121,8 +121,8 @@ impl Attempt<'_> {
     }
 }
 
-/// A process: one payment intent for the payment, made by the first and gone on with by all others. A customer who still has
-/// the client secret of an earlier attempt can thus never pay a second one.
+/// A process: there is one payment intent per payment, created by the first process and continued by all others. A
+/// customer who still has the client secret of an earlier attempt can therefore never pay a second one.
 struct Process<'a> {
     attempt: Attempt<'a>,
     forms: Option<ProcessForms>,
@@ -144,7 +144,7 @@ impl Process<'_> {
         }
     }
 
-    /// The payment intent to go on with. One that is canceled can take no money for ever.
+    /// The payment intent to continue. A canceled one can never take money again.
     async fn there(&self, known: Option<&str>) -> Result<Option<Intent>, Denial> {
         let is_alive = |intent: &Intent| !intent.is_canceled();
         if let Some(id) = known
@@ -161,13 +161,14 @@ impl Process<'_> {
 
     async fn get(&self, id: &str) -> Result<Intent, Denial> {
         match intent(self.attempt.session, id, self.attempt.asked(None)).await {
-            // Stripe forgets none: the key is another account's, and what became of the payment intent is not known.
+            // Stripe never deletes one: the key belongs to another account, and the state of the payment intent is
+            // unknown.
             Err(denial) if denial.is_missing() => Err(mismatch("it does not know the payment intent").into()),
             found => found,
         }
     }
 
-    /// What an earlier key made, or this one where its answer was lost: nothing that is made while the list is read.
+    /// What an earlier key created, or this key if its answer was lost. Nothing new is created while the list is read.
     async fn left_behind(&self) -> Result<Option<Intent>, Denial> {
         let call = self.attempt.call;
         let sought = Sought {
@@ -177,7 +178,7 @@ impl Process<'_> {
             one_is_enough: false,
             cursor: Some(call.key.value()),
         };
-        // What is found, or not, must be acted on in the time that is left.
+        // Leave time to act on the result.
         let mut found = find(&self.attempt.session.half(), &sought).await?;
         Ok(take_best(&mut found))
     }
@@ -188,12 +189,12 @@ impl Process<'_> {
         self.read(answer, None)
     }
 
-    /// Goes on with a payment intent that may still take money, or has done so.
+    /// Continues a payment intent that can still take money or already has.
     async fn go_on(&self, intent: Intent, forms: Option<&ProcessForms>) -> Result<GatewayResult, Denial> {
         let is_ours = intent.operation == Some(self.attempt.call.operation_id);
         let is_prepared = is_ours && intent.status == IntentStatus::RequiresConfirmation;
         match forms {
-            // Its customer has paid, or this operation's confirmation has come to something.
+            // The customer has paid, or this operation's confirmation has had an effect.
             _ if intent.has_money() || is_ours && !intent.is_untouched() => self.result(&intent, None),
             None => self.result(&intent, None),
             Some(forms) if is_prepared => self.confirm(&intent.id, forms).await,
@@ -201,11 +202,12 @@ impl Process<'_> {
         }
     }
 
-    /// Gives it to this operation, so that a look-up tells its confirmation from an earlier one's, and confirms it.
+    /// Marks the payment intent as this operation's, so that a look-up can tell its confirmation from an earlier one's;
+    /// then confirms it.
     async fn mark_and_confirm(&self, id: &str, forms: &ProcessForms) -> Result<GatewayResult, Denial> {
         use IntentStatus::{RequiresConfirmation, RequiresPaymentMethod};
         let path = format!("payment_intents/{id}");
-        // It moves nothing and may be said twice: without a key.
+        // Moves no money and may be repeated, so it needs no key.
         let answer = self.attempt.session.post(&path, &forms.mark, None).await.map_err(Denial::before_sending);
         let (intent, denial) = self.attempt.intent(answer, Some(id))?;
         match (intent.status, denial) {
@@ -223,7 +225,7 @@ impl Process<'_> {
         self.read(answer, Some(id))
     }
 
-    /// Reads what came of an attempt to pay.
+    /// Reads the result of a payment attempt.
     fn read(
         &self,
         answer: Result<serde_json::Map<String, Value>, Denial>,
@@ -237,7 +239,7 @@ impl Process<'_> {
         self.result(&intent, denial)
     }
 
-    /// An attempt to pay was declined; its payment intent is gone on with by the next.
+    /// A payment attempt was declined; the next process continues the payment intent.
     fn declined(&self, denial: Denial, id: Option<&str>) -> Result<GatewayResult, Denial> {
         let mut result = declines::declined(&denial.error);
         if let Some(Value::Object(object)) = &denial.error.payment_intent {
@@ -260,7 +262,8 @@ impl Process<'_> {
 }
 
 impl Process<'_> {
-    /// A result whose money is this operation's where the payment intent names none: it is the direct answer to its request.
+    /// Attributes money to this operation if the payment intent names none, because this is the direct answer to its
+    /// request.
     fn answered(&self, intent: &Intent, result: GatewayResult) -> GatewayResult {
         if intent.operation.is_none() { self.attempt.own(result) } else { result }
     }

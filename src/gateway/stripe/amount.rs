@@ -1,37 +1,37 @@
-//! Sums as Stripe counts them: whole numbers of a unit that is not always ISO 4217's smallest.
+//! Amounts in Stripe's units: integers of a unit that is not always ISO 4217's smallest.
 
 use rust_decimal::Decimal;
 
 use crate::payment::money::{Currency, Money, MoneyError};
 
-/// Stripe counts these in whole units, whatever decimals they have.
+/// Stripe uses whole units for these, whatever their decimals.
 const ZERO_DECIMAL: [&str; 15] =
     ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"];
 
-/// Whole units of late; Stripe still counts them in hundredths, which must be even hundreds.
+/// Recently became zero-decimal; Stripe still uses hundredths, which must be multiples of 100.
 const WHOLE_HUNDREDS: [&str; 2] = ["ISK", "UGX"];
 
-/// Counted in thousandths, which must be even tens.
+/// Stripe uses thousandths, which must be multiples of 10.
 const THREE_DECIMAL: [&str; 5] = ["BHD", "JOD", "KWD", "OMR", "TND"];
 
-/// Why a sum cannot be told to Stripe, or cannot have come from there.
+/// Why an amount cannot be sent to Stripe, or cannot have come from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AmountError {
-    /// The currency.
+    /// Stripe does not support the currency.
     #[error("Stripe does not take {0}")]
     Currency(Currency),
-    /// A part of Stripe's unit.
+    /// Not a whole number of Stripe's units.
     #[error("Stripe takes {0} only in whole units")]
     Whole(Currency),
-    /// The last of three decimals.
+    /// The third decimal is not 0.
     #[error("Stripe takes {0} only where the third decimal is 0")]
     Tens(Currency),
-    /// No sum of money.
+    /// Not an amount of money.
     #[error("{0}")]
     Money(#[from] MoneyError),
 }
 
-/// How many decimals of a currency Stripe's numbers have. HUF and TWD are special only in payouts.
+/// Number of decimals that Stripe's integers have for a currency. HUF and TWD are special only in payouts.
 fn decimals(currency: Currency) -> Result<u32, AmountError> {
     let code = currency.code();
     if ZERO_DECIMAL.contains(&code) {
@@ -45,7 +45,7 @@ fn decimals(currency: Currency) -> Result<u32, AmountError> {
     }
 }
 
-/// A sum in Stripe's units.
+/// Converts an amount to Stripe's units.
 pub(super) fn to_units(money: Money) -> Result<i64, AmountError> {
     let currency = money.currency();
     let mut units = money.amount();
@@ -62,7 +62,7 @@ pub(super) fn to_units(money: Money) -> Result<i64, AmountError> {
     Ok(units)
 }
 
-/// A sum from Stripe's units.
+/// Converts an amount from Stripe's units.
 pub(super) fn from_units(units: i64, currency: Currency) -> Result<Money, AmountError> {
     Ok(Money::new(Decimal::new(units, decimals(currency)?), currency)?)
 }

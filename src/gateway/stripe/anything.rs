@@ -1,5 +1,5 @@
-//! Whatever Stripe's objects hold: reading them does not panic, an approval is of what the object says and in its currency,
-//! and money that cannot be read is neither an approval nor the proof that nothing was charged.
+//! Whatever Stripe's objects contain: reading them does not panic, an approval is for the object's amount and currency,
+//! and unreadable money is neither an approval nor a proof that nothing was charged.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -86,7 +86,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A good object with some of its members changed, and of some of its objects' members too.
+/// A valid object with some of its members changed, including nested ones.
 fn changed(good: fn() -> Value) -> impl Strategy<Value = Map<String, Value>> {
     let change = (any::<Index>(), any::<Index>(), any::<bool>(), prop_oneof![number(), value()]);
     proptest::collection::vec(change, 0..5).prop_map(move |changes| {
@@ -126,7 +126,7 @@ fn good_intent() -> Value {
     })
 }
 
-/// The same, before any money was taken.
+/// The same, before any money was captured.
 fn open_intent() -> Value {
     let mut intent = good_intent();
     intent["status"] = json!("requires_capture");
@@ -150,13 +150,13 @@ fn good_dispute() -> Value {
     })
 }
 
-/// A sum in Stripe's units, in the currency that the object names.
+/// An amount in Stripe's units, in the object's currency.
 fn sum(units: i64, object: &Map<String, Value>) -> String {
     let currency = Currency::from_code(&object["currency"].as_str().unwrap().to_ascii_uppercase()).unwrap();
     amount::from_units(units, currency).unwrap().to_string()
 }
 
-/// What holds of every result: it may be stored and shown, and is in the object's currency.
+/// Holds for every result: it can be stored and displayed, and has the object's currency.
 fn check_result(result: &GatewayResult, object: &Map<String, Value>) -> Result<(), TestCaseError> {
     let currency = object["currency"].as_str().map(str::to_ascii_uppercase);
     prop_assert_eq!(result.currency.map(|currency| currency.code().to_owned()), currency);
@@ -171,7 +171,7 @@ fn check_result(result: &GatewayResult, object: &Map<String, Value>) -> Result<(
     Ok(())
 }
 
-/// An answer that cannot be used is neither a result nor a proof.
+/// An unusable answer is neither a result nor a proof.
 fn check_unusable(trouble: GatewayError) -> Result<(), TestCaseError> {
     prop_assert!(matches!(trouble.code, Code::InvalidAnswer | Code::Mismatch), "{:?}", trouble.code);
     prop_assert!(trouble.message.chars().count() <= 512, "{}", trouble.message);
@@ -180,7 +180,7 @@ fn check_unusable(trouble: GatewayError) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What was received, as far as the object says so, in Stripe's units.
+/// The received amount according to the object, in Stripe's units.
 fn received(object: &Map<String, Value>) -> Option<i64> {
     let of_charge = || object["latest_charge"].get("amount_captured")?.as_i64();
     object["amount_received"].as_i64().or_else(of_charge)
@@ -201,9 +201,9 @@ fn check_intent(object: &Map<String, Value>) -> Result<(), TestCaseError> {
     ] {
         let result = match result {
             Ok(Some(result)) => result,
-            // By a look-up this is the proof that nothing was charged.
+            // For a look-up, this proves that nothing was charged.
             Ok(None) => {
-                // What no mark explains of a part that was captured is told as others' money, which proves nothing.
+                // A partial capture without a mark is reported as others' money, which proves nothing.
                 let is_open = object["status"] == "processing" || object["status"] == "requires_capture";
                 prop_assert!(!has_received || !moves || is_open, "{:?}", object);
                 continue;
@@ -217,7 +217,7 @@ fn check_intent(object: &Map<String, Value>) -> Result<(), TestCaseError> {
         match result.verdict {
             Verdict::Approved if moves => {
                 prop_assert_eq!(&object["status"], "succeeded");
-                // One that took nothing says no sum, or nothing: neither is taken for what was asked.
+                // One that received nothing reports no amount or zero: neither is taken as the requested amount.
                 let said = received(object).filter(|units| *units != 0).map(|units| sum(units, object));
                 let told = result.amount().filter(|amount| !amount.is_zero());
                 prop_assert_eq!(told.map(|amount| amount.to_string()), said);
@@ -225,7 +225,7 @@ fn check_intent(object: &Map<String, Value>) -> Result<(), TestCaseError> {
             Verdict::Approved => prop_assert!(object["status"] == "canceled" && !has_received, "{:?}", object),
             Verdict::Authorized => {
                 prop_assert_eq!(&object["status"], "requires_capture");
-                // What is still held, and what of it was captured before.
+                // What is still held, plus what was captured of it before.
                 let held = object["amount_capturable"].as_i64().filter(|units| *units != 0);
                 let held = held.or_else(|| object["amount"].as_i64()).unwrap();
                 let said = sum(held + received(object).unwrap_or_default(), object);
@@ -280,7 +280,7 @@ proptest! {
         prop_assert!(told.is_err() || told.is_ok_and(|dispute| dispute.amount.currency().code() == "EUR"));
     }
 
-    /// By the status and Stripe's own word on retries, whatever else the error says.
+    /// Decided by the status and Stripe's own retry header, whatever else the error says.
     #[test]
     fn no_error_proves_more_than_it_can(
         status in 100..1000_u16,
@@ -313,7 +313,7 @@ proptest! {
         }
     }
 
-    /// What is stored of an operation was written by this gateway, unless somebody changed the row.
+    /// A stored request was written by this gateway, unless somebody changed the row.
     #[test]
     fn any_stored_request_is_read_or_refused(body in prop_oneof![
         any::<String>(),

@@ -1,4 +1,4 @@
-//! Stripe's API: requests with their credentials, version and time-out, and pages of lists.
+//! Stripe's API: requests with credentials, version and timeout, and paginated lists.
 
 use std::time::Duration;
 
@@ -21,28 +21,27 @@ use crate::payment::trace::TraceContext;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
 
-/// The most that Stripe gives at once.
+/// Stripe's maximum page size.
 const PAGE: usize = 100;
 
-/// Pages of one payment's objects that are read.
+/// Maximum number of pages of one payment's objects to read.
 const PAGES_MAX: usize = 50;
 
-/// How much wider a list is searched than what was sent can be dated, in seconds: clocks may have been apart then that agree
-/// today.
+/// Margin of a list's time range on both sides, in seconds: clocks that agree now may have differed back then.
 const CLOCKS_APART: i64 = 60 * 60;
 
-/// Where the API is, and how it is spoken to.
+/// The API's address, and how requests to it are made.
 pub(super) struct Api {
     pub client: Client,
     pub base: GatewayUrl,
     pub authorization: HeaderValue,
     pub version: HeaderValue,
     pub clock: GatewayClock,
-    /// Where lists are gone on with that one look-up could not read to their end.
+    /// Positions from which lists that one look-up could not finish are continued.
     pub cursors: Cursors,
 }
 
-/// One session with the API, for one call or look-up.
+/// A session with the API, for one call or look-up.
 pub(super) struct Session<'a> {
     api: &'a Api,
     deadline: Instant,
@@ -50,7 +49,7 @@ pub(super) struct Session<'a> {
 }
 
 impl Api {
-    /// A session that ends in time.
+    /// Starts a session with this timeout.
     pub fn session<'a>(&'a self, timeout: Duration, trace: Option<&'a TraceContext>) -> Session<'a> {
         Session { api: self, deadline: Instant::now() + timeout, trace }
     }
@@ -59,31 +58,30 @@ impl Api {
 /// A page of a list, newest first.
 pub(super) struct Page {
     pub objects: Vec<Map<String, Value>>,
-    /// The object after which the next page begins; `None` for the last page.
+    /// The object after which the next page starts; `None` for the last page.
     pub after: Option<String>,
 }
 
 impl<'a> Session<'a> {
-    /// A session that ends when half of the time that is left is over, so that something can follow it.
+    /// A session with half of the remaining time, so that something can follow it.
     pub fn half(&self) -> Session<'a> {
         let now = Instant::now();
         Session { deadline: now + self.deadline.saturating_duration_since(now) / 2, ..*self }
     }
 
-    /// Where lists are gone on with.
+    /// Positions from which unfinished lists are continued.
     pub fn cursors(&self) -> &'a Cursors {
         &self.api.cursors
     }
 }
 
 impl Session<'_> {
-    /// Gets an object.
     pub async fn get(&self, path: &str, query: &str) -> Result<Map<String, Value>, Denial> {
         let request = self.api.client.get(format!("{}/v1/{path}?{query}", self.api.base));
         exchange(self.finish(request)?, self.trace, &self.api.clock).await
     }
 
-    /// Posts a form, under an idempotency key where it must act once.
+    /// Posts a form, with an idempotency key if it must act only once.
     pub async fn post(&self, path: &str, form: &str, key: Option<Uuid>) -> Result<Map<String, Value>, Denial> {
         let mut request = self
             .api
@@ -97,14 +95,14 @@ impl Session<'_> {
         exchange(self.finish(request)?, self.trace, &self.api.clock).await
     }
 
-    /// One page of a list, after an object of it.
+    /// Gets one page of a list, starting after one of its objects.
     pub async fn page(&self, path: &str, filter: &str, after: Option<&str>) -> Result<Page, Denial> {
         let after = after.map(|after| format!("&starting_after={after}")).unwrap_or_default();
         let mut page = self.get(path, &format!("limit={PAGE}{filter}{after}")).await?;
         let Some(Value::Array(data)) = page.remove("data") else {
             return Err(invalid("must be a list with data").into());
         };
-        // What cannot be read may be what is looked for: that it was not found would prove nothing.
+        // An unreadable object may be the one looked for, so that its absence would prove nothing.
         let Some(Value::Bool(has_more)) = page.get("has_more") else {
             return Err(invalid("must be a list that says whether it has_more").into());
         };
@@ -121,8 +119,8 @@ impl Session<'_> {
         Ok(Page { objects, after: Some(last) })
     }
 
-    /// Reads a list of what belongs to one payment to its end, newest first. A list that is too long is an error: what it
-    /// does not hold may still be there.
+    /// Reads a list of one payment's objects to its end, newest first. A list that is too long is an error: what was
+    /// not read may still be there.
     pub async fn list(&self, path: &str, filter: &str) -> Result<Vec<Map<String, Value>>, Denial> {
         let (mut all, mut after) = (Vec::new(), None);
         for _ in 0..PAGES_MAX {
@@ -138,7 +136,7 @@ impl Session<'_> {
         Err(Failure::unusable(GatewayError::new(Code::InvalidAnswer, message)).into())
     }
 
-    /// With all that every request has, and the time that is left.
+    /// Adds the headers of every request, and the remaining time as timeout.
     fn finish(&self, request: RequestBuilder) -> Result<RequestBuilder, Failure> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -151,7 +149,7 @@ impl Session<'_> {
     }
 }
 
-/// The filter of a list for what was made between two times by our clock.
+/// A list filter for objects created between two times by our clock.
 pub(super) fn made_between(from: Timestamp, to: Option<Timestamp>) -> String {
     let filter = format!("&created%5Bgte%5D={}", from.as_second().saturating_sub(CLOCKS_APART));
     match to {
@@ -171,11 +169,11 @@ pub(super) mod tests {
     use super::*;
     use crate::gateway::stripe::StripeGateway;
 
-    /// An account at a Stripe that answers so.
+    /// An account at a Stripe that answers with this app.
     pub async fn gateway(app: Router) -> StripeGateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        // Until the end of the test's runtime.
+        // Runs until the test's runtime ends.
         drop(tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }));
         let settings = json!({"secret_key": "sk_test_x", "api_base": base});
         StripeGateway::new(serde_json::from_value(settings).unwrap(), Duration::from_secs(10)).unwrap()
@@ -194,7 +192,8 @@ pub(super) mod tests {
         page.to_string()
     }
 
-    /// Both clocks are right within the tolerance, and what is made at one end of a look-up's time may be dated beyond it.
+    /// Both clocks are right within the tolerance, but an object created at an edge of the look-up's range may be dated
+    /// outside it.
     #[test]
     fn what_a_clock_a_little_off_has_dated_is_in_the_list() {
         let (from, to) = (Timestamp::from_second(1_000_000).unwrap(), Timestamp::from_second(1_000_300).unwrap());
@@ -221,11 +220,11 @@ pub(super) mod tests {
         let found = session.list("things", "").await.unwrap();
         let ids: Vec<_> = found.iter().map(|object| object["id"].as_str().unwrap()).collect();
         assert_eq!(ids, ["a", "b", "c", "d"]);
-        // Without an id to go on from, the same page would be read for ever.
+        // Without an id to continue from, the same page would be read for ever.
         let denial = session.list("things", "&nameless=1").await.unwrap_err();
         assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer);
         assert!(denial.failure.trouble.message.contains("ids"), "{}", denial.failure.trouble.message);
-        // Nor is what cannot be read passed over: what is looked for would be proved not to be there.
+        // An unreadable page is not skipped either: that would prove the absence of the object looked for.
         for query in ["&odd=1", "&endless=1"] {
             let denial = session.list("things", query).await.unwrap_err();
             assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer, "{query}");

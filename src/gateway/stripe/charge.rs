@@ -1,4 +1,4 @@
-//! A charge: one attempt to pay, as a payment intent brings it along, with what Stripe thinks of its risk.
+//! A charge: one payment attempt, as contained in a payment intent, with Stripe's risk assessment.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -8,17 +8,16 @@ use crate::gateway::clean;
 use crate::payment::outcome::GatewayError;
 use crate::payment::status::FraudStatus;
 
-/// What a card tells that is kept.
+/// The card details that are kept.
 const CARD_FACTS: [&str; 6] = ["brand", "last4", "exp_month", "exp_year", "funding", "country"];
 
-/// What the outcome tells that is kept.
+/// The outcome's details that are kept.
 const OUTCOME_FACTS: [&str; 6] = ["network_status", "reason", "risk_level", "risk_score", "seller_message", "type"];
 
-/// A charge.
 #[derive(Debug)]
 pub(super) struct Charge {
     pub id: String,
-    /// The rest, where it was brought along.
+    /// The rest, if the charge was expanded.
     body: Option<Body>,
 }
 
@@ -36,7 +35,7 @@ struct Body {
 }
 
 impl Charge {
-    /// Reads one, or its id alone.
+    /// Reads a charge, or its id alone.
     pub fn read(value: Value) -> Result<Charge, GatewayError> {
         if let Value::String(id) = value {
             return Ok(Charge { id, body: None });
@@ -45,12 +44,12 @@ impl Charge {
         Ok(Charge { id: body.id.clone(), body: Some(body) })
     }
 
-    /// What was taken, in Stripe's units.
+    /// The captured amount, in Stripe's units.
     pub fn captured_units(&self) -> Option<i64> {
         self.body.as_ref()?.amount_captured
     }
 
-    /// Whether something may have been given back.
+    /// Whether there may be refunds.
     pub fn may_be_refunded(&self) -> bool {
         self.body.as_ref().and_then(|body| body.amount_refunded) != Some(0)
     }
@@ -60,14 +59,14 @@ impl Charge {
         self.body.as_ref().and_then(|body| body.disputed) != Some(false)
     }
 
-    /// What Stripe thinks of fraud: the person's word who reviewed it, else Radar's. A payment under review is paid for all
-    /// that: what waits is the delivery.
+    /// The fraud assessment: by a person's review, else by Radar. A payment under review is still paid; only the
+    /// delivery waits.
     pub fn fraud(&self) -> Option<(FraudStatus, String)> {
         let body = self.body.as_ref()?;
         body.review.as_ref().and_then(of_review).or_else(|| of_outcome(body.outcome.as_ref()?))
     }
 
-    /// For `extra_data`.
+    /// The details for `extra_data`.
     pub fn facts(&self) -> Map<String, Value> {
         let mut facts = Map::new();
         facts.insert("charge".to_owned(), json!(self.id));
@@ -87,7 +86,7 @@ impl Charge {
     }
 }
 
-/// A review by a person: open, or closed for a reason. Of its id alone only that there is one is known.
+/// A person's review: open, or closed for a reason. An id alone only shows that there is one.
 fn of_review(review: &Value) -> Option<(FraudStatus, String)> {
     let review = match review {
         Value::String(_) => return Some((FraudStatus::Review, "under review".to_owned())),
@@ -103,13 +102,13 @@ fn of_review(review: &Value) -> Option<(FraudStatus, String)> {
     let status = match reason {
         "approved" => FraudStatus::Accept,
         "refunded_as_fraud" | "disputed" => FraudStatus::Reject,
-        // Refunded for another reason, or the review's data are gone: it says nothing of fraud.
+        // Refunded for another reason, or the review's data was deleted: this says nothing about fraud.
         _ => FraudStatus::Unknown,
     };
     Some((status, clean::text(&format!("reviewed: {reason}"), 255)))
 }
 
-/// Radar's word.
+/// Radar's assessment.
 fn of_outcome(outcome: &Map<String, Value>) -> Option<(FraudStatus, String)> {
     let text = |name: &str| outcome.get(name).and_then(Value::as_str);
     let assessed = matches!(text("risk_level"), Some("normal" | "elevated" | "highest"));
@@ -117,7 +116,7 @@ fn of_outcome(outcome: &Map<String, Value>) -> Option<(FraudStatus, String)> {
         "manual_review" => FraudStatus::Review,
         "blocked" => FraudStatus::Reject,
         "authorized" if assessed => FraudStatus::Accept,
-        // The issuer's word, or no word at all: it says nothing of fraud.
+        // The issuer's decision, or no assessment: this says nothing about fraud.
         _ => return None,
     };
     let level = text("risk_level").map(|level| format!("risk level {level}"));

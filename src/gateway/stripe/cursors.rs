@@ -1,23 +1,23 @@
-//! How far lists were read that one look-up could not read to their end.
+//! Cursors of lists that one look-up could not read to their end.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-/// The most lists that are remembered; beyond, all of them begin anew.
+/// Maximum number of cursors; beyond it, all are dropped and their lists start over.
 const CURSORS_MAX: usize = 1_000;
 
 /// How far a list was read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cursor {
-    /// The last object that was read.
+    /// The last object read.
     pub after: Option<String>,
-    /// The ids that were found.
+    /// The ids found so far.
     pub found: Vec<String>,
 }
 
-/// How far lists were read that are not at their end, by name. It is kept in memory alone: another worker begins anew.
+/// The cursors of unfinished lists, by name. Kept only in memory: another worker starts over.
 #[derive(Debug, Default)]
 pub(super) struct Cursors(Mutex<HashMap<Uuid, Cursor>>);
 

@@ -1,4 +1,4 @@
-//! Declines: what each of Stripe's codes asks of whoever wants the money.
+//! Declines: what Stripe's codes say about retrying.
 
 use serde_json::{Map, Value, json};
 
@@ -7,28 +7,28 @@ use crate::gateway::clean::{self, CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX};
 use crate::payment::outcome::{Decline, GatewayResult, Verdict};
 use crate::payment::status::FraudStatus;
 
-/// When another try makes sense.
+/// When a retry makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retry {
     /// Never with this payment method.
     Never,
     /// Some days later, or with another payment method.
     Later,
-    /// At once: it was a technical trouble on the way to the issuer.
+    /// At once: there was a technical problem on the way to the issuer.
     Soon,
-    /// As soon as the customer gives other data, or authenticates.
+    /// Once the customer provides other data or authenticates.
     Customer,
 }
 
-/// Every code that an attempt to pay is declined with. What is not here may go through later.
+/// All codes with which a payment attempt is declined. Unknown codes may succeed later.
 const DECLINES: &[(&str, Retry)] = &[
-    // The issuer could not be asked, or asks for the same once more.
+    // The issuer could not be reached, or asks for the same request again.
     ("approve_with_id", Retry::Soon),
     ("issuer_not_available", Retry::Soon),
     ("processing_error", Retry::Soon),
     ("reenter_transaction", Retry::Soon),
     ("try_again_later", Retry::Soon),
-    // The issuer's discretion, and the state of the account.
+    // At the issuer's discretion, or because of the state of the account.
     ("call_issuer", Retry::Later),
     ("card_decline_rate_limit_exceeded", Retry::Later),
     ("card_declined", Retry::Later),
@@ -42,7 +42,7 @@ const DECLINES: &[(&str, Retry)] = &[
     ("service_not_allowed", Retry::Later),
     ("transaction_not_allowed", Retry::Later),
     ("withdrawal_count_limit_exceeded", Retry::Later),
-    // The customer must act, or has mistyped something.
+    // The customer must act, or mistyped something.
     ("authentication_not_handled", Retry::Customer),
     ("authentication_required", Retry::Customer),
     ("expired_card", Retry::Customer),
@@ -63,7 +63,7 @@ const DECLINES: &[(&str, Retry)] = &[
     ("payment_intent_authentication_failure", Retry::Customer),
     ("payment_method_customer_decline", Retry::Customer),
     ("pin_try_exceeded", Retry::Customer),
-    // The card schemes forbid another try.
+    // The card schemes forbid a retry.
     ("card_not_supported", Retry::Never),
     ("currency_not_supported", Retry::Never),
     ("do_not_try_again", Retry::Never),
@@ -86,7 +86,7 @@ const DECLINES: &[(&str, Retry)] = &[
     ("testmode_decline", Retry::Never),
 ];
 
-/// The network's own codes (ISO 8583, and the card schemes') that say more than an issuer's general refusal.
+/// The network's own codes (ISO 8583 and those of the card schemes) that say more than an issuer's general decline.
 const NETWORK_DECLINES: &[(&str, Retry)] = &[
     ("04", Retry::Never),
     ("07", Retry::Never),
@@ -109,10 +109,10 @@ const NETWORK_DECLINES: &[(&str, Retry)] = &[
     ("R3", Retry::Never),
 ];
 
-/// An issuer's refusal that says nothing.
+/// General declines by the issuer, without a reason.
 const GENERAL: [&str; 4] = ["card_declined", "do_not_honor", "generic_decline", "no_action_taken"];
 
-/// A thief must not learn from the shop why these were declined; Stripe asks to show them as a general decline.
+/// The shop must not reveal to a thief why these were declined; Stripe requires showing a general decline.
 const NOT_FOR_THE_CUSTOMER: [&str; 4] = ["fraudulent", "lost_card", "merchant_blacklist", "stolen_card"];
 
 /// Declined for fraud, by the issuer, Radar or the shop's own block list.
@@ -154,8 +154,8 @@ fn find(table: &[(&str, Retry)], code: &str) -> Option<Retry> {
     table.iter().find(|(known, _)| *known == code).map(|(_, retry)| *retry)
 }
 
-/// The result that an attempt to pay was declined. The event's own code and message are fit for the customer; the whole
-/// truth is in `extra_data`, for the shop.
+/// The result of a declined payment attempt. Its code and message are suitable for the customer; the full details are
+/// in `extra_data`, for the shop.
 pub(super) fn declined(error: &ErrorObject) -> GatewayResult {
     let own = error.own_code().unwrap_or("declined");
     let shown = if NOT_FOR_THE_CUSTOMER.contains(&own) { "generic_decline" } else { own };

@@ -1,4 +1,4 @@
-//! A dispute as Stripe answers it.
+//! A dispute as returned by Stripe.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -9,7 +9,6 @@ use crate::gateway::clean::{self, CODE_CHARACTERS_MAX};
 use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::GatewayError;
 
-/// A dispute.
 #[derive(Debug)]
 pub(super) struct Dispute {
     pub amount: Money,
@@ -27,7 +26,7 @@ struct Wire {
 }
 
 impl Dispute {
-    /// Reads one of a payment in this currency.
+    /// Reads a dispute of a payment in this currency.
     pub fn read(object: Map<String, Value>, currency: Currency) -> Result<Dispute, GatewayError> {
         let wire: Wire = serde_json::from_value(Value::Object(object))
             .map_err(|_| invalid("must be a dispute with id, amount, currency and status"))?;
@@ -39,17 +38,16 @@ impl Dispute {
         Ok(Dispute { amount, wire })
     }
 
-    /// Its id.
     pub fn id(&self) -> &str {
         &self.wire.id
     }
 
-    /// Whether its money is gone for good. While one is open, the gateway only keeps the money back.
+    /// Whether its money is lost for good. While a dispute is open, Stripe only withholds the money.
     pub fn is_lost(&self) -> bool {
         self.wire.status == "lost"
     }
 
-    /// For `extra_data`.
+    /// The details for `extra_data`.
     pub fn told(&self) -> Value {
         let word = |text: &str| clean::text(text, CODE_CHARACTERS_MAX);
         json!({

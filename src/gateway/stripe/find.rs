@@ -1,6 +1,6 @@
-//! Payment intents by our ids in their metadata. Stripe's search is asked first: what it finds is there, and what it
-//! does not find it may only not have indexed yet. That there is none, only a list of all payment intents of that time
-//! proves, read to its end. A busy account's list may take more than one look-up: the next goes on where the last ended.
+//! Finds payment intents by our ids in their metadata. Stripe's search is asked first: what it finds exists, but what
+//! it does not find may not be indexed yet. Only a complete list of all payment intents of the period proves absence. A
+//! busy account's list may take several look-ups: each continues where the last one stopped.
 
 use form_urlencoded::Serializer;
 use serde_json::{Map, Value};
@@ -17,18 +17,18 @@ use crate::payment::outcome::GatewayError;
 
 const PAYMENT_INTENTS: &str = "payment_intents";
 
-/// What is looked for.
+/// What to look for.
 pub(super) struct Sought<'a> {
-    /// Of this payment.
+    /// The payment.
     pub asked: Asked<'a>,
-    /// Of this operation; `None` for all of the payment's.
+    /// The operation; `None` for all of the payment's.
     pub operation: Option<Uuid>,
-    /// The filter of a list of all that were made in its time.
+    /// The list filter for everything created in the period.
     pub made: String,
-    /// Whether one that is not canceled is all that needs to be found.
+    /// Whether a single one that is not canceled suffices.
     pub one_is_enough: bool,
-    /// The name under which a list that was not read to its end is gone on with; `None` where each look-up begins anew,
-    /// because what is looked for may be made meanwhile.
+    /// The name under which an unfinished list is continued. `None` if every look-up starts over, because the payment
+    /// intent may be created in the meantime.
     pub cursor: Option<Uuid>,
 }
 
@@ -37,26 +37,26 @@ impl Sought<'_> {
         self.operation.is_none_or(|operation| intent.operation == Some(operation))
     }
 
-    /// Whether an object of a list is looked for.
+    /// Whether a listed object is one to look for.
     fn is_named_by(&self, object: &Map<String, Value>) -> bool {
         names(object, PAYMENT, self.asked.payment_id)
             && self.operation.is_none_or(|operation| names(object, OPERATION, operation))
     }
 }
 
-/// Whether an object's metadata have an id of ours under this name.
+/// Whether an object's metadata contain this id of ours under this name.
 fn names(object: &Map<String, Value>, name: &str, id: Uuid) -> bool {
     object.get("metadata").is_some_and(|metadata| metadata[name] == id.to_string().as_str())
 }
 
-/// One payment intent, with its charge.
+/// Gets one payment intent, with its charge.
 pub(super) async fn intent(session: &Session<'_>, id: &str, asked: Asked<'_>) -> Result<Intent, Denial> {
     let path = format!("{PAYMENT_INTENTS}/{id}");
     let object = session.get(&path, &format!("expand%5B%5D={CHARGE}")).await?;
     Ok(Intent::read(object, Asked { id: Some(id), ..asked })?)
 }
 
-/// Looks for payment intents. An empty result proves that there are none.
+/// Finds payment intents. An empty result proves that there are none.
 pub(super) async fn find(session: &Session<'_>, sought: &Sought<'_>) -> Result<Vec<Intent>, Denial> {
     let mut intents = search(session, sought.asked, &[]).await?;
     intents.retain(|intent| sought.is_of_operation(intent));
@@ -65,7 +65,7 @@ pub(super) async fn find(session: &Session<'_>, sought: &Sought<'_>) -> Result<V
     }
     let mut cursor = sought.cursor.and_then(|name| session.cursors().take(name)).unwrap_or_default();
     let read = list(session, sought, &mut cursor).await;
-    // Where Stripe refuses to go on from there, only the beginning is left.
+    // If Stripe refuses to continue there, the list must start over.
     if let (Err(denial), Some(name)) = (&read, sought.cursor)
         && denial.failure.reach != Reach::Refused
     {
@@ -77,21 +77,22 @@ pub(super) async fn find(session: &Session<'_>, sought: &Sought<'_>) -> Result<V
         }
     }
     match read {
-        // What has money is an answer whatever else there is. The rest proves nothing while something may be unread.
+        // Money that was found is an answer whatever else exists. Otherwise nothing is proved while part of the list is
+        // unread.
         Err(denial) if !intents.iter().any(Intent::has_money) => Err(denial),
         _ => Ok(intents),
     }
 }
 
-/// The payment's payment intents that Stripe's search knows, but for those that are `known`; none where the search does
-/// not answer, which not every account has. It is a short cut, and proves no absence anyway.
+/// The payment's payment intents in Stripe's search, except those `known`. Empty if the search does not answer, which
+/// not every account has: it is only a shortcut and never proves absence.
 pub(super) async fn search(session: &Session<'_>, asked: Asked<'_>, known: &[Intent]) -> Result<Vec<Intent>, Denial> {
     let mut intents = Vec::new();
     for id in indexed(session, asked.payment_id).await {
         if known.iter().any(|known| known.id == id) {
             continue;
         }
-        // The index may be behind: how the payment intent stands now, only itself says.
+        // The index may lag behind; only the payment intent itself shows its current state.
         match intent(session, &id, asked).await {
             Err(denial) if denial.is_missing() => {}
             found => intents.push(found?),
@@ -100,11 +101,11 @@ pub(super) async fn search(session: &Session<'_>, asked: Asked<'_>, known: &[Int
     Ok(intents)
 }
 
-/// The ids that the search brings.
+/// The ids that the search finds.
 async fn indexed(session: &Session<'_>, payment_id: Uuid) -> Vec<String> {
     let query = format!("metadata['{PAYMENT}']:'{payment_id}'");
     let query = Serializer::new(String::new()).append_pair("query", &query).finish();
-    // Whatever becomes of it, it leaves time for the list.
+    // Whatever happens, leave time for the list.
     let page = session.half().page(&format!("{PAYMENT_INTENTS}/search"), &format!("&{query}"), None).await;
     let objects = page.map(|page| page.objects).unwrap_or_else(|denial| {
         debug!(error = denial.failure.message(), "Stripe's search brings nothing");
@@ -114,7 +115,7 @@ async fn indexed(session: &Session<'_>, payment_id: Uuid) -> Vec<String> {
     ours.filter_map(|object| id_of(object).ok().map(str::to_owned)).collect()
 }
 
-/// Reads the list on, to its end or until what was found is enough.
+/// Continues the list, to its end or until enough is found.
 async fn list(session: &Session<'_>, sought: &Sought<'_>, cursor: &mut Cursor) -> Result<(), Denial> {
     loop {
         let page = session.page(PAYMENT_INTENTS, &sought.made, cursor.after.as_deref()).await?;
@@ -136,13 +137,13 @@ fn id_of(object: &Map<String, Value>) -> Result<&str, GatewayError> {
     id.ok_or_else(|| invalid("must be a list of payment intents with ids"))
 }
 
-/// Takes the one that has come furthest out of some.
+/// Removes and returns the one that progressed furthest.
 pub(super) fn take_best(intents: &mut Vec<Intent>) -> Option<Intent> {
     let place = intents.iter().enumerate().max_by_key(|(_, intent)| progress(intent)).map(|(place, _)| place)?;
     Some(intents.remove(place))
 }
 
-/// How far a payment intent has come.
+/// How far a payment intent has progressed.
 fn progress(intent: &Intent) -> u8 {
     match intent.status {
         IntentStatus::Canceled => 0,
@@ -179,13 +180,13 @@ mod tests {
     struct Account {
         /// Newest first.
         intents: Vec<Value>,
-        /// What its search brings; `None` where the account has none.
+        /// What its search returns; `None` if the account has no search.
         indexed: Option<Vec<Value>>,
-        /// The page after this one fails, once.
+        /// The page after this object fails, once.
         fails_after: Mutex<Option<String>>,
-        /// As a refusal.
+        /// Whether that failure is a refusal.
         refuses: bool,
-        /// What it was asked.
+        /// The requests made.
         asked: Mutex<Vec<&'static str>>,
     }
 
@@ -288,7 +289,7 @@ mod tests {
         }
     }
 
-    /// The index may say of whom a payment intent was, or that one is there which is not any more.
+    /// The index may show an earlier owner of a payment intent, or one that no longer exists.
     #[tokio::test]
     async fn what_search_says_is_only_where_to_look() {
         let other = ours("pi_1", "requires_payment_method", Uuid::from_u128(1));
@@ -309,7 +310,7 @@ mod tests {
         assert_eq!(found(&stripe, &process(None)).await, Ok(vec!["pi_1".to_owned(), "pi_2".to_owned()]));
     }
 
-    /// An account that takes in more than one look-up can read: what it did not get to see may still be there.
+    /// An account with more payment intents than one look-up can read: what it did not read may still be there.
     #[tokio::test]
     async fn a_list_that_is_cut_short_proves_nothing_and_the_next_look_up_goes_on() {
         let account = Account::with(5_000, Vec::new(), 0);
@@ -323,7 +324,7 @@ mod tests {
             assert_eq!(found(&stripe, &process(cursor)).await, Ok(Vec::new()));
             assert_eq!(account.asked()[1], ("list", lists), "{cursor:?}");
         }
-        // What was read to its end is read anew.
+        // A finished list is read again from the start.
         assert_eq!(found(&stripe, &process(Some(1))).await, Ok(Vec::new()));
         assert_eq!(account.asked()[1], ("list", 50));
     }
@@ -350,7 +351,7 @@ mod tests {
             let all = Sought { one_is_enough: false, ..process(Some(1)) };
             *account.fails_after.lock().unwrap() = Some("pi_s198".to_owned());
             assert_eq!(found(&stripe, &all).await, expected);
-            // What was found before is not forgotten.
+            // What was found earlier is kept.
             assert_eq!(found(&stripe, &all).await, Ok(vec!["pi_1".to_owned()]));
         }
     }

@@ -1,4 +1,4 @@
-//! A payment intent as Stripe answers it, checked against what was asked.
+//! A payment intent as returned by Stripe, checked against the request.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ use crate::payment::transaction::{Attribution, Transaction, TransactionKind, Tra
 
 const URL_CHARACTERS_MAX: usize = 2_048;
 
-/// Under what names a next action holds the address of its page.
+/// The members under which a next action contains the URL of its page.
 const ADDRESSES: [&str; 4] = ["url", "hosted_instructions_url", "hosted_voucher_url", "hosted_verification_url"];
 
 /// What an answer is checked against.
@@ -24,26 +24,25 @@ const ADDRESSES: [&str; 4] = ["url", "hosted_instructions_url", "hosted_voucher_
 pub(super) struct Asked<'a> {
     /// Our payment.
     pub payment_id: Uuid,
-    /// Whether it is real money; nothing where that is not known.
+    /// Whether it must be real money; `None` if unknown.
     pub livemode: Option<bool>,
-    /// The payment intent that was asked for; nothing where it was to be made, or found.
+    /// The payment intent that was requested; `None` if it is to be created or found.
     pub id: Option<&'a str>,
 }
 
-/// A payment intent.
 #[derive(Debug)]
 pub(super) struct Intent {
     pub id: String,
     pub status: IntentStatus,
     pub currency: Currency,
-    /// The operation that it was last given to.
+    /// The operation that it was last marked with.
     pub operation: Option<Uuid>,
     pub last_error: Option<ErrorObject>,
     pub charge: Option<Charge>,
     wire: Wire,
 }
 
-/// Where a payment intent stands.
+/// The status of a payment intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum IntentStatus {
@@ -81,10 +80,10 @@ struct Wire {
 }
 
 impl Intent {
-    /// Reads one.
+    /// Reads a payment intent.
     ///
     /// # Errors
-    /// It is none, or cannot be the one that was asked for.
+    /// It is not a payment intent, or cannot be the requested one.
     pub fn read(object: Map<String, Value>, asked: Asked<'_>) -> Result<Intent, GatewayError> {
         if let Some(name) = legible::misspelled(&object, &["amount_received", "amount_capturable"]) {
             return Err(invalid(&format!("{name} is there in another spelling")));
@@ -123,11 +122,11 @@ impl Intent {
         Ok(intent)
     }
 
-    /// Refuses one whose status says that nothing was taken, and whose money says otherwise: of the status alone a look-up
-    /// would make the proof that nothing was charged.
+    /// Rejects one whose status says that no money was captured while its amounts say otherwise: from the status alone,
+    /// a look-up would conclude that nothing was charged.
     fn check_money(&self) -> Result<(), GatewayError> {
         let has_taken = self.received()?.is_some_and(|received| !received.is_zero());
-        // One that is still held may have been captured in part.
+        // One that is still held may have been partially captured.
         let may_have_taken = match self.status {
             IntentStatus::Succeeded | IntentStatus::Processing => true,
             IntentStatus::RequiresCapture => self.is_captured_in_part()?,
@@ -139,7 +138,7 @@ impl Intent {
         Ok(())
     }
 
-    /// Whether a part of what it holds was captured: with what is still held, no more than all.
+    /// Whether part of it was captured, consistent with what is still held: together at most the total.
     fn is_captured_in_part(&self) -> Result<bool, GatewayError> {
         let sums = |error: MoneyError| invalid(&format!("its sums: {error}"));
         let Some(received) = self.received()? else { return Ok(true) };
@@ -148,28 +147,28 @@ impl Intent {
         Ok(!is_all && !all.exceeds(asked).map_err(sums)?)
     }
 
-    /// Whether its metadata name the payment that it was read for.
+    /// Whether its metadata name the payment for which it was read.
     pub fn names_its_payment(&self) -> bool {
         let metadata = self.wire.metadata.as_ref();
         metadata.is_some_and(|metadata| metadata.get(PAYMENT).is_some_and(|payment| payment.is_string()))
     }
 
-    /// Whether it can never take money any more.
+    /// Whether it can never take money again.
     pub fn is_canceled(&self) -> bool {
         self.status == IntentStatus::Canceled
     }
 
-    /// Whether it has money, or is about to: no other attempt can be made with it.
+    /// Whether it has money or is about to: it cannot be used for another attempt.
     pub fn has_money(&self) -> bool {
         matches!(self.status, IntentStatus::Succeeded | IntentStatus::RequiresCapture | IntentStatus::Processing)
     }
 
-    /// Whether an attempt to pay was declined, and none has begun since.
+    /// Whether a payment attempt was declined and none has started since.
     pub fn is_declined(&self) -> bool {
         self.status == IntentStatus::RequiresPaymentMethod && self.last_error.is_some()
     }
 
-    /// Whether no attempt to pay was made since it was given to its operation.
+    /// Whether no payment attempt was made since it was marked with its operation.
     pub fn is_untouched(&self) -> bool {
         match self.status {
             IntentStatus::RequiresConfirmation => true,
@@ -178,10 +177,10 @@ impl Intent {
         }
     }
 
-    /// Refuses to count as held what was taken.
+    /// Rejects money that was captured but should only be held.
     ///
     /// # Errors
-    /// The money was to be held, and it is taken.
+    /// The money should be held but was captured.
     pub fn check_held(&self, captures: bool) -> Result<(), GatewayError> {
         if !captures && self.status == IntentStatus::Succeeded {
             return Err(mismatch("the payment intent has taken the money, and was to hold it"));
@@ -189,7 +188,7 @@ impl Intent {
         Ok(())
     }
 
-    /// What a process makes of it; nothing where no attempt to pay was made.
+    /// Its result for a process; `None` if no payment attempt was made.
     pub fn of_process(&self, use_stripe_sdk: bool) -> Result<Option<GatewayResult>, GatewayError> {
         let result = match self.status {
             IntentStatus::Succeeded => self.result(Verdict::Approved, self.transactions()?),
@@ -205,7 +204,7 @@ impl Intent {
         Ok(Some(result))
     }
 
-    /// What a capture makes of it: `None` where it bears no mark of the capture, and is not at an end either.
+    /// Its result for a capture; `None` if it has no mark of the capture and is not final.
     pub fn of_capture(&self, operation: Uuid) -> Result<Option<GatewayResult>, GatewayError> {
         let transactions = self.transactions()?;
         let is_done = transactions.iter().any(|transaction| transaction.is_done_for(operation));
@@ -217,8 +216,8 @@ impl Intent {
         })
     }
 
-    /// What the direct answer to a capture makes of it. An intent that was asked for so and bears no mark at all was marked by
-    /// nobody: what it took is what was asked for.
+    /// Its result as the direct answer to a capture. If it has no marks at all, nobody else captured: what it received
+    /// is what was requested.
     pub fn answers_capture(
         &self,
         operation: Uuid,
@@ -241,7 +240,7 @@ impl Intent {
         Ok(Some(self.result(Verdict::Approved, vec![own])))
     }
 
-    /// What let go of what was held. Nothing at Stripe says who did it.
+    /// The release of what was held. Stripe does not say who caused it.
     fn void(&self, held: Option<Money>) -> Vec<Transaction> {
         let void = held.map(|amount| Transaction {
             kind: TransactionKind::Void,
@@ -254,12 +253,12 @@ impl Intent {
         void.into_iter().collect()
     }
 
-    /// What a release makes of it that is the last capture, of nothing; `None` where more is held.
+    /// Its result for a release made as a last capture of nothing; `None` if more is still held.
     pub fn of_last_capture(&self, held: Option<Money>) -> Option<GatewayResult> {
         (self.status == IntentStatus::Succeeded).then(|| self.result(Verdict::Approved, self.void(held)))
     }
 
-    /// What a release or a cancel makes of it; nothing where it can still take money. `held` is what a release lets go.
+    /// Its result for a release or a cancel; `None` if it can still take money. `held` is the amount released.
     pub fn of_cancel(&self, held: Option<Money>) -> Option<GatewayResult> {
         match self.status {
             IntentStatus::Canceled => Some(self.result(Verdict::Approved, self.void(held))),
@@ -271,15 +270,15 @@ impl Intent {
         }
     }
 
-    /// What was to be taken.
+    /// The total amount to be captured.
     pub fn asked(&self) -> Result<Money, GatewayError> {
         self.money(self.wire.amount)
     }
 
-    /// What was taken, where it says so: what it was for need not have been taken in full.
+    /// The captured amount, if present. It may be less than the total.
     ///
     /// # Errors
-    /// It says nothing where it should: left out, a sum is taken for the one that was asked.
+    /// It is null where a value is required: if it were treated as omitted, the requested amount would be assumed.
     pub fn received(&self) -> Result<Option<Money>, GatewayError> {
         let of_charge = self.charge.as_ref().and_then(Charge::captured_units);
         match (self.wire.amount_received, of_charge) {
@@ -289,10 +288,10 @@ impl Intent {
         }
     }
 
-    /// What is held and may be taken, where it says so.
+    /// The amount still held; `None` if it is omitted or zero.
     ///
     /// # Errors
-    /// As above.
+    /// It is null where a value is required.
     pub fn held(&self) -> Result<Option<Money>, GatewayError> {
         match self.wire.amount_capturable {
             Some(Some(0)) | None => Ok(None),
@@ -301,7 +300,7 @@ impl Intent {
         }
     }
 
-    /// What captures took, by the marks that each of them left in the metadata.
+    /// Our captures and their amounts, by the mark that each leaves in the metadata.
     fn marks(&self) -> impl Iterator<Item = (Uuid, i64)> {
         let metadata = self.wire.metadata.iter().flatten();
         metadata
@@ -313,11 +312,11 @@ impl Intent {
         self.wire.capture_method.as_deref() == Some("manual") || self.status == IntentStatus::RequiresCapture
     }
 
-    /// What it did with money. The operation is the one that it was last given to; a capture is known by its mark. What no
-    /// mark explains of an authorization's captures was taken by nobody known.
+    /// Its transactions. They belong to the operation it was last marked with; captures of an authorization are
+    /// attributed by their marks, and without a mark they are unattributed.
     ///
     /// # Errors
-    /// Its sums cannot be read.
+    /// Its amounts are invalid.
     pub fn transactions(&self) -> Result<Vec<Transaction>, GatewayError> {
         let zero = Money::zero(self.currency);
         let received = self.received()?;
@@ -357,12 +356,12 @@ impl Intent {
         Ok(transactions)
     }
 
-    /// A sum in its currency.
+    /// An amount in its currency.
     pub fn money(&self, units: i64) -> Result<Money, GatewayError> {
         amount::from_units(units, self.currency).map_err(|error| invalid(&format!("its amount: {error}")))
     }
 
-    /// A result with what it tells beside.
+    /// A result with the payment intent's details.
     pub fn result(&self, verdict: Verdict, transactions: Vec<Transaction>) -> GatewayResult {
         self.with_facts(GatewayResult { transactions, ..GatewayResult::new(verdict) })
     }
@@ -377,8 +376,8 @@ impl Intent {
         result
     }
 
-    /// The customer must act: at an address, or in the shop's own page, which is given the client secret then. Without
-    /// either nobody can: to the shop that is a decline, and the next process goes on with the same payment intent.
+    /// The customer must act: at a URL, or in the shop's own page, which then gets the client secret. Without either
+    /// nobody can act: the shop sees a decline, and the next process continues the same payment intent.
     fn must_act(&self, use_stripe_sdk: bool) -> Result<GatewayResult, GatewayError> {
         if let Some(address) = self.address()? {
             return Ok(self.result(Verdict::CustomerMustAct { redirect_url: Some(address) }, Vec::new()));
@@ -397,7 +396,7 @@ impl Intent {
         Ok(result)
     }
 
-    /// Where its customer must act.
+    /// The URL where the customer must act.
     fn address(&self) -> Result<Option<String>, GatewayError> {
         let next = match &self.wire.next_action {
             None | Some(Value::Null) => None,
@@ -539,7 +538,7 @@ mod tests {
         assert_eq!(held.unwrap().unwrap().amount(), asked);
     }
 
-    /// Of its status alone a look-up would make the proof that nothing was charged.
+    /// From the status alone, a look-up would conclude that nothing was charged.
     #[test]
     fn money_that_its_status_denies_is_a_mismatch() {
         for status in ["requires_payment_method", "requires_confirmation", "requires_action", "canceled"] {
@@ -610,7 +609,7 @@ mod tests {
         ] {
             assert_eq!(read_with(&more, OURS).unwrap_err().code, code, "{more}");
         }
-        // Another currency is for the engine to judge.
+        // A different currency is for the engine to judge.
         assert_eq!(read(&json!({"currency": "usd"})).currency.code(), "USD");
         assert!(read_with(&json!({"livemode": true}), Asked { livemode: None, ..OURS }).is_ok());
     }

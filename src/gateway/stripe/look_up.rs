@@ -1,4 +1,4 @@
-//! Look-ups: what became of an operation, and how the whole payment stands.
+//! Look-ups of an operation or of the whole payment.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -16,11 +16,11 @@ use crate::payment::money::{Money, MoneyError};
 use crate::payment::outcome::{Found, GatewayResult, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
-/// What `extra_data` tells of an attempt to pay, and is over with the payment's approval: what it was declined with, and
-/// with what the customer's page may go on.
+/// Members of `extra_data` about one payment attempt, obsolete once the payment is approved: why it was declined, and
+/// the secret with which the customer's page can continue.
 pub(super) const OF_AN_ATTEMPT: [&str; 2] = ["decline", "client_secret"];
 
-/// Asks for the truth.
+/// Carries out a look-up.
 pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, livemode: Option<bool>) -> Found {
     let search = Search { session, question, livemode };
     let found = match &question.target {
@@ -43,8 +43,8 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
     }
 }
 
-/// The refunds that gave money back, of all, newest first. Where a part was captured, Stripe lists the rest, which was never
-/// taken, as a refund too: the oldest of just that sum, and of no operation of ours.
+/// Of all refunds, those that returned money, newest first. After a partial capture Stripe also lists the remainder,
+/// which was never captured, as a refund: the oldest with exactly that amount and without an operation of ours.
 fn given_back(mut refunds: Vec<Refund>, intent: &Intent, received: Money) -> Result<Vec<Refund>, Denial> {
     let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
     let rest = intent.asked()?.less(received).map_err(sums)?;
@@ -55,7 +55,7 @@ fn given_back(mut refunds: Vec<Refund>, intent: &Intent, received: Money) -> Res
     Ok(refunds)
 }
 
-/// What a dispute that was lost took.
+/// The money that a lost dispute took.
 fn lost_to(dispute: &Dispute, amount: Money, intent: &Intent) -> Option<Transaction> {
     let dispute = Transaction {
         kind: TransactionKind::Dispute,
@@ -68,8 +68,8 @@ fn lost_to(dispute: &Dispute, amount: Money, intent: &Intent) -> Option<Transact
     (!amount.is_zero()).then_some(dispute)
 }
 
-/// A payment intent without the mark of a capture. Each capture of ours leaves its own, in the same request: without it, nothing
-/// was captured. But what was captured without any mark may be an earlier release's, and of this one.
+/// A payment intent without the mark of a capture. Each of our captures sets its mark in the same request, so without
+/// it nothing was captured. But an unmarked capture may be by an earlier release, and include this one.
 fn not_captured(intent: &Intent) -> Result<Answer, Denial> {
     let transactions = intent.transactions()?;
     let is_unmarked = |transaction: &Transaction| {
@@ -78,8 +78,8 @@ fn not_captured(intent: &Intent) -> Result<Answer, Denial> {
     Ok(if transactions.iter().any(is_unmarked) { Answer::OfOthers(transactions) } else { Answer::Nothing })
 }
 
-/// Stripe forgets no payment intent. Where it does not know one of ours, the key is of another account or mode, or test
-/// data were deleted: it proves nothing, and says nothing of other payments.
+/// Stripe never deletes a payment intent. If it does not know one of ours, the key belongs to another account or mode,
+/// or test data was deleted. This proves nothing, and says nothing about other payments.
 fn unknown_intent(denial: Denial) -> Denial {
     if !denial.is_missing() {
         return denial;
@@ -87,10 +87,10 @@ fn unknown_intent(denial: Denial) -> Denial {
     mismatch("it does not know the payment intent; is secret_key of the account that made it?").into()
 }
 
-/// What a look-up of one operation found.
+/// The result of looking up one operation.
 enum Answer {
     Of(Box<GatewayResult>),
-    /// Money of other operations, and nothing of the one that was asked about.
+    /// Money of other operations, which says nothing about the one asked about.
     OfOthers(Vec<Transaction>),
     Nothing,
 }
@@ -112,7 +112,7 @@ impl Search<'_> {
         Asked { payment_id: self.question.payment.id, livemode: self.livemode, id }
     }
 
-    /// The payment's own payment intent, where one is known.
+    /// The payment's current payment intent, if known.
     async fn known(&self) -> Result<Option<Intent>, Denial> {
         let id = self.question.payment.transaction_id.as_str();
         if !is_payment_intent(id) {
@@ -149,12 +149,12 @@ impl Search<'_> {
         }
     }
 
-    /// What a process did: it went on with the payment's payment intent, or made one.
+    /// What a process did: it continued the payment's payment intent or created one.
     async fn of_process(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
         let plan = target.request.and_then(|request| Plan::read(&request.body).ok());
         let only_looks = matches!(plan, Some(Plan::Process { forms: None, .. }));
         let is_of_it = |intent: &Intent| intent.operation == Some(target.operation_id);
-        // Money that the payment has is the answer, whichever operation it was given to: no process takes more.
+        // If the payment has money, that is the answer whichever operation marked it: no process takes more.
         let counts = |intent: &Intent| is_of_it(intent) || intent.has_money() || only_looks && !intent.is_canceled();
         let known = self.known().await?.filter(counts);
         let mut intents = match known {
@@ -171,17 +171,18 @@ impl Search<'_> {
         intent.check_held(target.request.is_none_or(|request| request.capture))?;
         let use_stripe_sdk = matches!(plan, Some(Plan::Process { use_stripe_sdk: true, .. }));
         let Some(mut result) = intent.of_process(use_stripe_sdk)? else { return Ok(None) };
-        // Where two have money the customer paid twice, which neither of them may hide.
+        // If two have money, the customer paid twice, and neither must hide the other.
         for other in intents.iter().filter(|other| other.id != intent.id) {
             result.transactions.extend(other.transactions()?);
         }
         Ok(Some(result))
     }
 
-    /// The payment intents that a process made. Under its first key it made one at most, beside a canceled one that it
-    /// found.
+    /// The payment intents created by a process. Under its first key it created at most one, besides a canceled one
+    /// that it found.
     fn sought(&self, target: &Target<'_>) -> Sought<'static> {
-        // It asks about itself when all that was sent for it is settled; others may ask while Stripe is still at it.
+        // An operation asks about itself once everything sent for it is settled; others may ask while Stripe is still
+        // working on it.
         let asks_itself = self.question.operation_id == target.operation_id;
         let sent = target.last_sent_at.filter(|_| asks_itself);
         Sought {
@@ -194,7 +195,7 @@ impl Search<'_> {
     }
 
     async fn of_refund(&self, target: &Target<'_>) -> Result<Option<GatewayResult>, Denial> {
-        // Its command may have named another charge than the payment's.
+        // Its command may have named a charge other than the payment's.
         let named = match target.request.and_then(|request| Plan::read(&request.body).ok()) {
             Some(Plan::Post { form, .. }) => refunded_intent(&form),
             _ => None,
@@ -214,7 +215,7 @@ impl Search<'_> {
         all.into_iter().map(read).collect()
     }
 
-    /// The payment as a whole: its payment intents, what was given back, and what was lost.
+    /// The whole payment: its payment intents, refunds and lost disputes.
     async fn of_payment(&self) -> Result<Option<GatewayResult>, Denial> {
         let payment = self.question.payment;
         let mut others: Vec<Intent> = self.known().await?.into_iter().collect();
@@ -223,7 +224,7 @@ impl Search<'_> {
         if others.is_empty() {
             others = find(self.session, &self.sought_of_payment()).await?;
         } else if self.question.references.is_empty() || self.counts_more_than(&others)? {
-            // Nothing names what else there may be: a second charge, say.
+            // Nothing names what else may exist, such as a second charge.
             let found = search(self.session, self.asked(None), &others).await?;
             others.extend(found);
         }
@@ -246,7 +247,7 @@ impl Search<'_> {
         Ok(Some(result))
     }
 
-    /// Whether we count more as taken than these payment intents took: another one has the rest.
+    /// Whether our captured total exceeds what these payment intents received: then another one has the rest.
     fn counts_more_than(&self, intents: &[Intent]) -> Result<bool, Denial> {
         let amounts = &self.question.payment.amounts;
         let mut rest = amounts.captured.plus(amounts.refunded);
@@ -255,11 +256,11 @@ impl Search<'_> {
                 rest = rest.and_then(|rest| rest.less(received));
             }
         }
-        // Another currency is for the engine to judge.
+        // A different currency is for the engine to judge.
         Ok(rest.is_ok_and(|rest| !rest.is_zero()))
     }
 
-    /// All of the payment's payment intents. No operation of it is open, so that none is made meanwhile.
+    /// All payment intents of the payment. None of its operations is open, so none is created in the meantime.
     fn sought_of_payment(&self) -> Sought<'static> {
         let Question { operation_id, payment, .. } = self.question;
         Sought {
@@ -271,7 +272,7 @@ impl Search<'_> {
         }
     }
 
-    /// The payment's payment intents that a notification names, but for those that are `known`.
+    /// The payment's payment intents named by a notification, except those `known`.
     async fn named(&self, known: &[Intent]) -> Result<Vec<Intent>, Denial> {
         let mut named: Vec<Intent> = Vec::new();
         for id in self.question.references.iter().filter(|id| is_payment_intent(id)) {
@@ -286,7 +287,7 @@ impl Search<'_> {
         Ok(named)
     }
 
-    /// Adds what was taken with a payment intent, given back and lost, each by itself and as sums.
+    /// Adds a payment intent's captures, refunds and lost disputes, individually and as sums.
     async fn add_sums(&self, intent: &Intent, result: &mut GatewayResult) -> Result<(), Denial> {
         let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
         let received = intent.received()?.ok_or_else(|| super::reply::invalid("it does not tell what was taken"))?;
@@ -304,7 +305,7 @@ impl Search<'_> {
         if intent.charge.as_ref().is_none_or(|charge| charge.may_be_disputed()) {
             for dispute in self.disputes(intent).await? {
                 if dispute.is_lost() {
-                    // What was refunded before was not there to be lost once more.
+                    // What was refunded before cannot be lost again.
                     let left = kept.less(lost).map_err(sums)?;
                     let amount = if dispute.amount.exceeds(left).map_err(sums)? { left } else { dispute.amount };
                     lost = lost.plus(amount).map_err(sums)?;
@@ -321,7 +322,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The disputes, the newest last.
+    /// All disputes, newest last.
     async fn disputes(&self, intent: &Intent) -> Result<Vec<Dispute>, Denial> {
         let mut all = self.session.list("disputes", &format!("&payment_intent={}", intent.id)).await?;
         all.reverse();
@@ -346,12 +347,12 @@ mod tests {
     use crate::payment::money::Currency;
     use crate::payment::outcome::GatewayKey;
 
-    /// What Stripe, behind these paths, is found to say of an operation.
+    /// The result of looking up an operation at a Stripe with these routes.
     async fn found(app: Router, action: Action, operation: Uuid, transaction_id: &str) -> Found {
         told(app, action, operation, transaction_id, Vec::new()).await
     }
 
-    /// The same where a notification names these.
+    /// The same, with these ids named by a notification.
     async fn told(
         app: Router,
         action: Action,
@@ -417,7 +418,7 @@ mod tests {
         assert!(matches!(none, Found::Nothing), "another's refund: {none:?}");
     }
 
-    /// While a process is open its customer pays twice, and a webhook tells of the payment intent that is not known.
+    /// The customer pays twice while a process is open, and a webhook names the unknown payment intent.
     #[tokio::test]
     async fn what_a_notification_names_is_seen_beside_what_is_known() {
         let retrieved = async |Path(id): Path<String>| {
@@ -435,7 +436,7 @@ mod tests {
         assert_eq!((result.verdict, charges), (Verdict::Approved, vec!["pi_1", "pi_2"]));
     }
 
-    /// A test key asks for a live payment intent, or test data were deleted: it is no trouble of the gateway's.
+    /// A test key asks for a live payment intent, or test data was deleted: this is not an error of the gateway.
     #[tokio::test]
     async fn a_payment_intent_that_stripe_does_not_know_is_a_mismatch_of_this_payment() {
         let error = json!({"type": "invalid_request_error", "code": "resource_missing", "message": "No such thing"});

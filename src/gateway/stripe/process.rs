@@ -1,4 +1,4 @@
-//! The `process` object of a command: what a shop may say of how the customer pays.
+//! The `process` object of a command: what a shop may specify about how the customer pays.
 
 use reqwest::Url;
 use serde::Deserialize;
@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::field::quoted;
 
-/// The longest of Stripe's ids that is taken.
+/// Maximum length of a Stripe id.
 pub(super) const ID_CHARACTERS_MAX: usize = 255;
 const URL_CHARACTERS_MAX: usize = 2_048;
 const TYPES_MAX: usize = 20;
 
-/// The fields of the object. A card number is refused before anything reads it.
+/// The fields of the object. Card numbers are rejected before anything reads it.
 const FIELDS: [&str; 9] = [
     "payment_method",
     "payment_method_types",
@@ -29,21 +29,21 @@ const FIELDS: [&str; 9] = [
 /// How the customer pays.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Process {
-    /// The token, `pm_...`; left out, the payment intent that there is goes on as it stands.
+    /// The token, `pm_...`; if omitted, the existing payment intent continues as it is.
     pub payment_method: Option<String>,
-    /// What the payment method may be; `card` where neither this nor the next is given.
+    /// The allowed payment method types; `card` if neither this nor the next field is given.
     pub payment_method_types: Vec<String>,
-    /// What the dashboard has enabled.
+    /// Use the methods enabled in the dashboard.
     pub automatic_payment_methods: Option<AutomaticPaymentMethods>,
-    /// The customer whose saved payment method it is, `cus_...`.
+    /// The customer who owns the saved payment method, `cus_...`.
     pub customer: Option<String>,
-    /// Where the customer comes back to; without it nobody is sent away.
+    /// Where the customer returns to; without it there is no redirect.
     pub return_url: Option<String>,
-    /// The shop's page finishes with Stripe.js, and is given the client secret.
+    /// The shop's page completes the payment with Stripe.js, and gets the client secret.
     pub use_stripe_sdk: bool,
-    /// The customer is not there.
+    /// The customer is not present.
     pub off_session: bool,
-    /// The payment method is saved for later.
+    /// Saves the payment method for later.
     pub setup_future_usage: Option<FutureUsage>,
     /// The mandate of a bank debit, `mandate_...`.
     pub mandate: Option<String>,
@@ -92,7 +92,7 @@ impl Process {
     /// Reads the object.
     ///
     /// # Errors
-    /// What is wrong with it, by field.
+    /// Says what is wrong with it, by field.
     pub fn read(data: &Map<String, Value>) -> Result<Process, Rejection> {
         if let Some(unknown) = data.keys().find(|name| !FIELDS.contains(&name.as_str())) {
             let message = format!("process.{}: unknown; there are {}", quoted(unknown), FIELDS.join(", "));
@@ -135,7 +135,7 @@ fn field<T: DeserializeOwned>(data: &Map<String, Value>, name: &str, expected: &
     T::deserialize(value).map(Some).map_err(|_| invalid(name, &format!("must be {expected}")))
 }
 
-/// One of Stripe's ids. What it holds is not quoted.
+/// Reads a Stripe id. Its value is never quoted.
 fn id(data: &Map<String, Value>, name: &str, prefixes: &[&str]) -> Result<Option<String>, Rejection> {
     let expected = format!("one of Stripe's ids, {}...", prefixes.join("..., "));
     let Some(id) = field::<String>(data, name, &expected)? else {

@@ -1,4 +1,4 @@
-//! A refund as Stripe answers it, checked against what was asked.
+//! A refund as returned by Stripe, checked against the request.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -12,20 +12,19 @@ use crate::payment::money::{Currency, Money};
 use crate::payment::outcome::{Decline, GatewayError, GatewayResult, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
-/// A refund.
 #[derive(Debug)]
 pub(super) struct Refund {
     pub amount: Money,
     pub status: RefundStatus,
-    /// The operation that made it.
+    /// The operation that requested it.
     pub operation: Option<Uuid>,
     id: String,
-    /// The payment intent that it is taken from.
+    /// The payment intent that it refunds.
     parent: String,
     failure_reason: Option<String>,
 }
 
-/// Where a refund stands.
+/// The status of a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RefundStatus {
@@ -50,10 +49,10 @@ struct Wire {
 }
 
 impl Refund {
-    /// Reads one of a payment intent.
+    /// Reads a refund of a payment intent.
     ///
     /// # Errors
-    /// It is none, or cannot be the one that was asked for.
+    /// It is not a refund, or cannot be the requested one.
     pub fn read(object: Map<String, Value>, payment_intent: &str) -> Result<Refund, GatewayError> {
         let wire: Wire = serde_json::from_value(Value::Object(object))
             .map_err(|_| invalid("must be a refund with id, amount and currency"))?;
@@ -83,7 +82,7 @@ impl Refund {
         })
     }
 
-    /// What it did with money. One that failed may have been done before.
+    /// Its transaction. One that failed may have been done before.
     pub fn transaction(&self) -> Transaction {
         Transaction {
             kind: TransactionKind::Refund,
@@ -99,7 +98,7 @@ impl Refund {
         }
     }
 
-    /// What an operation makes of it.
+    /// Its result for an operation.
     pub fn result(&self) -> GatewayResult {
         let verdict = match self.status {
             RefundStatus::Succeeded => Verdict::Approved,

@@ -1,4 +1,4 @@
-//! One exchange with Stripe, and what it proves when it brings no object.
+//! One exchange with Stripe, and what it proves if it returns no object.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::payment::code::Code;
 use crate::payment::outcome::{Found, GatewayError, Outcome};
 use crate::payment::trace::TraceContext;
 
-/// What tells which object it is, what became of it, and with how much money. Two of them that differ say nothing.
+/// The members that identify the object, its state and its money. If one occurs twice, the answer says nothing.
 const MONEY: [&str; 15] = [
     "id",
     "object",
@@ -37,17 +37,17 @@ const MONEY: [&str; 15] = [
     "has_more",
 ];
 
-/// An answer other than the object that was asked for.
+/// An answer other than the requested object.
 #[derive(Debug)]
 pub(super) struct Denial {
     /// How far the request may have got.
     pub failure: Failure,
-    /// What Stripe said, where it said something.
+    /// What Stripe said, if anything.
     pub error: Box<ErrorObject>,
 }
 
-/// Stripe's own error: that of a request, or that of a payment intent's last attempt. That it is there says more than its
-/// words, of which one that is no text is left out.
+/// Stripe's error object: that of a request, or that of a payment intent's last attempt. Its presence matters more than
+/// its texts; values of another type are dropped.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ErrorObject {
@@ -61,9 +61,9 @@ pub(super) struct ErrorObject {
     pub message: Option<String>,
     #[serde(deserialize_with = "or_nothing")]
     pub charge: Option<String>,
-    /// As it stands after the error.
+    /// Its state after the error.
     pub payment_intent: Option<Value>,
-    /// The following came with later versions of the API.
+    /// The following were added in later API versions.
     #[serde(deserialize_with = "or_nothing")]
     pub advice_code: Option<String>,
     #[serde(deserialize_with = "or_nothing")]
@@ -72,7 +72,7 @@ pub(super) struct ErrorObject {
     pub network_decline_code: Option<String>,
 }
 
-/// Reads an ornament: what has another type than expected is as good as left out.
+/// Reads an optional detail; a value of an unexpected type counts as omitted.
 pub(super) fn or_nothing<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -83,7 +83,7 @@ pub(super) fn or_nothing<'de, D: Deserializer<'de>, T: DeserializeOwned + Defaul
     }))
 }
 
-/// Reads a number that may be left out, told from one that is null.
+/// Reads a number that may be omitted, and distinguishes that from null.
 pub(super) fn or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -114,8 +114,8 @@ impl From<Denial> for Found {
 }
 
 impl Denial {
-    /// Of a request that moves nothing: whatever became of it, what it prepares for was not sent. What does not fit stays
-    /// for a person: it proves nothing of the money that may already be there.
+    /// For a request that moves no money: whatever happened to it, the request that it prepares was not sent. A
+    /// mismatch is left to a person, because it proves nothing about money that may already be there.
     pub fn before_sending(mut self) -> Denial {
         if self.failure.reach == Reach::Unknown && self.failure.trouble.code != Code::Mismatch {
             self.failure.reach = Reach::NotSent;
@@ -123,8 +123,8 @@ impl Denial {
         self
     }
 
-    /// Of a question that goes before a request: whatever it was answered, the request was not sent, and a refusal is not
-    /// the request's. What does not fit stays for a person.
+    /// For a question before a request: whatever the answer, the request was not sent, and a refusal is not the
+    /// request's. A mismatch is left to a person.
     pub fn of_a_question(mut self) -> Denial {
         let trouble = &mut self.failure.trouble;
         if trouble.code != Code::Mismatch {
@@ -136,12 +136,12 @@ impl Denial {
         self
     }
 
-    /// Whether an attempt to pay was declined.
+    /// Whether a payment attempt was declined.
     pub fn is_decline(&self) -> bool {
         self.failure.trouble.code == Code::Declined
     }
 
-    /// Whether there is no such object.
+    /// Whether the object does not exist.
     pub fn is_missing(&self) -> bool {
         self.error.code.as_deref() == Some("resource_missing")
     }
@@ -152,12 +152,12 @@ pub(super) fn invalid(what: &str) -> GatewayError {
     GatewayError::new(Code::InvalidAnswer, format!("Stripe's answer: {what}"))
 }
 
-/// An answer that cannot be the one to what was asked.
+/// An answer that cannot belong to the request.
 pub(super) fn mismatch(what: &str) -> GatewayError {
     GatewayError::new(Code::Mismatch, format!("Stripe's answer: {what}"))
 }
 
-/// Sends a request, and reads the object that comes back.
+/// Sends a request and reads the returned object.
 pub(super) async fn exchange(
     request: RequestBuilder,
     trace: Option<&TraceContext>,
@@ -177,7 +177,7 @@ pub(super) async fn exchange(
     Err(deny(status, &headers, &body.unwrap_or_default()))
 }
 
-/// Stripe's error object in a body; an empty one where there is none, or none that says the same twice.
+/// Stripe's error object in a body; an empty one if there is none or if it has duplicate members.
 fn error_of(body: &[u8]) -> ErrorObject {
     let read =
         legible::read(body).filter(|read| read.contradicted_anywhere(&[&MONEY[..], &["error"]].concat()).is_none());
@@ -198,12 +198,12 @@ pub(super) fn deny(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Deni
 }
 
 impl ErrorObject {
-    /// Whether Stripe speaks: each of its errors has a type. A page of a proxy on the way has none.
+    /// Whether the error comes from Stripe: all of its errors have a type, a proxy's page has none.
     fn is_stripes(&self) -> bool {
         !self.kind.is_empty()
     }
 
-    /// The most particular code that it has.
+    /// The most specific code available.
     pub fn own_code(&self) -> Option<&str> {
         let kind = Some(self.kind.as_str()).filter(|kind| !kind.is_empty());
         self.decline_code.as_deref().or(self.code.as_deref()).or(kind)
@@ -228,7 +228,7 @@ fn wait(headers: &HeaderMap) -> Option<Duration> {
     retry_after(headers, Timestamp::now())
 }
 
-/// Stripe's own word on whether the same request may be sent again.
+/// Stripe's own statement on whether the same request may be retried.
 fn should_retry(headers: &HeaderMap) -> Option<bool> {
     match headers.get("stripe-should-retry")?.to_str().ok()? {
         "true" => Some(true),
@@ -237,28 +237,29 @@ fn should_retry(headers: &HeaderMap) -> Option<bool> {
     }
 }
 
-/// What an error proves. `GatewayError` says that this key can never succeed any more: the engine then looks for the truth.
-/// Only Stripe's own word declines or refuses.
+/// What an error proves. `Code::GatewayError` means that this key can never succeed, so that the engine looks the
+/// operation up. Only Stripe itself declines or refuses.
 fn class(status: u16, error: &ErrorObject, should_retry: Option<bool>) -> (Reach, Code) {
     let (is_stripes, is_stored) = (error.is_stripes(), should_retry == Some(false));
     match status {
         301 | 307 | 308 => (Reach::NotSent, Code::Misconfigured),
         300..=399 => (Reach::Unknown, Code::Misconfigured),
-        // Whoever says it: by HTTP itself (RFC 9110) the request was not applied.
+        // From any server: by HTTP itself (RFC 9110) the request was not applied.
         401 => (Reach::NotSent, Code::Misconfigured),
         403 if is_stripes => (Reach::NotSent, Code::Misconfigured),
         403 => (Reach::Unknown, Code::Misconfigured),
         402 if is_stripes => (Reach::Refused, Code::Declined),
         408 => (Reach::Unknown, Code::Timeout),
-        // Another request holds the object: this one may have come some way by then. So may one that nobody says it of.
+        // Another request holds the object, and this one may already have had some effect. The same goes for a 429 that
+        // is not Stripe's.
         429 if !is_stripes || error.code.as_deref() == Some("lock_timeout") => (Reach::Unknown, Code::RateLimited),
         429 => (Reach::NotSent, Code::RateLimited),
-        // Something else was sent under this key. What that did is not known.
+        // Another request was sent under this key. Its effect is unknown.
         _ if error.kind == "idempotency_error" && error.code.as_deref() != Some("idempotency_key_in_use") => {
             (Reach::Unknown, Code::GatewayError)
         }
         _ if should_retry == Some(true) => (Reach::Unknown, Code::Conflict),
-        // The first request under this key is still being worked on.
+        // The first request under this key is still in progress.
         409 if !is_stored => (Reach::Unknown, Code::Conflict),
         409 | 424 => (Reach::Unknown, Code::GatewayError),
         400..=499 if is_stripes => (Reach::Refused, Code::Refused),
@@ -333,7 +334,7 @@ mod tests {
         }
     }
 
-    /// What is asked before a request goes out decides nothing about the request, unless a person must look.
+    /// The answer to a question before a request decides nothing about the request, unless a person must look.
     #[test]
     fn a_question_that_goes_before_a_request_leaves_it_unsent() {
         let error = |status: StatusCode| {
@@ -367,7 +368,7 @@ mod tests {
                 "\u{feff}{{\"error\": {{\"type\": \"card_error\", \"decline_code\": \"lost_card\", \"{name}\": {value}}}}}"
             );
             let denial = deny(StatusCode::PAYMENT_REQUIRED, &HeaderMap::new(), body.as_bytes());
-            // A number that is none makes the error unreadable: then it is not Stripe's, and proves nothing.
+            // An invalid number makes the error unreadable: then it does not count as Stripe's, and proves nothing.
             assert_eq!(denial.is_decline(), name != "doc_url", "{body}");
             assert_eq!(denial.error.own_code() == Some("lost_card"), name != "doc_url", "{body}");
         }

@@ -1,4 +1,4 @@
-//! What is sent for an operation: written once, stored with it, and sent as it is on every attempt.
+//! What is sent for an operation: written once, stored with it, and sent unchanged on every attempt.
 
 use form_urlencoded::Serializer;
 use serde::{Deserialize, Serialize};
@@ -10,45 +10,46 @@ use crate::gateway::{Action, Ask};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::outcome::GatewayError;
 
-/// Our payment's id, in the metadata at Stripe.
+/// Metadata name of our payment's id.
 pub(super) const PAYMENT: &str = "paybus_payment";
-/// Our operation's id, in the metadata at Stripe.
+/// Metadata name of our operation's id.
 pub(super) const OPERATION: &str = "paybus_operation";
-/// The last part of the path of captures.
+/// The last path segment of captures.
 pub(super) const CAPTURE_PATH: &str = "capture";
-/// What the names of captures' marks in the metadata begin with.
+/// Prefix of the metadata names of capture marks.
 const CAPTURE: &str = "paybus_";
-/// Asks for an authorization that takes several captures.
+/// Requests an authorization that supports several captures.
 const MULTICAPTURE: &str = "payment_method_options[card][request_multicapture]";
-/// What every answer with a payment intent brings along: its charge, and a review of that.
+/// What is expanded in every answer with a payment intent: its charge, and that charge's review.
 pub(super) const CHARGE: &str = "latest_charge.review";
 
-/// What is sent for an operation. The texts are forms.
+/// What is sent for an operation. The strings are encoded forms.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(super) enum Plan {
-    /// Charge or authorize: make a payment intent, or go on with the payment's.
+    /// Charges or authorizes: creates a payment intent or continues the payment's.
     Process {
-        /// The payment's.
+        /// The payment's payment intent.
         #[serde(skip_serializing_if = "Option::is_none")]
         payment_intent: Option<String>,
-        /// The way to go on, or to begin; where no payment method came, the payment intent is only looked at.
+        /// The requests for continuing or creating; `None` without a payment method, in which case the payment intent
+        /// is only read.
         #[serde(skip_serializing_if = "Option::is_none")]
         forms: Option<ProcessForms>,
-        /// Stripe.js may finish it.
+        /// Stripe.js may complete it.
         use_stripe_sdk: bool,
     },
-    /// One request.
+    /// A single request.
     Post {
-        /// Below the address of the API.
+        /// The path below the API's base URL.
         path: String,
         form: String,
     },
-    /// Nothing: there is nothing at Stripe to cancel.
+    /// Nothing is sent, because there is nothing at Stripe to cancel.
     Nothing,
-    /// Nothing can be asked for. An earlier release stored this; by now such a command is rejected.
+    /// Nothing can be sent. Stored by an earlier release; such a command is rejected now.
     Refuse {
-        /// Why.
+        /// The reason.
         message: String,
     },
 }
@@ -56,28 +57,28 @@ pub(super) enum Plan {
 /// The requests that a process may need.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ProcessForms {
-    /// Makes a payment intent and confirms it.
+    /// Creates and confirms a payment intent.
     pub create: String,
-    /// Gives the one that there is to this operation, with the payment method.
+    /// Marks the existing one with this operation, and sets the payment method.
     pub mark: String,
     /// Confirms it.
     pub confirm: String,
 }
 
-/// What the configuration adds to requests.
+/// Request options from the configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Options<'a> {
-    /// What stands on the customer's statement, after the account's own prefix.
+    /// Suffix of the statement descriptor, after the account's own prefix.
     pub suffix: Option<&'a str>,
-    /// Whether authorizations ask for several captures.
+    /// Whether authorizations request several captures.
     pub multicapture: bool,
 }
 
 impl Plan {
-    /// The plan of an operation.
+    /// Plans an operation.
     ///
     /// # Errors
-    /// Stripe can take no such request.
+    /// Stripe does not support such a request.
     pub fn of(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, Rejection> {
         match ask.action {
             Action::Process => process(ask, options),
@@ -88,12 +89,12 @@ impl Plan {
         }
     }
 
-    /// What is stored.
+    /// Writes the stored form.
     pub fn write(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// What was stored.
+    /// Reads the stored form.
     pub fn read(body: &str) -> Result<Plan, GatewayError> {
         serde_json::from_str(body)
             .map_err(|_| GatewayError::new(Code::Refused, "the stored request is none that this gateway wrote"))
@@ -118,7 +119,7 @@ fn process(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, Rejection> {
     Ok(Plan::Process { payment_intent: known, forms, use_stripe_sdk: process.use_stripe_sdk })
 }
 
-/// A new payment intent, confirmed at once.
+/// Creates a payment intent and confirms it at once.
 fn create(ask: &Ask<'_>, process: &Process, method: &str, options: Options<'_>) -> Result<String, Rejection> {
     let total = ask.amount.unwrap_or(ask.payment.order.total);
     let form = Form::new()
@@ -141,13 +142,13 @@ fn create(ask: &Ask<'_>, process: &Process, method: &str, options: Options<'_>) 
     Ok(confirmation(form, process).end())
 }
 
-/// The payment intent that there is, given to this operation. With another payment method, whatever its customer had still
-/// to do for the last one is over.
+/// Marks the existing payment intent with this operation. Setting another payment method cancels whatever the customer
+/// still had to do for the previous one.
 fn mark(ask: &Ask<'_>, process: &Process, method: &str) -> String {
     method_of(Form::new(), ask, process, method).field("expand[]", CHARGE).end()
 }
 
-/// What both a new payment intent and one that goes on are told of the payment method.
+/// Payment method fields, for creating as well as for continuing.
 fn method_of(form: Form, ask: &Ask<'_>, process: &Process, method: &str) -> Form {
     let mut form = form
         .field("capture_method", if ask.capture { "automatic" } else { "manual" })
@@ -166,7 +167,7 @@ fn method_of(form: Form, ask: &Ask<'_>, process: &Process, method: &str) -> Form
     form
 }
 
-/// What a confirmation is told.
+/// The fields of a confirmation.
 fn confirmation(form: Form, process: &Process) -> Form {
     form.optional("return_url", process.return_url.as_deref())
         .optional("use_stripe_sdk", process.use_stripe_sdk.then_some("true"))
@@ -175,7 +176,7 @@ fn confirmation(form: Form, process: &Process) -> Form {
         .field("expand[]", CHARGE)
 }
 
-/// A capture. It leaves its mark on the payment intent, so that what it took is told from what other captures took.
+/// A capture. It leaves a mark on the payment intent, which tells its amount from that of other captures.
 fn capture(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, Rejection> {
     let path = format!("payment_intents/{}/{CAPTURE_PATH}", payment_intent(ask)?);
     let amount = units(amount::to_units(ask.amount.unwrap_or(ask.payment.order.total)))?;
@@ -199,7 +200,7 @@ fn refund(ask: &Ask<'_>) -> Result<Plan, Rejection> {
     Ok(Plan::Post { path: "refunds".to_owned(), form })
 }
 
-/// What was captured in part is not canceled: a last capture of nothing lets the rest go.
+/// After a partial capture nothing can be canceled: a last capture of nothing releases the rest.
 fn release(ask: &Ask<'_>, payment_intent: String) -> Plan {
     if ask.payment.amounts.captured.is_zero() && ask.payment.amounts.refunded.is_zero() {
         return cancel(payment_intent);
@@ -212,7 +213,7 @@ fn cancel(payment_intent: String) -> Plan {
     Plan::Post { path: format!("payment_intents/{payment_intent}/cancel"), form: String::new() }
 }
 
-/// The payment intent that a refund is taken from.
+/// The payment intent to refund.
 fn charged(ask: &Ask<'_>) -> Result<String, Rejection> {
     match ask.reference {
         Some(reference) if is_payment_intent(reference) => Ok(reference.to_owned()),
@@ -221,24 +222,25 @@ fn charged(ask: &Ask<'_>) -> Result<String, Rejection> {
     }
 }
 
-/// The payment intent that a refund's form says it is taken from.
+/// The payment intent named in a refund's form.
 pub(super) fn refunded_intent(form: &str) -> Option<String> {
     let mut fields = form_urlencoded::parse(form.as_bytes());
     fields.find(|(name, _)| name == "payment_intent").map(|(_, id)| id.into_owned())
 }
 
-/// Under what name a payment intent's metadata keep what a capture took, in Stripe's units. A name has at most 40 characters.
+/// The metadata name under which a payment intent keeps a capture's amount, in Stripe's units. Names have at most 40
+/// characters.
 pub(super) fn capture_mark(operation: Uuid) -> String {
     format!("{CAPTURE}{}", operation.simple())
 }
 
-/// The capture that a name in the metadata is the mark of.
+/// The capture to which a mark's metadata name belongs.
 pub(super) fn marked_capture(name: &str) -> Option<Uuid> {
     let id = name.strip_prefix(CAPTURE).filter(|id| id.len() == 32)?;
     Uuid::try_parse(id).ok()
 }
 
-/// The payment's, where one is known.
+/// The payment's payment intent, if known.
 fn payment_intent(ask: &Ask<'_>) -> Result<String, Rejection> {
     let id = ask.payment.transaction_id.as_str();
     if is_payment_intent(id) {
@@ -247,7 +249,7 @@ fn payment_intent(ask: &Ask<'_>) -> Result<String, Rejection> {
     Err(Rejection::new(Code::NotAllowed, "the payment has no payment intent at Stripe"))
 }
 
-/// Whether a text is the id of a payment intent, and may stand in a path.
+/// Whether a text is the id of a payment intent, and safe in a path.
 pub(super) fn is_payment_intent(id: &str) -> bool {
     let is_word = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     id.starts_with("pi_") && is_word && id.len() <= ID_CHARACTERS_MAX
@@ -258,7 +260,7 @@ fn units(amount: Result<i64, AmountError>) -> Result<String, Rejection> {
     amount.map(|units| units.to_string()).map_err(rejection)
 }
 
-/// A form, encoded.
+/// A form being encoded.
 struct Form(Serializer<'static, String>);
 
 impl Form {

@@ -1,4 +1,4 @@
-//! The configuration of a variant whose gateway is `stripe`.
+//! Configuration of a variant with the gateway `stripe`.
 
 use std::time::Duration;
 
@@ -11,40 +11,40 @@ use crate::gateway::client::BuildError;
 use crate::gateway::signature::WebhookSecrets;
 use crate::gateway::url::GatewayUrl;
 
-/// The characters that Stripe allows for a suffix.
+/// Stripe's maximum length of a suffix, in characters.
 const SUFFIX_CHARACTERS_MAX: usize = 22;
 
-/// The keys of a variant with `gateway = "stripe"` that are this adapter's own.
+/// The adapter-specific keys of a variant with `gateway = "stripe"`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StripeSettings {
-    /// A secret key, `sk_...`, or a restricted one, `rk_...`. Whoever only receives webhooks needs none.
+    /// A secret key, `sk_...`, or a restricted one, `rk_...`. Not required for only receiving webhooks.
     #[serde(default)]
     pub secret_key: Option<SecretString>,
-    /// What webhooks are signed with, `whsec_...`: one, or several while they are rolled.
+    /// Signing secrets of webhooks, `whsec_...`: one, or several during rotation.
     #[serde(default)]
     pub webhook_secret: WebhookSecrets,
-    /// What the account is called in the payments, `acct_...` say. A payment stays with the account that it began with: where
-    /// the key becomes that of another account, another name must stand here.
+    /// The account's name, as stored with payments, for example `acct_...`. A payment stays with the account with which
+    /// it was created: if the key is replaced by that of another account, change this name too.
     #[serde(default)]
     pub account: Option<String>,
-    /// Other names of the same account, as they stand in stored payments.
+    /// Other names of the same account that stored payments may have.
     #[serde(default)]
     pub account_aliases: Vec<String>,
-    /// Where the API is.
+    /// Base URL of the API.
     #[serde(default = "api_base_default")]
     pub api_base: GatewayUrl,
-    /// The version of the API.
+    /// API version.
     #[serde(default = "api_version_default")]
     pub api_version: String,
-    /// What stands on the customer's statement, after the account's own prefix.
+    /// Suffix of the statement descriptor, after the account's own prefix.
     #[serde(default)]
     pub statement_descriptor_suffix: Option<String>,
-    /// Whether several captures of one authorization are asked for: the account must have them (Stripe's multicapture).
+    /// Whether to request several captures per authorization: the account must support Stripe's multicapture.
     #[serde(default)]
     pub multicapture: bool,
-    /// How long after a send a look-up may still miss it. 2 minutes where it is left out: Stripe's own clients wait for an
-    /// answer for 80 seconds, so that a request may be under way for as long.
+    /// How long after a send a look-up may still miss it. Default: 2 minutes, because Stripe's own clients wait up to
+    /// 80 seconds for an answer, so that a request may be in progress for as long.
     #[serde(default = "settle_window_default", deserialize_with = "duration::deserialize")]
     pub settle_window: Duration,
 }
@@ -53,7 +53,7 @@ fn api_base_default() -> GatewayUrl {
     GatewayUrl::https("api.stripe.com")
 }
 
-/// The version whose published description this adapter was written and checked against.
+/// The API version against whose published description this adapter was written and checked.
 fn api_version_default() -> String {
     "2023-08-16".to_owned()
 }
@@ -63,12 +63,12 @@ fn settle_window_default() -> Duration {
 }
 
 impl StripeSettings {
-    /// The key that calls are made with.
+    /// The API key, required for calls.
     pub(super) fn secret_key(&self) -> Result<&SecretString, BuildError> {
         self.secret_key.as_ref().ok_or(BuildError::Setting { key: "secret_key", wrong: "missing" })
     }
 
-    /// Whether the key is for real money; nothing where it does not say.
+    /// Whether the key is for real money; `None` if it does not say.
     pub(super) fn livemode(&self) -> Option<bool> {
         match self.secret_key.as_ref()?.expose_secret().split('_').nth(1) {
             Some("live") => Some(true),
@@ -77,7 +77,7 @@ impl StripeSettings {
         }
     }
 
-    /// What the account is called in the payments.
+    /// The account's name, as stored with payments.
     pub(super) fn account_name(&self) -> String {
         let mode = match self.livemode() {
             Some(true) => "live",
@@ -87,7 +87,7 @@ impl StripeSettings {
         self.account.clone().unwrap_or_else(|| format!("{} {mode}", self.api_base))
     }
 
-    /// What the types cannot say.
+    /// Validates what the types cannot express.
     pub(super) fn check(&self) -> Result<(), BuildError> {
         let wrong = |key, wrong| Err(BuildError::Setting { key, wrong });
         if self.secret_key.as_ref().is_some_and(|key| key.expose_secret().starts_with("pk_")) {

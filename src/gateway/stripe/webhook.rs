@@ -1,7 +1,7 @@
-//! What Stripe tells by itself: events about payment intents and charges, refunds, disputes, reviews and early warnings of
-//! fraud, whoever began them. Of an event only what it is about is read; the rest is asked for.
+//! Incoming webhooks: events about payment intents, charges, refunds, disputes, reviews and early fraud warnings,
+//! whatever caused them. Only the subject of an event is read; everything else is looked up.
 //!
-//! Subscribe the endpoint to the types of [`PREFIXES`]; others are taken and tell nothing.
+//! Subscribe the endpoint to the event types of [`PREFIXES`]; others are accepted but ignored.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -13,20 +13,20 @@ use super::request::{OPERATION, PAYMENT, is_payment_intent};
 use crate::gateway::notification::{Fact, NotGenuine, Webhook};
 use crate::gateway::signature::{WebhookSecrets, check};
 
-/// The header with the signature.
+/// The signature header.
 pub(super) const SIGNATURE: &str = "stripe-signature";
 
-/// What the types of the events begin with that are about a payment.
+/// Prefixes of the event types that are about a payment.
 const PREFIXES: [&str; 5] = ["payment_intent.", "charge.", "refund.", "review.", "radar.early_fraud_warning."];
 
-/// The events of a charge that are news of the operation that made it. Of others its metadata say no more than whose
-/// payment it is: a charge is refunded by another operation, or at Stripe's own desk.
+/// The charge events that concern the operation that made the charge. In all others the charge's metadata only identify
+/// the payment: a charge is refunded by another operation, or in Stripe's dashboard.
 const OF_THE_CHARGE_ITSELF: [&str; 3] = ["charge.succeeded", "charge.failed", "charge.pending"];
 
-/// What a thin event says that it is. Such a one, a ping among them, has no object in it.
+/// The `object` of a thin event. Thin events, including pings, do not contain the object itself.
 const THIN: &str = "v2.core.event";
 
-/// What every event has, thin ones too.
+/// The members of every event, including thin ones.
 #[derive(Deserialize)]
 struct Head {
     #[serde(default)]
@@ -54,10 +54,10 @@ struct EventData {
     object: Map<String, Value>,
 }
 
-/// Checks that Stripe sent a webhook, and reads what it is about.
+/// Verifies that Stripe sent a webhook, and reads its subject.
 ///
 /// # Errors
-/// Stripe did not send it.
+/// Stripe did not send it, or its body cannot be read.
 pub(super) fn verify(webhook: &Webhook, secrets: &WebhookSecrets) -> Result<Vec<Fact>, NotGenuine> {
     check(webhook, SIGNATURE, secrets)?;
     let head: Head = serde_json::from_slice(&webhook.body).map_err(|_| NotGenuine::InvalidBody)?;
@@ -78,8 +78,8 @@ pub(super) fn verify(webhook: &Webhook, secrets: &WebhookSecrets) -> Result<Vec<
     }])
 }
 
-/// Asks Stripe whose a fact is: the payment intent has our payment's id. Objects of others have none, or Stripe does not
-/// show them to us.
+/// Asks Stripe which payment a fact belongs to: the payment intent contains our payment's id. Objects of others have
+/// none, or Stripe does not show them to us.
 pub(super) async fn locate(session: &Session<'_>, fact: &Fact) -> Result<Option<Uuid>, Denial> {
     let Some(reference) = fact.reference.as_deref().filter(|reference| is_id(reference)) else { return Ok(None) };
     let collection = if is_payment_intent(reference) { "payment_intents" } else { "charges" };
@@ -88,7 +88,7 @@ pub(super) async fn locate(session: &Session<'_>, fact: &Fact) -> Result<Option<
     if found.payment().is_some() || found.kind() != Some("charge") {
         return Ok(found.payment());
     }
-    // The metadata of a charge are a copy of those that its payment intent had then.
+    // A charge's metadata are a copy of its payment intent's at that time.
     let Some(intent) = found.reference().filter(|id| is_payment_intent(id)) else { return Ok(None) };
     let intent = get(session, "payment_intents", intent).await?;
     Ok(intent.as_ref().and_then(|intent| Object(intent).payment()))
@@ -102,12 +102,12 @@ async fn get(session: &Session<'_>, collection: &str, id: &str) -> Result<Option
     }
 }
 
-/// What may stand in a path.
+/// Whether a text is safe in a path.
 fn is_id(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// What an event is about.
+/// The subject of an event.
 struct Object<'a>(&'a Map<String, Value>);
 
 impl<'a> Object<'a> {
@@ -115,7 +115,7 @@ impl<'a> Object<'a> {
         self.0.get("object")?.as_str()
     }
 
-    /// The payment intent, or else the charge: each leads to the payment.
+    /// The payment intent, or else the charge: either leads to the payment.
     fn reference(&self) -> Option<&'a str> {
         match self.kind()? {
             "payment_intent" => self.id_of(self.0.get("id")),
@@ -124,7 +124,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// An id, or the id of an object that was expanded.
+    /// An id, or the id of an expanded object.
     fn id_of(&self, value: Option<&'a Value>) -> Option<&'a str> {
         match value? {
             Value::String(id) => Some(id),
@@ -133,7 +133,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Our payment, where it is one of ours.
+    /// Our payment, if it is one of ours.
     fn payment(&self) -> Option<Uuid> {
         self.metadata(PAYMENT)?.parse().ok()
     }
@@ -190,7 +190,7 @@ mod tests {
                 some,
                 Some(DONE_BY),
             ),
-            // The desk's refund of a charge that an operation of ours made.
+            // The dashboard's refund of a charge that one of our operations made.
             (
                 "charge.refunded",
                 json!({"object": "charge", "id": "ch_1", "payment_intent": {"id": "pi_1"}, "metadata": ours()}),

@@ -1,5 +1,6 @@
-//! The counters that begin at zero. One that is absent until it counts hides its first count from whoever asks for the
-//! increase. Only the durations of calls are absent until the first call: a histogram is twenty lines for each label.
+//! The counters that start at zero. A counter that appears with its first count hides that count from queries for the
+//! increase. Only the durations of calls are missing until the first call: a histogram takes twenty lines per label
+//! set.
 
 use metrics::{counter, gauge};
 
@@ -7,7 +8,7 @@ use super::{Alert, CommandOutcome, EVENT_TYPES, OTHER, SpanLoss};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 
-/// Why a call brings no result.
+/// The codes of calls that bring no result.
 const TROUBLES: [Code; 9] = [
     Code::Unreachable,
     Code::Timeout,
@@ -20,7 +21,7 @@ const TROUBLES: [Code; 9] = [
     Code::Refused,
 ];
 
-/// Why a message becomes a dead letter.
+/// The codes of dead letters.
 const DEAD: [Code; 6] = [
     Code::InvalidEnvelope,
     Code::InvalidEncoding,
@@ -30,7 +31,7 @@ const DEAD: [Code; 6] = [
     Code::NotAuthorized,
 ];
 
-/// What becomes of a webhook.
+/// The outcomes of webhooks.
 const WEBHOOKS: [&str; 13] = [
     "taken",
     "ignored",
@@ -47,7 +48,7 @@ const WEBHOOKS: [&str; 13] = [
     "invalid_body",
 ];
 
-/// Begins what is counted of these variants, and of none.
+/// Starts the counters of these variants, and those of no variant.
 pub(super) fn begin<'a>(variants: impl Iterator<Item = &'a str>) {
     for variant in variants {
         of_variant(variant);
@@ -101,7 +102,7 @@ fn of_variant(variant: &str) {
     gauge!("paybus_gateway_calls_in_flight", &[of()]).set(0.0);
 }
 
-/// What names no configured variant is rejected, whatever it is.
+/// A command that names no configured variant is rejected, whatever its type.
 fn of_strangers() {
     for kind in CommandType::ALL.map(CommandType::as_str).into_iter().chain([OTHER]) {
         let labels = [("type", kind), ("variant", OTHER), ("outcome", CommandOutcome::Rejected.as_str())];

@@ -1,4 +1,4 @@
-//! The body of a request that may still be arriving.
+//! The body of a request, which may still be arriving.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
 use super::connections::Connection;
 
-/// A body that tells its connection when the whole of it is there: until then the connection may be closed for another.
+/// A body that tells its connection when it is complete: until then the connection may be closed for another one.
 #[derive(Debug)]
 pub(super) struct Arriving {
     body: Incoming,
@@ -16,7 +16,7 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
-    /// The body of the request that was just begun on this connection.
+    /// Wraps the body of the request that just began on this connection.
     pub(super) fn new(body: Incoming, connection: Arc<Connection>) -> Arriving {
         let arriving = Arriving { body, connection };
         arriving.tell();

@@ -1,8 +1,8 @@
-//! The connections that are open at the port: how many there may be, and which one gives way to another.
+//! The open connections: how many there may be, and which one is closed for another.
 //!
-//! One that comes when all places are taken closes the one that has been idle longest. Who opens many and asks nothing
-//! closes its own in this way, while whoever asks at once, as a probe does, is answered. A request of which only a part has
-//! arrived counts as idle since it began.
+//! When the limit is reached, a new connection closes the one that has been idle longest. A client that opens many and
+//! sends no request closes its own in this way, while a client that sends one at once, such as a probe, is answered. A
+//! request that has arrived only in part counts as idle since it began.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,13 +12,13 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// How many may be open: few beside the files that a process may open, for charging needs some of them.
+/// The most open connections: few of the files that a process may open, because charging needs some too.
 pub(super) const OPEN_MAX: u32 = 256;
 
-/// How many of them may be one address's, so that one client does not close the connections of all others.
+/// The most open connections of one address, so that one client cannot close those of all others.
 pub(super) const OPEN_OF_ONE_MAX: usize = 128;
 
-/// All that are open.
+/// All open connections.
 #[derive(Debug)]
 pub(super) struct Connections {
     places: Arc<Semaphore>,
@@ -35,24 +35,24 @@ struct Open {
 #[derive(Debug)]
 struct Held {
     peer: IpAddr,
-    /// Since when it asks nothing, or has asked only in part; nothing while an answer is being made.
+    /// Since when the client has sent no request, or only part of one; `None` while it is being answered.
     idle: Option<Instant>,
     cut: CancellationToken,
 }
 
 impl Connections {
-    /// None is open. All are closed when the token is cancelled.
+    /// Creates an empty set. All connections are closed when the token is cancelled.
     pub(super) fn new(end: CancellationToken) -> Arc<Connections> {
         let places = Arc::new(Semaphore::new(OPEN_MAX as usize));
         Arc::new(Connections { places, open: Mutex::default(), end })
     }
 
-    /// A place for one more; nothing where all are being answered.
+    /// Admits one more connection; `None` if all are being answered.
     pub(super) async fn admit(self: &Arc<Connections>, peer: IpAddr) -> Option<Arc<Connection>> {
         if !self.has_room(peer) {
             return None;
         }
-        // One that was told to close gives its place back as soon as its socket is closed.
+        // A connection that was told to close gives its permit back as soon as its socket is closed.
         let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let cut = self.end.child_token();
         let mut open = self.lock();
@@ -63,7 +63,7 @@ impl Connections {
         Some(Arc::new(Connection { number, all: Arc::clone(self), cut, _place: place }))
     }
 
-    /// Whether there is room for one more, which may first be made.
+    /// Returns whether there is room for one more connection, closing an idle one if necessary.
     fn has_room(&self, peer: IpAddr) -> bool {
         let mut open = self.lock();
         if open.held.values().filter(|held| held.peer == peer).count() >= OPEN_OF_ONE_MAX {
@@ -72,12 +72,12 @@ impl Connections {
         open.held.len() < OPEN_MAX as usize || open.close_longest_idle(|_| true)
     }
 
-    /// Closes the one that has been idle longest, if any is.
+    /// Closes the connection that has been idle longest, if any is idle.
     pub(super) fn close_longest_idle(&self) {
         self.lock().close_longest_idle(|_| true);
     }
 
-    /// Waits until none is open.
+    /// Waits until no connection is open.
     pub(super) async fn all_closed(&self) {
         drop(self.places.acquire_many(OPEN_MAX).await);
     }
@@ -101,7 +101,7 @@ impl Open {
     }
 }
 
-/// One that is open; its place is free when this is dropped.
+/// An open connection. Dropping it frees its place.
 #[derive(Debug)]
 pub(super) struct Connection {
     number: u64,
@@ -111,18 +111,18 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Waits until it has to be closed.
+    /// Waits until the connection must be closed.
     pub(super) async fn cut(&self) {
         self.cut.cancelled().await;
     }
 
-    /// A request begins to arrive. It is answered when that is dropped.
+    /// Marks that a request begins to arrive. It counts as answered when the returned guard is dropped.
     pub(super) fn asking(self: &Arc<Connection>) -> Asking {
         self.set_idle(Some(Instant::now()));
         Asking(Arc::clone(self))
     }
 
-    /// The whole request is there: it gives way to none until it is answered.
+    /// Marks that the whole request has arrived: the connection is not closed for another one until it is answered.
     pub(super) fn answering(&self) {
         self.set_idle(None);
     }
@@ -140,7 +140,7 @@ impl Drop for Connection {
     }
 }
 
-/// A request, until it is answered.
+/// A request that has not been answered yet.
 #[derive(Debug)]
 pub(super) struct Asking(Arc<Connection>);
 

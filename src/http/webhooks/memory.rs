@@ -1,27 +1,27 @@
-//! The memory that the webhooks of one variant may take. What counts is what has arrived of them, so that many that send
-//! next to nothing hold next to nothing.
+//! The memory that the webhooks of one variant may take. Only bytes that have arrived count, so that many clients that
+//! send next to nothing hold next to nothing.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How much of each webhook counts as small, in bytes.
+/// How many bytes of each webhook count as small.
 const SMALL: usize = 32 * 1024;
 
-/// For the small parts: as much as all connections together can fill while their bodies arrive.
+/// The limit for the small parts: as much as all connections together can fill while their bodies arrive.
 const SMALL_MAX: usize = 8 * 1024 * 1024;
 
-/// For what goes beyond them.
+/// The limit for everything beyond the small parts.
 const LARGE_MAX: usize = 16 * 1024 * 1024;
 
-/// The memory for one variant.
+/// The memory of one variant.
 #[derive(Debug, Clone)]
 pub(super) struct Memory {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
 }
 
-/// What one webhook takes of it; given back when this is dropped.
+/// The memory that one webhook takes. Dropping it gives the memory back.
 #[derive(Debug)]
 pub struct Held {
     size: usize,
@@ -29,24 +29,25 @@ pub struct Held {
     large: OwnedSemaphorePermit,
 }
 
-/// There is no memory left.
+/// No memory is left.
 #[derive(Debug)]
 pub(super) struct Full;
 
 impl Memory {
-    /// All of it is free.
+    /// Creates the memory, all of it free.
     pub(super) fn new() -> Memory {
         Memory { small: Arc::new(Semaphore::new(SMALL_MAX)), large: Arc::new(Semaphore::new(LARGE_MAX)) }
     }
 
-    /// Takes the first bytes of a webhook.
+    /// Takes memory for the first bytes of a webhook.
     pub(super) fn begin(&self, bytes: usize) -> Result<Held, Full> {
         let mut held = Held { size: 0, small: take(&self.small, 0)?, large: take(&self.large, 0)? };
         self.extend(&mut held, bytes)?;
         Ok(held)
     }
 
-    /// Takes more of the same webhook. Large ones leave no less for the small, which are what gateways send.
+    /// Takes memory for more bytes of the same webhook. Large webhooks leave no less for small ones, which are what
+    /// gateways send.
     pub(super) fn extend(&self, held: &mut Held, bytes: usize) -> Result<(), Full> {
         let small = bytes.min(SMALL.saturating_sub(held.size));
         held.small.merge(take(&self.small, small)?);

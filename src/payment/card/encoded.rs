@@ -9,7 +9,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::lookalike::end_of;
 use super::number::DIGITS_MIN;
 
-/// Characters of base64 that the digits of the shortest card number take.
+/// Base64 length of the digits of the shortest card number.
 const LENGTH_MIN: usize = DIGITS_MIN / 3 * 4;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -19,8 +19,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// The words of a plain text that `holds_card` finds a card number in once they are read as base64, of either alphabet.
-/// Digits, and spaces, give capitals: most ids and names are told by that.
+/// Returns the words of a plain text in which `holds_card` finds a card number after base64 decoding (either alphabet).
+/// Encoded digits and spaces always produce capitals, so words without any, as most ids and names are, are skipped.
 pub(super) fn card_numbers(bytes: &[u8], holds_card: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -39,7 +39,7 @@ fn is_base64(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_')
 }
 
-/// What stands before it in the same word may shift it.
+/// Tries all four alignments, because a prefix in the same word may shift the encoding.
 fn word_holds_card(word: &[u8], holds_card: impl Fn(&str) -> bool) -> bool {
     let of_one_alphabet = |byte: &u8| match byte {
         b'-' => b'+',

@@ -1,6 +1,7 @@
-//! Escapes that a digit or a space may be written in: of URLs, of JSON and of HTML, each encoded however many times.
+//! Escapes in which a digit or a space may be written: URL, JSON and HTML escapes, nested to any depth.
 
-/// The character that the escape at the beginning of `bytes` stands for, and its length; `None` if there is no escape.
+/// Returns the character that the escape at the start of `bytes` stands for, and the escape's length; `None` if there
+/// is no escape.
 pub(super) fn escaped(bytes: &[u8]) -> Option<(char, usize)> {
     match bytes.first()? {
         b'%' => percent(bytes),
@@ -10,7 +11,7 @@ pub(super) fn escaped(bytes: &[u8]) -> Option<(char, usize)> {
     }
 }
 
-/// `%34`, and `%C2%A0`, a character of several bytes. Bytes that are not UTF-8 are read as Latin-1.
+/// `%34`, or `%C2%A0` for a character of several bytes. Bytes that are not UTF-8 are read as Latin-1.
 fn percent(bytes: &[u8]) -> Option<(char, usize)> {
     let (first, first_length) = octet(bytes)?;
     let count = match first {
@@ -29,7 +30,7 @@ fn percent(bytes: &[u8]) -> Option<(char, usize)> {
     Some(character.map_or((char::from(first), first_length), |character| (character, length)))
 }
 
-/// One byte. `%2534` is `%34`, encoded again.
+/// One percent-encoded byte. `%2534` is `%34`, encoded again.
 fn octet(bytes: &[u8]) -> Option<(u8, usize)> {
     let mut at = bytes.starts_with(b"%").then_some(1)?;
     while bytes[at..].starts_with(b"25") {
@@ -41,7 +42,7 @@ fn octet(bytes: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// `\u0034`, `\n`, and `\\u0034`, which is JSON within JSON. Any other run of backslashes stands for itself.
+/// `\u0034`, `\n`, and `\\u0034` (JSON within JSON). Any other run of backslashes is literal.
 fn backslash(bytes: &[u8]) -> Option<(char, usize)> {
     let at = bytes.iter().take_while(|byte| **byte == b'\\').count();
     let blank = match bytes.get(at) {
@@ -52,7 +53,7 @@ fn backslash(bytes: &[u8]) -> Option<(char, usize)> {
     Some((blank, at + 1))
 }
 
-/// A character by its UTF-16, after `at` backslashes: one unit or a pair.
+/// A UTF-16 escape after `at` backslashes: one code unit or a surrogate pair.
 fn unit(bytes: &[u8], at: usize) -> Option<(char, usize)> {
     let read = |at: usize| if bytes.get(at) == Some(&b'u') { hex(bytes.get(at + 1..at + 5)) } else { None };
     let high = read(at)?;
@@ -65,7 +66,7 @@ fn unit(bytes: &[u8], at: usize) -> Option<(char, usize)> {
     Some((character, next + 5))
 }
 
-/// `&#52;`, `&#x34;`, and the names of spaces and dashes.
+/// `&#52;`, `&#x34;`, and the named entities for spaces and dashes.
 fn entity(bytes: &[u8]) -> Option<(char, usize)> {
     const LONGEST: usize = 10;
     let end = bytes.iter().take(LONGEST).position(|byte| *byte == b';')?;

@@ -1,24 +1,25 @@
-//! Digits that are another kind of number, by what surrounds them, by check digits of their own or by a date in them. A
-//! kind is only here if fewer than one card number in a thousand looks like it.
+//! Digits that are a different kind of number, recognized by their surroundings, their own check digits or a date. A
+//! kind is listed only if fewer than one card number in a thousand looks like it.
 
 use std::ops::{Range, RangeInclusive};
 
 use super::number::{luhn_is_valid, value};
 
-/// Letters and digits of an IBAN: Norway's 15 to the standard's 34.
+/// Length of an IBAN in characters: from Norway's 15 to the standard's maximum of 34.
 const IBAN_LENGTH: RangeInclusive<usize> = 15..=34;
 
-/// Digits of a telephone number with its country's code; ITU-T E.164.
+/// Maximum digits of a telephone number, including the country code (ITU-T E.164).
 const TELEPHONE_DIGITS_MAX: usize = 15;
 
-/// Hexadecimal digits of a UUID's parts.
+/// Hexadecimal digits in each part of a UUID.
 const UUID_PARTS: [usize; 5] = [8, 4, 4, 4, 12];
 const UUID_LENGTH: usize = 36;
 
-/// Hexadecimal digits of common hashes and random tokens.
+/// Lengths of common hashes and random tokens, in hexadecimal digits.
 const HASH_LENGTHS: [usize; 7] = [32, 40, 48, 56, 64, 96, 128];
 
-/// The IBANs, telephone numbers, UUIDs and hashes, in ascending order. None of their digits belongs to a card number.
+/// Returns the IBANs, telephone numbers, UUIDs and hashes, in ascending order. Their digits are never part of a card
+/// number.
 pub(super) fn ranges(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut at = 0;
@@ -43,7 +44,8 @@ fn is_word(byte: Option<&u8>) -> bool {
     byte.is_some_and(u8::is_ascii_alphanumeric)
 }
 
-/// The end of the IBAN or creditor reference at `begin` (ISO 7064, modulo 97), in one piece or with single blanks.
+/// Returns the end of the IBAN or creditor reference at `begin` (ISO 7064, modulo 97), contiguous or with single spaces
+/// or dashes.
 fn iban_end(bytes: &[u8], begin: usize) -> Option<usize> {
     let head = bytes.get(begin..begin + 4)?;
     let is_head = head[..2].iter().all(u8::is_ascii_alphabetic) && head[2..].iter().all(u8::is_ascii_digit);
@@ -65,13 +67,13 @@ fn iban_end(bytes: &[u8], begin: usize) -> Option<usize> {
     None
 }
 
-/// The remainder after one more character, of which a letter counts as two digits: A is 10, Z is 35.
+/// The remainder after appending one character. A letter counts as two digits: A is 10, Z is 35.
 fn modulo_97(remainder: u32, character: u8) -> u32 {
     let value = char::from(character).to_digit(36).unwrap_or(0);
     (remainder * if value > 9 { 100 } else { 10 } + value) % 97
 }
 
-/// The end of the UUID whose first word is `bytes[begin..end]`.
+/// Returns the end of the UUID whose first part is `bytes[begin..end]`.
 fn uuid_end(bytes: &[u8], begin: usize, end: usize) -> Option<usize> {
     if end - begin != UUID_PARTS[0] {
         return None;
@@ -90,7 +92,7 @@ fn is_hash(word: &[u8]) -> bool {
         && word.iter().any(u8::is_ascii_alphabetic)
 }
 
-/// The end of the telephone number whose digits begin at `begin`, after a `+` that follows no word.
+/// Returns the end of the telephone number whose digits start at `begin`, after a `+` that does not follow a word.
 fn telephone_end(bytes: &[u8], begin: usize) -> Option<usize> {
     let is_telephone = match bytes[..begin] {
         [.., before, b'+'] => !before.is_ascii_alphanumeric(),
@@ -117,7 +119,8 @@ fn telephone_end(bytes: &[u8], begin: usize) -> Option<usize> {
     (digits > 0).then_some(end)
 }
 
-/// Whether digits in one piece, followed by `next`, are another kind of number by their check digits or a date.
+/// Returns whether contiguous digits, followed by `next`, are a different kind of number by their check digits or a
+/// date.
 pub(super) fn is_of_another_kind(digits: &[u8], next: Option<&u8>) -> bool {
     match (digits.len(), next) {
         (14, _) => is_siret(digits) || is_cnpj(digits) || is_egyptian_id(digits) || begins_with_date(digits),
@@ -128,18 +131,18 @@ pub(super) fn is_of_another_kind(digits: &[u8], next: Option<&u8>) -> bool {
     }
 }
 
-/// A day, a month and a year, as in `30112026000123`.
+/// Day, month and year, as in `30112026000123`.
 fn begins_with_date(digits: &[u8]) -> bool {
     let [day, month] = [&digits[..2], &digits[2..4]].map(value);
     is_day(month, day) && (2000..2050).contains(&value(&digits[4..8]))
 }
 
-/// France's number of an establishment: the company's nine digits pass Luhn's test by themselves, and all 14 do.
+/// French establishment number: the company's nine digits pass the Luhn check on their own, and all 14 do.
 fn is_siret(digits: &[u8]) -> bool {
     luhn_is_valid(&digits[..9]) && digits[9..11] == [0, 0]
 }
 
-/// Brazil's number of a company: eight digits, four of the branch, two check digits.
+/// Brazilian company number: eight digits, four for the branch, two check digits.
 fn is_cnpj(digits: &[u8]) -> bool {
     let check = |digits: &[u8]| {
         let weighted = digits.iter().rev().zip((2..=9).cycle()).map(|(digit, weight)| u32::from(*digit) * weight);
@@ -153,19 +156,19 @@ fn is_cnpj(digits: &[u8]) -> bool {
         && u32::from(digits[13]) == check(&digits[..13])
 }
 
-/// Egypt's: a digit for the century, a date of birth, the governorate.
+/// Egyptian identity number: a century digit, the date of birth, the governorate.
 fn is_egyptian_id(digits: &[u8]) -> bool {
     let [century_year, month, day, place] = [&digits[..3], &digits[3..5], &digits[5..7], &digits[7..9]].map(value);
     (300..350).contains(&century_year) && is_day(month, day) && matches!(place, 1..=35 | 88)
 }
 
-/// Indonesia's: place, date of birth (40 more for a woman's day), a number within it.
+/// Indonesian identity number: place, date of birth (day plus 40 for women), serial number.
 fn is_indonesian_id(digits: &[u8]) -> bool {
     let [day, month, serial] = [&digits[6..8], &digits[8..10], &digits[12..14]].map(value);
     is_day(month, day % 40) && serial == 0
 }
 
-/// China's: place, date of birth, a number within it, a check digit (ISO 7064, modulo 11-2), where X is 10.
+/// Chinese identity number: place, date of birth, serial number, check digit (ISO 7064, modulo 11-2; X is 10).
 fn is_chinese_id(digits: &[u8], check: u32) -> bool {
     let [year, month, day] = [&digits[6..10], &digits[10..12], &digits[12..14]].map(value);
     let sum: u32 = digits.iter().rev().zip(1..).map(|(digit, power)| u32::from(*digit) << power).sum();

@@ -1,25 +1,25 @@
-//! What makes digits a card number: issued ranges and a check digit.
+//! What makes digits a card number: an issued range and a valid check digit.
 
 use std::ops::RangeInclusive;
 
-/// The fewest digits of a card number.
+/// Minimum digits of a card number.
 pub(super) const DIGITS_MIN: usize = 12;
 
-/// The most digits of a card number.
+/// Maximum digits of a card number.
 pub(super) const DIGITS_MAX: usize = 19;
 
-/// The fewest digits of a card number in one piece. Shorter ones (Visa's 13, Maestro's 12 and 13) are no longer issued,
-/// and many telephone numbers and national ids of that length would be taken for them.
+/// Minimum digits of a card number written without separators. Shorter ones (Visa's 13, Maestro's 12 and 13) are no
+/// longer issued, and would match many telephone numbers and national ids.
 pub(super) const UNBROKEN_MIN: usize = 14;
 
-/// Which numbers a network issues: how many digits, beginning with a prefix out of these.
+/// Numbers that a network issues: their lengths and prefixes.
 struct Network {
     lengths: &'static [usize],
     prefixes: &'static [RangeInclusive<u32>],
 }
 
-/// In this order: Visa, Mastercard, American Express, Diners Club, Discover, JCB, UnionPay, Mir, RuPay, Maestro, and
-/// four national schemes.
+/// In order: Visa, Mastercard, American Express, Diners Club, Discover, JCB, UnionPay, Mir, RuPay, Maestro, and four
+/// national schemes.
 #[rustfmt::skip]
 const NETWORKS: &[Network] = &[
     Network { lengths: &[16, 19], prefixes: &[4..=4] },
@@ -36,7 +36,7 @@ const NETWORKS: &[Network] = &[
     Network { lengths: &[16], prefixes: &[5614..=5614, 8600..=8600, 5888..=5888, 9860..=9860, 9792..=9792] },
 ];
 
-/// Short numbers of Visa and Maestro, counted only in groups of four.
+/// Short Visa and Maestro numbers, recognized only in groups of four.
 const IN_FOURS: &[Network] = &[
     Network { lengths: &[13], prefixes: &[4..=4] },
     Network {
@@ -45,7 +45,7 @@ const IN_FOURS: &[Network] = &[
     },
 ];
 
-/// Whether a network issues these digits and the last one, the check digit, is right.
+/// Returns whether a network issues these digits and the check digit is valid.
 pub(super) fn is_issued(digits: &[u8], in_fours: bool) -> bool {
     let is_of = |networks: &[Network]| networks.iter().any(|network| network.issues(digits));
     (is_of(NETWORKS) || in_fours && is_of(IN_FOURS)) && luhn_is_valid(digits)
@@ -61,12 +61,12 @@ impl Network {
     }
 }
 
-/// The number that a few digits are.
+/// The value of a few decimal digits.
 pub(super) fn value(digits: &[u8]) -> u32 {
     digits.iter().fold(0, |number, digit| number * 10 + u32::from(*digit))
 }
 
-/// ISO/IEC 7812: every second digit from the right counts twice, a sum over nine less nine.
+/// ISO/IEC 7812: every second digit from the right is doubled; 9 is subtracted from results above 9.
 pub(super) fn luhn_is_valid(digits: &[u8]) -> bool {
     let sum: u32 = digits
         .iter()

@@ -1,5 +1,5 @@
 //! Text as the search reads it: one byte per character, all digits as `0` to `9`, all spaces as a space, all dashes as
-//! `-`, and without invisible characters.
+//! `-`, invisible characters dropped.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,26 +9,26 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::escape::escaped;
 
-/// A letter that is not ASCII.
+/// Stands for a non-ASCII letter.
 pub(super) const LETTER: u8 = 0x80;
-/// Punctuation or a symbol that is not ASCII.
+/// Stands for non-ASCII punctuation or a symbol.
 const MARK: u8 = 0x81;
 
-/// A text in plain bytes. Linear in its length.
+/// A text as plain bytes. Built in time linear in its length.
 pub(super) struct Plain<'a> {
     text: &'a str,
     decodes: bool,
-    /// What the search reads.
+    /// The bytes to search.
     pub bytes: Cow<'a, [u8]>,
 }
 
 impl<'a> Plain<'a> {
-    /// As it is written.
+    /// Reads the text as it is written.
     pub fn written(text: &'a str) -> Plain<'a> {
         Plain::new(text, false)
     }
 
-    /// As it reads once its escapes are undone; `None` if it has none.
+    /// Reads the text with its escapes decoded; `None` if it has none.
     pub fn decoded(text: &'a str) -> Option<Plain<'a>> {
         text.bytes().any(|byte| matches!(byte, b'%' | b'\\' | b'&')).then(|| Plain::new(text, true))
     }
@@ -45,7 +45,7 @@ impl<'a> Plain<'a> {
         Plain { text, decodes, bytes }
     }
 
-    /// Where these ranges of the bytes, in ascending order, stand in the text.
+    /// Maps ascending ranges of the plain bytes back to ranges of the text.
     pub fn in_text(&self, ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
         if ranges.is_empty() || matches!(self.bytes, Cow::Borrowed(_)) {
             return ranges;
@@ -68,7 +68,7 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// Calls `emit` with each plain byte and where its character stands in `text`.
+/// Calls `emit` with each plain byte and the range of its character in `text`.
 fn each(text: &str, decodes: bool, mut emit: impl FnMut(u8, Range<usize>)) {
     let mut at = 0;
     while let Some(written) = text[at..].chars().next() {
@@ -84,17 +84,17 @@ fn each(text: &str, decodes: bool, mut emit: impl FnMut(u8, Range<usize>)) {
     }
 }
 
-/// Controls but for tabs and ends of lines.
+/// Control characters other than tabs and line ends.
 fn is_dropped(byte: u8) -> bool {
     matches!(byte, 0x00..=0x08 | 0x0e..=0x1f | 0x7f)
 }
 
-/// The byte that stands for a character; `None` for what cannot be seen, and for what is written over another one.
+/// Returns the byte that stands for a character; `None` for invisible characters and combining marks.
 fn plain(character: char) -> Option<u8> {
     use GeneralCategory as Category;
     match character {
         '\0'..='\x7f' => return Some(character as u8).filter(|byte| !is_dropped(*byte)),
-        // The minus sign; fillers of Hangul, which are letters without a shape.
+        // The minus sign; the Hangul fillers, which are classified as letters but invisible.
         '\u{2212}' => return Some(b'-'),
         '\u{115f}' | '\u{1160}' => return None,
         _ => {}
@@ -117,7 +117,7 @@ fn plain(character: char) -> Option<u8> {
     }
 }
 
-/// The value of a decimal digit: Unicode keeps those of a script in one run, from its zero on.
+/// The value of a decimal digit: Unicode assigns each script's digits to a contiguous run starting at its zero.
 fn digit(character: char) -> u8 {
     let is_digit = |code: &u32| {
         char::from_u32(*code).is_some_and(|other| other.general_category() == GeneralCategory::DecimalNumber)

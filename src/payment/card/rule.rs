@@ -1,24 +1,24 @@
-//! Which digits of a plain text are a card number, given how they are grouped.
+//! Decides which digits of a plain text are a card number, by how they are grouped.
 
 use std::ops::Range;
 
 use super::lookalike::{self, end_of};
 use super::number::{DIGITS_MAX, DIGITS_MIN, UNBROKEN_MIN, is_issued};
 
-/// Digits of a number in groups that follow no pattern.
+/// Lengths accepted when the grouping follows no known pattern.
 const USUAL_DIGITS: [usize; 3] = [15, 16, 19];
 
 const SPACE: u64 = b' ' as u64;
 const DASH: u64 = b'-' as u64;
 const LINE: u64 = b'\n' as u64;
 
-/// Digits with nothing between them.
+/// Contiguous digits.
 #[derive(Debug, Clone, Copy)]
 struct Group {
     begin: usize,
     end: usize,
-    /// What joins it to the group before: a space, a dash, the end of a line, or the marks between them. `None` for the
-    /// first group, and after a letter.
+    /// What separates it from the previous group: a space, a dash, a line end, or the marks between them. `None` for
+    /// the first group and after a letter.
     joint: Option<u64>,
 }
 
@@ -28,7 +28,8 @@ impl Group {
     }
 }
 
-/// The card numbers in a plain text, from first digit to last, in ascending order. Linear in its length.
+/// Returns the card numbers in a plain text, each from first to last digit, in ascending order. Linear in the text's
+/// length.
 pub(super) fn card_numbers(bytes: &[u8]) -> Vec<Range<usize>> {
     let has_enough = bytes.iter().filter(|byte| byte.is_ascii_digit()).nth(DIGITS_MIN - 1).is_some();
     if !has_enough {
@@ -46,7 +47,7 @@ pub(super) fn card_numbers(bytes: &[u8]) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// The groups of digits, without those of other kinds of numbers.
+/// Returns the groups of digits, leaving out other kinds of numbers.
 fn groups(bytes: &[u8]) -> Vec<Group> {
     let mut others = lookalike::ranges(bytes).into_iter().peekable();
     let mut groups: Vec<Group> = Vec::new();
@@ -65,7 +66,7 @@ fn groups(bytes: &[u8]) -> Vec<Group> {
     groups
 }
 
-/// What stands between two groups: its marks without repetition, or else its blanks.
+/// Classifies what separates two groups: its marks without repetition, else the kind of whitespace.
 fn joint(between: &[u8]) -> Option<u64> {
     let (mut marks, mut is_line) = (0, false);
     for byte in between {
@@ -74,7 +75,7 @@ fn joint(between: &[u8]) -> Option<u64> {
             b'\n' => is_line = true,
             _ if byte.is_ascii_alphanumeric() || *byte == super::plain::LETTER => return None,
             _ if marks & 0xff == u64::from(*byte) => {}
-            // Eight different ones separate nothing.
+            // A ninth mark does not fit, and so long a sequence is not a separator.
             _ if marks >> 56 != 0 => return None,
             _ => marks = marks << 8 | u64::from(*byte),
         }
@@ -86,7 +87,7 @@ fn joint(between: &[u8]) -> Option<u64> {
     })
 }
 
-/// Whether groups joined so may belong to one number. Spaces and dashes may alternate.
+/// Whether groups with these separators may belong to one number. Spaces and dashes may alternate.
 fn is_alike(one: Option<u64>, other: Option<u64>) -> bool {
     let is_blank = |joint| matches!(joint, Some(SPACE | DASH));
     one.is_some() && (one == other || is_blank(one) && is_blank(other))
@@ -98,7 +99,7 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
-    /// Adds the card numbers that begin with the group `at`, and says where to go on.
+    /// Adds the card numbers that begin at group `at`; returns the group at which to continue.
     fn search(&self, at: usize, found: &mut Vec<Range<usize>>) -> usize {
         if let Some(cards) = self.in_fours(at) {
             let end = cards.last().map_or(at, |card| card.end);
@@ -119,7 +120,7 @@ impl Text<'_> {
         self.groups.get(at).and_then(|group| group.joint)
     }
 
-    /// Whether these groups together are a card number.
+    /// Whether these groups together form a card number.
     fn is_card(&self, groups: Range<usize>, in_fours: bool) -> bool {
         let (mut digits, mut count) = ([0; DIGITS_MAX], 0);
         for group in &self.groups[groups] {
@@ -132,7 +133,7 @@ impl Text<'_> {
         is_issued(&digits[..count], in_fours)
     }
 
-    /// In one piece, and not a decimal fraction.
+    /// A contiguous number that is not a decimal fraction.
     fn unbroken(&self, at: usize) -> Option<usize> {
         let group = self.groups[at];
         if !(UNBROKEN_MIN..=DIGITS_MAX).contains(&group.len()) {
@@ -144,7 +145,7 @@ impl Text<'_> {
         (!is_fraction && is_issued(&digits, false) && !is_other()).then_some(at + 1)
     }
 
-    /// As some programs write a large number: `4.242424242424242E15`.
+    /// A large number in scientific notation: `4.242424242424242E15`.
     fn exponent(&self, at: usize) -> Option<usize> {
         let [first, fraction] = self.groups.get(at..at + 2)? else { return None };
         let between = &self.bytes[first.end..fraction.begin];
@@ -162,7 +163,7 @@ impl Text<'_> {
         is_issued(&digits[..count], false).then_some(at + 2)
     }
 
-    /// In the other groups that are printed on cards: 4-6-5, 4-6-4, 6-13.
+    /// The other groupings printed on cards: 4-6-5, 4-6-4, 6-13.
     fn as_printed(&self, at: usize) -> Option<usize> {
         let lengths = [at, at + 1, at + 2].map(|at| self.length(at).unwrap_or_default());
         let end = match lengths {
@@ -173,14 +174,15 @@ impl Text<'_> {
         (self.stands_alone(at..end) && self.is_card(at..end, false)).then_some(end)
     }
 
-    /// Whether no more groups are joined to these in the same way. That matters where marks separate them, as in a list
-    /// of numbers; spaces may separate anything.
+    /// Whether no further group has the same separator. This matters for marks, which also separate lists of numbers;
+    /// spaces may separate anything.
     fn stands_alone(&self, groups: Range<usize>) -> bool {
         let joint = self.joint(groups.start + 1);
         is_alike(joint, Some(SPACE)) || self.joint(groups.start) != joint && self.joint(groups.end) != joint
     }
 
-    /// The end of the row of groups of `length` digits, joined alike, that begins at `at`; `None` if none begins there.
+    /// Returns the end of the row of equally separated groups of `length` digits that begins at `at`; `None` if none
+    /// begins there.
     fn row_end(&self, at: usize, length: usize) -> Option<usize> {
         let joint = self.joint(at + 1);
         let began_before =
@@ -192,8 +194,8 @@ impl Text<'_> {
         Some(at + 1 + (at + 1..).take_while(goes_on).count())
     }
 
-    /// In fours: a row of them is one card number or several, each perhaps followed by four more digits, such as an
-    /// expiry date. A row that is more than that, such as the key of an invoice, holds none.
+    /// Groups of four: a row holds one card number or several, each optionally followed by four more digits such as an
+    /// expiry date. A longer row, such as an invoice key, holds none.
     fn in_fours(&self, at: usize) -> Option<Vec<Range<usize>>> {
         let row_end = self.row_end(at, 4)?;
         let mut cards: Vec<Range<usize>> = Vec::new();
@@ -222,14 +224,14 @@ impl Text<'_> {
         })
     }
 
-    /// Digit by digit.
+    /// Single digits.
     fn one_by_one(&self, at: usize) -> Option<usize> {
         let end = self.row_end(at, 1)?;
         ((UNBROKEN_MIN..=DIGITS_MAX).contains(&(end - at)) && self.is_card(at..end, false)).then_some(end)
     }
 
-    /// In any groups that spaces or dashes separate; in equal groups, or as thousands, where marks do. No other group
-    /// is joined in the same way.
+    /// Any grouping with spaces or dashes; with marks, only equal groups or thousands. No other group has the same
+    /// separator.
     fn in_any_groups(&self, at: usize) -> Option<usize> {
         let joint = self.joint(at + 1).filter(|joint| self.joint(at) != Some(*joint))?;
         let end = at + 1 + (at + 1..).take_while(|at| self.joint(*at) == Some(joint)).take(DIGITS_MAX).count();

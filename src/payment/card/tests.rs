@@ -1,4 +1,4 @@
-//! What is found and what is not, by example and by the figures of docs/security.md.
+//! What is found and what is not: examples, and the figures of docs/security.md.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use ways::WAYS;
 mod lookalikes;
 mod ways;
 
-/// Each `|card|` in the text is marked; the search must find those and no others.
+/// The search must find exactly the `|card|` ranges marked in the text.
 fn check(marked: &str) {
     let text = marked.replace('|', "");
     let parts = marked.split('|').enumerate();
@@ -46,7 +46,7 @@ fn a_number_is_found_however_it_is_written() {
     }
 }
 
-/// The bounds are the figures that docs/security.md shows; `figures` measures them.
+/// The bounds are the figures in docs/security.md; `figures` measures them.
 #[test]
 fn other_numbers_are_rarely_taken_for_cards() {
     const COUNT: u32 = 500;
@@ -119,7 +119,7 @@ fn what_stands_around_a_number_stays() {
 fn other_numbers_are_no_cards() {
     for text in [
         "4242424242424241 4242 4242 4242 4241 1234567812345670 42424242424242424242 04242424242424242424242",
-        // Visa's 13 digits in one piece; the third is a telephone number.
+        // Visa's 13 digits without separators; the third number is a telephone number.
         "4222222222222 4006381333931 4915112345678",
         "order 501800000009, 630400000000, 5612345678903",
         // Parts of a UUID, of a hash and of a decimal fraction.
@@ -128,11 +128,11 @@ fn other_numbers_are_no_cards() {
         "+4915112345678 +4915 1123 4567 8 +1 415 555 2671 0049 1511 2345678 +378282246310005",
         "2026-11-22T12:00:00.000000Z 20261122120000 1795348800000 1795348800000000 1795348800000000000",
         "DE89510500152798358069 DE89 5105 0015 2798 3580 69 gb29nwbk60161331926819 RF18 5390 0754 7034",
-        // Orange S.A.; companies of Brazil; people of China, Indonesia and Egypt; a date.
+        // Orange S.A.; Brazilian companies; identity numbers of China, Indonesia and Egypt; a date.
         "38012986600006 36000009000140 620102198001010754 5171010101800002 30201011200001 30112026000007",
-        // Marks part a list of other numbers.
+        // Marks separate a list of other numbers.
         "[4242,4242,4242,4242,4242] 4242, 4242; 4242, 4242 [344,988,658,396,165]",
-        // Numbers of more than a card's groups.
+        // More groups than a card number has.
         "4242 4242 4242 4242 1234 5678 9012 3456 7890",
     ] {
         check(text);
@@ -159,7 +159,7 @@ const CARDS_AND_NEAR_MISSES: &[&str] = &[
     "\\u0034", "&#52;", "٤٢٤٢", "+49", "42424242-4242-4242-4242-424242424242", "4.242424242424242E15",
 ];
 
-/// Text made of what the rule looks at, so that cards and near misses come up often.
+/// Text built from what the rule looks at, so that cards and near misses are frequent.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => "[0-9]{1,20}| |-|[./+_,\\\\%&\n\"]|[a-zA-Z]{1,3}|\u{a0}|\u{2013}|\u{200b}|é|卡|⒋",

@@ -1,4 +1,4 @@
-//! A command arrives, or one that waited takes its turn.
+//! A command arrives, or a waiting one takes its turn.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::payment::outcome::Exposure;
 use crate::payment::status::Status;
 
 impl Aggregate {
-    /// Decides on a command that names itself. Every such command is stored, rejected ones as finally as others.
+    /// Decides on a command that names itself. Every such command is stored, and a rejection is as final as any other
+    /// answer.
     pub fn accept(&mut self, command: Command, context: Context<'_>) -> Step {
         let id = command.operation_id();
         if let Some(known) = self.operation(id) {
@@ -36,20 +37,21 @@ impl Aggregate {
         }
     }
 
-    /// Lets a new command in: at once, or to wait for its turn or its payment.
+    /// Admits a new command: at once, or to wait for its turn or its payment.
     fn admit(&mut self, id: Uuid, body: Body, context: Context<'_>) -> Result<Step, Rejection> {
         self.check_expiry(id, context)?;
         if let Body::Create(new) = body {
             return self.create(id, *new, context);
         }
         let Some(payment) = &self.payment else {
-            // One that names no payment waits for none: the gateway's adapter must find it, or says that it cannot.
+            // A command that names no payment waits for none: the gateway's adapter must find it, or reports that it
+            // cannot.
             return match body {
                 Body::Notification(_) if self.names_no_payment(id) => self.decide(id, body, context),
                 _ => self.wait_for_payment(id, context),
             };
         };
-        // What waits for the payment alone, such as a sync that came before it, is in nobody's way.
+        // Commands that wait only for the payment, such as a sync that came before it, block nobody.
         let free = payment.busy.is_none() && self.next_waiting().is_none();
         if free || body.kind().is_inbound() {
             return self.decide(id, body, context);
@@ -118,8 +120,8 @@ impl Aggregate {
         Ok(())
     }
 
-    /// A cancel ends the scheduled operation that holds the turn, where all its attempts are proved not sent, and only
-    /// where the cancel itself is allowed.
+    /// A cancel ends the scheduled operation that holds the turn, if all its attempts are proven not sent, and only if
+    /// the cancel itself is allowed. Returns whether it did.
     fn end_unsent(&mut self, context: Context<'_>) -> bool {
         let unsent = self.unsent();
         if let Some(unsent) = unsent {
@@ -139,8 +141,8 @@ impl Aggregate {
         self.operation(busy).filter(unsent).map(|operation| operation.id)
     }
 
-    /// A cancel that came while the operation was being called waits, and may end it now that it is scheduled with nothing
-    /// sent: it is due at once. Whether there is one.
+    /// Makes waiting cancels due at once: they came while the operation was being called, and may end it now that it is
+    /// scheduled with nothing sent. Returns whether there is one.
     pub(super) fn wake_cancel(&mut self, now: Timestamp) -> bool {
         if self.unsent().is_none() {
             return false;
@@ -153,7 +155,8 @@ impl Aggregate {
         !cancels.is_empty()
     }
 
-    /// Whether a command that waits is a cancel that ends what holds the turn, so that it waits for nobody.
+    /// If a waiting command is a cancel, ends the operation that holds the turn where that is allowed. Returns whether
+    /// it did, so that the cancel need not wait.
     fn ends_the_turn(&mut self, id: Uuid, context: Context<'_>) -> bool {
         self.operation(id).is_some_and(|operation| operation.action() == Some(Action::Cancel))
             && self.check_expiry(id, context).is_ok()
@@ -161,7 +164,7 @@ impl Aggregate {
             && self.end_unsent(context)
     }
 
-    /// A waiting command whose time has come: its turn, or the end of its grace.
+    /// Handles a waiting command whose time has come: its turn, or the end of its grace period.
     pub(super) fn take_turn(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let now = context.now;
         let Some(operation) = self.operation(id) else {
@@ -175,11 +178,12 @@ impl Aggregate {
             }
             return self.reject(id, Rejection::new(Code::UnknownPayment, "there is no payment of this id"), context);
         };
-        // A worker of an earlier release knows no archived payments, and let it wait.
+        // A worker of an earlier release does not know archived payments, and let it wait.
         if let Err(rejection) = payment.check_not_archived() {
             return self.reject_due(id, rejection, context);
         }
-        // What carries the cure waited for its payment only, and never waits for a turn.
+        // Commands that resolve unknown outcomes, or only read, waited for their payment alone, and never wait for a
+        // turn.
         let inbound = operation.kind.known().is_some_and(CommandType::is_inbound);
         let goes_first = inbound || payment.busy.is_some() && self.ends_the_turn(id, context);
         let is_busy = self.payment.as_ref().is_some_and(|payment| payment.busy.is_some());
@@ -187,7 +191,8 @@ impl Aggregate {
             self.postpone(id, now + WAITING_RECHECK);
             return Step::Stored;
         }
-        // The first that waits goes first, and by its own due time: whoever holds this one does not hold that.
+        // The first in the queue goes first, and at a due time of its own: this worker has only this command in
+        // progress.
         if let Some(first) = self.next_waiting().filter(|first| *first != id && !goes_first) {
             self.postpone(first, now);
             self.postpone(id, now + WAITING_RECHECK);
@@ -207,7 +212,7 @@ impl Aggregate {
         }
     }
 
-    /// Rejects a command whose time has come, for a reason that nothing here knows.
+    /// Rejects a command whose time has come, for a reason that only the caller knows.
     pub fn reject_due(&mut self, id: Uuid, rejection: Rejection, context: Context<'_>) -> Step {
         if self.operation(id).is_none_or(|operation| !operation.is_open()) {
             return Step::Settled;
@@ -216,7 +221,7 @@ impl Aggregate {
         self.reject(id, rejection, context)
     }
 
-    /// From here on it does not wait, and its payment does not count it.
+    /// Ends its waiting: it has no due time any more, and its payment no longer counts it.
     fn stop_waiting(&mut self, id: Uuid) {
         let Some(operation) = self.operation_mut(id) else { return };
         let waited = is_waiting(operation);
@@ -232,13 +237,13 @@ impl Aggregate {
         }
     }
 
-    /// Answers a command before it reached a gateway.
+    /// Rejects a command before it reaches a gateway.
     pub(super) fn reject(&mut self, id: Uuid, rejection: Rejection, context: Context<'_>) -> Step {
         let why = Reason { code: Some(rejection.code), message: rejection.message, ..Reason::default() };
         self.answer(id, AnswerKind::Rejected, why, context.now)
     }
 
-    /// A message under a name that came before with other content: refused, and the first is not disturbed.
+    /// Refuses a message that reuses an earlier command's name with other content; the first command is not affected.
     fn tell_id_reused(&mut self, command: Command, context: Context<'_>) {
         let message = "this subject, source and id came before with another type or other data".to_owned();
         let subject = command
@@ -246,7 +251,7 @@ impl Aggregate {
             .clone()
             .filter(|subject| !subject.is_empty())
             .unwrap_or_else(|| self.payment_id.to_string());
-        // The id is made from what came, so that a redelivery tells the same event again and not a second one.
+        // The id is made from the content, so that a redelivery emits the same event again and not a second one.
         let id = Uuid::new_v5(&command.operation_id(), &command.hash);
         let cause = EventCause {
             subject,
@@ -273,8 +278,8 @@ impl Aggregate {
     }
 }
 
-/// When a command that waits for its payment looks for it next: soon at first, for its create is most likely on its way; then
-/// after as long as it has waited, until the grace ends.
+/// When a command that waits for its payment looks for it next: soon at first, because its create is most likely on its
+/// way, then each time after as long as it has waited, until the grace period ends.
 fn next_look(since: Timestamp, context: Context<'_>) -> Timestamp {
     let waited = Duration::try_from(context.now.duration_since(since)).unwrap_or_default();
     let end = later(since, context.rules.unknown_payment_grace);

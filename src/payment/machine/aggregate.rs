@@ -1,4 +1,4 @@
-//! What is stored of a payment, and what a decision adds to it or changes in it.
+//! What is stored of a payment, and what a decision adds or changes.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -18,8 +18,8 @@ impl Aggregate {
         Aggregate::loaded(payment_id, None, Vec::new(), Vec::new())
     }
 
-    /// A payment as stored: with every operation that is open or that is asked about, and all its movements. The payment
-    /// itself must be read first, or all in one snapshot: only then does its version vouch for the rest.
+    /// A payment as stored, with every operation that is open or asked about, and all its movements. The payment itself
+    /// must be read first, or everything in one snapshot: only then does its version vouch for the rest.
     pub fn loaded(
         payment_id: Uuid,
         mut payment: Option<Payment>,
@@ -28,9 +28,10 @@ impl Aggregate {
     ) -> Aggregate {
         let same = Stored::Same;
         if let Some(payment) = &mut payment {
-            // Commands that came before their payment were stored without its version: the count may have missed them.
+            // Commands that came before their payment were stored without its version, so the stored count may have
+            // missed them.
             payment.waiting = count(operations.iter().filter(|operation| is_waiting(operation)));
-            // They are no columns: sums beyond reach were refused when the movements were recorded.
+            // These have no columns. Sums that are out of range were refused when the movements were recorded.
             if let Ok(amounts) = Amounts::of(payment.currency(), movements.iter()) {
                 payment.amounts.capturable = amounts.capturable;
                 payment.amounts.voided = amounts.voided;
@@ -54,22 +55,22 @@ impl Aggregate {
         self.payment_id
     }
 
-    /// The payment, where there is one.
+    /// The payment, if it exists.
     pub fn payment(&self) -> Option<&Payment> {
         self.payment.as_ref()
     }
 
-    /// An operation that is open or new.
+    /// An operation that was loaded or is new.
     pub fn operation(&self, id: Uuid) -> Option<&Operation> {
         self.operations.iter().map(|tracked| &tracked.row).find(|operation| operation.id == id)
     }
 
-    /// Every operation that is open or new.
+    /// Every operation that was loaded or is new.
     pub fn operations(&self) -> impl Iterator<Item = &Operation> {
         self.operations.iter().map(|tracked| &tracked.row)
     }
 
-    /// How to write the payment's row. Closes the decision: the version is raised here, once for one commit.
+    /// Seals the decision, and returns how to write the payment's row. This raises the version, once per commit.
     pub fn seal(&mut self) -> PaymentWrite {
         let stamp = self.stamp();
         match (&mut self.payment, self.version_read) {
@@ -85,7 +86,7 @@ impl Aggregate {
         }
     }
 
-    /// What tells this commit from another one after the same version: no two have the same ids, owners and times.
+    /// Tells this commit from any other on the same version: no two have the same ids, owners and times.
     fn stamp(&self) -> u16 {
         let mut hasher = DefaultHasher::new();
         for row in self.operations.iter().filter(|tracked| tracked.stored != Stored::Same).map(|tracked| &tracked.row) {
@@ -116,23 +117,24 @@ impl Aggregate {
         of_state(&self.operations, Stored::Changed)
     }
 
-    /// The state in which an operation was read, and in which it must still be when it is written; nothing for a new one.
+    /// The state in which an operation was read, and in which it must still be when it is written; `None` for a new
+    /// one.
     pub fn state_read(&self, id: Uuid) -> Option<State> {
         self.states_read.get(&id).copied()
     }
 
-    /// Movements to insert, and those known before that were matched to their operation.
+    /// Movements to insert, and known ones that were matched to their operation.
     pub fn changed_movements(&self) -> impl Iterator<Item = &Movement> {
         self.movements.iter().filter(|tracked| tracked.stored != Stored::Same).map(|tracked| &tracked.row)
     }
 
-    /// What is to be told, in order.
+    /// The events to emit, in order.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
 
-    /// After the commit: what was decided is now what is stored. `waiting` is what the database counted while it stored a
-    /// new payment: the commands that were stored before it.
+    /// Marks everything as stored, after the commit. `waiting` is the number of commands that were stored before a new
+    /// payment, as the database counted them while it stored the payment.
     pub fn committed(&mut self, waiting: Option<u32>) {
         if let Some(payment) = &mut self.payment {
             self.version_read = Some(payment.version);
@@ -149,14 +151,14 @@ impl Aggregate {
         for tracked in &mut self.movements {
             tracked.stored = Stored::Same;
         }
-        // Given back and not kept: thousands of payments may wait for their gateway.
+        // Replaced rather than cleared, to free the memory: thousands of payments may wait for their gateway.
         self.events = Vec::new();
         self.changed.clear();
         self.status_before = None;
     }
 
-    /// Whether commands wait of which this aggregate has not loaded the operations; then it must be loaded anew before the
-    /// turn ends, or nobody would wake them.
+    /// Whether commands wait whose operations this aggregate has not loaded. It must then be reloaded before the turn
+    /// ends, or nobody would wake them.
     pub fn misses_waiting(&self) -> bool {
         let loaded = self.waiting_count();
         self.payment.as_ref().is_some_and(|payment| payment.waiting > loaded)
@@ -167,16 +169,16 @@ impl Aggregate {
         count(self.operations().filter(|operation| is_waiting(operation)))
     }
 
-    /// Gives a request the body that the adapter wrote for it.
+    /// Sets the body that the adapter wrote for a request.
     pub fn set_request_body(&mut self, id: Uuid, body: String) {
         if let Some(request) = self.operation_mut(id).and_then(|operation| operation.request.as_mut()) {
             request.body = body;
         }
     }
 
-    /// After an attempt was stored beside the machine: an immediate retry renews its lease by itself, and nothing else of
-    /// the payment changes. What is stored with it must hold how far the earlier attempts may have reached
-    /// ([`Operation::exposure`]): a reload must not forget it.
+    /// Takes in an attempt that was stored outside the machine: an immediate retry renews its lease by itself, and
+    /// nothing else of the payment changes. What is stored with it must include how far earlier attempts may have
+    /// reached ([`Operation::exposure`]), so that a reload does not forget it.
     pub fn attempt_stored(&mut self, id: Uuid, attempts: u32, context: Context<'_>) {
         if let Some(tracked) = self.operations.iter_mut().find(|tracked| tracked.row.id == id) {
             tracked.row.attempts = attempts;
@@ -195,7 +197,7 @@ impl Aggregate {
 
     pub(super) fn insert(&mut self, operation: Operation) -> Uuid {
         let id = operation.id;
-        // A vector that grows by itself begins with room for four, and an operation is large.
+        // A vector that grows by itself starts with room for four, and an operation is large.
         self.operations.reserve_exact(1);
         self.operations.push(Tracked { row: operation, stored: Stored::New });
         id
@@ -210,7 +212,8 @@ impl Aggregate {
         amounts.try_fold(first, Money::plus)
     }
 
-    /// Records a movement once; a truth learnt again changes nothing. The payment's amounts follow.
+    /// Records a movement once, and updates the payment's amounts. A movement that is already known changes nothing.
+    /// Returns whether it was new.
     pub(super) fn record(&mut self, movement: Movement) -> Result<bool, MoneyError> {
         let Some(payment) = &mut self.payment else {
             return Ok(false);
@@ -235,7 +238,7 @@ impl Aggregate {
         Ok(true)
     }
 
-    /// Takes over a message for a person. One that is empty says nothing, and takes none away.
+    /// Takes over a message for a person. An empty one says nothing, and does not clear an earlier one.
     pub(super) fn set_message(&mut self, message: &str) {
         if let Some(payment) = &mut self.payment
             && !message.is_empty()
@@ -246,7 +249,8 @@ impl Aggregate {
         }
     }
 
-    /// Moves the payment's status where the table has a way; else it stays. The message of an earlier status goes with it.
+    /// Moves the payment's status if the table of statuses allows it, and replaces the message of the earlier status.
+    /// Returns whether it moved.
     pub(super) fn set_status(&mut self, to: Status, cause: Cause, message: &str) -> bool {
         let Some(payment) = &mut self.payment else { return false };
         if payment.status == to || !payment.status.may_become(to, cause) {
@@ -262,9 +266,9 @@ impl Aggregate {
     }
 }
 
-/// The version after another. Its upper bits count, its lower 16 say which commit it was: where a database loses its last
-/// commits, as a failover to an asynchronous standby does, others count up to the same number, and whoever still holds what
-/// was lost must not commit over them.
+/// The version after another. Its upper bits count; its lower 16 identify the commit. When a database loses its last
+/// commits, as a failover to an asynchronous standby does, others count up to the same number, and a worker that still
+/// holds what was lost must not commit over them.
 fn version_after(before: i64, stamp: u16) -> i64 {
     (((before >> u16::BITS) + 1) << u16::BITS) | i64::from(stamp)
 }
@@ -273,7 +277,8 @@ fn of_state<T>(rows: &[Tracked<T>], stored: Stored) -> impl Iterator<Item = &T> 
     rows.iter().filter(move |tracked| tracked.stored == stored).map(|tracked| &tracked.row)
 }
 
-/// Whether an operation waits for its turn or its payment: then it has a due time. One that is just being decided has none.
+/// Whether an operation waits for its turn or its payment, and so has a due time. One that is just being decided on has
+/// none.
 pub(super) fn is_waiting(operation: &Operation) -> bool {
     operation.state == State::Waiting && operation.due_at.is_some()
 }

@@ -1,4 +1,4 @@
-//! A command that came again: who sent it is told where it asks now, at once how it stands, and later how it ended.
+//! Answers a command that was sent again, to where it asks now: at once how it stands, and later how it ended.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -9,8 +9,8 @@ use crate::payment::event::{Event, EventKind, Reason};
 use crate::payment::operation::AnswerKind;
 
 impl Aggregate {
-    /// How an operation stands, for who sent its command again: how it ended, or that it goes on. It is none of the payment's
-    /// events, and is told to nobody else.
+    /// Reports how an operation stands, to the sender of the repeated command: how it ended, or that it is in progress.
+    /// The event is none of the payment's events, and goes to nobody else.
     pub fn standing(&self, id: Uuid, now: Timestamp) -> Option<Event> {
         let operation = self.operation(id)?;
         let attempts = operation.attempts;

@@ -1,5 +1,5 @@
-//! Calls and what follows them: retries and schedules. Another try needs an attempt that was proved not sent, or a live
-//! key; a new key needs the proof that nothing was charged.
+//! Calls and what follows them: retries and schedules. Another attempt needs earlier ones that are proven not sent, or
+//! a live key; a new key needs proof that nothing was charged.
 
 use std::time::Duration;
 
@@ -14,29 +14,29 @@ use crate::payment::observation::Observation;
 use crate::payment::operation::{Lease, Operation, Request, State};
 use crate::payment::outcome::{Exposure, GatewayError, NotCharged, Outcome};
 
-/// The delay of a retry where the configuration names none.
+/// The delay of a retry if the configuration has none.
 pub(super) const DELAY_DEFAULT: Duration = Duration::from_secs(60);
 
 /// What follows an attempt, or a question, that brought no result.
 pub(super) enum Next {
     /// Another one at once.
     AtOnce,
-    /// Another one as soon as calls are no longer held back, in place of one at once.
+    /// Another one when calls are no longer paused, instead of at once.
     Held(Duration),
     /// Another one later; it uses up a retry.
     Later(Duration),
-    /// None: the retries are used up.
+    /// None: all retries are used up.
     Never,
 }
 
 impl Rules {
-    /// What follows. `tries` counts those in a row, `rounds` the retries that are used up.
+    /// Decides what follows. `tries` counts consecutive attempts, `rounds` the retries that are used up.
     pub(super) fn next(&self, trouble: &GatewayError, tries: u32, rounds: u32, hold: Option<Duration>) -> Next {
-        // Wrong credentials are no fault of the command: it is tried until they are mended.
+        // Wrong credentials are not the command's fault: it is retried until they are fixed.
         let misconfigured = trouble.code == Code::Misconfigured;
         let delay = self.delayed.get(rounds as usize).copied();
         let some_delay = || delay.or(self.delayed.last().copied()).unwrap_or(DELAY_DEFAULT);
-        // No later than its retry would be: calls may be held back here alone, and another replica goes on.
+        // No later than its retry would be: calls may be paused on this replica alone, and another one continues.
         let held = |hold: Duration| Next::Held(hold.min(some_delay()));
         if trouble.code == Code::Held {
             return held(hold.unwrap_or_default());
@@ -52,11 +52,11 @@ impl Rules {
     }
 }
 
-/// How long an operation that is due at once steps back for a cancel that may end it.
+/// How long an operation that is due at once is put off for a cancel that may end it.
 const CANCEL_FIRST: Duration = Duration::from_secs(1);
 
 impl Aggregate {
-    /// Takes the turn for an operation and begins its first attempt, unless calls are held back.
+    /// Takes the turn for an operation and starts its first attempt, unless calls are paused.
     pub(super) fn begin(&mut self, id: Uuid, request: Request, context: Context<'_>) -> Step {
         if let Some(payment) = &mut self.payment {
             payment.busy = Some(id);
@@ -78,7 +78,7 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// Goes on with an operation that is due, or whose worker was lost.
+    /// Continues an operation that is due, or whose worker was lost.
     pub fn resume(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let Some(operation) = self.operation(id) else {
             return Step::Settled;
@@ -86,7 +86,7 @@ impl Aggregate {
         match operation.state {
             State::Settled => Step::Settled,
             State::Waiting => self.take_turn(id, context),
-            // Another worker calls, or asks.
+            // Another worker is calling or asking.
             _ if operation.has_live_lease(context) => Step::Stored,
             State::Calling => self.take_over(id, context),
             _ if self.gateway_changed(context) => self.stand_still(id, context),
@@ -97,7 +97,7 @@ impl Aggregate {
                 Ok(()) => self.attempt_again(id, context),
                 Err(rejection) => self.reject(id, rejection, context),
             },
-            // Sent again, it might be carried out only now: not where it is no longer wanted.
+            // Sent again, it might be carried out only now, so it must still be allowed.
             State::Unknown if operation.may_send_again(context) && self.check_still_allowed(id).is_ok() => {
                 self.attempt_again(id, context)
             }
@@ -106,8 +106,8 @@ impl Aggregate {
         }
     }
 
-    /// Whether an attempt that was begun may still be sent now: it may have been held back for long since. One that may not
-    /// is settled as [`Outcome::NotSent`].
+    /// Whether an attempt that was begun may still be sent now: calls may have been paused for long since. One that may
+    /// not is settled as [`Outcome::NotSent`].
     pub fn may_send(&self, id: Uuid, context: Context<'_>) -> bool {
         self.operation(id).is_some_and(|operation| {
             let is_first = operation.exposure == Exposure::Clean;
@@ -127,15 +127,15 @@ impl Aggregate {
         Step::Call(id)
     }
 
-    /// Ends an operation that was never received and may no longer be sent.
+    /// Ends an operation that the gateway never received and that may no longer be sent.
     fn expire(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let why = "it expired before anything was received by the gateway";
         self.reject(id, Rejection::new(Code::Expired, why), context)
     }
 
-    /// What one attempt proved. `tries` counts the attempts in a row, this one included.
+    /// Applies what one attempt proved. `tries` counts consecutive attempts, this one included.
     pub fn settle(&mut self, id: Uuid, observation: Observation<Outcome>, tries: u32, context: Context<'_>) -> Step {
-        // One that was held back was not sent, and no worker has outlived it.
+        // While calls are paused nothing is sent, so this does not show that a worker survived the call.
         if observation.says.trouble().is_some_and(|trouble| trouble.code == Code::Held) {
             return self.settle_attempt(id, observation, tries, context);
         }
@@ -154,7 +154,8 @@ impl Aggregate {
             return Step::Settled;
         };
         let (is_open, is_called) = (operation.is_open(), operation.state == State::Calling);
-        // Whoever lost the lease still records what the gateway says, but decides nothing on what it does not say.
+        // A worker that lost the lease still records what the gateway says, but decides nothing on what it does not
+        // say.
         let in_charge = is_called && operation.is_leased_by(context.worker);
         match outcome {
             Outcome::Result(result) if is_open && self.may_be_undone_since(id, &result) => Step::Stored,
@@ -165,11 +166,11 @@ impl Aggregate {
             Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !in_charge => Step::Stored,
             Outcome::Refused(trouble) => match operation.exposure.not_charged() {
                 Some(proof) => self.fail(id, trouble, proof, context),
-                // The gateway refused this attempt; what became of the earlier one is still open.
+                // The gateway refused this attempt; the outcome of an earlier one is still open.
                 None => self.seek_truth(id, &trouble, context),
             },
             Outcome::NotSent(trouble) => self.retry(id, trouble, tries, context),
-            // The gateway acted, and what it says cannot be the answer to this.
+            // The gateway acted, but what it says cannot be the answer to this request.
             Outcome::Unknown(trouble) if trouble.code == Code::Mismatch => self.mismatch(id, trouble.message, context),
             Outcome::Unknown(trouble) => self.retry_unknown(id, trouble, tries, context),
         }
@@ -178,7 +179,7 @@ impl Aggregate {
     fn retry_unknown(&mut self, id: Uuid, trouble: GatewayError, tries: u32, context: Context<'_>) -> Step {
         if let Some(operation) = self.operation_mut(id) {
             operation.exposure = Exposure::Exposed;
-            // The call was sent at some time before now, and the settle window begins no earlier.
+            // The call was sent at some time before now; the settle window counted from now is never too short.
             operation.note_sent(context.now);
             // After a server error the same key may bring the same error for ever, or a second charge.
             let may_go_on = operation.keys(context).after_server_error.allows_another_attempt();
@@ -187,7 +188,7 @@ impl Aggregate {
         self.retry(id, trouble, tries, context)
     }
 
-    /// Tries again: at once, later, or not any more.
+    /// Retries at once, later, or not at all.
     fn retry(&mut self, id: Uuid, trouble: GatewayError, tries: u32, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
@@ -201,7 +202,7 @@ impl Aggregate {
             return self.seek_truth(id, &trouble, context);
         }
         if trouble.code == Code::Held {
-            // It was begun and not sent, which spends nothing.
+            // It was begun but not sent, which uses up no attempt.
             operation.attempts = operation.attempts.saturating_sub(1);
         }
         let next = context.rules.next(&trouble, tries, operation.rounds, context.hold);
@@ -214,10 +215,10 @@ impl Aggregate {
         }
     }
 
-    /// Calls are held back: what would have been tried at once is tried when they go out again, and uses up no retry.
+    /// Calls are paused: what would have been retried at once is retried when they resume, and uses up no retry.
     pub(super) fn hold_back(&mut self, id: Uuid, hold: Duration, trouble: &GatewayError, context: Context<'_>) -> Step {
         self.put_off(id, hold, context);
-        // A drain is no news to the publisher: another replica goes on at once.
+        // A drain is not reported to the publisher: another replica continues at once.
         if !hold.is_zero() {
             self.tell_delayed(id, trouble.code, &trouble.message, context.now);
         }
@@ -225,7 +226,7 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// Scheduled, or unknown, until then.
+    /// Leaves it scheduled, or unknown, until `delay` has passed.
     pub(super) fn put_off(&mut self, id: Uuid, delay: Duration, context: Context<'_>) {
         if let Some(operation) = self.operation_mut(id) {
             operation.state = operation.exposure.resting_state();
@@ -236,7 +237,7 @@ impl Aggregate {
 
     /// Schedules another try, or another question.
     pub(super) fn schedule(&mut self, id: Uuid, delay: Duration, trouble: &GatewayError, context: Context<'_>) -> Step {
-        // What the operator must mend uses up none of the command's own retries.
+        // A failure that the operator must fix uses up none of the command's own retries.
         if trouble.code != Code::Misconfigured
             && let Some(operation) = self.operation_mut(id)
         {
@@ -248,8 +249,8 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// Nothing more is sent under this key: the gateway is asked what happened, or undoes it, or tells by itself, or a
-    /// person must say.
+    /// Stops sending under this key: the gateway is asked what happened, or undoes it, or sends proof of its own
+    /// accord, or a person must say.
     pub(super) fn seek_truth(&mut self, id: Uuid, trouble: &GatewayError, context: Context<'_>) -> Step {
         let Some(operation) = self.become_unknown(id, trouble) else {
             return Step::Settled;
@@ -269,8 +270,8 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// The outcome is unknown: the payment is busy with it until the truth is known. One that had let go of its turn while
-    /// it was pending takes it again as soon as it is free.
+    /// Marks the outcome as unknown: the payment is busy with the operation until it is known. A pending one, which had
+    /// given up its turn, takes it again as soon as it is free.
     pub(super) fn become_unknown(&mut self, id: Uuid, trouble: &GatewayError) -> Option<&mut Operation> {
         if let Some(payment) = &mut self.payment {
             payment.busy.get_or_insert(id);
@@ -284,7 +285,8 @@ impl Aggregate {
         Some(operation)
     }
 
-    /// Nothing more happens by itself, a person must say what did; told once. It stays visible until then.
+    /// Leaves an operation to a person, and reports that once. Nothing more happens by itself, and it stays visible
+    /// until it is resolved.
     pub(super) fn escalate(&mut self, id: Uuid, message: &str, context: Context<'_>) {
         let Some(operation) = self.operation_mut(id) else {
             return;
@@ -296,7 +298,7 @@ impl Aggregate {
         }
     }
 
-    /// Begins anew under a new key, which the proof allows; it uses up one of the retries.
+    /// Starts over under a new key, which the proof allows; this uses up one of the retries.
     pub(super) fn begin_anew(&mut self, id: Uuid, proof: NotCharged, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
@@ -318,7 +320,7 @@ impl Aggregate {
 }
 
 impl Exposure {
-    /// Where an operation stands that is called no more for now.
+    /// The state of an operation that is not being called for now.
     fn resting_state(self) -> State {
         match self {
             Exposure::Clean => State::Scheduled,
@@ -328,13 +330,13 @@ impl Exposure {
 }
 
 impl Operation {
-    /// One more attempt: it counts, is leased, and may be received from now on.
+    /// Starts one more attempt: it counts, is leased, and may be received from now on.
     pub(super) fn start_attempt(&mut self, context: Context<'_>) {
         self.state = State::Calling;
         self.attempts = self.attempts.saturating_add(1);
         self.lease_for_call(context);
         self.note_sent(context.now);
-        // While nothing was received, the key's window has not begun.
+        // While nothing was received, the key's window has not started.
         if self.exposure == Exposure::Clean {
             self.first_sent_at = Some(context.now);
         }
@@ -343,12 +345,13 @@ impl Operation {
     pub(super) fn lease_for_call(&mut self, context: Context<'_>) {
         let until = later(context.now, context.rules.lease);
         self.lease = Some(Lease { owner: context.worker, until });
-        // A first call has no due time, so that settling it changes no indexed column: the sweep by order of acceptance
-        // finds it should its worker be lost. The sweep may have passed every later call.
+        // A first call has no due time, so that settling it changes no indexed column: should its worker be lost, the
+        // sweep in order of acceptance finds it. Every later call has one, because the sweep may have passed it.
         self.due_at = (self.accepted > 0).then_some(until);
     }
 
-    /// Something may be sent until then: no look-up proves anything before the settle window that begins there.
+    /// Notes that something may be sent until then: no look-up proves anything before the settle window that starts
+    /// there.
     pub(super) fn note_sent(&mut self, until: Timestamp) {
         self.last_sent_at = Some(self.last_sent_at.map_or(until, |before| before.max(until)));
     }
@@ -357,34 +360,34 @@ impl Operation {
         self.lease.is_some_and(|lease| lease.until > context.now)
     }
 
-    /// Whether this worker process is the one that calls, or asks, for it.
+    /// Whether this worker process is the one that calls or asks for it.
     pub(super) fn is_leased_by(&self, worker: Uuid) -> bool {
         self.lease.is_some_and(|lease| lease.owner == worker)
     }
 
-    /// Whether the same request may go out once more: nothing was received yet, or the gateway still knows the key.
+    /// Whether the same request may be sent again: nothing was received yet, or the gateway still knows the key.
     fn may_send_again(&self, context: Context<'_>) -> bool {
         self.exposure == Exposure::Clean
             || (!self.lookup_only && self.key_ends(context).is_some_and(|end| end > context.now))
     }
 
-    /// Whether it may no longer begin. What the customer has approved has begun.
+    /// Whether it may no longer start. What the customer has approved has already started.
     pub(super) fn is_expired(&self, context: Context<'_>) -> bool {
         !self.confirms() && self.attributes.expires_at.is_some_and(|time| time <= context.now)
     }
 
-    /// Until when the gateway surely knows the key: its window less a lease, for an answer takes as long.
+    /// Until when the gateway surely knows the key: its window minus a lease, because an answer may take that long.
     pub(super) fn key_ends(&self, context: Context<'_>) -> Option<Timestamp> {
         let window = self.keys(context).window?.checked_sub(context.rules.lease)?;
         self.first_sent_at.map(|first| later(first, window))
     }
 
-    /// What the gateway promises of its key.
+    /// What the gateway promises about its key.
     fn keys(&self, context: Context<'_>) -> Keys {
         self.action().map_or(Keys::NONE, |action| context.rules.contract.keys.of(action))
     }
 
-    /// When to look up next: after the gateway's settle window, then at the delays of the retries, and no sooner than the
+    /// When to look up next: after the gateway's settle window, then at the retry delays, and no sooner than the
     /// gateway asked for.
     pub(super) fn next_look_up(&self, retry_after: Option<Duration>, context: Context<'_>) -> Timestamp {
         let delays = &context.rules.delayed;
@@ -396,7 +399,8 @@ impl Operation {
         }
     }
 
-    /// Until when it waits for the gateway's proof, where the contract promises one and that time has not passed.
+    /// Until when it waits for the gateway's proof; `None` if the contract promises none, that time has passed, or its
+    /// approval contradicts the payment's money.
     pub(super) fn awaits_proof_until(&self, context: Context<'_>) -> Option<Timestamp> {
         let NotificationRole::Proof { deadline } = context.rules.contract.notifications else { return None };
         let until = later(self.last_sent_at.unwrap_or(self.created), deadline);

@@ -15,9 +15,9 @@ use crate::payment::transaction::{Attribution, Transaction, TransactionKind, Tra
 /// What booking changed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Booked {
-    /// Whether the sums differ from before.
+    /// Whether the sums changed.
     pub is_new: bool,
-    /// A charge beside another one of the same payment, or of the same operation under another reference.
+    /// Whether it is a second charge of the same payment, or of the same operation under another reference.
     pub is_double_charge: bool,
     /// Money beyond its limit.
     pub discrepancy: Option<Discrepancy>,
@@ -32,26 +32,26 @@ impl Booked {
         }
     }
 
-    /// The reason to tell, with what was found.
+    /// The reason to report, with what was found added.
     pub fn tell_in(self, why: Reason) -> Reason {
         let double = self.is_double_charge.then_some(Code::DoubleCharge);
         Reason { code: why.code.or(double), discrepancy: why.discrepancy.or(self.discrepancy), ..why }
     }
 }
 
-/// How what is told relates to what is booked already.
+/// How what is reported relates to what is booked already.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Telling {
-    /// Who tells it: the operation whose answer or question it was.
+    /// The operation whose answer or question reported it.
     pub teller: Uuid,
-    /// Whether the gateway was asked after the payment last changed: only then may its word take something away.
+    /// Whether the gateway was asked after the payment last changed: only then may what it says take something away.
     pub is_current: bool,
-    /// Whether a sum that was learnt of the whole payment, of nobody known, may be this money.
+    /// Whether this money may be an unattributed sum that was learnt from the whole payment.
     pub adopts: bool,
 }
 
 impl Aggregate {
-    /// Whether nothing of the payment changed since the gateway was asked.
+    /// Whether the payment is unchanged since the gateway was asked.
     pub(super) fn is_current(&self, asked: Asked) -> bool {
         asked.after_sequence() == self.last_sequence()
     }
@@ -59,13 +59,13 @@ impl Aggregate {
     /// Books transactions, one after the other.
     ///
     /// # Errors
-    /// A sum that cannot be: another currency, or too large.
+    /// An impossible sum: another currency, or too large.
     pub(super) fn book_all(&mut self, transactions: &[Transaction], telling: Telling) -> Result<Booked, MoneyError> {
         transactions.iter().try_fold(Booked::default(), |booked, it| Ok(booked.and(self.book(it, telling)?)))
     }
 
-    /// Books one transaction. What is pending or failed moves nothing: a reference only moves forward, so an older word never
-    /// undoes what was done.
+    /// Books one transaction. Pending and failed ones move nothing. A reference only moves forward, so an older report
+    /// never undoes what was done.
     ///
     /// # Errors
     /// As [`Aggregate::book_all`].
@@ -83,8 +83,8 @@ impl Aggregate {
         }
     }
 
-    /// Books what came to nothing before it was ever told as done: it and its reversal, so that the older word that it was
-    /// done counts nothing when it comes.
+    /// Books a transaction that came to nothing before it was ever reported as done: both it and its reversal, so that
+    /// an older report that it was done counts nothing when it arrives.
     ///
     /// # Errors
     /// As [`Aggregate::book_all`].
@@ -94,7 +94,7 @@ impl Aggregate {
         if self.movements.iter().any(|known| known.row.is_same(&done)) {
             return Ok(());
         }
-        // The reversal goes first: the sums never show what is not there.
+        // The reversal goes first: the sums never include money that is not there.
         self.record(Movement { kind: by, ..done.clone() })?;
         self.record(done).map(|_| ())
     }
@@ -114,7 +114,7 @@ impl Aggregate {
         Ok(Booked { is_new, is_double_charge: is_new && is_double_charge, discrepancy: discrepancy.filter(|_| is_new) })
     }
 
-    /// Takes back what was booked under a reference, with a movement of its own. What was never booked came to nothing.
+    /// Reverses what was booked under a reference, by a movement of its own. What was never booked came to nothing.
     fn reverse(
         &mut self,
         of: MovementKind,
@@ -139,7 +139,8 @@ impl Aggregate {
         self.movements.iter().map(|tracked| &tracked.row).filter(move |movement| movement.kind == kind)
     }
 
-    /// Whether a movement is known; what is told of it for the first time, its reference or its operation, is kept.
+    /// Whether a movement is known. Keeps what is learnt about it for the first time: its operation, reference or
+    /// parent.
     fn recognize(&mut self, movement: &Movement) -> bool {
         let known = self.movements.iter_mut().find(|tracked| tracked.row.is_same(movement));
         let Some(tracked) = known else { return false };
@@ -156,8 +157,8 @@ impl Aggregate {
         true
     }
 
-    /// Matches a movement to a sum that was learnt of the whole payment, of nobody known: it is the same money, told again by
-    /// its own object. Whether there was one.
+    /// Matches a movement to an unattributed sum that was learnt from the whole payment: it is the same money, now
+    /// reported by its own object. Returns whether there was one.
     fn adopt(&mut self, movement: &Movement) -> bool {
         let is_nobodys = |row: &Movement| row.operation.is_none() && row.gateway_reference.is_none();
         let tracked = self.movements.iter_mut().find(|tracked| {
@@ -173,8 +174,8 @@ impl Aggregate {
         true
     }
 
-    /// Whether a movement that is about to be booked is a second charge: of an operation that has one under another reference,
-    /// or beyond what the payment is for.
+    /// Whether a movement about to be booked is a second charge: its operation has one under another reference, or the
+    /// sum exceeds the payment's total.
     fn is_double_charge(&self, movement: &Movement) -> Result<bool, MoneyError> {
         if !matches!(movement.kind, MovementKind::Authorized | MovementKind::Captured) {
             return Ok(false);
@@ -200,9 +201,9 @@ impl Aggregate {
         Ok(!others.is_empty() && sum.exceeds(payment.order.total)?)
     }
 
-    /// Whose money it is that a settled operation is told to have moved. A process that ended with the customer's turn has
-    /// none of its own: another went on with its transaction, and told of the money already, or will. By the gateway's id it
-    /// is known to be the same transaction; by none it is taken for it.
+    /// Attributes money that a settled operation is reported to have moved. A process that ended with the customer's
+    /// turn has none of its own: another one continued its transaction, and has reported the money already, or will.
+    /// The gateway's id shows that the transaction is the same; without an id it is assumed to be.
     fn carried_on(&self, id: Uuid, movement: Movement) -> Movement {
         if !self.was_customers_turn(id) {
             return movement;
@@ -225,7 +226,7 @@ impl Aggregate {
         }
     }
 
-    /// Moves the status to where the money is.
+    /// Sets the status that the booked money implies.
     pub(super) fn follow_money(&mut self, why: &Reason, context: Context<'_>) {
         let Some(status) = self.status_of_money(context) else { return };
         self.set_status(status, Cause::Proof, &why.message);
@@ -245,7 +246,7 @@ impl Aggregate {
         } else if !taken.is_zero() {
             Status::Refunded
         } else if !sum(MovementKind::Captured)?.is_zero() {
-            // All that was taken never arrived. What is still held can be captured again.
+            // Nothing that was captured ever arrived. What is still held can be captured again.
             if payment.status == Status::Preauth { Status::Preauth } else { Status::Rejected }
         } else if !amounts.authorized.is_zero() && amounts.capturable.is_zero() {
             Status::Refunded
@@ -256,7 +257,7 @@ impl Aggregate {
         })
     }
 
-    /// What is still held beyond what is being captured for good: a last capture lets it go.
+    /// Voids what is still held beyond what is being captured for good: a last capture releases it.
     pub(super) fn let_the_rest_go(&mut self, id: Uuid, reference: Option<&str>) -> Result<(), MoneyError> {
         let Some(rest) = self.payment.as_ref().map(|payment| payment.amounts.capturable) else { return Ok(()) };
         if rest.is_zero() {
@@ -268,7 +269,7 @@ impl Aggregate {
     }
 }
 
-/// What a done transaction is booked as.
+/// The movement that a done transaction is booked as.
 fn movement(transaction: &Transaction, teller: Uuid) -> Movement {
     let operation = transaction.attribution.operation();
     let told = || operation.unwrap_or(teller).to_string();
@@ -283,7 +284,7 @@ fn movement(transaction: &Transaction, teller: Uuid) -> Movement {
 }
 
 impl TransactionKind {
-    /// The movement that takes it back, where that is one of its own.
+    /// The movement that reverses it, if there is a kind for that.
     fn reversal(self) -> Option<MovementKind> {
         match self {
             TransactionKind::Authorization => Some(MovementKind::Voided),

@@ -1,6 +1,6 @@
-//! Contradictions: the gateway approves what its own money rules out, such as the cancel of a payment that was captured
-//! meanwhile. The last word is not taken for the truth: the whole payment is asked about, and until its money is known the
-//! operation stays open as a mismatch.
+//! Contradictions: the gateway approves something that its own money rules out, such as the cancel of a payment that
+//! was captured meanwhile. The last answer is not trusted: the whole payment is looked up, and until its money is known
+//! the operation stays open as a mismatch.
 
 use uuid::Uuid;
 
@@ -17,18 +17,18 @@ use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::{Exposure, Found, GatewayError, GatewayResult};
 use crate::payment::status::{Cause, Status};
 
-/// Under what name an operation remembers that its approval contradicts the payment's money.
+/// Data key of an operation whose approval contradicts the payment's money.
 const CONTRADICTS: &str = "contradicts";
 
 impl Operation {
-    /// Whether its approval contradicts the payment's money, so that the whole payment must be asked about.
+    /// Whether its approval contradicts the payment's money, so that the whole payment must be looked up.
     pub(super) fn contradicts(&self) -> bool {
         self.data.contains_key(CONTRADICTS)
     }
 }
 
 impl Aggregate {
-    /// Whether an approval of this action cannot stand beside the money that is booked.
+    /// Whether an approval of this action is incompatible with the booked money.
     pub(super) fn contradicts_money(&self, action: Action) -> bool {
         let Some(payment) = &self.payment else { return false };
         match action {
@@ -38,7 +38,7 @@ impl Aggregate {
         }
     }
 
-    /// The operation stays open, and the gateway is asked for the whole payment.
+    /// Keeps the operation open, and asks the gateway about the whole payment.
     pub(super) fn ask_about_contradiction(&mut self, id: Uuid, action: Action, context: Context<'_>) -> Step {
         let what = format!("the gateway approved a {action} of a payment whose money it took or holds; it is asked");
         let trouble = GatewayError::new(Code::Mismatch, what);
@@ -53,7 +53,7 @@ impl Aggregate {
         self.look_up(id, context)
     }
 
-    /// What the gateway says of the whole payment, asked because of a contradiction.
+    /// Applies what the gateway says about the whole payment, after a contradiction.
     pub(super) fn found_of_contradiction(
         &mut self,
         id: Uuid,
@@ -76,7 +76,7 @@ impl Aggregate {
                 return self.look_up_again(id, &nothing, true, context);
             }
         };
-        // What changed meanwhile may be in its answer or not.
+        // What changed meanwhile may or may not be in its answer.
         let is_foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
         if is_foreign || !self.is_current(asked) || !self.is_settled_view(asked, context) {
             let again = GatewayError::new(Code::Mismatch, "the gateway may not know yet of the last change");
@@ -94,7 +94,7 @@ impl Aggregate {
         let (Ok(_), Ok(_)) = (booked, reconciled) else {
             return self.mismatch(id, "the gateway's sums cannot be read as money".to_owned(), context);
         };
-        // The gateway's figure says that nothing is there: what was captured was voided before it arrived.
+        // By the gateway's figure nothing is there: what was captured was voided before it arrived.
         let is_gone = result.captured.is_some_and(|captured| captured.is_zero());
         if is_gone && self.reverse_captures(id).is_err() {
             return self.mismatch(id, "the gateway's sums cannot be read as money".to_owned(), context);
@@ -111,7 +111,7 @@ impl Aggregate {
         self.answer(id, AnswerKind::Succeeded, Reason { code: None, ..why }, context.now)
     }
 
-    /// Takes back every capture that was not taken back yet, and lets every hold go.
+    /// Reverses every capture that was not reversed yet, and voids every hold.
     fn reverse_captures(&mut self, id: Uuid) -> Result<(), MoneyError> {
         let captured: Vec<Movement> = self.movements_of(MovementKind::Captured).cloned().collect();
         for movement in captured {

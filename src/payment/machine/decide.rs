@@ -1,4 +1,4 @@
-//! What each type of command needs of the payment, and what it begins.
+//! What each type of command requires of the payment, and what it starts.
 
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::operation::{Operation, Request};
 use crate::payment::status::Status;
 
-/// Under what names an operation keeps what its request is written from.
+/// Data keys of what an operation's request is written from.
 const FINAL: &str = "final";
 const REFERENCE: &str = "reference";
 
@@ -23,14 +23,14 @@ impl Operation {
         self.data.get(FINAL) == Some(&false.into())
     }
 
-    /// The gateway's reference of the charge that a refund is taken from, where its command names one.
+    /// The gateway's reference of the charge that a refund is taken from, if its command names one.
     pub fn refunds_from(&self) -> Option<&str> {
         self.data.get(REFERENCE)?.as_str()
     }
 }
 
 impl Aggregate {
-    /// Decides on a command that may go on now: it has its turn, or needs none.
+    /// Decides on a command that may proceed: it has its turn, or needs none.
     pub(super) fn decide(&mut self, id: Uuid, body: Body, context: Context<'_>) -> Result<Step, Rejection> {
         self.check_expiry(id, context)?;
         self.check_payment_fits(id, body.kind(), context)?;
@@ -52,7 +52,7 @@ impl Aggregate {
             Body::Resolve(resolve) => self.resolve(id, *resolve, context),
             Body::Resend(from) => self.resend(id, from, context),
             Body::Snapshot => self.snapshot(id, context),
-            // It is answered before a payment is looked for.
+            // These are answered before a payment is looked up.
             Body::ResendEvents(_) | Body::Status(_) => Err(Rejection::new(Code::NotAllowed, "it changes no payment")),
         }
     }
@@ -64,7 +64,7 @@ impl Aggregate {
         }
     }
 
-    /// The command must be routed by the payment's variant, and that must still be where the payment began.
+    /// The command must be routed by the payment's variant, which must still point to where the payment began.
     pub(super) fn check_payment_fits(
         &self,
         id: Uuid,
@@ -79,7 +79,8 @@ impl Aggregate {
             let message = format!("the payment's variant is {}", payment.order.variant);
             return Err(Rejection::new(Code::VariantMismatch, message));
         }
-        // A person may say what happened at a gateway that can no longer be asked; and what is stored can always be told.
+        // A person may say what happened at a gateway that can no longer be asked, and stored data can always be
+        // reported.
         let needs_gateway = command != CommandType::Resolve && !command.only_tells();
         if needs_gateway && !payment.began_with(context) {
             let message = format!("the payment began with {} at {}", payment.gateway, payment.account);
@@ -93,7 +94,7 @@ impl Aggregate {
         if payment.order.total.is_zero() {
             return Err(Rejection::new(Code::InvalidAmount, "total: a payment of nothing cannot be processed"));
         }
-        // From `input` it goes on with a transaction that the gateway has, captured or not as it began.
+        // From `input` it continues a transaction that the gateway already has, captured or not as that began.
         let began = payment.capture.filter(|_| payment.status == Status::Input);
         if let (Some(began), Some(asked)) = (began, process.capture)
             && began != asked
@@ -124,7 +125,7 @@ impl Aggregate {
         Ok(self.begin(id, Request { amount, capture: true, body: String::new() }, context))
     }
 
-    /// How much can be captured: what the gateway still holds, and never more than what is left of the total.
+    /// How much can be captured: what the gateway still holds, but never more than what is left of the total.
     fn capturable(&self) -> Result<Money, Rejection> {
         let payment = self.check_status(Action::Capture)?;
         let held = payment.amounts.capturable;
@@ -153,7 +154,7 @@ impl Aggregate {
         Ok(self.begin(id, Request { amount, capture: false, body: String::new() }, context))
     }
 
-    /// A refund may name the charge that it is to be taken from, by the gateway's reference.
+    /// A refund may name the charge to take it from, by the gateway's reference.
     fn check_is_captured(&self, reference: &str) -> Result<(), Rejection> {
         let is_it = |movement: &Movement| movement.gateway_reference.as_deref() == Some(reference);
         if self.movements_of(MovementKind::Captured).any(is_it) {
@@ -162,7 +163,7 @@ impl Aggregate {
         Err(Rejection::new(Code::InvalidData, "reference: the gateway captured nothing of this payment under it"))
     }
 
-    /// How much can still be refunded: what another open refund may take is no longer there for this one.
+    /// How much can still be refunded: what other open refunds may take is not available to this one.
     fn refundable(&self, id: Uuid) -> Result<Money, Rejection> {
         let mut limit = self.check_status(Action::Refund)?.amounts.captured;
         let others = self.operations().filter(|other| other.id != id && other.is_open());
@@ -180,8 +181,8 @@ impl Aggregate {
         Ok(self.begin(id, Request { amount: None, capture: false, body: String::new() }, context))
     }
 
-    /// Whether an operation that was decided on earlier would still be allowed: the gateway's proof of something else may
-    /// have moved the payment since.
+    /// Whether an operation that was decided on earlier would still be allowed: a proof from the gateway may have moved
+    /// the payment since.
     pub(super) fn check_still_allowed(&self, id: Uuid) -> Result<(), Rejection> {
         let Some(operation) = self.operation(id) else { return Ok(()) };
         match (operation.action(), operation.amount()) {
@@ -224,7 +225,7 @@ impl Aggregate {
         blocking.map_or(Ok(()), |action| Err(in_progress(*action)))
     }
 
-    /// Another operation that does one of these and is being called, pending or unknown: it may still move money.
+    /// Another operation of one of these actions that is being called, pending or unknown: it may still move money.
     pub(super) fn other_at_gateway(&self, id: Uuid, actions: &[Action]) -> Option<&Operation> {
         self.operations().find(|other| {
             other.id != id && other.is_at_gateway() && other.action().is_some_and(|action| actions.contains(&action))
@@ -233,14 +234,14 @@ impl Aggregate {
 }
 
 impl Payment {
-    /// Of an archived payment nothing is known that a command could be checked against, not even whether it came before.
+    /// Nothing is left of an archived payment to check a command against, not even whether it came before.
     pub(super) fn check_not_archived(&self) -> Result<(), Rejection> {
         self.archived.map_or(Ok(()), |archived| {
             Err(Rejection::new(Code::PaymentArchived, format!("the payment was archived at {archived:.0}")))
         })
     }
 
-    /// Whether the variant is still the gateway and the account that the payment began with.
+    /// Whether the variant still has the gateway and the account that the payment began with.
     pub(super) fn began_with(&self, context: Context<'_>) -> bool {
         self.gateway == context.rules.gateway && context.rules.has_account(&self.account)
     }
@@ -256,7 +257,7 @@ pub(super) fn in_progress(action: Action) -> Rejection {
     Rejection::new(Code::InProgress, format!("a {action} of this payment is still going on"))
 }
 
-/// Whether an amount that was decided on is still there to be moved.
+/// Checks that an amount that was decided on is still available.
 fn within(amount: Money, limit: Money) -> Result<(), Rejection> {
     match amount.exceeds(limit) {
         Ok(false) => Ok(()),
@@ -264,7 +265,7 @@ fn within(amount: Money, limit: Money) -> Result<(), Rejection> {
     }
 }
 
-/// The sum that is asked for: the limit where the command names none; more than nothing and at most the limit.
+/// The requested amount: the limit if the command names none; more than zero, and at most the limit.
 fn asked(amount: Option<AmountText>, limit: Money, limit_name: &str) -> Result<Money, Rejection> {
     let invalid = |message: String| Rejection::new(Code::InvalidAmount, message);
     let amount = match amount {

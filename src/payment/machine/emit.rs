@@ -1,4 +1,4 @@
-//! Answers and events: every change of the payment is told in its order, and every command gets exactly one answer.
+//! Answers and events: every change of the payment is emitted in order, and every command gets exactly one answer.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::{Answer, AnswerKind, Operation, State};
 
 impl Aggregate {
-    /// Tells what changed of the payment since the last event (a change of status, other changes, or nothing), not as an
+    /// Emits what changed in the payment since the last event, if anything (its status, or other data), but not as an
     /// answer.
     pub(super) fn tell_change(&mut self, id: Uuid, why: &Reason, now: Timestamp) {
         if let Some(change) = self.payment_event(why, now) {
@@ -34,8 +34,8 @@ impl Aggregate {
         })
     }
 
-    /// Answers an operation for good and tells it: by the change of the payment where that says how it ended, else by
-    /// itself.
+    /// Answers an operation for good and emits the answer: as the payment's change if that says how it ended, otherwise
+    /// as an event of its own.
     pub(super) fn answer(&mut self, id: Uuid, kind: AnswerKind, why: Reason, now: Timestamp) -> Step {
         let change = self.payment_event(&why, now);
         let payment = self.payment.clone();
@@ -55,7 +55,7 @@ impl Aggregate {
             Some(change) if kind == AnswerKind::Succeeded || matches!(change, EventKind::StatusChanged { .. }) => {
                 self.tell(id, change, true, now);
             }
-            // Other data may change although the command failed: then the change is not the answer.
+            // Other data may change although the command failed; then the change is not the answer.
             Some(change) => {
                 self.tell(id, change, false, now);
                 self.tell(id, by_itself, true, now);
@@ -66,9 +66,9 @@ impl Aggregate {
         Step::Settled
     }
 
-    /// Ends an operation's turn and wakes the next command that waits, in the same commit.
+    /// Ends an operation's turn and wakes the next waiting command, in the same commit.
     pub(super) fn end_turn(&mut self, id: Uuid, now: Timestamp) {
-        // One that became unknown while this one had the turn takes it now: it had let go of its own while pending.
+        // An operation that became unknown during this turn takes it now: it had given up its own while pending.
         let unknown = self.operations().find(|other| other.id != id && other.state == State::Unknown);
         let unknown = unknown.map(|operation| operation.id);
         if let Some(payment) = &mut self.payment
@@ -91,16 +91,17 @@ impl Aggregate {
         }
     }
 
-    /// The command that was accepted first of those that wait for their turn.
+    /// The command accepted first, of those that wait for their turn.
     pub(super) fn next_waiting(&self) -> Option<Uuid> {
         let inbound = |operation: &Operation| operation.kind.known().is_some_and(|kind| kind.is_inbound());
         let waiting = self.operations().filter(|operation| is_waiting(operation) && !inbound(operation));
-        // The place of one that is not committed yet is not known, but it comes after all others.
+        // One that is not committed yet has no place in that order, but comes after all others.
         let place = |operation: &&Operation| if operation.accepted > 0 { operation.accepted } else { i64::MAX };
         waiting.min_by_key(place).map(|operation| operation.id)
     }
 
-    /// Adds an event caused by an operation. Ids are made from what is told, so that the same event always has the same.
+    /// Adds an event caused by an operation. Ids are made from the content, so that the same event always has the same
+    /// id.
     pub(super) fn tell(&mut self, id: Uuid, kind: EventKind, is_final: bool, now: Timestamp) {
         let Some(operation) = self.operation(id) else { return };
         let sequence = match &kind {
@@ -117,9 +118,9 @@ impl Aggregate {
         let event_id = match sequence {
             Some(sequence) => Uuid::new_v5(&self.payment_id, &sequence.to_be_bytes()),
             None if is_final => Uuid::new_v5(&id, b"final"),
-            // The version differs from commit to commit, the place from event to event of one commit.
+            // The version differs between commits, the index between events of one commit.
             None => {
-                // Without a payment there is no version: then the time does.
+                // Without a payment there is no version, and the time takes its place.
                 let version = self.payment.as_ref().map_or(now.as_microsecond(), |payment| payment.version);
                 Uuid::new_v5(&id, format!("{version}/{}", self.events.len()).as_bytes())
             }
@@ -129,7 +130,7 @@ impl Aggregate {
         self.events.push(event);
     }
 
-    /// What an operation caused.
+    /// Builds an event caused by an operation.
     pub(super) fn event(
         &self,
         operation: &Operation,
@@ -154,7 +155,7 @@ impl Aggregate {
         };
         let payment = self.payment.as_ref();
         let variant = payment.map_or(&operation.variant, |payment| &payment.order.variant).clone();
-        // Who is told that the payment is somebody else's learns nothing of it.
+        // A sender that is not authorized for the payment must learn nothing about it.
         let is_foreign = matches!(kind, EventKind::Rejected { code: Code::NotAuthorized, .. });
         let told = payment.filter(|_| !kind.has_payment() && !is_foreign);
         let metadata = told.map(|payment| payment.order.metadata.clone()).unwrap_or_default();
@@ -176,7 +177,7 @@ impl Aggregate {
         }
     }
 
-    /// Tells that an operation goes on later, and why.
+    /// Reports that an operation continues later, and why.
     pub(super) fn tell_delayed(&mut self, id: Uuid, reason: Code, message: &str, now: Timestamp) {
         if let Some(operation) = self.operation(id) {
             let kind = EventKind::Delayed {
@@ -191,7 +192,7 @@ impl Aggregate {
 }
 
 impl Operation {
-    /// Settles it. What was sent, and what came with the command, is kept no longer than it is needed: it may hold a
+    /// Settles it. What was sent, and what came with the command, is kept no longer than needed, because it may hold a
     /// payment method's token. What a person said is kept.
     pub(super) fn close(&mut self, kind: AnswerKind, why: &Reason) {
         self.state = State::Settled;

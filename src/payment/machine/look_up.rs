@@ -1,5 +1,5 @@
-//! The truth about what is unknown: look-ups, `payment.sync`, `payment.resolve`. "Not found" proves something only where
-//! the gateway declares its look-up authoritative, and when it was asked after its settle window.
+//! Resolves unknown outcomes, by look-ups and `payment.resolve`. "Not found" proves something only if the gateway
+//! declares its look-up authoritative, and was asked after its settle window.
 
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ impl Aggregate {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        // A lease that ran out was left by a worker that was lost while it asked.
+        // An expired lease was left by a worker that was lost while it asked.
         if operation.lease.take().is_some() {
             operation.takeovers = operation.takeovers.saturating_add(1);
         }
@@ -49,7 +49,7 @@ impl Aggregate {
         Step::LookUp { operation: id, target }
     }
 
-    /// Takes in what a look-up found, or what was undone. It may bring another question ([`Step::LookUp`]).
+    /// Applies what a look-up found, or what was undone. This may lead to another question ([`Step::LookUp`]).
     pub fn found(
         &mut self,
         id: Uuid,
@@ -80,8 +80,8 @@ impl Aggregate {
         }
         let Observation { asked, says: found } = observation;
         let asks = asking.is_open();
-        // What another worker was told while this one lost its lease may be newer: of an old answer only what the gateway
-        // says of an operation counts, never what it does not say.
+        // If this worker lost its lease, another one may have a newer answer. Of an old answer only what the gateway
+        // says about an operation counts, never what it does not say.
         let in_charge = asking.state == State::Calling && asking.is_leased_by(context.worker);
         let found = match target {
             Some(target) => self.unconfirmed(target, found),
@@ -113,7 +113,7 @@ impl Aggregate {
         }
     }
 
-    /// A look-up of an operation whose outcome is unknown or pending.
+    /// Applies a look-up of an operation whose outcome is unknown or pending.
     fn found_of_itself(&mut self, id: Uuid, observation: Observation<Found>, context: Context<'_>) -> Step {
         let Observation { asked, says: found } = observation;
         let found = self.unconfirmed(id, found);
@@ -121,7 +121,8 @@ impl Aggregate {
             return Step::Settled;
         };
         let is_open = operation.is_open();
-        // Only what the gateway says counts whoever asked; while this worker has the lease, nobody else sends or asks.
+        // What the gateway says always counts; what it does not say counts only for the worker in charge: while it has
+        // the lease, nobody else sends or asks.
         let asks = matches!(operation.state, State::Unknown | State::Pending);
         let in_charge = asks && operation.is_leased_by(context.worker);
         if in_charge && let Some(operation) = self.operation_mut(id) {
@@ -129,7 +130,7 @@ impl Aggregate {
             operation.lookups = operation.lookups.saturating_add(1);
         }
         match found {
-            // It is of a key, and whoever is in charge asks of the one that counts.
+            // The result is about one key, and the worker in charge asks about the one that counts.
             Found::Result(_) if is_open && !in_charge && self.is_being_undone(id) => Step::Stored,
             Found::Result(result) if is_open => self.apply(id, *result, asked, context),
             Found::Result(result) => self.late_result(id, *result, asked, context),
@@ -171,11 +172,12 @@ impl Aggregate {
         }
     }
 
-    /// The gateway knows nothing of the operation. Where that proves something, the operation ends or begins anew; else nothing
-    /// is done.
+    /// The gateway knows nothing of the operation. If that proves something, the operation ends or starts over;
+    /// otherwise nothing is done, and this returns `None`.
     fn not_found(&mut self, id: Uuid, asked: Asked, context: Context<'_>) -> Option<Step> {
-        // Pending was the gateway's own word, and a call under way may yet arrive: nothing is proved by absence. Nor is
-        // anything where the gateway knew it before, and answered what does not fit.
+        // Absence proves nothing for a pending operation, because the gateway itself said so, nor for one being called,
+        // because the call may yet arrive. Nor does it where the gateway knew the operation before, and gave an answer
+        // that does not fit.
         let operation = self.operation(id).filter(|open| open.state == State::Unknown && !open.acted_on)?;
         let clocks_agree = context.clocks_agree && asked.clocks_agreed();
         let proof = NotCharged::by_absence(&context.rules.contract, operation.last_sent_at, asked.at(), clocks_agree)?;
@@ -193,8 +195,8 @@ impl Aggregate {
         Some(self.fail(id, trouble, proof, context))
     }
 
-    /// Schedules the next look-up, and after some of them tells that a person may have to act. What is pending may stay so
-    /// for long; but not if the gateway no longer knows it.
+    /// Schedules the next look-up, and after several reports that a person may have to act. A pending operation may
+    /// stay so for long, but not if the gateway no longer knows it.
     pub(super) fn look_up_again(
         &mut self,
         id: Uuid,
@@ -215,13 +217,13 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// A person says what happened to an operation with an unknown outcome.
+    /// Applies what a person says happened to an operation with an unknown outcome.
     pub(super) fn resolve(&mut self, id: Uuid, resolve: Resolve, context: Context<'_>) -> Result<Step, Rejection> {
         if self.operation(id).is_none_or(|operation| operation.attributes.user_id.is_none()) {
             return Err(Rejection::new(Code::UserRequired, "the AMQP user_id must say who resolves it"));
         }
         let target = resolve.operation;
-        // What is pending has its outcome from the gateway, unless that can no longer be asked.
+        // A pending operation gets its outcome from the gateway, unless that can no longer be asked.
         let may_be_resolved = |operation: &&Operation| match operation.state {
             State::Unknown => true,
             State::Pending => operation.escalated,
@@ -257,8 +259,8 @@ impl Aggregate {
 }
 
 impl Aggregate {
-    /// The money that a person says an operation moved. It has no reference, whatever id the person names: only the gateway
-    /// gives those, and what it later tells of the operation under its own is this money.
+    /// The money that a person says an operation moved. It has no reference, whatever id the person names: only the
+    /// gateway assigns references, and what it later reports of the operation under its own is this money.
     fn resolved_transactions(&self, id: Uuid, amount: Option<Money>, verdict: &Verdict) -> Vec<Transaction> {
         let Some(operation) = self.operation(id).filter(|_| *verdict == Verdict::Approved) else { return Vec::new() };
         let captures = operation.request.as_ref().is_some_and(|request| request.capture);

@@ -1,22 +1,23 @@
-//! The machine: it takes a payment with its operations and a command or an outcome, and decides what changes and what is
-//! told. It is pure; whoever holds an [`Aggregate`] commits what it collected, or throws it away and loads it anew.
+//! The machine: takes a payment with its operations, and a command or an outcome, and decides what changes and which
+//! events to emit. It is pure: the holder of an [`Aggregate`] commits what it collected, or discards it and reloads.
 //!
 //! - `accept`: a command arrives, or a waiting one takes its turn.
-//! - `decide`: what each type of command needs and begins.
+//! - `decide`: what each type of command requires, and what it starts.
 //! - `attempt`: calls and retries.
-//! - `takeover`: what is done where a worker was lost.
-//! - `settle`: what an answer of the gateway does to the payment.
-//! - `ready`: what is confirmed because the customer has approved it.
-//! - `book`: what the gateway did with money becomes movements.
-//! - `contradiction`: what it approves although its own money rules it out.
-//! - `truth`: what a look-up or a person says of an unknown outcome.
-//! - `undo`: what is undone because nobody can say it.
-//! - `reconcile`: what a `payment.sync` makes of the gateway's word on the whole payment.
-//! - `notify`: what a `payment.notification` makes the gateway be asked.
-//! - `proof`: what one proves by itself, at a gateway whose word is taken.
-//! - `catch_up`: what is told once more to who missed it.
-//! - `tell`: answers and events.
-//! - `rows`: what is stored, and what is to be stored.
+//! - `takeover`: continues after a worker was lost.
+//! - `settle`: applies the gateway's results to the payment.
+//! - `ready`: confirms what the customer has approved.
+//! - `book`: turns what the gateway did with money into movements.
+//! - `contradiction`: approvals that the gateway's own money rules out.
+//! - `look_up`: what a look-up or a person says about an unknown outcome.
+//! - `undo`: undoes what nobody can look up.
+//! - `reconcile`: applies what the gateway says about the whole payment, for a `payment.sync`.
+//! - `notify`: what a `payment.notification` makes us ask the gateway.
+//! - `proof`: what a notification proves by itself, if the contract accepts it as proof.
+//! - `resend`: emits events again, for consumers that missed them.
+//! - `answer_again`: answers a command that was sent again.
+//! - `emit`: answers and events.
+//! - `aggregate`: what is stored, and what is to be stored.
 
 mod accept;
 mod aggregate;
@@ -52,23 +53,23 @@ use super::movement::Movement;
 use super::operation::{Operation, State};
 use super::status::Status;
 
-/// How many commands may wait for one payment.
+/// Maximum number of commands that wait for one payment.
 pub const WAITING_MAX: u32 = 100;
 
-/// How many takeovers an operation survives before it is parked for a person.
+/// Number of takeovers at which an operation is parked for a person.
 pub const TAKEOVERS_MAX: u32 = 5;
 
-/// How many takeovers in a row, with no answer in between, let an operation run beside no other such one of its variant.
+/// Number of takeovers in a row, with no answer in between, from which an operation needs its variant's exclusive slot.
 pub const TAKEOVERS_ALONE: u32 = 2;
 
-/// When a command that came before its payment looks for it for the first time.
+/// Delay after which a command that came before its payment first looks for it.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 
-/// When a waiting command is looked at again although nothing woke it; a safety net, for a wake-up is part of every
-/// commit that ends a turn.
+/// When a waiting command is checked again if nothing woke it: a safety net, because every commit that ends a turn
+/// wakes the next command.
 const WAITING_RECHECK: SignedDuration = SignedDuration::from_secs(60);
 
-/// What the machine has to know of a variant.
+/// What decisions depend on in a variant's configuration.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// The adapter's name.
@@ -77,73 +78,75 @@ pub struct Rules {
     pub account: String,
     /// Other names of the same account.
     pub account_aliases: Vec<String>,
-    /// What the gateway declares.
+    /// The contract that the gateway declares.
     pub contract: Contract,
-    /// Whether a process captures at once unless its command says otherwise.
+    /// Whether a process captures at once, unless its command says otherwise.
     pub capture: bool,
-    /// Takes no new payments.
+    /// Whether it takes no new payments.
     pub retired: bool,
-    /// Calls in a row before a delayed retry, at least 1.
+    /// Consecutive calls before a delayed retry; at least 1.
     pub immediate_attempts: u32,
     /// The delays of the later retries.
     pub delayed: Vec<Duration>,
-    /// How long one call is leased: its time-out and a margin.
+    /// Lease of one call: its timeout and a margin.
     pub lease: Duration,
     /// How long a command waits for its payment to be created.
     pub unknown_payment_grace: Duration,
 }
 
-/// The circumstances of a decision.
+/// The circumstances of a decision: everything it depends on besides the aggregate.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// PostgreSQL's clock.
+    /// The time by PostgreSQL's clock.
     pub now: Timestamp,
     /// The worker process that will call the gateway.
     pub worker: Uuid,
     /// The variant's rules.
     pub rules: &'a Rules,
-    /// Calls are held back for this long: the worker drains, or the variant's breaker is open.
+    /// For how long calls are paused, because the worker drains or the variant's breaker is open; `None` if they are
+    /// not.
     pub hold: Option<Duration>,
-    /// Whether PostgreSQL's clock and the gateway's agree as far as absence must be judged by both: see `worker::clocks`.
+    /// Whether PostgreSQL's clock and the gateway's agree closely enough for absence to prove something: see
+    /// `gateway::clock`.
     pub clocks_agree: bool,
 }
 
-/// What is to be done once the decision is committed.
+/// What to do once the decision is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing: it is answered.
+    /// Nothing: the operation is answered.
     Settled,
-    /// Nothing for now: it waits, is scheduled, is pending or unknown.
+    /// Nothing for now: the operation waits, is scheduled, is pending or unknown.
     Stored,
     /// Call the gateway for the operation.
     Call(Uuid),
-    /// Call again at once, after the immediate delay; nothing is committed but the attempt.
+    /// Call again after the immediate delay; only the attempt is committed before.
     RetryNow(Uuid),
-    /// Ask the gateway for the truth.
+    /// Look up an outcome at the gateway.
     LookUp {
         /// The operation that asks.
         operation: Uuid,
-        /// The one asked about; nothing for the whole payment.
+        /// The one asked about; `None` for the whole payment.
         target: Option<Uuid>,
     },
-    /// Have the gateway undo whatever became of the operation; its answer is that of a look-up.
+    /// Have the gateway undo whatever became of the operation; it answers as to a look-up.
     Undo(Uuid),
-    /// Ask the gateway which payments the facts of a notification are about, and hand each to its payment.
+    /// Ask the gateway which payments a notification's facts are about, and hand each fact to its payment.
     Locate(Uuid),
-    /// Send the payment's events of these numbers once more, and then answer the operation that asks for them.
+    /// Send the payment's events of this range again, and then answer the operation that asks for them.
     Resend {
         /// The operation.
         operation: Uuid,
-        /// The number of the first.
+        /// Sequence number of the first.
         from: i64,
-        /// The number of the last.
+        /// Sequence number of the last.
         to: i64,
     },
-    /// The command is known: go on from where its operation stands.
+    /// The command is known: continue from the state of its operation.
     Known(Uuid),
 }
 
-/// How a row stands to the database.
+/// How a row relates to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stored {
     New,
@@ -157,15 +160,15 @@ struct Tracked<T> {
     stored: Stored,
 }
 
-/// How the payment's own row is to be written.
+/// How to write the payment's own row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentWrite {
     /// There is no payment.
     Absent,
-    /// It is new.
+    /// The payment is new.
     Insert,
-    /// It is changed if its version is still this one. Everything that belongs to an existing payment is written so:
-    /// two writers can never both succeed on what they read.
+    /// Changes the payment if its version is still this one. Everything that belongs to an existing payment is written
+    /// this way, so two writers can never both succeed on what they read.
     Update {
         /// The version that was read.
         expected: i64,
@@ -186,7 +189,7 @@ pub struct Aggregate {
     status_before: Option<Status>,
 }
 
-/// A time so much later; the end of time where that is beyond it.
+/// The time after `delay`, or the end of time if that is beyond it.
 fn later(now: Timestamp, delay: Duration) -> Timestamp {
     SignedDuration::try_from(delay).ok().and_then(|delay| now.checked_add(delay).ok()).unwrap_or(Timestamp::MAX)
 }

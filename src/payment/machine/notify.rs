@@ -1,6 +1,6 @@
-//! `payment.notification`: a gateway's webhook, verified, says where to look. By its own word it changes nothing, unless the
-//! contract takes it for proof (`proof`): the gateway is asked, as for a `payment.sync`, and what it answers is applied.
-//! So it is all the same in which order notifications come, how often, and how late.
+//! `payment.notification`: a gateway's verified webhook, which says where to look. By itself it changes nothing, unless
+//! the contract accepts it as proof (`proof`): the gateway is asked, as for a `payment.sync`, and its answer is
+//! applied. So it does not matter in which order notifications come, how often, and how late.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -17,11 +17,11 @@ use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::payment::outcome::GatewayError;
 use crate::payment::status::Status;
 
-/// Under what name a notification remembers how often the gateway had no news for it.
+/// Data key of how often the gateway had no news for a notification.
 const NO_NEWS: &str = "no_news";
 
 impl Aggregate {
-    /// Applies what a notification proves, and asks about the rest of what it tells.
+    /// Applies what a notification proves, and asks about the rest of it.
     pub(super) fn notification(&mut self, id: Uuid, facts: &[Fact], context: Context<'_>) -> Result<Step, Rejection> {
         let can_be_asked = context.rules.contract.lookup != Lookup::None;
         let proves = facts.iter().any(|fact| proof_in(fact, context).is_some());
@@ -31,14 +31,14 @@ impl Aggregate {
         if facts.is_empty() {
             return Ok(self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now));
         }
-        // One that names no payment must be handed to those that it is about first.
+        // A notification that names no payment must first be handed to the payments it is about.
         if !proves || self.payment.is_none() {
             return Ok(self.ask(id, context));
         }
         Ok(self.take_proofs(id, facts, context))
     }
 
-    /// Takes what a notification proves once more: some of it waited to be gone on with.
+    /// Applies what a notification proves again: some of it had to wait for something else to end.
     pub(super) fn take_proofs_again(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let facts = self.facts(id);
         self.take_proofs(id, &facts, context)
@@ -47,7 +47,7 @@ impl Aggregate {
     fn take_proofs(&mut self, id: Uuid, facts: &[Fact], context: Context<'_>) -> Step {
         let (mut told, mut contradiction, mut has_hints) = (Reason::default(), None, false);
         for fact in facts {
-            // Each change has an event of its own, so that the status goes no way that the table does not have.
+            // Each change has an event of its own, so that the status only makes transitions that the table has.
             self.tell_change(id, &told, context.now);
             match proof_in(fact, context).map(|proof| self.take_proof(id, fact, proof, context)) {
                 None => has_hints = true,
@@ -73,7 +73,7 @@ impl Aggregate {
         }
     }
 
-    /// A notification that named no payment was handed to each payment that it is about, or could not be yet.
+    /// A notification that named no payment was handed to each payment it is about, or could not be yet.
     pub fn located(&mut self, id: Uuid, located: Result<(), GatewayError>, tries: u32, context: Context<'_>) -> Step {
         let Some(operation) = self.operation(id).filter(|operation| operation.is_open()) else {
             return Step::Settled;
@@ -88,9 +88,9 @@ impl Aggregate {
         }
     }
 
-    /// Answers a question about the whole payment. A notification that found no news while the payment waits for its result is
-    /// asked about again, after the settle window and then on the schedule of the retries: a gateway may send its webhook
-    /// before its own look-up knows of it, and the same webhook never comes again.
+    /// Answers a question about the whole payment. For a notification that brought no news while the payment waits for
+    /// its result, the gateway is asked again, after the settle window and then at the retry delays: a gateway may send
+    /// its webhook before its own look-up knows of it, and the same webhook never comes again.
     pub(super) fn answer_or_ask_again(&mut self, id: Uuid, why: Reason, asked: Asked, context: Context<'_>) -> Step {
         let Some(due) = self.asks_again_at(id, asked, context) else {
             return self.answer(id, AnswerKind::Succeeded, why, context.now);
@@ -108,7 +108,7 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// When a notification without news is asked about again, where that makes sense.
+    /// When to ask again about a notification without news; `None` if that makes no sense.
     fn asks_again_at(&self, id: Uuid, asked: Asked, context: Context<'_>) -> Option<Timestamp> {
         let operation = self.operation(id).filter(|it| it.kind.known() == Some(CommandType::Notification))?;
         let is_news =
@@ -120,18 +120,18 @@ impl Aggregate {
         if asked.at() < settled {
             return Some(settled);
         }
-        // The question after the settle window was the first of them.
+        // The first repetition is the question after the settle window, which uses no retry delay.
         let retries = usize::try_from(operation.no_news().saturating_sub(1)).ok()?;
         let delay = context.rules.delayed.get(retries)?;
         Some(later(context.now, *delay))
     }
 
-    /// What a notification that was not answered yet tells.
+    /// The facts of a notification that was not answered yet.
     pub fn facts(&self, id: Uuid) -> Vec<Fact> {
         self.operation(id).and_then(|operation| read_facts(operation.data.get(FACTS)).ok()).unwrap_or_default()
     }
 
-    /// The operation that a notification tells of, where the gateway may still be at it.
+    /// The operation that a notification is about, if the gateway may still be processing it.
     pub(super) fn told_of(&self, id: Uuid) -> Option<Uuid> {
         let at_gateway = |named: &Uuid| {
             self.operation(*named).is_some_and(|operation| operation.is_at_gateway() && operation.action().is_some())
@@ -139,13 +139,13 @@ impl Aggregate {
         self.facts(id).iter().filter_map(|fact| fact.operation_id).find(at_gateway)
     }
 
-    /// Whether a notification tells of something else than the operation that was just looked up. The whole payment could
-    /// not be asked about while that one was open.
+    /// Whether a notification is about more than the operation that was just looked up. The whole payment could not be
+    /// asked about while that one was open.
     pub(super) fn has_more_to_ask(&self, id: Uuid, target: Option<Uuid>) -> bool {
         target.is_some() && self.facts(id).iter().any(|fact| fact.operation_id != target)
     }
 
-    /// Asks on: at once where nothing is open any more, else when it is no longer.
+    /// Asks about the rest: at once if no operation is open at the gateway, otherwise once none is.
     pub(super) fn ask_for_the_rest(&mut self, id: Uuid, context: Context<'_>) -> Step {
         if self.open_at_gateway().is_none() {
             return self.ask(id, context);
@@ -166,13 +166,13 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// Whether the payment still waits for what its process comes to.
+    /// Whether the payment still waits for the result of its process.
     fn has_no_result(&self) -> bool {
         self.payment.as_ref().is_some_and(|payment| matches!(payment.status, Status::Waiting | Status::Input))
     }
 
-    /// Notifications that wait until nothing is open any more go on, and those that wait to be gone on with, or for news that
-    /// came another way.
+    /// Wakes notifications that wait until no operation is open at the gateway, those whose proof had to wait for
+    /// something else to end, and those that wait for news which came another way.
     pub(super) fn wake_notifications(&mut self, now: Timestamp) {
         if self.open_at_gateway().is_some() {
             return;

@@ -1,6 +1,6 @@
-//! Notifications as proof: where the contract takes a gateway's signed word, it counts as its answers do. In which order
-//! proofs come, how often, and how late, is all the same: money is booked by its reference, which only moves forward. What
-//! contradicts the books is not booked: it is a reason to ask the gateway, or for a person to look.
+//! Notifications as proof: if the contract accepts a gateway's signed notifications, they count as its answers do. It
+//! does not matter in which order proofs come, how often, and how late: money is booked by its reference, which only
+//! moves forward. What contradicts the books is not booked: it is a reason to ask the gateway, or for a person to look.
 
 use std::slice;
 
@@ -19,22 +19,22 @@ use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Decline, GatewayResult, Verdict};
 use crate::payment::transaction::{Attribution, Transaction, TransactionState};
 
-/// What a fact proves, where the contract takes the gateway's word.
+/// What a fact proves, if the contract accepts notifications as proof.
 pub(super) fn proof_in<'a>(fact: &'a Fact, context: Context<'_>) -> Option<&'a Proof> {
     let is_taken = context.rules.contract.notifications != NotificationRole::Hint;
     fact.proof.as_ref().filter(|_| is_taken)
 }
 
 impl Aggregate {
-    /// The operations that a notification proves something of. They may be settled, and must be loaded all the same.
+    /// The operations that a notification proves something about. They may be settled, and must be loaded all the same.
     pub fn proved_operations(&self, id: Uuid) -> Vec<Uuid> {
         proved_operations(&self.facts(id))
     }
 
-    /// Applies what a fact proves: to the operation that it names, else to the payment, whose change is told by the caller.
+    /// Applies what a fact proves: to the operation it names, otherwise to the payment, whose change the caller emits.
     ///
     /// # Errors
-    /// It contradicts the books; then it changed nothing.
+    /// It contradicts the books; nothing was changed.
     pub(super) fn take_proof(
         &mut self,
         id: Uuid,
@@ -77,23 +77,23 @@ impl Aggregate {
                 Ok(Reason::default())
             }
             (None, Some(money)) => self.book_proof(id, &money, context).map_err(unreadable),
-            // Of an operation that nobody knows: it moved no money.
+            // It is about an operation that nobody knows, and moved no money.
             (None, None) => Ok(Reason::default()),
         }
     }
 
-    /// Whether what an open operation is told of is older than what was sent for it since.
+    /// Whether what is reported about an open operation is older than what was sent for it since.
     fn is_overtaken(&self, id: Uuid, result: &GatewayResult) -> bool {
         self.may_be_undone_since(id, result) || result.verdict == Verdict::Ready && self.is_confirming(id)
     }
 
-    /// Whether a proof that the customer has approved came while something is under way that must end first.
+    /// Whether a proof that the customer has approved came while something is in progress that must end first.
     pub(super) fn must_wait(&self, fact: &Fact, proof: &Proof, context: Context<'_>) -> bool {
         let named = fact.operation_id.filter(|named| self.does_such(*named, proof));
         proof.state() == TransactionState::Ready && self.is_held_up(named, context)
     }
 
-    /// Whether an operation was sent and does what a proof says was done.
+    /// Whether an operation was sent and is of the kind that a proof says was done.
     fn does_such(&self, id: Uuid, proof: &Proof) -> bool {
         let sent = self.operation(id).filter(|operation| operation.state != State::Waiting);
         let Some(action) = sent.and_then(Operation::action) else { return false };
@@ -103,7 +103,8 @@ impl Aggregate {
         }
     }
 
-    /// Whose money it can be. A dispute of what a process took, say, may come with the process's id: it is not its deed.
+    /// Corrects whose money it is. A dispute about what a process took, say, may come with the process's id, but the
+    /// process did not do it.
     fn attributed(&self, transaction: &Transaction, target: Option<Uuid>) -> Transaction {
         let named = transaction.attribution.operation().filter(|_| target.is_none());
         let is_not_its = named.is_some_and(|named| self.operation(named).is_some());
@@ -130,7 +131,7 @@ impl Aggregate {
         }
     }
 
-    /// Books money of no operation that is known, and moves the payment to where its money is.
+    /// Books money that belongs to no known operation, and sets the status that the payment's money implies.
     fn book_proof(&mut self, id: Uuid, money: &Transaction, context: Context<'_>) -> Result<Reason, MoneyError> {
         let telling = Telling { teller: id, is_current: true, adopts: true };
         let booked = self.book_all(slice::from_ref(money), telling)?;
@@ -142,7 +143,7 @@ impl Aggregate {
     }
 }
 
-/// What a proof says of the operation that it is of, as an answer would.
+/// What a proof says about its operation, in the form of an answer.
 fn result_of(proof: &Proof, money: Option<Transaction>) -> GatewayResult {
     let verdict = match proof.state() {
         TransactionState::Done => Verdict::Approved,

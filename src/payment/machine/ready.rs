@@ -1,7 +1,7 @@
-//! Ready to go on: the customer has approved at the gateway, and nothing is done before our next request. The machine sends
-//! it by itself, so that whoever closes the tab is charged: a process that is still open goes on with it, under a key of
-//! its own; where the process was answered with the customer's turn, paybus begins another one. What a notification proves
-//! while something else is under way waits for that to end: nobody tells it again.
+//! Ready to continue: the customer has approved at the gateway, and nothing is done before our next request. The
+//! machine sends it by itself, so that a customer who closes the tab is charged. A process that is still open continues
+//! with it, under a key of its own; if the process was answered with the customer's turn, paybus starts another one. A
+//! proof that comes while something else is in progress waits for that to end, because nobody sends it again.
 
 use serde_json::Map;
 use uuid::Uuid;
@@ -14,13 +14,13 @@ use crate::payment::operation::{Operation, Request, State};
 use crate::payment::outcome::{Exposure, Found, GatewayResult, NotCharged, Verdict};
 use crate::payment::status::Status;
 
-/// Under what name an operation remembers that it confirms what the customer has approved.
+/// Data key of an operation that confirms what the customer has approved.
 const CONFIRMS: &str = "confirms";
 
-/// Under what name a notification remembers that what it proves waits for something else to end.
+/// Data key of a notification whose proof waits for something else to end.
 const WAITS: &str = "waits_to_go_on";
 
-/// Who causes a process that nobody sent.
+/// The source of a process that nobody sent.
 const SOURCE: &str = "paybus";
 
 impl Operation {
@@ -34,12 +34,12 @@ impl Operation {
         self.state == State::Pending && self.exposure == Exposure::Clean
     }
 
-    /// Whether it is a notification that waits to be gone on with.
+    /// Whether it is a notification whose proof waits for something else to end.
     pub(super) fn waits_to_go_on(&self) -> bool {
         self.state == State::Scheduled && self.data.contains_key(WAITS)
     }
 
-    /// From here on it confirms, under a key and with a body of their own.
+    /// Makes it confirm from here on, under a key and with a body of their own.
     fn confirm_under(&mut self, proof: NotCharged) {
         self.generation = self.key().next(proof).generation();
         self.exposure = Exposure::Clean;
@@ -52,11 +52,11 @@ impl Operation {
 }
 
 impl Aggregate {
-    /// The gateway says of an open process that the next request is ours. One that was sent already is another matter: it
-    /// may be at work, and that it is not done yet proves nothing. Whoever sent it is told later what became of it.
+    /// The gateway says of an open process that the next request is ours. If ours was sent already, it may be in
+    /// progress, and that it is not done yet proves nothing; the worker that sent it learns later what became of it.
     pub(super) fn ready(&mut self, id: Uuid, result: GatewayResult, context: Context<'_>) -> Step {
         let Some(operation) = self.operation(id) else { return Step::Settled };
-        // Only the answer to the confirmation itself comes this far: all else is no news of one.
+        // Only the answer to the confirmation itself gets here: anything else says nothing about it.
         if operation.confirms() {
             return self.pend(id, Action::Process, result, context);
         }
@@ -69,7 +69,7 @@ impl Aggregate {
         self.go_on(id, context)
     }
 
-    /// Lets an operation confirm as soon as the turn is its own.
+    /// Lets an operation confirm as soon as it has the turn.
     pub(super) fn go_on(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let has_turn = match &mut self.payment {
             Some(payment) => *payment.busy.get_or_insert(id) == id,
@@ -85,7 +85,8 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// Begins a process of paybus's own where the customer has approved and nobody goes on with it. Whether it did.
+    /// Starts a process of paybus's own if the customer has approved and no open operation continues. Returns whether
+    /// it did.
     pub(super) fn go_on_alone(&mut self, context: Context<'_>) -> bool {
         let Some(payment) = self.payment.as_ref().filter(|payment| payment.began_with(context)) else { return false };
         let goes_on =
@@ -96,7 +97,7 @@ impl Aggregate {
         }
         let capture = payment.capture.unwrap_or(context.rules.capture);
         let request = Request { amount: Some(payment.order.total), capture, body: String::new() };
-        // One commit begins one at most, and each has a version of its own.
+        // One commit starts at most one, and each commit has a version of its own.
         let id = Uuid::new_v5(&payment.id, format!("{CONFIRMS}/{}", payment.version).as_bytes());
         let command = Command {
             payment_id: payment.id,
@@ -115,16 +116,16 @@ impl Aggregate {
         true
     }
 
-    /// Whether what the customer has approved cannot be gone on with before something else has ended, which may come to
-    /// nothing: a call of the process itself whose answer may be lost, or, of one that was answered, a cancel or a process
-    /// beside it. `process` is the one that was named, where it is known.
+    /// Whether what the customer has approved cannot continue before something else has ended that may come to nothing:
+    /// a call of the process itself, whose answer may be lost, or, if the process was answered, a cancel or another
+    /// process. `process` is the one that was named, if it is known.
     pub(super) fn is_held_up(&self, process: Option<Uuid>, context: Context<'_>) -> bool {
         let named = process.and_then(|id| self.operation(id)).filter(|operation| operation.is_open());
         if let Some(open) = named {
             return open.state == State::Calling && !open.confirms();
         }
         let Some(payment) = self.payment.as_ref().filter(|payment| payment.began_with(context)) else { return false };
-        // Where nothing was in the way, it has begun by now.
+        // If nothing was in the way, it has started by now.
         payment.status == Status::Input && !self.operations().any(|other| other.is_open() && other.confirms())
     }
 
@@ -142,14 +143,15 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// Whether a request of ours is on its way that `ready` would be the answer to, or that followed it.
+    /// Whether a request of ours is in flight that `ready` would be the answer to, or that followed it.
     pub(super) fn is_confirming(&self, id: Uuid) -> bool {
         let operation = self.operation(id).filter(|operation| operation.is_open());
         operation.is_some_and(|operation| operation.confirms() || operation.state == State::Calling)
     }
 
-    /// What a look-up found of an operation, as far as it says something of it: that a process is still ready, or that the
-    /// customer must act, says no more than that what was sent to confirm it is not carried out.
+    /// What a look-up found of an operation, as far as it says something about it. That a process is still ready, or
+    /// that the customer must act, only says that what was sent to confirm it was not carried out: it counts as not
+    /// found.
     pub(super) fn unconfirmed(&self, id: Uuid, found: Found) -> Found {
         let says_nothing = |verdict: &Verdict| match verdict {
             Verdict::Ready => self.is_confirming(id),
@@ -162,7 +164,7 @@ impl Aggregate {
         }
     }
 
-    /// Whether an answer to a call that lost its lease is older than the customer's approval, which ended what it says.
+    /// Whether an answer to a call that lost its lease is older than the customer's approval, which superseded it.
     pub(super) fn is_before_approval(&self, id: Uuid, result: &GatewayResult) -> bool {
         matches!(result.verdict, Verdict::CustomerMustAct { .. } | Verdict::Pending | Verdict::Ready)
             && self.operation(id).is_some_and(Operation::confirms)

@@ -1,6 +1,6 @@
-//! `payment.sync`: the gateway is asked for the truth, about the operation whose outcome is open, or else about the whole
-//! payment. Only what is missing is added: nothing is counted twice, and nothing is taken away silently. A movement is
-//! never undone: what was given back and is there again is a movement of its own.
+//! `payment.sync`: asks the gateway about the operation whose outcome is open, or otherwise about the whole payment.
+//! Only what is missing is added: nothing is counted twice, and nothing is taken away silently. A movement is never
+//! undone: what was given back and is there again is a movement of its own.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use crate::payment::outcome::{Found, GatewayError, GatewayResult, Verdict};
 use crate::payment::status::{Cause, Status};
 use crate::payment::transaction::{Attribution, TransactionKind};
 
-/// Under what name a sync remembers that it asked again because the gateway might not have known of the last change yet.
+/// Data key of a sync that asked again because the gateway might not have known of the last change yet.
 const ASKED_AGAIN: &str = "asked_again";
 
 impl Aggregate {
-    /// Asks the gateway for the truth, for a `payment.sync` or a `payment.notification`.
+    /// Asks the gateway, for a `payment.sync` or a `payment.notification`.
     pub(super) fn ask(&mut self, id: Uuid, context: Context<'_>) -> Step {
         if let Some(operation) = self.operation_mut(id) {
             operation.state = State::Calling;
@@ -33,7 +33,7 @@ impl Aggregate {
             operation.last_sent_at = Some(context.now);
             operation.lease_for_call(context);
         }
-        // Only a notification names no payment, and it must be found first.
+        // Only a notification can name no payment, and its payments must be located first.
         if self.payment.is_none() {
             return Step::Locate(id);
         }
@@ -49,15 +49,16 @@ impl Aggregate {
         Asked::new(at, self.last_sequence())
     }
 
-    /// The operation whose money may be on its way: one that is unknown, pending or being called. Only where there is none
-    /// may the whole payment be asked about: else its money could be counted twice, once from the whole and once by itself.
+    /// The operation whose money may be on its way: one that is unknown, pending or being called. Only if there is none
+    /// may the whole payment be asked about; otherwise its money could be counted twice, once with the whole and once
+    /// by itself.
     pub(super) fn open_at_gateway(&self) -> Option<Uuid> {
         let of_state = |state| self.operations().find(|other| other.state == state && other.action().is_some());
         let open = of_state(State::Unknown).or_else(|| of_state(State::Pending)).or_else(|| of_state(State::Calling));
         open.map(|operation| operation.id)
     }
 
-    /// A `payment.sync` whose question failed: asking again is always safe.
+    /// Schedules a question that failed, such as a `payment.sync`: asking again is always safe.
     pub(super) fn ask_later(&mut self, id: Uuid, trouble: GatewayError, tries: u32, context: Context<'_>) -> Step {
         let rounds = self.operation(id).map_or(0, |operation| operation.rounds);
         match context.rules.next(&trouble, tries, rounds, context.hold) {
@@ -68,10 +69,10 @@ impl Aggregate {
         }
     }
 
-    /// What the gateway says of the whole payment.
+    /// Applies what the gateway says about the whole payment.
     pub(super) fn found_of_payment(&mut self, id: Uuid, observation: Observation<Found>, context: Context<'_>) -> Step {
         let Observation { asked, says: found } = observation;
-        // What moved while the gateway was asked may be in its answer or not: it is asked again.
+        // What changed while the gateway was asked may or may not be in its answer, so it is asked again.
         if self.open_at_gateway().is_some() || !self.is_current(asked) {
             return self.ask(id, context);
         }
@@ -93,7 +94,7 @@ impl Aggregate {
             Ok(booked) => booked.tell_in(why),
             Err(error) => return self.unreadable_amount(id, error, context),
         };
-        // Sums are the gateway's word on money, whatever it says beside.
+        // Sums are what the gateway says about money, whatever else it says.
         if result.approves() || result.captured.or(result.refunded).or(result.disputed).is_some() {
             match self.reconcile(id, &result, asked, &why, context) {
                 Ok(None) => {}
@@ -119,7 +120,7 @@ impl Aggregate {
         self.give_up_question(id, GatewayError::new(Code::Mismatch, message), context)
     }
 
-    /// Whether the gateway names another transaction than the payment's, which has money.
+    /// Whether the gateway names a transaction other than the payment's, which has money.
     fn has_another_transaction(&self, result: &GatewayResult) -> bool {
         let Some(payment) = self.payment.as_ref().filter(|payment| !payment.transaction_id.is_empty()) else {
             return false;
@@ -127,9 +128,9 @@ impl Aggregate {
         self.held().is_some() && result.transaction_id.as_ref().is_some_and(|id| *id != payment.transaction_id)
     }
 
-    /// Books what the gateway lists of the whole payment, each with an event of its own, so that the status goes no way that
-    /// the table does not have. What nobody is known for may be in a sum that was learnt before: where our sum is the
-    /// gateway's already, it is.
+    /// Books what the gateway lists for the whole payment, each with an event of its own, so that the status only makes
+    /// transitions that the table has. An unattributed transaction may be part of a sum that was learnt before: it is
+    /// if our sum already equals the gateway's.
     fn book_each(
         &mut self,
         id: Uuid,
@@ -155,7 +156,7 @@ impl Aggregate {
         Ok(all)
     }
 
-    /// Whether we count as much of a kind as the gateway says there is in all.
+    /// Whether our sum of a kind equals what the gateway says there is in all.
     fn is_in_our_sum(&self, kind: TransactionKind, result: &GatewayResult) -> Result<bool, MoneyError> {
         let (ours, theirs) = match kind {
             TransactionKind::Capture => (self.ever_captured()?, ever_captured(result)?),
@@ -166,8 +167,8 @@ impl Aggregate {
         Ok(theirs == Some(ours))
     }
 
-    /// The gateway says that the whole payment is declined. Of one that was authorized, and of which nothing is captured,
-    /// that means that the authorization is gone: it was voided there, or it expired.
+    /// The gateway says that the whole payment is declined. For one that was authorized, and of which nothing is
+    /// captured, this means that the authorization is gone: it was voided there, or it expired.
     fn declined_as_a_whole(
         &mut self,
         id: Uuid,
@@ -178,13 +179,13 @@ impl Aggregate {
     ) -> Step {
         match self.held() {
             Some(held) if self.is_preauth() && self.is_settled_view(asked, context) => {
-                // Nothing of the amounts grows by it, so that no sum can be beyond reach.
+                // This increases no amount, so that no sum can be out of range.
                 if self.record(Movement::learnt(MovementKind::Voided, id, held)).is_ok() {
                     self.follow_money(&why, context);
                 }
                 self.answer(id, AnswerKind::Succeeded, why, context.now)
             }
-            // What is captured was reconciled with the gateway's figure, where it gave one.
+            // Captured money was reconciled with the gateway's figure, if it gave one.
             Some(held) if self.is_preauth() || result.captured.is_none() => {
                 self.deny(id, why, held, "the gateway says that it declined the payment", asked, context)
             }
@@ -197,14 +198,15 @@ impl Aggregate {
         }
     }
 
-    /// The gateway's word denies the money that we count. It gives no figure, so no amount changes: a person must look.
+    /// The gateway denies the money that we count. It gives no figure, so no amount changes: a person must look.
     fn deny(&mut self, id: Uuid, why: Reason, held: Money, what: &str, asked: Asked, context: Context<'_>) -> Step {
         let discrepancy = Discrepancy { asked: held, answered: Money::zero(held.currency()) };
         let why = Reason { message: format!("{what}, of which we count {held}"), ..why };
         self.disagree(id, why, discrepancy, asked, context)
     }
 
-    /// The gateway's word and our count differ. Soon after a change it may only not know of it yet, and is asked again.
+    /// What the gateway says and our count differ. Soon after a change it may only not know of it yet, and is asked
+    /// again.
     fn disagree(
         &mut self,
         id: Uuid,
@@ -231,7 +233,7 @@ impl Aggregate {
         Step::Stored
     }
 
-    /// The money that we say the gateway has, taken or held.
+    /// The money that the gateway has by our count, captured or held.
     pub(super) fn held(&self) -> Option<Money> {
         let amounts = self.payment.as_ref()?.amounts;
         let held = if self.is_preauth() { amounts.capturable } else { amounts.captured };
@@ -242,8 +244,8 @@ impl Aggregate {
         self.payment.as_ref().is_some_and(|payment| payment.status == Status::Preauth)
     }
 
-    /// Whether the gateway, when it was asked, must have known all that we know: only then may its word undo something.
-    /// While its clock and ours differ, nobody can tell.
+    /// Whether the gateway, when it was asked, must have known everything that we know: only then may what it says undo
+    /// something. While its clock and ours differ, that cannot be determined.
     pub(super) fn is_settled_view(&self, asked: Asked, context: Context<'_>) -> bool {
         let clocks_agree = context.clocks_agree && asked.clocks_agreed();
         clocks_agree && self.settled_at(context).is_some_and(|settled| settled <= asked.at())
@@ -263,8 +265,9 @@ impl Aggregate {
         }
     }
 
-    /// Adds the movements that the gateway knows of and we do not, one after the other: each with its own event, so that
-    /// the status goes no way that the table does not have. Returns where the gateway's figures and ours still differ.
+    /// Adds the movements that the gateway knows of and we do not, one after the other and each with its own event, so
+    /// that the status only makes transitions that the table has. Returns where the gateway's figures and ours still
+    /// differ.
     pub(super) fn reconcile(
         &mut self,
         id: Uuid,
@@ -277,7 +280,7 @@ impl Aggregate {
             return Ok(None);
         };
         let ours = payment.amounts;
-        // Money that was taken and lost again was taken: a bare approval does not stand for it once more.
+        // Money that was taken and lost again was taken: a bare approval does not count it once more.
         let moved = !self.movements.is_empty();
         let authorizes = payment.capture == Some(false) || result.verdict == Verdict::Authorized;
         let sum = result.total.unwrap_or(payment.order.total);
@@ -298,7 +301,7 @@ impl Aggregate {
         missing.push((MovementKind::Captured, ever_captured.less(ours_ever)?));
         missing.push((MovementKind::Refunded, refunded.less(ours.refunded)?));
         missing.push((MovementKind::Disputed, lost.less(ours_lost)?));
-        // Less was refunded than we counted, and the rest is there again by the gateway's own figure: a refund failed later.
+        // Less was refunded than we counted, and the gateway's own figure has the rest again: a refund failed later.
         if result.captured.is_some() && !ours_ever.exceeds(ever_captured)? && self.is_settled_view(asked, context) {
             missing.push((MovementKind::RefundReversed, ours.refunded.less(refunded)?));
         }
@@ -321,13 +324,13 @@ impl Aggregate {
         Ok(differing.into_iter().flatten().next().or(discrepancy))
     }
 
-    /// What was ever captured, without what never arrived.
+    /// The total ever captured, without what never arrived.
     pub(super) fn ever_captured(&self) -> Result<Money, MoneyError> {
         self.sum_of(MovementKind::Captured)?.less(self.sum_of(MovementKind::CaptureReversed)?)
     }
 }
 
-/// What the gateway says was ever captured, where it gives a figure.
+/// The total ever captured by the gateway's figures, if it gives any.
 fn ever_captured(result: &GatewayResult) -> Result<Option<Money>, MoneyError> {
     let Some(captured) = result.captured else { return Ok(None) };
     let gone = [result.refunded, result.disputed].into_iter().flatten();

@@ -1,4 +1,4 @@
-//! What is told once more, to who was away or finds a gap.
+//! Emits events again, for consumers that were offline or detect a gap.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -8,11 +8,11 @@ use crate::payment::event::{EventKind, Reason, Resent};
 use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::operation::AnswerKind;
 
-/// How many events one command sends once more.
+/// Maximum number of events that one command sends again.
 pub const RESEND_MAX: i64 = 100;
 
 impl Aggregate {
-    /// Which events are to be sent once more, a bounded number; where there is none, that is the answer.
+    /// Determines which events to send again, a bounded number. If there are none, this answers the command.
     pub(super) fn resend(&mut self, id: Uuid, from: i64, context: Context<'_>) -> Result<Step, Rejection> {
         let payment = self.payment.as_ref().ok_or_else(no_payment)?;
         let to = payment.last_sequence.min(from.saturating_add(RESEND_MAX - 1));
@@ -22,13 +22,13 @@ impl Aggregate {
         Ok(Step::Resend { operation: id, from, to })
     }
 
-    /// Answers it: these went out.
+    /// Answers the command with what was sent again.
     pub fn resent(&mut self, id: Uuid, resent: Option<Resent>, now: Timestamp) -> Step {
         let Some(payment) = self.payment.clone() else { return Step::Settled };
         self.answer_told(id, EventKind::Succeeded { payment: Some(Box::new(payment)), resent }, now)
     }
 
-    /// Tells the payment as it is.
+    /// Answers with the payment as it is.
     pub(super) fn snapshot(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
         let payment = self.payment.clone().ok_or_else(no_payment)?;
         Ok(self.answer_told(id, EventKind::Snapshot { payment: Box::new(payment) }, context.now))

@@ -1,4 +1,4 @@
-//! What the gateway's result does to the payment.
+//! Applies the gateway's result to the payment.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -24,13 +24,13 @@ pub const EXTRA_DATA_MAX: usize = 32 * 1024;
 /// What an approved operation means for its payment.
 struct Approval {
     discrepancy: Option<Discrepancy>,
-    /// Where the payment goes; `None` where it stays as it is.
+    /// The payment's new status; `None` if it stays as it is.
     status: Option<Status>,
     cause: Cause,
 }
 
 impl Aggregate {
-    /// Applies the gateway's own result of an open operation.
+    /// Applies the gateway's own result to an open operation.
     pub(super) fn apply(&mut self, id: Uuid, result: GatewayResult, asked: Asked, context: Context<'_>) -> Step {
         let (Some(action), Some(payment)) = (self.operation(id).and_then(Operation::action), &self.payment) else {
             return Step::Settled;
@@ -52,7 +52,8 @@ impl Aggregate {
         }
     }
 
-    /// An answer that cannot be what was asked is applied to nothing: the outcome is unknown, and a person must look.
+    /// Handles an answer that cannot belong to the request: nothing is applied, the outcome is unknown, and a person
+    /// must look.
     pub(super) fn mismatch(&mut self, id: Uuid, message: String, context: Context<'_>) -> Step {
         let trouble = GatewayError::new(Code::Mismatch, message);
         if let Some(operation) = self.become_unknown(id, &trouble) {
@@ -86,7 +87,8 @@ impl Aggregate {
         let is_the_payments = action == Action::Process && !booked.is_double_charge;
         let why = self.merge(&result, is_the_payments);
         let why = booked.tell_in(Reason { discrepancy: approval.discrepancy, ..why });
-        // Money that moved is a proof as well: a process that was answered late still takes its payment out of its end.
+        // Money that moved is proof as well: a process that was answered late still takes its payment out of a final
+        // status.
         if let Some(status) = approval.status.filter(|status| self.allows(*status))
             && !self.set_status(status, approval.cause, &why.message)
         {
@@ -98,7 +100,7 @@ impl Aggregate {
         self.answer(id, AnswerKind::Succeeded, why, context.now)
     }
 
-    /// A result that comes after its operation was settled: what it says of money still counts, once.
+    /// Applies a result that comes after its operation was settled: what it says about money still counts, once.
     pub(super) fn late_result(&mut self, id: Uuid, result: GatewayResult, asked: Asked, context: Context<'_>) -> Step {
         let foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
         let Some(action) = self.operation(id).and_then(Operation::action).filter(|_| !foreign) else {
@@ -111,7 +113,7 @@ impl Aggregate {
             self.go_on_alone(context);
             return Step::Settled;
         }
-        // A truth that was learnt before changes nothing, whether of the operation or of the whole payment.
+        // What is already known changes nothing, whether it was learnt from the operation or from the whole payment.
         let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: true };
         let Ok(booked) = self.book_all(&result.transactions, telling) else { return Step::Settled };
         let cancelled = result.approves() && action == Action::Cancel;
@@ -129,13 +131,14 @@ impl Aggregate {
         Step::Settled
     }
 
-    /// Whether a process ended with the customer's turn.
+    /// Whether a process was answered with the customer's turn.
     pub(super) fn was_customers_turn(&self, id: Uuid) -> bool {
         let process = self.operation(id).filter(|operation| operation.is_process());
         process.and_then(|operation| operation.answer.as_ref()).map(|answer| answer.kind) == Some(AnswerKind::Succeeded)
     }
 
-    /// Checks that an approval can be the answer to what was asked: it says what was moved, of a kind that the action moves.
+    /// Checks that an approval can be the answer to the request: it says what was moved, of a kind that the action
+    /// moves.
     fn check_fits(&self, id: Uuid, action: Action, result: &GatewayResult) -> Result<(), String> {
         if action == Action::Cancel {
             return Ok(());
@@ -148,7 +151,8 @@ impl Aggregate {
             return Err("the gateway approved a sum of nothing".to_owned());
         }
         let fits = |transaction: &&Transaction| is_asked_for(transaction.kind, action);
-        // Where nothing is its own, somebody else has done what it was to do: the payment is paid, or what was held is gone.
+        // If no money is its own, somebody else has done what it was to do: the payment is paid, or what was held is
+        // gone.
         let is_done = |transaction: &Transaction| {
             transaction.state == TransactionState::Done && is_asked_for(transaction.kind, action)
         };
@@ -186,14 +190,14 @@ impl Aggregate {
         self.payment.as_ref().is_none_or(|payment| payment.amounts.captured.is_zero())
     }
 
-    /// Whether a capture ends the authorization: it says so, or nothing is left to capture.
+    /// Whether a capture ends the authorization: it is not marked as partial, or nothing is left to capture.
     fn is_last_capture(&self, id: Uuid) -> bool {
         let says_more = self.operation(id).is_some_and(Operation::is_partial_capture);
         let is_left = self.payment.as_ref().is_some_and(|payment| !payment.amounts.capturable.is_zero());
         !(says_more && is_left)
     }
 
-    /// What was asked and what the gateway did, where they differ.
+    /// What was requested and what the gateway did, if they differ.
     fn difference(&self, id: Uuid, result: &GatewayResult) -> Option<Discrepancy> {
         let operation = self.operation(id)?;
         let (asked, action) = (operation.amount()?, operation.action()?);
@@ -204,7 +208,7 @@ impl Aggregate {
         (asked != answered).then_some(Discrepancy { asked, answered })
     }
 
-    /// Whether a movement goes beyond its limit, which binds commands and not the truth: it is counted and told.
+    /// Whether a movement exceeds its limit. Limits bind commands, not what happened: it is booked and reported.
     pub(super) fn beyond(&self, kind: MovementKind, amount: Money) -> Result<Option<Discrepancy>, MoneyError> {
         let Some(payment) = &self.payment else { return Ok(None) };
         let amounts = payment.amounts;
@@ -223,7 +227,7 @@ impl Aggregate {
         Ok(answered.exceeds(limit)?.then_some(Discrepancy { asked: limit, answered }))
     }
 
-    /// Whether the money allows the status: a payment is refunded only when nothing is left.
+    /// Whether the money allows the status: a payment is refunded only once nothing is left.
     fn allows(&self, status: Status) -> bool {
         status != Status::Refunded || self.holds_nothing_captured()
     }
@@ -249,8 +253,8 @@ impl Aggregate {
         self.answer(id, AnswerKind::Succeeded, why, context.now)
     }
 
-    /// The gateway accepted, and its result will come: the turn ends, the operation stays open and is looked up, or waits
-    /// for the gateway's proof.
+    /// The gateway accepted, and its result will come: the turn ends; the operation stays open and is looked up, or
+    /// waits for the gateway's proof.
     pub(super) fn pend(&mut self, id: Uuid, action: Action, result: GatewayResult, context: Context<'_>) -> Step {
         let why = self.merge(&result, action == Action::Process);
         if action == Action::Process {
@@ -281,13 +285,13 @@ impl Aggregate {
     }
 
     fn decline(&mut self, id: Uuid, action: Action, result: GatewayResult, asked: Asked, context: Context<'_>) -> Step {
-        // Beside the decline the gateway may name money of other operations.
+        // Besides the decline, the gateway may report money of other operations.
         let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: false };
         let booked = match self.book_all(&result.transactions, telling) {
             Ok(booked) => booked,
             Err(error) => return self.mismatch(id, format!("the gateway's amount {error}"), context),
         };
-        // Of a refund or a capture that is declined, nothing changes but the command: it is told by its answer alone.
+        // A declined refund or capture changes nothing but the command, so only its answer reports it.
         let why = if action == Action::Process { self.merge(&result, true) } else { Reason::of(&result) };
         let why = booked.tell_in(Reason { code: Some(Code::Declined), ..why });
         if action == Action::Process {
@@ -299,7 +303,7 @@ impl Aggregate {
         self.answer(id, AnswerKind::Failed, why, context.now)
     }
 
-    /// A process that was accepted and is cancelled before its result came has its answer too.
+    /// Answers a process that was accepted and is cancelled before its result came.
     pub(super) fn close_pending_process(&mut self, context: Context<'_>) {
         let pending: Vec<Uuid> = self
             .operations()
@@ -315,9 +319,9 @@ impl Aggregate {
         }
     }
 
-    /// Ends an operation of which it is proved that nothing was charged.
+    /// Ends an operation that is proven to have charged nothing.
     pub(super) fn fail(&mut self, id: Uuid, trouble: GatewayError, _proof: NotCharged, context: Context<'_>) -> Step {
-        // A process from `input` went on with a transaction that began earlier. That this request did nothing does not
+        // A process from `input` continued a transaction that started earlier. That this request did nothing does not
         // prove the transaction closed: the customer may still act, so the payment stays where it is.
         let goes_on = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Input);
         if self.operation(id).is_some_and(Operation::is_process) && !goes_on {
@@ -327,7 +331,7 @@ impl Aggregate {
         self.give_up_question(id, trouble, context)
     }
 
-    /// Ends a question that was not answered; nothing follows from that for the payment.
+    /// Ends a question that was not answered; the payment stays as it is.
     pub(super) fn give_up_question(&mut self, id: Uuid, trouble: GatewayError, context: Context<'_>) -> Step {
         let why = Reason {
             code: Some(trouble.code),
@@ -338,8 +342,8 @@ impl Aggregate {
         self.answer(id, AnswerKind::Failed, why, context.now)
     }
 
-    /// Takes over what the gateway tells beside its verdict. The payment's transaction is the one that its process began: a
-    /// refund's or a capture's own id is not the payment's.
+    /// Takes over what the gateway says besides its verdict. The payment's transaction is the one that its process
+    /// started: the id of a refund or a capture is not the payment's.
     pub(super) fn merge(&mut self, result: &GatewayResult, is_the_payments: bool) -> Reason {
         self.set_message(&result.message);
         if let Some(payment) = &mut self.payment {
@@ -367,12 +371,12 @@ impl Aggregate {
     }
 }
 
-/// Whether a transaction of this kind is what an action is asked for; of a process, whether it captures at once or not.
+/// Whether a transaction of this kind is what an action asks for; for a process, whether it captures at once or not.
 pub(super) fn is_asked_for(kind: TransactionKind, action: Action) -> bool {
     [false, true].into_iter().any(|captures| action.moves(captures) == Some(kind))
 }
 
-/// Another currency than the payment's, in which the gateway answered, with a sum or without.
+/// A currency other than the payment's that the gateway answered in, with a sum or without.
 pub(super) fn foreign_currency(payment: &Payment, result: &GatewayResult) -> Option<Currency> {
     let moved = result.transactions.iter().map(|transaction| transaction.amount);
     let sums = [result.total, result.captured, result.refunded, result.disputed].into_iter().flatten();
@@ -380,7 +384,7 @@ pub(super) fn foreign_currency(payment: &Payment, result: &GatewayResult) -> Opt
     currencies.find(|currency| *currency != payment.currency())
 }
 
-/// Merges what is new into what is kept, where the sum stays within its bound; tells whether anything differs.
+/// Merges new entries into those kept, if the result stays within its bound. Returns whether anything changed.
 fn merge_bounded(kept: &mut Map<String, Value>, new: &Map<String, Value>) -> bool {
     if new.iter().all(|(name, value)| kept.get(name) == Some(value)) {
         return false;

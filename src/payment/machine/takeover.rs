@@ -1,5 +1,5 @@
-//! Lost workers and lost gateways: whoever goes on with an operation knows nothing of what was sent for it, and must send
-//! and ask nowhere but where it began.
+//! Lost workers and changed gateways: the worker that continues an operation does not know what was sent for it, and
+//! must send and ask only where it began.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Exposure, GatewayError};
 
 impl Aggregate {
-    /// Takes an operation over from a worker that was lost, or that the broker says has lost it. What that worker sent is
+    /// Takes an operation over from a worker that is lost, or lost according to the broker. What that worker sent is
     /// unknown: only the same live key, or a look-up, may follow.
     pub fn take_over(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let Some(operation) = self.operation(id) else {
@@ -20,7 +20,7 @@ impl Aggregate {
             return self.resume(id, context);
         }
         let sends = operation.action().is_some();
-        // Its worker may live and be calling: only a second call under the same key does no harm.
+        // Its worker may be alive and calling: only a second call under the same key does no harm.
         let key_lives = !operation.lookup_only && operation.key_ends(context).is_some_and(|end| end > context.now);
         if sends && operation.has_live_lease(context) && !key_lives {
             return Step::Stored;
@@ -34,7 +34,7 @@ impl Aggregate {
             return self.take_over_question(id, too_often, context);
         }
         operation.exposure = Exposure::Exposed;
-        // When the lost worker sent last is not known; while its lease lives, it may even send yet.
+        // When the lost worker last sent is unknown; while its lease lives, it may still send.
         let lease_end = operation.lease.map_or(context.now, |lease| lease.until);
         operation.note_sent(lease_end.max(context.now));
         let trouble = GatewayError::new(Code::WorkerLost, "the worker that called the gateway was lost");
@@ -63,7 +63,7 @@ impl Aggregate {
         }
     }
 
-    /// A lost worker asked for a `payment.sync`: asking again is always safe, but not for ever.
+    /// A lost worker was asking the gateway, for a `payment.sync` say: asking again is always safe, but not for ever.
     fn take_over_question(&mut self, id: Uuid, too_often: bool, context: Context<'_>) -> Step {
         if too_often {
             let trouble =
@@ -76,8 +76,9 @@ impl Aggregate {
         self.ask(id, context)
     }
 
-    /// Takes in an answer that came back to the worker that called or asked: it outlived that, so it was not the operation that
-    /// took those before down. Of one that is parked, or settled, the count stays for a person to see.
+    /// Applies an answer that came back to the worker that called or asked. That worker survived, so the operation is
+    /// not what took down those before it, and its takeovers are forgotten. If it is parked or settled, the count stays
+    /// for a person to see.
     pub(super) fn outlived(
         &mut self,
         id: Uuid,
@@ -105,8 +106,9 @@ impl Aggregate {
         self.payment().is_some_and(|payment| !payment.began_with(context))
     }
 
-    /// The variant now points elsewhere: another gateway or account must neither be sent this nor be asked about it. What
-    /// was never received fails; the rest waits until the variant points back, or a person resolves it.
+    /// Parks an operation whose variant now points elsewhere: another gateway or account must neither be sent this nor
+    /// be asked about it. What was never received fails; the rest waits until the variant points back, or a person
+    /// resolves it.
     pub(super) fn stand_still(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let message = "the variant points at another gateway or account than the payment began with";
         let trouble = GatewayError::new(Code::GatewayChanged, message);

@@ -1,6 +1,6 @@
-//! Undoing: a gateway that cannot be asked may take back, by the key that was sent, whatever became of a lost process. What
-//! it says it undid is proof that nothing is held or taken. Until it has said so, no older word on the operation counts:
-//! the gateway may have undone since what that tells of.
+//! Undoing: a gateway without look-ups may be able to reverse, by the key that was sent, whatever became of a lost
+//! process. What it says it undid is proof that nothing is held or taken. Until it has said so, no older report on the
+//! operation counts: the gateway may have undone what that reports since.
 
 use uuid::Uuid;
 
@@ -13,22 +13,22 @@ use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{GatewayError, GatewayResult, NotCharged, Verdict};
 use crate::payment::transaction::{Transaction, TransactionState};
 
-/// Under what name an operation remembers that the gateway may have been told to undo it.
+/// Data key of an operation that the gateway may have been told to undo.
 const UNDOING: &str = "undoing";
 
 impl Operation {
-    /// Whether its unknown outcome is undone: only a process, for it can be tried again.
+    /// Whether its unknown outcome is to be undone: only that of a process, because a process can be tried again.
     pub(super) fn can_be_undone(&self, context: Context<'_>) -> bool {
         context.rules.contract.undoes() && self.is_process() && self.state == State::Unknown && !self.acted_on
     }
 
-    /// Nothing more is sent under its key, which the gateway is told to undo.
+    /// Stops sending under its key, which the gateway is told to undo.
     pub(super) fn begin_undo(&mut self) {
         self.data.insert(UNDOING.to_owned(), true.into());
         self.lookup_only = true;
     }
 
-    /// It begins anew under another key.
+    /// Clears the mark, because the operation starts over under another key.
     pub(super) fn end_undo(&mut self) {
         self.data.remove(UNDOING);
     }
@@ -40,8 +40,8 @@ impl Operation {
 }
 
 impl Aggregate {
-    /// Whether what a result tells of may have been undone since: it counts nothing before the gateway says what it undid.
-    /// That it declined leaves nothing to undo.
+    /// Whether what a result reports may have been undone since: then it counts nothing before the gateway says what it
+    /// undid. A decline leaves nothing to undo.
     pub(super) fn may_be_undone_since(&self, id: Uuid, result: &GatewayResult) -> bool {
         !matches!(result.verdict, Verdict::Declined(_)) && self.is_being_undone(id)
     }
@@ -51,8 +51,8 @@ impl Aggregate {
         self.operation(id).is_some_and(Operation::is_being_undone)
     }
 
-    /// The gateway undid what was sent under an operation's key: nothing of it is left. `in_charge` is whoever may say that
-    /// this is still its key: to others it may have begun anew since.
+    /// The gateway undid what was sent under an operation's key: nothing of it is left. `in_charge` is whether this
+    /// worker knows that this is still its key: otherwise it may have started over since.
     pub(super) fn undone(
         &mut self,
         id: Uuid,
@@ -80,9 +80,9 @@ impl Aggregate {
         if is_open { Step::Stored } else { Step::Settled }
     }
 
-    /// Books that transactions came to nothing, those too that were never told as done: an older answer may yet tell of them.
+    /// Books transactions as reversed, also those never reported as done: an older answer may still report them.
     fn book_all_undone(&mut self, id: Uuid, transactions: &[Transaction]) -> Result<Booked, MoneyError> {
-        // What was undone stays so, whatever else changed meanwhile.
+        // What was undone stays undone, whatever else changed meanwhile.
         let telling = Telling { teller: id, is_current: true, adopts: false };
         let undone = transactions.iter().map(|it| Transaction { state: TransactionState::Reversed, ..it.clone() });
         let undone: Vec<Transaction> = undone.collect();

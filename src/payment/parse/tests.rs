@@ -1,4 +1,4 @@
-//! What a command's data may hold, field by field.
+//! What a command's data may contain, field by field.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn parse(kind: CommandType, data: Value) -> Result<Body, Rejection> {
     Body::parse(kind, data.as_object().unwrap())
 }
 
-/// The code of the rejection, and the field it names.
+/// The code of the rejection, and the field that it names.
 fn refused(kind: CommandType, data: Value) -> (Code, String) {
     let shown = data.to_string();
     let rejection = parse(kind, data).expect_err(&shown);
@@ -60,7 +60,7 @@ fn all_but_variant_total_and_currency_may_be_left_out() {
     assert_eq!((new.order.tax, new.order.delivery), (Money::zero(new.order.total.currency()), new.order.tax));
     assert_eq!((new.capture, new.process, new.order.customer_ip_address), (None, None, None));
     assert_eq!(new.order.billing, Billing::default());
-    // Nothing is as good as left out, but for sums.
+    // `null` is as good as omitted, except for amounts.
     assert_eq!(created(json!({"process": null, "billing_city": null, "capture": null})), created(json!({})));
     for name in ["total", "tax", "delivery"] {
         let told = refused(CommandType::Create, create(json!({name: null})));
@@ -171,7 +171,7 @@ fn addresses_booleans_and_objects_are_what_they_say() {
 
 #[test]
 fn every_command_refuses_what_it_does_not_know_by_name() {
-    // Of a notification, what is read here is what is stored.
+    // For a notification, this reads what is stored.
     for kind in CommandType::ALL.into_iter().filter(|kind| *kind != CommandType::Notification) {
         let mut data = match kind {
             CommandType::Create => create(json!({})),
@@ -186,7 +186,7 @@ fn every_command_refuses_what_it_does_not_know_by_name() {
         data["captured_amount"] = json!("5");
         assert_eq!(refused(kind, data), (Code::UnknownField, "captured_amount".to_owned()), "{kind}");
     }
-    // A variant belongs to payment.create alone.
+    // Only payment.create has a variant.
     assert_eq!(refused(CommandType::Refund, json!({"variant": "default"})).0, Code::UnknownField);
     let long = refused(CommandType::Sync, json!({"x".repeat(1000): 1}));
     assert_eq!(long.1.chars().count(), 64, "the name is shown, and bounded");
@@ -253,7 +253,7 @@ fn a_resolve_says_what_happened_and_how_the_person_knows() {
 }
 
 proptest::proptest! {
-    /// Whatever a stranger sends, it is read or refused, and never more.
+    /// Any input is either parsed or rejected.
     #[test]
     fn no_data_stops_the_reader(name in "[a-z_]{0,20}", text in ".{0,40}", number in proptest::num::f64::ANY) {
         for kind in CommandType::ALL {

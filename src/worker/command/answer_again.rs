@@ -1,5 +1,5 @@
-//! A command that came again is answered again, where it asks now: who published it once more most likely lost the queue
-//! that the first answer went to.
+//! Answers a duplicate command at the `reply_to` of the new message: a sender that publishes a command again has most
+//! likely lost the queue that the first answer went to.
 
 use std::time::Duration;
 
@@ -18,15 +18,16 @@ use crate::payment::machine::Aggregate;
 use crate::payment::operation::Operation;
 use crate::store::load::Loaded;
 
-/// How long the broker may take for an answer that is given again; its message waits.
+/// How long the broker may take for a repeated answer; the message waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// Answers a command that is known, where its message asks for it: by its stored answer, or by how it stands; then its
-    /// answer goes there, too. A message that the broker delivers once more has the answer that its first delivery led to.
+    /// Answers a duplicate command at its `reply_to`. A settled command is answered with its stored answer. An open one
+    /// is answered with its current state, and its final answer is redirected to the new `reply_to`. A redelivered
+    /// message is not answered again if its answer already goes there.
     ///
     /// # Errors
-    /// The worker ends, or the database will never take it.
+    /// The worker is shutting down, or the database refuses it for good.
     pub(crate) async fn answer_again(&self, entry: &Entry) -> Result<(), Stopped> {
         let Entry::Command { command, id, redelivered, .. } = entry else { return Ok(()) };
         metrics::duplicate(&command.variant);
@@ -46,20 +47,20 @@ impl Engine {
         }
     }
 
-    /// The event that answered an operation, or one that says how it stands.
+    /// Returns the event that answered an operation, or one that describes its current state.
     pub(crate) async fn answer_as_it_stands(&self, aggregate: &Aggregate, operation: &Operation) -> Option<Outgoing> {
         let stored = if operation.is_open() { None } else { self.stored_answer(operation).await };
         let standing = || aggregate.standing(operation.id, self.store.clock().now());
         stored.or_else(|| Some(outgoing(&standing()?)))
     }
 
-    /// Stores where an operation's answer goes from now on. False where it was answered meanwhile.
+    /// Stores where an operation's answer goes from now on. Returns false if it was answered meanwhile.
     async fn redirect_answer(&self, operation: &Operation, reply: &Reply) -> Result<bool, Stopped> {
         let redirect = || self.store.redirect_answer(operation.payment_id, operation.id, reply);
         until_answered("where an answer goes cannot be stored", redirect).await
     }
 
-    /// The event that answered an operation, where it is kept and is soon found.
+    /// Returns the event that answered an operation, if it is still kept and quick to find.
     async fn stored_answer(&self, operation: &Operation) -> Option<Outgoing> {
         match self.store.answer(operation).await {
             Ok(answer) => answer.map(crate::worker::outbox::announce::from_outbox),
@@ -78,7 +79,7 @@ impl Engine {
     }
 }
 
-/// An event that is stored nowhere, and has no place among those that are.
+/// An event that is not stored and has no position.
 pub(crate) fn outgoing(event: &Event) -> Outgoing {
     Outgoing::of(event, 0, event_body(event))
 }

@@ -1,6 +1,7 @@
-//! Who may send what: the AMQP `user_id` of a command, which the broker checks, held against the configured users.
+//! Authorization: the AMQP `user_id` of a command, which the broker verifies, is checked against the configured users.
 //!
-//! Where no user is configured, whoever may publish commands may do anything, as far as the broker lets them.
+//! If no user is configured, anybody who may publish commands may send any command, within the broker's own
+//! permissions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
@@ -19,8 +20,8 @@ use crate::worker::variant::limits::{Allowance, Share};
 #[derive(Debug, Default)]
 pub struct Authorization {
     users: HashMap<String, User>,
-    /// The sources that belong to somebody, by their beginning. None overlaps with another: the one that a source may be
-    /// among is the last that is not behind it.
+    /// The sources that belong to a user, keyed by their literal prefix. They do not overlap: the only claim that can
+    /// cover a source is the last one that sorts at or before it.
     claims: BTreeMap<String, Claim>,
 }
 
@@ -28,11 +29,11 @@ pub struct Authorization {
 struct User {
     role: Role,
     variants: Option<HashSet<String>>,
-    /// Whether it is bound to sources of its own, and to what they created.
+    /// Whether it is limited to its own sources and to the payments that they created.
     has_sources: bool,
-    /// What the names of its reply queues begin with.
+    /// The prefix of its reply queues.
     replies: String,
-    /// How many of its commands that only ask are carried out.
+    /// The rate limit for its read-only commands.
     reads: Option<Allowance>,
 }
 
@@ -42,27 +43,27 @@ struct Claim {
     is_prefix: bool,
 }
 
-/// Why a command is not let in.
+/// Why a command is not authorized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// It names no user.
+    /// It has no `user_id`.
     NoUser,
     /// Its user is not configured.
     UnknownUser,
-    /// Its user may not send such a command.
+    /// Its user may not send this kind of command.
     Command,
     /// Its user may not use the variant.
     Variant,
-    /// The source belongs to somebody else.
+    /// The source belongs to another user.
     Source,
-    /// The answer would go to somebody else.
+    /// The reply queue belongs to another user.
     ReplyTo,
-    /// The payment belongs to somebody else.
+    /// The payment belongs to another user.
     Payment,
 }
 
 impl Refusal {
-    /// For a person; nothing of the command.
+    /// A message for people. It quotes nothing of the command.
     pub fn message(self) -> &'static str {
         match self {
             Refusal::NoUser => "it names no user: publish it with the AMQP user_id",
@@ -83,7 +84,7 @@ impl From<Refusal> for Rejection {
 }
 
 impl Authorization {
-    /// What these settings let each user do. The worker's own user may send the webhooks that it receives.
+    /// What these settings allow each user. The worker's own user may publish the webhooks that it receives.
     pub fn configured(settings: &Settings) -> Authorization {
         let mut authorization = Authorization::default();
         for (name, user) in &settings.users {
@@ -118,14 +119,14 @@ impl Authorization {
         !self.users.is_empty()
     }
 
-    /// Says so where they do not.
+    /// Logs a warning if they do not.
     pub fn warn_if_open(&self) {
         if !self.is_required() {
             warn!("no [users.NAME] is configured: {OPEN}");
         }
     }
 
-    /// Why a command is not let in, whatever payment it is for; `None` where it is.
+    /// Returns why a command is not authorized, regardless of its payment, or `None` if it is.
     pub fn refusal(&self, command: &Command) -> Option<Refusal> {
         if !self.is_required() {
             return None;
@@ -162,7 +163,7 @@ impl Authorization {
         name.and_then(|name| self.users.get(name))
     }
 
-    /// Whose a source is.
+    /// The user that a source belongs to.
     fn owner(&self, source: &str) -> Option<&str> {
         let up_to = (Bound::Unbounded, Bound::Included(source));
         let (text, claim) = self.claims.range::<str, _>(up_to).next_back()?;
@@ -170,14 +171,14 @@ impl Authorization {
         is_among.then_some(claim.owner.as_str())
     }
 
-    /// Whether a user may do anything with a payment: one with sources of its own only with what they created. Of a user that
-    /// is not known nothing is said.
+    /// Whether a user may act on a payment: a user with sources of its own may only act on payments that they created.
+    /// Unknown users pass, as they are refused elsewhere.
     pub fn may_act_on(&self, user: Option<&str>, payment: &Payment) -> bool {
         let bound = user.filter(|_| self.user(user).is_some_and(|user| user.has_sources));
         bound.is_none_or(|name| payment.source.as_deref().and_then(|source| self.owner(source)) == Some(name))
     }
 
-    /// Where the refusal of a command may be told: only where its user may have any answer.
+    /// Where to answer a refused command: only at a queue at which its user may receive answers.
     pub fn reply_to_refused<'a>(&self, command: &'a Command) -> Option<&'a Reply> {
         let user = self.user(command.attributes.user_id.as_deref());
         let is_own = |reply: &&Reply| match user {
@@ -187,7 +188,7 @@ impl Authorization {
         command.attributes.reply.as_ref().filter(is_own)
     }
 
-    /// Whether a user may be told how a command stands: one with sources of its own only of theirs.
+    /// Whether a user may ask for a command's status: a user with sources of its own may only ask about their commands.
     pub fn may_ask_after(&self, user: Option<&str>, asked: &CommandName) -> bool {
         match (user, self.user(user)) {
             (Some(name), Some(user)) => self.may_use(name, user, &asked.source),
@@ -195,8 +196,8 @@ impl Authorization {
         }
     }
 
-    /// Whether a command that is let in is one too many: it only asks, and its user has asked for as much as it may for now.
-    /// One that is not is taken off what is left.
+    /// Whether an authorized command exceeds its user's `read_rate`. Only read-only commands count. A command within
+    /// the limit is deducted from it.
     pub fn is_one_too_many(&self, command: &Command) -> bool {
         let user = command.attributes.user_id.as_deref();
         let allowance = self.user(user).and_then(|user| user.reads.as_ref());
@@ -212,23 +213,23 @@ impl Authorization {
         }
     }
 
-    /// Whether a user may send messages in the name of those who sent them first.
+    /// Whether a user may resend messages on behalf of their original senders.
     pub fn is_operator(&self, user: Option<&str>) -> bool {
         self.user(user).is_some_and(|user| user.role == Role::Operator)
     }
 }
 
-/// What it means that no user is configured, and what to do.
+/// What it means that no user is configured, and how to change that.
 pub const OPEN: &str = "whoever may publish commands may do anything with any payment; \
     docs/security.md, \"Who may send what\", says how to change that";
 
-/// Whether a command moves no money, whatever comes of it, and may cost much all the same.
+/// Whether a command never moves money, yet may be expensive.
 fn is_read(kind: CommandType) -> bool {
     kind == CommandType::Sync || kind.only_tells()
 }
 
 impl User {
-    /// A type that there is not is let in, and rejected under a name of the user's own.
+    /// Unknown types are authorized: they are then rejected under a name of the user's own.
     fn may_send(&self, kind: &Kind, is_answered: bool) -> bool {
         match (self.role, kind.known()) {
             (Role::Operator, _) => true,
@@ -243,10 +244,10 @@ impl User {
                 | CommandType::Cancel
                 | CommandType::Sync
                 | CommandType::Snapshot => true,
-                // Else it goes to everybody.
+                // Without a queue it would go to all subscribers.
                 CommandType::Resend => is_answered,
                 CommandType::Status => is_answered,
-                // They are of every payment of the variant, others' too.
+                // These are events of all payments of the variant, including other users'.
                 CommandType::ResendEvents => is_answered && !self.has_sources,
                 CommandType::Notification | CommandType::Resolve => false,
             },

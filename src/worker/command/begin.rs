@@ -1,5 +1,5 @@
-//! The first step: what is known of a command is loaded, the machine decides, and the decision is committed before
-//! anything is sent. From then on PostgreSQL owns the command.
+//! The first step: load what is known of a command, let the machine decide, and commit the decision before anything is
+//! sent. From then on PostgreSQL owns the command.
 
 use tracing::error;
 use uuid::Uuid;
@@ -19,24 +19,24 @@ use crate::worker::outbox::announce::Announced;
 use crate::worker::variant::Variant;
 use crate::{backoff, failpoint};
 
-/// A decision that is committed, or one that changed nothing.
+/// A decision that was committed, or one that changed nothing.
 pub struct Begun {
-    /// As stored.
+    /// The aggregate as stored.
     pub aggregate: Box<Aggregate>,
-    /// What is to be done.
+    /// What to do next.
     pub step: Step,
-    /// Its events, on their way out.
+    /// The events, handed to the publisher.
     pub announced: Announced,
     /// Whether anything was committed.
     pub is_changed: bool,
 }
 
 impl Engine {
-    /// Loads, decides and commits, in this call slot or in the exclusive one. Where the exclusive one is taken nothing is begun:
-    /// what waits for it is stored, and whoever looks for due work or lost workers tries it again.
+    /// Loads, decides and commits, switching to the exclusive slot if required. If that is taken, nothing begins: the
+    /// operation is already stored, and the schedule or the sweep for lost workers retries it.
     ///
     /// # Errors
-    /// The worker ends, or the database will never take it.
+    /// The worker is shutting down, the command is not authorized, or the database refuses it for good.
     pub async fn begin(
         &self,
         entry: &Entry,
@@ -45,11 +45,11 @@ impl Engine {
         slot: &mut CallSlot,
     ) -> Result<Begun, Stopped> {
         let mut backoff = backoff::contention();
-        // Of every commit whose answer was lost, for any of them may have gone through, and later than the next was tried.
+        // All commits whose outcome is unknown. Any of them may have gone through, even after the next one was tried.
         let mut in_doubt: Vec<(Step, Lease)> = Vec::new();
-        // A new payment is most likely new: it is stored at once, and only where something is there already is it loaded.
+        // A `payment.create` is most likely for a new payment: insert it at once, and load only if that conflicts.
         let mut optimistic = entry.is_surely_new() && !self.is_refused(entry);
-        // Why the gateway can take no such request: then what was decided is thrown away, and the command is rejected.
+        // Why the gateway supports no such request. The decision is then discarded and the command rejected.
         let mut cannot_be_made: Option<Rejection> = None;
         loop {
             let is_optimistic = std::mem::take(&mut optimistic) && cannot_be_made.is_none();
@@ -89,7 +89,7 @@ impl Engine {
                 let step = if moved == Move::Full { Step::Stored } else { step };
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 if is_known {
-                    // Nothing is called for it: its place is for others while the broker takes an answer.
+                    // No call follows: free the slot while the broker takes the answer.
                     drop(std::mem::take(slot));
                     Box::pin(self.answer_again(entry)).await?;
                 }
@@ -122,13 +122,13 @@ impl Engine {
         }
     }
 
-    /// Loads what a decision needs: the entry's operation, and those that a notification proves something of.
+    /// Loads what a decision needs: the entry's operation, and the operations that a notification carries proof of.
     async fn load_for(&self, entry: &Entry) -> Result<Loaded, Stopped> {
         let mut operations = vec![entry.id()];
         operations.extend(entry.proves());
         loop {
             let loaded = self.load(entry.payment_id(), &operations).await.ok_or(Stopped::Refused)?;
-            // Of a notification that waited, what is stored says of which.
+            // A due notification names the operations it proves only in its stored data.
             let proved = loaded.aggregate.proved_operations(entry.id());
             let missing: Vec<Uuid> = proved.into_iter().filter(|id| !operations.contains(id)).collect();
             if missing.is_empty() {
@@ -138,18 +138,18 @@ impl Engine {
         }
     }
 
-    /// A command under the name of one that this process is at. The same one once more needs nothing; another one, which
-    /// must not pass for it, is told so.
+    /// Handles a command whose operation id is in progress in this process. A duplicate is answered again; a different
+    /// command under the same id is rejected.
     ///
     /// # Errors
-    /// The worker ends, or the database will never take it.
+    /// The worker is shutting down, the command is not authorized, or the database refuses it for good.
     pub async fn compare(&self, entry: &Entry, variant: Option<&Variant>) -> Result<(), Stopped> {
         let Entry::Command { command, .. } = entry else { return Ok(()) };
         let known = self.load(entry.payment_id(), &[entry.id()]).await.ok_or(Stopped::Refused)?.aggregate;
         if !self.goes_on(entry, &known)? {
             return Ok(());
         }
-        // Its turn came, so the other one is stored.
+        // Its turn has come, so the other command is stored by now.
         let differs = known.operation(entry.id()).is_some_and(|known| !known.is_of(command));
         if differs {
             self.begin(entry, variant, false, &mut CallSlot::default()).await?.announced.confirmed().await;
@@ -172,8 +172,9 @@ impl Engine {
         }
     }
 
-    /// A command that is known: where it stands, PostgreSQL knows; only a call whose worker the broker has given up on, or
-    /// that this process left behind, is taken over at once. What an earlier attempt did is unknown either way.
+    /// Handles a duplicate command. PostgreSQL knows how far it got. Only a call in progress is taken over, and only if
+    /// its message was redelivered: the broker gave up on its worker, or this process abandoned it. What an earlier
+    /// attempt did is unknown either way.
     fn go_on(
         &self,
         aggregate: &mut Aggregate,
@@ -188,12 +189,12 @@ impl Engine {
         if redelivered && may_be_taken_over(operation, routed, &context.rules.contract) {
             return aggregate.take_over(id, context);
         }
-        // Its lease is live, or the scheduler takes it over when it has ended.
+        // Its lease is live, or the scheduler takes it over once the lease has ended.
         Step::Stored
     }
 }
 
-/// Rejects what the gateway can take no request for.
+/// Rejects a command for which the gateway supports no request.
 fn reject(entry: &Entry, aggregate: &mut Aggregate, rejection: Rejection, context: Context<'_>) -> Step {
     match entry {
         Entry::Due { id, .. } => aggregate.reject_due(*id, rejection, context),
@@ -209,9 +210,9 @@ fn takeovers(aggregate: &Aggregate, id: Uuid) -> u32 {
     aggregate.operation(id).map_or(0, |operation| operation.takeovers)
 }
 
-/// Whether the delivery of a message that came before may take a call over: a question, or where the gateway honours keys.
-/// Under another variant's routing key the same command is the same command, but the rules at hand are that other one's:
-/// they must not decide on what this one is calling.
+/// Whether a redelivered message may take a call over: only a query, or a call to a gateway that honours idempotency
+/// keys. The command may also arrive under another variant's routing key. It is the same command then, but the rules at
+/// hand are those of the other variant and must not decide on this one's call.
 fn may_be_taken_over(operation: &Operation, routed: &str, contract: &Contract) -> bool {
     let has_keys = |action| contract.keys.of(action).window.is_some();
     operation.variant == routed && operation.action().is_none_or(has_keys)

@@ -1,4 +1,4 @@
-//! The call: no database connection and no lock of the database is held while the gateway works.
+//! The gateway call. No database connection and no lock is held while the gateway works.
 
 use std::time::Instant;
 
@@ -22,8 +22,8 @@ use crate::spans::Span;
 use crate::worker::command::spans;
 use crate::worker::variant::Variant;
 
-/// Since when the gateway may have received something of an operation. Under a later key, something of an earlier one may
-/// be there too.
+/// The earliest time at which the gateway may have received anything of an operation. With a later key, it may also
+/// have received something under an earlier one.
 fn received_since(operation: &Operation) -> Timestamp {
     operation.first_sent_at.filter(|_| operation.key().generation() == 0).unwrap_or(operation.created)
 }
@@ -40,8 +40,8 @@ fn asked_about(operation: &Operation) -> Option<Target<'_>> {
 }
 
 impl Engine {
-    /// Asks the gateway what a step says; nothing where the lease was lost, so that nothing may be sent. A call that has no
-    /// place, or that must not go out any more, is answered as not sent.
+    /// Makes the gateway request of a step. Returns `None` if the lease was lost, so that nothing may be sent. A call
+    /// without a slot, or one that may no longer go out, is answered as not sent.
     pub async fn ask(
         &self,
         variant: &Variant,
@@ -63,8 +63,9 @@ impl Engine {
                     return None;
                 };
                 failpoint::reach("leased", aggregate.payment_id());
-                // Since it was begun it may have waited: for its turn to be retried, for a slow database, or for a process
-                // that was stopped. By now the key may be forgotten, the command expired, or the gateway down.
+                // Check again: since it was begun, it may have waited for its retry delay, for a slow database or while
+                // the process was suspended. The command or its key may have expired by now, or the breaker may be
+                // open.
                 let context = self.context(Some(variant), probe);
                 if context.hold.is_some() || !aggregate.may_send(id, context) {
                     return Some((id, self.held_back(aggregate)));
@@ -101,38 +102,38 @@ impl Engine {
         }
     }
 
-    /// The end of a lease that outlasts the call; a shorter one is renewed before anything is sent, or another worker might
-    /// take over what this one is just sending. Nothing where it was lost.
+    /// Returns the end of a lease that outlasts the call. A lease that is too short is renewed before anything is sent:
+    /// otherwise another worker could take the operation over while this one sends it. Returns `None` if it was lost.
     async fn lease_holds(&self, operation: &Operation, variant: &Variant) -> Option<Timestamp> {
         if let Some(lease_end) = self.lease_outlasts(operation, variant) {
             return Some(lease_end);
         }
-        // It begins no earlier than this, however long the process is stopped before it learns that it was renewed.
+        // Read before the renewal: the lease starts no earlier, even if the process is suspended during it.
         let renewed_at = self.store.clock().now();
         let is_ours = Box::pin(self.store_attempt(operation, operation.attempts, variant)).await;
         let lease = SignedDuration::try_from(variant.rules.lease).unwrap_or(SignedDuration::MAX);
         renewed_at.checked_add(lease).ok().filter(|_| is_ours)
     }
 
-    /// The end of an operation's lease, where it outlasts a call that begins now.
+    /// Returns the end of an operation's lease if it outlasts a call that starts now.
     fn lease_outlasts(&self, operation: &Operation, variant: &Variant) -> Option<Timestamp> {
         let lease = operation.lease?;
         self.is_in_time(lease.until, variant).then_some(lease.until)
     }
 
-    /// Whether a call that begins now is given up before a lease of this end is over.
+    /// Whether a call that starts now times out before a lease with this end is over.
     fn is_in_time(&self, lease_end: Timestamp, variant: &Variant) -> bool {
         let needed = SignedDuration::try_from(variant.timeout).unwrap_or(SignedDuration::MAX);
         let now = self.store.clock().now();
         now.checked_add(needed).is_ok_and(|end| end < lease_end)
     }
 
-    /// Stores an attempt and renews the lease; false where the lease was lost.
+    /// Stores an attempt and renews the lease. Returns false if the lease was lost or the attempt could not be stored.
     pub async fn store_attempt(&self, operation: &Operation, attempts: u32, variant: &Variant) -> bool {
         match self.store.store_attempt(operation, self.worker, attempts, variant.rules.lease).await {
             Ok(ours) => ours,
             Err(error) => {
-                // Not stored for sure: then it is not sent. The lease runs out, and the scheduler goes on.
+                // Not known to be stored, so it is not sent. The lease runs out and the scheduler continues.
                 info!(error = chain(&error), operation = %operation.id, "an attempt cannot be stored; it waits");
                 false
             }
@@ -165,7 +166,7 @@ impl Engine {
             trace: own.as_ref().or(operation.attributes.trace.as_ref()),
             timeout: variant.timeout,
         };
-        // The last look before it goes out: since the one before the process may have been stopped beyond its lease.
+        // The last check before sending: the process may have been suspended beyond its lease since the previous one.
         if !self.is_in_time(lease_end, variant) {
             metrics::lease_lost(&variant.name);
             debug!(operation = %operation.id, "the lease ran out before the call");
@@ -250,7 +251,7 @@ impl Engine {
         Some(answer)
     }
 
-    /// What was begun and is not sent.
+    /// The answer for a call that was begun and not sent.
     fn held_back(&self, aggregate: &Aggregate) -> Answer {
         let trouble = GatewayError::new(Code::Held, "calls of this variant are held back");
         Answer::Outcome(aggregate.asked(self.store.clock().now()).answered(Outcome::NotSent(trouble)))

@@ -1,9 +1,9 @@
-//! A slot for one call: within the variant's limits, and exclusive for an operation that lost more than one worker, which runs
-//! beside no other such operation of its variant.
+//! Slots for gateway calls: bounded by the variant's limits, and exclusive for an operation that lost more than one
+//! worker. Such an operation is a suspect and runs beside no other suspect of its variant.
 //!
-//! It is taken before an operation is begun, so that of those that may have taken the workers down only one is stored as
-//! being called: if it does so once more, the others did not count. Whoever is under no such suspicion waits for none of them,
-//! and while they wait for each other they hold nothing that others need.
+//! The exclusive slot is taken before the operation is begun, so that only one suspect at a time is stored as being
+//! called. If a worker dies again, only that one counts another takeover. Other operations never wait for suspects, and
+//! suspects that wait for each other hold nothing that others need.
 
 use std::time::Duration;
 
@@ -15,26 +15,26 @@ use super::entry::Entry;
 use crate::payment::machine::{Aggregate, Step, TAKEOVERS_ALONE};
 use crate::worker::variant::Variant;
 
-/// A place among the calls in flight, until it is dropped.
+/// A slot for one gateway call, until it is dropped.
 #[derive(Debug, Default)]
 pub struct CallSlot {
     permit: Option<OwnedSemaphorePermit>,
-    room: Option<OwnedMutexGuard<()>>,
+    exclusive: Option<OwnedMutexGuard<()>>,
 }
 
-/// What an operation has to do for the slot that its next step needs.
+/// What happened to an operation's slot before its next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
-    /// Nothing.
+    /// It keeps the slot that it has.
     Stays,
-    /// It waited for the exclusive slot, so that what was decided meanwhile may no longer hold.
+    /// It waited for the exclusive slot: decide again, as the payment may have changed meanwhile.
     Moved,
-    /// Another one has the exclusive slot: it is tried again later.
+    /// Another operation has the exclusive slot: retried later.
     Full,
 }
 
 impl Engine {
-    /// Waits for the slot that an entry needs before it is begun. While calls are paused it is one without a permit.
+    /// Waits for the slot that an entry needs before it is begun. While calls are paused, the slot has no permit.
     pub async fn slot(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> CallSlot {
         let Some(variant) = variant else { return CallSlot::default() };
         let permit = if entry.may_call() && !probe && !self.is_refused(entry) {
@@ -42,22 +42,23 @@ impl Engine {
         } else {
             None
         };
-        CallSlot { permit, room: None }
+        CallSlot { permit, exclusive: None }
     }
 
-    /// Waits for the slot that the next step of an operation needs. `None` where calls are paused meanwhile, or where
-    /// the wait would use up the lease: then others would take the operation for lost. Such a one is tried again later.
+    /// Waits for the slot that the next step of an operation needs. Returns `None` if calls are paused meanwhile, or if
+    /// waiting would use up the lease, after which others would take the operation over. It is then retried later.
     pub async fn slot_for(&self, aggregate: &Aggregate, step: Step, variant: &Variant) -> Option<CallSlot> {
-        // The exclusive slot comes first, so that nobody who waits for it has a permit.
-        let room = if lost_workers(aggregate, step).is_some() { Some(variant.room.enter().await?) } else { None };
+        // The exclusive slot comes first, so that no operation holds a permit while it waits for the slot.
+        let exclusive =
+            if lost_workers(aggregate, step).is_some() { Some(variant.exclusive.enter().await?) } else { None };
         let permit = match step {
             Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => None,
             _ => Some(self.permit(variant, self.patience(aggregate, step)).await?),
         };
-        Some(CallSlot { permit, room })
+        Some(CallSlot { permit, exclusive })
     }
 
-    /// Half of what is left of the operation's lease.
+    /// The timeout for a permit: half of the remaining lease of the operation.
     fn patience(&self, aggregate: &Aggregate, step: Step) -> Duration {
         let (Step::Call(id) | Step::RetryNow(id)) = step else { return PATIENCE_MAX };
         let lease = aggregate.operation(id).and_then(|operation| operation.lease);
@@ -65,7 +66,7 @@ impl Engine {
         left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
     }
 
-    /// Moves into the exclusive slot where the entry, whose step this is, lost more than one worker.
+    /// Switches to the exclusive slot if the entry's own operation, whose step this is, lost more than one worker.
     pub async fn move_if_alone(
         &self,
         entry: &Entry,
@@ -80,10 +81,10 @@ impl Engine {
         if slot.is_alone() {
             return Move::Stays;
         }
-        // Given back first: whoever has a permit waits for nobody's call.
+        // Release the permit first: nobody may hold one while waiting for another call.
         let had_permit = slot.permit.take().is_some();
-        let Some(room) = variant.room.enter().await else { return Move::Full };
-        slot.room = Some(room);
+        let Some(exclusive) = variant.exclusive.enter().await else { return Move::Full };
+        slot.exclusive = Some(exclusive);
         if had_permit {
             slot.permit = self.permit(variant, PATIENCE_MAX).await;
         }
@@ -92,13 +93,13 @@ impl Engine {
 }
 
 impl CallSlot {
-    /// Whether it has the exclusive slot of those that lost more than one worker.
+    /// Whether it is the exclusive slot of operations that lost more than one worker.
     pub fn is_alone(&self) -> bool {
-        self.room.is_some()
+        self.exclusive.is_some()
     }
 }
 
-/// The operation that a step calls or asks for, where it lost more than one worker.
+/// Returns the operation of a step that calls the gateway, if it lost more than one worker.
 fn lost_workers(aggregate: &Aggregate, step: Step) -> Option<Uuid> {
     let (Step::Call(id) | Step::RetryNow(id) | Step::Undo(id) | Step::Locate(id) | Step::LookUp { operation: id, .. }) =
         step

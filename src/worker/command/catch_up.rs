@@ -1,7 +1,8 @@
-//! Events of a variant once more, from a position or a time on, for who missed some and does not know of which payments.
+//! Resends the events of a variant from a position or a time on, for a consumer that missed some and does not know of
+//! which payments.
 //!
-//! Nothing is stored of the command: who asks again is answered again, and no answer becomes an event that is to be caught
-//! up with. Events that are not out yet are sent as well: so what is told of a stretch of positions holds for all of it.
+//! The command is not stored: repeating it is answered again, and no answer becomes an event to catch up with. Events
+//! that are still unsent are included, so that a page covers its range of positions completely.
 
 use std::time::Duration;
 
@@ -20,17 +21,17 @@ use crate::payment::event::{EventKind, ResentPage};
 use crate::store::error::StoreError;
 use crate::store::positions::EventPage;
 
-/// How long the broker may take for a page.
+/// How long the broker may take to confirm a page.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long transactions that write events are waited for. What takes longer comes with a later page.
+/// How long to wait for transactions that are writing events. Events of slower ones come with a later page.
 const UNTIL_SETTLED: Duration = Duration::from_secs(2);
 
-/// How many pages are read at once: each takes a connection, and memory.
+/// Limits how many pages are read at the same time: each takes a connection and memory.
 static AT_ONCE: Semaphore = Semaphore::const_new(4);
 
-/// What a command wants of them; `None` for every other command. Without a `reply_to` there is nowhere to send them, and it is
-/// rejected as others are.
+/// Returns which events a command asks for, or `None` for every other command. Without a `reply_to` there is nowhere to
+/// send them, and the command is rejected like other invalid ones.
 pub(crate) fn wanted(command: &mut Command) -> Option<EventsWanted> {
     let Ok(Body::ResendEvents(wanted)) = command.content else { return None };
     if command.attributes.reply.is_none() {
@@ -42,10 +43,10 @@ pub(crate) fn wanted(command: &mut Command) -> Option<EventsWanted> {
 }
 
 impl Engine {
-    /// Sends a page of events to where their command wants its answer, then the answer, which says what they were.
+    /// Sends a page of events to the command's `reply_to`, then the answer that describes the page.
     ///
     /// # Errors
-    /// Its sender may not ask for them, an event cannot be read, or the worker ends.
+    /// The sender is not authorized, an event cannot be decoded, or the worker is shutting down.
     pub(crate) async fn catch_up(&self, command: &Command, wanted: EventsWanted) -> Result<(), Stopped> {
         if let Some(refusal) = self.authorization.refusal(command) {
             return Err(Stopped::NotAuthorized(refusal));
@@ -61,7 +62,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends a page. Where the broker takes only a part of it, it ends there.
+    /// Sends a page. If the broker takes only part of it, the page ends there.
     async fn send_page(&self, page: EventPage, reply: &Reply) -> ResentPage {
         let EventPage { events, set_aside, after, to, more, kept_after } = page;
         let positions: Vec<i64> = events.iter().map(|event| event.position).collect();
@@ -82,8 +83,8 @@ impl Engine {
         Ok(EventPage { more: page.more || !is_last, ..page })
     }
 
-    /// A position up to which all events can be seen: the last one now, or, where somebody is slow to commit, that of the last
-    /// heartbeat. With whether it is the last one.
+    /// Returns a position up to which all events are visible, and whether it is the latest one. If a transaction is
+    /// slow to commit, it is the position of the last heartbeat.
     async fn settled_position(&self) -> Result<(i64, bool), StoreError> {
         let frontier = self.store.frontier().await?;
         let deadline = Instant::now() + UNTIL_SETTLED;

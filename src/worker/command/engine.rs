@@ -1,4 +1,4 @@
-//! What every step of a command's way shares.
+//! State and operations that all steps of an execution share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,64 +33,63 @@ use crate::worker::outbox::announce::Announcer;
 use crate::worker::variant::Variant;
 use crate::{backoff, failpoint};
 
-/// The longest that anything waits to be called, where it may wait as long as it takes: far beyond any limit's delay, and
-/// within what a clock can add.
+/// Timeout of calls that may wait indefinitely: beyond any rate limit's delay, yet small enough to add to an `Instant`.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// From which try on, and every how many tries, it is told that a payment cannot be loaded: the watch over the database
-/// asks other things, which may well succeed.
+/// The attempt at which a failing load of a payment is first logged as a warning, and the interval at which it is
+/// logged again. The database health check does not cover this case: it runs other queries, which may well succeed.
 const TOLD_FROM: u32 = 5;
 const TOLD_EVERY: u32 = 60;
 
-/// What every step of a command's way shares.
+/// What all steps of an execution share.
 pub struct Engine {
-    /// This process, as the owner of leases.
+    /// Identifies this process as the owner of leases.
     pub worker: Uuid,
-    /// PostgreSQL.
+    /// Access to PostgreSQL.
     pub store: Arc<Store>,
-    /// Commits of the first step.
+    /// Commits decisions of the begin step.
     pub begin: Committer,
-    /// Commits of answers: on a lane of their own, so that an answer never waits behind new commands.
+    /// Commits answers, separately from `begin`, so that an answer never waits behind new commands.
     pub settle: Committer,
-    /// Events on their way out.
+    /// Publishes events.
     pub announcer: Arc<Announcer>,
-    /// Who may send what.
+    /// Decides who may send what.
     pub authorization: Authorization,
-    /// The configured variants.
+    /// The configured variants by name.
     pub variants: Arc<HashMap<String, Arc<Variant>>>,
-    /// Rules for commands of no known variant: all of them are rejected.
+    /// Rules for commands whose variant is not configured: all of them are rejected.
     pub no_variant: Rules,
-    /// Operations that this process is at.
+    /// Operations in progress in this process.
     pub held: InProgress,
-    /// Commands of one payment are decided in the order in which they came.
+    /// The payment queues: commands of one payment are decided in order of arrival.
     pub order: PaymentQueue,
-    /// What was sent once more a moment ago.
+    /// Recent resends to all subscribers.
     pub runs: Runs,
-    /// How far a gateway's clock and PostgreSQL's may be apart before absence proves nothing.
+    /// Maximum clock skew between a gateway and PostgreSQL. Beyond it, a gateway's "not found" proves nothing.
     pub clock_tolerance: Duration,
-    /// How long events are kept.
+    /// Retention period of events.
     pub kept: Duration,
-    /// No new calls.
+    /// Cancelled when the worker drains: no new calls from then on.
     pub draining: CancellationToken,
-    /// Something became due on this replica.
+    /// Notified when work becomes due on this replica.
     pub wake: Arc<Notify>,
 }
 
-/// A commit that went through.
+/// A decision that was committed.
 pub struct Done {
-    /// As stored.
+    /// The aggregate as stored.
     pub aggregate: Box<Aggregate>,
-    /// Its events, on their way out.
+    /// The events of the commit, handed to the publisher.
     pub announced: crate::worker::outbox::announce::Announced,
 }
 
 impl Engine {
-    /// The rules of a variant, or those for none.
+    /// Returns the rules of a variant, or the rules for unknown variants.
     pub fn rules<'a>(&'a self, variant: Option<&'a Variant>) -> &'a Rules {
         variant.map_or(&self.no_variant, |variant| &variant.rules)
     }
 
-    /// The circumstances of a decision now. A probe is let through where others are held back.
+    /// Returns the context for a decision made now. With `probe`, an open breaker does not pause the call.
     pub fn context<'a>(&'a self, variant: Option<&'a Variant>, probe: bool) -> Context<'a> {
         Context {
             now: self.store.clock().now(),
@@ -101,17 +100,17 @@ impl Engine {
         }
     }
 
-    /// How far a gateway's clock is ahead of PostgreSQL's; `None` where its answers say nothing of its clock.
+    /// Returns how far a gateway's clock is ahead of PostgreSQL's, or `None` if its responses carry no time.
     pub fn clock_ahead(&self, variant: &Variant) -> Option<SignedDuration> {
         variant.gateway.clock().map(|reading| reading.ahead_of(self.store.clock().now()))
     }
 
-    /// Whether a gateway's clock and PostgreSQL's agree, as far as its answers tell.
+    /// Whether a gateway's clock and PostgreSQL's agree within the tolerance. An unknown clock counts as agreeing.
     pub fn clocks_agree(&self, variant: &Variant) -> bool {
         self.clock_ahead(variant).is_none_or(|ahead| ahead.unsigned_abs() <= self.clock_tolerance)
     }
 
-    /// How long calls are held back.
+    /// Returns how long calls are paused, or `None` if they may go out.
     pub fn hold(&self, variant: &Variant, probe: bool) -> Option<Duration> {
         if self.draining.is_cancelled() {
             return Some(Duration::ZERO);
@@ -119,8 +118,8 @@ impl Engine {
         if probe { None } else { variant.breaker.hold() }
     }
 
-    /// Waits until a call may go out: within the concurrency and the rate. Nothing where calls are held back instead, or
-    /// where it would take longer than `patience`.
+    /// Waits until a call may go out within the variant's concurrency and rate limits. Returns `None` if calls are
+    /// paused meanwhile or if the wait would exceed `patience`.
     pub async fn permit(&self, variant: &Variant, patience: Duration) -> Option<OwnedSemaphorePermit> {
         let mut breaker = variant.breaker.watch();
         let deadline = Instant::now() + patience.min(PATIENCE_MAX);
@@ -129,7 +128,7 @@ impl Engine {
             let Some(rate) = &variant.rate else { return Some(permit) };
             let mut backoff = backoff::reconnect();
             loop {
-                // Boxed: it asks the database, and every command would keep the room for it.
+                // Boxed: otherwise every command's future would be as large as that of a database query.
                 match Box::pin(rate.wait(&self.store, deadline)).await {
                     Ok(in_time) => return in_time.then_some(permit),
                     Err(error) => {
@@ -146,17 +145,18 @@ impl Engine {
         }
     }
 
-    /// Loads a payment, and these of its operations although they may be settled; waits for the database as long as it
-    /// takes. Nothing where it holds what cannot be read.
+    /// Loads a payment with its open operations and with the given `operations`, even if these are settled. Retries
+    /// until the database answers. Returns `None` if the stored data cannot be decoded.
     pub async fn load(&self, payment: Uuid, operations: &[Uuid]) -> Option<Loaded> {
-        // Soon after an outage, or a command could wait in vain for a payment that another replica is slow to store.
+        // A short backoff: if this replica has yet to store a payment after an outage, commands that wait for that
+        // payment on another replica could run out of their grace period.
         let mut backoff = backoff::contention();
         let mut tries: u32 = 0;
         loop {
             tries = tries.saturating_add(1);
             match Box::pin(self.store.load_one(payment, operations)).await {
                 Ok(loaded) => return Some(loaded),
-                // Waiting for another version would take places from others.
+                // No retry: until a version arrives that can decode it, the command would only occupy slots.
                 Err(error @ StoreError::Unreadable(_)) => {
                     error!(error = chain(&error), %payment, ?operations, "what is stored of a payment cannot be read; a message for it becomes a dead letter");
                     return None;
@@ -164,17 +164,17 @@ impl Engine {
                 Err(error) if tries % TOLD_EVERY == TOLD_FROM => {
                     warn!(error = chain(&error), %payment, ?operations, tries, "a payment cannot be loaded; trying again");
                 }
-                // Told once for all by the watch over the database.
+                // Debug only: `report::database` logs an outage once for all commands.
                 Err(error) => debug!(error = chain(&error), %payment, "a payment cannot be loaded; trying again"),
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 
-    /// Writes the request body that the decision needs.
+    /// Writes the request body of the call that was decided on.
     ///
     /// # Errors
-    /// The gateway can take no such request; then nothing of the decision may be stored.
+    /// The gateway supports no such request. Then nothing of the decision may be stored.
     pub fn prepare(&self, aggregate: &mut Aggregate, step: Step, variant: Option<&Variant>) -> Result<(), Rejection> {
         let (Step::Call(id), Some(variant)) = (step, variant) else { return Ok(()) };
         if let Some(body) = request_body(aggregate, id, variant) {
@@ -183,8 +183,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Commits a decision and sends its events on their way, behind what is still unsent of the payment. Nothing where it
-    /// did not go through: another writer was first, or nobody knows; then it is to be loaded and decided again.
+    /// Commits a decision and hands its events to the publisher, behind the payment's unsent ones.
+    ///
+    /// # Errors
+    /// The commit did not go through, or its outcome is unknown; see [`Failure`].
     pub async fn commit(
         &self,
         lane: &Committer,
@@ -204,7 +206,8 @@ impl Engine {
                     crate::worker::outbox::announce::outgoing(unit.aggregate.events(), unit.bodies, &stored.events);
                 tell_metrics(&unit.aggregate);
                 failpoint::reach("committed", unit.aggregate.payment_id());
-                // What was stored before, and told again, is among the unsent ones: nobody else will post it.
+                // Keep the promise only for events that this commit stored. An event that was stored before and emitted
+                // again is among the `unsent` ones, and nobody can claim it there while it is promised.
                 let promise = promise.only(|id| stored.events.iter().any(|(new, _)| *new == id));
                 let payment = unit.aggregate.payment_id();
                 let announced = Box::pin(self.announcer.announce_new(payment, unsent, new, promise)).await;
@@ -233,10 +236,10 @@ impl Engine {
     }
 }
 
-/// Asks the database as often and as long as it takes. `trouble` is what the log says of each try that fails.
+/// Repeats a query until the database answers it. `trouble` is the log message for each failed attempt.
 ///
 /// # Errors
-/// It holds what cannot be read, or will never take what it is given.
+/// The stored data cannot be decoded, or the database refuses the statement for good.
 pub async fn until_answered<T, Asked>(trouble: &str, ask: impl Fn() -> Asked) -> Result<T, Stopped>
 where
     Asked: Future<Output = Result<T, StoreError>>,
@@ -252,8 +255,8 @@ where
     }
 }
 
-/// In how long something of it is to be looked at here and not only at the next poll: what is due now, and a command whose
-/// payment is most likely on its way.
+/// Returns how soon this replica should look for due work itself rather than at its next poll. Set for operations that
+/// are due right now, and for a command whose payment is missing: the payment is probably about to be stored.
 fn next_due(aggregate: &Aggregate, now: Timestamp) -> Option<Duration> {
     let operations = || aggregate.changed_operations().chain(aggregate.new_operations());
     let dues = operations().filter_map(|operation| operation.due_at);
@@ -264,11 +267,11 @@ fn next_due(aggregate: &Aggregate, now: Timestamp) -> Option<Duration> {
 /// Why a decision was not stored.
 #[derive(Debug)]
 pub enum Failure {
-    /// Load and decide again.
+    /// Another writer was first, or the outcome is unknown: load and decide again.
     Again,
-    /// The database will never take it.
+    /// The database refuses it for good, for this reason.
     Refused(String),
-    /// The worker ends.
+    /// The worker is shutting down.
     Ending,
 }
 

@@ -1,4 +1,4 @@
-//! What a command's way begins with.
+//! What an execution starts from.
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -7,42 +7,42 @@ use crate::payment::command::{Body, Command, CommandType, Kind};
 use crate::payment::fact::proved_operations;
 use crate::payment::operation::Operation;
 
-/// What is begun: a command that came, or an operation that is due.
+/// What is executed: a command that arrived, or an operation that is due.
 pub enum Entry {
-    /// A message.
+    /// A command from a message.
     Command {
-        /// What it says.
+        /// The parsed command.
         command: Box<Command>,
-        /// Its operation: a hash, that is asked for again and again.
+        /// The id of its operation. Kept here because it is a hash and is needed often.
         id: Uuid,
-        /// The broker delivered it before.
+        /// Whether the broker marked the message as redelivered.
         redelivered: bool,
-        /// It was made here, of one that was let in.
+        /// Whether this worker made the command itself, from one that was authorized.
         is_own: bool,
-        /// When it came.
+        /// When it arrived.
         came: Instant,
     },
-    /// An operation whose time has come.
+    /// An operation that is due.
     Due {
-        /// Its payment.
+        /// The id of its payment.
         payment_id: Uuid,
-        /// The operation.
+        /// The id of the operation.
         id: Uuid,
     },
 }
 
 impl Entry {
-    /// A command that came.
+    /// An entry for a command that arrived.
     pub fn of(command: Box<Command>, redelivered: bool) -> Entry {
         Entry::Command { id: command.operation_id(), command, redelivered, is_own: false, came: Instant::now() }
     }
 
-    /// A command that was made here, of one that was let in.
+    /// An entry for a command that this worker made from one that was authorized.
     pub fn own(command: Box<Command>) -> Entry {
         Entry::Command { id: command.operation_id(), command, redelivered: false, is_own: true, came: Instant::now() }
     }
 
-    /// The payment it is for.
+    /// The id of the payment.
     pub fn payment_id(&self) -> Uuid {
         match self {
             Entry::Command { command, .. } => command.payment_id,
@@ -50,14 +50,14 @@ impl Entry {
         }
     }
 
-    /// Its operation.
+    /// The id of the operation.
     pub fn id(&self) -> Uuid {
         match self {
             Entry::Command { id, .. } | Entry::Due { id, .. } => *id,
         }
     }
 
-    /// When it came, where it is a message.
+    /// When the command arrived; `None` for a due operation.
     pub fn came(&self) -> Option<Instant> {
         match self {
             Entry::Command { came, .. } => Some(*came),
@@ -65,7 +65,7 @@ impl Entry {
         }
     }
 
-    /// The operations that it proves something of.
+    /// The operations that a notification carries proof of. Empty for every other entry.
     pub(crate) fn proves(&self) -> Vec<Uuid> {
         match self {
             Entry::Command { command, .. } => match &command.content {
@@ -85,7 +85,7 @@ impl Entry {
         }
     }
 
-    /// Whether it will call the gateway, as far as can be told before it is decided on.
+    /// Whether it may call the gateway, as far as is known before the decision.
     pub fn may_call(&self) -> bool {
         match self {
             Entry::Command { command, .. } => match &command.content {
@@ -97,7 +97,7 @@ impl Entry {
         }
     }
 
-    /// Whether it is a command that is stored already, as this operation.
+    /// Whether it is a command that is already stored as this operation.
     pub(crate) fn is_known(&self, known: Option<&Operation>) -> bool {
         let is_of = |command: &Command| known.is_some_and(|known| known.is_of(command));
         matches!(self, Entry::Command { command, .. } if is_of(command))

@@ -1,4 +1,4 @@
-//! One command's way from end to end: begin, call, settle, and all events confirmed.
+//! Executes a command from end to end: begin, call, settle, and await the confirms of all events.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -23,16 +23,16 @@ use crate::worker::command::{catch_up, spans, status};
 use crate::worker::outbox::announce::Announced;
 use crate::worker::variant::Variant;
 
-/// What a command leaves on its way.
+/// What an execution leaves behind.
 struct Trail {
-    /// Its events, on their way out.
+    /// Its events, handed to the publisher.
     announced: Vec<Announced>,
     /// Its span, which ends when they are confirmed.
     span: Span,
 }
 
 impl Trail {
-    /// Takes in what an answer led to; the payment as stored, and what follows.
+    /// Records the result of a settled answer, and returns the stored payment and the next step.
     fn take_in(&mut self, id: Uuid, settled: Settled) -> (Box<Aggregate>, Step) {
         let Settled { aggregate, step, announced } = settled;
         failpoint::reach("settled", aggregate.payment_id());
@@ -44,20 +44,22 @@ impl Trail {
     }
 }
 
-/// What is stored needs its message no more: whoever takes the operation over goes on. Only what the database lost comes again.
+/// Once stored, an operation no longer needs its message: the worker that takes it over continues. Only what the
+/// database lost must be delivered again.
 fn unless_gone(stopped: Stopped) -> Result<(), Stopped> {
     if stopped == Stopped::Gone { Err(stopped) } else { Ok(()) }
 }
 
 impl Engine {
-    /// Carries out what came or is due. When it returns well, PostgreSQL has all of it, and the broker what it took within a
-    /// while; its message may be acknowledged. False where nothing was done, for this process is at it already or there was nothing to do.
+    /// Executes a command or a due operation. On `Ok` its message may be acknowledged: everything is stored in
+    /// PostgreSQL, and the broker has confirmed the events or, after a timeout, they are left to the outbox. Returns
+    /// false if nothing was done: the operation is already in progress in this process, or there was nothing to do.
     ///
-    /// Each step is boxed: thousands of commands wait at once, each for one thing, and should take no more room than that
-    /// needs.
+    /// Each step is boxed: thousands of commands wait at the same time, each in one step, and should use no more memory
+    /// than that step needs.
     ///
     /// # Errors
-    /// The worker ends, or the database will never take it.
+    /// The worker is shutting down, the command is not authorized, or the database refuses or has lost it.
     pub async fn execute(
         &self,
         entry: Entry,
@@ -86,7 +88,7 @@ impl Engine {
             turn.wait().await;
         }
         let variant = variant.as_deref();
-        // This process is at it already: whoever delivers it again need not wait for it.
+        // Already in progress in this process: a duplicate need not wait for it.
         let Some(held) = self.held.take(entry.id()) else {
             Box::pin(self.compare(&entry, variant)).await?;
             return Ok(false);
@@ -103,7 +105,7 @@ impl Engine {
             spans::tell_answer(&mut span, operation);
         }
         span.event("stored");
-        // From here on it is in the aggregate, and thousands may be waiting for their gateway.
+        // The aggregate has everything from here on. Free the entry, as thousands may be waiting for their gateway.
         drop(entry);
         drop(turn);
         let mut trail = Trail { announced: vec![announced], span };
@@ -114,7 +116,7 @@ impl Engine {
         } else {
             drop(slot);
         }
-        // Its next step may be due before the broker has confirmed the events of this one.
+        // Released before the confirms: the next step may be due before the broker has confirmed this one's events.
         drop(held);
         for announced in trail.announced {
             announced.confirmed().await;
@@ -123,8 +125,8 @@ impl Engine {
         Ok(is_changed)
     }
 
-    /// Answers what is stored nowhere, out of its turn: it changes no payment, and is in no payment's way. False for every
-    /// other command.
+    /// Answers commands that are never stored, out of turn: they change no payment and delay none. Returns false for
+    /// every other command.
     async fn answer_unstored(&self, entry: &mut Entry, turn: &mut Option<Turn>) -> Result<bool, Stopped> {
         let Entry::Command { command, .. } = entry else { return Ok(false) };
         if let Some(wanted) = catch_up::wanted(command) {
@@ -139,7 +141,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Calls, settles and retries until nothing more is to be done at once.
+    /// Calls, settles and retries until nothing is left to do at once.
     ///
     /// # Errors
     /// The database lost the operation.
@@ -159,10 +161,10 @@ impl Engine {
             Box::pin(self.ask(variant, &aggregate, step, slot.as_ref(), probe, &trail.span)).await
         {
             failpoint::reach("called", aggregate.payment_id());
-            // The place is for others from here on; but one that took workers down may do so with its answer.
+            // Free the slot for others, unless it is exclusive: processing the answer may be what takes workers down.
             slot = slot.filter(CallSlot::is_alone);
             if let Answer::Located(Ok(located)) = &answer {
-                // Each needs a slot of its own.
+                // The execution of each notification needs a slot of its own.
                 drop(slot.take());
                 let Some(notification) = aggregate.operation(id) else { return Ok(()) };
                 if let Err(stopped) = Box::pin(self.hand_on(variant, notification, located)).await {
@@ -182,8 +184,8 @@ impl Engine {
                     tokio::time::sleep(delays.next_delay()).await;
                     slot = Box::pin(self.slot_for(&aggregate, follows, variant)).await;
                     if slot.is_none() {
-                        // That nothing more is sent for now says nothing of what was: the same answer is decided on once
-                        // more.
+                        // That nothing can be sent now does not change what the answer says: decide on it again,
+                        // without an immediate retry.
                         let later = self.settle(variant, aggregate, id, &answer, tries, false);
                         match Box::pin(later).await {
                             Ok(settled) => drop(trail.take_in(id, settled)),
@@ -211,7 +213,7 @@ impl Engine {
     async fn next_attempt(&self, variant: &Variant, aggregate: &mut Aggregate, id: Uuid) -> bool {
         let Some(operation) = aggregate.operation(id) else { return false };
         let attempts = operation.attempts.saturating_add(1);
-        // The lease begins no earlier than this, however long the process is stopped before it learns that it was renewed.
+        // Read before the renewal: the lease starts no earlier, even if the process is suspended during it.
         let renewed = self.context(Some(variant), false);
         let stored = self.store_attempt(operation, attempts, variant).await;
         if stored {
@@ -220,8 +222,8 @@ impl Engine {
         stored
     }
 
-    /// Leaves an operation, whose lease is lost, to whoever goes on with it. Where the database has lost it nobody does, and
-    /// its message must come again.
+    /// Leaves an operation whose lease was lost to the worker that takes it over. If the database has lost the
+    /// operation, nobody will, and its message must be delivered again.
     async fn leave(&self, variant: &Variant, aggregate: &Aggregate, step: Step) -> Result<(), Stopped> {
         let id = match step {
             Step::Call(id) | Step::RetryNow(id) | Step::Undo(id) | Step::LookUp { operation: id, .. } => id,

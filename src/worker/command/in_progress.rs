@@ -1,4 +1,4 @@
-//! What this process is at: operations, so that none is carried out twice at once, and the order of each payment's
+//! The operations in progress in this process, so that none is executed twice at once, and the queue of each payment's
 //! commands.
 
 use std::collections::{HashMap, HashSet};
@@ -7,23 +7,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-/// Operations that this process is at.
+/// The operations in progress in this process.
 #[derive(Debug, Clone, Default)]
 pub struct InProgress(Arc<Mutex<HashSet<Uuid>>>);
 
 impl InProgress {
-    /// Takes an operation until the guard is dropped; nothing where this process is at it already.
+    /// Marks an operation as in progress until the guard is dropped. Returns `None` if it already is.
     pub fn take(&self, id: Uuid) -> Option<InProgressGuard> {
         lock(&self.0).insert(id).then(|| InProgressGuard { held: self.clone(), id })
     }
 
-    /// How many operations this process is at.
+    /// How many operations are in progress.
     pub fn count(&self) -> usize {
         lock(&self.0).len()
     }
 }
 
-/// An operation that this process is at.
+/// Keeps an operation marked as in progress until it is dropped.
 #[derive(Debug)]
 pub struct InProgressGuard {
     held: InProgress,
@@ -36,11 +36,11 @@ impl Drop for InProgressGuard {
     }
 }
 
-/// Lets the commands of one payment in, one after the other, in the order in which they came to this process.
+/// Admits the commands of one payment one at a time, in the order in which they arrived at this process.
 #[derive(Debug, Clone, Default)]
 pub struct PaymentQueue(Arc<Mutex<HashMap<Uuid, Last>>>);
 
-/// The last command of a payment's line.
+/// The last command in a payment's queue.
 #[derive(Debug)]
 struct Last {
     number: u64,
@@ -48,7 +48,7 @@ struct Last {
 }
 
 impl PaymentQueue {
-    /// Lines up behind the payment's last command; must be called in the order of arrival.
+    /// Enters the queue behind the payment's last command. Must be called in order of arrival.
     pub fn enter(&self, payment: Uuid) -> Turn {
         let (sender, done) = oneshot::channel();
         let mut lines = lock(&self.0);
@@ -58,7 +58,7 @@ impl PaymentQueue {
     }
 }
 
-/// A place in a payment's line; dropped, it lets the next one in.
+/// A command's turn in the payment queue. Dropping it admits the next command.
 #[derive(Debug)]
 pub struct Turn {
     order: PaymentQueue,
@@ -69,10 +69,10 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Waits for the one before.
+    /// Waits until the previous command's turn has ended.
     pub async fn wait(&mut self) {
         if let Some(before) = self.before.take() {
-            // It never sends: it is dropped, which is the sign.
+            // Nothing is ever sent: the sender being dropped is the signal.
             before.await.unwrap_or_default();
         }
     }
@@ -88,7 +88,7 @@ impl Drop for Turn {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these; and if it did, the map is still whole.
+    // Nothing panics while it holds one of these locks; if it did, the map would still be consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

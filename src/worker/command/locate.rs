@@ -1,5 +1,5 @@
-//! A notification that names no payment: the gateway is asked which payments it is about, and each of them gets a
-//! notification of its own, stored and on its way like one that came over the bus, before this one is answered.
+//! Handles notifications that name no payment: the gateway is asked which payments the notification is about. Before
+//! this notification is answered, each payment gets one of its own, which is stored and executed like one from the bus.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,11 +24,11 @@ use crate::payment::outcome::GatewayError;
 use crate::spans::Span;
 use crate::worker::variant::Variant;
 
-/// Questions to the gateway at once, of one notification.
+/// How many locate requests one notification may have in flight.
 const QUESTIONS: usize = 8;
 
 impl Engine {
-    /// Finds out whose each fact of a notification is.
+    /// Asks the gateway which payment each fact of a notification belongs to.
     pub async fn locate(&self, variant: &Variant, aggregate: &Aggregate, id: Uuid) -> Answer {
         let Some(notifications) = variant.gateway.notifications() else {
             let trouble = GatewayError::new(Code::Misconfigured, "webhooks of this variant are no longer configured");
@@ -39,10 +39,11 @@ impl Engine {
         Answer::Located(located.map(|facts| facts.into_iter().flatten().collect()))
     }
 
-    /// Begins a notification of each payment, and waits until PostgreSQL has it. Begun once more, each is known already.
+    /// Begins a notification for each payment and waits until PostgreSQL has stored it. Safe to repeat: a notification
+    /// that was begun before is a duplicate.
     ///
     /// # Errors
-    /// The worker ends: whoever takes the notification over does it again.
+    /// The worker is shutting down, or the database lost the operation. The next worker repeats this.
     pub async fn hand_on(
         &self,
         variant: &Variant,
@@ -54,7 +55,7 @@ impl Engine {
             match self.hand_over(command, &variant.name).await {
                 Ok(_) => {}
                 Err(stopped @ (Stopped::Ending | Stopped::Gone)) => return Err(stopped),
-                // The log has the reason; the others go on.
+                // The cause is already in the log. The other notifications go on.
                 Err(Stopped::Refused | Stopped::NotAuthorized(_)) => {
                     error!(%payment, kind = fact.kind, "a notification cannot be stored")
                 }
@@ -63,7 +64,7 @@ impl Engine {
         Ok(())
     }
 
-    /// One command within another: boxed, for its future holds one of its own kind.
+    /// Executes a command within another one. Boxed, as the future would otherwise contain itself.
     fn hand_over<'a>(&'a self, command: Command, variant: &str) -> BoxFuture<'a, Result<bool, Stopped>> {
         let variant = self.variants.get(variant).map(Arc::clone);
         let entry = Entry::own(Box::new(command));
@@ -85,7 +86,7 @@ async fn located(
     let payment = located?;
     if payment.is_none() {
         metrics::notification_not_ours(&variant.name);
-        // Counted: where an account is shared with others, most webhooks are.
+        // Debug only, as it is counted: on a gateway account shared with other systems, most webhooks are not about us.
         debug!(
             variant = variant.name,
             kind = fact.kind,
@@ -96,7 +97,8 @@ async fn located(
     Ok(payment.map(|payment| (payment, fact)))
 }
 
-/// The notification of one payment. It has the name that the same fact has where it comes addressed, so that both are one.
+/// The notification for one payment. It gets the id that the fact would have if it arrived with its payment, so that
+/// both are the same command.
 fn addressed(notification: &Operation, payment: Uuid, fact: &Fact, place: usize) -> Command {
     let own_name = || Uuid::new_v5(&notification.id, &place.to_be_bytes()).to_string();
     let name = CommandName { source: notification.name.source.clone(), id: fact.command_id().unwrap_or_else(own_name) };

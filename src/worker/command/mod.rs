@@ -1,13 +1,13 @@
-//! A command's way, from what it begins with to its answer.
+//! Executing a command, from its message or due operation to its answer.
 //!
-//! - `entry`, `stopped`: what it begins with, and why it ends early.
-//! - `execute`: the whole way, step by step: `begin`, `call`, `settle`.
-//! - `engine`: what every step shares. `call_slot`, `in_progress`: who may call, and what this process is at.
-//! - `authorize`, `refusal`: who may send what, and what becomes of the rest.
-//! - `locate`: a webhook that does not say which payment it is about.
-//! - `answer_again`, `status`: a command that came again, or is asked after, is answered.
-//! - `resend`, `resend_runs`, `catch_up`: events once more, of a payment or of a variant.
-//! - `spans`: what its spans say.
+//! - `entry`, `stopped`: what an execution starts from, and why it ends early.
+//! - `execute`: the whole execution, from step to step: `begin`, `call`, `settle`.
+//! - `engine`: what all steps share. `call_slot`, `in_progress`: limits on calls, and the operations in progress here.
+//! - `authorize`, `refusal`: who may send what, and what happens to commands that are not authorized.
+//! - `locate`: finds the payments of a webhook that names none.
+//! - `answer_again`, `status`: answers a duplicate command, or a question about a command's status.
+//! - `resend`, `resend_runs`, `catch_up`: publishes events again, of one payment or of a variant.
+//! - `spans`: the OpenTelemetry spans of an execution.
 
 pub mod answer_again;
 pub mod authorize;

@@ -1,4 +1,5 @@
-//! What a sender may not send: nothing is stored under its name, and nothing is told to others.
+//! Refuses commands that are not authorized. Nothing is stored under their name and no event is published to
+//! subscribers.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use crate::payment::model::Metadata;
 use crate::payment::operation::State;
 
 impl Engine {
-    /// Whether a command is refused whatever payment it is for.
+    /// Whether a command is refused regardless of its payment.
     pub(crate) fn is_refused(&self, entry: &Entry) -> bool {
         self.refusal(entry).is_some()
     }
@@ -28,11 +29,12 @@ impl Engine {
         }
     }
 
-    /// Whether a command goes on, with the payment as it is stored. Not where it is refused and yet stored: then it was let
-    /// in by other rules, or copied from whoever was. Whoever is at it goes on, and this message has no part in it.
+    /// Whether to continue with a command, given the stored payment. Returns false if the command is refused and yet
+    /// stored: it was authorized under earlier rules, or copied from a sender who was. The stored command goes on
+    /// without this message.
     ///
     /// # Errors
-    /// It is refused.
+    /// The command is refused.
     pub(crate) fn goes_on(&self, entry: &Entry, aggregate: &Aggregate) -> Result<bool, Stopped> {
         let Entry::Command { command, is_own: false, .. } = entry else { return Ok(true) };
         let user = command.attributes.user_id.as_deref();
@@ -47,7 +49,7 @@ impl Engine {
         }
     }
 
-    /// Why a command that waited may not have its turn: it came before its payment, which turns out to be somebody else's.
+    /// Why a waiting command is refused its turn: it arrived before its payment, and that belongs to another user.
     pub(crate) fn refusal_of_waiting(&self, aggregate: &Aggregate, id: Uuid) -> Option<Rejection> {
         let operation = aggregate.operation(id).filter(|operation| operation.state == State::Waiting)?;
         let user = operation.attributes.user_id.as_deref();
@@ -56,7 +58,7 @@ impl Engine {
     }
 }
 
-/// The answer to a command of which nothing is stored.
+/// The answer to a command that is not stored.
 pub(crate) fn answer_to(command: &Command, kind: EventKind, is_final: bool, now: Timestamp) -> Event {
     let subject = command.subject.clone().filter(|subject| !subject.is_empty());
     let attributes = &command.attributes;

@@ -1,8 +1,10 @@
-//! Events once more, for who missed them: before their command is answered, so that the answer says what went out.
+//! Resends events to consumers that missed them. This happens before the command is answered, so that the answer says
+//! what went out.
 //!
-//! Commands of one payment wait for each other. Those that want events sent to all subscribers are answered by one run
-//! where that began after they came: so many at once are few runs, and all that was published before a command went out
-//! again before its answer. What goes to a `reply_to` alone bothers nobody else, and is sent for each.
+//! Commands of one payment are executed in turn. A command to resend to all subscribers is answered by an earlier run
+//! if that began after the command arrived: many such commands lead to few runs, and everything published before a
+//! command goes out again before its answer. A resend to a `reply_to` concerns nobody else and is made for each
+//! command.
 
 use std::time::Duration;
 
@@ -21,16 +23,17 @@ use crate::payment::event::Resent;
 use crate::payment::machine::{Aggregate, Step};
 use crate::store::outbox::SentEvent;
 
-/// How long the broker may take for them; commands of the payment that come meanwhile wait.
+/// How long the broker may take to confirm the events. Other commands of the payment wait meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long stored events are waited for until they are out. Another worker marks what it has published a moment later;
-/// what takes longer has reached nobody yet, and comes by itself.
+/// How long to wait until stored events are sent. Another worker marks what it has published a moment later. What takes
+/// longer has reached nobody yet and goes out by itself.
 const UNTIL_OUT: Duration = Duration::from_secs(2);
 
 impl Engine {
-    /// Sends events that were sent before once more, to where their command wants its answer, else to all; and answers it
-    /// with what the broker has taken. What was never sent yet is on its way anyhow.
+    /// Resends events that were sent before, to the command's `reply_to` or else to all subscribers, and answers the
+    /// command with what the broker has confirmed. Events that were never sent are not included: the outbox publishes
+    /// them anyway.
     pub(crate) async fn resend(
         &self,
         entry: &Entry,
@@ -56,9 +59,9 @@ impl Engine {
         Ok(aggregate.resent(operation, resent, now))
     }
 
-    /// Sends them, and tells which of them the broker has taken.
+    /// Resends the events and returns the range that the broker has confirmed.
     async fn run(&self, payment: Uuid, from: i64, to: i64, reply: Option<Reply>) -> Result<Option<Resent>, Stopped> {
-        // What went out a moment ago is sent as well.
+        // Include events whose confirms came in a moment ago.
         self.announcer.marked().await;
         let events = self.sent_events(payment, from, to).await?;
         let sequences: Vec<i64> = events.iter().map(|event| event.sequence).collect();
@@ -71,7 +74,8 @@ impl Engine {
         })
     }
 
-    /// Those of these numbers that are out, with some patience for what another worker is about to mark.
+    /// Returns the events in this sequence range that were sent, waiting a little for those that another worker is
+    /// about to mark.
     async fn sent_events(&self, payment: Uuid, from: i64, to: i64) -> Result<Vec<SentEvent>, Stopped> {
         let mut backoff = backoff::contention();
         let deadline = Instant::now() + UNTIL_OUT;

@@ -1,4 +1,4 @@
-//! Runs that sent a payment's events to all subscribers once more: who waited for one is answered by it.
+//! Runs that resent a payment's events to all subscribers. One run answers all commands that were waiting for it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,27 +9,27 @@ use uuid::Uuid;
 
 use crate::payment::event::Resent;
 
-/// How long a run is remembered. A command that waits for longer than this is given a run of its own.
+/// How long a run is remembered. A command that waited longer gets a run of its own.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// The last run of each payment to all subscribers.
 #[derive(Debug, Default)]
 pub struct Runs(Mutex<HashMap<Uuid, Run>>);
 
-/// Events of a payment that were sent to all subscribers once more.
+/// One resend of a payment's events to all subscribers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
     /// When it began.
     pub(crate) begun: Instant,
-    /// Those that were asked for.
+    /// The sequence range that was requested.
     pub(crate) from: i64,
     pub(crate) to: i64,
-    /// Those that went out.
+    /// The part of it that went out.
     pub(crate) resent: Option<Resent>,
 }
 
 impl Runs {
-    /// The last run, where it began after `came` and these events were among those that it was asked for.
+    /// Returns the last run if it began after `came` and covers this sequence range.
     pub(crate) fn since(&self, came: Instant, payment: Uuid, from: i64, to: i64) -> Option<Run> {
         let run = self.lock().get(&payment).copied()?;
         (run.begun > came && run.from <= from && to <= run.to).then_some(run)
@@ -47,7 +47,7 @@ impl Runs {
 }
 
 impl Run {
-    /// What went out of these.
+    /// Returns the part of this sequence range that went out.
     pub(crate) fn part(&self, from: i64, to: i64) -> Option<Resent> {
         let resent = self.resent?;
         let (from, to) = (resent.from.max(from), resent.to.min(to));

@@ -1,5 +1,5 @@
-//! The gateway's answer is committed: never discarded, whoever was faster. On a conflict the payment is loaded and the
-//! same answer decided on again.
+//! Commits the gateway's answer, which is never discarded: on a conflict the payment is loaded and decided on again,
+//! with the same answer.
 
 use tracing::error;
 use uuid::Uuid;
@@ -18,54 +18,54 @@ use crate::store::load::{Loaded, Unsent};
 use crate::worker::outbox::announce::Announced;
 use crate::worker::variant::Variant;
 
-/// What came back from the gateway.
+/// The gateway's answer.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// Of an attempt.
+    /// The outcome of an attempt.
     Outcome(Observation<Outcome>),
-    /// Of a look-up.
+    /// The result of a look-up or of an undo.
     Found {
-        /// The operation that was asked about.
+        /// The operation that was asked about; `None` for the whole payment.
         target: Option<Uuid>,
-        /// What was found.
+        /// What the gateway answered.
         found: Observation<Found>,
     },
-    /// Of the question whose the facts of a notification are: each that is ours, with its payment.
+    /// The facts of a notification that are about payments of ours, each with its payment.
     Located(Result<Vec<(Uuid, Fact)>, GatewayError>),
 }
 
-/// What one answer says of the gateway itself.
+/// What an answer says about the health of the gateway itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It brought its own word.
+    /// The gateway is working: it answered with a result of its own.
     Well,
-    /// It failed; it may be about this call alone.
+    /// The call failed; the cause may be this call alone.
     Ill,
-    /// It takes neither our credentials nor any call until they are mended.
+    /// The gateway rejects our credentials, and will reject every call until they are fixed.
     Misconfigured,
-    /// Neither can be told.
+    /// The answer says nothing about the gateway's health.
     Unknown,
 }
 
-/// An answer that is stored, or that needs another try at once.
+/// An answer that was stored, or that requires an immediate retry.
 pub struct Settled {
-    /// As stored; as decided where another try is needed.
+    /// The aggregate as stored, or as decided if a retry is required.
     pub aggregate: Box<Aggregate>,
-    /// What follows.
+    /// What to do next.
     pub step: Step,
-    /// Its events, on their way out.
+    /// The events, handed to the publisher.
     pub announced: Announced,
 }
 
 impl Engine {
-    /// Settles an answer. Where nothing may follow `at_once`, there is no [`Step::RetryNow`]: the attempts in a row count as
-    /// used up, unless calls are held back anyway.
+    /// Commits an answer. If `at_once` is false, no [`Step::RetryNow`] follows: the immediate attempts count as used
+    /// up. While calls are paused this is not needed, as nothing is retried immediately then.
     ///
-    /// The answer is all that is decided on: what was decided on an answer before, and was not stored, is forgotten when the
-    /// payment is loaded anew.
+    /// Each try decides on the answer anew: a decision that could not be stored is dropped with the aggregate that it
+    /// changed.
     ///
     /// # Errors
-    /// The worker ends, what is stored cannot be read, or the database no longer has the operation.
+    /// The worker is shutting down, stored data cannot be decoded, or the database no longer has the operation.
     pub async fn settle(
         &self,
         variant: &Variant,
@@ -112,8 +112,9 @@ impl Engine {
     }
 }
 
-/// The database lost what was stored before the call, as a failover to a standby does that had not got it yet. What the gateway
-/// did is known only here until the command was begun again: under the same key, it is told the same once more.
+/// Reports that the database lost what was stored before the call, as happens in a failover to a standby that had not
+/// received it yet. The log line is the only record of what the gateway did until the command has begun again. It then
+/// goes out under the same idempotency key, so that the gateway gives the same answer.
 pub(crate) fn tell_gone(variant: &Variant, sent: Option<&Operation>, answer: Option<&Answer>) {
     metrics::operation_gone(&variant.name);
     let Some(operation) = sent else { return };
@@ -140,7 +141,7 @@ fn decide(aggregate: &mut Aggregate, id: Uuid, answer: Answer, tries: u32, conte
 }
 
 impl Answer {
-    /// The gateway's result, where it brought one.
+    /// The gateway's result, if the answer has one.
     fn result(&self) -> Option<&GatewayResult> {
         match self {
             Answer::Outcome(Observation { says: Outcome::Result(result), .. })
@@ -149,7 +150,7 @@ impl Answer {
         }
     }
 
-    /// In one word, for the log.
+    /// One word for the log.
     fn word(&self) -> &'static str {
         match self {
             Answer::Outcome(outcome) => outcome.says.as_str(),
@@ -158,8 +159,8 @@ impl Answer {
         }
     }
 
-    /// The operations that the answer is for or about. Each may have been settled while the gateway was asked, and what
-    /// is said of it counts all the same.
+    /// The operations that the answer belongs to and is about. They are loaded even if they were settled during the
+    /// call: the answer still counts.
     fn of_operations(&self, id: Uuid) -> Vec<Uuid> {
         match self {
             Answer::Found { target: Some(target), .. } if *target != id => vec![id, *target],
@@ -167,7 +168,8 @@ impl Answer {
         }
     }
 
-    /// The same proof without the gateway's words, which the database refuses; nothing where there was nothing to strip.
+    /// Returns the same proof without the gateway's texts, which the database refused. `None` if there are none to
+    /// strip.
     fn stripped(self) -> Option<Answer> {
         let strip_result = |result: Box<GatewayResult>| {
             let bare = GatewayResult {
@@ -205,14 +207,14 @@ impl Answer {
         })
     }
 
-    /// What the answer says of the gateway itself: for the breaker.
+    /// What the answer says about the gateway's health, for the breaker.
     pub fn health(&self) -> Health {
         let of_trouble = |trouble: &GatewayError| match trouble.code {
-            // The gateway is there and says what it wants; linkerd's breaker counts 429 so as well.
+            // The gateway is up and says what it wants. linkerd's breaker treats 429 the same way.
             Code::RateLimited | Code::Conflict => Health::Unknown,
-            // It answers, and what is wrong with the answer belongs to what was asked, as a refusal of the question does.
-            // One that cannot be read may be one payment's too, and then counts once; of many in a row it is the gateway's,
-            // or of what stands before it.
+            // The gateway is up. A mismatch or a refused query is about what was asked, not about the gateway. An
+            // unreadable answer (`InvalidAnswer`) may also be about one payment, which the breaker counts once; many in
+            // a row point to the gateway or to a proxy in front of it.
             Code::Mismatch | Code::Refused => Health::Unknown,
             Code::Misconfigured => Health::Misconfigured,
             _ => Health::Ill,
@@ -226,7 +228,7 @@ impl Answer {
                 Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => Health::Well,
                 Found::Failed(trouble) => of_trouble(trouble),
             },
-            // It may have known all without asking.
+            // The payments may have been known without a request.
             Answer::Located(Ok(_)) => Health::Unknown,
             Answer::Located(Err(trouble)) => of_trouble(trouble),
         }

@@ -1,5 +1,5 @@
-//! What the spans of a command's way say, in OpenTelemetry's words for messaging:
-//! <https://opentelemetry.io/docs/specs/semconv/messaging/>. What has no word there begins with `paybus.`.
+//! The OpenTelemetry spans of an execution, with the attribute names of the semantic conventions for messaging:
+//! <https://opentelemetry.io/docs/specs/semconv/messaging/>. Attributes without a standard name begin with `paybus.`.
 
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ use crate::spans::{Begin, Span, SpanKind};
 use crate::worker::outbox::sent_span::conversation;
 use crate::worker::variant::Variant;
 
-/// A command that came. What it causes belongs to this span from here on, whichever worker goes on with it.
+/// The span of a command that arrived. Everything it causes is a child of this span, whichever worker continues.
 pub fn command(entry: &mut Entry, delivery: &Delivery) -> Span {
     let Entry::Command { command, id, .. } = entry else { return Span::default() };
     let span = Span::of_operation(*id, command.attributes.trace.as_ref(), SystemTime::now(), || {
@@ -36,8 +36,8 @@ pub fn command(entry: &mut Entry, delivery: &Delivery) -> Span {
     span
 }
 
-/// A webhook that was received and is genuine; its command belongs to this span. What the request says of a trace is
-/// ignored: no signature covers it.
+/// The span of a genuine webhook, the parent of its command's span. Trace headers of the request are ignored, as no
+/// signature covers them.
 pub fn webhook(variant: &str, since: SystemTime) -> Span {
     let route = "/webhooks/{variant}";
     Span::root(since, || Begin {
@@ -51,7 +51,7 @@ pub fn webhook(variant: &str, since: SystemTime) -> Span {
     })
 }
 
-/// An operation whose time has come: it goes on in the trace of its command.
+/// The span of a due operation, in the trace of its command.
 pub fn due(operation: &Operation, since: SystemTime) -> Span {
     Span::of_operation(operation.id, operation.attributes.trace.as_ref(), since, || Begin {
         name: "resume operation".to_owned(),
@@ -60,7 +60,7 @@ pub fn due(operation: &Operation, since: SystemTime) -> Span {
     })
 }
 
-/// One attempt or one question at the gateway, with all requests that it takes.
+/// The span of one attempt or query at the gateway, including all requests that it takes.
 pub fn gateway(what: &str, variant: &Variant, operation: &Operation, within: &Span) -> Span {
     Span::within(within.context().as_ref(), || Begin {
         name: format!("{what} {}", variant.name),
@@ -74,7 +74,7 @@ pub fn gateway(what: &str, variant: &Variant, operation: &Operation, within: &Sp
     })
 }
 
-/// How an attempt or a question ended.
+/// Records how an attempt or a query ended.
 pub fn tell_outcome(mut span: Span, outcome: &'static str, trouble: Option<&GatewayError>) {
     span.set("paybus.outcome", outcome);
     if let Some(trouble) = trouble {
@@ -82,7 +82,7 @@ pub fn tell_outcome(mut span: Span, outcome: &'static str, trouble: Option<&Gate
     }
 }
 
-/// The command's answer, once it has one.
+/// Records the command's answer, once there is one.
 pub fn tell_answer(span: &mut Span, operation: &Operation) {
     let Some(answer) = &operation.answer else { return };
     span.set("paybus.answer", answer.kind.as_str());

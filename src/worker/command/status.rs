@@ -1,6 +1,7 @@
-//! How a command stands, for who sent it and heard nothing: by the event that answered it, or that it goes on.
+//! Answers how a command stands, for a sender that received no answer: with the event that answered it, or with one
+//! that says it is still open.
 //!
-//! Nothing is stored of the question, and it does not change where the command's answer goes.
+//! The question is not stored, and does not change where the command's own answer goes.
 
 use super::answer_again::outgoing;
 use super::authorize::Refusal;
@@ -14,8 +15,8 @@ use crate::payment::command::{Body, Command, CommandName};
 use crate::payment::event::EventKind;
 use crate::payment::machine::Aggregate;
 
-/// The command that is asked after; `None` for every other command. Without a `reply_to` there is nowhere to tell it, and the
-/// question is rejected as others are.
+/// Returns the command that is asked about, or `None` for every other command. Without a `reply_to` there is nowhere to
+/// answer, and the question is rejected like other invalid commands.
 pub(crate) fn wanted(command: &mut Command) -> Option<CommandName> {
     let Ok(Body::Status(wanted)) = &command.content else { return None };
     if command.attributes.reply.is_none() {
@@ -28,10 +29,10 @@ pub(crate) fn wanted(command: &mut Command) -> Option<CommandName> {
 }
 
 impl Engine {
-    /// Tells how a command stands, where the question asks for it.
+    /// Publishes how a command stands to the `reply_to` of the question.
     ///
     /// # Errors
-    /// Its sender may not ask for it, what is stored cannot be read, or the worker ends.
+    /// The sender is not authorized to ask, stored data cannot be decoded, or the worker is shutting down.
     pub(crate) async fn tell_status(&self, question: &Command, asked: &CommandName) -> Result<(), Stopped> {
         let user = question.attributes.user_id.as_deref();
         if let Some(refusal) = self.authorization.refusal(question) {
@@ -46,7 +47,7 @@ impl Engine {
         if aggregate.payment().is_some_and(|payment| !self.authorization.may_act_on(user, payment)) {
             return Err(Stopped::NotAuthorized(Refusal::Payment));
         }
-        // By another variant's routing key it is another command, whose publisher may have other rights.
+        // Under another variant's routing key it is not the same command: its publisher may have other rights.
         let operation = aggregate.operation(id).filter(|operation| operation.variant == question.variant);
         let (answer, outcome) = match operation {
             Some(operation) => (self.answer_as_it_stands(&aggregate, operation).await, CommandOutcome::Succeeded),

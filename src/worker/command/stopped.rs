@@ -1,16 +1,16 @@
-//! Why a command's way ends before it has come to its end.
+//! Why an execution ends early.
 
 use super::authorize::Refusal;
 
-/// Why nothing was begun.
+/// Why an execution ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// The database will never take it, or holds of it what cannot be read.
+    /// The database refuses it for good, or has stored data for it that cannot be decoded.
     Refused,
     /// Its sender may not send it.
     NotAuthorized(Refusal),
-    /// The worker ends; whoever comes next goes on.
+    /// The worker is shutting down; the next worker continues.
     Ending,
-    /// The database no longer has the operation whose answer came: it must be begun again, under the same key.
+    /// The database no longer has the operation whose answer arrived: it must begin again under the same key.
     Gone,
 }

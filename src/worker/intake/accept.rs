@@ -1,4 +1,5 @@
-//! Reads a message: a command that names itself, or what cannot be answered. Nothing a message holds can stop the worker.
+//! Parses a message: either a command that names itself, or one that cannot be answered. No content of a message can
+//! stop the worker.
 
 use std::collections::HashMap;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -24,13 +25,13 @@ use crate::payment::webhook::Webhook;
 use crate::payment::{card, field, json};
 use crate::worker::variant::Variant;
 
-/// The variant's place in routing keys where no variant is known.
+/// Stands for the variant in routing keys if no variant is known.
 const NO_VARIANT: &str = "none";
 
-/// A message as the broker gave it.
+/// A message as the broker delivered it.
 #[derive(Debug)]
 pub struct Message<'a> {
-    /// The body.
+    /// The message body.
     pub body: &'a [u8],
     /// The routing key.
     pub routing_key: &'a str,
@@ -42,34 +43,34 @@ pub struct Message<'a> {
     pub user_id: Option<&'a str>,
     /// The AMQP `content_type`.
     pub content_type: Option<&'a str>,
-    /// The CloudEvents attributes among the AMQP headers, by their names: see `bus::attributes`.
+    /// The CloudEvents attributes among the AMQP headers, by name; see `bus::attributes`.
     pub headers: &'a [(String, Value)],
 }
 
-/// What a message turned out to be.
+/// The result of parsing a message.
 #[derive(Debug)]
 pub enum Accepted {
-    /// A command that names itself, good or rejected.
+    /// A command that names itself, valid or rejected.
     Command(Box<Command>),
-    /// It cannot be answered: nobody is named in it.
+    /// It cannot be answered, as it names nobody.
     Dead(Rejection),
 }
 
-/// What messages are held against.
+/// Parses and checks messages.
 #[derive(Debug)]
 pub struct Acceptance {
-    /// The configured variants.
+    /// The configured variants by name.
     pub variants: Arc<HashMap<String, Arc<Variant>>>,
-    /// Queues that a reply may go to.
+    /// The pattern of queues that a reply may go to.
     pub reply_to: Regex,
 }
 
-/// The members of a message by their names, and what they hold as it stands.
+/// The members of a message by name, with their raw values.
 struct Attributes<'a> {
     members: BTreeMap<String, &'a RawValue>,
-    /// The names that come twice.
+    /// Names that occur twice.
     twice: Vec<String>,
-    /// What the headers and the body say differently.
+    /// Why headers and body contradict each other.
     wrong: Option<Rejection>,
 }
 
@@ -97,11 +98,11 @@ impl<'a> Attributes<'a> {
 }
 
 impl Acceptance {
-    /// Reads a message.
+    /// Parses a message.
     pub fn accept(&self, message: &Message<'_>) -> Accepted {
         let (body, encoding) = match std::str::from_utf8(message.body) {
             Ok(body) => (std::borrow::Cow::Borrowed(body), Ok(())),
-            // Read as far as it can be, so that it can be answered.
+            // Parsed as far as possible, so that it can be answered.
             Err(_) => (String::from_utf8_lossy(message.body), Err(reject(Code::InvalidEncoding, "it is not UTF-8"))),
         };
         let envelope = Envelope::of(message, &body);
@@ -139,7 +140,7 @@ impl Acceptance {
             Ok(Body::Notification(_)) => names.kind.hash(),
             _ => data.hash(&names.kind),
         };
-        // It may name a field, and of a notification's data nothing was searched for card numbers.
+        // The message may quote a field name, and a notification's data was not searched for card numbers.
         let content = content.map_err(|Rejection { code, message }| reject(code, card::scrub(&message)));
         let (attached, wrong) = attached;
         let content = content.and_then(|body| wrong.map_or(Ok(body), Err));
@@ -167,7 +168,7 @@ impl Acceptance {
     ) -> Result<Body, Rejection> {
         check_envelope(attributes)?;
         check_places(names.kind.known(), attributes)?;
-        // Only what may do without one gets so far without one.
+        // Only commands that may omit the subject get this far with an empty one.
         if let Some(subject) = names.foreign_subject.as_ref().filter(|subject| !subject.is_empty()) {
             let message = format!("subject: {:?} is not a UUID", excerpt(subject, NAME_MAX));
             return Err(reject(Code::InvalidEnvelope, message));
@@ -199,8 +200,8 @@ impl Acceptance {
         Ok(body)
     }
 
-    /// What comes beside the data: all that can be read, and why the first of the rest cannot. Where an answer goes does
-    /// not depend on anything else.
+    /// Reads what comes beside the data. Returns everything that can be read, and why the first invalid part cannot.
+    /// The reply address does not depend on the other parts.
     fn attached(
         &self,
         message: &Message<'_>,
@@ -213,7 +214,7 @@ impl Acceptance {
         };
         let attached = Attached { reply, user_id: message.user_id.map(str::to_owned), ..Attached::default() };
         if !clean {
-            // Of a message that holds a card number nothing more is kept.
+            // Nothing else is kept of a message that contains a card number.
             return (attached, wrong);
         }
         let mut text = |name: &str, max: usize| {
@@ -234,7 +235,7 @@ impl Acceptance {
         (Attached { correlation_id, trace, expires_at: expires_at.flatten(), ..attached }, wrong)
     }
 
-    /// Where an answer is wanted; `None` where none is, or where the place holds a card number.
+    /// Where an answer is wanted; `None` if nowhere, or if the reply address contains a card number.
     fn reply(&self, message: &Message<'_>) -> Result<Option<Reply>, Rejection> {
         let Some(to) = message.reply_to else { return Ok(None) };
         if !self.reply_to.is_match(to) || to.len() > ATTRIBUTE_MAX {
@@ -250,7 +251,7 @@ impl Acceptance {
     }
 }
 
-/// Who a message says it is.
+/// How a message identifies itself.
 struct Names {
     payment_id: Uuid,
     foreign_subject: Option<String>,
@@ -260,7 +261,7 @@ struct Names {
 
 impl Names {
     fn read(attributes: &Attributes<'_>) -> Result<Names, Rejection> {
-        // Whose it is then, and whom an answer is for, is not known.
+        // With two values it is unknown whose command it is and who gets the answer.
         if let Some(name) = ["subject", "source", "id"].into_iter().find(|name| attributes.is_twice(name)) {
             return Err(reject(Code::InvalidEnvelope, format!("{name}: is given twice")));
         }
@@ -273,8 +274,8 @@ impl Names {
             Ok(text)
         };
         let subject = match optional_text(attributes, "subject", ATTRIBUTE_MAX)? {
-            // A notification may not know its payment, and events are asked for of whichever; they name themselves by
-            // source and id.
+            // A notification may not know its payment, and `events.resend` concerns no particular one. Source and id
+            // identify both.
             None if kind(attributes).known().is_some_and(CommandType::may_lack_subject) => String::new(),
             _ => required("subject")?,
         };
@@ -282,7 +283,7 @@ impl Names {
         let uuid = if subject.len() == 36 { Uuid::parse_str(&subject).ok() } else { None };
         let name = CommandName { source, id };
         let stand_in = || match subject.as_str() {
-            // Those that name no payment have nothing to do with each other.
+            // Commands that name no payment are independent of each other.
             "" => name.operation_id(""),
             foreign => Uuid::new_v5(&Uuid::NAMESPACE_OID, foreign.as_bytes()),
         };
@@ -300,8 +301,8 @@ fn kind(attributes: &Attributes<'_>) -> Kind {
     if card::contains_card_number(&word) { Kind::Unknown(String::new()) } else { Kind::from_word(&word) }
 }
 
-/// A card number anywhere is refused, but in a notification's data: they are the gateway's, whose signature covers every
-/// byte. What stands around them is told in events.
+/// Rejects card numbers anywhere except in a notification's data, which is the gateway's and signed as a whole.
+/// Everything around the data is published in events.
 fn check_cards(
     text: &str,
     attributes: &Attributes<'_>,
@@ -342,8 +343,8 @@ fn check_process(process: &Process, variant: &Variant) -> Result<(), Rejection> 
     variant.gateway.check(&process.data)
 }
 
-/// A notification is verified here, before anything of it is decided or stored; kept are only the facts it tells. Whoever
-/// received it has verified it too, but anybody may publish to the bus.
+/// Verifies a notification before anything of it is decided or stored, and keeps only its facts. The receiver has
+/// verified it too, but anybody may publish to the bus.
 fn notification(data: &Map<String, Value>, names: &Names, variant: &Variant) -> Result<Body, Rejection> {
     let webhook = Webhook::read(data)?;
     let Some(notifications) = variant.gateway.notifications() else {

@@ -1,8 +1,8 @@
-//! What the broker dead-lettered by itself: delivered too often, or expired in its queue. A command among it that names
-//! itself is answered, from the copy in `<prefix>.unanswered`; the dead letter stays for people.
+//! Handles messages that the broker dead-lettered itself: delivered too often, or expired in their queue. A command
+//! that names itself is answered, from the copy in `<prefix>.unanswered`. The dead letter stays for people.
 //!
-//! What was begun follows what is stored: the rejection is a command's first entry like any other, under the same id,
-//! and PostgreSQL takes only one. Where nothing is stored, nothing was sent, and nothing can be after the rejection.
+//! The rejection is stored under the command's id like any first entry, and PostgreSQL accepts only one. If the command
+//! had begun, the stored state stands. If nothing was stored, nothing was sent, and after the rejection nothing can be.
 
 use serde_json::Map;
 use tokio::task::JoinHandle;
@@ -29,15 +29,15 @@ impl Intake {
                 delivery.acker.ack().await;
             });
         };
-        // That the copy was delivered before says nothing of whoever carries the command out.
+        // A redelivery of the copy says nothing about the worker that may be executing the command.
         let delivery = Delivery { redelivered: false, ..delivery };
         let (intake, turn) = (self.clone(), self.engine.order.enter(command.payment_id));
         self.tasks.spawn(Box::pin(async move { intake.carry_out(delivery, command, turn, false).await }))
     }
 }
 
-/// The command, rejected unless it was wrong already. `None` if there is nobody to answer: nobody is named, or it is a
-/// gateway's webhook, which can be replayed only while it has no answer.
+/// Returns the command, rejected with the broker's reason unless it was invalid anyway. `None` if there is nobody to
+/// answer: the message names no command, or is a gateway's webhook, which can be replayed only while it has no answer.
 fn rejected(accepted: Accepted, reason: &str) -> Option<Box<Command>> {
     let Accepted::Command(mut command) = accepted else { return None };
     if command.kind == Kind::Known(CommandType::Notification) {
@@ -91,7 +91,7 @@ mod tests {
         ] {
             let command = rejected(accepted(CommandType::Cancel, Ok(Body::Cancel)), reason).expect("an answer");
             assert_eq!(command.content.map_err(|rejection| rejection.code), Err(code), "{reason}");
-            // What is stored already is recognized by its hash.
+            // A command that is already stored is recognized by its hash.
             assert_eq!((command.data.is_empty(), command.hash), (true, [7; 32]));
         }
     }

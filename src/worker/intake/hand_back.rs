@@ -1,5 +1,5 @@
-//! A worker that can store nothing leaves its messages to others: what it has fetched ahead would wait for its database, and
-//! another replica may well reach one.
+//! A worker that cannot store anything returns its messages to the queues: prefetched ones would wait for its database,
+//! while another replica may well reach one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +12,16 @@ use crate::http::health::Health;
 use crate::worker::prerequisites::DATABASE;
 use crate::worker::report::COMMITS;
 
-/// How often it is looked.
+/// How often the database's readiness is checked.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// How long the database may be away: a message that goes back counts towards the broker's delivery limit, and a database
-/// that restarts is soon there again.
+/// How long the database may be unavailable first: a returned message counts towards the broker's delivery limit, and a
+/// database that restarts is soon back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Gives the messages of these queues back while nothing can be stored, and fetches none. What is under way here goes on all
-/// the same, as where the broker has taken a message away: who comes second finds in the database what the first has done.
+/// Leaves these queues while nothing can be stored: their messages go back, and no new ones are fetched. Commands in
+/// progress here continue, as they do when the broker redelivers a message: the second execution finds the first one's
+/// work in the database.
 pub(crate) async fn run(health: Arc<Health>, queues: Vec<Arc<Consumption>>) {
     let mut since: Option<Instant> = None;
     let mut are_left = false;

@@ -1,8 +1,8 @@
-//! Events of paybus that come back as commands, because somebody has bound the events' exchange to that of commands. A
-//! rejection would be an event again, for ever.
+//! Drops events of paybus that arrive as commands because somebody has bound the events exchange to the commands
+//! exchange. A rejection would again be such an event, in an endless loop.
 //!
-//! Such a message is acknowledged and counted, and no dead letter: the event is stored, whoever subscribed has it, and
-//! a dead letter for each would only fill the broker.
+//! These messages are acknowledged and counted but not dead-lettered: the event is stored, its subscribers have it, and
+//! dead letters of them would only fill the broker.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -19,13 +19,13 @@ use crate::bus::envelope::SOURCE;
 use crate::http::metrics;
 use crate::payment::command::CommandType;
 
-/// How long the log says nothing more of it: a loop brings hundreds a second.
+/// The interval between log lines: a loop brings hundreds of events per second.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// When the log last said it.
+/// When it was last logged.
 static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// What tells an event of paybus from a command.
+/// The members that distinguish an event of paybus from a command.
 #[derive(Deserialize)]
 struct Sender<'a> {
     #[serde(borrow)]
@@ -35,11 +35,12 @@ struct Sender<'a> {
     partitionkey: Option<IgnoredAny>,
 }
 
-/// Whether paybus sent this itself, in this version or another: what it sends has its source, and no command's type. The one
-/// event that is called as a command is, the snapshot, is told by what every event has and no command needs.
+/// Whether paybus published this message itself, in this version or another: it has paybus's source and a type that no
+/// command has. The snapshot, whose type is also a command's, is recognized by a member that every event has and no
+/// command needs.
 pub(crate) fn is_own_event(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else { return false };
-    // Commands are not parsed twice for it.
+    // Avoids parsing every command twice.
     if !text.contains(SOURCE) {
         return false;
     }
@@ -52,7 +53,7 @@ pub(crate) fn is_own_event(body: &[u8]) -> bool {
     })
 }
 
-/// Acknowledges an event of paybus's own, and does nothing else.
+/// Acknowledges an event of paybus and does nothing else.
 pub(crate) fn drop_own_event(tasks: &TaskTracker, delivery: Delivery) -> JoinHandle<()> {
     metrics::own_event_dropped();
     if is_time_to_log(Instant::now()) {
@@ -97,7 +98,7 @@ mod tests {
         for kind in CommandType::ALL.map(CommandType::as_str) {
             assert!(!is_own_event(message("paybus", kind).as_bytes()), "{kind}");
         }
-        // It is rejected by the name of its sender, which no event has.
+        // It is rejected under its sender's name, and paybus's events never have that.
         assert!(!is_own_event(message("shop", "payment.created").as_bytes()));
         assert!(!is_own_event(br#"{"source":"shop","type":"payment.created","data":{"source":"paybus"}}"#));
         for unreadable in [&b"paybus"[..], b"\xff", br#"{"source":"paybus"}"#, b"{}", b""] {

@@ -1,25 +1,25 @@
-//! How many messages are fetched ahead of each queue, where their bodies may take only so much memory together.
+//! How many messages are prefetched from each queue, if their bodies together may only use so much memory.
 //!
-//! AMQP 0-9-1 bounds the number of messages that are under way to a consumer, and not their bytes: when a body is seen,
-//! the broker has sent all that it may. So the bound that holds is on their number, as if each had the largest body.
+//! AMQP 0-9-1 limits the number of unacknowledged messages of a consumer, not their bytes: by the time a body arrives,
+//! the broker has sent all it may. So the number is limited as if each message had the largest body.
 
 use crate::bus::guard::BODY_READ_MAX;
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
-/// How many messages each of these queues may have under way.
+/// Distributes a number of prefetched messages over the queues.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shares {
-    /// How many queues there are; each has one message at least.
+    /// The number of queues; each has at least one message.
     queues: u64,
-    /// What all of them would have beyond that.
+    /// The total of configured prefetches beyond that minimum.
     wanted: u64,
-    /// What there is room for beyond that.
+    /// How many messages fit into the memory beyond that minimum.
     room: u64,
 }
 
 impl Shares {
-    /// For queues that would have so many each, within so many MiB.
+    /// For queues with these configured prefetches, within this many MiB.
     pub fn new(memory: Option<u32>, wanted: impl Iterator<Item = u16>) -> Shares {
         let (mut queues, mut all) = (0, 0);
         for one in wanted {
@@ -30,7 +30,7 @@ impl Shares {
         Shares { queues, wanted: all - queues, room: fitting.min(all).saturating_sub(queues) }
     }
 
-    /// The share of a queue that would have so many: the same part for each.
+    /// The prefetch of a queue that is configured with `wanted`. All queues are reduced by the same factor.
     pub fn of(self, wanted: u16) -> u16 {
         if self.room >= self.wanted {
             return wanted.max(1);
@@ -39,7 +39,7 @@ impl Shares {
         u16::try_from(1 + beyond).unwrap_or(wanted)
     }
 
-    /// How much the largest bodies would take of all of them, in MiB.
+    /// How much memory the largest bodies would use in all queues together, in MiB.
     pub fn mebibytes(self) -> u64 {
         ((self.queues + self.room) * BODY_READ_MAX).div_ceil(MEBIBYTE)
     }

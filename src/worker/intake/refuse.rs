@@ -1,6 +1,7 @@
-//! What a sender may not send is refused: nothing is stored under its name, and nothing is told to others. It is answered where
-//! the sender may have answers, and becomes a dead letter, to be sent again once its sender has the right. What a sender may
-//! send, and sends too much of, is answered as well, and is no dead letter.
+//! Refuses commands that are not authorized. Nothing is stored under their name and no event is published to
+//! subscribers. They are answered where their sender may receive answers, and dead-lettered, so that they can be resent
+//! once the sender has the permission. Authorized commands beyond their user's rate are answered too, but not
+//! dead-lettered.
 
 use std::time::Duration;
 
@@ -20,11 +21,11 @@ use crate::worker::command::authorize::Refusal;
 use crate::worker::command::refusal::answer_to;
 use crate::worker::intake::Intake;
 
-/// How long the broker may take for the answer to a command that is one too many: no longer keeps it others' places.
+/// How long the broker may take for the answer to a command beyond the rate. Short, as the command occupies a slot.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Intake {
-    /// The delivery as its first sender sent it, where an operator sends a dead letter again.
+    /// Restores the original sender of a dead letter that an operator resends.
     pub(crate) fn as_sent(&self, mut delivery: Delivery) -> Delivery {
         if self.engine.authorization.is_operator(delivery.properties.user_id.as_deref())
             && let Some(sender) = sender(&delivery.properties.headers)
@@ -45,20 +46,20 @@ impl Intake {
             self.answer_refused(&command, refusal).await;
         }
         if *delivery.queue == *self.publisher.names().unanswered() {
-            // A copy: the dead letter itself is where it was.
+            // This is a copy: the dead letter itself is still there.
             delivery.acker.ack().await;
             return;
         }
         self.bury(delivery, refusal.into()).await;
     }
 
-    /// Whether a command that its user may send is one too many. What the broker delivers again was let in before.
+    /// Whether an authorized command exceeds its user's rate. A redelivered message passes, as it was admitted before.
     pub(crate) fn is_one_too_many(&self, delivery: &Delivery, command: &Command) -> bool {
         let authorization = &self.engine.authorization;
         !delivery.redelivered && authorization.refusal(command).is_none() && authorization.is_one_too_many(command)
     }
 
-    /// Answers a command that is one too many, and acknowledges it: its sender may send it again, and nobody else needs to.
+    /// Answers a command beyond the rate and acknowledges it. No dead letter is needed: its sender can send it again.
     pub(crate) async fn turn_away(&self, delivery: Delivery, command: &Command) {
         metrics::read_limited(&command.variant);
         if let Some(reply) = &command.attributes.reply {
@@ -80,7 +81,7 @@ impl Intake {
     }
 }
 
-/// The answer to a command that is not let in. It settles nothing: the name is still its owner's.
+/// The answer to a command that was not admitted. It is not final, as the command's name still belongs to its owner.
 fn rejected(command: &Command, why: impl Into<Rejection>, now: Timestamp) -> Event {
     let Rejection { code, message } = why.into();
     answer_to(command, EventKind::Rejected { code, message }, false, now)

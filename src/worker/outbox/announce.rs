@@ -1,4 +1,4 @@
-//! Events on their way out: published in order, confirmed, then marked in the background.
+//! Publishes events in order, awaits their confirms and marks them as sent in the background.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -29,29 +29,31 @@ use crate::{backoff, failpoint};
 
 /// How many marks one statement carries.
 const MARKS_MAX: usize = 2000;
-/// How often a mark is tried; after that the relay publishes the event again, under the same id.
+/// How often a mark is tried. After that, the relay publishes the event again under the same id.
 const MARK_TRIES: u32 = 5;
-/// How often marks are stored at most: each statement has its price. On an idle worker one goes at once, so that another
-/// replica that loads the payment does not send its events again.
+/// The minimum interval between two statements that store marks, as each has its cost. On an idle worker a mark is
+/// stored at once, so that another replica that loads the payment does not publish its events again.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// How long the events of another replica are given to be marked, before they are published by this one. Marks are gathered
-/// for [`GATHER`] and then stored.
+/// How long to wait for another replica to mark its events before publishing them here. Marks are gathered for
+/// [`GATHER`] and then stored.
 const UNTIL_MARKED: Duration = Duration::from_millis(150);
 
 /// How long a marked event is remembered.
 const MARKED_FOR: Duration = Duration::from_secs(2);
 
-/// How long whoever posted events waits for them. They are in the outbox, so that a subscriber whose queue is full need not
-/// cost a command its place in the prefetch: they stay with their channel, which tries again and keeps their order, and
-/// after this process with the relay.
+/// How long a command waits for the confirms of its events. They are in the outbox, so a subscriber whose queue is full
+/// need not cost the command its prefetch slot: the events stay with their channel, which retries them in order, and
+/// with the relay once this process has ended.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The same while others are left already: a queue is full, and what is not confirmed soon is most likely for it.
+/// The timeout while other events are left already: a queue is full, and events that are not confirmed soon are most
+/// likely bound for it.
 const PATIENCE_WITH_LEFT: Duration = Duration::from_millis(200);
 
-/// How many events nobody waits for. Each is in the memory of its channel, which takes in four times as many in all: beyond
-/// this, commands wait again, so that it is not the channels that fill up, and with them every variant that waits.
+/// How many events may be left to their channels with no command waiting for them. They are kept in memory, and the
+/// channels together hold four times as many. Beyond this limit commands wait again, so that the channels do not fill
+/// up and block every variant.
 const LEFT_MAX: usize = 32_768;
 
 /// Publishes events and marks them.
@@ -61,23 +63,23 @@ pub struct Announcer {
     store: Arc<Store>,
     in_flight: Mutex<HashMap<Uuid, Stage>>,
     posted: Notify,
-    /// A permit of each event that may be left to its channel.
+    /// A permit for each event that may be left to its channel.
     leave: Arc<Semaphore>,
     marks: mpsc::UnboundedSender<Mark>,
 }
 
-/// How far an event of this process has come.
+/// The progress of an event in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// So many tasks are committing it or about to post it; whoever has it unsent as well waits until it is posted, or
-    /// takes it over when they have given it up.
+    /// This many tasks are committing the event or about to post it. A task that has read it as unsent waits until it
+    /// is posted, or claims it once all of them have given it up.
     Promised(u32),
-    /// It was handed to the publisher, behind everything before it.
+    /// It was handed to the publisher, behind all earlier events of its payment.
     Posted,
 }
 
-/// Events that a task is about to post. Dropped before that, in whichever way the task ends, it gives them back to
-/// whoever waits for them.
+/// Events that a task is about to post. Dropping the promise before that, for whatever reason, gives them up to the
+/// tasks that wait for them.
 #[derive(Debug)]
 pub struct Promise {
     announcer: Arc<Announcer>,
@@ -85,7 +87,7 @@ pub struct Promise {
 }
 
 impl Promise {
-    /// Keeps those that `picks` names and gives back the others: they were not stored now.
+    /// Keeps the events that `picks` selects and gives up the others, which this commit did not store.
     pub fn only(mut self, picks: impl Fn(Uuid) -> bool) -> Promise {
         let (kept, others) = std::mem::take(&mut self.ids).into_iter().partition(|id| picks(*id));
         self.ids = kept;
@@ -93,7 +95,7 @@ impl Promise {
         self
     }
 
-    /// All of them were handed to the publisher. Of some it may have told already what became of them: they stay gone.
+    /// Records that all of them were handed to the publisher. Those whose fate is known already stay removed.
     fn kept(mut self) {
         let mut in_flight = self.announcer.in_flight();
         for id in std::mem::take(&mut self.ids) {
@@ -112,43 +114,44 @@ impl Drop for Promise {
     }
 }
 
-/// Events on their way out.
+/// Events that were handed to the publisher.
 #[derive(Debug, Default)]
 pub struct Announced(Option<Box<OnTheWay>>);
 
-/// What it takes to wait for them, or to leave them.
+/// What it takes to await the events, or to leave them to their channel.
 #[derive(Debug)]
 struct OnTheWay {
     all: oneshot::Receiver<Infallible>,
     posted: tokio::time::Instant,
-    /// How many there are.
+    /// The number of events.
     events: u32,
     announcer: Arc<Announcer>,
     left: Left,
 }
 
-/// The permit of events that nobody waits for any more: it is theirs until the fate of each is known.
+/// The permit of events that no command waits for any more. They hold it until the fate of each is known.
 type Left = Arc<OnceLock<OwnedSemaphorePermit>>;
 
 impl Announced {
-    /// Whether there are any: all may have been on their way already.
+    /// Whether there are any: all of them may have been in flight already.
     pub fn is_some(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Waits until the broker has confirmed all of them, or they were set aside. Where the broker is there and does not for
-    /// a while, they are left: they are stored, and go out in their order when it takes them.
+    /// Waits until the broker has confirmed all of them, or they were set aside. If the broker is connected but does
+    /// not confirm them in time, they are left to their channel: they are stored, and go out in order once the broker
+    /// takes them.
     pub async fn confirmed(self) {
         let Some(way) = self.0 else { return };
         let OnTheWay { all, posted, events, announcer, left } = *way;
         let decided = async {
-            // Nothing is ever sent: that the last one who could is gone is the sign.
+            // Nothing is ever sent: the last sender being dropped is the signal.
             let Err(_gone) = all.await;
         };
         tokio::select! {
             biased;
             () = decided => {}
-            // Where the publisher is shut down, what was handed to it ends by itself.
+            // `None` while the publisher shuts down: the events handed to it are then decided anyway.
             Some(permit) = Box::pin(announcer.permit_to_leave(posted, events)) => {
                 debug!(events, "the broker does not confirm events yet; they are left in the outbox");
                 left.get_or_init(|| permit);
@@ -157,8 +160,8 @@ impl Announced {
     }
 }
 
-/// Waits until events need not be waited for any more. Not while the broker is away: then commands wait as well, for
-/// theirs could not be acknowledged.
+/// Waits until events may be left to their channel. Not while the broker is disconnected: commands wait then, as their
+/// messages could not be acknowledged anyway.
 async fn may_leave(
     mut state: watch::Receiver<ConnectionState>,
     leave: Arc<Semaphore>,
@@ -172,7 +175,7 @@ async fn may_leave(
 }
 
 impl Announcer {
-    /// Starts the marking in the background; its handle ends when the announcer and all that is in flight are dropped.
+    /// Spawns the task that marks events. It ends once the announcer and everything in flight are dropped.
     pub fn spawn(publisher: Publisher, store: Arc<Store>) -> (Arc<Announcer>, JoinHandle<()>) {
         let (marks, receiver) = mpsc::unbounded_channel();
         let announcer = Arc::new(Announcer {
@@ -187,13 +190,13 @@ impl Announcer {
         (announcer, marking)
     }
 
-    /// Promises events before their commit: from the moment it can be seen, another task of this process may read them
-    /// from the outbox, and would send them a second time.
+    /// Promises events before their commit. As soon as the commit is visible, another task of this process may read the
+    /// events from the outbox and would publish them a second time.
     pub fn promise(self: &Arc<Self>, events: &[Event]) -> Promise {
         let mut in_flight = self.in_flight();
         let mut ids = Vec::with_capacity(events.len());
         for event in events {
-            // One that was posted before is only told again.
+            // An event that was posted before is only emitted again; nothing is promised.
             if let Stage::Promised(by) = in_flight.entry(event.id).or_insert(Stage::Promised(0)) {
                 *by += 1;
                 ids.push(event.id);
@@ -202,14 +205,14 @@ impl Announcer {
         Promise { announcer: Arc::clone(self), ids }
     }
 
-    /// Hands a payment's unsent events to the publisher, and returns without waiting for the broker. Those that this
-    /// process has in flight already are not sent twice.
+    /// Hands a payment's unsent events to the publisher without waiting for the broker. Events that this process
+    /// already has in flight are not published twice.
     pub async fn announce(self: &Arc<Self>, payment: Uuid, unsent: Unsent) -> Announced {
         self.announce_new(payment, unsent, Vec::new(), self.promise(&[])).await
     }
 
-    /// The same, with the new events behind them that were promised. Where the payment's events are set aside, all of
-    /// them stay in the outbox.
+    /// Like [`Announcer::announce`], with the promised new events behind the unsent ones. If the payment's events are
+    /// set aside, all of them stay in the outbox.
     pub async fn announce_new(
         self: &Arc<Self>,
         payment: Uuid,
@@ -239,8 +242,8 @@ impl Announcer {
         announced
     }
 
-    /// What is unsent, once those events that another replica stored a moment ago had time to be marked: it has most likely
-    /// published them, and would publish each a second time.
+    /// Returns the unsent events after giving another replica time to mark those it stored a moment ago. It has most
+    /// likely published them, and each would go out a second time.
     async fn without_marked(&self, unsent: Unsent) -> Vec<OutboxEvent> {
         let Unsent { mut events, mut fresh, .. } = unsent;
         {
@@ -253,7 +256,7 @@ impl Announcer {
         let mut backoff = backoff::contention();
         while !fresh.is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(backoff.next_delay()).await;
-            // Published twice is better than late: an event's order and its arrival do not depend on this.
+            // Publishing twice is better than late; order and delivery do not depend on this.
             let Ok(unmarked) = self.store.unmarked(&fresh).await else { break };
             events.retain(|event| !fresh.contains(&event.position) || unmarked.contains(&event.position));
             fresh = unmarked;
@@ -261,13 +264,13 @@ impl Announcer {
         events
     }
 
-    /// Hands events to the publisher; whoever is given them may wait for them.
+    /// Hands events to the publisher. The returned value can be used to wait for them.
     async fn post(self: &Arc<Self>, batch: Vec<Outgoing>) -> Announced {
         let (way, all) = oneshot::channel();
         let left = Left::default();
-        // More than there are permits at all would wait for ever.
+        // More events than there are permits in total would wait for ever.
         let events = u32::try_from(batch.len().min(LEFT_MAX)).unwrap_or(u32::MAX);
-        let places = batch.iter().map(CallSlot::of).collect();
+        let places = batch.iter().map(InFlightEvent::of).collect();
         let spans = self.spans(&batch);
         let way = Way { announcer: Arc::clone(self), places, spans, _way: way, _left: Arc::clone(&left) };
         let way = Arc::new(way);
@@ -276,13 +279,13 @@ impl Announcer {
         Announced(Some(Box::new(OnTheWay { all, posted, events, announcer, left })))
     }
 
-    /// Waits until so many events that were posted then may be left to their channel.
+    /// Waits until this many events, posted at this time, may be left to their channel.
     async fn permit_to_leave(&self, posted: tokio::time::Instant, events: u32) -> Option<OwnedSemaphorePermit> {
         may_leave(self.publisher.state(), Arc::clone(&self.leave), posted, events).await
     }
 
-    /// Hands events of many payments to the publisher, each payment's on their own: one that has to wait holds up no
-    /// other. Tells of each payment how many they are.
+    /// Hands events of many payments to the publisher, each payment separately, so that one that has to wait delays no
+    /// other. Returns the number of events of each payment.
     pub async fn relay(self: &Arc<Self>, events: Vec<OutboxEvent>, read_at: Instant) -> Vec<(usize, Announced)> {
         let mut payments: HashMap<Uuid, Vec<OutboxEvent>> = HashMap::new();
         for event in events {
@@ -296,20 +299,20 @@ impl Announcer {
         join_all(relayed).await
     }
 
-    /// Sends stored events once more, in their order: to this queue alone, or as at first. Tells how many of them, from the
-    /// first on, the broker has taken in this time.
+    /// Publishes stored events again, in order: to the queue of `reply`, or to all subscribers. Returns how many of
+    /// them, counted from the first, the broker confirmed in time.
     pub async fn resend(&self, events: Vec<OutboxEvent>, reply: Option<Reply>, patience: Duration) -> usize {
-        // Where their own commands wanted their answers, these went already.
+        // Without the `reply_to` of their own commands, which were answered the first time.
         let again = |event: OutboxEvent| Outgoing { reply: None, ..from_outbox(event) };
         self.publisher.resend(events.into_iter().map(again).collect(), reply, patience).await
     }
 
-    /// Sends an answer to its queue alone, once more or by itself. Tells whether the broker has it.
+    /// Sends an answer to its queue only. Returns whether the broker has confirmed it.
     pub async fn reply(&self, answer: Outgoing, reply: Reply, patience: Duration) -> bool {
         self.publisher.resend(vec![answer], Some(reply), patience).await == 1
     }
 
-    /// A span of each event, until its fate is known.
+    /// Starts a span for each event, until its fate is known.
     fn spans(&self, batch: &[Outgoing]) -> Mutex<Vec<(i64, Span)>> {
         if !are_exported() {
             return Mutex::default();
@@ -318,7 +321,7 @@ impl Announcer {
         Mutex::new(batch.iter().map(|event| (event.position, sent(event, &exchange))).collect())
     }
 
-    /// Waits until what was confirmed by now is marked, or the marking has ended.
+    /// Waits until everything confirmed so far is marked, or the marking task has ended.
     pub async fn marked(&self) {
         let (wanted, marked) = oneshot::channel();
         if self.marks.send(Mark::Wanted(wanted)).is_ok() {
@@ -326,19 +329,19 @@ impl Announcer {
         }
     }
 
-    /// Whether the broker takes events from here.
+    /// Whether the publisher is connected.
     pub fn is_connected(&self) -> bool {
         *self.publisher.state().borrow() == ConnectionState::Connected
     }
 
-    /// Claims those of a payment's unsent events that this process has not in flight, once none of them is promised: what
-    /// another task is about to post must go out before what comes later. Nothing is claimed while waiting, so that no
-    /// two tasks ever wait for each other.
+    /// Claims the unsent events of a payment that this process does not have in flight. Waits until none of them is
+    /// promised, as an event that another task is about to post must go out before later ones. Nothing is claimed while
+    /// waiting, so no two tasks ever wait for each other.
     async fn claim(self: &Arc<Self>, events: &[OutboxEvent]) -> Promise {
         loop {
             let posted = self.posted.notified();
             tokio::pin!(posted);
-            // Listening before looking, or a post in between would be missed.
+            // Register before checking, or a post in between would be missed.
             posted.as_mut().enable();
             if let Some(claim) = self.try_claim(events) {
                 return claim;
@@ -362,7 +365,7 @@ impl Announcer {
         Some(Promise { announcer: Arc::clone(self), ids })
     }
 
-    /// Takes back what was promised and will not be posted.
+    /// Gives up promised events that will not be posted.
     fn give_back(&self, ids: Vec<Uuid>) {
         if ids.is_empty() {
             return;
@@ -382,8 +385,8 @@ impl Announcer {
         self.posted.notify_waiters();
     }
 
-    /// Sets the event aside, with the later ones of its payment.
-    async fn set_aside(&self, place: &CallSlot, reason: &str) {
+    /// Sets the event aside, together with the later ones of its payment.
+    async fn set_aside(&self, place: &InFlightEvent, reason: &str) {
         let (payment, position) = (place.payment, place.position);
         error!(%payment, position, reason, "the broker refuses an event; it and the later ones wait for a person");
         let mut backoff = backoff::reconnect();
@@ -403,17 +406,17 @@ impl Announcer {
 /// Events that were handed over together, until the fate of each is known.
 struct Way {
     announcer: Arc<Announcer>,
-    places: Vec<CallSlot>,
-    /// Of those whose fate is not known.
+    places: Vec<InFlightEvent>,
+    /// The spans of events whose fate is not known yet.
     spans: Mutex<Vec<(i64, Span)>>,
-    /// Whoever waits for all of them waits for its end.
+    /// Dropped once all are decided, which wakes the task that waits for them.
     _way: oneshot::Sender<Infallible>,
-    /// Where nobody does any more.
+    /// The permit, if no task waits for them any more.
     _left: Left,
 }
 
 impl Way {
-    /// What became of one of them. Called by a channel's task: it does nothing that could take long.
+    /// Records the fate of an event. Runs in a channel's task, so it does nothing that could take long.
     fn decide(self: &Arc<Self>, published: Published) {
         let Some(place) = self.places.iter().find(|place| place.position == published.position()) else { return };
         let mut span = self.span(place.position);
@@ -439,7 +442,7 @@ impl Way {
                 let (way, place) = (Arc::clone(self), place.clone());
                 tokio::spawn(async move { way.announcer.set_aside(&place, &reason).await });
             }
-            // It stays in the outbox, and goes out with the others when the payment is released.
+            // It stays in the outbox and goes out with the others when the payment is released.
             Published::Behind { .. } => {
                 span.fail("behind_set_aside");
                 self.announcer.in_flight().remove(&place.event);
@@ -456,24 +459,23 @@ impl Way {
     }
 }
 
-/// What an event is about, for when its fate is known.
+/// What is needed of an event once its fate is known.
 #[derive(Debug, Clone)]
-struct CallSlot {
+struct InFlightEvent {
     position: i64,
     event: Uuid,
     payment: Uuid,
     event_type: String,
 }
 
-impl CallSlot {
-    fn of(event: &Outgoing) -> CallSlot {
+impl InFlightEvent {
+    fn of(event: &Outgoing) -> InFlightEvent {
         let event_type = event_type(&event.routing_key).to_owned();
-        CallSlot { position: event.position, event: event.event_id, payment: event.payment_id, event_type }
+        InFlightEvent { position: event.position, event: event.event_id, payment: event.payment_id, event_type }
     }
 }
 
-/// Marks confirmed events, as many at once as have gathered. Nothing waits for it: an event that is not marked is at worst
-/// sent again.
+/// Marks confirmed events in batches. Nothing waits for a mark: at worst, an unmarked event is sent again.
 async fn mark(announcer: std::sync::Weak<Announcer>, store: Arc<Store>, mut receiver: mpsc::UnboundedReceiver<Mark>) {
     let mut marks: Vec<Mark> = Vec::new();
     let mut last = tokio::time::Instant::now();
@@ -496,13 +498,13 @@ async fn mark(announcer: std::sync::Weak<Announcer>, store: Arc<Store>, mut rece
             }
         }
         store_marks(&store, &sent).await;
-        // Who waited for them is told by the end of `wanted`.
+        // Dropping the senders wakes the tasks that waited for these marks.
         drop(wanted);
         last = tokio::time::Instant::now();
         let now = last.into_std();
         marked.push_back((now, ids));
         if let Some(announcer) = announcer.upgrade() {
-            // Kept a little longer: who read the outbox just before the mark would send them a second time.
+            // Kept a little longer: a task that read the outbox just before the mark would publish them a second time.
             let mut in_flight = announcer.in_flight();
             while marked.front().is_some_and(|(at, _)| now.duration_since(*at) > MARKED_FOR) {
                 for id in marked.pop_front().into_iter().flat_map(|(_, ids)| ids) {
@@ -534,16 +536,16 @@ async fn store_marks(store: &Store, sent: &[Sent]) {
     }
 }
 
-/// What the marking is told.
+/// A message to the marking task.
 #[derive(Debug)]
 enum Mark {
     /// The broker confirmed this event.
     Event(Uuid, Sent),
-    /// Somebody waits until all before is marked.
+    /// A task waits until everything before this is marked.
     Wanted(oneshot::Sender<()>),
 }
 
-/// The events of a commit that are new, with the positions that the database gave them.
+/// Returns the new events of a commit with the positions that the database assigned.
 pub fn outgoing(events: &[Event], bodies: Vec<String>, positions: &[(Uuid, i64)]) -> Vec<Outgoing> {
     let mut outgoing: Vec<Outgoing> = events
         .iter()

@@ -1,8 +1,8 @@
-//! Heartbeats: how many events of a variant there are in each stretch of positions, so that a subscriber can tell whether any
-//! is missing, the last one too.
+//! Heartbeats report how many events of a variant there are in each range of positions, so that a subscriber can detect
+//! a missing event, even the last one.
 //!
-//! A stretch begins where the one before ended, whichever replica sent that, and is told of once. Who misses a heartbeat sees
-//! it by the next one. What is told of can all be seen, and nothing is ever added to it.
+//! A range begins where the previous one ended, whichever replica sent that, and is reported once. The next heartbeat
+//! reveals a lost one. All events in a reported range are visible, and none is ever added.
 
 use std::time::{Duration, Instant};
 
@@ -18,37 +18,37 @@ use crate::payment::event::EventType;
 use crate::store::error::StoreError;
 use crate::store::positions::{Beat, Frontier};
 
-/// In how many parts the time between two heartbeats is cut. What happened in the last one is told of the next time: most
-/// likely it is with its subscribers by then.
+/// The heartbeat interval is divided into this many parts. Events of the last part are reported the next time, so that
+/// subscribers most likely have those that a heartbeat covers.
 const PARTS: u32 = 4;
 
 /// How long the broker may take for a heartbeat.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// From how long on it is told that somebody is slow to commit.
+/// After how long a slow commit is logged.
 const SLOW: Duration = Duration::from_secs(60);
 
-/// What the next heartbeat may tell of, once all that wrote then have ended.
+/// What the next heartbeat may cover, once all transactions that were writing at that time have ended.
 struct Next {
     frontier: Frontier,
     since: Instant,
     is_told: bool,
 }
 
-/// What heartbeats are sent with.
+/// Sends heartbeats.
 pub struct Heartbeats {
-    /// Where events are stored, and how they go out.
+    /// Where events are stored, and how they are published.
     pub outbox: Outbox,
-    /// How heartbeats go out.
+    /// Publishes the heartbeats.
     pub publisher: Publisher,
-    /// The variants that events are counted of.
+    /// The variants whose events are counted.
     pub variants: Vec<String>,
-    /// How often one is sent, by all replicas together; never, where it is zero.
+    /// The interval between heartbeats, over all replicas; zero disables them.
     pub every: Duration,
 }
 
 impl Heartbeats {
-    /// Sends a heartbeat to each variant's subscribers, with all other replicas together, until the worker drains.
+    /// Sends heartbeats to each variant's subscribers, together with all other replicas, until the worker drains.
     pub async fn run(self) {
         if !self.every.is_zero() {
             self.outbox.draining.run_until_cancelled(self.beat_on()).await;
@@ -84,7 +84,7 @@ impl Heartbeats {
                 if beat.to() >= waiting.frontier.position {
                     break;
                 }
-                // There was more than one heartbeat is about.
+                // There was more than one heartbeat can cover.
                 since = Duration::ZERO;
             }
         }

@@ -1,8 +1,8 @@
-//! Events on their way to the broker.
+//! Publishing stored events.
 //!
-//! - `announce`: those of a commit, in their order, until the broker has confirmed them. `sent_span`: their spans.
-//! - `relay`: those that a lost worker left.
-//! - `heartbeat`: how many there were, for who wants to know whether any is missing.
+//! - `announce`: the events of a commit, in order, until the broker has confirmed them. `sent_span`: their spans.
+//! - `relay`: the events that a lost worker left unsent.
+//! - `heartbeat`: how many events there were, so that consumers can detect a gap.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ pub mod heartbeat;
 pub mod relay;
 pub mod sent_span;
 
-/// What sends events that no command is waiting for.
+/// What publishes events that no command waits for.
 #[derive(Clone)]
 pub struct Outbox {
-    /// This process, as the owner of leases.
+    /// Identifies this process as the owner of leases.
     pub worker: Uuid,
     /// Where the events are stored.
     pub store: Arc<Store>,
-    /// Events on their way out.
+    /// Publishes the events.
     pub announcer: Arc<Announcer>,
-    /// Cancelled when the worker ends.
+    /// Cancelled when the worker drains.
     pub draining: CancellationToken,
 }

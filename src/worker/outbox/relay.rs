@@ -1,5 +1,5 @@
-//! Events that their own worker did not get out: the relay of this replica's share of payments sends them, in order. It
-//! also notes which those are, and drops what is older than the retention.
+//! The relay publishes events that their own worker did not get out, in order, for this replica's share of the
+//! payments. It also finds those events, and deletes what is older than the retention period.
 
 use std::time::{Duration, Instant};
 
@@ -16,23 +16,23 @@ use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::outbox::Overdue;
 
-/// How often the outbox is looked at.
+/// How often the outbox is read.
 const EVERY: Duration = Duration::from_secs(2);
-/// How long a share of the payments is leased.
+/// How long this replica's share of the payments is leased.
 const LEASE: Duration = Duration::from_secs(15);
 /// How many events are read at once.
 const BATCH: usize = 500;
-/// How many may be out that it waits for. Those that a full queue takes none of are left to their channels, as a command's
-/// are: they hold up no other payment's here either.
+/// How many unconfirmed events the relay waits for. Events that a full queue does not take are left to their channels,
+/// like those of commands, so that they delay no other payment.
 const OUT_MAX: usize = 8 * BATCH;
-/// Every how many rounds late events are looked for and old ones go.
+/// Once in this many rounds, late events are searched for and old ones deleted.
 const HOUSEKEEPING_EVERY: u32 = 5;
-/// How many old rows go at once.
+/// How many old rows one statement deletes.
 const PURGE: i64 = 5000;
-/// For how long one round looks for more of the same.
+/// How long one round continues with a chore that has more to do.
 const TIDIED_FOR: Duration = Duration::from_secs(2);
 
-/// Relays until the worker drains, then leaves its share to the others.
+/// Relays until the worker drains, then releases its share to the other replicas.
 pub async fn run(outbox: Outbox, retention: Retention) {
     outbox.draining.run_until_cancelled(relay_on(&outbox, &retention)).await;
     give_back(&outbox).await;
@@ -58,7 +58,7 @@ async fn relay_on(outbox: &Outbox, retention: &Retention) {
     }
 }
 
-/// What the relay has out and waits for: events that are neither confirmed nor set aside, nor left to their channels.
+/// Events that the relay waits for: not yet confirmed, set aside or left to their channels.
 #[derive(Default)]
 struct Out {
     payments: JoinSet<usize>,
@@ -74,7 +74,7 @@ impl Out {
         });
     }
 
-    /// Waits until there is room for a batch more.
+    /// Waits until there is room for another batch.
     async fn room(&mut self) {
         loop {
             while let Some(ended) = self.payments.try_join_next() {
@@ -96,8 +96,8 @@ async fn give_back(outbox: &Outbox) {
     }
 }
 
-/// Sends what is overdue, from behind a position to the end; the next round begins at the front again. It does not wait for
-/// the broker between the batches: a subscriber whose queue is full may not hold up the others.
+/// Publishes overdue events, from a position to the end; the next round starts at the front again. It does not wait for
+/// the broker between batches, so that a subscriber whose queue is full does not delay the others.
 async fn relay(outbox: &Outbox, after: &mut i64, out: &mut Out) -> Result<(), StoreError> {
     loop {
         let buckets = outbox.store.lease_buckets(outbox.worker, LEASE).await?;
@@ -116,7 +116,7 @@ async fn relay(outbox: &Outbox, after: &mut i64, out: &mut Out) -> Result<(), St
             }
             announced.into_iter().for_each(|(count, announced)| out.add(count, announced));
         };
-        // What is out stays on its way; another replica may be faster.
+        // After the lease, another replica may be faster. What is in flight stays there.
         if tokio::time::timeout(LEASE, sent).await.is_err() || next.is_none() {
             return Ok(());
         }
@@ -135,7 +135,7 @@ async fn keep_house(outbox: &Outbox, retention: &Retention) {
     }
 }
 
-/// What is done for the tables. Each goes its own way: one that fails does not keep the others from theirs.
+/// A housekeeping task. They are independent: if one fails, the others still run.
 #[derive(Debug, Clone, Copy)]
 enum Chore {
     NoteOverdue,
@@ -145,7 +145,7 @@ enum Chore {
 }
 
 impl Chore {
-    /// A bounded part of it; whether there is more.
+    /// Does a bounded part of it. Returns whether there is more.
     async fn step(self, store: &Store) -> Result<bool, StoreError> {
         match self {
             Chore::NoteOverdue => store.note_overdue().await,
@@ -156,7 +156,7 @@ impl Chore {
     }
 }
 
-/// Takes one step after the other while there is more, and for a while at most: the relay waits for it.
+/// Repeats a chore while there is more to do, but only for a while, as the relay waits for it.
 async fn tidy(outbox: &Outbox, chore: Chore) {
     let begun = Instant::now();
     loop {

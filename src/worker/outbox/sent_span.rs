@@ -1,12 +1,13 @@
-//! The span of an event on its way to the broker.
+//! The span of publishing an event.
 
 use opentelemetry::KeyValue;
 
 use crate::bus::publisher::Outgoing;
 use crate::spans::{Begin, Span, SpanKind};
 
-/// An event on its way to the broker, until that has confirmed it. It belongs to the trace of its command; the event itself
-/// names the command's span and not this one, for it is the same whenever it is sent.
+/// Starts the span of publishing an event; it ends when the broker has confirmed it. It belongs to the trace of the
+/// event's command. The event itself carries the command's span rather than this one, so that it is the same whenever
+/// it is published.
 pub fn sent(event: &Outgoing, exchange: &str) -> Span {
     Span::within(event.trace.as_ref(), || {
         let mut attributes = vec![
@@ -23,7 +24,7 @@ pub fn sent(event: &Outgoing, exchange: &str) -> Span {
     })
 }
 
-/// The messages of one command have one.
+/// The conversation id that all messages of one command share.
 pub(crate) fn conversation(id: Option<&str>) -> Option<KeyValue> {
     id.map(|id| KeyValue::new("messaging.message.conversation_id", id.to_owned()))
 }

@@ -1,8 +1,9 @@
-//! The circuit breaker of a variant: after failures in a row of so many payments, or one refusal of our credentials, calls
-//! pause, and one probe at a time finds out whether the gateway is well again. It holds per replica.
+//! The circuit breaker of a variant, per replica. It opens after consecutive failures of several payments, or when the
+//! gateway rejects our credentials once. Calls then pause, and one probe at a time finds out whether the gateway has
+//! recovered.
 //!
-//! A payment counts once, however often it is tried: one whose every call fails is ill by itself, and the gateway need not
-//! be. For the same reason a payment whose probe failed lets others probe first.
+//! A payment counts once, however often it is tried: if only its own calls fail, the cause may be the payment and not
+//! the gateway. For the same reason, a payment that failed a probe lets others probe first.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,24 +13,24 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// What a breaker lets through.
+/// What the breaker lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Everything.
+    /// All calls.
     Closed,
-    /// Nothing, until then.
+    /// No calls, until a probe is due.
     Open {
         /// When a probe may go out.
         until: Instant,
     },
-    /// One probe.
+    /// One probe; half-open.
     Probing,
 }
 
-/// How many payments whose probe failed are remembered; beyond, the turns begin anew.
+/// How many payments that failed a probe are remembered. Beyond that, all are forgotten and take turns anew.
 const PROBED_MAX: usize = 1024;
 
-/// Counts the payments that failed in a row.
+/// Counts the payments that failed consecutively.
 #[derive(Debug)]
 pub struct Breaker {
     failures_max: usize,
@@ -38,45 +39,45 @@ pub struct Breaker {
     state: watch::Sender<State>,
 }
 
-/// Who failed.
+/// The payments that failed.
 #[derive(Debug, Default)]
 struct Failures {
     /// The payments that failed since the last success.
     payments: HashSet<Uuid>,
-    /// It closed for want of a probe: one failure opens it again.
+    /// The breaker closed without a probe: one failure opens it again.
     on_trial: bool,
-    /// The payments whose probe failed since the last success.
+    /// The payments that failed a probe since the last success.
     probed: HashSet<Uuid>,
 }
 
 impl Breaker {
-    /// A closed breaker that opens for `open` after failures in a row of so many payments.
+    /// A closed breaker that opens for `open` after consecutive failures of this many payments.
     pub fn new(failures_max: u32, open: Duration) -> Breaker {
         let failures_max = usize::try_from(failures_max).unwrap_or(usize::MAX);
         Breaker { failures_max, open, failures: Mutex::default(), state: watch::Sender::new(State::Closed) }
     }
 
-    /// Tells of every change.
+    /// Subscribes to changes of the state.
     pub fn watch(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }
 
-    /// What it lets through now.
+    /// The current state.
     pub fn state(&self) -> State {
         *self.state.borrow()
     }
 
-    /// How long calls are held back; nothing while they are not.
+    /// Returns how long calls are paused, or `None` if the breaker is closed.
     pub fn hold(&self) -> Option<Duration> {
         match self.state() {
             State::Closed => None,
             State::Open { until } => Some(until.saturating_duration_since(Instant::now())),
-            // Others wait for the probe's outcome.
+            // Others wait for the outcome of the probe.
             State::Probing => Some(Duration::from_secs(1)),
         }
     }
 
-    /// The time for a probe has come.
+    /// Switches an open breaker to half-open once a probe is due.
     pub fn probe(&self) {
         self.state.send_if_modified(|state| {
             let due = matches!(state, State::Open { until } if *until <= Instant::now());
@@ -87,18 +88,18 @@ impl Breaker {
         });
     }
 
-    /// There was nothing to probe with: calls go on, and the next failure opens it again.
+    /// Closes the breaker because there was nothing to probe with. The next failure opens it again.
     pub fn nothing_to_probe(&self) {
         self.failures().on_trial = true;
         self.close();
     }
 
-    /// Whether a probe of this payment failed since the last success: others go first.
+    /// Whether this payment failed a probe since the last success. Others then probe first.
     pub fn failed_a_probe(&self, payment: Uuid) -> bool {
         self.failures().probed.contains(&payment)
     }
 
-    /// A call brought the gateway's own word.
+    /// Records a call that the gateway answered properly.
     pub fn succeeded(&self) {
         *self.failures() = Failures::default();
         if self.state() == State::Probing {
@@ -106,7 +107,7 @@ impl Breaker {
         }
     }
 
-    /// A call of this payment failed for the gateway's sake.
+    /// Records a call of this payment that failed because of the gateway.
     pub fn failed(&self, payment: Uuid) {
         let mut failures = self.failures();
         failures.payments.insert(payment);
@@ -117,7 +118,7 @@ impl Breaker {
         }
     }
 
-    /// A call of this payment failed as every other will: it opens at once.
+    /// Opens the breaker at once: a call of this payment failed in a way that every other call will.
     pub fn trip(&self, payment: Uuid) {
         let mut failures = self.failures();
         if !matches!(self.state(), State::Open { .. }) {

@@ -1,4 +1,4 @@
-//! The exclusive slot for operations that lost more than one worker: one of a variant runs at a time.
+//! The exclusive slot of a variant: operations that lost more than one worker run one at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
-/// How long an operation waits for the slot before it is given back: meanwhile it takes up one of the messages fetched, or of
-/// the due operations claimed.
+/// How long an operation waits for the slot before it is given back. Meanwhile it occupies a prefetched message or a
+/// claimed operation.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The exclusive slot of a variant.
@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 pub struct Exclusive(Arc<Mutex<()>>);
 
 impl Exclusive {
-    /// Waits for it, no longer than [`TIMEOUT`].
+    /// Waits for the slot; `None` after [`TIMEOUT`].
     pub(crate) async fn enter(&self) -> Option<OwnedMutexGuard<()>> {
         timeout(TIMEOUT, Arc::clone(&self.0).lock_owned()).await.ok()
     }

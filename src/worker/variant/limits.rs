@@ -1,5 +1,5 @@
-//! The rate limit of a variant, over all replicas: slots are reserved in PostgreSQL, some at a time. And that of a user, on
-//! each replica.
+//! The rate limit for calls of a variant, over all replicas: time slots are reserved in PostgreSQL, several at once.
+//! Also the rate limit for a user's commands, per replica.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::store::{Store, StoreError};
 
-/// Slots reserved at once span at most this long, so that a replica that dies wastes no more.
+/// The longest span, in seconds, that is reserved at once: a replica that dies wastes no more.
 const SPAN_MAX: f64 = 0.1;
 
-/// How often it is told that a user asks for too much.
+/// How often it is logged that a user exceeds its rate.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Calls a second over all replicas.
+/// A limit on calls per second, over all replicas.
 #[derive(Debug)]
 pub struct RateLimit {
     variant: String,
@@ -30,7 +30,7 @@ struct Reserved {
 }
 
 impl RateLimit {
-    /// A limit of so many calls a second.
+    /// A limit of this many calls per second.
     pub fn new(variant: &str, rate: f64) -> RateLimit {
         RateLimit {
             variant: variant.to_owned(),
@@ -39,10 +39,10 @@ impl RateLimit {
         }
     }
 
-    /// Waits for the next slot; false where that comes after the deadline, and is left to another.
+    /// Waits for the next time slot. Returns false if it is after the deadline; it is then left to another call.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// The time slots cannot be reserved in the database.
     pub async fn wait(&self, store: &Store, deadline: Instant) -> Result<bool, StoreError> {
         let slot = {
             let mut reserved = self.reserved.lock().await;
@@ -64,8 +64,9 @@ impl RateLimit {
     }
 }
 
-/// Commands a second of one user on this replica, and a second's worth at once. A call waits for its slot; a command that is
-/// beyond this is refused at once, for while it waited it would keep its place in the prefetch from those of others.
+/// A limit on commands per second of one user on this replica, with a burst of one second's worth. Unlike calls, which
+/// wait for a time slot, commands beyond the limit are rejected at once: a waiting command would occupy a prefetch slot
+/// that others need.
 #[derive(Debug)]
 pub struct Allowance {
     rate: f64,
@@ -74,33 +75,33 @@ pub struct Allowance {
 
 #[derive(Debug)]
 struct Account {
-    /// How many may come, at this time.
+    /// How many commands are allowed at the time `at`.
     left: f64,
     at: Instant,
-    /// When it was last told that none was left.
+    /// When an exceeded limit was last logged.
     told: Option<Instant>,
 }
 
-/// Whether a command is within an allowance.
+/// Whether a command is within the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
-    /// It is, and is taken off.
+    /// It is, and was deducted from the allowance.
     Granted,
-    /// None is left.
+    /// The limit is exceeded.
     Spent {
-        /// Whether that was not told for a while.
+        /// Whether to log it: it has not been logged for a while.
         is_news: bool,
     },
 }
 
 impl Allowance {
-    /// So many commands a second.
+    /// A limit of this many commands per second.
     pub fn new(rate: f64) -> Allowance {
         let account = Account { left: at_once(rate), at: Instant::now(), told: None };
         Allowance { rate, account: std::sync::Mutex::new(account) }
     }
 
-    /// Takes one command off.
+    /// Deducts one command.
     pub fn take(&self) -> Share {
         let now = Instant::now();
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,14 +120,14 @@ impl Allowance {
     }
 }
 
-/// How many commands may come at once.
+/// The burst size: how many commands may come at once.
 fn at_once(rate: f64) -> f64 {
     rate.max(1.0)
 }
 
-/// How many slots are reserved at once.
+/// How many time slots are reserved at once.
 fn slots(rate: f64) -> u32 {
-    // Bounded below by one and above by a value that fits.
+    // At least one, and at most a value that fits.
     (rate * SPAN_MAX).clamp(1.0, 10_000.0) as u32
 }
 

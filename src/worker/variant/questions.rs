@@ -1,5 +1,5 @@
-//! Questions about whole payments, as a `payment.sync` asks them: one at a time about each. Those that come meanwhile
-//! are all answered by the next one, for it is asked after each of them came. So many at once are few calls.
+//! Coalesces look-ups of whole payments, as a `payment.sync` makes them. Only one per payment is in flight. All that
+//! arrive meanwhile share the answer to the next one, which is sent after they arrived. So many at once cost few calls.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,17 +9,17 @@ use tokio::sync::Mutex as Line;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-/// How long one waits at most for the question before its own. At a gateway that is slower each asks for itself, so that its
-/// lease does not end while it waits.
+/// How long a look-up waits for the one before it. If the gateway is slower, each is sent separately, so that no lease
+/// ends while its operation waits.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// When the last question about a payment began, and its answer.
+/// When the last look-up of a payment was sent, and its answer.
 type Last<T> = Option<(Instant, T)>;
 
-/// Those that ask about payments, by payment and how far its events had come: who knows of more asks something else.
+/// Look-ups by payment and the sequence of its last event: once a later event is known, an earlier look-up proves less.
 type Lines<T> = HashMap<(Uuid, i64), Weak<Line<Last<T>>>>;
 
-/// The questions about the payments of one variant.
+/// The look-ups of the payments of one variant.
 #[derive(Debug)]
 pub struct Questions<T> {
     lines: Mutex<Lines<T>>,
@@ -27,14 +27,15 @@ pub struct Questions<T> {
 }
 
 impl<T> Questions<T> {
-    /// For a variant whose leases last so much longer than a call: half of it is there to wait in.
+    /// For a variant whose leases outlast a call by `lease_margin`. Up to half of that is spent waiting.
     pub fn within(lease_margin: Duration) -> Questions<T> {
         Questions { lines: Mutex::default(), patience: PATIENCE.min(lease_margin / 2) }
     }
 }
 
 impl<T: Clone> Questions<T> {
-    /// Asks, or takes the answer to a question that another one asked since this one came. Tells whether it was asked.
+    /// Sends a look-up, or takes the answer of one that was sent since this one arrived. Returns the answer and whether
+    /// this look-up was sent.
     pub async fn ask(&self, payment: Uuid, sequence: i64, question: impl Future<Output = T>) -> (T, bool) {
         let came = Instant::now();
         let line = self.line((payment, sequence));
@@ -71,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// A question that takes so long, and is counted when it is asked.
+    /// A look-up that takes this long, and is counted when it is sent.
     async fn question(asked: &AtomicUsize, takes: Duration) {
         asked.fetch_add(1, Ordering::Relaxed);
         sleep(takes).await;
@@ -84,7 +85,7 @@ mod tests {
         let answers = join_all((0..300_u64).map(|number| {
             let (questions, asked) = (&questions, &asked);
             async move {
-                // All but the first while that is asked.
+                // All but the first arrive while that one is in flight.
                 sleep(Duration::from_millis(number.min(50))).await;
                 questions.ask(Uuid::nil(), 1, question(asked, takes)).await
             }

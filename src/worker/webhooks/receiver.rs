@@ -1,5 +1,6 @@
-//! A webhook is received: verified, and published as a command. Answered for only when the broker has confirmed it; from
-//! then on it is as safe as every other command. What it tells is not looked at here, but for where it goes.
+//! Receives a webhook: verifies it and publishes it as a command. The gateway gets its response only when the broker
+//! has confirmed the command, which is then as safe as any other. The facts of the webhook only decide where the
+//! command is addressed.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -20,10 +21,10 @@ use crate::payment::trace::TraceContext;
 use crate::payment::webhook::Webhook;
 use crate::worker::command::spans;
 
-/// How long the broker may take to confirm, before the gateway is told to come again.
+/// How long the broker may take to confirm before the gateway is asked to retry.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Receives webhooks for every variant whose gateway sends any.
+/// Receives webhooks for all variants whose gateway sends them.
 pub struct Receiver {
     variants: HashMap<String, Verify>,
     publisher: Publisher,
@@ -43,7 +44,7 @@ impl Receiver {
         let facts = match (verify.check)(&webhook) {
             Ok(facts) => facts,
             Err(why) => {
-                // Counted; and a line of each would let anybody fill the log.
+                // Debug only, as it is counted: otherwise anybody could fill the log.
                 debug!(variant, why = why.as_str(), "a webhook is not genuine; it is refused");
                 return Receipt::NotGenuine(why.as_str());
             }
@@ -58,7 +59,7 @@ impl Receiver {
                 return Receipt::NotGenuine("invalid_body");
             }
         };
-        // Of what is genuine alone: strangers would fill the collector.
+        // Only genuine webhooks get a span: strangers could flood the collector.
         let mut span = spans::webhook(&variant, since);
         let body = command(&variant, &webhook, &facts, span.context()).to_string();
         drop(webhook);
@@ -70,13 +71,14 @@ impl Receiver {
     }
 
     async fn publish(&self, variant: &str, body: String, held: Held) -> Receipt {
-        // What is handed over while there is no broker would only wait here, and be sent again by the gateway as well.
+        // Without a broker the command would only wait here, and the gateway would send it again as well.
         if *self.publisher.state().borrow() != ConnectionState::Connected {
             return Receipt::Unavailable;
         }
         let routing_key = format!("{variant}.{}", CommandType::Notification);
         let publisher = self.publisher.clone();
-        // A task of its own: whoever waits may go away, and the publisher still has it.
+        // A separate task: the request may be dropped while the publisher still has the command, which counts as memory
+        // in use.
         let publishing = tokio::spawn(async move {
             let sent = publisher.publish_command(routing_key, body.into()).await;
             drop(held);
@@ -107,8 +109,8 @@ impl Receive for Receiver {
     }
 }
 
-/// One request is one command, whatever it tells. It is addressed where it tells one thing and names its payment; else
-/// the worker finds out whose each thing is.
+/// One request becomes one command, whatever it reports. It is addressed to a payment if it reports one fact that names
+/// its payment; otherwise the worker finds the payment of each fact.
 fn command(variant: &str, webhook: &Webhook, facts: &[Fact], trace: Option<TraceContext>) -> Value {
     let mut command = json!({
         "specversion": "1.0",
@@ -130,8 +132,8 @@ fn command(variant: &str, webhook: &Webhook, facts: &[Fact], trace: Option<Trace
     command
 }
 
-/// The same things told again are the same command: known by the gateway's own keys. What has none is a new one every
-/// time, and no more than a reason to ask.
+/// The command's id. Facts that are reported again make the same command, identified by the gateway's own keys. Without
+/// keys each command is a new one, and no more than a reason to ask the gateway.
 fn id(facts: &[Fact]) -> String {
     let keys: Option<Vec<String>> = facts.iter().map(Fact::command_id).collect();
     match keys.as_deref() {
@@ -180,7 +182,7 @@ mod tests {
         let (first, again) = (command(&facts), command(&facts));
         assert_eq!((&first["id"], first.get("subject")), (&again["id"], None));
         assert_ne!(first["id"], command(&facts[..1])["id"]);
-        // Unsigned, they are new every time.
+        // Without keys, each is a new one.
         let unsigned = [fact(None, None)];
         assert_ne!(id(&unsigned), id(&unsigned));
     }

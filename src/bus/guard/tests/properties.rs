@@ -1,4 +1,4 @@
-//! Any messages, in any pieces.
+//! Any messages, split into any pieces.
 
 use amq_protocol::frame::AMQPFrame;
 use proptest::collection::vec;
@@ -15,7 +15,7 @@ fn any_text() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A value with its type, nested and sometimes malformed.
+/// A value with its type, possibly nested and sometimes malformed.
 fn any_value() -> impl Strategy<Value = Vec<u8>> {
     let fixed = |kind: u8, count: usize| vec(any::<u8>(), count).prop_map(move |bytes| [&[kind], &bytes[..]].concat());
     let leaf = prop_oneof![
@@ -55,7 +55,7 @@ fn payload(flags: u16, texts: Vec<Vec<u8>>, headers: &[u8], number: u64) -> Vec<
     payload
 }
 
-/// The same, sometimes cut off or with a byte changed.
+/// A payload that is sometimes truncated or has one byte changed.
 fn any_payload() -> impl Strategy<Value = Vec<u8>> {
     let good = (any::<u16>(), vec(any_text(), 11), any_table(any_value()), any::<u64>())
         .prop_map(|(flags, texts, headers, number)| payload(flags, texts, &headers, number));
@@ -72,7 +72,7 @@ fn any_payload() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A message with any texts, a refusal, or a heartbeat.
+/// A message with any texts, a channel's close, or a heartbeat.
 fn any_frames() -> impl Strategy<Value = Vec<u8>> {
     let texts = (any_text(), any_text(), any_text()).prop_map(|(a, b, c)| [short(&a), short(&b), short(&c)]);
     let message = (1..4_u16, 0..3_u8, texts, any_payload(), vec(any::<u8>(), 0..40)).prop_map(
@@ -93,7 +93,8 @@ fn any_frames() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// lapin reads whatever becomes of a header: the same bytes if it could read them, otherwise a marked message.
+    /// lapin can read the result for any header: the same bytes if it could read them before, otherwise a marked
+    /// message.
     #[test]
     fn lapin_reads_any_header(payload in prop_oneof![4 => any_payload(), 1 => vec(any::<u8>(), 12..200)]) {
         let bytes = frame(HEADER, 1, &payload);
@@ -110,7 +111,7 @@ proptest! {
         }
     }
 
-    /// lapin reads every frame of a message, and a message without a marker is the one that was sent.
+    /// lapin can read every frame of a message, and a message without a marker is unchanged.
     #[test]
     fn lapin_reads_any_stream(messages in vec(any_frames(), 1..6)) {
         let mut frames = Frames::new(None);
@@ -124,7 +125,7 @@ proptest! {
             });
             match header {
                 Some(None) => prop_assert_eq!(out, bytes),
-                // The marker may be the publisher's own.
+                // The publisher may have written the marker itself.
                 Some(Some(_)) => prop_assert!(out != bytes || read(&bytes).is_some()),
                 None => prop_assert_eq!(out.len(), bytes.len()),
             }
@@ -137,10 +138,10 @@ proptest! {
         sizes in vec(1..40_usize, 1..20),
         body_max in 6..8_u64,
     ) {
-        // The first does not fit into the smallest frame.
+        // This first header does not fit into the smallest frame.
         let big = header(1, HEADERS, &[long(&[&short(b"a")[..], b"S", &long(&[0; 5_000])].concat())]);
         let bytes = [big, messages.concat()].concat();
-        // Its bodies have 7 bytes, and some of the messages another number than they say.
+        // Content headers announce a body of 7 bytes, which some of the messages do not have.
         let new = || Frames::new(Some(4_096)).bodies_up_to(body_max);
         let mut whole = Vec::new();
         new().pass(&bytes, &mut whole);

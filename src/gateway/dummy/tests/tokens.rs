@@ -1,5 +1,4 @@
-//! What each token plays, step by step. Every step is answered by a gateway that was just started, as by another
-//! replica.
+//! What each token plays, step by step. Every step is answered by a newly started gateway, as by another replica.
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -14,12 +13,12 @@ fn ago(seconds: i64) -> Timestamp {
     Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap()
 }
 
-/// One attempt of an operation that was stored then, at a gateway that was just started.
+/// One attempt of an operation stored at that time, at a newly started gateway.
 async fn send(payment: &Payment, action: Action, data: &Value, attempt: u32, stored_at: Timestamp) -> Outcome {
     attempt_of(&DummyGateway::new(), payment, action, data, attempt, stored_at).await
 }
 
-/// What is found of that operation.
+/// Looks that operation up.
 async fn ask_about(payment: &Payment, action: Action, data: &Value, stored_at: Timestamp) -> Found {
     let request = Request { amount: Some(usd("10")), capture: true, body: body(payment, action, data) };
     let target = Target {
@@ -41,7 +40,7 @@ async fn ask_about(payment: &Payment, action: Action, data: &Value, stored_at: T
     DummyGateway::new().look_up(question).await
 }
 
-/// What is found of the whole payment.
+/// Looks the whole payment up.
 async fn ask_all(payment: &Payment) -> GatewayResult {
     match look_up(&DummyGateway::new(), payment, None).await {
         Found::Result(result) => *result,
@@ -49,7 +48,7 @@ async fn ask_all(payment: &Payment) -> GatewayResult {
     }
 }
 
-/// A payment as it is stored after this token's process, which was stored so many seconds ago.
+/// A payment as stored after this token's process, which was stored so many seconds ago.
 async fn after(token: &str, seconds_ago: i64, status: Status) -> Payment {
     let mut payment = payment();
     let data = json!({"token": token, "seconds": 60});
@@ -61,7 +60,7 @@ async fn after(token: &str, seconds_ago: i64, status: Status) -> Payment {
     payment
 }
 
-/// What is stored of an answer.
+/// Stores an answer as the engine does.
 fn keep(payment: &mut Payment, answer: GatewayResult, status: Status) {
     payment.status = status;
     payment.transaction_id = answer.transaction_id.unwrap();

@@ -1,21 +1,21 @@
-//! What a piece of news proves, where the settings take news for proof. It is signed as a whole; all of it that tells of money
-//! is read as strictly as an answer's list of transactions, and none of it may be left out.
+//! What a webhook proves, if the settings accept webhooks as proof. It is signed as a whole; everything in it about
+//! money is read as strictly as an answer's transactions, and nothing may be omitted.
 
 use super::{GatewayError, TransactionState, currency, invalid, operation_id, text, transactions};
 use crate::gateway::legible;
 use crate::payment::fact::{Proof, Proved};
 
-/// What tells what was done, with how much money, and whose.
+/// The members that say what was done, with how much money, and for which operation.
 const MEMBERS: [&str; 8] =
     ["kind", "state", "reference", "parent", "operation_id", "amount", "currency", "transaction_id"];
 
-/// The kind of what moves no money.
+/// The kind of event that moves no money.
 const CANCEL: &str = "cancel";
 
-/// Reads what a piece of news proves; nothing where it says no more than that something happened.
+/// Reads what an event proves; `None` if it only says that something happened.
 ///
 /// # Errors
-/// It tells of money, and not as the protocol has it.
+/// It concerns money and violates the protocol.
 pub(in crate::gateway::http) fn read(news: &str) -> Result<Option<Proof>, GatewayError> {
     let news = legible::read(news.as_bytes()).ok_or_else(|| invalid("must be a JSON object"))?;
     if let Some(name) = news.contradicted(&MEMBERS) {

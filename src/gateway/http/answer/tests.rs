@@ -1,4 +1,4 @@
-//! What is read of answers: strictly of money, leniently of all else.
+//! How answers are read: money strictly, everything else leniently.
 
 use serde_json::json;
 
@@ -149,7 +149,7 @@ fn an_amount_that_is_there_never_means_the_one_that_was_asked() {
         unusable(&format!(r#"{{"result": "approved", {members}}}"#), whole());
     }
     unusable(r#"{"result": "not_found", "capturedAmount": "50.00"}"#, whole());
-    // What says the same twice says it, and where no sum moves none is meant.
+    // Repeating the same value is no contradiction, and without a moved amount none is meant.
     let twice = r#"{"result": "approved", "amount": "50.00", "amount": "50.00", "Amount": "50.00"}"#;
     assert_eq!(approved(twice, charge()).amount().map(|sum| sum.to_string()).as_deref(), Some("50.00"));
     approved(r#"{"result": "approved", "amount": null, "currency": null}"#, of(Action::Cancel));
@@ -198,11 +198,11 @@ fn an_ornament_costs_no_result() {
     let mut damaged = br#"{"result": "approved", "amount": "100.00", "message": "caf"#.to_vec();
     damaged.extend(b"\xe9\"}");
     assert!(matches!(super::read(&damaged, charge()), Ok(Answer::Result(_))));
-    // Damage where it tells of money stays one.
+    // Damage within an amount makes the answer unusable.
     let mut damaged = br#"{"result": "approved", "amount": "100.00"#.to_vec();
     damaged.extend(b"\xe9\"}");
     assert!(super::read(&damaged, charge()).is_err());
-    // A refund sends nobody anywhere.
+    // For a refund, no customer is redirected.
     let body = r#"{"result": "pending", "redirect_url": 17}"#;
     assert!(super::read(body.as_bytes(), of(Action::Refund)).is_ok());
 }
@@ -236,7 +236,7 @@ fn not_found_beside_money_is_no_absence_of_a_whole_payment() {
     let read = result(answer("12.50"));
     assert_eq!((read.verdict, read.captured.map(|sum| sum.to_string())), (Verdict::Pending, Some("12.50".to_owned())));
     assert_eq!(read_as(&answer("0.00"), true), Ok(Answer::NotFound));
-    // Of one operation the payment's sums say nothing.
+    // The payment's sums say nothing about one operation.
     assert_eq!(read_as(&answer("12.50"), false), Ok(Answer::NotFound));
     assert_eq!(read_as(&answer("much"), true).unwrap_err().code, Code::InvalidAnswer);
 }

@@ -1,5 +1,5 @@
-//! The list of transactions in a gateway's answer: what happened, each by the gateway's own reference. All of it tells of money,
-//! and is read strictly.
+//! The list of transactions in a gateway's answer: what happened, each with the gateway's own reference. All of it
+//! concerns money, and is read strictly.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -10,16 +10,16 @@ use crate::payment::money::Currency;
 use crate::payment::outcome::GatewayError;
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
-/// How many are read: as many as there are movements of any sane payment.
+/// Maximum length of the list: more than any sane payment has movements.
 const TRANSACTIONS_MAX: usize = 1_000;
 
-/// The members of one.
+/// The members of a transaction.
 const MEMBERS: [&str; 6] = ["kind", "reference", "parent", "operation_id", "state", "amount"];
 
-/// Reads the list; an empty one where it is left out or null.
+/// Reads the list; empty if omitted or null.
 ///
 /// # Errors
-/// Which of them is none by the protocol, and why.
+/// Says how a transaction violates the protocol.
 pub(super) fn read(fields: &Map<String, Value>, currency: Currency) -> Result<Vec<Transaction>, GatewayError> {
     let list = match fields.get("transactions") {
         None | Some(Value::Null) => return Ok(Vec::new()),
@@ -34,10 +34,10 @@ fn one(item: &Value, currency: Currency) -> Result<Transaction, GatewayError> {
     transaction(fields, currency)
 }
 
-/// Reads one of them.
+/// Reads one transaction.
 ///
 /// # Errors
-/// Why it is none by the protocol.
+/// Says how it violates the protocol.
 pub(super) fn transaction(fields: &Map<String, Value>, currency: Currency) -> Result<Transaction, GatewayError> {
     let wrong = |name: &str, what: &str| invalid(&format!("transactions: {name} must be {what}"));
     if let Some(name) = legible::misspelled(fields, &MEMBERS) {

@@ -1,5 +1,5 @@
-//! Whatever a gateway answers, it is a result, or proves no more than it can: what may have been received is never taken
-//! for not sent, and no amount and no currency that it names is lost on the way to the engine, which judges them.
+//! Whatever a gateway answers is a result, or proves no more than it can: what may have been received is never taken as
+//! not sent, and no amount or currency in it is lost on the way to the engine, which judges them.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -81,7 +81,7 @@ const MEMBERS: &[&str] = &[
     "more",
 ];
 
-/// A good answer with some members changed.
+/// A valid answer with some members changed.
 fn changed() -> impl Strategy<Value = Value> {
     let change = (select(MEMBERS), value());
     let result = select(vec!["approved", "approved", "pending", "ready", "declined", "not_found"]);
@@ -97,7 +97,7 @@ fn changed() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What the answer says of money stands in what was read, to the last digit, or there is no result at all.
+/// The amounts in the answer are read to the last digit, or there is no result at all.
 fn check(answer: &Value, expected: Expected) -> Result<(), TestCaseError> {
     let result = match read(answer.to_string().as_bytes(), expected) {
         Ok(Answer::Result(result)) => result,
@@ -122,7 +122,7 @@ fn check(answer: &Value, expected: Expected) -> Result<(), TestCaseError> {
         prop_assert_eq!(money.map(Money::amount), said, "{}", name);
         prop_assert!(money.is_none_or(|money| money.currency() == currency), "{}", name);
     }
-    // The sum of an approval, or of the whole payment; of other verdicts it says nothing.
+    // The amount of an approval or of the whole payment; other verdicts have none.
     let said = answer.get("amount").and_then(Value::as_str).map(|text| text.parse::<Decimal>().unwrap());
     let is_cancel = expected.subject.is_some_and(|subject| subject.action == Action::Cancel);
     if expected.subject.is_none() {
@@ -136,7 +136,7 @@ fn check(answer: &Value, expected: Expected) -> Result<(), TestCaseError> {
         Verdict::CustomerMustAct { .. } => {
             prop_assert!(expected.subject.is_none_or(|subject| subject.action == Action::Process))
         }
-        // Only the machine and other gateways tell of these.
+        // Only the machine and other gateways use this verdict.
         Verdict::Authorized => return Err(TestCaseError::fail("no answer says so")),
         Verdict::Ready => prop_assert_eq!(&answer["result"], "ready"),
         Verdict::Pending => {}
@@ -161,7 +161,7 @@ proptest! {
         }
     }
 
-    /// A damaged answer may say other words, but never makes a refusal to connect of itself.
+    /// A damaged answer is never a result.
     #[test]
     fn any_bytes_are_read(body in proptest::collection::vec(any::<u8>(), 0..100), expected in expected()) {
         prop_assert!(read(&body, expected).is_err());

@@ -1,5 +1,5 @@
-//! The reference in `docs/http-gateway.md`: its requests are what goes out, its answers and webhooks are read as it
-//! says, and its table of statuses is the adapter's.
+//! Compares the reference in `docs/http-gateway.md` with the adapter: its requests are what is sent, its answers and
+//! webhooks are read as it says, and its table of statuses is correct.
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ const PAGE: &str = include_str!("../../../../docs/http-gateway.md");
 const ITS_OPERATION: &str = "5b1a6d0c-2f1e-5c3a-9d4b-0c7f6e5d4c3b";
 const ASKING: &str = "8c0d9b1e-94b4-5f0e-8f0a-6a1b2c3d4e5f";
 
-/// The examples of a kind: what stands behind it in the opening line, and the text.
+/// The examples of a kind: the rest of the opening line, and the text.
 fn examples(kind: &str) -> Vec<(&'static str, &'static str)> {
     let opening = format!("json {kind} ");
     let blocks = PAGE.split("\n```").filter_map(|block| block.strip_prefix(opening.as_str()));
@@ -27,7 +27,7 @@ fn operation() -> Uuid {
     ITS_OPERATION.parse().unwrap()
 }
 
-/// The payment of the page.
+/// The page's example payment.
 fn its_payment() -> Payment {
     let mut payment = payment();
     payment.id = "0192f0c1-7c5e-7000-8000-0000000000aa".parse().unwrap();
@@ -36,7 +36,7 @@ fn its_payment() -> Payment {
     payment
 }
 
-/// What goes out for an example of this name.
+/// The request that is sent for the example of this name.
 fn sent(name: &str) -> String {
     let payment = its_payment();
     let (token, nothing) = (Map::from_iter([("token".to_owned(), json!("tok_1"))]), Map::new());

@@ -1,4 +1,4 @@
-//! The adapter against servers that answer as told, break and stall.
+//! The adapter with servers that send given bytes, close connections and stall.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ enum Then {
     ReadOn,
 }
 
-/// A server that gives the same bytes to every request, and tells what it read.
+/// A server that answers every request with the same bytes and forwards what it read.
 async fn raw(answer: impl Into<Vec<u8>>, then: Then) -> (String, UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -27,7 +27,7 @@ async fn raw(answer: impl Into<Vec<u8>>, then: Then) -> (String, UnboundedReceiv
             let (sender, answer) = (sender.clone(), answer.clone());
             tokio::spawn(async move {
                 while let Some(request) = read_request(&mut stream).await {
-                    // The test may have seen enough already.
+                    // The test may already be done.
                     sender.send(request).ok();
                     if stream.write_all(&answer).await.is_err() || then == Then::Close {
                         return;
@@ -115,9 +115,9 @@ async fn what_is_ready_is_confirmed_and_a_confirmation_is_not_ready() {
     assert!(head.starts_with("POST /confirm HTTP/1.1\r\n") && head.contains("idempotency-key: "), "{head}");
     let body: Value = serde_json::from_str(body).unwrap();
     assert_eq!((&body["operation"], &body["amount"]), (&json!("confirm"), &json!("120.00")));
-    // Nothing but a process is.
+    // Only a process can be ready.
     assert_eq!(proof(&attempt(&gateway, Action::Refund, LONG).await).1, Some(Code::InvalidAnswer));
-    // A refusal that says so denies itself.
+    // A refusal with this result contradicts itself.
     let refusal = "HTTP/1.1 400 No\r\ncontent-length: 18\r\n\r\n{\"result\":\"ready\"}";
     let (url, _requests) = raw(refusal, Then::Close).await;
     let outcome = attempt(&super::gateway(&url), Action::Process, LONG).await;
@@ -158,7 +158,7 @@ async fn what_is_undone_is_what_the_gateway_says_of_the_key() {
         let (url, _requests) = raw(answer.clone(), Then::Close).await;
         assert_eq!(code_of(&undo(&undoing(&url)).await), Some(code), "{answer}");
     }
-    // Elsewhere it is no answer; and who does not undo is not told to.
+    // Other operations do not accept it as an answer; and a gateway without undo is not asked to undo.
     let (url, mut requests) = raw(answer_200(r#"{"result":"undone"}"#), Then::Close).await;
     assert_eq!(code_of(&look_up(&gateway(&url), None).await), Some(Code::InvalidAnswer));
     assert_eq!(proof(&attempt(&gateway(&url), Action::Process, LONG).await).1, Some(Code::InvalidAnswer));
@@ -258,11 +258,11 @@ async fn no_answer_in_time_is_unknown() {
         let outcome = attempt(&gateway(&url), Action::Process, SHORT).await;
         assert_eq!(proof(&outcome), ("unknown", Some(Code::Timeout), None), "{answer:?}");
     }
-    // Who it is that refuses stands in what stalls.
+    // The body that would say whether the gateway refused never arrives.
     let (url, _requests) = raw("HTTP/1.1 400 Bad Request\r\ncontent-length: 9\r\n\r\n{", Then::Stall).await;
     let outcome = attempt(&gateway(&url), Action::Process, Duration::from_secs(2)).await;
     assert_eq!(proof(&outcome), ("unknown", Some(Code::InvalidAnswer), None));
-    // Where that does not matter the status is the answer.
+    // If that does not matter, the status is the answer.
     let (url, _requests) = raw("HTTP/1.1 429 Slow Down\r\ncontent-length: 9\r\n\r\n{", Then::Stall).await;
     let outcome = attempt(&gateway(&url), Action::Process, Duration::from_secs(2)).await;
     assert_eq!(proof(&outcome), ("not sent", Some(Code::RateLimited), None));
@@ -273,7 +273,7 @@ async fn a_connection_that_was_never_made_sent_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = listener.local_addr().unwrap();
     drop(listener);
-    // A server that speaks no TLS.
+    // A server that does not speak TLS.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -281,7 +281,7 @@ async fn a_connection_that_was_never_made_sent_nothing() {
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.ok();
         }
     });
-    // No name has such a label: the resolver says so without asking anyone.
+    // A label this long is invalid: the resolver rejects it without a query.
     let unknown = format!("{}.example", "x".repeat(64));
     for url in [format!("http://{closed}"), format!("https://{plain}"), format!("http://{unknown}")] {
         let outcome = attempt(&gateway(&url), Action::Process, LONG).await;
@@ -292,7 +292,7 @@ async fn a_connection_that_was_never_made_sent_nothing() {
 
 #[tokio::test]
 async fn a_connection_that_takes_too_long_to_make_sent_nothing() {
-    // It accepts, and never greets back: the time-out falls into the handshake of TLS.
+    // It accepts but never sends a byte: the timeout hits the TLS handshake.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = HttpSettings {
         url: GatewayUrl::try_from(format!("https://{}", listener.local_addr().unwrap())).unwrap(),

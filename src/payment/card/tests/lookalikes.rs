@@ -1,4 +1,4 @@
-//! Numbers that are no cards, made from a seed.
+//! Numbers that are not cards, generated from a seed.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -10,12 +10,12 @@ const HEX: &str = "0123456789abcdef";
 const CAPITALS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const BASE62: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A kind of numbers.
+/// A kind of number.
 pub struct Kind {
     pub name: &'static str,
-    /// Of these, each as often, see [`Random::like`].
+    /// Patterns, chosen with equal probability; see [`Random::like`].
     patterns: &'static [&'static str],
-    /// How many of a hundred thousand are taken for card numbers, at most.
+    /// Maximum false positives per hundred thousand.
     pub taken: u32,
 }
 
@@ -156,7 +156,7 @@ impl Kind {
     }
 }
 
-/// Numbers of a known sequence, xorshift64*.
+/// A deterministic pseudo-random sequence (xorshift64*).
 pub struct Random(pub u64);
 
 impl Random {
@@ -171,7 +171,7 @@ impl Random {
         (0..count).map(|_| char::from(signs.as_bytes()[self.below(signs.len() as u64) as usize])).collect()
     }
 
-    /// `#` is any digit, `~` one that is not 0, `@` a capital; in braces stand other kinds.
+    /// `#` is any digit, `~` a digit other than 0, `@` a capital; braces enclose other kinds.
     fn like(&mut self, pattern: &str) -> String {
         let mut made = String::new();
         let mut rest = pattern;
@@ -238,7 +238,7 @@ fn finished(number: String, finish: &str) -> String {
     }
 }
 
-/// Each digit from the right times its weight.
+/// The sum of the digits from the right, each times its weight.
 fn weighted(digits: &str, weights: &[u32]) -> u32 {
     digits.bytes().rev().zip(weights.iter().cycle()).map(|(digit, weight)| u32::from(digit - b'0') * weight).sum()
 }
@@ -248,7 +248,7 @@ pub fn with_luhn(digits: &str) -> String {
     (0..10).map(|last| format!("{digits}{last}")).find(is_valid).unwrap()
 }
 
-/// Behind the two letters of its country.
+/// Inserts the IBAN check digits after the country code.
 fn with_iban_check(number: &str) -> String {
     let (country, rest) = number.split_at(2);
     let remainder = format!("{rest}{country}00").chars().fold(0, |sum, sign| {

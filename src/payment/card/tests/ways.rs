@@ -1,24 +1,24 @@
-//! Ways to write a card number.
+//! Ways of writing a card number.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::lookalikes::{Random, with_luhn};
 
-/// Which numbers are found when they are written so.
+/// Which numbers are found when written in a given way.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Lengths {
-    /// All.
+    /// All of them.
     All,
-    /// Those of 15, 16 or 19 digits.
+    /// Numbers of 15, 16 or 19 digits.
     Usual,
-    /// Those of 16 digits or more, which are printed in fours.
+    /// Numbers of at least 16 digits, which are printed in groups of four.
     Fours,
 }
 
 use Lengths::{All, Fours, Usual};
 
-/// A way to write a number.
+/// A way of writing a number.
 pub struct Way(pub &'static str, pub Lengths, pub fn(&str) -> String);
 
 #[rustfmt::skip]
@@ -115,18 +115,18 @@ pub const WAYS: &[Way] = &[
 ];
 
 impl Way {
-    /// Whether a number is found that is written so.
+    /// Whether a number written in this way is found.
     pub fn finds(&self, number: &str) -> bool {
         match self.1 {
             All => true,
             Usual => [15, 16, 19].contains(&number.len()),
-            // A number in JSON begins with no zero.
+            // A JSON number has no leading zero.
             Fours => number.len() >= 16 && !every(number, 4, ",").contains(",0"),
         }
     }
 }
 
-/// What the networks' numbers begin with, and how many digits they have.
+/// Prefixes of the networks' numbers, and their lengths.
 pub const ISSUED: &[(&str, usize)] = &[
     // Visa, Mastercard, American Express, Diners Club.
     ("4", 16),
@@ -171,7 +171,7 @@ pub const ISSUED: &[(&str, usize)] = &[
     ("9792", 16),
 ];
 
-/// One of each, and `count` times that.
+/// One number of each network, `count` times.
 pub fn numbers(random: &mut Random, count: usize) -> Vec<String> {
     let issued = ISSUED.iter().cycle().take(ISSUED.len() * count);
     issued
@@ -179,7 +179,7 @@ pub fn numbers(random: &mut Random, count: usize) -> Vec<String> {
         .collect()
 }
 
-/// In the groups that are printed on the card.
+/// In the groups printed on the card.
 fn by(number: &str, separator: &str) -> String {
     let lengths: &[usize] = match number.len() {
         15 => &[4, 6, 5],

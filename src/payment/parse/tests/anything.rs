@@ -1,11 +1,11 @@
-//! Whatever a command's data is, it is read, or refused with a short reason that begins with the field's name.
+//! Any command data is either parsed, or rejected with a short reason that starts with the field's name.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
 
-/// The fields of all commands, so that most members meet one that is read.
+/// The fields of all commands, so that most members are ones that are parsed.
 const FIELDS: &[&str] = &[
     "variant",
     "total",
@@ -80,7 +80,7 @@ proptest! {
         }
     }
 
-    /// Money is read exactly or not at all.
+    /// Money is parsed exactly or not at all.
     #[test]
     fn amounts_are_what_was_written(text in "[0-9]{1,13}(\\.[0-9]{0,4})?|\\.[0-9]{1,3}|[ -~]{0,8}") {
         let read = parse(CommandType::Create, create(json!({"total": text, "currency": "KWD"})));

@@ -26,7 +26,7 @@ fn configured(users: &[(&str, &str)]) -> Authorization {
     Authorization::configured(&settings.unwrap())
 }
 
-/// A command of `shop` that is let in, unless it is varied.
+/// A command of `shop` that is authorized unless a test changes it.
 fn command(kind: &str) -> Command {
     Command {
         payment_id: Uuid::nil(),
@@ -82,7 +82,7 @@ fn a_user_may_send_what_its_role_says() {
         assert_eq!(refusal("alice", "rival", word), None, "{word}");
         let is_for_a_service = !matches!(kind, CommandType::Notification | CommandType::Resolve);
         let expected = (!is_for_a_service).then_some(Refusal::Command);
-        // It would tell of others' payments.
+        // It would reveal other users' payments.
         let of_its_own = expected.or((kind == CommandType::ResendEvents).then_some(Refusal::Command));
         assert_eq!(refusal("shop", "https://shop/orders", word), of_its_own, "{word}");
         assert_eq!(refusal("old", "anything", word), expected, "{word}");
@@ -91,10 +91,10 @@ fn a_user_may_send_what_its_role_says() {
             assert_eq!(refusal(webhooks, "webhooks/cards", word), expected, "{webhooks} {word}");
         }
     }
-    // It is rejected as such, under a name of its own.
+    // Rejected as unknown, under a name of the user's own.
     assert_eq!(refusal("shop", "https://shop/orders", "payment.bogus"), None);
     assert_eq!(refusal("hooks", "webhooks/cards", "payment.bogus"), Some(Refusal::Command));
-    // Without a queue it would go to everybody.
+    // Without a queue it would go to all subscribers.
     assert_eq!(authorization.refusal(&command("payment.resend")), Some(Refusal::Command));
     assert_eq!(authorization.refusal(&by("alice", command("payment.resend"))), None);
     let nowhere = by("old", from("anything", command("events.resend")));
@@ -127,7 +127,7 @@ fn variants_sources_and_reply_queues_are_a_users_own() {
     for source in ["https://shop/orders/1", "https://shop/po", "https://shop/pos", "rival", "", "x", "zzz"] {
         check(from(source, refund()), Some(Refusal::Source));
     }
-    // One without sources of its own has what nobody has.
+    // A user without sources of its own may use those that nobody claims.
     let old = |source: &str| by("old", from(source, through("debit", refund())));
     check(old("x"), None);
     for source in ["https://shop/orders", "https://shop/pos/7", "rival", "paybus", "webhooks/cards"] {
@@ -183,7 +183,7 @@ fn a_payment_is_for_those_whose_source_created_it() {
         (Some("old"), Some("https://shop/orders"), true),
         (Some("old"), None, true),
         (Some("alice"), Some("rival"), true),
-        // Of these nothing is said here: they are not let in at all, or were before.
+        // Not decided here: such commands are refused elsewhere, or were authorized before.
         (Some("stranger"), Some("rival"), true),
         (None, Some("rival"), true),
     ] {

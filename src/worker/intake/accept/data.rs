@@ -1,4 +1,4 @@
-//! A command's data: as an object beside its attributes, or as JSON in base64.
+//! A command's data: an object beside its attributes, or JSON in base64.
 
 use std::borrow::Cow;
 
@@ -15,24 +15,24 @@ use crate::payment::fact::facts_data;
 use crate::payment::{card, json};
 use crate::worker::intake::accept::{Attributes, reject};
 
-/// Where CloudEvents put data that is an object.
+/// The CloudEvents member for data that is JSON.
 pub(super) const DATA: &str = "data";
-/// Where they put data that is bytes.
+/// The CloudEvents member for binary data.
 pub(super) const DATA_BASE64: &str = "data_base64";
 
-/// A command's data: parsed once, for what it says and for its hash.
+/// A command's data, parsed once for its content and its hash.
 pub(super) struct Data<'a> {
-    /// As JSON; empty where there is none, or none that could be read out of its base64.
+    /// The JSON text; empty if there is no data, or if it could not be decoded from base64.
     text: Cow<'a, str>,
-    /// All that came, where no text could be made of it.
+    /// The raw members, if they could not be turned into a text.
     raw: String,
-    /// Nothing where there is none, and where it cannot be taken.
+    /// `None` if there is no data or if it is invalid.
     value: Option<Value>,
     wrong: Option<Rejection>,
 }
 
 impl<'a> Data<'a> {
-    /// Reads it. What is wrong with it is told when it is asked for.
+    /// Reads the data. Errors are only reported by [`Data::checked`].
     pub fn read(attributes: &Attributes<'a>) -> Data<'a> {
         let plain = attributes.get(DATA).map(|raw| raw.get());
         let encoded = attributes.get(DATA_BASE64).map(|raw| raw.get()).filter(|raw| *raw != "null");
@@ -67,12 +67,12 @@ impl<'a> Data<'a> {
         Data { text: Cow::default(), raw, value: None, wrong: Some(wrong) }
     }
 
-    /// Whether a card number stands in what was read out of base64, where a search of the message does not find it.
+    /// Whether the base64 contains a card number, which a search of the message does not find.
     pub fn hides_card(&self) -> bool {
         matches!(self.text, Cow::Owned(_)) && card::contains_card_number(&self.text)
     }
 
-    /// An object of at most so many levels; nothing where it is absent.
+    /// Returns the data as an object of limited depth, or `None` if it is absent.
     pub fn checked(&self) -> Result<Option<&Map<String, Value>>, Rejection> {
         if let Some(wrong) = &self.wrong {
             return Err(wrong.clone());
@@ -82,40 +82,40 @@ impl<'a> Data<'a> {
             Some(_) => return Err(invalid("data", "must be an object")),
             None => return Ok(None),
         };
-        // PostgreSQL stores no NUL character.
+        // PostgreSQL cannot store NUL characters.
         if self.text.contains("\\u0000") && data.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
             return Err(reject(Code::InvalidEncoding, "data: a text holds a NUL character"));
         }
         Ok(Some(data))
     }
 
-    /// Of type and data, in a form that does not depend on spaces or the order of members.
+    /// The hash of type and data, independent of whitespace and the order of members.
     pub fn hash(&self, kind: &Kind) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(kind.as_str().as_bytes());
         hasher.update([0]);
-        // A card number is not kept in any form, and a hash of one could be guessed.
+        // A card number is not kept in any form, and its hash could be guessed.
         let written = self.value.as_ref().map(|value| json::hashed(&self.text, value));
         let whole = written.as_deref().or_else(|| [&*self.text, &self.raw].into_iter().find(|text| !text.is_empty()));
         hasher.update(card::scrub(whole.unwrap_or("null")).as_bytes());
         hasher.finalize().into()
     }
 
-    /// What of it is stored with the operation.
+    /// Returns the part that is stored with the operation.
     pub fn kept_of(self, body: &Body) -> Map<String, Value> {
         if let Body::Notification(facts) = body {
             return facts_data(facts);
         }
         let Some(Value::Object(mut data)) = self.value else { return Map::new() };
         if matches!(body, Body::Create(_)) {
-            // The rest is the payment's own; only this is needed when its turn comes.
+            // The rest is stored with the payment; only these are needed when the command's turn comes.
             data.retain(|name, _| name == "process" || name == "capture");
         }
         data
     }
 }
 
-/// The JSON text in a string of base64, as it stands in the message.
+/// Returns the JSON text in a base64 string, given as it stands in the message.
 fn decode(encoded: &str) -> Result<String, &'static str> {
     let encoded: String = serde_json::from_str(encoded).map_err(|_| "must be a string")?;
     let bytes = STANDARD.decode(encoded).map_err(|_| "must be base64")?;
@@ -136,7 +136,7 @@ pub(super) fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// Counted in the text, before memory is taken for what it holds; the parser gives up at 128 levels.
+/// Checked in the text, before memory is allocated for its values. The parser itself gives up at 128 levels.
 fn check_extent(text: &str) -> Result<(), Rejection> {
     let (levels, values) = extent(text);
     if levels > DEPTH_MAX {
@@ -149,7 +149,7 @@ fn check_extent(text: &str) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// How deep a JSON text is nested, and how many commas and opening brackets it has.
+/// The nesting depth of a JSON text, and the number of its commas and opening brackets.
 fn extent(json: &str) -> (usize, usize) {
     let (mut depth, mut deepest, mut values, mut in_string, mut escaped) = (0_usize, 0, 0, false, false);
     for byte in json.bytes() {

@@ -1,4 +1,4 @@
-//! What stands around a command's data.
+//! Checks the envelope around a command's data.
 
 use super::data::{DATA, DATA_BASE64};
 use crate::excerpt::{NAME_MAX, excerpt};
@@ -29,13 +29,13 @@ pub(super) fn check_envelope(attributes: &Attributes<'_>) -> Result<(), Rejectio
     }
 }
 
-/// Whether a media type is JSON's, whatever its case and its parameters.
+/// Whether a media type is that of JSON, regardless of case and parameters.
 fn is_json(kind: &str) -> bool {
     kind.split(';').next().is_some_and(|kind| kind.trim_end_matches(' ').eq_ignore_ascii_case("application/json"))
 }
 
-/// Refuses data and amounts in a place where nobody looks for them: attributes that are not known are ignored, and without
-/// its amount a command would mean all.
+/// Rejects data and amounts in places where they would be overlooked: unknown attributes are ignored, and a command
+/// without its amount would apply to the full amount.
 pub(super) fn check_places(kind: Option<CommandType>, attributes: &Attributes<'_>) -> Result<(), Rejection> {
     let own = kind.map_or(&[][..], fields).iter().filter(|field| field.form == Form::Amount);
     let amounts: Vec<String> = own.map(|field| letters(field.name)).collect();

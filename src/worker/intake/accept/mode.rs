@@ -1,4 +1,5 @@
-//! CloudEvents' two modes. A message of either becomes one envelope, as JSON text, and everything behind reads that.
+//! The two content modes of CloudEvents. A message of either mode is turned into one envelope as JSON text, which
+//! everything after that reads.
 //!
 //! - Structured: the body is the envelope. Headers may repeat its attributes, and must then agree with it.
 //! - Binary: the attributes are headers, `datacontenttype` is the AMQP `content_type`, and the body is `data`.
@@ -15,24 +16,24 @@ use crate::payment::field::{fields, quoted, time};
 use crate::payment::json;
 use crate::worker::intake::accept::{Message, reject};
 
-/// What the media types of structured and batched mode begin with.
+/// The prefix of the media types of structured and batched mode.
 const MEDIA_TYPE: &str = "application/cloudevents";
 
-/// What makes an envelope of a JSON object.
+/// The members without which a JSON object is no envelope.
 const REQUIRED: [&str; 5] = ["specversion", "id", "source", "type", "subject"];
 
 /// A message as one JSON text.
 pub(super) struct Envelope<'a> {
-    /// The text: an object, unless the body is none.
+    /// The JSON text: an object, unless the body is not one.
     pub text: Cow<'a, str>,
-    /// Why it cannot be said what the message means, where the modes are mixed.
+    /// Why the message is ambiguous, if it mixes the modes.
     pub wrong: Option<Rejection>,
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the body as what it is in the message's mode.
+    /// Reads the body according to the message's mode.
     pub fn of(message: &Message<'_>, body: &'a str) -> Envelope<'a> {
-        // As nearly all: nothing is to be looked at twice.
+        // The common case: avoids parsing the body twice.
         if message.headers.is_empty() {
             return Envelope { text: Cow::Borrowed(body), wrong: None };
         }
@@ -58,8 +59,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Structured mode beside headers. An attribute that stands only in a header is the event's as well; but one without
-/// which the body is no envelope only names the event, so that it is refused with an answer.
+/// Structured mode with headers. An attribute that is only in a header counts too. But if it is a required one, the
+/// body by itself is no envelope: the attribute then only names the event, so that its rejection can be answered.
 fn structured<'a>(message: &Message<'_>, members: &[(String, &RawValue)], body: &'a str) -> Envelope<'a> {
     let mut added = String::new();
     let mut wrong = None;
@@ -88,7 +89,7 @@ fn binary(message: &Message<'_>, body: &str) -> String {
     let attributes = message.headers.iter().filter(|(name, _)| name != DATA && name != DATA_BASE64);
     let mut members: Vec<String> = attributes.map(|(name, value)| member(name, &value.to_string())).collect();
     let content_type = message.content_type.filter(|kind| !kind.is_empty()).map(Value::from);
-    // Where a header says the same, it is said once.
+    // Added once, if a header already says the same.
     if let Some(kind) = content_type.filter(|kind| header(message, "datacontenttype") != Some(kind)) {
         members.push(member("datacontenttype", &kind.to_string()));
     }
@@ -98,8 +99,9 @@ fn binary(message: &Message<'_>, body: &str) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// The body as JSON; a text if it is none, so that it is refused under the command's own name. An empty one is no data,
-/// as it should be for a command without fields; any other command may have lost them on the way.
+/// The body as JSON, or as a JSON string if it is not valid JSON, so that it is rejected under the command's own name.
+/// An empty body means no data, which is right for a command without fields; any other command may have lost its data
+/// on the way.
 fn data<'a>(message: &Message<'_>, body: &'a str) -> Option<Cow<'a, str>> {
     if body.is_empty() {
         let kind = header(message, "type").and_then(Value::as_str).and_then(CommandType::from_word);
@@ -119,8 +121,8 @@ fn names_an_envelope(content_type: &str) -> bool {
     content_type.get(..MEDIA_TYPE.len()).is_some_and(|start| start.eq_ignore_ascii_case(MEDIA_TYPE))
 }
 
-/// Whether a member holds what its header holds, which may write a time in another way. `time` itself is not read, and
-/// a header may have it in whole seconds.
+/// Whether a member equals its header, which may use another notation for a time. `time` itself is not compared, as a
+/// header may have it in whole seconds.
 fn is_same(name: &str, raw: &RawValue, value: &Value) -> bool {
     let Ok(member) = serde_json::from_str::<Value>(raw.get()) else { return false };
     let as_time = |value: &Value| value.as_str().and_then(time);

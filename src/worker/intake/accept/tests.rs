@@ -1,5 +1,5 @@
-//! Whatever a message holds: reading it does not panic, it is answered under its own name or put aside, and nothing of a
-//! card number is kept.
+//! Whatever a message contains, parsing it does not panic, it is answered under its own name or dead-lettered, and no
+//! part of a card number is kept.
 
 use std::sync::LazyLock;
 
@@ -34,7 +34,7 @@ fn acceptance() -> Acceptance {
     Acceptance::configured(&settings).unwrap()
 }
 
-/// Made once: each gateway has its HTTP client, which takes its time.
+/// Created once: each gateway has its own HTTP client, which is slow to set up.
 static ACCEPTANCE: LazyLock<Acceptance> = LazyLock::new(acceptance);
 
 fn read(body: &[u8], routing_key: &str) -> Accepted {
@@ -53,7 +53,7 @@ fn message<'a>(body: &'a [u8], routing_key: &'a str) -> Message<'a> {
     }
 }
 
-/// A command of each type that is accepted.
+/// A valid command of each type.
 fn good(kind: CommandType) -> Value {
     let data = match kind {
         CommandType::Create => json!({
@@ -81,7 +81,7 @@ fn good(kind: CommandType) -> Value {
     })
 }
 
-/// As the gateway of `cards` sends it.
+/// A webhook as the gateway of `cards` sends it.
 fn webhook(body: &Value) -> Webhook {
     let received_at: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
     let body = body.to_string().into_bytes();
@@ -109,12 +109,12 @@ fn read_notification(command: &Value) -> Box<Command> {
 }
 
 fn key_of(kind: CommandType) -> String {
-    // Only cards has webhooks.
+    // Only `cards` has webhooks.
     let variant = if kind == CommandType::Notification { "cards" } else { "default" };
     format!("{variant}.{kind}")
 }
 
-/// Every text that is stored of a command, or told of it. Who sent it is the broker's word.
+/// Every text of a command that is stored or published. The `user_id` is left out, as the broker vouches for it.
 fn kept(command: &Command) -> Vec<String> {
     let attributes = &command.attributes;
     let reply = attributes.reply.as_ref();
@@ -135,7 +135,7 @@ fn kept(command: &Command) -> Vec<String> {
     kept
 }
 
-/// What holds of everything that was read.
+/// The invariants of everything that was parsed.
 fn check(accepted: &Accepted) -> Result<(), TestCaseError> {
     let command = match accepted {
         Accepted::Dead(rejection) => {
@@ -197,7 +197,7 @@ fn kind() -> impl Strategy<Value = CommandType> {
     select(CommandType::ALL.to_vec())
 }
 
-/// Where a command is changed: in the envelope, or in its data; in a member that it has, or in one of a new name.
+/// Where a command is changed: in the envelope or in its data, in an existing member or in a new one.
 fn change() -> impl Strategy<Value = (bool, Option<Index>, String, Option<Value>)> {
     (any::<bool>(), proptest::option::weighted(0.7, any::<Index>()), text(), proptest::option::weighted(0.9, value()))
 }
@@ -237,7 +237,7 @@ proptest! {
         check(&read(command.to_string().as_bytes(), &key.unwrap_or_else(|| key_of(kind))))?;
     }
 
-    /// Whatever its data is, whoever sent it is answered.
+    /// Whatever its data is, the sender gets an answer.
     #[test]
     fn wrong_data_is_answered_under_the_commands_own_name(kind in kind(), data in value()) {
         let mut command = good(kind);
@@ -249,7 +249,8 @@ proptest! {
         prop_assert_eq!((read.payment_id.to_string(), &read.name), (PAYMENT.to_owned(), &name));
     }
 
-    /// What the broker hands over beside the body is bounded, and no answer goes where the configuration allows none.
+    /// The properties that the broker delivers beside the body are bounded; answers go only where the configuration
+    /// allows.
     #[test]
     fn any_properties_are_taken_or_refused(
         kind in kind(),
@@ -277,7 +278,7 @@ proptest! {
         prop_assert!(command.content.is_err() || key == key_of(kind) || kind != CommandType::Create, "{key}");
     }
 
-    /// A bit is flipped, a byte is lost, the rest never came.
+    /// A bit is flipped, a byte is lost, or the rest is missing.
     #[test]
     fn damaged_bytes_are_named_or_put_aside(kind in kind(), at in any::<Index>(), byte in any::<u8>(), way in 0..4) {
         let mut body = good(kind).to_string().into_bytes();
@@ -302,7 +303,7 @@ fn a_good_command_of_every_type_is_accepted() {
     }
 }
 
-/// PostgreSQL stores none, so that such a command could not be stored at all.
+/// PostgreSQL cannot store it, so such a command could not be stored at all.
 #[test]
 fn a_nul_character_anywhere_in_the_data_is_refused() {
     for process in [json!({"a": "x\0"}), json!({"a\0": 1}), json!({"a": [{"b": ["\0"]}]})] {
@@ -315,7 +316,7 @@ fn a_nul_character_anywhere_in_the_data_is_refused() {
     }
 }
 
-/// Whatever a stranger wrote, and wherever: what is told of it fits into a line or two.
+/// Whatever a stranger wrote, and wherever: the rejection message fits into a line or two.
 #[test]
 fn a_rejection_does_not_quote_at_length() {
     let long = || "x".repeat(900_000);
@@ -354,7 +355,7 @@ fn a_rejection_does_not_quote_at_length() {
     }
 }
 
-/// Its data are the gateway's own; what stands around them is told in events.
+/// Its data is the gateway's own; everything around it is published in events.
 #[test]
 fn around_a_notifications_data_a_card_number_is_refused() {
     let escaped: String = CARD.chars().map(|digit| format!("\\u{:04x}", u32::from(digit))).collect();
@@ -369,7 +370,7 @@ fn around_a_notifications_data_a_card_number_is_refused() {
             assert!(check(&accepted).is_ok(), "{name}: {accepted:?}");
         }
     }
-    // The gateway may say what it likes; what is kept of it is checked with every command.
+    // The gateway may send anything; what is kept of it is checked as for every command.
     let said = webhook(&json!({"id": CARD, "payment_id": PAYMENT, "number": CARD}));
     let accepted = read(notification(&said).to_string().as_bytes(), &key_of(CommandType::Notification));
     assert!(matches!(&accepted, Accepted::Command(read) if read.content.is_ok()), "{accepted:?}");
@@ -390,7 +391,7 @@ fn of_a_genuine_notification_its_facts_are_kept_and_nothing_else() {
     assert_eq!(command.content, Ok(Body::Notification(vec![fact])));
 }
 
-/// Sent once more, it has another time, another signature, and another count of itself perhaps.
+/// A webhook that is sent again has another time, another signature and perhaps another attempt count.
 #[test]
 fn the_same_notification_is_the_same_command_however_it_is_sent_again() {
     let first = read_notification(&notification(&webhook(&json!({"id": "n-1", "payment_id": PAYMENT, "try": 1}))));
@@ -411,16 +412,16 @@ fn a_notification_that_the_gateway_did_not_send_is_rejected() {
     for forged in [unsigned, late, other] {
         assert_eq!(code(&forged), Code::NotGenuine);
     }
-    // It says of another payment.
+    // It is about another payment.
     let of_another = webhook(&json!({"id": "n-1", "payment_id": Uuid::nil()}));
     assert_eq!(code(&of_another), Code::InvalidData);
-    // And nobody can say by himself what was verified.
+    // And nobody can assert facts as if they had been verified.
     let mut command = notification(&genuine);
     command["data"] = json!({"facts": [{"kind": "refunded"}]});
     assert_eq!(read_notification(&command).content.unwrap_err().code, Code::InvalidData);
 }
 
-/// An unknown field is rejected by its name, and the name is whatever a stranger wrote.
+/// An unknown field is rejected by name, and a stranger chose that name.
 #[test]
 fn a_field_called_by_a_card_number_is_not_named() {
     let mut command = good(CommandType::Notification);
@@ -430,7 +431,7 @@ fn a_field_called_by_a_card_number_is_not_named() {
     assert!(matches!(&accepted, Accepted::Command(read) if read.content.is_err()), "{accepted:?}");
 }
 
-/// A payment's id in capitals is the same payment, and the same command.
+/// A payment id in capitals names the same payment, and the same command.
 #[test]
 fn an_id_in_capitals_names_the_same() {
     let read_of = |subject: &str| {

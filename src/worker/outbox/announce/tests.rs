@@ -1,4 +1,4 @@
-//! Who posts an event, and who waits for whom. The broker and the database are out of reach here.
+//! Which task posts an event, and which one waits. Neither the broker nor the database is reachable here.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn unsent(events: Vec<OutboxEvent>) -> Unsent {
     Unsent { events, read_at: Some(Instant::now()), ..Unsent::default() }
 }
 
-/// Nothing happens that could end the wait.
+/// Whether the future is still pending after a while in which nothing happens that could complete it.
 async fn waits<F: Future>(wait: &mut std::pin::Pin<Box<F>>) -> bool {
     timeout(Duration::from_millis(20), wait.as_mut()).await.is_err()
 }
@@ -81,7 +81,8 @@ async fn a_claim_whose_task_ends_is_given_back() {
     assert_eq!(second.await.ids, [stored(1).id]);
 }
 
-/// The lane is full, for the broker is away: what was read together with an event that waits for room must not pass it.
+/// The channel is full because the broker is unreachable: an event that was read together with one that waits for
+/// capacity must not overtake it.
 #[tokio::test]
 async fn an_event_that_waits_for_room_is_not_counted_as_posted() {
     let announcer = announcer();
@@ -92,7 +93,7 @@ async fn an_event_that_waits_for_room_is_not_counted_as_posted() {
     let mut later = Box::pin(announcer.announce(Uuid::from_u128(1), unsent(events)));
     assert!(waits(&mut later).await);
     assert!(!announcer.in_flight().contains_key(&stored(10_000).id));
-    // The one that waited gives up its place in the lane as well.
+    // The waiting task gives up its place in the channel's queue as well.
     drop(filling);
     assert!(later.await.is_some());
     for position in [9_999, 10_000] {
@@ -112,19 +113,19 @@ async fn new_events_of_a_payment_that_is_set_aside_stay_in_the_outbox() {
     assert!(announcer.in_flight().is_empty(), "nobody waits for it");
 }
 
-/// The channel that takes the events may know what becomes of them before all are handed over.
+/// The channel that takes the events may know their fate before all of them are handed over.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_told_while_events_are_handed_over_is_not_forgotten() {
     let announcer = announcer();
     announcer.publisher.aside().stored(Uuid::from_u128(1), Instant::now());
-    // More than the channel holds, so that it must be told of some before it takes the last.
+    // More than the channel holds, so that the fate of some is reported before it takes the last.
     let unsent = Unsent { events: (1..=3000).map(stored).collect(), ..Unsent::default() };
     let announced = announcer.announce(Uuid::from_u128(1), unsent).await;
     timeout(Duration::from_secs(10), announced.confirmed()).await.expect("all of them stay behind");
     assert!(announcer.in_flight().is_empty(), "they go out when the payment is released");
 }
 
-/// Whether events that were posted long ago may be left.
+/// Whether events that were posted long ago may be left to their channel.
 async fn leaves(state: &watch::Receiver<ConnectionState>, leave: &Arc<Semaphore>, events: u32) -> bool {
     let long_ago = tokio::time::Instant::now() - PATIENCE;
     let mut leaving = Box::pin(may_leave(state.clone(), Arc::clone(leave), long_ago, events));
@@ -151,7 +152,7 @@ async fn events_are_left_only_while_the_broker_is_there_and_few_are() {
     assert!(leaves(&state, &leave, 2).await, "there is room again");
 }
 
-/// A command's place is free again, and the events are still on their way.
+/// The command frees its prefetch slot while the events are still in flight.
 #[tokio::test]
 async fn events_that_are_left_keep_their_permit_until_their_fate_is_known() {
     let announcer = announcer();

@@ -1,5 +1,5 @@
-//! An amount that is there is seen, or the command is refused: without one it would mean all. And whatever a command holds
-//! in another form is the same command.
+//! An amount that is given is either read or the command is rejected: without one it would apply to the full amount.
+//! And a command that is encoded in another way is the same command.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use crate::payment::command::{AmountText, Capture, Refund};
 
 const KINDS: [CommandType; 2] = [CommandType::Capture, CommandType::Refund];
 
-/// A command with these members beside its names, as JSON text.
+/// A command with these members beside those that name it, as JSON text.
 fn command(kind: CommandType, members: &str) -> String {
     let envelope = json!({
         "specversion": "1.0", "id": "c-1", "source": "shop", "type": kind.as_str(), "subject": PAYMENT,
@@ -49,7 +49,7 @@ fn data_in_base64_is_read() {
         assert_eq!(amount_of(body).as_deref(), Some("10.00"), "{kind}");
         let typed = format!(r#""datacontenttype": "application/json", {}"#, base64(r#"{"amount": "10.00"}"#));
         assert_eq!(amount_of(content(kind, &typed).unwrap()).as_deref(), Some("10.00"), "{kind}");
-        // An object that leaves it out means all, in either form.
+        // An object without an amount means the full amount, in either form.
         assert_eq!(amount_of(content(kind, &base64("{}")).unwrap()), None, "{kind}");
         assert_eq!(amount_of(content(kind, r#""data": {}"#).unwrap()), None, "{kind}");
         assert_eq!(amount_of(content(kind, r#""data": {}, "data_base64": null"#).unwrap()), None, "{kind}");
@@ -71,16 +71,16 @@ fn one_command_in_two_forms_is_the_same_command() {
 #[test]
 fn data_that_cannot_be_told_is_refused() {
     for members in [
-        // None at all: what was to be in it may have been lost on the way.
+        // No data at all: what it contained may have been lost on the way.
         String::new(),
         r#""data_base64": null"#.to_owned(),
         r#""data": null"#.to_owned(),
         r#""dataref": "https://shop.example/7""#.to_owned(),
-        // Two, of which nobody says which counts.
+        // Two values, and nothing says which one counts.
         format!(r#""data": {{}}, {}"#, base64(r#"{"amount": "10.00"}"#)),
         format!(r#""data": {{"amount": "10.00"}}, {}"#, base64(r#"{"amount": "10.00"}"#)),
         format!(r#""data": null, {}"#, base64(r#"{"amount": "10.00"}"#)),
-        // No object.
+        // Not an object.
         r#""data": "{\"amount\": \"10.00\"}""#.to_owned(),
         r#""data": [{"amount": "10.00"}]"#.to_owned(),
         r#""data_base64": {"amount": "10.00"}"#.to_owned(),
@@ -101,7 +101,7 @@ fn data_that_cannot_be_told_is_refused() {
     }
     let of_another_type = format!(r#""datacontenttype": "text/plain", {}"#, base64("{}"));
     assert_eq!(content(CommandType::Refund, &of_another_type).unwrap_err().code, Code::InvalidEnvelope);
-    // What needs nothing may go on without.
+    // Commands that need no data may omit it.
     for kind in [CommandType::Process, CommandType::Cancel, CommandType::Release, CommandType::Sync] {
         assert!(content(kind, "").is_ok(), "{kind}");
     }
@@ -125,7 +125,7 @@ fn what_comes_twice_is_refused() {
     assert_eq!(nested.unwrap_err().message, "token: is given twice");
     let encoded = content(CommandType::Refund, &base64(r#"{"amount": "1", "amount": "100"}"#));
     assert_eq!(encoded.unwrap_err().message, "amount: is given twice");
-    // One that has two names is nobody's.
+    // A command with two names belongs to nobody.
     for name in ["id", "source", "subject"] {
         let body = command(CommandType::Refund, &format!(r#""data": {{}}, "{name}": "{PAYMENT}""#));
         let accepted = read(body.as_bytes(), "default.payment.refund");
@@ -155,7 +155,7 @@ fn an_amount_in_another_place_or_spelling_is_refused() {
             assert_eq!(content(kind, members).expect_err(members).code, code, "{kind} {members}");
         }
     }
-    // Of a command that has no such field it is an attribute like any other.
+    // If the command has no such field, it is an attribute like any other.
     assert!(content(CommandType::Cancel, r#""amount": "10.00""#).is_ok());
     assert!(content(CommandType::Refund, r#""data": {}, "variant": "default", "dataref": "x""#).is_ok());
 }
@@ -216,7 +216,7 @@ fn only_a_decimal_string_is_an_amount() {
     resolve["data"]["amount"] = Value::Null;
     let Accepted::Command(read) = read(resolve.to_string().as_bytes(), &key_of(CommandType::Resolve)) else { panic!() };
     assert_eq!(read.content.unwrap_err().code, Code::InvalidAmount);
-    // Zeros in front are the same number.
+    // Leading zeros do not change the number.
     let body = content(CommandType::Refund, r#""data": {"amount": "010.00"}"#).unwrap();
     assert_eq!(amount_of(body).as_deref(), Some("010.00"));
 }
@@ -233,12 +233,12 @@ fn a_card_number_in_base64_is_found() {
 }
 
 proptest! {
-    /// However an object is told, the command asks for the same or is refused.
+    /// However an object is encoded, the command asks for the same thing or is rejected.
     #[test]
     fn base64_says_what_data_says(kind in kind(), data in value()) {
         let text = data.to_string();
         let (plain, encoded) = (taken(kind, &format!(r#""data": {text}"#)), taken(kind, &base64(&text)));
-        // Out of base64 comes an object or nothing.
+        // Base64 yields an object or nothing.
         if data.is_object() {
             prop_assert_eq!(plain.content.map_err(|why| why.code), encoded.content.map_err(|why| why.code));
             prop_assert_eq!((plain.data, plain.hash), (encoded.data, encoded.hash));

@@ -1,6 +1,6 @@
-//! The published schemas and the worker judge commands alike: what the worker accepts, the schema accepts; and what the
-//! schema refuses, the worker refuses. What the schema accepts and the worker refuses is refused for a reason that
-//! contract/README.md says no schema can give.
+//! The published schemas and the worker agree on commands: the schema accepts what the worker accepts, and the worker
+//! rejects what the schema rejects. If the schema accepts a command that the worker rejects, the reason is one that no
+//! schema can express, as listed in contract/README.md.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ fn validator(name: &str) -> &'static Validator {
     &VALIDATORS[name]
 }
 
-/// What no schema can say.
+/// Whether the reason is one that no schema can express.
 fn is_beyond_schemas(rejection: &Rejection, message: &Value) -> bool {
-    // What is in base64, and an amount or data under nearly their own names.
+    // The content of base64, and an amount or data under almost their own names.
     let in_base64 = message["data_base64"].is_string();
     let misplaced = ["belongs in data", "must be written data or data_base64"];
     if in_base64 || misplaced.iter().any(|end| rejection.message.ends_with(end)) {
@@ -39,7 +39,7 @@ fn is_beyond_schemas(rejection: &Rejection, message: &Value) -> bool {
     counts_bytes || of_process || beyond
 }
 
-/// How many objects and lists are within each other.
+/// The nesting depth of objects and lists.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Object(members) => 1 + members.values().map(levels).max().unwrap_or_default(),
@@ -70,7 +70,7 @@ fn compare(kind: CommandType, message: &Value) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Values that some field or attribute may hold, or nearly.
+/// Values that some field or attribute may have, or almost.
 fn likely() -> impl Strategy<Value = Value> {
     let words = vec![
         "",
@@ -164,7 +164,7 @@ fn attribute() -> impl Strategy<Value = &'static str> {
 }
 
 proptest! {
-    /// One field or more of a good command is another one.
+    /// One or more fields of a valid command are changed.
     #[test]
     fn schema_and_worker_agree_on_data(
         kind in select(CommandType::ALL.to_vec()),
@@ -181,7 +181,7 @@ proptest! {
         compare(kind, &message)?;
     }
 
-    /// The same with the fields that the command has, so that most of what comes is accepted.
+    /// The same with the fields that the command has, so that most of the results are accepted.
     #[test]
     fn schema_and_worker_agree_on_the_commands_own_fields(
         kind in select(CommandType::ALL.to_vec()),
@@ -210,7 +210,7 @@ proptest! {
         compare(kind, &message)?;
     }
 
-    /// Sums of every currency, with and without process.
+    /// Amounts in every currency, with and without `process`.
     #[test]
     fn schema_and_worker_agree_on_money(
         currency in select(crate::payment::money::Currency::all().collect::<Vec<_>>()),

@@ -1,5 +1,5 @@
-//! Binary mode says what structured mode says, or the command is refused under its own name; and an answer goes where
-//! it is wanted, whatever else is wrong.
+//! A command in binary mode means the same as in structured mode, or it is rejected under its own name. Its answer goes
+//! where it is wanted, whatever else is wrong.
 
 use super::*;
 use crate::payment::command::VALUES_MAX;
@@ -26,7 +26,7 @@ fn taken(content_type: Option<&str>, headers: &[(String, Value)], body: &[u8], k
     }
 }
 
-/// The headers of a good command, some of them changed: null takes one away.
+/// The headers of a valid command with some of them changed; null removes one.
 fn headers(kind: CommandType, changes: &[(&str, Value)]) -> Vec<(String, Value)> {
     let (mut headers, _) = in_binary(&good(kind));
     for (name, value) in changes {
@@ -37,7 +37,7 @@ fn headers(kind: CommandType, changes: &[(&str, Value)]) -> Vec<(String, Value)>
     headers
 }
 
-/// Why a command is refused that is answered under its own name and where it asked.
+/// Why a command is rejected that is answered under its own name and at its own reply address.
 fn refused(command: &Command) -> (Code, &str) {
     let rejection = command.content.as_ref().expect_err("it is refused");
     assert_eq!((command.payment_id.to_string(), command.name.id.as_str()), (PAYMENT.to_owned(), "c-1"));
@@ -90,7 +90,7 @@ fn a_body_that_is_no_json_object_is_refused_under_the_commands_own_name() {
         (b"{\"amount\": \"\xff\"}", Code::InvalidEncoding),
         (b"{\"amount\": \"4242424242424242\"}", Code::CardNumber),
         (b"card=4242424242424242", Code::CardNumber),
-        // What structured mode would have is no data of a refund.
+        // A structured envelope is no data of a refund.
         (b"{\"data\": {\"amount\": \"1\"}}", Code::UnknownField),
         (b"{\"data_base64\": \"e30=\"}", Code::UnknownField),
     ] {
@@ -106,19 +106,19 @@ fn a_body_that_is_no_json_object_is_refused_under_the_commands_own_name() {
     assert_eq!(refused(&command).0, Code::TooLarge);
 }
 
-/// Each would take many times its size in memory.
+/// Each would use many times its size in memory.
 #[test]
 fn a_command_of_very_many_values_is_too_large_whatever_stands_in_its_texts() {
     let with = |list: String| {
         let body = format!("{{\"process\": {{\"a\": {list}}}}}");
         let headers = headers(CommandType::Process, &[]);
-        // That gateway takes whatever `process` holds.
+        // This gateway accepts anything in `process`.
         match accept(JSON, &headers, body.as_bytes(), "cards.payment.process") {
             Accepted::Command(command) => command,
             dead => panic!("{dead:?}"),
         }
     };
-    // Beside those of the list there are two brackets.
+    // There are two opening brackets besides those in the list.
     assert!(with(format!("[{}0]", "0,".repeat(VALUES_MAX - 3))).content.is_ok());
     for list in [format!("[{}0]", "0,".repeat(VALUES_MAX - 2)), format!("[{}[]]", "[],".repeat(VALUES_MAX / 2))] {
         assert_eq!(refused(&with(list)).0, Code::TooLarge);
@@ -138,7 +138,7 @@ fn headers_are_held_to_what_attributes_are_held_to() {
         ("correlationid", json!(CARD), Code::CardNumber),
         ("expirytime", json!([]), Code::InvalidEnvelope),
         ("expirytime", json!("tomorrow"), Code::InvalidEnvelope),
-        // Data and amounts where nobody looks for them.
+        // Data and amounts in places where they would be overlooked.
         ("data", json!("{\"amount\": \"1\"}"), Code::InvalidEnvelope),
         ("data_base64", json!("e30="), Code::InvalidEnvelope),
         ("amount", json!("1.00"), Code::InvalidEnvelope),
@@ -147,7 +147,7 @@ fn headers_are_held_to_what_attributes_are_held_to() {
         for body in ["{}", ""] {
             let command = taken(JSON, &headers(refund, &[(name, value.clone())]), body.as_bytes(), refund);
             let (told, message) = refused(&command);
-            // An empty body is wrong by itself.
+            // An empty body is invalid by itself.
             assert!(told == code || body.is_empty() && told == Code::InvalidData, "{name} {value}: {told:?} {message}");
         }
     }
@@ -155,7 +155,7 @@ fn headers_are_held_to_what_attributes_are_held_to() {
         let command = taken(Some(content_type), &headers(refund, &[]), b"\x01", refund);
         assert!(refused(&command).1.starts_with("datacontenttype"), "{content_type}");
     }
-    // The same said twice is said once.
+    // A repeated attribute with the same value counts once.
     let typed = headers(refund, &[("datacontenttype", json!("application/json"))]);
     assert!(taken(JSON, &typed, b"{}", refund).content.is_ok());
     for (name, value) in [("id", json!([])), ("source", Value::Null), ("subject", json!(7)), ("id", json!("x\u{0}"))] {
@@ -179,7 +179,7 @@ fn where_both_modes_are_mixed_they_agree_or_the_command_is_refused() {
     let mut command = good(refund);
     command["expirytime"] = json!("2026-11-23T12:00:00.000Z");
     let body = command.to_string();
-    // Copies of the attributes, which CloudEvents allow; a header has times in its own form.
+    // Copies of the attributes, which CloudEvents allows; a header has times in its own notation.
     let copies = headers(
         refund,
         &[("expirytime", json!("2026-11-23T12:00:00Z")), ("time", json!("2026-11-22T12:00:01Z")), ("other", json!(7))],
@@ -208,7 +208,7 @@ fn where_both_modes_are_mixed_they_agree_or_the_command_is_refused() {
     // An envelope within binary mode: nothing says which of them counts.
     let command = taken(JSON, &headers(refund, &[]), body.as_bytes(), refund);
     assert!(refused(&command).1.starts_with("specversion: stands in a header and in the body"));
-    // What stands in a header alone is part of the event, but no envelope is made of headers and body together.
+    // An attribute only in a header is part of the event, but no envelope is assembled from headers and body.
     let without = |name: &str| command_without(&body, name).to_string();
     let timed = taken(STRUCTURED, &headers(refund, &[]), without("expirytime").as_bytes(), refund);
     assert!(timed.content.is_ok() && timed.attributes.expires_at.is_some(), "{:?}", timed.content);
@@ -216,7 +216,7 @@ fn where_both_modes_are_mixed_they_agree_or_the_command_is_refused() {
         let command = taken(STRUCTURED, &headers(refund, &[]), without(name).as_bytes(), refund);
         assert_eq!(refused(&command).1, format!("{name}: stands in a header and not in the body"));
     }
-    // What binary mode has is none of structured mode, whatever it is called.
+    // A binary-mode body is never an envelope, whatever its content type says.
     for body in ["{}", "{\"amount\": \"1.00\"}", "[]"] {
         let command = taken(STRUCTURED, &headers(refund, &[]), body.as_bytes(), refund);
         assert!(refused(&command).1.starts_with("datacontenttype"), "{body}");
@@ -252,7 +252,7 @@ fn an_attribute_of_the_wrong_form_takes_no_other_away() {
             assert_eq!(attributes.expires_at.is_some(), name != "expirytime", "{name}");
         }
     }
-    // A card number beside the place of the answer does not hide the place.
+    // A card number beside the reply address does not hide the address.
     let mut command = good(CommandType::Refund);
     command["correlationid"] = json!(CARD);
     let Accepted::Command(read) = read(command.to_string().as_bytes(), &key_of(CommandType::Refund)) else { panic!() };
@@ -282,7 +282,7 @@ fn header() -> impl Strategy<Value = (String, Value)> {
 }
 
 proptest! {
-    /// Whatever stands in headers and body, it is named or put aside.
+    /// Whatever the headers and the body contain, the command is named or dead-lettered.
     #[test]
     fn any_headers_are_named_or_put_aside(
         kind in kind(),
@@ -303,7 +303,7 @@ proptest! {
         check(&accept(content_type.as_deref(), &headers, body.as_bytes(), &key_of(kind)))?;
     }
 
-    /// Whatever its data is, it says in binary mode what it says in structured mode.
+    /// Whatever its data is, it means the same in binary mode as in structured mode.
     #[test]
     fn binary_mode_says_what_structured_mode_says(kind in kind(), data in value()) {
         let mut command = good(kind);
@@ -312,7 +312,7 @@ proptest! {
         let binary = accept(JSON, &headers, body.as_bytes(), &key_of(kind));
         check(&binary)?;
         let Accepted::Command(structured) = read(command.to_string().as_bytes(), &key_of(kind)) else { panic!() };
-        // Data that holds `specversion` could be an envelope.
+        // Data that contains `specversion` could be an envelope.
         prop_assume!(command["data"].get("specversion").is_none());
         let Accepted::Command(binary) = binary else { panic!("{binary:?}") };
         prop_assert_eq!(&binary.content, &structured.content);
