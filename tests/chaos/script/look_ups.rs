@@ -13,6 +13,9 @@ use crate::support::Behaviour;
 /// How many payments of each kind there are.
 const SAMPLES: usize = 4;
 
+/// How many there are for which another operation's answer is given: a worker that dies, or an operator, often comes first.
+const OTHERS: usize = 12;
+
 impl Script {
     /// At the gateway without keys, where a lost answer is looked up.
     pub fn look_up_samples(length: Duration, rng: &mut Rng) -> Vec<Script> {
@@ -25,12 +28,14 @@ impl Script {
         let second = || Fault { operation: "refund", behaviours: vec![Behaviour::Approve, Behaviour::DropAfter] };
         let another = || vec![second(), status(vec![Behaviour::Another, Behaviour::Another])];
         let mut scripts = Vec::new();
-        for _ in 0..SAMPLES {
-            for (faults, refunds) in [(late(), 0), (repeat(), 0), (another(), 2)] {
+        let kinds: [(&dyn Fn() -> Vec<Fault>, usize, usize); 3] =
+            [(&late, 0, SAMPLES), (&repeat, 0, SAMPLES), (&another, 2, OTHERS)];
+        for (faults, refunds, samples) in kinds {
+            for _ in 0..samples {
                 let at = rng.millis(0, length.as_millis() as u64 / 2);
                 let sample =
                     Script::write(at, KEYLESS, GatewayName::Http, rng, |writer| writer.charge_and_refund(refunds));
-                scripts.push(Script { faults, ..sample });
+                scripts.push(Script { faults: faults(), ..sample });
             }
         }
         scripts
