@@ -168,7 +168,7 @@ impl Soak<'_> {
     fn wanted(&self) -> Vec<&'static str> {
         let mut wanted = [&replicas::TROUBLES[..], &webhooks::FATES[..]].concat();
         wanted.extend(Allowed::here().troubles());
-        wanted.extend(obstructions::kinds(self.plan.length));
+        wanted.extend(obstructions::kinds(self.plan.length, self.plan.is_cluster));
         wanted.push(canary::ANSWERED);
         match self.old_worker {
             None => wanted.extend(Poison::ALL.map(Poison::name)),
