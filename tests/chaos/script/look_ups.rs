@@ -28,14 +28,12 @@ impl Script {
         let second = || Fault { operation: "refund", behaviours: vec![Behaviour::Approve, Behaviour::DropAfter] };
         let another = || vec![second(), status(vec![Behaviour::Another, Behaviour::Another])];
         let mut scripts = Vec::new();
-        let kinds: [(&dyn Fn() -> Vec<Fault>, usize, usize); 3] =
-            [(&late, 0, SAMPLES), (&repeat, 0, SAMPLES), (&another, 2, OTHERS)];
-        for (faults, refunds, samples) in kinds {
+        for (faults, refunds, samples) in [(late(), 0, SAMPLES), (repeat(), 0, SAMPLES), (another(), 2, OTHERS)] {
             for _ in 0..samples {
                 let at = rng.millis(0, length.as_millis() as u64 / 2);
                 let sample =
                     Script::write(at, KEYLESS, GatewayName::Http, rng, |writer| writer.charge_and_refund(refunds));
-                scripts.push(Script { faults: faults(), ..sample });
+                scripts.push(Script { faults: faults.clone(), ..sample });
             }
         }
         scripts
