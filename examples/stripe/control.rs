@@ -19,7 +19,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use serde_json::{Value, json};
 
 use super::books::Answer;
-use super::{GatewayError, Plan, Shared, form, webhook};
+use super::{Plan, Shared, Trouble, form, webhook};
 
 pub async fn authenticate(
     State(shared): State<Arc<Shared>>,
@@ -72,11 +72,11 @@ pub async fn control(State(shared): State<Arc<Shared>>, Path(what): Path<String>
     }
 }
 
-fn trouble(word: &str) -> Option<GatewayError> {
+fn trouble(word: &str) -> Option<Trouble> {
     match word {
-        "unavailable" => Some(GatewayError::status(503)),
-        "lose_answer" => Some(GatewayError::LoseAnswer),
-        "error" => Some(GatewayError::Stored500 { acts: false }),
+        "unavailable" => Some(Trouble::status(503)),
+        "lose_answer" => Some(Trouble::LoseAnswer),
+        "error" => Some(Trouble::Stored500 { acts: false }),
         _ => None,
     }
 }

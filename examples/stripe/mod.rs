@@ -47,7 +47,7 @@ mod webhook;
 
 /// What goes wrong with one request. "Acts" means: does what is asked, and keeps the answer under the key.
 #[derive(Debug, Clone)]
-pub enum GatewayError {
+pub enum Trouble {
     /// Answers so and does not act; nothing is kept under the key.
     Answer { status: u16, body: Value, headers: Vec<(&'static str, &'static str)> },
     /// Answers 500, which is kept under the key: it is all that this key ever brings. Acts before that, or does not.
@@ -77,47 +77,47 @@ pub enum GatewayError {
     RefuseAfter(Arc<Notify>),
 }
 
-impl GatewayError {
+impl Trouble {
     /// Another status, with a body of Stripe's form.
-    pub fn status(status: u16) -> GatewayError {
+    pub fn status(status: u16) -> Trouble {
         let answer = books::error(status, "api_error", "", "answered as planned");
-        GatewayError::Answer { status, body: answer.body, headers: Vec::new() }
+        Trouble::Answer { status, body: answer.body, headers: Vec::new() }
     }
 
     /// An error of a type and code.
-    pub fn error(status: u16, kind: &str, code: &str) -> GatewayError {
+    pub fn error(status: u16, kind: &str, code: &str) -> Trouble {
         let answer = books::error(status, kind, code, "answered as planned");
-        GatewayError::Answer { status, body: answer.body, headers: Vec::new() }
+        Trouble::Answer { status, body: answer.body, headers: Vec::new() }
     }
 
     /// What it is called, whatever its numbers are.
     pub fn name(&self) -> &'static str {
         match self {
-            GatewayError::Answer { status: 429, .. } => "answers 429",
-            GatewayError::Answer { status: 503, .. } => "answers 503",
-            GatewayError::Answer { .. } => "answers another status",
-            GatewayError::Stored500 { acts: true } => "keeps a 500 after acting",
-            GatewayError::Stored500 { acts: false } => "keeps a 500 without acting",
-            GatewayError::StoredHalfway => "keeps a 500 half-way",
-            GatewayError::LoseAnswer => "drops the answer after acting",
-            GatewayError::HangAfter => "hangs after acting",
-            GatewayError::HangBefore => "hangs before acting",
-            GatewayError::Delay(_) => "acts late",
-            GatewayError::Say(_) => "says something else",
-            GatewayError::Otherwise(_) => "does something else",
-            GatewayError::Garbage => "answers garbage",
-            GatewayError::HalfAnswer => "truncates the answer",
-            GatewayError::Until(_) => "acts when told",
-            GatewayError::RefuseAfter(_) => "refuses when told",
+            Trouble::Answer { status: 429, .. } => "answers 429",
+            Trouble::Answer { status: 503, .. } => "answers 503",
+            Trouble::Answer { .. } => "answers another status",
+            Trouble::Stored500 { acts: true } => "keeps a 500 after acting",
+            Trouble::Stored500 { acts: false } => "keeps a 500 without acting",
+            Trouble::StoredHalfway => "keeps a 500 half-way",
+            Trouble::LoseAnswer => "drops the answer after acting",
+            Trouble::HangAfter => "hangs after acting",
+            Trouble::HangBefore => "hangs before acting",
+            Trouble::Delay(_) => "acts late",
+            Trouble::Say(_) => "says something else",
+            Trouble::Otherwise(_) => "does something else",
+            Trouble::Garbage => "answers garbage",
+            Trouble::HalfAnswer => "truncates the answer",
+            Trouble::Until(_) => "acts when told",
+            Trouble::RefuseAfter(_) => "refuses when told",
         }
     }
 
     /// With one more header.
-    pub fn header(self, name: &'static str, value: &'static str) -> GatewayError {
+    pub fn header(self, name: &'static str, value: &'static str) -> Trouble {
         match self {
-            GatewayError::Answer { status, body, mut headers } => {
+            Trouble::Answer { status, body, mut headers } => {
                 headers.push((name, value));
-                GatewayError::Answer { status, body, headers }
+                Trouble::Answer { status, body, headers }
             }
             other => other,
         }
@@ -159,7 +159,7 @@ pub struct Refused {
 struct Plan {
     payment: Option<String>,
     kinds: Vec<&'static str>,
-    troubles: VecDeque<GatewayError>,
+    troubles: VecDeque<Trouble>,
 }
 
 #[derive(Debug, Default)]
@@ -236,12 +236,12 @@ impl FakeStripe {
     }
 
     /// What the next requests of a kind meet, in order.
-    pub fn plan(&self, kind: &'static str, troubles: Vec<GatewayError>) {
+    pub fn plan(&self, kind: &'static str, troubles: Vec<Trouble>) {
         self.shared.state().plans.push(Plan { payment: None, kinds: vec![kind], troubles: troubles.into() });
     }
 
     /// What the next requests of these kinds for one of our payments meet, in order.
-    pub fn plan_for(&self, payment: &str, kinds: &[&'static str], troubles: Vec<GatewayError>) {
+    pub fn plan_for(&self, payment: &str, kinds: &[&'static str], troubles: Vec<Trouble>) {
         let plan = Plan { payment: Some(payment.to_owned()), kinds: kinds.to_vec(), troubles: troubles.into() };
         self.shared.state().plans.push(plan);
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::books::{Answer, Objects, error, now};
 use super::keys::Reserved;
-use super::{Call, GatewayError, Refused, Shared, control, form, webhook};
+use super::{Call, Refused, Shared, Trouble, control, form, webhook};
 
 /// The routes.
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -115,15 +115,15 @@ async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: Str
     }
     let trouble = shared.trouble(&request);
     match &trouble {
-        Some(GatewayError::Answer { status, body, headers }) => {
+        Some(Trouble::Answer { status, body, headers }) => {
             shared.state().keys.release(&key);
             return respond(&Answer { status: *status, body: body.clone() }, headers);
         }
-        Some(GatewayError::HangBefore) => {
+        Some(Trouble::HangBefore) => {
             shared.state().keys.release(&key);
             return std::future::pending().await;
         }
-        Some(GatewayError::RefuseAfter(told)) => {
+        Some(Trouble::RefuseAfter(told)) => {
             told.notified().await;
             shared.state().keys.release(&key);
             return respond(&error(400, "invalid_request_error", "", "refused as planned"), &[]);
@@ -133,8 +133,8 @@ async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: Str
     // That its caller goes away does not stop a gateway.
     let working = tokio::spawn(async move {
         match &trouble {
-            Some(GatewayError::Delay(busy)) => tokio::time::sleep(*busy).await,
-            Some(GatewayError::Until(told)) => told.notified().await,
+            Some(Trouble::Delay(busy)) => tokio::time::sleep(*busy).await,
+            Some(Trouble::Until(told)) => told.notified().await,
             _ => {}
         }
         let answer = shared.execute(&request, &key, trouble.as_ref());
@@ -152,15 +152,15 @@ async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: Str
 async fn once(shared: Arc<Shared>, request: Request) -> Response {
     let trouble = shared.trouble(&request);
     match trouble {
-        Some(GatewayError::Answer { status, body, headers }) => respond(&Answer { status, body }, &headers),
-        Some(GatewayError::HangBefore) => std::future::pending().await,
+        Some(Trouble::Answer { status, body, headers }) => respond(&Answer { status, body }, &headers),
+        Some(Trouble::HangBefore) => std::future::pending().await,
         trouble => {
-            if let Some(GatewayError::Until(told)) = &trouble {
+            if let Some(Trouble::Until(told)) = &trouble {
                 told.notified().await;
             }
             let answer = shared.execute(&request, "", trouble.as_ref());
             webhook::collect(&shared);
-            if let Some(GatewayError::Delay(busy)) = &trouble {
+            if let Some(Trouble::Delay(busy)) = &trouble {
                 tokio::time::sleep(*busy).await;
             }
             deliver(answer, trouble).await
@@ -168,19 +168,19 @@ async fn once(shared: Arc<Shared>, request: Request) -> Response {
     }
 }
 
-async fn deliver(mut answer: Answer, trouble: Option<GatewayError>) -> Response {
+async fn deliver(mut answer: Answer, trouble: Option<Trouble>) -> Response {
     match trouble {
-        Some(GatewayError::HangAfter) => std::future::pending().await,
+        Some(Trouble::HangAfter) => std::future::pending().await,
         // Without a noise on the console: the task of the connection ends with it.
-        Some(GatewayError::LoseAnswer) => std::panic::resume_unwind(Box::new("lost as planned")),
-        Some(GatewayError::Say(members)) => {
+        Some(Trouble::LoseAnswer) => std::panic::resume_unwind(Box::new("lost as planned")),
+        Some(Trouble::Say(members)) => {
             for (name, value) in members.as_object().into_iter().flatten() {
                 answer.body[name] = value.clone();
             }
             respond(&answer, &[])
         }
-        Some(GatewayError::Garbage) => "<html>everything went well</html>".into_response(),
-        Some(GatewayError::HalfAnswer) => {
+        Some(Trouble::Garbage) => "<html>everything went well</html>".into_response(),
+        Some(Trouble::HalfAnswer) => {
             let text = answer.body.to_string();
             let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
             let broken = std::io::Error::other("truncated as planned");
@@ -238,7 +238,7 @@ impl Shared {
         }
     }
 
-    fn trouble(&self, request: &Request) -> Option<GatewayError> {
+    fn trouble(&self, request: &Request) -> Option<Trouble> {
         let mut state = self.state();
         let payment = state.objects.payment_of(&request.path, &request.form);
         let plan = state.plans.iter_mut().find(|plan| {
@@ -250,7 +250,7 @@ impl Shared {
         Some(trouble)
     }
 
-    fn execute(&self, request: &Request, key: &str, trouble: Option<&GatewayError>) -> Answer {
+    fn execute(&self, request: &Request, key: &str, trouble: Option<&Trouble>) -> Answer {
         let state = &mut *self.state();
         let objects = &mut state.objects;
         let mut act = |request: &Request| {
@@ -269,18 +269,18 @@ impl Shared {
         };
         let failed = || Answer { status: 500, body: json!({"error": {"type": "api_error", "message": "as planned"}}) };
         match trouble {
-            Some(GatewayError::Stored500 { acts: false }) => failed(),
-            Some(GatewayError::Stored500 { acts: true }) => {
+            Some(Trouble::Stored500 { acts: false }) => failed(),
+            Some(Trouble::Stored500 { acts: true }) => {
                 act(request);
                 failed()
             }
-            Some(GatewayError::StoredHalfway) => {
+            Some(Trouble::StoredHalfway) => {
                 let mut unconfirmed = request.clone();
                 unconfirmed.form["confirm"] = json!("false");
                 act(&unconfirmed);
                 failed()
             }
-            Some(GatewayError::Otherwise(members)) => {
+            Some(Trouble::Otherwise(members)) => {
                 let mut other = request.clone();
                 for (name, value) in members.as_object().into_iter().flatten() {
                     other.form[name] = value.clone();

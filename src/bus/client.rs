@@ -25,6 +25,8 @@ pub struct Client {
     connection: Connection,
     channel: Channel,
     names: Names,
+    /// The user of `amqp.url`.
+    user: Option<String>,
     settings: BusSettings,
 }
 
@@ -72,7 +74,13 @@ impl Client {
     pub async fn connect(settings: &BusSettings, role: &str) -> Result<Client, BusError> {
         let connection = connect(settings, role).await?;
         let channel = open(&connection).await?;
-        Ok(Client { connection, channel, names: Names::new(&settings.prefix), settings: settings.clone() })
+        Ok(Client {
+            connection,
+            channel,
+            names: Names::new(&settings.prefix),
+            user: settings.user(),
+            settings: settings.clone(),
+        })
     }
 
     /// Returns the connection, for other requests to the broker.
@@ -116,7 +124,7 @@ impl Client {
         if let Some(id) = command.correlation_id {
             properties = properties.with_correlation_id(short("correlation id", id)?);
         }
-        if let Some(user) = self.settings.user().filter(|_| command.name_user) {
+        if let Some(user) = self.user.as_deref().filter(|_| command.name_user) {
             properties = properties.with_user_id(short("user", user)?);
         }
         Ok(Message {

@@ -78,7 +78,7 @@ fn dead_letter(
     tell(QUEUE, &excerpt_bytes(&delivery.queue, 255));
     tell(ROUTING_KEY, &excerpt_bytes(&delivery.routing_key, 255));
     tell(TIME, &now.to_string());
-    tell(SENDER, &excerpt_bytes(delivery.properties.user_id.as_deref().unwrap_or_default(), 255));
+    name_sender(&mut headers, delivery.properties.user_id.as_deref());
     Ok(Message {
         mandatory: true,
         exchange: short("name of an exchange", names.dead())?,
@@ -88,8 +88,8 @@ fn dead_letter(
     })
 }
 
-/// Returns the properties that a message keeps, whoever forwards it. Not its user: the broker refuses any other than
-/// ours. Not its expiration: that would empty the dead letters.
+/// Returns the properties that a message keeps when it is forwarded, no matter by whom. Its user is not among them, because
+/// the broker refuses any user but ours; nor its expiration, which would empty the dead letters.
 fn kept(properties: &Properties, body: &[u8]) -> Result<BasicProperties, BusError> {
     let mut kept = base_properties().with_message_id(short("message id", id(properties, body))?);
     let text = |text: &Option<String>| text.as_deref().map(|text| short("property", text)).transpose();
@@ -219,8 +219,7 @@ impl DeadLetter {
         }
         let mut headers = own_headers(&self.properties.headers);
         if rights == Rights::Sender {
-            let sender = excerpt_bytes(self.sender.as_deref().unwrap_or_default(), 255);
-            headers.insert(SENDER.into(), AMQPValue::LongString(LongString::from(&*sender)));
+            name_sender(&mut headers, self.sender.as_deref());
         }
         Ok(Message {
             mandatory: true,
@@ -245,6 +244,11 @@ pub enum Rights {
 /// Anybody can write that header: trust it only from an operator.
 pub fn sender(headers: &FieldTable) -> Option<String> {
     headers.inner().get(SENDER).and_then(text)
+}
+
+fn name_sender(headers: &mut FieldTable, sender: Option<&str>) {
+    let sender = excerpt_bytes(sender.unwrap_or_default(), 255);
+    headers.insert(SENDER.into(), AMQPValue::LongString(LongString::from(&*sender)));
 }
 
 /// Returns the first sender of a dead letter. A message that a worker dead-lettered names it. One that the broker
@@ -407,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_is_sent_again_in_the_name_of_whoever_sent_it_first() {
+    fn a_letter_is_replayed_in_the_name_of_its_first_sender() {
         let named = |name: &str| (Some(name.to_owned()), Some(name.to_owned()));
         let unknown = (None, Some(String::new()));
         assert_eq!(senders(buried().properties.into()), named("shop"));

@@ -464,8 +464,8 @@ fn reply_message(outgoing: &Outgoing, reply: &Reply) -> Result<Message, BusError
         properties = properties.with_correlation_id(short("correlation id", id.as_str())?);
     }
     Ok(Message {
-        // The broker passes a direct reply to whoever waits for it, but counts that as no route: a mandatory one would
-        // be returned as well.
+        // RabbitMQ 3.10 delivers a direct reply to the consumer that is waiting for it, but does not count that as a
+        // route: a mandatory one would also be returned.
         mandatory: !reply.to.starts_with(DIRECT_REPLY),
         exchange: ShortString::default(),
         routing_key: short("reply queue", reply.to.as_str())?,

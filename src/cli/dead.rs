@@ -1,7 +1,6 @@
 //! `paybus dead`: the messages that could not be understood, or took workers down too often, and the events that the broker
 //! refused.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
@@ -240,14 +239,11 @@ async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Fa
         return Err(Failure::new(Exit::Failed, format!("there is no dead letter {}", arguments.id)));
     };
     let text = String::from_utf8_lossy(&letter.body);
-    let body = card::scrub(&text);
+    let body = letter.unread_size().is_none().then(|| card::scrub(&text));
     let output = Output::new();
     if arguments.json {
         let mut value = summary(letter);
-        value["body"] = match letter.unread_size() {
-            Some(_) => Value::Null,
-            None => Value::from(body.into_owned()),
-        };
+        value["body"] = json!(body);
         output.json(&value)?;
         return Ok(Exit::Done);
     }
@@ -263,11 +259,8 @@ async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Fa
     ] {
         output.line(&format!("{}  {}", output.column(Style::Strong, name, 11), tame(&card::scrub(value))))?;
     }
-    let body = match letter.unread_size() {
-        Some(_) => Cow::Borrowed("(too large to be shown)"),
-        None => body,
-    };
-    output.line(&format!("\n{}", excerpt(&tame(&body), BODY_SHOWN)))?;
+    let body = body.as_deref().unwrap_or("(too large to be shown)");
+    output.line(&format!("\n{}", excerpt(&tame(body), BODY_SHOWN)))?;
     Ok(Exit::Done)
 }
 

@@ -33,7 +33,7 @@ the reason of this delay: then show the second.
 | \"We do not know yet whether you were charged.\" | offer no other way to pay: it could be charged twice. The answer comes by itself, or from a person |
 | \"Your payment was received; its confirmation takes time.\" | send the customer on: to an order that waits for `paid_in_full` |
 
-Of a refund, a capture or a release the customer need be shown nothing but that it is on its way.
+For a refund, a capture or a release, tell the customer only that it is in progress.
 
 | reason | show |
 | --- | --- |

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{described, shared};
-use crate::payment::command::CommandType;
-use crate::payment::command::{ATTRIBUTE_MAX, DEPTH_MAX, TRACESTATE_MAX};
+use super::{described, name, shared, without_subject};
+use crate::payment::command::{ATTRIBUTE_MAX, CommandType, DEPTH_MAX, TRACESTATE_MAX};
 use crate::payment::field::{
     Field, Form, METADATA_MAX, METADATA_NAME_MAX, METADATA_TEXT_MAX, SEQUENCE_DIGITS_MAX, VARIANT_MAX, fields,
     needs_data,
@@ -33,9 +32,7 @@ pub(super) fn envelope() -> Value {
     schema["properties"]["type"] = json!({ "enum": types, "description": "What is asked." });
     schema["properties"]["data"] = json!({ "type": "object", "description": "The fields of the command's type." });
     // A notification may not know its payment.
-    let without: Vec<&str> =
-        CommandType::ALL.into_iter().filter(|kind| kind.may_lack_subject()).map(CommandType::as_str).collect();
-    schema["if"] = json!({ "properties": { "type": { "enum": without } } });
+    schema["if"] = json!({ "properties": { "type": { "enum": without_subject() } } });
     schema["else"] = json!({ "required": ["subject"], "properties": { "subject": { "type": "string" } } });
     schema
 }
@@ -139,7 +136,7 @@ fn attributes() -> Value {
 
 /// The name of the definition of a command's data.
 pub(super) fn data_name(kind: CommandType) -> String {
-    format!("{}_command_data", kind.as_str().replace('.', "_"))
+    name(kind.as_str(), "command_data")
 }
 
 fn data(kind: CommandType) -> Value {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{described, shared};
+use super::{described, name, shared, without_subject};
 use crate::payment::code::{CODES, Told};
 use crate::payment::command::CommandType;
 use crate::payment::event::{EventType, Progress};
@@ -92,7 +92,7 @@ fn attributes() -> Value {
 }
 
 fn data_name(kind: EventType) -> String {
-    format!("{}_event_data", kind.as_str().replace('.', "_"))
+    name(kind.as_str(), "event_data")
 }
 
 fn data(kind: EventType) -> Value {
@@ -148,9 +148,7 @@ fn data(kind: EventType) -> Value {
     let mut schema = json!({ "type": "object", "required": names, "properties": properties });
     if kind == EventType::Succeeded {
         // A notification may be about no payment of ours.
-        let kinds: Vec<&str> =
-            CommandType::ALL.into_iter().filter(|kind| kind.may_lack_subject()).map(CommandType::as_str).collect();
-        let of_no_payment = json!({ "properties": { "type": { "enum": kinds } } });
+        let of_no_payment = json!({ "properties": { "type": { "enum": without_subject() } } });
         schema["if"] = json!({ "properties": { "command": of_no_payment } });
         schema["else"] = json!({ "required": ["payment"] });
     }
@@ -168,7 +166,6 @@ fn resent() -> Value {
 }
 
 fn heartbeat() -> Vec<(&'static str, Value)> {
-    let count = |about: &str| json!({ "type": "integer", "minimum": 0, "description": about });
     let set_aside =
         "How many of these wait for a person, for the broker refused them or an earlier one of their payment.";
     vec![
@@ -180,8 +177,7 @@ fn heartbeat() -> Vec<(&'static str, Value)> {
 }
 
 fn page() -> Value {
-    let count = |about: &str| json!({ "type": "integer", "minimum": 0, "description": about });
-    let kept_after = "Events up to this position may be kept no more; left out where all behind `after` are kept.";
+    let kept_after = "Events up to this position may no longer be kept; left out where all after `after` are kept.";
     json!({
         "type": "object", "required": ["after", "to", "more", "events", "set_aside"],
         "description": "What events.resend sent.",
@@ -194,6 +190,10 @@ fn page() -> Value {
             "kept_after": position(kept_after),
         },
     })
+}
+
+fn count(about: &str) -> Value {
+    json!({ "type": "integer", "minimum": 0, "description": about })
 }
 
 fn position(about: &str) -> Value {
@@ -301,11 +301,11 @@ const SEQUENCE: &str = "^[1-9][0-9]*$";
 /// A place among all events; 0 is before the first.
 const POSITION: &str = "^[0-9]+$";
 
-const ANSWER: &str = "Whether this answers the message that was sent: who waits for an answer to it need wait no longer. As `final`, but \
-for id_reused, which settles nothing: the command that has the name goes on.";
+const ANSWER: &str = "Whether this answers the message that was sent: whoever waits for an answer can stop waiting. The same as \
+`final`, except for id_reused, which settles nothing: the command that has the name goes on.";
 
 const PAID_IN_FULL: &str = "Whether the goods may go out: the status is confirmed, the whole total was captured and is still there, and \
-no review of fraud is open or ended badly.";
+no fraud review is open or has failed.";
 
 const METADATA: &str = "The publisher's own texts, as the payment was created with.";
 
@@ -330,7 +330,7 @@ fn payment_members() -> Vec<(&'static str, Value)> {
         ("delivery", sum("Of the total, delivery.")),
         ("tax", sum("Of the total, tax.")),
         ("captured_amount", sum("What was captured minus what was refunded, never below zero.")),
-        ("authorized_amount", sum("What was ever authorized, captured or let go since or not.")),
+        ("authorized_amount", sum("Everything ever authorized, whether or not it was captured or released since.")),
         ("refunded_amount", sum("What was refunded.")),
         ("capturable_amount", sum("What can still be captured: held, and neither captured nor let go.")),
         ("voided_amount", sum("What was authorized and let go without being captured.")),

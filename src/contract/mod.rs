@@ -121,6 +121,16 @@ fn shared(name: &str) -> Value {
     json!({ "$ref": format!("{SHARED}{name}") })
 }
 
+/// The name of a message's definition, or of its data's.
+fn name(kind: &str, what: &str) -> String {
+    format!("{}_{what}", kind.replace('.', "_"))
+}
+
+/// The types of commands that may do without a payment.
+fn without_subject() -> Vec<&'static str> {
+    CommandType::ALL.into_iter().filter(|kind| kind.may_lack_subject()).map(CommandType::as_str).collect()
+}
+
 const SHARED: &str = "#/$defs/";
 
 /// A schema with all that it refers to in it.

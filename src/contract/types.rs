@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{VERSION, commands, definitions, events, shared};
+use super::{VERSION, commands, definitions, events, name, shared};
 use crate::payment::command::CommandType;
 use crate::payment::event::EventType;
 use crate::payment::field::needs_data;
@@ -33,11 +33,6 @@ pub(super) fn document() -> Value {
         "anyOf": [shared("command"), shared("event")],
         "$defs": all,
     })
-}
-
-/// The name of a message's definition.
-fn name(kind: &str, what: &str) -> String {
-    format!("{}_{what}", kind.replace('.', "_"))
 }
 
 /// Its data is an object, and its time a text.

@@ -197,7 +197,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::InvalidAmount,
         "invalid_amount",
         REJECTED,
-        "An amount is nothing, null or no decimal string, more than there is, or has more decimals than its currency.",
+        "An amount is zero, null, not a decimal string, more than is available, or has more decimals than its currency.",
         "Mend the amount.",
     ),
     entry(
@@ -255,7 +255,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::UnknownCommand,
         "unknown_command",
         REJECTED,
-        "Nothing is stored of the command that command.status asks after: it has not come, or waits in its queue.",
+        "Nothing is stored of the command that command.status asks after: it has not arrived, or is still in its queue.",
         "Send the command itself again, under the same id.",
     ),
     entry(
@@ -340,7 +340,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::NotUnknown,
         "not_unknown",
         REJECTED,
-        "The operation named has no outcome that a person has to say.",
+        "The named operation is not waiting for a person to state its outcome.",
         "Look at the payment's timeline.",
     ),
     entry(

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::code::Code;
-use super::command::{CommandName, Reply};
+use super::command::{Command, CommandName, Reply};
 use super::model::{Metadata, Payment};
 use super::money::Money;
 use super::operation::{AnswerKind, Operation, State};
@@ -54,6 +54,25 @@ pub struct EventCause {
     pub reply: Option<Reply>,
     /// The gateway operation if the command is a process, capture, release, refund or cancel.
     pub operation: Option<EventOperation>,
+}
+
+impl EventCause {
+    /// The cause of an answer to a message that is not stored as an operation.
+    pub fn of_command(command: &Command, is_final: bool) -> EventCause {
+        let subject = command.subject.clone().filter(|subject| !subject.is_empty());
+        let attributes = &command.attributes;
+        EventCause {
+            subject: subject.unwrap_or_else(|| command.payment_id.to_string()),
+            name: command.name.clone(),
+            kind: command.kind.as_str().to_owned(),
+            is_final,
+            is_answer: true,
+            correlation_id: attributes.correlation_id.clone(),
+            trace: attributes.trace.clone(),
+            reply: attributes.reply.clone(),
+            operation: None,
+        }
+    }
 }
 
 /// A gateway operation, as published next to the payment.

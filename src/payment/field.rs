@@ -154,9 +154,9 @@ const RESOLVE: &[Field] = &[
 
 const RESEND: &[Field] = &[required("from", Form::Sequence, "The `sequence` of the first event that is missing.")];
 
-const AFTER: &str = "Those behind this position: a heartbeat's `from`, or the `to` of the last answer.";
+const AFTER: &str = "Events after this position: a heartbeat's `from`, or the `to` of the last answer.";
 
-const SINCE: &str = "Those stored at this time or later, and some of a few minutes before. Beside `after`, the later one counts; \
+const SINCE: &str = "Events stored at or after this time, and some from a few minutes before. Beside `after`, the later one counts; \
 without either, it begins with the oldest that is kept.";
 
 const RESEND_EVENTS: &[Field] = &[optional("after", Form::Position, AFTER), optional("since", Form::Time, SINCE)];

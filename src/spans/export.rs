@@ -1,7 +1,7 @@
 //! The export of spans. Payments do not wait for the collector: spans that it does not accept are dropped, and so are
 //! spans that come faster than it accepts them. Both are counted, and logged at intervals.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,12 +35,7 @@ impl Batches {
     pub(super) fn new(exporter: SpanExporter) -> Batches {
         let queue = Arc::new(Queue { limit: QUEUE, spans: AtomicUsize::new(0) });
         let config = BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_max_export_batch_size(BATCH).build();
-        let exporter = Exporter {
-            exporter,
-            queue: Arc::clone(&queue),
-            is_failing: AtomicBool::new(false),
-            lost: AtomicUsize::new(0),
-        };
+        let exporter = Exporter { exporter, queue: Arc::clone(&queue), lost: AtomicUsize::new(0) };
         let next = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
         Batches { next, queue, dropped: Mutex::default() }
     }
@@ -118,7 +113,6 @@ impl Dropped {
 struct Exporter {
     exporter: SpanExporter,
     queue: Arc<Queue>,
-    is_failing: AtomicBool,
     /// The spans dropped since exports began to fail.
     lost: AtomicUsize,
 }
@@ -131,19 +125,19 @@ impl sdk::SpanExporter for Exporter {
         match &exported {
             Err(error) => {
                 metrics::spans_dropped(SpanLoss::NotTaken, spans);
-                self.lost.fetch_add(spans, Ordering::Relaxed);
-                if !self.is_failing.swap(true, Ordering::Relaxed) {
+                if self.lost.fetch_add(spans, Ordering::Relaxed) == 0 {
                     warn!(
                         error = chain(error),
                         "the collector takes no spans; they are dropped until it does, and payments go on"
                     );
                 }
             }
-            Ok(()) if self.is_failing.swap(false, Ordering::Relaxed) => {
+            Ok(()) => {
                 let dropped = self.lost.swap(0, Ordering::Relaxed);
-                info!(dropped, "the collector takes spans again");
+                if dropped > 0 {
+                    info!(dropped, "the collector takes spans again");
+                }
             }
-            Ok(()) => {}
         }
         exported
     }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::connect::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
+use super::rows::word;
 use crate::payment::status::Status;
 
 /// How many payments one statement examines for an address: there is no index on it, because every payment would pay
@@ -176,8 +177,7 @@ impl Store {
         if !row.read::<bool>(4)? {
             return Ok(PersonalData::Nothing);
         }
-        let status = Status::from_word(row.read(1)?);
-        let status = status.ok_or_else(|| StoreError::Unreadable("the status of a payment".to_owned()))?;
+        let status = word(row.read(1)?, Status::from_word)?;
         Ok(match Need::of(status, row.read(2)?, row.read(3)?) {
             Some(need) => PersonalData::Needed(need),
             None => PersonalData::Erasable { version: row.read(0)? },

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::bus::connection::connect;
-use crate::bus::{BusError, BusSettings, describe, topology};
+use crate::bus::{BusError, BusSettings, topology};
 use crate::error_chain::chain;
 use crate::http::health::Health;
 use crate::store::durability::{self, Durability};
@@ -44,7 +44,7 @@ pub(super) async fn broker(
             }
             // Files that could be read before are probably just being replaced.
             Err(error @ (BusError::Url(_) | BusError::Tls(_))) if !wait.has_begun() => return Err(error),
-            Err(error) => wait.on(describe(&error), error.needs_somebody()).await,
+            Err(error) => wait.on(chain(&error), error.needs_somebody()).await,
         }
     }
 }

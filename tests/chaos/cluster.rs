@@ -123,16 +123,21 @@ impl Cluster {
         }
     }
 
+    /// A server is killed, stays away for so long, and is started again. Commits go through when this returns.
+    async fn lose_server(&self, server: Server, away: Duration, world: &World) {
+        self.services.server(server, "kill").await;
+        sleep(away).await;
+        self.services.server(server, "start").await;
+        self.standby_follows(world).await;
+    }
+
     /// Something happens to one of the database's servers. Commits go through when this returns.
     pub async fn befall_database(&self, trouble: ServiceTrouble, world: &World, tally: &Tally) {
         let is_promoted = self.is_promoted.load(Ordering::Relaxed);
         let primary = if is_promoted { Server::Standby } else { Server::Primary };
         match trouble {
             ServiceTrouble::Kill(pause) => {
-                self.services.server(primary, "kill").await;
-                sleep(pause).await;
-                self.services.server(primary, "start").await;
-                self.standby_follows(world).await;
+                self.lose_server(primary, pause, world).await;
                 tally.add(KILLS_PRIMARY);
             }
             ServiceTrouble::Restart => {
@@ -141,10 +146,7 @@ impl Cluster {
                 tally.add(RESTARTS_PRIMARY);
             }
             ServiceTrouble::KillStandby(pause) if !is_promoted => {
-                self.services.server(Server::Standby, "kill").await;
-                sleep(pause).await;
-                self.services.server(Server::Standby, "start").await;
-                self.standby_follows(world).await;
+                self.lose_server(Server::Standby, pause, world).await;
                 tally.add(KILLS_STANDBY);
             }
             ServiceTrouble::Promote if !is_promoted => {

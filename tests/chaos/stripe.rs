@@ -12,7 +12,7 @@ use crate::faults::Fault;
 use crate::ledger::{Ledger, Report, Request, WEBHOOK_SECRET};
 use crate::script::{CARDS, Script};
 use crate::support::fake_gateway::{Effect, Pending, Refused};
-use crate::support::fake_stripe::{Call, FakeStripe, GatewayError};
+use crate::support::fake_stripe::{Call, FakeStripe, Trouble};
 use crate::support::{Behaviour, Webhook};
 
 /// More keys than any operation uses up.
@@ -293,30 +293,30 @@ fn amount(units: &Value, currency: &str) -> Decimal {
 }
 
 /// What was drawn, in Stripe's terms; nothing for what a card cannot do, or where all goes well.
-fn trouble(operation: &str, behaviour: &Behaviour) -> Option<GatewayError> {
+fn trouble(operation: &str, behaviour: &Behaviour) -> Option<Trouble> {
     let processes = operation == "process";
-    let otherwise = |name: &str, value: &str| GatewayError::Otherwise(json!({name: value}));
+    let otherwise = |name: &str, value: &str| Trouble::Otherwise(json!({name: value}));
     Some(match behaviour {
         Behaviour::Decline(_) if processes => otherwise("payment_method", "pm_card_visa_chargeDeclined"),
         Behaviour::Redirect(url) if processes => {
-            GatewayError::Otherwise(json!({"payment_method": "pm_card_threeDSecure2Required", "return_url": url}))
+            Trouble::Otherwise(json!({"payment_method": "pm_card_threeDSecure2Required", "return_url": url}))
         }
         // The payment intent is there, and was not confirmed.
-        Behaviour::Pending if processes => GatewayError::StoredHalfway,
-        Behaviour::Refuse => GatewayError::error(400, "invalid_request_error", "parameter_invalid"),
+        Behaviour::Pending if processes => Trouble::StoredHalfway,
+        Behaviour::Refuse => Trouble::error(400, "invalid_request_error", "parameter_invalid"),
         Behaviour::WrongCurrency(_) if processes => otherwise("currency", "gbp"),
-        Behaviour::HangBefore => GatewayError::HangBefore,
-        Behaviour::HangAfter => GatewayError::HangAfter,
-        Behaviour::DropAfter => GatewayError::LoseAnswer,
-        Behaviour::Error500After => GatewayError::Stored500 { acts: true },
-        Behaviour::Status(503, _) => GatewayError::Stored500 { acts: false },
+        Behaviour::HangBefore => Trouble::HangBefore,
+        Behaviour::HangAfter => Trouble::HangAfter,
+        Behaviour::DropAfter => Trouble::LoseAnswer,
+        Behaviour::Error500After => Trouble::Stored500 { acts: true },
+        Behaviour::Status(503, _) => Trouble::Stored500 { acts: false },
         Behaviour::Status(429, _) => {
-            GatewayError::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1")
+            Trouble::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1")
         }
-        Behaviour::Garbage => GatewayError::Garbage,
-        Behaviour::Truncated => GatewayError::HalfAnswer,
-        Behaviour::Trickle(between) => GatewayError::Delay(*between * 64),
-        Behaviour::Delay(busy) | Behaviour::Late(busy) => GatewayError::Delay(*busy),
+        Behaviour::Garbage => Trouble::Garbage,
+        Behaviour::Truncated => Trouble::HalfAnswer,
+        Behaviour::Trickle(between) => Trouble::Delay(*between * 64),
+        Behaviour::Delay(busy) | Behaviour::Late(busy) => Trouble::Delay(*busy),
         _ => return None,
     })
 }

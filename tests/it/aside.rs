@@ -7,7 +7,7 @@ use lapin::types::FieldTable;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Setup, World, eventually};
 
 /// From here on, whether events of variant `http` are routed nowhere and come back.
@@ -40,7 +40,7 @@ async fn refuse(world: &World, refused: bool) {
 async fn run(world: &World, arguments: &[&str]) -> Output {
     let mut command = paybus(world.settings());
     command.args(arguments).env("USER", "someone");
-    tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs")
+    output_of(command).await
 }
 
 async fn is_set_aside(world: &World, payment: Uuid) {

@@ -8,7 +8,7 @@ use crate::support::replies::Replies;
 use crate::support::skip::needed;
 use crate::support::topology::rabbitmqctl;
 use crate::support::webhook::named;
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Event, Setup, Webhook, Worker, WorkerSetup, World, eventually};
 
 const PASSWORD: &str = "only-for-tests";
@@ -75,14 +75,6 @@ async fn parties(world: &World) -> (User, User) {
     (User::new(world, "shop").await, User::new(world, "rival").await)
 }
 
-async fn are_dead(world: &World, letters: u32) {
-    eventually("the dead letters", async || {
-        let dead = world.bus.length("dead").await;
-        if dead == letters { Ok(()) } else { Err(format!("{dead} are dead")) }
-    })
-    .await;
-}
-
 async fn are_refused(worker: &Worker, count: i64) {
     eventually("the refusals", async || {
         let http = worker.count(r#"paybus_not_authorized_total{variant="http"}"#).await;
@@ -114,7 +106,7 @@ async fn operations_of_others(world: &World) -> i64 {
 async fn replay(world: &World, more: &[&str]) {
     let mut replay = paybus(world.settings());
     replay.args(["dead", "replay", "--yes", "--who", "a test"]).args(more);
-    let output = tokio::task::spawn_blocking(move || replay.output()).await.expect("no panic").expect("it runs");
+    let output = output_of(replay).await;
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -154,7 +146,7 @@ async fn a_service_does_nothing_to_what_is_anothers() {
         rival.send(command, &number.to_string()).await;
         rival.is_refused(&number.to_string()).await;
     }
-    are_dead(&world, refused.len() as u32).await;
+    world.are_dead(refused.len() as u32).await;
     take_letters(&world, &vec![rival.name.as_str(); refused.len()]).await;
     are_refused(&worker, refused.len() as i64).await;
     assert_eq!(operations_of_others(&world).await, 0);
@@ -187,7 +179,7 @@ async fn nobody_uses_up_anothers_names_or_answers_into_anothers_queue() {
     let into = |command: &Command| command.clone().reply_to(&shop.replies.queue, "not yours");
     rival.bus.publish(&[into(&elsewhere), into(&nameless)]).await;
     are_refused(&worker, 3).await;
-    are_dead(&world, 3).await;
+    world.are_dead(3).await;
     take_letters(&world, &[rival.name.as_str(), rival.name.as_str(), ""]).await;
 
     // A copy of what was carried out is known, and no answer for whoever copied it.
@@ -204,7 +196,7 @@ async fn nobody_uses_up_anothers_names_or_answers_into_anothers_queue() {
     shop.send(&refund, "mine").await;
     assert_eq!(world.final_event(&refund).await.field("refunded_amount"), "20.00");
     assert_eq!(shop.replies.next().await.0, "mine", "the first answer that came to its queue");
-    are_dead(&world, 1).await;
+    world.are_dead(1).await;
     take_letters(&world, &[rival.name.as_str()]).await;
     assert_eq!(operations_of_others(&world).await, 0);
     world.check_books().await;
@@ -249,17 +241,17 @@ async fn a_dead_letter_is_replayed_by_the_rights_of_who_sent_it() {
     rival.send(&refund, "refund").await;
     shop.bus.publish(std::slice::from_ref(&nameless)).await;
     are_refused(&worker, 2).await;
-    are_dead(&world, 2).await;
+    world.are_dead(2).await;
 
     // The operator's own rights would do for both.
     replay(&world, &[]).await;
     are_refused(&worker, 4).await;
-    are_dead(&world, 2).await;
+    world.are_dead(2).await;
     assert_eq!(world.gateway.calls().len(), 1);
     world.note_published(std::slice::from_ref(&nameless));
     replay(&world, &["--filter", "routing_key=http.payment.create", "--vouch"]).await;
     assert_eq!(world.final_event(&nameless).await.status(), "confirmed");
-    are_dead(&world, 1).await;
+    world.are_dead(1).await;
 
     // By wider rules: the variant's payments are for all its users.
     worker.drain().await;
@@ -399,7 +391,7 @@ async fn webhooks_and_operators_go_on() {
     let mut publish = paybus(world.settings());
     publish.args(["publish", "payment.refund", "--payment", &payment, "--variant", "http", "--amount", "5.00"]);
     publish.args(["--reply", "--json", "--id", &Uuid::new_v4().to_string()]);
-    let output = tokio::task::spawn_blocking(move || publish.output()).await.expect("no panic").expect("it runs");
+    let output = output_of(publish).await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("5.00"), "{output:?}");
     assert_eq!(world.bus.length("dead").await, 0);

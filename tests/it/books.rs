@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::wait::within;
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Expected, WorkerSetup, World};
 
 /// `paybus check --books --json`: its exit code and what it says.
 async fn check(world: &World) -> (Option<i32>, Value) {
     let mut check = paybus(world.settings());
     check.args(["check", "--books", "--json"]);
-    let checked = tokio::task::spawn_blocking(move || check.output()).await.unwrap().expect("it runs");
+    let checked = output_of(check).await;
     (checked.status.code(), serde_json::from_slice(&checked.stdout).expect("JSON"))
 }
 

@@ -260,7 +260,7 @@ async fn a_command_for_nobody_goes_to_the_unroutable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_direct_reply_reaches_whoever_waits_for_it() {
+async fn a_direct_reply_reaches_the_consumer_that_waits_for_it() {
     use futures_util::StreamExt;
     use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
     use secrecy::ExposeSecret;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::support::gate::Gate;
 use crate::support::wait::within;
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Setup, Worker, WorkerSetup, World};
 
 /// How long a worker may take to notice and to say so; it asks its database every few seconds.
@@ -180,7 +180,7 @@ async fn a_worker_without_its_database_leaves_its_messages_to_another() {
 async fn run(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     let mut program = paybus(world.settings());
     program.args(arguments);
-    let ran = tokio::task::spawn_blocking(move || program.output()).await.unwrap().expect("it runs");
+    let ran = output_of(program).await;
     let said = [ran.stdout, ran.stderr].concat();
     (ran.status.code(), String::from_utf8_lossy(&said).into_owned())
 }

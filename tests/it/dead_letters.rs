@@ -4,20 +4,12 @@ use lapin::BasicProperties;
 use serde_json::json;
 
 use crate::support::replies::Replies;
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Expected, World, eventually};
 
 /// Ends in its queue after a millisecond.
 fn short_lived(command: &Command) -> Command {
     command.clone().properties(BasicProperties::default().with_expiration("1".into()))
-}
-
-async fn are_dead(world: &World, letters: u32) {
-    eventually("the messages to expire", async || {
-        let dead = world.bus.length("dead").await;
-        if dead == letters { Ok(()) } else { Err(format!("{dead} are dead")) }
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -27,7 +19,7 @@ async fn what_expired_in_its_queue_is_answered_and_never_carried_out() {
     let charge = Command::charge("http", "120.00", "USD").reply_to(&replies.queue, "call-1");
     let nameless = Command::create("http", "120.00", "USD").raw("nonsense");
     world.publish_all(&[short_lived(&charge), short_lived(&nameless)]).await;
-    are_dead(&world, 2).await;
+    world.are_dead(2).await;
 
     let worker = world.worker().await;
     let answer = world.final_event(&charge).await;
@@ -35,17 +27,17 @@ async fn what_expired_in_its_queue_is_answered_and_never_carried_out() {
     assert_eq!(replies.next().await, ("call-1".to_owned(), answer.body));
 
     // The letters stay for people. Sent again, one is known and the other is still unreadable.
-    are_dead(&world, 2).await;
+    world.are_dead(2).await;
     let mut replay = paybus(world.settings());
     replay.args(["dead", "replay", "--yes", "--who", "a test"]);
-    let output = tokio::task::spawn_blocking(move || replay.output()).await.expect("no panic").expect("it runs");
+    let output = output_of(replay).await;
     assert!(output.status.success(), "{output:?}");
     eventually("the command to be known", async || {
         let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;
         if known == 1 { Ok(()) } else { Err(known) }
     })
     .await;
-    are_dead(&world, 1).await;
+    world.are_dead(1).await;
     assert!(world.gateway.calls().is_empty());
     assert!(!worker.log().contains("\"level\":\"ERROR\""), "it is no trouble of ours");
 
@@ -66,7 +58,7 @@ async fn a_dead_letter_of_what_was_carried_out_changes_nothing() {
     assert_eq!(world.run(&refund).await.field("refunded_amount"), "20.00");
     worker.drain().await;
     world.bus.publish(&[short_lived(&charge), short_lived(&refund)]).await;
-    are_dead(&world, 2).await;
+    world.are_dead(2).await;
     let worker = world.worker().await;
     eventually("both to be known", async || {
         let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;

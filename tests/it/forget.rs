@@ -15,7 +15,7 @@ use paybus::store::forget::PersonalData;
 use crate::support::files::root;
 use crate::support::skip::needed;
 use crate::support::wait::within;
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Event, Expected, WorkerSetup, World, eventually};
 
 const EMAIL: &str = "s.holmes@example.org";
@@ -57,7 +57,7 @@ fn charge(world: &World) -> Command {
 async fn run(world: &World, arguments: &[&str]) -> Output {
     let mut command = paybus(world.settings());
     command.arg("forget").args(arguments).env("USER", "someone");
-    tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs")
+    output_of(command).await
 }
 
 /// What it tells in JSON, and whether all was as wished.
@@ -65,14 +65,6 @@ async fn forget(world: &World, arguments: &[&str]) -> (Value, bool) {
     let output = run(world, &[arguments, &["--json"]].concat()).await;
     let told = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     (told, output.status.success())
-}
-
-async fn events_are_marked(world: &World) {
-    eventually("the events to be marked as sent", async || {
-        let unsent: i64 = world.value("SELECT count(*) FROM outbox", &[]).await;
-        if unsent == 0 { Ok(()) } else { Err(unsent) }
-    })
-    .await;
 }
 
 /// Every row of every table, as text.
@@ -115,14 +107,6 @@ async fn books(world: &World, payment: Uuid) -> Vec<String> {
     books
 }
 
-async fn letters(world: &World, count: u32) {
-    eventually("the dead letters", async || {
-        let dead = world.bus.length("dead").await;
-        if dead == count { Ok(()) } else { Err(format!("{dead} are dead")) }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn the_person_goes_and_the_books_stay() {
     let world = World::new().await;
@@ -140,8 +124,8 @@ async fn the_person_goes_and_the_books_stay() {
     let of_holmes =
         [letter(format!("Sherlock, no JSON: {id}")), letter(format!("no JSON: <{}>", EMAIL.to_uppercase()))];
     world.publish_all(&[&of_holmes[..], &[letter("no JSON: watson@example.org".to_owned())]].concat()).await;
-    letters(&world, 3).await;
-    events_are_marked(&world).await;
+    world.are_dead(3).await;
+    world.events_are_marked().await;
     assert_eq!(traces(&dump(&world).await), TRACES, "what is to go is there");
     let before = books(&world, charge.payment).await;
 
@@ -220,8 +204,8 @@ async fn what_is_still_needed_is_kept_with_the_reason() {
     go_on.notify_one();
     assert_eq!(world.final_event(&refund).await.status(), "refunded");
     world.publish(&Command::create("http", "1.00", "USD").raw(format!("no JSON: {EMAIL}"))).await;
-    letters(&world, 1).await;
-    events_are_marked(&world).await;
+    world.are_dead(1).await;
+    world.events_are_marked().await;
     worker.drain().await;
 
     let unsent = "DELETE FROM sent WHERE position IN (SELECT position FROM events WHERE payment_id = $1)";
@@ -249,7 +233,7 @@ async fn a_worker_that_read_it_before_brings_nothing_back() {
     let first = world.worker().await;
     let charge = charge(&world);
     world.run(&charge).await;
-    events_are_marked(&world).await;
+    world.events_are_marked().await;
     first.drain().await;
     let worker = world.worker_with(WorkerSetup::default().stops_at(&format!("decided:{}", charge.payment))).await;
     let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
@@ -268,7 +252,7 @@ async fn a_worker_that_read_it_before_brings_nothing_back() {
 
     // And the other way round: nothing is erased on what is no longer so.
     let store = world.store().await;
-    events_are_marked(&world).await;
+    world.events_are_marked().await;
     let PersonalData::Erasable { version } = store.personal_data(charge.payment).await.expect("the payment") else {
         panic!("its new events can go");
     };
@@ -313,7 +297,7 @@ async fn expire(world: &World, ctl: &str, queue: &str, age: &str) -> Output {
     let uri: lapin::uri::AMQPUri = world.bus.url.parse().expect("an address");
     let mut script = Program::new(root().join("deploy/rabbitmq/expire"));
     script.args([queue, age]).env("PREFIX", &world.bus.prefix).env("VHOST", uri.vhost).env("RABBITMQCTL", ctl);
-    tokio::task::spawn_blocking(move || script.output()).await.expect("no panic").expect("it runs")
+    output_of(script).await
 }
 
 #[tokio::test]
@@ -330,7 +314,7 @@ async fn what_nobody_takes_ends_after_the_age_that_is_set() {
     // The queues are what they were declared as.
     let mut migrate = paybus(world.settings());
     migrate.args(["migrate", "--only", "broker"]);
-    let migrated = tokio::task::spawn_blocking(move || migrate.output()).await.expect("no panic").expect("it runs");
+    let migrated = output_of(migrate).await;
     assert!(migrated.status.success(), "{migrated:?}");
 
     let (connection, channel) = world.bus.channel().await;

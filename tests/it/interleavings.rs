@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::stripe::{hold, intent_id, pay};
-use crate::support::fake_stripe::{FakeStripe, GatewayError};
+use crate::support::fake_stripe::{FakeStripe, Trouble};
 use crate::support::webhook::Webhook;
 use crate::support::world::amount;
 use crate::support::{Behaviour, Command, Event, Expected, Setup, Worker, World, eventually};
@@ -41,7 +41,7 @@ fn process(charge: &Command, token: &str) -> Command {
 async fn slow_sync(stripe: &FakeStripe, world: &World, charge: &Command) -> (Command, Arc<Notify>) {
     let go_on = Arc::new(Notify::new());
     let asked = stripe.calls_of("retrieve").len();
-    stripe.plan("retrieve", vec![GatewayError::Until(Arc::clone(&go_on))]);
+    stripe.plan("retrieve", vec![Trouble::Until(Arc::clone(&go_on))]);
     let sync = charge.then("payment.sync", json!({}));
     world.publish(&sync).await;
     stripe.wait_for_calls("retrieve", asked + 1).await;
@@ -55,7 +55,7 @@ async fn a_slow_look_up_of_a_declined_process_does_not_count_the_next_ones_money
     let charge = pay("pm_card_visa_chargeDeclined");
     assert_eq!(world.run(&charge).await.status(), "rejected");
     let refuse = Arc::new(Notify::new());
-    stripe.plan("confirm", vec![GatewayError::Until(Arc::clone(&refuse))]);
+    stripe.plan("confirm", vec![Trouble::Until(Arc::clone(&refuse))]);
     let declined = process(&charge, "pm_card_visa_chargeDeclined");
     world.publish(&declined).await;
     stripe.wait_for_calls("confirm", 1).await;
@@ -79,7 +79,7 @@ async fn a_slow_look_up_of_a_refused_capture_does_not_count_the_next_ones_money(
     let held = hold("pm_card_visa");
     assert_eq!(world.run(&held).await.status(), "preauth");
     let refuse = Arc::new(Notify::new());
-    stripe.plan("capture", vec![GatewayError::RefuseAfter(Arc::clone(&refuse))]);
+    stripe.plan("capture", vec![Trouble::RefuseAfter(Arc::clone(&refuse))]);
     let refused = held.then("payment.capture", json!({"amount": "100.00"}));
     world.publish(&refused).await;
     stripe.wait_for_calls("capture", 1).await;
@@ -101,7 +101,7 @@ async fn absence_is_no_proof_while_the_clocks_differ() {
     let (stripe, world, worker) = started().await;
     stripe.set_clock_ahead(-3 * 3_600);
     stripe.stop_indexing();
-    stripe.plan("create", vec![GatewayError::Stored500 { acts: true }]);
+    stripe.plan("create", vec![Trouble::Stored500 { acts: true }]);
     let charge = pay("pm_card_visa");
     world.publish(&charge).await;
     world.operation_state(&charge, "unknown").await;

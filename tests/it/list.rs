@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 use paybus::store::find::{Bounds, Search};
 
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Setup, World};
 
 async fn run(world: &World, arguments: &[&str]) -> Output {
     let mut command = paybus(world.settings());
     command.arg("list").args(arguments);
-    tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs")
+    output_of(command).await
 }
 
 /// What it prints for people.

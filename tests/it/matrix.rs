@@ -54,7 +54,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::files::{read, root};
 use crate::support::skip::skip;
 use crate::support::wait::within;
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Event, Setup, Worker, WorkerSetup, World, eventually};
 
 /// Every row once, and every test that the table names exists.
@@ -262,7 +262,7 @@ async fn is_given_up(world: &World, command: &Command, step: &str, dead: u32) {
 async fn replay_all(world: &World) {
     let mut replay = paybus(world.settings());
     replay.args(["dead", "replay", "--yes", "--who", "a test"]);
-    let output = tokio::task::spawn_blocking(move || replay.output()).await.expect("no panic").expect("it runs");
+    let output = output_of(replay).await;
     assert!(output.status.success(), "{output:?}");
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::world::amount;
 use crate::support::{Behaviour, Command, Expected, World};
 
@@ -84,7 +84,7 @@ async fn an_answer_in_another_currency_is_applied_to_nothing_until_a_person_reso
 async fn show(world: &World, command: &Command) -> Value {
     let mut show = paybus(world.settings());
     show.args(["show", &command.payment.to_string(), "--json"]);
-    let shown = tokio::task::spawn_blocking(move || show.output()).await.expect("no panic").expect("it runs");
+    let shown = output_of(show).await;
     serde_json::from_slice(&shown.stdout).expect("JSON")
 }
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::support::raw_publisher::{
     CORRELATION_ID, EXPIRATION, HEADERS, MESSAGE_ID, RawPublisher, entry, long, nested, properties, short,
 };
-use crate::support::worker::paybus;
-use crate::support::{Command, Expected, World, eventually};
+use crate::support::worker::{output_of, paybus};
+use crate::support::{Command, Expected, World};
 
 /// A good command.
 fn good() -> Command {
@@ -18,7 +18,7 @@ fn good() -> Command {
 async fn run(world: &World, arguments: &[&str]) -> Output {
     let mut command = paybus(world.settings());
     command.args(arguments);
-    tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs")
+    output_of(command).await
 }
 
 /// Runs a command that must end well, and returns its lines of JSON.
@@ -27,14 +27,6 @@ async fn json_of(world: &World, arguments: &[&str]) -> Vec<Value> {
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     let text = String::from_utf8(output.stdout).expect("text");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-}
-
-async fn are_dead(world: &World, letters: u32) {
-    eventually("the messages to be dead letters", async || {
-        let dead = world.bus.length("dead").await;
-        if dead == letters { Ok(()) } else { Err(format!("{dead} are dead")) }
-    })
-    .await;
 }
 
 /// Code and reason of every dead letter.
@@ -70,7 +62,7 @@ async fn what_lapin_cannot_read_is_put_aside_and_stops_nothing() {
         assert_eq!(world.run(&good()).await.status(), "confirmed");
         assert_eq!(worker.get("/readyz").await.map(|(status, _)| status), Ok(200));
     }
-    are_dead(&world, 5).await;
+    world.are_dead(5).await;
     assert!(worker.exited().is_none());
     assert!(!worker.log().contains("disconnected from the broker"), "{}", worker.log());
     for command in &sent {
@@ -100,7 +92,7 @@ async fn bodies_that_are_too_large_take_no_memory_and_stay_whole() {
     }
     let worker = world.worker().await;
     assert_eq!(world.run(&good()).await.status(), "confirmed");
-    are_dead(&world, LARGE).await;
+    world.are_dead(LARGE).await;
     assert!(worker.exited().is_none());
     let peak = worker.peak_memory() / (1024 * 1024);
     assert!(peak < 128, "the worker held {peak} MiB");
@@ -113,10 +105,10 @@ async fn bodies_that_are_too_large_take_no_memory_and_stay_whole() {
     let output = run(&world, &["dead", "replay", "--yes", "--who", "a test"]).await;
     assert!(!output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("too large to be read"), "{output:?}");
-    are_dead(&world, LARGE).await;
+    world.are_dead(LARGE).await;
     let some = ["dead", "drop", "--json", "--filter", "code=too_large", "--limit", "10", "--yes", "--who", "a test"];
     assert_eq!(json_of(&world, &some).await.len(), 10);
-    are_dead(&world, LARGE - 10).await;
+    world.are_dead(LARGE - 10).await;
     let whole = world.bus.take_all("dead").await;
     assert!(whole.len() == 10 && whole.iter().all(|(_, kept)| *kept == body), "{} letters are left", whole.len());
     world.check_books().await;
@@ -142,7 +134,7 @@ async fn unread_dead_letters_are_listed_and_sent_again() {
     for (command, properties) in commands.iter().zip(&all) {
         raw.publish(&exchange, key, properties, &command.bytes()).await;
     }
-    are_dead(&world, 3).await;
+    world.are_dead(3).await;
 
     let letters = json_of(&world, &["dead", "list", "--json"]).await;
     let mut found = reasons(&letters);

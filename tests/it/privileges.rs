@@ -334,11 +334,7 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
     world.gateway.plan(charge.payment, vec![const { Behaviour::Status(503, None) }; 4]);
     assert_eq!(world.run(&charge).await.status(), "confirmed");
     assert_eq!(world.run(&charge.then("payment.refund", serde_json::json!({}))).await.status(), "refunded");
-    eventually("the marks", async || {
-        let unsent: i64 = world.value("SELECT count(*) FROM outbox", &[]).await;
-        if unsent == 0 { Ok(()) } else { Err(unsent) }
-    })
-    .await;
+    world.events_are_marked().await;
     for name in ["worker", "archiver", "reader"] {
         let shown = run(paybus(world.settings())
             .args(["show", &charge.payment.to_string()])

@@ -2,22 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command as Program, Output, Stdio};
+use std::process::{Command as Program, Stdio};
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, World, eventually};
 
 /// As if nothing had happened to these payments for 400 days. All their events are marked as sent by then.
 pub async fn age(world: &World, payments: &[Uuid]) {
-    eventually("all events to be marked", async || {
-        let unsent: i64 = world.value("SELECT count(*) FROM outbox", &[]).await;
-        if unsent == 0 { Ok(()) } else { Err(unsent) }
-    })
-    .await;
+    world.events_are_marked().await;
     for sql in [
         "UPDATE payments SET created = created - interval '400 days', modified = modified - interval '400 days'
          WHERE id = ANY($1)",
@@ -39,13 +35,9 @@ fn archiving(world: &World, to: &Path) -> Program {
     command
 }
 
-async fn run(mut command: Program) -> Output {
-    tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs")
-}
-
 /// What an archive that ended well says that it did.
 async fn counts(command: Program) -> Value {
-    let output = run(command).await;
+    let output = output_of(command).await;
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice::<Value>(&output.stdout).expect("JSON")["counts"].clone()
 }
@@ -123,7 +115,7 @@ async fn what_is_settled_and_old_leaves_and_all_else_stays() {
 
     let mut young_ones = paybus(world.settings());
     young_ones.args(["archive", "--before", "23h"]);
-    assert_eq!(run(young_ones).await.status.code(), Some(2), "whose commands may still be in the broker");
+    assert_eq!(output_of(young_ones).await.status.code(), Some(2), "whose commands may still be in the broker");
     let mut dry = paybus(world.settings());
     dry.args(["archive", "--before", "30d", "--json"]);
     assert_eq!(counts(dry).await, json!({"looked_at": 9, "settled": 3, "archived": 0, "audit": 0}));
@@ -166,15 +158,15 @@ async fn what_is_settled_and_old_leaves_and_all_else_stays() {
     // What stays can be exported.
     let mut exporting = paybus(world.settings());
     exporting.args(["export", "--until", "30d", "--variant", "http"]);
-    let exported = run(exporting).await;
+    let exported = output_of(exporting).await;
     let stays = [&held, &open, &unsent, &aside, &asked].map(|it| it.payment);
     assert_eq!(ids(&lines(&exported.stdout)), BTreeSet::from(stays), "{exported:?}");
     let mut exporting = paybus(world.settings());
     exporting.args(["export", "--since", "30d"]);
-    assert_eq!(ids(&lines(&run(exporting).await.stdout)), BTreeSet::from([young.payment]));
+    assert_eq!(ids(&lines(&output_of(exporting).await.stdout)), BTreeSet::from([young.payment]));
     let mut showing = paybus(world.settings());
     showing.args(["show", &paid.payment.to_string()]);
-    assert!(String::from_utf8_lossy(&run(showing).await.stdout).contains("archived"));
+    assert!(String::from_utf8_lossy(&output_of(showing).await.stdout).contains("archived"));
     world.gateway.complete(open.payment, true);
     assert_eq!(world.final_event(&refund).await.status(), "refunded");
     world.check_books().await;
@@ -318,14 +310,14 @@ async fn an_archive_that_is_killed_before_it_deletes_loses_nothing() {
     let first = file(&world, "first");
     let mut killed = archiving(&world, &first);
     killed.env("PAYBUS_FAILPOINT", "kept@2");
-    assert!(!run(killed).await.status.success());
+    assert!(!output_of(killed).await.status.success());
     let gone = archived(&world).await;
     assert_eq!(gone.len(), 100, "the first batch");
     let left = rows(&world).await;
     assert_eq!((before[0], left[0]), (120, 20));
 
     // A file that is there is left alone.
-    let refused = run(archiving(&world, &first)).await;
+    let refused = output_of(archiving(&world, &first)).await;
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("exists"), "{refused:?}");
     let second = file(&world, "second");
     assert_eq!(counts(archiving(&world, &second)).await["archived"], 20);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::fake_gateway::CallRecord;
-use crate::support::worker::paybus;
+use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Setup, World, eventually};
 
 /// The calls of a payment that act.
@@ -236,7 +236,7 @@ async fn a_charge_that_nobody_can_be_asked_about_waits_for_the_truth() {
     assert!(oldest > 1.0, "it has been unknown through fifty look-ups, and not for {oldest} s");
     let mut show = paybus(world.settings());
     show.args(["show", &charge.payment.to_string(), "--json"]);
-    let shown = tokio::task::spawn_blocking(move || show.output()).await.expect("no panic").expect("it runs");
+    let shown = output_of(show).await;
     let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
     assert_eq!((&shown["payment"]["status"], &shown["needs_a_person"]), (&json!("waiting"), &json!(true)));
     let operation = &shown["operations"][0];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::fake_stripe::{FakeStripe, GatewayError};
+use crate::support::fake_stripe::{FakeStripe, Trouble};
 use crate::support::{Command, Event, Expected, Setup, Worker, WorkerSetup, World};
 
 /// A world with a variant `stripe`.
@@ -203,7 +203,7 @@ async fn what_an_earlier_key_left_behind_is_gone_on_with_after_a_canceled_one_to
     let charge = pay("pm_card_visa_chargeDeclined");
     world.run(&charge).await;
     stripe.cancel_by_hand(&intent_id(&stripe, &charge));
-    stripe.plan("create", vec![GatewayError::StoredHalfway]);
+    stripe.plan("create", vec![Trouble::StoredHalfway]);
     let process = json!({"process": {"payment_method": "pm_card_visa"}});
     assert_eq!(world.run(&charge.then("payment.process", process)).await.status(), "confirmed");
     let intents = stripe.intents_of(&charge.payment.to_string());
@@ -218,7 +218,7 @@ async fn what_an_earlier_key_left_behind_is_gone_on_with_after_a_canceled_one_to
 async fn what_was_taken_and_was_to_be_held_is_never_counted_as_held() {
     let (stripe, world, _worker) = started().await;
     let charge = hold("pm_card_visa");
-    stripe.plan("create", vec![GatewayError::Otherwise(json!({"capture_method": "automatic"}))]);
+    stripe.plan("create", vec![Trouble::Otherwise(json!({"capture_method": "automatic"}))]);
     world.publish(&charge).await;
     assert_eq!(world.event_of(&charge, "command.delayed").await.reason(), "mismatch");
     let sync = charge.then("payment.sync", json!({}));
@@ -234,13 +234,13 @@ async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
     let world = setup(&stripe).set("variants.stripe.timeout", "400ms").build().await;
     let _worker = world.worker().await;
     for trouble in [
-        GatewayError::LoseAnswer,
-        GatewayError::HangAfter,
-        GatewayError::Delay(Duration::from_millis(700)),
-        GatewayError::status(503).header("stripe-should-retry", "true"),
-        GatewayError::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1"),
-        GatewayError::error(429, "invalid_request_error", "lock_timeout"),
-        GatewayError::error(409, "idempotency_error", "idempotency_key_in_use"),
+        Trouble::LoseAnswer,
+        Trouble::HangAfter,
+        Trouble::Delay(Duration::from_millis(700)),
+        Trouble::status(503).header("stripe-should-retry", "true"),
+        Trouble::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1"),
+        Trouble::error(429, "invalid_request_error", "lock_timeout"),
+        Trouble::error(409, "idempotency_error", "idempotency_key_in_use"),
     ] {
         let charge = hold("pm_card_visa");
         stripe.plan("create", vec![trouble.clone()]);
@@ -268,11 +268,11 @@ async fn a_server_error_that_is_kept_is_looked_up_and_a_new_key_goes_on() {
     let (stripe, world, _worker) = started().await;
     for (trouble, creates) in [
         // Nothing was done: a new key may do it.
-        (GatewayError::Stored500 { acts: false }, 2),
+        (Trouble::Stored500 { acts: false }, 2),
         // It was done: there is nothing more to do.
-        (GatewayError::Stored500 { acts: true }, 1),
+        (Trouble::Stored500 { acts: true }, 1),
         // Its payment intent was made and not confirmed: that one is gone on with.
-        (GatewayError::StoredHalfway, 1),
+        (Trouble::StoredHalfway, 1),
     ] {
         let charge = pay("pm_card_visa");
         stripe.plan("create", vec![trouble.clone()]);
@@ -285,13 +285,13 @@ async fn a_server_error_that_is_kept_is_looked_up_and_a_new_key_goes_on() {
     for acts in [false, true] {
         let charge = pay("pm_card_visa");
         world.run(&charge).await;
-        stripe.plan("refund", vec![GatewayError::Stored500 { acts }]);
+        stripe.plan("refund", vec![Trouble::Stored500 { acts }]);
         let refunded = world.run(&charge.then("payment.refund", json!({"amount": "20.00"}))).await;
         assert_eq!(refunded.field("captured_amount"), "100.00");
         assert_eq!(stripe.refunds_of(&intent_id(&stripe, &charge)).len(), 1, "{acts}");
         let held = hold("pm_card_visa");
         world.run(&held).await;
-        stripe.plan("capture", vec![GatewayError::Stored500 { acts }]);
+        stripe.plan("capture", vec![Trouble::Stored500 { acts }]);
         assert_eq!(world.run(&held.then("payment.capture", json!({}))).await.status(), "confirmed", "{acts}");
     }
     world.check_books().await;
@@ -303,7 +303,7 @@ async fn a_confirmation_that_fails_at_stripe_is_told_from_the_one_before() {
     for acts in [false, true] {
         let charge = pay("pm_card_visa_chargeDeclined");
         world.run(&charge).await;
-        stripe.plan("confirm", vec![GatewayError::Stored500 { acts }]);
+        stripe.plan("confirm", vec![Trouble::Stored500 { acts }]);
         let process = json!({"process": {"payment_method": "pm_card_visa"}});
         assert_eq!(world.run(&charge.then("payment.process", process)).await.status(), "confirmed", "{acts}");
         assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{acts}");
@@ -355,7 +355,7 @@ async fn an_answer_that_cannot_be_ours_is_not_applied() {
     let mut open = Vec::new();
     for members in wrong {
         let charge = pay("pm_card_visa");
-        stripe.plan("create", vec![GatewayError::Say(members.clone())]);
+        stripe.plan("create", vec![Trouble::Say(members.clone())]);
         world.publish(&charge).await;
         let delayed = world.event_of(&charge, "command.delayed").await;
         assert_eq!(delayed.reason(), "mismatch", "{members}");
@@ -468,7 +468,7 @@ async fn past_its_window_a_key_is_sent_no_more_and_stripe_is_asked() {
         .build()
         .await;
     let _worker = world.worker().await;
-    for (trouble, creates) in [(GatewayError::HangAfter, 1), (GatewayError::HangBefore, 2)] {
+    for (trouble, creates) in [(Trouble::HangAfter, 1), (Trouble::HangBefore, 2)] {
         let charge = pay("pm_card_visa");
         stripe.plan("create", vec![trouble]);
         world.publish(&charge).await;
@@ -490,7 +490,7 @@ async fn past_its_window_a_key_is_sent_no_more_and_stripe_is_asked() {
 async fn a_key_that_was_used_for_something_else_is_looked_up() {
     let (stripe, world, _worker) = started().await;
     let charge = pay("pm_card_visa");
-    stripe.plan("create", vec![GatewayError::error(400, "idempotency_error", "")]);
+    stripe.plan("create", vec![Trouble::error(400, "idempotency_error", "")]);
     assert_eq!(world.run(&charge).await.status(), "confirmed");
     let keys: BTreeSet<_> = stripe.calls_of("create").into_iter().map(|call| call.key).collect();
     assert_eq!((keys.len(), stripe.calls_of("list").len()), (2, 2), "one look-up, and one before the second key");

@@ -20,12 +20,13 @@ const VARIANT_DEFAULT: &str = "default";
 pub struct CommandArguments {
     /// What is asked, such as payment.create; `payment.` may be left out.
     ///
-    /// payment.create, process, capture, release, refund, cancel, sync, notification, resolve, resend or snapshot.
+    /// payment.create, process, capture, release, refund, cancel, sync, notification, resolve, resend or snapshot;
+    /// events.resend or command.status.
     #[arg(value_name = "TYPE", value_parser = read_type)]
     pub kind: CommandType,
     /// The payment.
     ///
-    /// Left out: a new one for payment.create; all others but payment.notification need it.
+    /// Left out: a new one for payment.create. All others need it, except payment.notification and events.resend.
     #[arg(long, value_name = "UUID")]
     pub payment: Option<Uuid>,
     /// The variant that the payment was created with, for the routing key.

@@ -171,8 +171,8 @@ impl Aggregate {
             return Step::Settled;
         };
         let Some(payment) = &self.payment else {
-            if later(operation.created, context.rules.unknown_payment_grace) > now {
-                let next = next_look(operation.created, context);
+            let next = next_look(operation.created, context);
+            if next > now {
                 self.postpone(id, next);
                 return Step::Stored;
             }
@@ -246,25 +246,10 @@ impl Aggregate {
     /// Refuses a message that reuses an earlier command's name with other content; the first command is not affected.
     fn tell_id_reused(&mut self, command: Command, context: Context<'_>) {
         let message = "this subject, source and id came before with another type or other data".to_owned();
-        let subject = command
-            .subject
-            .clone()
-            .filter(|subject| !subject.is_empty())
-            .unwrap_or_else(|| self.payment_id.to_string());
         // The id is made from the content, so that a redelivery emits the same event again and not a second one.
         let id = Uuid::new_v5(&command.operation_id(), &command.hash);
-        let cause = EventCause {
-            subject,
-            kind: command.kind.as_str().to_owned(),
-            name: command.name,
-            // The name's one final answer belongs to the command that came first.
-            is_final: false,
-            is_answer: true,
-            correlation_id: command.attributes.correlation_id,
-            trace: command.attributes.trace,
-            reply: command.attributes.reply,
-            operation: None,
-        };
+        // The name's one final answer belongs to the command that came first.
+        let cause = EventCause::of_command(&command, false);
         self.events.push(Event {
             id,
             payment_id: self.payment_id,

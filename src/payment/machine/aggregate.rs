@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use uuid::Uuid;
 
+use super::{Aggregate, Context, PaymentWrite, Stored, Tracked, later};
 use crate::payment::event::Event;
-use crate::payment::machine::{Aggregate, Context, PaymentWrite, Stored, Tracked, later};
 use crate::payment::model::Payment;
 use crate::payment::money::{Money, MoneyError};
 use crate::payment::movement::{Amounts, Movement, MovementKind};

@@ -309,9 +309,7 @@ impl Aggregate {
         operation.escalated = false;
         operation.end_undo();
         operation.rounds = operation.rounds.saturating_add(1);
-        operation.state = State::Scheduled;
-        operation.lease = None;
-        operation.due_at = Some(context.now);
+        operation.schedule_at(context.now);
         if self.wake_cancel(context.now) {
             self.postpone(id, later(context.now, CANCEL_FIRST));
         }
@@ -330,6 +328,13 @@ impl Exposure {
 }
 
 impl Operation {
+    /// Lets go of it until this time.
+    pub(super) fn schedule_at(&mut self, due: Timestamp) {
+        self.state = State::Scheduled;
+        self.lease = None;
+        self.due_at = Some(due);
+    }
+
     /// Starts one more attempt: it counts, is leased, and may be received from now on.
     pub(super) fn start_attempt(&mut self, context: Context<'_>) {
         self.state = State::Calling;

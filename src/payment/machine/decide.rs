@@ -235,7 +235,10 @@ impl Aggregate {
 
 impl Payment {
     /// Nothing is left of an archived payment to check a command against, not even whether it came before.
-    pub(super) fn check_not_archived(&self) -> Result<(), Rejection> {
+    ///
+    /// # Errors
+    /// [`Code::PaymentArchived`]: it was archived.
+    pub fn check_not_archived(&self) -> Result<(), Rejection> {
         self.archived.map_or(Ok(()), |archived| {
             Err(Rejection::new(Code::PaymentArchived, format!("the payment was archived at {archived:.0}")))
         })

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::aggregate::is_waiting;
+use super::{Aggregate, Step};
 use crate::payment::code::Code;
 use crate::payment::event::{Event, EventCause, EventKind, EventOperation, Progress, Reason};
-use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::{Answer, AnswerKind, Operation, State};
 
 impl Aggregate {
@@ -38,19 +38,12 @@ impl Aggregate {
     /// as an event of its own.
     pub(super) fn answer(&mut self, id: Uuid, kind: AnswerKind, why: Reason, now: Timestamp) -> Step {
         let change = self.payment_event(&why, now);
-        let payment = self.payment.clone();
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
         operation.close(kind, &why);
         let attempts = operation.attempts;
-        let by_itself = match (kind, payment) {
-            (AnswerKind::Rejected, _) => {
-                EventKind::Rejected { code: why.code.unwrap_or(Code::NotAllowed), message: why.message }
-            }
-            (AnswerKind::Succeeded, payment) => EventKind::Succeeded { payment: payment.map(Box::new), resent: None },
-            (AnswerKind::Failed, _) => EventKind::Failed { why, attempts },
-        };
+        let by_itself = self.ending(kind, why, attempts);
         match change {
             Some(change) if kind == AnswerKind::Succeeded || matches!(change, EventKind::StatusChanged { .. }) => {
                 self.tell(id, change, true, now);
@@ -162,36 +155,39 @@ impl Aggregate {
         Event { id, payment_id: self.payment_id, variant, kind, sequence, cause: Some(cause), metadata, time }
     }
 
-    fn event_operation(&self, operation: &Operation) -> EventOperation {
-        let mut references = self
-            .movements
-            .iter()
-            .map(|tracked| &tracked.row)
-            .filter(|movement| movement.operation == Some(operation.id))
-            .filter_map(|movement| movement.gateway_reference.clone());
-        EventOperation {
-            id: operation.id,
-            progress: Progress::of(operation),
-            amount: operation.amount(),
-            reference: references.next(),
+    /// The event that says how an operation ended, if no change of the payment says it.
+    pub(super) fn ending(&self, kind: AnswerKind, why: Reason, attempts: u32) -> EventKind {
+        match kind {
+            AnswerKind::Rejected => {
+                EventKind::Rejected { code: why.code.unwrap_or(Code::NotAllowed), message: why.message }
+            }
+            AnswerKind::Succeeded => EventKind::Succeeded { payment: self.payment.clone().map(Box::new), resent: None },
+            AnswerKind::Failed => EventKind::Failed { why, attempts },
         }
+    }
+
+    fn event_operation(&self, operation: &Operation) -> EventOperation {
+        let mut own =
+            self.movements.iter().map(|tracked| &tracked.row).filter(|row| row.operation == Some(operation.id));
+        let reference = own.find_map(|movement| movement.gateway_reference.clone());
+        EventOperation { id: operation.id, progress: Progress::of(operation), amount: operation.amount(), reference }
     }
 
     /// Reports that an operation continues later, and why.
     pub(super) fn tell_delayed(&mut self, id: Uuid, reason: Code, message: &str, now: Timestamp) {
         if let Some(operation) = self.operation(id) {
-            let kind = EventKind::Delayed {
-                reason,
-                message: message.to_owned(),
-                next_attempt_at: operation.due_at,
-                attempts: operation.attempts,
-            };
+            let kind = operation.delayed(reason, message.to_owned());
             self.tell(id, kind, false, now);
         }
     }
 }
 
 impl Operation {
+    /// The event that says that it continues later, and why.
+    pub(super) fn delayed(&self, reason: Code, message: String) -> EventKind {
+        EventKind::Delayed { reason, message, next_attempt_at: self.due_at, attempts: self.attempts }
+    }
+
     /// Settles it. What was sent, and what came with the command, is kept no longer than needed, because it may hold a
     /// payment method's token. What a person said is kept.
     pub(super) fn close(&mut self, kind: AnswerKind, why: &Reason) {

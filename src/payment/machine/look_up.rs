@@ -4,11 +4,11 @@
 use uuid::Uuid;
 
 use super::book::Telling;
+use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{AmountText, Resolution, Resolve};
 use crate::payment::contract::Lookup;
 use crate::payment::event::Reason;
-use crate::payment::machine::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::money::Money;
 use crate::payment::observation::{Asked, Observation};
 use crate::payment::operation::{AnswerKind, Operation, State};
@@ -179,7 +179,7 @@ impl Aggregate {
         // because the call may yet arrive. Nor does it where the gateway knew the operation before, and gave an answer
         // that does not fit.
         let operation = self.operation(id).filter(|open| open.state == State::Unknown && !open.acted_on)?;
-        let clocks_agree = context.clocks_agree && asked.clocks_agreed();
+        let clocks_agree = context.clocks_agree_since(asked);
         let proof = NotCharged::by_absence(&context.rules.contract, operation.last_sent_at, asked.at(), clocks_agree)?;
         let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
         let is_parked = operation.takeovers >= TAKEOVERS_MAX;

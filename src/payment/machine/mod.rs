@@ -50,6 +50,7 @@ use super::contract::Contract;
 use super::event::Event;
 use super::model::Payment;
 use super::movement::Movement;
+use super::observation::Asked;
 use super::operation::{Operation, State};
 use super::status::Status;
 
@@ -109,6 +110,13 @@ pub struct Context<'a> {
     /// Whether PostgreSQL's clock and the gateway's agree closely enough for absence to prove something: see
     /// `gateway::clock`.
     pub clocks_agree: bool,
+}
+
+impl Context<'_> {
+    /// Whether the gateway's clock and PostgreSQL's agree, and agreed when the gateway was asked.
+    fn clocks_agree_since(self, asked: Asked) -> bool {
+        self.clocks_agree && asked.clocks_agreed()
+    }
 }
 
 /// What to do once the decision is committed.

@@ -98,9 +98,7 @@ impl Aggregate {
         let Some(operation) = self.operation_mut(id) else { return Step::Settled };
         let no_news = operation.no_news();
         operation.data.insert(NO_NEWS.to_owned(), (no_news + 1).into());
-        operation.state = State::Scheduled;
-        operation.lease = None;
-        operation.due_at = Some(due);
+        operation.schedule_at(due);
         if no_news == 0 {
             let message = "the gateway has no news yet; it is asked again";
             self.tell_delayed(id, Code::Pending, message, context.now);
@@ -156,9 +154,7 @@ impl Aggregate {
         let is_first = operation.lookups == 0;
         let due = operation.next_look_up(None, context);
         operation.lookups = operation.lookups.saturating_add(1);
-        operation.state = State::Scheduled;
-        operation.lease = None;
-        operation.due_at = Some(due);
+        operation.schedule_at(due);
         if is_first {
             let message = "the gateway is asked about the whole payment when none of its operations is open";
             self.tell_delayed(id, Code::Pending, message, context.now);

@@ -36,7 +36,7 @@ impl Operation {
 
     /// Whether it is a notification whose proof waits for something else to end.
     pub(super) fn waits_to_go_on(&self) -> bool {
-        self.state == State::Scheduled && self.data.contains_key(WAITS)
+        self.data.contains_key(WAITS)
     }
 
     /// Makes it confirm from here on, under a key and with a body of their own.
@@ -133,9 +133,7 @@ impl Aggregate {
     pub(super) fn wait_to_go_on(&mut self, id: Uuid, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else { return Step::Settled };
         let is_first = operation.data.insert(WAITS.to_owned(), true.into()).is_none();
-        operation.state = State::Scheduled;
-        operation.lease = None;
-        operation.due_at = Some(context.now + WAITING_RECHECK);
+        operation.schedule_at(context.now + WAITING_RECHECK);
         if is_first {
             let message = "the customer has approved; it is gone on with when what is under way has ended";
             self.tell_delayed(id, Code::Pending, message, context.now);

@@ -247,8 +247,7 @@ impl Aggregate {
     /// Whether the gateway, when it was asked, must have known everything that we know: only then may what it says undo
     /// something. While its clock and ours differ, that cannot be determined.
     pub(super) fn is_settled_view(&self, asked: Asked, context: Context<'_>) -> bool {
-        let clocks_agree = context.clocks_agree && asked.clocks_agreed();
-        clocks_agree && self.settled_at(context).is_some_and(|settled| settled <= asked.at())
+        context.clocks_agree_since(asked) && self.settled_at(context).is_some_and(|settled| settled <= asked.at())
     }
 
     fn settled_at(&self, context: Context<'_>) -> Option<Timestamp> {

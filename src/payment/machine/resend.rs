@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::{Aggregate, Context, Step};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::event::{EventKind, Reason, Resent};
-use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::operation::AnswerKind;
 
 /// Maximum number of events that one command sends again.

@@ -17,6 +17,7 @@ use crate::payment::event::Event;
 use crate::payment::machine::Aggregate;
 use crate::payment::operation::Operation;
 use crate::store::load::Loaded;
+use crate::worker::outbox::announce::from_outbox;
 
 /// How long the broker may take for a repeated answer; the message waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,7 +64,7 @@ impl Engine {
     /// Returns the event that answered an operation, if it is still kept and quick to find.
     async fn stored_answer(&self, operation: &Operation) -> Option<Outgoing> {
         match self.store.answer(operation).await {
-            Ok(answer) => answer.map(crate::worker::outbox::announce::from_outbox),
+            Ok(answer) => answer.map(from_outbox),
             Err(error) => {
                 debug!(error = chain(&error), "an answer cannot be read; it is written anew");
                 None
@@ -73,7 +74,12 @@ impl Engine {
 
     pub(crate) async fn reply(&self, answer: Option<Outgoing>, reply: &Reply) {
         let Some(answer) = answer else { return };
-        if !self.announcer.reply(answer, reply.clone(), PATIENCE).await {
+        self.reply_within(answer, reply, PATIENCE).await;
+    }
+
+    /// Publishes an answer, and counts it if the broker does not confirm it in time.
+    pub(crate) async fn reply_within(&self, answer: Outgoing, reply: &Reply, timeout: Duration) {
+        if !self.announcer.reply(answer, reply.clone(), timeout).await {
             metrics::reply_unroutable();
         }
     }

@@ -58,8 +58,10 @@ impl Engine {
             } else {
                 self.load_for(entry).await?
             };
-            let stored = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
-            let takeovers = takeovers(&aggregate, entry.id());
+            let known = aggregate.operation(entry.id());
+            let stored = known.and_then(|operation| operation.lease);
+            let takeovers = known.map_or(0, |operation| operation.takeovers);
+            let is_known = entry.is_known(known);
             if let Some((step, _)) = in_doubt.iter().find(|(_, lease)| stored == Some(*lease)) {
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 return Ok(Begun { aggregate, step: *step, announced, is_changed: true });
@@ -72,7 +74,6 @@ impl Engine {
                     is_changed: false,
                 });
             }
-            let is_known = entry.is_known(aggregate.operation(entry.id()));
             let context = self.context(variant, probe);
             let mut step = match &cannot_be_made {
                 None => self.decide(entry, &mut aggregate, context),
@@ -203,11 +204,6 @@ fn reject(entry: &Entry, aggregate: &mut Aggregate, rejection: Rejection, contex
             aggregate.accept(command, context)
         }
     }
-}
-
-/// How often an operation was taken over.
-fn takeovers(aggregate: &Aggregate, id: Uuid) -> u32 {
-    aggregate.operation(id).map_or(0, |operation| operation.takeovers)
 }
 
 /// Whether a redelivered message may take a call over: only a query, or a call to a gateway that honours idempotency

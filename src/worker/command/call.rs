@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::call_slot::CallSlot;
 use super::engine::Engine;
 use super::settle::{Answer, Health};
+use super::spans;
 use crate::error_chain::chain;
 use crate::failpoint;
 use crate::gateway::{Call, Question, Target};
@@ -19,7 +20,6 @@ use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::Operation;
 use crate::payment::outcome::{GatewayError, Outcome};
 use crate::spans::Span;
-use crate::worker::command::spans;
 use crate::worker::variant::Variant;
 
 /// The earliest time at which the gateway may have received anything of an operation. With a later key, it may also

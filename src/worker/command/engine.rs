@@ -29,8 +29,10 @@ use crate::store::batch::{Committed, Committer};
 use crate::store::commit::Unit;
 use crate::store::error::StoreError;
 use crate::store::load::{Loaded, Unsent};
-use crate::worker::outbox::announce::Announcer;
+use crate::worker::alerts;
+use crate::worker::outbox::announce::{Announced, Announcer, outgoing};
 use crate::worker::variant::Variant;
+use crate::worker::variant::breaker::State;
 use crate::{backoff, failpoint};
 
 /// Timeout of calls that may wait indefinitely: beyond any rate limit's delay, yet small enough to add to an `Instant`.
@@ -80,7 +82,7 @@ pub struct Done {
     /// The aggregate as stored.
     pub aggregate: Box<Aggregate>,
     /// The events of the commit, handed to the publisher.
-    pub announced: crate::worker::outbox::announce::Announced,
+    pub announced: Announced,
 }
 
 impl Engine {
@@ -141,7 +143,7 @@ impl Engine {
         tokio::select! {
             permit = timeout_at(deadline, wait) => permit.ok().flatten(),
             () = self.draining.cancelled() => None,
-            _ = breaker.wait_for(|state| *state != crate::worker::variant::breaker::State::Closed) => None,
+            _ = breaker.wait_for(|state| *state != State::Closed) => None,
         }
     }
 
@@ -202,8 +204,7 @@ impl Engine {
         match committed {
             Committed::Stored(stored) => {
                 let due = next_due(&unit.aggregate, now);
-                let new =
-                    crate::worker::outbox::announce::outgoing(unit.aggregate.events(), unit.bodies, &stored.events);
+                let new = outgoing(unit.aggregate.events(), unit.bodies, &stored.events);
                 tell_metrics(&unit.aggregate);
                 failpoint::reach("committed", unit.aggregate.payment_id());
                 // Keep the promise only for events that this commit stored. An event that was stored before and emitted
@@ -297,7 +298,7 @@ fn request_body(aggregate: &Aggregate, id: Uuid, variant: &Variant) -> Option<Re
 
 fn tell_metrics(aggregate: &Aggregate) {
     for event in aggregate.events() {
-        crate::worker::alerts::raise(event);
+        alerts::raise(event);
         let Some(cause) = &event.cause else { continue };
         let outcome = match &event.kind {
             EventKind::Rejected { .. } => CommandOutcome::Rejected,

@@ -13,13 +13,13 @@ use super::entry::Entry;
 use super::in_progress::Turn;
 use super::settle::{Answer, Settled, tell_gone};
 use super::stopped::Stopped;
+use super::{catch_up, spans, status};
 use crate::backoff::Backoff;
 use crate::failpoint;
 use crate::http::metrics;
 use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Step};
 use crate::spans::{Span, lines};
-use crate::worker::command::{catch_up, spans, status};
 use crate::worker::outbox::announce::Announced;
 use crate::worker::variant::Variant;
 

@@ -60,19 +60,7 @@ impl Engine {
 
 /// The answer to a command that is not stored.
 pub(crate) fn answer_to(command: &Command, kind: EventKind, is_final: bool, now: Timestamp) -> Event {
-    let subject = command.subject.clone().filter(|subject| !subject.is_empty());
-    let attributes = &command.attributes;
-    let cause = EventCause {
-        subject: subject.unwrap_or_else(|| command.payment_id.to_string()),
-        name: command.name.clone(),
-        kind: command.kind.as_str().to_owned(),
-        is_final,
-        is_answer: true,
-        correlation_id: attributes.correlation_id.clone(),
-        trace: attributes.trace.clone(),
-        reply: None,
-        operation: None,
-    };
+    let cause = EventCause { reply: None, ..EventCause::of_command(command, is_final) };
     Event {
         id: Uuid::now_v7(),
         payment_id: command.payment_id,

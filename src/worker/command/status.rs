@@ -59,11 +59,10 @@ impl Engine {
     }
 
     fn unknown(&self, question: &Command, aggregate: &Aggregate) -> Outgoing {
-        let archived = aggregate.payment().and_then(|payment| payment.archived);
-        let (code, message) = match archived {
-            Some(archived) => (Code::PaymentArchived, format!("the payment was archived at {archived:.0}")),
-            None => (Code::UnknownCommand, "nothing is stored of this command; it may be on its way".to_owned()),
-        };
+        let archived = aggregate.payment().and_then(|payment| payment.check_not_archived().err());
+        let Rejection { code, message } = archived.unwrap_or_else(|| {
+            Rejection::new(Code::UnknownCommand, "nothing is stored of this command; it may be on its way")
+        });
         outgoing(&answer_to(question, EventKind::Rejected { code, message }, true, self.store.clock().now()))
     }
 }

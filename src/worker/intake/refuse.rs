@@ -66,9 +66,7 @@ impl Intake {
             let message = "its user asks for more than its read_rate; send it again later";
             let rejection = Rejection::new(Code::TooManyRequests, message);
             let answer = outgoing(&rejected(command, rejection, self.engine.store.clock().now()));
-            if !self.engine.announcer.reply(answer, reply.clone(), PATIENCE).await {
-                metrics::reply_unroutable();
-            }
+            self.engine.reply_within(answer, reply, PATIENCE).await;
         }
         delivery.acker.ack().await;
     }

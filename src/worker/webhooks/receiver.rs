@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::{CommandSent, Publisher};
+use crate::config::WEBHOOK_SOURCES;
 use crate::gateway::notification::Verify;
 use crate::http::webhooks::{Held, Receipt, Receive};
 use crate::payment::command::CommandType;
@@ -115,7 +116,7 @@ fn command(variant: &str, webhook: &Webhook, facts: &[Fact], trace: Option<Trace
     let mut command = json!({
         "specversion": "1.0",
         "id": id(facts),
-        "source": format!("webhooks/{variant}"),
+        "source": format!("{WEBHOOK_SOURCES}{variant}"),
         "type": CommandType::Notification.as_str(),
         "time": webhook.received_at.to_string(),
         "datacontenttype": "application/json",

@@ -11,7 +11,7 @@ use paybus::payment::action::Action;
 use paybus::payment::outcome::Decline;
 
 use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Told, Unsupported};
-use crate::support::fake_stripe::{FakeStripe, GatewayError};
+use crate::support::fake_stripe::{FakeStripe, Trouble};
 
 const SECRET_KEY: &str = "sk_test_conformance";
 const WEBHOOK_SECRET: &str = "whsec_conformance";
@@ -169,7 +169,7 @@ fn method(token: &str) -> Value {
 }
 
 /// The `process` object, where it decides, and what the request meets.
-fn treatment(meets: Meets) -> Ended<(Option<Value>, Option<GatewayError>)> {
+fn treatment(meets: Meets) -> Ended<(Option<Value>, Option<Trouble>)> {
     let card = |token| Ok((Some(method(token)), None));
     let trouble = |trouble| Ok((None, Some(trouble)));
     match meets {
@@ -178,7 +178,7 @@ fn treatment(meets: Meets) -> Ended<(Option<Value>, Option<GatewayError>)> {
         Meets::Decline(Decline::CustomerMustAct) => card("pm_card_chargeDeclinedExpiredCard"),
         Meets::DeclineSaying(words) => {
             let error = json!({"type": "card_error", "code": "card_declined", "message": words});
-            Ok((Some(method("pm_card_visa_chargeDeclined")), Some(GatewayError::Say(json!({"error": error})))))
+            Ok((Some(method("pm_card_visa_chargeDeclined")), Some(Trouble::Say(json!({"error": error})))))
         }
         Meets::Redirect { .. } => {
             let process =
@@ -190,29 +190,27 @@ fn treatment(meets: Meets) -> Ended<(Option<Value>, Option<GatewayError>)> {
         Meets::Review => card("pm_card_riskLevelElevated"),
         Meets::OtherAmount(amount) => {
             let units = Decimal::from_str_exact(amount).expect("an amount") * Decimal::ONE_HUNDRED;
-            trouble(GatewayError::Otherwise(json!({"amount": units.normalize().to_string()})))
+            trouble(Trouble::Otherwise(json!({"amount": units.normalize().to_string()})))
         }
         Meets::OtherCurrency(currency) => {
-            trouble(GatewayError::Otherwise(json!({"currency": currency.to_ascii_lowercase()})))
+            trouble(Trouble::Otherwise(json!({"currency": currency.to_ascii_lowercase()})))
         }
-        Meets::Ornate => trouble(GatewayError::Say(json!({
+        Meets::Ornate => trouble(Trouble::Say(json!({
             "client_secret": 5, "cancellation_reason": {}, "next_action": [], "description": [], "receipt_email": 7,
         }))),
-        Meets::LoseAnswer => trouble(GatewayError::LoseAnswer),
-        Meets::NoAnswer => trouble(GatewayError::HangAfter),
-        Meets::ErrorAfter => trouble(GatewayError::Stored500 { acts: true }),
-        Meets::Garbage => trouble(GatewayError::Garbage),
-        Meets::HalfAnswer => trouble(GatewayError::HalfAnswer),
-        Meets::HangBefore => trouble(GatewayError::HangBefore),
-        Meets::ErrorBefore => trouble(GatewayError::status(503)),
-        Meets::StoreError => trouble(GatewayError::Stored500 { acts: false }),
-        Meets::Busy => trouble(GatewayError::error(409, "idempotency_error", "idempotency_key_in_use")),
+        Meets::LoseAnswer => trouble(Trouble::LoseAnswer),
+        Meets::NoAnswer => trouble(Trouble::HangAfter),
+        Meets::ErrorAfter => trouble(Trouble::Stored500 { acts: true }),
+        Meets::Garbage => trouble(Trouble::Garbage),
+        Meets::HalfAnswer => trouble(Trouble::HalfAnswer),
+        Meets::HangBefore => trouble(Trouble::HangBefore),
+        Meets::ErrorBefore => trouble(Trouble::status(503)),
+        Meets::StoreError => trouble(Trouble::Stored500 { acts: false }),
+        Meets::Busy => trouble(Trouble::error(409, "idempotency_error", "idempotency_key_in_use")),
         Meets::TooMany(_) => {
-            trouble(GatewayError::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1"))
+            trouble(Trouble::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1"))
         }
-        Meets::Unauthorized => trouble(GatewayError::status(401)),
-        Meets::Elsewhere(status) => {
-            trouble(GatewayError::status(status).header("location", "https://elsewhere.example/"))
-        }
+        Meets::Unauthorized => trouble(Trouble::status(401)),
+        Meets::Elsewhere(status) => trouble(Trouble::status(status).header("location", "https://elsewhere.example/")),
     }
 }

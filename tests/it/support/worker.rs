@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -238,6 +238,11 @@ impl Drop for Inner {
         drop(child.kill());
         drop(child.wait());
     }
+}
+
+/// Runs a program to its end, without holding up the test's connections.
+pub async fn output_of(mut program: Command) -> Output {
+    tokio::task::spawn_blocking(move || program.output()).await.expect("no panic").expect("it runs")
 }
 
 /// The binary with these settings in its environment, and nothing of ours.

@@ -26,7 +26,7 @@ use super::fake_gateway::FakeGateway;
 use super::nets::Nets;
 use super::peace::Peace;
 use super::setup::{SETTINGS, Setup};
-use super::wait::{ARRIVAL, START, within};
+use super::wait::{ARRIVAL, START, eventually, within};
 use super::worker::{Worker, WorkerSetup};
 
 /// A world for one test. At the end of the test, [`World::check_books`].
@@ -269,6 +269,24 @@ impl World {
     pub async fn payment_row(&self, payment: Uuid) -> Row {
         let rows = self.query("SELECT * FROM payments WHERE id = $1", &[&payment]).await;
         rows.into_iter().next().unwrap_or_else(|| panic!("payment {payment} is not stored"))
+    }
+
+    /// Waits until so many messages are dead letters.
+    pub async fn are_dead(&self, letters: u32) {
+        eventually("the dead letters", async || {
+            let dead = self.bus.length("dead").await;
+            if dead == letters { Ok(()) } else { Err(format!("{dead} are dead")) }
+        })
+        .await;
+    }
+
+    /// Waits until all events are marked as sent.
+    pub async fn events_are_marked(&self) {
+        eventually("all events to be marked", async || {
+            let unsent: i64 = self.value("SELECT count(*) FROM outbox", &[]).await;
+            if unsent == 0 { Ok(()) } else { Err(unsent) }
+        })
+        .await;
     }
 
     /// Waits until a command's operation is in a state.
