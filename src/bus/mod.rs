@@ -21,6 +21,7 @@ pub mod guard;
 pub(crate) mod hosts;
 pub mod reconnecting;
 
+pub mod message_size;
 pub mod refusal;
 pub mod scrub;
 pub mod topology;

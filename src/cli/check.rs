@@ -15,6 +15,7 @@ use super::open_database;
 use super::output::{Output, Style};
 use super::tame::tame;
 use crate::bus::connection::connect;
+use crate::bus::message_size::{self, MESSAGE_MAX, MessageLimit};
 use crate::bus::topology;
 use crate::config::{self, Settings, Variant};
 use crate::gateway::registry;
@@ -85,11 +86,21 @@ pub async fn run(arguments: &CheckArguments, settings: &Settings) -> Result<Exit
         return check_books(arguments, settings).await;
     }
     let gateways = join_all(settings.variants.iter().map(|(name, variant)| gateway(name, variant)));
-    let (broker, database, standbys, gateways, payments) =
-        join!(bounded(broker(settings)), bounded(database(settings)), standbys(settings), gateways, payments(settings));
+    let (broker, limit, database, standbys, gateways, payments) = join!(
+        bounded(broker(settings)),
+        message_limit(settings),
+        bounded(database(settings)),
+        standbys(settings),
+        gateways,
+        payments(settings)
+    );
     let mut findings = vec![configuration(settings)];
     findings.push(authorization(settings));
-    findings.push(Finding::of(format!("broker {}", place(&settings.amqp.url)), broker));
+    let broker_at = format!("broker {}", place(&settings.amqp.url));
+    findings.push(Finding::of(broker_at.clone(), broker));
+    if let Some(warning) = limit {
+        findings.push(Finding::new(broker_at, Verdict::Warning, warning));
+    }
     let database_at = format!("database {}", place(&settings.database.url));
     if config::trusts_any_database(&settings.database) {
         let detail = "tls_mode \"require\" verifies no certificate: whoever is between can pose as the database";
@@ -175,6 +186,27 @@ async fn broker(settings: &Settings) -> Result<String, Failure> {
             hidden.join(", ")
         ),
     })
+}
+
+/// What to warn of about the largest message that the broker accepts. A broker that cannot be asked has its own finding.
+async fn message_limit(settings: &Settings) -> Option<String> {
+    let finding = async {
+        let bus = bus_settings(settings);
+        let connection = connect(&bus, "check").await?;
+        let found = message_size::find(&connection, &bus).await;
+        connection.close().await;
+        found
+    };
+    let wanted = format!("set max_message_size = {MESSAGE_MAX}, as in deploy/rabbitmq/paybus.conf");
+    match timeout(PATIENCE, finding).await.ok()?.ok()? {
+        MessageLimit::Same | MessageLimit::Unknown(_) => None,
+        MessageLimit::Higher => {
+            Some(format!("accepts messages of more than 4 MiB, so that a few of them fill its memory: {wanted}"))
+        }
+        MessageLimit::Lower(reason) => Some(format!(
+            "refuses messages of 4 MiB, so that a large event may never be published: {wanted} ({reason})"
+        )),
+    }
 }
 
 async fn database(settings: &Settings) -> Result<String, Failure> {

@@ -12,11 +12,13 @@
 //! - `schedule`: executes due operations, including those of lost workers.
 //! - `alerts`: raises what needs somebody's attention at once.
 //! - `unserved`: reports payments that no configured variant serves.
+//! - `log_limit`: limits log lines that messages cause.
 //! - `start`, `prerequisites`, `report`: wiring and draining, waiting for broker and database, health and metrics.
 
 mod alerts;
 mod command;
 pub mod intake;
+mod log_limit;
 mod outbox;
 mod prerequisites;
 mod report;

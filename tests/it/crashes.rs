@@ -140,8 +140,8 @@ async fn a_sync_survives_a_death_at_every_step() {
 #[tokio::test]
 async fn nothing_is_lost_while_workers_are_killed_again_and_again() {
     const COMMANDS: usize = 400;
-    // Few enough that no command is called by five workers that die of something else, and parked.
-    const KILLS: usize = 8;
+    // Enough that some commands meet five workers that die of something else within their first leases.
+    const KILLS: usize = 14;
     let world = Setup::new().set("variants.http.concurrency", "8").build().await;
     world.gateway.set_latency(Duration::from_millis(20));
     let charges: Vec<Command> = (0..COMMANDS).map(|_| Command::charge("http", "10.00", "EUR")).collect();
@@ -244,7 +244,13 @@ async fn events_that_a_dead_worker_left_behind_are_relayed() {
 /// at first, are settled, and only it is parked.
 #[tokio::test]
 async fn a_command_that_kills_its_worker_every_time_is_parked_alone() {
-    let world = Setup::new().set("variants.http.concurrency", "16").build().await;
+    // From its third takeover on, it waits for its lease.
+    let world = Setup::new()
+        .set("variants.http.concurrency", "16")
+        .set("variants.http.timeout", "2s")
+        .set("worker.lease_margin", "1s")
+        .build()
+        .await;
     world.gateway.set_latency(Duration::from_millis(100));
     let culprit = Command::charge("http", "66.00", "EUR");
     let mut commands: Vec<Command> = (0..40).map(|_| Command::charge("http", "10.00", "EUR")).collect();

@@ -47,7 +47,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
         ],
     ),
     // Within the worker: a command's way leads down. Its parts know nothing of what starts them.
-    ("worker::command", &["alerts", "outbox", "variant"]),
+    ("worker::command", &["alerts", "log_limit", "outbox", "variant"]),
     ("worker::outbox", &[]),
     ("worker::variant", &[]),
 ];

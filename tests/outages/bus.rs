@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use paybus::bus::connection::ConnectionState;
+use paybus::bus::connection::{ConnectionState, connect};
+use paybus::bus::message_size::{self, MESSAGE_MAX, MessageLimit};
 use paybus::bus::publisher::{Outgoing, Published, Publisher};
 use paybus::bus::topology;
 use tokio::time::{sleep, timeout};
@@ -186,4 +187,31 @@ async fn a_message_too_large_is_found_among_others() {
     assert_eq!(publisher.publish(vec![Outgoing { payment_id: Uuid::from_u128(99), ..event(9, 99) }]).await.len(), 1);
     limit_messages(16_777_216).await;
     bus.end().await;
+}
+
+/// The limit is the same for everybody at the broker, and the private one's is 16 MiB.
+#[tokio::test]
+async fn the_brokers_limit_on_messages_is_found() {
+    if !has_rabbitmqctl() {
+        return;
+    }
+    let bus = Bus::alone().await;
+    let connection = connect(&bus.settings, "limit").await.expect("the broker");
+    let limit = || message_size::find(&connection, &bus.settings);
+    assert_eq!(limit().await.expect("the broker"), MessageLimit::Higher);
+    let before = set_message_limit(MESSAGE_MAX).await;
+    assert_eq!(limit().await.expect("the broker"), MessageLimit::Same);
+    set_message_limit(MESSAGE_MAX - 1).await;
+    let lower = limit().await.expect("the broker");
+    set_message_limit(before).await;
+    assert!(matches!(&lower, MessageLimit::Lower(reason) if reason.contains("larger than")), "{lower:?}");
+    connection.close().await;
+    bus.end().await;
+}
+
+/// Sets the broker's limit until it restarts. Returns the one before.
+async fn set_message_limit(bytes: usize) -> usize {
+    let set =
+        format!("Old = persistent_term:get(max_message_size), persistent_term:put(max_message_size, {bytes}), Old.");
+    rabbitmqctl(&["eval", &set]).await.trim().parse().expect("a size")
 }

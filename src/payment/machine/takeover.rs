@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::attempt::DELAY_DEFAULT;
-use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
+use super::{Aggregate, Context, Step, TAKEOVERS_ALONE, TAKEOVERS_MAX, later};
 use crate::payment::code::Code;
 use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Exposure, GatewayError};
@@ -22,7 +22,10 @@ impl Aggregate {
         let sends = operation.action().is_some();
         // Its worker may be alive and calling: only a second call under the same key does no harm.
         let key_lives = !operation.lookup_only && operation.key_ends(context).is_some_and(|end| end > context.now);
-        if sends && operation.has_live_lease(context) && !key_lives {
+        // Workers that die within seconds of each other may all die of something else. An operation that has lost some
+        // waits for its lease, so that a crash loop does not park it in one go.
+        let waits = sends && !key_lives || operation.takeovers >= TAKEOVERS_ALONE;
+        if waits && operation.has_live_lease(context) {
             return Step::Stored;
         }
         let Some(operation) = self.operation_mut(id) else {

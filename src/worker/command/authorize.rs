@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -14,7 +15,8 @@ use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Command, CommandName, CommandType, Kind, Reply};
 use crate::payment::model::Payment;
 use crate::wiring::bus_settings;
-use crate::worker::variant::limits::{Allowance, Share};
+use crate::worker::log_limit::LogLimit;
+use crate::worker::variant::limits::Allowance;
 
 /// What each user may do.
 #[derive(Debug, Default)]
@@ -35,6 +37,8 @@ struct User {
     replies: String,
     /// The rate limit for its read-only commands.
     reads: Option<Allowance>,
+    /// For the log line about exceeding it.
+    reads_logged: LogLimit,
 }
 
 #[derive(Debug)]
@@ -110,6 +114,7 @@ impl Authorization {
             has_sources: user.sources.is_some(),
             replies: format!("reply.{name}."),
             reads: user.read_rate.map(Allowance::new),
+            reads_logged: LogLimit::every(Duration::from_secs(60)),
         };
         self.users.insert(name.to_owned(), user);
     }
@@ -199,18 +204,18 @@ impl Authorization {
     /// Whether an authorized command exceeds its user's `read_rate`. Only read-only commands count. A command within
     /// the limit is deducted from it.
     pub fn is_one_too_many(&self, command: &Command) -> bool {
-        let user = command.attributes.user_id.as_deref();
-        let allowance = self.user(user).and_then(|user| user.reads.as_ref());
-        let Some(reads) = allowance.filter(|_| command.kind.known().is_some_and(is_read)) else { return false };
-        match reads.take() {
-            Share::Granted => false,
-            Share::Spent { is_news } => {
-                if is_news {
-                    warn!(?user, "a user asks for more than its read_rate; what is beyond it is rejected");
-                }
-                true
-            }
+        let name = command.attributes.user_id.as_deref();
+        let Some(user) = self.user(name) else { return false };
+        let Some(reads) = user.reads.as_ref().filter(|_| command.kind.known().is_some_and(is_read)) else {
+            return false;
+        };
+        if reads.take() {
+            return false;
         }
+        if let Some(suppressed) = user.reads_logged.pass() {
+            warn!(user = ?name, suppressed, "a user asks for more than its read_rate; what is beyond it is rejected");
+        }
+        true
     }
 
     /// Whether a user may resend messages on behalf of their original senders.

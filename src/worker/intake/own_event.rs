@@ -5,8 +5,7 @@
 //! dead letters of them would only fill the broker.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -18,12 +17,10 @@ use crate::bus::delivery::Delivery;
 use crate::bus::envelope::SOURCE;
 use crate::http::metrics;
 use crate::payment::command::CommandType;
+use crate::worker::log_limit::LogLimit;
 
-/// The interval between log lines: a loop brings hundreds of events per second.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// When it was last logged.
-static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+/// A loop brings hundreds of events per second.
+static LOGGED: LogLimit = LogLimit::every(Duration::from_secs(60));
 
 /// The members that distinguish an event of paybus from a command.
 #[derive(Deserialize)]
@@ -56,24 +53,16 @@ pub(crate) fn is_own_event(body: &[u8]) -> bool {
 /// Acknowledges an event of paybus and does nothing else.
 pub(crate) fn drop_own_event(tasks: &TaskTracker, delivery: Delivery) -> JoinHandle<()> {
     metrics::own_event_dropped();
-    if is_time_to_log(Instant::now()) {
+    if let Some(suppressed) = LOGGED.pass() {
         warn!(
             queue = %delivery.queue,
+            suppressed,
             "events of paybus come back as commands and are dropped; deploy/rabbitmq/audit shows what leads them"
         );
     }
     tasks.spawn(async move {
         delivery.acker.ack().await;
     })
-}
-
-fn is_time_to_log(now: Instant) -> bool {
-    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_time = logged.is_none_or(|last| now.saturating_duration_since(last) >= SILENCE);
-    if is_time {
-        *logged = Some(now);
-    }
-    is_time
 }
 
 #[cfg(test)]
@@ -104,12 +93,5 @@ mod tests {
         for unreadable in [&b"paybus"[..], b"\xff", br#"{"source":"paybus"}"#, b"{}", b""] {
             assert!(!is_own_event(unreadable), "{unreadable:?}");
         }
-    }
-
-    #[test]
-    fn a_loop_is_logged_once_a_minute() {
-        let begun = Instant::now();
-        let logged = [0, 1, 59, 60, 61, 120].map(|seconds| is_time_to_log(begun + Duration::from_secs(seconds)));
-        assert_eq!(logged, [true, false, false, true, false, true]);
     }
 }

@@ -20,9 +20,13 @@ use crate::worker::command::answer_again::outgoing;
 use crate::worker::command::authorize::Refusal;
 use crate::worker::command::refusal::answer_to;
 use crate::worker::intake::Intake;
+use crate::worker::log_limit::LogLimit;
 
 /// How long the broker may take for the answer to a command beyond the rate. Short, as the command occupies a slot.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Every refused command is a dead letter and is counted; the log only has to show that there are some, and of whom.
+static LOGGED: LogLimit = LogLimit::every(Duration::from_secs(1));
 
 impl Intake {
     /// Restores the original sender of a dead letter that an operator resends.
@@ -39,10 +43,7 @@ impl Intake {
     pub(crate) async fn refuse(&self, delivery: Delivery, refusal: Refusal) {
         if let Accepted::Command(command) = self.read(&delivery) {
             metrics::not_authorized(&command.variant);
-            let user = command.attributes.user_id.as_deref().map(|user| excerpt(user, NAME_MAX));
-            let kind = command.kind.known().map_or("unknown", |kind| kind.as_str());
-            let reason = refusal.message();
-            warn!(variant = command.variant, kind, ?user, reason, "a command is refused; it becomes a dead letter");
+            log_refused(&command, &refusal);
             self.answer_refused(&command, refusal).await;
         }
         if *delivery.queue == *self.publisher.names().unanswered() {
@@ -76,6 +77,15 @@ impl Intake {
             let event = rejected(command, refusal, self.engine.store.clock().now());
             self.engine.reply(Some(outgoing(&event)), reply).await;
         }
+    }
+}
+
+fn log_refused(command: &Command, refusal: &Refusal) {
+    if let Some(suppressed) = LOGGED.pass() {
+        let user = command.attributes.user_id.as_deref().map(|user| excerpt(user, NAME_MAX));
+        let kind = command.kind.known().map_or("unknown", |kind| kind.as_str());
+        let (variant, reason) = (&command.variant, refusal.message());
+        warn!(variant, kind, ?user, reason, suppressed, "a command is refused; it becomes a dead letter");
     }
 }
 

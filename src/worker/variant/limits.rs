@@ -12,9 +12,6 @@ use crate::store::{Store, StoreError};
 /// The longest span, in seconds, that is reserved at once: a replica that dies wastes no more.
 const SPAN_MAX: f64 = 0.1;
 
-/// How often it is logged that a user exceeds its rate.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
-
 /// A limit on calls per second, over all replicas.
 #[derive(Debug)]
 pub struct RateLimit {
@@ -78,45 +75,27 @@ struct Account {
     /// How many commands are allowed at the time `at`.
     left: f64,
     at: Instant,
-    /// When an exceeded limit was last logged.
-    told: Option<Instant>,
-}
-
-/// Whether a command is within the limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// It is, and was deducted from the allowance.
-    Granted,
-    /// The limit is exceeded.
-    Spent {
-        /// Whether to log it: it has not been logged for a while.
-        is_news: bool,
-    },
 }
 
 impl Allowance {
     /// A limit of this many commands per second.
     pub fn new(rate: f64) -> Allowance {
-        let account = Account { left: at_once(rate), at: Instant::now(), told: None };
+        let account = Account { left: at_once(rate), at: Instant::now() };
         Allowance { rate, account: std::sync::Mutex::new(account) }
     }
 
-    /// Deducts one command.
-    pub fn take(&self) -> Share {
+    /// Deducts one command; returns false if the limit is exceeded.
+    pub fn take(&self) -> bool {
         let now = Instant::now();
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
         let earned = now.duration_since(account.at).as_secs_f64() * self.rate;
         account.left = (account.left + earned).min(at_once(self.rate));
         account.at = now;
-        if account.left >= 1.0 {
+        let is_granted = account.left >= 1.0;
+        if is_granted {
             account.left -= 1.0;
-            return Share::Granted;
         }
-        let is_news = account.told.is_none_or(|told| now.duration_since(told) >= TOLD_EVERY);
-        if is_news {
-            account.told = Some(now);
-        }
-        Share::Spent { is_news }
+        is_granted
     }
 }
 
@@ -138,7 +117,7 @@ mod tests {
     use super::*;
 
     fn granted(allowance: &Allowance) -> usize {
-        std::iter::repeat_with(|| allowance.take()).take_while(|share| *share == Share::Granted).count()
+        std::iter::repeat_with(|| allowance.take()).take_while(|granted| *granted).count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -151,14 +130,5 @@ mod tests {
             advance(Duration::from_secs(3600)).await;
             assert_eq!(granted(&allowance), at_once, "{rate}");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn that_it_is_spent_is_news_once_a_minute() {
-        let allowance = Allowance::new(1.0);
-        let spent = |is_news| Share::Spent { is_news };
-        assert_eq!([0; 3].map(|_| allowance.take()), [Share::Granted, spent(true), spent(false)]);
-        advance(TOLD_EVERY).await;
-        assert_eq!([0; 3].map(|_| allowance.take()), [Share::Granted, spent(true), spent(false)]);
     }
 }

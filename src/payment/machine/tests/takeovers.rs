@@ -9,7 +9,7 @@ use super::bench::{Bench, OTHER_WORKER, WORKER, approved, found, keys, not_sent,
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
-use crate::payment::machine::{Step, TAKEOVERS_MAX};
+use crate::payment::machine::{Step, TAKEOVERS_ALONE, TAKEOVERS_MAX};
 use crate::payment::operation::{AnswerKind, State};
 use crate::payment::outcome::{Decline, Exposure, Found, GatewayError, Outcome, Verdict};
 use crate::payment::status::Status;
@@ -92,6 +92,30 @@ fn an_operation_that_takes_five_workers_down_is_parked_and_escalated() {
     assert_eq!(bench.send("s", CommandType::Sync, json!({})), Step::LookUp { operation: sync, target: Some(id) });
     bench.found(sync, Some(id), Found::Nothing);
     assert_eq!((bench.status(), bench.answer(id)), (Status::Error, (AnswerKind::Failed, Some(Code::WorkerLost))));
+}
+
+#[test]
+fn workers_lost_within_seconds_of_each_other_park_nothing() {
+    let (mut bench, id) = lost();
+    for takeover in 1..=TAKEOVERS_ALONE {
+        assert_eq!(bench.take_over(id), Step::Call(id), "the first ones do not wait");
+        assert_eq!(bench.operation(id).takeovers, takeover);
+    }
+    for _ in 0..TAKEOVERS_MAX {
+        assert_eq!(bench.take_over(id), Step::Stored);
+    }
+    assert_eq!((bench.state(id), bench.operation(id).takeovers), (State::Calling, TAKEOVERS_ALONE));
+    bench.wait(15);
+    assert_eq!(bench.take_over(id), Step::Call(id));
+    // So does a question.
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    let sync = operation_id("s");
+    let asks = Step::LookUp { operation: sync, target: None };
+    assert_eq!(bench.send("s", CommandType::Sync, json!({})), asks);
+    for _ in 0..TAKEOVERS_ALONE {
+        assert_eq!(bench.take_over(sync), asks);
+    }
+    assert_eq!(bench.take_over(sync), Step::Stored);
 }
 
 #[test]
