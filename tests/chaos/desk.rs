@@ -1,7 +1,7 @@
 //! The people: customers who were sent away and come back or do not, the gateway's own office, where what is pending ends,
 //! and the clerk who resolves what no machine can know. They work while the faults happen and after them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -54,6 +54,8 @@ pub struct Desk<'a> {
     /// Since when something is seen.
     seen: Mutex<HashMap<Uuid, Instant>>,
     synced: Mutex<HashMap<Uuid, Instant>>,
+    /// Payments whose orders the shop gave up.
+    given_up: Mutex<HashSet<Uuid>>,
     number: AtomicU64,
     /// The faults are over: what is left must be brought to an end.
     calm: AtomicBool,
@@ -78,6 +80,7 @@ impl<'a> Desk<'a> {
             resolutions: Mutex::default(),
             seen: Mutex::default(),
             synced: Mutex::default(),
+            given_up: Mutex::default(),
             number: AtomicU64::new(0),
             calm: AtomicBool::new(false),
         }
@@ -90,6 +93,7 @@ impl<'a> Desk<'a> {
             self.resolve().await;
             if self.calm.load(Ordering::Relaxed) {
                 self.bring_back().await;
+                self.give_up_orders().await;
             }
         }
     }
@@ -134,6 +138,24 @@ impl<'a> Desk<'a> {
             let last = self.synced.lock().unwrap().get(&payment).copied();
             if last.is_none_or(|last| last.elapsed() > SYNC_AGAIN) {
                 self.sync(payment).await;
+            }
+        }
+    }
+
+    /// A payment that waits for its customer, and whose last process failed: it may have ended what the customer was asked
+    /// for before. The shop would process again, or give the order up, as here.
+    async fn give_up_orders(&self) {
+        let sql = "SELECT p.id FROM payments p CROSS JOIN LATERAL (
+                SELECT o.state, o.answer FROM operations o
+                WHERE o.payment_id = p.id AND o.command_type IN ('payment.create', 'payment.process')
+                ORDER BY o.accepted DESC LIMIT 1) last
+            WHERE p.status = 'input' AND p.busy_operation IS NULL AND last.state = 'settled' AND last.answer = 'failed'";
+        let pending = self.ledger.pending();
+        for row in self.world.query(sql, &[]).await {
+            let payment: Uuid = row.get(0);
+            let is_new = !pending.contains_key(&payment) && self.given_up.lock().unwrap().insert(payment);
+            if is_new {
+                self.send(self.command(payment, "payment.cancel", json!({}))).await;
             }
         }
     }
