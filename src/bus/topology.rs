@@ -444,6 +444,8 @@ mod tests {
                 "cards.payment.sync",
                 "cards.payment.notification",
                 "cards.payment.resolve",
+                "cards.payment.retry",
+                "cards.payment.withdraw",
                 "cards.payment.resend",
                 "cards.payment.snapshot",
                 "cards.events.resend",

@@ -266,7 +266,7 @@ fn command_properties(kind: CommandType) -> Value {
             },
         },
     });
-    if kind == CommandType::Resolve {
+    if kind.is_of_operators() {
         properties["required"] = json!(["user_id"]);
     }
     properties

@@ -35,7 +35,7 @@ pub(super) fn headers(kind: CommandType, properties: Value) -> Value {
 /// An example of a command, as it is sent in binary mode.
 pub(super) fn example(example: &CommandExample) -> Value {
     let mut headers = Map::from_iter([("content_type".to_owned(), json!(CONTENT_TYPE))]);
-    if example.kind == CommandType::Resolve {
+    if example.kind.is_of_operators() {
         headers.insert("user_id".to_owned(), json!("operator"));
     }
     for (name, value) in example.message.as_object().into_iter().flatten() {

@@ -79,6 +79,14 @@ pub(super) fn about(kind: CommandType) -> &'static str {
         CommandType::Resolve => {
             "A person says what happened, where the outcome is unknown. The AMQP user_id must name who says so."
         }
+        CommandType::Retry => {
+            "An operator moves the next attempt or look-up of an operation to now, or to a later time. It uses up no attempt; \
+             circuit breaker, limits, keys and settle window hold as ever. The AMQP user_id must name who asks."
+        }
+        CommandType::Withdraw => {
+            "An operator ends an operation that waits, and of which nothing was sent: it is answered by command.failed, \
+             withdrawn. The AMQP user_id must name who asks."
+        }
         CommandType::Resend => {
             "Sends the payment's counted events once more, from one on and at most 100, each under the same id: to \
              reply_to, where there is one, else to all. Answered by command.succeeded, which says which they were."

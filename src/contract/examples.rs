@@ -38,7 +38,8 @@ pub struct CommandExample {
 /// The commands, in an order in which they can be carried out.
 pub fn commands() -> Vec<CommandExample> {
     use CommandType::{
-        Cancel, Capture, Create, Notification, Process, Refund, Release, Resend, Resolve, Snapshot, Status, Sync,
+        Cancel, Capture, Create, Notification, Process, Refund, Release, Resend, Resolve, Retry, Snapshot, Status,
+        Sync, Withdraw,
     };
     use EventType::{Created, Rejected, StatusChanged, Succeeded, Updated};
     let example = |kind, summary, subject, data, answer, word| {
@@ -55,6 +56,7 @@ pub fn commands() -> Vec<CommandExample> {
         "operation": operation(BOOK, Create), "outcome": "approved", "amount": "120.00",
         "evidence": "Seen in the gateway's dashboard",
     });
+    let waits = || json!({ "operation": operation(BOOK, Create), "reason": "The gateway is well again" });
     let asked_after = json!({ "id": name(BOOK, Create).id });
     vec![
         example(Create, "A book is paid at once", BOOK, book(), StatusChanged, "confirmed"),
@@ -78,6 +80,8 @@ pub fn commands() -> Vec<CommandExample> {
         example(Cancel, "End it before it is paid", GONE, json!({}), StatusChanged, "cancelled"),
         example(Notification, "A webhook of a gateway that sends none", BOOK, webhook, Rejected, "unsupported"),
         example(Resolve, "A person's word on what is not unknown", BOOK, word, Rejected, "not_unknown"),
+        example(Retry, "What is over cannot be tried again", BOOK, waits(), Rejected, "not_retryable"),
+        example(Withdraw, "Nor withdrawn", BOOK, waits(), Rejected, "not_withdrawable"),
         events_resent(),
         // It tells the event that answered, and is answered at its `reply_to` alone.
         example(Status, "How a command ended", BOOK, asked_after, StatusChanged, "confirmed"),

@@ -43,6 +43,12 @@ pub enum Code {
     PaymentArchived,
     /// The payment's status does not allow it.
     NotAllowed,
+    /// An operator withdrew it before anything was sent.
+    Withdrawn,
+    /// The named operation does not wait for its next attempt.
+    NotRetryable,
+    /// Something may have been sent for the named operation, or it is none that can be withdrawn.
+    NotWithdrawable,
     /// Another operation of this payment, beside which it must not run, is still going on.
     InProgress,
     /// A hundred commands wait for this payment already.
@@ -273,6 +279,27 @@ pub const CODES: &[CodeEntry] = &[
         "Look at the payment's status.",
     ),
     entry(
+        Code::Withdrawn,
+        "withdrawn",
+        FAILED,
+        "An operator ended the command while it waited; nothing was sent to the gateway.",
+        "Ask the operator why; send a new command if it is still wanted.",
+    ),
+    entry(
+        Code::NotRetryable,
+        "not_retryable",
+        REJECTED,
+        "The operation that payment.retry names does not wait for an attempt or a look-up.",
+        "Look at the payment's timeline.",
+    ),
+    entry(
+        Code::NotWithdrawable,
+        "not_withdrawable",
+        REJECTED,
+        "The operation that payment.withdraw names is over, is being called, or may have reached the gateway.",
+        "Look at the payment's timeline.",
+    ),
+    entry(
         Code::InProgress,
         "in_progress",
         REJECTED,
@@ -318,7 +345,7 @@ pub const CODES: &[CodeEntry] = &[
         Code::UserRequired,
         "user_required",
         REJECTED,
-        "payment.resolve needs the AMQP user_id, which the broker checks.",
+        "payment.resolve, payment.retry and payment.withdraw need the AMQP user_id, which the broker checks.",
         "Publish with user_id set.",
     ),
     entry(

@@ -62,8 +62,12 @@ pub enum CommandType {
     Sync,
     /// Carries a gateway's webhook.
     Notification,
-    /// A person states the outcome of an operation.
+    /// An operator states the outcome of an operation.
     Resolve,
+    /// An operator moves the next attempt of an operation, usually to now.
+    Retry,
+    /// An operator ends an operation of which nothing was sent.
+    Withdraw,
     /// Publishes the payment's events again.
     Resend,
     /// Publishes the payment's current state.
@@ -76,7 +80,7 @@ pub enum CommandType {
 
 impl CommandType {
     /// Every type.
-    pub const ALL: [CommandType; 13] = [
+    pub const ALL: [CommandType; 15] = [
         CommandType::Create,
         CommandType::Process,
         CommandType::Capture,
@@ -86,6 +90,8 @@ impl CommandType {
         CommandType::Sync,
         CommandType::Notification,
         CommandType::Resolve,
+        CommandType::Retry,
+        CommandType::Withdraw,
         CommandType::Resend,
         CommandType::Snapshot,
         CommandType::ResendEvents,
@@ -104,6 +110,8 @@ impl CommandType {
             CommandType::Sync => "payment.sync",
             CommandType::Notification => "payment.notification",
             CommandType::Resolve => "payment.resolve",
+            CommandType::Retry => "payment.retry",
+            CommandType::Withdraw => "payment.withdraw",
             CommandType::Resend => "payment.resend",
             CommandType::Snapshot => "payment.snapshot",
             CommandType::ResendEvents => "events.resend",
@@ -116,9 +124,14 @@ impl CommandType {
         CommandType::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// Whether it needs no turn and bypasses the breaker: it resolves unknown outcomes or only reads.
+    /// Whether it needs no turn and bypasses the breaker: it resolves or moves open operations, or only reads.
     pub fn is_inbound(self) -> bool {
-        self.only_tells() || matches!(self, CommandType::Sync | CommandType::Notification | CommandType::Resolve)
+        self.only_tells() || self.is_of_operators() || matches!(self, CommandType::Sync | CommandType::Notification)
+    }
+
+    /// Whether only operators send it, in their own name: it says what happened to an operation, or what to do about it.
+    pub fn is_of_operators(self) -> bool {
+        matches!(self, CommandType::Resolve | CommandType::Retry | CommandType::Withdraw)
     }
 
     /// Whether it only reads: it changes nothing and does not call the gateway.
@@ -254,6 +267,10 @@ pub enum Body {
     Notification(Vec<Fact>),
     /// `payment.resolve`
     Resolve(Box<Resolve>),
+    /// `payment.retry`
+    Retry(Retry),
+    /// `payment.withdraw`, of this operation.
+    Withdraw(Uuid),
     /// `payment.resend`, starting at this sequence number.
     Resend(i64),
     /// `payment.snapshot`
@@ -277,6 +294,8 @@ impl Body {
             Body::Sync => CommandType::Sync,
             Body::Notification(_) => CommandType::Notification,
             Body::Resolve(_) => CommandType::Resolve,
+            Body::Retry(_) => CommandType::Retry,
+            Body::Withdraw(_) => CommandType::Withdraw,
             Body::Resend(_) => CommandType::Resend,
             Body::Snapshot => CommandType::Snapshot,
             Body::ResendEvents(_) => CommandType::ResendEvents,
@@ -358,6 +377,15 @@ pub struct Resolve {
     pub transaction_id: Option<String>,
     /// How the person knows.
     pub evidence: String,
+}
+
+/// When to try an operation again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// The operation that waits for its next attempt or look-up.
+    pub operation: Uuid,
+    /// When; `None` for now.
+    pub at: Option<Timestamp>,
 }
 
 /// The outcomes that a person may state.

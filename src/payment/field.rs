@@ -152,6 +152,19 @@ const RESOLVE: &[Field] = &[
     optional("amount", Form::Amount, "How much, where it was approved, never null; left out: what was asked."),
 ];
 
+const OPERATION: &str = "The operation, by its id, as `paybus show` and events of its command have it.";
+
+const RETRY: &[Field] = &[
+    required("operation", Form::Uuid, OPERATION),
+    optional("at", Form::Time, "When to try it, at most 30 days ahead; left out: now."),
+    optional("reason", Form::Words(EVIDENCE_MAX), "Why; kept for the payment's history."),
+];
+
+const WITHDRAW: &[Field] = &[
+    required("operation", Form::Uuid, OPERATION),
+    optional("reason", Form::Words(EVIDENCE_MAX), "Why; kept for the payment's history."),
+];
+
 const RESEND: &[Field] = &[required("from", Form::Sequence, "The `sequence` of the first event that is missing.")];
 
 const AFTER: &str = "Events after this position: a heartbeat's `from`, or the `to` of the last answer.";
@@ -179,6 +192,8 @@ pub fn fields(kind: CommandType) -> &'static [Field] {
         CommandType::Release | CommandType::Cancel | CommandType::Sync | CommandType::Snapshot => &[],
         CommandType::Notification => NOTIFICATION,
         CommandType::Resolve => RESOLVE,
+        CommandType::Retry => RETRY,
+        CommandType::Withdraw => WITHDRAW,
     }
 }
 

@@ -221,6 +221,8 @@ impl Operation {
             CommandType::Sync
             | CommandType::Notification
             | CommandType::Resolve
+            | CommandType::Retry
+            | CommandType::Withdraw
             | CommandType::Resend
             | CommandType::Snapshot
             | CommandType::ResendEvents

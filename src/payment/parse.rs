@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::code::{Code, Rejection};
 use super::command::{
     AmountText, Body, Capture, CommandType, CommandWanted, EventsWanted, NewPayment, Process, Refund, Resolution,
-    Resolve,
+    Resolve, Retry,
 };
 use super::fact::{FACTS, read_facts};
 use super::field;
@@ -43,6 +43,8 @@ impl Body {
             CommandType::Sync => Body::Sync,
             CommandType::Notification => Body::Notification(read_facts(data.0.get(FACTS))?),
             CommandType::Resolve => Body::Resolve(Box::new(resolve(data)?)),
+            CommandType::Retry => Body::Retry(Retry { operation: data.operation()?, at: field::time(data.text("at")) }),
+            CommandType::Withdraw => Body::Withdraw(data.operation()?),
             CommandType::Resend => Body::Resend(data.text("from").parse().map_err(|_| Rejection::missing("from"))?),
             CommandType::Snapshot => Body::Snapshot,
             CommandType::ResendEvents => Body::ResendEvents(EventsWanted {
@@ -95,7 +97,7 @@ fn billing(data: Data<'_>) -> Billing {
 }
 
 fn resolve(data: Data<'_>) -> Result<Resolve, Rejection> {
-    let operation = Uuid::parse_str(data.text("operation")).map_err(|_| Rejection::missing("operation"))?;
+    let operation = data.operation()?;
     let outcome = Resolution::from_word(data.text("outcome")).ok_or_else(|| Rejection::missing("outcome"))?;
     let transaction_id = Some(data.owned("transaction_id")).filter(|text| !text.is_empty());
     let evidence = data.text("evidence").trim().to_owned();
@@ -114,6 +116,10 @@ impl<'a> Data<'a> {
 
     pub(super) fn owned(self, name: &str) -> String {
         self.text(name).to_owned()
+    }
+
+    fn operation(self) -> Result<Uuid, Rejection> {
+        Uuid::parse_str(self.text("operation")).map_err(|_| Rejection::missing("operation"))
     }
 
     fn boolean(self, name: &str) -> Option<bool> {

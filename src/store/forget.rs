@@ -41,10 +41,11 @@ const PERSONAL: [(&str, &str); 17] = [
     ("redirect_url", "NULL"),
 ];
 
-/// What stays of a settled command's data: nothing, but of a `payment.resolve` everything except the person's own
+/// What stays of a settled command's data: nothing, but of an operator's command everything except the operator's own
 /// words.
 const DATA: &str = "CASE WHEN command_type = 'payment.resolve' AND data ? 'evidence'
     THEN data || jsonb_build_object('evidence', '')
+    WHEN command_type IN ('payment.retry', 'payment.withdraw') THEN data - 'reason'
     ELSE '{}'::jsonb END";
 
 /// One snapshot, so that what it says of operations and events is true of this version.

@@ -134,6 +134,8 @@ async fn a_service_does_nothing_to_what_is_anothers() {
         on_it("command.status", json!({"id": charge.id, "source": SHOP})),
         on_it("command.status", json!({"id": charge.id})),
         on_it("payment.resolve", resolved),
+        on_it("payment.retry", json!({"operation": charge.operation_id()})),
+        on_it("payment.withdraw", json!({"operation": charge.operation_id()})),
         on_it("payment.notification", json!({})),
         on_it("payment.refund", json!({"amout": "1.00"})),
         Command::charge("http", "1.00", "USD").payment(charge.payment).source(RIVAL),

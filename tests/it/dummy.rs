@@ -77,7 +77,7 @@ async fn play(world: &World, row: &Row) -> (Uuid, Vec<Told>) {
                 let fields = data.as_object().unwrap().iter();
                 fields.fold(create.clone(), |create, (name, value)| create.with(name, value.clone()))
             }
-            "payment.resolve" => {
+            "payment.resolve" | "payment.retry" | "payment.withdraw" => {
                 create.then(kind, data.clone()).with("operation", json!(create.operation_id())).user(&world.bus.user())
             }
             _ => create.then(kind, data.clone()),

@@ -52,6 +52,7 @@ mod retries;
 mod rules;
 mod stall;
 mod start;
+mod steering;
 mod store;
 mod stripe;
 mod stripe_customers;

@@ -222,7 +222,7 @@ impl Aggregate {
     }
 
     /// Ends its waiting: it has no due time any more, and its payment no longer counts it.
-    fn stop_waiting(&mut self, id: Uuid) {
+    pub(super) fn stop_waiting(&mut self, id: Uuid) {
         let Some(operation) = self.operation_mut(id) else { return };
         let waited = is_waiting(operation);
         operation.due_at = None;

@@ -50,6 +50,8 @@ impl Aggregate {
             Body::Sync => Ok(self.ask(id, context)),
             Body::Notification(facts) => self.notification(id, &facts, context),
             Body::Resolve(resolve) => self.resolve(id, *resolve, context),
+            Body::Retry(retry) => self.retry_at(id, retry, context),
+            Body::Withdraw(target) => self.withdraw(id, target, context),
             Body::Resend(from) => self.resend(id, from, context),
             Body::Snapshot => self.snapshot(id, context),
             // These are answered before a payment is looked up.
@@ -79,9 +81,9 @@ impl Aggregate {
             let message = format!("the payment's variant is {}", payment.order.variant);
             return Err(Rejection::new(Code::VariantMismatch, message));
         }
-        // A person may say what happened at a gateway that can no longer be asked, and stored data can always be
+        // An operator may say what happened at a gateway that can no longer be asked, and stored data can always be
         // reported.
-        let needs_gateway = command != CommandType::Resolve && !command.only_tells();
+        let needs_gateway = !command.is_of_operators() && !command.only_tells();
         if needs_gateway && !payment.began_with(context) {
             let message = format!("the payment began with {} at {}", payment.gateway, payment.account);
             return Err(Rejection::new(Code::GatewayChanged, message));

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::aggregate::is_waiting;
 use super::{Aggregate, Step};
 use crate::payment::code::Code;
+use crate::payment::command::CommandType;
 use crate::payment::event::{Event, EventCause, EventKind, EventOperation, Progress, Reason};
 use crate::payment::operation::{Answer, AnswerKind, Operation, State};
 
@@ -189,7 +190,7 @@ impl Operation {
     }
 
     /// Settles it. What was sent, and what came with the command, is kept no longer than needed, because it may hold a
-    /// payment method's token. What a person said is kept.
+    /// payment method's token. What an operator said is kept.
     pub(super) fn close(&mut self, kind: AnswerKind, why: &Reason) {
         self.state = State::Settled;
         self.lease = None;
@@ -198,7 +199,7 @@ impl Operation {
         if let Some(request) = &mut self.request {
             request.body.clear();
         }
-        if self.kind.known() != Some(crate::payment::command::CommandType::Resolve) {
+        if !self.kind.known().is_some_and(CommandType::is_of_operators) {
             self.data.clear();
         }
     }

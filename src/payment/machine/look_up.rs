@@ -219,9 +219,7 @@ impl Aggregate {
 
     /// Applies what a person says happened to an operation with an unknown outcome.
     pub(super) fn resolve(&mut self, id: Uuid, resolve: Resolve, context: Context<'_>) -> Result<Step, Rejection> {
-        if self.operation(id).is_none_or(|operation| operation.attributes.user_id.is_none()) {
-            return Err(Rejection::new(Code::UserRequired, "the AMQP user_id must say who resolves it"));
-        }
+        self.check_names_user(id)?;
         let target = resolve.operation;
         // A pending operation gets its outcome from the gateway, unless that can no longer be asked.
         let may_be_resolved = |operation: &&Operation| match operation.state {

@@ -11,6 +11,7 @@
 //! - `contradiction`: approvals that the gateway's own money rules out.
 //! - `look_up`: what a look-up or a person says about an unknown outcome.
 //! - `undo`: undoes what nobody can look up.
+//! - `steer`: what operators do with an operation that waits.
 //! - `reconcile`: applies what the gateway says about the whole payment, for a `payment.sync`.
 //! - `notify`: what a `payment.notification` makes us ask the gateway.
 //! - `proof`: what a notification proves by itself, if the contract accepts it as proof.
@@ -34,6 +35,7 @@ mod ready;
 mod reconcile;
 mod resend;
 mod settle;
+mod steer;
 mod takeover;
 mod undo;
 

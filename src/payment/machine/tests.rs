@@ -12,6 +12,7 @@ mod notify;
 mod proof;
 mod properties;
 mod ready;
+mod steer;
 mod store;
 mod sync;
 mod takeovers;

@@ -178,6 +178,7 @@ fn every_command_refuses_what_it_does_not_know_by_name() {
             CommandType::Resolve => {
                 json!({"operation": Uuid::nil(), "outcome": "approved", "evidence": "seen"})
             }
+            CommandType::Retry | CommandType::Withdraw => json!({"operation": Uuid::nil()}),
             CommandType::Resend => json!({"from": "1"}),
             CommandType::Status => json!({"id": "pay-1"}),
             _ => json!({}),

@@ -16,7 +16,7 @@ use crate::payment::trace::TraceContext;
 
 /// What each command does to a payment of each status, in the order of `Status::ALL`: `call` the gateway, `ask` it, or the
 /// code of the rejection.
-const PICTURE: [(CommandType, [&str; 8]); 13] = {
+const PICTURE: [(CommandType, [&str; 8]); 15] = {
     const NO: &str = "not_allowed";
     [
         // waiting, input, preauth, confirmed, rejected, refunded, error, cancelled
@@ -29,6 +29,8 @@ const PICTURE: [(CommandType, [&str; 8]); 13] = {
         (CommandType::Sync, ["ask"; 8]),
         (CommandType::Notification, ["ask"; 8]),
         (CommandType::Resolve, ["not_unknown"; 8]),
+        (CommandType::Retry, ["not_retryable"; 8]),
+        (CommandType::Withdraw, ["not_withdrawable"; 8]),
         (CommandType::Resend, ["resend"; 8]),
         (CommandType::Snapshot, ["told"; 8]),
         // Answered before a payment is looked for.
@@ -99,6 +101,7 @@ fn data_of(kind: CommandType) -> serde_json::Value {
         CommandType::Resolve => {
             json!({"operation": Uuid::nil().to_string(), "outcome": "approved", "evidence": "seen"})
         }
+        CommandType::Retry | CommandType::Withdraw => json!({"operation": Uuid::nil().to_string()}),
         CommandType::Notification => json!({"facts": [{"kind": "charge.refunded"}]}),
         CommandType::Resend => json!({"from": "1"}),
         CommandType::Status => json!({"id": "pay-1"}),

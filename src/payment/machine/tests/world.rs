@@ -94,7 +94,7 @@ impl World {
         if second.is_multiple_of(3) {
             self.fail_over();
         }
-        match action % 19 {
+        match action % 20 {
             0..=2 => self.send_new(first, second),
             3 => self.pass(SignedDuration::from_secs(i64::from(first % 16))),
             4 => self.pass(SignedDuration::from_secs(i64::from(first) * 30)),
@@ -107,6 +107,7 @@ impl World {
             16 => self.gateway.refund_at_the_desk(i128::from(first) * 40 + 1, self.now),
             17 => self.clocks_agree = !first.is_multiple_of(3),
             18 => self.lags = self.loses_commits,
+            19 => self.steer(first, second),
             _ => self.hold = (first.is_multiple_of(3)).then(|| Duration::from_secs(u64::from(second % 40))),
         }
     }
@@ -193,6 +194,22 @@ impl World {
         }
         self.commands.push(new.clone());
         self.begin(usize::from(second), new.operation_id(), |machine, context| machine.accept(new, context));
+    }
+
+    /// An operator has an operation tried now or later, or withdraws it.
+    fn steer(&mut self, first: u8, second: u8) {
+        let Some(target) = self.store.operations.get(usize::from(first) % self.store.operations.len().max(1)) else {
+            return;
+        };
+        let mut data = json!({"operation": target.id});
+        let kind = if second.is_multiple_of(2) { CommandType::Withdraw } else { CommandType::Retry };
+        if second % 4 == 1 {
+            data["at"] = json!((self.now + SignedDuration::from_secs(i64::from(second) * 60)).to_string());
+        }
+        let mut steers = command(&self.commands.len().to_string(), kind, data);
+        steers.attributes.user_id = Some("alice".to_owned());
+        self.commands.push(steers.clone());
+        self.begin(0, steers.operation_id(), |machine, context| machine.accept(steers, context));
     }
 
     /// Loads, decides, commits, and keeps what is to be done.

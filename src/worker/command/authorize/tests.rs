@@ -80,7 +80,7 @@ fn a_user_may_send_what_its_role_says() {
     for kind in CommandType::ALL {
         let word = kind.as_str();
         assert_eq!(refusal("alice", "rival", word), None, "{word}");
-        let is_for_a_service = !matches!(kind, CommandType::Notification | CommandType::Resolve);
+        let is_for_a_service = kind != CommandType::Notification && !kind.is_of_operators();
         let expected = (!is_for_a_service).then_some(Refusal::Command);
         // It would reveal other users' payments.
         let of_its_own = expected.or((kind == CommandType::ResendEvents).then_some(Refusal::Command));

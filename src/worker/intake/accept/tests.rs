@@ -73,6 +73,8 @@ fn good(kind: CommandType) -> Value {
             "operation": PAYMENT, "outcome": "approved", "amount": "1.00", "transaction_id": "t-1",
             "evidence": "the gateway's ledger",
         }),
+        CommandType::Retry => json!({"operation": PAYMENT, "at": "2026-11-22T13:00:00Z", "reason": "it is back"}),
+        CommandType::Withdraw => json!({"operation": PAYMENT, "reason": "entered twice"}),
     };
     json!({
         "specversion": "1.0", "id": "c-1", "source": "shop/checkout", "type": kind.as_str(), "subject": PAYMENT,
