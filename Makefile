@@ -7,7 +7,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build build-debug demo run test test-cluster test-matrix examples chaos chaos-cluster mutants fuzz bench lint \
-	clean
+	docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: ## How fast it is beside the floor of broker and database: make bench ARG
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+docs: ## The documentation as a book, target/book; needs mdBook (cargo install mdbook)
+	@scripts/docs
 
 clean: ## Removes what was built
 	$(CARGO) clean

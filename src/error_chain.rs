@@ -34,12 +34,12 @@ static PLAIN: [(&str, Plain); 24] = [
     ("tcp connect error", Plain::CauseOnly),
     ("connection error", Plain::CauseOnly),
     ("dns error", Plain::CauseOnly),
-    ("error resolving DNS", Plain::Words("the host's name cannot be resolved")),
+    ("error resolving DNS", Plain::Words("the host name cannot be resolved")),
 ];
 
 const NO_TLS: &str = "the server does not speak TLS: correct the port of the address, or connect without TLS";
-const TLS_ENDED: &str = "the server ended the TLS handshake and gave no reason: correct the port of the address, or \
-    set tls.cert and tls.key if it asks for a client certificate";
+const TLS_ENDED: &str = "the server ended the TLS handshake without a reason: correct the port of the address, or set \
+                         tls.cert and tls.key if it asks for a client certificate";
 const UNKNOWN_ISSUER: &str = "the server's certificate is signed by an authority that is not trusted (UnknownIssuer): \
     set amqp.tls.ca or database.tls.ca to the authority's file, or install it on this machine";
 const CERTIFICATE_REQUIRED: &str =
@@ -125,33 +125,33 @@ mod tests {
     }
 
     #[test]
-    fn tls_at_a_port_without_it_is_told_as_that() {
-        let told = chain(&of_broker(no_tls()));
-        assert_eq!(told, format!("connecting to the broker failed: {NO_TLS}"));
+    fn tls_at_a_port_without_it_is_reported_as_such() {
+        let text = chain(&of_broker(no_tls()));
+        assert_eq!(text, format!("connecting to the broker failed: {NO_TLS}"));
     }
 
     #[test]
-    fn a_certificate_of_a_stranger_is_told_with_what_to_do() {
-        let told = chain(&of_broker(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)));
-        assert_eq!(told, format!("connecting to the broker failed: {UNKNOWN_ISSUER}"));
+    fn an_unknown_issuer_is_reported_with_what_to_do() {
+        let text = chain(&of_broker(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)));
+        assert_eq!(text, format!("connecting to the broker failed: {UNKNOWN_ISSUER}"));
         // A message that is clear enough is left unchanged.
-        let told = chain(&of_broker(rustls::Error::InvalidCertificate(CertificateError::Expired)));
-        assert!(told.starts_with("connecting to the broker failed: invalid peer certificate"), "{told}");
+        let text = chain(&of_broker(rustls::Error::InvalidCertificate(CertificateError::Expired)));
+        assert!(text.starts_with("connecting to the broker failed: invalid peer certificate"), "{text}");
     }
 
     #[test]
-    fn each_cause_is_told_once_and_in_its_order() {
+    fn each_cause_is_reported_once_and_in_order() {
         assert_eq!(chain(&of_broker("refused")), "connecting to the broker failed: refused");
         let error = StoreError::Unavailable(Box::new(io::Error::other("no route")));
         assert_eq!(chain(&error), "the database cannot be reached: no route");
     }
 
     #[tokio::test]
-    async fn a_database_that_is_not_there_is_told_without_the_librarys_words() {
+    async fn an_unreachable_database_is_reported_without_the_librarys_words() {
         let connecting = tokio_postgres::connect("postgres://paybus@127.0.0.1:9/paybus", tokio_postgres::NoTls);
         let Err(error) = connecting.await else { panic!("nobody listens there") };
-        let told = chain(&StoreError::from(error));
-        assert_eq!(told, "the database cannot be reached: Connection refused (os error 111)");
+        let text = chain(&StoreError::from(error));
+        assert_eq!(text, "the database cannot be reached: Connection refused (os error 111)");
     }
 
     #[test]

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_apart_stays_whole() {
+    fn an_ambiguous_address_stays_whole() {
         for url in ["amqp://a,,b/", "amqp://a,/", "amqp://u@/v", "postgres://u:p,q/w@a/db", "host=a,b", ""] {
             assert_eq!(each(url), [url]);
         }

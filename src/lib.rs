@@ -17,6 +17,7 @@ pub mod gateway;
 mod hosts;
 pub mod http;
 pub mod payment;
+mod plural;
 pub mod spans;
 pub mod store;
 pub mod tls;

@@ -39,7 +39,7 @@ thread_local! {
 
 /// Why the export of spans could not start.
 #[derive(Debug, thiserror::Error)]
-#[error("tracing.endpoint: spans cannot be exported")]
+#[error("tracing.endpoint: cannot set up the export of spans")]
 pub struct SpansError(#[from] opentelemetry_otlp::ExporterBuildError);
 
 /// The running export of spans. It lasts as long as the process.
@@ -50,7 +50,7 @@ impl Export {
     /// Exports the remaining spans, for at most three seconds.
     pub fn end(self) {
         if let Err(error) = self.0.shutdown_with_timeout(LAST_EXPORT) {
-            warn!(error = chain(&error), "the last spans are lost");
+            warn!(error = chain(&error), "cannot export the last spans; they are lost");
         }
     }
 }
@@ -81,9 +81,9 @@ pub fn start(settings: &Tracing) -> Result<Option<Export>, SpansError> {
         )
         .build();
     if TRACER.set(provider.tracer("paybus")).is_err() {
-        warn!("the export of spans was started before");
+        warn!("the export of spans was already started; ignoring the second start");
     }
-    info!(endpoint, "spans are exported");
+    info!(endpoint, "exporting spans");
     Ok(Some(Export(provider)))
 }
 
@@ -153,7 +153,7 @@ impl Span {
     }
 
     /// Adds this span's ids to the log lines that are written within [`lines`].
-    pub fn tell_lines(&self) {
+    pub fn add_ids_to_lines(&self) {
         let Some(span) = &self.0 else { return };
         let (current, context) = (tracing::Span::current(), span.span_context());
         current.record("trace_id", tracing::field::display(context.trace_id()));

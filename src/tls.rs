@@ -52,16 +52,16 @@ pub enum TlsError {
         source: rustls::pki_types::pem::Error,
     },
     /// A file contains no certificate.
-    #[error("there is no certificate in {}", .0.display())]
+    #[error("{} contains no certificate", .0.display())]
     Empty(PathBuf),
     /// Only one of the two files of a client certificate is given.
-    #[error("a client certificate needs both files, cert and key")]
+    #[error("a client certificate needs both cert and key")]
     HalfIdentity,
     /// The chain cannot be verified against every authority of the platform without also verifying the host name.
-    #[error("checking the chain without the host name needs a CA file")]
+    #[error("verifying the certificate chain without the host name needs a CA file")]
     CaNeeded,
     /// rustls rejects a certificate or a key.
-    #[error("{what} cannot be used")]
+    #[error("cannot use {what}")]
     Refused {
         /// What rustls rejects.
         what: &'static str,
@@ -69,7 +69,7 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// No verifier can be built from the CA file.
-    #[error("the CA file {} cannot be used", path.display())]
+    #[error("cannot use the CA file {}", path.display())]
     Verifier {
         /// The path of the file.
         path: PathBuf,
@@ -363,10 +363,10 @@ mod tests {
             assert!(error.to_string().contains(text), "{error}");
         };
         let ca = |ca| TlsFiles { ca: Some(ca), ..TlsFiles::default() };
-        check(ca(&empty), Verify::Full, "no certificate in");
+        check(ca(&empty), Verify::Full, "contains no certificate");
         check(ca(&missing), Verify::Full, "cannot read certificates from");
         check(TlsFiles::default(), Verify::Chain, "needs a CA file");
         let half = TlsFiles { cert: Some(&empty), ..TlsFiles::default() };
-        check(half, Verify::Encrypt, "both files");
+        check(half, Verify::Encrypt, "both cert and key");
     }
 }

@@ -17,10 +17,10 @@ pub enum WiringError {
     #[error(transparent)]
     Url(#[from] InvalidUrl),
     /// The certificates cannot be used.
-    #[error("database.tls cannot be used")]
+    #[error("cannot use the certificates of database.tls")]
     Tls(#[from] TlsError),
     /// A migration holds a session lock, which a transaction pooler would not keep.
-    #[error("database.migrate_url must name PostgreSQL itself where database.pooler is \"transaction\"")]
+    #[error("database.migrate_url must point directly to PostgreSQL if database.pooler is \"transaction\"")]
     Pooled,
 }
 

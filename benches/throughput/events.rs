@@ -45,7 +45,7 @@ struct Payment {
 
 /// What the events say, taken together.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Told {
+pub struct Received {
     /// Payments that were told to be confirmed.
     pub confirmed: usize,
     /// Payments that were not.
@@ -99,11 +99,11 @@ impl Subscriber {
 
     /// Reads events until every one of these payments was told to be confirmed, or nothing came for 10 seconds. `each`
     /// sees a payment at the moment when it is.
-    pub async fn read(&self, consumer: &mut Consumer, payments: usize, mut each: impl FnMut(Uuid)) -> Told {
+    pub async fn read(&self, consumer: &mut Consumer, payments: usize, mut each: impl FnMut(Uuid)) -> Received {
         let mut seen: HashMap<Uuid, (u64, Vec<Uuid>)> = HashMap::with_capacity(payments);
-        let mut told = Told::default();
+        let mut received = Received::default();
         let mut unacknowledged = 0;
-        while told.confirmed < payments {
+        while received.confirmed < payments {
             let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(10), consumer.next()).await else {
                 break;
             };
@@ -112,23 +112,23 @@ impl Subscriber {
             let (last, ids) = seen.entry(event.subject).or_default();
             let sequence: u64 = event.sequence.parse().expect("a sequence");
             if ids.contains(&event.id) {
-                told.repeated += 1;
+                received.repeated += 1;
             } else {
-                told.out_of_order += usize::from(sequence != *last + 1);
+                received.out_of_order += usize::from(sequence != *last + 1);
                 *last = sequence;
                 ids.push(event.id);
                 if event.kind == "payment.status_changed" && event.data.payment.status == "confirmed" {
-                    told.confirmed += 1;
+                    received.confirmed += 1;
                     each(event.subject);
                 }
             }
             unacknowledged += 1;
-            if unacknowledged == 100 || told.confirmed == payments {
+            if unacknowledged == 100 || received.confirmed == payments {
                 unacknowledged = 0;
                 delivery.acker.ack(BasicAckOptions { multiple: true }).await.expect("acknowledged");
             }
         }
-        told.lost = payments - told.confirmed;
-        told
+        received.lost = payments - received.confirmed;
+        received
     }
 }

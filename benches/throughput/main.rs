@@ -219,7 +219,7 @@ impl Bench {
         let stored = world.settled(payments.len()).await;
         drop(programs);
         let mut consumer = subscriber.consume().await;
-        let told = subscriber.read(&mut consumer, payments.len(), |_| {}).await;
+        let received = subscriber.read(&mut consumer, payments.len(), |_| {}).await;
         world.clear().await;
         let rate = Some(payments.len() as f64 / took);
         let cpu = cpu.per_thousand(payments.len());
@@ -232,7 +232,7 @@ impl Bench {
             latency: None,
             memory,
             cpu,
-            told,
+            received,
             charged,
             stored,
         })
@@ -271,7 +271,7 @@ impl Bench {
         let payments = commands.warm_up + commands.counted;
         let publishing = tokio::spawn(publish(upstream, commands, Arc::clone(&published), next));
         let mut times = Vec::with_capacity(payments);
-        let told = subscriber
+        let received = subscriber
             .read(&mut consumer, payments, |payment| {
                 let sent = published.lock().unwrap_or_else(PoisonError::into_inner).remove(&payment);
                 times.extend(sent.map(|sent| sent.elapsed()));
@@ -286,7 +286,7 @@ impl Bench {
         drop(programs);
         world.clear().await;
         let (latency, charged) = (Latency::of(times), gateway.close());
-        Some(Run { name, payments, rate: None, ratio: None, latency, memory, cpu, told, charged, stored })
+        Some(Run { name, payments, rate: None, ratio: None, latency, memory, cpu, received, charged, stored })
     }
 
     fn cpu(&self, programs: &[Program], before: Cpu) -> Cpu {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::events::Told;
+use crate::events::Received;
 use crate::gateway::Charged;
 use crate::processes::Cpu;
 
@@ -25,7 +25,7 @@ pub struct Run {
     /// CPU seconds for 1,000 payments.
     pub cpu: Cpu,
     /// What its events said.
-    pub told: Told,
+    pub received: Received,
     /// What the gateway's books said.
     pub charged: Charged,
     /// Payments that the database has as confirmed.
@@ -52,9 +52,9 @@ impl Latency {
 impl Run {
     /// Whether every payment was charged, stored and told once, and in order.
     pub fn is_correct(&self) -> bool {
-        let told = &self.told;
+        let received = &self.received;
         let whole = self.charged.charges == self.payments && usize::try_from(self.stored) == Ok(self.payments);
-        told.lost == 0 && told.out_of_order == 0 && self.charged.double == 0 && whole
+        received.lost == 0 && received.out_of_order == 0 && self.charged.double == 0 && whole
     }
 
     fn json(&self) -> Value {
@@ -72,9 +72,9 @@ impl Run {
                 "worker": self.cpu.worker, "broker": self.cpu.broker, "database": self.cpu.database,
                 "bench": self.cpu.bench,
             },
-            "confirmed": self.told.confirmed, "stored": self.stored, "charges": self.charged.charges,
-            "double": self.charged.double, "lost": self.told.lost, "out_of_order": self.told.out_of_order,
-            "repeated": self.told.repeated,
+            "confirmed": self.received.confirmed, "stored": self.stored, "charges": self.charged.charges,
+            "double": self.charged.double, "lost": self.received.lost, "out_of_order": self.received.out_of_order,
+            "repeated": self.received.repeated,
         })
     }
 
@@ -83,7 +83,7 @@ impl Run {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
         };
         let time = |pick: fn(Latency) -> Duration| number(self.latency.map(|all| pick(all).as_secs_f64() * 1000.0), 1);
-        let Run { name, payments, memory, cpu, told, charged, .. } = self;
+        let Run { name, payments, memory, cpu, received, charged, .. } = self;
         format!(
             "{name:<34} {payments:>8} {:>8} {:>6} {:>8} {:>8} {:>8} {memory:>6.0} {:>7.3} {:>7.3} {:>7.3} {:>7.3} {:>9} \
              {:>7} {:>5} {:>6}",
@@ -96,10 +96,10 @@ impl Run {
             cpu.broker,
             cpu.database,
             cpu.bench,
-            told.confirmed,
+            received.confirmed,
             charged.double,
-            told.lost,
-            told.out_of_order,
+            received.lost,
+            received.out_of_order,
         )
     }
 }

@@ -30,7 +30,7 @@ pub struct Objects {
     /// The refunds of what was held and not captured.
     pub released: Vec<String>,
     /// What happened and is to be told: type and object.
-    pub told: Vec<(&'static str, Value)>,
+    pub pending_events: Vec<(&'static str, Value)>,
 }
 
 pub type Reply = Result<Value, Answer>;
@@ -91,8 +91,8 @@ impl Objects {
         position(&self.intents, id).ok_or_else(|| missing("payment_intent", id))
     }
 
-    fn tell(&mut self, kind: &'static str, object: Value) {
-        self.told.push((kind, object));
+    fn emit(&mut self, kind: &'static str, object: Value) {
+        self.pending_events.push((kind, object));
     }
 
     /// `POST /v1/payment_intents`
@@ -127,7 +127,7 @@ impl Objects {
             "status": if form["payment_method"].is_null() { "requires_payment_method" } else { "requires_confirmation" },
         });
         let intent = with_nulls(intent, INTENT_NULLS);
-        self.tell("payment_intent.created", intent.clone());
+        self.emit("payment_intent.created", intent.clone());
         self.intents.push(intent);
         let place = self.intents.len() - 1;
         if is_true(form, "confirm") {
@@ -217,8 +217,8 @@ impl Objects {
         let intent = &mut self.intents[place];
         intent["status"] = json!("requires_action");
         intent["next_action"] = next;
-        let told = intent.clone();
-        self.tell("payment_intent.requires_action", told);
+        let snapshot = intent.clone();
+        self.emit("payment_intent.requires_action", snapshot);
         Ok(())
     }
 
@@ -262,16 +262,19 @@ impl Objects {
             });
             charge["review"] = review["id"].clone();
             self.intents[place]["review"] = review["id"].clone();
-            self.tell("review.opened", review.clone());
+            self.emit("review.opened", review.clone());
             self.reviews.push(review);
         }
         let intent = &mut self.intents[place];
         intent["latest_charge"] = charge["id"].clone();
         intent["status"] = json!(if holds { "requires_capture" } else { "succeeded" });
         intent[if holds { "amount_capturable" } else { "amount_received" }] = amount;
-        let (id, told) = (text(intent, "id").to_owned(), intent.clone());
+        let (id, snapshot) = (text(intent, "id").to_owned(), intent.clone());
         self.charges.push(charge);
-        self.tell(if holds { "payment_intent.amount_capturable_updated" } else { "payment_intent.succeeded" }, told);
+        self.emit(
+            if holds { "payment_intent.amount_capturable_updated" } else { "payment_intent.succeeded" },
+            snapshot,
+        );
         if let Some(reason) = card.dispute {
             self.dispute(&id, "needs_response", reason)?;
         }
@@ -334,8 +337,8 @@ impl Objects {
         intent["status"] = json!("requires_payment_method");
         intent["payment_method"] = Value::Null;
         intent["last_payment_error"] = error;
-        let told = intent.clone();
-        self.tell("payment_intent.payment_failed", told);
+        let snapshot = intent.clone();
+        self.emit("payment_intent.payment_failed", snapshot);
     }
 
     /// `POST /v1/payment_intents/{id}/capture`
@@ -367,7 +370,7 @@ impl Objects {
         for (name, value) in metadata(form) {
             intent["metadata"][name] = value;
         }
-        let (told, charge) = (intent.clone(), text(intent, "latest_charge").to_owned());
+        let (answer, charge) = (intent.clone(), text(intent, "latest_charge").to_owned());
         if let Some(charge) = position(&self.charges, &charge) {
             self.charges[charge]["captured"] = json!(is_last);
             self.charges[charge]["amount_captured"] = json!(received);
@@ -375,11 +378,11 @@ impl Objects {
                 self.let_go(charge, held - amount);
             }
         }
-        self.tell(
+        self.emit(
             if is_last { "payment_intent.succeeded" } else { "payment_intent.amount_capturable_updated" },
-            told.clone(),
+            answer.clone(),
         );
-        Ok(told)
+        Ok(answer)
     }
 
     /// What is not captured is refunded by itself.
@@ -408,9 +411,9 @@ impl Objects {
         intent["cancellation_reason"] = form["cancellation_reason"].clone();
         intent["amount_capturable"] = json!(0);
         intent["next_action"] = Value::Null;
-        let told = intent.clone();
-        self.tell("payment_intent.canceled", told.clone());
-        Ok(told)
+        let answer = intent.clone();
+        self.emit("payment_intent.canceled", answer.clone());
+        Ok(answer)
     }
 
     /// `POST /v1/refunds`
@@ -437,9 +440,9 @@ impl Objects {
         refund["reason"] = form["reason"].clone();
         self.count_refund(charge, amount);
         self.refunds.push(refund.clone());
-        self.tell("refund.created", refund.clone());
-        let told = self.charges[charge].clone();
-        self.tell("charge.refunded", told);
+        self.emit("refund.created", refund.clone());
+        let snapshot = self.charges[charge].clone();
+        self.emit("charge.refunded", snapshot);
         Ok(refund)
     }
 
@@ -469,12 +472,12 @@ impl Objects {
             refund["failure_reason"] = json!("expired_or_canceled_card");
         }
         let (amount, charge) = (refund["amount"].as_i64().unwrap_or_default(), text(refund, "charge").to_owned());
-        let told = refund.clone();
+        let answer = refund.clone();
         if let Some(charge) = position(&self.charges, &charge).filter(|_| fails && was_given) {
             self.count_refund(charge, -amount);
         }
-        self.tell(if fails { "refund.failed" } else { "refund.updated" }, told.clone());
-        Ok(told)
+        self.emit(if fails { "refund.failed" } else { "refund.updated" }, answer.clone());
+        Ok(answer)
     }
 
     /// A dispute is opened, or goes on.
@@ -485,10 +488,10 @@ impl Objects {
         self.charges[charge]["disputed"] = json!(true);
         if let Some(known) = self.disputes.iter().position(|dispute| dispute["payment_intent"] == payment_intent) {
             self.disputes[known]["status"] = json!(status);
-            let told = self.disputes[known].clone();
+            let answer = self.disputes[known].clone();
             let is_closed = matches!(status, "won" | "lost" | "warning_closed");
-            self.tell(if is_closed { "charge.dispute.closed" } else { "charge.dispute.updated" }, told.clone());
-            return Ok(told);
+            self.emit(if is_closed { "charge.dispute.closed" } else { "charge.dispute.updated" }, answer.clone());
+            return Ok(answer);
         }
         let dispute = json!({
             "id": new_id("dp"), "object": "dispute", "amount": self.charges[charge]["amount_captured"],
@@ -499,7 +502,7 @@ impl Objects {
             "status": status,
         });
         self.disputes.push(dispute.clone());
-        self.tell("charge.dispute.created", dispute.clone());
+        self.emit("charge.dispute.created", dispute.clone());
         Ok(dispute)
     }
 
@@ -510,9 +513,9 @@ impl Objects {
         review["open"] = json!(false);
         review["closed_reason"] = json!(reason);
         review["reason"] = json!(reason);
-        let told = review.clone();
-        self.tell("review.closed", told.clone());
-        Ok(told)
+        let answer = review.clone();
+        self.emit("review.closed", answer.clone());
+        Ok(answer)
     }
 
     /// Which of our payments a request is for.

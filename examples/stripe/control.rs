@@ -7,7 +7,7 @@
 //! | `POST /_control/review` `payment_intent=`, `reason=` | a person ends the review (`approved`, ...) |
 //! | `POST /_control/refund` `refund=`, `status=` | a refund ends (`succeeded`, `failed`) |
 //! | `POST /_control/expire_keys` | idempotency keys are forgotten |
-//! | `POST /_control/trouble` `payment=`, `meets=` | the next process of our payment meets this: `unavailable` (503), `lose_answer` (it happens), `error` (500, kept under the key) |
+//! | `POST /_control/fault` `payment=`, `meets=` | the next process of our payment meets this: `unavailable` (503), `lose_answer` (it happens), `error` (500, kept under the key) |
 //! | `POST /_control/webhook` `url=`, `secret=` | everything from now on is told there, signed |
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use serde_json::{Value, json};
 
 use super::books::Answer;
-use super::{Plan, Shared, Trouble, form, webhook};
+use super::{Fault, Plan, Shared, form, webhook};
 
 pub async fn authenticate(
     State(shared): State<Arc<Shared>>,
@@ -50,10 +50,10 @@ pub async fn control(State(shared): State<Arc<Shared>>, Path(what): Path<String>
             shared.state().keys.expire();
             Ok(json!({}))
         }
-        "trouble" => match trouble(text("meets")) {
-            Some(trouble) => {
+        "fault" => match fault(text("meets")) {
+            Some(fault) => {
                 let (payment, kinds) = (Some(text("payment").to_owned()), vec!["create", "confirm"]);
-                shared.state().plans.push(Plan { payment, kinds, troubles: [trouble].into() });
+                shared.state().plans.push(Plan { payment, kinds, faults: [fault].into() });
                 Ok(json!({}))
             }
             None => return StatusCode::BAD_REQUEST.into_response(),
@@ -72,11 +72,11 @@ pub async fn control(State(shared): State<Arc<Shared>>, Path(what): Path<String>
     }
 }
 
-fn trouble(word: &str) -> Option<Trouble> {
+fn fault(word: &str) -> Option<Fault> {
     match word {
-        "unavailable" => Some(Trouble::status(503)),
-        "lose_answer" => Some(Trouble::LoseAnswer),
-        "error" => Some(Trouble::Stored500 { acts: false }),
+        "unavailable" => Some(Fault::status(503)),
+        "lose_answer" => Some(Fault::LoseAnswer),
+        "error" => Some(Fault::Stored500 { acts: false }),
         _ => None,
     }
 }

@@ -47,7 +47,7 @@ mod webhook;
 
 /// What goes wrong with one request. "Acts" means: does what is asked, and keeps the answer under the key.
 #[derive(Debug, Clone)]
-pub enum Trouble {
+pub enum Fault {
     /// Answers so and does not act; nothing is kept under the key.
     Answer { status: u16, body: Value, headers: Vec<(&'static str, &'static str)> },
     /// Answers 500, which is kept under the key: it is all that this key ever brings. Acts before that, or does not.
@@ -77,47 +77,47 @@ pub enum Trouble {
     RefuseAfter(Arc<Notify>),
 }
 
-impl Trouble {
+impl Fault {
     /// Another status, with a body of Stripe's form.
-    pub fn status(status: u16) -> Trouble {
+    pub fn status(status: u16) -> Fault {
         let answer = books::error(status, "api_error", "", "answered as planned");
-        Trouble::Answer { status, body: answer.body, headers: Vec::new() }
+        Fault::Answer { status, body: answer.body, headers: Vec::new() }
     }
 
     /// An error of a type and code.
-    pub fn error(status: u16, kind: &str, code: &str) -> Trouble {
+    pub fn error(status: u16, kind: &str, code: &str) -> Fault {
         let answer = books::error(status, kind, code, "answered as planned");
-        Trouble::Answer { status, body: answer.body, headers: Vec::new() }
+        Fault::Answer { status, body: answer.body, headers: Vec::new() }
     }
 
     /// What it is called, whatever its numbers are.
     pub fn name(&self) -> &'static str {
         match self {
-            Trouble::Answer { status: 429, .. } => "answers 429",
-            Trouble::Answer { status: 503, .. } => "answers 503",
-            Trouble::Answer { .. } => "answers another status",
-            Trouble::Stored500 { acts: true } => "keeps a 500 after acting",
-            Trouble::Stored500 { acts: false } => "keeps a 500 without acting",
-            Trouble::StoredHalfway => "keeps a 500 half-way",
-            Trouble::LoseAnswer => "drops the answer after acting",
-            Trouble::HangAfter => "hangs after acting",
-            Trouble::HangBefore => "hangs before acting",
-            Trouble::Delay(_) => "acts late",
-            Trouble::Say(_) => "says something else",
-            Trouble::Otherwise(_) => "does something else",
-            Trouble::Garbage => "answers garbage",
-            Trouble::HalfAnswer => "truncates the answer",
-            Trouble::Until(_) => "acts when told",
-            Trouble::RefuseAfter(_) => "refuses when told",
+            Fault::Answer { status: 429, .. } => "answers 429",
+            Fault::Answer { status: 503, .. } => "answers 503",
+            Fault::Answer { .. } => "answers another status",
+            Fault::Stored500 { acts: true } => "keeps a 500 after acting",
+            Fault::Stored500 { acts: false } => "keeps a 500 without acting",
+            Fault::StoredHalfway => "keeps a 500 half-way",
+            Fault::LoseAnswer => "drops the answer after acting",
+            Fault::HangAfter => "hangs after acting",
+            Fault::HangBefore => "hangs before acting",
+            Fault::Delay(_) => "acts late",
+            Fault::Say(_) => "says something else",
+            Fault::Otherwise(_) => "does something else",
+            Fault::Garbage => "answers garbage",
+            Fault::HalfAnswer => "truncates the answer",
+            Fault::Until(_) => "acts when told",
+            Fault::RefuseAfter(_) => "refuses when told",
         }
     }
 
     /// With one more header.
-    pub fn header(self, name: &'static str, value: &'static str) -> Trouble {
+    pub fn header(self, name: &'static str, value: &'static str) -> Fault {
         match self {
-            Trouble::Answer { status, body, mut headers } => {
+            Fault::Answer { status, body, mut headers } => {
                 headers.push((name, value));
-                Trouble::Answer { status, body, headers }
+                Fault::Answer { status, body, headers }
             }
             other => other,
         }
@@ -159,7 +159,7 @@ pub struct Refused {
 struct Plan {
     payment: Option<String>,
     kinds: Vec<&'static str>,
-    troubles: VecDeque<Trouble>,
+    faults: VecDeque<Fault>,
 }
 
 #[derive(Debug, Default)]
@@ -182,7 +182,7 @@ struct Shared {
     state: Mutex<State>,
     called: Notify,
     /// There is something to deliver.
-    told: Notify,
+    new_events: Notify,
 }
 
 impl Shared {
@@ -236,13 +236,13 @@ impl FakeStripe {
     }
 
     /// What the next requests of a kind meet, in order.
-    pub fn plan(&self, kind: &'static str, troubles: Vec<Trouble>) {
-        self.shared.state().plans.push(Plan { payment: None, kinds: vec![kind], troubles: troubles.into() });
+    pub fn plan(&self, kind: &'static str, faults: Vec<Fault>) {
+        self.shared.state().plans.push(Plan { payment: None, kinds: vec![kind], faults: faults.into() });
     }
 
     /// What the next requests of these kinds for one of our payments meet, in order.
-    pub fn plan_for(&self, payment: &str, kinds: &[&'static str], troubles: Vec<Trouble>) {
-        let plan = Plan { payment: Some(payment.to_owned()), kinds: kinds.to_vec(), troubles: troubles.into() };
+    pub fn plan_for(&self, payment: &str, kinds: &[&'static str], faults: Vec<Fault>) {
+        let plan = Plan { payment: Some(payment.to_owned()), kinds: kinds.to_vec(), faults: faults.into() };
         self.shared.state().plans.push(plan);
     }
 
@@ -340,7 +340,7 @@ impl FakeStripe {
     /// Everything that happens from now on is told to this address, signed with this secret.
     pub fn deliver_webhooks(&self, url: &str, secret: &str) {
         self.shared.state().webhook = Some(webhook::Endpoint { url: url.to_owned(), secret: secret.to_owned() });
-        self.shared.told.notify_one();
+        self.shared.new_events.notify_one();
     }
 
     /// The events so far.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::books::{Answer, Objects, error, now};
 use super::keys::Reserved;
-use super::{Call, Refused, Shared, Trouble, control, form, webhook};
+use super::{Call, Fault, Refused, Shared, control, form, webhook};
 
 /// The routes.
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -113,18 +113,18 @@ async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: Str
         }
         Reserved::Denied(answer) => return respond(&answer, &[]),
     }
-    let trouble = shared.trouble(&request);
-    match &trouble {
-        Some(Trouble::Answer { status, body, headers }) => {
+    let fault = shared.fault(&request);
+    match &fault {
+        Some(Fault::Answer { status, body, headers }) => {
             shared.state().keys.release(&key);
             return respond(&Answer { status: *status, body: body.clone() }, headers);
         }
-        Some(Trouble::HangBefore) => {
+        Some(Fault::HangBefore) => {
             shared.state().keys.release(&key);
             return std::future::pending().await;
         }
-        Some(Trouble::RefuseAfter(told)) => {
-            told.notified().await;
+        Some(Fault::RefuseAfter(notify)) => {
+            notify.notified().await;
             shared.state().keys.release(&key);
             return respond(&error(400, "invalid_request_error", "", "refused as planned"), &[]);
         }
@@ -132,55 +132,55 @@ async fn under_key(shared: Arc<Shared>, request: Request, key: String, body: Str
     }
     // That its caller goes away does not stop a gateway.
     let working = tokio::spawn(async move {
-        match &trouble {
-            Some(Trouble::Delay(busy)) => tokio::time::sleep(*busy).await,
-            Some(Trouble::Until(told)) => told.notified().await,
+        match &fault {
+            Some(Fault::Delay(busy)) => tokio::time::sleep(*busy).await,
+            Some(Fault::Until(notify)) => notify.notified().await,
             _ => {}
         }
-        let answer = shared.execute(&request, &key, trouble.as_ref());
+        let answer = shared.execute(&request, &key, fault.as_ref());
         shared.state().keys.keep(&key, &answer);
         webhook::collect(&shared);
-        (answer, trouble)
+        (answer, fault)
     });
     match working.await {
-        Ok((answer, trouble)) => deliver(answer, trouble).await,
+        Ok((answer, fault)) => deliver(answer, fault).await,
         Err(_) => respond(&error(500, "api_error", "", "the fake broke"), &[]),
     }
 }
 
 /// A request without a key.
 async fn once(shared: Arc<Shared>, request: Request) -> Response {
-    let trouble = shared.trouble(&request);
-    match trouble {
-        Some(Trouble::Answer { status, body, headers }) => respond(&Answer { status, body }, &headers),
-        Some(Trouble::HangBefore) => std::future::pending().await,
-        trouble => {
-            if let Some(Trouble::Until(told)) = &trouble {
-                told.notified().await;
+    let fault = shared.fault(&request);
+    match fault {
+        Some(Fault::Answer { status, body, headers }) => respond(&Answer { status, body }, &headers),
+        Some(Fault::HangBefore) => std::future::pending().await,
+        fault => {
+            if let Some(Fault::Until(notify)) = &fault {
+                notify.notified().await;
             }
-            let answer = shared.execute(&request, "", trouble.as_ref());
+            let answer = shared.execute(&request, "", fault.as_ref());
             webhook::collect(&shared);
-            if let Some(Trouble::Delay(busy)) = &trouble {
+            if let Some(Fault::Delay(busy)) = &fault {
                 tokio::time::sleep(*busy).await;
             }
-            deliver(answer, trouble).await
+            deliver(answer, fault).await
         }
     }
 }
 
-async fn deliver(mut answer: Answer, trouble: Option<Trouble>) -> Response {
-    match trouble {
-        Some(Trouble::HangAfter) => std::future::pending().await,
+async fn deliver(mut answer: Answer, fault: Option<Fault>) -> Response {
+    match fault {
+        Some(Fault::HangAfter) => std::future::pending().await,
         // Without a noise on the console: the task of the connection ends with it.
-        Some(Trouble::LoseAnswer) => std::panic::resume_unwind(Box::new("lost as planned")),
-        Some(Trouble::Say(members)) => {
+        Some(Fault::LoseAnswer) => std::panic::resume_unwind(Box::new("lost as planned")),
+        Some(Fault::Say(members)) => {
             for (name, value) in members.as_object().into_iter().flatten() {
                 answer.body[name] = value.clone();
             }
             respond(&answer, &[])
         }
-        Some(Trouble::Garbage) => "<html>everything went well</html>".into_response(),
-        Some(Trouble::HalfAnswer) => {
+        Some(Fault::Garbage) => "<html>everything went well</html>".into_response(),
+        Some(Fault::HalfAnswer) => {
             let text = answer.body.to_string();
             let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
             let broken = std::io::Error::other("truncated as planned");
@@ -238,19 +238,19 @@ impl Shared {
         }
     }
 
-    fn trouble(&self, request: &Request) -> Option<Trouble> {
+    fn fault(&self, request: &Request) -> Option<Fault> {
         let mut state = self.state();
         let payment = state.objects.payment_of(&request.path, &request.form);
         let plan = state.plans.iter_mut().find(|plan| {
             let is_for_it = plan.payment.is_none() || plan.payment == payment;
-            is_for_it && plan.kinds.contains(&request.kind) && !plan.troubles.is_empty()
+            is_for_it && plan.kinds.contains(&request.kind) && !plan.faults.is_empty()
         });
-        let trouble = plan?.troubles.pop_front()?;
-        *state.met.entry(trouble.name()).or_default() += 1;
-        Some(trouble)
+        let fault = plan?.faults.pop_front()?;
+        *state.met.entry(fault.name()).or_default() += 1;
+        Some(fault)
     }
 
-    fn execute(&self, request: &Request, key: &str, trouble: Option<&Trouble>) -> Answer {
+    fn execute(&self, request: &Request, key: &str, fault: Option<&Fault>) -> Answer {
         let state = &mut *self.state();
         let objects = &mut state.objects;
         let mut act = |request: &Request| {
@@ -268,19 +268,19 @@ impl Shared {
             answer
         };
         let failed = || Answer { status: 500, body: json!({"error": {"type": "api_error", "message": "as planned"}}) };
-        match trouble {
-            Some(Trouble::Stored500 { acts: false }) => failed(),
-            Some(Trouble::Stored500 { acts: true }) => {
+        match fault {
+            Some(Fault::Stored500 { acts: false }) => failed(),
+            Some(Fault::Stored500 { acts: true }) => {
                 act(request);
                 failed()
             }
-            Some(Trouble::StoredHalfway) => {
+            Some(Fault::StoredHalfway) => {
                 let mut unconfirmed = request.clone();
                 unconfirmed.form["confirm"] = json!("false");
                 act(&unconfirmed);
                 failed()
             }
-            Some(Trouble::Otherwise(members)) => {
+            Some(Fault::Otherwise(members)) => {
                 let mut other = request.clone();
                 for (name, value) in members.as_object().into_iter().flatten() {
                     other.form[name] = value.clone();

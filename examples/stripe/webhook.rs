@@ -23,8 +23,8 @@ pub struct Endpoint {
 /// Makes events of what happened since the last time.
 pub fn collect(shared: &Shared) {
     let mut state = shared.state();
-    let told = std::mem::take(&mut state.objects.told);
-    for (kind, object) in told {
+    let events = std::mem::take(&mut state.objects.pending_events);
+    for (kind, object) in events {
         let id = format!("evt_{}", &Uuid::new_v4().simple().to_string()[..24]);
         let event = json!({
             "id": id, "object": "event", "api_version": "2023-08-16", "created": now(), "data": {"object": object},
@@ -32,7 +32,7 @@ pub fn collect(shared: &Shared) {
         });
         state.events.push(event);
     }
-    shared.told.notify_one();
+    shared.new_events.notify_one();
 }
 
 /// Delivers every event, in order of their making, from when there is an endpoint.
@@ -53,7 +53,7 @@ pub async fn deliver(shared: Arc<Shared>) {
                 post(&client, &endpoint, &event).await;
                 next += 1;
             }
-            None => shared.told.notified().await,
+            None => shared.new_events.notified().await,
         }
     }
 }

@@ -19,7 +19,7 @@ const AT_ONCE: usize = 1024;
 
 /// How long an acknowledgement waits for earlier ones: too short for anybody to notice, and long enough for the batches
 /// of a busy worker to complete.
-const PATIENCE: Duration = Duration::from_millis(10);
+const IN_LINE_MAX: Duration = Duration::from_millis(10);
 
 /// The acknowledgements of one channel. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,9 +38,9 @@ struct Done {
 impl Acks {
     /// Starts for a channel on which nothing was delivered yet, and ends when the last handle is dropped. At most
     /// `waiting_max` acknowledgements wait for earlier ones.
-    pub(super) fn spawn(channel: Channel, waiting_max: usize, patience: Duration) -> Acks {
+    pub(super) fn spawn(channel: Channel, waiting_max: usize, ack_timeout: Duration) -> Acks {
         let (done, incoming) = mpsc::unbounded_channel();
-        tokio::spawn(Sender { channel, patience, waiting_max, line: Line::new() }.run(incoming));
+        tokio::spawn(Sender { channel, ack_timeout, waiting_max, line: Line::new() }.run(incoming));
         Acks { done }
     }
 
@@ -53,7 +53,7 @@ impl Acks {
     /// Records that a delivery was settled on its own.
     pub(super) fn settled(&self, tag: u64) {
         if self.done.send(Done { tag, sent: None }).is_err() {
-            debug!(tag, "a delivery was settled after its channel was given up");
+            debug!(tag, "delivery settled after its channel was abandoned");
         }
     }
 }
@@ -112,7 +112,7 @@ impl Line {
             return BTreeMap::new();
         }
         let since = *self.since.get_or_insert(now);
-        if now < since + PATIENCE && self.waiting.len() <= waiting_max {
+        if now < since + IN_LINE_MAX && self.waiting.len() <= waiting_max {
             return BTreeMap::new();
         }
         self.since = None;
@@ -122,7 +122,7 @@ impl Line {
 
 struct Sender {
     channel: Channel,
-    patience: Duration,
+    ack_timeout: Duration,
     waiting_max: usize,
     line: Line,
 }
@@ -131,7 +131,7 @@ impl Sender {
     async fn run(mut self, mut incoming: mpsc::UnboundedReceiver<Done>) {
         let mut batch = Vec::new();
         loop {
-            let due = self.line.since.map(|since| since + PATIENCE);
+            let due = self.line.since.map(|since| since + IN_LINE_MAX);
             tokio::select! {
                 taken = incoming.recv_many(&mut batch, AT_ONCE) => if taken == 0 { return },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -142,29 +142,29 @@ impl Sender {
             let in_line = self.line.in_line();
             if let Some((last, _)) = in_line.last_key_value() {
                 let sent = self.ack(*last, in_line.len() > 1).await;
-                tell(in_line, sent);
+                report(in_line, sent);
             }
             let impatient = self.line.impatient(Instant::now(), self.waiting_max);
-            let acks = impatient.into_iter().map(async |(tag, one)| tell([(tag, one)], self.ack(tag, false).await));
+            let acks = impatient.into_iter().map(async |(tag, one)| report([(tag, one)], self.ack(tag, false).await));
             join_all(acks).await;
         }
     }
 
     async fn ack(&self, tag: u64, multiple: bool) -> bool {
-        match timeout(self.patience, self.channel.basic_ack(tag, BasicAckOptions { multiple })).await {
+        match timeout(self.ack_timeout, self.channel.basic_ack(tag, BasicAckOptions { multiple })).await {
             Ok(Ok(())) => return true,
-            Ok(Err(error)) => debug!(tag, %error, "deliveries could not be acknowledged; they come again"),
+            Ok(Err(error)) => debug!(tag, %error, "cannot acknowledge deliveries; the broker will redeliver them"),
             // It may still be sent later.
-            Err(_) => debug!(tag, "deliveries could not be acknowledged in time; they may come again"),
+            Err(_) => debug!(tag, "acknowledging deliveries timed out; the broker may redeliver them"),
         }
         false
     }
 }
 
-fn tell(all: impl IntoIterator<Item = (u64, oneshot::Sender<bool>)>, sent: bool) {
+fn report(all: impl IntoIterator<Item = (u64, oneshot::Sender<bool>)>, sent: bool) {
     for (tag, one) in all {
         if one.send(sent).is_err() {
-            debug!(tag, "nobody waits for an acknowledgement any more");
+            debug!(tag, "result of an acknowledgement dropped: its task has ended");
         }
     }
 }
@@ -206,15 +206,15 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_long_holds_up_the_later_ones_for_a_moment_only() {
+    fn a_slow_delivery_delays_later_acknowledgements_only_briefly() {
         let (mut line, now) = (Line::new(), Instant::now());
         acknowledge(&mut line, &[2, 3]);
         assert_eq!(tags(line.impatient(now, 8)), [0_u64; 0]);
-        assert_eq!(tags(line.impatient(now + PATIENCE / 2, 8)), [0_u64; 0]);
-        assert_eq!(tags(line.impatient(now + PATIENCE, 8)), [2, 3]);
+        assert_eq!(tags(line.impatient(now + IN_LINE_MAX / 2, 8)), [0_u64; 0]);
+        assert_eq!(tags(line.impatient(now + IN_LINE_MAX, 8)), [2, 3]);
         // Later ones get a waiting time of their own.
         acknowledge(&mut line, &[5]);
-        assert_eq!(tags(line.impatient(now + PATIENCE, 8)), [0_u64; 0]);
+        assert_eq!(tags(line.impatient(now + IN_LINE_MAX, 8)), [0_u64; 0]);
         acknowledge(&mut line, &[1]);
         assert_eq!(tags(line.in_line()), [1]);
         acknowledge(&mut line, &[4]);

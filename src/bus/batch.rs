@@ -3,7 +3,7 @@
 //!
 //! lapin attaches a returned message to whichever confirm completes next, not to its own. So a return is matched by its
 //! `message_id` across the whole batch, and a channel belongs to one batch at a time. If a confirm is lost, the return
-//! of another message may be lost with it; see `judge`.
+//! of another message may be lost with it; see `outcomes`.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -57,13 +57,13 @@ pub(in crate::bus) struct Closed {
     pub by_topology: bool,
 }
 
-/// Publishes all messages, pipelined, and awaits their confirms. A confirm that is missing for `patience` counts as
-/// lost; each confirm that arrives restarts the wait, and so does a broker that blocks.
+/// Publishes all messages, pipelined, and awaits their confirms. A confirm that is missing for `confirm_timeout` counts
+/// as lost; each confirm that arrives restarts the wait, and so does a broker that blocks.
 pub(in crate::bus) async fn publish(
     connection: &Connection,
     channel: &Channel,
     messages: impl Iterator<Item = &Message>,
-    patience: Duration,
+    confirm_timeout: Duration,
 ) -> Report {
     let messages: Vec<&Message> = messages.collect();
     let mut confirms = Vec::with_capacity(messages.len());
@@ -77,7 +77,7 @@ pub(in crate::bus) async fn publish(
     let mut lost = false;
     for confirm in &mut confirms {
         // Once one confirm is lost, those that arrived in the meantime still count, but no other is awaited.
-        lost = lost || !comes(connection, confirm.as_mut(), patience).await;
+        lost = lost || !comes(connection, confirm.as_mut(), confirm_timeout).await;
         if lost {
             futures_util::poll!(confirm.as_mut()).is_ready();
         }
@@ -89,7 +89,7 @@ pub(in crate::bus) async fn publish(
         futures_util::poll!(confirm.as_mut()).is_ready();
         late.extend(confirm.as_mut().take_output().map(Answer::from));
     }
-    judge(&messages, answers, late)
+    outcomes(&messages, answers, late)
 }
 
 async fn confirmed(channel: &Channel, message: &Message) -> lapin::Result<Confirmation> {
@@ -105,8 +105,12 @@ async fn confirmed(channel: &Channel, message: &Message) -> lapin::Result<Confir
 }
 
 /// Waits for a confirm; returns false if it is lost.
-async fn comes<F: Future>(connection: &Connection, mut confirm: Pin<&mut MaybeDone<F>>, patience: Duration) -> bool {
-    while timeout(patience, confirm.as_mut()).await.is_err() {
+async fn comes<F: Future>(
+    connection: &Connection,
+    mut confirm: Pin<&mut MaybeDone<F>>,
+    confirm_timeout: Duration,
+) -> bool {
+    while timeout(confirm_timeout, confirm.as_mut()).await.is_err() {
         // While the broker blocks, lapin keeps what it could not write and continues when the broker does. Sending it
         // again on another channel would only add to what waits.
         if !(connection.is_blocked() && connection.is_alive()) {
@@ -157,7 +161,7 @@ impl Returned {
 /// confirm that completes. So there are never more outstanding returns than returned messages without a confirm: as
 /// long as each return that was seen belongs to a message with a confirm, every message with a confirm has its return.
 /// Otherwise a bare ack proves nothing: the message may have been returned too, and its return not be attached yet.
-fn judge(messages: &[&Message], answers: Vec<Option<Answer>>, late: Vec<Answer>) -> Report {
+fn outcomes(messages: &[&Message], answers: Vec<Option<Answer>>, late: Vec<Answer>) -> Report {
     let mut returned: HashMap<ShortString, String> = HashMap::new();
     let mut closed = None;
     let mut bare = Vec::with_capacity(answers.len());
@@ -172,7 +176,7 @@ fn judge(messages: &[&Message], answers: Vec<Option<Answer>>, late: Vec<Answer>)
             }
             Some(Answer::Nack(carried)) => {
                 note(carried);
-                Sent::Nacked("the broker could not store it (nack)".to_owned())
+                Sent::Nacked("the broker did not store the message (basic.nack)".to_owned())
             }
             Some(Answer::Failed(why)) => {
                 closed = closed.or(why);
@@ -228,7 +232,7 @@ mod tests {
     fn check(answers: Vec<Option<Answer>>, late: Vec<Answer>, expected: &[Sent]) {
         let messages: Vec<Message> = (0..answers.len()).map(|number| message(&number.to_string())).collect();
         let messages: Vec<&Message> = messages.iter().collect();
-        assert_eq!(judge(&messages, answers, late).sent, expected);
+        assert_eq!(outcomes(&messages, answers, late).sent, expected);
     }
 
     fn refused() -> Sent {
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_return_belongs_to_its_message_whatever_it_hangs_on() {
+    fn a_return_is_matched_to_its_message_on_any_confirm() {
         check(vec![ack(Some("2")), ack(None), ack(None)], vec![], &[Sent::Confirmed, Sent::Confirmed, refused()]);
     }
 

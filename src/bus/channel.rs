@@ -53,7 +53,7 @@ pub(in crate::bus) struct Posted {
 /// The task behind one publishing channel.
 pub(in crate::bus) struct PublishChannel {
     link: Reconnecting,
-    patience: Duration,
+    confirm_timeout: Duration,
     /// Whether a missing or forbidden exchange is a fault of the connection and not of the message.
     needs_exchange: bool,
     posted: mpsc::Receiver<Posted>,
@@ -77,7 +77,7 @@ pub(in crate::bus) struct Shared {
     /// The connection.
     pub link: Reconnecting,
     /// How long a confirm may be missing.
-    pub patience: Duration,
+    pub confirm_timeout: Duration,
     /// The payments whose events are set aside.
     pub aside: SetAside,
     /// The number of channels that publish repeatedly without getting any confirm.
@@ -104,10 +104,10 @@ impl PublishChannel {
 
     fn spawn(shared: Shared, aside: Option<SetAside>, policy: Policy) -> mpsc::Sender<Posted> {
         let (sender, posted) = mpsc::channel(2 * ROUND);
-        let Shared { link, patience, silent, nacks, shutdown, .. } = shared;
-        let lane = PublishChannel {
+        let Shared { link, confirm_timeout, silent, nacks, shutdown, .. } = shared;
+        let task = PublishChannel {
             link,
-            patience,
+            confirm_timeout,
             needs_exchange: aside.is_some(),
             posted,
             closed: false,
@@ -120,7 +120,7 @@ impl PublishChannel {
             nacks,
             replacement: Replacement::new(),
         };
-        tokio::spawn(async move { shutdown.run_until_cancelled(lane.run()).await });
+        tokio::spawn(async move { shutdown.run_until_cancelled(task.run()).await });
         sender
     }
 
@@ -131,7 +131,7 @@ impl PublishChannel {
             };
             let round = self.backlog.next_round(Instant::now());
             let messages = round.iter().map(|waiting| &waiting.message.message);
-            let report = publish(&connection, &channel, messages, self.patience).await;
+            let report = publish(&connection, &channel, messages, self.confirm_timeout).await;
             let closed = self.look_at(&connection, &report);
             let fruitless = closed.is_none() && report.sent.iter().all(|sent| *sent == Sent::Unknown);
             // Messages that were posted meanwhile wait too, and share the verdict on one before them.
@@ -142,7 +142,7 @@ impl PublishChannel {
                     // Before anything else is accepted, so that nothing later of that payment is published.
                     aside.refused(posted.order);
                 }
-                tell(posted.answer, verdict);
+                call_back(posted.answer, verdict);
             }
             self.note(fruitless, &connection);
             if fruitless {
@@ -161,12 +161,12 @@ impl PublishChannel {
             self.in_vain = 0;
         } else if connection.is_alive() {
             self.in_vain = self.in_vain.saturating_add(1);
-            warn!(waiting = self.backlog.len(), "the broker confirms nothing of what is published; it goes again");
+            warn!(waiting = self.backlog.len(), "the broker confirms no published messages; publishing them again");
         }
         if before < IN_VAIN && self.in_vain >= IN_VAIN {
-            self.silent.send_modify(|lanes| *lanes = lanes.saturating_add(1));
+            self.silent.send_modify(|channels| *channels = channels.saturating_add(1));
         } else if before >= IN_VAIN && self.in_vain < IN_VAIN {
-            self.silent.send_modify(|lanes| *lanes = lanes.saturating_sub(1));
+            self.silent.send_modify(|channels| *channels = channels.saturating_sub(1));
         }
     }
 
@@ -206,7 +206,7 @@ impl PublishChannel {
 
     fn take(&mut self, posted: Posted) {
         if self.aside.as_ref().is_some_and(|aside| aside.contains(posted.order)) {
-            tell(posted.answer, Verdict::Behind);
+            call_back(posted.answer, Verdict::Behind);
         } else {
             self.backlog.push(posted.order, posted);
         }
@@ -226,7 +226,7 @@ impl PublishChannel {
             match open(&connection).await {
                 Ok(channel) => self.session = Some((connection, channel)),
                 Err(error) => {
-                    warn!(error = describe(&error), "cannot open a channel to publish on; trying again");
+                    warn!(error = describe(&error), "cannot open a channel for publishing; retrying");
                     // A blocked connection answers nothing and is healthy; any other that is silent is not.
                     if matches!(error, BusError::TimedOut { .. }) && !connection.is_blocked() {
                         connection.abandon(describe(&error));
@@ -255,7 +255,7 @@ impl PublishChannel {
         }
         warn!(
             error = closed.reason,
-            "the broker closed a channel because of a message; it is looked for among those that were on the way"
+            "the broker closed a channel because of a message; searching the unconfirmed messages for it"
         );
         Some(closed.reason.clone())
     }
@@ -267,7 +267,7 @@ impl PublishChannel {
             warn!(
                 nacked,
                 waiting = self.backlog.len(),
-                "the broker does not take messages (basic.nack): a queue is full, or lost its leader; events go again"
+                "the broker rejects messages (basic.nack): a queue is full or has no leader; publishing them again"
             );
         }
         if self.replacement.is_due(sent, now) {
@@ -277,9 +277,9 @@ impl PublishChannel {
 }
 
 /// No answer is expected to panic; if one does, it must not end the channel's task.
-fn tell(answer: Answer, verdict: Verdict) {
+fn call_back(answer: Answer, verdict: Verdict) {
     if std::panic::catch_unwind(AssertUnwindSafe(|| answer(verdict))).is_err() {
-        error!("what was to be done about a published message panicked; the relay sends it again");
+        error!("the handler of a publish result panicked; the relay will send the message again");
     }
 }
 
@@ -287,6 +287,6 @@ fn tell(answer: Answer, verdict: Verdict) {
 pub(in crate::bus) async fn open(connection: &Connection) -> Result<Channel, BusError> {
     let channel = connection.channel().await?;
     let selecting = channel.confirm_select(ConfirmSelectOptions::default());
-    bounded("asking for publisher confirms", connection.patience(), selecting).await?;
+    bounded("enabling publisher confirms", connection.timeout(), selecting).await?;
     Ok(channel)
 }

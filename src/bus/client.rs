@@ -98,8 +98,8 @@ impl Client {
         let messages = messages.collect::<Result<Vec<_>, _>>()?;
         let mut sent = Vec::with_capacity(messages.len());
         for round in messages.chunks(ROUND) {
-            let patience = self.settings.confirm_timeout;
-            let report = publish(&self.connection, &self.channel, round.iter(), patience).await;
+            let timeout = self.settings.confirm_timeout;
+            let report = publish(&self.connection, &self.channel, round.iter(), timeout).await;
             for one in report.sent {
                 sent.push(match one {
                     Sent::Confirmed => CommandSent::Routed,
@@ -129,7 +129,7 @@ impl Client {
         }
         Ok(Message {
             mandatory: true,
-            exchange: short("name of an exchange", self.names.commands())?,
+            exchange: short("exchange name", self.names.commands())?,
             routing_key: short("routing key", command.routing_key)?,
             properties,
             body: command.body,
@@ -143,7 +143,7 @@ impl Client {
     pub async fn subscribe_events(&self, binding: &str) -> Result<Watch, BusError> {
         let channel = self.connection.channel().await?;
         let queue = self.declare(&channel, "").await?;
-        let exchange = short("name of an exchange", self.names.events())?;
+        let exchange = short("exchange name", self.names.events())?;
         let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
         let key = short("binding", binding)?;
         let binding = channel.queue_bind(queue.clone(), exchange, key, options, nothing);
@@ -164,18 +164,18 @@ impl Client {
 
     async fn declare(&self, channel: &Channel, name: &str) -> Result<ShortString, BusError> {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let declaring = channel.queue_declare(short("name of a queue", name)?, options, FieldTable::default());
+        let declaring = channel.queue_declare(short("queue name", name)?, options, FieldTable::default());
         let queue = bounded("declaring a queue", self.settings.connect_timeout, declaring).await?;
         Ok(queue.name().clone())
     }
 
     async fn watch(&self, channel: Channel, queue: ShortString) -> Result<Watch, BusError> {
-        let patience = self.settings.connect_timeout;
+        let timeout = self.settings.connect_timeout;
         let qos = channel.basic_qos(AHEAD, BasicQosOptions::default());
-        bounded("setting the prefetch", patience, qos).await?;
+        bounded("setting the prefetch", timeout, qos).await?;
         let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
         let consuming = channel.basic_consume(queue, ShortString::default(), options, nothing);
-        let stream = bounded("consuming a queue", patience, consuming).await?;
+        let stream = bounded("consuming from a queue", timeout, consuming).await?;
         Ok(Watch { stream, _channel: channel })
     }
 
@@ -191,7 +191,7 @@ impl Watch {
     /// # Errors
     /// The connection was lost.
     pub async fn next(&mut self) -> Result<Option<Watched>, BusError> {
-        let doing = "watching a queue";
+        let doing = "watching messages";
         let Some(delivery) = self.stream.next().await else {
             return Ok(None);
         };

@@ -35,7 +35,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct Connection {
     lapin: lapin::Connection,
     socket: Option<TcpStream>,
-    patience: Duration,
+    timeout: Duration,
     abandoned: OnceLock<String>,
     abandon: Notify,
 }
@@ -87,7 +87,7 @@ async fn dial_any(
     body_max: u64,
 ) -> Result<Connection, BusError> {
     let mut left = uris.len();
-    let mut last = BusError::Url("it names no host");
+    let mut last = BusError::Url("it has no host");
     for uri in shuffled(uris) {
         left -= 1;
         let (host, port) = (uri.authority.host.clone(), uri.authority.port);
@@ -96,7 +96,7 @@ async fn dial_any(
             Err(error @ BusError::Tls(_)) => return Err(error),
             Err(error) => {
                 if left > 0 {
-                    info!(host, port, error = describe(&error), "cannot connect to one broker; trying the next");
+                    info!(host, port, error = describe(&error), "cannot connect to this broker; trying the next one");
                 }
                 last = error;
             }
@@ -140,7 +140,7 @@ async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri, body_max: u64) -
         Ok(lapin) => Ok(Connection {
             lapin,
             socket: socket.get().and_then(|socket| socket.try_clone().ok()),
-            patience: settings.connect_timeout,
+            timeout: settings.connect_timeout,
             abandoned: OnceLock::new(),
             abandon: Notify::new(),
         }),
@@ -153,7 +153,7 @@ async fn dial(settings: &BusSettings, role: &str, uri: AMQPUri, body_max: u64) -
 
 /// Returns the address of each host, with our heartbeat.
 fn addresses(settings: &BusSettings) -> Result<Vec<AMQPUri>, BusError> {
-    let mut uris = hosts::addresses(settings.url.expose_secret()).ok_or(BusError::Url("it cannot be read"))?;
+    let mut uris = hosts::addresses(settings.url.expose_secret()).ok_or(BusError::Url("it cannot be parsed"))?;
     let seconds = u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX);
     uris.iter_mut().for_each(|uri| uri.query.heartbeat = Some(seconds.max(1)));
     Ok(uris)
@@ -181,7 +181,7 @@ fn name(role: &str) -> String {
 
 fn hang_up(socket: Option<&TcpStream>) {
     if let Some(Err(error)) = socket.map(|socket| socket.shutdown(Shutdown::Both)) {
-        debug!(%error, "the socket was closed already");
+        debug!(%error, "the socket was already closed");
     }
 }
 
@@ -191,7 +191,7 @@ impl Connection {
     /// # Errors
     /// The connection is lost, or the broker does not answer.
     pub async fn channel(&self) -> Result<Channel, BusError> {
-        bounded("opening a channel", self.patience, self.lapin.create_channel()).await
+        bounded("opening a channel", self.timeout, self.lapin.create_channel()).await
     }
 
     /// Returns whether the connection can be used, as far as is known.
@@ -205,8 +205,8 @@ impl Connection {
     }
 
     /// Returns how long to wait for an answer of the broker.
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Gives the connection up for a reason that lapin does not see. A new one replaces it.
@@ -220,10 +220,10 @@ impl Connection {
     /// never send its close.
     pub async fn close(&self) {
         let goodbye = self.lapin.close(200, "goodbye".into());
-        match timeout(FAREWELL.min(self.patience), goodbye).await {
+        match timeout(FAREWELL.min(self.timeout), goodbye).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "the connection was closed already"),
-            Err(_) => debug!("the broker did not answer the goodbye"),
+            Ok(Err(error)) => debug!(%error, "the connection was already closed"),
+            Err(_) => debug!("the broker did not confirm connection.close in time"),
         }
         hang_up(self.socket.as_ref());
     }
@@ -296,8 +296,8 @@ mod tests {
             match addresses(&settings(&text)) {
                 Ok(uris) => proptest::prop_assert!(uris.iter().all(|uri| uri.query.heartbeat == Some(10))),
                 Err(error) => {
-                    let told = describe(&error);
-                    proptest::prop_assert!(!told.contains("hunter2") && told.len() < 200, "{}", told);
+                    let described = describe(&error);
+                    proptest::prop_assert!(!described.contains("hunter2") && described.len() < 200, "{}", described);
                 }
             }
         }

@@ -204,15 +204,15 @@ impl Supervisor {
             let reason = match self.serve(&connection).await {
                 Ok(End::Dropped) => return,
                 Ok(End::Left) => {
-                    info!(queue = %self.queue, "a queue is left to others");
-                    self.tell(QueueState::Paused);
+                    info!(queue = %self.queue, "consumption stopped; other replicas consume the queue");
+                    self.report(QueueState::Paused);
                     continue;
                 }
                 Ok(End::Broken(reason)) => reason,
                 Err(error) => describe(&error),
             };
-            warn!(queue = %self.queue, error = reason, "a queue is not consumed; trying again");
-            self.tell(QueueState::Down(reason));
+            warn!(queue = %self.queue, error = reason, "consumption of a queue failed; retrying");
+            self.report(QueueState::Down(reason));
             if since.elapsed() > STEADY {
                 backoff.reset();
             }
@@ -235,20 +235,20 @@ impl Supervisor {
 
     /// Serves the queue on one connection.
     async fn serve(&mut self, connection: &Connection) -> Result<End, BusError> {
-        let patience = connection.patience();
+        let timeout = connection.timeout();
         let mut opened = self.open(connection).await?;
         loop {
             let wanted = self.wants.borrow_and_update().deliveries();
             let end = match wanted {
                 true => {
-                    let end = self.consume(&opened, patience).await;
+                    let end = self.consume(&opened, timeout).await;
                     if let Ok(None) = end {
                         tokio::spawn(retire(opened, Arc::clone(&self.queue), self.wants.clone()));
                         opened = self.open(connection).await?;
                     }
                     end
                 }
-                false => self.idle(&opened, patience).await,
+                false => self.idle(&opened, timeout).await,
             };
             let ended = match end {
                 Ok(None) => continue,
@@ -256,7 +256,7 @@ impl Supervisor {
                 Err(error) => Err(error),
             };
             // Otherwise the channel, and what is unsettled on it, would live as long as acknowledgements may come.
-            close(&opened.channel, patience).await;
+            close(&opened.channel, timeout).await;
             return ended;
         }
     }
@@ -264,22 +264,22 @@ impl Supervisor {
     async fn open(&self, connection: &Connection) -> Result<Opened, BusError> {
         let channel = connection.channel().await?;
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
-        bounded("setting the prefetch", connection.patience(), qos).await?;
+        bounded("setting the prefetch", connection.timeout(), qos).await?;
         // Waiting acknowledgements do not stop the broker: it keeps sending while most of the prefetch is settled.
-        let acks = Acks::spawn(channel.clone(), usize::from(self.prefetch / 8), connection.patience());
+        let acks = Acks::spawn(channel.clone(), usize::from(self.prefetch / 8), connection.timeout());
         Ok(Opened { channel, acks, unsettled: TaskTracker::new() })
     }
 
     /// Consumes until it is no longer wanted, which returns `None`, or until the end.
-    async fn consume(&mut self, opened: &Opened, patience: Duration) -> Result<Option<End>, BusError> {
+    async fn consume(&mut self, opened: &Opened, timeout: Duration) -> Result<Option<End>, BusError> {
         let Opened { channel, acks, unsettled } = opened;
-        let queue = short("name of a queue", self.queue.as_ref())?;
+        let queue = short("queue name", self.queue.as_ref())?;
         let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
         let consuming = channel.basic_consume(queue, ShortString::default(), options, nothing);
-        let stream = bounded("consuming a queue", patience, consuming).await;
+        let stream = bounded("consuming from a queue", timeout, consuming).await;
         let mut stream = stream.map_err(|error| named(error, || format!("queue {}", self.queue)))?;
-        info!(queue = %self.queue, prefetch = self.prefetch, "consuming a queue");
-        self.tell(QueueState::Consuming);
+        info!(queue = %self.queue, prefetch = self.prefetch, "consuming from a queue");
+        self.report(QueueState::Consuming);
         let mut cancelled = false;
         loop {
             // Reserves a place before it takes a delivery: one that was taken from the stream is never lost to a
@@ -292,10 +292,10 @@ impl Supervisor {
                 next = next => match next {
                     None => return Ok(Some(End::Dropped)),
                     Some((place, Some(Ok(delivery)))) => {
-                        place.send(Delivery::new(delivery, &self.queue, patience).together(acks).counted(unsettled));
+                        place.send(Delivery::new(delivery, &self.queue, timeout).together(acks).counted(unsettled));
                     }
                     Some((_, Some(Err(source)))) => {
-                        let error = BusError::Broker { doing: "consuming a queue", source };
+                        let error = BusError::Broker { doing: "consuming from a queue", source };
                         return Err(named(error, || format!("queue {}", self.queue)));
                     }
                     Some((_, None)) if cancelled => return Ok(None),
@@ -309,12 +309,12 @@ impl Supervisor {
                     }
                     if dropped || !wanted.consuming {
                         let cancelling = channel.basic_cancel(stream.tag(), BasicCancelOptions::default());
-                        bounded("cancelling a consumer", patience, cancelling).await?;
+                        bounded("cancelling a consumer", timeout, cancelling).await?;
                         cancelled = true;
                     }
                 }
                 request = self.requested.recv() => match request {
-                    Some(request) => answer(request, self.probe(opened, patience).await),
+                    Some(request) => answer(request, self.probe(opened, timeout).await),
                     None => return Ok(Some(End::Dropped)),
                 },
                 // A stream may stay silent forever once its channel is gone, and a full receiver keeps us from polling
@@ -327,9 +327,9 @@ impl Supervisor {
     }
 
     /// Keeps the channel, for acknowledgements and probes, until consuming is wanted.
-    async fn idle(&mut self, opened: &Opened, patience: Duration) -> Result<Option<End>, BusError> {
-        info!(queue = %self.queue, "a queue is paused");
-        self.tell(QueueState::Paused);
+    async fn idle(&mut self, opened: &Opened, timeout: Duration) -> Result<Option<End>, BusError> {
+        info!(queue = %self.queue, "consumption of a queue paused");
+        self.report(QueueState::Paused);
         loop {
             if self.wants.borrow().left {
                 return Ok(Some(End::Left));
@@ -341,7 +341,7 @@ impl Supervisor {
                     Err(_) => return Ok(Some(End::Dropped)),
                 },
                 request = self.requested.recv() => match request {
-                    Some(request) => answer(request, self.probe(opened, patience).await),
+                    Some(request) => answer(request, self.probe(opened, timeout).await),
                     None => return Ok(Some(End::Dropped)),
                 },
                 // A paused consumer is not notified when its channel is gone.
@@ -353,12 +353,12 @@ impl Supervisor {
         }
     }
 
-    async fn probe(&self, opened: &Opened, patience: Duration) -> Result<Option<Delivery>, BusError> {
-        let fetched = fetch(&opened.channel, &self.queue, patience).await?;
+    async fn probe(&self, opened: &Opened, timeout: Duration) -> Result<Option<Delivery>, BusError> {
+        let fetched = fetch(&opened.channel, &self.queue, timeout).await?;
         Ok(fetched.map(|delivery| delivery.together(&opened.acks).counted(&opened.unsettled)))
     }
 
-    fn tell(&self, state: QueueState) {
+    fn report(&self, state: QueueState) {
         self.states.send_replace(state);
     }
 }
@@ -369,7 +369,7 @@ impl Supervisor {
 async fn retire(opened: Opened, queue: Arc<str>, wants: watch::Receiver<Wanted>) {
     let Opened { channel, unsettled, .. } = opened;
     if !until_settled(&unsettled, wants).await {
-        warn!(%queue, unsettled = unsettled.len(), "messages take too long to be settled; they go back to their queue");
+        warn!(%queue, unsettled = unsettled.len(), "messages were not settled in time; returning them to their queue");
     }
     close(&channel, RETIRING).await;
 }
@@ -384,10 +384,10 @@ async fn until_settled(unsettled: &TaskTracker, mut wants: watch::Receiver<Wante
     }
 }
 
-async fn close(channel: &Channel, patience: Duration) {
-    let closing = channel.close(200, "consumed no more".into());
-    if let Err(error) = bounded("closing a channel", patience, closing).await {
-        debug!(error = describe(&error), "the channel of a consumer was closed already");
+async fn close(channel: &Channel, timeout: Duration) {
+    let closing = channel.close(200, "no longer consumed".into());
+    if let Err(error) = bounded("closing a channel", timeout, closing).await {
+        debug!(error = describe(&error), "the consumer's channel was already closed");
     }
 }
 
@@ -395,19 +395,19 @@ async fn close(channel: &Channel, patience: Duration) {
 pub(super) async fn fetch(
     channel: &Channel,
     queue: &Arc<str>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Option<Delivery>, BusError> {
-    let name = short("name of a queue", queue.as_ref())?;
+    let name = short("queue name", queue.as_ref())?;
     let getting = channel.basic_get(name, BasicGetOptions::default());
-    let fetched = bounded("fetching one message", patience, getting).await;
+    let fetched = bounded("fetching one message", timeout, getting).await;
     let fetched = fetched.map_err(|error| named(error, || format!("queue {queue}")))?;
-    Ok(fetched.map(|message| Delivery::new(message.delivery, queue, patience)))
+    Ok(fetched.map(|message| Delivery::new(message.delivery, queue, timeout)))
 }
 
 fn answer(request: Request, answer: Result<Option<Delivery>, BusError>) {
     if let Err(Ok(Some(delivery))) = request.send(answer) {
         // Nobody waits for the message any more. Unacknowledged, it would be stuck for as long as the channel lives.
-        debug!("a fetched message goes back to its queue");
+        debug!("nothing waits for the fetched message any longer; requeueing it");
         tokio::spawn(async move { delivery.acker.requeue().await });
     }
 }

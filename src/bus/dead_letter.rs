@@ -38,10 +38,10 @@ const HEADER_BYTES: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
     /// The broker refuses it. Reject the delivery: the broker then dead-letters it without a reason.
-    #[error("the broker refuses a dead letter: {0}")]
+    #[error("the broker refused the dead letter: {0}")]
     Refused(String),
     /// The publisher was shut down. Leave the delivery unsettled: it is redelivered.
-    #[error("the publisher is shut down")]
+    #[error("the publisher has shut down")]
     Closed,
 }
 
@@ -50,14 +50,21 @@ pub enum DeadLetterError {
 ///
 /// # Errors
 /// The broker refuses it, or the publisher was shut down. A lost connection is not an error: publishing is retried.
-pub async fn bury(publisher: &Publisher, delivery: &Delivery, code: &str, reason: &str) -> Result<(), DeadLetterError> {
+pub async fn publish_dead_letter(
+    publisher: &Publisher,
+    delivery: &Delivery,
+    code: &str,
+    reason: &str,
+) -> Result<(), DeadLetterError> {
     let message = dead_letter(publisher.names(), delivery, code, reason, Timestamp::now());
     let message = message.map_err(|error| DeadLetterError::Refused(describe(&error)))?;
-    match publisher.publish_aside(message).await {
+    match publisher.publish_unordered(message).await {
         Some(Verdict::Confirmed) => Ok(()),
         Some(Verdict::Refused(reason)) => Err(DeadLetterError::Refused(reason)),
         // Dead letters have no order among themselves.
-        Some(Verdict::Behind) => Err(DeadLetterError::Refused("it waits behind another".to_owned())),
+        Some(Verdict::Behind) => {
+            Err(DeadLetterError::Refused("it is queued behind a message that the broker refused".to_owned()))
+        }
         None => Err(DeadLetterError::Closed),
     }
 }
@@ -70,18 +77,18 @@ fn dead_letter(
     now: Timestamp,
 ) -> Result<Message, BusError> {
     let mut headers = own_headers(&delivery.properties.headers);
-    let mut tell = |name: &str, text: &str| {
+    let mut set = |name: &str, text: &str| {
         headers.insert(name.into(), AMQPValue::LongString(LongString::from(text)));
     };
-    tell(REASON, &excerpt_bytes(reason, REASON_BYTES));
-    tell(CODE, &excerpt_bytes(code, 255));
-    tell(QUEUE, &excerpt_bytes(&delivery.queue, 255));
-    tell(ROUTING_KEY, &excerpt_bytes(&delivery.routing_key, 255));
-    tell(TIME, &now.to_string());
+    set(REASON, &excerpt_bytes(reason, REASON_BYTES));
+    set(CODE, &excerpt_bytes(code, 255));
+    set(QUEUE, &excerpt_bytes(&delivery.queue, 255));
+    set(ROUTING_KEY, &excerpt_bytes(&delivery.routing_key, 255));
+    set(TIME, &now.to_string());
     name_sender(&mut headers, delivery.properties.user_id.as_deref());
     Ok(Message {
         mandatory: true,
-        exchange: short("name of an exchange", names.dead())?,
+        exchange: short("exchange name", names.dead())?,
         routing_key: short("routing key", delivery.routing_key.as_str())?,
         properties: kept(&delivery.properties, &delivery.body)?.with_headers(headers),
         body: Bytes::copy_from_slice(&delivery.body),
@@ -166,8 +173,8 @@ pub struct DeadLetter {
 impl DeadLetter {
     pub(in crate::bus) fn read(properties: Properties, routing_key: String, body: Vec<u8>) -> DeadLetter {
         let header = |name: &str| {
-            let told = properties.headers.inner().get(name).and_then(text)?;
-            Some(excerpt_bytes(&told, REASON_BYTES).into_owned())
+            let stated = properties.headers.inner().get(name).and_then(text)?;
+            Some(excerpt_bytes(&stated, REASON_BYTES).into_owned())
         };
         let is_brokers = is_brokers(&properties);
         // If the broker dead-lettered it, such headers were written by the publisher, who could choose the routing key
@@ -184,11 +191,11 @@ impl DeadLetter {
             Some(size) => id(&properties, size.to_string().as_bytes()),
             None => id(&properties, &body),
         };
-        let told = first(CODE, "x-first-death-reason");
+        let stated = first(CODE, "x-first-death-reason");
         DeadLetter {
             id,
             // A worker can only reject such a message, and the broker's reason would say no more than that.
-            code: told.filter(|_| size.is_none()).or_else(code).unwrap_or_default(),
+            code: stated.filter(|_| size.is_none()).or_else(code).unwrap_or_default(),
             reason: reason.or_else(|| ours(REASON)).unwrap_or_default(),
             queue: first(QUEUE, "x-first-death-queue").unwrap_or_default(),
             time: ours(TIME).or_else(|| death_time(&properties.headers)).unwrap_or_default(),
@@ -223,7 +230,7 @@ impl DeadLetter {
         }
         Ok(Message {
             mandatory: true,
-            exchange: short("name of an exchange", names.commands())?,
+            exchange: short("exchange name", names.commands())?,
             routing_key: short("routing key", self.routing_key.as_str())?,
             properties: properties.with_headers(headers),
             body: Bytes::copy_from_slice(&self.body),
@@ -255,9 +262,9 @@ fn name_sender(headers: &mut FieldTable, sender: Option<&str>) {
 /// dead-lettered has its publisher, which the broker checked; but if it also has a sender header, its publisher wrote
 /// that, and the first sender is unknown.
 fn first_sender(properties: &Properties) -> Option<String> {
-    let told = sender(&properties.headers);
-    let first = match (is_brokers(properties), told) {
-        (false, told) => told,
+    let stated = sender(&properties.headers);
+    let first = match (is_brokers(properties), stated) {
+        (false, stated) => stated,
         (true, None) => properties.user_id.clone(),
         (true, Some(_)) => None,
     };
@@ -333,14 +340,14 @@ mod tests {
         delivery
     }
 
-    fn buried() -> Message {
+    fn dead_lettered() -> Message {
         let now = "2026-11-22T12:00:00Z".parse().expect("a time");
         dead_letter(&Names::new("p"), &delivery(), "invalid_envelope", "it is no JSON", now).expect("a message")
     }
 
     #[test]
-    fn a_buried_message_tells_why_and_leaves_the_brokers_headers_behind() {
-        let message = buried();
+    fn a_dead_letter_has_its_reason_and_none_of_the_brokers_headers() {
+        let message = dead_lettered();
         assert_eq!(message.exchange.as_str(), "p.dead");
         assert_eq!(message.properties.user_id(), &None);
         assert!(message.properties.message_id().is_some());
@@ -350,8 +357,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_buried_reads_as_it_was_meant() {
-        let message = buried();
+    fn a_dead_letter_reads_as_it_was_written() {
+        let message = dead_lettered();
         let letter = DeadLetter::read(message.properties.into(), "any".to_owned(), message.body.to_vec());
         assert_eq!(letter.code, "invalid_envelope");
         assert_eq!(letter.reason, "it is no JSON");
@@ -362,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_buried_reads_the_same() {
+    fn a_dead_letter_of_the_broker_reads_the_same() {
         let mut death = FieldTable::default();
         death.insert("time".into(), AMQPValue::Timestamp(1_795_348_800));
         let mut headers = FieldTable::default();
@@ -380,8 +387,8 @@ mod tests {
         for name in [REASON, CODE, QUEUE, ROUTING_KEY, TIME] {
             forged.headers.insert(name.into(), long("cards.payment.resolve"));
         }
-        let told = DeadLetter::read(forged.clone(), "cards.payment.create".to_owned(), Vec::new());
-        assert_eq!(DeadLetter { properties: letter.properties.clone(), ..told }, letter);
+        let reread = DeadLetter::read(forged.clone(), "cards.payment.create".to_owned(), Vec::new());
+        assert_eq!(DeadLetter { properties: letter.properties.clone(), ..reread }, letter);
     }
 
     #[test]
@@ -414,7 +421,7 @@ mod tests {
     fn a_letter_is_replayed_in_the_name_of_its_first_sender() {
         let named = |name: &str| (Some(name.to_owned()), Some(name.to_owned()));
         let unknown = (None, Some(String::new()));
-        assert_eq!(senders(buried().properties.into()), named("shop"));
+        assert_eq!(senders(dead_lettered().properties.into()), named("shop"));
         let mut forged = delivery();
         forged.properties.headers.insert(SENDER.into(), long("operator"));
         let message = dead_letter(&Names::new("p"), &forged, "c", "r", Timestamp::UNIX_EPOCH).expect("a message");
@@ -441,13 +448,13 @@ mod tests {
             assert_eq!(senders(forged), unknown, "{name}");
         }
 
-        let letter = DeadLetter::read(buried().properties.into(), "any".to_owned(), Vec::new());
+        let letter = DeadLetter::read(dead_lettered().properties.into(), "any".to_owned(), Vec::new());
         let revived = letter.revived(&Names::new("p"), Some("alice"), Rights::Own).expect("a message");
         assert_eq!(sender(&revived.properties.headers().clone().unwrap_or_default()), None);
     }
 
     #[test]
-    fn a_letter_that_is_too_large_is_told_by_its_size() {
+    fn a_dead_letter_that_is_too_large_is_identified_by_its_size() {
         let mut headers = FieldTable::default();
         headers.insert(MARKER.into(), long(&Flaw::Body(15_000_000).to_string()));
         headers.insert("x-first-death-reason".into(), long("rejected"));
@@ -457,20 +464,20 @@ mod tests {
         };
         let letter = read(b"");
         assert_eq!((letter.code.as_str(), letter.unread_size()), ("too_large", Some(15_000_000)));
-        assert_eq!(letter.reason, "the body is 15000000 bytes; 1048576 are allowed");
+        assert_eq!(letter.reason, "the body is 15000000 bytes; the limit is 1048576");
         // A publisher who writes the marker itself hides no body with it.
         assert_eq!((read(b"{}").code.as_str(), read(b"{}").unread_size()), ("rejected", None));
     }
 
     #[test]
-    fn of_what_a_publisher_wrote_into_our_headers_not_much_is_told() {
+    fn headers_that_a_publisher_forged_are_cut_short() {
         let mut headers = FieldTable::default();
         for name in [REASON, CODE, QUEUE, ROUTING_KEY, TIME, "x-first-death-reason"] {
             headers.insert(name.into(), long(&"x".repeat(100_000)));
         }
         let letter = DeadLetter::read(Properties { headers, ..Properties::default() }, "k".to_owned(), Vec::new());
-        for told in [&letter.reason, &letter.code, &letter.queue, &letter.routing_key, &letter.time] {
-            assert!(told.len() <= REASON_BYTES, "{} bytes", told.len());
+        for text in [&letter.reason, &letter.code, &letter.queue, &letter.routing_key, &letter.time] {
+            assert!(text.len() <= REASON_BYTES, "{} bytes", text.len());
         }
     }
 
@@ -517,7 +524,7 @@ mod tests {
         /// Any message is dead-lettered with its body and the reason, in headers that fit into a frame. It is the same
         /// when it is listed and when it is sent again.
         #[test]
-        fn whatever_came_with_a_message_it_is_buried_and_revived(
+        fn a_message_with_any_headers_is_dead_lettered_and_replayed(
             headers in any_table(any_value()),
             texts in proptest::collection::vec(proptest::option::of("[ -~é]{0,120}"), 4),
             reason in prop_oneof![any::<String>(), Just("é".repeat(5_000))],
@@ -568,6 +575,6 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let message = dead_letter(&Names::new("p"), &dead, "invalid_envelope", "no JSON", now).expect("a message");
         dead.properties = message.properties.into();
-        assert_eq!(broker_reason(&dead), None, "a worker buried it");
+        assert_eq!(broker_reason(&dead), None, "a worker dead-lettered it");
     }
 }

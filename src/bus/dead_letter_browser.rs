@@ -35,7 +35,7 @@ pub struct DeadFilter {
 }
 
 impl DeadFilter {
-    fn holds(&self, letter: &DeadLetter) -> bool {
+    fn matches(&self, letter: &DeadLetter) -> bool {
         let same = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         let under = self.routing_key.as_deref().is_none_or(|wanted| {
             letter.routing_key.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -143,12 +143,12 @@ impl DeadLetterBrowser {
         let queue = self.names.dead().into();
         while self.left > 0 {
             self.left -= 1;
-            let Some(mut delivery) = fetch(&self.channel, &queue, self.connection.patience()).await? else {
+            let Some(mut delivery) = fetch(&self.channel, &queue, self.connection.timeout()).await? else {
                 return Ok(None);
             };
             let body = std::mem::take(&mut delivery.body);
             let letter = DeadLetter::read(delivery.properties.clone(), delivery.routing_key.clone(), body);
-            if filter.holds(&letter) {
+            if filter.matches(&letter) {
                 return Ok(Some((letter, delivery)));
             }
         }
@@ -164,7 +164,9 @@ impl DeadLetterBrowser {
         rights: Rights,
     ) -> Result<Option<String>, BusError> {
         if letter.unread_size().is_some() {
-            return Ok(Some("its body is too large to be read; drop it, and have it sent smaller".to_owned()));
+            return Ok(Some(
+                "its body is too large to read; drop it and have the publisher send a smaller one".to_owned(),
+            ));
         }
         match letter.revived(&self.names, settings.user().as_deref(), rights) {
             Ok(message) => self.send(channel, &message, settings.confirm_timeout).await,
@@ -174,8 +176,8 @@ impl DeadLetterBrowser {
     }
 
     /// Sends a message; returns why the broker refused it, if it did.
-    async fn send(&self, channel: &Channel, message: &Message, patience: Duration) -> Result<Option<String>, BusError> {
-        let report = publish(&self.connection, channel, std::iter::once(message), patience).await;
+    async fn send(&self, channel: &Channel, message: &Message, timeout: Duration) -> Result<Option<String>, BusError> {
+        let report = publish(&self.connection, channel, std::iter::once(message), timeout).await;
         match report.sent.into_iter().next() {
             Some(Sent::Confirmed) => Ok(None),
             Some(Sent::Refused(reason) | Sent::Nacked(reason)) => Ok(Some(reason)),
@@ -187,9 +189,9 @@ impl DeadLetterBrowser {
     /// an empty queue.
     async fn close(self) -> Result<(), BusError> {
         let all = BasicNackOptions { multiple: true, requeue: true };
-        let patience = self.connection.patience();
-        bounded("putting dead letters back", patience, self.channel.basic_nack(0, all)).await?;
-        bounded("closing a channel", patience, self.channel.close(200, "done".into())).await?;
+        let timeout = self.connection.timeout();
+        bounded("returning dead letters to their queue", timeout, self.channel.basic_nack(0, all)).await?;
+        bounded("closing a channel", timeout, self.channel.close(200, "done".into())).await?;
         self.connection.close().await;
         Ok(())
     }
@@ -203,9 +205,9 @@ mod tests {
     #[test]
     fn a_filter_takes_a_routing_key_by_whole_words() {
         let letter = DeadLetter::read(Properties::default(), "cards.payment.create".to_owned(), Vec::new());
-        let check = |key: &str, holds: bool| {
+        let check = |key: &str, matches: bool| {
             let filter = DeadFilter { routing_key: Some(key.to_owned()), ..DeadFilter::default() };
-            assert_eq!(filter.holds(&letter), holds, "{key}");
+            assert_eq!(filter.matches(&letter), matches, "{key}");
         };
         check("cards", true);
         check("cards.payment.create", true);

@@ -81,7 +81,7 @@ impl Properties {
 #[derive(Debug, Clone)]
 pub struct Acker {
     lapin: lapin::Acker,
-    patience: Duration,
+    timeout: Duration,
     tag: u64,
     /// Batches the acknowledgements of its channel.
     together: Option<Acks>,
@@ -90,14 +90,14 @@ pub struct Acker {
 }
 
 impl Delivery {
-    pub(super) fn new(lapin: lapin::message::Delivery, queue: &Arc<str>, patience: Duration) -> Delivery {
+    pub(super) fn new(lapin: lapin::message::Delivery, queue: &Arc<str>, timeout: Duration) -> Delivery {
         Delivery {
             queue: Arc::clone(queue),
             routing_key: lapin.routing_key.to_string(),
             redelivered: lapin.redelivered,
             properties: Properties::from(lapin.properties),
             body: lapin.data,
-            acker: Acker { lapin: lapin.acker, patience, tag: lapin.delivery_tag, together: None, _unsettled: None },
+            acker: Acker { lapin: lapin.acker, timeout, tag: lapin.delivery_tag, together: None, _unsettled: None },
         }
     }
 
@@ -159,17 +159,19 @@ impl Acker {
     }
 
     async fn settle(&self, verb: &'static str, settling: impl Future<Output = lapin::Result<bool>>) -> bool {
-        match timeout(self.patience, settling).await {
+        match timeout(self.timeout, settling).await {
             Ok(Ok(true)) => {
                 if let Some(together) = &self.together {
                     together.settled(self.tag);
                 }
                 return true;
             }
-            Ok(Ok(false)) => debug!(verb, "the channel of a delivery is gone; it comes again"),
-            Ok(Err(error)) => debug!(verb, %error, "a delivery could not be settled; it comes again"),
+            Ok(Ok(false)) => {
+                debug!(verb, "cannot settle a delivery: its channel is closed; the broker will redeliver it")
+            }
+            Ok(Err(error)) => debug!(verb, %error, "cannot settle a delivery; the broker will redeliver it"),
             // It may still be sent later.
-            Err(_) => debug!(verb, "a delivery could not be settled in time; it may come again"),
+            Err(_) => debug!(verb, "settling a delivery timed out; the broker may redeliver it"),
         }
         false
     }

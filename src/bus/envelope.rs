@@ -208,7 +208,7 @@ impl<'a> From<&'a Event> for Envelope<'a> {
 }
 
 fn data<'a>(kind: &'a EventKind, cause: Option<&'a EventCause>) -> Data<'a> {
-    let told = match kind {
+    let body = match kind {
         EventKind::Created { payment } => whole(payment),
         EventKind::Succeeded { payment, resent } => Data {
             sequence: payment.as_deref().filter(|_| resent.is_some()).map(last),
@@ -234,7 +234,7 @@ fn data<'a>(kind: &'a EventKind, cause: Option<&'a EventCause>) -> Data<'a> {
         },
     };
     let operation = cause.and_then(|cause| cause.operation.as_ref());
-    Data { command: cause.map(WireCommand::from), operation: operation.map(WireOperation::from), ..told }
+    Data { command: cause.map(WireCommand::from), operation: operation.map(WireOperation::from), ..body }
 }
 
 fn whole(payment: &Payment) -> Data<'_> {

@@ -27,7 +27,7 @@ impl Person {
     pub(super) fn is_in(&self, letter: &DeadLetter) -> bool {
         let text = text(letter).to_lowercase();
         let named = self.payments.iter().any(|payment| text.contains(&payment.to_string()));
-        named || self.email.as_ref().is_some_and(|email| holds_address(&text, &email.to_lowercase()))
+        named || self.email.as_ref().is_some_and(|email| contains_address(&text, &email.to_lowercase()))
     }
 }
 
@@ -72,7 +72,7 @@ fn add(text: &mut String, value: &Value) {
 }
 
 /// Returns whether an address occurs in a text, other than as part of another address.
-fn holds_address(text: &str, address: &str) -> bool {
+fn contains_address(text: &str, address: &str) -> bool {
     text.match_indices(address).any(|(at, _)| {
         let before = text[..at].chars().next_back();
         let mut after = text[at + address.len()..].chars();

@@ -95,10 +95,10 @@ pub struct BusTls {
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     /// The address cannot be used. Its text is not repeated, because it contains a password.
-    #[error("amqp.url is no amqp:// or amqps:// address: {0}")]
+    #[error("amqp.url is not an amqp:// or amqps:// URL: {0}")]
     Url(&'static str),
     /// The TLS files cannot be used.
-    #[error("amqp.tls cannot be used")]
+    #[error("cannot use the certificates of amqp.tls")]
     Tls(#[from] TlsError),
     /// The broker did not answer in time.
     #[error("the broker did not answer within {} s while {doing}", after.as_secs_f32())]
@@ -118,7 +118,8 @@ pub enum BusError {
     },
     /// The broker refuses the connection: the user, its password, or the virtual host.
     #[error(
-        "the broker refuses the user, the password or the virtual host of amqp.url ({0}): mend it at the broker, or amqp.url"
+        "the broker rejects the user, the password or the virtual host of amqp.url ({0}): correct it at the broker or \
+         in amqp.url"
     )]
     Login(String),
     /// The topology is missing, differs from what is expected, or may not be used.
@@ -131,7 +132,7 @@ pub enum BusError {
         what: &'static str,
     },
     /// The broker closed the channel because of a message.
-    #[error("the broker refuses the message: {0}")]
+    #[error("the broker refused the message: {0}")]
     Refused(String),
     /// The connection ended, or was closed on purpose.
     #[error("the connection to the broker is closed")]

@@ -35,7 +35,7 @@ pub struct Nacked {
 #[derive(Debug, Clone)]
 pub(super) struct Nacks {
     shared: Arc<Mutex<Shared>>,
-    told: watch::Sender<Nacked>,
+    sender: watch::Sender<Nacked>,
 }
 
 #[derive(Debug, Default)]
@@ -43,14 +43,14 @@ struct Shared {
     /// The first nack since any message was accepted.
     since: Option<Instant>,
     /// Nacks that have not been logged yet.
-    untold: u64,
+    unlogged: u64,
     last_line: Option<Instant>,
 }
 
 impl Nacks {
     pub(super) fn new() -> (Nacks, watch::Receiver<Nacked>) {
-        let (told, nacked) = watch::channel(Nacked::default());
-        (Nacks { shared: Arc::default(), told }, nacked)
+        let (sender, receiver) = watch::channel(Nacked::default());
+        (Nacks { shared: Arc::default(), sender }, receiver)
     }
 
     /// Records the outcome of a batch on any channel. Returns how many nacks to log, if a log line is due.
@@ -66,17 +66,17 @@ impl Nacks {
             shared.since.get_or_insert(now);
         }
         let only = shared.since.is_some_and(|since| now >= since + ONLY_NACKS_FOR);
-        self.told.send_if_modified(|told| {
-            let after = Nacked { total: told.total.saturating_add(nacked), only };
-            std::mem::replace(told, after) != after
+        self.sender.send_if_modified(|before| {
+            let after = Nacked { total: before.total.saturating_add(nacked), only };
+            std::mem::replace(before, after) != after
         });
-        shared.untold = shared.untold.saturating_add(nacked);
+        shared.unlogged = shared.unlogged.saturating_add(nacked);
         let is_early = shared.last_line.is_some_and(|last| now < last + LINE_EVERY);
-        if shared.untold == 0 || is_early {
+        if shared.unlogged == 0 || is_early {
             return None;
         }
         shared.last_line = Some(now);
-        Some(std::mem::take(&mut shared.untold))
+        Some(std::mem::take(&mut shared.unlogged))
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_nacks_for_some_seconds_is_told_until_anything_is_taken() {
+    fn only_nacks_for_some_seconds_are_reported_until_a_message_is_accepted() {
         let (nacks, nacked) = Nacks::new();
         let begun = Instant::now();
         let at = |seconds: u64| begun + Duration::from_secs(seconds);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_few_and_tell_of_all() {
+    fn log_lines_are_few_and_count_all_nacks() {
         let (nacks, _nacked) = Nacks::new();
         let begun = Instant::now();
         let at = |seconds: u64| begun + Duration::from_secs(seconds);

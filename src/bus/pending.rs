@@ -86,7 +86,7 @@ pub(in crate::bus) struct Pending<M> {
     /// When their pauses end.
     ends: BTreeSet<(Instant, Uuid)>,
     /// How many messages they have.
-    held: usize,
+    paused_messages: usize,
     limit: usize,
 }
 
@@ -98,7 +98,7 @@ impl<M> Pending<M> {
             released: 0,
             paused: HashMap::new(),
             ends: BTreeSet::new(),
-            held: 0,
+            paused_messages: 0,
             limit: ROUND,
         }
     }
@@ -108,7 +108,7 @@ impl<M> Pending<M> {
         match self.paused.get_mut(&order) {
             Some(behind) => {
                 behind.push_back(waiting);
-                self.held += 1;
+                self.paused_messages += 1;
             }
             None => self.queue.push_back(waiting),
         }
@@ -116,7 +116,7 @@ impl<M> Pending<M> {
 
     /// Returns how many messages wait in total.
     pub(in crate::bus) fn len(&self) -> usize {
-        self.queue.len() + self.held
+        self.queue.len() + self.paused_messages
     }
 
     /// Returns how many of them wait only for the next batch.
@@ -173,7 +173,7 @@ impl<M> Pending<M> {
             for waiting in self.paused.remove(&order).into_iter().flatten() {
                 self.queue.push_back(Waiting { released: true, ..waiting });
                 self.released += 1;
-                self.held -= 1;
+                self.paused_messages -= 1;
             }
         }
     }
@@ -250,7 +250,7 @@ impl<M> Pending<M> {
             if waiting.released {
                 self.released -= 1;
             }
-            self.held += 1;
+            self.paused_messages += 1;
             self.ends.insert((until, waiting.order));
             self.paused.entry(waiting.order).or_default().push_back(Waiting { released: false, ..waiting });
         }

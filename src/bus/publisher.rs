@@ -40,7 +40,7 @@ pub enum CommandSent {
 }
 
 /// The number of channels for events. A payment always uses the same one.
-pub const LANES: usize = 4;
+pub const CHANNELS: usize = 4;
 
 /// The prefix of RabbitMQ's names for direct replies. There are no queues behind them.
 pub const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
@@ -141,7 +141,7 @@ pub enum ReplyState {
 /// The publishing connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    lanes: Arc<[mpsc::Sender<Posted>]>,
+    channels: Arc<[mpsc::Sender<Posted>]>,
     side: mpsc::Sender<Posted>,
     /// For heartbeats only, so that one subscriber's queue delays no reply and no webhook.
     beats: mpsc::Sender<Posted>,
@@ -168,20 +168,20 @@ impl Publisher {
     ) -> Publisher {
         let names = Names::new(&settings.prefix);
         let user = settings.user().map(Arc::from);
-        let patience = settings.confirm_timeout;
+        let confirm_timeout = settings.confirm_timeout;
         let role = Role::Publisher { exchange: names.events() };
         let link = Reconnecting::spawn_after(begin, settings, role, shutdown.clone());
         let (silent, is_silent) = watch::channel(0);
         let (nacks, nacked) = Nacks::new();
         let state = link.state();
         let aside = SetAside::default();
-        let shared = Shared { link, patience, aside: aside.clone(), silent, nacks, shutdown };
-        let lanes = (0..LANES).map(|_| PublishChannel::events(shared.clone())).collect();
+        let shared = Shared { link, confirm_timeout, aside: aside.clone(), silent, nacks, shutdown };
+        let channels = (0..CHANNELS).map(|_| PublishChannel::events(shared.clone())).collect();
         // An idle replica publishes nothing but heartbeats, so their outcome does not count for readiness.
         let (own_silent, own_nacks) = (watch::channel(0).0, Nacks::new().0);
         let beats = PublishChannel::side(Shared { silent: own_silent, nacks: own_nacks, ..shared.clone() });
         Publisher {
-            lanes,
+            channels,
             side: PublishChannel::side(shared),
             beats,
             names,
@@ -219,28 +219,28 @@ impl Publisher {
     }
 
     /// Posts events, each payment's in the given order, and returns as soon as their channels have accepted them:
-    /// events of the same payment that are posted later go out later. `told` is called for each event as soon as it is
-    /// confirmed or set aside, across any number of reconnects; it is dropped when there is nothing more to report. If
-    /// the publisher is shut down meanwhile, undecided events are not reported: they may or may not have been
-    /// published.
-    pub async fn post(&self, batch: Vec<Outgoing>, told: Told) {
+    /// events of the same payment that are posted later go out later. `on_published` is called for each event as soon as
+    /// it is confirmed or set aside, across any number of reconnects; it is dropped when there is nothing more to
+    /// report. If the publisher is shut down meanwhile, undecided events are not reported: they may or may not have
+    /// been published.
+    pub async fn post(&self, batch: Vec<Outgoing>, on_published: OnPublished) {
         for outgoing in batch {
             let position = outgoing.position;
             let event = match event_message(&self.names, &outgoing) {
                 Ok(message) => message,
                 Err(error) => {
                     self.aside.refused(outgoing.payment_id);
-                    told(Published::SetAside { position, reason: error.to_string() });
+                    on_published(Published::SetAside { position, reason: error.to_string() });
                     continue;
                 }
             };
             match &outgoing.reply {
                 None => {
-                    let told = Arc::clone(&told);
-                    let answer = move |verdict| told(published(position, verdict, ReplyState::None));
+                    let on_published = Arc::clone(&on_published);
+                    let answer = move |verdict| on_published(published(position, verdict, ReplyState::None));
                     self.post_event(outgoing.payment_id, event, Box::new(answer)).await;
                 }
-                Some(reply) => Box::pin(self.post_with_reply(&outgoing, event, reply, Arc::clone(&told))).await,
+                Some(reply) => Box::pin(self.post_with_reply(&outgoing, event, reply, Arc::clone(&on_published))).await,
             }
         }
     }
@@ -251,8 +251,8 @@ impl Publisher {
         let places: HashMap<i64, usize> =
             batch.iter().enumerate().map(|(place, outgoing)| (outgoing.position, place)).collect();
         let (sender, mut results) = mpsc::unbounded_channel();
-        let told = move |published| sender.send(published).unwrap_or_default();
-        self.post(batch, Arc::new(told)).await;
+        let on_published = move |published| sender.send(published).unwrap_or_default();
+        self.post(batch, Arc::new(on_published)).await;
         let mut published = Vec::with_capacity(places.len());
         while let Some(result) = results.recv().await {
             published.push(result);
@@ -262,9 +262,9 @@ impl Publisher {
     }
 
     /// Publishes one payment's events again, in order: to the reply queue only, or to the exchange of events. Returns
-    /// how many of them, from the first on, the broker confirmed within `patience`; the others may still follow.
-    pub async fn resend(&self, batch: Vec<Outgoing>, reply: Option<Reply>, patience: Duration) -> usize {
-        let deadline = Instant::now() + patience;
+    /// how many of them, from the first on, the broker confirmed within `timeout`; the others may still follow.
+    pub async fn resend(&self, batch: Vec<Outgoing>, reply: Option<Reply>, timeout: Duration) -> usize {
+        let deadline = Instant::now() + timeout;
         // Messages to one reply queue keep their order, too.
         let order = Uuid::new_v4();
         let mut posted = Vec::with_capacity(batch.len());
@@ -296,8 +296,8 @@ impl Publisher {
 
     /// Publishes one message that needs no order, and waits until it is confirmed or refused for good, across any
     /// number of reconnects.
-    pub(super) async fn publish_aside(&self, message: Message) -> Option<Verdict> {
-        self.post_aside(message).await.await.ok()
+    pub(super) async fn publish_unordered(&self, message: Message) -> Option<Verdict> {
+        self.post_unordered(message).await.await.ok()
     }
 
     /// Publishes a command of our own, made from a webhook, and waits until the broker has answered, across any number
@@ -307,30 +307,34 @@ impl Publisher {
             Ok(message) => message,
             Err(error) => return Some(CommandSent::Refused(error.to_string())),
         };
-        Some(match self.publish_aside(message).await? {
+        Some(match self.publish_unordered(message).await? {
             Verdict::Confirmed => CommandSent::Routed,
             Verdict::Refused(reason) => CommandSent::Refused(reason),
             // These commands have no order among themselves.
-            Verdict::Behind => CommandSent::Refused("it waits behind another".to_owned()),
+            Verdict::Behind => CommandSent::Refused("it is queued behind a message that the broker refused".to_owned()),
         })
     }
 
-    /// Publishes a heartbeat. If nobody has subscribed to it, or the broker does not confirm it within `patience`, it
+    /// Publishes a heartbeat. If nobody has subscribed to it, or the broker does not confirm it within `timeout`, it
     /// is lost: the next one says where its count starts.
-    pub async fn publish_heartbeat(&self, id: Uuid, routing_key: String, body: Bytes, patience: Duration) {
+    pub async fn publish_heartbeat(&self, id: Uuid, routing_key: String, body: Bytes, timeout: Duration) {
         let message = match self.heartbeat_message(id, &routing_key, body) {
             Ok(message) => message,
-            Err(error) => return warn!(%error, routing_key, "a heartbeat cannot be published"),
+            Err(error) => return warn!(%error, routing_key, "cannot build a heartbeat; skipping it"),
         };
         let (answer, decided) = promise();
         let publishing = async {
             post(&self.beats, id, message, answer).await;
             decided.await
         };
-        match timeout_at(Instant::now() + patience, publishing).await {
+        match timeout_at(Instant::now() + timeout, publishing).await {
             Ok(Ok(Verdict::Confirmed)) => {}
-            Ok(Ok(Verdict::Refused(reason))) => warn!(reason, routing_key, "the broker refuses a heartbeat"),
-            Ok(Ok(Verdict::Behind) | Err(_)) | Err(_) => debug!(routing_key, "a heartbeat is not confirmed"),
+            Ok(Ok(Verdict::Refused(reason))) => {
+                warn!(reason, routing_key, "the broker refused a heartbeat; skipping it")
+            }
+            Ok(Ok(Verdict::Behind) | Err(_)) | Err(_) => {
+                debug!(routing_key, "the broker did not confirm a heartbeat in time")
+            }
         }
     }
 
@@ -340,7 +344,7 @@ impl Publisher {
             .with_type(short("type", event_type(routing_key))?);
         Ok(Message {
             mandatory: false,
-            exchange: short("name of an exchange", self.names.heartbeats())?,
+            exchange: short("exchange name", self.names.heartbeats())?,
             routing_key: short("routing key", routing_key)?,
             properties,
             body,
@@ -355,7 +359,7 @@ impl Publisher {
         }
         Ok(Message {
             mandatory: true,
-            exchange: short("name of an exchange", self.names.commands())?,
+            exchange: short("exchange name", self.names.commands())?,
             routing_key: short("routing key", routing_key)?,
             properties,
             body,
@@ -363,25 +367,25 @@ impl Publisher {
     }
 
     async fn post_event(&self, payment: Uuid, message: Message, answer: Answer) {
-        if let Some(lane) = self.lanes.get(lane_of(payment, self.lanes.len())) {
-            post(lane, payment, message, answer).await;
+        if let Some(channel) = self.channels.get(channel_of(payment, self.channels.len())) {
+            post(channel, payment, message, answer).await;
         }
     }
 
     /// Posts an event that is also a reply, and reports it once both are decided.
-    async fn post_with_reply(&self, outgoing: &Outgoing, event: Message, reply: &Reply, told: Told) {
+    async fn post_with_reply(&self, outgoing: &Outgoing, event: Message, reply: &Reply, on_published: OnPublished) {
         let (position, payment) = (outgoing.position, outgoing.payment_id);
         let (answer, decided) = promise();
         self.post_event(payment, event, answer).await;
         let replied = match reply_message(outgoing, reply) {
-            Ok(message) => Ok(self.post_aside(message).await),
+            Ok(message) => Ok(self.post_unordered(message).await),
             Err(error) => Err(error),
         };
         tokio::spawn(async move {
             let Ok(verdict) = decided.await else { return };
             if verdict != Verdict::Confirmed {
                 // It need not wait for a reply that may never be confirmed.
-                return told(published(position, verdict, ReplyState::None));
+                return on_published(published(position, verdict, ReplyState::None));
             }
             let replied = match replied {
                 Ok(replied) => replied.await,
@@ -390,16 +394,16 @@ impl Publisher {
             let reply = match replied {
                 Ok(Verdict::Confirmed) => ReplyState::Sent,
                 Ok(refused) => {
-                    debug!(payment_id = %payment, ?refused, "nobody takes a reply; it is dropped");
+                    debug!(payment_id = %payment, ?refused, "no queue accepts the reply; dropping it");
                     ReplyState::Unroutable
                 }
                 Err(_) => return,
             };
-            told(published(position, verdict, reply));
+            on_published(published(position, verdict, reply));
         });
     }
 
-    async fn post_aside(&self, message: Message) -> oneshot::Receiver<Verdict> {
+    async fn post_unordered(&self, message: Message) -> oneshot::Receiver<Verdict> {
         let (answer, decided) = promise();
         post(&self.side, Uuid::new_v4(), message, answer).await;
         decided
@@ -408,22 +412,22 @@ impl Publisher {
 
 /// The callback for the outcome of events; see [`Publisher::post`]. It is called by a channel's task, so it must be
 /// quick.
-pub type Told = Arc<dyn Fn(Published) + Send + Sync>;
+pub type OnPublished = Arc<dyn Fn(Published) + Send + Sync>;
 
 fn promise() -> (Answer, oneshot::Receiver<Verdict>) {
     let (sender, decided) = oneshot::channel();
     let answer = move |verdict| {
         if sender.send(verdict).is_err() {
-            debug!("nobody waits for the verdict on a message any more");
+            debug!("result of a publish dropped: its task has ended");
         }
     };
     (Box::new(answer), decided)
 }
 
 /// Posts a message to a channel. If the channel is shut down, the answer is dropped.
-async fn post(lane: &mpsc::Sender<Posted>, order: Uuid, message: Message, answer: Answer) {
-    if lane.send(Posted { order, message, answer }).await.is_err() {
-        debug!("a message came after the publisher was shut down");
+async fn post(channel: &mpsc::Sender<Posted>, order: Uuid, message: Message, answer: Answer) {
+    if channel.send(Posted { order, message, answer }).await.is_err() {
+        debug!("message dropped: the publisher has shut down");
     }
 }
 
@@ -435,10 +439,10 @@ fn published(position: i64, verdict: Verdict, reply: ReplyState) -> Published {
     }
 }
 
-fn lane_of(payment: Uuid, lanes: usize) -> usize {
+fn channel_of(payment: Uuid, channels: usize) -> usize {
     // UUIDs of versions 4, 5 and 7 are all random at their end.
     let random = payment.as_u128() & u128::from(u32::MAX);
-    usize::try_from(random).unwrap_or_default() % lanes.max(1)
+    usize::try_from(random).unwrap_or_default() % channels.max(1)
 }
 
 fn event_message(names: &Names, outgoing: &Outgoing) -> Result<Message, BusError> {
@@ -451,7 +455,7 @@ fn event_message(names: &Names, outgoing: &Outgoing) -> Result<Message, BusError
     }
     Ok(Message {
         mandatory: true,
-        exchange: short("name of an exchange", names.events())?,
+        exchange: short("exchange name", names.events())?,
         routing_key: short("routing key", outgoing.routing_key.as_str())?,
         properties,
         body: outgoing.body.clone(),
@@ -574,10 +578,10 @@ mod tests {
     }
 
     #[test]
-    fn payments_spread_over_all_lanes() {
-        let mut used = [0; LANES];
+    fn payments_spread_over_all_channels() {
+        let mut used = [0; CHANNELS];
         for _ in 0..1000 {
-            used[lane_of(Uuid::now_v7(), LANES)] += 1;
+            used[channel_of(Uuid::now_v7(), CHANNELS)] += 1;
         }
         assert!(used.iter().all(|count| *count > 100), "{used:?}");
     }

@@ -137,7 +137,7 @@ impl Supervisor {
                 }
                 Err(error) => {
                     let reason = describe(&error);
-                    warn!(role = self.role.as_str(), error = reason, "cannot connect to the broker; trying again");
+                    warn!(role = self.role.as_str(), error = reason, "cannot connect to the broker; retrying");
                     set(&self.states, ConnectionState::Disconnected(reason));
                 }
             }
@@ -175,7 +175,7 @@ impl Supervisor {
         let ended = shutdown.run_until_cancelled(connection.ended(blocks)).await;
         self.connections.send_replace(None);
         if let Some(reason) = ended {
-            warn!(role = self.role.as_str(), error = reason, "disconnected from the broker; connecting again");
+            warn!(role = self.role.as_str(), error = reason, "lost the connection to the broker; reconnecting");
             set(&self.states, ConnectionState::Disconnected(reason));
         } else {
             set(&self.states, ConnectionState::Disconnected("shut down".to_owned()));

@@ -16,8 +16,8 @@ pub enum TopologyError {
     },
     /// It exists with other settings, which cannot be changed.
     #[error(
-        "{object} exists with other settings ({detail}): empty and delete it so that it can be declared anew, or choose \
-         another amqp.prefix"
+        "{object} exists with different settings ({detail}): empty and delete it so that it can be declared again, or \
+         choose another amqp.prefix"
     )]
     Differs {
         /// Exchange or queue, with its name.
@@ -26,7 +26,10 @@ pub enum TopologyError {
         detail: String,
     },
     /// The user lacks the permission.
-    #[error("the broker's user may not use {object} ({detail}): give it its part's rights by deploy/rabbitmq/grant")]
+    #[error(
+        "the broker user has no permission on {object} ({detail}): grant it the permissions of its part with \
+         deploy/rabbitmq/grant"
+    )]
     Forbidden {
         /// Exchange or queue, with its name.
         object: String,

@@ -39,23 +39,23 @@ fn clean(text: Option<String>) -> Option<String> {
 fn clean_headers(headers: FieldTable) -> FieldTable {
     let mut clean = FieldTable::default();
     for (name, value) in headers.inner() {
-        if !card::contains_card_number(name.as_str()) && !holds_card(value) {
+        if !card::contains_card_number(name.as_str()) && !contains_card(value) {
             clean.insert(name.clone(), value.clone());
         }
     }
     clean
 }
 
-fn holds_card(value: &AMQPValue) -> bool {
+fn contains_card(value: &AMQPValue) -> bool {
     match value {
         AMQPValue::FieldArray(values) => {
             let values = values.as_slice();
             // The elements may be parts of one number.
             let joined = values.iter().map(scalar).collect::<Vec<_>>().join(", ");
-            values.iter().any(holds_card) || card::contains_card_number(&joined)
+            values.iter().any(contains_card) || card::contains_card_number(&joined)
         }
         AMQPValue::FieldTable(table) => {
-            table.inner().iter().any(|(name, value)| card::contains_card_number(name.as_str()) || holds_card(value))
+            table.inner().iter().any(|(name, value)| card::contains_card_number(name.as_str()) || contains_card(value))
         }
         value => card::contains_card_number(&scalar(value)),
     }

@@ -240,7 +240,10 @@ pub async fn prepare(connection: &Connection, settings: &BusSettings, variants: 
         false => {
             let hidden = check(connection, settings, variants).await?;
             if !hidden.is_empty() {
-                debug!(objects = hidden.join(", "), "this user may not look whether these are there");
+                debug!(
+                    objects = hidden.join(", "),
+                    "cannot check whether these objects exist: the broker user has no permission on them"
+                );
             }
             Ok(())
         }
@@ -257,7 +260,7 @@ pub async fn declare(connection: &Connection, settings: &BusSettings, variants: 
     for exchange in exchanges(&names) {
         let arguments = exchange.alternate.map(|name| ("alternate-exchange", Argument::Text(name)));
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let name = short("name of an exchange", exchange.name.as_str())?;
+        let name = short("exchange name", exchange.name.as_str())?;
         let declaring = channel.exchange_declare(name, exchange.kind, options, table(arguments.as_slice()));
         let declared = bounded("declaring an exchange", settings.connect_timeout, declaring).await;
         declared.map_err(|error| named(error, || format!("exchange {}", exchange.name)))?;
@@ -273,11 +276,11 @@ async fn declare_queue(channel: &Channel, settings: &BusSettings, queue: &Queue)
     let mut arguments = table(&queue.arguments);
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let name = short("name of a queue", queue.name.as_str())?;
+    let name = short("queue name", queue.name.as_str())?;
     let declaring = channel.queue_declare(name.clone(), options, arguments);
     bounded("declaring a queue", settings.connect_timeout, declaring).await?;
     for key in &queue.keys {
-        let exchange = short("name of an exchange", queue.exchange.as_str())?;
+        let exchange = short("exchange name", queue.exchange.as_str())?;
         let key = short("binding key", key.as_str())?;
         let nothing = FieldTable::default();
         let binding = channel.queue_bind(name.clone(), exchange, key, QueueBindOptions::default(), nothing);
@@ -325,10 +328,10 @@ pub async fn exchange_exists(connection: &Connection, name: &str) -> Result<(), 
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     // A missing exchange closes the channel, so each check uses its own.
     let channel = connection.channel().await?;
-    let name = short("name of an exchange", name)?;
+    let name = short("exchange name", name)?;
     // The kind is ignored in a passive declaration.
     let asking = channel.exchange_declare(name.clone(), ExchangeKind::Topic, options, FieldTable::default());
-    let found = bounded("looking for an exchange", connection.patience(), asking).await;
+    let found = bounded("checking an exchange", connection.timeout(), asking).await;
     found.map_err(|error| named(error, || format!("exchange {name}")))
 }
 
@@ -338,7 +341,7 @@ pub async fn exchange_exists(connection: &Connection, name: &str) -> Result<(), 
 /// It is missing or may not be used; or the connection is lost.
 pub async fn queue_length(connection: &Connection, name: &str) -> Result<u32, BusError> {
     let channel = connection.channel().await?;
-    let found = queue_depth(&channel, connection.patience(), name).await;
+    let found = queue_depth(&channel, connection.timeout(), name).await;
     let depth = found.map_err(|error| named(error, || format!("queue {name}")))?;
     Ok(depth.messages)
 }
@@ -367,23 +370,23 @@ pub async fn queue_depths(connection: &Connection, names: &[String]) -> Vec<Resu
                 }
             },
         };
-        let depth = queue_depth(&channel, connection.patience(), name).await;
+        let depth = queue_depth(&channel, connection.timeout(), name).await;
         // A missing queue closes the channel.
         kept = depth.is_ok().then_some(channel);
         depths.push(depth);
     }
     if let Some(channel) = kept
-        && let Err(error) = bounded("closing a channel", connection.patience(), channel.close(200, "done".into())).await
+        && let Err(error) = bounded("closing a channel", connection.timeout(), channel.close(200, "done".into())).await
     {
-        debug!(error = describe(&error), "the channel that looked at the queues was closed already");
+        debug!(error = describe(&error), "the channel that checked the queues was already closed");
     }
     depths
 }
 
-async fn queue_depth(channel: &Channel, patience: Duration, name: &str) -> Result<Depth, BusError> {
+async fn queue_depth(channel: &Channel, timeout: Duration, name: &str) -> Result<Depth, BusError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let asking = channel.queue_declare(short("name of a queue", name)?, options, FieldTable::default());
-    let queue = bounded("looking for a queue", patience, asking).await?;
+    let asking = channel.queue_declare(short("queue name", name)?, options, FieldTable::default());
+    let queue = bounded("checking a queue", timeout, asking).await?;
     Ok(Depth { messages: queue.message_count(), consumers: queue.consumer_count() })
 }
 
@@ -395,12 +398,12 @@ pub async fn delete(connection: &Connection, settings: &BusSettings, variants: &
     let names = Names::new(&settings.prefix);
     let channel = connection.channel().await?;
     for queue in queues(&names, settings.delivery_limit, variants) {
-        let name = short("name of a queue", queue.name)?;
+        let name = short("queue name", queue.name)?;
         let deleting = channel.queue_delete(name, QueueDeleteOptions::default());
         bounded("deleting a queue", settings.connect_timeout, deleting).await?;
     }
     for exchange in exchanges(&names) {
-        let name = short("name of an exchange", exchange.name)?;
+        let name = short("exchange name", exchange.name)?;
         let deleting = channel.exchange_delete(name, ExchangeDeleteOptions::default());
         bounded("deleting an exchange", settings.connect_timeout, deleting).await?;
     }

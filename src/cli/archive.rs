@@ -1,4 +1,4 @@
-//! `paybus archive`: payments that are settled for good go from the database into a file.
+//! `paybus archive`: moves old, settled payments from the database into a file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,12 +12,13 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::consent::Consent;
+use super::consent::{Consent, HOW_TO_CONFIRM};
 use super::events::{When, read_when};
 use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::Output;
 use crate::config::Settings;
+use crate::plural::counted;
 use crate::store::archive::{Looked, Selection};
 use crate::store::{Store, StoreError};
 use crate::{backoff, failpoint};
@@ -27,33 +28,33 @@ Examples:
   paybus archive --before 400d
   paybus archive --before 400d --to archive-2026-12.jsonl --who YOU --yes
 
-Archived are payments that are confirmed, rejected, refunded, cancelled or in error, with no open
-command and no unsent event. What stays of each is a short row, so that its id is never charged again:
+Archives payments that are confirmed, rejected, refunded, cancelled or in error, and have no open
+command and no unsent event. A short row of each stays, so that its id is never charged again:
 commands for it are rejected with payment_archived.";
 
-/// No younger payment is archived: the broker may still have its commands, which would be answered once more.
+/// No younger payment is archived: the broker may still have its commands, which would be answered again.
 const YOUNGEST: SignedDuration = SignedDuration::from_hours(24);
 
-/// How often a batch is tried that meets a worker's purge in the database.
+/// Maximum number of attempts for a batch that conflicts with a worker's purge in the database.
 const TRIES: u32 = 5;
 
-/// Move payments that are settled for good from the database into a file. A dry run unless --yes is given.
+/// Move old, settled payments into a file; a dry run unless --yes is given.
 ///
-/// Each batch is on the disk before it leaves the database. Whatever ends the command, it can be run again with another
-/// file; a payment that is in two files is in the later one as it was last.
+/// Each batch is on disk before it is deleted from the database. If the command ends early, run it again with another
+/// file; if a payment is in two files, the later one has its final state.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct ArchiveArguments {
-    /// Payments of which nothing is newer than a time, or than so many days: 400d.
+    /// Only payments with nothing newer than WHEN: a time, or how long ago, such as 400d.
     #[arg(long, value_name = "WHEN", value_parser = read_when)]
     before: When,
     /// Only payments of this variant.
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
-    /// The file that is made for them, one JSON object a line, as `paybus export` prints them.
+    /// The file to create, with one JSON object per line, as `paybus export` prints them.
     #[arg(long, value_name = "FILE", required_if_eq("yes", "true"))]
     to: Option<PathBuf>,
-    /// The audit's rows that are as old, as well.
+    /// Also archive audit rows of that age.
     #[arg(long, conflicts_with = "variant")]
     audit: bool,
     /// Print one JSON object.
@@ -68,7 +69,7 @@ pub struct ArchiveArguments {
 struct Counts {
     /// Payments that are old enough by their creation.
     looked_at: usize,
-    /// Those of them that are settled for good.
+    /// Those of them that are settled.
     settled: usize,
     /// Those that left the database. The others changed meanwhile and stay, though the file has them.
     archived: usize,
@@ -81,7 +82,7 @@ pub async fn run(arguments: &ArchiveArguments, settings: &Settings) -> Result<Ex
     let now = Timestamp::now();
     let before = arguments.before.time(now);
     if before > now.saturating_sub(YOUNGEST).unwrap_or(Timestamp::MIN) {
-        return Err(Failure::usage("--before: expected a day ago, or earlier"));
+        return Err(Failure::usage("--before: expected at least a day ago, such as 400d"));
     }
     let store = open_database(settings).await?;
     let file = arguments.to.as_deref().filter(|_| arguments.consent.yes).map(create).transpose()?;
@@ -92,11 +93,13 @@ pub async fn run(arguments: &ArchiveArguments, settings: &Settings) -> Result<Ex
     Ok(Exit::Done)
 }
 
-/// A file of its own for each run: nothing of another one is changed. It holds what customers are called.
+/// Creates a new file for each run, so that no other is changed; readable by its owner only, because it contains names.
 fn create(path: &Path) -> Result<File, Failure> {
-    let unusable = |error: io::Error| Failure::new(Exit::Failed, format!("--to {}: {error}", path.display()));
+    let unusable = |error: io::Error| {
+        Failure::new(Exit::Failed, format!("--to {}: cannot create the file: {error}", path.display()))
+    };
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(unusable)?;
-    // So that after a crash the file is found by its name.
+    // So that the file still has its name after a crash.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable)?;
     Ok(file)
@@ -132,7 +135,7 @@ async fn archive(
         if last.is_none() {
             break;
         }
-        // Half of the time is the others'.
+        // Leaves half of the time to others.
         tokio::time::sleep(begun.elapsed().min(Duration::from_secs(1))).await;
     }
     if let (Some(file), true) = (file.as_mut(), arguments.audit) {
@@ -186,20 +189,20 @@ fn print(arguments: &ArchiveArguments, counts: &Counts) -> Result<(), Failure> {
     if arguments.json {
         return output.json(&json!({ "done": arguments.consent.yes, "counts": counts }));
     }
-    Ok(output.line(&told(counts, arguments.consent.yes))?)
+    Ok(output.line(&summary(counts, arguments.consent.yes))?)
 }
 
-fn told(counts: &Counts, is_done: bool) -> String {
+fn summary(counts: &Counts, is_done: bool) -> String {
     let Counts { looked_at, settled, archived, audit } = counts;
     if !is_done {
-        return format!("would be archived: {settled} of {looked_at} payments that are old enough; do it with --yes");
+        return format!("would be archived: {settled} of {looked_at} payments that are old enough; {HOW_TO_CONFIRM}");
     }
     let mut text = format!("archived: {archived} of {looked_at} payments that are old enough");
-    if settled > archived {
-        text.push_str(&format!(", {} changed meanwhile and stay", settled - archived));
-    }
     if *audit > 0 {
-        text.push_str(&format!(", and {audit} rows of the audit"));
+        text.push_str(&format!(", and {}", counted(audit, "audit row")));
+    }
+    if settled > archived {
+        text.push_str(&format!("; not archived because they changed meanwhile: {}", settled - archived));
     }
     text
 }
@@ -209,19 +212,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_done_is_told_in_one_line() {
+    fn the_result_is_one_line() {
         let counts = Counts { looked_at: 9, settled: 7, archived: 6, audit: 3 };
-        let would = "would be archived: 7 of 9 payments that are old enough; do it with --yes";
-        assert_eq!(told(&counts, false), would);
-        let did =
-            "archived: 6 of 9 payments that are old enough, 1 changed meanwhile and stay, and 3 rows of the audit";
-        assert_eq!(told(&counts, true), did);
+        let would = "would be archived: 7 of 9 payments that are old enough; add --yes to do it";
+        assert_eq!(summary(&counts, false), would);
+        let did = "archived: 6 of 9 payments that are old enough, and 3 audit rows; not archived because they changed \
+                   meanwhile: 1";
+        assert_eq!(summary(&counts, true), did);
         let all = Counts { looked_at: 9, settled: 7, archived: 7, audit: 0 };
-        assert_eq!(told(&all, true), "archived: 7 of 9 payments that are old enough");
+        assert_eq!(summary(&all, true), "archived: 7 of 9 payments that are old enough");
     }
 
     #[test]
-    fn a_file_that_is_there_is_left_alone() {
+    fn an_existing_file_is_not_changed() {
         let path = std::env::temp_dir().join(format!("paybus-{}.jsonl", Uuid::new_v4()));
         let mut file = create(&path).expect("a new file");
         keep(&mut file, ["{}", "{}"].into_iter()).expect("written");

@@ -1,5 +1,5 @@
-//! `paybus check`: whether all that the worker needs is there. For people and deployments; whether a worker is well, its own
-//! `/livez` and `/readyz` say.
+//! `paybus check`: whether everything that a worker needs is there, for people and deployments. A worker's health is at
+//! its own `/livez` and `/readyz`.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::bus::message_size::{self, MESSAGE_MAX, MessageLimit};
 use crate::bus::topology;
 use crate::config::{self, Settings, Variant};
 use crate::gateway::registry;
+use crate::plural::counted;
 use crate::store::books::{self, Books};
 use crate::store::durability::{self, Durability};
 use crate::store::{Store, StoreError, rights, sequences};
@@ -26,12 +27,12 @@ use crate::wiring::{bus_settings, served};
 use crate::worker::OPEN;
 
 /// How long one check may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Check configuration, broker, database, gateways, and whether stored payments are served. Nothing is changed.
+/// Check configuration, broker, database, gateways, and that variants serve the stored payments.
 ///
-/// Exit code 0 only if all is well; a warning does not count. What is bound at the broker cannot be seen over AMQP:
-/// deploy/rabbitmq/audit lists it.
+/// Changes nothing. Exits with 0 if nothing failed; warnings do not count. AMQP does not reveal the broker's bindings:
+/// deploy/rabbitmq/audit lists them.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  paybus check\n  paybus check --json --config /etc/paybus.toml\n  paybus check --books"
@@ -40,7 +41,7 @@ pub struct CheckArguments {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Look through the books in place of all else: list payments whose movements cannot be right.
+    /// Check only the books: list payments whose movements are inconsistent.
     #[arg(long)]
     books: bool,
 }
@@ -103,7 +104,7 @@ pub async fn run(arguments: &CheckArguments, settings: &Settings) -> Result<Exit
     }
     let database_at = format!("database {}", place(&settings.database.url));
     if config::trusts_any_database(&settings.database) {
-        let detail = "tls_mode \"require\" verifies no certificate: whoever is between can pose as the database";
+        let detail = "tls_mode \"require\" verifies no certificate: a man in the middle can pose as the database";
         findings.push(Finding::new(database_at.clone(), Verdict::Warning, detail));
     }
     findings.push(Finding::of(database_at.clone(), database));
@@ -150,25 +151,30 @@ fn print(arguments: &CheckArguments, findings: &[Finding]) -> Result<(), Failure
 
 async fn bounded(check: impl Future<Output = Result<String, Failure>>) -> Result<String, Failure> {
     let begun = Instant::now();
-    match timeout(PATIENCE, check).await {
+    match timeout(TIMEOUT, check).await {
         Ok(Ok(detail)) => Ok(format!("{detail} ({} ms)", begun.elapsed().as_millis())),
         Ok(Err(failure)) => Err(failure),
-        Err(_) => Err(Failure::new(Exit::Unavailable, format!("no answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(Failure::new(Exit::Unavailable, no_answer())),
     }
 }
 
-/// It was read and checked before anything else.
+fn no_answer() -> String {
+    format!("no answer within {} s", TIMEOUT.as_secs())
+}
+
+/// The configuration was read and checked before anything else.
 fn configuration(settings: &Settings) -> Finding {
-    let count = settings.variants.len();
-    let plural = if count == 1 { "" } else { "s" };
-    Finding::new("configuration", Verdict::Good, format!("{count} variant{plural}"))
+    Finding::new("configuration", Verdict::Good, counted(settings.variants.len(), "variant"))
 }
 
 /// Whether commands need a user.
 fn authorization(settings: &Settings) -> Finding {
     match settings.users.len() {
         0 => Finding::new("users", Verdict::Warning, format!("no [users.NAME] is configured: {OPEN}")),
-        count => Finding::new("users", Verdict::Good, format!("commands need a user_id of {count} configured")),
+        count => {
+            let users = counted(count, "configured user");
+            Finding::new("users", Verdict::Good, format!("{users}; nobody else may send commands"))
+        }
     }
 }
 
@@ -179,9 +185,9 @@ async fn broker(settings: &Settings) -> Result<String, Failure> {
     let checked = topology::check(&connection, &bus, &names).await;
     connection.close().await;
     Ok(match checked?.as_slice() {
-        [] => format!("connected, every exchange and queue of prefix {} is there", bus.prefix),
+        [] => format!("connected; all exchanges and queues with prefix {} exist", bus.prefix),
         hidden => format!(
-            "connected, what this user may look at of prefix {} is there; it may not look at {}",
+            "connected; the exchanges and queues with prefix {} that this user may check exist; it may not check {}",
             bus.prefix,
             hidden.join(", ")
         ),
@@ -198,7 +204,7 @@ async fn message_limit(settings: &Settings) -> Option<String> {
         found
     };
     let wanted = format!("set max_message_size = {MESSAGE_MAX}, as in deploy/rabbitmq/paybus.conf");
-    match timeout(PATIENCE, finding).await.ok()?.ok()? {
+    match timeout(TIMEOUT, finding).await.ok()?.ok()? {
         MessageLimit::Same | MessageLimit::Unknown(_) => None,
         MessageLimit::Higher => {
             Some(format!("accepts messages of more than 4 MiB, so that a few of them fill its memory: {wanted}"))
@@ -215,15 +221,14 @@ async fn database(settings: &Settings) -> Result<String, Failure> {
     let durable = durability::check(&store, settings.database.may_lose_commits).await;
     store.close();
     checked?;
+    let prepared = "connected; schema and worker rights are in place";
     Ok(match durable? {
-        Durability::OnDisk => "connected, the schema and the worker's rights are there".to_owned(),
-        Durability::MayBeLost => {
-            "connected, the schema and the worker's rights are there; a crash loses its last commits".to_owned()
-        }
+        Durability::OnDisk => prepared.to_owned(),
+        Durability::MayBeLost => format!("{prepared}; a crash of the database server loses the last commits"),
     })
 }
 
-/// What to warn of about the database's standbys. A database that cannot be asked is told of by its own finding.
+/// A warning about the database's standbys. If the database cannot be reached, its own finding reports that.
 async fn standbys(settings: &Settings) -> Option<&'static str> {
     let asking = async {
         let store = open_database(settings).await?;
@@ -231,7 +236,7 @@ async fn standbys(settings: &Settings) -> Option<&'static str> {
         store.close();
         Ok::<_, Failure>(found?)
     };
-    timeout(PATIENCE, asking).await.ok()?.ok()?
+    timeout(TIMEOUT, asking).await.ok()?.ok()?
 }
 
 async fn what_the_worker_needs(store: &Store) -> Result<(), StoreError> {
@@ -240,17 +245,17 @@ async fn what_the_worker_needs(store: &Store) -> Result<(), StoreError> {
     sequences::check(store).await
 }
 
-/// Whether the stored payments are of the configured variants and their accounts. Open operations of others stand still.
+/// Whether the configured variants and accounts serve the stored payments. Open operations of others are stuck.
 async fn payments(settings: &Settings) -> Vec<Finding> {
     let payments = |verdict, detail: String| Finding::new("payments", verdict, detail);
-    let not_looked_at = |why: &str| vec![payments(Verdict::Warning, format!("were not looked at: {why}"))];
-    match timeout(PATIENCE, unserved(settings)).await {
+    let not_checked = |why: &str| vec![payments(Verdict::Warning, format!("not checked: {why}"))];
+    match timeout(TIMEOUT, unserved(settings)).await {
         Ok(Ok(unserved)) if unserved.is_empty() => {
-            vec![payments(Verdict::Good, "those looked at are of configured variants and accounts".to_owned())]
+            vec![payments(Verdict::Good, "all in the sample belong to configured variants and accounts".to_owned())]
         }
         Ok(Ok(unserved)) => unserved.into_iter().map(|(verdict, words)| payments(verdict, words)).collect(),
-        Ok(Err(failure)) => not_looked_at(&failure.message),
-        Err(_) => not_looked_at("no answer in time"),
+        Ok(Err(failure)) => not_checked(&failure.message),
+        Err(_) => not_checked(&no_answer()),
     }
 }
 
@@ -269,7 +274,7 @@ async fn unserved(settings: &Settings) -> Result<Vec<(Verdict, String)>, Failure
     Ok(operations.chain(payments).collect())
 }
 
-/// Lists the payments whose movements cannot be right.
+/// Lists the payments whose movements are inconsistent.
 async fn check_books(arguments: &CheckArguments, settings: &Settings) -> Result<Exit, Failure> {
     let store = open_database(settings).await?;
     let books = books::look_through(&store).await;
@@ -284,16 +289,17 @@ async fn check_books(arguments: &CheckArguments, settings: &Settings) -> Result<
     for payment in &doubtful {
         output.line(&format!("{}  {}", payment.payment, payment.words()))?;
     }
-    output.line(&format!("{payments} payments looked at, {} of which cannot be right", doubtful.len()))?;
+    let checked = counted(payments, "payment");
+    output.line(&format!("checked {checked}; {} with inconsistent movements", doubtful.len()))?;
     Ok(exit)
 }
 
-/// Whether a variant's gateway answers; a dummy is warned of as well.
+/// Whether a variant's gateway answers; also warns of a dummy.
 async fn gateway(name: &str, variant: &Variant) -> Vec<Finding> {
     let what = format!("variant {name}");
     let mut findings = Vec::new();
     if variant.gateway == "dummy" {
-        let detail = "is a dummy: it confirms payments that nobody paid";
+        let detail = "is a dummy gateway: it confirms payments that nobody paid";
         findings.push(Finding::new(what.clone(), Verdict::Warning, detail));
     }
     let probing = async {
@@ -315,7 +321,7 @@ fn place(url: &SecretString) -> String {
     let place = whole.split('?').next().unwrap_or_default();
     match place.rsplit_once('@') {
         Some((_, place)) => tame(place),
-        // What stands before a question mark in a password is no place either.
+        // The part of a password before a question mark is no host either.
         None if whole.contains('@') => String::new(),
         None => tame(place),
     }

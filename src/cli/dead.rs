@@ -1,12 +1,12 @@
-//! `paybus dead`: the messages that could not be understood, or took workers down too often, and the events that the broker
-//! refused.
+//! `paybus dead`: messages that nobody could read, that crashed workers too often or that their user may not send, and
+//! events that the broker refused.
 
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::consent::Consent;
+use super::consent::{Consent, HOW_TO_CONFIRM};
 use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::{Output, Style};
@@ -16,6 +16,7 @@ use crate::bus::dead_letter_browser::{self, DeadFilter};
 use crate::config::Settings;
 use crate::excerpt::excerpt;
 use crate::payment::card;
+use crate::plural::counted;
 use crate::store::Store;
 use crate::wiring::bus_settings;
 
@@ -24,45 +25,45 @@ mod release;
 /// How much of a body is shown, in characters.
 const BODY_SHOWN: usize = 4_000;
 
-/// Look at the dead letters, send them again, or delete them; let out events that were set aside.
+/// List, show, replay or drop dead letters; release events that were set aside.
 #[derive(Debug, Subcommand)]
 pub enum DeadCommand {
-    /// List dead letters, in the order of their queue.
+    /// List dead letters, oldest first.
     #[command(after_help = "Examples:\n  paybus dead list\n  paybus dead list --filter code=invalid_envelope --json")]
     List(SelectArguments),
-    /// Show one dead letter with its body, card numbers blackened.
+    /// Show one dead letter with its body; card numbers are masked.
     #[command(after_help = "Example:\n  paybus dead show 5f0c7a52-1111-5000-8000-0123456789ab")]
     Show(ShowArguments),
     /// Send dead letters to the commands exchange again; a dry run unless --yes is given.
     ///
-    /// Where users are configured, each is held against the rights that its first sender has by now.
+    /// If users are configured, each dead letter is checked against the current rights of its first sender.
     #[command(after_help = "Examples:\n  paybus dead replay --filter queue=paybus.commands.cards\n  \
                             paybus dead replay --filter queue=paybus.commands.cards --yes")]
     Replay(ReplayArguments),
-    /// Delete dead letters for good; a dry run unless --yes is given.
+    /// Delete dead letters permanently; a dry run unless --yes is given.
     #[command(after_help = "Examples:\n  paybus dead drop --filter code=invalid_envelope\n  \
                             paybus dead drop --filter code=invalid_envelope --limit 1000 --yes")]
     Drop(ActArguments),
-    /// Let out a payment's events that the broker refused, once its trouble is over; a dry run unless --yes is given.
+    /// Release a payment's events that the broker refused, once the cause is fixed; a dry run unless --yes is given.
     ///
-    /// A refused event is set aside with the later ones of its payment. They go out in their order.
+    /// A refused event is set aside, and the later events of its payment wait behind it. They are sent in order.
     #[command(after_help = "Examples:\n  paybus dead release 0192f0c1-1111-7000-8000-0123456789ab\n  \
                             paybus dead release 0192f0c1-1111-7000-8000-0123456789ab --yes")]
     Release(release::ReleaseArguments),
 }
 
-/// Which dead letters are meant.
+/// Selects dead letters.
 #[derive(Debug, Args)]
 pub struct SelectArguments {
-    /// Only these; all that are given must hold.
+    /// Only dead letters that match; if several filters are given, all must match.
     ///
     /// code=CODE (or reason=CODE), queue=NAME, routing_key=KEY or its first words, id=ID
     #[arg(long, value_name = "KEY=VALUE", value_parser = read_condition)]
     filter: Vec<Condition>,
-    /// At most so many.
+    /// Maximum number of dead letters.
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = read_limit)]
     limit: usize,
-    /// Print one JSON object for each.
+    /// Print one JSON object per dead letter.
     #[arg(long)]
     json: bool,
 }
@@ -70,7 +71,7 @@ pub struct SelectArguments {
 /// One dead letter.
 #[derive(Debug, Args)]
 pub struct ShowArguments {
-    /// Its id, as `paybus dead list` has it.
+    /// The id that `paybus dead list` prints.
     id: String,
     /// Print one JSON object.
     #[arg(long)]
@@ -86,14 +87,14 @@ pub struct ActArguments {
     consent: Consent,
 }
 
-/// Which dead letters to send again, and by whose rights.
+/// Which dead letters to send again, and with whose rights.
 #[derive(Debug, Args)]
 pub struct ReplayArguments {
     #[command(flatten)]
     act: ActArguments,
-    /// By your own rights, as the user of amqp.url, and not by those of who sent them first: where they named nobody.
+    /// Send them with your own rights, as the user in amqp.url, instead of those of the first sender.
     ///
-    /// Look at them before: what they ask for is done in your name.
+    /// For messages without a user. Review them first: their commands are carried out in your name.
     #[arg(long)]
     vouch: bool,
 }
@@ -127,7 +128,7 @@ fn read_condition(text: &str) -> Result<Condition, String> {
 }
 
 fn read_limit(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "expected a number from 1".to_owned())
+    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "expected a number of at least 1".to_owned())
 }
 
 impl SelectArguments {
@@ -162,7 +163,7 @@ async fn list(arguments: &SelectArguments, settings: &Settings) -> Result<Exit, 
     let letters = dead_letter_browser::list(&bus_settings(settings), &arguments.filter(), arguments.limit).await?;
     print(arguments, &letters)?;
     if !arguments.json {
-        tell(arguments, &format!("{}{}", counted(&letters), more(arguments, &letters)))?;
+        print_summary(arguments, &format!("{}{}", by_code(&letters), more(arguments, &letters)))?;
     }
     Ok(Exit::Done)
 }
@@ -179,8 +180,8 @@ fn print(arguments: &SelectArguments, letters: &[DeadLetter]) -> Result<(), Fail
     Ok(())
 }
 
-/// In the text form, what was counted is the last line; in JSON, it goes to where people look.
-fn tell(arguments: &SelectArguments, text: &str) -> Result<(), Failure> {
+/// In text output the summary is the last line; with JSON output it goes to standard error, where people see it.
+fn print_summary(arguments: &SelectArguments, text: &str) -> Result<(), Failure> {
     if arguments.json {
         eprintln!("{text}");
         return Ok(());
@@ -214,22 +215,21 @@ fn summary(letter: &DeadLetter) -> Value {
 }
 
 /// `3 dead letters: 2 invalid_envelope, 1 delivery_limit`.
-fn counted(letters: &[DeadLetter]) -> String {
+fn by_code(letters: &[DeadLetter]) -> String {
     let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
     for letter in letters {
         *codes.entry(letter.code.as_str()).or_default() += 1;
     }
     let codes: Vec<String> = codes.iter().map(|(code, count)| format!("{count} {}", tame(code))).collect();
-    let noun = if letters.len() == 1 { "dead letter" } else { "dead letters" };
     let colon = if codes.is_empty() { "" } else { ": " };
-    format!("{} {noun}{colon}{}", letters.len(), codes.join(", "))
+    format!("{}{colon}{}", counted(letters.len(), "dead letter"), codes.join(", "))
 }
 
 fn more(arguments: &SelectArguments, letters: &[DeadLetter]) -> String {
     if letters.len() < arguments.limit {
         return String::new();
     }
-    format!(" (there may be more: --limit {})", arguments.limit)
+    format!(" (there may be more; the limit is {}, see --limit)", arguments.limit)
 }
 
 async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Failure> {
@@ -259,7 +259,7 @@ async fn show(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Fa
     ] {
         output.line(&format!("{}  {}", output.column(Style::Strong, name, 11), tame(&card::scrub(value))))?;
     }
-    let body = body.as_deref().unwrap_or("(too large to be shown)");
+    let body = body.as_deref().unwrap_or("(too large to show)");
     output.line(&format!("\n{}", excerpt(&tame(body), BODY_SHOWN)))?;
     Ok(Exit::Done)
 }
@@ -277,8 +277,9 @@ async fn act(act: Act, arguments: &ActArguments, settings: &Settings) -> Result<
         let letters = dead_letter_browser::list(&bus, &select.filter(), select.limit).await?;
         print(select, &letters)?;
         let verb = if matches!(act, Act::Replay(_)) { "replayed" } else { "dropped" };
-        let text = format!("would be {verb}: {}{}; do it with --yes", counted(&letters), more(select, &letters));
-        tell(select, &text)?;
+        let more = more(select, &letters);
+        let text = format!("would be {verb}: {}{more}; {HOW_TO_CONFIRM}", by_code(&letters));
+        print_summary(select, &text)?;
         return Ok(Exit::Done);
     };
     let store = open_database(settings).await?;
@@ -306,10 +307,10 @@ async fn replay(
     audit.end("dead.replayed", done).await?;
     let letters: Vec<DeadLetter> = good.into_iter().map(|one| one.letter).collect();
     print(select, &letters)?;
-    tell(select, &format!("replayed: {}{}", counted(&letters), more(select, &letters)))?;
+    print_summary(select, &format!("replayed: {}{}", by_code(&letters), more(select, &letters)))?;
     for one in &bad {
         let reason = tame(one.refused.as_deref().unwrap_or_default());
-        tell(select, &format!("kept {}: {reason}", tame(&one.letter.id)))?;
+        print_summary(select, &format!("kept {}: {reason}", tame(&one.letter.id)))?;
     }
     Ok(if bad.is_empty() { Exit::Done } else { Exit::Failed })
 }
@@ -320,11 +321,11 @@ async fn drop_letters(audit: &Audit<'_>, select: &SelectArguments, settings: &Se
     let ids: Vec<&str> = letters.iter().map(|letter| letter.id.as_str()).collect();
     audit.end("dead.dropped", json!({ "count": letters.len(), "ids": ids })).await?;
     print(select, &letters)?;
-    tell(select, &format!("dropped: {}{}", counted(&letters), more(select, &letters)))?;
+    print_summary(select, &format!("dropped: {}{}", by_code(&letters), more(select, &letters)))?;
     Ok(Exit::Done)
 }
 
-/// Who does what: recorded before anything is done, and with its result after.
+/// Records who does what: before anything is done, and afterwards with the result.
 struct Audit<'a> {
     store: &'a Store,
     who: &'a str,
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_named() {
+    fn filters_are_parsed() {
         let Ok(DeadCommand::List(list)) = parse("list --filter reason=too_deep --filter queue=q=1 --limit 7") else {
             panic!("good arguments");
         };
@@ -415,8 +416,8 @@ mod tests {
     #[test]
     fn letters_are_counted_by_code() {
         let letters = [letter("too_deep"), letter("invalid_envelope"), letter("too_deep")];
-        assert_eq!(counted(&letters), "3 dead letters: 1 invalid_envelope, 2 too_deep");
-        assert_eq!(counted(&letters[..1]), "1 dead letter: 1 too_deep");
-        assert_eq!(counted(&[]), "0 dead letters");
+        assert_eq!(by_code(&letters), "3 dead letters: 1 invalid_envelope, 2 too_deep");
+        assert_eq!(by_code(&letters[..1]), "1 dead letter: 1 too_deep");
+        assert_eq!(by_code(&[]), "0 dead letters");
     }
 }

@@ -1,4 +1,4 @@
-//! `paybus events`: what was told, and what is told from now on.
+//! `paybus events`: prints stored events, and new ones with `--follow`.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
-use super::line::Told;
+use super::line::EventSummary;
 use super::open_database;
 use super::output::{Output, is_terminal};
 use super::watch::{is_of, read_duration};
@@ -24,35 +24,35 @@ Examples:
   paybus events --since 2026-11-22T12:00:00Z --json
   paybus events --payment 0192f0c1-7c5e-7000-8000-0123456789ab --follow
 
-Times are UTC. Events are kept as long as retention.events says.";
+Times are UTC. Events are stored for as long as retention.events says.";
 
-/// How far back, where neither a time nor a payment is named.
+/// How far back to read if neither a time nor a payment is given.
 const SINCE_DEFAULT: SignedDuration = SignedDuration::from_hours(1);
 
-/// For how long before it began to follow an event may be on its way to the broker yet, and come a second time.
+/// Events stored this recently may still be on their way to the broker, and then arrive a second time.
 const UNDER_WAY: SignedDuration = SignedDuration::from_mins(10);
 
-/// Show the events that are kept, one a line, in their order.
+/// Print stored events in order, one per line.
 ///
-/// They are read from the database; what --follow shows comes from the bus.
+/// Reads stored events from the database and, with --follow, new ones from the bus.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct EventsArguments {
-    /// Only those of this payment.
+    /// Only events of this payment.
     #[arg(long, value_name = "UUID")]
     payment: Option<Uuid>,
-    /// Only those from a time on, or of the last hours or minutes.
+    /// Only events since WHEN: a time, or how long ago, such as 10m.
     ///
-    /// Left out: all of the payment, or those of the last hour.
+    /// Default: all events with --payment, otherwise those of the last hour.
     #[arg(long, value_name = "WHEN", value_parser = read_when)]
     since: Option<When>,
-    /// Go on with those that come, until Ctrl-C.
+    /// Continue with new events until Ctrl-C.
     #[arg(long)]
     follow: bool,
-    /// Show payments' ids in full, as where no terminal is.
+    /// Print full payment ids, as when the output is not a terminal.
     #[arg(long)]
     long: bool,
-    /// Print the events as they are, one JSON object a line.
+    /// Print the whole events, one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -65,7 +65,7 @@ pub(super) enum When {
 }
 
 impl When {
-    /// The time that is meant.
+    /// The point in time.
     pub(super) fn time(self, now: Timestamp) -> Timestamp {
         match self {
             When::At(time) => time,
@@ -122,7 +122,7 @@ pub async fn run(arguments: &EventsArguments, settings: &Settings) -> Result<Exi
 struct Viewer<'a> {
     arguments: &'a EventsArguments,
     output: Output,
-    /// What was shown and may come once more.
+    /// Ids of events that were shown and may arrive again.
     seen: HashSet<String>,
 }
 
@@ -139,8 +139,8 @@ impl Viewer<'_> {
             for kept in page {
                 let event: Value = serde_json::from_str(&kept.body)?;
                 self.show(&event)?;
-                let told = Told::read(&event);
-                if let (Some(id), true) = (id(&event), told.time.is_some_and(|time| time >= under_way)) {
+                let summary = EventSummary::read(&event);
+                if let (Some(id), true) = (id(&event), summary.time.is_some_and(|time| time >= under_way)) {
                     self.seen.insert(id.to_owned());
                 }
             }
@@ -149,7 +149,7 @@ impl Viewer<'_> {
 
     async fn follow(&mut self, mut watch: Watch) -> Result<Exit, Failure> {
         while let Some(watched) = watch.next().await? {
-            // Others can publish to the exchange, too: what is no JSON is shown as what it is.
+            // Others can publish to the exchange too: a message that is not JSON is shown as an empty event.
             let event = serde_json::from_slice(&watched.body).unwrap_or(Value::Null);
             let is_wanted = self.arguments.payment.is_none_or(|payment| is_of(&event, payment));
             let is_new = id(&event).is_none_or(|id| !self.seen.contains(id));
@@ -157,7 +157,7 @@ impl Viewer<'_> {
                 self.show(&event)?;
             }
         }
-        Err(Failure::new(Exit::Unavailable, "the connection to the broker was lost"))
+        Err(Failure::connection_lost())
     }
 
     fn show(&self, event: &Value) -> Result<(), Failure> {
@@ -165,7 +165,7 @@ impl Viewer<'_> {
             return self.output.json(event);
         }
         let is_long = self.arguments.long || !is_terminal();
-        Ok(self.output.line(&Told::read(event).line(self.output, is_long))?)
+        Ok(self.output.line(&EventSummary::read(event).line(self.output, is_long))?)
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_hour_is_shown_unless_more_is_asked_for() {
+    fn the_last_hour_is_shown_by_default() {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().expect("a time");
         let arguments = |payment, since| EventsArguments { payment, since, follow: false, long: false, json: false };
         let shown = |payment, since| arguments(payment, since).wanted(now).since.map(|since| since.to_string());

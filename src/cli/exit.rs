@@ -18,13 +18,13 @@ use crate::worker::RunError;
 pub enum Exit {
     /// Done.
     Done,
-    /// Failed, or not as wished.
+    /// Failed, or without the expected result.
     Failed,
     /// Wrong arguments.
     Usage,
-    /// Wrong configuration; `EX_USAGE` of the BSDs, as other daemons have it.
+    /// Invalid configuration; `EX_USAGE` of the BSDs, as in other daemons.
     Configuration,
-    /// Broker or database not reachable; `EX_UNAVAILABLE`.
+    /// Broker or database unreachable; `EX_UNAVAILABLE`.
     Unavailable,
 }
 
@@ -40,29 +40,34 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not be carried out: one line for a person, and the exit code. No error itself, so that every
-/// error becomes one by `?`.
+/// Why a command failed: one line for a person, and the exit code. It is not an error itself, so that `?` can convert
+/// every error into it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The code.
     pub exit: Exit,
-    /// The line; empty where there is nothing to say.
+    /// The line; may be empty.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure in one's own words.
+    /// A failure with this code and message.
     pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
         Failure { exit, message: message.into() }
     }
 
-    /// Wrong arguments that clap cannot see.
+    /// The connection to the broker ended while the command was waiting for messages.
+    pub fn connection_lost() -> Failure {
+        Failure::new(Exit::Unavailable, "the connection to the broker was lost")
+    }
+
+    /// Wrong arguments that clap does not detect.
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure::new(Exit::Usage, message)
     }
 }
 
-/// The line as a terminal may have it: an error may quote what a file or a server said.
+/// The line, safe for a terminal: an error may quote a file or a server.
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&tame(&self.message))
@@ -72,7 +77,7 @@ impl fmt::Display for Failure {
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Failure {
         let error: &(dyn Error + 'static) = &error;
-        // Whoever reads our output has enough of it: `paybus show ... | head`.
+        // The reader of our output has closed it: `paybus show ... | head`.
         let closed = error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe);
         if closed {
             return Failure::new(Exit::Done, "");
@@ -102,7 +107,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Exit> {
         return match error {
             RunError::Config(_) | RunError::Wiring(_) | RunError::Setting(_) => Some(Exit::Configuration),
             RunError::Bus(error) => known(error),
-            // What it is about stands further down the chain.
+            // The cause is further down the chain.
             _ => None,
         };
     }
@@ -141,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_tells_the_whole_chain() {
+    fn a_message_has_the_whole_error_chain() {
         let error = StoreError::Unavailable(Box::new(io::Error::other("no route")));
         assert_eq!(Failure::from(error).message, "the database cannot be reached: no route");
     }
 
     #[test]
-    fn a_reader_who_has_enough_is_no_failure() {
+    fn a_closed_pipe_is_no_failure() {
         let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!(failure, Failure::new(Exit::Done, ""));
     }

@@ -1,4 +1,4 @@
-//! `paybus export`: payments with all that is stored of them, as JSON lines.
+//! `paybus export`: payments with everything that is stored about them, as JSON lines.
 
 use clap::Args;
 use jiff::Timestamp;
@@ -19,16 +19,16 @@ Examples:
 
 Each line: {\"payment\": {...}, \"operations\": [...], \"movements\": [...], \"events\": [...]}";
 
-/// Print payments with their operations, movements and events, one JSON object a line.
+/// Print payments with their operations, movements and events, as JSON lines.
 ///
-/// In the order of their creation; each as it was at one moment. Archived payments are not among them.
+/// In order of creation, each payment as of a single moment. Archived payments are not included.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct ExportArguments {
-    /// Only payments that were created from a time on, or in the last days or hours: 30d.
+    /// Only payments created since WHEN: a time, or how long ago, such as 30d.
     #[arg(long, value_name = "WHEN", value_parser = read_when)]
     since: Option<When>,
-    /// Only payments that were created before a time, or so long ago.
+    /// Only payments created before WHEN: a time, or how long ago, such as 30d.
     #[arg(long, value_name = "WHEN", value_parser = read_when)]
     until: Option<When>,
     /// Only payments of this variant.

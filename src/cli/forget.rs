@@ -1,37 +1,38 @@
-//! `paybus forget`: erases what is stored of a person; the books stay.
+//! `paybus forget`: erases the stored data of a person; the books stay.
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::consent::Consent;
+use super::consent::{Consent, HOW_TO_CONFIRM};
 use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::{Output, Style};
 use crate::bus::dead_letter_browser::{self, DeadFilter};
 use crate::bus::mentions::Person;
 use crate::config::Settings;
+use crate::plural::counted;
 use crate::store::Store;
 use crate::store::forget::PersonalData;
 use crate::wiring::bus_settings;
 
-/// How often a payment is tried that others change meanwhile.
+/// Maximum number of attempts for a payment that others change meanwhile.
 const TRIES: usize = 5;
 
-/// Erase what is stored of a person: names, addresses, texts. A dry run unless --yes is given.
+/// Erase the personal data of payments; a dry run unless --yes is given.
 ///
-/// The books stay: amounts, statuses, movements of money, and the gateways' references.
+/// Erases names, addresses and texts. The books stay: amounts, statuses, movements, and the gateways' references.
 ///
-/// A payment that is not over, or has commands to answer or events to send, is kept as it is, with the reason.
+/// A payment stays unchanged, and the reason is printed, if it is not over or has unanswered commands or unsent events.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  paybus forget 0192f0c1-1111-7000-8000-0123456789ab\n  \
                         paybus forget --email ada@example.org --who YOU --yes")]
 pub struct ForgetArguments {
-    /// The payments' ids.
+    /// Payment ids.
     #[arg(value_name = "PAYMENT", required_unless_present = "email", conflicts_with = "email")]
     payments: Vec<Uuid>,
-    /// All payments with this billing e-mail address, in whatever case, and the dead letters that hold it.
+    /// All payments with this billing e-mail address, ignoring case, and the dead letters that contain it.
     #[arg(long, value_name = "ADDRESS", value_parser = read_address)]
     email: Option<String>,
     /// Print one JSON object.
@@ -48,9 +49,9 @@ pub(super) fn read_address(text: &str) -> Result<String, String> {
     if is_whole { Ok(address.to_owned()) } else { Err("expected an e-mail address".to_owned()) }
 }
 
-/// What became of one payment, or would.
+/// The result for one payment, or what it would be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Told {
+struct Erasure {
     payment: Uuid,
     result: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,20 +65,20 @@ enum Outcome {
     Forgotten,
     /// There was none.
     Nothing,
-    /// It is needed still.
+    /// It is still needed.
     Kept,
     /// There is no such payment.
     Unknown,
 }
 
-impl Told {
-    fn of(payment: Uuid, data: PersonalData) -> Told {
-        let told = |result, reason| Told { payment, result, reason };
+impl Erasure {
+    fn of(payment: Uuid, data: PersonalData) -> Erasure {
+        let erasure = |result, reason| Erasure { payment, result, reason };
         match data {
-            PersonalData::NoPayment => told(Outcome::Unknown, None),
-            PersonalData::Nothing => told(Outcome::Nothing, None),
-            PersonalData::Needed(need) => told(Outcome::Kept, Some(need.to_string())),
-            PersonalData::Erasable { .. } => told(Outcome::Forgotten, None),
+            PersonalData::NoPayment => erasure(Outcome::Unknown, None),
+            PersonalData::Nothing => erasure(Outcome::Nothing, None),
+            PersonalData::Needed(need) => erasure(Outcome::Kept, Some(need.to_string())),
+            PersonalData::Erasable { .. } => erasure(Outcome::Forgotten, None),
         }
     }
 }
@@ -95,60 +96,60 @@ pub async fn run(arguments: &ForgetArguments, settings: &Settings) -> Result<Exi
 
 /// What would be done.
 async fn look(store: &Store, arguments: &ForgetArguments, settings: &Settings) -> Result<Exit, Failure> {
-    let told = find(store, arguments).await?;
-    let filter = letters_of(arguments, &told);
+    let erasures = find(store, arguments).await?;
+    let filter = letters_of(arguments, &erasures);
     let letters = match &filter {
         Some(filter) => dead_letter_browser::list(&bus_settings(settings), filter, usize::MAX).await?.len(),
         None => 0,
     };
-    print(arguments, &told, letters)
+    print(arguments, &erasures, letters)
 }
 
-/// The dead letters first: they are found by what is in the database. Broken off, it can be done again.
+/// Drops the dead letters first, because the database says which they are. If it ends early, it can be repeated.
 async fn forget(store: &Store, arguments: &ForgetArguments, who: &str, settings: &Settings) -> Result<Exit, Failure> {
-    let mut told = find(store, arguments).await?;
-    let erasable = told.iter().filter(|told| told.result == Outcome::Forgotten);
-    let payments: Vec<Uuid> = erasable.map(|told| told.payment).collect();
+    let mut erasures = find(store, arguments).await?;
+    let erasable = erasures.iter().filter(|erasure| erasure.result == Outcome::Forgotten);
+    let payments: Vec<Uuid> = erasable.map(|erasure| erasure.payment).collect();
     // The address is personal data itself.
     let by = if arguments.email.is_some() { "email" } else { "payment" };
     store.audit(who, "forget", &json!({ "by": by, "payments": payments })).await?;
     let mut letters = 0;
-    if let Some(filter) = letters_of(arguments, &told) {
+    if let Some(filter) = letters_of(arguments, &erasures) {
         letters = dead_letter_browser::drop_matching(&bus_settings(settings), &filter, usize::MAX).await?.len();
         store.audit(who, "forget.dead_letters", &json!({ "count": letters })).await?;
     }
-    for told in told.iter_mut().filter(|told| told.result == Outcome::Forgotten) {
-        *told = erase(store, told.payment, who).await?;
+    for erasure in erasures.iter_mut().filter(|erasure| erasure.result == Outcome::Forgotten) {
+        *erasure = erase(store, erasure.payment, who).await?;
     }
-    print(arguments, &told, letters)
+    print(arguments, &erasures, letters)
 }
 
-async fn find(store: &Store, arguments: &ForgetArguments) -> Result<Vec<Told>, Failure> {
+async fn find(store: &Store, arguments: &ForgetArguments) -> Result<Vec<Erasure>, Failure> {
     let mut payments = match &arguments.email {
         Some(email) => store.payments_of(email).await?,
         None => arguments.payments.clone(),
     };
     payments.sort_unstable();
     payments.dedup();
-    let mut told = Vec::with_capacity(payments.len());
+    let mut erasures = Vec::with_capacity(payments.len());
     for payment in payments {
-        told.push(Told::of(payment, store.personal_data(payment).await?));
+        erasures.push(Erasure::of(payment, store.personal_data(payment).await?));
     }
-    Ok(told)
+    Ok(erasures)
 }
 
-/// Which dead letters go. Those of a payment that is kept stay with it: they may have to be sent again. Then those that are
-/// found by the address stay as well, for they may be among them.
-fn letters_of(arguments: &ForgetArguments, told: &[Told]) -> Option<DeadFilter> {
-    let is_kept = |told: &Told| told.result == Outcome::Kept;
-    let payments = told.iter().filter(|told| !is_kept(told)).map(|told| told.payment).collect();
-    let email = arguments.email.clone().filter(|_| !told.iter().any(is_kept));
+/// Which dead letters to drop. Those of a payment that is kept stay with it, because they may have to be sent again.
+/// Then those found by the address stay too, because they may be the same.
+fn letters_of(arguments: &ForgetArguments, erasures: &[Erasure]) -> Option<DeadFilter> {
+    let is_kept = |erasure: &Erasure| erasure.result == Outcome::Kept;
+    let payments = erasures.iter().filter(|erasure| !is_kept(erasure)).map(|erasure| erasure.payment).collect();
+    let email = arguments.email.clone().filter(|_| !erasures.iter().any(is_kept));
     let person = Person { payments, email };
     (!person.is_nobody()).then(|| DeadFilter { person: Some(person), ..DeadFilter::default() })
 }
 
-/// Erases it on what it was read as; where somebody changed it meanwhile, it is read again.
-async fn erase(store: &Store, payment: Uuid, who: &str) -> Result<Told, Failure> {
+/// Erases the version that was read; if somebody changed it meanwhile, it is read again.
+async fn erase(store: &Store, payment: Uuid, who: &str) -> Result<Erasure, Failure> {
     for _ in 0..TRIES {
         let data = store.personal_data(payment).await?;
         let is_done = match data {
@@ -156,49 +157,48 @@ async fn erase(store: &Store, payment: Uuid, who: &str) -> Result<Told, Failure>
             _ => true,
         };
         if is_done {
-            return Ok(Told::of(payment, data));
+            return Ok(Erasure::of(payment, data));
         }
     }
-    let reason = "it is being changed: try again".to_owned();
-    Ok(Told { payment, result: Outcome::Kept, reason: Some(reason) })
+    let reason = "it keeps changing: try again later".to_owned();
+    Ok(Erasure { payment, result: Outcome::Kept, reason: Some(reason) })
 }
 
-fn print(arguments: &ForgetArguments, told: &[Told], letters: usize) -> Result<Exit, Failure> {
+fn print(arguments: &ForgetArguments, erasures: &[Erasure], letters: usize) -> Result<Exit, Failure> {
     let output = Output::new();
     if arguments.json {
-        output.json(&json!({ "done": arguments.consent.yes, "payments": told, "dead_letters": letters }))?;
+        output.json(&json!({ "done": arguments.consent.yes, "payments": erasures, "dead_letters": letters }))?;
     } else {
-        for told in told {
-            output.line(&row(output, told))?;
+        for erasure in erasures {
+            output.line(&row(output, erasure))?;
         }
-        output.line(&counted(told, letters, arguments.consent.yes))?;
+        output.line(&summary(erasures, letters, arguments.consent.yes))?;
     }
-    let is_as_wished = |told: &Told| matches!(told.result, Outcome::Forgotten | Outcome::Nothing);
-    Ok(if told.iter().all(is_as_wished) { Exit::Done } else { Exit::Failed })
+    let is_as_wished = |erasure: &Erasure| matches!(erasure.result, Outcome::Forgotten | Outcome::Nothing);
+    Ok(if erasures.iter().all(is_as_wished) { Exit::Done } else { Exit::Failed })
 }
 
-fn row(output: Output, told: &Told) -> String {
-    let (style, word) = match told.result {
+fn row(output: Output, erasure: &Erasure) -> String {
+    let (style, word) = match erasure.result {
         Outcome::Forgotten => (Style::Good, "forgotten"),
         Outcome::Nothing => (Style::Faint, "nothing"),
         Outcome::Kept => (Style::Bad, "kept"),
         Outcome::Unknown => (Style::Bad, "unknown"),
     };
-    let reason = told.reason.as_deref().unwrap_or_default();
-    format!("{}  {}  {reason}", output.column(style, word, 9), told.payment)
+    let reason = erasure.reason.as_deref().unwrap_or_default();
+    format!("{}  {}  {reason}", output.column(style, word, 9), erasure.payment)
 }
 
 /// `forgotten: 2 payments, 1 dead letter; 1 kept or unknown`.
-fn counted(told: &[Told], letters: usize, done: bool) -> String {
-    let count = |wanted: &[Outcome]| told.iter().filter(|told| wanted.contains(&told.result)).count();
-    let nouns = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
-    let forgotten = nouns(count(&[Outcome::Forgotten]), "payment");
+fn summary(erasures: &[Erasure], letters: usize, done: bool) -> String {
+    let count = |wanted: &[Outcome]| erasures.iter().filter(|erasure| wanted.contains(&erasure.result)).count();
+    let forgotten = counted(count(&[Outcome::Forgotten]), "payment");
     let left = match count(&[Outcome::Kept, Outcome::Unknown]) {
         0 => String::new(),
         left => format!("; {left} kept or unknown"),
     };
-    let (verb, how) = if done { ("forgotten", "") } else { ("would be forgotten", "; do it with --yes") };
-    format!("{verb}: {forgotten}, {}{left}{how}", nouns(letters, "dead letter"))
+    let counts = format!("{forgotten}, {}{left}", counted(letters, "dead letter"));
+    if done { format!("forgotten: {counts}") } else { format!("would be forgotten: {counts}; {HOW_TO_CONFIRM}") }
 }
 
 #[cfg(test)]
@@ -221,8 +221,8 @@ mod tests {
         Line::try_parse_from(std::iter::once("forget").chain(line.iter().copied())).map(|line| line.arguments)
     }
 
-    fn told(payment: u128, data: PersonalData) -> Told {
-        Told::of(Uuid::from_u128(payment), data)
+    fn erasure(payment: u128, data: PersonalData) -> Erasure {
+        Erasure::of(Uuid::from_u128(payment), data)
     }
 
     #[test]
@@ -240,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn the_letters_of_what_is_kept_stay() {
+    fn dead_letters_of_kept_payments_stay() {
         let arguments = parse(&["--email", "ada@example.org"]).expect("an address");
-        let gone = told(1, PersonalData::Erasable { version: 3 });
-        let kept = told(2, PersonalData::Needed(Need::NotOver(Status::Preauth)));
-        let person = |told: &[Told]| letters_of(&arguments, told).and_then(|filter| filter.person);
+        let gone = erasure(1, PersonalData::Erasable { version: 3 });
+        let kept = erasure(2, PersonalData::Needed(Need::NotOver(Status::Preauth)));
+        let person = |erasures: &[Erasure]| letters_of(&arguments, erasures).and_then(|filter| filter.person);
         let (payments, email) = (vec![Uuid::from_u128(1)], Some("ada@example.org".to_owned()));
         assert_eq!(person(std::slice::from_ref(&gone)), Some(Person { payments: payments.clone(), email }));
         assert_eq!(person(&[gone, kept.clone()]), Some(Person { payments, email: None }));
@@ -252,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_done_is_told_in_one_line_and_what_was_not_in_one_each() {
-        let kept = told(2, PersonalData::Needed(Need::NotOver(Status::Waiting)));
+    fn the_result_is_one_line_and_each_kept_payment_another() {
+        let kept = erasure(2, PersonalData::Needed(Need::NotOver(Status::Waiting)));
         assert_eq!(
             row(Output::plain(), &kept),
             "kept       00000000-0000-0000-0000-000000000002  it is waiting: cancel it first"
         );
-        let told = [told(1, PersonalData::Erasable { version: 3 }), kept];
-        assert_eq!(counted(&told, 2, true), "forgotten: 1 payment, 2 dead letters; 1 kept or unknown");
-        assert_eq!(counted(&[], 0, false), "would be forgotten: 0 payments, 0 dead letters; do it with --yes");
+        let erasures = [erasure(1, PersonalData::Erasable { version: 3 }), kept];
+        assert_eq!(summary(&erasures, 2, true), "forgotten: 1 payment, 2 dead letters; 1 kept or unknown");
+        assert_eq!(summary(&[], 0, false), "would be forgotten: 0 payments, 0 dead letters; add --yes to do it");
     }
 }

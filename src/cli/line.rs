@@ -1,4 +1,4 @@
-//! An event in one line: when, which payment, what, the status, the sum, and what there is to say of it.
+//! An event in one line: time, payment, type, status, total and remarks.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -7,6 +7,7 @@ use super::output::{Output, Style};
 use super::tame::tame;
 use super::time::clock;
 use crate::excerpt::{NAME_MAX, excerpt};
+use crate::plural::counted;
 
 /// How wide the columns are, in characters; a longer text moves what follows.
 const TYPE_WIDTH: usize = 22;
@@ -14,33 +15,33 @@ const STATUS_WIDTH: usize = 22;
 const AMOUNT_WIDTH: usize = 15;
 /// How much of one text is shown: others may publish to the exchange, too.
 const TEXT_MAX: usize = 2_048;
-/// A payment's id in short: its end, for ids that were made one after the other begin alike.
+/// How many characters a short payment id has: the last ones, because ids created in sequence have the same beginning.
 const SHORT_WIDTH: usize = 8;
 
-/// What an event says, for people.
+/// The content of an event, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct EventSummary {
     /// The CloudEvents type.
     pub kind: String,
     /// The payment's id, or what the command named.
     pub subject: String,
-    /// When it was decided.
+    /// The event's time.
     pub time: Option<Timestamp>,
-    /// The status, and the one before it; or the code.
+    /// The previous and the new status; or the code.
     pub status: String,
-    /// How the status is meant.
+    /// The style of the status.
     pub style: Style,
     /// The total with its currency.
     pub amount: String,
-    /// What there is to say.
+    /// Remarks.
     pub message: String,
-    /// The type of the command that this answers for good.
+    /// The type of the command that this finally answers.
     pub answers: Option<String>,
 }
 
-impl Told {
-    /// Reads an event. Whatever is missing is left out: the events of a later version can be watched, too.
-    pub fn read(event: &Value) -> Told {
+impl EventSummary {
+    /// Reads an event. Missing fields stay empty, so that the events of a later version can be shown too.
+    pub fn read(event: &Value) -> EventSummary {
         let kind = text(event, "/type");
         let status = text(event, "/data/payment/status");
         let code = [text(event, "/data/code"), text(event, "/data/reason")].concat();
@@ -59,7 +60,7 @@ impl Told {
         };
         let is_final = event.pointer("/data/command/final").and_then(Value::as_bool) == Some(true);
         let total = text(event, "/data/payment/total");
-        Told {
+        EventSummary {
             subject: text(event, "/subject"),
             time: text(event, "/time").parse().ok(),
             amount: if total.is_empty() { total } else { format!("{total} {}", text(event, "/data/payment/currency")) },
@@ -71,7 +72,7 @@ impl Told {
         }
     }
 
-    /// The whole line. The payment's id in full, or short.
+    /// The whole line, with the full or the short payment id.
     pub fn line(&self, output: Output, whole_id: bool) -> String {
         let time = self.time.map(clock).unwrap_or_default();
         let subject = if whole_id { self.subject.clone() } else { short(&self.subject) };
@@ -101,7 +102,7 @@ pub fn short(id: &str) -> String {
     id.chars().skip(skipped).collect()
 }
 
-/// How a status of a payment is meant.
+/// The style of a payment's status.
 pub fn style_of(status: &str) -> Style {
     match status {
         "confirmed" => Style::Good,
@@ -126,23 +127,23 @@ fn message(event: &Value, kind: &str) -> String {
     }
     if event.pointer("/data/discrepancy").is_some() {
         let said = |name: &str| text(event, &format!("/data/discrepancy/{name}"));
-        parts.push(format!("asked for {}, the gateway did {}", said("asked"), said("answered")));
+        parts.push(format!("requested {}, the gateway processed {}", said("asked"), said("answered")));
     }
     let redirect_url = text(event, "/data/payment/redirect_url");
     if kind.starts_with("payment.") && !redirect_url.is_empty() {
         parts.push(format!("the customer must act at {redirect_url}"));
     }
     if let Ok(next) = text(event, "/data/next_attempt_at").parse::<Timestamp>() {
-        parts.push(format!("next at {}", clock(next)));
+        parts.push(format!("next attempt at {}", clock(next)));
     }
     if let Some(attempts) = event.pointer("/data/attempts").and_then(Value::as_u64).filter(|attempts| *attempts > 0) {
-        parts.push(format!("{attempts} attempt{}", if attempts == 1 { "" } else { "s" }));
+        parts.push(counted(attempts, "attempt"));
     }
     parts.retain(|part| !part.is_empty());
     parts.join("; ")
 }
 
-/// `captured_amount 10.00`; of what is no short text, the name alone.
+/// `captured_amount 10.00`; only the name if the value is not a short text.
 fn change(event: &Value, name: &str) -> String {
     let value = text(event, &format!("/data/payment/{name}"));
     let name = tame(&excerpt(name, NAME_MAX));
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     fn line(event: Value) -> String {
-        Told::read(&event).line(Output::plain(), false)
+        EventSummary::read(&event).line(Output::plain(), false)
     }
 
     fn event(kind: &str, data: Value) -> Value {
@@ -180,30 +181,31 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_told_with_its_value() {
+    fn changed_fields_are_shown_with_their_values() {
         let data = json!({ "payment": payment("confirmed"), "changed": ["captured_amount", "extra_data"],
                            "discrepancy": { "asked": "120.00", "answered": "100.00", "currency": "USD" } });
         assert_eq!(
             line(event("payment.updated", data)),
             "12:00:01.250  456789ab  payment.updated         confirmed                    120.00 USD  \
-             captured_amount 100.00; extra_data; asked for 120.00, the gateway did 100.00"
+             captured_amount 100.00; extra_data; requested 120.00, the gateway processed 100.00"
         );
     }
 
     #[test]
-    fn a_delay_tells_when_it_goes_on() {
+    fn a_delay_shows_the_next_attempt() {
         let data = json!({ "reason": "timeout", "message": "no answer", "attempts": 3,
                            "next_attempt_at": "2026-11-22T12:00:11Z", "command": { "type": "payment.refund" } });
         assert_eq!(
             line(event("command.delayed", data)),
             "12:00:01.250  456789ab  command.delayed         timeout                                  \
-             no answer; next at 12:00:11.000; 3 attempts"
+             no answer; next attempt at 12:00:11.000; 3 attempts"
         );
     }
 
     #[test]
-    fn colours_say_how_it_is_meant() {
-        let check = |kind: &str, data: Value, style: Style| assert_eq!(Told::read(&event(kind, data)).style, style);
+    fn colours_follow_status_and_reason() {
+        let check =
+            |kind: &str, data: Value, style: Style| assert_eq!(EventSummary::read(&event(kind, data)).style, style);
         check("payment.status_changed", json!({ "payment": payment("rejected") }), Style::Bad);
         check("payment.created", json!({ "payment": payment("waiting") }), Style::Open);
         check("command.rejected", json!({ "code": "not_allowed" }), Style::Bad);
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_can_be_watched() {
+    fn any_message_can_be_shown() {
         let long = "x".repeat(900_000);
         let data = json!({ "message": long, "changed": [long], "payment": { "status": long } });
         let line_of_it = line(json!({ "type": long, "subject": long, "data": data }));

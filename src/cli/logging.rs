@@ -1,5 +1,4 @@
-//! Log lines: text for a person at a terminal, else JSON. They go to the standard error; the standard output is a
-//! command's own.
+//! Log lines: text on a terminal, otherwise JSON. They go to standard error; standard output belongs to the command.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
@@ -12,18 +11,18 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::LogFormat;
 use crate::payment::card;
 
-/// Crates that say at `info` what only their authors want to know. A filter that names one of them overrides this.
-/// lapin tells of every connection's end as an error, even of one that was said goodbye to and whose socket the broker
-/// then resets; the ends that matter are told by the bus itself.
+/// Crates that log at `info` what concerns only their authors. A filter that names one of them overrides this.
+/// lapin logs the end of every connection as an error, even after a regular close whose socket the broker then resets;
+/// the bus itself logs the ends that matter.
 const QUIET: &str = "lapin=off,tokio_postgres=warn,deadpool_postgres=warn,hyper=warn,h2=warn,reqwest=warn,rustls=warn";
 
-/// Where lapin logs a returned message with its whole body, as a warning. No filter can turn it on. What else prints
-/// bodies or the parameters of statements does so at levels that Cargo.toml leaves out of the build.
+/// The target of lapin's warning about a returned message, which contains the whole body. No filter can enable it.
+/// Whatever else logs bodies or the parameters of statements does so at levels that Cargo.toml excludes from the build.
 const BODIES: &str = "lapin::returned_messages";
 
-/// Starts logging. The filter is the configuration's, which is known to parse.
+/// Starts logging. The filter comes from the configuration, which has checked that it parses.
 ///
-/// Where spans are exported, JSON lines name trace and span.
+/// If spans are exported, JSON lines name trace and span.
 pub fn start(format: LogFormat, filter: &str, with_spans: bool) {
     let is_terminal = std::io::stderr().is_terminal();
     let is_text = match format {
@@ -40,7 +39,7 @@ pub fn start(format: LogFormat, filter: &str, with_spans: bool) {
         lines.finish().with(bodies).try_init()
     };
     if let Err(error) = started {
-        eprintln!("paybus: logging was started before: {error}");
+        eprintln!("paybus: logging cannot be started: {error}");
     }
 }
 
@@ -52,7 +51,7 @@ fn is_without_body(metadata: &Metadata<'_>) -> bool {
     !metadata.target().starts_with(BODIES)
 }
 
-/// Lines without card numbers. Each is written at once.
+/// Removes card numbers from log lines. Each line is one write.
 struct Scrubbed<W>(W);
 
 impl<W: Write> Write for Scrubbed<W> {

@@ -11,13 +11,13 @@ use crate::config::Settings;
 use crate::store::migrate;
 use crate::wiring::{bus_settings, open_store_to_migrate};
 
-/// Bring the database's schema and the broker's exchanges and queues to what this version needs.
+/// Migrate the database schema, and declare the broker's exchanges and queues.
 ///
-/// Can be run at any time and any number of times; what is as it has to be is left alone.
+/// Safe to run at any time and repeatedly: it changes only what is missing or outdated.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  paybus migrate\n  paybus migrate --only database")]
 pub struct MigrateArguments {
-    /// One of the two, for instance where they have different owners.
+    /// Migrate only one of the two, for example if they have different owners.
     #[arg(long, value_name = "WHAT")]
     only: Option<Part>,
     /// Print one JSON object.
@@ -38,8 +38,8 @@ pub async fn run(arguments: &MigrateArguments, settings: &Settings) -> Result<Ex
         let store = open_store_to_migrate(settings)?;
         let steps = migrate::migrate(&store).await?;
         store.close();
-        let did = if steps.is_empty() { "is up to date".to_owned() } else { format!("applied {}", steps.join(", ")) };
-        tell(output, arguments, "database", &did)?;
+        let did = if steps.is_empty() { "up to date".to_owned() } else { format!("applied {}", steps.join(", ")) };
+        report(output, arguments, "database", &did)?;
         applied = Some(steps);
     }
     let mut declared = None;
@@ -47,8 +47,8 @@ pub async fn run(arguments: &MigrateArguments, settings: &Settings) -> Result<Ex
         let names: Vec<&str> = settings.variants.keys().map(String::as_str).collect();
         declare(settings, &names).await?;
         let did =
-            format!("has its exchanges and queues: prefix {}, variants {}", settings.amqp.prefix, names.join(", "));
-        tell(output, arguments, "broker", &did)?;
+            format!("declared exchanges and queues: prefix {}, variants {}", settings.amqp.prefix, names.join(", "));
+        report(output, arguments, "broker", &did)?;
         declared = Some(names);
     }
     if arguments.json {
@@ -66,7 +66,7 @@ async fn declare(settings: &Settings, variants: &[&str]) -> Result<(), Failure> 
     Ok(declared?)
 }
 
-fn tell(output: Output, arguments: &MigrateArguments, what: &str, did: &str) -> Result<(), Failure> {
+fn report(output: Output, arguments: &MigrateArguments, what: &str, did: &str) -> Result<(), Failure> {
     if !arguments.json {
         output.line(&format!("{} {did}", output.column(Style::Strong, what, 9)))?;
     }

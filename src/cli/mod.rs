@@ -1,4 +1,4 @@
-//! The command line: one file for each command, and what they share.
+//! The command line: one file per command, and what the commands share.
 
 mod archive;
 mod check;
@@ -36,23 +36,23 @@ use crate::wiring::open_store;
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0   done
-  1   failed, or not as wished: a command was rejected, a check failed
-  2   usage
-  64  configuration
-  69  broker or database not reachable
+  0   success
+  1   failure, such as a rejected command or a failed check
+  2   wrong arguments
+  64  invalid configuration
+  69  broker or database unreachable
 
-Configuration: the defaults of config/default.toml, under --config FILE, under the environment
-(PAYBUS__DATABASE__URL, PAYBUS__AMQP__URL, ...).
+Configuration: environment variables (PAYBUS__DATABASE__URL, PAYBUS__AMQP__URL, ...) override
+--config FILE, which overrides the built-in defaults (config/default.toml).
 
 Example:
   paybus migrate && paybus worker";
 
-/// Payments over a message bus: at most one charge for one command, and never a lost event.
+/// Payments over a message bus: at most one charge per command, and no lost events.
 #[derive(Debug, Parser)]
 #[command(name = "paybus", version, after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// The configuration file.
+    /// Configuration file.
     // A variable that is set and empty names no file; a path would be refused.
     #[arg(long, global = true, env = "PAYBUS_CONFIG", value_name = "FILE")]
     config: Option<OsString>,
@@ -83,22 +83,22 @@ impl Arguments {
     /// Reads the configuration.
     ///
     /// # Errors
-    /// The first thing found wrong with it.
+    /// The configuration cannot be read or is invalid.
     pub fn settings(&self) -> Result<Settings, Failure> {
         let file = self.config.as_deref().filter(|file| !file.is_empty()).map(Path::new);
         Ok(config::load(file, config::environment()?.into_iter())?)
     }
 
-    /// Starts logging to the standard error. Only what goes on until it is told to stop says more than warnings: what other
-    /// commands have to say is their output.
+    /// Starts logging to standard error. Only long-running commands log more than warnings: the result of the others is
+    /// their output.
     pub fn start_logging(&self, settings: &Settings) {
-        // lapin tells of every connection's end as an error, even of one that was said goodbye to.
-        let goes_on = matches!(self.command, Command::Worker(_) | Command::Webhooks(_));
-        let filter = if goes_on { settings.log.filter.as_str() } else { "warn,lapin=off" };
+        // lapin logs the end of every connection as an error, even after a regular close.
+        let is_long_running = matches!(self.command, Command::Worker(_) | Command::Webhooks(_));
+        let filter = if is_long_running { settings.log.filter.as_str() } else { "warn,lapin=off" };
         logging::start(settings.log.format, filter, settings.tracing.endpoint.is_some());
     }
 
-    /// Begins to export spans, where that is configured and there is a command that makes any.
+    /// Starts to export spans, if that is configured and the command creates any.
     ///
     /// # Errors
     /// The collector's address cannot be used.
@@ -107,10 +107,10 @@ impl Arguments {
         Ok(if makes_spans { spans::start(&settings.tracing)? } else { None })
     }
 
-    /// Carries the command out.
+    /// Runs the command.
     ///
     /// # Errors
-    /// It could not be carried out.
+    /// The command failed.
     pub async fn run(self, settings: Settings) -> Result<Exit, Failure> {
         match self.command {
             Command::Worker(arguments) => worker::run(arguments, settings).await,
@@ -131,8 +131,8 @@ impl Arguments {
     }
 }
 
-/// The database, once its schema is known to be there: without one, every question would fail for a reason that says
-/// nothing.
+/// Opens the database and checks that its schema exists: without a schema, every query would fail with an error that
+/// does not explain why.
 async fn open_database(settings: &Settings) -> Result<Store, Failure> {
     let store = open_store(settings)?;
     crate::store::migrate::check(&store).await?;
@@ -145,6 +145,8 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
+
+    mod reference;
 
     const COMMANDS: &[&str] = &[
         "worker",
@@ -184,38 +186,8 @@ mod tests {
         }
     }
 
-    /// The words of a line, as a shell would make them.
-    fn words(line: &str) -> Vec<String> {
-        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
-        for char in line.chars().chain([' ']) {
-            match (quote, char) {
-                (None, '\'' | '"') => quote = Some(char),
-                (Some(open), _) if open == char => quote = None,
-                (None, ' ') => words.push(std::mem::take(&mut word)),
-                _ => word.push(char),
-            }
-        }
-        words.retain(|word| !word.is_empty());
-        words
-    }
-
     #[test]
-    fn what_is_to_be_typed_on_call_is_understood() {
-        let id = "0192f0c1-7c5e-7000-8000-0123456789ab";
-        let page = include_str!("../../docs/on-call.md").replace("\\\n", " ");
-        let page = page.replace("PAYMENT", id).replace("OPERATION", id);
-        let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("paybus ")).collect();
-        assert!(lines.len() > 20, "{lines:?}");
-        for line in lines {
-            let command = line.split(" #").next().unwrap_or_default();
-            if let Err(error) = Arguments::try_parse_from(words(command)) {
-                panic!("{line}: {error}");
-            }
-        }
-    }
-
-    #[test]
-    fn wrong_usage_is_told_from_help() {
+    fn wrong_usage_is_distinguished_from_help() {
         let kind = |line: &str| Arguments::try_parse_from(line.split(' ')).map_err(|error| error.kind());
         assert_eq!(kind("paybus").unwrap_err(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
         assert_eq!(kind("paybus bogus").unwrap_err(), ErrorKind::InvalidSubcommand);

@@ -1,4 +1,4 @@
-//! What all commands print with: colours only on a terminal, nothing that a message could do to that terminal.
+//! Output of all commands: colours only on a terminal, and nothing that lets a message control the terminal.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -7,16 +7,16 @@ use serde::Serialize;
 use super::exit::Failure;
 use super::tame::tame_json;
 
-/// How a word is meant.
+/// The meaning of a word, shown by its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     /// As it should be.
     Good,
-    /// Under way, or to be looked at.
+    /// In progress, or to be looked at.
     Open,
     /// Not as it should be.
     Bad,
-    /// Of less weight.
+    /// Less important.
     Faint,
     /// A heading.
     Strong,
@@ -24,14 +24,14 @@ pub enum Style {
     Plain,
 }
 
-/// The standard output.
+/// Standard output.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     colour: bool,
 }
 
 impl Output {
-    /// The standard output, coloured where a person looks at it and has not asked for none (`NO_COLOR`).
+    /// Standard output, with colours on a terminal unless `NO_COLOR` is set.
     pub fn new() -> Output {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Output { colour: is_terminal() && !refused }
@@ -62,7 +62,7 @@ impl Output {
         if self.colour && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// A text in its style, filled up with blanks to a width.
+    /// A text in its style, padded to a width.
     pub fn column(self, style: Style, text: &str, width: usize) -> String {
         let blanks = width.saturating_sub(text.chars().count());
         format!("{}{:blanks$}", self.paint(style, text), "")
@@ -71,7 +71,7 @@ impl Output {
     /// Prints a line.
     ///
     /// # Errors
-    /// Nobody reads it any more.
+    /// The output is closed.
     pub fn line(self, line: &str) -> io::Result<()> {
         writeln!(io::stdout().lock(), "{}", line.trim_end())
     }
@@ -85,7 +85,7 @@ impl Output {
     }
 }
 
-/// Whether a person looks at the output.
+/// Whether standard output is a terminal.
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }

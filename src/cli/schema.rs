@@ -15,14 +15,14 @@ Examples:
   paybus schema asyncapi
   paybus schema --write contract";
 
-/// Print the contract: JSON Schemas of commands and events, AsyncAPI, the codes of answers.
+/// Print the contract: JSON Schemas of commands and events, AsyncAPI, and the codes of answers.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct SchemaArguments {
-    /// A document, such as commands/payment.create; left out, a list of them.
+    /// The document to print, such as commands/payment.create; default: a list of all documents.
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Write all documents into this folder, and print nothing.
+    /// Write all documents into this folder instead of printing them.
     #[arg(long, value_name = "FOLDER", conflicts_with = "name")]
     write: Option<PathBuf>,
 }
@@ -37,14 +37,15 @@ pub fn run(arguments: &SchemaArguments) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The name on the command line: `.json` goes without saying.
+/// The name on the command line, without `.json`.
 fn name(document: &Document) -> &str {
     document.file.strip_suffix(".json").unwrap_or(&document.file)
 }
 
 fn print(asked: &str, documents: &[Document]) -> Result<(), Failure> {
     let found = documents.iter().find(|document| name(document) == asked || document.file == asked);
-    let found = found.ok_or_else(|| Failure::usage(format!("no document {asked:?}; `paybus schema` lists them")))?;
+    let unknown = || Failure::usage(format!("there is no document {asked:?}; `paybus schema` lists them"));
+    let found = found.ok_or_else(unknown)?;
     Ok(Output::new().line(&found.text)?)
 }
 

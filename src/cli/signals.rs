@@ -1,4 +1,4 @@
-//! The signals that end a process that goes on until it is told to stop.
+//! The signals that stop a long-running process.
 
 use std::io;
 
@@ -13,10 +13,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on; before anything is begun, so that no signal is missed.
+    /// Starts listening. Call this before anything else starts, so that no signal is missed.
     ///
     /// # Errors
-    /// The operating system has no room for it.
+    /// The operating system cannot register the handler.
     pub fn listen() -> io::Result<Signals> {
         Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
@@ -31,10 +31,10 @@ impl Signals {
     /// The first signal cancels `drain`, the second `abort`.
     pub async fn obey(mut self, drain: CancellationToken, abort: CancellationToken) {
         self.next().await;
-        info!("told to stop: finishing what is in flight; a second signal ends it at once");
+        info!("received a signal to stop: finishing the work in flight; a second signal stops immediately");
         drain.cancel();
         self.next().await;
-        warn!("told to stop at once");
+        warn!("received a second signal: stopping immediately");
         abort.cancel();
     }
 }

@@ -1,6 +1,6 @@
-//! Texts from elsewhere, fit for a terminal.
+//! Makes foreign text safe for a terminal.
 
-/// A text from elsewhere in one line: a control character could move the cursor, or worse.
+/// Foreign text in one line, without control characters: these could move the cursor, or worse.
 pub fn tame(text: &str) -> String {
     let tamed = text.chars().map(|char| match char {
         '\n' | '\r' | '\t' => ' ',
@@ -10,8 +10,8 @@ pub fn tame(text: &str) -> String {
     tamed.collect()
 }
 
-/// The same JSON, for a terminal: what serde_json leaves as it is and a terminal may act on is written as an escape. It can
-/// stand in texts and names only.
+/// The same JSON, safe for a terminal: escapes the characters that serde_json does not escape and a terminal may act on.
+/// They occur only in strings and names.
 pub fn tame_json(json: &str) -> String {
     let mut tamed = String::with_capacity(json.len());
     for char in json.chars() {
@@ -24,7 +24,7 @@ pub fn tame_json(json: &str) -> String {
     tamed
 }
 
-/// Characters that turn the direction of what follows.
+/// Whether a character changes the writing direction.
 fn is_direction(char: char) -> bool {
     matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

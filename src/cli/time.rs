@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_come_is_told_from_what_was() {
+    fn the_future_is_distinguished_from_the_past() {
         let now = at("2026-11-22T12:00:00Z");
         assert_eq!(relative(at("2026-11-22T12:00:42Z"), now), "in 42 s");
         assert_eq!(relative(at("2026-11-22T11:59:55Z"), now), "5 s ago");

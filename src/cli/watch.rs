@@ -1,4 +1,4 @@
-//! `paybus watch`: the events as they happen.
+//! `paybus watch`: prints events as they happen.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
-use super::line::Told;
+use super::line::EventSummary;
 use super::output::{Output, Style, is_terminal};
 use crate::bus::client::{Client, Watched};
 use crate::config::{Settings, duration};
@@ -20,40 +20,40 @@ Examples:
   paybus watch --binding '#.confirmed' --json
   paybus watch --until-final 5f0c7a52 --timeout 1m
 
-Times are UTC. A routing key is <variant>.<type>, and for payment.status_changed a last word, the status.";
+Times are UTC. A routing key is <variant>.<type>; payment.status_changed appends the new status.";
 
-/// Watch the events on the bus, one a line, until Ctrl-C.
+/// Print events from the bus as they happen, one per line, until Ctrl-C.
 ///
-/// Only what happens from now on is shown; what happened before, `paybus show` tells.
+/// For earlier events, use `paybus events` or `paybus show`.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct WatchArguments {
-    /// Which events, by routing key: * stands for one word, # for any number.
+    /// Only events whose routing key matches: * stands for one word, # for any number of words.
     #[arg(long, value_name = "PATTERN", default_value = "#")]
     binding: String,
-    /// Only those of this payment.
+    /// Only events of this payment.
     #[arg(long, value_name = "UUID")]
     payment: Option<Uuid>,
-    /// End after so many events.
+    /// Exit after this many events.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End with the final answer of the command of this id; exit code 1 unless it succeeded.
+    /// Exit after the final answer to the command with this id; with 1 unless it succeeded.
     #[arg(long, value_name = "ID")]
     until_final: Option<String>,
-    /// End after this long; exit code 1 where more was asked for.
+    /// Exit after this time; with 1 if --count or --until-final is not reached by then.
     #[arg(long, value_name = "DURATION", value_parser = read_duration)]
     timeout: Option<Duration>,
-    /// Show payments' ids in full, as where no terminal is.
+    /// Print full payment ids, as when the output is not a terminal.
     #[arg(long)]
     long: bool,
-    /// Print the events as they are, one JSON object a line.
+    /// Print the whole events, one JSON object per line.
     #[arg(long)]
     json: bool,
 }
 
 /// A duration as in the configuration, for an argument.
 pub fn read_duration(text: &str) -> Result<Duration, String> {
-    duration::parse(text).ok_or_else(|| "expected a number and its unit, such as 100ms, 10s or 5m".to_owned())
+    duration::parse(text).ok_or_else(|| "expected a number and a unit, such as 100ms, 10s or 5m".to_owned())
 }
 
 pub async fn run(arguments: &WatchArguments, settings: &Settings) -> Result<Exit, Failure> {
@@ -67,7 +67,7 @@ pub async fn run(arguments: &WatchArguments, settings: &Settings) -> Result<Exit
                 return Ok(exit);
             }
         }
-        Err(Failure::new(Exit::Unavailable, "the connection to the broker was lost"))
+        Err(Failure::connection_lost())
     };
     let ended = tokio::select! {
         ended = watching => ended,
@@ -100,10 +100,10 @@ impl<'a> Viewer<'a> {
         Viewer { arguments, output, long: arguments.long || !is_terminal(), seen: 0 }
     }
 
-    /// Tells a person that it has begun: there may be nothing to see for long.
+    /// Shows a person that the command is running: the first event may take a while.
     fn begin(&self) -> Result<(), Failure> {
         if is_terminal() && !self.arguments.json {
-            let title = format!("watching {} (UTC), until Ctrl-C", self.arguments.binding);
+            let title = format!("watching {} until Ctrl-C; times are UTC", self.arguments.binding);
             self.output.line(&self.output.paint(Style::Faint, &title))?;
         }
         Ok(())
@@ -111,7 +111,7 @@ impl<'a> Viewer<'a> {
 
     /// Shows an event, and whether it is the last.
     fn see(&mut self, watched: &Watched) -> Result<Option<Exit>, Failure> {
-        // Others can publish to the exchange, too: what is no JSON is shown as what it is.
+        // Others can publish to the exchange too: a message that is not JSON is shown as an empty event.
         let event = serde_json::from_slice(&watched.body).unwrap_or(Value::Null);
         if !self.is_wanted(&event) {
             return Ok(None);
@@ -120,7 +120,7 @@ impl<'a> Viewer<'a> {
         if self.arguments.json {
             self.output.json(&event)?;
         } else {
-            self.output.line(&Told::read(&event).line(self.output, self.long))?;
+            self.output.line(&EventSummary::read(&event).line(self.output, self.long))?;
         }
         if let Some(id) = &self.arguments.until_final {
             return Ok(answer(&event, id));
@@ -132,7 +132,7 @@ impl<'a> Viewer<'a> {
         self.arguments.payment.is_none_or(|payment| is_of(event, payment))
     }
 
-    /// How it ends before all that was asked for was seen.
+    /// The exit code if the command ends before --count or --until-final is reached.
     fn unfinished(&self) -> Exit {
         let asked = self.arguments.count.is_some() || self.arguments.until_final.is_some();
         if asked { Exit::Failed } else { Exit::Done }
@@ -145,14 +145,14 @@ pub fn is_of(event: &Value, payment: Uuid) -> bool {
     named("subject") == Some(payment) || named("partitionkey") == Some(payment)
 }
 
-/// How a command ended, where the event is its final answer.
+/// How a command ended; `None` unless the event is its final answer.
 pub fn answer(event: &Value, id: &str) -> Option<Exit> {
     let command = event.pointer("/data/command")?;
     let is_final = command.get("final").and_then(Value::as_bool) == Some(true);
     if !is_final || command.get("id").and_then(Value::as_str) != Some(id) {
         return None;
     }
-    // What a command failed by has a code, be it told by a change of the payment or by itself.
+    // A failure has a code, whether the event is a change of the payment or an answer of its own.
     let failed = event.pointer("/data/code").is_some();
     Some(if failed { Exit::Failed } else { Exit::Done })
 }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_other_payments_are_left_out() {
+    fn events_of_other_payments_are_omitted() {
         let id = Uuid::from_u128(7);
         let arguments = WatchArguments { payment: Some(id), ..arguments() };
         let viewer = Viewer::new(&arguments, Output::plain());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fails_only_where_more_was_asked_for() {
+    fn it_fails_only_if_more_events_were_requested() {
         let plain = arguments();
         assert_eq!(Viewer::new(&plain, Output::plain()).unfinished(), Exit::Done);
         let counting = WatchArguments { count: Some(3), ..arguments() };

@@ -1,4 +1,4 @@
-//! `paybus webhooks`: only what gateways tell by themselves.
+//! `paybus webhooks`: only receives webhooks.
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -8,10 +8,10 @@ use super::signals::Signals;
 use crate::config::Settings;
 use crate::worker;
 
-/// Receive webhooks (POST /webhooks/VARIANT) and publish them as commands, and do nothing else.
+/// Receive webhooks (POST /webhooks/VARIANT) and publish them as commands; do nothing else
 ///
-/// For where only this may be reached from outside: it needs the broker and the webhook secrets, no database, and calls
-/// no gateway. Workers receive webhooks too, at their http.listen.
+/// Use it to expose only this process to the outside: it needs the broker and the webhook secrets,
+/// but no database, and it calls no gateway. Workers also receive webhooks, at their http.listen.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,

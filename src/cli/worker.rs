@@ -1,4 +1,4 @@
-//! `paybus worker`: the job. The first signal lets it finish what it has begun, the second ends it at once.
+//! `paybus worker`: takes commands until the first signal, which drains it; the second one stops it immediately.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use super::signals::Signals;
 use crate::config::Settings;
 use crate::worker;
 
-/// How long the worker may take to end at once.
+/// How long the tasks of the worker may take to end after the second signal.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Take commands from the broker, call the gateways, publish what happened.
+/// Take commands from the broker, call the gateways and publish the results
 ///
-/// SIGTERM or Ctrl-C: nothing new is taken, and what is in flight is finished (worker.drain).
-/// The second one ends it at once, and another worker takes over.
+/// SIGTERM or Ctrl-C drains the worker: it takes no new commands and finishes those in flight,
+/// within worker.drain. A second signal stops it immediately, and another worker takes over.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = "Example:\n  paybus worker --config /etc/paybus.toml")]
 pub struct WorkerArguments {}
 
 pub async fn run(_: WorkerArguments, settings: Settings) -> Result<Exit, Failure> {
     let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
-    // Before anything is begun, so that no signal is missed.
+    // Before anything else starts, so that no signal is missed.
     let signals = Signals::listen()?;
     tokio::spawn(signals.obey(drain.clone(), abort.clone()));
     let ended = async {

@@ -89,7 +89,12 @@ fn check_amqp(amqp: &Amqp) -> Result<(), ConfigError> {
     let is_url = ["amqp://", "amqps://"].iter().any(|scheme| url.starts_with(scheme)) && addresses(url).is_some();
     check_options("amqp.url", url, &AMQP_OPTIONS)?;
     require(is_url, "amqp.url", "amqp:// or amqps://USER:PASSWORD@HOST:PORT,HOST:PORT/VIRTUAL_HOST")?;
-    check_tls("amqp.tls", &amqp.tls, url.starts_with("amqps://"), "only beside an amqps:// url")?;
+    check_tls(
+        "amqp.tls",
+        &amqp.tls,
+        url.starts_with("amqps://"),
+        "no such keys unless amqp.url is an amqps:// address",
+    )?;
     let is_prefix = is_name(&amqp.prefix, |byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     require(is_prefix, "amqp.prefix", "1 to 64 letters, digits, dots, dashes or underscores")?;
     require(Regex::new(&amqp.reply_to).is_ok(), "amqp.reply_to", "a regular expression")?;
@@ -113,7 +118,7 @@ fn check_database(database: &Database) -> Result<(), ConfigError> {
         check_database_url("database.migrate_url", url)?;
     }
     let is_encrypted = database.tls_mode != TlsMode::Disable;
-    check_tls("database.tls", &database.tls, is_encrypted, "only where database.tls_mode is not \"disable\"")?;
+    check_tls("database.tls", &database.tls, is_encrypted, "no such keys if database.tls_mode is \"disable\"")?;
     require_number("database.pool", database.pool as u64, &(1..=1_000))?;
     // Events are read in order, after a fixed delay: one that takes longer to be stored would be passed over for good.
     require_within("database.statement_timeout", database.statement_timeout, &(MILLISECOND..=STATEMENT_TIMEOUT_MAX))?;
@@ -124,7 +129,7 @@ fn check_database_url(key: &str, url: &SecretString) -> Result<(), ConfigError> 
     let url = url.expose_secret();
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
     let asks_for_tls = parameters.split('&').any(|parameter| parameter.starts_with("ssl"));
-    require(!asks_for_tls, key, "database.tls_mode and database.tls in the place of ssl parameters")?;
+    require(!asks_for_tls, key, "database.tls_mode and database.tls instead of ssl parameters")?;
     check_options(key, url, &DATABASE_OPTIONS)?;
     let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
         && url.parse::<tokio_postgres::Config>().is_ok();
@@ -141,7 +146,9 @@ fn check_options(key: &str, url: &str, known: &[&str]) -> Result<(), ConfigError
     let names = options.split('&').filter_map(|option| Some(option.split_once('=')?.0));
     let is_option = |name: &str| is_name(name, |byte| byte.is_ascii_lowercase() || byte == b'_');
     match names.filter(|name| is_option(name)).find(|name| !known.contains(name)) {
-        Some(name) => require(false, key, &format!("no option `{name}`, which is not known, but {}", known.join(", "))),
+        Some(name) => {
+            require(false, key, &format!("no unknown option `{name}`; the known ones are {}", known.join(", ")))
+        }
         None => Ok(()),
     }
 }
@@ -153,7 +160,7 @@ fn check_tls(key: &str, tls: &Tls, is_encrypted: bool, expected: &str) -> Result
         let is_path = path.as_ref().is_none_or(|path| !path.as_os_str().is_empty());
         require(is_path, format!("{key}.{name}"), "the path of a PEM file")?;
     }
-    require(tls.cert.is_some() == tls.key.is_some(), key, "cert and key, both or neither")
+    require(tls.cert.is_some() == tls.key.is_some(), key, "both cert and key, or neither")
 }
 
 fn check_retry(key: &str, retry: &Retry) -> Result<(), ConfigError> {
@@ -178,7 +185,7 @@ fn check_variant(name: &str, variant: &Variant) -> Result<(), ConfigError> {
     require_within(&format!("{key}.timeout"), variant.timeout, &TIMEOUT)?;
     require_number(&format!("{key}.concurrency"), variant.concurrency as u64, &(1..=10_000))?;
     let is_rate = variant.rate.is_none_or(|rate| rate > 0.0 && rate <= RATE_MAX);
-    require(is_rate, format!("{key}.rate"), "calls a second, more than 0 and at most 1000000")?;
+    require(is_rate, format!("{key}.rate"), "calls per second, more than 0 and at most 1000000")?;
     require_number(&format!("{key}.breaker.failures"), variant.breaker.failures.into(), &(1..=1_000_000))?;
     require_within(&format!("{key}.breaker.open"), variant.breaker.open, &(MILLISECOND..=DAY))?;
     check_retry(&format!("{key}.retry"), &variant.retry)
@@ -217,7 +224,7 @@ fn check_tracing(tracing: &Tracing) -> Result<(), ConfigError> {
     require(
         tracing.endpoint.as_ref().is_none_or(is_address),
         "tracing.endpoint",
-        "an address such as \"http://127.0.0.1:4318\", without user, password and query",
+        "an address such as \"http://127.0.0.1:4318\", without user, password or query",
     )?;
     require((0.0..=1.0).contains(&tracing.sample), "tracing.sample", "a number from 0 to 1")?;
     require(!tracing.service.is_empty(), "tracing.service", "a name")

@@ -64,8 +64,8 @@ impl ConfigError {
     /// be.
     pub(super) fn plaintext(section: &str, key: &str, host: &str, expected: &str) -> ConfigError {
         let problem = format!(
-            "expected {expected}, because {host} is another machine; or {section}.insecure = true, if only you can read \
-             the network between"
+            "expected {expected}, because {host} is another machine; set {section}.insecure = true if the network to \
+             it is private"
         );
         ConfigError::key(format!("{section}.{key}"), problem)
     }
@@ -112,7 +112,7 @@ impl de::Error for ConfigError {
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        ConfigError::key(field, "given twice")
+        ConfigError::key(field, "is given twice")
     }
 }
 

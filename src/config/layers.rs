@@ -26,7 +26,7 @@ pub(super) fn variables(environment: &BTreeMap<String, String>) -> Result<BTreeM
     for name in environment.keys().filter(|name| name.starts_with(PREFIX)) {
         let key = name[PREFIX.len()..].to_lowercase().replace(LEVEL_SEPARATOR, ".");
         if key.split('.').any(str::is_empty) {
-            return Err(wrong(name, format!("expected a key, its levels parted by `{LEVEL_SEPARATOR}`")));
+            return Err(wrong(name, format!("expected a key with its levels separated by `{LEVEL_SEPARATOR}`")));
         }
         if let Some(other) = variables.insert(key, name.clone()) {
             return Err(wrong(name, format!("{other} sets the same key")));
@@ -35,7 +35,7 @@ pub(super) fn variables(environment: &BTreeMap<String, String>) -> Result<BTreeM
     for (key, name) in &variables {
         let mut parents = key.match_indices('.').map(|(end, _)| &key[..end]);
         if let Some(other) = parents.find_map(|parent| variables.get(parent)) {
-            return Err(wrong(name, format!("{other} sets the whole of what this is a part of")));
+            return Err(wrong(name, format!("{other} already sets the whole table that contains this key")));
         }
     }
     Ok(variables)
@@ -97,7 +97,7 @@ fn names_variants(config: &Config) -> bool {
 
 /// Merging parsed tables cannot fail. The message is discarded, because it might quote a value.
 fn unexpected(_: ::config::ConfigError) -> ConfigError {
-    ConfigError::key("configuration", "the layers cannot be merged")
+    ConfigError::key("configuration", "cannot merge the defaults, the file and the environment")
 }
 
 /// Adds the name of the variable that set the key to the error.

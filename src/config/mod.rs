@@ -59,7 +59,7 @@ fn read(mut root: ::config::Value) -> Result<Settings, ConfigError> {
 ///
 /// # Errors
 ///
-/// A variable that begins with `PAYBUS__` is not Unicode.
+/// A variable that begins with `PAYBUS__` is not valid Unicode.
 pub fn environment() -> Result<Vec<(String, String)>, ConfigError> {
     let mut pairs = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -67,7 +67,10 @@ pub fn environment() -> Result<Vec<(String, String)>, ConfigError> {
         match (name.into_string(), value.into_string()) {
             (Ok(name), Ok(value)) => pairs.push((name, value)),
             _ if readable_name.starts_with(layers::PREFIX) => {
-                return Err(ConfigError::Variable { variable: readable_name, problem: "is not Unicode".to_owned() });
+                return Err(ConfigError::Variable {
+                    variable: readable_name,
+                    problem: "is not valid Unicode".to_owned(),
+                });
             }
             _ => {}
         }

@@ -79,7 +79,7 @@ fn check_tracing(tracing: &Tracing) -> Result<(), ConfigError> {
             "tracing",
             "endpoint",
             host,
-            "an https:// address for the headers of the environment",
+            "an https:// address for the headers that the environment sets",
         )),
         None => Ok(()),
     }

@@ -51,10 +51,10 @@ impl<'de> Deserializer<'de> for Reader {
         deserialize_i16, visit_i16, "a whole number";
         deserialize_i32, visit_i32, "a whole number";
         deserialize_i64, visit_i64, "a whole number";
-        deserialize_u8, visit_u8, "a whole number, not negative";
-        deserialize_u16, visit_u16, "a whole number, not negative";
-        deserialize_u32, visit_u32, "a whole number, not negative";
-        deserialize_u64, visit_u64, "a whole number, not negative";
+        deserialize_u8, visit_u8, "a non-negative whole number";
+        deserialize_u16, visit_u16, "a non-negative whole number";
+        deserialize_u32, visit_u32, "a non-negative whole number";
+        deserialize_u64, visit_u64, "a non-negative whole number";
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {

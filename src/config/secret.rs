@@ -40,7 +40,7 @@ fn read(text: &str, environment: &BTreeMap<String, String>) -> Result<Option<Str
     if let Some(name) = text.strip_prefix("env:") {
         return match environment.get(name) {
             Some(secret) if !secret.is_empty() => Ok(Some(secret.clone())),
-            _ => Err(format!("environment variable {name} is not set, or empty")),
+            _ => Err(format!("environment variable {name} is not set or is empty")),
         };
     }
     let Some(path) = text.strip_prefix("file:") else {

@@ -84,12 +84,13 @@ fn expected(key: String, expected: impl AsRef<str>) -> ConfigError {
 /// Rejects a name that extends another one: `reply.shop.*` would include the replies of a user `shop.eu`.
 fn check_name(name: &str, users: &BTreeMap<String, User>) -> Result<(), ConfigError> {
     if name.is_empty() {
-        return Err(expected("users".to_owned(), "the name of a user of the broker, [users.NAME]"));
+        return Err(expected("users".to_owned(), "the name of a broker user, [users.NAME]"));
     }
     let mut ends = name.match_indices('.').map(|(end, _)| end);
     match ends.find_map(|end| name.get(..end).filter(|shorter| users.contains_key(*shorter))) {
         Some(other) => {
-            let why = format!("another name: the reply queues of {other}, reply.{other}.*, would be its own as well");
+            let why =
+                format!("another name: the reply queues of {other}, reply.{other}.*, would include those of this user");
             Err(expected(format!("users.{name}"), why))
         }
         None => Ok(()),
@@ -100,7 +101,7 @@ fn check_variants(name: &str, user: &User, variants: &BTreeMap<String, Variant>)
     let Some(listed) = &user.variants else { return Ok(()) };
     let key = format!("users.{name}.variants");
     if listed.is_empty() {
-        return Err(expected(key, "one variant or more, or no such key for all of them"));
+        return Err(expected(key, "at least one variant, or no such key to allow all of them"));
     }
     match listed.iter().position(|variant| !variants.contains_key(variant)) {
         Some(index) => Err(expected(format!("{key}[{index}]"), "a configured variant, [variants.NAME]")),
@@ -112,17 +113,17 @@ fn check_sources(name: &str, user: &User) -> Result<(), ConfigError> {
     let Some(listed) = &user.sources else { return Ok(()) };
     let key = format!("users.{name}.sources");
     if user.role != Role::Service {
-        return Err(expected(key, "no such key but with role = \"service\""));
+        return Err(expected(key, "no such key unless role = \"service\""));
     }
     if listed.is_empty() {
-        return Err(expected(key, "one source or more, or no such key"));
+        return Err(expected(key, "at least one source, or no such key"));
     }
     let is_pattern = |pattern: &String| {
         let text = Sources::read(pattern).text;
         !text.is_empty() && !text.contains('*')
     };
     match listed.iter().position(|pattern| !is_pattern(pattern)) {
-        Some(index) => Err(expected(format!("{key}[{index}]"), "a source, or its beginning and a `*` at the end")),
+        Some(index) => Err(expected(format!("{key}[{index}]"), "a source, or the beginning of one followed by `*`")),
         None => Ok(()),
     }
 }
@@ -131,10 +132,10 @@ fn check_read_rate(name: &str, user: &User) -> Result<(), ConfigError> {
     let Some(rate) = user.read_rate else { return Ok(()) };
     let key = format!("users.{name}.read_rate");
     if user.role == Role::Webhooks {
-        return Err(expected(key, "no such key with role = \"webhooks\", which asks for nothing"));
+        return Err(expected(key, "no such key with role = \"webhooks\", which sends no read-only commands"));
     }
     let is_rate = rate > 0.0 && rate <= RATE_MAX;
-    if is_rate { Ok(()) } else { Err(expected(key, "commands a second, more than 0 and at most 1000000")) }
+    if is_rate { Ok(()) } else { Err(expected(key, "commands per second, more than 0 and at most 1000000")) }
 }
 
 /// Checks that each source has one owner. After sorting, a pattern comes right before those that it overlaps with.
@@ -153,7 +154,7 @@ fn check_overlaps(users: &BTreeMap<String, User>) -> Result<(), ConfigError> {
             // paybus's own sources have no key to report.
             let (key, whose) = if other.starts_with("users.") { (other, one) } else { (one, other) };
             let wanted = match key == whose {
-                true => "sources of which none contains another".to_owned(),
+                true => "sources that do not contain each other".to_owned(),
                 false => format!("sources that do not overlap with those of {whose}"),
             };
             return Err(expected(format!("{key}.sources"), wanted));

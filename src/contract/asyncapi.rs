@@ -17,18 +17,19 @@ const BINDING: &str = "0.3.0";
 const PREFIX: &str = "paybus";
 const DELIVERY_LIMIT: u32 = 100;
 
-const DESCRIPTION: &str = "\
-Payments over a message bus. Publish commands to the exchange `paybus.commands` with the routing key `<variant>.<type>`, \
-persistent, with publisher confirms and `mandatory`, in structured mode or in binary mode. Consume events from a queue of \
-your own, bound to the exchange `paybus.events` by `<variant>.<type>`, and for a change of status \
-`<variant>.payment.status_changed.<status>`. Every \
-command that names itself gets exactly one event whose `data.command.final` is true: its answer; it also goes to the \
-command's `reply_to`. An `events.resend` or `command.status` is answered at its `reply_to` alone. Heartbeats are published to the exchange \
-`paybus.heartbeats`. The codes of answers are in codes.md, and what may change in README.md beside this file. The names \
-begin with the configured prefix, `paybus` unless told otherwise.";
+const DESCRIPTION: &str = "Payments over a message bus. Publish commands to the exchange `paybus.commands` with the \
+                           routing key `<variant>.<type>`, persistent, with publisher confirms and `mandatory`, in \
+                           structured mode or in binary mode. Consume events from a queue of your own, bound to the \
+                           exchange `paybus.events` by `<variant>.<type>`, or by \
+                           `<variant>.payment.status_changed.<status>` for a change of status. Every command that \
+                           identifies itself gets exactly one event whose `data.command.final` is true: its answer, \
+                           which is also sent to the command's `reply_to`. An `events.resend` or `command.status` is \
+                           answered only at its `reply_to`. Heartbeats are published to the exchange \
+                           `paybus.heartbeats`. codes.md lists the codes of answers, and the README.md next to this \
+                           file says what may change. All names begin with the configured prefix, `paybus` by default.";
 
-const POSITION: &str = "The event's place among all events of the installation, the same at each resend. Those of one variant have \
-gaps. Not in heartbeats, nor in answers that are no events.";
+const POSITION: &str = "The event's position among all events of the installation, the same at each resend. The \
+                        positions of one variant have gaps. Heartbeats and answers that are not events have none.";
 
 /// The document.
 pub(super) fn document() -> Value {
@@ -42,7 +43,7 @@ pub(super) fn document() -> Value {
         "defaultContentType": CONTENT_TYPE,
         "servers": { "broker": {
             "host": "127.0.0.1:5672", "pathname": "/%2f", "protocol": "amqp", "protocolVersion": "0.9.1",
-            "description": "RabbitMQ, as `amqp.url` says.",
+            "description": "RabbitMQ, at the address in `amqp.url`.",
         } },
         "channels": channels(),
         "operations": operations(),
@@ -137,7 +138,7 @@ fn queue_channel(queue: &Queue) -> Value {
         queue.keys.iter().filter_map(|key| key.split_once('.')).map(|(_, kind)| kind.to_owned()).collect();
     let messages: Vec<String> = keys.iter().flat_map(|kind| modes(&key(&format!("commands/{kind}")))).collect();
     let mut channel = json!({
-        "address": queue.name, "description": "A queue of paybus's own; nobody else consumes it.",
+        "address": queue.name, "description": "A queue of paybus; nobody else may consume it.",
         "messages": references(&messages),
         "x-bindings": { "exchange": queue.exchange, "routingKeys": queue.keys },
         "bindings": { "amqp": {
@@ -164,8 +165,9 @@ fn replies() -> Value {
     let messages: Vec<String> = answers().map(|kind| key(&event_name(kind))).collect();
     json!({
         "address": null,
-        "description": "The queue in a command's reply_to: amq.rabbitmq.reply-to, or one whose name begins with reply. \
-                        (amqp.reply_to). The final answer comes there, with the command's AMQP correlation_id.",
+        "description": "The queue in a command's reply_to: amq.rabbitmq.reply-to, or one whose name begins with \
+                        `reply.` (amqp.reply_to). The final answer is sent there, with the command's AMQP \
+                        correlation_id.",
         "messages": references(&messages),
     })
 }
@@ -252,17 +254,17 @@ fn command_properties(kind: CommandType) -> Value {
         "properties": {
             "content_type": {
                 "type": "string", "examples": [CONTENT_TYPE],
-                "description": "Read only where the message has headers of binary mode too.",
+                "description": "Read only if the message also has headers of binary mode.",
             },
             "delivery_mode": { "const": 2, "description": "Persistent." },
             "reply_to": {
                 "type": "string", "maxLength": 255, "pattern": "^(amq\\.rabbitmq\\.reply-to|reply\\.)",
-                "description": "Where the final answer goes besides the events, as amqp.reply_to allows.",
+                "description": "Where the final answer is sent in addition to the events, if amqp.reply_to allows it.",
             },
-            "correlation_id": { "type": "string", "description": "Sent along with the answer to reply_to." },
+            "correlation_id": { "type": "string", "description": "Returned with the answer to reply_to." },
             "user_id": {
                 "type": "string",
-                "description": "Who publishes; the broker checks it. Required where users are configured.",
+                "description": "The publishing user; the broker verifies it. Required if users are configured.",
             },
         },
     });
@@ -283,7 +285,9 @@ fn event_properties() -> Value {
             "message_id": { "type": "string", "format": "uuid", "description": "The event's id." },
             "type": { "type": "string", "description": "The event's type." },
             "app_id": { "const": "paybus" },
-            "timestamp": { "type": "integer", "description": "When it was sent, in seconds; another at each resend." },
+            "timestamp": {
+                "type": "integer", "description": "When it was sent, in seconds; it differs at each resend.",
+            },
             "correlation_id": {
                 "type": "string",
                 "description": "The command's correlationid; in a reply, the AMQP correlation_id of the command.",

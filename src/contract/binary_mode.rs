@@ -10,7 +10,7 @@ use crate::payment::command::CommandType;
 pub(super) const CONTENT_TYPE: &str = "application/json";
 
 const ABOUT: &str = "AMQP properties, and the attributes as headers (application properties in AMQP 1.0). The prefix \
-cloudEvents_ is as good as cloudEvents:, and an AMQP timestamp as good as a time in text.";
+                     cloudEvents_ is equivalent to cloudEvents:, and an AMQP timestamp to a time as text.";
 
 /// What of an envelope is no header.
 const NO_HEADERS: [&str; 3] = ["data", "data_base64", "datacontenttype"];

@@ -2,19 +2,19 @@
 
 use serde_json::{Value, json};
 
-use crate::payment::code::{CODES, Code, CodeEntry, Told};
+use crate::payment::code::{CODES, Code, CodeEntry, ReportedIn};
 
 const HEAD: &str = "\
 # Codes
 
-Why a command was rejected or failed (`data.code`) or is delayed (`data.reason`). `command.failed` stands also for the
+Why a command was rejected or failed (`data.code`) or is delayed (`data.reason`). `command.failed` here also stands for a
 `payment.status_changed` or `payment.updated` that answers a command and has a `code`.
 
-A command that was answered is answered for good: whatever is tried anew needs a new `id`. `command.delayed` is no answer:
-wait for the one whose `data.command.final` is true. Other codes may come: treat one that you do not know by the event
-that has it.
+The answer to a command is final: to try again, send a new command with a new `id`. `command.delayed` is not an answer:
+wait for the event whose `data.command.final` is true. Codes may be added: treat an unknown code by the type of the event
+that contains it.
 
-This page is made of the table in `src/payment/code.rs` by `paybus schema --write contract`.
+This page is generated from the table in `src/payment/code.rs` by `paybus schema --write contract`.
 
 | code | in | meaning | what to do |
 | --- | --- | --- | --- |
@@ -23,15 +23,15 @@ This page is made of the table in `src/payment/code.rs` by `paybus schema --writ
 const DELAYED: &str = "
 ## What to show a customer
 
-A `command.delayed` is for programs. A checkout waits a few seconds for the answer, then shows one of three things, and
-the answer when it comes. Where `data.operation.state` is `unknown`, an earlier attempt may have been received, whatever
-the reason of this delay: then show the second.
+A `command.delayed` is for programs. A checkout waits a few seconds for the answer, then shows one of three messages, and
+the answer when it arrives. If `data.operation.state` is `unknown`, an earlier attempt may have been received, whatever the
+reason for this delay: show the second message.
 
 | show | and |
 | --- | --- |
-| \"We are working on it.\" | nothing was charged so far. The customer may wait, or end it: `payment.cancel` |
-| \"We do not know yet whether you were charged.\" | offer no other way to pay: it could be charged twice. The answer comes by itself, or from a person |
-| \"Your payment was received; its confirmation takes time.\" | send the customer on: to an order that waits for `paid_in_full` |
+| \"We are working on it.\" | nothing was charged so far. The customer may wait or cancel: `payment.cancel` |
+| \"We do not know yet whether you were charged.\" | offer no other way to pay: the customer could be charged twice. The answer arrives by itself or from an operator |
+| \"Your payment was received; its confirmation takes time.\" | send the customer on to an order that waits for `paid_in_full` |
 
 For a refund, a capture or a release, tell the customer only that it is in progress.
 
@@ -62,8 +62,8 @@ fn shown(code: Code) -> Option<&'static str> {
 /// The page.
 pub(super) fn page() -> String {
     let rows = CODES.iter().map(|entry| {
-        let told: Vec<String> = told(entry).map(|kind| format!("`{kind}`")).collect();
-        format!("| `{}` | {} | {} | {} |", entry.word, told.join(", "), entry.meaning, entry.advice)
+        let event_types: Vec<String> = event_types(entry).map(|kind| format!("`{kind}`")).collect();
+        format!("| `{}` | {} | {} | {} |", entry.word, event_types.join(", "), entry.meaning, entry.advice)
     });
     let show = |entry: &CodeEntry| shown(entry.code).map(|text| format!("| `{}` | \"{text}\" |", entry.word));
     let (rows, shows): (Vec<String>, Vec<String>) = (rows.collect(), CODES.iter().filter_map(show).collect());
@@ -73,8 +73,9 @@ pub(super) fn page() -> String {
 /// The same for programs.
 pub(super) fn table() -> Value {
     let row = |entry: &CodeEntry| {
-        let told: Vec<&str> = told(entry).collect();
-        let mut row = json!({ "code": entry.word, "in": told, "meaning": entry.meaning, "advice": entry.advice });
+        let event_types: Vec<&str> = event_types(entry).collect();
+        let mut row =
+            json!({ "code": entry.word, "in": event_types, "meaning": entry.meaning, "advice": entry.advice });
         if let Some(text) = shown(entry.code) {
             row["show"] = json!(text);
         }
@@ -83,11 +84,11 @@ pub(super) fn table() -> Value {
     CODES.iter().map(row).collect()
 }
 
-fn told(entry: &CodeEntry) -> impl Iterator<Item = &'static str> {
-    entry.told.iter().map(|told| match told {
-        Told::Rejected => "command.rejected",
-        Told::Failed => "command.failed",
-        Told::Delayed => "command.delayed",
+fn event_types(entry: &CodeEntry) -> impl Iterator<Item = &'static str> {
+    entry.reported_in.iter().map(|event| match event {
+        ReportedIn::Rejected => "command.rejected",
+        ReportedIn::Failed => "command.failed",
+        ReportedIn::Delayed => "command.delayed",
     })
 }
 
@@ -96,9 +97,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_delays_has_something_to_show() {
+    fn every_delaying_code_has_a_text_to_show() {
         for entry in CODES {
-            let delays = entry.told.contains(&Told::Delayed);
+            let delays = entry.reported_in.contains(&ReportedIn::Delayed);
             assert_eq!(shown(entry.code).is_some(), delays, "{}", entry.word);
         }
     }

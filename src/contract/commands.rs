@@ -28,8 +28,8 @@ pub(super) fn envelope() -> Value {
     let types: Vec<&str> = CommandType::ALL.iter().map(|kind| kind.as_str()).collect();
     let mut schema = attributes();
     schema["title"] = json!("The envelope of every command");
-    schema["description"] = json!("A CloudEvent 1.0, as structured mode has it. What else it holds is ignored.");
-    schema["properties"]["type"] = json!({ "enum": types, "description": "What is asked." });
+    schema["description"] = json!("A CloudEvent 1.0 in structured mode. Other members are ignored.");
+    schema["properties"]["type"] = json!({ "enum": types, "description": "The type of the command." });
     schema["properties"]["data"] = json!({ "type": "object", "description": "The fields of the command's type." });
     // A notification may not know its payment.
     schema["if"] = json!({ "properties": { "type": { "enum": without_subject() } } });
@@ -63,21 +63,21 @@ pub(super) fn message(kind: CommandType) -> Value {
 pub(super) fn about(kind: CommandType) -> &'static str {
     match kind {
         CommandType::Create => {
-            "Stores a payment as `waiting`; with `process`, goes on as payment.process. Allowed where there is no such \
+            "Stores a payment as `waiting`; with `process`, continues as payment.process. Allowed if there is no such \
              payment."
         }
-        CommandType::Process => "Hands the payment to the gateway. Allowed from waiting, input, rejected and error.",
-        CommandType::Capture => "Takes authorized money. Allowed from preauth.",
-        CommandType::Release => "Lets an authorization go. Allowed from preauth.",
-        CommandType::Refund => "Gives money back. Allowed from confirmed.",
+        CommandType::Process => "Submits the payment to the gateway. Allowed from waiting, input, rejected and error.",
+        CommandType::Capture => "Captures authorized money. Allowed from preauth.",
+        CommandType::Release => "Releases an authorization. Allowed from preauth.",
+        CommandType::Refund => "Refunds money. Allowed from confirmed.",
         CommandType::Cancel => {
-            "Ends the payment before money moved; also a retry that waits, where nothing was sent. Allowed from waiting \
-             and input."
+            "Ends the payment before money moves, including a scheduled retry of which nothing was sent. Allowed from \
+             waiting and input."
         }
-        CommandType::Sync => "Asks the gateway for the truth and applies it. Allowed always.",
-        CommandType::Notification => "A gateway's webhook: verified, then applied. Its subject may be left out.",
+        CommandType::Sync => "Looks the payment up at the gateway and applies the result. Always allowed.",
+        CommandType::Notification => "A gateway's webhook: verified, then applied. Its subject may be omitted.",
         CommandType::Resolve => {
-            "A person says what happened, where the outcome is unknown. The AMQP user_id must name who says so."
+            "An operator states the outcome of an operation if it is unknown. The AMQP user_id must name the operator."
         }
         CommandType::Retry => {
             "An operator moves the next attempt or look-up of an operation to now, or to a later time. It uses up no attempt; \
@@ -88,18 +88,20 @@ pub(super) fn about(kind: CommandType) -> &'static str {
              withdrawn. The AMQP user_id must name who asks."
         }
         CommandType::Resend => {
-            "Sends the payment's counted events once more, from one on and at most 100, each under the same id: to \
-             reply_to, where there is one, else to all. Answered by command.succeeded, which says which they were."
+            "Resends the payment's counted events from a given one on, at most 100, each with its original id: to \
+             reply_to if there is one, otherwise to all subscribers. The answer, command.succeeded, says which events \
+             were sent."
         }
-        CommandType::Snapshot => "Tells the payment as it is: answered by payment.snapshot. Allowed always.",
+        CommandType::Snapshot => "Reports the payment as it is: answered by payment.snapshot. Always allowed.",
         CommandType::ResendEvents => {
-            "Sends the variant's events once more, of all payments, in the order of their positions and at most 100, to \
-             reply_to alone, which it needs. Answered there, by command.succeeded, which says how far they go. It is about \
-             no payment: leave its subject out."
+            "Resends the variant's events of all payments in the order of their positions, at most 100, only to \
+             reply_to, which is required. The answer there, command.succeeded, says how far they go. It does not \
+             concern a single payment: omit its subject."
         }
         CommandType::Status => {
-            "Tells how another command of the payment stands, at reply_to alone, which it needs: by the event that answered \
-             it, or by command.delayed while it goes on. Where nothing is stored of it: command.rejected, unknown_command."
+            "Reports the state of another command of the payment, only to reply_to, which is required: with the event \
+             that answered it, or with command.delayed while it is in progress. If the command is not stored: \
+             command.rejected with unknown_command."
         }
     }
 }
@@ -109,20 +111,22 @@ fn attributes() -> Value {
         |about: &str| json!({ "type": "string", "minLength": 1, "maxLength": ATTRIBUTE_MAX, "description": about });
     let optional =
         |max: usize, about: &str| json!({ "type": ["string", "null"], "maxLength": max, "description": about });
-    let time = "Not sent to the gateway for the first time after this; then rejected as `expired`.";
+    let time = "After this time the command is not sent to the gateway for the first time; it is rejected as \
+                `expired`.";
     json!({
         "type": "object",
         "required": ["specversion", "id", "source", "type"],
         "properties": {
             "specversion": { "const": "1.0" },
-            "id": name("With subject and source it names the command: the same three again are the same command."),
-            "source": name("Who asks, such as shop/checkout."),
+            "id": name("Together with subject and source it identifies the command: the same three again are the same \
+                        command."),
+            "source": name("The sender, such as shop/checkout."),
             "subject": {
                 "type": ["string", "null"], "pattern": UUID, "description": "The payment's id, chosen by the publisher."
             },
             "time": {
                 "anyOf": [{ "type": "string", "format": "date-time" }, {}],
-                "description": "When it was made, as RFC 3339; not read."
+                "description": "When it was created, as RFC 3339; ignored."
             },
             "datacontenttype": {
                 "type": ["string", "null"], "maxLength": ATTRIBUTE_MAX, "pattern": MEDIA_TYPE
@@ -130,14 +134,14 @@ fn attributes() -> Value {
             "data_base64": {
                 "type": ["string", "null"], "pattern": BASE64, "contentEncoding": "base64",
                 "contentMediaType": "application/json",
-                "description": "In place of data: the same object, as JSON in base64. Write data where you can."
+                "description": "Instead of data: the same object as JSON in base64. Prefer data."
             },
             "expirytime": {
                 "type": ["string", "null"], "maxLength": ATTRIBUTE_MAX, "format": "date-time", "description": time
             },
             "correlationid": optional(ATTRIBUTE_MAX, "Copied to every event that the command causes."),
-            "traceparent": optional(ATTRIBUTE_MAX, "W3C trace context; goes on to the gateway and into the events."),
-            "tracestate": optional(TRACESTATE_MAX, "W3C trace context; goes on to the gateway and into the events."),
+            "traceparent": optional(ATTRIBUTE_MAX, "W3C trace context; passed on to the gateway and to the events."),
+            "tracestate": optional(TRACESTATE_MAX, "W3C trace context; passed on to the gateway and to the events."),
         },
     })
 }
@@ -153,7 +157,7 @@ fn data(kind: CommandType) -> Value {
     let required: Vec<&str> = fields.iter().filter(|field| field.is_required).map(|field| field.name).collect();
     let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
     if fields.iter().any(|field| field.form == Form::Object) {
-        schema["description"] = json!(format!("Of at most {DEPTH_MAX} levels of objects and lists, itself the first."));
+        schema["description"] = json!(format!("At most {DEPTH_MAX} levels of objects and lists, including itself."));
     }
     if !required.is_empty() {
         schema["required"] = json!(required);
@@ -252,7 +256,7 @@ fn decimals_rule() -> Map<String, Value> {
 /// It cannot be processed.
 fn payment_of_nothing() -> Value {
     json!({
-        "description": "A payment of nothing, with a process.",
+        "description": "A payment of zero with a process.",
         "required": ["process", "total"],
         "properties": { "process": { "type": "object" }, "total": { "not": { "pattern": "[1-9]" } } },
     })
@@ -262,6 +266,6 @@ fn payment_of_nothing() -> Value {
 pub(super) fn definitions() -> BTreeMap<String, Value> {
     let codes: Vec<&str> = Currency::all().map(Currency::code).collect();
     let mut all: BTreeMap<String, Value> = CommandType::ALL.map(|kind| (data_name(kind), data(kind))).into();
-    all.insert("currency".to_owned(), json!({ "type": "string", "enum": codes, "description": "A code of ISO 4217." }));
+    all.insert("currency".to_owned(), json!({ "type": "string", "enum": codes, "description": "An ISO 4217 code." }));
     all
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{described, name, shared, without_subject};
-use crate::payment::code::{CODES, Told};
+use crate::payment::code::{CODES, ReportedIn};
 use crate::payment::command::CommandType;
 use crate::payment::event::{EventType, Progress};
 use crate::payment::field::{Form, fields};
@@ -15,11 +15,10 @@ use crate::payment::status::{FraudStatus, Status};
 pub(super) fn envelope() -> Value {
     let mut schema = attributes();
     schema["title"] = json!("The envelope of every event");
-    schema["description"] = json!(
-        "A CloudEvent 1.0 in structured mode. Other types and other attributes may come: ignore what is not known."
-    );
+    schema["description"] =
+        json!("A CloudEvent 1.0 in structured mode. Other types and attributes may be added: ignore unknown ones.");
     schema["properties"]["type"] = known(&EventType::ALL.map(EventType::as_str), "What happened.");
-    schema["properties"]["data"] = json!({ "type": "object", "description": "What is told, by the event's type." });
+    schema["properties"]["data"] = json!({ "type": "object", "description": "The content, by the event's type." });
     schema
 }
 
@@ -32,7 +31,7 @@ pub(super) fn message(kind: EventType) -> Value {
     schema["properties"]["data"] = shared(&data_name(kind));
     if kind == EventType::Heartbeat {
         schema["properties"]["subject"]["description"] = json!("The variant.");
-        schema["properties"]["partitionkey"]["description"] = json!("What stands for the variant.");
+        schema["properties"]["partitionkey"]["description"] = json!("A placeholder for the variant.");
     }
     let required =
         ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "partitionkey", "data"];
@@ -50,18 +49,20 @@ pub(super) fn message(kind: EventType) -> Value {
 pub(super) fn about(kind: EventType) -> &'static str {
     match kind {
         EventType::Created => "A payment was stored.",
-        EventType::StatusChanged => "The payment's status differs. The status is the last word of the routing key.",
-        EventType::Updated => "Amounts, fraud or gateway data differ; the status does not.",
-        EventType::Rejected => "A command that never reached a gateway: invalid, not allowed, or of something unknown.",
-        EventType::Failed => "The gateway refused, or retrying was given up, and the payment is as it was.",
-        EventType::Delayed => "A retry is scheduled, an answer is awaited, or the outcome is unknown. Never an answer.",
-        EventType::Succeeded => "A command is done, and nothing of the payment changed.",
-        EventType::Snapshot => {
-            "The payment as it is, for who asked by payment.snapshot; it is none of the counted events."
+        EventType::StatusChanged => "The payment's status changed. The new status is the last word of the routing key.",
+        EventType::Updated => "Amounts, fraud or gateway data changed, but not the status.",
+        EventType::Rejected => {
+            "A command did not reach a gateway: it is invalid, not allowed, or refers to something unknown."
         }
+        EventType::Failed => "The gateway refused, or retries ended; the payment is unchanged.",
+        EventType::Delayed => {
+            "A retry is scheduled, a result is awaited, or the outcome is unknown. Never a final answer."
+        }
+        EventType::Succeeded => "A command succeeded without changing the payment.",
+        EventType::Snapshot => "The payment as it is, the answer to payment.snapshot; not one of the counted events.",
         EventType::Heartbeat => {
-            "How many events of the variant there are in a stretch of positions; no other will ever be there. By it a \
-             subscriber can tell whether it missed any, the last one too. It has no position itself and is not stored."
+            "How many events of the variant exist in a range of positions; no more will ever appear there. It tells a \
+             subscriber whether it missed any, including the last one. It has no position itself and is not stored."
         }
     }
 }
@@ -69,22 +70,22 @@ pub(super) fn about(kind: EventType) -> &'static str {
 fn attributes() -> Value {
     let text = |about: &str| json!({ "type": "string", "description": about });
     let uuid = |about: &str| json!({ "type": "string", "format": "uuid", "description": about });
-    let sequence = "The place among the payment's counted events: from 1, without gaps.";
+    let sequence = "The number among the payment's counted events: from 1, without gaps.";
     json!({
         "type": "object",
         "required": ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "partitionkey", "data"],
         "properties": {
             "specversion": { "const": "1.0" },
-            "id": uuid("The same at every resend: what was seen under it is to be dropped. Also the AMQP message_id."),
+            "id": uuid("The same at every resend: drop an event whose id was already seen. Also the AMQP message_id."),
             "source": { "const": "paybus" },
-            "subject": text("The payment's id; in the answer to a command, its subject as it was written."),
-            "time": { "type": "string", "format": "date-time", "description": "When it was decided." },
+            "subject": text("The payment's id; in the answer to a command, its subject as given."),
+            "time": { "type": "string", "format": "date-time", "description": "When the event was decided." },
             "datacontenttype": { "const": "application/json" },
-            "partitionkey": uuid("The payment's id, or what stands for one where a command's subject is none."),
+            "partitionkey": uuid("The payment's id, or a substitute if a command's subject is not one."),
             "sequence": { "type": "string", "pattern": SEQUENCE, "description": sequence },
             "sequencetype": { "const": "Integer" },
             "causationid": text("The id of the command that caused it."),
-            "correlationid": text("As the command that caused it has it."),
+            "correlationid": text("As in the command that caused it."),
             "traceparent": text("W3C trace context."),
             "tracestate": text("W3C trace context."),
         },
@@ -97,9 +98,9 @@ fn data_name(kind: EventType) -> String {
 
 fn data(kind: EventType) -> Value {
     let payment = ("payment", shared("payment"));
-    let about = "The number of the payment's last event: the payment is as it was after that.";
+    let about = "The sequence of the payment's last event: the payment is in the state after it.";
     let sequence = ("sequence", json!({ "type": "string", "pattern": SEQUENCE, "description": about }));
-    let message = ("message", json!({ "type": "string", "description": "For a person." }));
+    let message = ("message", json!({ "type": "string", "description": "A message for people." }));
     let attempts =
         ("attempts", json!({ "type": "integer", "minimum": 0, "description": "Calls to the gateway so far." }));
     let why = vec![
@@ -126,7 +127,7 @@ fn data(kind: EventType) -> Value {
         }
         EventType::Delayed => {
             let reason = ("reason", shared("delay_reason"));
-            let about = "When it is tried or looked up again, where that is known.";
+            let about = "When it is retried or looked up again, if known.";
             let next = json!({ "type": "string", "format": "date-time", "description": about });
             (vec![reason, attempts], vec![message, ("next_attempt_at", next)])
         }
@@ -159,34 +160,38 @@ fn resent() -> Value {
     let number = |about: &str| json!({ "type": "string", "pattern": SEQUENCE, "description": about });
     json!({
         "type": "object", "required": ["from", "to"],
-        "description": "The events that payment.resend sent; left out where there were none. Older ones than `from` are \
-                        kept no more; where `sequence` is beyond `to`, ask for the next.",
-        "properties": { "from": number("The number of the first."), "to": number("The number of the last.") },
+        "description": "The events that payment.resend sent; omitted if there were none. Events before `from` are no \
+                        longer kept; if `sequence` is beyond `to`, request the next ones.",
+        "properties": {
+            "from": number("The sequence of the first one."), "to": number("The sequence of the last one."),
+        },
     })
 }
 
 fn heartbeat() -> Vec<(&'static str, Value)> {
-    let set_aside =
-        "How many of these wait for a person, for the broker refused them or an earlier one of their payment.";
+    let set_aside = "How many of them are set aside until an operator releases them, because the broker refused them \
+                     or an earlier event of their payment.";
     vec![
-        ("from", position("Behind which position they are: the `to` of the heartbeat before.")),
+        ("from", position("The position after which they begin: the `to` of the previous heartbeat.")),
         ("to", position("The last position.")),
-        ("events", count("How many events of the variant have a position behind `from` and up to `to`.")),
+        ("events", count("How many events of the variant have a position after `from` and up to `to`.")),
         ("set_aside", count(set_aside)),
     ]
 }
 
 fn page() -> Value {
-    let kept_after = "Events up to this position may no longer be kept; left out where all after `after` are kept.";
+    let kept_after = "Events up to this position may no longer be kept; omitted if all events after `after` are kept.";
     json!({
         "type": "object", "required": ["after", "to", "more", "events", "set_aside"],
         "description": "What events.resend sent.",
         "properties": {
-            "after": position("Behind which position they are."),
-            "to": position("Up to here all that are kept were sent, but for those set aside. Ask for more `after` this."),
-            "more": { "type": "boolean", "description": "Whether there may be more behind that now." },
+            "after": position("The position after which they begin."),
+            "to": position("All kept events up to this position were sent, except those set aside. Request more \
+                            `after` it."),
+            "more": { "type": "boolean", "description": "Whether there may be more events after it by now." },
             "events": count("How many were sent."),
-            "set_aside": count("How many were not: they wait for a person, and come to all subscribers when released."),
+            "set_aside": count("How many were not sent: they are set aside, and are sent to all subscribers when an \
+                                operator releases them."),
             "kept_after": position(kept_after),
         },
     })
@@ -203,7 +208,8 @@ fn position(about: &str) -> Value {
 fn metadata() -> Value {
     json!({
         "type": "object", "additionalProperties": { "type": "string" },
-        "description": "The publisher's own texts, as the payment was created with; left out beside a payment, which has them.",
+        "description": "The publisher's own texts with which the payment was created; omitted if `payment`, which \
+                        contains them, is present.",
     })
 }
 
@@ -212,9 +218,10 @@ fn known(words: &[&str], about: &str) -> Value {
     json!({ "anyOf": [{ "enum": words }, { "type": "string" }], "description": about })
 }
 
-fn code(told: Told) -> Value {
-    let words: Vec<&str> = CODES.iter().filter(|entry| entry.told.contains(&told)).map(|entry| entry.word).collect();
-    known(&words, "Why, in one word: see codes.md.")
+fn code(reported_in: ReportedIn) -> Value {
+    let words: Vec<&str> =
+        CODES.iter().filter(|entry| entry.reported_in.contains(&reported_in)).map(|entry| entry.word).collect();
+    known(&words, "The reason as a code: see codes.md.")
 }
 
 fn sum(about: &str) -> Value {
@@ -223,7 +230,7 @@ fn sum(about: &str) -> Value {
 
 fn changed() -> Value {
     let names: Vec<&str> = payment_members().iter().map(|(name, _)| *name).collect();
-    let about = "The names of the payment's members that differ.";
+    let about = "The names of the payment's members that changed.";
     json!({ "type": "array", "items": known(&names, "A member of the payment."), "description": about })
 }
 
@@ -234,14 +241,14 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
     let properties: Map<String, Value> =
         members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
     let cause = "The command that caused it.";
-    let how_far = "How far it is. succeeded, failed and rejected are for good.";
+    let how_far = "Its progress. succeeded, failed and rejected are final.";
     let mut all: BTreeMap<String, Value> = EventType::ALL.map(|kind| (data_name(kind), data(kind))).into();
     all.extend([
         ("status".to_owned(), json!({ "type": "string", "enum": Status::ALL.map(Status::as_str) })),
         ("fraud_status".to_owned(), json!({ "type": "string", "enum": FraudStatus::ALL.map(FraudStatus::as_str) })),
-        ("failure_code".to_owned(), code(Told::Failed)),
-        ("rejection_code".to_owned(), code(Told::Rejected)),
-        ("delay_reason".to_owned(), code(Told::Delayed)),
+        ("failure_code".to_owned(), code(ReportedIn::Failed)),
+        ("rejection_code".to_owned(), code(ReportedIn::Rejected)),
+        ("delay_reason".to_owned(), code(ReportedIn::Delayed)),
         ("operation_state".to_owned(), known(&Progress::ALL.map(Progress::as_str), how_far)),
         ("resent_events".to_owned(), resent()),
         ("events_page".to_owned(), page()),
@@ -259,8 +266,12 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
                 "properties": {
                     "source": { "type": "string", "description": "Its source." },
                     "id": { "type": "string", "description": "Its id." },
-                    "type": { "type": "string", "description": "Its type, as it was written." },
-                    "final": { "type": "boolean", "description": "Whether the command of this name is settled by this, for good: each gets exactly one such event." },
+                    "type": { "type": "string", "description": "Its type as given." },
+                    "final": {
+                        "type": "boolean",
+                        "description": "Whether this event finally settles the command with this name: each command gets \
+                                        exactly one such event.",
+                    },
                     "answer": { "type": "boolean", "description": ANSWER },
                 },
             }),
@@ -269,13 +280,20 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
             "operation".to_owned(),
             json!({
                 "type": "object", "required": ["id", "state"],
-                "description": "The process, capture, release, refund or cancel that the command is.",
+                "description": "The process, capture, release, refund or cancel that the command carries out.",
                 "properties": {
-                    "id": { "type": "string", "format": "uuid", "description": "The same in all its events; the gateway knows it, too." },
+                    "id": {
+                        "type": "string", "format": "uuid",
+                        "description": "The same in all its events, and known to the gateway.",
+                    },
                     "state": shared("operation_state"),
-                    "amount": sum("What was asked for, where that is a sum."),
-                    "currency": { "type": "string", "pattern": "^[A-Z]{3}$", "description": "Of the amount." },
-                    "reference": { "type": "string", "description": "The gateway's id of the money that it moved, once that is known." },
+                    "amount": sum("The requested amount, if there is one."),
+                    "currency": {
+                        "type": "string", "pattern": "^[A-Z]{3}$", "description": "The currency of the amount.",
+                    },
+                    "reference": {
+                        "type": "string", "description": "The gateway's id of the transaction, once known.",
+                    },
                 },
             }),
         ),
@@ -283,10 +301,11 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
             "discrepancy".to_owned(),
             json!({
                 "type": "object", "required": ["asked", "answered", "currency"],
-                "description": "The gateway did something else than was asked, or beyond a limit; its figure counts.",
+                "description": "The gateway processed a different amount than requested, or exceeded a limit; its \
+                                figure counts.",
                 "properties": {
-                    "asked": sum("What was asked, or the limit."),
-                    "answered": sum("What the gateway says."),
+                    "asked": sum("The requested amount, or the limit."),
+                    "answered": sum("The gateway's figure."),
                     "currency": { "type": "string", "pattern": "^[A-Z]{3}$" },
                 },
             }),
@@ -301,39 +320,42 @@ const SEQUENCE: &str = "^[1-9][0-9]*$";
 /// A place among all events; 0 is before the first.
 const POSITION: &str = "^[0-9]+$";
 
-const ANSWER: &str = "Whether this answers the message that was sent: whoever waits for an answer can stop waiting. The same as \
-`final`, except for id_reused, which settles nothing: the command that has the name goes on.";
+const ANSWER: &str = "Whether this answers the message that was sent, so that its sender can stop waiting. The same as \
+                      `final`, except for id_reused, which settles nothing: the command that has the name continues.";
 
-const PAID_IN_FULL: &str = "Whether the goods may go out: the status is confirmed, the whole total was captured and is still there, and \
-no fraud review is open or has failed.";
+const PAID_IN_FULL: &str = "Whether the goods may be shipped: the status is confirmed, the whole total was captured \
+                            and not returned, and no fraud review is open or has failed.";
 
-const METADATA: &str = "The publisher's own texts, as the payment was created with.";
+const METADATA: &str = "The publisher's own texts with which the payment was created.";
 
 fn payment_members() -> Vec<(&'static str, Value)> {
     let text = |about: &str| json!({ "type": "string", "description": about });
     let time = |about: &str| json!({ "type": "string", "format": "date-time", "description": about });
     let form = |name: &str| json!({ "type": "string", "format": name });
     let address = json!({
-        "anyOf": [form("ipv4"), form("ipv6"), { "type": "null" }], "description": "Where the customer came from.",
+        "anyOf": [form("ipv4"), form("ipv6"), { "type": "null" }], "description": "The customer's IP address.",
     });
     let mut members = vec![
-        ("id", json!({ "type": "string", "format": "uuid", "description": "Chosen by the publisher of its create." })),
-        ("variant", text("The configured gateway.")),
-        ("status", described(shared("status"), "Where it stands.")),
-        ("fraud_status", described(shared("fraud_status"), "What the gateway thinks of fraud.")),
-        ("fraud_message", text("The gateway's words on fraud.")),
+        (
+            "id",
+            json!({ "type": "string", "format": "uuid", "description": "Chosen by the publisher of payment.create." }),
+        ),
+        ("variant", text("The variant, which names a configured gateway.")),
+        ("status", described(shared("status"), "The status.")),
+        ("fraud_status", described(shared("fraud_status"), "The gateway's fraud assessment.")),
+        ("fraud_message", text("The gateway's message about fraud.")),
         ("created", time("When it was stored.")),
         ("modified", time("When it last changed.")),
-        ("transaction_id", text("Its id at the gateway; empty before there is one.")),
-        ("currency", json!({ "type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217." })),
-        ("total", sum("The gross sum.")),
-        ("delivery", sum("Of the total, delivery.")),
-        ("tax", sum("Of the total, tax.")),
+        ("transaction_id", text("Its id at the gateway; empty until there is one.")),
+        ("currency", json!({ "type": "string", "pattern": "^[A-Z]{3}$", "description": "An ISO 4217 code." })),
+        ("total", sum("The gross amount.")),
+        ("delivery", sum("The delivery costs included in the total.")),
+        ("tax", sum("The tax included in the total.")),
         ("captured_amount", sum("What was captured minus what was refunded, never below zero.")),
-        ("authorized_amount", sum("Everything ever authorized, whether or not it was captured or released since.")),
+        ("authorized_amount", sum("Everything ever authorized, whether or not it was captured or released later.")),
         ("refunded_amount", sum("What was refunded.")),
-        ("capturable_amount", sum("What can still be captured: held, and neither captured nor let go.")),
-        ("voided_amount", sum("What was authorized and let go without being captured.")),
+        ("capturable_amount", sum("What can still be captured: held, and neither captured nor released.")),
+        ("voided_amount", sum("What was authorized and released without being captured.")),
         ("paid_in_full", json!({ "type": "boolean", "description": PAID_IN_FULL })),
         ("customer_ip_address", address),
         (
@@ -345,10 +367,10 @@ fn payment_members() -> Vec<(&'static str, Value)> {
             "extra_data",
             json!({
                 "type": "object", "additionalProperties": true,
-                "description": "What the gateway told beside, bounded.",
+                "description": "Additional data from the gateway, limited in size.",
             }),
         ),
-        ("redirect_url", text("Where the customer must act, while the status is input.")),
+        ("redirect_url", text("Where the customer must act while the status is input.")),
     ];
     // As they were asked for.
     members.extend(fields(CommandType::Create).iter().filter_map(|field| match field.form {

@@ -59,32 +59,46 @@ pub fn commands() -> Vec<CommandExample> {
     let waits = || json!({ "operation": operation(BOOK, Create), "reason": "The gateway is well again" });
     let asked_after = json!({ "id": name(BOOK, Create).id });
     vec![
-        example(Create, "A book is paid at once", BOOK, book(), StatusChanged, "confirmed"),
-        example(Create, "To be paid later", LATER, small(), Created, "waiting"),
+        example(Create, "Pay for a book at once", BOOK, book(), StatusChanged, "confirmed"),
+        example(Create, "Create a payment to process later", LATER, small(), Created, "waiting"),
         example(Process, "Authorize it", LATER, json!({ "capture": false, "process": {} }), StatusChanged, "preauth"),
         example(
             Capture,
-            "Take less than was authorized",
+            "Capture less than was authorized",
             LATER,
             json!({ "amount": "80.00" }),
             StatusChanged,
             "confirmed",
         ),
         example(Create, "Only authorize", HELD, held, StatusChanged, "preauth"),
-        example(Release, "Let the authorization go", HELD, json!({}), StatusChanged, "refunded"),
-        example(Refund, "Give a part back", BOOK, json!({ "amount": "20.00" }), Updated, "confirmed"),
-        example(Sync, "Ask the gateway", BOOK, json!({}), Succeeded, "confirmed"),
-        example(Resend, "The second event was missed", BOOK, json!({ "from": "2" }), Succeeded, "confirmed"),
-        example(Snapshot, "How it is now", BOOK, json!({}), EventType::Snapshot, "confirmed"),
-        example(Create, "To be cancelled", GONE, small(), Created, "waiting"),
-        example(Cancel, "End it before it is paid", GONE, json!({}), StatusChanged, "cancelled"),
-        example(Notification, "A webhook of a gateway that sends none", BOOK, webhook, Rejected, "unsupported"),
-        example(Resolve, "A person's word on what is not unknown", BOOK, word, Rejected, "not_unknown"),
-        example(Retry, "What is over cannot be tried again", BOOK, waits(), Rejected, "not_retryable"),
-        example(Withdraw, "Nor withdrawn", BOOK, waits(), Rejected, "not_withdrawable"),
+        example(Release, "Release the authorization", HELD, json!({}), StatusChanged, "refunded"),
+        example(Refund, "Refund a part", BOOK, json!({ "amount": "20.00" }), Updated, "confirmed"),
+        example(Sync, "Look the payment up at the gateway", BOOK, json!({}), Succeeded, "confirmed"),
+        example(Resend, "Resend from the second event on", BOOK, json!({ "from": "2" }), Succeeded, "confirmed"),
+        example(Snapshot, "Report the payment as it is", BOOK, json!({}), EventType::Snapshot, "confirmed"),
+        example(Create, "Create a payment to cancel", GONE, small(), Created, "waiting"),
+        example(Cancel, "Cancel the payment before it is paid", GONE, json!({}), StatusChanged, "cancelled"),
+        example(Notification, "A webhook for a gateway that has none", BOOK, webhook, Rejected, "unsupported"),
+        example(
+            Resolve,
+            "An operator resolves an operation whose outcome is not unknown",
+            BOOK,
+            word,
+            Rejected,
+            "not_unknown",
+        ),
+        example(Retry, "An operator retries an operation that is over", BOOK, waits(), Rejected, "not_retryable"),
+        example(
+            Withdraw,
+            "An operator withdraws an operation that is over",
+            BOOK,
+            waits(),
+            Rejected,
+            "not_withdrawable",
+        ),
         events_resent(),
         // It tells the event that answered, and is answered at its `reply_to` alone.
-        example(Status, "How a command ended", BOOK, asked_after, StatusChanged, "confirmed"),
+        example(Status, "Report how a command ended", BOOK, asked_after, StatusChanged, "confirmed"),
     ]
 }
 
@@ -95,7 +109,7 @@ fn events_resent() -> CommandExample {
         "specversion": "1.0", "id": "catch-up-0", "source": "shop/fulfilment", "type": kind.as_str(),
         "time": "2026-11-22T12:00:00Z", "data": { "after": "0" },
     });
-    CommandExample { kind, summary: "Every event that is kept", answer: EventType::Succeeded, word: "", message }
+    CommandExample { kind, summary: "Resend every event that is kept", answer: EventType::Succeeded, word: "", message }
 }
 
 fn book() -> Value {
@@ -251,7 +265,11 @@ fn rejected(time: Timestamp) -> Event {
 }
 
 fn failed(time: Timestamp) -> Event {
-    let why = Reason { code: Some(Code::Refused), message: "the gateway refused it".to_owned(), ..Reason::default() };
+    let why = Reason {
+        code: Some(Code::Refused),
+        message: "the gateway refused the request".to_owned(),
+        ..Reason::default()
+    };
     event(EventKind::Failed { why, attempts: 1 }, None, CommandType::Refund, true, time)
 }
 

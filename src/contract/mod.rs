@@ -45,15 +45,15 @@ pub fn documents() -> Vec<Document> {
     let mut all = vec![
         document(
             "asyncapi.json",
-            "Exchanges, queues, routing keys and messages, as AsyncAPI 3.0",
+            "Exchanges, queues, routing keys and messages as AsyncAPI 3.0",
             &asyncapi::document(),
         ),
         Document {
             file: "codes.md".to_owned(),
-            title: "What the codes of answers mean, and what to do".to_owned(),
+            title: "What the codes of answers mean and what to do".to_owned(),
             text: codes::page(),
         },
-        document("codes.json", "The same for programs", &codes::table()),
+        document("codes.json", "The same codes for programs", &codes::table()),
         document("types.json", "All messages in one schema, for generators of types", &types::document()),
     ];
     all.extend(schemas().into_iter().map(|(name, schema)| {

@@ -7,13 +7,13 @@ use crate::payment::command::CommandType;
 use crate::payment::event::EventType;
 use crate::payment::field::needs_data;
 
-const COMMAND: &str = "A command. Tell them apart by `type`.";
+const COMMAND: &str = "A command. Distinguish commands by `type`.";
 
-const EVENT: &str =
-    "An event. Tell them apart by `type`, and pass over one of a type that is not known: others may come.";
+const EVENT: &str = "An event. Distinguish events by `type`, and ignore unknown types: more may be added.";
 
-const DESCRIPTION: &str = "Every message, as types hold it. To check one take its own schema, which has the \
-rules that no type can hold, such as how many decimals a currency has.";
+const DESCRIPTION: &str = "Every message, as far as types can express it. Validate a message with its own schema, \
+                           which contains the rules that no type can express, such as the number of decimals of a \
+                           currency.";
 
 /// The document.
 pub(super) fn document() -> Value {

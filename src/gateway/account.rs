@@ -11,10 +11,10 @@ const CHARACTERS_MAX: usize = 255;
 pub(super) fn check(account: Option<&str>, aliases: &[String]) -> Result<(), BuildError> {
     let wrong = |key, wrong| Err(BuildError::Setting { key, wrong });
     if !account.is_none_or(is_name) {
-        return wrong("account", "must be of 1 to 255 characters, none of them a control character");
+        return wrong("account", "must have 1 to 255 characters and no control characters");
     }
     if !aliases.iter().all(|alias| is_name(alias)) {
-        return wrong("account_aliases", "must be names of 1 to 255 characters, none of them a control character");
+        return wrong("account_aliases", "must be names of 1 to 255 characters without control characters");
     }
     Ok(())
 }

@@ -33,9 +33,9 @@ pub(super) fn extra_data(raw: Map<String, Value>) -> Map<String, Value> {
     let clean = Value::Object(object(raw));
     let (length, levels) = (clean.to_string().len(), levels(&clean));
     let note = match clean {
-        _ if length > EXTRA_DATA_BYTES_MAX => format!("left out: {length} bytes, the limit is {EXTRA_DATA_BYTES_MAX}"),
+        _ if length > EXTRA_DATA_BYTES_MAX => format!("omitted: {length} bytes, the limit is {EXTRA_DATA_BYTES_MAX}"),
         _ if levels > EXTRA_DATA_LEVELS_MAX => {
-            format!("left out: {levels} levels, the limit is {EXTRA_DATA_LEVELS_MAX}")
+            format!("omitted: {levels} levels, the limit is {EXTRA_DATA_LEVELS_MAX}")
         }
         Value::Object(clean) => return clean,
         _ => return Map::new(),
@@ -98,7 +98,7 @@ mod tests {
     fn cleaned(raw: Value) -> Value {
         match raw {
             Value::Object(fields) => Value::Object(extra_data(fields)),
-            other => panic!("{other} is no object"),
+            other => panic!("{other} is not an object"),
         }
     }
 
@@ -129,10 +129,10 @@ mod tests {
         let fits = json!({"a": "x".repeat(EXTRA_DATA_BYTES_MAX - 8)});
         assert_eq!(cleaned(fits.clone()), fits);
         let clean = cleaned(json!({"a": "x".repeat(EXTRA_DATA_BYTES_MAX - 7)}));
-        assert_eq!(clean, json!({"extra_data": "left out: 16385 bytes, the limit is 16384"}));
+        assert_eq!(clean, json!({"extra_data": "omitted: 16385 bytes, the limit is 16384"}));
         let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"a": inner}));
         assert_eq!(cleaned(nested(EXTRA_DATA_LEVELS_MAX)), nested(EXTRA_DATA_LEVELS_MAX));
         let clean = cleaned(nested(EXTRA_DATA_LEVELS_MAX + 1));
-        assert_eq!(clean, json!({"extra_data": "left out: 65 levels, the limit is 64"}));
+        assert_eq!(clean, json!({"extra_data": "omitted: 65 levels, the limit is 64"}));
     }
 }

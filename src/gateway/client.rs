@@ -35,7 +35,7 @@ pub enum BuildError {
         wrong: &'static str,
     },
     /// The HTTP client cannot be set up, for example because there are no root certificates.
-    #[error("the HTTP client cannot be set up")]
+    #[error("cannot set up the HTTP client")]
     Client(#[source] reqwest::Error),
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn read_bounded(mut response: Response) -> Result<Vec<u8>, Fail
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(Failure::of_transport)? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            let message = "the gateway's answer is over 1 MiB";
+            let message = "the gateway's answer is larger than 1 MiB";
             return Err(Failure::unusable(GatewayError::new(Code::InvalidAnswer, message)));
         }
         body.extend_from_slice(&chunk);

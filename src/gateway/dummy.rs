@@ -84,7 +84,7 @@ impl DummyGateway {
         };
         tokio::time::sleep(process.latency.min(call.timeout)).await;
         if call.attempt <= process.fail_times {
-            let message = format!("attempt {} of {} that fail", call.attempt, process.fail_times);
+            let message = format!("attempt {} of {} that fail, as requested", call.attempt, process.fail_times);
             return Outcome::NotSent(GatewayError::new(Code::Unreachable, message));
         }
         let outcome = process.outcome(&written, &call);
@@ -169,7 +169,10 @@ impl Gateway for DummyGateway {
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let Ok(written) = serde_json::from_str::<Written>(call.body) else {
-                return Outcome::Refused(GatewayError::new(Code::Refused, "the request is not one that dummy wrote"));
+                return Outcome::Refused(GatewayError::new(
+                    Code::Refused,
+                    "the stored request was not written by the dummy gateway",
+                ));
             };
             if let Some(plan) = &written.plan {
                 return plan.answer(&call).await;
@@ -190,7 +193,7 @@ impl Gateway for DummyGateway {
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<String, String>> {
-        Box::pin(async { Ok("dummy is in the process; it confirms payments that nobody paid".to_owned()) })
+        Box::pin(async { Ok("the dummy gateway runs inside paybus; it confirms payments that nobody paid".to_owned()) })
     }
 }
 
@@ -199,7 +202,7 @@ impl Process {
     fn outcome(&self, written: &Written, call: &Call<'_>) -> Outcome {
         match self.response {
             Response::Failure => {
-                return Outcome::NotSent(GatewayError::new(Code::Unreachable, "a network failure, as asked"));
+                return Outcome::NotSent(GatewayError::new(Code::Unreachable, "a network failure, as requested"));
             }
             Response::PaymentError => {
                 return Outcome::Refused(GatewayError::new(Code::Refused, "Unsupported operation"));
@@ -208,7 +211,7 @@ impl Process {
             Response::Direct => {}
         }
         match self.status.unwrap_or_else(|| self.verified_status(written)) {
-            Status::Error => Outcome::Refused(GatewayError::new(Code::Refused, "an error, as asked")),
+            Status::Error => Outcome::Refused(GatewayError::new(Code::Refused, "an error, as requested")),
             Status::Input => self.done(self.must_act(call.payment_id, self.verification_result)),
             status => {
                 let mut result = answer(verdict(status), call.payment_id);

@@ -29,35 +29,35 @@ pub(super) enum Reach {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) reach: Reach,
-    pub(super) trouble: GatewayError,
+    pub(super) error: GatewayError,
 }
 
 impl From<Failure> for Outcome {
     fn from(failure: Failure) -> Outcome {
         match failure.reach {
-            Reach::Refused => Outcome::Refused(failure.trouble),
-            Reach::NotSent => Outcome::NotSent(failure.trouble),
-            Reach::Unknown => Outcome::Unknown(failure.trouble),
+            Reach::Refused => Outcome::Refused(failure.error),
+            Reach::NotSent => Outcome::NotSent(failure.error),
+            Reach::Unknown => Outcome::Unknown(failure.error),
         }
     }
 }
 
 impl From<Failure> for Found {
     fn from(failure: Failure) -> Found {
-        Found::Failed(failure.trouble)
+        Found::Failed(failure.error)
     }
 }
 
 impl Failure {
     /// An answer that cannot be used, although the gateway may have acted.
-    pub(super) fn unusable(trouble: GatewayError) -> Failure {
-        Failure { reach: Reach::Unknown, trouble }
+    pub(super) fn unusable(error: GatewayError) -> Failure {
+        Failure { reach: Reach::Unknown, error }
     }
 
     /// The call's time ran out before its next request was sent.
     pub(super) fn out_of_time() -> Failure {
-        let message = "the time was over before the next request";
-        Failure { reach: Reach::NotSent, trouble: GatewayError::new(Code::Timeout, message) }
+        let message = "the call timed out before the next request";
+        Failure { reach: Reach::NotSent, error: GatewayError::new(Code::Timeout, message) }
     }
 
     /// The exchange failed.
@@ -76,17 +76,17 @@ impl Failure {
         };
         let message = format!("{what}: {}", chain(&error.without_url()));
         let message = clean::text(&message, MESSAGE_CHARACTERS_MAX);
-        Failure { reach, trouble: GatewayError::new(code, message) }
+        Failure { reach, error: GatewayError::new(code, message) }
     }
 
     /// Whether the gateway refused our credentials.
     pub(super) fn is_misconfigured(&self) -> bool {
-        self.trouble.code == Code::Misconfigured
+        self.error.code == Code::Misconfigured
     }
 
     /// The error message, for people.
     pub(super) fn message(self) -> String {
-        self.trouble.message
+        self.error.message
     }
 }
 
@@ -113,16 +113,16 @@ mod tests {
     use super::*;
 
     /// The message for a gateway that cannot be used at this address.
-    async fn told(url: &str) -> String {
+    async fn message_from(url: &str) -> String {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let error = client.get(url).send().await.expect_err("no gateway");
         Failure::of_transport(error).message()
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_told_without_the_librarys_words() {
+    async fn transport_errors_are_reported_without_the_librarys_words() {
         let refused = "the gateway could not be reached: Connection refused (os error 111)";
-        assert_eq!(told("http://127.0.0.1:9/").await, refused);
+        assert_eq!(message_from("http://127.0.0.1:9/").await, refused);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let port = listener.local_addr().expect("an address").port();
         let serving = std::thread::spawn(move || {
@@ -131,7 +131,7 @@ mod tests {
             // Closing it now would reset the connection before the answer is read.
             Ok::<_, io::Error>(stream)
         });
-        let plaintext = told(&format!("https://127.0.0.1:{port}/")).await;
+        let plaintext = message_from(&format!("https://127.0.0.1:{port}/")).await;
         let expected = "the gateway could not be reached: the server does not speak TLS: ";
         assert!(plaintext.starts_with(expected), "{plaintext}");
         serving.join().expect("no panic").expect("an answer");

@@ -203,7 +203,7 @@ impl HttpGateway {
         let body = self.exchange(request, call.trace).await?;
         match answer::read(&body, expected).map_err(Failure::unusable)? {
             Answer::OfOthers(_) => {
-                let message = "the gateway's answer: operation_id is another one than was asked for";
+                let message = "the gateway's answer: operation_id differs from the requested one";
                 Err(Failure::unusable(GatewayError::new(Code::Mismatch, message)))
             }
             Answer::NotFound => Err(unasked("not_found")),
@@ -251,7 +251,7 @@ impl HttpGateway {
             .map_err(|error| format!("{}: {}", self.url, Failure::of_transport(error).message()))?;
         let status = response.status();
         if failure::of_status(status, None, &[]).is_misconfigured() {
-            return Err(format!("{} answers {status}: look at url and token", self.url));
+            return Err(format!("{} answers {status}: check url and token", self.url));
         }
         Ok(format!("{} can be reached (it answers {status})", self.url))
     }
@@ -293,7 +293,7 @@ impl Gateway for HttpGateway {
             if self.contract.lookup == Lookup::None {
                 return Found::Failed(GatewayError::new(
                     Code::Unsupported,
-                    "this gateway has no look-up (lookup = false)",
+                    "this gateway does not support look-ups (lookup = false)",
                 ));
             }
             match self.ask("status", request::status(&question), &question).await {
@@ -311,7 +311,7 @@ impl Gateway for HttpGateway {
             if !self.contract.undoes() {
                 return Found::Failed(GatewayError::new(
                     Code::Unsupported,
-                    "this gateway undoes nothing (undo = false)",
+                    "this gateway does not support undo (undo = false)",
                 ));
             }
             match self.ask("undo", request::undo(&question), &question).await {
@@ -319,7 +319,7 @@ impl Gateway for HttpGateway {
                 Ok(Answer::NotFound) => Found::Nothing,
                 Ok(Answer::Result(result)) if result.is_final() => Found::Result(result),
                 Ok(Answer::Result(_)) => {
-                    Found::Failed(GatewayError::new(Code::Conflict, "the gateway has not undone it yet"))
+                    Found::Failed(GatewayError::new(Code::Conflict, "the gateway has not undone the operation yet"))
                 }
                 Ok(Answer::OfOthers(_)) => unasked("another operation_id").into(),
                 Err(failure) => failure.into(),
@@ -354,7 +354,7 @@ impl fmt::Debug for HttpGateway {
 
 /// An answer that does not match the request.
 fn unasked(what: &str) -> Failure {
-    let message = format!("the gateway's answer: {what} is no answer to what was asked");
+    let message = format!("the gateway's answer: {what} does not answer the request");
     Failure::unusable(GatewayError::new(Code::InvalidAnswer, message))
 }
 

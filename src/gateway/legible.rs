@@ -25,7 +25,7 @@ pub(super) struct Members {
 /// Reads a body; `None` if it is not a JSON object.
 pub(super) fn read(body: &[u8]) -> Option<Members> {
     let text = String::from_utf8_lossy(body);
-    let text = mended(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text));
+    let text = fixed(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text));
     let mut members = Members::default();
     for (name, raw) in json::members(&text).ok()? {
         let value = match json::read(raw.get()) {
@@ -69,15 +69,15 @@ pub(super) fn misspelled(fields: &Map<String, Value>, names: &[&'static str]) ->
 
 /// Repairs the strings of a JSON text for strict parsers: unpaired surrogates and invalid escapes become U+FFFD,
 /// control characters become escapes.
-fn mended(text: &str) -> Cow<'_, str> {
-    let mut mended = String::new();
+fn fixed(text: &str) -> Cow<'_, str> {
+    let mut fixed = String::new();
     // The text up to here has been copied.
     let mut copied = 0;
     let mut replace = |place: usize, length: usize, by: char| {
-        mended.push_str(&text[copied..place]);
+        fixed.push_str(&text[copied..place]);
         match by.is_control() {
-            true => mended.push_str(&format!("\\u{:04x}", u32::from(by))),
-            false => mended.push(by),
+            true => fixed.push_str(&format!("\\u{:04x}", u32::from(by))),
+            false => fixed.push(by),
         }
         copied = place + length;
     };
@@ -106,8 +106,8 @@ fn mended(text: &str) -> Cow<'_, str> {
     if copied == 0 {
         return Cow::Borrowed(text);
     }
-    mended.push_str(&text[copied..]);
-    Cow::Owned(mended)
+    fixed.push_str(&text[copied..]);
+    Cow::Owned(fixed)
 }
 
 /// Length of the escape at the start of `bytes`, including its backslash; if it is invalid, how much of it to replace.
@@ -139,7 +139,7 @@ pub(super) fn words<'a>(fields: &'a Map<String, Value>, name: &str) -> Cow<'a, s
         Some(Value::String(text)) => Cow::Borrowed(text),
         Some(value @ (Value::Number(_) | Value::Bool(_))) => Cow::Owned(value.to_string()),
         Some(Value::Array(_) | Value::Object(_)) => {
-            leave_out(name, "it is no text");
+            leave_out(name, "it is not a text");
             Cow::default()
         }
     }
@@ -147,7 +147,7 @@ pub(super) fn words<'a>(fields: &'a Map<String, Value>, name: &str) -> Cow<'a, s
 
 /// Logs that a detail of an answer is dropped. Its value is not logged, because it may be anything.
 pub(super) fn leave_out(member: &str, why: &str) {
-    tracing::debug!(member, "left out of a gateway's answer: {why}");
+    tracing::debug!(member, "ignoring a member of the gateway's answer: {why}");
 }
 
 #[cfg(test)]
@@ -218,9 +218,9 @@ mod tests {
 
         /// Any string with a proper closing quote can be read.
         #[test]
-        fn any_string_is_mended(text in r#"(\\["\\/bnux'dD8]|[a0dD8cC\né\x00])*"#) {
+        fn any_string_is_fixed(text in r#"(\\["\\/bnux'dD8]|[a0dD8cC\né\x00])*"#) {
             let quoted = format!("\"{text}\"");
-            prop_assert!(serde_json::from_str::<Value>(&mended(&quoted)).is_ok(), "{quoted}");
+            prop_assert!(serde_json::from_str::<Value>(&fixed(&quoted)).is_ok(), "{quoted}");
         }
     }
 }

@@ -159,7 +159,7 @@ pub trait Gateway: Send + Sync + fmt::Debug {
     /// there was nothing to undo; or the result if it cannot be undone. Called only if the contract declares it;
     /// repeating it has no further effect. Never panics and never exceeds the timeout.
     fn undo<'a>(&'a self, _question: Question<'a>) -> BoxFuture<'a, Found> {
-        Box::pin(async { Found::Failed(GatewayError::new(Code::Unsupported, "this gateway undoes nothing")) })
+        Box::pin(async { Found::Failed(GatewayError::new(Code::Unsupported, "this gateway does not support undo")) })
     }
 
     /// Webhook support; `None` if no webhooks are configured.

@@ -18,19 +18,19 @@ pub const TOLERANCE: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotGenuine {
     /// There is no signature.
-    #[error("it is not signed")]
+    #[error("the webhook is not signed")]
     NotSigned,
     /// The signature is malformed, whatever the secret.
-    #[error("its signature cannot be read")]
+    #[error("the webhook's signature is malformed")]
     Unreadable,
     /// The signature was not made with any configured secret.
-    #[error("its signature is wrong")]
+    #[error("the webhook's signature is wrong")]
     WrongSignature,
     /// It was signed too long before or after it was received.
-    #[error("it was not signed within 300 seconds of its receipt")]
+    #[error("the webhook was not signed within 300 seconds of its receipt")]
     OutOfTime,
     /// It is signed, but not what the gateway sends.
-    #[error("it is signed, and its body cannot be read")]
+    #[error("the webhook is signed, but its body cannot be read")]
     InvalidBody,
 }
 

@@ -18,7 +18,7 @@ pub const NAMES: &[&str] = &["dummy", "http", "stripe"];
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No adapter has this name.
-    #[error("gateway: there is no {:?}; there are {}", excerpt(.0, NAME_MAX), NAMES.join(", "))]
+    #[error("gateway: {:?} is unknown; the known ones are {}", excerpt(.0, NAME_MAX), NAMES.join(", "))]
     UnknownGateway(String),
     /// The settings are invalid.
     #[error(transparent)]

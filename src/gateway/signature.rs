@@ -56,7 +56,7 @@ impl WebhookSecrets {
     /// A secret is empty.
     pub(super) fn check(&self) -> Result<(), BuildError> {
         if self.iter().any(|secret| secret.expose_secret().is_empty()) {
-            let wrong = "must not be empty; leave it out where there are no webhooks";
+            let wrong = "must not be empty; omit it if there are no webhooks";
             return Err(BuildError::Setting { key: "webhook_secret", wrong });
         }
         Ok(())

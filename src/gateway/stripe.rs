@@ -126,7 +126,7 @@ impl StripeGateway {
     async fn reach(&self) -> Result<String, String> {
         let session = self.api.session(self.timeout, None);
         match session.get("payment_intents", "limit=1").await {
-            Ok(_) => Ok(format!("{} takes the key", self.account)),
+            Ok(_) => Ok(format!("{} accepts the key", self.account)),
             Err(denial) => Err(format!("{}: {}", self.api.base, denial.failure.message())),
         }
     }
@@ -223,7 +223,7 @@ impl Notifications for StripeGateway {
     fn locate<'a>(&'a self, fact: &'a Fact, timeout: Duration) -> BoxFuture<'a, Result<Option<Uuid>, GatewayError>> {
         Box::pin(async move {
             let session = self.api.session(timeout, None);
-            webhook::locate(&session, fact).await.map_err(|denial| denial.failure.trouble)
+            webhook::locate(&session, fact).await.map_err(|denial| denial.failure.error)
         })
     }
 }
@@ -236,7 +236,7 @@ pub fn read_payment_intent(object: Map<String, Value>, payment_id: Uuid) -> Outc
     let read = Intent::read(object, asked).and_then(|intent| intent.of_process(true));
     match read.map_err(Denial::from) {
         Ok(Some(result)) => Outcome::Result(Box::new(result)),
-        Ok(None) => Denial::from(reply::invalid("no attempt to pay was made")).into(),
+        Ok(None) => Denial::from(reply::invalid("it contains no attempt to pay")).into(),
         Err(denial) => denial.into(),
     }
 }

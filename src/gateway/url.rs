@@ -24,10 +24,10 @@ pub enum UrlError {
     #[error("must be an http or https URL, such as \"https://gateway.example/payments\"")]
     Scheme,
     /// It contains a user or a password.
-    #[error("must hold no user and no password; the credentials belong into token")]
+    #[error("must not contain a user or a password; set token instead")]
     Credentials,
     /// It contains a query or a fragment.
-    #[error("must have no query and no fragment: the operation's name is appended to its path")]
+    #[error("must not have a query or a fragment: the operation's name is appended to its path")]
     Query,
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_to_another_machine_is_told() {
+    fn plain_http_to_another_machine_is_reported() {
         for (text, host) in [
             ("http://gateway.example/pay", Some("gateway.example")),
             ("http://10.0.0.1:9000", Some("10.0.0.1")),

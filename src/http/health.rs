@@ -36,7 +36,7 @@ impl Health {
     pub fn new(components: &[&str]) -> Health {
         let starting = |name: &&str| {
             metrics::component_ready(name, false);
-            Component { name: (*name).to_owned(), state: Err("is starting".to_owned()) }
+            Component { name: (*name).to_owned(), state: Err("starting".to_owned()) }
         };
         Health {
             components: Mutex::new(components.iter().map(starting).collect()),
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn ready_only_when_every_component_said_so() {
         let health = Health::new(&["database", "broker"]);
-        assert_eq!(health.ready(), Err(vec!["database: is starting".to_owned(), "broker: is starting".to_owned()]));
+        assert_eq!(health.ready(), Err(vec!["database: starting".to_owned(), "broker: starting".to_owned()]));
         health.set("database", Ok(()));
         health.set("broker", Err("connection refused\nport 5672".to_owned()));
         assert_eq!(health.ready(), Err(vec!["broker: connection refused port 5672".to_owned()]));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_told_and_changes_nothing() {
+    fn a_note_is_shown_and_does_not_change_readiness() {
         let health = Health::new(&[]);
         health.set_notes(vec!["payments of old\nare not served".to_owned()]);
         assert_eq!((health.ready(), health.notes()), (Ok(()), vec!["payments of old are not served".to_owned()]));

@@ -5,16 +5,13 @@
 //! database or the broker are the same on every replica: take their maximum, not their sum.
 //!
 //! Counters whose labels are known start at zero, so that a missing series is never mistaken for zero and the first
-//! count shows as an increase. `docs/operations.md` lists all metrics.
+//! count shows as an increase. `table` lists all metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use metrics::{
-    Counter, Gauge, Unit, counter, describe_counter as describe_total, describe_gauge as describe_level,
-    describe_histogram as describe_spread, gauge, histogram,
-};
+use metrics::{Counter, Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::Matcher;
 use rust_decimal::prelude::ToPrimitive;
 use uuid::Uuid;
@@ -26,7 +23,10 @@ use crate::payment::operation::AnswerKind;
 use crate::payment::outcome::{Found, GatewayError, Outcome};
 use crate::store::report::Figures;
 
+mod table;
 mod zeros;
+
+pub use self::table::{METRICS, Metric, MetricKind};
 
 /// The histograms' bounds for durations, in seconds: from a nearby gateway to one that has timed out.
 const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
@@ -49,7 +49,7 @@ const EVENT_TYPES: [&str; 8] = [
 static VARIANTS: OnceLock<BTreeSet<String>> = OnceLock::new();
 
 /// The series that figures have been reported under. A series that disappears from the database must fall to zero.
-static TOLD: Mutex<BTreeSet<Series>> = Mutex::new(BTreeSet::new());
+static REPORTED: Mutex<BTreeSet<Series>> = Mutex::new(BTreeSet::new());
 
 /// Returns the histograms' upper bounds, for the recorder.
 pub(super) fn buckets() -> [(Matcher, &'static [f64]); 1] {
@@ -63,71 +63,9 @@ pub(super) fn know_variants(variants: &[&str]) {
 
 /// Describes all metrics and reports the version.
 pub(super) fn describe() {
-    describe_level!("paybus_build_info", "Always 1; the version is in the label.");
-    describe_total!("paybus_commands_total", "Commands by what became of them; `delayed` is no answer yet.");
-    describe_total!("paybus_commands_duplicate_total", "Deliveries of commands that were known already.");
-    describe_broker();
-    describe_spread!("paybus_gateway_call_duration_seconds", Unit::Seconds, "Calls and look-ups, with their outcome.");
-    describe_level!("paybus_gateway_calls_in_flight", "Calls under way on this replica.");
-    describe_total!("paybus_gateway_failures_total", "Calls and look-ups that brought no result, by the reason.");
-    describe_total!("paybus_retries_total", "Further attempts, by the reason.");
-    describe_level!("paybus_breaker_state", "1 for the state the circuit breaker is in on this replica, else 0.");
-    describe_total!("paybus_takeovers_total", "Operations taken over from a worker that was lost.");
-    describe_total!("paybus_leases_lost_total", "Attempts that were stopped because the lease was lost.");
-    describe_total!(
-        "paybus_operations_gone_total",
-        "Answers of the gateway whose operation the database no longer had: their commands begin again."
-    );
-    describe_level!(
-        "paybus_gateway_clock_ahead_seconds",
-        "How far the gateway's clock is ahead of PostgreSQL's, by the Date of its last answer."
-    );
-    describe_total!("paybus_events_published_total", "Events that the broker confirmed.");
-    describe_total!("paybus_events_relayed_total", "Events sent in place of a worker that did not get them out.");
-    describe_total!("paybus_events_refused_total", "Events that the broker refused and that were set aside.");
-    describe_total!("paybus_publish_nacks_total", "Messages that the broker did not take (basic.nack).");
-    describe_total!("paybus_replies_unroutable_total", "Replies that nobody was there to take.");
-    describe_total!("paybus_dead_letters_total", "Messages that could not be understood.");
-    describe_total!("paybus_not_authorized_total", "Commands that were refused because their user may not send them.");
-    let limited = "Commands that only ask, rejected because their user sends more of them than its read_rate.";
-    describe_total!("paybus_reads_limited_total", limited);
-    describe_total!("paybus_own_events_dropped_total", "Events of paybus that came back as commands.");
-    describe_total!("paybus_webhooks_total", "Webhooks by what became of them.");
-    describe_total!("paybus_spans_dropped_total", "Spans that the collector did not get, by the reason.");
-    describe_total!("paybus_alerts_total", "What somebody should look at; each has a line in the log.");
-    describe_level!("paybus_component_ready", "1 where this part of the process is ready, else 0; /readyz says why.");
-    let stalled = "For how long nothing has been stored although it was tried; 0 while commits go through.";
-    describe_level!("paybus_commits_stalled_seconds", Unit::Seconds, stalled);
-    describe_figures();
+    METRICS.iter().for_each(Metric::describe);
     gauge!("paybus_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     zeros::begin(VARIANTS.get().into_iter().flatten().map(String::as_str));
-}
-
-fn describe_broker() {
-    describe_total!("paybus_deliveries_total", "Messages taken from a queue.");
-    let last = "When a message last came from a queue, or when the worker began; Unix time.";
-    describe_level!("paybus_last_delivery_timestamp_seconds", Unit::Seconds, last);
-    describe_level!("paybus_queue_state", "1 for the state a queue's consumption is in on this replica, else 0.");
-    describe_level!("paybus_queue_messages", "Messages that are ready in a queue, as the broker says.");
-    describe_level!("paybus_queue_consumers", "Consumers of a queue, as the broker says.");
-}
-
-fn describe_figures() {
-    let unsent = "Events that the broker has not confirmed 10 s after they were stored; counted to 50000.";
-    describe_level!("paybus_outbox_events", unsent);
-    let oldest = "The age of the oldest of them that is not set aside.";
-    describe_level!("paybus_outbox_oldest_age_seconds", Unit::Seconds, oldest);
-    describe_level!("paybus_outbox_overdue_events", "Those that their worker did not get out, not set aside.");
-    describe_level!("paybus_outbox_set_aside_events", "Events that the broker refuses; a person must look.");
-    describe_level!("paybus_operations_scheduled", "Operations that wait for a time; counted to 2000.");
-    describe_level!("paybus_operations_overdue", "Those whose time has come.");
-    describe_level!("paybus_operations_oldest_due_age_seconds", Unit::Seconds, "How long the oldest has been due.");
-    describe_level!("paybus_operations_unknown", "Operations with an unknown outcome; counted to 2000.");
-    describe_level!("paybus_operations_unknown_oldest_age_seconds", Unit::Seconds, "The age of the oldest of them.");
-    describe_level!("paybus_operations_unknown_amount", "What those counted asked for, in units of the currency.");
-    describe_level!("paybus_operations_escalated", "Operations, unknown or pending, that a person must resolve.");
-    describe_level!("paybus_operations_unserved", "Operations that no variant of this replica serves.");
-    describe_level!("paybus_figures_timestamp_seconds", Unit::Seconds, "When the database was asked, Unix time.");
 }
 
 /// Returns the variant if it is configured, otherwise `other`: anybody can put any word into a routing key.
@@ -316,13 +254,13 @@ pub(super) fn component_ready(component: &str, ready: bool) {
 
 /// Records a call to a gateway, with or without a result.
 pub fn gateway_call(variant: &str, action: Action, outcome: &Outcome, took: Duration) {
-    failure(variant, outcome.trouble());
+    failure(variant, outcome.error());
     call(variant, action.as_str(), outcome.as_str(), took);
 }
 
 /// Records a look-up at a gateway.
 pub fn gateway_look_up(variant: &str, operation: &'static str, found: &Found, took: Duration) {
-    failure(variant, found.trouble());
+    failure(variant, found.error());
     call(variant, operation, found.as_str(), took);
 }
 
@@ -338,9 +276,9 @@ pub fn gateway_locate(variant: &str, located: &Result<Option<Uuid>, GatewayError
 }
 
 /// Counts a request to a gateway that brought no result.
-fn failure(variant: &str, trouble: Option<&GatewayError>) {
-    if let Some(trouble) = trouble {
-        let labels = [("variant", variant_label(variant)), ("code", trouble.code.as_str())];
+fn failure(variant: &str, error: Option<&GatewayError>) {
+    if let Some(error) = error {
+        let labels = [("variant", variant_label(variant)), ("code", error.code.as_str())];
         counter!("paybus_gateway_failures_total", &labels).increment(1);
     }
 }
@@ -499,13 +437,13 @@ pub fn figures(figures: &Figures) {
     for (series, value) in &levels {
         gauge!(series.0, &series.1).set(*value);
     }
-    let mut told: BTreeSet<Series> = levels.into_keys().collect();
-    let mut before = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    for gone in before.difference(&told) {
+    let mut reported: BTreeSet<Series> = levels.into_keys().collect();
+    let mut before = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    for gone in before.difference(&reported) {
         gauge!(gone.0, &gone.1).set(0.0);
     }
-    told.append(&mut before);
-    *before = told;
+    reported.append(&mut before);
+    *before = reported;
 }
 
 fn nothing() -> impl Iterator<Item = (Series, f64)> {

@@ -39,7 +39,7 @@ const BODY_MAX_BYTES: usize = 4 * 1024;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long the head of a request may take to arrive, and how long a connection may be idle between requests.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much is read ahead of one connection, and so the longest head.
 const READ_MAX_BYTES: usize = 64 * 1024;
@@ -78,7 +78,7 @@ pub async fn serve(
     let keeping = tokio::spawn(async move { tokio::join!(beat(health), metrics.upkeep()) });
     tokio::select! {
         () = accept(listener, app, &shutdown) => {}
-        () = farewell(&shutdown) => debug!("A client of the HTTP server did not take its answer in time."),
+        () = farewell(&shutdown) => debug!("an HTTP client did not read its response in time; closing the connection"),
     }
     keeping.abort();
     Ok(())
@@ -92,7 +92,7 @@ async fn accept(listener: TcpListener, app: Router, shutdown: &CancellationToken
     while let Some((stream, peer)) = next(&listener, &connections, shutdown).await {
         match connections.admit(peer).await {
             Some(connection) => drop(tokio::spawn(converse(stream, connection, app.clone(), shutdown.clone()))),
-            None => debug!(%peer, "all connections of the HTTP port are being answered, another one is closed"),
+            None => debug!(%peer, "the HTTP port has no free connection; closing a new one"),
         }
     }
     drop(listener);
@@ -112,9 +112,11 @@ async fn next(
         };
         match accepted {
             Ok((stream, peer)) => return Some((stream, peer.ip().to_canonical())),
-            Err(error) if is_the_clients(&error) => debug!(%error, "a client of the HTTP port left at once"),
+            Err(error) if is_the_clients(&error) => {
+                debug!(%error, "an HTTP client disconnected before it was accepted")
+            }
             Err(error) => {
-                warn!(%error, "the HTTP port cannot accept a connection, and closes the one that is idle longest");
+                warn!(%error, "the HTTP port cannot accept a connection; closing the longest idle one");
                 connections.close_longest_idle();
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -141,7 +143,7 @@ async fn converse(stream: TcpStream, connection: Arc<Connection>, app: Router, s
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(READ_MAX_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
@@ -161,7 +163,7 @@ async fn converse(stream: TcpStream, connection: Arc<Connection>, app: Router, s
 
 fn ended(served: hyper::Result<()>) {
     if let Err(error) = served {
-        debug!(%error, "a connection of the HTTP port broke off");
+        debug!(%error, "an HTTP connection broke");
     }
 }
 
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tells_of_health_and_metrics_and_nothing_else_until_it_is_stopped() {
+    async fn serves_only_health_and_metrics_until_it_is_stopped() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address").to_string();
         let health = Arc::new(Health::new(&["broker"]));
@@ -292,7 +294,7 @@ mod tests {
 
         let client = reqwest::Client::new();
         assert_eq!(ask(&client, &address, "/livez").await, (200, "live\n".to_owned()));
-        assert_eq!(ask(&client, &address, "/readyz").await, (503, "broker: is starting\n".to_owned()));
+        assert_eq!(ask(&client, &address, "/readyz").await, (503, "broker: starting\n".to_owned()));
         health.set("broker", Ok(()));
         assert_eq!(ask(&client, &address, "/readyz").await, (200, "ready\n".to_owned()));
         health.set_notes(vec!["payments of old are not served".to_owned()]);

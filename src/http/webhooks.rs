@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-pub use self::memory::Held;
+pub use self::memory::Reservation;
 use self::memory::{Full, Memory};
 use super::metrics;
 use crate::payment::webhook::Webhook;
@@ -36,7 +36,7 @@ const HEADERS_MAX: usize = 16 * 1024;
 const URL_MAX: usize = 2048;
 
 /// The timeout for receiving a body.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After each such period, a body that is still arriving must have brought another [`PACE_BYTES`]: 8 KiB per second.
 const PACE: Duration = Duration::from_secs(3);
@@ -56,9 +56,9 @@ pub trait Receive: Send + Sync {
     /// Returns the header that carries the signature of a variant's webhooks; `None` if its gateway does not sign them.
     fn signature_header(&self, variant: &str) -> Option<&'static str>;
 
-    /// Receives one webhook; must not hang. `held` must be kept for as long as the webhook takes memory, which may be
-    /// longer than this call.
-    fn receive(&self, variant: String, webhook: Webhook, held: Held) -> BoxFuture<'_, Receipt>;
+    /// Receives one webhook; must not hang. `reservation` must be kept for as long as the webhook takes memory,
+    /// which may be longer than this call.
+    fn receive(&self, variant: String, webhook: Webhook, reservation: Reservation) -> BoxFuture<'_, Receipt>;
 }
 
 /// What became of a webhook.
@@ -114,30 +114,30 @@ impl Answer {
 
 async fn taken(endpoint: &Endpoint, variant: &str, request: Request) -> Answer {
     let Some(memory) = endpoint.memories.get(variant) else {
-        return Answer::new(StatusCode::NOT_FOUND, "no variant of this name has webhooks", "unknown_variant");
+        return Answer::new(StatusCode::NOT_FOUND, "no variant of this name receives webhooks", "unknown_variant");
     };
     let signature = endpoint.receiver.signature_header(variant);
     if signature.is_some_and(|name| !request.headers().contains_key(name)) {
-        return Answer::new(StatusCode::BAD_REQUEST, "not genuine", "not_signed");
+        return Answer::new(StatusCode::BAD_REQUEST, "verification failed", "not_signed");
     }
-    let (webhook, held) = match read(request, memory).await {
+    let (webhook, reservation) = match read(request, memory).await {
         Ok(read) => read,
         Err(answer) => return answer,
     };
-    match endpoint.receiver.receive(variant.to_owned(), webhook, held).await {
-        Receipt::Taken => Answer::new(StatusCode::OK, "taken", "taken"),
-        Receipt::Ignored => Answer::new(StatusCode::OK, "nothing of a payment", "ignored"),
-        Receipt::NotGenuine(why) => Answer::new(StatusCode::BAD_REQUEST, "not genuine", why),
+    match endpoint.receiver.receive(variant.to_owned(), webhook, reservation).await {
+        Receipt::Taken => Answer::new(StatusCode::OK, "accepted", "taken"),
+        Receipt::Ignored => Answer::new(StatusCode::OK, "ignored: not about a payment", "ignored"),
+        Receipt::NotGenuine(why) => Answer::new(StatusCode::BAD_REQUEST, "verification failed", why),
         Receipt::Unavailable => Answer::new(StatusCode::SERVICE_UNAVAILABLE, "try again later", "unavailable"),
     }
 }
 
-async fn read(request: Request, memory: &Memory) -> Result<(Webhook, Held), Answer> {
+async fn read(request: Request, memory: &Memory) -> Result<(Webhook, Reservation), Answer> {
     let received_at = Timestamp::now();
     let (head, body) = request.into_parts();
     let url = head.uri.path_and_query().map(|url| url.as_str()).unwrap_or_default();
     if url.len() > URL_MAX {
-        return Err(Answer::new(StatusCode::URI_TOO_LONG, "the address is too long", "too_large"));
+        return Err(Answer::new(StatusCode::URI_TOO_LONG, "the URL is too long", "too_large"));
     }
     let headers = kept(&head.headers);
     let headers_size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -146,14 +146,15 @@ async fn read(request: Request, memory: &Memory) -> Result<(Webhook, Held), Answ
         return Err(Answer::new(status, "the headers are too large", "too_large"));
     }
     let (method, url) = (head.method.to_string(), url.to_owned());
-    let mut held = memory.begin(url.len() + headers_size)?;
-    let body = timeout(BODY_PATIENCE, whole(body, memory, &mut held)).await.unwrap_or_else(|_| Err(too_slow()))?;
-    Ok((Webhook { received_at, method, url, headers, body }, held))
+    let mut reservation = memory.begin(url.len() + headers_size)?;
+    let body =
+        timeout(BODY_TIMEOUT, whole(body, memory, &mut reservation)).await.unwrap_or_else(|_| Err(too_slow()))?;
+    Ok((Webhook { received_at, method, url, headers, body }, reservation))
 }
 
 impl From<Full> for Answer {
     fn from(_: Full) -> Answer {
-        Answer::new(StatusCode::SERVICE_UNAVAILABLE, "too many at once", "busy")
+        Answer::new(StatusCode::SERVICE_UNAVAILABLE, "too many webhooks at once", "busy")
     }
 }
 
@@ -171,15 +172,15 @@ fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// Reads the whole body, unchanged.
-async fn whole(body: Body, memory: &Memory, held: &mut Held) -> Result<Vec<u8>, Answer> {
+async fn whole(body: Body, memory: &Memory, reservation: &mut Reservation) -> Result<Vec<u8>, Answer> {
     let mut parts = body.into_data_stream();
     let mut whole = Vec::new();
     let (mut until, mut wanted) = (Instant::now() + PACE, PACE_BYTES);
     loop {
         let part = match timeout_at(until, parts.next()).await {
             Ok(Some(part)) => part.map_err(|error| {
-                debug!(%error, "a webhook's body broke off");
-                Answer::new(StatusCode::BAD_REQUEST, "the body broke off", "broken")
+                debug!(%error, "the body of a webhook was cut off");
+                Answer::new(StatusCode::BAD_REQUEST, "the body was cut off", "broken")
             })?,
             Ok(None) => return Ok(whole),
             Err(_) if whole.len() < wanted => return Err(too_slow()),
@@ -191,7 +192,7 @@ async fn whole(body: Body, memory: &Memory, held: &mut Held) -> Result<Vec<u8>, 
         if whole.len() + part.len() > BODY_MAX {
             return Err(Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", "too_large"));
         }
-        memory.extend(held, part.len())?;
+        memory.extend(reservation, part.len())?;
         whole.extend_from_slice(&part);
     }
 }
@@ -221,7 +222,7 @@ mod tests {
             Some("stripe-signature")
         }
 
-        fn receive(&self, _: String, webhook: Webhook, _: Held) -> BoxFuture<'_, Receipt> {
+        fn receive(&self, _: String, webhook: Webhook, _: Reservation) -> BoxFuture<'_, Receipt> {
             self.received.lock().unwrap().push(webhook);
             Box::pin(async { self.receipt })
         }
@@ -310,7 +311,7 @@ mod tests {
             let begun = Instant::now();
             let answer = answered(&address, "stripe-signature: t=1\r\n", begin).await;
             assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-            assert!(begun.elapsed() < BODY_PATIENCE, "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < BODY_TIMEOUT, "{:?}", begun.elapsed());
         }
         assert!(receiver.received.lock().unwrap().is_empty());
         serving.abort();

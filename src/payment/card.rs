@@ -37,7 +37,7 @@ const ROUNDS: usize = 4;
 
 /// Returns whether `text` contains a card number.
 pub fn contains_card_number(text: &str) -> bool {
-    holds_card(text, BASE64_LEVELS)
+    contains_card(text, BASE64_LEVELS)
 }
 
 /// Returns `text` with each card number replaced by `[card number]`; borrowed if there is none.
@@ -54,15 +54,15 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
     Cow::Owned(REPLACEMENT.to_owned())
 }
 
-fn holds_card(text: &str, levels: usize) -> bool {
-    let holds =
+fn contains_card(text: &str, levels: usize) -> bool {
+    let contains =
         |plain: Plain<'_>| !rule::card_numbers(&plain.bytes).is_empty() || !in_base64(&plain, levels).is_empty();
-    holds(Plain::written(text)) || Plain::decoded(text).is_some_and(holds)
+    contains(Plain::written(text)) || Plain::decoded(text).is_some_and(contains)
 }
 
 fn in_base64(plain: &Plain<'_>, levels: usize) -> Vec<Range<usize>> {
     match levels.checked_sub(1) {
-        Some(levels) => encoded::card_numbers(&plain.bytes, |text| holds_card(text, levels)),
+        Some(levels) => encoded::card_numbers(&plain.bytes, |text| contains_card(text, levels)),
         None => Vec::new(),
     }
 }

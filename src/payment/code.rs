@@ -19,19 +19,19 @@ pub enum Code {
     UnknownField,
     /// An amount is null or no decimal string, out of its limits, or has too many decimals.
     InvalidAmount,
-    /// The currency is not one of ISO 4217.
+    /// The currency is not an ISO 4217 code.
     InvalidCurrency,
     /// No command of this type.
     UnknownType,
     /// No variant of this name is configured.
     UnknownVariant,
-    /// The variant takes no new payments.
+    /// The variant accepts no new payments.
     VariantRetired,
     /// The routing key is not `<variant>.<type>`.
     RoutingMismatch,
-    /// The routing key names another variant than the payment's.
+    /// The routing key names a variant other than the payment's.
     VariantMismatch,
-    /// The same subject, source and id came before with another type or other data.
+    /// The same subject, source and id were already used with another type or other data.
     IdReused,
     /// A payment of this id exists.
     AlreadyExists,
@@ -51,7 +51,7 @@ pub enum Code {
     NotWithdrawable,
     /// Another operation of this payment, beside which it must not run, is still going on.
     InProgress,
-    /// A hundred commands wait for this payment already.
+    /// A hundred commands already wait for this payment.
     TooManyWaiting,
     /// The gateway cannot do this.
     Unsupported,
@@ -59,7 +59,7 @@ pub enum Code {
     Expired,
     /// The broker dead-lettered the message before it was begun.
     DeadLettered,
-    /// The variant points at another gateway or account than the payment began with.
+    /// The variant now uses a gateway or account other than the one the payment began with.
     GatewayChanged,
     /// The broker did not say who sent it.
     UserRequired,
@@ -71,7 +71,7 @@ pub enum Code {
     NotUnknown,
     /// A notification that the gateway did not send.
     NotGenuine,
-    /// The gateway declined.
+    /// The gateway declined the operation.
     Declined,
     /// The gateway refused the request.
     Refused,
@@ -83,13 +83,13 @@ pub enum Code {
     Timeout,
     /// The gateway answered with a server error.
     GatewayError,
-    /// The gateway asked to slow down.
+    /// The gateway limits the rate of requests.
     RateLimited,
-    /// The gateway is busy with the same request.
+    /// The gateway is still processing the same request.
     Conflict,
     /// The gateway refused our credentials.
     Misconfigured,
-    /// The gateway's answer could not be understood.
+    /// The gateway's answer could not be read.
     InvalidAnswer,
     /// The gateway's answer does not fit what was asked.
     Mismatch,
@@ -115,7 +115,7 @@ pub struct CodeEntry {
     /// The word in events.
     pub word: &'static str,
     /// The answers that have it.
-    pub told: &'static [Told],
+    pub reported_in: &'static [ReportedIn],
     /// What it means.
     pub meaning: &'static str,
     /// What the publisher should do.
@@ -124,7 +124,7 @@ pub struct CodeEntry {
 
 /// The answers that have a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum ReportedIn {
     /// `command.rejected`, as `code`.
     Rejected,
     /// `command.failed`, or the change of the payment that tells the same, as `code`.
@@ -133,25 +133,25 @@ pub enum Told {
     Delayed,
 }
 
-const REJECTED: &[Told] = &[Told::Rejected];
-const FAILED: &[Told] = &[Told::Failed];
-const DELAYED: &[Told] = &[Told::Delayed];
-const DELAYED_OR_FAILED: &[Told] = &[Told::Delayed, Told::Failed];
-const REJECTED_OR_FAILED: &[Told] = &[Told::Rejected, Told::Failed];
-const ANY: &[Told] = &[Told::Rejected, Told::Delayed, Told::Failed];
+const REJECTED: &[ReportedIn] = &[ReportedIn::Rejected];
+const FAILED: &[ReportedIn] = &[ReportedIn::Failed];
+const DELAYED: &[ReportedIn] = &[ReportedIn::Delayed];
+const DELAYED_OR_FAILED: &[ReportedIn] = &[ReportedIn::Delayed, ReportedIn::Failed];
+const REJECTED_OR_FAILED: &[ReportedIn] = &[ReportedIn::Rejected, ReportedIn::Failed];
+const ANY: &[ReportedIn] = &[ReportedIn::Rejected, ReportedIn::Delayed, ReportedIn::Failed];
 
 /// What to do about trouble that is tried again, and may be given up.
-const AGAIN: &str = "Delayed: wait, it is tried again. Failed: it was given up, with proof that nothing was done; \
-                     send a new command.";
+const AGAIN: &str =
+    "Delayed: wait; it is retried. Failed: retries ended, with proof that nothing was done; send a new command.";
 
 const fn entry(
     code: Code,
     word: &'static str,
-    told: &'static [Told],
+    reported_in: &'static [ReportedIn],
     meaning: &'static str,
     advice: &'static str,
 ) -> CodeEntry {
-    CodeEntry { code, word, told, meaning, advice }
+    CodeEntry { code, word, reported_in, meaning, advice }
 }
 
 /// Every code.
@@ -161,20 +161,20 @@ pub const CODES: &[CodeEntry] = &[
         "invalid_envelope",
         REJECTED,
         "An attribute of the envelope is missing, given twice, wrong, or belongs in data; or reply_to is not allowed.",
-        "Mend the message; send it under a new id.",
+        "Fix the message and resend it with a new id.",
     ),
     entry(
         Code::InvalidEncoding,
         "invalid_encoding",
         REJECTED,
-        "The message is not UTF-8, or a text holds a NUL character.",
-        "Mend the message; send it under a new id.",
+        "The message is not UTF-8, or a text contains a NUL character.",
+        "Fix the message and resend it with a new id.",
     ),
     entry(
         Code::TooLarge,
         "too_large",
         REJECTED,
-        "The body is over 1 MiB, or data has more than 10000 commas and opening brackets outside of its texts.",
+        "The body is larger than 1 MiB, or data has more than 10000 commas and opening brackets outside its strings.",
         "Send less.",
     ),
     entry(Code::TooDeep, "too_deep", REJECTED, "data is nested deeper than 16 levels.", "Flatten it."),
@@ -182,35 +182,36 @@ pub const CODES: &[CodeEntry] = &[
         Code::CardNumber,
         "card_number",
         REJECTED,
-        "A card number stands in the command; nothing of it was kept.",
-        "Send the gateway's token instead.",
+        "The command contains a card number; nothing of it was stored.",
+        "Send a token of the gateway instead.",
     ),
     entry(
         Code::InvalidData,
         "invalid_data",
         REJECTED,
-        "data or a field of it is missing, given twice, of a wrong type or too long.",
-        "Mend the named field; send it under a new id.",
+        "data or one of its fields is missing, given twice, of the wrong type or too long.",
+        "Fix the named field and resend the command with a new id.",
     ),
     entry(
         Code::UnknownField,
         "unknown_field",
         REJECTED,
-        "data has a field that this command does not have, or process one that its gateway does not.",
+        "data has a field unknown to this command, or process has one unknown to its gateway.",
         "Remove the named field.",
     ),
     entry(
         Code::InvalidAmount,
         "invalid_amount",
         REJECTED,
-        "An amount is zero, null, not a decimal string, more than is available, or has more decimals than its currency.",
-        "Mend the amount.",
+        "An amount is zero, null, not a decimal string, more than is available, or has more decimals than its \
+         currency.",
+        "Fix the amount and resend the command with a new id.",
     ),
     entry(
         Code::InvalidCurrency,
         "invalid_currency",
         REJECTED,
-        "The currency is not one of ISO 4217.",
+        "The currency is not an ISO 4217 code.",
         "Use the three-letter code in capitals.",
     ),
     entry(
@@ -218,7 +219,7 @@ pub const CODES: &[CodeEntry] = &[
         "unknown_type",
         REJECTED,
         "There is no command of this type.",
-        "Look the type up in the contract.",
+        "Look up the type in the contract.",
     ),
     entry(
         Code::UnknownVariant,
@@ -231,44 +232,50 @@ pub const CODES: &[CodeEntry] = &[
         Code::VariantRetired,
         "variant_retired",
         REJECTED,
-        "The variant takes no new payments.",
+        "The variant accepts no new payments.",
         "Use another variant.",
     ),
     entry(
         Code::RoutingMismatch,
         "routing_mismatch",
         REJECTED,
-        "The routing key is not <variant>.<type>, or data.variant is another one.",
+        "The routing key is not `<variant>.<type>`, or data.variant differs from it.",
         "Publish with the right routing key.",
     ),
     entry(
         Code::VariantMismatch,
         "variant_mismatch",
         REJECTED,
-        "The routing key names another variant than the payment's.",
-        "Route by the payment's variant.",
+        "The routing key names a variant other than the payment's.",
+        "Route the command by the payment's variant.",
     ),
     entry(
         Code::IdReused,
         "id_reused",
         REJECTED,
-        "The same subject, source and id came before with another type or other data.",
+        "The same subject, source and id were already used with another type or other data.",
         "Use a new id for a new command.",
     ),
-    entry(Code::AlreadyExists, "already_exists", REJECTED, "A payment of this id exists.", "Use a new payment id."),
-    entry(Code::UnknownPayment, "unknown_payment", REJECTED, "There is no payment of this id.", "Create it first."),
+    entry(
+        Code::AlreadyExists,
+        "already_exists",
+        REJECTED,
+        "A payment with this id already exists.",
+        "Use a new payment id.",
+    ),
+    entry(Code::UnknownPayment, "unknown_payment", REJECTED, "There is no payment with this id.", "Create it first."),
     entry(
         Code::UnknownCommand,
         "unknown_command",
         REJECTED,
-        "Nothing is stored of the command that command.status asks after: it has not arrived, or is still in its queue.",
-        "Send the command itself again, under the same id.",
+        "The command that command.status asks about is not stored: it has not arrived, or is still in its queue.",
+        "Resend the command itself with the same id.",
     ),
     entry(
         Code::PaymentArchived,
         "payment_archived",
         REJECTED,
-        "The payment was archived; nothing more is done for it.",
+        "The payment was archived; no command can change it.",
         "Look it up in the archive; use a new payment id for a new payment.",
     ),
     entry(
@@ -276,7 +283,7 @@ pub const CODES: &[CodeEntry] = &[
         "not_allowed",
         REJECTED,
         "The payment's status does not allow the command.",
-        "Look at the payment's status.",
+        "Check the payment's status.",
     ),
     entry(
         Code::Withdrawn,
@@ -303,42 +310,43 @@ pub const CODES: &[CodeEntry] = &[
         Code::InProgress,
         "in_progress",
         REJECTED,
-        "An operation of the payment that this one must not run beside is still going on.",
+        "Another operation of the payment that excludes this one is still in progress.",
         "Wait for its answer.",
     ),
     entry(
         Code::TooManyWaiting,
         "too_many_waiting",
         REJECTED,
-        "A hundred commands wait for this payment already.",
+        "A hundred commands already wait for this payment.",
         "Wait for their answers.",
     ),
     entry(
         Code::Unsupported,
         "unsupported",
         REJECTED_OR_FAILED,
-        "The gateway, or this version, cannot do this.",
-        "Do without it.",
+        "The gateway or this version of paybus does not support this.",
+        "Do without the feature.",
     ),
     entry(
         Code::Expired,
         "expired",
         REJECTED,
-        "expirytime, or the AMQP expiration of the message, passed before the gateway had received anything.",
+        "expirytime or the AMQP expiration of the message passed before the gateway received anything.",
         "Send a new command if it is still wanted.",
     ),
     entry(
         Code::DeadLettered,
         "dead_lettered",
         REJECTED,
-        "The broker delivered the message too often, or could not keep it, and nothing was begun; it is a dead letter.",
-        "Send a new command if it is still wanted; tell the operator.",
+        "The broker dead-lettered the message, because it was redelivered too often or could not be kept, before \
+         processing began.",
+        "Send a new command if it is still wanted, and inform the operator.",
     ),
     entry(
         Code::GatewayChanged,
         "gateway_changed",
         ANY,
-        "The variant points at another gateway or account than the payment began with.",
+        "The variant now uses a gateway or account other than the one the payment began with.",
         "Ask the operator.",
     ),
     entry(
@@ -352,125 +360,120 @@ pub const CODES: &[CodeEntry] = &[
         Code::NotAuthorized,
         "not_authorized",
         REJECTED,
-        "The AMQP user_id is missing, or its user may not send such a command, under that source or for that payment.",
-        "Ask the operator for the right; the same command may then be sent again.",
+        "The AMQP user_id is missing, or its user may not send this command, use this source or act on this payment.",
+        "Ask the operator for the permission, then resend the same command.",
     ),
     entry(
         Code::TooManyRequests,
         "too_many_requests",
         REJECTED,
-        "Its user sends more commands that only ask (payment.sync, payment.snapshot, payment.resend, events.resend, \
-         command.status) than the operator allows a second.",
-        "Send the same command again later; pause for longer each time.",
+        "Its user sends more read-only commands (payment.sync, payment.snapshot, payment.resend, events.resend, \
+         command.status) per second than the operator allows.",
+        "Resend the same command later, with an increasing pause.",
     ),
     entry(
         Code::NotUnknown,
         "not_unknown",
         REJECTED,
-        "The named operation is not waiting for a person to state its outcome.",
-        "Look at the payment's timeline.",
+        "The named operation does not wait for an operator to state its outcome.",
+        "Check the payment's timeline.",
     ),
     entry(
         Code::NotGenuine,
         "not_genuine",
         REJECTED,
-        "The gateway did not send this notification, or not with a secret that is configured.",
+        "The notification is not signed by the gateway with a configured secret.",
         "Compare the variant's webhook secrets with the gateway's; then send payment.sync.",
     ),
     entry(
         Code::Declined,
         "declined",
         FAILED,
-        "The gateway declined.",
-        "Of a charge: ask the customer for another way to pay. Of a capture or refund: see gateway_code and message.",
+        "The gateway declined the operation.",
+        "For a charge: ask the customer for another way to pay. For a capture or refund: see gateway_code and message.",
     ),
     entry(
         Code::Refused,
         "refused",
         DELAYED_OR_FAILED,
-        "The gateway refused the request, or a person said that nothing was charged; an earlier try that may have been \
-         received is looked up.",
-        "Read the message; mend the request.",
+        "The gateway refused the request, or an operator stated that nothing was charged. An earlier attempt that may \
+         have been received is looked up.",
+        "Read the message and fix the request.",
     ),
     entry(
         Code::Cancelled,
         "cancelled",
         FAILED,
-        "payment.cancel ended the command: before the gateway had received it, or while its result was awaited.",
-        "Nothing. Should the gateway have charged all the same, the payment's events tell it.",
+        "payment.cancel ended the command before the gateway received it, or while its result was awaited.",
+        "Nothing. If the gateway charged the customer nevertheless, the payment's events report it.",
     ),
     entry(
         Code::Unreachable,
         "unreachable",
         DELAYED_OR_FAILED,
-        "The gateway could not be reached, or knows nothing of the request.",
+        "The gateway could not be reached, or does not know the request.",
         AGAIN,
     ),
     entry(Code::Timeout, "timeout", DELAYED_OR_FAILED, "The gateway did not answer in time.", AGAIN),
     entry(Code::GatewayError, "gateway_error", DELAYED_OR_FAILED, "The gateway answered with a server error.", AGAIN),
-    entry(Code::RateLimited, "rate_limited", DELAYED_OR_FAILED, "The gateway asked to slow down.", AGAIN),
-    entry(Code::Conflict, "conflict", DELAYED_OR_FAILED, "The gateway is busy with the same request.", AGAIN),
+    entry(Code::RateLimited, "rate_limited", DELAYED_OR_FAILED, "The gateway limits the rate of requests.", AGAIN),
+    entry(Code::Conflict, "conflict", DELAYED_OR_FAILED, "The gateway is still processing the same request.", AGAIN),
     entry(
         Code::Misconfigured,
         "misconfigured",
         DELAYED_OR_FAILED,
-        "The gateway refused paybus's credentials.",
-        "The operator must mend the variant; until then it is tried again.",
+        "The gateway rejected paybus's credentials.",
+        "The operator must fix the variant's settings; until then the operation is retried.",
     ),
-    entry(
-        Code::InvalidAnswer,
-        "invalid_answer",
-        DELAYED_OR_FAILED,
-        "The gateway's answer could not be understood.",
-        AGAIN,
-    ),
+    entry(Code::InvalidAnswer, "invalid_answer", DELAYED_OR_FAILED, "The gateway's answer could not be read.", AGAIN),
     entry(
         Code::Mismatch,
         "mismatch",
         DELAYED_OR_FAILED,
-        "What the gateway says does not fit what was asked, or the money that is booked.",
-        "A person must look at it (payment.resolve, where an operation is unknown).",
+        "The gateway's answer does not match the request or the booked money.",
+        "An operator must check it (payment.resolve if the operation's outcome is unknown).",
     ),
     entry(
         Code::WorkerLost,
         "worker_lost",
         DELAYED_OR_FAILED,
-        "The worker that called the gateway was lost; another goes on.",
+        "The worker that called the gateway was lost; another one continues.",
         AGAIN,
     ),
     entry(
         Code::Held,
         "held",
         DELAYED,
-        "The variant's calls are held back, because its gateway fails; nothing was sent.",
-        "Wait, or payment.cancel.",
+        "The variant's calls are paused because its gateway fails; nothing was sent.",
+        "Wait, or send payment.cancel.",
     ),
     entry(
         Code::Accepted,
         "accepted",
         DELAYED,
-        "The command came again: it is stored, and waits for its turn or is being carried out.",
-        "Wait: its answer comes to where this one came.",
+        "The command was already received: it is in the payment queue or in progress.",
+        "Wait: its answer goes to the same place as this event.",
     ),
     entry(
         Code::Pending,
         "pending",
         DELAYED,
-        "The gateway accepted, or has no news yet; its result is awaited.",
+        "The gateway accepted the request or has no news yet; its result is awaited.",
         "Wait.",
     ),
     entry(
         Code::Escalated,
         "escalated",
         DELAYED,
-        "The outcome is unknown, and no look-up has brought it so far.",
-        "A person must say what happened (payment.resolve).",
+        "The outcome is unknown, and look-ups have not determined it so far.",
+        "An operator must state what happened (payment.resolve).",
     ),
     entry(
         Code::DoubleCharge,
         "double_charge",
         FAILED,
-        "The gateway took or holds money a second time for this payment; both are booked. A success may say so.",
+        "The gateway took or holds money a second time for this payment; both transactions are booked. Successes may \
+         have this code as well.",
         "Refund one of them: payment.refund with its reference.",
     ),
 ];

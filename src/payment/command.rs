@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::code::Rejection;
+use super::code::{Code, Rejection};
 use super::fact::Fact;
 use super::json;
 use super::model::Order;
@@ -15,6 +15,11 @@ use super::trace::TraceContext;
 
 /// Maximum body of a command message, in bytes.
 pub const BODY_MAX: usize = 1024 * 1024;
+
+/// Rejects a body of `size` bytes, which is more than [`BODY_MAX`].
+pub fn body_too_large(size: u64) -> Rejection {
+    Rejection::new(Code::TooLarge, format!("the body is {size} bytes; the limit is {BODY_MAX}"))
+}
 
 /// Maximum nesting depth of `data`, in levels.
 pub const DEPTH_MAX: usize = 16;
@@ -126,7 +131,7 @@ impl CommandType {
 
     /// Whether it needs no turn and bypasses the breaker: it resolves or moves open operations, or only reads.
     pub fn is_inbound(self) -> bool {
-        self.only_tells() || self.is_of_operators() || matches!(self, CommandType::Sync | CommandType::Notification)
+        self.is_read_only() || self.is_of_operators() || matches!(self, CommandType::Sync | CommandType::Notification)
     }
 
     /// Whether only operators send it, in their own name: it says what happened to an operation, or what to do about it.
@@ -135,7 +140,7 @@ impl CommandType {
     }
 
     /// Whether it only reads: it changes nothing and does not call the gateway.
-    pub fn only_tells(self) -> bool {
+    pub fn is_read_only(self) -> bool {
         matches!(self, CommandType::Resend | CommandType::Snapshot | CommandType::ResendEvents | CommandType::Status)
     }
 

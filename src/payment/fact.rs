@@ -127,19 +127,19 @@ pub(super) fn read_facts(stored: Option<&Value>) -> Result<Vec<Fact>, Rejection>
 /// There are too many facts, their texts are too long or contain NUL, or all are about other payments.
 pub fn admitted(facts: Vec<Fact>, addressed_to: Option<Uuid>) -> Result<Vec<Fact>, Rejection> {
     if facts.len() > FACTS_MAX {
-        return Err(Rejection::invalid("body_base64", &format!("it tells more than {FACTS_MAX} facts")));
+        return Err(Rejection::invalid("body_base64", &format!("contains more than {FACTS_MAX} facts")));
     }
     if !facts.iter().all(Fact::is_sound) {
         return Err(Rejection::invalid(
             "body_base64",
-            &format!("an id in it is longer than {TEXT_MAX} bytes, or no text"),
+            &format!("contains an id that is longer than {TEXT_MAX} bytes or not a text"),
         ));
     }
     let facts = facts.into_iter().map(Fact::fit_to_be_stored);
     let Some(payment) = addressed_to else { return Ok(facts.collect()) };
-    let told = facts.len();
+    let total = facts.len();
     let facts: Vec<Fact> = facts.filter(|fact| fact.payment_id.is_none_or(|of| of == payment)).collect();
-    if facts.is_empty() && told > 0 {
+    if facts.is_empty() && total > 0 {
         return Err(Rejection::new(Code::InvalidData, "subject: the notification is about another payment"));
     }
     Ok(facts)

@@ -92,55 +92,63 @@ const fn required(name: &'static str, form: Form, about: &'static str) -> Field 
 }
 
 const PROCESS: &str = "The gateway's own object: a payment method's token, return_url, ...";
-const CAPTURE: &str = "Whether a process captures at once; overrides the variant's `capture`.";
+const CAPTURE: &str = "Whether processing captures at once; overrides the variant's `capture`.";
 
-const FINAL: &str = "Whether it is the last capture: true lets the rest of the authorization go, and is meant where it is \
-left out; false leaves it held, where the gateway takes several captures.";
+const FINAL: &str = "Whether this is the last capture. true, the default, releases the rest of the authorization; \
+                     false keeps it held, if the gateway supports several captures.";
 
-const METADATA: &str = "The publisher's own texts by their names, an order's number say. Every event of the payment has them, and \
-the gateway is told them; paybus does not read them.";
+const METADATA: &str = "The publisher's own texts by name, such as an order number. Every event of the payment \
+                        contains them, and the gateway receives them; paybus does not interpret them.";
 
 const CREATE: &[Field] = &[
-    required("currency", Form::Currency, "Three letters of ISO 4217, in capitals."),
-    required("total", Form::Amount, "The gross sum, with no more decimals than the currency has."),
+    required("currency", Form::Currency, "An ISO 4217 code: three capital letters."),
+    required("total", Form::Amount, "The gross amount, with at most as many decimals as the currency has."),
     required("variant", Form::Variant, "The configured gateway to use; the first word of the routing key."),
-    optional("tax", Form::Amount, "Of the total, tax."),
-    optional("delivery", Form::Amount, "Of the total, delivery."),
-    optional("description", Form::Text(DESCRIPTION_MAX), "What it is for."),
-    optional("billing_first_name", Form::Text(TEXT_MAX), "Whom to bill."),
-    optional("billing_last_name", Form::Text(TEXT_MAX), "Whom to bill."),
-    optional("billing_address_1", Form::Text(TEXT_MAX), "Where to bill."),
-    optional("billing_address_2", Form::Text(TEXT_MAX), "Where to bill."),
-    optional("billing_city", Form::Text(TEXT_MAX), "Where to bill."),
-    optional("billing_postcode", Form::Text(TEXT_MAX), "Where to bill."),
-    optional("billing_country_code", Form::Text(2), "Two letters of ISO 3166."),
+    optional("tax", Form::Amount, "The tax included in the total."),
+    optional("delivery", Form::Amount, "The delivery costs included in the total."),
+    optional("description", Form::Text(DESCRIPTION_MAX), "What the payment is for."),
+    optional("billing_first_name", Form::Text(TEXT_MAX), "The name of the person to bill."),
+    optional("billing_last_name", Form::Text(TEXT_MAX), "The name of the person to bill."),
+    optional("billing_address_1", Form::Text(TEXT_MAX), "The billing address."),
+    optional("billing_address_2", Form::Text(TEXT_MAX), "The billing address."),
+    optional("billing_city", Form::Text(TEXT_MAX), "The billing address."),
+    optional("billing_postcode", Form::Text(TEXT_MAX), "The billing address."),
+    optional("billing_country_code", Form::Text(2), "An ISO 3166 code: two letters."),
     optional("billing_country_area", Form::Text(TEXT_MAX), "State, county or province."),
-    optional("billing_email", Form::Text(254), "Whom to write to."),
-    optional("billing_phone", Form::Text(128), "Whom to call."),
-    optional("customer_ip_address", Form::IpAddress, "Where the customer came from: IPv4 or IPv6."),
+    optional("billing_email", Form::Text(254), "The customer's e-mail address."),
+    optional("billing_phone", Form::Text(128), "The customer's phone number."),
+    optional("customer_ip_address", Form::IpAddress, "The customer's IP address: IPv4 or IPv6."),
     optional("metadata", Form::Metadata, METADATA),
     optional("capture", Form::Boolean, CAPTURE),
-    optional("process", Form::Object, "With it, the command goes on as payment.process. The gateway's own object."),
+    optional(
+        "process",
+        Form::Object,
+        "The gateway's own object. If present, the command continues as payment.process.",
+    ),
 ];
 
 const PROCESS_FIELDS: &[Field] =
     &[optional("process", Form::Object, PROCESS), optional("capture", Form::Boolean, CAPTURE)];
 
 const CAPTURE_FIELDS: &[Field] = &[
-    optional("amount", Form::Amount, "How much, never null; left out: all that can be captured."),
+    optional("amount", Form::Amount, "How much to capture, never null. If omitted: everything that can be captured."),
     optional("final", Form::Boolean, FINAL),
 ];
 
 const REFUND: &[Field] = &[
-    optional("amount", Form::Amount, "How much, never null; left out: all that can still be refunded."),
-    optional("reference", Form::Text(255), "The gateway's id of the charge to refund; left out: the payment's own."),
+    optional(
+        "amount",
+        Form::Amount,
+        "How much to refund, never null. If omitted: everything that can still be refunded.",
+    ),
+    optional("reference", Form::Text(255), "The gateway's id of the charge to refund. If omitted: the payment's own."),
 ];
 
 const NOTIFICATION: &[Field] = &[
-    required("received_at", Form::Time, "When the webhook came: its age is judged by this."),
+    required("received_at", Form::Time, "When the webhook was received; its age is measured from here."),
     optional("method", Form::Text(255), "Its HTTP method."),
-    optional("url", Form::Text(4096), "The path and query it came to."),
-    optional("headers", Form::Pairs, "Its HTTP headers in their order, as pairs of name and value."),
+    optional("url", Form::Text(4096), "The path and query of its URL."),
+    optional("headers", Form::Pairs, "Its HTTP headers in order, as pairs of name and value."),
     required("body_base64", Form::Base64, "Its body, byte for byte, in base64."),
 ];
 
@@ -148,8 +156,8 @@ const RESOLVE: &[Field] = &[
     required("operation", Form::Uuid, "The operation with the unknown outcome."),
     required("outcome", Form::OneOf(&Resolution::WORDS), "What happened at the gateway."),
     optional("transaction_id", Form::Text(255), "The payment's id at the gateway."),
-    required("evidence", Form::Words(EVIDENCE_MAX), "How the person knows."),
-    optional("amount", Form::Amount, "How much, where it was approved, never null; left out: what was asked."),
+    required("evidence", Form::Words(EVIDENCE_MAX), "How the operator knows."),
+    optional("amount", Form::Amount, "How much, if it was approved, never null. If omitted: the requested amount."),
 ];
 
 const OPERATION: &str = "The operation, by its id, as `paybus show` and events of its command have it.";
@@ -167,16 +175,16 @@ const WITHDRAW: &[Field] = &[
 
 const RESEND: &[Field] = &[required("from", Form::Sequence, "The `sequence` of the first event that is missing.")];
 
-const AFTER: &str = "Events after this position: a heartbeat's `from`, or the `to` of the last answer.";
+const AFTER: &str = "Events after this position: the `from` of a heartbeat, or the `to` of the last answer.";
 
-const SINCE: &str = "Events stored at or after this time, and some from a few minutes before. Beside `after`, the later one counts; \
-without either, it begins with the oldest that is kept.";
+const SINCE: &str = "Events stored at or after this time, and some from a few minutes before. If `after` is given as \
+                     well, the later of the two applies; without either, events start at the oldest one kept.";
 
 const RESEND_EVENTS: &[Field] = &[optional("after", Form::Position, AFTER), optional("since", Form::Time, SINCE)];
 
 const STATUS: &[Field] = &[
-    required("id", Form::Words(TEXT_MAX), "The `id` of the command that is asked after."),
-    optional("source", Form::Text(TEXT_MAX), "Its `source`; left out: that of the command.status itself."),
+    required("id", Form::Words(TEXT_MAX), "The `id` of the command in question."),
+    optional("source", Form::Text(TEXT_MAX), "Its `source`. If omitted: that of the command.status itself."),
 ];
 
 /// The fields of a command's data.
@@ -247,7 +255,7 @@ impl Form {
     fn check_text(self, name: &str, text: &str) -> Result<(), Rejection> {
         match self {
             Form::Text(max) => check_length(name, text, max),
-            Form::Words(_) if text.trim().is_empty() => Err(Rejection::invalid(name, "must say something")),
+            Form::Words(_) if text.trim().is_empty() => Err(Rejection::invalid(name, "must not be empty")),
             Form::Words(max) => check_length(name, text, max),
             Form::OneOf(words) if !words.contains(&text) => {
                 Err(Rejection::invalid(name, &format!("must be one of {}", words.join(", "))))
@@ -265,7 +273,7 @@ impl Form {
             }
             Form::Currency if Currency::from_code(text).is_none() => {
                 let shown = excerpt(text, 10);
-                Err(Rejection::new(Code::InvalidCurrency, format!("{name}: {shown:?} is not one of ISO 4217")))
+                Err(Rejection::new(Code::InvalidCurrency, format!("{name}: {shown:?} is not an ISO 4217 code")))
             }
             Form::Sequence if !is_sequence(text) => {
                 Err(Rejection::invalid(name, "must be the number of an event, such as \"4\""))
@@ -289,7 +297,7 @@ fn check_metadata(name: &str, metadata: &Map<String, Value>) -> Result<(), Rejec
         if !(1..=METADATA_NAME_MAX).contains(&key.chars().count()) {
             return Err(Rejection::invalid(
                 name,
-                &format!("{:?}: a name has 1 to {METADATA_NAME_MAX} characters", quoted(key)),
+                &format!("{:?}: a name must have 1 to {METADATA_NAME_MAX} characters", quoted(key)),
             ));
         }
         let place = format!("{name}.{}", quoted(key));

@@ -235,7 +235,7 @@ pub mod with_currency {
     /// It is not an amount in a known currency.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
         let (amount, code) = <(String, String)>::deserialize(deserializer)?;
-        let currency = Currency::from_code(&code).ok_or_else(|| D::Error::custom("no currency of ISO 4217"))?;
+        let currency = Currency::from_code(&code).ok_or_else(|| D::Error::custom("not an ISO 4217 currency"))?;
         Money::parse(&amount, currency).map_err(D::Error::custom)
     }
 }

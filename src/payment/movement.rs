@@ -75,8 +75,8 @@ pub struct Movement {
 
 impl Movement {
     /// A movement that an operation reported and whose cause is unknown.
-    pub fn learnt(kind: MovementKind, teller: Uuid, amount: Money) -> Movement {
-        let reference = teller.to_string();
+    pub fn learnt(kind: MovementKind, reporter: Uuid, amount: Money) -> Movement {
+        let reference = reporter.to_string();
         Movement { kind, reference, gateway_reference: None, parent: None, amount, operation: None }
     }
 

@@ -54,10 +54,10 @@ impl Outcome {
     }
 
     /// The error, if there is no result.
-    pub fn trouble(&self) -> Option<&GatewayError> {
+    pub fn error(&self) -> Option<&GatewayError> {
         match self {
             Outcome::Result(_) => None,
-            Outcome::Refused(trouble) | Outcome::NotSent(trouble) | Outcome::Unknown(trouble) => Some(trouble),
+            Outcome::Refused(error) | Outcome::NotSent(error) | Outcome::Unknown(error) => Some(error),
         }
     }
 }
@@ -75,10 +75,10 @@ impl Found {
     }
 
     /// The error, if the look-up failed.
-    pub fn trouble(&self) -> Option<&GatewayError> {
+    pub fn error(&self) -> Option<&GatewayError> {
         match self {
             Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => None,
-            Found::Failed(trouble) => Some(trouble),
+            Found::Failed(error) => Some(error),
         }
     }
 }

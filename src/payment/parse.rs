@@ -66,7 +66,7 @@ fn new_payment(data: Data<'_>) -> Result<NewPayment, Rejection> {
     let capture = data.boolean("capture");
     let process = data.object("process").map(|data| Process { data, capture });
     if process.is_some() && total.is_zero() {
-        return Err(Rejection::new(Code::InvalidAmount, "total: a payment of nothing cannot be processed"));
+        return Err(Rejection::new(Code::InvalidAmount, "total: a payment of zero cannot be processed"));
     }
     let order = Order {
         variant: data.owned("variant"),

@@ -20,7 +20,7 @@ const QUEUE: usize = 16_384;
 /// The most spans in one export.
 const BATCH: usize = 2_048;
 /// The minimum interval between log lines about a full queue.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Exports spans in batches. The SDK bounds its queue too, but reports the number of dropped spans only when the
 /// process ends.
@@ -51,9 +51,12 @@ impl SpanProcessor for Batches {
             return self.next.on_end(span);
         }
         metrics::spans_dropped(SpanLoss::QueueFull, 1);
-        let untold = self.dropped.lock().unwrap_or_else(PoisonError::into_inner).one(Instant::now());
-        if let Some(spans) = untold {
-            warn!(spans, "spans come faster than the collector takes them and are dropped: lower tracing.sample");
+        let unlogged = self.dropped.lock().unwrap_or_else(PoisonError::into_inner).one(Instant::now());
+        if let Some(spans) = unlogged {
+            warn!(
+                spans,
+                "dropping spans: they are created faster than the collector accepts them; lower tracing.sample"
+            );
         }
     }
 
@@ -92,19 +95,19 @@ impl Queue {
 /// The spans that were dropped because the queue was full.
 #[derive(Debug, Default)]
 struct Dropped {
-    untold: u64,
-    told: Option<Instant>,
+    unlogged: u64,
+    last_line: Option<Instant>,
 }
 
 impl Dropped {
     /// Counts one more. Returns how many to log, if a log line is due.
     fn one(&mut self, now: Instant) -> Option<u64> {
-        self.untold += 1;
-        if self.told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+        self.unlogged += 1;
+        if self.last_line.is_some_and(|last_line| now.duration_since(last_line) < LINE_EVERY) {
             return None;
         }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
+        self.last_line = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 
@@ -128,14 +131,15 @@ impl sdk::SpanExporter for Exporter {
                 if self.lost.fetch_add(spans, Ordering::Relaxed) == 0 {
                     warn!(
                         error = chain(error),
-                        "the collector takes no spans; they are dropped until it does, and payments go on"
+                        "cannot export spans to the collector; dropping them until it recovers; payments are not \
+                         affected"
                     );
                 }
             }
             Ok(()) => {
                 let dropped = self.lost.swap(0, Ordering::Relaxed);
                 if dropped > 0 {
-                    info!(dropped, "the collector takes spans again");
+                    info!(dropped, "the collector accepts spans again");
                 }
             }
         }
@@ -160,10 +164,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_is_told_at_once_and_then_once_in_a_while() {
+    fn dropped_spans_are_logged_at_once_and_then_at_intervals() {
         let (mut dropped, begun) = (Dropped::default(), Instant::now());
         assert_eq!(dropped.one(begun), Some(1));
-        assert_eq!([dropped.one(begun), dropped.one(begun + TELL_EVERY / 2)], [None, None]);
-        assert_eq!(dropped.one(begun + TELL_EVERY), Some(3));
+        assert_eq!([dropped.one(begun), dropped.one(begun + LINE_EVERY / 2)], [None, None]);
+        assert_eq!(dropped.one(begun + LINE_EVERY), Some(3));
     }
 }

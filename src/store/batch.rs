@@ -31,7 +31,7 @@ const USUAL: Duration = Duration::from_millis(20);
 /// second.
 const PACE: Duration = Duration::from_millis(4);
 
-/// How long after a payment was last found locked it is tried outside the lanes.
+/// How long after a payment was last found locked it is tried outside the commit tasks.
 const LOCKED_FOR: Duration = Duration::from_secs(30);
 
 /// The result of one commit, which comes back with its unit.
@@ -52,15 +52,15 @@ struct Job {
     reply: oneshot::Sender<(Unit, Committed)>,
 }
 
-/// Commits units in batches, with one connection per lane.
+/// Commits units in batches, each on a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Committer {
     sender: mpsc::UnboundedSender<Job>,
 }
 
 impl Committer {
-    /// Spawns the lanes; they end when the last `Committer` is dropped.
-    pub fn spawn(store: Arc<Store>, lanes: usize) -> Committer {
+    /// Spawns the tasks that commit; they end when the last `Committer` is dropped.
+    pub fn spawn(store: Arc<Store>, concurrency: usize) -> Committer {
         // Unbounded, because the queues' prefetch bounds what is in flight.
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting = Mutex::new(Waiting { jobs: receiver, not_before: Instant::now() });
@@ -71,8 +71,8 @@ impl Committer {
             locked: Locked::default(),
             beside: Semaphore::new(1),
         });
-        for _ in 0..lanes {
-            tokio::spawn(run_lane(Arc::clone(&store), Arc::clone(&queue)));
+        for _ in 0..concurrency {
+            tokio::spawn(run_commits(Arc::clone(&store), Arc::clone(&queue)));
         }
         Committer { sender }
     }
@@ -85,20 +85,20 @@ impl Committer {
     }
 }
 
-/// What the lanes share.
+/// What the commit tasks share.
 struct Queue {
     waiting: Mutex<Waiting>,
-    /// How many lanes have a statement in flight.
+    /// How many tasks have a statement in flight.
     at_work: AtomicUsize,
     /// Notified when one of them is done.
     done: Notify,
     /// Payments whose rows are locked by another transaction.
     locked: Locked,
-    /// Lets one of these be tried at a time, outside the lanes: it takes a connection of its own.
+    /// Lets one of these be tried at a time, outside the commit tasks: it takes a connection of its own.
     beside: Semaphore,
 }
 
-/// Jobs that wait for a lane.
+/// Jobs that wait for a task.
 struct Waiting {
     jobs: mpsc::UnboundedReceiver<Job>,
     /// When the next statement may start, unless its batch is full.
@@ -106,7 +106,7 @@ struct Waiting {
 }
 
 impl Queue {
-    /// Returns the next jobs; empty if there will be no more. One lane collects at a time.
+    /// Returns the next jobs; empty if there will be no more. One task collects at a time.
     async fn next(&self) -> Vec<Job> {
         let mut waiting = self.waiting.lock().await;
         let mut jobs = Vec::new();
@@ -133,7 +133,7 @@ impl Queue {
     }
 }
 
-/// Counts a lane as having a statement in flight, until dropped.
+/// Counts a task as having a statement in flight, until dropped.
 struct AtWork<'a>(&'a Queue);
 
 impl AtWork<'_> {
@@ -165,7 +165,10 @@ impl Locked {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.retain(|_, at| at.elapsed() < LOCKED_FOR);
         if seen.insert(payment, Instant::now()).is_none() {
-            warn!(%payment, "somebody has locked a payment's rows; it is tried alone until they are free");
+            warn!(
+                %payment,
+                "another session has locked a payment's rows; committing the payment on its own until they are free"
+            );
         }
     }
 
@@ -188,7 +191,7 @@ async fn commit_beside(store: Arc<Store>, queue: Arc<Queue>, job: Job) {
     commit_round(&store, vec![job], &queue.locked, Wait::Briefly).await;
 }
 
-async fn run_lane(store: Arc<Store>, queue: Arc<Queue>) {
+async fn run_commits(store: Arc<Store>, queue: Arc<Queue>) {
     loop {
         let jobs = queue.next().await;
         if jobs.is_empty() {
@@ -236,7 +239,7 @@ async fn commit_round(store: &Store, round: Vec<Job>, locked: &Locked, wait: Wai
             outcomes
         }
         Err(error) => {
-            warn!(error = chain(&error), "no database connection for a commit");
+            warn!(error = chain(&error), "cannot get a database connection for a commit; retrying");
             units.iter().map(|_| Committed::Conflict).collect()
         }
     };
@@ -244,7 +247,7 @@ async fn commit_round(store: &Store, round: Vec<Job>, locked: &Locked, wait: Wai
     for ((unit, outcome), reply) in units.into_iter().zip(outcomes).zip(replies) {
         if reply.send((unit, outcome)).is_err() {
             // The waiting task was cancelled with the worker; what is stored stays stored.
-            tracing::debug!("a commit's answer came after its task had ended");
+            tracing::debug!("result of a commit dropped: its task has ended");
         }
     }
     stored
@@ -278,15 +281,15 @@ fn commit_or_halve<'a>(
                 vec![Committed::Conflict]
             }
             Err(error @ StoreError::Refused(_)) => {
-                error!(error = chain(&error), "the database refuses a command's data");
+                error!(error = chain(&error), "the database rejects the data of a command");
                 vec![Committed::Refused(chain(&error))]
             }
             Err(error @ StoreError::Forbidden(_)) => {
-                error!(error = chain(&error), commits = units.len(), "nothing can be committed; trying again");
+                error!(error = chain(&error), commits = units.len(), "the database role may not commit; retrying");
                 units.iter().map(|_| Committed::Conflict).collect()
             }
             Err(error) => {
-                warn!(error = chain(&error), commits = units.len(), "a commit's outcome is unknown");
+                warn!(error = chain(&error), commits = units.len(), "the outcome of a commit is unknown");
                 units.iter().map(|_| Committed::Unknown).collect()
             }
         }

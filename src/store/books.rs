@@ -13,12 +13,12 @@ const BATCH: i64 = 1_000;
 
 /// Why a payment's books cannot be right: the name of each reason, and its description.
 const REASONS: [(&str, &str); 6] = [
-    ("one_reference_twice", "one reference of the gateway is booked twice"),
-    ("one_operation_twice", "one operation moved money twice"),
-    ("of_failed_operation", "an operation that failed, or was rejected, moved money"),
-    ("more_than_total", "more was captured than the payment is for"),
-    ("more_refunded", "more was refunded than was captured"),
-    ("sums_differ", "the payment's amounts are not the sums of its movements"),
+    ("one_reference_twice", "a gateway reference is booked twice"),
+    ("one_operation_twice", "an operation moved money twice"),
+    ("of_failed_operation", "a failed or rejected operation moved money"),
+    ("more_than_total", "more was captured than the payment's total or authorization allows"),
+    ("more_refunded", "more was refunded than captured"),
+    ("sums_differ", "the payment's amounts differ from the sums of its movements"),
 ];
 
 /// Each batch of payments in order of their ids, with the reasons that apply to them.

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_from_the_middle_of_the_reading_whatever_the_wall_clock_says() {
+    fn it_goes_on_from_the_middle_of_the_reading_and_ignores_the_wall_clock() {
         let clock = Clock::default();
         let begun = Instant::now();
         // Decades away from the wall clock, which must not show in what follows.

@@ -63,7 +63,7 @@ pub struct Store {
     pool: (Pool, Session),
     hot: (Pool, Session),
     /// Client-side timeout of a statement.
-    patience: Duration,
+    answer_timeout: Duration,
     clock: Clock,
     progress: Progress,
     gate: Gate,
@@ -71,7 +71,7 @@ pub struct Store {
 
 /// The URL is invalid. The error does not show it, because it may hold a password.
 #[derive(Debug, thiserror::Error)]
-#[error("database.url is no PostgreSQL URL, such as postgres://user@host:5432/database")]
+#[error("database.url is not a PostgreSQL URL such as postgres://user@host:5432/database")]
 pub struct InvalidUrl;
 
 impl Store {
@@ -82,9 +82,9 @@ impl Store {
     pub fn new(settings: &StoreSettings) -> Result<Store, InvalidUrl> {
         let pool = build(settings, settings.pool, &PLANNED_EACH_TIME)?;
         let hot = build(settings, HOT_CONNECTIONS, &PLANNED_ONCE)?;
-        let patience = patience(settings.statement_timeout);
+        let answer_timeout = answer_timeout(settings.statement_timeout);
         let (clock, progress, gate) = (Clock::default(), Progress::default(), Gate::default());
-        Ok(Store { pool, hot, patience, clock, progress, gate })
+        Ok(Store { pool, hot, answer_timeout, clock, progress, gate })
     }
 
     /// Tracks whether commits go through.
@@ -115,7 +115,7 @@ impl Store {
     }
 
     async fn connection(&self, (pool, session): &(Pool, Session)) -> Result<Connection, StoreError> {
-        Ok(Connection::new(pool.get().await?, pool, session, self.patience))
+        Ok(Connection::new(pool.get().await?, pool, session, self.answer_timeout))
     }
 
     /// Checks that the server accepts writes. If it does not, drops all pooled connections: new ones may lead to
@@ -148,12 +148,12 @@ fn build(
     size: usize,
     beside: &[(&'static str, &str)],
 ) -> Result<(Pool, Session), InvalidUrl> {
-    let mut told = session::settings(settings.statement_timeout);
-    told.extend(beside.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    let mut session_settings = session::settings(settings.statement_timeout);
+    session_settings.extend(beside.iter().map(|(name, value)| (*name, (*value).to_owned())));
     let (set_up, session) = if settings.is_pooled {
-        (String::new(), Session::Lent(Arc::new(Lent::new(&told))))
+        (String::new(), Session::Lent(Arc::new(Lent::new(&session_settings))))
     } else {
-        (session::tell("SET", &told), Session::Own)
+        (session::set_statement("SET", &session_settings), Session::Own)
     };
     let whole = config(settings.url.expose_secret(), settings)?;
     let hosts = each(settings.url.expose_secret());
@@ -163,10 +163,10 @@ fn build(
     let create_timeout = connect_timeout.saturating_mul(u32::try_from(hosts.len()).unwrap_or(u32::MAX));
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = match &settings.tls {
-        None => Manager::from_connect(whole, AnyHost { hosts, tls: NoTls, patience: connect_timeout }, recycling),
+        None => Manager::from_connect(whole, AnyHost { hosts, tls: NoTls, answer_timeout: connect_timeout }, recycling),
         Some(tls) => {
             let tls = MakeRustlsConnect::new(tls.clone());
-            Manager::from_connect(whole, AnyHost { hosts, tls, patience: connect_timeout }, recycling)
+            Manager::from_connect(whole, AnyHost { hosts, tls, answer_timeout: connect_timeout }, recycling)
         }
     };
     let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
@@ -211,7 +211,7 @@ fn config(url: &str, settings: &StoreSettings) -> Result<Config, InvalidUrl> {
     config.keepalives_idle(Duration::from_secs(20));
     config.keepalives_interval(Duration::from_secs(5));
     config.keepalives_retries(3);
-    config.tcp_user_timeout(patience(settings.statement_timeout));
+    config.tcp_user_timeout(answer_timeout(settings.statement_timeout));
     if settings.tls.is_some() {
         config.ssl_mode(SslMode::Require);
     }
@@ -220,7 +220,7 @@ fn config(url: &str, settings: &StoreSettings) -> Result<Config, InvalidUrl> {
 
 /// The client-side timeout of a statement: the server's limit, and as long again for whatever is sent along and the
 /// network.
-fn patience(statement_timeout: Duration) -> Duration {
+fn answer_timeout(statement_timeout: Duration) -> Duration {
     statement_timeout.saturating_mul(2)
 }
 
@@ -237,7 +237,8 @@ mod tests {
             url in prop_oneof![
                 1 => any::<String>(),
                 3 => "postgres(ql)?(://|:|)(u:p%4[0-9a-z]{0,2}@)?[a-z0-9:%.@,\\[\\]/\u{e9}-]{0,24}(\\?[a-z_=&0-9%]{0,24})?",
-                2 => "(host|port|user|hostaddr|options|connect_timeout|target_session_attrs|x) ?=['a-z0-9 ,\\\\=-]{0,24}",
+                2 => "(host|port|user|hostaddr|options|connect_timeout|target_session_attrs|x) ?=['a-z0-9 \
+                      ,\\\\=-]{0,24}",
             ],
             is_pooled in any::<bool>(),
         ) {
@@ -252,7 +253,7 @@ mod tests {
             if let Err(error) = Store::new(&settings) {
                 prop_assert_eq!(
                     error.to_string(),
-                    "database.url is no PostgreSQL URL, such as postgres://user@host:5432/database"
+                    "database.url is not a PostgreSQL URL such as postgres://user@host:5432/database"
                 );
             }
         }

@@ -26,7 +26,7 @@ pub struct Connection {
     object: Option<Object>,
     pool: Pool,
     session: Session,
-    patience: Duration,
+    answer_timeout: Duration,
     /// Whether it must not be reused.
     spoilt: AtomicBool,
 }
@@ -38,16 +38,16 @@ struct NoAnswer(Duration);
 
 /// The connection was already given up.
 #[derive(Debug, thiserror::Error)]
-#[error("the connection was given up")]
+#[error("the connection was abandoned")]
 struct GivenUp;
 
 /// A statement with its parameters.
 pub(super) type Asked<'a> = (&'a str, &'a [&'a (dyn ToSql + Sync)]);
 
 impl Connection {
-    pub(super) fn new(object: Object, pool: &Pool, session: &Session, patience: Duration) -> Connection {
+    pub(super) fn new(object: Object, pool: &Pool, session: &Session, answer_timeout: Duration) -> Connection {
         let (pool, session) = (pool.clone(), session.clone());
-        Connection { object: Some(object), pool, session, patience, spoilt: AtomicBool::new(false) }
+        Connection { object: Some(object), pool, session, answer_timeout, spoilt: AtomicBool::new(false) }
     }
 
     /// Runs a query and returns its rows.
@@ -78,7 +78,7 @@ impl Connection {
     /// Runs a query that must return exactly one row.
     pub(super) async fn query_one(&self, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Row, StoreError> {
         let rows = <[Row; 1]>::try_from(self.query(sql, with).await?);
-        let [row] = rows.map_err(|rows| StoreError::Unreadable(format!("{} rows in place of one", rows.len())))?;
+        let [row] = rows.map_err(|rows| StoreError::Unreadable(format!("{} rows instead of one", rows.len())))?;
         Ok(row)
     }
 
@@ -129,7 +129,7 @@ impl Connection {
         // One result per query.
         rows?
             .try_into()
-            .map_err(|rows: Vec<_>| StoreError::Unreadable(format!("{} answers to {N} questions", rows.len())))
+            .map_err(|rows: Vec<_>| StoreError::Unreadable(format!("{} results of {N} queries", rows.len())))
     }
 
     /// Runs a statement and returns the number of changed rows.
@@ -211,7 +211,7 @@ impl Connection {
     }
 
     async fn within<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {
-        match timeout(self.patience, work).await {
+        match timeout(self.answer_timeout, work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
                 if error.code().is_some_and(is_of_server) {
@@ -230,7 +230,7 @@ impl Connection {
                 self.spoilt.store(true, Ordering::Relaxed);
                 // Idle connections lead to the same host; each of them would have to time out in turn.
                 self.pool.retain(|_, _| false);
-                Err(StoreError::Unavailable(Box::new(NoAnswer(self.patience))))
+                Err(StoreError::Unavailable(Box::new(NoAnswer(self.answer_timeout))))
             }
         }
     }

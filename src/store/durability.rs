@@ -52,18 +52,18 @@ fn warning(commit: &str, named: bool, attached: bool) -> Option<&'static str> {
         // Without any standby, all but "off" mean the same.
         ("off", ..) | (_, false, false) => None,
         (_, false, true) => Some(
-            "a standby is attached, and no commit waits for it (synchronous_standby_names is empty): a failover loses \
+            "a standby is attached, but no commit waits for it (synchronous_standby_names is empty): a failover loses \
              the last commits",
         ),
-        ("local", true, _) => Some(
-            "synchronous_commit is \"local\": no commit waits for a standby, and a failover loses the last commits",
-        ),
+        ("local", true, _) => {
+            Some("synchronous_commit is \"local\": no commit waits for a standby, so a failover loses the last commits")
+        }
         (_, true, false) => Some(
-            "commits wait for a standby (synchronous_standby_names), and none is attached: nothing can be stored until \
+            "commits wait for a standby (synchronous_standby_names), but none is attached: nothing can be stored until \
              one is back",
         ),
         ("remote_write", true, true) => Some(
-            "synchronous_commit is \"remote_write\": commits wait until a standby has them in memory; if its machine \
+            "synchronous_commit is \"remote_write\": commits wait only until a standby has them in memory; if it \
              crashes together with the primary, a failover loses the last commits",
         ),
         (_, true, true) => None,

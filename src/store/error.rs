@@ -10,38 +10,38 @@ pub enum StoreError {
     #[error("the database cannot be reached")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Two writers conflicted; a retry decides it.
-    #[error("the database asks to try again")]
+    #[error("the database asks for a retry")]
     Conflict(#[source] tokio_postgres::Error),
     /// The statement can never succeed with this data.
-    #[error("the database refuses the data")]
+    #[error("the database rejects the data")]
     Refused(#[source] tokio_postgres::Error),
     /// A stored value cannot be read.
-    #[error("the database holds what this version cannot read: {0}")]
+    #[error("the database contains data that this version cannot read: {0}")]
     Unreadable(String),
     /// The server rejects the login: the user, its password, or the database.
     #[error(
-        "the database server refuses the user, the password or the database of database.url: mend it at the server, or \
-         database.url"
+        "the database server rejects the user, the password or the database of database.url: correct it at the server \
+         or in database.url"
     )]
     Login(#[source] tokio_postgres::Error),
     /// The role lacks a privilege; nothing was done.
-    #[error("the database's role is not allowed to: give it its rights by deploy/postgres/roles.sql")]
+    #[error("the database role lacks a privilege: grant its privileges with deploy/postgres/roles.sql")]
     Forbidden(#[source] tokio_postgres::Error),
     /// Privileges that the worker's role lacks.
-    #[error("the database's role lacks {0}: give it its rights by deploy/postgres/roles.sql")]
+    #[error("the database role lacks {0}: grant its privileges with deploy/postgres/roles.sql")]
     Rights(String),
     /// PostgreSQL acknowledges commits that it may lose.
     #[error(
-        "the database answers commits before they are on disk (synchronous_commit = off), so that a crash forgets charges: set \
-         it to on for the worker's role, or say database.may_lose_commits = true"
+        "the database confirms commits before they are on disk (synchronous_commit = off), so a crash can lose \
+         charges: set it to on for the worker's role, or set database.may_lose_commits = true"
     )]
     NotDurable,
     /// The server accepts no writes.
-    #[error("the database takes no writes: it is a standby, or made read-only")]
+    #[error("the database accepts no writes: it is a standby or read-only")]
     ReadOnly,
     /// Sequences that are behind the numbers already assigned.
     #[error(
-        "the database gives numbers that were given before, so that new events would never be sent: {0}; run `paybus migrate`"
+        "the database would assign numbers a second time, so new events would never be sent: {0}; run `paybus migrate`"
     )]
     Sequences(String),
     /// The schema is not the one this version needs.
@@ -92,17 +92,17 @@ impl From<tokio_postgres::Error> for StoreError {
 #[derive(Debug, thiserror::Error)]
 enum NoConnection {
     #[error(
-        "no connection could be made in time (database.connect_timeout): its server does not answer, or something between \
-         drops what is sent to it"
+        "connecting timed out (database.connect_timeout): the server does not answer, or a firewall drops the packets"
     )]
     NotMade,
     #[error(
-        "all connections are in use and none came free in time: it answers too slowly, or database.pool is too small"
+        "all connections are in use and none became free in time: the database is too slow, or database.pool is too \
+         small"
     )]
     AllInUse,
-    #[error("a connection that was kept does not answer any more")]
+    #[error("a pooled connection no longer answers")]
     Silent,
-    #[error("its connections are closed, for this process ends")]
+    #[error("its connections are closed because this process is shutting down")]
     Closed,
 }
 
@@ -129,17 +129,17 @@ mod tests {
 
     #[test]
     fn a_pool_without_a_connection_says_why_and_what_to_look_at() {
-        let told = |error: PoolError| chain(&StoreError::from(error));
+        let text_of = |error: PoolError| chain(&StoreError::from(error));
         for (error, words) in [
             (PoolError::Timeout(TimeoutType::Create), "database.connect_timeout"),
             (PoolError::Timeout(TimeoutType::Wait), "database.pool"),
-            (PoolError::Timeout(TimeoutType::Recycle), "does not answer any more"),
-            (PoolError::Closed, "this process ends"),
+            (PoolError::Timeout(TimeoutType::Recycle), "no longer answers"),
+            (PoolError::Closed, "this process is shutting down"),
             (PoolError::PostCreateHook(HookError::message("no answer")), "no answer"),
         ] {
-            let told = told(error);
-            assert!(told.starts_with("the database cannot be reached: ") && told.contains(words), "{told}");
-            assert!(!told.contains("object") && !told.contains("slot") && !told.contains("hook"), "{told}");
+            let text = text_of(error);
+            assert!(text.starts_with("the database cannot be reached: ") && text.contains(words), "{text}");
+            assert!(!text.contains("object") && !text.contains("slot") && !text.contains("hook"), "{text}");
         }
     }
 }

@@ -115,7 +115,7 @@ pub enum Position {
 
 /// The text is not a position.
 #[derive(Debug, thiserror::Error)]
-#[error("expected what the last line of an earlier list has behind --after")]
+#[error("expected the value that follows --after in the last line of an earlier list")]
 pub struct InvalidPosition;
 
 /// A single shell word.

@@ -133,14 +133,18 @@ impl Need {
 impl fmt::Display for Need {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Need::OpenCommands(1) => formatter.write_str("1 command is not answered yet: `paybus show` has it"),
+            Need::OpenCommands(1) => formatter.write_str("1 command is not answered yet: `paybus show` lists it"),
             Need::OpenCommands(count) => {
-                write!(formatter, "{count} commands are not answered yet: `paybus show` has them")
+                write!(formatter, "{count} commands are not answered yet: `paybus show` lists them")
             }
             Need::NotOver(Status::Preauth) => formatter.write_str("it is preauth: capture or release it first"),
             Need::NotOver(status) => write!(formatter, "it is {status}: cancel it first"),
             Need::UnsentEvents(count) => {
-                write!(formatter, "{count} of its events are not sent yet: try again; if set aside, release them first")
+                write!(
+                    formatter,
+                    "{count} of its events are not sent yet: try again later, or release them first if they are set \
+                     aside"
+                )
             }
         }
     }
@@ -211,8 +215,8 @@ mod tests {
         let columns: Vec<&(&str, &str)> = PaymentFixed::COLUMNS.iter().chain(PaymentChange::COLUMNS).collect();
         for (name, kind) in &columns {
             let is_erased = PERSONAL.iter().any(|(column, _)| column == name);
-            let holds_words = matches!(*kind, "text" | "jsonb" | "inet");
-            assert_eq!(is_erased || KEPT.contains(name), holds_words, "{name}: is it a person's?");
+            let has_text = matches!(*kind, "text" | "jsonb" | "inet");
+            assert_eq!(is_erased || KEPT.contains(name), has_text, "{name}: is it a person's?");
         }
         for (name, _) in PERSONAL {
             assert!(columns.iter().any(|(column, _)| *column == name), "{name} is no column");
@@ -220,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_still_needed_is_told_with_what_to_do() {
+    fn a_payment_still_needed_is_reported_with_what_to_do() {
         assert_eq!(Need::of(Status::Confirmed, 0, 0), None);
-        let check = |status, open, unsent, told: &str| {
+        let check = |status, open, unsent, expected: &str| {
             let need = Need::of(status, open, unsent).map(|need| need.to_string());
-            assert!(need.as_deref().is_some_and(|need| need.contains(told)), "{need:?}");
+            assert!(need.as_deref().is_some_and(|need| need.contains(expected)), "{need:?}");
         };
         check(Status::Confirmed, 2, 1, "2 commands are not answered yet");
         check(Status::Preauth, 0, 1, "capture or release it");

@@ -1,5 +1,5 @@
 //! Limits commits to one at a time while the server does not answer them, until one is answered. Each commit that times
-//! out leaves behind a connection on which the server may still be waiting, for an absent standby say. If every lane
+//! out leaves behind a connection on which the server may still be waiting, for an absent standby say. If all tasks
 //! kept trying, these would use up the server's connections.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -22,7 +22,7 @@ pub(super) struct AnyHost<T> {
     pub hosts: Vec<Config>,
     pub tls: T,
     /// Timeout for each.
-    pub patience: Duration,
+    pub answer_timeout: Duration,
 }
 
 impl<T> Connect for AnyHost<T>
@@ -41,14 +41,14 @@ where
         let last = hosts.pop().unwrap_or_else(|| whole.clone());
         Box::pin(async move {
             for host in hosts {
-                let reason = match timeout(self.patience, host.connect(self.tls.clone())).await {
+                let reason = match timeout(self.answer_timeout, host.connect(self.tls.clone())).await {
                     Ok(Ok((client, connection))) => return Ok((client, drive(connection))),
                     Ok(Err(error)) => chain(&error),
-                    Err(_) => format!("no answer within {:?}", self.patience),
+                    Err(_) => format!("no answer within {:?}", self.answer_timeout),
                 };
                 let place = (host.get_hosts(), host.get_ports());
                 // A standby ends up here when a server that takes writes is required.
-                debug!(?place, error = reason, "cannot connect to one of the databases; trying the next");
+                debug!(?place, error = reason, "cannot connect to this database host; trying the next one");
             }
             let (client, connection) = last.connect(self.tls.clone()).await?;
             Ok((client, drive(connection)))
@@ -63,7 +63,7 @@ where
 {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            warn!(error = chain(&error), "a connection to the database was lost");
+            warn!(error = chain(&error), "lost a connection to the database");
         }
     })
 }

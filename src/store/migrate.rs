@@ -69,11 +69,11 @@ pub async fn carry_out(store: &Store, steps: &[Step]) -> Result<Vec<String>, Sto
 /// Makes replicas that start together migrate only once. The lock is polled: a concurrent index build would wait for
 /// any statement that blocks on the lock.
 async fn lock(client: &Object) -> Result<(), StoreError> {
-    let mut told = false;
+    let mut is_logged = false;
     while !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.read::<bool>(0)? {
-        if !told {
-            warn!("another migration is at work; waiting for its end");
-            told = true;
+        if !is_logged {
+            warn!("another migration is running; waiting for it to end");
+            is_logged = true;
         }
         sleep(LOCK_POLL).await;
     }
@@ -124,7 +124,7 @@ async fn patiently(client: &mut Object, step: &Step) -> Result<(), StoreError> {
         match once(client, step).await {
             Err(error) if is_busy(&error) && attempt < TRIES => {
                 let (number, name) = (step.number, step.name);
-                warn!(error = chain(&error), number, name, attempt, "a migration does not get its lock; trying again");
+                warn!(error = chain(&error), number, name, attempt, "a migration did not get its lock; retrying");
             }
             done => return Ok(done?),
         }
@@ -142,7 +142,7 @@ async fn move_sequences(client: &mut Object) -> Result<Vec<String>, StoreError> 
             Err(error) if is_busy(&error) && attempt < TRIES => {
                 warn!(
                     error = chain(&error),
-                    attempt, "sequences were left behind, and the lock is not to be had; trying again"
+                    attempt, "cannot lock the tables to move sequences that were left behind; retrying"
                 );
             }
             done => return Ok(done?),
@@ -211,11 +211,11 @@ pub async fn check(store: &Store) -> Result<(), StoreError> {
     let (stored, needs): (i32, i32) = (row.read(0)?, row.read(1)?);
     let known = STEPS.last().map_or(0, |step| step.number);
     if stored < known {
-        return Err(StoreError::Schema(format!("at step {stored}, and {known} is needed; run `paybus migrate`")));
+        return Err(StoreError::Schema(format!("at step {stored}, but {known} is needed; run `paybus migrate`")));
     }
     if needs > known {
         return Err(StoreError::Schema(format!(
-            "at step {stored}, which needs a later paybus: this one ends at {known}"
+            "at step {stored}, which needs a newer paybus: this one knows steps up to {known}"
         )));
     }
     Ok(())

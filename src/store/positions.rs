@@ -150,7 +150,7 @@ impl Store {
     ///
     /// # Errors
     /// The database query fails.
-    pub async fn told_up_to(&self) -> Result<i64, StoreError> {
+    pub async fn reported_up_to(&self) -> Result<i64, StoreError> {
         let client = self.client().await?;
         self.watermark(&client, HEARTBEAT).await
     }

@@ -10,7 +10,7 @@ use super::row::ReadColumn;
 
 /// A payment whose events are set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Aside {
+pub struct SetAside {
     /// The broker's reason.
     pub reason: String,
     /// Since when.
@@ -19,7 +19,7 @@ pub struct Aside {
     pub events: i64,
 }
 
-const ASIDE: &str = "SELECT a.reason, a.at,
+const SET_ASIDE: &str = "SELECT a.reason, a.at,
         (SELECT count(*) FROM events e WHERE e.payment_id = $1
          AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position))
     FROM set_aside a WHERE a.payment_id = $1 ORDER BY a.position LIMIT 1";
@@ -33,11 +33,11 @@ impl Store {
     ///
     /// # Errors
     /// The database query fails.
-    pub async fn aside(&self, payment: Uuid) -> Result<Option<Aside>, StoreError> {
+    pub async fn events_set_aside(&self, payment: Uuid) -> Result<Option<SetAside>, StoreError> {
         let client = self.client().await?;
-        let rows = client.query(ASIDE, &[&payment]).await?;
+        let rows = client.query(SET_ASIDE, &[&payment]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Some(Aside { reason: row.read(0)?, since: row.read(1)?, events: row.read(2)? }))
+        Ok(Some(SetAside { reason: row.read(0)?, since: row.read(1)?, events: row.read(2)? }))
     }
 
     /// Releases a payment's events that were set aside, and records who did so. They were noted as overdue like all
@@ -48,10 +48,10 @@ impl Store {
     /// The database query fails. Nothing was changed, unless the error is [`StoreError::Unavailable`]; then the outcome
     /// is unknown.
     pub async fn release(&self, payment: Uuid, who: &str) -> Result<Option<usize>, StoreError> {
-        let Some(aside) = self.aside(payment).await? else { return Ok(None) };
-        let details = json!({ "payment": payment, "events": aside.events });
+        let Some(set_aside) = self.events_set_aside(payment).await? else { return Ok(None) };
+        let details = json!({ "payment": payment, "events": set_aside.events });
         let client = self.client().await?;
         client.execute(RELEASE, &[&payment, &who, &details]).await?;
-        Ok(Some(usize::try_from(aside.events).unwrap_or_default()))
+        Ok(Some(usize::try_from(set_aside.events).unwrap_or_default()))
     }
 }

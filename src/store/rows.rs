@@ -498,7 +498,7 @@ pub(super) fn word<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Result<T,
 fn object(value: Value) -> Result<Map<String, Value>, StoreError> {
     match value {
         Value::Object(object) => Ok(object),
-        _ => Err(StoreError::Unreadable("a value that is no JSON object".to_owned())),
+        _ => Err(StoreError::Unreadable("a value that is not a JSON object".to_owned())),
     }
 }
 

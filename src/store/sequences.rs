@@ -40,7 +40,9 @@ pub async fn check(store: &Store) -> Result<(), StoreError> {
     for row in &rows {
         let (name, greatest): (String, i64) = (row.read(0)?, row.read(2)?);
         match row.read::<Option<i64>>(3)? {
-            Some(last) if last < greatest => behind.push(format!("{name} (at {last}, and {greatest} was given)")),
+            Some(last) if last < greatest => {
+                behind.push(format!("{name} (at {last}, but {greatest} was already assigned)"))
+            }
             Some(_) => {}
             None => return Err(StoreError::Rights(format!("SELECT on the sequence of {name}"))),
         }

@@ -73,7 +73,7 @@ pub(super) fn settings(statement_timeout: Duration) -> Vec<(&'static str, String
 }
 
 /// One statement that applies all of them: `SET`, or `SET LOCAL` for one transaction.
-pub(super) fn tell(set: &str, settings: &[(&'static str, String)]) -> String {
+pub(super) fn set_statement(set: &str, settings: &[(&'static str, String)]) -> String {
     let each: Vec<String> = settings.iter().map(|(name, value)| format!("{set} {name} = {value}")).collect();
     each.join("; ")
 }
@@ -81,8 +81,8 @@ pub(super) fn tell(set: &str, settings: &[(&'static str, String)]) -> String {
 impl Lent {
     /// Builds the statements that apply these settings.
     pub fn new(settings: &[(&'static str, String)]) -> Lent {
-        let told = tell("SET LOCAL", settings);
-        let begin = |isolation: Isolation| format!("{}; {told}", isolation.begin());
+        let set_local = set_statement("SET LOCAL", settings);
+        let begin = |isolation: Isolation| format!("{}; {set_local}", isolation.begin());
         Lent {
             each_statement: begin(Isolation::EachStatement),
             snapshot: begin(Isolation::Snapshot),
@@ -122,19 +122,19 @@ mod tests {
 
     #[test]
     fn a_lock_is_waited_for_less_long_than_a_statement_runs() {
-        let told = |milliseconds: u64, name: &str| {
+        let value_of = |milliseconds: u64, name: &str| {
             let settings = settings(Duration::from_millis(milliseconds));
             settings.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
         };
-        assert_eq!(told(10_000, "statement_timeout").as_deref(), Some("10000"));
-        assert_eq!(told(10_000, "lock_timeout").as_deref(), Some("2000"));
-        assert_eq!(told(1, "lock_timeout").as_deref(), Some("1"));
+        assert_eq!(value_of(10_000, "statement_timeout").as_deref(), Some("10000"));
+        assert_eq!(value_of(10_000, "lock_timeout").as_deref(), Some("2000"));
+        assert_eq!(value_of(1, "lock_timeout").as_deref(), Some("1"));
     }
 
     #[test]
-    fn a_lent_connection_is_told_for_one_transaction_what_ours_is_told_for_good() {
+    fn a_pooled_connection_gets_its_settings_per_transaction() {
         let settings = [("jit", "off".to_owned()), ("timezone", "'UTC'".to_owned())];
-        assert_eq!(tell("SET", &settings), "SET jit = off; SET timezone = 'UTC'");
+        assert_eq!(set_statement("SET", &settings), "SET jit = off; SET timezone = 'UTC'");
         let lent = Lent::new(&settings);
         assert_eq!(lent.begin(Isolation::EachStatement), "BEGIN; SET LOCAL jit = off; SET LOCAL timezone = 'UTC'");
     }

@@ -14,6 +14,7 @@ use super::connect::Store;
 use super::error::StoreError;
 use super::report::{COUNTED_MAX, variants};
 use super::row::ReadColumn;
+use crate::plural::counted;
 
 /// Size of the sample, in operations; at most twice as many, and fewer if there are fewer.
 const SAMPLE: i64 = 1_000;
@@ -169,13 +170,14 @@ impl Origin {
     fn words(&self) -> String {
         let variant = &self.variant;
         let began = match &self.began_with {
-            Some((gateway, account)) => format!(" began with {gateway} at {account}"),
+            Some((gateway, account)) => format!(" that began with {gateway} at {account}"),
             None => String::new(),
         };
         let remedy = if self.is_configured {
-            "the variant has another gateway or account now; if it is the same account, name it in account_aliases"
+            "the variant now uses another gateway or account; if it is the same account, add its old name to \
+             account_aliases"
         } else {
-            "the variant is not configured; configure it, with retired = true, for as long as there are any"
+            "the variant is not configured; configure it with retired = true until none are left"
         };
         format!("of variant {variant}{began}: {remedy}")
     }
@@ -184,8 +186,8 @@ impl Origin {
 impl UnservedOperations {
     /// A description for people.
     pub fn words(&self) -> String {
-        let (count, plural) = (self.count, if self.count == 1 { "" } else { "s" });
-        format!("{count} open operation{plural} {} (payment {}, for one)", self.origin.words(), self.example)
+        let operations = counted(self.count, "open operation");
+        format!("{operations} {} (for example payment {})", self.origin.words(), self.example)
     }
 }
 
@@ -193,8 +195,11 @@ impl UnservedPayments {
     /// A description for people.
     pub fn words(&self) -> String {
         let UnservedPayments { origin, looked_at, count, with_money, example } = self;
-        let held = format!("{with_money} with money to capture or refund");
-        format!("{count} of {looked_at} payments looked at ({held}) {} (payment {example}, for one)", origin.words())
+        let amounts = format!("{with_money} with money to capture or refund");
+        format!(
+            "{count} of {looked_at} sampled payments ({amounts}) {} (for example payment {example})",
+            origin.words()
+        )
     }
 }
 
@@ -232,15 +237,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_is_told_with_its_number_and_an_example() {
+    fn unserved_payments_are_reported_with_their_number_and_an_example() {
         let origin = origin("old", "http", "http://localhost:9000").expect("not served");
         let example = Uuid::from_u128(7);
         let words = UnservedOperations { origin: origin.clone(), count: 1, example }.words();
-        let expected = "1 open operation of variant old began with http at http://localhost:9000:";
+        let expected = "1 open operation of variant old that began with http at http://localhost:9000:";
         assert!(words.starts_with(expected), "{words}");
         assert!(words.contains(&example.to_string()), "{words}");
         let words = UnservedPayments { origin, looked_at: 40, count: 3, with_money: 2, example }.words();
-        let expected = "3 of 40 payments looked at (2 with money to capture or refund) of variant old";
+        let expected = "3 of 40 sampled payments (2 with money to capture or refund) of variant old";
         assert!(words.starts_with(expected), "{words}");
     }
 }

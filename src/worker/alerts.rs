@@ -17,16 +17,26 @@ pub fn raise(event: &Event) {
         let code = code(&event.kind).map(Code::as_str).unwrap_or_default();
         match alert {
             Alert::Discrepancy => {
-                warn!(%payment, %operation, code, "the gateway's figures are not what was asked, or not what we count");
+                warn!(%payment, %operation, code, "the gateway's amounts differ from those requested or booked");
             }
             Alert::Escalated => {
-                error!(%payment, %operation, code, "an outcome is not known, and a person must resolve it");
+                error!(
+                    %payment,
+                    %operation,
+                    code,
+                    "the outcome of an operation is unknown; an operator must resolve it"
+                );
             }
             Alert::MoneyAfterCancel => {
-                error!(%payment, %operation, code, "money was taken or held for a payment that was cancelled");
+                error!(%payment, %operation, code, "money was taken or held for a cancelled payment");
             }
             Alert::DoubleCharge => {
-                error!(%payment, %operation, "the gateway took or holds money a second time; both are booked, and one is to be refunded by its reference");
+                error!(
+                    %payment,
+                    %operation,
+                    "the gateway took or holds money a second time; both transactions are booked: refund one of them \
+                     by its reference"
+                );
             }
         }
     }

@@ -25,7 +25,7 @@ use super::variant::Variant;
 use super::variant::breaker::State;
 use crate::bus::attributes::attributes;
 use crate::bus::consumer::{Consumption, QueueState};
-use crate::bus::dead_letter::{DeadLetterError, bury};
+use crate::bus::dead_letter::{DeadLetterError, publish_dead_letter};
 use crate::bus::delivery::{Delivery, Properties};
 use crate::bus::publisher::Publisher;
 use crate::bus::scrub::without_cards;
@@ -97,7 +97,7 @@ impl Intake {
         let intake = self.clone();
         let delivery = self.as_sent(delivery);
         match self.read(&delivery) {
-            Accepted::Dead(rejection) => self.tasks.spawn(async move { intake.bury(delivery, rejection).await }),
+            Accepted::Dead(rejection) => self.tasks.spawn(async move { intake.dead_letter(delivery, rejection).await }),
             Accepted::Command(command) if self.is_one_too_many(&delivery, &command) => {
                 self.tasks.spawn(async move { intake.turn_away(delivery, &command).await })
             }
@@ -133,7 +133,7 @@ impl Intake {
                 headers: &attributes(headers),
             })
         }))
-        .unwrap_or_else(|_| Accepted::Dead(Rejection::new(Code::InvalidEnvelope, "it cannot be read")))
+        .unwrap_or_else(|_| Accepted::Dead(Rejection::new(Code::InvalidEnvelope, "the message cannot be parsed")))
     }
 
     /// Executes a command, and acknowledges its message last.
@@ -154,8 +154,8 @@ impl Intake {
             }
             Ok(Err(Stopped::Refused)) => {
                 let message =
-                    "the database cannot store it, or holds of it what cannot be read; the log has the reason";
-                Box::pin(self.bury(delivery, Rejection::new(Code::InvalidData, message))).await;
+                    "the database rejects the command, or its stored payment cannot be read; the log has the reason";
+                Box::pin(self.dead_letter(delivery, Rejection::new(Code::InvalidData, message))).await;
             }
             Ok(Err(Stopped::NotAuthorized(refusal))) => Box::pin(self.refuse(delivery, refusal)).await,
             // Redelivered, to this worker or another.
@@ -165,23 +165,30 @@ impl Intake {
                 Box::pin(delivery.acker.requeue()).await;
             }
             Err(_) => {
-                error!(queue = %delivery.queue, "a command's task panicked; it is delivered again until the queue's limit");
+                error!(
+                    queue = %delivery.queue,
+                    "the task of a command panicked; requeueing it, up to the queue's delivery limit"
+                );
                 Box::pin(delivery.acker.requeue()).await;
             }
         }
     }
 
     /// Dead-letters a message that names nobody to answer. Acknowledged once the broker has confirmed the dead letter.
-    pub(super) async fn bury(&self, delivery: Delivery, rejection: Rejection) {
+    pub(super) async fn dead_letter(&self, delivery: Delivery, rejection: Rejection) {
         metrics::dead_letter(rejection.code.as_str());
         if is_unread(&delivery) {
             // Only the broker has the body: the queue's own dead-lettering keeps the message whole.
-            debug!(queue = %delivery.queue, error = rejection.message, "a message is too large to be read; the broker moves it");
+            debug!(
+                queue = %delivery.queue,
+                error = rejection.message,
+                "a message is too large to read; the broker dead-letters it"
+            );
             delivery.acker.reject().await;
             return;
         }
         let delivery = without_cards(delivery);
-        match bury(&self.publisher, &delivery, rejection.code.as_str(), &rejection.message).await {
+        match publish_dead_letter(&self.publisher, &delivery, rejection.code.as_str(), &rejection.message).await {
             Ok(()) => {
                 delivery.acker.ack().await;
             }
@@ -189,7 +196,7 @@ impl Intake {
             Err(DeadLetterError::Closed) => {}
             Err(error @ DeadLetterError::Refused(_)) => {
                 // The queue's own dead-lettering moves it to the same place, without the reason.
-                warn!(%error, "a dead letter cannot be published; the broker moves it");
+                warn!(%error, "cannot publish a dead letter; the broker dead-letters the message without the reason");
                 delivery.acker.reject().await;
             }
         }
@@ -214,7 +221,7 @@ impl Intake {
                 }
                 State::Open { until } => {
                     consumption.pause();
-                    warn!(variant = variant.name, "the gateway is ill: its commands are paused, one call probes it");
+                    warn!(variant = variant.name, "circuit breaker open: commands paused, probing with one call");
                     draining.run_until_cancelled(tokio::time::sleep_until(until)).await;
                     variant.breaker.probe();
                 }
@@ -282,7 +289,12 @@ fn without_body(accepted: Accepted, rejection: Rejection) -> Accepted {
 /// Fetches a message to probe with. Returns `None` if none is waiting or the queue cannot be reached.
 async fn fetch(variant: &Variant, consumption: &Consumption) -> Option<Delivery> {
     consumption.fetch_one().await.unwrap_or_else(|error| {
-        warn!(%error, variant = variant.name, "no message can be fetched to probe with; what is due must do, or commands are let through and the next failure pauses them again");
+        warn!(
+            %error,
+            variant = variant.name,
+            "cannot fetch a message to probe with; probing with due operations, or else resuming commands until the \
+             next failure"
+        );
         None
     })
 }
@@ -299,7 +311,7 @@ async fn answer<T>(variant: &Variant, probing: JoinHandle<T>) -> Option<T> {
     match ended {
         Ok(done) => Some(done),
         Err(error) => {
-            error!(%error, "a probe's task ended early");
+            error!(%error, "the task of a probe failed");
             None
         }
     }
@@ -310,6 +322,6 @@ pub async fn drain(consumption: &Consumption) {
     let mut state = consumption.state();
     let paused = state.wait_for(|state| *state != QueueState::Consuming);
     if tokio::time::timeout(Duration::from_secs(10), paused).await.is_err() {
-        warn!("a queue's consumer does not end; its messages go back to the queue");
+        warn!("the consumer of a queue does not stop; its messages return to the queue");
     }
 }

@@ -76,7 +76,8 @@ async fn work_on(store: &Store, may_lose_commits: bool) -> Result<(), StoreError
     drop(client);
     if durability::check(store, may_lose_commits).await? == Durability::MayBeLost {
         warn!(
-            "a crash of the database forgets its last commits, and charges with them: database.may_lose_commits says that this is meant"
+            "a crash of the database can lose its last commits and the charges in them; database.may_lose_commits \
+             allows that"
         );
     }
     Ok(())
@@ -106,9 +107,9 @@ impl<'a> Wait<'a> {
         if reason != self.reason {
             let component = self.component;
             if needs_somebody {
-                error!(component, error = reason, "cannot begin before somebody mends this; trying again until then");
+                error!(component, error = reason, "cannot start until an operator fixes this; retrying");
             } else {
-                warn!(component, error = reason, "cannot begin yet; trying again");
+                warn!(component, error = reason, "cannot start yet; retrying");
             }
         }
         self.health.set(self.component, Err(reason.clone()));
@@ -118,7 +119,7 @@ impl<'a> Wait<'a> {
 
     fn over(self) {
         if self.has_begun() {
-            info!(component = self.component, "what was waited for is there");
+            info!(component = self.component, "prerequisite fulfilled");
         }
         self.health.set(self.component, Ok(()));
     }

@@ -41,7 +41,7 @@ pub(super) const VARIANTS: &str = "variants";
 /// The readiness component for commits.
 pub(super) const COMMITS: &str = "commits";
 /// What may be delaying commits.
-const NO_COMMIT: &str = "the database is away, its disk is full, or it waits for a standby that is away";
+const NO_COMMIT: &str = "the database is unavailable, its disk is full, or it waits for an unavailable standby";
 
 /// The state of a component that no longer reports.
 const ENDED: &str = "its task has ended";
@@ -61,7 +61,7 @@ pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
                 tokio::time::sleep(EVERY).await;
             }
             Err(error) => {
-                warn!(error = chain(&error), "the database cannot be asked; trying again");
+                warn!(error = chain(&error), "cannot query the database; retrying");
                 health.set(DATABASE, Err(chain(&error)));
                 tokio::time::sleep(pause.next_delay()).await;
             }
@@ -71,18 +71,18 @@ pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
 
 /// Monitors commits: a database that answers queries may still commit nothing.
 pub async fn commits(store: Arc<Store>, health: Arc<Health>) {
-    let mut is_told = false;
+    let mut is_logged = false;
     loop {
         let stalled = store.progress().stalled_for(Instant::now());
         metrics::commits_stalled(stalled);
         let is_stalled = stalled >= STALLED_AFTER;
-        if is_stalled && !is_told {
-            warn!(seconds = stalled.as_secs(), "no commit goes through: {NO_COMMIT}; trying again");
-        } else if is_told && !is_stalled {
-            info!("commits go through again");
+        if is_stalled && !is_logged {
+            warn!(seconds = stalled.as_secs(), "no commit succeeds: {NO_COMMIT}; retrying");
+        } else if is_logged && !is_stalled {
+            info!("commits succeed again");
         }
-        is_told = is_stalled;
-        let now = if is_stalled { Err(format!("none for {} s: {NO_COMMIT}", stalled.as_secs())) } else { Ok(()) };
+        is_logged = is_stalled;
+        let now = if is_stalled { Err(format!("no commit for {} s: {NO_COMMIT}", stalled.as_secs())) } else { Ok(()) };
         health.set(COMMITS, now);
         tokio::time::sleep(COMMITS_EVERY).await;
     }
@@ -105,7 +105,9 @@ pub async fn connection(mut state: watch::Receiver<ConnectionState>, health: Arc
     loop {
         let now = match &*state.borrow_and_update() {
             ConnectionState::Connected => Ok(()),
-            ConnectionState::Blocked => Err("the broker blocks publishers: it is short of memory or disk".to_owned()),
+            ConnectionState::Blocked => {
+                Err("the broker blocks publishers: it is short of memory or disk space".to_owned())
+            }
             ConnectionState::Disconnected(reason) => Err(reason.clone()),
         };
         health.set(&component, now);
@@ -130,9 +132,7 @@ pub async fn depths(consumer: Consumer, queues: Vec<QueueLabel>) {
         let mut depths = depths.into_iter();
         for queue in &queues {
             let depth = depths.next().and_then(|depth| {
-                depth
-                    .inspect_err(|error| debug!(queue = queue.name, error = chain(error), "a queue cannot be seen"))
-                    .ok()
+                depth.inspect_err(|error| debug!(queue = queue.name, error = chain(error), "cannot check a queue")).ok()
             });
             metrics::queue_depth(queue, depth.map(|depth| (depth.messages, depth.consumers)));
         }
@@ -145,11 +145,13 @@ pub async fn confirms(publisher: Publisher, health: Arc<Health>, component: Stri
     // Otherwise it would keep alive the channels whose end this task waits for.
     drop(publisher);
     loop {
-        let (lanes, nacks) = (*silent.borrow_and_update(), *nacked.borrow_and_update());
+        let (channels, nacks) = (*silent.borrow_and_update(), *nacked.borrow_and_update());
         metrics::publish_nacks(nacks.total);
-        let now = match (lanes, nacks.only) {
+        let now = match (channels, nacks.only) {
             (0, false) => Ok(()),
-            (0, true) => Err("the broker takes nothing (basic.nack): a queue is full, or lost its leader".to_owned()),
+            (0, true) => {
+                Err("the broker rejects all messages (basic.nack): a queue is full or has no leader".to_owned())
+            }
             _ => Err("the broker confirms nothing: a queue may have no leader".to_owned()),
         };
         health.set(&component, now);

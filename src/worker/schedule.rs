@@ -63,7 +63,7 @@ impl Schedule {
             let share = (self.variant.concurrency / 2).clamp(1, CLAIM_MAX);
             let room = share.saturating_sub(self.under_way.load(Ordering::Relaxed));
             // If more is due than there is capacity for, claim in batches rather than one by one.
-            if room >= share.div_ceil(4) && self.engine.hold(&self.variant, false).is_none() {
+            if room >= share.div_ceil(4) && self.engine.paused_for(&self.variant, false).is_none() {
                 if claims.is_multiple_of(FULL_EVERY) {
                     since = Timestamp::UNIX_EPOCH;
                 }
@@ -91,7 +91,7 @@ impl Schedule {
             self.tasks.spawn(async move {
                 let _slot = slot;
                 if let Err(stopped) = engine.carry_out_due(due, variant, false).await {
-                    debug!(operation = %due.id, ?stopped, "due work was not done");
+                    debug!(operation = %due.id, ?stopped, "due operation not carried out");
                 }
             });
         }
@@ -151,7 +151,7 @@ impl Engine {
         match self.store.claim_due(&variant.name, since, limit, again).await {
             Ok(due) => Some(due),
             Err(error) => {
-                warn!(error = chain(&error), variant = variant.name, "due work cannot be claimed; trying again");
+                warn!(error = chain(&error), variant = variant.name, "cannot claim due operations; retrying");
                 None
             }
         }
@@ -191,7 +191,11 @@ impl Engine {
     /// Gives back a claimed operation that was not executed.
     pub async fn give_back(&self, due: &Due, pause: Duration) {
         if let Err(error) = self.store.give_back(due, pause).await {
-            info!(error = chain(&error), operation = %due.id, "due work is not given back; it is due again later");
+            info!(
+                error = chain(&error),
+                operation = %due.id,
+                "cannot give a due operation back; it will become due again later"
+            );
         }
     }
 
@@ -200,7 +204,7 @@ impl Engine {
     pub async fn sweep(self: Arc<Self>, every: Duration) {
         while self.draining.run_until_cancelled(tokio::time::sleep(jittered(every))).await.is_some() {
             if let Err(error) = self.sweep_calls(every).await {
-                warn!(error = chain(&error), "the sweep for lost workers failed; it is made again");
+                warn!(error = chain(&error), "the sweep for lost workers failed; retrying");
             }
         }
     }
@@ -211,7 +215,7 @@ impl Engine {
             let late = self.store.sweep_late().await?;
             let lost = first.lost + late.lost;
             if lost > 0 {
-                info!(operations = lost, "operations of lost workers are taken over");
+                info!(operations = lost, "taking over operations of lost workers");
                 self.wake.notify_waiters();
             }
             if !first.more && !late.more {

@@ -48,7 +48,7 @@ use crate::store::batch::Committer;
 use crate::wiring::{WiringError, bus_settings, open_store};
 
 /// Concurrent commits of each of the two committers, `begin` and `settle`.
-const LANES: usize = 2;
+const CONCURRENT_COMMITS: usize = 2;
 /// The readiness component for taking new work.
 const INTAKE: &str = "intake";
 /// How long the last statements of a drained worker may take.
@@ -72,7 +72,7 @@ pub enum RunError {
     #[error(transparent)]
     Bus(#[from] BusError),
     /// The HTTP address cannot be used.
-    #[error("cannot listen at {address}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The configured address.
         address: std::net::SocketAddr,
@@ -149,7 +149,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     };
     services.push(tokio::spawn(heartbeats.run()));
     let relaying = tokio::spawn(relay::run(outbox, settings.retention.clone()));
-    info!(worker = %engine.worker, variants = engine.variants.len(), http = %address, "paybus is at work");
+    info!(worker = %engine.worker, variants = engine.variants.len(), http = %address, "worker started");
 
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -165,7 +165,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
         if let Err(error) = service.await
             && error.is_panic()
         {
-            warn!(%error, "a part of the worker had failed");
+            warn!(%error, "a task of the worker failed");
         }
     }
     drop((intake, engine));
@@ -173,13 +173,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     // holds the last reference to the announcer, so the marking task ends once all marks are stored.
     let last = async { tokio::join!(relaying, marking) };
     match tokio::time::timeout(LAST, last).await {
-        Ok((Err(error), _)) => warn!(%error, "the relay had failed"),
+        Ok((Err(error), _)) => warn!(%error, "the relay task failed"),
         Ok(_) => {}
-        Err(_) => info!("some events are out and not marked; they will be sent again under the same ids"),
+        Err(_) => info!("some published events are not marked as sent; they will be sent again with the same ids"),
     }
     ended.cancel();
     store.close();
-    info!("paybus has drained");
+    info!("worker drained");
     Ok(())
 }
 
@@ -188,7 +188,7 @@ fn variants(settings: &Settings) -> Result<HashMap<String, Arc<Variant>>, RunErr
     let gateways = gateways(settings)?;
     for ((name, configured), (_, gateway)) in settings.variants.iter().zip(gateways) {
         if configured.gateway == "dummy" {
-            warn!(variant = name, "this variant is a dummy: it confirms payments that nobody paid");
+            warn!(variant = name, "this variant uses the dummy gateway: it confirms payments that nobody paid");
         }
         variants.insert(name.clone(), Arc::new(Variant::new(name, configured, &settings.worker, gateway)));
     }
@@ -221,13 +221,13 @@ fn engine(
     Engine {
         worker: Uuid::new_v4(),
         store: Arc::clone(store),
-        begin: Committer::spawn(Arc::clone(store), LANES),
-        settle: Committer::spawn(Arc::clone(store), LANES),
+        begin: Committer::spawn(Arc::clone(store), CONCURRENT_COMMITS),
+        settle: Committer::spawn(Arc::clone(store), CONCURRENT_COMMITS),
         announcer,
         authorization: Authorization::configured(settings),
         no_variant: no_variant(settings),
         variants: Arc::new(variants),
-        held: InProgress::default(),
+        in_progress: InProgress::default(),
         order: PaymentQueue::default(),
         runs: Runs::default(),
         clock_tolerance: settings.worker.clock_tolerance,
@@ -296,7 +296,7 @@ struct Queues {
 fn shares(engine: &Engine, memory: Option<u32>) -> Shares {
     let of_variants = engine.variants.values().flat_map(|variant| [variant.prefetch, SMALL_PREFETCH]);
     let shares = Shares::new(memory, of_variants.chain([SMALL_PREFETCH; 2]));
-    info!(mebibytes = shares.mebibytes(), "the largest bodies of messages would take so much memory");
+    info!(mebibytes = shares.mebibytes(), "unacknowledged messages take at most this much memory");
     shares
 }
 
@@ -373,15 +373,15 @@ pub(super) async fn serve_http(
     ended: CancellationToken,
 ) {
     if let Err(error) = server::serve(listener, health, metrics, webhooks::router(Arc::new(receiver)), ended).await {
-        warn!(%error, "the HTTP server ended");
+        warn!(%error, "the HTTP server failed");
     }
 }
 
 /// Drains: takes no new messages, stores prefetched commands as due instead of calling, and finishes what is in flight,
 /// within the grace period.
 async fn wind_down(engine: &Engine, health: &Health, queues: Queues, tasks: &TaskTracker, grace: std::time::Duration) {
-    info!(in_flight = engine.held.count(), "draining");
-    health.set(INTAKE, Err("it drains and takes no new work".to_owned()));
+    info!(in_flight = engine.in_progress.count(), "draining");
+    health.set(INTAKE, Err("draining: accepting no new work".to_owned()));
     engine.draining.cancel();
     let finish = async {
         queues.consumptions.iter().for_each(|queue| queue.pause());
@@ -390,13 +390,13 @@ async fn wind_down(engine: &Engine, health: &Health, queues: Queues, tasks: &Tas
         // Once the intakes have ended, the last messages of the queues are in `tasks`.
         for ended in join_all(queues.intakes).await {
             if let Err(error) = ended {
-                warn!(%error, "the intake of a queue had failed");
+                warn!(%error, "the intake task of a queue failed");
             }
         }
         tasks.close();
         tasks.wait().await;
     };
     if tokio::time::timeout(grace, finish).await.is_err() {
-        warn!(left = engine.held.count(), "the grace is over; what is left is taken over by others");
+        warn!(left = engine.in_progress.count(), "the drain timed out; other replicas take over what is left");
     }
 }

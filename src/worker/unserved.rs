@@ -18,7 +18,7 @@ pub(super) struct UnservedWatch {
     served: Vec<Served>,
     /// The payments found in the last sample.
     payments: Vec<UnservedPayments>,
-    told: BTreeSet<(Origin, Kind)>,
+    logged: BTreeSet<(Origin, Kind)>,
 }
 
 /// What was found of an origin.
@@ -35,7 +35,7 @@ impl UnservedWatch {
         UnservedWatch {
             served: variants.values().map(of_variant).collect(),
             payments: Vec::new(),
-            told: BTreeSet::new(),
+            logged: BTreeSet::new(),
         }
     }
 
@@ -54,10 +54,10 @@ impl UnservedWatch {
         if sample {
             match store.unserved_payments(&self.served).await {
                 Ok(payments) => self.payments = payments,
-                Err(error) => warn!(error = chain(&error), "no sample of the payments can be read; trying again later"),
+                Err(error) => warn!(error = chain(&error), "cannot read a sample of the payments; retrying later"),
             }
         }
-        self.tell(&operations, health);
+        self.report(&operations, health);
         let mut count: BTreeMap<String, i64> = BTreeMap::new();
         for unserved in &operations {
             *count.entry(unserved.origin.variant.clone()).or_default() += unserved.count;
@@ -65,20 +65,20 @@ impl UnservedWatch {
         Ok(count)
     }
 
-    fn tell(&mut self, operations: &[UnservedOperations], health: &Health) {
+    fn report(&mut self, operations: &[UnservedOperations], health: &Health) {
         let of_operations = operations.iter().map(|found| (&found.origin, Kind::Operations, found.words()));
         let of_payments = self.payments.iter().map(|found| (&found.origin, Kind::Payments, found.words()));
-        let mut told = BTreeSet::new();
+        let mut logged = BTreeSet::new();
         let mut notes = Vec::new();
         for (origin, kind, words) in of_operations.chain(of_payments) {
             let key = (origin.clone(), kind);
-            if !self.told.contains(&key) {
+            if !self.logged.contains(&key) {
                 warn!(variant = origin.variant, found = words, "no configured variant serves stored payments");
             }
-            told.insert(key);
+            logged.insert(key);
             notes.push(words);
         }
-        self.told = told;
+        self.logged = logged;
         health.set_notes(notes);
     }
 }

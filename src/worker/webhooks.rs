@@ -50,15 +50,15 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let receiver = Receiver::new(verified.into_iter(), publisher);
     let variants = receiver.variants();
     if variants.is_empty() {
-        warn!("no variant has webhooks: each needs its secret");
+        warn!("no variant receives webhooks: configure a variant's webhook secret");
     }
-    info!(variants = variants.join(", "), http = %address, "paybus receives webhooks");
+    info!(variants = variants.join(", "), http = %address, "receiving webhooks");
     tokio::select! {
         () = serve_http(listener, Arc::clone(&health), metrics, receiver, shutdown) => {}
         Err(error) = prerequisites::broker(&bus, &names, &health, &prepared) => return Err(error.into()),
     }
     ended.cancel();
-    info!("paybus receives no webhooks any more");
+    info!("stopped receiving webhooks");
     Ok(())
 }
 

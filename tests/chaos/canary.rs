@@ -163,7 +163,7 @@ impl<'a> Canary<'a> {
 
     /// Whether an answer could be stored, and come here.
     fn services_are_well(&self) -> bool {
-        !self.tally.service_was_in_trouble(STEADY) && self.world.bus.is_listening()
+        !self.tally.service_was_disrupted(STEADY) && self.world.bus.is_listening()
     }
 
     /// Looks for answers, after a time that counts.

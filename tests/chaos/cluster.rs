@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::cluster_services::{Server, Services, hosts};
+use crate::disruptions::ServiceDisruption;
 use crate::support::wait::{START, within};
 use crate::support::{Setup, World};
 use crate::surroundings::{Allowed, BLOCKS_PUBLISHERS, CUTS_BROKER};
 use crate::switch::Switch;
 use crate::tally::Tally;
-use crate::troubles::ServiceTrouble;
 
 const KILLS_LEADER: &str = "the node that leads a queue is killed, and back";
 const KILLS_NODE: &str = "some node of the broker is killed, and back";
@@ -24,7 +24,7 @@ const KILLS_STANDBY: &str = "the database's standby is killed, and back";
 const PROMOTES_STANDBY: &str = "the primary is lost, the standby promoted";
 
 /// What happens to clusters alone, as it is counted.
-pub const TROUBLES: [&str; 7] =
+pub const DISRUPTIONS: [&str; 7] =
     [KILLS_LEADER, KILLS_NODE, RESTARTS_NODE, KILLS_PRIMARY, RESTARTS_PRIMARY, KILLS_STANDBY, PROMOTES_STANDBY];
 
 /// What does not happen to them.
@@ -88,31 +88,31 @@ impl Cluster {
     }
 
     /// Something happens to the broker. All nodes are there when this returns.
-    pub async fn befall_broker(&self, trouble: ServiceTrouble, world: &World, tally: &Tally) {
-        match trouble {
-            ServiceTrouble::KillLeader(queue, away) => {
+    pub async fn befall_broker(&self, disruption: ServiceDisruption, world: &World, tally: &Tally) {
+        match disruption {
+            ServiceDisruption::KillLeader(queue, away) => {
                 if let Some(node) = self.leader(&world.bus.queue(queue)).await {
                     self.lose(node, away, tally).await;
                     tally.add(KILLS_LEADER);
                 }
             }
-            ServiceTrouble::KillNode(node, away) => {
+            ServiceDisruption::KillNode(node, away) => {
                 self.lose(node, away, tally).await;
                 tally.add(KILLS_NODE);
             }
-            ServiceTrouble::RestartNode(node) => {
-                let _trouble = tally.service_is_in_trouble();
+            ServiceDisruption::RestartNode(node) => {
+                let _disruption = tally.service_is_disrupted();
                 self.lead_past(node);
                 self.services.node(node, "restart").await;
                 tally.add(RESTARTS_NODE);
             }
-            ServiceTrouble::Cut => {
-                let _trouble = tally.service_is_in_trouble();
+            ServiceDisruption::Cut => {
+                let _disruption = tally.service_is_disrupted();
                 self.ctl(&["close_all_connections", "chaos"]).await;
                 tally.add(CUTS_BROKER);
             }
-            ServiceTrouble::Alarm(pause) => {
-                let _trouble = tally.service_is_in_trouble();
+            ServiceDisruption::Alarm(pause) => {
+                let _disruption = tally.service_is_disrupted();
                 // One node's alarm blocks the publishers of all.
                 self.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
                 sleep(pause).await;
@@ -132,24 +132,24 @@ impl Cluster {
     }
 
     /// Something happens to one of the database's servers. Commits go through when this returns.
-    pub async fn befall_database(&self, trouble: ServiceTrouble, world: &World, tally: &Tally) {
+    pub async fn befall_database(&self, disruption: ServiceDisruption, world: &World, tally: &Tally) {
         let is_promoted = self.is_promoted.load(Ordering::Relaxed);
         let primary = if is_promoted { Server::Standby } else { Server::Primary };
-        match trouble {
-            ServiceTrouble::Kill(pause) => {
+        match disruption {
+            ServiceDisruption::Kill(pause) => {
                 self.lose_server(primary, pause, world).await;
                 tally.add(KILLS_PRIMARY);
             }
-            ServiceTrouble::Restart => {
+            ServiceDisruption::Restart => {
                 self.services.server(primary, "restart").await;
                 self.standby_follows(world).await;
                 tally.add(RESTARTS_PRIMARY);
             }
-            ServiceTrouble::KillStandby(pause) if !is_promoted => {
+            ServiceDisruption::KillStandby(pause) if !is_promoted => {
                 self.lose_server(Server::Standby, pause, world).await;
                 tally.add(KILLS_STANDBY);
             }
-            ServiceTrouble::Promote if !is_promoted => {
+            ServiceDisruption::Promote if !is_promoted => {
                 // As whoever manages failovers must do.
                 self.standby_follows(world).await;
                 self.services.server(Server::Primary, "kill").await;
@@ -164,7 +164,7 @@ impl Cluster {
 
     /// A node is killed, stays away for so long, and is started again.
     async fn lose(&self, node: u8, away: Duration, tally: &Tally) {
-        let election = tally.service_is_in_trouble();
+        let election = tally.service_is_disrupted();
         self.lead_past(node);
         self.services.node(node, "kill").await;
         sleep(ELECTION).await;

@@ -8,7 +8,7 @@ use crate::support::Behaviour;
 
 /// What the next calls of one operation meet, in order.
 #[derive(Debug, Clone)]
-pub struct Fault {
+pub struct OperationFaults {
     /// `process`, `capture`, ..., `status`.
     pub operation: &'static str,
     /// Call by call.
@@ -19,7 +19,7 @@ pub struct Fault {
 const ACTIONS: [&str; 5] = ["process", "capture", "refund", "release", "cancel"];
 
 /// Draws the faults of one payment. Where a sum is wrong, it is written by `text` from the smallest unit.
-pub fn draw(rng: &mut Rng, currency: &str, text: impl Fn(u64) -> String, total: u64) -> Vec<Fault> {
+pub fn draw(rng: &mut Rng, currency: &str, text: impl Fn(u64) -> String, total: u64) -> Vec<OperationFaults> {
     let mut faults = Vec::new();
     for operation in ACTIONS {
         let count = match rng.between(0, 99) {
@@ -30,16 +30,16 @@ pub fn draw(rng: &mut Rng, currency: &str, text: impl Fn(u64) -> String, total: 
         };
         let behaviours: Vec<Behaviour> =
             (0..count).map(|_| behaviour(rng, operation, currency, &text, total)).collect();
-        faults.push(Fault { operation, behaviours });
+        faults.push(OperationFaults { operation, behaviours });
     }
-    let questions = (0..rng.between(0, 2)).map(|_| trouble(rng)).collect();
-    faults.push(Fault { operation: "status", behaviours: questions });
+    let questions = (0..rng.between(0, 2)).map(|_| failure(rng)).collect();
+    faults.push(OperationFaults { operation: "status", behaviours: questions });
     faults.retain(|fault| !fault.behaviours.is_empty());
     faults
 }
 
 /// Look-ups of some payments that tell the truth and mislead nevertheless.
-pub fn misleading(rng: &mut Rng) -> Option<Fault> {
+pub fn misleading(rng: &mut Rng) -> Option<OperationFaults> {
     let count = rng.between(1, 2);
     let draw = |rng: &mut Rng| match rng.between(0, 2) {
         // Some come in time.
@@ -48,7 +48,7 @@ pub fn misleading(rng: &mut Rng) -> Option<Fault> {
         _ => Behaviour::Another,
     };
     let behaviours = (0..count).map(|_| draw(rng)).collect();
-    rng.chance(30).then_some(Fault { operation: "status", behaviours })
+    rng.chance(30).then_some(OperationFaults { operation: "status", behaviours })
 }
 
 /// Every kind of fault once, for charges of their own.
@@ -77,7 +77,7 @@ pub fn samples() -> Vec<Behaviour> {
 fn behaviour(rng: &mut Rng, operation: &str, currency: &str, text: impl Fn(u64) -> String, total: u64) -> Behaviour {
     let moves_money = matches!(operation, "process" | "capture" | "refund");
     match rng.between(0, 99) {
-        0..54 => trouble(rng),
+        0..54 => failure(rng),
         54..61 => Behaviour::Decline("do_not_honor".to_owned()),
         61..75 if operation == "process" => Behaviour::Redirect("https://bank.example/3ds".to_owned()),
         61..81 => Behaviour::Pending,
@@ -92,7 +92,7 @@ fn behaviour(rng: &mut Rng, operation: &str, currency: &str, text: impl Fn(u64) 
 }
 
 /// A failure that may befall a question as well as a deed.
-fn trouble(rng: &mut Rng) -> Behaviour {
+fn failure(rng: &mut Rng) -> Behaviour {
     match rng.between(0, 10) {
         0 => Behaviour::HangBefore,
         1 => Behaviour::HangAfter,

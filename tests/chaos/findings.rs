@@ -5,20 +5,20 @@
 //! at the broker (`left`).
 
 mod delivered;
+mod events;
 mod left;
 mod logs;
 mod money;
 mod requests;
 mod resolved;
-mod told;
 
 use std::collections::HashMap;
 
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-use crate::desk::Desk;
 use crate::ledger::Ledger;
+use crate::operators::Operators;
 use crate::replies::Reply;
 use crate::support::World;
 use crate::upstream::Upstream;
@@ -179,17 +179,17 @@ pub async fn all(
     world: &World,
     ledger: &dyn Ledger,
     upstream: &Upstream,
-    desk: &Desk<'_>,
+    operators: &Operators<'_>,
     webhooks: &Webhooks<'_>,
     replies: &[Reply],
 ) -> Vec<Finding> {
     let stored = Stored::read(world).await;
     let published = world.published();
     let mut found = requests::check(ledger, &published);
-    found.extend(money::check(ledger, &stored, desk));
-    found.extend(told::check(world, ledger, &stored).await);
+    found.extend(money::check(ledger, &stored, operators));
+    found.extend(events::check(world, ledger, &stored).await);
     found.extend(delivered::check(world, &published, webhooks, replies));
-    found.extend(resolved::check(ledger, desk, &stored));
+    found.extend(resolved::check(ledger, operators, &stored));
     found.extend(logs::check(&world.workers()));
     found.extend(left::check(world, &upstream.unreadable()).await);
     found.sort_by_key(|finding| finding.kind);

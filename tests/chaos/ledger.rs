@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::faults::Fault;
+use crate::faults::OperationFaults;
 use crate::script::{CARDS, KEYLESS, PROVED, Script, UNDOING};
 use crate::stripe::StripeLedger;
 use crate::support::fake_gateway::{CallRecord, Effect, FakeGateway, News, Pending, Refused};
@@ -101,7 +101,7 @@ pub trait Ledger: Sync {
     fn faults(&self) -> &'static [&'static str];
 
     /// Lets the calls of a payment's operation meet these.
-    fn plan(&self, payment: Uuid, fault: &Fault);
+    fn plan(&self, payment: Uuid, fault: &OperationFaults);
 
     /// From here on all is well.
     fn forget_plans(&self);
@@ -262,7 +262,7 @@ impl Ledger for FakeGateway {
         ]
     }
 
-    fn plan(&self, payment: Uuid, fault: &Fault) {
+    fn plan(&self, payment: Uuid, fault: &OperationFaults) {
         self.plan_operation(payment, fault.operation, fault.behaviours.clone());
     }
 

@@ -8,12 +8,12 @@
 //! PostgreSQL's books and against the events that a subscriber got.
 //!
 //! - `rng`, `plan`: everything is drawn from a seed before it begins: `script` (a payment's commands, with `captures` in
-//!   parts and `look_ups` that mislead; `wrong` ones), `faults` (what the gateway's calls meet), `troubles` (what happens
+//!   parts and `look_ups` that mislead; `wrong` ones), `faults` (what the gateway's calls meet), `disruptions` (what happens
 //!   to the surroundings). Gateways that cannot be asked, and approvals that are to be confirmed, are `script/unasked`.
 //! - `ledger` is what a soak needs of its gateway, `stripe` the one in memory that speaks as Stripe does.
 //! - `soak` carries the plan out: `upstream` publishes, `replies` collects, `webhooks` delivers what the gateway reports,
 //!   `replicas` and `surroundings` make trouble (`cluster`, where the services are clusters), `obstructions` hold somebody
-//!   up, `poison` is what nobody can read, `canary` sees whether a variant that is never ill answers meanwhile, `desk` has
+//!   up, `poison` is what nobody can read, `canary` sees whether a variant that is never ill answers meanwhile, `operators` has
 //!   the people: customers who come back, and the clerk who resolves what no machine can know.
 //! - `findings` looks for whatever must not be, `verdict` tells.
 //!
@@ -39,11 +39,12 @@ mod switch;
 mod arguments;
 mod canary;
 mod cluster;
-mod desk;
+mod disruptions;
 mod faults;
 mod findings;
 mod ledger;
 mod obstructions;
+mod operators;
 mod plan;
 mod poison;
 mod replicas;
@@ -54,7 +55,6 @@ mod soak;
 mod stripe;
 mod surroundings;
 mod tally;
-mod troubles;
 mod upstream;
 mod verdict;
 mod webhooks;

@@ -11,10 +11,10 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::canary::Canary;
+use crate::disruptions::{Obstructed, Timed};
 use crate::script::CARDS;
 use crate::support::World;
 use crate::tally::Tally;
-use crate::troubles::{Obstructed, Timed};
 
 /// An obstruction, and that a fresh command was answered beside it.
 type Counted = [&'static str; 2];
@@ -78,16 +78,16 @@ impl Obstructions<'_> {
         plan: &[Timed<Duration>],
         over: &CancellationToken,
         [happened, answered]: Counted,
-        hold_up: impl AsyncFn(Duration) -> Option<Held>,
+        obstruct: impl AsyncFn(Duration) -> Option<Outcome>,
     ) {
         for obstruction in plan {
             over.run_until_cancelled(sleep_until(self.begun + obstruction.at)).await;
             if over.is_cancelled() {
                 return;
             }
-            if let Some(held) = hold_up(obstruction.what).await {
+            if let Some(outcome) = obstruct(obstruction.what).await {
                 self.tally.add(happened);
-                if held.was_answered {
+                if outcome.was_answered {
                     self.tally.add(answered);
                 }
             }
@@ -95,41 +95,41 @@ impl Obstructions<'_> {
     }
 
     /// Waits while something is held up.
-    async fn hold(self, pause: Duration) -> Held {
+    async fn wait_out(self, pause: Duration) -> Outcome {
         let since = Instant::now();
         sleep(pause).await;
-        Held { was_answered: self.canary.has_answered_since(since) }
+        Outcome { was_answered: self.canary.has_answered_since(since) }
     }
 
     /// A subscriber to the answers of a variant takes none.
-    async fn fill_queue(self, pause: Duration) -> Option<Held> {
+    async fn fill_queue(self, pause: Duration) -> Option<Outcome> {
         let bus = self.world.bus.another();
         let name = bus.queue("full");
-        let held = match bus.try_full_queue(&name, &format!("{CARDS}.command.#")).await {
-            Ok(()) => Some(self.hold(pause).await),
+        let outcome = match bus.try_full_queue(&name, &format!("{CARDS}.command.#")).await {
+            Ok(()) => Some(self.wait_out(pause).await),
             Err(_) => None,
         };
         while bus.try_delete_queue(&name).await.is_err() {
             sleep(AGAIN).await;
         }
-        held
+        outcome
     }
 
     /// Somebody is in the middle of a transaction with payments that are being worked on.
-    async fn lock_rows(self, pause: Duration) -> Option<Held> {
+    async fn lock_rows(self, pause: Duration) -> Option<Outcome> {
         let client = self.world.sql_client().await.ok()?;
         client.batch_execute("BEGIN").await.ok()?;
         let rows = client.query(LOCK, &[&CARDS]).await.ok()?;
         if rows.is_empty() {
             return None;
         }
-        let held = self.hold(pause).await;
+        let outcome = self.wait_out(pause).await;
         // Where its connection was lost meanwhile, so were its locks.
-        client.batch_execute("ROLLBACK").await.ok().map(|()| held)
+        client.batch_execute("ROLLBACK").await.ok().map(|()| outcome)
     }
 
     /// Clients of the replica that was started last send half a request.
-    async fn fill_port(self, pause: Duration) -> Option<Held> {
+    async fn fill_port(self, pause: Duration) -> Option<Outcome> {
         let worker = self.world.workers().into_iter().rfind(|worker| worker.exited().is_none())?;
         let address = worker.http().trim_start_matches("http://");
         let open: Vec<TcpStream> =
@@ -137,13 +137,13 @@ impl Obstructions<'_> {
         if open.len() < CONNECTIONS / 2 {
             return None;
         }
-        let held = self.hold(pause).await;
-        worker.exited().is_none().then_some(held)
+        let outcome = self.wait_out(pause).await;
+        worker.exited().is_none().then_some(outcome)
     }
 }
 
 /// What came of an obstruction that held.
-struct Held {
+struct Outcome {
     /// Whether a fresh command was answered meanwhile.
     was_answered: bool,
 }

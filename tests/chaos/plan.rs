@@ -1,4 +1,4 @@
-//! What a soak will do, drawn from its seed before it begins: a script for each payment, and the troubles of the
+//! What a soak will do, drawn from its seed before it begins: a script for each payment, and the disruptions of the
 //! surroundings by time. The same seed, length, number of replicas and kind of services draw the same plan; when exactly a
 //! trouble meets a command is left to the machine.
 
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::disruptions::{self, Obstructed, ReplicaPlan, ServiceDisruption, Timed};
 use crate::faults;
 use crate::ledger::GatewayName;
 use crate::poison::Poisoned;
 use crate::rng::Rng;
 use crate::script::Script;
-use crate::troubles::{self, Obstructed, ReplicaPlan, ServiceTrouble, Timed};
 
 /// How much longer the faults may go on until each kind has happened.
 pub const EXTENSION: Duration = Duration::from_secs(240);
@@ -36,9 +36,9 @@ pub struct Plan {
     /// What happens to each replica.
     pub replicas: Vec<ReplicaPlan>,
     /// What happens to the broker.
-    pub broker: Vec<Timed<ServiceTrouble>>,
+    pub broker: Vec<Timed<ServiceDisruption>>,
     /// What happens to the database.
-    pub database: Vec<Timed<ServiceTrouble>>,
+    pub database: Vec<Timed<ServiceDisruption>>,
     /// When the gateway refuses connections, and for how long.
     pub gateway: Vec<Timed<Duration>>,
     /// When something holds somebody up.
@@ -79,8 +79,8 @@ impl Plan {
             script.faults.extend(faults::misleading(&mut misleading));
         }
         let faults_end = length + EXTENSION;
-        let blackouts = troubles::draw_blackouts(faults_end, &mut rng.fork(5));
-        let loops = troubles::draw_restart_loops(faults_end, replicas, &mut rng.fork(34));
+        let blackouts = disruptions::draw_blackouts(faults_end, &mut rng.fork(5));
+        let loops = disruptions::draw_restart_loops(faults_end, replicas, &mut rng.fork(34));
         let replica = |slot: usize| {
             let mut replica = ReplicaPlan::draw(faults_end, &mut rng.fork(10 + slot as u64));
             replica.kill_at(&blackouts);
@@ -88,15 +88,15 @@ impl Plan {
             replica.add(its.map(|one| Timed { at: one.at, what: one.what.1.clone() }));
             replica
         };
-        let mut database = troubles::draw_database(faults_end, &mut rng.fork(3));
-        database.extend(troubles::draw_read_only(faults_end, &mut rng.fork(35)));
+        let mut database = disruptions::draw_database(faults_end, &mut rng.fork(3));
+        database.extend(disruptions::draw_read_only(faults_end, &mut rng.fork(35)));
         if is_cluster {
-            database.extend(troubles::draw_standby(length, &mut rng.fork(39)));
+            database.extend(disruptions::draw_standby(length, &mut rng.fork(39)));
         }
-        database.sort_by_key(|trouble| trouble.at);
+        database.sort_by_key(|disruption| disruption.at);
         let broker = match is_cluster {
-            true => troubles::draw_nodes(faults_end, &mut rng.fork(40)),
-            false => troubles::draw_broker(faults_end, &mut rng.fork(2)),
+            true => disruptions::draw_nodes(faults_end, &mut rng.fork(40)),
+            false => disruptions::draw_broker(faults_end, &mut rng.fork(2)),
         };
         Plan {
             seed,
@@ -107,10 +107,10 @@ impl Plan {
             replicas: (0..replicas).map(replica).collect(),
             broker,
             database,
-            gateway: troubles::draw_gateway(faults_end, &mut rng.fork(4)),
-            obstructed: troubles::draw_obstructions(faults_end, &mut rng.fork(36)),
-            poison: troubles::draw_poison(faults_end, gateway_name, &mut rng.fork(37)),
-            rollouts: troubles::draw_rollouts(faults_end, &mut rng.fork(7)),
+            gateway: disruptions::draw_gateway(faults_end, &mut rng.fork(4)),
+            obstructed: disruptions::draw_obstructions(faults_end, &mut rng.fork(36)),
+            poison: disruptions::draw_poison(faults_end, gateway_name, &mut rng.fork(37)),
+            rollouts: disruptions::draw_rollouts(faults_end, &mut rng.fork(7)),
             webhooks: rng.fork(8),
         }
     }

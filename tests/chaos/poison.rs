@@ -7,13 +7,13 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::disruptions::Timed;
 use crate::ledger::GatewayName;
 use crate::rng::Rng;
 use crate::script::CARDS;
 use crate::support::raw_publisher::{CORRELATION_ID, HEADERS, RawPublisher, entry, long, nested, properties, short};
 use crate::support::{Command, World};
 use crate::tally::Tally;
-use crate::troubles::Timed;
 use crate::upstream::Upstream;
 
 /// How long until a broker that is away is tried again.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::disruptions::{ReplicaDisruption, ReplicaPlan};
 use crate::support::{Worker, WorkerSetup, World};
 use crate::tally::Tally;
-use crate::troubles::{ReplicaPlan, ReplicaTrouble};
 
 /// How often a worker is looked after.
 const LOOK: Duration = Duration::from_millis(50);
@@ -26,7 +26,7 @@ const HEARTBEATS: Duration = Duration::from_secs(10);
 /// How a worker ends that cannot reach broker or database.
 const UNAVAILABLE: i32 = 69;
 /// For how long after a service's trouble a worker may end at its start because of it.
-const AFTER_TROUBLE: Duration = Duration::from_secs(15);
+const AFTER_DISRUPTION: Duration = Duration::from_secs(15);
 
 const KILLED: &str = "SIGKILL of a replica";
 const ALL_KILLED: &str = "SIGKILL of all replicas at once";
@@ -40,7 +40,7 @@ pub const OLDER: &str = "an older worker is started beside new ones";
 const OTHER_SETTINGS: &str = "replica is started with other settings";
 
 /// What happens to replicas, as it is counted. The rest depends on when a service is in trouble.
-pub const TROUBLES: [&str; 8] =
+pub const DISRUPTIONS: [&str; 8] =
     [KILLED, ALL_KILLED, STOPPED, STOPPED_LONG, TERMINATED, FAILPOINT, RESTART_LOOP, OTHER_SETTINGS];
 
 /// What differs after a rollout: how often is looked and tried, how much at once, and with how many connections.
@@ -63,7 +63,7 @@ pub struct Slot<'a> {
     worker: Worker,
     failpoint: bool,
     /// Whether it was told to end: a second time would end it at once.
-    is_told_to_end: bool,
+    is_asked_to_end: bool,
 }
 
 /// How the workers of a slot are started, one after the other.
@@ -116,15 +116,15 @@ impl<'a> Slot<'a> {
         starts: Starts<'a>,
     ) -> Slot<'a> {
         let (worker, failpoint) = starts.spawn(world, tally, 0);
-        Slot { world, tally, complaints, starts, started: 1, worker, failpoint, is_told_to_end: false }
+        Slot { world, tally, complaints, starts, started: 1, worker, failpoint, is_asked_to_end: false }
     }
 
     /// Carries out the slot's plan until the faults are over; then there is a worker that nothing more happens to.
     pub async fn run(mut self, over: &CancellationToken) {
         let finished = async {
-            for trouble in &self.starts.plan.troubles {
-                self.watch_until(self.starts.begun + trouble.at).await;
-                self.befall(&trouble.what).await;
+            for disruption in &self.starts.plan.disruptions {
+                self.watch_until(self.starts.begun + disruption.at).await;
+                self.befall(&disruption.what).await;
             }
             loop {
                 self.watch_until(Instant::now() + Duration::from_secs(1)).await;
@@ -149,8 +149,8 @@ impl<'a> Slot<'a> {
 
     /// It ended without being told to.
     fn ended(&self, status: ExitStatus) {
-        let was_at_work = self.worker.log().contains("paybus is at work");
-        let has_excuse = self.tally.service_was_in_trouble(AFTER_TROUBLE);
+        let was_at_work = self.worker.log().contains("worker started");
+        let has_excuse = self.tally.service_was_disrupted(AFTER_DISRUPTION);
         if self.failpoint && status.signal() == Some(SIGABRT) {
             self.tally.add(FAILPOINT);
         } else if !was_at_work && has_excuse && status.code() == Some(UNAVAILABLE) {
@@ -160,25 +160,25 @@ impl<'a> Slot<'a> {
         }
     }
 
-    async fn befall(&mut self, trouble: &ReplicaTrouble) {
-        match trouble {
-            ReplicaTrouble::Kill | ReplicaTrouble::KillAll => {
+    async fn befall(&mut self, disruption: &ReplicaDisruption) {
+        match disruption {
+            ReplicaDisruption::Kill | ReplicaDisruption::KillAll => {
                 self.worker.kill().await;
-                self.tally.add(if matches!(trouble, ReplicaTrouble::Kill) { KILLED } else { ALL_KILLED });
+                self.tally.add(if matches!(disruption, ReplicaDisruption::Kill) { KILLED } else { ALL_KILLED });
                 self.next();
             }
-            ReplicaTrouble::Stop(pause) => {
+            ReplicaDisruption::Stop(pause) => {
                 self.worker.stop();
                 sleep(*pause).await;
                 self.worker.cont();
                 self.tally.add(if *pause > HEARTBEATS { STOPPED_LONG } else { STOPPED });
             }
-            ReplicaTrouble::Term => {
+            ReplicaDisruption::Term => {
                 self.terminate().await;
                 self.tally.add(TERMINATED);
                 self.next();
             }
-            ReplicaTrouble::RestartLoop(lives) => {
+            ReplicaDisruption::RestartLoop(lives) => {
                 for life in lives {
                     self.worker.kill().await;
                     self.next();
@@ -193,8 +193,8 @@ impl<'a> Slot<'a> {
 
     async fn terminate(&mut self) {
         // One whose handlers are not there yet ends as anything does.
-        let at_work = self.worker.log().contains("paybus is at work");
-        if !std::mem::replace(&mut self.is_told_to_end, true) {
+        let at_work = self.worker.log().contains("worker started");
+        if !std::mem::replace(&mut self.is_asked_to_end, true) {
             self.worker.term();
         }
         match timeout(DRAIN, self.worker.wait()).await {
@@ -213,7 +213,7 @@ impl<'a> Slot<'a> {
     fn next(&mut self) {
         (self.worker, self.failpoint) = self.starts.spawn(self.world, self.tally, self.started);
         self.started += 1;
-        self.is_told_to_end = false;
+        self.is_asked_to_end = false;
     }
 
     /// From here on nothing happens to it any more.

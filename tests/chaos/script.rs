@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::faults::{self, Fault};
+use crate::faults::{self, OperationFaults};
 use crate::ledger::GatewayName;
 use crate::rng::Rng;
 use crate::support::{Behaviour, Command};
@@ -45,7 +45,7 @@ pub struct Script {
     /// The commands.
     pub steps: Vec<Step>,
     /// What the gateway's calls meet.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<OperationFaults>,
     /// What the customer does where one was sent away, and what becomes of what is pending.
     pub customer: Customer,
 }
@@ -115,7 +115,7 @@ impl Script {
             Behaviour::WrongCurrency(_) if is_long => Behaviour::WrongCurrency("BHD".to_owned()),
             behaviour => behaviour,
         };
-        script.faults = vec![Fault { operation: "process", behaviours: vec![behaviour] }];
+        script.faults = vec![OperationFaults { operation: "process", behaviours: vec![behaviour] }];
         script
     }
 

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::canary::{self, Canary};
 use crate::cluster::Cluster;
-use crate::desk::Desk;
 use crate::findings::{self, Finding, Kind};
 use crate::ledger::{self, Ledger};
 use crate::obstructions::{self, Obstructions};
+use crate::operators::Operators;
 use crate::plan::{EXTENSION, Plan};
 use crate::poison::{self, Poison};
 use crate::replicas::{self, Slot, Starts};
@@ -140,18 +140,18 @@ pub async fn run(
     replies::declare(world).await;
     say(&format!("{} payments, {} s of faults", plan.scripts.len(), plan.length.as_secs()));
     let (publish, commands) = mpsc::channel(256);
-    let desk = Desk::new(world, ledger, &soak.upstream, &plan.scripts, publish.clone());
+    let operators = Operators::new(world, ledger, &soak.upstream, &plan.scripts, publish.clone());
     let webhooks = Webhooks::new(world, ledger, &soak.tally, plan.silent());
     let canary = Canary::new(world, &soak.upstream, &soak.tally, well, plan.replicas.len());
     let (_, (), (), (), (), rested) = tokio::join!(
         soak.end.run_until_cancelled(soak.upstream.publish(world, &soak.tally, commands)),
         soak.upstream.listen(world, &soak.end),
-        desk.run(&soak.end),
+        operators.run(&soak.end),
         webhooks.run(plan.webhooks.clone(), &soak.end),
         canary.run(&soak.calm, &soak.end),
-        soak.go_through(publish, &desk, &webhooks, &canary, say),
+        soak.go_through(publish, &operators, &webhooks, &canary, say),
     );
-    soak.judge(&desk, &webhooks, &canary, rested).await
+    soak.verdict(&operators, &webhooks, &canary, rested).await
 }
 
 impl Soak<'_> {
@@ -166,8 +166,8 @@ impl Soak<'_> {
 
     /// Every kind of fault that must happen, as it is counted.
     fn wanted(&self) -> Vec<&'static str> {
-        let mut wanted = [&replicas::TROUBLES[..], &webhooks::FATES[..]].concat();
-        wanted.extend(Allowed::here().troubles());
+        let mut wanted = [&replicas::DISRUPTIONS[..], &webhooks::FATES[..]].concat();
+        wanted.extend(Allowed::here().disruptions());
         wanted.extend(obstructions::kinds(self.plan.length, self.plan.is_cluster));
         wanted.push(canary::ANSWERED);
         match self.old_worker {
@@ -181,7 +181,7 @@ impl Soak<'_> {
     async fn go_through(
         &self,
         publish: mpsc::Sender<Command>,
-        desk: &Desk<'_>,
+        operators: &Operators<'_>,
         webhooks: &Webhooks<'_>,
         canary: &Canary<'_>,
         say: &dyn Fn(&str),
@@ -196,13 +196,13 @@ impl Soak<'_> {
         };
         let (world, tally, begun) = (self.world, &self.tally, self.begun);
         let obstructions = Obstructions { world, tally, canary, begun }.run(&self.plan.obstructed, &self.calm);
-        let work = async { tokio::join!(time, self.troubles(), obstructions, self.poison(), self.play(publish)) };
+        let work = async { tokio::join!(time, self.disruptions(), obstructions, self.poison(), self.play(publish)) };
         tokio::select! {
             _ = work => {}
-            () = self.tell_progress(say) => {}
+            () = self.report_progress(say) => {}
         }
         self.ledger.forget_plans();
-        desk.all_is_well();
+        operators.all_is_well();
         let left_out = self.upstream.left_out();
         if left_out > 0 {
             say(&format!("{left_out} payments never began: the workers were behind"));
@@ -232,7 +232,7 @@ impl Soak<'_> {
     }
 
     /// Says every now and then how far it is, for ever.
-    async fn tell_progress(&self, say: &dyn Fn(&str)) {
+    async fn report_progress(&self, say: &dyn Fn(&str)) {
         loop {
             sleep(PROGRESS).await;
             let sent: usize = self.upstream.sent().kinds.values().sum();
@@ -242,7 +242,7 @@ impl Soak<'_> {
     }
 
     /// What happens to replicas and services, until the faults are over and all of them are well again.
-    async fn troubles(&self) {
+    async fn disruptions(&self) {
         let (world, tally, plan) = (self.world, &self.tally, self.plan);
         let (ledger, cluster, begun) = (self.ledger, self.cluster, self.begun);
         let surroundings = Surroundings { world, ledger, tally, allowed: Allowed::here(), cluster, begun };
@@ -278,7 +278,13 @@ impl Soak<'_> {
     }
 
     /// Ends all replicas in good order, and looks for whatever must not be.
-    async fn judge(&self, desk: &Desk<'_>, webhooks: &Webhooks<'_>, canary: &Canary<'_>, rested: Duration) -> Verdict {
+    async fn verdict(
+        &self,
+        operators: &Operators<'_>,
+        webhooks: &Webhooks<'_>,
+        canary: &Canary<'_>,
+        rested: Duration,
+    ) -> Verdict {
         for worker in self.world.workers().iter().filter(|worker| worker.exited().is_none()) {
             worker.term();
             let status = worker.wait().await;
@@ -290,7 +296,7 @@ impl Soak<'_> {
         self.count_dropped_events().await;
         captures::count(self.ledger, &self.tally);
         unasked::count(self.ledger, &webhooks.accepted(), &self.tally);
-        let mut found = findings::all(self.world, self.ledger, &self.upstream, desk, webhooks, &replies).await;
+        let mut found = findings::all(self.world, self.ledger, &self.upstream, operators, webhooks, &replies).await;
         found.extend(canary.findings());
         found.extend(self.missing_faults().into_iter().map(|what| Finding::new(Kind::FaultMissing, None, what)));
         found.extend(self.found.lock().unwrap().drain(..));

@@ -8,11 +8,11 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::faults::Fault;
+use crate::faults::OperationFaults;
 use crate::ledger::{Ledger, Report, Request, WEBHOOK_SECRET};
 use crate::script::{CARDS, Script};
 use crate::support::fake_gateway::{Effect, Pending, Refused};
-use crate::support::fake_stripe::{Call, FakeStripe, Trouble};
+use crate::support::fake_stripe::{Call, FakeStripe, Fault};
 use crate::support::{Behaviour, Webhook};
 
 /// More keys than any operation uses up.
@@ -182,7 +182,7 @@ impl Ledger for StripeLedger {
         ]
     }
 
-    fn plan(&self, payment: Uuid, fault: &Fault) {
+    fn plan(&self, payment: Uuid, fault: &OperationFaults) {
         let kinds: &[&str] = match fault.operation {
             "process" => &["create", "update", "confirm"],
             "capture" => &["capture"],
@@ -191,8 +191,9 @@ impl Ledger for StripeLedger {
             // Both are a cancel at Stripe.
             _ => &["cancel"],
         };
-        let troubles = fault.behaviours.iter().filter_map(|behaviour| trouble(fault.operation, behaviour)).collect();
-        self.stripe.plan_for(&payment.to_string(), kinds, troubles);
+        let stripe_faults =
+            fault.behaviours.iter().filter_map(|behaviour| stripe_fault(fault.operation, behaviour)).collect();
+        self.stripe.plan_for(&payment.to_string(), kinds, stripe_faults);
     }
 
     fn forget_plans(&self) {
@@ -293,30 +294,30 @@ fn amount(units: &Value, currency: &str) -> Decimal {
 }
 
 /// What was drawn, in Stripe's terms; nothing for what a card cannot do, or where all goes well.
-fn trouble(operation: &str, behaviour: &Behaviour) -> Option<Trouble> {
+fn stripe_fault(operation: &str, behaviour: &Behaviour) -> Option<Fault> {
     let processes = operation == "process";
-    let otherwise = |name: &str, value: &str| Trouble::Otherwise(json!({name: value}));
+    let otherwise = |name: &str, value: &str| Fault::Otherwise(json!({name: value}));
     Some(match behaviour {
         Behaviour::Decline(_) if processes => otherwise("payment_method", "pm_card_visa_chargeDeclined"),
         Behaviour::Redirect(url) if processes => {
-            Trouble::Otherwise(json!({"payment_method": "pm_card_threeDSecure2Required", "return_url": url}))
+            Fault::Otherwise(json!({"payment_method": "pm_card_threeDSecure2Required", "return_url": url}))
         }
         // The payment intent is there, and was not confirmed.
-        Behaviour::Pending if processes => Trouble::StoredHalfway,
-        Behaviour::Refuse => Trouble::error(400, "invalid_request_error", "parameter_invalid"),
+        Behaviour::Pending if processes => Fault::StoredHalfway,
+        Behaviour::Refuse => Fault::error(400, "invalid_request_error", "parameter_invalid"),
         Behaviour::WrongCurrency(_) if processes => otherwise("currency", "gbp"),
-        Behaviour::HangBefore => Trouble::HangBefore,
-        Behaviour::HangAfter => Trouble::HangAfter,
-        Behaviour::DropAfter => Trouble::LoseAnswer,
-        Behaviour::Error500After => Trouble::Stored500 { acts: true },
-        Behaviour::Status(503, _) => Trouble::Stored500 { acts: false },
+        Behaviour::HangBefore => Fault::HangBefore,
+        Behaviour::HangAfter => Fault::HangAfter,
+        Behaviour::DropAfter => Fault::LoseAnswer,
+        Behaviour::Error500After => Fault::Stored500 { acts: true },
+        Behaviour::Status(503, _) => Fault::Stored500 { acts: false },
         Behaviour::Status(429, _) => {
-            Trouble::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1")
+            Fault::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1")
         }
-        Behaviour::Garbage => Trouble::Garbage,
-        Behaviour::Truncated => Trouble::HalfAnswer,
-        Behaviour::Trickle(between) => Trouble::Delay(*between * 64),
-        Behaviour::Delay(busy) | Behaviour::Late(busy) => Trouble::Delay(*busy),
+        Behaviour::Garbage => Fault::Garbage,
+        Behaviour::Truncated => Fault::HalfAnswer,
+        Behaviour::Trickle(between) => Fault::Delay(*between * 64),
+        Behaviour::Delay(busy) | Behaviour::Late(busy) => Fault::Delay(*busy),
         _ => return None,
     })
 }

@@ -6,12 +6,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{self, Cluster};
+use crate::disruptions::{ServiceDisruption, Timed};
 use crate::ledger::Ledger;
 use crate::services::{Service, rabbitmqctl};
 use crate::support::World;
 use crate::support::wait::{START, within};
 use crate::tally::Tally;
-use crate::troubles::{ServiceTrouble, Timed};
 
 const KILLS_BROKER: &str = "the broker is killed";
 const RESTARTS_BROKER: &str = "the broker is restarted";
@@ -31,8 +31,8 @@ const ELECTED: &str = "helped by the tests: a queue without a leader gets one";
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid()";
 
-/// How long a service is well between two troubles at least: else nothing is ever under way that trouble could meet.
-const PEACE: Duration = Duration::from_millis(2_500);
+/// How long a service works between two disruptions at least: otherwise none ever meets anything under way.
+const QUIET_TIME: Duration = Duration::from_millis(2_500);
 
 /// What may be done to the services.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +61,7 @@ impl Allowed {
     }
 
     /// What happens to the services, as it is counted.
-    pub fn troubles(self) -> Vec<&'static str> {
+    pub fn disruptions(self) -> Vec<&'static str> {
         let stops = [
             (self.broker, KILLS_BROKER),
             (self.broker, RESTARTS_BROKER),
@@ -73,7 +73,7 @@ impl Allowed {
             (true, READ_ONLY_DATABASE),
             (true, GATEWAY_IS_GONE),
         ];
-        let stops = stops.into_iter().chain(cluster::TROUBLES.map(|what| (self.cluster, what)));
+        let stops = stops.into_iter().chain(cluster::DISRUPTIONS.map(|what| (self.cluster, what)));
         stops.filter(|(allowed, _)| *allowed).map(|(_, what)| what).collect()
     }
 
@@ -96,7 +96,7 @@ pub fn count_elected(tally: &Tally, queues: usize) {
     }
 }
 
-/// Where the troubles of the surroundings happen.
+/// Where the disruptions of the surroundings happen.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
     /// To whom.
@@ -115,37 +115,37 @@ pub struct Surroundings<'a> {
 
 impl Surroundings<'_> {
     /// What happens to the broker. Whatever was begun is ended: the broker is well again when this returns.
-    pub async fn broker(self, plan: &[Timed<ServiceTrouble>], over: &CancellationToken) {
-        for trouble in plan {
-            if !self.comes(trouble.at, over).await {
+    pub async fn broker(self, plan: &[Timed<ServiceDisruption>], over: &CancellationToken) {
+        for disruption in plan {
+            if !self.comes(disruption.at, over).await {
                 return;
             }
             match self.cluster {
-                Some(cluster) => cluster.befall_broker(trouble.what, self.world, self.tally).await,
-                None => self.befall_broker(trouble.what).await,
+                Some(cluster) => cluster.befall_broker(disruption.what, self.world, self.tally).await,
+                None => self.befall_broker(disruption.what).await,
             }
         }
     }
 
-    async fn befall_broker(self, trouble: ServiceTrouble) {
-        let _trouble = self.tally.service_is_in_trouble();
-        match trouble {
-            ServiceTrouble::Kill(pause) if self.allowed.broker => {
+    async fn befall_broker(self, disruption: ServiceDisruption) {
+        let _disruption = self.tally.service_is_disrupted();
+        match disruption {
+            ServiceDisruption::Kill(pause) if self.allowed.broker => {
                 Service::Broker.run("kill").await;
                 self.tally.add(NAMES_FLUSHED);
                 sleep(pause).await;
                 count_elected(self.tally, Service::Broker.run("start").await);
                 self.tally.add(KILLS_BROKER);
             }
-            ServiceTrouble::Restart if self.allowed.broker => {
+            ServiceDisruption::Restart if self.allowed.broker => {
                 count_elected(self.tally, Service::Broker.run("restart").await);
                 self.tally.add(RESTARTS_BROKER);
             }
-            ServiceTrouble::Cut if self.allowed.rabbitmqctl => {
+            ServiceDisruption::Cut if self.allowed.rabbitmqctl => {
                 rabbitmqctl(&["close_all_connections", "chaos"]).await;
                 self.tally.add(CUTS_BROKER);
             }
-            ServiceTrouble::Alarm(pause) if self.allowed.rabbitmqctl => {
+            ServiceDisruption::Alarm(pause) if self.allowed.rabbitmqctl => {
                 rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
                 sleep(pause).await;
                 rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).await;
@@ -156,18 +156,18 @@ impl Surroundings<'_> {
     }
 
     /// What happens to the database.
-    pub async fn database(self, plan: &[Timed<ServiceTrouble>], over: &CancellationToken) {
-        for trouble in plan {
-            if !self.comes(trouble.at, over).await {
+    pub async fn database(self, plan: &[Timed<ServiceDisruption>], over: &CancellationToken) {
+        for disruption in plan {
+            if !self.comes(disruption.at, over).await {
                 return;
             }
-            let _trouble = self.tally.service_is_in_trouble();
-            match trouble.what {
-                ServiceTrouble::Cut => {
+            let _disruption = self.tally.service_is_disrupted();
+            match disruption.what {
+                ServiceDisruption::Cut => {
                     self.world.query(TERMINATE, &[]).await;
                     self.tally.add(CUTS_DATABASE);
                 }
-                ServiceTrouble::ReadOnly(pause) => {
+                ServiceDisruption::ReadOnly(pause) => {
                     set_read_only(self.world, true).await;
                     // Whoever was connected before may still write.
                     self.world.query(TERMINATE, &[]).await;
@@ -184,15 +184,15 @@ impl Surroundings<'_> {
         }
     }
 
-    async fn stop_database(self, trouble: ServiceTrouble) {
-        match trouble {
-            ServiceTrouble::Kill(pause) if self.allowed.database => {
+    async fn stop_database(self, disruption: ServiceDisruption) {
+        match disruption {
+            ServiceDisruption::Kill(pause) if self.allowed.database => {
                 Service::Database.run("kill").await;
                 sleep(pause).await;
                 Service::Database.run("start").await;
                 self.tally.add(KILLS_DATABASE);
             }
-            ServiceTrouble::Restart if self.allowed.database => {
+            ServiceDisruption::Restart if self.allowed.database => {
                 Service::Database.run("restart").await;
                 self.tally.add(RESTARTS_DATABASE);
             }
@@ -202,11 +202,11 @@ impl Surroundings<'_> {
 
     /// When the gateway refuses connections.
     pub async fn gateway(self, plan: &[Timed<Duration>], over: &CancellationToken) {
-        for trouble in plan {
-            if !self.comes(trouble.at, over).await {
+        for disruption in plan {
+            if !self.comes(disruption.at, over).await {
                 return;
             }
-            self.ledger.gone_for(trouble.what).await;
+            self.ledger.gone_for(disruption.what).await;
             self.tally.add(GATEWAY_IS_GONE);
         }
     }
@@ -214,7 +214,7 @@ impl Surroundings<'_> {
     /// Waits for the time of a trouble, and at least until there was some peace after the one before; false where the faults
     /// are over by then.
     async fn comes(self, at: Duration, over: &CancellationToken) -> bool {
-        let time = (self.begun + at).max(Instant::now() + PEACE);
+        let time = (self.begun + at).max(Instant::now() + QUIET_TIME);
         over.run_until_cancelled(sleep_until(time)).await;
         !over.is_cancelled()
     }

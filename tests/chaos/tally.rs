@@ -11,7 +11,7 @@ pub struct Tally {
     services: Mutex<Services>,
 }
 
-/// The troubles of broker and database.
+/// The disruptions of broker and database.
 #[derive(Debug, Default)]
 struct Services {
     /// How many are going on.
@@ -20,11 +20,11 @@ struct Services {
     ended: Option<Instant>,
 }
 
-/// The broker or the database is in trouble until this is dropped.
-#[must_use = "the trouble ends when this is dropped"]
-pub struct ServiceInTrouble<'a>(&'a Tally);
+/// The broker or the database is disrupted until this is dropped.
+#[must_use = "the disruption ends when this is dropped"]
+pub struct ServiceDisrupted<'a>(&'a Tally);
 
-impl Drop for ServiceInTrouble<'_> {
+impl Drop for ServiceDisrupted<'_> {
     fn drop(&mut self) {
         let mut services = self.0.services.lock().unwrap();
         services.open -= 1;
@@ -43,14 +43,14 @@ impl Tally {
         *self.counts.lock().unwrap().entry(what.to_owned()).or_default() += count;
     }
 
-    /// The broker or the database is in trouble from now on.
-    pub fn service_is_in_trouble(&self) -> ServiceInTrouble<'_> {
+    /// The broker or the database is disrupted from now on.
+    pub fn service_is_disrupted(&self) -> ServiceDisrupted<'_> {
         self.services.lock().unwrap().open += 1;
-        ServiceInTrouble(self)
+        ServiceDisrupted(self)
     }
 
-    /// Whether the broker or the database is in trouble, or was so recently.
-    pub fn service_was_in_trouble(&self, within: Duration) -> bool {
+    /// Whether the broker or the database is disrupted, or was so recently.
+    pub fn service_was_disrupted(&self, within: Duration) -> bool {
         let services = self.services.lock().unwrap();
         services.open > 0 || services.ended.is_some_and(|ended| ended.elapsed() < within)
     }

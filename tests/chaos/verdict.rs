@@ -35,7 +35,7 @@ pub struct Verdict {
     /// What the gateway's calls met.
     met: BTreeMap<&'static str, usize>,
     /// What happened to the surroundings.
-    troubles: BTreeMap<String, usize>,
+    disruptions: BTreeMap<String, usize>,
     left_out: Vec<&'static str>,
     calls: usize,
     effects: BTreeMap<&'static str, usize>,
@@ -76,7 +76,7 @@ impl Verdict {
             sent: upstream.sent(),
             events: upstream.event_count(),
             met: ledger.met(),
-            troubles: tally.counts(),
+            disruptions: tally.counts(),
             left_out,
             calls: ledger.calls(),
             effects,
@@ -120,7 +120,7 @@ impl Verdict {
         table.head("faults of the gateway, by calls that met them");
         table.rows(&self.met);
         table.head("faults of the surroundings");
-        table.rows(&self.troubles);
+        table.rows(&self.disruptions);
         self.left_out.iter().for_each(|what| table.row(what, "left out"));
         table.head("what happened");
         table.row("gateway calls", self.calls);
@@ -155,7 +155,7 @@ impl Verdict {
             "duplicates": self.sent.duplicates,
             "wrong": self.sent.wrong,
             "gateway_faults": self.met,
-            "surroundings": self.troubles,
+            "surroundings": self.disruptions,
             "left_out": self.left_out,
             "gateway_calls": self.calls,
             "gateway_effects": self.effects,

@@ -53,14 +53,14 @@ async fn the_primary_is_killed_and_the_standby_promoted_under_load() {
 
 /// All can be read and nothing is stored, for as long as the standby is away.
 #[tokio::test]
-async fn commits_that_wait_for_a_standby_are_told_of_under_load() {
+async fn commits_that_wait_for_a_standby_are_reported_under_load() {
     let Some(services) = Services::alone().await else { return };
     let world = setup().build().await;
     let workers = vec![world.worker().await, world.worker().await];
     let load = Load::new(world, workers.clone());
     load.during(async |load| {
         services.server(Server::Standby, "kill").await;
-        load.is_not_ready("commits: none for ").await;
+        load.is_not_ready("commits: no commit for ").await;
         for worker in &workers {
             // PaybusCommitsStalled is about this.
             let stalled = worker.metric("paybus_commits_stalled_seconds").await;

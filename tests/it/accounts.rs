@@ -42,10 +42,10 @@ async fn stand_still(worker: &Worker, variant: &str, count: i64, note: &str) {
     // The database is asked every five seconds.
     within(Duration::from_secs(30), note, async || {
         let counted = worker.count(&format!(r#"paybus_operations_unserved{{variant="{variant}"}}"#)).await;
-        let (status, told) = worker.get("/readyz").await?;
-        let is_told = if note.is_empty() { told == "ready\n" } else { told.contains(note) };
-        let is_so = (counted, status, is_told) == (count, 200, true);
-        if is_so { Ok(()) } else { Err(format!("{counted} {status} {told}")) }
+        let (status, body) = worker.get("/readyz").await?;
+        let is_reported = if note.is_empty() { body == "ready\n" } else { body.contains(note) };
+        let is_so = (counted, status, is_reported) == (count, 200, true);
+        if is_so { Ok(()) } else { Err(format!("{counted} {status} {body}")) }
     })
     .await;
 }
@@ -64,8 +64,8 @@ async fn a_renamed_host_serves_its_payments_by_an_alias() {
     assert_eq!((answer.kind(), answer.code()), ("command.rejected", "gateway_changed"), "{}", answer.line());
     let (code, said) = check(&world, &[url]).await;
     assert_eq!(code, Some(0), "nothing is open: {said}");
-    let looked_at = "1 of 1 payments looked at (1 with money to capture or refund)";
-    let found = format!("{looked_at} of variant http began with http at {before}");
+    let looked_at = "1 of 1 sampled payments (1 with money to capture or refund)";
+    let found = format!("{looked_at} of variant http that began with http at {before}");
     assert!(said.starts_with("warn") && said.contains(&found) && said.contains("account_aliases"), "{said}");
     assert!(said.contains(&payment.payment.to_string()), "{said}");
     stand_still(&worker, "http", 0, &format!("note: {found}")).await;
@@ -104,7 +104,7 @@ async fn an_account_with_a_name_outlives_its_address() {
 }
 
 #[tokio::test]
-async fn open_operations_that_no_variant_serves_are_told_of_and_hold_up_nobody() {
+async fn open_operations_that_no_variant_serves_are_reported_and_block_no_others() {
     let world = Setup::new().set("variants.http.retry.delayed", "1h").build().await;
     let worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
@@ -116,7 +116,7 @@ async fn open_operations_that_no_variant_serves_are_told_of_and_hold_up_nobody()
     let (before, now) = (world.gateway.url(), renamed(&world));
     let url = ("variants.http.url", now.as_str());
     let worker = world.worker_with(WorkerSetup::default().set(url.0, url.1)).await;
-    let found = format!("1 open operation of variant http began with http at {before}");
+    let found = format!("1 open operation of variant http that began with http at {before}");
     stand_still(&worker, "http", 1, &format!("note: {found}")).await;
     let (code, said) = check(&world, &[url]).await;
     assert!(code == Some(1) && said.starts_with("failed") && said.contains(&found), "{code:?} {said}");
@@ -131,7 +131,7 @@ async fn open_operations_that_no_variant_serves_are_told_of_and_hold_up_nobody()
 
     // As of a variant that was taken out of the configuration.
     world.query("UPDATE operations SET variant = 'old' WHERE state <> 'settled'", &[]).await;
-    let found = "note: 1 open operation of variant old began with http";
+    let found = "note: 1 open operation of variant old that began with http";
     stand_still(&worker, "old", 1, found).await;
     let (code, said) = check(&world, &[url, alias]).await;
     assert!(code == Some(1) && said.contains("the variant is not configured"), "{code:?} {said}");

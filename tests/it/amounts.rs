@@ -29,8 +29,8 @@ async fn a_refund_gives_back_what_its_data_say_in_either_form_and_never_all_by_a
     let charge = in_base64(Command::charge("http", "120.00", "USD"));
     assert_eq!(world.run(&charge).await.status(), "confirmed");
     let refund = |data: Value| charge.then("payment.refund", data);
-    let told = world.run(&in_base64(refund(json!({"amount": "10.00"})))).await;
-    assert_eq!((told.status(), told.field("refunded_amount")), ("confirmed", "10.00"), "{}", told.line());
+    let answer = world.run(&in_base64(refund(json!({"amount": "10.00"})))).await;
+    assert_eq!((answer.status(), answer.field("refunded_amount")), ("confirmed", "10.00"), "{}", answer.line());
     let plain = String::from_utf8(refund(json!({})).bytes()).unwrap();
     for (slip, code) in [
         (refund(json!({})).attribute("data", Value::Null), "invalid_data"),
@@ -40,17 +40,17 @@ async fn a_refund_gives_back_what_its_data_say_in_either_form_and_never_all_by_a
         (refund(json!({"Amount": "10.00"})), "unknown_field"),
         (refund(json!({})).attribute("amount", json!("10.00")), "invalid_envelope"),
     ] {
-        let told = world.run(&slip).await;
-        assert_eq!((told.kind(), told.code()), ("command.rejected", code), "{}", told.line());
+        let answer = world.run(&slip).await;
+        assert_eq!((answer.kind(), answer.code()), ("command.rejected", code), "{}", answer.line());
     }
     let twice = refund(json!({}));
     let body =
         plain.replace(&name_of(&plain, "id"), &twice.id).replace("{}", r#"{"amount":"10.00","amount":"100.00"}"#);
-    let told = world.run(&twice.raw(body)).await;
-    assert_eq!((told.kind(), told.code()), ("command.rejected", "invalid_data"), "{}", told.line());
+    let answer = world.run(&twice.raw(body)).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "invalid_data"), "{}", answer.line());
     // What leaves the amount out of an object means all.
-    let told = world.run(&refund(json!({}))).await;
-    assert_eq!((told.status(), told.field("refunded_amount")), ("refunded", "120.00"), "{}", told.line());
+    let answer = world.run(&refund(json!({}))).await;
+    assert_eq!((answer.status(), answer.field("refunded_amount")), ("refunded", "120.00"), "{}", answer.line());
     world.check_books().await;
 }
 

@@ -40,7 +40,7 @@ async fn a_command_that_was_answered_is_answered_again_where_it_asks_now() {
 }
 
 #[tokio::test]
-async fn a_command_that_goes_on_is_told_so_and_answered_where_it_asked_last() {
+async fn a_command_that_goes_on_is_reported_and_answered_at_its_last_reply_to() {
     let world = World::new().await;
     let (_one, _two) = (world.worker().await, world.worker().await);
     let charge = Command::charge("http", "120.00", "USD").reply_to("reply.gone", "first");
@@ -63,7 +63,7 @@ async fn a_command_that_goes_on_is_told_so_and_answered_where_it_asked_last() {
 
 /// Who lost the message itself, and knows only its name.
 #[tokio::test]
-async fn how_a_command_stands_is_told_to_who_asks_by_its_name() {
+async fn the_status_of_a_command_is_sent_to_who_asks_by_its_name() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD").reply_to("reply.gone", "first");
@@ -113,7 +113,7 @@ async fn a_name_that_is_taken_answers_the_message_and_settles_nothing() {
 
 /// No database takes a NUL character, and nothing may wait for one that does.
 #[tokio::test]
-async fn an_answer_with_a_nul_character_in_its_place_is_refused_and_holds_nothing_up() {
+async fn an_answer_with_a_nul_character_in_its_place_is_refused_and_blocks_nothing() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
@@ -140,8 +140,8 @@ async fn metadata_is_in_every_event_and_the_gateway_has_it() {
     world.run(&charge.then("payment.snapshot", json!({}))).await;
     for event in world.events_of(charge.payment) {
         let data = event.data();
-        let told = data.get("payment").map_or(&data["metadata"], |payment| &payment["metadata"]);
-        assert_eq!(told, &metadata, "{}", event.body);
+        let shown = data.get("payment").map_or(&data["metadata"], |payment| &payment["metadata"]);
+        assert_eq!(shown, &metadata, "{}", event.body);
     }
     let sent: Value = serde_json::from_slice(&world.gateway.calls_of(charge.payment)[0].body).expect("JSON");
     assert_eq!(sent["payment"]["metadata"], metadata);
@@ -183,7 +183,7 @@ async fn goods_go_out_when_the_whole_total_was_paid_and_no_review_is_open() {
 }
 
 #[tokio::test]
-async fn two_refunds_can_be_told_apart_and_a_declined_one_is_one_event() {
+async fn two_refunds_are_distinguishable_and_a_declined_one_is_one_event() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");

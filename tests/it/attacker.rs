@@ -22,7 +22,7 @@ use crate::support::files::root;
 use crate::support::skip::needed;
 use crate::support::topology::{rabbitmqctl, settings};
 use crate::support::world::amount;
-use crate::support::{Command, Peace, World, eventually};
+use crate::support::{Command, ServiceLock, World, eventually};
 
 /// The parts, and of which variant. Those that everybody may get come first.
 const PARTS: [(&str, Option<&str>); 7] = [
@@ -57,16 +57,16 @@ struct Host {
     name: String,
     ctl: String,
     admin: String,
-    _peace: Peace,
+    _service_lock: ServiceLock,
 }
 
 impl Host {
     async fn new(ctl: String) -> Host {
-        let peace = Peace::shared().await;
+        let service_lock = ServiceLock::shared().await;
         let name = format!("v{}", &Uuid::new_v4().simple().to_string()[..12]);
         let url = std::env::var("PAYBUS__AMQP__URL").expect("PAYBUS__AMQP__URL: scripts/with-services");
         let admin = format!("{}/{name}", url.rsplit_once('/').expect("a virtual host").0);
-        let host = Host { name: name.clone(), ctl, admin: admin.clone(), _peace: peace };
+        let host = Host { name: name.clone(), ctl, admin: admin.clone(), _service_lock: service_lock };
         blocking(move || {
             rabbitmqctl(&["add_vhost", &name]);
             rabbitmqctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]);
@@ -492,13 +492,17 @@ async fn events_that_come_back_as_commands_are_dropped_and_never_answered() {
     assert_eq!(world.run(&wrong).await.kind(), "command.rejected");
     assert_eq!(world.run(&charge.then("payment.refund", json!({}))).await.status(), "refunded");
     eventually("every event to come back", async || {
-        let (dropped, told) = (worker.count("paybus_own_events_dropped_total").await, world.log.all().len());
-        if dropped > 0 && usize::try_from(dropped) == Ok(told) { Ok(()) } else { Err(format!("{dropped} of {told}")) }
+        let (dropped, published) = (worker.count("paybus_own_events_dropped_total").await, world.log.all().len());
+        if dropped > 0 && usize::try_from(dropped) == Ok(published) {
+            Ok(())
+        } else {
+            Err(format!("{dropped} of {published}"))
+        }
     })
     .await;
     let rejected = world.log.filter(|event| event.kind() == "command.rejected");
     assert_eq!(rejected.len(), 1, "{}", world.lines());
-    assert!(worker.log().contains("events of paybus come back as commands"), "{}", worker.log());
+    assert!(worker.log().contains("paybus's own events arrive as commands"), "{}", worker.log());
     // No dead letter of them is left, nor anything in another queue.
     world.check_books().await;
 }
@@ -524,8 +528,8 @@ async fn a_copy_by_the_header_cc_is_what_its_routing_key_says() {
         // Some brokers check the copy's key as well.
         Err(error) => assert!(error.to_string().contains("ACCESS_REFUSED"), "{error}"),
         Ok(_) => {
-            let told = world.event("the answer", |event| event.is_of(&theft) && event.is_final()).await;
-            assert_eq!(told.kind(), "command.rejected", "{}", told.line());
+            let answer = world.event("the answer", |event| event.is_of(&theft) && event.is_final()).await;
+            assert_eq!(answer.kind(), "command.rejected", "{}", answer.line());
         }
     }
     let row = world.payment_row(victim.payment).await;

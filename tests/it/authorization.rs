@@ -87,13 +87,13 @@ async fn are_refused(worker: &Worker, count: i64) {
 /// Each dead letter says that it was not authorized, and who sent it.
 async fn take_letters(world: &World, senders: &[&str]) {
     let letters = world.bus.take_all("dead").await;
-    let told: Vec<(String, String)> = letters
+    let found: Vec<(String, String)> = letters
         .iter()
         .map(|(properties, _)| (header(properties, "x-paybus-code"), header(properties, "x-paybus-sender")))
         .collect();
     let mut expected: Vec<(String, String)> =
         senders.iter().map(|sender| ("not_authorized".to_owned(), (*sender).to_owned())).collect();
-    let mut sorted = told.clone();
+    let mut sorted = found.clone();
     sorted.sort();
     expected.sort();
     assert_eq!(sorted, expected);
@@ -300,7 +300,7 @@ async fn what_was_let_in_goes_on_under_other_rules() {
 
 /// The broker's own user of the tests, which may be named in a command without another being made.
 #[tokio::test]
-async fn who_asks_for_too_much_is_told_to_ask_later_and_may_still_move_money() {
+async fn reads_beyond_the_rate_are_rejected_and_money_may_still_move() {
     const ASKED: usize = 20;
     let world = World::new().await;
     let user = world.bus.user();
@@ -318,24 +318,24 @@ async fn who_asks_for_too_much_is_told_to_ask_later_and_may_still_move_money() {
     let asked: Vec<Command> = (0..ASKED).map(asking).collect();
     // Of those that are turned away no event tells, and they need no answer.
     world.bus.publish(&asked).await;
-    let (mut told, mut refused) = (Vec::new(), Vec::new());
+    let (mut answered, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..ASKED {
         let (number, answer) = replies.next().await;
         let command = asked[number.parse::<usize>().expect("a number")].clone();
         if answer["type"] == "payment.snapshot" {
-            told.push(command);
+            answered.push(command);
             continue;
         }
         let said = (&answer["type"], &answer["data"]["code"], &answer["data"]["command"]["final"]);
         assert_eq!(said, (&json!("command.rejected"), &json!("too_many_requests"), &json!(false)), "{answer}");
         refused.push(command);
     }
-    assert!(told.len() >= 2 && refused.len() >= ASKED / 2, "{} of {ASKED} were told", told.len());
-    world.note_published(&told);
+    assert!(answered.len() >= 2 && refused.len() >= ASKED / 2, "{} of {ASKED} were told", answered.len());
+    world.note_published(&answered);
     let series = r#"paybus_reads_limited_total{variant="http"}"#;
     assert_eq!(worker.count(series).await, refused.len() as i64);
     let sql = "SELECT count(*) FROM operations WHERE command_type = 'payment.snapshot'";
-    assert_eq!(world.value::<i64>(sql, &[]).await, told.len() as i64, "nothing is stored of the others");
+    assert_eq!(world.value::<i64>(sql, &[]).await, answered.len() as i64, "nothing is stored of the others");
     assert_eq!(world.bus.length("dead").await, 0);
 
     // However much it asks, what moves money goes on.
@@ -382,8 +382,8 @@ async fn webhooks_and_operators_go_on() {
     for (id, process) in [("n-1", &worker), ("n-2", &receiver)] {
         let news = json!({"id": id, "payment_id": charge.payment, "type": "news"});
         assert_eq!(Webhook::signed("http", SECRET, &news).post(process).await, (200, None));
-        let told = world.final_event(&named("http", charge.payment, id)).await;
-        assert_eq!(told.kind(), "command.succeeded");
+        let answer = world.final_event(&named("http", charge.payment, id)).await;
+        assert_eq!(answer.kind(), "command.succeeded");
     }
     worker.drain().await;
 

@@ -17,7 +17,7 @@ async fn check(world: &World) -> (Option<i32>, Value) {
 }
 
 #[tokio::test]
-async fn books_that_cannot_be_right_are_listed() {
+async fn payments_with_inconsistent_movements_are_listed() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let good = Command::charge("http", "50.00", "USD");
@@ -40,17 +40,17 @@ async fn books_that_cannot_be_right_are_listed() {
     let of_declined = "INSERT INTO movements (payment_id, kind, reference, amount, currency, operation_id, created)
          VALUES ($1, 'refunded', 'declined', 500, 'USD', $2, now())";
     world.query(of_declined, &[&twice.payment, &declined.operation_id()]).await;
-    let (code, told) = check(&world).await;
-    assert_eq!((code, &told["payments"]), (Some(1), &json!(3)));
+    let (code, report) = check(&world).await;
+    assert_eq!((code, &report["payments"]), (Some(1), &json!(3)));
     let reasons = ["one_operation_twice", "of_failed_operation", "more_than_total", "more_refunded", "sums_differ"];
-    assert_eq!(told["doubtful"], json!([{"payment": twice.payment, "reasons": reasons}]));
+    assert_eq!(report["doubtful"], json!([{"payment": twice.payment, "reasons": reasons}]));
     let all = vec![twice.payment];
     world.query("DELETE FROM movements WHERE reference IN ('again', 'declined')", &[]).await;
     world.check_books_but(Expected { off_ledger: all, ..Expected::default() }).await;
 }
 
 #[tokio::test]
-async fn no_worker_begins_where_commits_may_be_lost_unless_it_is_told_to() {
+async fn no_worker_starts_if_commits_may_be_lost_unless_configured() {
     let world = World::new().await;
     let url = &world.settings()["database.url"];
     let parameter = "options=-c%20synchronous_commit%3Doff";
@@ -58,14 +58,14 @@ async fn no_worker_begins_where_commits_may_be_lost_unless_it_is_told_to() {
     let refusing = world.spawn_worker(WorkerSetup::default().set("database.url", &url));
     let ready = async |worker: &crate::support::Worker, expected: u16, why: &str| {
         within(Duration::from_secs(20), why, async || {
-            let (status, told) = worker.get("/readyz").await?;
-            if status == expected && told.contains(why) { Ok(()) } else { Err(format!("{status}: {told}")) }
+            let (status, body) = worker.get("/readyz").await?;
+            if status == expected && body.contains(why) { Ok(()) } else { Err(format!("{status}: {body}")) }
         })
         .await;
     };
     ready(&refusing, 503, "synchronous_commit").await;
-    let told = WorkerSetup::default().set("database.url", &url).set("database.may_lose_commits", "true");
-    let worker = world.spawn_worker(told);
+    let setup = WorkerSetup::default().set("database.url", &url).set("database.may_lose_commits", "true");
+    let worker = world.spawn_worker(setup);
     ready(&worker, 200, "").await;
     assert!(worker.log().contains("may_lose_commits"), "{}", worker.log());
     assert_eq!(world.run(&Command::charge("http", "5.00", "USD")).await.status(), "confirmed");
@@ -94,14 +94,15 @@ async fn what_a_gateway_lists_is_booked_by_its_references() {
         let sum = |name| crate::support::world::amount(&row, name, 2);
         (answer.kind().to_owned(), sum("captured_amount"), sum("refunded_amount"))
     };
-    let told = |kind: &str, captured: &str, refunded: &str| (kind.to_owned(), captured.to_owned(), refunded.to_owned());
-    assert_eq!(sync(json!([taken("done")])).await, told("command.succeeded", "100.00", "0.00"));
-    assert_eq!(sync(json!([taken("done"), refund("done")])).await, told("payment.updated", "70.00", "30.00"));
-    assert_eq!(sync(json!([taken("done"), refund("done")])).await, told("command.succeeded", "70.00", "30.00"));
-    assert_eq!(sync(json!([taken("done"), refund("reversed")])).await, told("payment.updated", "100.00", "0.00"));
+    let result =
+        |kind: &str, captured: &str, refunded: &str| (kind.to_owned(), captured.to_owned(), refunded.to_owned());
+    assert_eq!(sync(json!([taken("done")])).await, result("command.succeeded", "100.00", "0.00"));
+    assert_eq!(sync(json!([taken("done"), refund("done")])).await, result("payment.updated", "70.00", "30.00"));
+    assert_eq!(sync(json!([taken("done"), refund("done")])).await, result("command.succeeded", "70.00", "30.00"));
+    assert_eq!(sync(json!([taken("done"), refund("reversed")])).await, result("payment.updated", "100.00", "0.00"));
     // The settlement is declined: nothing of it ever arrives.
     let gone = sync(json!([refund("reversed"), taken("reversed")])).await;
-    assert_eq!(gone, told("payment.status_changed", "0.00", "0.00"));
+    assert_eq!(gone, result("payment.status_changed", "0.00", "0.00"));
     let row = world.payment_row(charge.payment).await;
     assert_eq!(row.get::<_, &str>("status"), "rejected");
     let all = Expected { off_ledger: vec![charge.payment], ..Expected::default() };

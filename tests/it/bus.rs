@@ -15,7 +15,7 @@ use paybus::payment::command::Reply;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::support::topology::{Bus, PATIENCE, event, is_confirmed, rabbitmqctl, reaches};
+use crate::support::topology::{Bus, TIMEOUT, event, is_confirmed, rabbitmqctl, reaches};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_topology_is_declared_checked_and_found_wanting() {
@@ -67,7 +67,7 @@ async fn five_thousand_events_arrive_in_order() {
     let publishing = tokio::spawn(async move { publisher.publish(batch(10)).await });
     let mut last = HashMap::new();
     for _ in 0..1000 {
-        let watched = timeout(PATIENCE, watch.next()).await.expect("in time").expect("a broker").expect("an event");
+        let watched = timeout(TIMEOUT, watch.next()).await.expect("in time").expect("a broker").expect("an event");
         let text = String::from_utf8(watched.body).expect("text");
         let (payment, number) = text.split_once(' ').expect("two numbers");
         let number: i64 = number.parse().expect("a number");
@@ -96,7 +96,7 @@ async fn replies_are_sent_or_dropped() {
         let wanted = if number % 2 == 0 { ReplyState::Sent } else { ReplyState::Unroutable };
         assert!(matches!(published, Published::Confirmed { reply, .. } if *reply == wanted), "{published:?}");
     }
-    let reply = timeout(PATIENCE, replies.next()).await.expect("in time").expect("a broker").expect("a reply");
+    let reply = timeout(TIMEOUT, replies.next()).await.expect("in time").expect("a broker").expect("a reply");
     assert_eq!(reply.properties.correlation_id.as_deref(), Some("c0"));
     bus.end().await;
 }
@@ -118,7 +118,7 @@ async fn an_event_that_no_queue_takes_is_set_aside_with_those_behind_it() {
         "{published:?}"
     );
     for _ in 0..3 {
-        timeout(PATIENCE, watch.next()).await.expect("in time").expect("a broker").expect("an event");
+        timeout(TIMEOUT, watch.next()).await.expect("in time").expect("a broker").expect("an event");
     }
     topology::declare(bus.client.connection(), &bus.settings, &["cards"]).await.expect("declared again");
     bus.end().await;
@@ -141,7 +141,7 @@ async fn a_missing_exchange_is_waited_for() {
     })
     .await;
     topology::declare(connection, &bus.settings, &["cards"]).await.expect("declared again");
-    let published = timeout(PATIENCE, publishing).await.expect("in time").expect("no panic");
+    let published = timeout(TIMEOUT, publishing).await.expect("in time").expect("no panic");
     assert_eq!(published.len(), 49);
     assert!(published.iter().all(is_confirmed), "{published:?}");
     bus.end().await;

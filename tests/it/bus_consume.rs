@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use paybus::bus::client::NewCommand;
 use paybus::bus::consumer::QueueState;
-use paybus::bus::dead_letter::{Rights, bury};
+use paybus::bus::dead_letter::{Rights, publish_dead_letter};
 use paybus::bus::dead_letter_browser::{self, DeadFilter};
 use paybus::bus::publisher::{CommandSent, Outgoing, Published, ReplyState};
 use paybus::bus::topology;
@@ -14,7 +14,7 @@ use paybus::payment::command::Reply;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::support::topology::{Bus, PATIENCE, event, reaches};
+use crate::support::topology::{Bus, TIMEOUT, event, reaches};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_queue_is_consumed_again_once_it_is_back() {
@@ -24,7 +24,7 @@ async fn a_deleted_queue_is_consumed_again_once_it_is_back() {
     let mut state = consumption.state();
     reaches(&mut state, |state| *state == QueueState::Consuming).await;
     bus.send(1).await;
-    let old = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+    let old = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
     topology::delete(bus.client.connection(), &bus.settings, &["cards"]).await.expect("deleted");
     reaches(&mut state, |state| matches!(state, QueueState::Down(reason) if reason.contains("does not exist"))).await;
     topology::declare(bus.client.connection(), &bus.settings, &["cards"]).await.expect("declared again");
@@ -32,7 +32,7 @@ async fn a_deleted_queue_is_consumed_again_once_it_is_back() {
     assert!(!old.acker.ack().await, "an old acknowledgement goes nowhere");
     bus.send(3).await;
     for number in 0..3 {
-        let delivery = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+        let delivery = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
         assert_eq!(delivery.body, format!("{number}").as_bytes());
         assert!(delivery.acker.ack().await);
     }
@@ -72,7 +72,7 @@ async fn what_comes_too_late_for_a_pause_goes_to_others() {
         }
         let (others, mut deliveries) = there.subscribe(&bus.names.commands_of("cards"), 100);
         while count < 1_500 {
-            let delivery = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+            let delivery = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
             count += 1;
             assert!(delivery.acker.ack().await);
         }
@@ -88,15 +88,15 @@ async fn a_paused_queue_gives_out_what_was_prefetched_and_then_one_at_a_time() {
     let consumer = bus.consumer();
     let (consumption, mut deliveries) = consumer.subscribe(&bus.names.commands_of("cards"), 10);
     let mut state = consumption.state();
-    let first = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+    let first = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
     consumption.pause();
     reaches(&mut state, |state| *state == QueueState::Paused).await;
-    let mut held = vec![first];
+    let mut taken = vec![first];
     while let Ok(delivery) = deliveries.try_recv() {
-        held.push(delivery);
+        taken.push(delivery);
     }
-    assert_eq!(held.len(), 10);
-    for delivery in &held {
+    assert_eq!(taken.len(), 10);
+    for delivery in &taken {
         assert!(delivery.acker.ack().await);
     }
     let probe = consumption.fetch_one().await.expect("a broker").expect("a message");
@@ -106,7 +106,7 @@ async fn a_paused_queue_gives_out_what_was_prefetched_and_then_one_at_a_time() {
     consumption.resume();
     let started = Instant::now();
     for number in 11..30 {
-        let delivery = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+        let delivery = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
         assert_eq!(delivery.body, format!("{number}").as_bytes());
         assert!(delivery.acker.ack().await);
     }
@@ -135,7 +135,7 @@ async fn a_probe_keeps_its_channel_until_it_is_settled() {
     consumption.resume();
     bus.send(1).await;
     // Given back, it would come first.
-    let next = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+    let next = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
     assert!(!next.redelivered, "the probe came again");
     assert!(next.acker.ack().await);
     assert!(probe.acker.ack().await, "its channel is there");
@@ -151,7 +151,7 @@ async fn consuming_is_fast() {
     let (_consumption, mut deliveries) = consumer.subscribe(&bus.names.commands_of("cards"), 300);
     let mut acks = tokio::task::JoinSet::new();
     for _ in 0..20_000 {
-        let delivery = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+        let delivery = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
         let acker = delivery.acker;
         acks.spawn(async move { acker.ack().await });
     }
@@ -172,7 +172,7 @@ async fn what_is_given_back_comes_next_and_not_for_ever() {
     let (_consumption, mut deliveries) = bus.consumer().subscribe(&bus.names.commands_of("cards"), 1);
     let mut taken = Vec::new();
     while taken.last().is_none_or(|last| last == "0") {
-        let delivery = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+        let delivery = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
         taken.push(String::from_utf8_lossy(&delivery.body).into_owned());
         match taken.last().is_some_and(|last| last == "0") {
             true => delivery.acker.requeue().await,
@@ -189,7 +189,7 @@ async fn what_is_given_back_comes_next_and_not_for_ever() {
 async fn lie_dead(bus: &Bus, count: u32) {
     let started = Instant::now();
     while topology::queue_length(bus.client.connection(), &bus.names.dead()).await.expect("a queue") != count {
-        assert!(started.elapsed() < PATIENCE, "there are never {count} dead letters");
+        assert!(started.elapsed() < TIMEOUT, "there are never {count} dead letters");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -201,12 +201,12 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     let (_consumption, mut deliveries) = bus.consumer().subscribe(&bus.names.commands_of("cards"), 10);
     bus.send(4).await;
     for number in 0..4 {
-        let delivery = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+        let delivery = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
         match number {
             3 => assert!(delivery.acker.reject().await),
             _ => {
                 let code = ["invalid_envelope", "invalid_envelope", "too_large"][number];
-                bury(&publisher, &delivery, code, "no JSON").await.expect("buried");
+                publish_dead_letter(&publisher, &delivery, code, "no JSON").await.expect("buried");
                 assert!(delivery.acker.ack().await);
             }
         }
@@ -225,7 +225,7 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     let replayed = dead_letter_browser::replay(&bus.settings, &envelopes, 1, Rights::Own).await.expect("replayed");
     assert_eq!(replayed.len(), 1);
     assert_eq!(replayed[0].refused, None);
-    let again = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+    let again = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
     assert_eq!((again.body.as_slice(), again.properties.message_id.as_deref()), (&b"0"[..], Some("m0")));
     assert!(again.properties.headers.inner().is_empty(), "{:?}", again.properties.headers);
     lie_dead(&bus, 3).await;
@@ -251,7 +251,7 @@ async fn a_command_for_nobody_goes_to_the_unroutable() {
     assert_eq!(sent, [CommandSent::Routed, CommandSent::Routed, CommandSent::Routed]);
     let (_consumption, mut deliveries) = bus.consumer().subscribe(&bus.names.unroutable(), 10);
     for key in ["nobody.payment.create", "cards.payment.fly"] {
-        let delivery = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a delivery");
+        let delivery = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
         assert_eq!(delivery.routing_key, key);
         assert!(delivery.properties.user_id.is_some());
         assert!(delivery.acker.ack().await);
@@ -282,7 +282,7 @@ async fn a_direct_reply_reaches_the_consumer_that_waits_for_it() {
         channel.basic_publish(exchange.as_str().into(), "cards.payment.sync".into(), options, b"{}", properties);
     asking.await.expect("sent").await.expect("no confirm was asked for");
     let (_consumption, mut deliveries) = bus.consumer().subscribe(&bus.names.inbound_of("cards"), 1);
-    let asked = timeout(PATIENCE, deliveries.recv()).await.expect("in time").expect("a command");
+    let asked = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a command");
     let to = asked.properties.reply_to.clone().expect("a reply queue");
     assert!(to.starts_with(pseudo), "{to}");
     let reply = Reply { to, correlation_id: asked.properties.correlation_id.clone() };
@@ -290,7 +290,7 @@ async fn a_direct_reply_reaches_the_consumer_that_waits_for_it() {
     let publisher = bus.publisher();
     let sent = |number| Published::Confirmed { position: answer(number).position, reply: ReplyState::Sent };
     assert_eq!(publisher.publish(vec![answer(1)]).await, [sent(1)]);
-    let got = timeout(PATIENCE, answers.next()).await.expect("in time").expect("an answer").expect("a broker");
+    let got = timeout(TIMEOUT, answers.next()).await.expect("in time").expect("an answer").expect("a broker");
     assert_eq!(got.properties.correlation_id().as_ref().map(|id| id.as_str()), Some("mine"));
     asker.close(200, "gone".into()).await.expect("closed");
     // The broker does not tell whether anybody waited for it.

@@ -10,13 +10,13 @@ use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation};
 use paybus::bus::BusSettings;
-use paybus::bus::publisher::{Outgoing, Published, Publisher, Told};
+use paybus::bus::publisher::{OnPublished, Outgoing, Published, Publisher};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::support::topology::{Bus, PATIENCE, event, is_confirmed, rabbitmqctl, reaches};
+use crate::support::topology::{Bus, TIMEOUT, event, is_confirmed, rabbitmqctl, reaches};
 use crate::support::wait::within;
 use crate::support::{Behaviour, Command, Setup, World};
 
@@ -43,41 +43,41 @@ async fn full_queue(bus: &Bus, key: &str) -> (lapin::Connection, lapin::Channel,
 }
 
 /// Who is told, and what of.
-fn told() -> (Told, mpsc::UnboundedReceiver<Published>) {
-    let (sender, told) = mpsc::unbounded_channel();
-    (Arc::new(move |published| sender.send(published).expect("somebody listens")), told)
+fn results() -> (OnPublished, mpsc::UnboundedReceiver<Published>) {
+    let (sender, results) = mpsc::unbounded_channel();
+    (Arc::new(move |published| sender.send(published).expect("somebody listens")), results)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_holds_up_no_event_of_anybody_else() {
+async fn a_full_queue_blocks_no_events_of_other_subscribers() {
     const FULL: u128 = 18_000;
     let bus = Bus::new().await;
     let publisher = bus.publisher();
     let (connection, channel, name) = full_queue(&bus, "cards.payment.created").await;
-    // More payments than the lanes take in of those that are not nacked.
+    // More payments than the channels take in of those that are not nacked.
     let nacked = (0..FULL).map(|payment| refused(payment, 0)).collect();
-    let (all, mut later) = told();
-    timeout(PATIENCE, publisher.post(nacked, all)).await.expect("the lanes take them all");
+    let (all, mut later) = results();
+    timeout(TIMEOUT, publisher.post(nacked, all)).await.expect("the channels take them all");
     // One batch: each is told as soon as it is decided, whatever the others do.
     let mut batch: Vec<Outgoing> = (FULL..FULL + 200).map(|payment| event(payment, 0)).collect();
     batch.insert(0, refused(FULL + 1000, 0));
-    let (all, mut each) = told();
+    let (all, mut each) = results();
     publisher.post(batch, all).await;
     for _ in 0..200 {
-        assert!(timeout(PATIENCE, each.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+        assert!(timeout(TIMEOUT, each.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
     }
     assert!(later.is_empty());
     channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("deleted");
     connection.close(200, "done".into()).await.expect("closed");
     for _ in 0..FULL {
-        assert!(timeout(PATIENCE, later.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+        assert!(timeout(TIMEOUT, later.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
     }
-    assert!(timeout(PATIENCE, each.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+    assert!(timeout(TIMEOUT, each.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
     bus.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_without_a_leader_is_told_of() {
+async fn a_queue_without_a_leader_is_reported() {
     let bus = Bus::new().await;
     let settings = BusSettings { confirm_timeout: Duration::from_millis(500), ..bus.settings.clone() };
     let publisher = Publisher::spawn(settings, bus.stop.clone());
@@ -93,20 +93,20 @@ async fn a_queue_without_a_leader_is_told_of() {
         let publisher = publisher.clone();
         async move { publisher.publish(vec![event(1, 1)]).await }
     });
-    reaches(&mut publisher.silent(), |lanes| *lanes == 1).await;
+    reaches(&mut publisher.silent(), |channels| *channels == 1).await;
     server("resume");
-    let published = timeout(PATIENCE, publishing).await.expect("in time").expect("no panic");
+    let published = timeout(TIMEOUT, publishing).await.expect("in time").expect("no panic");
     assert!(published.iter().all(is_confirmed), "{published:?}");
-    reaches(&mut publisher.silent(), |lanes| *lanes == 0).await;
+    reaches(&mut publisher.silent(), |channels| *channels == 0).await;
     bus.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_takes_nothing_is_told_of_until_it_takes_something() {
+async fn a_broker_that_accepts_nothing_is_reported_until_it_accepts_something() {
     let bus = Bus::new().await;
     let publisher = bus.publisher();
     let (connection, channel, name) = full_queue(&bus, "cards.payment.created").await;
-    let (all, mut later) = told();
+    let (all, mut later) = results();
     publisher.post(vec![refused(1, 0)], all).await;
     // It is tried again after two seconds, and after four more.
     reaches(&mut publisher.nacked(), |nacked| nacked.only && nacked.total >= 3).await;
@@ -114,7 +114,7 @@ async fn a_broker_that_takes_nothing_is_told_of_until_it_takes_something() {
     reaches(&mut publisher.nacked(), |nacked| !nacked.only).await;
     channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("deleted");
     connection.close(200, "done".into()).await.expect("closed");
-    assert!(timeout(PATIENCE, later.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
+    assert!(timeout(TIMEOUT, later.recv()).await.expect("in time").is_some_and(|one| is_confirmed(&one)));
     bus.end().await;
 }
 

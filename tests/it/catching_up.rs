@@ -154,7 +154,7 @@ async fn who_asks_with_a_reply_queue_gets_them_alone() {
 }
 
 #[tokio::test]
-async fn a_snapshot_tells_the_payment_as_it_is() {
+async fn a_snapshot_shows_the_payment_as_it_is() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let charge = refunded(&world).await;
@@ -175,7 +175,7 @@ async fn a_snapshot_tells_the_payment_as_it_is() {
 
 /// Neither a gateway that hangs, nor a breaker that is open, nor a variant that points elsewhere is in the way.
 #[tokio::test]
-async fn what_is_stored_is_told_whatever_the_gateway_does() {
+async fn stored_data_is_sent_while_the_gateway_fails() {
     let world = Setup::new()
         .set("variants.http.breaker.failures", "1")
         .set("variants.http.breaker.open", "60s")
@@ -270,16 +270,16 @@ async fn printed(world: &World, arguments: &[&str]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_person_sees_the_events_that_are_kept_and_those_that_come() {
+async fn stored_events_are_printed_and_new_ones_followed() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let (charge, other) = (refunded(&world).await, refunded(&world).await);
-    let told = |charge: &Command| -> Vec<Value> {
+    let bodies_of = |charge: &Command| -> Vec<Value> {
         world.events_of(charge.payment).into_iter().map(|event| event.body).collect()
     };
     let payment = charge.payment.to_string();
-    assert_eq!(printed(&world, &["--payment", &payment]).await, told(&charge));
-    let all = [told(&charge), told(&other)].concat();
+    assert_eq!(printed(&world, &["--payment", &payment]).await, bodies_of(&charge));
+    let all = [bodies_of(&charge), bodies_of(&other)].concat();
     for arguments in [vec![], vec!["--since", "5m"], vec!["--since", "2026-01-01T00:00:00Z"]] {
         assert_eq!(printed(&world, &arguments).await, all, "{arguments:?}");
     }
@@ -288,7 +288,7 @@ async fn a_person_sees_the_events_that_are_kept_and_those_that_come() {
     // An old one of two: the place from where on to read is found.
     let sql = "UPDATE events SET created = created - interval '1 day' WHERE payment_id = $1";
     world.query(sql, &[&charge.payment]).await;
-    assert_eq!(printed(&world, &[]).await, told(&other));
+    assert_eq!(printed(&world, &[]).await, bodies_of(&other));
     assert_eq!(printed(&world, &["--payment", &payment, "--since", "1h"]).await, Vec::<Value>::new());
 
     let mut program = paybus(world.settings());
@@ -298,7 +298,7 @@ async fn a_person_sees_the_events_that_are_kept_and_those_that_come() {
     let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
     let reading = std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
     let mut next = async || serde_json::from_str::<Value>(&receive.recv().await.expect("a line")).expect("an event");
-    for expected in told(&other) {
+    for expected in bodies_of(&other) {
         assert_eq!(next().await, expected);
     }
     world.run(&charge.then("payment.snapshot", json!({}))).await;

@@ -43,24 +43,24 @@ async fn every_example_of_the_contract_is_carried_out() {
             continue;
         }
         if kind == CommandType::Status {
-            check_told(&world, command, answer).await;
+            check_status(&world, command, answer).await;
             continue;
         }
-        let told = world.run(&command).await;
-        let said = if told.code().is_empty() { told.status() } else { told.code() };
-        assert_eq!((told.kind(), said), (answer.as_str(), word), "{kind}: {summary}: {}", told.line());
+        let event = world.run(&command).await;
+        let said = if event.code().is_empty() { event.status() } else { event.code() };
+        assert_eq!((event.kind(), said), (answer.as_str(), word), "{kind}: {summary}: {}", event.line());
     }
     world.check_books().await;
 }
 
 /// It is answered at its `reply_to` alone, with the answer of the command that it asks after.
-async fn check_told(world: &World, command: Command, answer: EventType) {
+async fn check_status(world: &World, command: Command, answer: EventType) {
     let asked = command.data["id"].clone();
     let mut replies = Replies::of(world).await;
     world.bus.publish(&[command.reply_to(&replies.queue, "status")]).await;
     let event = replies.next().await.1;
     assert_eq!((event["type"].as_str(), &event["data"]["command"]["id"]), (Some(answer.as_str()), &asked));
-    assert_eq!(wrong(&told(&event)), Vec::<String>::new());
+    assert_eq!(wrong(&as_event(&event)), Vec::<String>::new());
 }
 
 /// It is answered at its `reply_to` alone, behind the events.
@@ -70,22 +70,22 @@ async fn check_resent(world: &World, command: Command) {
     let command = command.reply_to(&replies.queue, "all");
     world.bus.publish(std::slice::from_ref(&command)).await;
     for _ in 0..stored {
-        assert_eq!(wrong(&told(&replies.next().await.1)), Vec::<String>::new());
+        assert_eq!(wrong(&as_event(&replies.next().await.1)), Vec::<String>::new());
     }
     let answer = replies.next().await.1;
     assert_eq!((&answer["type"], &answer["data"]["page"]["events"]), (&json!("command.succeeded"), &json!(stored)));
-    assert_eq!(wrong(&told(&answer)), Vec::<String>::new());
+    assert_eq!(wrong(&as_event(&answer)), Vec::<String>::new());
 }
 
 /// Blocks of a language in a page of documentation.
-fn blocks(page: &str, language: &str) -> Vec<String> {
+pub fn blocks(page: &str, language: &str) -> Vec<String> {
     let opening = format!("```{language}\n");
     let behind = page.split(&opening).skip(1);
     behind.map(|text| text.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
 /// Every page of documentation.
-fn pages() -> Vec<PathBuf> {
+pub fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
     let mut folders = vec![root().to_owned()];
     while let Some(folder) = folders.pop() {
@@ -113,7 +113,7 @@ async fn every_json_example_of_the_documentation_is_carried_out() {
             let message: Value =
                 serde_json::from_str(&block).unwrap_or_else(|error| panic!("{page:?}: {error}\n{block}"));
             if message["source"] == "paybus" {
-                let event = told(&message);
+                let event = as_event(&message);
                 assert_eq!(wrong(&event), Vec::<String>::new(), "{page:?}: {block}");
             } else if message.get("specversion").is_some() {
                 let answer = world.run(&command(&message)).await;
@@ -127,7 +127,7 @@ async fn every_json_example_of_the_documentation_is_carried_out() {
 }
 
 /// An event of the documentation, as one that came.
-fn told(message: &Value) -> Event {
+fn as_event(message: &Value) -> Event {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut routing_key = format!("default.{}", text(&message["type"]));
     if message["type"] == "payment.status_changed" {
@@ -167,14 +167,14 @@ async fn the_python_of_the_readme_pays_and_listens() {
         .await;
     let another = Command::charge("default", "5.00", "USD");
     world.run(&another).await;
-    let told = tokio::task::spawn_blocking(move || {
+    let printed = tokio::task::spawn_blocking(move || {
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(python.stdout.take().expect("its output")));
-        let told = lines.find_map(|line| line.ok().filter(|line| line.contains("confirmed 5.00")));
+        let printed = lines.find_map(|line| line.ok().filter(|line| line.contains("confirmed 5.00")));
         python.kill().and_then(|()| python.wait()).expect("python ends");
-        told
+        printed
     });
-    let told = told.await.expect("a line").expect("it tells of the other payment");
-    assert!(told.contains(&another.payment.to_string()), "{told}");
+    let printed = printed.await.expect("a line").expect("it tells of the other payment");
+    assert!(printed.contains(&another.payment.to_string()), "{printed}");
     world.bus.delete_queue(&world.bus.queue("shop")).await;
     world.check_books().await;
 }
@@ -221,7 +221,7 @@ async fn a_delay_says_what_the_gateway_did() {
 }
 
 #[tokio::test]
-async fn a_delay_says_that_calls_are_held_back() {
+async fn a_delay_says_that_calls_are_paused() {
     let world = Setup::new()
         .set("variants.http.breaker.failures", "1")
         .set("variants.http.breaker.open", "500ms")

@@ -272,8 +272,8 @@ async fn a_command_that_kills_its_worker_every_time_is_parked_alone() {
         assert!(deaths < 10, "it is taken over for ever");
     }
     assert_eq!(deaths, 5, "one death at first and one for each takeover but the last");
-    let told = world.event("the escalation", |event| event.is_of(&culprit) && event.reason() == "escalated").await;
-    assert_eq!(told.kind(), "command.delayed");
+    let event = world.event("the escalation", |event| event.is_of(&culprit) && event.reason() == "escalated").await;
+    assert_eq!(event.kind(), "command.delayed");
     for command in commands.iter().filter(|command| command.payment != culprit.payment) {
         assert_eq!(world.final_event(command).await.status(), "confirmed");
     }

@@ -17,15 +17,15 @@ const NOTICED: Duration = Duration::from_secs(20);
 
 async fn is_not_ready(worker: &Worker, why: &str) {
     within(NOTICED, why, async || {
-        let (status, told) = worker.get("/readyz").await?;
-        if status == 503 && told.contains(why) { Ok(()) } else { Err(format!("{status}: {told}")) }
+        let (status, body) = worker.get("/readyz").await?;
+        if status == 503 && body.contains(why) { Ok(()) } else { Err(format!("{status}: {body}")) }
     })
     .await;
 }
 
 /// One worker connects to nothing that is read-only, the other one is told to take any server: it keeps no such connection.
 #[tokio::test]
-async fn a_server_that_takes_no_writes_is_told_and_left_without_a_restart() {
+async fn a_read_only_server_is_reported_and_left_without_a_restart() {
     let world = Setup::new().expects_relay().expects_takeovers().build().await;
     let url = &world.settings()["database.url"];
     let any = format!("{url}{}target_session_attrs=any", if url.contains('?') { "&" } else { "?" });
@@ -41,7 +41,7 @@ async fn a_server_that_takes_no_writes_is_told_and_left_without_a_restart() {
          WHERE datname = current_database() AND application_name = 'paybus'";
     writer.batch_execute(terminate).await.expect("a superuser");
     is_not_ready(&picky, "does not allow writes").await;
-    is_not_ready(&any, "takes no writes").await;
+    is_not_ready(&any, "accepts no writes").await;
 
     let charges: Vec<Command> = (0..10).map(|_| Command::charge("http", "10.00", "EUR")).collect();
     world.publish_all(&charges).await;
@@ -55,20 +55,20 @@ async fn a_server_that_takes_no_writes_is_told_and_left_without_a_restart() {
 }
 
 #[tokio::test]
-async fn locked_rows_hold_up_their_own_payments_alone() {
+async fn locked_rows_block_only_their_own_payments() {
     // A lease goes on while its commit waits in the batch of one that is locked.
     let world = Setup::new().expects_takeovers().build().await;
     let _worker = world.worker().await;
-    let held: Vec<Command> = (0..4).map(|_| Command::charge("http", "10.00", "EUR")).collect();
-    world.publish_all(&held).await;
-    world.final_events(&held).await;
+    let locked: Vec<Command> = (0..4).map(|_| Command::charge("http", "10.00", "EUR")).collect();
+    world.publish_all(&locked).await;
+    world.final_events(&locked).await;
     let mut sql = world.sql_client().await.expect("a connection");
     let somebody = sql.transaction().await.expect("a transaction");
-    let payments: Vec<Uuid> = held.iter().map(|charge| charge.payment).collect();
+    let payments: Vec<Uuid> = locked.iter().map(|charge| charge.payment).collect();
     let lock = "SELECT id FROM payments WHERE id = ANY($1) FOR UPDATE";
-    assert_eq!(somebody.query(lock, &[&payments]).await.expect("rows").len(), held.len());
+    assert_eq!(somebody.query(lock, &[&payments]).await.expect("rows").len(), locked.len());
 
-    let refunds: Vec<Command> = held.iter().map(|charge| charge.then("payment.refund", json!({}))).collect();
+    let refunds: Vec<Command> = locked.iter().map(|charge| charge.then("payment.refund", json!({}))).collect();
     // The first of them meet the locked rows in their batch, the later ones pass those that are known to be locked.
     for seconds in [10, 5] {
         let others: Vec<Command> = (0..30).map(|_| Command::charge("http", "10.00", "EUR")).collect();
@@ -124,7 +124,7 @@ async fn sequences_that_were_left_behind_stop_the_start_until_they_are_moved() {
 
 /// As with a full disk: whatever is asked for is answered, and nothing is stored.
 #[tokio::test]
-async fn a_database_that_stores_nothing_is_told_although_it_can_be_read() {
+async fn a_database_that_stores_nothing_is_reported_although_it_can_be_read() {
     let world = World::new().await;
     let worker = world.worker().await;
     let owner = world.sql_client().await.expect("a connection");
@@ -134,7 +134,7 @@ async fn a_database_that_stores_nothing_is_told_although_it_can_be_read() {
     owner.batch_execute(full).await.expect("the owner");
     let charge = Command::charge("http", "10.00", "EUR");
     world.publish(&charge).await;
-    is_not_ready(&worker, "commits: none for ").await;
+    is_not_ready(&worker, "commits: no commit for ").await;
     assert!(worker.metric("paybus_commits_stalled_seconds").await >= 10.0);
     owner.batch_execute("DROP TRIGGER full_disk ON payments; DROP FUNCTION full_disk").await.expect("the owner");
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");

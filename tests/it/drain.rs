@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lapin::options::BasicGetOptions;
 
-use crate::support::wait::{PATIENCE, within};
+use crate::support::wait::{TIMEOUT, within};
 use crate::support::{Behaviour, Command, Setup, Worker, WorkerSetup, World, eventually};
 
 /// Tells a worker to stop, expects that it drained, and tells how long it took.
@@ -14,7 +14,7 @@ async fn drained(worker: &Worker) -> Duration {
     worker.term();
     let status = worker.wait().await;
     assert!(status.success(), "{status}:\n{}", worker.log());
-    assert!(worker.log().contains("paybus has drained"), "{}", worker.log());
+    assert!(worker.log().contains("worker drained"), "{}", worker.log());
     begun.elapsed()
 }
 
@@ -121,7 +121,7 @@ async fn a_rolling_restart_under_load_calls_once_for_each_command() {
     println!("{} commands; the longest took {longest:?}, the slowest restart {slowest:?}", charges.len());
     assert!(charges.len() >= 50, "{} are no load", charges.len());
     // Far below the time that a lease would need to run out.
-    assert!(longest < slowest + PATIENCE, "{longest:?}, and a restart takes {slowest:?}");
+    assert!(longest < slowest + TIMEOUT, "{longest:?}, and a restart takes {slowest:?}");
     assert_eq!(world.gateway.calls().len(), charges.len(), "one call each");
     assert_eq!(count(&world, "attempts <> 1 OR rounds + takeovers + lookups > 0").await, 0);
     let delayed = world.log.filter(|event| event.kind() == "command.delayed");

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::support::{Command, World, eventually};
 
 /// An event as the table names it: its routing key behind the variant, and its code or reason.
-type Told = (String, String);
+type EmittedEvent = (String, String);
 
 /// A row of the table.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ struct Row {
     /// The commands by type and data.
     commands: Vec<(String, Value)>,
     /// What comes after each of them.
-    told: Vec<Vec<Told>>,
+    events: Vec<Vec<EmittedEvent>>,
     /// What the last event has, by name.
     last: Vec<(String, String)>,
 }
@@ -24,15 +24,15 @@ struct Row {
 impl Row {
     fn read(line: &str) -> Row {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [token, _, commands, told, last] = cells.as_slice() else { panic!("{line}") };
+        let [token, _, commands, events, last] = cells.as_slice() else { panic!("{line}") };
         let token = token.trim_matches('`');
         let row = Row {
             process: serde_json::from_str(token).unwrap_or_else(|_| json!({"token": token})),
             commands: commands.split(" / ").map(command).collect(),
-            told: told.split(" / ").map(|part| part.split("; ").map(event).collect()).collect(),
+            events: events.split(" / ").map(|part| part.split("; ").map(event).collect()).collect(),
             last: last.split("; ").map(member).collect(),
         };
-        assert_eq!(row.commands.len(), row.told.len(), "{line}");
+        assert_eq!(row.commands.len(), row.events.len(), "{line}");
         row
     }
 }
@@ -43,7 +43,7 @@ fn command(text: &str) -> (String, Value) {
     (kind.to_owned(), serde_json::from_str(data).unwrap())
 }
 
-fn event(text: &str) -> Told {
+fn event(text: &str) -> EmittedEvent {
     let (kind, code) = text.split_once(' ').unwrap_or((text, ""));
     (kind.trim_matches('`').to_owned(), code.to_owned())
 }
@@ -61,17 +61,17 @@ fn rows() -> Vec<Row> {
 }
 
 /// What came of a payment, but for changes that answer nothing.
-fn story(world: &World, payment: Uuid) -> Vec<Told> {
+fn story(world: &World, payment: Uuid) -> Vec<EmittedEvent> {
     let events = world.events_of(payment).into_iter().filter(|it| it.is_final() || it.kind() != "payment.updated");
     let behind_the_variant = |key: &str| key.split_once('.').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
     events.map(|it| (behind_the_variant(&it.routing_key), format!("{}{}", it.code(), it.reason()))).collect()
 }
 
 /// Sends a row's commands, one after the other; returns the payment and what was to come.
-async fn play(world: &World, row: &Row) -> (Uuid, Vec<Told>) {
+async fn play(world: &World, row: &Row) -> (Uuid, Vec<EmittedEvent>) {
     let create = Command::create("default", "120.00", "USD").with("process", row.process.clone());
     let mut expected = vec![("payment.created".to_owned(), String::new())];
-    for ((kind, data), told) in row.commands.iter().zip(&row.told) {
+    for ((kind, data), events) in row.commands.iter().zip(&row.events) {
         let command = match kind.as_str() {
             "payment.create" => {
                 let fields = data.as_object().unwrap().iter();
@@ -83,7 +83,7 @@ async fn play(world: &World, row: &Row) -> (Uuid, Vec<Told>) {
             _ => create.then(kind, data.clone()),
         };
         world.publish(&command).await;
-        expected.extend(told.iter().cloned());
+        expected.extend(events.iter().cloned());
         eventually(&format!("{} events of {}", expected.len(), row.process), async || {
             let story = story(world, create.payment);
             if story.len() >= expected.len() { Ok(()) } else { Err(format!("{story:?}")) }
@@ -106,9 +106,9 @@ async fn every_token_plays_what_its_row_says() {
         let events = world.events_of(payment);
         let data = events.last().unwrap().data();
         for (name, value) in &row.last {
-            let told = data["payment"].get(name).unwrap_or(&data[name.as_str()]);
-            let told = told.as_str().map_or_else(|| told.to_string(), str::to_owned);
-            assert_eq!((name, &told), (name, value), "{}", row.process);
+            let shown = data["payment"].get(name).unwrap_or(&data[name.as_str()]);
+            let shown = shown.as_str().map_or_else(|| shown.to_string(), str::to_owned);
+            assert_eq!((name, &shown), (name, value), "{}", row.process);
         }
     }
 }

@@ -105,7 +105,7 @@ async fn without_keys_the_same_request_is_carried_out_again() {
 }
 
 #[tokio::test]
-async fn a_look_up_that_misleads_tells_what_is_or_was_true() {
+async fn a_misleading_look_up_reports_what_is_or_was_true() {
     let gateway = FakeGateway::start().await;
     let charged = Payment::at(&gateway);
     let [first, second] = [Uuid::new_v4(), Uuid::new_v4()];
@@ -117,9 +117,9 @@ async fn a_look_up_that_misleads_tells_what_is_or_was_true() {
     gateway.plan_operation(charged.id, "status", plan);
     let other = charged.look_up(Some(second)).await;
     assert_eq!((&other["operation_id"], &other["amount"]), (&json!(first), &json!("10.00")));
-    let truth = charged.look_up(Some(second)).await;
-    assert_eq!((&truth["operation_id"], &truth["amount"]), (&Value::Null, &json!("20.00")));
-    assert_eq!(charged.look_up(Some(second)).await, truth);
+    let answer = charged.look_up(Some(second)).await;
+    assert_eq!((&answer["operation_id"], &answer["amount"]), (&Value::Null, &json!("20.00")));
+    assert_eq!(charged.look_up(Some(second)).await, answer);
 
     let refund = async {
         eventually("the look-up to be there", async || {

@@ -264,7 +264,7 @@ async fn a_pending_refund_reserves_its_amount() {
 }
 
 #[tokio::test]
-async fn tells_what_the_gateway_says_of_fraud() {
+async fn reports_what_the_gateway_says_about_fraud() {
     let world = World::new().await;
     let _worker = world.worker().await;
     for variant in VARIANTS {

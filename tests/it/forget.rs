@@ -63,8 +63,8 @@ async fn run(world: &World, arguments: &[&str]) -> Output {
 /// What it tells in JSON, and whether all was as wished.
 async fn forget(world: &World, arguments: &[&str]) -> (Value, bool) {
     let output = run(world, &[arguments, &["--json"]].concat()).await;
-    let told = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-    (told, output.status.success())
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    (report, output.status.success())
 }
 
 /// Every row of every table, as text.
@@ -108,7 +108,7 @@ async fn books(world: &World, payment: Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_person_goes_and_the_books_stay() {
+async fn personal_data_is_erased_and_the_books_stay() {
     let world = World::new().await;
     let worker = world.worker().await;
     let charge = charge(&world);
@@ -134,9 +134,9 @@ async fn the_person_goes_and_the_books_stay() {
     assert!(dry.status.success() && text.contains("would be forgotten: 1 payment, 2 dead letters"), "{dry:?}");
     assert_eq!(traces(&dump(&world).await), TRACES, "nothing was done yet");
 
-    let (told, is_done) = forget(&world, &["--email", "S.Holmes@Example.ORG", "--yes"]).await;
+    let (report, is_done) = forget(&world, &["--email", "S.Holmes@Example.ORG", "--yes"]).await;
     let payments = json!([{"payment": id, "result": "forgotten"}]);
-    assert_eq!((told, is_done), (json!({"done": true, "payments": payments, "dead_letters": 2}), true));
+    assert_eq!((report, is_done), (json!({"done": true, "payments": payments, "dead_letters": 2}), true));
     assert_eq!(traces(&dump(&world).await), [""; 0]);
     assert_eq!(books(&world, charge.payment).await, before);
     let audited = world.query("SELECT who, action, details FROM audit ORDER BY at", &[]).await;
@@ -151,10 +151,10 @@ async fn the_person_goes_and_the_books_stay() {
     assert_eq!(audited, expected);
 
     // Once more it finds nothing.
-    let (told, is_done) = forget(&world, &["--email", EMAIL, "--yes"]).await;
-    assert_eq!((&told["payments"], is_done), (&json!([]), true));
-    let (told, is_done) = forget(&world, &[&id, "--yes"]).await;
-    assert_eq!((&told["payments"][0]["result"], is_done), (&json!("nothing"), true));
+    let (report, is_done) = forget(&world, &["--email", EMAIL, "--yes"]).await;
+    assert_eq!((&report["payments"], is_done), (&json!([]), true));
+    let (report, is_done) = forget(&world, &[&id, "--yes"]).await;
+    assert_eq!((&report["payments"][0]["result"], is_done), (&json!("nothing"), true));
 
     // Nothing brings the person back, and money goes on to move.
     let count = world.log.all().len();
@@ -177,14 +177,14 @@ async fn the_person_goes_and_the_books_stay() {
 }
 
 #[tokio::test]
-async fn what_is_still_needed_is_kept_with_the_reason() {
+async fn personal_data_that_is_still_needed_stays_with_the_reason() {
     let world = World::new().await;
     let worker = world.worker().await;
     let kept = async |command: &Command, why: &str| {
-        let (told, is_done) = forget(&world, &[&command.payment.to_string(), "--yes"]).await;
-        let told = &told["payments"][0];
-        assert_eq!((&told["result"], is_done), (&json!("kept"), false), "{told}");
-        assert!(told["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{told}");
+        let (report, is_done) = forget(&world, &[&command.payment.to_string(), "--yes"]).await;
+        let report = &report["payments"][0];
+        assert_eq!((&report["result"], is_done), (&json!("kept"), false), "{report}");
+        assert!(report["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{report}");
         assert_eq!(world.payment_row(command.payment).await.get::<_, String>("billing_email"), EMAIL);
     };
     let waiting = charge(&world).without("process");
@@ -214,13 +214,17 @@ async fn what_is_still_needed_is_kept_with_the_reason() {
     let sent = "INSERT INTO sent (position, sent_at) SELECT position, now() FROM events WHERE payment_id = $1";
     world.query(sent, &[&open.payment]).await;
     // As long as one of them is kept, so is what may be its letter.
-    let (told, is_done) = forget(&world, &["--email", EMAIL, "--yes"]).await;
-    let forgotten: Vec<&Value> =
-        told["payments"].as_array().expect("a list").iter().filter(|told| told["result"] == "forgotten").collect();
+    let (report, is_done) = forget(&world, &["--email", EMAIL, "--yes"]).await;
+    let forgotten: Vec<&Value> = report["payments"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|payment| payment["result"] == "forgotten")
+        .collect();
     assert_eq!(forgotten, [&json!({"payment": open.payment, "result": "forgotten"})]);
-    assert_eq!((&told["dead_letters"], is_done), (&json!(0), false));
-    let (told, is_done) = forget(&world, &[&Uuid::new_v4().to_string()]).await;
-    assert_eq!((&told["payments"][0]["result"], is_done), (&json!("unknown"), false));
+    assert_eq!((&report["dead_letters"], is_done), (&json!(0), false));
+    let (report, is_done) = forget(&world, &[&Uuid::new_v4().to_string()]).await;
+    assert_eq!((&report["payments"][0]["result"], is_done), (&json!("unknown"), false));
 
     let _worker = world.worker().await;
     world.check_books_but(Expected { dead: 1, ..Expected::default() }).await;
@@ -239,8 +243,8 @@ async fn a_worker_that_read_it_before_brings_nothing_back() {
     let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
     world.publish(&refund).await;
     worker.stopped().await;
-    let (told, is_done) = forget(&world, &[&charge.payment.to_string(), "--yes"]).await;
-    assert!(is_done, "{told}");
+    let (report, is_done) = forget(&world, &[&charge.payment.to_string(), "--yes"]).await;
+    assert!(is_done, "{report}");
     let count = world.log.all().len();
     worker.cont();
     let answer = world.final_event(&refund).await;
@@ -277,8 +281,8 @@ async fn workers_go_on_while_a_person_is_forgotten() {
         .collect();
     world.publish_all(&refunds).await;
     within(Duration::from_secs(60), "all of them to be forgotten", async || {
-        let (told, is_done) = forget(&world, &["--email", EMAIL, "--yes"]).await;
-        if is_done { Ok(()) } else { Err(told) }
+        let (report, is_done) = forget(&world, &["--email", EMAIL, "--yes"]).await;
+        if is_done { Ok(()) } else { Err(report) }
     })
     .await;
     for answer in world.final_events(&refunds).await {

@@ -74,7 +74,7 @@ async fn fields_of_the_data_are_named_in_the_answer() {
 }
 
 #[tokio::test]
-async fn envelopes_and_routing_keys_are_held_to_the_contract() {
+async fn envelopes_and_routing_keys_are_checked_against_the_contract() {
     let create = || Command::create("http", "120.00", "USD");
     let with = |name: &str, value: Value| create().attribute(name, value);
     let mut unknown_variant = create().with("variant", json!("nobody"));
@@ -166,7 +166,7 @@ async fn depth_size_and_encoding_are_bounded() {
 }
 
 #[tokio::test]
-async fn what_names_nobody_is_put_aside_with_its_reason() {
+async fn what_names_nobody_is_dead_lettered_with_its_reason() {
     let world = World::new().await;
     let worker = world.worker().await;
     let create = || Command::create("http", "120.00", "USD");
@@ -229,7 +229,7 @@ async fn a_reply_goes_to_no_queue_of_a_strangers_choice() {
 }
 
 #[tokio::test]
-async fn three_thousand_bad_messages_hold_up_nobody() {
+async fn three_thousand_bad_messages_block_nobody() {
     let world = World::new().await;
     let worker = world.worker().await;
     let mut commands = Vec::new();

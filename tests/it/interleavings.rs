@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::stripe::{hold, intent_id, pay};
-use crate::support::fake_stripe::{FakeStripe, Trouble};
+use crate::support::fake_stripe::{FakeStripe, Fault};
 use crate::support::webhook::Webhook;
 use crate::support::world::amount;
 use crate::support::{Behaviour, Command, Event, Expected, Setup, Worker, World, eventually};
@@ -41,7 +41,7 @@ fn process(charge: &Command, token: &str) -> Command {
 async fn slow_sync(stripe: &FakeStripe, world: &World, charge: &Command) -> (Command, Arc<Notify>) {
     let go_on = Arc::new(Notify::new());
     let asked = stripe.calls_of("retrieve").len();
-    stripe.plan("retrieve", vec![Trouble::Until(Arc::clone(&go_on))]);
+    stripe.plan("retrieve", vec![Fault::Until(Arc::clone(&go_on))]);
     let sync = charge.then("payment.sync", json!({}));
     world.publish(&sync).await;
     stripe.wait_for_calls("retrieve", asked + 1).await;
@@ -55,7 +55,7 @@ async fn a_slow_look_up_of_a_declined_process_does_not_count_the_next_ones_money
     let charge = pay("pm_card_visa_chargeDeclined");
     assert_eq!(world.run(&charge).await.status(), "rejected");
     let refuse = Arc::new(Notify::new());
-    stripe.plan("confirm", vec![Trouble::Until(Arc::clone(&refuse))]);
+    stripe.plan("confirm", vec![Fault::Until(Arc::clone(&refuse))]);
     let declined = process(&charge, "pm_card_visa_chargeDeclined");
     world.publish(&declined).await;
     stripe.wait_for_calls("confirm", 1).await;
@@ -79,7 +79,7 @@ async fn a_slow_look_up_of_a_refused_capture_does_not_count_the_next_ones_money(
     let held = hold("pm_card_visa");
     assert_eq!(world.run(&held).await.status(), "preauth");
     let refuse = Arc::new(Notify::new());
-    stripe.plan("capture", vec![Trouble::RefuseAfter(Arc::clone(&refuse))]);
+    stripe.plan("capture", vec![Fault::RefuseAfter(Arc::clone(&refuse))]);
     let refused = held.then("payment.capture", json!({"amount": "100.00"}));
     world.publish(&refused).await;
     stripe.wait_for_calls("capture", 1).await;
@@ -101,7 +101,7 @@ async fn absence_is_no_proof_while_the_clocks_differ() {
     let (stripe, world, worker) = started().await;
     stripe.set_clock_ahead(-3 * 3_600);
     stripe.stop_indexing();
-    stripe.plan("create", vec![Trouble::Stored500 { acts: true }]);
+    stripe.plan("create", vec![Fault::Stored500 { acts: true }]);
     let charge = pay("pm_card_visa");
     world.publish(&charge).await;
     world.operation_state(&charge, "unknown").await;
@@ -126,7 +126,7 @@ async fn absence_is_no_proof_while_the_clocks_differ() {
 
 /// A webhook about another payment intent than the one that we know, with our payment in its metadata.
 #[tokio::test]
-async fn a_second_charge_of_a_payment_is_booked_told_and_refundable_by_its_reference() {
+async fn a_second_charge_is_booked_reported_and_refundable_by_its_reference() {
     let (stripe, world, worker) = started().await;
     let charge = pay("pm_card_visa");
     world.run(&charge).await;
@@ -136,8 +136,8 @@ async fn a_second_charge_of_a_payment_is_booked_told_and_refundable_by_its_refer
     let (variant, signature) = ("stripe".to_owned(), Some(signature));
     let webhook = Webhook { variant, body, signature, header: "Stripe-Signature" };
     assert_eq!(webhook.post(&worker).await.0, 200);
-    let told = world.event("the second charge", |event| event.field("captured_amount") == "240.00").await;
-    assert_eq!((told.kind(), told.code()), ("payment.updated", "double_charge"));
+    let event = world.event("the second charge", |event| event.field("captured_amount") == "240.00").await;
+    assert_eq!((event.kind(), event.code()), ("payment.updated", "double_charge"));
     assert_eq!(worker.count(r#"paybus_alerts_total{variant="stripe",kind="double_charge"}"#).await, 1);
     // The same is no news.
     let again = world.run(&charge.then("payment.sync", json!({}))).await;
@@ -220,7 +220,7 @@ async fn a_cancel_that_is_approved_over_money_is_asked_about() {
         world.publish(&charge).await;
         world.operation_state(&charge, "pending").await;
         let go_on = Arc::new(Notify::new());
-        let approves = Behaviour::SayWhenTold(Arc::clone(&go_on), json!({"result": "approved"}));
+        let approves = Behaviour::SayWhenNotified(Arc::clone(&go_on), json!({"result": "approved"}));
         world.gateway.plan_operation(charge.payment, "cancel", vec![approves]);
         world.gateway.approve_cancels(voids);
         let cancel = charge.then("payment.cancel", json!({}));
@@ -275,7 +275,7 @@ async fn one_operation_under_two_references_is_two_charges() {
     let (answers, finds) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     world.gateway.plan_operation(charge.payment, "process", vec![Behaviour::Until(Arc::clone(&answers))]);
     let other = json!({"result": "approved", "amount": "120.00", "currency": "USD", "transaction_id": "tx-A"});
-    world.gateway.plan_operation(charge.payment, "status", vec![Behaviour::SayWhenTold(Arc::clone(&finds), other)]);
+    world.gateway.plan_operation(charge.payment, "status", vec![Behaviour::SayWhenNotified(Arc::clone(&finds), other)]);
     world.publish(&charge).await;
     world.gateway.wait_for_calls(charge.payment, 1).await;
     let sync = charge.then("payment.sync", json!({}));
@@ -285,9 +285,9 @@ async fn one_operation_under_two_references_is_two_charges() {
     assert_eq!(world.final_event(&charge).await.field("captured_amount"), "120.00");
     finds.notify_one();
     let is_double = |event: &Event| event.code() == "double_charge";
-    let told = world.event("the second charge", is_double).await;
-    assert_eq!((told.kind(), told.field("captured_amount")), ("payment.updated", "240.00"));
-    assert_eq!(told.field("transaction_id"), format!("fake-{}", charge.operation_id()), "it stays the first one's");
+    let event = world.event("the second charge", is_double).await;
+    assert_eq!((event.kind(), event.field("captured_amount")), ("payment.updated", "240.00"));
+    assert_eq!(event.field("transaction_id"), format!("fake-{}", charge.operation_id()), "it stays the first one's");
     assert_eq!(worker.count(r#"paybus_alerts_total{variant="http",kind="double_charge"}"#).await, 1);
     world.gateway.move_by_hand(charge.payment, "charge", "120.00", "USD");
     let refund = charge.then("payment.refund", json!({"amount": "120.00", "reference": "tx-A"}));

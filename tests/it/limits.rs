@@ -194,7 +194,7 @@ async fn others_go_on(world: &World, ill: &Command) {
 
 /// What one payment meets, however often it is tried, is not the gateway's illness.
 #[tokio::test]
-async fn a_payment_whose_every_look_up_fails_holds_nobody_up() {
+async fn a_payment_whose_look_ups_all_fail_blocks_no_others() {
     let world = Setup::new()
         .set("variants.http.breaker.failures", "3")
         .set("variants.http.breaker.open", "1h")
@@ -276,7 +276,7 @@ async fn no_more_calls_at_once_than_allowed() {
 }
 
 #[tokio::test]
-async fn one_refusal_of_our_credentials_holds_back_all_calls_and_ends_none() {
+async fn one_refusal_of_our_credentials_pauses_all_calls_and_ends_none() {
     let world = Setup::new()
         .set("variants.http.breaker.open", "500ms")
         .set("variants.http.retry.delayed", "100ms")

@@ -52,7 +52,7 @@ async fn pages(world: &World, arguments: &[&str], mut between: impl AsyncFnMut()
 }
 
 #[tokio::test]
-async fn what_is_unknown_is_listed_with_the_money_at_risk() {
+async fn unknown_outcomes_are_listed_with_the_money_at_risk() {
     let world = Setup::new()
         .set("variants.http.retry.delayed", "50ms,100ms")
         .set("variants.http.breaker.failures", "10000")
@@ -85,9 +85,9 @@ async fn what_is_unknown_is_listed_with_the_money_at_risk() {
             assert!(operation["last_code"].is_string(), "{operation}");
         }
     }
-    let told = text(&world, &["--state", "unknown"]).await;
-    assert!(told.contains("at risk: 5.00 EUR, 120.00 USD (2 unknown outcomes)"), "{told}");
-    assert!(told.contains("unknown, escalated for ") && told.contains("2 operations"), "{told}");
+    let output = text(&world, &["--state", "unknown"]).await;
+    assert!(output.contains("at risk: 5.00 EUR, 120.00 USD (2 unknown outcomes)"), "{output}");
+    assert!(output.contains("unknown, escalated for ") && output.contains("2 operations"), "{output}");
     assert!(text(&world, &["--state", "unknown", "--variant", "default"]).await.starts_with("nothing found"));
     assert_eq!(ids(&list(&world, &["--state", "open"]).await.0).len(), 2);
 
@@ -98,7 +98,7 @@ async fn what_is_unknown_is_listed_with_the_money_at_risk() {
 }
 
 #[tokio::test]
-async fn what_is_tried_again_and_what_waits_behind_it_are_told_apart() {
+async fn retries_and_the_commands_behind_them_are_listed_separately() {
     let world = Setup::new()
         .set("variants.http.retry.delayed", "1h")
         .set("variants.http.breaker.failures", "10000")
@@ -120,9 +120,9 @@ async fn what_is_tried_again_and_what_waits_behind_it_are_told_apart() {
     assert!(summary["after"].is_string(), "{summary}");
     let operation = &found[0]["operation"];
     assert_eq!((&operation["last_code"], operation["due_at"].is_string()), (&json!("rate_limited"), true));
-    let told = text(&world, &["--state", "scheduled"]).await;
-    assert!(told.contains("5 operations") && told.contains("http: 5 rate_limited"), "{told}");
-    assert!(told.contains("; next in ") && !told.contains("at risk"), "{told}");
+    let output = text(&world, &["--state", "scheduled"]).await;
+    assert!(output.contains("5 operations") && output.contains("http: 5 rate_limited"), "{output}");
+    assert!(output.contains("; next in ") && !output.contains("at risk"), "{output}");
 
     let (found, _) = list(&world, &["--state", "waiting"]).await;
     assert_eq!(ids(&found), [refund.payment]);
@@ -183,9 +183,12 @@ async fn a_payment_is_found_by_its_order_its_reference_and_its_customer() {
         assert_eq!(ids(&found), [wanted.payment], "{search:?}");
         assert_eq!((&found[0]["captured_amount"], &found[0]["refunded_amount"]), (&json!("100.00"), &json!("20.00")));
         assert_eq!((&found[0]["operation"], &summary["after"]), (&Value::Null, &Value::Null));
-        let told = text(&world, search).await;
-        assert!(told.contains("120.00 USD") && told.contains("order 1021") && told.contains("1 payment"), "{told}");
-        let personal = told.to_lowercase() + &found[0].to_string().to_lowercase();
+        let output = text(&world, search).await;
+        assert!(
+            output.contains("120.00 USD") && output.contains("order 1021") && output.contains("1 payment"),
+            "{output}"
+        );
+        let personal = output.to_lowercase() + &found[0].to_string().to_lowercase();
         assert!(!personal.contains("holmes"), "whom it bills is nobody's business: {personal}");
     }
     for search in [
@@ -203,7 +206,7 @@ async fn a_payment_is_found_by_its_order_its_reference_and_its_customer() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_answered_with_what_would_be_right() {
+async fn wrong_arguments_are_answered_with_the_right_ones() {
     let world = World::new().await;
     for (arguments, answer) in [
         (["--metadata", "1021"], "order=1021"),
@@ -215,8 +218,8 @@ async fn wrong_usage_is_answered_with_what_would_be_right() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(answer), "{said}");
     }
-    let told = text(&world, &["--variant", "htp"]).await;
-    assert!(told.contains("variant htp is not configured here; these are: default, http"), "{told}");
+    let output = text(&world, &["--variant", "htp"]).await;
+    assert!(output.contains("variant htp is not configured here; configured: default, http"), "{output}");
 }
 
 #[tokio::test]
@@ -240,7 +243,7 @@ async fn pages_have_no_gap_and_no_repeat_while_payments_are_added() {
 }
 
 #[tokio::test]
-async fn a_search_without_an_index_stops_in_time_and_goes_on_from_there() {
+async fn a_search_without_an_index_stops_in_time_and_can_be_continued() {
     let world = World::new().await;
     let worker = world.worker().await;
     let old = Command::create("http", "1.00", "EUR").with("metadata", json!({"order": "1"}));

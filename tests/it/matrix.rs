@@ -7,37 +7,37 @@
 //! | row | fault | shown by |
 //! | --- | --- | --- |
 //! | 1 | killed with messages delivered and not read | `crashes::a_charge_survives_a_death_at_every_step`, `crashes::nothing_is_lost_while_workers_are_killed_again_and_again` |
-//! | 2 | a message that nobody can read | `input::what_names_nobody_is_put_aside_with_its_reason`, `input::depth_size_and_encoding_are_bounded`, `bus_consume::dead_letters_are_listed_replayed_and_dropped` |
+//! | 2 | a message that nobody can read | `input::what_names_nobody_is_dead_lettered_with_its_reason`, `input::depth_size_and_encoding_are_bounded`, `bus_consume::dead_letters_are_listed_replayed_and_dropped` |
 //! | 3 | killed while it begins | `crashes::a_charge_survives_a_death_at_every_step`, `outages::database::database_connections_are_cut_under_load` |
 //! | 4 | begun, and the commit's answer is lost | `matrix::rows_4_and_9_a_commit_whose_answer_is_lost` |
 //! | 5 | killed between begin and call | `crashes::a_charge_survives_a_death_at_every_step`, `crashes::a_call_whose_delivery_is_gone_is_taken_over`, `replicas::who_wakes_without_its_lease_sends_nothing` |
-//! | 6 | called, and no answer comes | `retries::a_lost_answer_charges_nobody_twice`, `retries::an_unknown_outcome_never_fails_by_itself`, `retries::a_charge_that_nobody_can_be_asked_about_waits_for_the_truth` |
+//! | 6 | called, and no answer comes | `retries::a_lost_answer_charges_nobody_twice`, `retries::an_unknown_outcome_never_fails_by_itself`, `retries::a_charge_stays_unknown_until_its_gateway_can_be_asked` |
 //! | 7 | killed with the answer in hand | `crashes::a_charge_survives_a_death_at_every_step`, `crashes::a_refund_survives_a_death_at_every_step` |
 //! | 8 | the gateway has forgotten the key | `limits::a_retry_whose_turn_comes_after_the_keys_window_is_not_sent_but_asked_about`, `retries::what_was_charged_unseen_is_found_by_asking` |
 //! | 9 | settled, and the commit's answer is lost | `matrix::rows_4_and_9_a_commit_whose_answer_is_lost` |
 //! | 10 | killed between settle and acknowledgement | `crashes::a_charge_survives_a_death_at_every_step`, `drain::a_message_is_kept_until_the_broker_has_confirmed_its_events` |
 //! | 11 | acknowledged, and the connection dies | `crashes::a_charge_survives_a_death_at_every_step`, `outages::broker::connections_are_closed_under_load` |
-//! | 12 | acknowledged too late for the broker | `outages::broker::the_broker_loses_patience_with_a_command` |
+//! | 12 | acknowledged too late for the broker | `outages::broker::the_brokers_consumer_timeout_hits_a_command` |
 //! | 13 | two replicas at one payment, one of them asleep past its lease | `replicas::a_late_answer_counts_once`, `replicas::the_same_message_at_two_replicas_is_one_command` |
-//! | 14 | another writer was first | `turns::of_two_captures_at_once_one_wins`, `truth::what_the_gateway_says_of_an_operation_counts_although_a_person_settled_it_meanwhile` |
+//! | 14 | another writer was first | `turns::of_two_captures_at_once_one_wins`, `look_ups::what_the_gateway_says_of_an_operation_counts_although_a_person_settled_it_meanwhile` |
 //! | 15 | killed when the next try is scheduled, before that is told | `matrix::row_15_killed_when_a_retry_is_scheduled` |
 //! | 16 | delivered again while its next try is due | `matrix::row_16_delivered_again_while_it_is_due` |
 //! | 17 | the schedule cannot be stored, or not be told of | `outages::database::the_database_crashes_under_load`, `outages::broker::the_broker_crashes_under_load` |
 //! | 18 | due while its queue has given the message up | `matrix::row_18_a_message_that_the_broker_gave_up_is_done_from_the_schedule`, `crashes::a_call_whose_delivery_is_gone_is_taken_over` |
 //! | 19 | killed between publish and confirm | `crashes::events_that_a_dead_worker_left_behind_are_relayed`, `outages::bus::nothing_is_lost_while_connections_are_closed` |
 //! | 20 | killed between confirm and mark | `matrix::row_20_killed_between_confirm_and_mark` |
-//! | 21 | an event comes back on another one's confirm | `bus::an_event_that_no_queue_takes_is_set_aside_with_those_behind_it`, `aside::nothing_later_of_a_refused_events_payment_goes_out_until_it_is_released` |
+//! | 21 | an event comes back on another one's confirm | `bus::an_event_that_no_queue_takes_is_set_aside_with_those_behind_it`, `set_aside::later_events_wait_behind_a_refused_one_until_it_is_released` |
 //! | 22 | an event that closes the channel | `outages::bus::a_message_too_large_is_found_among_others` |
 //! | 23 | the broker blocks publishers | `outages::broker::the_broker_blocks_publishers_under_load`, `outages::bus::a_blocked_publisher_waits` |
 //! | 24 | the broker refuses: other arguments, not there, no rights | `bus::the_topology_is_declared_checked_and_found_wanting`, `bus::a_missing_exchange_is_waited_for`, `outages::broker::a_worker_that_lost_its_rights_says_so_and_goes_on_with_them` |
-//! | 25 | a queue is deleted, or has no leader | `bus_consume::a_deleted_queue_is_consumed_again_once_it_is_back`, `outages::broker::a_deleted_queue_is_made_again`, `bus_subscribers::a_queue_without_a_leader_is_told_of`, `cluster::broker::the_leader_of_a_subscribers_queue_is_killed_under_load` |
+//! | 25 | a queue is deleted, or has no leader | `bus_consume::a_deleted_queue_is_consumed_again_once_it_is_back`, `outages::broker::a_deleted_queue_is_made_again`, `bus_subscribers::a_queue_without_a_leader_is_reported`, `cluster::broker::the_leader_of_a_subscribers_queue_is_killed_under_load` |
 //! | 26 | the broker dies before it has written | `outages::broker::the_broker_crashes_under_load`, `outages::bus::nothing_is_lost_while_the_broker_crashes` |
-//! | 27 | the database is away | `outages::database::the_database_restarts_under_load`, `outages::database::the_database_crashes_under_load`, `stall::a_database_that_vanished_is_given_up_soon`, `cluster::database::the_primary_is_killed_and_the_standby_promoted_under_load` |
-//! | 28 | the database forgets a commit that it acknowledged | not here: the promise presumes that it does not, and no test can show what it excludes; `payment.sync` brings the gateway's truth back: `truth::a_sync_takes_in_what_was_done_at_the_gateway` |
+//! | 27 | the database is away | `outages::database::the_database_restarts_under_load`, `outages::database::the_database_crashes_under_load`, `database_hang::a_database_that_vanished_is_given_up_soon`, `cluster::database::the_primary_is_killed_and_the_standby_promoted_under_load` |
+//! | 28 | the database forgets a commit that it acknowledged | not here: the promise presumes that it does not, and no test can show what it excludes; `payment.sync` brings the gateway's truth back: `look_ups::a_sync_takes_in_what_was_done_at_the_gateway` |
 //! | 29 | the gateway is away | `limits::a_gateway_that_is_ill_keeps_its_commands_in_the_broker_and_nobody_elses`, `limits::while_the_breaker_is_open_only_a_probe_goes_out` |
 //! | 30 | told to stop under load | `drain::a_drain_under_load_costs_nobody_an_attempt`, `drain::a_rolling_restart_under_load_calls_once_for_each_command` |
-//! | 31 | a message that kills its worker each time | `matrix::row_31_a_message_that_kills_whoever_reads_it`, `dead_letters::a_dead_letter_of_what_was_carried_out_changes_nothing`, `crashes::a_command_that_kills_its_worker_every_time_is_parked_alone` |
-//! | 32 | one name, two contents | `rules::the_same_name_with_other_data_is_refused_and_the_first_goes_on`, `replicas::a_name_in_use_is_refused_to_another_command_at_once` |
+//! | 31 | a message that kills its worker each time | `matrix::row_31_a_message_that_kills_every_worker_that_reads_it`, `dead_letters::a_dead_letter_of_what_was_carried_out_changes_nothing`, `crashes::a_command_that_kills_its_worker_every_time_is_parked_alone` |
+//! | 32 | one name, two contents | `business_rules::the_same_name_with_other_data_is_refused_and_the_first_goes_on`, `replicas::a_name_in_use_is_refused_to_another_command_at_once` |
 //! | 33 | two names, one content | does not apply: subject, source and id name a command and nothing else does, so two names are two commands; the second process of a payment is rejected: `turns::a_process_of_a_payment_that_is_being_charged_is_rejected_at_once` |
 //! | 34 | an old command is sent once more | `matrix::row_34_an_old_command_once_more`, `turns::the_same_command_many_times_is_one_command` |
 //! | 35 | the replicas' clocks differ | `matrix::row_35_a_replica_whose_clock_is_two_hours_ahead` |
@@ -286,7 +286,7 @@ async fn row_18_a_message_that_the_broker_gave_up_is_done_from_the_schedule() {
 /// It kills whoever reads it, so that nothing of it is stored: it lies in the dead letters, whole, and is rejected once a
 /// worker can read it. What comes later gets through meanwhile.
 #[tokio::test]
-async fn row_31_a_message_that_kills_whoever_reads_it() {
+async fn row_31_a_message_that_kills_every_worker_that_reads_it() {
     let world = Setup::new().set("amqp.delivery_limit", "2").build().await;
     let (culprit, other) = (Command::charge("http", "66.00", "EUR"), Command::charge("default", "10.00", "EUR"));
     is_given_up(&world, &culprit, "accepted", 1).await;
@@ -396,8 +396,8 @@ async fn row_35_a_replica_whose_clock_is_two_hours_ahead() {
     let calls = world.gateway.calls_of(charge.payment);
     assert_eq!(calls.len(), 4);
     assert!(calls[3].at - calls[2].at >= Duration::from_millis(150));
-    let told: Timestamp = answer.body["time"].as_str().expect("a time").parse().expect("a time");
-    let off = told.duration_since(Timestamp::now()).abs();
+    let time: Timestamp = answer.body["time"].as_str().expect("a time").parse().expect("a time");
+    let off = time.duration_since(Timestamp::now()).abs();
     assert!(off < SignedDuration::from_mins(1), "an event's time is off by {off}");
 
     // Beside another: neither takes the other's live leases for ended ones.

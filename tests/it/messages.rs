@@ -58,7 +58,7 @@ async fn the_payment_in_events_is_the_payment_in_the_database() {
     world.gateway.plan(charge.payment, vec![Behaviour::Say(said)]);
     let answer = world.run(&charge).await;
     let row = world.payment_row(charge.payment).await;
-    let told = answer.payment().as_object().unwrap();
+    let published = answer.payment().as_object().unwrap();
     let texts = [
         "variant",
         "status",
@@ -80,33 +80,36 @@ async fn the_payment_in_events_is_the_payment_in_the_database() {
         "billing_phone",
     ];
     for name in texts {
-        assert_eq!(told[name], row.get::<_, String>(name), "{name}");
+        assert_eq!(published[name], row.get::<_, String>(name), "{name}");
         if let Some(given) = data.get(name) {
-            assert_eq!(told[name], *given, "{name}");
+            assert_eq!(published[name], *given, "{name}");
         }
     }
     let sums = ["total", "delivery", "tax", "captured_amount", "authorized_amount", "refunded_amount"];
     for name in sums {
-        assert_eq!(told[name], amount(&row, name, 2), "{name}");
+        assert_eq!(published[name], amount(&row, name, 2), "{name}");
     }
-    assert_eq!(told["capturable_amount"], "0.00", "nothing is held");
-    assert_eq!((&told["voided_amount"], &told["paid_in_full"]), (&json!("0.00"), &json!(true)));
-    assert_eq!(told["metadata"], row.get::<_, Value>("metadata"));
+    assert_eq!(published["capturable_amount"], "0.00", "nothing is held");
+    assert_eq!((&published["voided_amount"], &published["paid_in_full"]), (&json!("0.00"), &json!(true)));
+    assert_eq!(published["metadata"], row.get::<_, Value>("metadata"));
     for name in ["created", "modified"] {
         let stored: jiff::Timestamp = row.get(name);
-        assert_eq!(told[name], stored.to_string(), "{name}");
+        assert_eq!(published[name], stored.to_string(), "{name}");
     }
     assert!(row.get::<_, jiff::Timestamp>("modified") > row.get("created"), "what upstream forgets to move on");
-    assert_eq!(told["extra_data"], row.get::<_, Value>("extra_data"));
-    assert_eq!(told["extra_data"]["risk"]["score"], 7);
-    assert_eq!(told["id"], charge.payment.to_string());
+    assert_eq!(published["extra_data"], row.get::<_, Value>("extra_data"));
+    assert_eq!(published["extra_data"]["risk"]["score"], 7);
+    assert_eq!(published["id"], charge.payment.to_string());
     let address: std::net::IpAddr = row.get("customer_ip_address");
     assert_eq!(
-        (told["customer_ip_address"].as_str(), address.to_string().as_str()),
+        (published["customer_ip_address"].as_str(), address.to_string().as_str()),
         (Some("2001:db8::1"), "2001:db8::1")
     );
-    assert_eq!((told["message"].as_str(), told["fraud_status"].as_str()), (Some("thank you"), Some("accept")));
-    let more: Vec<&String> = told
+    assert_eq!(
+        (published["message"].as_str(), published["fraud_status"].as_str()),
+        (Some("thank you"), Some("accept"))
+    );
+    let more: Vec<&String> = published
         .keys()
         .filter(|name| !texts.contains(&name.as_str()) && !sums.contains(&name.as_str()))
         .filter(|name| !["id", "created", "modified", "extra_data", "customer_ip_address"].contains(&name.as_str()))
@@ -209,7 +212,7 @@ async fn numbers_keep_all_their_digits() {
 
 /// An attribute of the wrong form, or anything else that is wrong, does not lose the place where the answer is wanted.
 #[tokio::test]
-async fn whatever_is_wrong_with_a_command_it_is_answered_where_it_asked() {
+async fn every_wrong_command_is_answered_at_its_reply_to() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let mut replies = Replies::of(&world).await;

@@ -20,8 +20,8 @@ fn next_release(changes: Vec<Change>) -> Vec<Step> {
 /// What `/readyz` says.
 async fn says(worker: &Worker, status: u16, text: &str) {
     eventually("the worker to say how it is", async || {
-        let (told, why) = worker.get("/readyz").await?;
-        if told == status && why.contains(text) { Ok(()) } else { Err(format!("{told} {why}")) }
+        let (code, why) = worker.get("/readyz").await?;
+        if code == status && why.contains(text) { Ok(()) } else { Err(format!("{code} {why}")) }
     })
     .await;
 }
@@ -70,10 +70,10 @@ async fn a_later_schema_is_accepted_unless_it_needs_a_later_worker() {
     worker.drain().await;
     world.query(add, &[&101_i32, &100_i32]).await;
     let worker = world.spawn_worker(WorkerSetup::default());
-    says(&worker, 503, "schema is at step 101, which needs a later paybus").await;
+    says(&worker, 503, "schema is at step 101, which needs a newer paybus").await;
     let checked = paybus(world.settings()).arg("check").output().expect("paybus check");
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert!(!checked.status.success() && said.contains("needs a later paybus"), "{said}");
+    assert!(!checked.status.success() && said.contains("needs a newer paybus"), "{said}");
     // Told to end while it waits, it ends.
     worker.drain().await;
 }

@@ -7,15 +7,15 @@ use crate::support::world::amount;
 use crate::support::{Behaviour, Command, Expected, World};
 
 #[tokio::test]
-async fn the_gateways_amount_wins_and_the_difference_is_told() {
+async fn the_gateways_amount_wins_and_the_difference_is_reported() {
     let world = World::new().await;
     let worker = world.worker().await;
     let less = Command::charge("http", "120.00", "USD");
     world.gateway.plan(less.payment, vec![Behaviour::WrongAmount("100.00".to_owned())]);
     let answer = world.run(&less).await;
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "100.00"));
-    let told = json!({"asked": "120.00", "answered": "100.00", "currency": "USD"});
-    assert_eq!(answer.data()["discrepancy"], told);
+    let discrepancy = json!({"asked": "120.00", "answered": "100.00", "currency": "USD"});
+    assert_eq!(answer.data()["discrepancy"], discrepancy);
     let beyond = world.run(&less.then("payment.refund", json!({"amount": "100.01"}))).await;
     assert_eq!(beyond.code(), "invalid_amount", "what was captured is the limit, not what was asked");
 

@@ -15,7 +15,7 @@ use crate::support::{Behaviour, Command, Setup, World, eventually};
 const RULES: &str = "deploy/prometheus/paybus.rules.yml";
 const RULE_TESTS: &str = "deploy/prometheus/paybus.rules.test.yml";
 const DASHBOARD: &str = "deploy/grafana/paybus.json";
-const PAGE: &str = "docs/operations.md";
+const PAGE: &str = "docs/reference/metrics.md";
 const ON_CALL: &str = "docs/on-call.md";
 
 /// Everything that the first group of the pattern matches.
@@ -32,6 +32,29 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     all(r"\b(paybus_[a-z_]+[a-z])", text).into_iter().map(bare).collect()
 }
 
+/// Every metric of the page with each of its labels.
+fn documented_labels(page: &str) -> BTreeSet<String> {
+    let row = Regex::new(r"(?m)^\| `(paybus_[a-z_]+)` \| \w+ \| ([^|]*)\|").unwrap();
+    let labels = |found: regex::Captures<'_>| with_labels(&found[1], all(r"`([a-z_]+)`", &found[2]));
+    row.captures_iter(page).flat_map(labels).collect()
+}
+
+/// Every metric that is scraped with each of its labels.
+fn used_labels(scraped: &str) -> BTreeSet<String> {
+    let samples = scraped.lines().filter(|line| !line.starts_with('#'));
+    let labels = |line: &str| {
+        let name = metrics_in(line.split(['{', ' ']).next().unwrap_or_default()).into_iter().collect::<String>();
+        let mut labels = all(r#"([a-z_]+)=""#, line);
+        labels.remove("le");
+        with_labels(&name, labels)
+    };
+    samples.flat_map(labels).collect()
+}
+
+fn with_labels(metric: &str, labels: BTreeSet<String>) -> Vec<String> {
+    labels.into_iter().map(|label| format!("{metric} {label}")).collect()
+}
+
 fn expressions() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("the dashboard is JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
@@ -44,7 +67,8 @@ async fn the_page_has_every_metric_and_what_alerts_and_dashboard_ask_for_is_ther
     let world = World::new().await;
     let worker = world.worker().await;
     assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
-    let there = all(r"(?m)^\| `(paybus_[a-z_]+)` \|", &read(PAGE));
+    let page = read(PAGE);
+    let there = all(r"(?m)^\| `(paybus_[a-z_]+)` \|", &page);
     // Some are read from the database and the broker now and then.
     eventually("every metric of the page, and no other", async || {
         let scraped = worker.metrics().await;
@@ -54,6 +78,12 @@ async fn the_page_has_every_metric_and_what_alerts_and_dashboard_ask_for_is_ther
         if differing.is_empty() { Ok(()) } else { Err(differing.join(", ")) }
     })
     .await;
+    let (documented, used) = (documented_labels(&page), used_labels(&worker.metrics().await));
+    let unknown: Vec<&String> = used.difference(&documented).collect();
+    assert!(unknown.is_empty(), "{unknown:?} are used and not documented");
+    // Only what has an unknown outcome has a currency.
+    let unused: Vec<&String> = documented.difference(&used).filter(|label| !label.ends_with(" currency")).collect();
+    assert!(unused.is_empty(), "{unused:?} are documented and not used");
     let asked = metrics_in(&(read(RULES) + &expressions().join("\n")));
     let unknown: Vec<&String> = asked.difference(&there).collect();
     assert!(unknown.is_empty(), "{unknown:?} are asked for and never there");
@@ -76,13 +106,13 @@ fn every_alert_has_its_section_and_every_section_its_alert() {
 
 /// What waits while a breaker is open is seen, and so is that nobody consumes it: on purpose.
 #[tokio::test]
-async fn a_queue_that_a_breaker_pauses_is_told_with_what_waits_in_it() {
+async fn a_queue_paused_by_a_breaker_is_reported_with_its_messages() {
     let breaker = [("variants.http.breaker.failures", "1"), ("variants.http.breaker.open", "1h")];
     let world = breaker.into_iter().fold(Setup::new(), |setup, (key, value)| setup.set(key, value)).build().await;
     let worker = world.worker().await;
     let queue = world.bus.queue("commands.http");
     let labels = format!(r#"queue="{queue}",kind="commands""#);
-    let told = async |what: &str, messages: i64, consumers: i64, state: &str| {
+    let shows = async |what: &str, messages: i64, consumers: i64, state: &str| {
         // The broker is asked every ten seconds.
         within(Duration::from_secs(30), what, async || {
             let found = (
@@ -94,7 +124,7 @@ async fn a_queue_that_a_breaker_pauses_is_told_with_what_waits_in_it() {
         })
         .await;
     };
-    told("a queue that is consumed", 0, 1, "consuming").await;
+    shows("a queue that is consumed", 0, 1, "consuming").await;
     let first = Command::charge("http", "10.00", "EUR");
     world.gateway.plan(first.payment, vec![Behaviour::Status(503, None)]);
     world.publish(&first).await;
@@ -106,7 +136,7 @@ async fn a_queue_that_a_breaker_pauses_is_told_with_what_waits_in_it() {
     assert!(worker.count(r#"paybus_gateway_failures_total{variant="http",code="gateway_error"}"#).await >= 1);
     let others: Vec<Command> = (0..3).map(|_| Command::charge("http", "10.00", "EUR")).collect();
     world.publish_all(&others).await;
-    told("what waits in it", 3, 0, "paused").await;
+    shows("what waits in it", 3, 0, "paused").await;
 }
 
 /// A subscriber's queue is full, which PaybusPublishNacks is about.

@@ -35,7 +35,7 @@ fn reasons(letters: &[Value]) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn what_lapin_cannot_read_is_put_aside_and_stops_nothing() {
+async fn what_lapin_cannot_read_is_dead_lettered_and_blocks_nothing() {
     let world = World::new().await;
     let worker = world.worker().await;
     let mut raw = RawPublisher::connect(&world.bus.url).await;
@@ -64,7 +64,7 @@ async fn what_lapin_cannot_read_is_put_aside_and_stops_nothing() {
     }
     world.are_dead(5).await;
     assert!(worker.exited().is_none());
-    assert!(!worker.log().contains("disconnected from the broker"), "{}", worker.log());
+    assert!(!worker.log().contains("lost the connection to the broker"), "{}", worker.log());
     for command in &sent {
         assert!(world.gateway.calls_of(command.payment).is_empty(), "it is not carried out");
     }
@@ -104,7 +104,7 @@ async fn bodies_that_are_too_large_take_no_memory_and_stay_whole() {
     }
     let output = run(&world, &["dead", "replay", "--yes", "--who", "a test"]).await;
     assert!(!output.status.success(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("too large to be read"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("too large to read"), "{output:?}");
     world.are_dead(LARGE).await;
     let some = ["dead", "drop", "--json", "--filter", "code=too_large", "--limit", "10", "--yes", "--who", "a test"];
     assert_eq!(json_of(&world, &some).await.len(), 10);

@@ -128,7 +128,7 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     let own = format!("{subscribing}.payments");
     declare(&listening, &own).await.expect("a queue of its own");
     bind(&listening, &own, &events).await.expect("bound to the events");
-    let mut told = consume(&listening, &own).await.expect("consumed");
+    let mut received = consume(&listening, &own).await.expect("consumed");
     let (_published, asking) = channel(&publisher).await;
     let mut answers = consume(&asking, "amq.rabbitmq.reply-to").await.expect("direct replies");
     let charge = Command::charge("http", "12.00", "EUR");
@@ -136,7 +136,7 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     send(&asking, commands.clone(), &charge.key(), &charge.bytes(), Some("amq.rabbitmq.reply-to")).await.expect("sent");
     let answer = next(&mut answers, "the answer").await;
     assert_eq!(answer["data"]["payment"]["status"], "confirmed", "{answer}");
-    assert_eq!(next(&mut told, "the first event").await["type"], "payment.created");
+    assert_eq!(next(&mut received, "the first event").await["type"], "payment.created");
     let reply = format!("reply.{publishing}.1");
     let mut replies = consume(&asking, &reply).await.expect("consumed");
     let refund = charge.then("payment.refund", serde_json::json!({}));
@@ -160,8 +160,8 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     for (id, process) in [("n-1", &receiver), ("n-2", &ready)] {
         let news = serde_json::json!({"id": id, "payment_id": charge.payment, "type": "news"});
         assert_eq!(Webhook::signed("http", SECRET, &news).post(process).await, (200, None));
-        let told = world.final_event(&named("http", charge.payment, id)).await;
-        assert_eq!(told.kind(), "command.succeeded");
+        let answer = world.final_event(&named("http", charge.payment, id)).await;
+        assert_eq!(answer.kind(), "command.succeeded");
     }
 
     // What cannot be understood goes to the dead letters, where the operator finds it; what has no queue is answered.

@@ -50,8 +50,8 @@ async fn what_was_answered_with_200_is_applied_once_though_workers_die_over_it()
         let worker = world.worker().await;
         let answer = world.final_event(&charge).await;
         assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"), "{step}");
-        let told = world.final_event(&named("http", charge.payment, "n-1")).await;
-        assert_eq!(told.kind(), "command.succeeded", "{step}: {}", told.line());
+        let event = world.final_event(&named("http", charge.payment, "n-1")).await;
+        assert_eq!(event.kind(), "command.succeeded", "{step}: {}", event.line());
         worker.drain().await;
     }
     receiver.drain().await;
@@ -71,7 +71,7 @@ async fn what_never_comes_is_left_to_a_person_and_counts_when_it_comes_after_all
 }
 
 #[tokio::test]
-async fn a_decline_that_is_taken_back_is_told_and_an_older_word_undoes_nothing() {
+async fn a_reversed_decline_is_reported_and_an_older_proof_undoes_nothing() {
     let world = setup().build().await;
     let worker = world.worker().await;
     let charge = pending(&world).await;

@@ -41,7 +41,7 @@ async fn confirmed(world: &World, charge: &Command) -> Event {
 }
 
 #[tokio::test]
-async fn who_closes_the_tab_is_charged_once_whatever_dies_on_the_way() {
+async fn a_customer_who_closes_the_tab_is_charged_once_though_workers_die() {
     let world = setup().build().await;
     let receiver = world.worker_with(WorkerSetup::default().only_webhooks()).await;
     // While the notification is begun, after the gateway was asked, and after it was told to go on.

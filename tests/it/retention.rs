@@ -48,9 +48,9 @@ fn lines(text: &[u8]) -> Vec<Value> {
 
 /// What a file holds, which is deleted.
 fn taken(path: &Path) -> Vec<Value> {
-    let held = lines(&std::fs::read(path).expect("the file"));
+    let documents = lines(&std::fs::read(path).expect("the file"));
     std::fs::remove_file(path).expect("it goes");
-    held
+    documents
 }
 
 fn ids(documents: &[Value]) -> BTreeSet<Uuid> {
@@ -74,7 +74,7 @@ async fn rows(world: &World) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn what_is_settled_and_old_leaves_and_all_else_stays() {
+async fn only_old_settled_payments_are_archived() {
     let world = World::new().await;
     let worker = world.worker().await;
     let charge = || Command::charge("http", "50.00", "USD");
@@ -133,10 +133,10 @@ async fn what_is_settled_and_old_leaves_and_all_else_stays() {
     let list = |name: &str| of_paid[name].as_array().expect("a list").clone();
     assert_eq!((list("operations").len(), list("operations")[1]["amount"].clone()), (2, json!("10.00")));
     assert_eq!(list("movements").iter().map(|it| it["kind"].clone()).collect::<Vec<_>>(), ["captured", "refunded"]);
-    let told = world.events_of(paid.payment);
+    let emitted = world.events_of(paid.payment);
     let bodies = list("events").iter().map(|event| event["body"].clone()).collect::<Vec<_>>();
     let bodies = bodies.iter().map(|body| serde_json::from_str::<Value>(body.as_str().unwrap()).unwrap());
-    assert_eq!(bodies.collect::<Vec<_>>(), told.iter().map(|event| event.body.clone()).collect::<Vec<_>>());
+    assert_eq!(bodies.collect::<Vec<_>>(), emitted.iter().map(|event| event.body.clone()).collect::<Vec<_>>());
     assert_eq!(documents.iter().filter(|it| it["audit"]["who"] == "ada").count(), 1);
     let who: Vec<String> = world.query("SELECT who FROM audit", &[]).await.iter().map(|row| row.get(0)).collect();
     assert_eq!(who, ["test"], "the archive is in the audit");
@@ -297,7 +297,7 @@ async fn each_refund_beside_the_archive_is_made_or_rejected() {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_killed_before_it_deletes_loses_nothing() {
+async fn killing_archive_before_it_deletes_loses_nothing() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let charges: Vec<Command> = (0..120).map(|_| Command::charge("default", "5.00", "EUR")).collect();

@@ -42,7 +42,7 @@ async fn a_gateway_that_fails_twice_is_asked_a_third_time() {
 }
 
 #[tokio::test]
-async fn later_retries_are_told_and_are_the_same_request() {
+async fn later_retries_are_reported_and_are_the_same_request() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
@@ -51,8 +51,8 @@ async fn later_retries_are_told_and_are_the_same_request() {
     let delayed = world.event_of(&charge, "command.delayed").await;
     assert_eq!((delayed.reason(), delayed.data()["attempts"].as_u64()), ("gateway_error", Some(3)));
     let next: jiff::Timestamp = delayed.data()["next_attempt_at"].as_str().unwrap().parse().unwrap();
-    let told: jiff::Timestamp = delayed.body["time"].as_str().unwrap().parse().unwrap();
-    assert!(next > told);
+    let emitted_at: jiff::Timestamp = delayed.body["time"].as_str().unwrap().parse().unwrap();
+    assert!(next > emitted_at);
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
     let calls = acting(&world, &charge);
     assert_one_request(&calls);
@@ -205,7 +205,7 @@ async fn an_unknown_outcome_never_fails_by_itself() {
 /// Charged, the answer lost, and then nobody at the gateway to ask, long past all retries: it stays unknown, can be seen,
 /// and ends right.
 #[tokio::test]
-async fn a_charge_that_nobody_can_be_asked_about_waits_for_the_truth() {
+async fn a_charge_stays_unknown_until_its_gateway_can_be_asked() {
     let mut world = Setup::new()
         .set("variants.http.retry.delayed", "50ms,100ms")
         .set("variants.http.breaker.failures", "10000")
@@ -260,8 +260,8 @@ async fn asked_in_vain(world: &World, charge: &Command, lookups: i32) {
         if asked >= lookups { Ok(()) } else { Err(asked) }
     })
     .await;
-    let told = world.log.filter(|event| event.is_of(charge) && event.kind() != "payment.created");
-    assert!(told.iter().all(|event| event.kind() == "command.delayed" && !event.is_final()), "{}", world.lines());
+    let events = world.log.filter(|event| event.is_of(charge) && event.kind() != "payment.created");
+    assert!(events.iter().all(|event| event.kind() == "command.delayed" && !event.is_final()), "{}", world.lines());
     assert_eq!(world.payment_row(charge.payment).await.get::<_, &str>("status"), "waiting");
     assert_eq!(world.gateway.charges(charge.payment).len(), 1);
 }
@@ -326,7 +326,7 @@ async fn wrong_credentials_fail_no_command() {
 }
 
 #[tokio::test]
-async fn due_work_that_another_worker_holds_is_done_soon_after() {
+async fn due_work_in_progress_on_another_worker_is_done_soon_after() {
     let mut world = Setup::new().set("variants.http.retry.delayed", "60s").build().await;
     let _worker = world.worker().await;
     world.gateway.stop().await;

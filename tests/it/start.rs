@@ -46,8 +46,8 @@ async fn a_worker_without_broker_and_database_waits_for_both() {
     let charge = Command::charge("http", "10.00", "EUR");
     world.publish(&charge).await;
     let worker = world.spawn_worker(through(&broker, &database));
-    lacks(&worker, "topology: ", "topology: is starting").await;
-    lacks(&worker, "database: ", "database: is starting").await;
+    lacks(&worker, "topology: ", "topology: starting").await;
+    lacks(&worker, "database: ", "database: starting").await;
     assert_eq!(worker.get("/livez").await.expect("it answers").0, 200, "alive, or it would be restarted in vain");
     database.open();
     lacks(&worker, "topology: ", "database: ").await;
@@ -55,17 +55,17 @@ async fn a_worker_without_broker_and_database_waits_for_both() {
     worker.ready().await;
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
     let log = worker.log();
-    let told = log.lines().filter(|line| line.contains("cannot begin yet")).count();
-    assert!((2..20).contains(&told), "each reason once:\n{log}");
+    let logged = log.lines().filter(|line| line.contains("cannot start yet")).count();
+    assert!((2..20).contains(&logged), "each reason once:\n{log}");
     world.check_books().await;
 }
 
 #[tokio::test]
-async fn a_worker_that_waits_ends_at_once_when_it_is_told_to() {
+async fn a_waiting_worker_ends_at_once_on_sigterm() {
     let world = World::new().await;
     let (broker, database) = gates(&world).await;
     let worker = world.spawn_worker(through(&broker, &database));
-    lacks(&worker, "topology: ", "topology: is starting").await;
+    lacks(&worker, "topology: ", "topology: starting").await;
     let begun = Instant::now();
     worker.term();
     let status = worker.wait().await;
@@ -89,9 +89,9 @@ async fn a_user_that_is_refused_is_waited_for() {
             .set("amqp.url", &format!("amqp://{name}:secret@{}", place("amqp.url")))
             .set("database.url", &format!("postgres://{name}:secret@{}", place("database.url"))),
     );
-    lacks(&worker, "topology: the broker refuses the user, the password or the virtual host of amqp.url", "").await;
-    lacks(&worker, "database: the database server refuses the user, the password or the database", "").await;
-    assert!(worker.log().contains("cannot begin before somebody mends this"), "{}", worker.log());
+    lacks(&worker, "topology: the broker rejects the user, the password or the virtual host of amqp.url", "").await;
+    lacks(&worker, "database: the database server rejects the user, the password or the database", "").await;
+    assert!(worker.log().contains("cannot start until an operator fixes this"), "{}", worker.log());
     world.query(&format!("CREATE ROLE {name} SUPERUSER LOGIN PASSWORD 'secret'"), &[]).await;
     rabbitmqctl(&["add_user", &name, "secret"]);
     rabbitmqctl(&["set_permissions", "-p", &vhost, &name, ".*", ".*", ".*"]);
@@ -125,7 +125,7 @@ async fn a_receiver_of_webhooks_waits_for_the_broker() {
     let (broker, _) = gates(&world).await;
     let setup = WorkerSetup::default().only_webhooks().set("amqp.url", broker.url()).set("amqp.connect_timeout", "1s");
     let receiver = world.spawn_worker(setup);
-    lacks(&receiver, "topology: ", "topology: is starting").await;
+    lacks(&receiver, "topology: ", "topology: starting").await;
     let news = json!({"id": "n-1", "payment_id": Uuid::new_v4(), "type": "news"});
     let webhook = Webhook::signed("http", SECRET, &news);
     assert_eq!(webhook.post(&receiver).await.0, 503, "the gateway is to come again");

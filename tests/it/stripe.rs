@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::fake_stripe::{FakeStripe, Trouble};
+use crate::support::fake_stripe::{FakeStripe, Fault};
 use crate::support::{Command, Event, Expected, Setup, Worker, WorkerSetup, World};
 
 /// A world with a variant `stripe`.
@@ -170,8 +170,8 @@ async fn after_a_decline_the_same_payment_intent_goes_on() {
     let process = |token: &str| charge.then("payment.process", json!({"process": {"payment_method": token}}));
     let again = process("pm_card_visa_chargeDeclinedInsufficientFunds");
     assert_eq!(world.run(&again).await.code(), "declined");
-    let told = world.event_of(&again, "payment.updated").await;
-    assert_eq!(extra(&told)["decline"]["code"], "insufficient_funds");
+    let event = world.event_of(&again, "payment.updated").await;
+    assert_eq!(extra(&event)["decline"]["code"], "insufficient_funds");
     let paid = world.run(&process("pm_card_visa")).await;
     assert_eq!((paid.status(), &extra(&paid)["decline"]), ("confirmed", &Value::Null));
     let intent = intent(&stripe, &charge);
@@ -203,7 +203,7 @@ async fn what_an_earlier_key_left_behind_is_gone_on_with_after_a_canceled_one_to
     let charge = pay("pm_card_visa_chargeDeclined");
     world.run(&charge).await;
     stripe.cancel_by_hand(&intent_id(&stripe, &charge));
-    stripe.plan("create", vec![Trouble::StoredHalfway]);
+    stripe.plan("create", vec![Fault::StoredHalfway]);
     let process = json!({"process": {"payment_method": "pm_card_visa"}});
     assert_eq!(world.run(&charge.then("payment.process", process)).await.status(), "confirmed");
     let intents = stripe.intents_of(&charge.payment.to_string());
@@ -218,7 +218,7 @@ async fn what_an_earlier_key_left_behind_is_gone_on_with_after_a_canceled_one_to
 async fn what_was_taken_and_was_to_be_held_is_never_counted_as_held() {
     let (stripe, world, _worker) = started().await;
     let charge = hold("pm_card_visa");
-    stripe.plan("create", vec![Trouble::Otherwise(json!({"capture_method": "automatic"}))]);
+    stripe.plan("create", vec![Fault::Otherwise(json!({"capture_method": "automatic"}))]);
     world.publish(&charge).await;
     assert_eq!(world.event_of(&charge, "command.delayed").await.reason(), "mismatch");
     let sync = charge.then("payment.sync", json!({}));
@@ -233,30 +233,30 @@ async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
     let stripe = FakeStripe::start();
     let world = setup(&stripe).set("variants.stripe.timeout", "400ms").build().await;
     let _worker = world.worker().await;
-    for trouble in [
-        Trouble::LoseAnswer,
-        Trouble::HangAfter,
-        Trouble::Delay(Duration::from_millis(700)),
-        Trouble::status(503).header("stripe-should-retry", "true"),
-        Trouble::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1"),
-        Trouble::error(429, "invalid_request_error", "lock_timeout"),
-        Trouble::error(409, "idempotency_error", "idempotency_key_in_use"),
+    for fault in [
+        Fault::LoseAnswer,
+        Fault::HangAfter,
+        Fault::Delay(Duration::from_millis(700)),
+        Fault::status(503).header("stripe-should-retry", "true"),
+        Fault::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1"),
+        Fault::error(429, "invalid_request_error", "lock_timeout"),
+        Fault::error(409, "idempotency_error", "idempotency_key_in_use"),
     ] {
         let charge = hold("pm_card_visa");
-        stripe.plan("create", vec![trouble.clone()]);
-        assert_eq!(world.run(&charge).await.status(), "preauth", "{trouble:?}");
-        stripe.plan("capture", vec![trouble.clone()]);
-        assert_eq!(world.run(&charge.then("payment.capture", json!({}))).await.status(), "confirmed", "{trouble:?}");
-        stripe.plan("refund", vec![trouble.clone()]);
+        stripe.plan("create", vec![fault.clone()]);
+        assert_eq!(world.run(&charge).await.status(), "preauth", "{fault:?}");
+        stripe.plan("capture", vec![fault.clone()]);
+        assert_eq!(world.run(&charge.then("payment.capture", json!({}))).await.status(), "confirmed", "{fault:?}");
+        stripe.plan("refund", vec![fault.clone()]);
         let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
-        assert_eq!(world.run(&refund).await.field("captured_amount"), "100.00", "{trouble:?}");
+        assert_eq!(world.run(&refund).await.field("captured_amount"), "100.00", "{fault:?}");
         let id = intent_id(&stripe, &charge);
-        assert_eq!((stripe.charges_of(&id).len(), stripe.refunds_of(&id).len()), (1, 1), "{trouble:?}");
+        assert_eq!((stripe.charges_of(&id).len(), stripe.refunds_of(&id).len()), (1, 1), "{fault:?}");
         for kind in ["create", "capture", "refund"] {
             let calls = stripe.calls_of(kind);
             let sent: BTreeSet<_> = calls.iter().map(|call| (call.key.clone(), call.body.clone())).collect();
-            assert_eq!(sent.len(), 1, "{kind} {trouble:?}");
-            assert!(calls.len() > 1, "{kind} {trouble:?}");
+            assert_eq!(sent.len(), 1, "{kind} {fault:?}");
+            assert!(calls.len() > 1, "{kind} {fault:?}");
         }
         stripe.forget_calls();
     }
@@ -266,44 +266,44 @@ async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
 #[tokio::test]
 async fn a_server_error_that_is_kept_is_looked_up_and_a_new_key_goes_on() {
     let (stripe, world, _worker) = started().await;
-    for (trouble, creates) in [
+    for (fault, creates) in [
         // Nothing was done: a new key may do it.
-        (Trouble::Stored500 { acts: false }, 2),
+        (Fault::Stored500 { acts: false }, 2),
         // It was done: there is nothing more to do.
-        (Trouble::Stored500 { acts: true }, 1),
+        (Fault::Stored500 { acts: true }, 1),
         // Its payment intent was made and not confirmed: that one is gone on with.
-        (Trouble::StoredHalfway, 1),
+        (Fault::StoredHalfway, 1),
     ] {
         let charge = pay("pm_card_visa");
-        stripe.plan("create", vec![trouble.clone()]);
-        assert_eq!(world.run(&charge).await.status(), "confirmed", "{trouble:?}");
+        stripe.plan("create", vec![fault.clone()]);
+        assert_eq!(world.run(&charge).await.status(), "confirmed", "{fault:?}");
         let keys: BTreeSet<_> = stripe.calls_of("create").into_iter().map(|call| call.key).collect();
-        assert_eq!(keys.len(), creates, "{trouble:?}");
-        assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{trouble:?}");
+        assert_eq!(keys.len(), creates, "{fault:?}");
+        assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{fault:?}");
         stripe.forget_calls();
     }
     for acts in [false, true] {
         let charge = pay("pm_card_visa");
         world.run(&charge).await;
-        stripe.plan("refund", vec![Trouble::Stored500 { acts }]);
+        stripe.plan("refund", vec![Fault::Stored500 { acts }]);
         let refunded = world.run(&charge.then("payment.refund", json!({"amount": "20.00"}))).await;
         assert_eq!(refunded.field("captured_amount"), "100.00");
         assert_eq!(stripe.refunds_of(&intent_id(&stripe, &charge)).len(), 1, "{acts}");
         let held = hold("pm_card_visa");
         world.run(&held).await;
-        stripe.plan("capture", vec![Trouble::Stored500 { acts }]);
+        stripe.plan("capture", vec![Fault::Stored500 { acts }]);
         assert_eq!(world.run(&held.then("payment.capture", json!({}))).await.status(), "confirmed", "{acts}");
     }
     world.check_books().await;
 }
 
 #[tokio::test]
-async fn a_confirmation_that_fails_at_stripe_is_told_from_the_one_before() {
+async fn a_confirmation_that_fails_at_stripe_is_distinguished_from_the_one_before() {
     let (stripe, world, _worker) = started().await;
     for acts in [false, true] {
         let charge = pay("pm_card_visa_chargeDeclined");
         world.run(&charge).await;
-        stripe.plan("confirm", vec![Trouble::Stored500 { acts }]);
+        stripe.plan("confirm", vec![Fault::Stored500 { acts }]);
         let process = json!({"process": {"payment_method": "pm_card_visa"}});
         assert_eq!(world.run(&charge.then("payment.process", process)).await.status(), "confirmed", "{acts}");
         assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{acts}");
@@ -355,7 +355,7 @@ async fn an_answer_that_cannot_be_ours_is_not_applied() {
     let mut open = Vec::new();
     for members in wrong {
         let charge = pay("pm_card_visa");
-        stripe.plan("create", vec![Trouble::Say(members.clone())]);
+        stripe.plan("create", vec![Fault::Say(members.clone())]);
         world.publish(&charge).await;
         let delayed = world.event_of(&charge, "command.delayed").await;
         assert_eq!(delayed.reason(), "mismatch", "{members}");
@@ -371,7 +371,7 @@ async fn an_answer_that_cannot_be_ours_is_not_applied() {
 }
 
 #[tokio::test]
-async fn radars_word_and_the_reviewers_are_told() {
+async fn radar_and_review_results_are_reported() {
     let (stripe, world, _worker) = started().await;
     for (token, status, fraud) in [
         ("pm_card_visa", "confirmed", "accept"),
@@ -440,7 +440,7 @@ async fn a_sync_learns_what_happened_at_stripe() {
 }
 
 #[tokio::test]
-async fn a_dispute_is_told_and_its_money_gone_when_it_is_lost() {
+async fn a_dispute_is_reported_and_its_money_gone_when_it_is_lost() {
     let (stripe, world, _worker) = started().await;
     for (end, status, captured) in [("won", "confirmed", "100.00"), ("lost", "refunded", "0.00")] {
         let charge = pay("pm_card_createDispute");
@@ -468,9 +468,9 @@ async fn past_its_window_a_key_is_sent_no_more_and_stripe_is_asked() {
         .build()
         .await;
     let _worker = world.worker().await;
-    for (trouble, creates) in [(Trouble::HangAfter, 1), (Trouble::HangBefore, 2)] {
+    for (fault, creates) in [(Fault::HangAfter, 1), (Fault::HangBefore, 2)] {
         let charge = pay("pm_card_visa");
-        stripe.plan("create", vec![trouble]);
+        stripe.plan("create", vec![fault]);
         world.publish(&charge).await;
         world.event_of(&charge, "command.delayed").await;
         // A day later.
@@ -490,7 +490,7 @@ async fn past_its_window_a_key_is_sent_no_more_and_stripe_is_asked() {
 async fn a_key_that_was_used_for_something_else_is_looked_up() {
     let (stripe, world, _worker) = started().await;
     let charge = pay("pm_card_visa");
-    stripe.plan("create", vec![Trouble::error(400, "idempotency_error", "")]);
+    stripe.plan("create", vec![Fault::error(400, "idempotency_error", "")]);
     assert_eq!(world.run(&charge).await.status(), "confirmed");
     let keys: BTreeSet<_> = stripe.calls_of("create").into_iter().map(|call| call.key).collect();
     assert_eq!((keys.len(), stripe.calls_of("list").len()), (2, 2), "one look-up, and one before the second key");

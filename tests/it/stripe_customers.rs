@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::stripe::{extra, intent, intent_id, pay, redirected, started};
-use crate::support::fake_stripe::Trouble;
+use crate::support::fake_stripe::Fault;
 
 #[tokio::test]
 async fn a_customer_authenticates_and_a_process_or_a_sync_finishes_it() {
@@ -61,7 +61,7 @@ async fn what_a_process_saw_going_on_ends_it_although_another_began_it() {
     ] {
         let charge = redirected("pm_card_threeDSecure2Required");
         world.run(&charge).await;
-        stripe.plan("retrieve", vec![Trouble::Say(json!({"status": "processing"}))]);
+        stripe.plan("retrieve", vec![Fault::Say(json!({"status": "processing"}))]);
         let back = charge.then("payment.process", json!({"process": process}));
         world.publish(&back).await;
         assert_eq!(world.event_of(&back, "command.delayed").await.reason(), "pending");

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use crate::stripe::{intent_id, pay, redirected, setup, started};
-use crate::support::fake_stripe::{FakeStripe, Trouble};
+use crate::support::fake_stripe::{FakeStripe, Fault};
 use crate::support::{Command, Worker, World};
 
 fn process(charge: &Command, token: &str) -> Command {
@@ -23,22 +23,22 @@ async fn started_with(key: &str, value: &str) -> (FakeStripe, World, Worker) {
 
 /// Nothing was sent yet: the process is tried again as after every question that failed, and does not end by it.
 #[tokio::test]
-async fn a_process_whose_first_question_fails_is_tried_again_whatever_it_was_answered() {
+async fn a_process_whose_first_look_up_fails_is_retried_after_any_answer() {
     let (stripe, world, _worker) = started().await;
-    for trouble in [
-        Trouble::error(400, "invalid_request_error", "parameter_unknown"),
-        Trouble::error(402, "card_error", "card_declined"),
-        Trouble::error(404, "invalid_request_error", ""),
-        Trouble::status(503),
-        Trouble::Garbage,
+    for fault in [
+        Fault::error(400, "invalid_request_error", "parameter_unknown"),
+        Fault::error(402, "card_error", "card_declined"),
+        Fault::error(404, "invalid_request_error", ""),
+        Fault::status(503),
+        Fault::Garbage,
     ] {
         for charge in [redirected("pm_card_threeDSecure2Required"), pay("pm_card_visa_chargeDeclined")] {
             world.run(&charge).await;
             // More often than it is tried at once.
-            stripe.plan("retrieve", vec![trouble.clone(); 4]);
+            stripe.plan("retrieve", vec![fault.clone(); 4]);
             let paid = world.run(&process(&charge, "pm_card_visa")).await;
-            assert_eq!(paid.status(), "confirmed", "{trouble:?}: {}", paid.line());
-            assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{trouble:?}");
+            assert_eq!(paid.status(), "confirmed", "{fault:?}: {}", paid.line());
+            assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{fault:?}");
         }
     }
     world.check_books().await;
@@ -50,7 +50,7 @@ async fn in_a_busy_account_a_lost_charge_is_found_by_search() {
     // Long enough for the others to come.
     let (stripe, world, _worker) = started_with("settle_window", "2s").await;
     let charge = pay("pm_card_visa");
-    stripe.plan("create", vec![Trouble::Stored500 { acts: true }]);
+    stripe.plan("create", vec![Fault::Stored500 { acts: true }]);
     world.publish(&charge).await;
     world.operation_state(&charge, "unknown").await;
     stripe.make_others(5_000);
@@ -68,7 +68,7 @@ async fn what_is_not_indexed_yet_is_found_in_the_list_or_proved_not_to_be_there(
     stripe.make_others(1_000);
     for (acts, keys) in [(true, 1), (false, 2)] {
         let charge = pay("pm_card_visa");
-        stripe.plan("create", vec![Trouble::Stored500 { acts }]);
+        stripe.plan("create", vec![Fault::Stored500 { acts }]);
         assert_eq!(world.run(&charge).await.status(), "confirmed", "{acts}");
         let used: BTreeSet<_> = stripe.calls_of("create").into_iter().map(|call| call.key).collect();
         assert_eq!(used.len(), keys, "{acts}");
@@ -86,9 +86,9 @@ async fn what_is_not_indexed_yet_is_found_in_the_list_or_proved_not_to_be_there(
 async fn a_list_that_breaks_off_is_gone_on_with_by_the_next_look_up() {
     let (stripe, world, _worker) = started_with("settle_window", "2s").await;
     let charge = pay("pm_card_visa");
-    stripe.plan("create", vec![Trouble::Stored500 { acts: true }]);
-    let passes = || Trouble::Say(json!({}));
-    let breaks = [Trouble::HangBefore, Trouble::status(503)];
+    stripe.plan("create", vec![Fault::Stored500 { acts: true }]);
+    let passes = || Fault::Say(json!({}));
+    let breaks = [Fault::HangBefore, Fault::status(503)];
     let [first, second] = breaks.clone();
     stripe.plan("list", [vec![passes(); 3], vec![first], vec![passes(); 2], vec![second]].concat());
     stripe.stop_indexing();
@@ -111,11 +111,11 @@ async fn a_sync_finds_a_second_charge_and_its_refund_is_looked_up_where_it_was_t
     world.run(&charge).await;
     let first = intent_id(&stripe, &charge);
     let second = stripe.charge_by_hand(&charge.subject(), 12_000);
-    let told = world.run(&charge.then("payment.sync", json!({}))).await;
-    assert_eq!((told.code(), told.field("captured_amount")), ("double_charge", "240.00"), "{}", told.line());
-    assert_eq!(told.field("transaction_id"), first, "it stays the first one's");
+    let answer = world.run(&charge.then("payment.sync", json!({}))).await;
+    assert_eq!((answer.code(), answer.field("captured_amount")), ("double_charge", "240.00"), "{}", answer.line());
+    assert_eq!(answer.field("transaction_id"), first, "it stays the first one's");
     // Its answer is lost: it must not be given back twice.
-    stripe.plan("refund", vec![Trouble::Stored500 { acts: true }]);
+    stripe.plan("refund", vec![Fault::Stored500 { acts: true }]);
     let data = json!({"amount": "20.00", "reference": second});
     let refunded = world.run(&charge.then("payment.refund", data)).await;
     assert_eq!(refunded.field("captured_amount"), "220.00", "{}", refunded.line());
@@ -135,9 +135,9 @@ async fn a_payment_that_was_paid_with_another_payment_intent_is_given_back_from_
     let left = intent_id(&stripe, &charge);
     let paid = stripe.charge_by_hand(&charge.subject(), 12_000);
     assert_eq!(input.field("transaction_id"), left);
-    let told = world.run(&charge.then("payment.sync", json!({}))).await;
-    assert_eq!((told.status(), told.field("captured_amount")), ("confirmed", "120.00"), "{}", told.line());
-    assert_eq!(told.field("transaction_id"), paid);
+    let answer = world.run(&charge.then("payment.sync", json!({}))).await;
+    assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"), "{}", answer.line());
+    assert_eq!(answer.field("transaction_id"), paid);
     assert_eq!(world.run(&charge.then("payment.refund", json!({}))).await.status(), "refunded");
     assert_eq!(stripe.refunds_of(&paid).len(), 1);
     world.check_books().await;

@@ -29,11 +29,11 @@ async fn world(stripe: &FakeStripe) -> (World, Worker) {
 /// Waits until everything that Stripe told so far was answered.
 async fn all_is_heard(world: &World, stripe: &FakeStripe) {
     eventually("an answer to every event of Stripe", async || {
-        let is_open = |told: &&Value| {
-            let id = told["id"].as_str().unwrap();
+        let is_open = |event: &&Value| {
+            let id = event["id"].as_str().unwrap();
             world.log.find(|event| event.is_final() && event.data()["command"]["id"] == id).is_none()
         };
-        match stripe.events().iter().filter(is_open).map(|told| told["type"].clone()).collect::<Vec<_>>() {
+        match stripe.events().iter().filter(is_open).map(|event| event["type"].clone()).collect::<Vec<_>>() {
             open if open.is_empty() => Ok(()),
             open => Err(format!("{open:?}")),
         }
@@ -42,7 +42,7 @@ async fn all_is_heard(world: &World, stripe: &FakeStripe) {
 }
 
 #[tokio::test]
-async fn refunds_and_cancellations_in_the_dashboard_are_told_as_events() {
+async fn refunds_and_cancellations_in_the_dashboard_are_emitted_as_events() {
     let stripe = FakeStripe::start();
     let (world, _worker) = world(&stripe).await;
     let paid = pay("pm_card_visa");
@@ -89,7 +89,7 @@ async fn a_customer_who_authenticates_at_stripe_has_paid() {
 
 /// What is told of one of two charges is no word on the other.
 #[tokio::test]
-async fn a_refund_of_one_of_two_charges_is_told_as_that() {
+async fn a_refund_of_one_of_two_charges_is_reported_as_such() {
     let stripe = FakeStripe::start();
     let (world, _worker) = world(&stripe).await;
     let charge = pay("pm_card_visa");
@@ -99,8 +99,8 @@ async fn a_refund_of_one_of_two_charges_is_told_as_that() {
     world.event("the second charge", |event| event.code() == "double_charge").await;
     all_is_heard(&world, &stripe).await;
     stripe.refund_by_hand(&first, 2_000);
-    let told = world.event("the refund", |event| event.field("refunded_amount") == "20.00").await;
-    assert_eq!((told.kind(), told.code(), told.field("captured_amount")), ("payment.updated", "", "220.00"));
+    let event = world.event("the refund", |event| event.field("refunded_amount") == "20.00").await;
+    assert_eq!((event.kind(), event.code(), event.field("captured_amount")), ("payment.updated", "", "220.00"));
     all_is_heard(&world, &stripe).await;
     world.check_books().await;
 }
@@ -145,9 +145,9 @@ async fn whose_a_dispute_is_stripe_is_asked() {
     all_is_heard(&world, &stripe).await;
     stripe.dispute(&intent_id(&stripe, &charge), "needs_response");
     all_is_heard(&world, &stripe).await;
-    let told = stripe.events().pop().unwrap();
-    assert_eq!(told["type"], "charge.dispute.created");
-    let id = told["id"].as_str().unwrap();
+    let event = stripe.events().pop().unwrap();
+    assert_eq!(event["type"], "charge.dispute.created");
+    let id = event["id"].as_str().unwrap();
     let answer = world.final_event(&named("stripe", charge.payment, id)).await;
     assert_ne!(answer.kind(), "command.rejected", "{}", answer.line());
     let located = world.final_event(&named("stripe", charge.payment, id).attribute("subject", Value::Null)).await;

@@ -19,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("error_chain", &["excerpt"]),
     // Each is one party outside, and knows of the others nothing.
     ("bus", &["backoff", "error_chain", "excerpt", "hosts", "payment", "tls"]),
-    ("store", &["backoff", "error_chain", "excerpt", "hosts", "payment"]),
+    ("store", &["backoff", "error_chain", "excerpt", "hosts", "payment", "plural"]),
     ("gateway", &["error_chain", "config", "excerpt", "hosts", "payment", "spans"]),
     // The one place that names metrics, the database's figures too.
     ("http", &["payment", "store"]),

@@ -124,8 +124,8 @@ async fn works(world: &World, setup: WorkerSetup) {
 async fn is_refused(world: &World, setup: WorkerSetup, why: &str) {
     let worker = world.spawn_worker(setup);
     within(Duration::from_secs(20), "the worker to say why it waits", async || {
-        let (status, told) = worker.get("/readyz").await?;
-        if status == 503 && told.to_lowercase().contains(why) { Ok(()) } else { Err(format!("{status}: {told}")) }
+        let (status, body) = worker.get("/readyz").await?;
+        if status == 503 && body.to_lowercase().contains(why) { Ok(()) } else { Err(format!("{status}: {body}")) }
     })
     .await;
     worker.drain().await;

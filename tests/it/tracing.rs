@@ -97,9 +97,9 @@ async fn one_trace_leads_from_the_publisher_through_the_gateway_into_the_events(
     }
     assert_eq!(requests[0].attribute("error.type"), "503");
     let calls = world.gateway.calls_of(charge.payment);
-    let told: Vec<&str> = calls.iter().map(|call| call.headers["traceparent"].to_str().unwrap()).collect();
-    assert_eq!(told.iter().map(|text| span_of(text)).collect::<Vec<_>>(), [&requests[0].id, &requests[1].id]);
-    assert!(told.iter().all(|text| trace_of(text) == TRACE) && calls[0].headers["tracestate"] == "shop=1");
+    let contexts: Vec<&str> = calls.iter().map(|call| call.headers["traceparent"].to_str().unwrap()).collect();
+    assert_eq!(contexts.iter().map(|text| span_of(text)).collect::<Vec<_>>(), [&requests[0].id, &requests[1].id]);
+    assert!(contexts.iter().all(|text| trace_of(text) == TRACE) && calls[0].headers["tracestate"] == "shop=1");
 
     for event in &events {
         let context = event.body["traceparent"].as_str().expect("a context");
@@ -142,7 +142,7 @@ async fn a_takeover_goes_on_with_the_trace_of_the_worker_that_was_lost() {
 
 /// What a webhook tells is carried out in the trace that begins where it was received, also in a process of its own.
 #[tokio::test]
-async fn a_webhook_leads_into_what_it_tells() {
+async fn a_webhook_is_traced_into_its_notification() {
     let collector = Collector::start().await;
     let secret = "whsec_1";
     let setup = Setup::new().set("tracing.endpoint", &collector.url()).set("variants.http.webhook_secret", secret);
@@ -155,11 +155,11 @@ async fn a_webhook_leads_into_what_it_tells() {
     let news = json!({"id": "n-1", "payment_id": charge.payment, "type": "news"});
     assert_eq!(Webhook::signed("http", secret, &news).post(&receiver).await.0, 200);
     assert_eq!(Webhook::signed("http", "another", &news).post(&receiver).await.0, 400);
-    let told = world.final_event(&named("http", charge.payment, "n-1")).await;
+    let answer = world.final_event(&named("http", charge.payment, "n-1")).await;
     receiver.drain().await;
     worker.drain().await;
 
-    let trace = trace_of(told.body["traceparent"].as_str().expect("a context")).to_owned();
+    let trace = trace_of(answer.body["traceparent"].as_str().expect("a context")).to_owned();
     spans(&collector, &trace, CONSUMER, 1).await;
     let spans = spans(&collector, &trace, SERVER, 1).await;
     let [received] = of_kind(&spans, SERVER)[..] else { panic!("{spans:?}") };
@@ -206,8 +206,8 @@ async fn what_is_not_sampled_is_not_exported_and_says_so_further_on() {
     }
     for (command, flags) in [(&unsampled, "00"), (&begun, "00"), (&sampled, "01")] {
         let call = &world.gateway.calls_of(command.payment)[0];
-        let told = call.headers["traceparent"].to_str().unwrap();
-        assert!(told.ends_with(&format!("-{flags}")), "{told}");
+        let context = call.headers["traceparent"].to_str().unwrap();
+        assert!(context.ends_with(&format!("-{flags}")), "{context}");
     }
     worker.drain().await;
     spans(&collector, TRACE, CONSUMER, 1).await;
@@ -217,18 +217,18 @@ async fn what_is_not_sampled_is_not_exported_and_says_so_further_on() {
 
 /// Payments do not wait for a collector, nothing is said of it twice, and it is used again when it is back.
 #[tokio::test]
-async fn a_collector_that_is_away_holds_up_nothing() {
+async fn an_unavailable_collector_blocks_nothing() {
     let mut collector = Collector::absent();
     let world = world(&collector).await;
     let worker = world
         .worker_with(WorkerSetup::default().variable("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer s3cret"))
         .await;
-    let told = |text: &str| worker.log().matches(text).count();
+    let logged = |text: &str| worker.log().matches(text).count();
     for _ in 0..3 {
         world.run(&Command::charge("http", "10.00", "EUR")).await;
     }
     eventually("the failure to be told", async || {
-        if told("the collector takes no spans") == 1 { Ok(()) } else { Err("nothing") }
+        if logged("cannot export spans to the collector") == 1 { Ok(()) } else { Err("nothing") }
     })
     .await;
     let dropped = worker.count(r#"paybus_spans_dropped_total{reason="not_taken"}"#).await;
@@ -240,10 +240,10 @@ async fn a_collector_that_is_away_holds_up_nothing() {
     })
     .await;
     eventually("the recovery to be told", async || {
-        if told("the collector takes spans again") == 1 { Ok(()) } else { Err("nothing") }
+        if logged("the collector accepts spans again") == 1 { Ok(()) } else { Err("nothing") }
     })
     .await;
-    assert_eq!(told("the collector takes no spans"), 1, "once, not at every export");
+    assert_eq!(logged("cannot export spans to the collector"), 1, "once, not at every export");
     assert_eq!(collector.header("authorization").as_deref(), Some("Bearer s3cret"));
     assert!(!worker.log().contains("s3cret"));
     // One that is away again does not hold up the end either.

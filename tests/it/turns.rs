@@ -82,8 +82,8 @@ async fn a_payment_lets_a_hundred_wait_and_refuses_more() {
     let world = Setup::new().set("variants.http.timeout", "30s").build().await;
     let _worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
-    let told = Arc::new(Notify::new());
-    world.gateway.plan(charge.payment, vec![Behaviour::Until(Arc::clone(&told))]);
+    let go_on = Arc::new(Notify::new());
+    world.gateway.plan(charge.payment, vec![Behaviour::Until(Arc::clone(&go_on))]);
     world.publish(&charge).await;
     world.gateway.wait_for_calls(charge.payment, 1).await;
     let refunds: Vec<Command> = (0..110).map(|_| charge.then("payment.refund", json!({"amount": "1.00"}))).collect();
@@ -102,7 +102,7 @@ async fn a_payment_lets_a_hundred_wait_and_refuses_more() {
         other => Err(format!("{other} refusals")),
     })
     .await;
-    told.notify_one();
+    go_on.notify_one();
     for refund in &refunds {
         world.final_event(refund).await;
     }

@@ -40,7 +40,7 @@ fn questions(world: &World, payment: Uuid) -> usize {
 }
 
 #[tokio::test]
-async fn a_refund_at_the_gateways_own_desk_is_told_as_an_event() {
+async fn a_manual_refund_at_the_gateway_is_emitted_as_an_event() {
     let world = setup().build().await;
     let worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
@@ -48,14 +48,14 @@ async fn a_refund_at_the_gateways_own_desk_is_told_as_an_event() {
 
     world.gateway.move_by_hand(charge.payment, "refund", "20.00", "USD");
     post(&news("n-1", charge.payment), &worker).await;
-    let told = world.final_event(&named("http", charge.payment, "n-1")).await;
-    assert_eq!((told.kind(), told.status()), ("payment.updated", "confirmed"));
-    assert_eq!((told.field("captured_amount"), told.field("refunded_amount")), ("100.00", "20.00"));
+    let answer = world.final_event(&named("http", charge.payment, "n-1")).await;
+    assert_eq!((answer.kind(), answer.status()), ("payment.updated", "confirmed"));
+    assert_eq!((answer.field("captured_amount"), answer.field("refunded_amount")), ("100.00", "20.00"));
 
     world.gateway.move_by_hand(charge.payment, "refund", "100.00", "USD");
     post(&news("n-2", charge.payment), &worker).await;
-    let told = world.final_event(&named("http", charge.payment, "n-2")).await;
-    assert_eq!((told.kind(), told.status()), ("payment.status_changed", "refunded"));
+    let answer = world.final_event(&named("http", charge.payment, "n-2")).await;
+    assert_eq!((answer.kind(), answer.status()), ("payment.status_changed", "refunded"));
 
     // Told again, by another secret and at another time, they are known; told late under new names they change nothing.
     let asked = questions(&world, charge.payment);
@@ -84,15 +84,15 @@ async fn what_the_gateway_did_not_send_is_refused_and_goes_nowhere() {
     let worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
     world.run(&charge).await;
-    let told = news("n-1", charge.payment);
+    let body = news("n-1", charge.payment);
     let now = jiff::Timestamp::now().as_second();
-    let genuine = Webhook::signed("http", SECRET, &told);
+    let genuine = Webhook::signed("http", SECRET, &body);
 
-    let forged = Webhook::signed("http", "whsec_other", &told);
+    let forged = Webhook::signed("http", "whsec_other", &body);
     let altered = Webhook { body: genuine.body.replace("n-1", "n-2"), ..genuine.clone() };
     let unsigned = Webhook { signature: None, ..genuine.clone() };
     let unreadable = Webhook { signature: Some("v1".to_owned()), ..genuine.clone() };
-    let [old, early] = [now - 310, now + 310].map(|time| Webhook::signed_at("http", SECRET, &told, time));
+    let [old, early] = [now - 310, now + 310].map(|time| Webhook::signed_at("http", SECRET, &body, time));
     let odd = Webhook::signed("http", SECRET, &json!({"surprise": true}));
     for (webhook, why) in [
         (forged, "wrong_signature"),
@@ -216,13 +216,13 @@ async fn one_that_comes_before_its_payment_waits_for_it_and_is_applied() {
     post(&news("n-1", create.payment), &worker).await;
     world.operation_state(&named("http", create.payment, "n-1"), "waiting").await;
     world.run(&create).await;
-    let told = world.final_event(&named("http", create.payment, "n-1")).await;
-    assert_eq!((told.kind(), told.status()), ("payment.status_changed", "confirmed"));
+    let answer = world.final_event(&named("http", create.payment, "n-1")).await;
+    assert_eq!((answer.kind(), answer.status()), ("payment.status_changed", "confirmed"));
 
     let nobodys = Uuid::new_v4();
     post(&news("n-2", nobodys), &worker).await;
-    let told = world.final_event(&named("http", nobodys, "n-2")).await;
-    assert_eq!((told.kind(), told.code()), ("command.rejected", "unknown_payment"));
+    let answer = world.final_event(&named("http", nobodys, "n-2")).await;
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unknown_payment"));
     world.check_books().await;
 }
 
@@ -235,8 +235,8 @@ async fn the_result_of_what_was_pending_comes_by_a_webhook() {
     world.publish(&charge).await;
     world.operation_state(&charge, "pending").await;
     world.gateway.complete(charge.payment, true);
-    let told = json!({"id": "n-1", "payment_id": charge.payment, "operation_id": charge.operation_id()});
-    post(&told, &worker).await;
+    let body = json!({"id": "n-1", "payment_id": charge.payment, "operation_id": charge.operation_id()});
+    post(&body, &worker).await;
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
     assert_eq!(world.final_event(&named("http", charge.payment, "n-1")).await.kind(), "command.succeeded");
 
@@ -247,18 +247,18 @@ async fn the_result_of_what_was_pending_comes_by_a_webhook() {
     world.operation_state(&refund, "pending").await;
     world.gateway.move_by_hand(charge.payment, "refund", "20.00", "USD");
     post(&news("n-2", charge.payment), &worker).await;
-    let of_the_desk = named("http", charge.payment, "n-2");
-    assert_eq!(world.event_of(&of_the_desk, "command.delayed").await.reason(), "pending");
+    let manual_refund = named("http", charge.payment, "n-2");
+    assert_eq!(world.event_of(&manual_refund, "command.delayed").await.reason(), "pending");
     world.gateway.complete(charge.payment, true);
-    let told = json!({"id": "n-3", "payment_id": charge.payment, "operation_id": refund.operation_id()});
-    post(&told, &worker).await;
+    let body = json!({"id": "n-3", "payment_id": charge.payment, "operation_id": refund.operation_id()});
+    post(&body, &worker).await;
     assert_eq!(world.final_event(&refund).await.field("refunded_amount"), "10.00");
-    assert_eq!(world.final_event(&of_the_desk).await.field("refunded_amount"), "30.00");
+    assert_eq!(world.final_event(&manual_refund).await.field("refunded_amount"), "30.00");
     world.check_books().await;
 }
 
 #[tokio::test]
-async fn one_webhook_may_tell_of_several_payments_and_a_worker_that_dies_over_it_loses_none() {
+async fn one_webhook_may_name_several_payments_and_a_worker_that_dies_loses_none() {
     let world = setup().build().await;
     let doomed = world.worker().await;
     let charges: Vec<Command> = (0..3).map(|_| Command::charge("http", "50.00", "USD")).collect();
@@ -269,7 +269,7 @@ async fn one_webhook_may_tell_of_several_payments_and_a_worker_that_dies_over_it
         world.gateway.move_by_hand(charge.payment, "refund", "5.00", "USD");
     }
     let of = |number: usize| news(&format!("n-{number}"), charges[number].payment);
-    let told = Value::from(vec![of(0), of(1), of(2)]);
+    let body = Value::from(vec![of(0), of(1), of(2)]);
     // Known beforehand alone, the first is not asked about twice.
     let doomed = world.worker().await;
     post(&of(0), &doomed).await;
@@ -278,7 +278,7 @@ async fn one_webhook_may_tell_of_several_payments_and_a_worker_that_dies_over_it
     // It dies when it has asked for the second payment.
     let doomed = world.spawn_worker(WorkerSetup::default().dies_at("called@2"));
     doomed.ready().await;
-    post(&told, &doomed).await;
+    post(&body, &doomed).await;
     doomed.wait().await;
     let _worker = world.worker().await;
     for (number, charge) in charges.iter().enumerate() {
@@ -311,8 +311,8 @@ async fn a_process_of_its_own_receives_webhooks_without_a_database() {
     world.run(&charge).await;
     world.gateway.move_by_hand(charge.payment, "refund", "20.00", "USD");
     post(&news("n-1", charge.payment), &receiver).await;
-    let told = world.final_event(&named("http", charge.payment, "n-1")).await;
-    assert_eq!((told.kind(), told.field("refunded_amount")), ("payment.updated", "20.00"));
+    let answer = world.final_event(&named("http", charge.payment, "n-1")).await;
+    assert_eq!((answer.kind(), answer.field("refunded_amount")), ("payment.updated", "20.00"));
     assert_eq!((counted(&receiver, "taken").await, counted(&worker, "taken").await), (1, 0));
     // By this PaybusDown knows a worker.
     let intake = r#"paybus_component_ready{component="intake"}"#;
@@ -332,11 +332,11 @@ async fn a_process_of_its_own_receives_webhooks_without_a_database() {
     let (status, retry_after) = second.post(&receiver).await;
     assert_eq!((status, retry_after.is_some()), (503, true));
     assert_eq!(receiver.get("/livez").await.expect("an answer").0, 200);
-    wire.mend();
+    wire.restore();
     receiver.ready().await;
     assert_eq!(second.post(&receiver).await.0, 200);
-    let told = world.final_event(&named("http", charge.payment, "n-2")).await;
-    assert_eq!(told.field("refunded_amount"), "50.00");
+    let answer = world.final_event(&named("http", charge.payment, "n-2")).await;
+    assert_eq!(answer.field("refunded_amount"), "50.00");
     receiver.drain().await;
     world.check_books().await;
 }
@@ -357,10 +357,10 @@ async fn without_a_confirm_there_is_no_200_and_nothing_is_lost() {
     wire.silence();
     let webhook = Webhook::signed("http", SECRET, &news("n-1", charge.payment));
     assert_eq!(webhook.post(&receiver).await.0, 503);
-    let told = world.final_event(&named("http", charge.payment, "n-1")).await;
-    assert_eq!(told.field("refunded_amount"), "20.00");
+    let answer = world.final_event(&named("http", charge.payment, "n-1")).await;
+    assert_eq!(answer.field("refunded_amount"), "20.00");
     wire.cut();
-    wire.mend();
+    wire.restore();
     receiver.ready().await;
     assert_eq!(webhook.post(&receiver).await.0, 200);
     eventually("the copies to be known", async || {

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::bus::header;
 use crate::support::contract::wrong;
-use crate::support::{Command, Event, PATIENCE, Setup, World};
+use crate::support::{Command, Event, Setup, TIMEOUT, World};
 
 const POSITION: &str = "paybus-position";
 
@@ -28,12 +28,12 @@ struct Page {
     /// The events by their positions.
     events: BTreeMap<i64, String>,
     /// What the answer says.
-    told: Value,
+    answer: Value,
 }
 
 impl Page {
     fn to(&self) -> i64 {
-        number(&self.told["to"])
+        number(&self.answer["to"])
     }
 }
 
@@ -110,7 +110,7 @@ impl<'a> Shop<'a> {
     }
 
     /// As a consumer that wants to be whole: what a heartbeat says is missing it asks for.
-    async fn mend(&mut self) {
+    async fn fill_gaps(&mut self) {
         for beat in std::mem::take(&mut self.beats) {
             let count = self.seen.range(beat.from + 1..beat.to + 1).count();
             let is_known = beat.from <= self.whole_to && i64::try_from(count) == Ok(beat.events);
@@ -147,9 +147,9 @@ impl<'a> Shop<'a> {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        let told = timeout(PATIENCE, answered).await.expect("an answer in time");
-        assert_eq!(told["events"], json!(events.len()), "{told}");
-        Page { events, told }
+        let answer = timeout(TIMEOUT, answered).await.expect("an answer in time");
+        assert_eq!(answer["events"], json!(events.len()), "{answer}");
+        Page { events, answer }
     }
 
     /// What PostgreSQL has.
@@ -165,11 +165,11 @@ impl<'a> Shop<'a> {
         let whole = async {
             while self.whole_to < last {
                 self.read(&loses).await;
-                self.mend().await;
+                self.fill_gaps().await;
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(PATIENCE, whole).await.expect("whole in time");
+        timeout(TIMEOUT, whole).await.expect("whole in time");
     }
 
     async fn leave(self) {
@@ -234,13 +234,13 @@ async fn heartbeats_leave_out_no_position_and_count_right_whichever_replica_send
     }
     let last: i64 = world.value("SELECT max(position) FROM events", &[]).await;
     for shop in [&mut busy, &mut quiet] {
-        let told = async {
+        let answer = async {
             while shop.beats.last().is_none_or(|beat| beat.to < last) {
                 shop.read(|_| false).await;
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(PATIENCE, told).await.expect("a heartbeat in time");
+        timeout(TIMEOUT, answer).await.expect("a heartbeat in time");
         let mut counted = 0;
         for (before, beat) in shop.beats.iter().zip(&shop.beats[1..]) {
             // One may be lost with the worker that was to send it, and is never told of another way.
@@ -258,7 +258,7 @@ async fn heartbeats_leave_out_no_position_and_count_right_whichever_replica_send
     // Beside the busy one, the quiet one's events come alone.
     let page = quiet.ask(json!({})).await;
     assert_eq!(page.events, quiet.stored().await);
-    assert_eq!((page.to(), &page.told["more"]), (last, &json!(false)));
+    assert_eq!((page.to(), &page.answer["more"]), (last, &json!(false)));
     busy.leave().await;
     quiet.leave().await;
     world.check_books().await;
@@ -266,7 +266,7 @@ async fn heartbeats_leave_out_no_position_and_count_right_whichever_replica_send
 
 /// A position is given before its event can be seen: what is told of all up to it waits for that.
 #[tokio::test]
-async fn nothing_is_told_of_a_position_that_an_event_may_still_come_before() {
+async fn nothing_is_reported_up_to_a_position_before_which_an_event_may_still_appear() {
     let world = beating().build().await;
     let mut shop = Shop::subscribe(&world, "http").await;
     let _worker = world.worker().await;
@@ -275,17 +275,17 @@ async fn nothing_is_told_of_a_position_that_an_event_may_still_come_before() {
     slow.batch_execute("BEGIN").await.expect("a transaction");
     let insert = "INSERT INTO events (payment_id, id, event_type, routing_key, body, created)
                   VALUES (gen_random_uuid(), gen_random_uuid(), 'x', 'http.x', '', now()) RETURNING position";
-    let held: i64 = slow.query_one(insert, &[]).await.expect("a row").get(0);
+    let open_position: i64 = slow.query_one(insert, &[]).await.expect("a row").get(0);
     world.run(&Command::charge("http", "10.00", "EUR")).await;
     let page = shop.ask(json!({"after": "0"})).await;
-    assert!(page.to() < held, "{}", page.told);
-    assert!(page.events.keys().all(|position| *position < held), "{:?}", page.events.keys());
+    assert!(page.to() < open_position, "{}", page.answer);
+    assert!(page.events.keys().all(|position| *position < open_position), "{:?}", page.events.keys());
     shop.read(|_| false).await;
-    assert!(shop.beats.iter().all(|beat| beat.to < held), "{:?}", shop.beats);
+    assert!(shop.beats.iter().all(|beat| beat.to < open_position), "{:?}", shop.beats);
 
     slow.batch_execute("ROLLBACK").await.expect("the end");
     shop.until_whole(|_| false).await;
-    assert!(shop.whole_to > held);
+    assert!(shop.whole_to > open_position);
     assert_eq!(shop.seen, shop.stored().await);
     shop.leave().await;
     world.check_books().await;
@@ -309,17 +309,20 @@ async fn a_page_says_what_it_leaves_out() {
     // A hundred at a time.
     let first = shop.ask(json!({})).await;
     assert_eq!(first.events.keys().copied().collect::<Vec<_>>(), positions[..100]);
-    assert_eq!((first.to(), &first.told["more"], first.told.get("kept_after")), (positions[99], &json!(true), None));
-    let rest = shop.ask(json!({"after": first.told["to"]})).await;
+    assert_eq!(
+        (first.to(), &first.answer["more"], first.answer.get("kept_after")),
+        (positions[99], &json!(true), None)
+    );
+    let rest = shop.ask(json!({"after": first.answer["to"]})).await;
     assert_eq!(rest.events.keys().copied().collect::<Vec<_>>(), positions[100..]);
-    assert_eq!((&rest.told["more"], &rest.told["set_aside"]), (&json!(false), &json!(0)));
+    assert_eq!((&rest.answer["more"], &rest.answer["set_aside"]), (&json!(false), &json!(0)));
 
     // What may be gone, by its age, and what came since a time.
     let sql = "UPDATE events SET stored = stored - make_interval(days => $2) WHERE payment_id = $1 RETURNING position";
     world.query(sql, &[&charges[0].payment, &100]).await;
     world.query(sql, &[&charges[1].payment, &1]).await;
     let all = shop.ask(json!({"after": "0"})).await;
-    assert_eq!(number(&all.told["kept_after"]), positions[1], "{}", all.told);
+    assert_eq!(number(&all.answer["kept_after"]), positions[1], "{}", all.answer);
     let since = (jiff::Timestamp::now() - Duration::from_secs(3600)).to_string();
     let new = shop.ask(json!({"since": since})).await;
     assert_eq!(new.events.keys().next(), Some(&positions[4]));
@@ -333,7 +336,7 @@ async fn a_page_says_what_it_leaves_out() {
                GROUP BY 1 RETURNING position";
     let refused: i64 = world.value(sql, &[&payment]).await;
     let page = shop.ask(json!({"after": (refused - 1).to_string()})).await;
-    assert_eq!(page.told["set_aside"], json!(2), "{}", page.told);
+    assert_eq!(page.answer["set_aside"], json!(2), "{}", page.answer);
     assert!(!page.events.contains_key(&refused));
     world.query("DELETE FROM set_aside RETURNING position", &[]).await;
     shop.leave().await;

@@ -96,29 +96,29 @@ async fn a_deleted_queue_is_made_again() {
 
 /// The broker waits for an acknowledgement only so long and then takes the command away: it comes back, and is known.
 #[tokio::test]
-async fn the_broker_loses_patience_with_a_command() {
+async fn the_brokers_consumer_timeout_hits_a_command() {
     if !has_rabbitmqctl() {
         return;
     }
     let world = Setup::new().alone().set("variants.http.timeout", "20s").build().await;
-    let patience = |milliseconds: &str, tick: &str| {
+    let timeouts = |milliseconds: &str, tick: &str| {
         format!(
             "application:set_env(rabbit, consumer_timeout, {milliseconds}), \
              application:set_env(rabbit, channel_tick_interval, {tick})."
         )
     };
-    rabbitmqctl(&["eval", &patience("1000", "1000")]).await;
+    rabbitmqctl(&["eval", &timeouts("1000", "1000")]).await;
     let worker = world.worker().await;
     let charge = Command::charge("http", "10.00", "EUR");
     world.gateway.plan(charge.payment, vec![Behaviour::Delay(Duration::from_secs(6))]);
     world.publish(&charge).await;
     within(Duration::from_secs(15), "the broker to close the channel", async || {
         let log = worker.log();
-        if log.contains("is not consumed") { Ok(()) } else { Err(log) }
+        if log.contains("consumption of a queue failed") { Ok(()) } else { Err(log) }
     })
     .await;
     let answer = world.final_event(&charge).await;
-    rabbitmqctl(&["eval", &patience("1800000", "60000")]).await;
+    rabbitmqctl(&["eval", &timeouts("1800000", "60000")]).await;
     assert_eq!(answer.status(), "confirmed");
     assert_eq!(world.gateway.calls_of(charge.payment).len(), 1, "it was at it all the time");
     world.check_books().await;

@@ -17,27 +17,27 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::services::{Service, has_rabbitmqctl, rabbitmqctl};
-use crate::support::topology::{Bus, PATIENCE, event, is_confirmed, reaches};
+use crate::support::topology::{Bus, TIMEOUT, event, is_confirmed, reaches};
 
-/// Publishes events of 20 payments as long as `trouble` lasts, and checks that what the broker holds in the end reads
+/// Publishes events of 20 payments as long as `outage` lasts, and checks that what the broker holds in the end reads
 /// in order from the last copy of each.
-async fn nothing_is_lost_while(trouble: impl Future<Output = ()>) {
+async fn nothing_is_lost_while(outage: impl Future<Output = ()>) {
     let bus = Bus::alone().await;
     let publisher = bus.publisher();
     let over = Arc::new(AtomicBool::new(false));
     let publishing: Vec<_> =
         (0..20).map(|payment| tokio::spawn(keep_publishing(publisher.clone(), payment, Arc::clone(&over)))).collect();
-    trouble.await;
+    outage.await;
     over.store(true, Ordering::Relaxed);
     let mut published = Vec::new();
     for one in publishing {
-        published.push(timeout(PATIENCE, one).await.expect("in time").expect("no panic"));
+        published.push(timeout(TIMEOUT, one).await.expect("in time").expect("no panic"));
     }
-    let (held, copies) = read_all(&bus).await;
+    let (sequences, copies) = read_all(&bus).await;
     let total: u32 = published.iter().sum();
     println!("{copies} copies of {total} events");
     for (payment, count) in published.into_iter().enumerate() {
-        assert_eq!(held[&payment.to_string()], (0..count).collect::<Vec<_>>(), "payment {payment}");
+        assert_eq!(sequences[&payment.to_string()], (0..count).collect::<Vec<_>>(), "payment {payment}");
     }
     bus.end().await;
 }
@@ -65,14 +65,14 @@ async fn read_all(bus: &Bus) -> (HashMap<String, Vec<u32>>, usize) {
         copies.push((payment.to_owned(), number.parse().expect("a number")));
         delivery.acker.ack().await;
     }
-    let mut held: HashMap<String, Vec<u32>> = HashMap::new();
+    let mut sequences: HashMap<String, Vec<u32>> = HashMap::new();
     let mut seen = std::collections::HashSet::new();
     for copy in copies.iter().rev() {
         if seen.insert(copy) {
-            held.entry(copy.0.clone()).or_default().insert(0, copy.1);
+            sequences.entry(copy.0.clone()).or_default().insert(0, copy.1);
         }
     }
-    (held, copies.len())
+    (sequences, copies.len())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,10 +150,10 @@ async fn a_blocked_publisher_waits() {
     // Longer than a confirm may be missing.
     sleep(Duration::from_secs(7)).await;
     rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).await;
-    let published = timeout(PATIENCE, publishing).await.expect("in time").expect("no panic");
+    let published = timeout(TIMEOUT, publishing).await.expect("in time").expect("no panic");
     assert!(published.len() == 99 && published.iter().all(is_confirmed));
-    let held = topology::queue_length(bus.client.connection(), &bus.names.unrouted()).await.expect("a queue");
-    assert_eq!(held, 100, "nothing was sent twice");
+    let sequences = topology::queue_length(bus.client.connection(), &bus.names.unrouted()).await.expect("a queue");
+    assert_eq!(sequences, 100, "nothing was sent twice");
     bus.end().await;
 }
 
@@ -177,7 +177,7 @@ async fn a_message_too_large_is_found_among_others() {
     let batch: Vec<Outgoing> =
         all.map(|outgoing| if outgoing.position == position { huge.clone() } else { outgoing }).collect();
     let started = Instant::now();
-    let published = timeout(PATIENCE, publisher.publish(batch)).await.expect("in time");
+    let published = timeout(TIMEOUT, publisher.publish(batch)).await.expect("in time");
     println!("one message too large among 400 found after {:?}", started.elapsed());
     let aside = published.iter().filter_map(|published| match published {
         Published::SetAside { position, .. } | Published::Behind { position } => Some(*position),

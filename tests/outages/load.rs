@@ -18,10 +18,10 @@ pub struct Load {
 }
 
 /// Lets two workers work while commands keep coming, and the trouble happen meanwhile.
-pub async fn under_load(trouble: impl AsyncFnOnce(&Load)) {
+pub async fn under_load(outage: impl AsyncFnOnce(&Load)) {
     let world = setup().build().await;
     let workers = vec![world.worker().await, world.worker().await];
-    Load::new(world, workers).during(trouble).await;
+    Load::new(world, workers).during(outage).await;
 }
 
 /// The setup of a world that is to be under load.
@@ -39,11 +39,11 @@ impl Load {
 
     /// Keeps commands coming while the trouble happens. After it all is ready again, every command is answered, nothing was
     /// charged twice, no event was lost.
-    pub async fn during(self, trouble: impl AsyncFnOnce(&Load)) {
+    pub async fn during(self, outage: impl AsyncFnOnce(&Load)) {
         let over = AtomicBool::new(false);
         let troubling = async {
             self.goes_on().await;
-            trouble(&self).await;
+            outage(&self).await;
             self.is_ready().await;
             self.goes_on().await;
             over.store(true, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::payment::code::{Code, Rejection};
-use crate::payment::command::BODY_MAX;
+use crate::payment::command::{BODY_MAX, body_too_large};
 
 /// The header that marks a repaired message with its [`Flaw`]. A dead letter has the reason instead.
 pub const MARKER: &str = "x-paybus-unreadable";
@@ -41,7 +41,7 @@ impl fmt::Display for Flaw {
             Flaw::Depth => write!(f, "headers: are nested deeper than {DEPTH_MAX} levels"),
             Flaw::Size => f.write_str("properties: do not fit into one frame"),
             Flaw::Malformed => f.write_str("properties: cannot be read"),
-            Flaw::Body(size) => write!(f, "the body is {size} bytes; {BODY_MAX} are allowed"),
+            Flaw::Body(size) => f.write_str(&body_too_large(*size).message),
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct Frames {
     /// The largest frame that lapin accepts, in bytes.
     frame_max: usize,
     /// The beginning of a frame that is not complete yet.
-    held: Vec<u8>,
+    buffered: Vec<u8>,
     /// How many bytes must be held before the frame is examined again.
     wanted: usize,
     /// How many bytes of the current frame are still to be passed on without a check.
@@ -80,7 +80,7 @@ impl Frames {
         Frames {
             asked,
             frame_max: agreed(asked, FRAME_DEFAULT),
-            held: Vec::new(),
+            buffered: Vec::new(),
             wanted: 0,
             passing: 0,
             skipping: 0,
@@ -104,35 +104,35 @@ impl Frames {
                 out.extend_from_slice(up_to(&mut rest, &mut self.passing));
             } else if self.skipping > 0 {
                 up_to(&mut rest, &mut self.skipping);
-            } else if self.held.is_empty() {
+            } else if self.buffered.is_empty() {
                 match self.step(rest, out) {
                     Step::Taken(count) => rest = &rest[count..],
                     Step::Wanted(count) => {
                         self.wanted = count;
-                        self.held.extend_from_slice(rest);
+                        self.buffered.extend_from_slice(rest);
                         return;
                     }
                 }
             } else {
-                self.hold(&mut rest, out);
+                self.buffer(&mut rest, out);
             }
         }
     }
 
     /// Continues a frame that is held back.
-    fn hold(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
-        let mut missing = self.wanted - self.held.len();
-        self.held.extend_from_slice(up_to(rest, &mut missing));
+    fn buffer(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) {
+        let mut missing = self.wanted - self.buffered.len();
+        self.buffered.extend_from_slice(up_to(rest, &mut missing));
         if missing > 0 {
             return;
         }
-        let mut held = std::mem::take(&mut self.held);
-        match self.step(&held, out) {
+        let mut buffered = std::mem::take(&mut self.buffered);
+        match self.step(&buffered, out) {
             // All of it was consumed: no more is held than is wanted.
-            Step::Taken(_) => held.clear(),
+            Step::Taken(_) => buffered.clear(),
             Step::Wanted(count) => self.wanted = count,
         }
-        self.held = held;
+        self.buffered = buffered;
     }
 
     /// Examines bytes that begin with a frame.

@@ -276,7 +276,7 @@ fn message(channel: u16, size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_body_that_is_too_large_is_left_out_and_its_size_told() {
+fn a_body_that_is_too_large_is_left_out_and_its_size_reported() {
     let mut frames = Frames::new(None).bodies_up_to(1_000);
     let mut pass = |bytes: &[u8]| {
         let mut out = Vec::new();

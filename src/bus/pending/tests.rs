@@ -103,7 +103,7 @@ fn a_refused_message_pauses_its_payment_and_then_goes_alone() {
 }
 
 #[test]
-fn two_refusals_alone_set_it_aside_with_those_behind_it() {
+fn only_two_refusals_set_it_aside_with_those_behind_it() {
     let mut now = Instant::now();
     let mut backlog = filled(&[(1, 10), (1, 11), (2, 20)]);
     let round = backlog.next_round(now);

@@ -1,19 +1,20 @@
-//! `paybus dead release`: lets a payment's events out again that the broker had refused.
+//! `paybus dead release`: releases a payment's events that the broker had refused.
 
 use clap::Args;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::cli::consent::Consent;
+use crate::cli::consent::{Consent, HOW_TO_CONFIRM};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::open_database;
 use crate::cli::output::Output;
 use crate::cli::tame::tame;
 use crate::config::Settings;
+use crate::plural::counted;
 use crate::store::Store;
-use crate::store::release::Aside;
+use crate::store::release::SetAside;
 
-/// Which payment's events, and who says so.
+/// Which payment's events to release, and who does it.
 #[derive(Debug, Args)]
 pub struct ReleaseArguments {
     /// The payment's id.
@@ -36,7 +37,7 @@ pub(super) async fn run(arguments: &ReleaseArguments, settings: &Settings) -> Re
 async fn release(store: &Store, arguments: &ReleaseArguments, who: Option<&str>) -> Result<Exit, Failure> {
     let payment = arguments.payment;
     let nothing = || Failure::new(Exit::Failed, format!("no events of payment {payment} are set aside"));
-    let aside = store.aside(payment).await?.ok_or_else(nothing)?;
+    let set_aside = store.events_set_aside(payment).await?.ok_or_else(nothing)?;
     let released = match who {
         Some(who) => Some(store.release(payment, who).await?.ok_or_else(nothing)?),
         None => None,
@@ -45,29 +46,28 @@ async fn release(store: &Store, arguments: &ReleaseArguments, who: Option<&str>)
     if arguments.json {
         output.json(&json!({
             "payment": payment,
-            "events": aside.events,
-            "reason": aside.reason,
-            "since": aside.since.to_string(),
+            "events": set_aside.events,
+            "reason": set_aside.reason,
+            "since": set_aside.since.to_string(),
             "released": released,
         }))?;
     } else {
-        output.line(&told(payment, &aside, released))?;
+        output.line(&summary(payment, &set_aside, released))?;
     }
     Ok(Exit::Done)
 }
 
-fn told(payment: Uuid, aside: &Aside, released: Option<usize>) -> String {
-    let events = |count: i64| if count == 1 { "1 event".to_owned() } else { format!("{count} events") };
+fn summary(payment: Uuid, set_aside: &SetAside, released: Option<usize>) -> String {
     match released {
         Some(count) => {
-            let count = events(i64::try_from(count).unwrap_or(i64::MAX));
-            format!("released: {count} of payment {payment}; a worker sends them within seconds")
+            let events = counted(count, "event");
+            format!("released: {events} of payment {payment}; workers publish released events within seconds")
         }
         None => format!(
-            "would be released: {} of payment {payment}, set aside {:.0}: {}; do it with --yes",
-            events(aside.events),
-            aside.since,
-            tame(&aside.reason)
+            "would be released: {} of payment {payment}, set aside at {:.0}: {}; {HOW_TO_CONFIRM}",
+            counted(set_aside.events, "event"),
+            set_aside.since,
+            tame(&set_aside.reason)
         ),
     }
 }
@@ -77,15 +77,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_be_done_is_told_in_one_line() {
+    fn a_dry_run_prints_one_line() {
         let since = "2026-11-22T12:00:00.25Z".parse().expect("a time");
-        let aside = Aside { reason: "returned: 312\nNO_ROUTE".to_owned(), since, events: 2 };
-        let line = told(Uuid::nil(), &aside, None);
+        let set_aside = SetAside { reason: "returned: 312\nNO_ROUTE".to_owned(), since, events: 2 };
+        let line = summary(Uuid::nil(), &set_aside, None);
         assert_eq!(
             line,
             "would be released: 2 events of payment 00000000-0000-0000-0000-000000000000, set aside \
-             2026-11-22T12:00:00Z: returned: 312 NO_ROUTE; do it with --yes"
+             at 2026-11-22T12:00:00Z: returned: 312 NO_ROUTE; add --yes to do it"
         );
-        assert!(told(Uuid::nil(), &aside, Some(1)).starts_with("released: 1 event of payment"));
+        assert!(summary(Uuid::nil(), &set_aside, Some(1)).starts_with("released: 1 event of payment"));
     }
 }

@@ -1,4 +1,4 @@
-//! A list for scripts: an object for each payment, and one with what it comes to. Amounts are texts.
+//! A list for scripts: one object per payment, and a summary. Amounts are strings.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ fn operation(operation: &FoundOperation) -> Value {
 /// The last line.
 ///
 /// # Errors
-/// A sum beyond 28 digits.
+/// A sum has more than 28 digits.
 pub fn summary(listing: &Listing) -> Result<Value, MoneyError> {
     let at_risk = AtRisk::of(listing)?;
     let amounts: BTreeMap<&str, String> =
@@ -71,11 +71,11 @@ mod tests {
     use crate::payment::operation::State;
 
     #[test]
-    fn amounts_are_texts_and_times_rfc_3339() {
+    fn amounts_are_strings_and_times_rfc_3339() {
         let found = found(State::Unknown, "20.00", "USD");
-        let told = value(&found);
-        assert_eq!((&told["total"], &told["operation"]["amount"]), (&json!("120.00"), &json!("20.00")));
-        assert_eq!(told["operation"]["due_at"], "2026-11-22T12:03:42Z");
+        let row = value(&found);
+        assert_eq!((&row["total"], &row["operation"]["amount"]), (&json!("120.00"), &json!("20.00")));
+        assert_eq!(row["operation"]["due_at"], "2026-11-22T12:03:42Z");
         let summary = summary(&listing(vec![found])).expect("sums");
         assert_eq!(summary["summary"]["unknown"], json!({"count": 1, "amounts": {"USD": "20.00"}}));
         assert_eq!(summary["summary"]["after"], Value::Null);

@@ -1,4 +1,4 @@
-//! `paybus list`: which payments, and why: where to begin for a person who has no payment's id yet.
+//! `paybus list`: finds payments, for a person who does not know the payment's id yet.
 
 mod json;
 mod page;
@@ -16,66 +16,69 @@ use crate::config::Settings;
 use crate::payment::status::Status;
 use crate::store::find::{Bounds, Listing, Position, Search, Standing};
 
-/// How many payments or operations one call looks at: some seconds of the database's time.
+/// How many payments or operations one call examines; that takes the database a few seconds.
 const LOOKED_AT_MAX: usize = 200_000;
 
 const AFTER_HELP: &str = "\
 Examples:
-  paybus list --state unknown                          # money may have moved, and nobody knows yet
-  paybus list --state escalated                        # a person must say what happened
-  paybus list --state scheduled --variant cards        # what is tried again, when, and why
+  paybus list --state unknown                          # money may have moved, outcome not known yet
+  paybus list --state escalated                        # an operator must state what happened
+  paybus list --state scheduled --variant cards        # what is retried, when and why
   paybus list --metadata order=1021
   paybus list --reference ch_3Px4 --json
   paybus list --status preauth --since 7d --until 6d
 
-With --state unknown, escalated or scheduled, each line is an operation, by variant, the oldest first. Else each is a
-payment, from the newest back: at most 200,000 are looked at, and the last line says how to go on. Archived payments
-are not among them, nor commands that wait for a payment that was never created.
+With --state unknown, escalated or scheduled, each entry is an operation, ordered by variant, oldest
+first. Otherwise each entry is a payment, newest first. One call examines at most 200,000; the last
+line shows how to continue. Archived payments are not listed, nor are commands that wait for a
+payment that was never created.
 
-Times are UTC. With --json, amounts are texts, and the last line is {\"summary\": {...}} with \"after\" for --after.";
+Times are UTC. With --json, amounts are strings, and the last line is {\"summary\": {...}}, in which
+\"after\" is the cursor for --after.";
 
-/// List payments: those with an unknown outcome, those that wait, or those of an order, a customer or a reference.
+/// List payments by state, status, order, customer or gateway reference.
 ///
-/// All that is given must hold. Read from the database alone; of whom a payment bills nothing is shown.
+/// If several options are given, all must match. Reads only the database; billing data is not shown.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct ListArguments {
-    /// With an operation that is unknown, escalated, scheduled, waiting, pending, calling, or open in any way.
+    /// Only payments with an operation that is unknown, escalated, scheduled, waiting, pending, calling, or any of these
+    /// (open).
     #[arg(long, value_name = "STATE", value_parser = read_standing)]
     state: Option<Standing>,
-    /// With this status: waiting, input, preauth, confirmed, rejected, refunded, error or cancelled.
+    /// Only payments with this status: waiting, input, preauth, confirmed, rejected, refunded, error or cancelled.
     #[arg(long, value_name = "STATUS", value_parser = read_status)]
     status: Option<Status>,
-    /// Of this variant.
+    /// Only payments of this variant.
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
-    /// With this text in the metadata of payment.create, such as order=1021.
+    /// Only payments with this entry in the metadata of payment.create, such as order=1021.
     #[arg(long, value_name = "NAME=TEXT", value_parser = read_pair)]
     metadata: Option<(String, String)>,
-    /// With this id at the gateway: of the payment, or of a charge or refund of it.
+    /// Only payments with this id at the gateway: their own, or that of a charge or refund.
     #[arg(long, value_name = "TEXT")]
     reference: Option<String>,
-    /// With this billing e-mail address, in whatever case.
+    /// Only payments with this billing e-mail address, ignoring case.
     #[arg(long, value_name = "ADDRESS", value_parser = read_address)]
     email: Option<String>,
-    /// Created from a time on, or in the last days or hours: 30d.
+    /// Only payments created since WHEN: a time, or how long ago, such as 30d.
     #[arg(long, value_name = "WHEN", value_parser = read_when)]
     since: Option<When>,
-    /// Created before a time, or so long ago.
+    /// Only payments created before WHEN: a time, or how long ago, such as 30d.
     #[arg(long, value_name = "WHEN", value_parser = read_when)]
     until: Option<When>,
-    /// At most so many, up to 1000.
+    /// Maximum number of entries, up to 1000.
     #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = read_limit)]
     limit: usize,
-    /// Go on from where an earlier list ended, as its last line says, with the same options else.
+    /// Continue an earlier list from the cursor in its last line; repeat its other options.
     #[arg(long, value_name = "CURSOR")]
     after: Option<Position>,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
 
-/// One of these words.
+/// Lists the words that are expected.
 fn one_of<'a>(words: impl Iterator<Item = &'a str>) -> String {
     format!("expected one of {}", words.collect::<Vec<_>>().join(", "))
 }
@@ -83,7 +86,7 @@ fn one_of<'a>(words: impl Iterator<Item = &'a str>) -> String {
 fn read_standing(text: &str) -> Result<Standing, String> {
     Standing::from_word(text).ok_or_else(|| {
         let is_status = Status::from_word(text).is_some();
-        let hint = if is_status { format!("; for the payment's status, --status {text}") } else { String::new() };
+        let hint = if is_status { format!("; for the payment's status, use --status {text}") } else { String::new() };
         one_of(Standing::ALL.into_iter().map(Standing::as_str)) + &hint
     })
 }
@@ -91,7 +94,7 @@ fn read_standing(text: &str) -> Result<Standing, String> {
 fn read_status(text: &str) -> Result<Status, String> {
     Status::from_word(text).ok_or_else(|| {
         let is_state = Standing::from_word(text).is_some();
-        let hint = if is_state { format!("; for what a command waits for, --state {text}") } else { String::new() };
+        let hint = if is_state { format!("; for an operation's state, use --state {text}") } else { String::new() };
         one_of(Status::ALL.into_iter().map(Status::as_str)) + &hint
     })
 }
@@ -104,7 +107,7 @@ fn read_pair(text: &str) -> Result<(String, String), String> {
 
 fn read_limit(text: &str) -> Result<usize, String> {
     let limit = text.parse::<usize>().ok().filter(|limit| (1..=1_000).contains(limit));
-    limit.ok_or_else(|| "expected a number from 1 to 1000; --after goes on from there".to_owned())
+    limit.ok_or_else(|| "expected a number from 1 to 1000; to list more, continue with --after".to_owned())
 }
 
 impl ListArguments {
@@ -120,10 +123,10 @@ impl ListArguments {
             until: self.until.map(|until| until.time(now)),
         };
         if search.since.zip(search.until).is_some_and(|(since, until)| since >= until) {
-            return Err(Failure::usage("--since must be before --until: --since 7d --until 6d is a day, a week ago"));
+            return Err(Failure::usage("--since must be before --until: --since 7d --until 6d is one day, a week ago"));
         }
         if self.after.as_ref().is_some_and(|after| !search.takes(after)) {
-            return Err(Failure::usage("--after is of a list with another --state: give the same options as then"));
+            return Err(Failure::usage("--after belongs to a list with another --state: repeat that list's options"));
         }
         Ok(search)
     }
@@ -161,11 +164,11 @@ fn print(arguments: &ListArguments, search: &Search, listing: &Listing, settings
     Ok(())
 }
 
-/// Where nothing was found of a variant that is not configured here: its name may be wrong.
+/// A hint if nothing was found for a variant that is not configured here: its name may be wrong.
 fn unconfigured(search: &Search, listing: &Listing, settings: &Settings) -> Option<String> {
     let variant = search.variant.as_ref().filter(|variant| !settings.variants.contains_key(*variant))?;
     let names: Vec<&str> = settings.variants.keys().map(String::as_str).collect();
-    let hint = format!("variant {} is not configured here; these are: {}", tame(variant), names.join(", "));
+    let hint = format!("variant {} is not configured here; configured: {}", tame(variant), names.join(", "));
     listing.found.is_empty().then_some(hint)
 }
 
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_is_answered_with_what_would_be_right() {
+    fn wrong_arguments_are_answered_with_the_right_ones() {
         for (line, answer) in [
             ("--state lost", "unknown, escalated, scheduled, waiting, pending, calling, open"),
             ("--state confirmed", "--status confirmed"),
@@ -258,8 +261,8 @@ mod tests {
             ("--since yesterday", "2026-11-22T12:00:00Z"),
             ("--after 17", "the last line of an earlier list"),
         ] {
-            let told = parse(line).expect_err(line);
-            assert!(told.contains(answer), "{line}: {told}");
+            let error = parse(line).expect_err(line);
+            assert!(error.contains(answer), "{line}: {error}");
         }
         let now = Timestamp::now();
         let failure = |line: &str| parse(line).expect("good words").search(now).expect_err(line);
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_looked_for() {
+    fn arguments_become_search_criteria() {
         let line = "--state unknown --status waiting --variant cards --metadata order=a=b --since 2h --after 17,cards";
         let now = "2026-11-22T12:00:00Z".parse().expect("a time");
         let search = parse(line).expect("arguments").search(now).expect("a search");

@@ -1,4 +1,4 @@
-//! A list as lines of text: a line for each payment, under it one for its open operation, and what it comes to.
+//! A list as lines of text: one per payment, below it one for its open operation, and a summary.
 
 use std::collections::BTreeMap;
 
@@ -12,26 +12,27 @@ use crate::cli::time::{date, relative, span};
 use crate::excerpt::excerpt;
 use crate::payment::money::{Money, MoneyError};
 use crate::payment::operation::State;
+use crate::plural::counted;
 use crate::store::find::{Found, FoundOperation, FoundPayment, Listing, Position, Search};
 
-/// How much of an order's number and of a message is shown, in characters.
+/// How much of an order number and of a message is shown, in characters.
 const ORDER_SHOWN: usize = 40;
 const MESSAGE_SHOWN: usize = 100;
 
-/// What is unknown: how many operations, and what those with an amount asked for, by currency.
+/// Operations with an unknown outcome: their number, and the requested amounts by currency.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AtRisk {
     /// How many.
     pub count: usize,
-    /// Never across currencies.
+    /// The sum for each currency.
     pub amounts: BTreeMap<&'static str, Money>,
 }
 
 impl AtRisk {
-    /// Of all that is listed.
+    /// Sums up what is listed.
     ///
     /// # Errors
-    /// A sum beyond 28 digits.
+    /// A sum has more than 28 digits.
     pub fn of(listing: &Listing) -> Result<AtRisk, MoneyError> {
         let mut at_risk = AtRisk::default();
         for operation in operations(listing).filter(|operation| operation.state == State::Unknown) {
@@ -50,11 +51,11 @@ fn operations(listing: &Listing) -> impl Iterator<Item = &FoundOperation> {
     listing.found.iter().filter_map(|found| found.operation.as_ref())
 }
 
-/// A payment, and under it its operation.
+/// A payment, and below it its operation.
 pub fn lines(found: &Found, now: Timestamp, output: Output) -> Vec<String> {
     let head = match &found.payment {
         Some(payment) => format!("{}  {}", found.payment_id, head(payment, output)),
-        None => format!("{}  is not stored: its command waits for it", found.payment_id),
+        None => format!("{}  is not stored; only its operation is", found.payment_id),
     };
     let detail = found.operation.as_ref().map(|operation| format!("    {}", detail(operation, now, output)));
     std::iter::once(head).chain(detail).collect()
@@ -91,10 +92,8 @@ fn detail(operation: &FoundOperation, now: Timestamp, output: Output) -> String 
         true => format!("due {}", relative(due, now)),
         false => format!("next {}", relative(due, now)),
     }));
-    match operation.attempts {
-        0 => {}
-        1 => parts.push("1 attempt".to_owned()),
-        attempts => parts.push(format!("{attempts} attempts")),
+    if operation.attempts > 0 {
+        parts.push(counted(operation.attempts, "attempt"));
     }
     let message = excerpt(&tame(&operation.last_message), MESSAGE_SHOWN).into_owned();
     let why = [operation.last_code.as_deref().map(tame).unwrap_or_default(), message];
@@ -105,10 +104,10 @@ fn detail(operation: &FoundOperation, now: Timestamp, output: Output) -> String 
     format!("{}{amount}  {state} {}", tame(&operation.kind), parts.join("; "))
 }
 
-/// How many there are, what is at risk, why what is open is not done, and how to go on.
+/// The number of entries, the money at risk, the codes by variant, and how to continue.
 ///
 /// # Errors
-/// A sum beyond 28 digits.
+/// A sum has more than 28 digits.
 pub fn summary(listing: &Listing, search: &Search, output: Output) -> Result<Vec<String>, Failure> {
     let noun = if search.is_by_operation() { "operation" } else { "payment" };
     let count = listing.found.len();
@@ -128,7 +127,7 @@ pub fn summary(listing: &Listing, search: &Search, output: Output) -> Result<Vec
     Ok(lines)
 }
 
-/// `cards: 3 timeout, 1 unreachable`, for each variant: which gateway is ill.
+/// `cards: 3 timeout, 1 unreachable`, for each variant: shows which gateway fails.
 fn reasons(listing: &Listing) -> Vec<String> {
     let mut variants: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
     for operation in operations(listing) {
@@ -150,11 +149,7 @@ fn more(listing: &Listing, after: &Position, noun: &str) -> String {
         Position::Operation { .. } => String::new(),
     };
     let looked_at = counted(listing.looked_at, noun);
-    format!("there may be more: looked at {looked_at}{back_to}; to go on, add --after {cursor}")
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+    format!("there may be more: examined {looked_at}{back_to}; to continue, add --after {cursor}")
 }
 
 #[cfg(test)]
@@ -171,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payment_tells_its_money_its_order_and_why_it_is_not_done() {
+    fn a_payment_is_shown_with_its_money_its_order_and_its_open_operation() {
         let lines = lines(&found(State::Unknown, "20.00", "USD"), at("12:03:00"), Output::plain());
         let head = "00000000-0000-0000-0000-000000000001  2026-11-22 12:00:00  cards     confirmed  \
                     120.00 USD, captured 120.00  order 1021";
@@ -181,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_it_steers_the_terminal_and_no_text_is_endless() {
+    fn control_characters_are_removed_and_long_texts_cut() {
         let mut hostile = found(State::Scheduled, "20.00", "USD");
         let text = format!("\u{1b}[2J\n{}", "x".repeat(100_000));
         let payment = hostile.payment.as_mut().expect("a payment");
@@ -195,27 +190,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_at_risk_is_summed_by_currency_and_only_where_it_is_unknown() {
+    fn only_unknown_outcomes_are_at_risk_summed_by_currency() {
         let all = vec![
             found(State::Unknown, "20.00", "USD"),
             found(State::Unknown, "5.50", "USD"),
             found(State::Unknown, "7.00", "EUR"),
             found(State::Scheduled, "90.00", "EUR"),
         ];
-        let told = summary_of(&listing(all), Some(State::Unknown));
+        let lines = summary_of(&listing(all), Some(State::Unknown));
         let expected = ["4 operations", "at risk: 7.00 EUR, 25.50 USD (3 unknown outcomes)", "cards: 4 timeout"];
-        assert_eq!(told, expected);
+        assert_eq!(lines, expected);
         assert_eq!(summary_of(&listing(Vec::new()), None), ["nothing found"]);
     }
 
     #[test]
-    fn where_it_stopped_and_how_to_go_on_is_told() {
+    fn the_summary_shows_where_the_list_stopped_and_how_to_continue() {
         let mut listing = listing(Vec::new());
         listing.looked_at = 200_000;
         listing.after = Some(Position::Payment { created: at("12:00:00"), id: Uuid::nil() });
-        let told = summary_of(&listing, None);
-        let expected = "there may be more: looked at 200000 payments, back to 2026-11-22 12:00:00; to go on, add \
+        let lines = summary_of(&listing, None);
+        let expected = "there may be more: examined 200000 payments, back to 2026-11-22 12:00:00; to continue, add \
                         --after 2026-11-22T12:00:00Z,00000000-0000-0000-0000-000000000000";
-        assert_eq!(told, ["nothing found", expected]);
+        assert_eq!(lines, ["nothing found", expected]);
     }
 }

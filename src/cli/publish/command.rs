@@ -1,4 +1,4 @@
-//! The command that `paybus publish` makes of its arguments: pure, but for the ids and the time it is given.
+//! The command that `paybus publish` builds from its arguments; pure: ids and the time are passed in.
 
 use std::time::Duration;
 
@@ -12,45 +12,45 @@ use crate::cli::watch::read_duration;
 use crate::payment::command::CommandType;
 use crate::payment::json;
 
-/// Where nobody names a variant.
+/// The variant if none is named.
 const VARIANT_DEFAULT: &str = "default";
 
 /// The command itself.
 #[derive(Debug, Clone, Args)]
 pub struct CommandArguments {
-    /// What is asked, such as payment.create; `payment.` may be left out.
+    /// The command's type, such as payment.create; `payment.` may be omitted.
     ///
     /// payment.create, process, capture, release, refund, cancel, sync, notification, resolve, resend or snapshot;
     /// events.resend or command.status.
     #[arg(value_name = "TYPE", value_parser = read_type)]
     pub kind: CommandType,
-    /// The payment.
+    /// The payment's id.
     ///
-    /// Left out: a new one for payment.create. All others need it, except payment.notification and events.resend.
+    /// Required, except for payment.create (default: a new id), payment.notification and events.resend.
     #[arg(long, value_name = "UUID")]
     pub payment: Option<Uuid>,
-    /// The variant that the payment was created with, for the routing key.
+    /// The payment's variant, for the routing key.
     ///
-    /// Left out: the variant in --data, else `default`.
+    /// Default: the variant in --data, or else `default`.
     #[arg(long, value_name = "NAME")]
     pub variant: Option<String>,
-    /// The command's id; left out, a new one.
+    /// The command's id; default: a new one.
     ///
-    /// With the payment and the source it names the command: the same three again are the same command.
+    /// Payment, source and id together identify a command: published again, it is not carried out a second time.
     #[arg(long)]
     pub id: Option<String>,
-    /// Who asks.
+    /// The command's source: which service sends it.
     #[arg(long, default_value = "cli")]
     pub source: String,
-    /// Not to be begun later than this from now.
+    /// Reject the command if it has not begun within this time.
     #[arg(long, value_name = "DURATION", value_parser = read_duration)]
     pub expires_in: Option<Duration>,
-    /// Copied to every event that the command causes.
+    /// An id that is copied to every event that the command causes.
     #[arg(long, value_name = "ID")]
     pub correlation_id: Option<String>,
-    /// The command's data: a JSON object, @FILE, or - for the standard input.
+    /// The command's data: a JSON object, @FILE, or - for standard input.
     ///
-    /// The single fields below lie over it.
+    /// The options for single fields below override its fields.
     #[arg(long, value_name = "JSON")]
     pub data: Option<String>,
     #[command(flatten)]
@@ -59,39 +59,39 @@ pub struct CommandArguments {
 
 /// Single fields of the command's data.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Fields of the data")]
+#[command(next_help_heading = "Data fields")]
 pub struct FieldArguments {
-    /// payment.create: what to collect, such as 12.50.
+    /// payment.create: the amount to collect, such as 12.50.
     #[arg(long, value_name = "AMOUNT")]
     pub total: Option<String>,
-    /// payment.create: three letters of ISO 4217.
+    /// payment.create: the ISO 4217 currency code, such as USD.
     #[arg(long, value_name = "CODE")]
     pub currency: Option<String>,
-    /// payment.create: what for.
+    /// payment.create: what the payment is for.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
-    /// payment.create, payment.process: the gateway's own object.
+    /// payment.create, payment.process: the gateway's own object, such as a payment method's token.
     ///
-    /// With it, payment.create goes on to charge.
+    /// With it, payment.create also charges the new payment.
     #[arg(long, value_name = "JSON", value_parser = read_object)]
     pub process: Option<Value>,
-    /// payment.create, payment.process: whether to capture at once.
+    /// payment.create, payment.process: whether to capture immediately.
     ///
-    /// Left out: as the variant says.
+    /// Default: the variant's setting.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     pub capture: Option<bool>,
-    /// payment.capture, payment.refund, payment.resolve: how much.
+    /// payment.capture, payment.refund, payment.resolve: the amount.
     ///
-    /// Left out: all of it.
+    /// Default: everything that is left; for payment.resolve, the amount that was requested.
     #[arg(long)]
     pub amount: Option<String>,
-    /// payment.resolve: the operation with the unknown outcome, see `paybus show`.
+    /// payment.resolve: the operation with the unknown outcome; `paybus show` prints its id.
     #[arg(long, value_name = "UUID")]
     pub operation: Option<Uuid>,
     /// payment.resolve: what happened.
     #[arg(long, value_name = "WHAT")]
     pub outcome: Option<OutcomeArgument>,
-    /// payment.resolve: how you know.
+    /// payment.resolve: how you know what happened.
     #[arg(long, value_name = "TEXT")]
     pub evidence: Option<String>,
     /// payment.resolve: the payment's id at the gateway.
@@ -99,11 +99,11 @@ pub struct FieldArguments {
     pub transaction_id: Option<String>,
 }
 
-/// What a person says happened.
+/// The outcome that an operator states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum OutcomeArgument {
-    /// The gateway did it.
+    /// The gateway carried it out.
     Approved,
     /// The gateway declined it.
     Declined,
@@ -145,32 +145,32 @@ fn read_type(text: &str) -> Result<CommandType, String> {
 fn read_object(text: &str) -> Result<Value, String> {
     let read = json::read(text).map_err(|error| format!("expected a JSON object: {error}"))?;
     match (read.value, read.twice.first()) {
-        // The worker would refuse it; written anew, it would have lost one of them.
-        (_, Some(name)) => Err(format!("{name} is given twice")),
+        // The worker would reject it. Serialized again, it would lose one of them.
+        (_, Some(name)) => Err(format!("{name} appears twice")),
         (object @ Value::Object(_), None) => Ok(object),
         _ => Err("expected a JSON object".to_owned()),
     }
 }
 
 impl CommandArguments {
-    /// Whether what was asked for can be made so often.
+    /// Whether the arguments make sense for this many commands.
     pub fn check(&self, count: u64) -> Result<(), Failure> {
         let needs_payment = self.kind != CommandType::Create && !self.kind.may_lack_subject();
         if needs_payment && self.payment.is_none() {
-            return Err(Failure::usage(format!("{} needs --payment UUID", self.kind)));
+            return Err(Failure::usage(format!("{} requires --payment UUID", self.kind)));
         }
         if count > 1 && self.id.is_some() {
-            return Err(Failure::usage("--count makes new commands; with one --id they would all be the same"));
+            return Err(Failure::usage("--count cannot be used with --id: all would be the same command"));
         }
         if count > 1 && self.kind == CommandType::Create && self.payment.is_some() {
             return Err(Failure::usage(
-                "--count makes new payments; with one --payment only the first could be created",
+                "--count cannot be used with --payment for payment.create: only the first could create it",
             ));
         }
         Ok(())
     }
 
-    /// The data: what `--data` said, under the single fields.
+    /// The data: that of `--data`, overridden by the single fields.
     pub fn data(&self, given: Option<&str>) -> Result<Map<String, Value>, Failure> {
         let mut data = match given.map(read_object) {
             Some(Ok(Value::Object(data))) => data,
@@ -274,14 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn options_lie_over_the_data_and_its_variant_routes() {
+    fn options_override_the_data_and_its_variant_routes() {
         let made = made("payment.create --total 3", Some(r#"{"variant":"cards","total":"2","currency":"EUR"}"#));
         assert_eq!(made.routing_key, "cards.payment.create");
         assert_eq!(made.event["data"], json!({ "variant": "cards", "total": "3", "currency": "EUR" }));
     }
 
     #[test]
-    fn a_resolve_says_what_happened() {
+    fn a_resolve_states_what_happened() {
         let payment = Uuid::from_u128(1);
         let operation = Uuid::from_u128(2);
         let line = format!(
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn contradictory_arguments_are_refused() {
         assert!(parse("payment.bogus").is_err());
         assert!(parse("create --process [1]").is_err());
         assert!(parse("create --capture perhaps").is_err());

@@ -1,4 +1,4 @@
-//! `paybus publish`: tries the bus from a shell.
+//! `paybus publish`: publishes commands from a shell.
 
 mod command;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use self::command::{CommandArguments, Made};
 use super::exit::{Exit, Failure};
-use super::line::Told;
+use super::line::EventSummary;
 use super::output::{Output, Style};
 use super::tame::tame;
 use super::watch::{answer, read_duration};
@@ -22,6 +22,7 @@ use crate::bus::client::{Client, NewCommand, Watch};
 use crate::bus::publisher::CommandSent;
 use crate::config::Settings;
 use crate::payment::command::CommandType;
+use crate::plural::counted;
 use crate::wiring::bus_settings;
 
 /// How many commands are published at once.
@@ -33,25 +34,26 @@ Examples:
   paybus publish payment.refund --payment 0192f0c1-7c5e-7000-8000-0123456789ab --amount 2.50
   paybus publish payment.create --data @order.json --count 1000
   paybus publish payment.resolve --payment 0192f0c1-7c5e-7000-8000-0123456789ab --variant cards \\
-      --operation 5f0c7a52-1111-5000-8000-0123456789ab --outcome approved --evidence 'seen in the dashboard'
+      --operation 5f0c7a52-1111-5000-8000-0123456789ab --outcome approved \\
+      --evidence 'seen in the dashboard'
 
-Confirmed means that the broker has the command; what became of it, --reply or `paybus watch` tells. It is sent as the
-user of amqp.url.";
+`confirmed` means that the broker has stored the command; to see its result, use --reply or
+`paybus watch`. The command is sent as the user in amqp.url.";
 
 /// Publish a command.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct PublishArguments {
-    /// Wait for the final answer on a reply queue; exit code 1 unless it succeeded.
+    /// Wait for the final answer on a reply queue; exit with 1 unless the command succeeded.
     #[arg(long)]
     reply: bool,
-    /// How long to wait for it.
+    /// With --reply, how long to wait for the answers.
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = read_duration)]
     timeout: Duration,
-    /// Publish so many commands, for payment.create each with a payment of its own.
+    /// Number of commands to publish; each payment.create creates another payment.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
-    /// Print one JSON object for each command; with --reply also its answer.
+    /// Print one JSON object per command and, with --reply, one per answer.
     #[arg(long)]
     json: bool,
     // Last: the heading of its fields holds for all that follows.
@@ -88,7 +90,7 @@ fn worse(one: Exit, other: Exit) -> Exit {
     if one == Exit::Done { other } else { one }
 }
 
-/// `@FILE`, `-` for the standard input, or the text itself.
+/// `@FILE`, `-` for standard input, or the text itself.
 fn read_data(text: &str) -> Result<String, Failure> {
     let read = match text.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(path).map_err(|error| format!("--data {text}: {error}")),
@@ -116,7 +118,7 @@ async fn publish(
     let sent = client.publish(commands.collect()).await?;
     let mut exit = Exit::Done;
     for (made, sent) in batch.into_iter().zip(sent) {
-        tell(arguments, &made, &sent)?;
+        print_result(arguments, &made, &sent)?;
         match (sent, replies.as_deref_mut()) {
             (CommandSent::Refused(_), _) => exit = Exit::Failed,
             (CommandSent::Routed, Some(replies)) => replies.expect(made),
@@ -126,7 +128,7 @@ async fn publish(
     Ok(exit)
 }
 
-fn tell(arguments: &PublishArguments, made: &Made, sent: &CommandSent) -> Result<(), Failure> {
+fn print_result(arguments: &PublishArguments, made: &Made, sent: &CommandSent) -> Result<(), Failure> {
     let output = Output::new();
     let refused = match sent {
         CommandSent::Routed => None,
@@ -147,7 +149,7 @@ fn tell(arguments: &PublishArguments, made: &Made, sent: &CommandSent) -> Result
     Ok(output.line(&format!("{payment}  {word}  {}  {}", made.routing_key, refused.unwrap_or_default()))?)
 }
 
-/// A queue of our own for answers, and the commands that have none yet.
+/// A reply queue of this process, and the commands without a final answer.
 struct Replies {
     queue: String,
     watch: Watch,
@@ -159,7 +161,7 @@ impl Replies {
         let queue = format!("reply.paybus-cli.{}", Uuid::new_v4());
         let allowed = Regex::new(&settings.amqp.reply_to)?;
         if !allowed.is_match(&queue) {
-            return Err(Failure::usage(format!("--reply: amqp.reply_to does not allow queues such as {queue}")));
+            return Err(Failure::usage(format!("--reply: amqp.reply_to does not allow the reply queue {queue}")));
         }
         let watch = client.subscribe_queue(&queue).await?;
         Ok(Replies { queue, watch, open: HashMap::new() })
@@ -173,9 +175,9 @@ impl Replies {
         match tokio::time::timeout(arguments.timeout, self.take_all(arguments)).await {
             Ok(ended) => ended,
             Err(_) => {
-                let left = self.open.len();
+                let commands = counted(self.open.len(), "command");
                 let seconds = arguments.timeout.as_secs_f32();
-                Err(Failure::new(Exit::Failed, format!("{left} without a final answer after {seconds} s")))
+                Err(Failure::new(Exit::Failed, format!("no final answer to {commands} within {seconds} s")))
             }
         }
     }
@@ -185,7 +187,7 @@ impl Replies {
         let mut exit = Exit::Done;
         while !self.open.is_empty() {
             let Some(reply) = self.watch.next().await? else {
-                return Err(Failure::new(Exit::Unavailable, "the connection to the broker was lost"));
+                return Err(Failure::connection_lost());
             };
             let event: Value = serde_json::from_slice(&reply.body).unwrap_or(Value::Null);
             let known = reply.properties.correlation_id.and_then(|id| self.open.remove(&id));
@@ -194,7 +196,7 @@ impl Replies {
             if arguments.json {
                 output.json(&event)?;
             } else {
-                output.line(&Told::read(&event).line(output, true))?;
+                output.line(&EventSummary::read(&event).line(output, true))?;
             }
             exit = worse(exit, outcome(&event, &made));
         }
@@ -202,7 +204,7 @@ impl Replies {
     }
 }
 
-/// Of a `command.status` the answer is another command's: it is told, whatever it says.
+/// A `command.status` is answered with the event of another command: any answer is a success.
 fn outcome(event: &Value, made: &Made) -> Exit {
     let is_question = made.event["type"] == CommandType::Status.as_str();
     answer(event, &made.id).unwrap_or(if is_question { Exit::Done } else { Exit::Failed })

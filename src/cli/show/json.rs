@@ -1,4 +1,4 @@
-//! The page of a payment for scripts. The payment is as in events; of what was sent to the gateway nothing is told.
+//! The page of a payment for scripts. The payment is as in events; requests to the gateway are not included.
 
 use serde_json::{Value, json};
 

@@ -14,13 +14,13 @@ use super::open_database;
 use super::output::Output;
 use crate::config::Settings;
 
-/// Show a payment: where it stands, what happened, and what will happen next.
+/// Show a payment: its status, its history, and what happens next.
 ///
-/// Read from the database alone. What was sent to the gateway is not shown, nor anything secret.
+/// Reads only the database. Requests to the gateway and secrets are not shown.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  paybus show 0192f0c1-7c5e-7000-8000-0123456789ab\n\nTimes are UTC.")]
 pub struct ShowArguments {
-    /// The payment.
+    /// The payment's id.
     #[arg(value_name = "PAYMENT")]
     payment: Uuid,
     /// Print one JSON object.
@@ -34,7 +34,7 @@ pub async fn run(arguments: &ShowArguments, settings: &Settings) -> Result<Exit,
     store.close();
     let output = Output::new();
     let Some(history) = history else {
-        return Err(Failure::new(Exit::Failed, format!("nothing is stored of payment {}", arguments.payment)));
+        return Err(Failure::new(Exit::Failed, format!("nothing is stored for payment {}", arguments.payment)));
     };
     if arguments.json {
         output.json(&json::value(&history))?;

@@ -4,15 +4,16 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::words::{Resolution, next, words};
-use crate::cli::line::{Told, style_of};
+use crate::cli::line::{EventSummary, style_of};
 use crate::cli::output::{Output, Style};
 use crate::cli::tame::tame;
 use crate::cli::time::{clock, date, relative};
 use crate::payment::model::Payment;
 use crate::payment::status::FraudStatus;
+use crate::plural::counted;
 use crate::store::report::{EventRecord, History, MovementRecord, OperationRecord, SHOWN_MAX};
 
-/// The page: the payment, what follows, and the timeline.
+/// The page: the payment, what happens next, and the timeline.
 pub fn lines(id: Uuid, history: &History, output: Output) -> Vec<String> {
     let mut lines = head(id, history, output);
     let sections: [(&str, Vec<String>); 3] = [
@@ -38,7 +39,7 @@ fn head(id: Uuid, history: &History, output: Output) -> Vec<String> {
     let mut rows = vec![("payment", id.to_string())];
     match &history.payment {
         Some(payment) => rows.extend(facts(payment, history, output)),
-        None => rows.push(("status", "does not exist; commands for it are below".to_owned())),
+        None => rows.push(("status", "does not exist; the commands for it are listed below".to_owned())),
     }
     let (style, sentence) = next(history);
     rows.push(("next", output.paint(style, &sentence)));
@@ -85,11 +86,11 @@ fn facts(payment: &Payment, history: &History, output: Output) -> Vec<(&'static 
         rows.push(("customer", format!("must act at {}", tame(address))));
     }
     if let Some(archived) = payment.archived {
-        let rest = "its operations, movements and events are in the archive's file";
+        let rest = "its operations, movements and events are in the archive file";
         rows.push(("archived", format!("{}; {rest}", date(archived))));
     }
     if payment.waiting > 0 {
-        rows.push(("waiting", format!("{} for their turn", payment.waiting)));
+        rows.push(("waiting", format!("{} in the payment queue", counted(payment.waiting, "command"))));
     }
     rows
 }
@@ -111,7 +112,7 @@ fn operations(history: &History, output: Output) -> Vec<String> {
     numbered.flat_map(|(index, record)| operation(index + 1, record, history, output)).collect()
 }
 
-/// A line with the command, and under it what there is to say.
+/// A line with the command, and below it the details.
 fn operation(number: usize, record: &OperationRecord, history: &History, output: Output) -> Vec<String> {
     let operation = &record.operation;
     let words = words(operation, history);
@@ -135,11 +136,11 @@ fn operation(number: usize, record: &OperationRecord, history: &History, output:
     }
     if operation.is_open() && !operation.last_message.is_empty() {
         let code = operation.last_code.map_or("", |code| code.as_str());
-        under(format!("last trouble: {code}: {}", tame(&operation.last_message)));
+        under(format!("last error: {code}: {}", tame(&operation.last_message)));
     }
-    let by = operation.attributes.user_id.as_ref().map(|user| format!(", by user {}", tame(user)));
+    let by = operation.attributes.user_id.as_ref().map(|user| format!(", user {}", tame(user)));
     let command = format!(
-        "operation {}, command {} of {}{}",
+        "operation {}, command {} from {}{}",
         operation.id,
         tame(&operation.name.id),
         tame(&operation.name.source),
@@ -149,13 +150,12 @@ fn operation(number: usize, record: &OperationRecord, history: &History, output:
     rows
 }
 
-/// `3 attempts, 2 look-ups, answered 12:00:01.200`; nothing where there was none.
+/// `3 attempts, 2 look-ups, answered 2026-11-22 12:00:01`; omits what did not happen.
 fn counts(record: &OperationRecord) -> String {
     let operation = &record.operation;
-    let counted = [(operation.attempts, "attempt"), (operation.lookups, "look-up"), (operation.takeovers, "takeover")];
-    let counted = counted.into_iter().filter(|(count, _)| *count > 0);
-    let mut parts: Vec<String> =
-        counted.map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" })).collect();
+    let counts = [(operation.attempts, "attempt"), (operation.lookups, "look-up"), (operation.takeovers, "takeover")];
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let mut parts: Vec<String> = counts.map(|(count, noun)| counted(count, noun)).collect();
     parts.extend(record.settled_at.map(|time| format!("answered {}", date(time))));
     parts.join(", ")
 }
@@ -173,7 +173,7 @@ fn movement(record: &MovementRecord, history: &History) -> String {
 
 fn event(record: &EventRecord, history: &History, output: Output) -> String {
     let body: Value = serde_json::from_str(&record.event.body).unwrap_or(Value::Null);
-    let told = Told::read(&body);
+    let summary = EventSummary::read(&body);
     let number = record.sequence.map(|sequence| sequence.to_string()).unwrap_or_default();
     let sent = match (record.sent_at, &record.set_aside) {
         (Some(time), _) => output.column(Style::Faint, &format!("sent {}", clock(time)), 17),
@@ -187,8 +187,8 @@ fn event(record: &EventRecord, history: &History, output: Output) -> String {
         "{number:>4}  {}  {}  {}  {sent}  {}",
         output.column(Style::Faint, &date(record.created), 19),
         output.column(Style::Plain, &tame(&record.event.event_type), 22),
-        output.column(told.style, &told.status, 22),
-        told.remark(output),
+        output.column(summary.style, &summary.status, 22),
+        summary.remark(output),
     )
 }
 
@@ -210,9 +210,9 @@ mod tests {
                 "money      total 120.00 USD, authorized 0.00, captured 120.00, refunded 0.00",
                 "gateway    variant cards, http at http://127.0.0.1:9000, reference ch_123",
                 "for        Book purchase",
-                "waiting    1 for their turn",
-                "next       operation 2 is unknown: a refund may have been received; sent again under the same key, or \
-                 looked up, in 42 s",
+                "waiting    1 command in the payment queue",
+                "next       operation 2 is unknown: the gateway may have received a refund; resend with the same key, \
+                 or look-up, in 42 s",
             ]
         );
         assert_eq!(
@@ -221,14 +221,14 @@ mod tests {
                 "operations",
                 "   1  2026-11-22 12:00:00  payment.create        succeeded                    1 attempt, answered \
                  2026-11-22 12:00:01",
-                &format!("      operation {}, command order-1 of shop/checkout", Uuid::from_u128(1)),
+                &format!("      operation {}, command order-1 from shop/checkout", Uuid::from_u128(1)),
                 "   2  2026-11-22 12:00:00  payment.refund        unknown           20.00 USD  3 attempts",
-                "      a refund may have been received; sent again under the same key, or looked up, in 42 s",
-                "      last trouble: timeout: no answer within 10 s",
+                "      the gateway may have received a refund; resend with the same key, or look-up, in 42 s",
+                "      last error: timeout: no answer within 10 s",
             ]
         );
-        assert_eq!(page[14], format!("      operation {two}, command order-2 of shop/checkout"));
-        assert_eq!(page[16], "      waits for its turn behind operation 2");
+        assert_eq!(page[14], format!("      operation {two}, command order-2 from shop/checkout"));
+        assert_eq!(page[16], "      behind operation 2 in the payment queue");
         assert_eq!(
             page[19..],
             [
@@ -237,8 +237,8 @@ mod tests {
                 "",
                 "events",
                 "   1  2026-11-22 12:00:00  payment.created         waiting                 sent 12:00:00.200",
-                "   2  2026-11-22 12:00:00  payment.status_changed  waiting > confirmed     sent 12:00:01.200  [answers \
-                 payment.create]",
+                "   2  2026-11-22 12:00:00  payment.status_changed  waiting > confirmed     sent 12:00:01.200  \
+                 [answers payment.create]",
                 "      2026-11-22 12:00:00  command.delayed         timeout                 not sent yet, stored 3 min \
                  ago  no answer within 10 s",
             ]
@@ -246,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_was_sent_to_the_gateway_is_shown() {
+    fn requests_to_the_gateway_are_not_shown() {
         let page = lines(PAYMENT, &history(), Output::plain()).join("\n");
         assert!(!page.contains("token"), "{page}");
         assert!(!super::super::json::value(&history()).to_string().contains("token"));
     }
 
     #[test]
-    fn commands_without_a_payment_and_events_set_aside_are_told() {
+    fn commands_without_a_payment_and_events_set_aside_are_shown() {
         let mut history = history();
         history.payment = None;
         history.operations.truncate(1);
@@ -263,7 +263,7 @@ mod tests {
         let page = lines(PAYMENT, &history, Output::plain()).join("\n");
         assert!(page.contains("does not exist"), "{page}");
         assert!(page.contains("set aside: no queue"), "{page}");
-        assert!(page.contains("the broker refuses them"), "{page}");
+        assert!(page.contains("the broker refused them"), "{page}");
         assert!(page.ends_with("are shown"), "{page}");
     }
 }

@@ -1,4 +1,4 @@
-//! Where an operation stands and what follows, in words.
+//! Describes the state of an operation and what happens next.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -13,20 +13,23 @@ use crate::payment::command::CommandType;
 use crate::payment::operation::{AnswerKind, Operation, State};
 use crate::store::report::{History, OperationRecord};
 
-/// What there is to say of an operation.
+/// The suffix for an operation that only an operator can bring to an end.
+const NO_FURTHER_ACTION: &str = "paybus takes no further action";
+
+/// Describes an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words {
     /// The state, or the answer, in one word.
     pub word: &'static str,
-    /// How that is meant.
+    /// Its style.
     pub style: Style,
-    /// A sentence on what follows, or why it ended so; may be empty.
+    /// What happens next, or why it ended like this; may be empty.
     pub sentence: String,
-    /// What a person has to do, as a command.
+    /// The command that an operator must run.
     pub advice: Option<String>,
 }
 
-/// What there is to say of an operation.
+/// Describes an operation.
 pub fn words(operation: &Operation, history: &History) -> Words {
     let (word, style, sentence) = match operation.state {
         State::Waiting => ("waiting", Style::Open, waiting(operation, history)),
@@ -48,10 +51,11 @@ pub fn next(history: &History) -> (Style, String) {
     let stuck = open.iter().find(|record| words(&record.operation, history).advice.is_some());
     if let Some(record) = stuck {
         let number = number(record.operation.id, history);
-        return (Style::Bad, format!("a person must say what became of {number}, see below"));
+        return (Style::Bad, format!("an operator must state the outcome of {number}, see below"));
     }
     if history.events.iter().any(|record| record.set_aside.is_some()) {
-        return (Style::Bad, "events are set aside: the broker refuses them, see below".to_owned());
+        let remedy = "fix the cause, then send them with `paybus dead release`";
+        return (Style::Bad, format!("events are set aside: the broker refused them, see below; {remedy}"));
     }
     let ahead = open.iter().min_by_key(|record| (record.operation.state == State::Waiting, record.operation.due_at));
     match ahead {
@@ -59,7 +63,7 @@ pub fn next(history: &History) -> (Style, String) {
             let words = words(&record.operation, history);
             (Style::Open, format!("{} is {}: {}", number(record.operation.id, history), words.word, words.sentence))
         }
-        None => (Style::Plain, "nothing is open".to_owned()),
+        None => (Style::Plain, "no open operations".to_owned()),
     }
 }
 
@@ -81,11 +85,11 @@ fn waiting(operation: &Operation, history: &History) -> String {
     match &history.payment {
         None => {
             let until = due(operation, history).unwrap_or_else(|| "soon".to_owned());
-            format!("waits for the payment to be created; without it, rejected {until}")
+            format!("waits for the payment to be created; rejected {until} if it is not")
         }
         Some(payment) => match payment.busy {
-            Some(busy) => format!("waits for its turn behind {}", number(busy, history)),
-            None => "takes its turn next".to_owned(),
+            Some(busy) => format!("behind {} in the payment queue", number(busy, history)),
+            None => "next in the payment queue".to_owned(),
         },
     }
 }
@@ -98,22 +102,23 @@ fn calling(operation: &Operation, history: &History) -> String {
         }
         Some(lease) => {
             let ended = relative(lease.until, history.now);
-            format!("its worker was lost: the lease ended {ended}; another takes over")
+            format!("its worker was lost: the lease ended {ended}; another worker takes over")
         }
         None => "the gateway is being called".to_owned(),
     }
 }
 
 fn scheduled(operation: &Operation, history: &History) -> String {
-    let when = due(operation, history).unwrap_or_else(|| "not before a person acts".to_owned());
+    let next = match due(operation, history) {
+        Some(when) => format!("next attempt {when}"),
+        None => "no further attempt until an operator acts".to_owned(),
+    };
     if operation.action().is_none() {
-        return format!("the gateway could not be asked; asked again {when}");
+        return format!("the gateway could not be asked; {next}");
     }
     match operation.last_code {
-        None | Some(Code::Held) => {
-            format!("held back: the variant's breaker is open, or its worker stopped; tried {when}")
-        }
-        Some(_) => format!("the gateway received nothing; tried again {when}"),
+        None | Some(Code::Held) => format!("paused: the variant's breaker is open, or its worker stopped; {next}"),
+        Some(_) => format!("the gateway received nothing; {next}"),
     }
 }
 
@@ -126,22 +131,22 @@ fn unknown(operation: &Operation, history: &History) -> String {
         Some(Action::Capture) => "a capture",
         Some(Action::Release) => "a release",
         Some(Action::Refund) => "a refund",
-        Some(Action::Cancel) => "a cancel",
-        None => "a question",
+        Some(Action::Cancel) => "a cancellation",
+        None => "a query",
     };
     let follows = match due(operation, history) {
-        Some(when) if operation.lookup_only || operation.lookups > 0 => format!("looked up next {when}"),
-        Some(when) => format!("sent again under the same key, or looked up, {when}"),
-        None => "nothing more happens by itself".to_owned(),
+        Some(when) if operation.lookup_only || operation.lookups > 0 => format!("next look-up {when}"),
+        Some(when) => format!("resend with the same key, or look-up, {when}"),
+        None => NO_FURTHER_ACTION.to_owned(),
     };
-    format!("{what} may have been received; {follows}")
+    format!("the gateway may have received {what}; {follows}")
 }
 
 fn pending(operation: &Operation, history: &History) -> String {
     match due(operation, history) {
-        Some(when) => format!("the gateway accepted it and its result is awaited; looked up next {when}"),
-        None if operation.escalated => "the gateway accepted it; nothing more happens by itself".to_owned(),
-        None => "the gateway accepted it and will notify of its result".to_owned(),
+        Some(when) => format!("the gateway accepted it and the result is pending; next look-up {when}"),
+        None if operation.escalated => format!("the gateway accepted it; {NO_FURTHER_ACTION}"),
+        None => "the gateway accepted it and will report the result".to_owned(),
     }
 }
 
@@ -160,7 +165,7 @@ fn settled(operation: &Operation, history: &History) -> (&'static str, Style, St
     (answer.kind.as_str(), style, parts.join(": "))
 }
 
-/// The command by which a person ended this operation.
+/// The command with which an operator ended this operation.
 fn resolved_by(id: Uuid, history: &History) -> Option<Uuid> {
     let resolves = history.operations.iter().map(|record| &record.operation);
     let mut done = resolves.filter(|other| {
@@ -170,7 +175,7 @@ fn resolved_by(id: Uuid, history: &History) -> Option<Uuid> {
     done.next().map(|resolve| resolve.id)
 }
 
-/// What a person said in a `payment.resolve`, as it is kept. Who said it is the command's `user_id`.
+/// What an operator stated in a `payment.resolve`. The command's `user_id` names the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Resolution<'a> {
     operation: &'a str,
@@ -181,7 +186,7 @@ pub struct Resolution<'a> {
 }
 
 impl<'a> Resolution<'a> {
-    /// What an operation says, where it is a `payment.resolve`.
+    /// Reads it from an operation; `None` unless that is a `payment.resolve`.
     pub fn of(operation: &'a Operation) -> Option<Resolution<'a>> {
         let text = |name: &str| operation.data.get(name).and_then(Value::as_str);
         if operation.kind.known() != Some(CommandType::Resolve) {
@@ -201,15 +206,15 @@ impl<'a> Resolution<'a> {
         let target = self.operation.parse().map_or_else(|_| tame(self.operation), |id| number(id, history));
         let amount = self.amount.map(|amount| format!(" {}", tame(amount))).unwrap_or_default();
         let reference = self.transaction_id.map(|id| format!(", reference {}", tame(id))).unwrap_or_default();
-        format!("said of {target}: {}{amount}{reference}; evidence: {}", tame(self.outcome), tame(self.evidence))
+        format!("resolves {target} as {}{amount}{reference}; evidence: {}", tame(self.outcome), tame(self.evidence))
     }
 }
 
-/// Pasted as it is, it is refused: OUTCOME has to be replaced by somebody who knows.
+/// Pasted unchanged, it is refused: somebody who knows the outcome must replace OUTCOME.
 fn resolve(operation: &Operation) -> String {
     format!(
         "paybus publish payment.resolve --payment {} --variant {} --operation {} --outcome OUTCOME \
-         --evidence 'how you know'   (approved, declined or not_charged)",
+         --evidence 'how you know'   (OUTCOME is approved, declined or not_charged)",
         operation.payment_id,
         tame(&operation.variant),
         operation.id
@@ -227,40 +232,40 @@ mod tests {
     }
 
     #[test]
-    fn a_command_waits_for_its_turn_or_its_payment() {
+    fn a_command_waits_in_the_payment_queue_or_for_its_payment() {
         let waiting = Operation { due_at: Some(at("12:03:04")), ..operation(3, "payment.refund", State::Waiting) };
-        assert_eq!(sentence(&waiting), "waits for its turn behind operation 2");
+        assert_eq!(sentence(&waiting), "behind operation 2 in the payment queue");
         let mut absent = history();
         absent.payment = None;
         let words = words(&waiting, &absent);
-        assert_eq!(words.sentence, "waits for the payment to be created; without it, rejected in 4 s");
+        assert_eq!(words.sentence, "waits for the payment to be created; rejected in 4 s if it is not");
     }
 
     #[test]
-    fn a_call_is_under_way_or_lost() {
+    fn a_call_is_in_progress_or_lost() {
         let leased = |until| {
             let lease = Some(Lease { owner: Uuid::from_u128(9), until: at(until) });
             sentence(&Operation { lease, ..operation(2, "payment.refund", State::Calling) })
         };
         let owner = Uuid::from_u128(9);
         assert_eq!(leased("12:03:12"), format!("worker {owner} is calling the gateway; its lease ends in 12 s"));
-        assert_eq!(leased("12:02:58"), "its worker was lost: the lease ended 2 s ago; another takes over");
+        assert_eq!(leased("12:02:58"), "its worker was lost: the lease ended 2 s ago; another worker takes over");
     }
 
     #[test]
-    fn a_retry_tells_when_and_why_it_is_safe() {
+    fn a_retry_shows_when_and_why_it_is_safe() {
         let scheduled = Operation { due_at: Some(at("12:03:42")), ..operation(2, "payment.refund", State::Scheduled) };
-        assert!(sentence(&scheduled).starts_with("held back"), "{}", sentence(&scheduled));
+        assert!(sentence(&scheduled).starts_with("paused: "), "{}", sentence(&scheduled));
         let refused = Operation { last_code: Some(Code::Unreachable), ..scheduled };
-        assert_eq!(sentence(&refused), "the gateway received nothing; tried again in 42 s");
+        assert_eq!(sentence(&refused), "the gateway received nothing; next attempt in 42 s");
         let sync = Operation { due_at: Some(at("12:03:42")), ..operation(2, "payment.sync", State::Scheduled) };
-        assert_eq!(sentence(&sync), "the gateway could not be asked; asked again in 42 s");
+        assert_eq!(sentence(&sync), "the gateway could not be asked; next attempt in 42 s");
         let late = Operation { due_at: Some(at("12:02:50")), ..refused };
-        assert_eq!(sentence(&late), "the gateway received nothing; tried again due 10 s ago");
+        assert_eq!(sentence(&late), "the gateway received nothing; next attempt due 10 s ago");
     }
 
     #[test]
-    fn an_unknown_outcome_says_what_may_have_happened() {
+    fn an_unknown_outcome_shows_what_may_have_happened() {
         let request = Some(Request { amount: Some(money("1.00")), capture: true, body: String::new() });
         let charge = Operation {
             request,
@@ -268,32 +273,32 @@ mod tests {
             due_at: Some(at("12:03:42")),
             ..operation(2, "payment.create", State::Unknown)
         };
-        let told = words(&charge, &history());
-        assert_eq!((told.word, told.advice), ("unknown", None));
-        assert_eq!(told.sentence, "a charge may have been received; looked up next in 42 s");
+        let described = words(&charge, &history());
+        assert_eq!((described.word, described.advice), ("unknown", None));
+        assert_eq!(described.sentence, "the gateway may have received a charge; next look-up in 42 s");
     }
 
     #[test]
-    fn who_must_act_is_told_how() {
+    fn an_operator_who_must_act_gets_the_command() {
         let escalated = Operation { escalated: true, ..operation(2, "payment.refund", State::Unknown) };
-        let told = words(&escalated, &history());
-        assert_eq!(told.word, "escalated");
-        assert_eq!(told.sentence, "a refund may have been received; nothing more happens by itself");
-        let advice = told.advice.expect("advice");
+        let described = words(&escalated, &history());
+        assert_eq!(described.word, "escalated");
+        assert_eq!(described.sentence, "the gateway may have received a refund; paybus takes no further action");
+        let advice = described.advice.expect("advice");
         assert!(advice.starts_with("paybus publish payment.resolve --payment 0192f0c1-"), "{advice}");
         assert!(advice.contains(&format!("--operation {}", Uuid::from_u128(2))), "{advice}");
         // What was accepted, and cannot be asked about, as well.
         let pending = Operation { state: State::Pending, ..escalated.clone() };
-        assert_eq!(words(&pending, &history()).sentence, "the gateway accepted it; nothing more happens by itself");
+        assert_eq!(words(&pending, &history()).sentence, "the gateway accepted it; paybus takes no further action");
         assert!(words(&pending, &history()).advice.is_some());
         let mut history = history();
         history.operations[1].operation = escalated;
-        assert_eq!(next(&history).1, "a person must say what became of operation 2, see below");
+        assert_eq!(next(&history).1, "an operator must state the outcome of operation 2, see below");
     }
 
     #[test]
-    fn what_a_person_said_is_told_of_both_operations() {
-        let resolved = settled(2, "payment.refund", AnswerKind::Succeeded, None, "a person resolved it");
+    fn a_statement_is_shown_at_both_operations() {
+        let resolved = settled(2, "payment.refund", AnswerKind::Succeeded, None, "an operator resolved it");
         let mut resolve = settled(3, "payment.resolve", AnswerKind::Succeeded, None, "");
         let said = serde_json::json!({"operation": Uuid::from_u128(2).to_string(), "outcome": "approved",
             "amount": "19.00", "evidence": "the statement\nof account"});
@@ -301,9 +306,9 @@ mod tests {
         let mut history = history();
         history.operations[1].operation = resolved.clone();
         history.operations[2].operation = resolve.clone();
-        assert_eq!(words(&resolved, &history).sentence, "a person resolved it: see operation 3");
+        assert_eq!(words(&resolved, &history).sentence, "an operator resolved it: see operation 3");
         let resolution = Resolution::of(&resolve).expect("a resolution");
-        let sentence = "said of operation 2: approved 19.00; evidence: the statement of account";
+        let sentence = "resolves operation 2 as approved 19.00; evidence: the statement of account";
         assert_eq!(resolution.sentence(&history), sentence);
         assert_eq!(Resolution::of(&resolved), None);
     }
@@ -311,23 +316,23 @@ mod tests {
     #[test]
     fn an_answer_has_its_code_and_message() {
         let declined = settled(1, "payment.create", AnswerKind::Failed, Some(Code::Declined), "no\x1bmoney");
-        let told = words(&declined, &history());
+        let described = words(&declined, &history());
         assert_eq!(
-            (told.word, told.style, told.sentence.as_str()),
+            (described.word, described.style, described.sentence.as_str()),
             ("failed", Style::Bad, "declined: no\u{fffd}money")
         );
     }
 
     #[test]
-    fn what_comes_next_is_what_holds_the_turn() {
+    fn the_operation_in_progress_comes_next() {
         let (_, sentence) = next(&history());
         assert_eq!(
             sentence,
-            "operation 2 is unknown: a refund may have been received; sent again under the same key, or looked up, \
+            "operation 2 is unknown: the gateway may have received a refund; resend with the same key, or look-up, \
              in 42 s"
         );
         let mut done = history();
         done.operations.truncate(1);
-        assert_eq!(next(&done).1, "nothing is open");
+        assert_eq!(next(&done).1, "no open operations");
     }
 }

@@ -145,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn wrong_values_are_told_without_their_secret(lines in proptest::collection::vec((select(KEYS), value()), 1..4)) {
+    fn errors_in_values_do_not_contain_the_secret(lines in proptest::collection::vec((select(KEYS), value()), 1..4)) {
         let text: String = lines.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         check(outcome(Some(&text), &[("SECRET_VARIABLE", SECRET)]))?;
     }
@@ -164,7 +164,7 @@ proptest! {
     }
 
     #[test]
-    fn variables_are_told_without_their_secret(key in select(KEYS), value in value()) {
+    fn errors_in_variables_do_not_contain_the_secret(key in select(KEYS), value in value()) {
         let name = format!("PAYBUS__{}", key.to_uppercase().replace('.', "__").replace(['"', ' '], ""));
         let value = value.trim_matches('\'').to_owned();
         let settings = load_with(None, &[(&name, &value), ("SECRET_VARIABLE", SECRET)]);

@@ -34,14 +34,14 @@ fn another_machine_is_not_reached_without_tls() {
     ] {
         let error = start(file, &[]).expect_err(file);
         assert!(error.starts_with(&format!("{key}: expected ")), "{error}");
-        assert!(error.contains(&format!(", because {host} is another machine; or ")), "{error}");
+        assert!(error.contains(&format!(", because {host} is another machine; set ")), "{error}");
         let section = key.rsplit_once('.').unwrap().0;
         assert!(error.contains(&format!("{section}.insecure = true")), "{error}");
         let variable = format!("PAYBUS__{}__INSECURE", section.to_uppercase().replace('.', "__"));
         start(file, &[(&variable, "true")]).unwrap_or_else(|error| panic!("{file}: {error}"));
     }
-    let error = "amqp.url: expected an amqps:// address, because broker is another machine; or amqp.insecure = true, \
-                 if only you can read the network between";
+    let error = "amqp.url: expected an amqps:// address, because broker is another machine; set \
+                 amqp.insecure = true if the network to it is private";
     check_error("amqp.url = 'amqp://broker'", error);
 }
 
@@ -56,7 +56,7 @@ fn each_section_speaks_for_itself_alone() {
 }
 
 #[test]
-fn this_machine_and_whoever_has_tls_are_reached() {
+fn this_machine_and_hosts_with_tls_are_reached() {
     for file in [
         "amqp.url = 'amqp://user:password@localhost,127.0.0.2,[::1]:5673/%2f'",
         "amqp.url = 'amqps://user:password@broker.example'",
@@ -89,7 +89,7 @@ fn spans_without_tls_carry_no_headers_to_another_machine() {
 }
 
 #[test]
-fn whoever_answers_for_a_database_elsewhere_is_warned_of() {
+fn plaintext_allowed_to_a_remote_database_is_warned_of() {
     let trusts_any = |url: &str, mode: &str| {
         let file = format!("database = {{ url = '{url}', tls_mode = '{mode}' }}");
         trusts_any_database(&start(&file, &[]).unwrap().database)

@@ -10,7 +10,7 @@ pub(super) fn check_error(content: &str, expected: &str) {
 
 #[test]
 fn references_that_lead_nowhere_are_errors() {
-    check_error("amqp.url = 'env:NO'", "amqp.url: environment variable NO is not set, or empty");
+    check_error("amqp.url = 'env:NO'", "amqp.url: environment variable NO is not set or is empty");
     check_error("amqp.url = 'file:secret'", r#"amqp.url: expected an absolute path, "file:/path""#);
     let missing = "retry.delayed[0]: cannot read /no/such: No such file or directory (os error 2)";
     check_error("retry.delayed = ['file:/no/such']", missing);
@@ -38,7 +38,7 @@ fn errors_of_a_gateways_own_keys_name_the_variant() {
     assert_eq!(error("url = 1"), "variants.cards.url: expected a string, in quotes");
     let wrong = error("url = 'x'\nkey_window = 5");
     assert!(wrong.starts_with("variants.cards.key_window: expected a duration with its unit, \"100ms\""), "{wrong}");
-    assert_eq!(error("url = 'x'\nport = 70000"), "variants.cards.port: expected a whole number, not negative");
+    assert_eq!(error("url = 'x'\nport = 70000"), "variants.cards.port: expected a non-negative whole number");
     let unknown = error("url = 'x'\nconcurency = 5");
     assert!(unknown.starts_with("variants.cards.concurency: unknown key, expected `gateway`, `capture`,"), "{unknown}");
     assert!(unknown.contains("or `retired`, or of gateway `http` `url`, `token`,"), "{unknown}");
@@ -46,8 +46,8 @@ fn errors_of_a_gateways_own_keys_name_the_variant() {
 
 #[test]
 fn wrong_types_are_refused() {
-    check_error("database.pool = 2.5", "database.pool: expected a whole number, not negative");
-    check_error("database.pool = -1", "database.pool: expected a whole number, not negative");
+    check_error("database.pool = 2.5", "database.pool: expected a non-negative whole number");
+    check_error("database.pool = -1", "database.pool: expected a non-negative whole number");
     check_error("amqp.declare = 1", "amqp.declare: expected true or false");
     check_error("amqp.declare = 'yes'", "amqp.declare: expected true or false");
     check_error("amqp.prefix = 123", "amqp.prefix: expected a string, in quotes");
@@ -134,7 +134,7 @@ fn an_option_of_a_url_that_is_not_known_is_named() {
         ("database.migrate_url", "postgres://host/db?pool_mode=session", "pool_mode"),
     ] {
         let error = from_file(&format!("{key} = '{url}'")).expect_err(url).to_string();
-        assert!(error.starts_with(&format!("{key}: expected no option `{name}`")), "{error}");
+        assert!(error.starts_with(&format!("{key}: expected no unknown option `{name}`")), "{error}");
     }
     assert!(from_file("amqp.url = 'amqp://localhost/?heartbeat=5&frame_max=8192'").is_ok());
     assert!(from_file("database.url = 'postgres://[::1]/db?application_name=shop&options=-csearch_path=a'").is_ok());
@@ -176,12 +176,14 @@ fn work_out_of_its_limits_is_refused() {
 #[test]
 fn variables_that_name_no_one_key_are_refused() {
     let error = |variables: &[(&str, &str)]| load_with(None, variables).unwrap_err().to_string();
-    let message = "environment variable PAYBUS__: expected a key, its levels parted by `__`";
+    let message = "environment variable PAYBUS__: expected a key with its levels separated by `__`";
     assert_eq!(error(&[("PAYBUS__", "x")]), message);
     let twice = error(&[("PAYBUS__LOG__FILTER", "info"), ("PAYBUS__log__filter", "warn")]);
     assert_eq!(twice, "environment variable PAYBUS__log__filter: PAYBUS__LOG__FILTER sets the same key");
     let both = error(&[("PAYBUS__LOG__FILTER", "info"), ("PAYBUS__LOG", "warn")]);
-    assert_eq!(both, "environment variable PAYBUS__LOG__FILTER: PAYBUS__LOG sets the whole of what this is a part of");
+    let message =
+        "environment variable PAYBUS__LOG__FILTER: PAYBUS__LOG already sets the whole table that contains this key";
+    assert_eq!(both, message);
     let out_of_limits = error(&[("PAYBUS__RETRY__DELAYED", "1s,0s")]);
     assert!(
         out_of_limits.starts_with("retry.delayed[1] (set by PAYBUS__RETRY__DELAYED): expected "),

@@ -65,8 +65,8 @@ fn what_cannot_be_meant_of_a_user_is_refused() {
     check("[users.a]\nrole = 'admin'", r#"users.a.role: expected "service", "operator" or "webhooks""#);
     check("[users.a]\nrole = 'service'\ncommands = []", "users.a.commands: unknown key, expected `role`");
     check("[users.a]\nrole = 'service'\nvariants = ['card']", "users.a.variants[0]: expected a configured variant");
-    check("[users.a]\nrole = 'service'\nvariants = []", "users.a.variants: expected one variant or more");
-    check("[users.a]\nrole = 'service'\nsources = []", "users.a.sources: expected one source or more");
+    check("[users.a]\nrole = 'service'\nvariants = []", "users.a.variants: expected at least one variant");
+    check("[users.a]\nrole = 'service'\nsources = []", "users.a.sources: expected at least one source");
     for pattern in ["", "*", "a*b", "a**"] {
         check(&format!("[users.a]\nrole = 'service'\nsources = ['x', '{pattern}']"), "users.a.sources[1]: expected ");
     }
@@ -74,7 +74,7 @@ fn what_cannot_be_meant_of_a_user_is_refused() {
     check("[users.a]\nrole = 'webhooks'\nsources = ['x']", "users.a.sources: expected no such key");
     for rate in ["0", "-1", "1000001"] {
         let user = format!("[users.a]\nrole = 'service'\nread_rate = {rate}");
-        check(&user, "users.a.read_rate: expected commands a second, more than 0");
+        check(&user, "users.a.read_rate: expected commands per second, more than 0");
     }
     check("[users.a]\nrole = 'webhooks'\nread_rate = 1", "users.a.read_rate: expected no such key");
     // One of them could read the other's replies.

@@ -62,17 +62,17 @@ impl Plan {
     pub(super) fn read(data: &Map<String, Value>) -> Result<Option<Plan>, Rejection> {
         let seconds = data.get("seconds").map(|value| number("seconds", value, SECONDS_MAX)).transpose()?;
         let Some(word) = data.get("token") else {
-            return seconds.map_or(Ok(None), |_| Err(invalid("seconds", "must stand beside a token")));
+            return seconds.map_or(Ok(None), |_| Err(invalid("seconds", "must be given together with a token")));
         };
         let token = word.as_str().and_then(tokens::find).ok_or_else(|| {
             let words: Vec<&str> = tokens::TOKENS.iter().map(|token| token.word).collect();
             invalid("token", &format!("must be one of {}", words.join(", ")))
         })?;
         if data.keys().any(|name| !matches!(name.as_str(), "token" | "seconds")) {
-            return Err(invalid("token", "must stand alone, or beside seconds"));
+            return Err(invalid("token", "must be given alone or together with seconds"));
         }
         if token.course == Course::Slow && seconds.is_none() {
-            return Err(invalid("seconds", "must be given with tok_slow"));
+            return Err(invalid("seconds", "is required with tok_slow"));
         }
         let seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or_default();
         Ok(Some(Plan { token, seconds, settles_at: None, transaction_id: None, reference: None }))
@@ -115,22 +115,22 @@ impl Plan {
     async fn before_its_end(&self, call: &Call<'_>, left: Duration) -> Option<Outcome> {
         let is_early = call.attempt == 1 || !left.is_zero();
         // A retry-after prevents an immediate retry, so that the delay is published.
-        let trouble =
+        let error =
             |code: Code, message: &str| GatewayError { retry_after: Some(left), ..GatewayError::new(code, message) };
         match self.token.course {
-            Course::Unanswered(code) if is_early => Some(Outcome::Unknown(trouble(code, "no answer, as asked"))),
+            Course::Unanswered(code) if is_early => Some(Outcome::Unknown(error(code, "no answer, as requested"))),
             Course::Unreachable if is_early => {
-                Some(Outcome::NotSent(trouble(Code::Unreachable, "a network failure, as asked")))
+                Some(Outcome::NotSent(error(Code::Unreachable, "a network failure, as requested")))
             }
-            Course::Refused => Some(Outcome::Refused(GatewayError::new(Code::Refused, "a refusal, as asked"))),
+            Course::Refused => Some(Outcome::Refused(GatewayError::new(Code::Refused, "a refusal, as requested"))),
             Course::Mismatched => {
-                let message = "an answer that does not fit, as asked: a person must resolve it";
+                let message = "an answer that does not match the request, as requested: an operator must resolve it";
                 Some(Outcome::Unknown(GatewayError::new(Code::Mismatch, message)))
             }
             Course::Slow => {
                 tokio::time::sleep(left.min(call.timeout)).await;
                 let is_late = left >= call.timeout;
-                is_late.then(|| Outcome::Unknown(GatewayError::new(Code::Timeout, "a slow answer, as asked")))
+                is_late.then(|| Outcome::Unknown(GatewayError::new(Code::Timeout, "a slow answer, as requested")))
             }
             Course::AtOnce
             | Course::Pending
@@ -243,7 +243,7 @@ impl Plan {
             result.transactions.extend(second.map(|second| Transaction { reference, ..second }));
         }
         if deed.action == Action::Process && matches!(self.token.later, Later::Reviewed(_)) {
-            result.fraud = Some((FraudStatus::Review, "in review, as asked".to_owned()));
+            result.fraud = Some((FraudStatus::Review, "in review, as requested".to_owned()));
         }
         self.remember(deed, &mut result);
         result

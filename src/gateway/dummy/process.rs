@@ -74,13 +74,13 @@ impl Process {
                 }
                 "lose_answer" => process.lose_answer = boolean(name, value)?,
                 _ => {
-                    let message = format!("process.{}: dummy has no such field", quoted(name));
+                    let message = format!("process.{}: the dummy gateway has no such field", quoted(name));
                     return Err(Rejection::new(Code::UnknownField, message));
                 }
             }
         }
         if process.response == Response::Redirect && process.verification_result.is_none() {
-            return Err(invalid(VERIFICATION_RESULT, "must be given with 3ds-redirect"));
+            return Err(invalid(VERIFICATION_RESULT, "is required with 3ds-redirect"));
         }
         Ok(process)
     }

@@ -122,7 +122,7 @@ fn verdict_found(found: Found) -> Option<Verdict> {
     match found {
         Found::Result(result) => Some(result.verdict),
         Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => None,
-        Found::Failed(trouble) => panic!("{trouble:?}"),
+        Found::Failed(error) => panic!("{error:?}"),
     }
 }
 
@@ -193,9 +193,9 @@ async fn each_status_is_a_verdict() {
 async fn the_gateways_side_may_fail() {
     let payment = payment();
     let failure = process(&payment, json!({"gateway_response": "failure"})).await;
-    assert!(matches!(&failure, Outcome::NotSent(trouble) if trouble.code == Code::Unreachable), "{failure:?}");
+    assert!(matches!(&failure, Outcome::NotSent(error) if error.code == Code::Unreachable), "{failure:?}");
     let refused = process(&payment, json!({"gateway_response": "payment-error"})).await;
-    assert!(matches!(&refused, Outcome::Refused(trouble) if trouble.message == "Unsupported operation"), "{refused:?}");
+    assert!(matches!(&refused, Outcome::Refused(error) if error.message == "Unsupported operation"), "{refused:?}");
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn a_lost_answer_is_found_again() {
     ] {
         let gateway = DummyGateway::new();
         let lost = attempt(&gateway, &payment, Action::Process, data.clone(), first).await;
-        assert!(matches!(&lost, Outcome::Unknown(trouble) if trouble.code == Code::Timeout), "{data}: {lost:?}");
+        assert!(matches!(&lost, Outcome::Unknown(error) if error.code == Code::Timeout), "{data}: {lost:?}");
         for target in [Some(Action::Process), None] {
             let found = look_up(&gateway, &payment, target).await;
             assert_eq!(verdict_found(found), Some(Verdict::Approved), "{data}");

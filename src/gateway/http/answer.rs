@@ -120,7 +120,7 @@ pub(super) enum Answer {
 pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, GatewayError> {
     let answer = legible::read(body).ok_or_else(|| invalid("must be a JSON object"))?;
     if let Some(name) = answer.contradicted(&MONEY) {
-        return Err(invalid(&format!("{name} is there twice, and says different things")));
+        return Err(invalid(&format!("{name} occurs twice with different values")));
     }
     let fields = answer.fields;
     let verdict = match text(&fields, "result")? {
@@ -135,7 +135,7 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, GatewayErr
         Some("undone") => return undone(&fields, expected),
         Some(_) | None => return Err(invalid("result must be approved, pending, ready, declined or not_found")),
     };
-    check_told(&fields, verdict == Verdict::Approved, expected)?;
+    check_legible(&fields, verdict == Verdict::Approved, expected)?;
     let named = currency(&fields)?;
     let currency = named.unwrap_or(expected.currency);
     let amount = money(&fields, "amount", currency)?;
@@ -144,7 +144,7 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, GatewayErr
         if operation_id(&fields)?.is_some_and(|named| named != subject.operation) {
             // The request says nothing about what another operation moved.
             if verdict == Verdict::Approved && transactions.is_empty() {
-                return Err(invalid("an approval of another operation_id must list in transactions what it moved"));
+                return Err(invalid("an approval of another operation_id must list its money in transactions"));
             }
             return Ok(Answer::OfOthers(transactions));
         }
@@ -172,10 +172,10 @@ pub(super) fn read(body: &[u8], expected: Expected) -> Result<Answer, GatewayErr
 /// What was undone: the list, or else what the operation had requested. It was found by its key, so it is the
 /// operation's own.
 fn undone(fields: &Map<String, Value>, expected: Expected) -> Result<Answer, GatewayError> {
-    let Some(subject) = expected.subject else { return Err(invalid("undone says nothing of a whole payment")) };
-    check_told(fields, true, expected)?;
+    let Some(subject) = expected.subject else { return Err(invalid("undone does not apply to a whole payment")) };
+    check_legible(fields, true, expected)?;
     if operation_id(fields)?.is_some_and(|named| named != subject.operation) {
-        return Err(invalid("operation_id is another one than was to be undone"));
+        return Err(invalid("operation_id differs from the one to undo"));
     }
     let currency = currency(fields)?.unwrap_or(expected.currency);
     let is_listed = fields.get("transactions").is_some_and(|list| !list.is_null());
@@ -195,19 +195,19 @@ fn undone(fields: &Map<String, Value>, expected: Expected) -> Result<Answer, Gat
 
 /// Rejects members that are present but would be taken as omitted: an approval without an amount means the requested
 /// amount, which a typo must not.
-fn check_told(fields: &Map<String, Value>, approves: bool, expected: Expected) -> Result<(), GatewayError> {
+fn check_legible(fields: &Map<String, Value>, approves: bool, expected: Expected) -> Result<(), GatewayError> {
     let as_asked = if approves && expected.moves_money() { &AS_ASKED[..] } else { &[] };
     let sums = if expected.is_whole() { &SUMS[..] } else { &[] };
     for names in [&["result"][..], as_asked, sums] {
         if let Some(name) = legible::misspelled(fields, names) {
-            return Err(invalid(&format!("{name} is there in another spelling")));
+            return Err(invalid(&format!("{name} has another spelling")));
         }
     }
     let is_nothing = |value: &Value| value.is_null() || value.as_str() == Some("");
     let counts = as_asked.iter().chain(sums.iter().filter(|_| approves));
     for name in counts {
         if fields.get(*name).is_some_and(is_nothing) {
-            return Err(invalid(&format!("{name} must say something in an approval, or be left out")));
+            return Err(invalid(&format!("{name} must not be null or empty in an approval; it may be omitted")));
         }
     }
     Ok(())
@@ -276,19 +276,19 @@ fn pending(fields: &Map<String, Value>, customer_may_act: bool) -> Result<Verdic
 /// The currency, if named. Whether it is the payment's is for the engine to judge.
 fn currency(fields: &Map<String, Value>) -> Result<Option<Currency>, GatewayError> {
     let code = text(fields, "currency")?;
-    let currency = |code| Currency::from_code(code).ok_or_else(|| invalid("currency must be a code of ISO 4217"));
+    let currency = |code| Currency::from_code(code).ok_or_else(|| invalid("currency must be an ISO 4217 code"));
     code.map(currency).transpose()
 }
 
 /// Whether it reports moved money. Anything not clearly zero counts, and is left to the strict reading of the sums.
 fn has_sums(fields: &Map<String, Value>) -> bool {
     let is_nothing = |text: &str| text.bytes().all(|byte| matches!(byte, b'0' | b'.'));
-    let tells = |name: &str| match fields.get(name) {
+    let states = |name: &str| match fields.get(name) {
         None | Some(Value::Null) => false,
         Some(Value::String(text)) => !is_nothing(text),
         Some(_) => true,
     };
-    tells("captured_amount") || tells("refunded_amount") || legible::misspelled(fields, &SUMS).is_some()
+    states("captured_amount") || states("refunded_amount") || legible::misspelled(fields, &SUMS).is_some()
 }
 
 pub(super) fn money(
@@ -335,7 +335,7 @@ pub(super) fn reference_or_nothing(fields: &Map<String, Value>, name: &str) -> O
     };
     let is_damaged = id.contains(['\0', char::REPLACEMENT_CHARACTER]);
     if is_damaged || id.chars().count() > REFERENCE_CHARACTERS_MAX {
-        leave_out(name, "it must be a text of at most 255 characters, whole and without NUL");
+        leave_out(name, "it must be an undamaged text of at most 255 characters without NUL");
         return None;
     }
     Some(id.into_owned()).filter(|id| !id.is_empty())
@@ -363,7 +363,7 @@ fn extra_data(fields: &Map<String, Value>) -> Map<String, Value> {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(extra)) => clean::extra_data(extra.clone()),
         Some(_) => {
-            leave_out("extra_data", "it is no object that can be read");
+            leave_out("extra_data", "it is not a readable object");
             Map::new()
         }
     }

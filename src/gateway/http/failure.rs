@@ -18,10 +18,10 @@ pub(super) fn of_status(status: StatusCode, retry_after: Option<Duration>, body:
     if let Some(said) = &words.message {
         message = format!("{message}: {said}");
     } else if status.is_client_error() && code == Code::InvalidAnswer {
-        message.push_str(", and no JSON that says why: somebody else may have, and it proves nothing");
+        message.push_str(" without a JSON error; it may come from a proxy and proves nothing");
     }
     let message = clean::text(&message, MESSAGE_CHARACTERS_MAX);
-    Failure { reach, trouble: GatewayError { code, message, gateway_code: words.code, retry_after } }
+    Failure { reach, error: GatewayError { code, message, gateway_code: words.code, retry_after } }
 }
 
 /// Classifies a status together with what the body says.
@@ -95,7 +95,7 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             let proved = |body: &str| {
                 let failure = of_status(status, None, body.as_bytes());
-                (failure.reach, failure.trouble.code)
+                (failure.reach, failure.error.code)
             };
             for body in [r#"{"message": "no"}"#, r#"{"code": 51}"#, "\u{feff}{\"message\": \"half: \\ud83d\"}"] {
                 assert_eq!(proved(body), by_the_gateway, "{status} {body}");
@@ -113,19 +113,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_gateways_word_is_told_as_such() {
-        let trouble = of_status(StatusCode::NOT_FOUND, None, b"<html>").trouble;
-        assert!(trouble.message.contains("404 Not Found, and no JSON"), "{}", trouble.message);
-        let trouble = of_status(StatusCode::SERVICE_UNAVAILABLE, None, b"<html>").trouble;
-        assert_eq!(trouble.message, "the gateway answered 503 Service Unavailable");
+    fn an_answer_without_json_is_reported_as_such() {
+        let error = of_status(StatusCode::NOT_FOUND, None, b"<html>").error;
+        assert!(error.message.contains("404 Not Found without a JSON error"), "{}", error.message);
+        let error = of_status(StatusCode::SERVICE_UNAVAILABLE, None, b"<html>").error;
+        assert_eq!(error.message, "the gateway answered 503 Service Unavailable");
     }
 
     #[test]
     fn a_refusal_brings_the_gateways_words_scrubbed() {
         let body = br#"{"code": "no_token", "message": "no token for 4111 1111 1111 1111"}"#;
-        let trouble = of_status(StatusCode::BAD_REQUEST, None, body).trouble;
-        assert_eq!(trouble.gateway_code.as_deref(), Some("no_token"));
-        assert!(trouble.message.starts_with("the gateway answered 400 Bad Request: no token"), "{}", trouble.message);
-        assert!(!trouble.message.contains("4111"), "{}", trouble.message);
+        let error = of_status(StatusCode::BAD_REQUEST, None, body).error;
+        assert_eq!(error.gateway_code.as_deref(), Some("no_token"));
+        assert!(error.message.starts_with("the gateway answered 400 Bad Request: no token"), "{}", error.message);
+        assert!(!error.message.contains("4111"), "{}", error.message);
     }
 }

@@ -107,7 +107,7 @@ impl HttpSettings {
     pub(super) fn check(&self) -> Result<(), BuildError> {
         account::check(self.account.as_deref(), &self.account_aliases)?;
         if self.undo && self.lookup {
-            let wrong = "is for a gateway that cannot be asked: set lookup = false, or leave it out";
+            let wrong = "requires lookup = false; otherwise omit it";
             return Err(BuildError::Setting { key: "undo", wrong });
         }
         Ok(())
@@ -120,7 +120,7 @@ fn as_stored(key: &'static str, name: &str) -> Result<String, BuildError> {
     match GatewayUrl::try_from(name.to_owned()) {
         Ok(url) => Ok(url.as_str().to_owned()),
         Err(UrlError::Credentials) => {
-            Err(BuildError::Setting { key, wrong: "must hold no user and no password: it is stored and shown" })
+            Err(BuildError::Setting { key, wrong: "must not contain a user or a password: it is stored and displayed" })
         }
         Err(UrlError::Scheme | UrlError::Query) => Ok(name.to_owned()),
     }

@@ -202,18 +202,18 @@ async fn undo(gateway: &HttpGateway) -> Found {
 
 /// An outcome as one word, its code and its wait in seconds.
 fn proof(outcome: &Outcome) -> (&'static str, Option<Code>, Option<u64>) {
-    let (word, trouble) = match outcome {
+    let (word, error) = match outcome {
         Outcome::Result(_) => return ("result", None, None),
-        Outcome::Refused(trouble) => ("refused", trouble),
-        Outcome::NotSent(trouble) => ("not sent", trouble),
-        Outcome::Unknown(trouble) => ("unknown", trouble),
+        Outcome::Refused(error) => ("refused", error),
+        Outcome::NotSent(error) => ("not sent", error),
+        Outcome::Unknown(error) => ("unknown", error),
     };
-    (word, Some(trouble.code), trouble.retry_after.map(|wait| wait.as_secs()))
+    (word, Some(error.code), error.retry_after.map(|wait| wait.as_secs()))
 }
 
 fn code_of(found: &Found) -> Option<Code> {
     match found {
-        Found::Failed(trouble) => Some(trouble.code),
+        Found::Failed(error) => Some(error.code),
         Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => None,
     }
 }
@@ -242,7 +242,7 @@ async fn secrets_are_not_shown_and_odd_tokens_are_refused() {
 }
 
 #[tokio::test]
-async fn one_key_acts_once_whatever_becomes_of_its_answers() {
+async fn one_key_acts_once_even_if_its_answers_are_lost() {
     let fake = FakeGateway::start().await;
     let gateway = gateway(&fake.url());
     let behaviours = [

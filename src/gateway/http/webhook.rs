@@ -32,7 +32,7 @@ impl HttpWebhooks {
     pub(super) fn configured(secrets: &WebhookSecrets, role: WebhookRole) -> Result<Option<HttpWebhooks>, BuildError> {
         secrets.check()?;
         if secrets.is_empty() && role == WebhookRole::Proof {
-            let wrong = "needs a webhook_secret to be \"proof\": what is not signed proves nothing";
+            let wrong = "must not be \"proof\" without a webhook_secret: an unsigned webhook proves nothing";
             return Err(BuildError::Setting { key: "notifications", wrong });
         }
         Ok((!secrets.is_empty()).then(|| HttpWebhooks { secrets: secrets.clone(), role }))
@@ -40,12 +40,12 @@ impl HttpWebhooks {
 
     /// Reads one event and, if the settings accept it, what it proves.
     fn fact(&self, news: &RawValue) -> Result<Fact, NotGenuine> {
-        let told: News = serde_json::from_str(news.get()).map_err(|_| NotGenuine::InvalidBody)?;
+        let parsed: News = serde_json::from_str(news.get()).map_err(|_| NotGenuine::InvalidBody)?;
         let proof = match self.role {
             WebhookRole::Hint => None,
             WebhookRole::Proof => answer::proof::read(news.get()).map_err(|_| NotGenuine::InvalidBody)?,
         };
-        Ok(Fact { proof, ..Fact::from(told) })
+        Ok(Fact { proof, ..Fact::from(parsed) })
     }
 }
 
@@ -144,17 +144,17 @@ mod tests {
         /// Whatever is signed is read, and each fact contains what was there; a webhook that was changed after signing
         /// is rejected.
         #[test]
-        fn what_is_signed_is_read_and_nothing_else_tells_anything(
+        fn only_signed_webhooks_are_read(
             news in proptest::collection::vec(any_news(), 0..3),
             alone in any::<bool>(),
             at in any::<Index>(),
             byte in any::<u8>(),
         ) {
-            let told = match news.as_slice() {
+            let payload = match news.as_slice() {
                 [one] if alone => one.clone(),
                 _ => Value::from(news.clone()),
             };
-            let body = told.to_string();
+            let body = payload.to_string();
             if let Ok(facts) = verified(&body) {
                 prop_assert_eq!(facts.len(), news.len());
                 for (fact, news) in facts.iter().zip(&news) {
@@ -172,8 +172,8 @@ mod tests {
 
         #[test]
         fn any_signed_bytes_are_read(body in any::<Vec<u8>>()) {
-            let told = received(body.clone(), sign("secret", 1_700_000_000, &body));
-            prop_assert!(told.is_err() || serde_json::from_slice::<Value>(&body).is_ok());
+            let facts = received(body.clone(), sign("secret", 1_700_000_000, &body));
+            prop_assert!(facts.is_err() || serde_json::from_slice::<Value>(&body).is_ok());
         }
     }
 

@@ -27,7 +27,7 @@ pub(super) async fn act(
     match Plan::read(call.body).map_err(refused)? {
         Plan::Refuse { message } => Err(refused(GatewayError::new(Code::Refused, message)).into()),
         Plan::Nothing => {
-            let message = "there is nothing at Stripe to cancel".to_owned();
+            let message = "nothing to cancel at Stripe".to_owned();
             Ok(GatewayResult { message, ..GatewayResult::new(Verdict::Approved) })
         }
         Plan::Post { path, form } => attempt.post(&path, &form).await,
@@ -39,8 +39,8 @@ pub(super) async fn act(
 }
 
 /// A request that is not even sent.
-fn refused(trouble: GatewayError) -> Failure {
-    Failure { reach: Reach::Refused, trouble }
+fn refused(error: GatewayError) -> Failure {
+    Failure { reach: Reach::Refused, error }
 }
 
 struct Attempt<'a> {
@@ -71,7 +71,7 @@ impl Attempt<'_> {
         match (result, denial) {
             (Some(result), _) => Ok(self.own(result)),
             (None, Some(denial)) => Err(denial),
-            (None, None) => Err(invalid("the payment intent is as it was").into()),
+            (None, None) => Err(invalid("the payment intent is unchanged").into()),
         }
     }
 
@@ -93,7 +93,7 @@ impl Attempt<'_> {
             Ok(object) => {
                 let refund = Refund::read(object, &of)?;
                 if refund.operation.is_some_and(|operation| operation != self.call.operation_id) {
-                    return Err(mismatch("it is the refund of another operation").into());
+                    return Err(mismatch("the refund belongs to another operation").into());
                 }
                 Ok(self.own(refund.result()))
             }
@@ -163,7 +163,7 @@ impl Process<'_> {
         match intent(self.attempt.session, id, self.attempt.asked(None)).await {
             // Stripe never deletes one: the key belongs to another account, and the state of the payment intent is
             // unknown.
-            Err(denial) if denial.is_missing() => Err(mismatch("it does not know the payment intent").into()),
+            Err(denial) if denial.is_missing() => Err(mismatch("the payment intent does not exist").into()),
             found => found,
         }
     }
@@ -270,5 +270,8 @@ impl Process<'_> {
 }
 
 fn nothing_to_go_on_with() -> Failure {
-    refused(GatewayError::new(Code::Refused, "process.payment_method: must be given: the payment intent waits for one"))
+    refused(GatewayError::new(
+        Code::Refused,
+        "process.payment_method: is required, because the payment intent waits for one",
+    ))
 }

@@ -18,13 +18,13 @@ const THREE_DECIMAL: [&str; 5] = ["BHD", "JOD", "KWD", "OMR", "TND"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AmountError {
     /// Stripe does not support the currency.
-    #[error("Stripe does not take {0}")]
+    #[error("Stripe does not support {0}")]
     Currency(Currency),
     /// Not a whole number of Stripe's units.
-    #[error("Stripe takes {0} only in whole units")]
+    #[error("Stripe accepts {0} only in whole units")]
     Whole(Currency),
     /// The third decimal is not 0.
-    #[error("Stripe takes {0} only where the third decimal is 0")]
+    #[error("Stripe accepts {0} only if the third decimal is 0")]
     Tens(Currency),
     /// Not an amount of money.
     #[error("{0}")]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stripe_cannot_take_is_told() {
+    fn amounts_that_stripe_cannot_take_are_rejected() {
         let currency = |code| Currency::from_code(code).unwrap();
         for (text, code, error) in [
             ("12.50", "MGA", AmountError::Whole(currency("MGA"))),

@@ -104,7 +104,7 @@ impl Session<'_> {
         };
         // An unreadable object may be the one looked for, so that its absence would prove nothing.
         let Some(Value::Bool(has_more)) = page.get("has_more") else {
-            return Err(invalid("must be a list that says whether it has_more").into());
+            return Err(invalid("must be a list with has_more").into());
         };
         let object = |item| match item {
             Value::Object(object) => Ok(object),
@@ -132,7 +132,7 @@ impl Session<'_> {
             }
         }
         let message =
-            format!("Stripe has more than {} {path} of one payment: the list was cut short", PAGE * PAGES_MAX);
+            format!("Stripe has more than {} {path} for one payment: the list was truncated", PAGE * PAGES_MAX);
         Err(Failure::unusable(GatewayError::new(Code::InvalidAnswer, message)).into())
     }
 
@@ -222,12 +222,12 @@ pub(super) mod tests {
         assert_eq!(ids, ["a", "b", "c", "d"]);
         // Without an id to continue from, the same page would be read for ever.
         let denial = session.list("things", "&nameless=1").await.unwrap_err();
-        assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer);
-        assert!(denial.failure.trouble.message.contains("ids"), "{}", denial.failure.trouble.message);
+        assert_eq!(denial.failure.error.code, Code::InvalidAnswer);
+        assert!(denial.failure.error.message.contains("ids"), "{}", denial.failure.error.message);
         // An unreadable page is not skipped either: that would prove the absence of the object looked for.
         for query in ["&odd=1", "&endless=1"] {
             let denial = session.list("things", query).await.unwrap_err();
-            assert_eq!(denial.failure.trouble.code, Code::InvalidAnswer, "{query}");
+            assert_eq!(denial.failure.error.code, Code::InvalidAnswer, "{query}");
         }
     }
 }

@@ -73,13 +73,13 @@ impl Charge {
         let Some(body) = &self.body else { return clean::extra_data(facts) };
         let card = body.payment_method_details.as_ref().and_then(|details| details.get("card")?.as_object());
         for (name, object, kept) in [("card", card, &CARD_FACTS), ("outcome", body.outcome.as_ref(), &OUTCOME_FACTS)] {
-            let told: Map<String, Value> = kept
+            let present: Map<String, Value> = kept
                 .iter()
                 .filter_map(|name| Some(((*name).to_owned(), object?.get(*name)?.clone())))
                 .filter(|(_, value)| !value.is_null())
                 .collect();
-            if !told.is_empty() {
-                facts.insert(name.to_owned(), Value::Object(told));
+            if !present.is_empty() {
+                facts.insert(name.to_owned(), Value::Object(present));
             }
         }
         clean::extra_data(facts)
@@ -168,8 +168,8 @@ mod tests {
             (json!({"open": false, "closed_reason": "refunded"}), FraudStatus::Unknown),
             (json!(null), FraudStatus::Review),
         ] {
-            let told = fraud(json!({"outcome": outcome, "review": review}));
-            assert_eq!(told.map(|(status, _)| status), Some(status), "{review}");
+            let read = fraud(json!({"outcome": outcome, "review": review}));
+            assert_eq!(read.map(|(status, _)| status), Some(status), "{review}");
         }
     }
 

@@ -165,14 +165,14 @@ pub(super) fn declined(error: &ErrorObject) -> GatewayResult {
     result.code = Some(clean::text(shown, CODE_CHARACTERS_MAX));
     result.message = clean::text(message, MESSAGE_CHARACTERS_MAX);
     result.fraud = FRAUD.contains(&own).then(|| (FraudStatus::Reject, format!("declined: {own}")));
-    result.extra_data.insert("decline".to_owned(), Value::Object(told(error, own, retry)));
+    result.extra_data.insert("decline".to_owned(), Value::Object(details(error, own, retry)));
     result
 }
 
-fn told(error: &ErrorObject, own: &str, retry: Retry) -> Map<String, Value> {
-    let mut told = Map::new();
-    told.insert("code".to_owned(), json!(clean::text(own, CODE_CHARACTERS_MAX)));
-    told.insert("retry".to_owned(), json!(retry.as_str()));
+fn details(error: &ErrorObject, own: &str, retry: Retry) -> Map<String, Value> {
+    let mut details = Map::new();
+    details.insert("code".to_owned(), json!(clean::text(own, CODE_CHARACTERS_MAX)));
+    details.insert("retry".to_owned(), json!(retry.as_str()));
     for (name, code) in [
         ("charge", &error.charge),
         ("advice_code", &error.advice_code),
@@ -180,10 +180,10 @@ fn told(error: &ErrorObject, own: &str, retry: Retry) -> Map<String, Value> {
         ("network_decline_code", &error.network_decline_code),
     ] {
         if let Some(code) = code {
-            told.insert(name.to_owned(), json!(clean::text(code, CODE_CHARACTERS_MAX)));
+            details.insert(name.to_owned(), json!(clean::text(code, CODE_CHARACTERS_MAX)));
         }
     }
-    told
+    details
 }
 
 #[cfg(test)]

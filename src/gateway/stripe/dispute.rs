@@ -34,7 +34,7 @@ impl Dispute {
             return Err(invalid("its dispute is in another currency"));
         }
         let amount = amount::from_units(wire.amount, currency)
-            .map_err(|error| invalid(&format!("its dispute's amount: {error}")))?;
+            .map_err(|error| invalid(&format!("its dispute's amount {error}")))?;
         Ok(Dispute { amount, wire })
     }
 
@@ -48,7 +48,7 @@ impl Dispute {
     }
 
     /// The details for `extra_data`.
-    pub fn told(&self) -> Value {
+    pub fn details(&self) -> Value {
         let word = |text: &str| clean::text(text, CODE_CHARACTERS_MAX);
         json!({
             "id": word(&self.wire.id), "status": word(&self.wire.status), "amount": self.amount.to_string(),

@@ -108,7 +108,7 @@ async fn indexed(session: &Session<'_>, payment_id: Uuid) -> Vec<String> {
     // Whatever happens, leave time for the list.
     let page = session.half().page(&format!("{PAYMENT_INTENTS}/search"), &format!("&{query}"), None).await;
     let objects = page.map(|page| page.objects).unwrap_or_else(|denial| {
-        debug!(error = denial.failure.message(), "Stripe's search brings nothing");
+        debug!(error = denial.failure.message(), "Stripe's search failed; listing instead");
         Vec::new()
     });
     let ours = objects.iter().filter(|object| names(object, PAYMENT, payment_id));
@@ -263,7 +263,7 @@ mod tests {
     async fn found(stripe: &StripeGateway, sought: &Sought<'_>) -> Result<Vec<String>, Code> {
         let found = find(&stripe.api.session(Duration::from_secs(10), None), sought).await;
         let ids = |intents: Vec<Intent>| intents.into_iter().map(|intent| intent.id).collect();
-        found.map(ids).map_err(|denial| denial.failure.trouble.code)
+        found.map(ids).map_err(|denial| denial.failure.error.code)
     }
 
     #[tokio::test]

@@ -86,7 +86,7 @@ impl Intent {
     /// It is not a payment intent, or cannot be the requested one.
     pub fn read(object: Map<String, Value>, asked: Asked<'_>) -> Result<Intent, GatewayError> {
         if let Some(name) = legible::misspelled(&object, &["amount_received", "amount_capturable"]) {
-            return Err(invalid(&format!("{name} is there in another spelling")));
+            return Err(invalid(&format!("{name} has another spelling")));
         }
         let mut wire: Wire = serde_json::from_value(Value::Object(object))
             .map_err(|_| invalid("must be a payment intent with id, status, amount and currency"))?;
@@ -94,21 +94,21 @@ impl Intent {
             return Err(invalid("must be a payment intent"));
         }
         if asked.id.is_some_and(|id| id != wire.id) {
-            return Err(mismatch("it is another payment intent than the one that was asked for"));
+            return Err(mismatch("it is not the requested payment intent"));
         }
         if let (Some(ours), Some(theirs)) = (asked.livemode, wire.livemode)
             && ours != theirs
         {
-            return Err(mismatch(&format!("its livemode is {theirs}, the key's is {ours}")));
+            return Err(mismatch(&format!("its livemode is {theirs}, but the key's is {ours}")));
         }
         let named = |name: &str| wire.metadata.as_ref().and_then(|metadata| metadata.get(name)?.as_str());
         let ours = asked.payment_id.to_string();
         if named(PAYMENT).is_some_and(|payment| payment != ours) {
-            return Err(mismatch("it is the payment intent of another payment"));
+            return Err(mismatch("the payment intent belongs to another payment"));
         }
         let operation = named(OPERATION).and_then(|id| id.parse().ok());
         let currency = Currency::from_code(&wire.currency.to_ascii_uppercase())
-            .ok_or_else(|| invalid("its currency is none of ISO 4217"))?;
+            .ok_or_else(|| invalid("its currency is not an ISO 4217 code"))?;
         let intent = Intent {
             id: wire.id.clone(),
             status: wire.status,
@@ -133,14 +133,14 @@ impl Intent {
             _ => false,
         };
         if has_taken && !may_have_taken {
-            return Err(mismatch("its status is that nothing was taken, and it counts money as received"));
+            return Err(mismatch("its status says that nothing was taken, but amount_received is not zero"));
         }
         Ok(())
     }
 
     /// Whether part of it was captured, consistent with what is still held: together at most the total.
     fn is_captured_in_part(&self) -> Result<bool, GatewayError> {
-        let sums = |error: MoneyError| invalid(&format!("its sums: {error}"));
+        let sums = |error: MoneyError| invalid(&format!("its amounts do not add up: a sum {error}"));
         let Some(received) = self.received()? else { return Ok(true) };
         let all = self.held()?.map_or(Ok(received), |held| received.plus(held)).map_err(sums)?;
         let (asked, is_all) = (self.asked()?, received == self.asked()?);
@@ -183,7 +183,7 @@ impl Intent {
     /// The money should be held but was captured.
     pub fn check_held(&self, captures: bool) -> Result<(), GatewayError> {
         if !captures && self.status == IntentStatus::Succeeded {
-            return Err(mismatch("the payment intent has taken the money, and was to hold it"));
+            return Err(mismatch("the payment intent has captured the money instead of only authorizing it"));
         }
         Ok(())
     }
@@ -263,7 +263,7 @@ impl Intent {
         match self.status {
             IntentStatus::Canceled => Some(self.result(Verdict::Approved, self.void(held))),
             IntentStatus::Succeeded => {
-                let message = "the payment intent has taken the money, and cannot be canceled any more";
+                let message = "the payment intent has captured the money and can no longer be canceled";
                 Some(self.declined_as("already_succeeded", message))
             }
             _ => None,
@@ -329,7 +329,7 @@ impl Intent {
             state: TransactionState::Done,
             amount,
         };
-        let sums = |error: MoneyError| invalid(&format!("its sums: {error}"));
+        let sums = |error: MoneyError| invalid(&format!("its amounts do not add up: a sum {error}"));
         let mut transactions = Vec::new();
         if self.status == IntentStatus::RequiresCapture {
             let held = self.held()?.map_or_else(|| self.asked(), Ok)?;
@@ -358,7 +358,7 @@ impl Intent {
 
     /// An amount in its currency.
     pub fn money(&self, units: i64) -> Result<Money, GatewayError> {
-        amount::from_units(units, self.currency).map_err(|error| invalid(&format!("its amount: {error}")))
+        amount::from_units(units, self.currency).map_err(|error| invalid(&format!("its amount {error}")))
     }
 
     /// A result with the payment intent's details.
@@ -383,7 +383,8 @@ impl Intent {
             return Ok(self.result(Verdict::CustomerMustAct { redirect_url: Some(address) }, Vec::new()));
         }
         if !use_stripe_sdk {
-            let message = "The customer must authenticate: give return_url, or use_stripe_sdk, and process again.";
+            let message =
+                "The customer must authenticate: send payment.process again with return_url or use_stripe_sdk.";
             let error = ErrorObject {
                 code: Some("authentication_required".to_owned()),
                 message: Some(message.to_owned()),

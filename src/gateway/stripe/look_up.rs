@@ -30,9 +30,9 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
     match found {
         Ok(Answer::OfOthers(transactions)) => Found::OfOthers(transactions),
         Ok(Answer::Of(mut result)) => {
-            let told = |name: &str| question.payment.extra_data.get(name).is_some_and(|told| !told.is_null());
+            let is_known = |name: &str| question.payment.extra_data.get(name).is_some_and(|value| !value.is_null());
             if result.approves() {
-                for name in OF_AN_ATTEMPT.into_iter().filter(|name| told(name)) {
+                for name in OF_AN_ATTEMPT.into_iter().filter(|name| is_known(name)) {
                     result.extra_data.insert(name.to_owned(), Value::Null);
                 }
             }
@@ -46,7 +46,7 @@ pub(super) async fn look_up(session: &Session<'_>, question: &Question<'_>, live
 /// Of all refunds, those that returned money, newest first. After a partial capture Stripe also lists the remainder,
 /// which was never captured, as a refund: the oldest with exactly that amount and without an operation of ours.
 fn given_back(mut refunds: Vec<Refund>, intent: &Intent, received: Money) -> Result<Vec<Refund>, Denial> {
-    let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
+    let sums = |error: MoneyError| super::reply::invalid(&format!("its amounts do not add up: a sum {error}"));
     let rest = intent.asked()?.less(received).map_err(sums)?;
     let is_rest = |refund: &Refund| refund.operation.is_none() && !rest.is_zero() && refund.amount == rest;
     if let Some(place) = refunds.iter().rposition(is_rest) {
@@ -84,7 +84,7 @@ fn unknown_intent(denial: Denial) -> Denial {
     if !denial.is_missing() {
         return denial;
     }
-    mismatch("it does not know the payment intent; is secret_key of the account that made it?").into()
+    mismatch("the payment intent does not exist; check that secret_key belongs to the account that created it").into()
 }
 
 /// The result of looking up one operation.
@@ -280,7 +280,7 @@ impl Search<'_> {
                 continue;
             }
             match intent(self.session, id, self.asked(Some(id))).await {
-                Err(denial) if denial.is_missing() || denial.failure.trouble.code == Code::Mismatch => {}
+                Err(denial) if denial.is_missing() || denial.failure.error.code == Code::Mismatch => {}
                 found => named.extend(Some(found?).filter(Intent::names_its_payment)),
             }
         }
@@ -289,8 +289,9 @@ impl Search<'_> {
 
     /// Adds a payment intent's captures, refunds and lost disputes, individually and as sums.
     async fn add_sums(&self, intent: &Intent, result: &mut GatewayResult) -> Result<(), Denial> {
-        let sums = |error: MoneyError| super::reply::invalid(&format!("its sums: {error}"));
-        let received = intent.received()?.ok_or_else(|| super::reply::invalid("it does not tell what was taken"))?;
+        let sums = |error: MoneyError| super::reply::invalid(&format!("its amounts do not add up: a sum {error}"));
+        let received =
+            intent.received()?.ok_or_else(|| super::reply::invalid("it does not contain the captured amount"))?;
         let mut refunded = Money::zero(intent.currency);
         if intent.charge.as_ref().is_none_or(|charge| charge.may_be_refunded()) {
             for refund in given_back(self.refunds(&intent.id).await?, intent, received)? {
@@ -311,7 +312,7 @@ impl Search<'_> {
                     lost = lost.plus(amount).map_err(sums)?;
                     result.transactions.extend(lost_to(&dispute, amount, intent));
                 }
-                result.extra_data.insert("dispute".to_owned(), dispute.told());
+                result.extra_data.insert("dispute".to_owned(), dispute.details());
             }
         }
         let zero = Money::zero(intent.currency);
@@ -349,11 +350,11 @@ mod tests {
 
     /// The result of looking up an operation at a Stripe with these routes.
     async fn found(app: Router, action: Action, operation: Uuid, transaction_id: &str) -> Found {
-        told(app, action, operation, transaction_id, Vec::new()).await
+        found_by(app, action, operation, transaction_id, Vec::new()).await
     }
 
     /// The same, with these ids named by a notification.
-    async fn told(
+    async fn found_by(
         app: Router,
         action: Action,
         operation: Uuid,
@@ -429,7 +430,7 @@ mod tests {
         };
         let app = Router::new().route("/v1/payment_intents/{id}", get(retrieved));
         let references = ["pi_1", "pi_2", "pi_others"].map(str::to_owned).to_vec();
-        let found = told(app, Action::Process, Uuid::from_u128(1), "pi_1", references).await;
+        let found = found_by(app, Action::Process, Uuid::from_u128(1), "pi_1", references).await;
         let Found::Result(result) = found else { panic!("{found:?}") };
         let mut charges: Vec<_> = result.transactions.iter().filter_map(|it| it.reference.as_deref()).collect();
         charges.sort_unstable();
@@ -447,7 +448,7 @@ mod tests {
         let app = || Router::new().fallback(missing.clone());
         for action in [Action::Process, Action::Capture, Action::Refund] {
             let found = found(app(), action, Uuid::from_u128(1), "pi_1").await;
-            assert!(matches!(&found, Found::Failed(trouble) if trouble.code == Code::Mismatch), "{action}: {found:?}");
+            assert!(matches!(&found, Found::Failed(error) if error.code == Code::Mismatch), "{action}: {found:?}");
         }
     }
 }

@@ -95,7 +95,8 @@ impl Process {
     /// Says what is wrong with it, by field.
     pub fn read(data: &Map<String, Value>) -> Result<Process, Rejection> {
         if let Some(unknown) = data.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-            let message = format!("process.{}: unknown; there are {}", quoted(unknown), FIELDS.join(", "));
+            let message =
+                format!("process.{}: unknown field; the known ones are {}", quoted(unknown), FIELDS.join(", "));
             return Err(Rejection::new(Code::UnknownField, message));
         }
         let process = Process {
@@ -115,10 +116,13 @@ impl Process {
 
     fn check_together(&self) -> Result<(), Rejection> {
         if self.automatic_payment_methods.is_some() && !self.payment_method_types.is_empty() {
-            return Err(invalid("payment_method_types", "not beside automatic_payment_methods"));
+            return Err(invalid("payment_method_types", "must not be given together with automatic_payment_methods"));
         }
         if self.off_session && (self.use_stripe_sdk || self.return_url.is_some()) {
-            return Err(invalid("off_session", "not beside return_url or use_stripe_sdk: the customer is not there"));
+            return Err(invalid(
+                "off_session",
+                "must not be given together with return_url or use_stripe_sdk: the customer is not present",
+            ));
         }
         Ok(())
     }
@@ -137,7 +141,7 @@ fn field<T: DeserializeOwned>(data: &Map<String, Value>, name: &str, expected: &
 
 /// Reads a Stripe id. Its value is never quoted.
 fn id(data: &Map<String, Value>, name: &str, prefixes: &[&str]) -> Result<Option<String>, Rejection> {
-    let expected = format!("one of Stripe's ids, {}...", prefixes.join("..., "));
+    let expected = format!("a Stripe id, {}...", prefixes.join("..., "));
     let Some(id) = field::<String>(data, name, &expected)? else {
         return Ok(None);
     };
@@ -150,7 +154,7 @@ fn id(data: &Map<String, Value>, name: &str, prefixes: &[&str]) -> Result<Option
 }
 
 fn types(data: &Map<String, Value>) -> Result<Vec<String>, Rejection> {
-    let expected = "a list of Stripe's types, such as [\"card\"]";
+    let expected = "a list of Stripe's payment method types, such as [\"card\"]";
     let types: Vec<String> = field(data, "payment_method_types", expected)?.unwrap_or_default();
     let is_type = |name: &String| {
         let is_word = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');

@@ -65,12 +65,12 @@ impl Refund {
             _ => None,
         };
         if of.is_some_and(|of| of != payment_intent) {
-            return Err(mismatch("it is the refund of another payment intent"));
+            return Err(mismatch("the refund belongs to another payment intent"));
         }
         let currency = Currency::from_code(&wire.currency.to_ascii_uppercase())
-            .ok_or_else(|| invalid("its currency is none of ISO 4217"))?;
+            .ok_or_else(|| invalid("its currency is not an ISO 4217 code"))?;
         let amount =
-            amount::from_units(wire.amount, currency).map_err(|error| invalid(&format!("its amount: {error}")))?;
+            amount::from_units(wire.amount, currency).map_err(|error| invalid(&format!("its amount {error}")))?;
         let named = wire.metadata.as_ref().and_then(|metadata| metadata.get(OPERATION)?.as_str());
         Ok(Refund {
             amount,

@@ -78,7 +78,7 @@ pub(super) fn or_nothing<'de, D: Deserializer<'de>, T: DeserializeOwned + Defaul
 ) -> Result<T, D::Error> {
     let value = Value::deserialize(deserializer)?;
     Ok(T::deserialize(value).unwrap_or_else(|_| {
-        leave_out("an ornament", "it is of another type than Stripe describes");
+        leave_out("an optional member", "its type differs from Stripe's description");
         T::default()
     }))
 }
@@ -96,8 +96,8 @@ impl From<Failure> for Denial {
 
 impl From<GatewayError> for Denial {
     /// An answer that cannot be used, although Stripe may have acted.
-    fn from(trouble: GatewayError) -> Denial {
-        Failure::unusable(trouble).into()
+    fn from(error: GatewayError) -> Denial {
+        Failure::unusable(error).into()
     }
 }
 
@@ -117,7 +117,7 @@ impl Denial {
     /// For a request that moves no money: whatever happened to it, the request that it prepares was not sent. A
     /// mismatch is left to a person, because it proves nothing about money that may already be there.
     pub fn before_sending(mut self) -> Denial {
-        if self.failure.reach == Reach::Unknown && self.failure.trouble.code != Code::Mismatch {
+        if self.failure.reach == Reach::Unknown && self.failure.error.code != Code::Mismatch {
             self.failure.reach = Reach::NotSent;
         }
         self
@@ -126,19 +126,19 @@ impl Denial {
     /// For a question before a request: whatever the answer, the request was not sent, and a refusal is not the
     /// request's. A mismatch is left to a person.
     pub fn of_a_question(mut self) -> Denial {
-        let trouble = &mut self.failure.trouble;
-        if trouble.code != Code::Mismatch {
+        let error = &mut self.failure.error;
+        if error.code != Code::Mismatch {
             self.failure.reach = Reach::NotSent;
         }
-        if trouble.code == Code::Declined {
-            trouble.code = Code::Refused;
+        if error.code == Code::Declined {
+            error.code = Code::Refused;
         }
         self
     }
 
     /// Whether a payment attempt was declined.
     pub fn is_decline(&self) -> bool {
-        self.failure.trouble.code == Code::Declined
+        self.failure.error.code == Code::Declined
     }
 
     /// Whether the object does not exist.
@@ -170,7 +170,7 @@ pub(super) async fn exchange(
     if status == StatusCode::OK {
         let object = legible::read(&body?).ok_or_else(|| invalid("must be a JSON object"))?;
         return match object.contradicted_anywhere(&MONEY) {
-            Some(name) => Err(invalid(&format!("{name} is there twice")).into()),
+            Some(name) => Err(invalid(&format!("{name} occurs twice")).into()),
             None => Ok(object.fields),
         };
     }
@@ -188,13 +188,13 @@ fn error_of(body: &[u8]) -> ErrorObject {
 pub(super) fn deny(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Denial {
     let error = error_of(body);
     let (reach, code) = class(status.as_u16(), &error, should_retry(headers));
-    let trouble = GatewayError {
+    let gateway_error = GatewayError {
         code,
         message: message(status, headers, &error),
         gateway_code: error.own_code().map(|own| clean::text(own, CODE_CHARACTERS_MAX)),
         retry_after: wait(headers),
     };
-    Denial { failure: Failure { reach, trouble }, error: Box::new(error) }
+    Denial { failure: Failure { reach, error: gateway_error }, error: Box::new(error) }
 }
 
 impl ErrorObject {
@@ -215,10 +215,10 @@ fn message(status: StatusCode, headers: &HeaderMap, error: &ErrorObject) -> Stri
     if let Some(words) = error.message.as_deref().filter(|words| !words.is_empty()) {
         message = format!("{message}: {words}");
     } else if status.is_client_error() && !error.is_stripes() {
-        message.push_str(", and no error object: somebody else may have");
+        message.push_str(" without an error object; it may come from a proxy");
     }
     if let Some(id) = headers.get("request-id").and_then(|id| id.to_str().ok()) {
-        let again = if headers.contains_key("idempotent-replayed") { ", kept from an earlier request" } else { "" };
+        let again = if headers.contains_key("idempotent-replayed") { ", replayed from an earlier request" } else { "" };
         message = format!("{message} (request {id}{again})");
     }
     clean::text(&message, MESSAGE_CHARACTERS_MAX)
@@ -305,7 +305,7 @@ mod tests {
             }
             let body = json!({"error": {"type": kind, "code": code, "message": "words"}}).to_string();
             let denial = deny(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes());
-            let proved = (denial.failure.reach, denial.failure.trouble.code);
+            let proved = (denial.failure.reach, denial.failure.error.code);
             assert_eq!(proved, expected, "{status} {kind} {code} {retry:?}");
         }
     }
@@ -327,7 +327,7 @@ mod tests {
                 ["", "<html>", "{}", r#"{"error": "not found"}"#, r#"{"error": {}}"#, r#"{"message": "no route"}"#]
             {
                 let denial = deny(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes());
-                let proved = (denial.failure.reach, denial.failure.trouble.code);
+                let proved = (denial.failure.reach, denial.failure.error.code);
                 assert_eq!(proved, expected, "{status} {body}");
                 assert!(!denial.is_decline() && !denial.is_missing(), "{status} {body}");
             }
@@ -347,8 +347,8 @@ mod tests {
             (StatusCode::NOT_FOUND, Code::Refused),
             (StatusCode::BAD_GATEWAY, Code::GatewayError),
         ] {
-            let Failure { reach, trouble } = error(status).failure;
-            assert_eq!((reach, trouble.code), (Reach::NotSent, code), "{status}");
+            let Failure { reach, error: found } = error(status).failure;
+            assert_eq!((reach, found.code), (Reach::NotSent, code), "{status}");
         }
         let mismatch = Denial::from(mismatch("it is another's")).of_a_question();
         assert_eq!(mismatch.failure.reach, Reach::Unknown);
@@ -365,7 +365,8 @@ mod tests {
             ("doc_url", "1e999"),
         ] {
             let body = format!(
-                "\u{feff}{{\"error\": {{\"type\": \"card_error\", \"decline_code\": \"lost_card\", \"{name}\": {value}}}}}"
+                "\u{feff}{{\"error\": {{\"type\": \"card_error\", \"decline_code\": \"lost_card\", \"{name}\": \
+                 {value}}}}}"
             );
             let denial = deny(StatusCode::PAYMENT_REQUIRED, &HeaderMap::new(), body.as_bytes());
             // An invalid number makes the error unreadable: then it does not count as Stripe's, and proves nothing.
@@ -381,11 +382,11 @@ mod tests {
         headers.insert("retry-after", HeaderValue::from_static("3"));
         let body = br#"{"error": {"type": "x", "code": "c", "message": "no 4242424242424242"}}"#;
         let denial = deny(StatusCode::BAD_REQUEST, &headers, body);
-        let trouble = denial.failure.trouble;
-        assert_eq!(trouble.gateway_code.as_deref(), Some("c"));
-        assert_eq!(trouble.retry_after, Some(Duration::from_secs(3)));
-        assert!(trouble.message.contains("req_1") && !trouble.message.contains("4242"), "{}", trouble.message);
+        let error = denial.failure.error;
+        assert_eq!(error.gateway_code.as_deref(), Some("c"));
+        assert_eq!(error.retry_after, Some(Duration::from_secs(3)));
+        assert!(error.message.contains("req_1") && !error.message.contains("4242"), "{}", error.message);
         let denial = deny(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>");
-        assert_eq!(denial.failure.trouble.message, "Stripe answered 502 Bad Gateway");
+        assert_eq!(denial.failure.error.message, "Stripe answered 502 Bad Gateway");
     }
 }

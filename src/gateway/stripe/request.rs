@@ -97,7 +97,7 @@ impl Plan {
     /// Reads the stored form.
     pub fn read(body: &str) -> Result<Plan, GatewayError> {
         serde_json::from_str(body)
-            .map_err(|_| GatewayError::new(Code::Refused, "the stored request is none that this gateway wrote"))
+            .map_err(|_| GatewayError::new(Code::Refused, "the stored request was not written by this gateway"))
     }
 }
 
@@ -105,7 +105,7 @@ fn process(ask: &Ask<'_>, options: Options<'_>) -> Result<Plan, Rejection> {
     let process = Process::read(ask.data)?;
     let known = payment_intent(ask).ok();
     if known.is_none() && process.payment_method.is_none() {
-        let message = "process.payment_method: must be given: there is no payment intent to go on with";
+        let message = "process.payment_method: is required, because there is no payment intent to continue";
         return Err(Rejection::new(Code::InvalidData, message));
     }
     let forms = match &process.payment_method {

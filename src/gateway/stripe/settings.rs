@@ -91,18 +91,18 @@ impl StripeSettings {
     pub(super) fn check(&self) -> Result<(), BuildError> {
         let wrong = |key, wrong| Err(BuildError::Setting { key, wrong });
         if self.secret_key.as_ref().is_some_and(|key| key.expose_secret().starts_with("pk_")) {
-            return wrong("secret_key", "is a publishable key, which can do nothing; it must be sk_... or rk_...");
+            return wrong("secret_key", "is a publishable key, which permits nothing; it must be sk_... or rk_...");
         }
         self.webhook_secret.check()?;
         account::check(self.account.as_deref(), &self.account_aliases)?;
         if self.api_version.is_empty() || !self.api_version.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return wrong("api_version", "must be a version of Stripe's API, such as \"2023-08-16\"");
+            return wrong("api_version", "must be a Stripe API version, such as \"2023-08-16\"");
         }
         let suffix = self.statement_descriptor_suffix.as_deref().unwrap_or("X");
         let is_printable = suffix.chars().all(|c| !c.is_control() && !matches!(c, '<' | '>' | '\\' | '\'' | '"' | '*'));
         let has_letter = suffix.chars().any(char::is_alphabetic);
         if !is_printable || !has_letter || suffix.chars().count() > SUFFIX_CHARACTERS_MAX {
-            let what = "must be of at most 22 characters, one of them a letter, and without < > \\ ' \" *";
+            let what = "must have at most 22 characters, at least one letter, and none of < > \\ ' \" *";
             return wrong("statement_descriptor_suffix", what);
         }
         Ok(())
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_tells_its_mode() {
+    fn the_key_shows_its_mode() {
         for (key, livemode) in
             [("sk_live_51x", Some(true)), ("rk_test_51x", Some(false)), ("sk_test_51x", Some(false)), ("x", None)]
         {

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_tells_what_it_is_about() {
+    fn an_event_names_its_object() {
         let ours = || json!({PAYMENT: OURS, OPERATION: DONE_BY});
         let (some, none) = (Some(OURS), None);
         for (kind, object, reference, payment, operation) in [
@@ -240,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn another_event_tells_nothing() {
+    fn other_events_are_ignored() {
         assert_eq!(fact("customer.created", json!({"object": "customer", "id": "cus_1"})), None);
         assert_eq!(fact("charge.weird", json!({"object": "thing", "id": "x_1"})), None);
         assert_eq!(fact("payment_intent.succeeded", json!({})), None);
     }
 
     #[test]
-    fn a_thin_event_and_a_ping_tell_nothing() {
+    fn a_thin_event_and_a_ping_are_ignored() {
         let related = json!({"id": "pi_1", "type": "payment_intent", "url": "/v1/payment_intents/pi_1"});
         for event in [
             json!({"id": "evt_1", "object": THIN, "type": "v2.core.event_destination.ping", "related_object": null}),

@@ -9,7 +9,7 @@ use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 
 /// The codes of calls that bring no result.
-const TROUBLES: [Code; 9] = [
+const FAILURE_CODES: [Code; 9] = [
     Code::Unreachable,
     Code::Timeout,
     Code::GatewayError,
@@ -88,7 +88,7 @@ fn of_variant(variant: &str) {
     ] {
         counter!(name, &[of()]).increment(0);
     }
-    for code in TROUBLES {
+    for code in FAILURE_CODES {
         let labels = [of(), ("code", code.as_str().to_owned())];
         counter!("paybus_gateway_failures_total", &labels).increment(0);
         counter!("paybus_retries_total", &labels).increment(0);

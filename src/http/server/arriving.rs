@@ -19,11 +19,11 @@ impl Arriving {
     /// Wraps the body of the request that just began on this connection.
     pub(super) fn new(body: Incoming, connection: Arc<Connection>) -> Arriving {
         let arriving = Arriving { body, connection };
-        arriving.tell();
+        arriving.report_end();
         arriving
     }
 
-    fn tell(&self) {
+    fn report_end(&self) {
         if self.body.is_end_stream() {
             self.connection.answering();
         }
@@ -38,7 +38,7 @@ impl Body for Arriving {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             None => self.connection.answering(),
-            Some(_) => self.tell(),
+            Some(_) => self.report_end(),
         }
         Poll::Ready(frame)
     }

@@ -29,11 +29,11 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    held: HashMap<u64, Held>,
+    connections: HashMap<u64, OpenConnection>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct OpenConnection {
     peer: IpAddr,
     /// Since when the client has sent no request, or only part of one; `None` while it is being answered.
     idle: Option<Instant>,
@@ -58,7 +58,7 @@ impl Connections {
         let mut open = self.lock();
         let number = open.next;
         open.next += 1;
-        open.held.insert(number, Held { peer, idle: Some(Instant::now()), cut: cut.clone() });
+        open.connections.insert(number, OpenConnection { peer, idle: Some(Instant::now()), cut: cut.clone() });
         drop(open);
         Some(Arc::new(Connection { number, all: Arc::clone(self), cut, _place: place }))
     }
@@ -66,10 +66,10 @@ impl Connections {
     /// Returns whether there is room for one more connection, closing an idle one if necessary.
     fn has_room(&self, peer: IpAddr) -> bool {
         let mut open = self.lock();
-        if open.held.values().filter(|held| held.peer == peer).count() >= OPEN_OF_ONE_MAX {
-            return open.close_longest_idle(|held| held.peer == peer);
+        if open.connections.values().filter(|connection| connection.peer == peer).count() >= OPEN_OF_ONE_MAX {
+            return open.close_longest_idle(|connection| connection.peer == peer);
         }
-        open.held.len() < OPEN_MAX as usize || open.close_longest_idle(|_| true)
+        open.connections.len() < OPEN_MAX as usize || open.close_longest_idle(|_| true)
     }
 
     /// Closes the connection that has been idle longest, if any is idle.
@@ -88,12 +88,12 @@ impl Connections {
 }
 
 impl Open {
-    fn close_longest_idle(&mut self, among: impl Fn(&Held) -> bool) -> bool {
-        let among = self.held.iter().filter(|(_, held)| among(held));
-        let longest = among.filter_map(|(number, held)| Some((held.idle?, *number))).min();
-        match longest.and_then(|(_, number)| self.held.remove(&number)) {
-            Some(held) => {
-                held.cut.cancel();
+    fn close_longest_idle(&mut self, among: impl Fn(&OpenConnection) -> bool) -> bool {
+        let among = self.connections.iter().filter(|(_, connection)| among(connection));
+        let longest = among.filter_map(|(number, connection)| Some((connection.idle?, *number))).min();
+        match longest.and_then(|(_, number)| self.connections.remove(&number)) {
+            Some(connection) => {
+                connection.cut.cancel();
                 true
             }
             None => false,
@@ -128,15 +128,15 @@ impl Connection {
     }
 
     fn set_idle(&self, idle: Option<Instant>) {
-        if let Some(held) = self.all.lock().held.get_mut(&self.number) {
-            held.idle = idle;
+        if let Some(connection) = self.all.lock().connections.get_mut(&self.number) {
+            connection.idle = idle;
         }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.all.lock().held.remove(&self.number);
+        self.all.lock().connections.remove(&self.number);
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Memory {
 
 /// The memory that one webhook takes. Dropping it gives the memory back.
 #[derive(Debug)]
-pub struct Held {
+pub struct Reservation {
     size: usize,
     small: OwnedSemaphorePermit,
     large: OwnedSemaphorePermit,
@@ -40,19 +40,19 @@ impl Memory {
     }
 
     /// Takes memory for the first bytes of a webhook.
-    pub(super) fn begin(&self, bytes: usize) -> Result<Held, Full> {
-        let mut held = Held { size: 0, small: take(&self.small, 0)?, large: take(&self.large, 0)? };
-        self.extend(&mut held, bytes)?;
-        Ok(held)
+    pub(super) fn begin(&self, bytes: usize) -> Result<Reservation, Full> {
+        let mut reservation = Reservation { size: 0, small: take(&self.small, 0)?, large: take(&self.large, 0)? };
+        self.extend(&mut reservation, bytes)?;
+        Ok(reservation)
     }
 
     /// Takes memory for more bytes of the same webhook. Large webhooks leave no less for small ones, which are what
     /// gateways send.
-    pub(super) fn extend(&self, held: &mut Held, bytes: usize) -> Result<(), Full> {
-        let small = bytes.min(SMALL.saturating_sub(held.size));
-        held.small.merge(take(&self.small, small)?);
-        held.large.merge(take(&self.large, bytes - small)?);
-        held.size += bytes;
+    pub(super) fn extend(&self, reservation: &mut Reservation, bytes: usize) -> Result<(), Full> {
+        let small = bytes.min(SMALL.saturating_sub(reservation.size));
+        reservation.small.merge(take(&self.small, small)?);
+        reservation.large.merge(take(&self.large, bytes - small)?);
+        reservation.size += bytes;
         Ok(())
     }
 }
@@ -70,8 +70,8 @@ mod tests {
     fn large_webhooks_take_no_memory_from_small_ones() {
         let memory = Memory::new();
         let mut large = Vec::new();
-        while let Ok(held) = memory.begin(512 * 1024) {
-            large.push(held);
+        while let Ok(reservation) = memory.begin(512 * 1024) {
+            large.push(reservation);
         }
         assert!(large.len() >= 32, "{}", large.len());
         let mut small = memory.begin(4 * 1024).expect("memory for a small one");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_arrived_holds_nothing() {
+    fn what_has_not_arrived_takes_no_memory() {
         let memory = Memory::new();
         let begun: Vec<_> = (0..1_000).map(|_| memory.begin(100)).collect();
         assert!(begun.iter().all(Result::is_ok));

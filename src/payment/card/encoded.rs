@@ -19,16 +19,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Returns the words of a plain text in which `holds_card` finds a card number after base64 decoding (either alphabet).
+/// Returns the words of a plain text in which `contains_card` finds a card number after base64 decoding (either alphabet).
 /// Encoded digits and spaces always produce capitals, so words without any, as most ids and names are, are skipped.
-pub(super) fn card_numbers(bytes: &[u8], holds_card: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
+pub(super) fn card_numbers(bytes: &[u8], contains_card: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(begin) = bytes[at..].iter().position(is_base64) {
         let begin = at + begin;
         at = end_of(bytes, begin, is_base64);
         let word = &bytes[begin..at];
-        if word.len() >= LENGTH_MIN && word.iter().any(u8::is_ascii_uppercase) && word_holds_card(word, &holds_card) {
+        if word.len() >= LENGTH_MIN
+            && word.iter().any(u8::is_ascii_uppercase)
+            && word_contains_card(word, &contains_card)
+        {
             found.push(begin..at);
         }
     }
@@ -40,7 +43,7 @@ fn is_base64(byte: &u8) -> bool {
 }
 
 /// Tries all four alignments, because a prefix in the same word may shift the encoding.
-fn word_holds_card(word: &[u8], holds_card: impl Fn(&str) -> bool) -> bool {
+fn word_contains_card(word: &[u8], contains_card: impl Fn(&str) -> bool) -> bool {
     let of_one_alphabet = |byte: &u8| match byte {
         b'-' => b'+',
         b'_' => b'/',
@@ -54,8 +57,8 @@ fn word_holds_card(word: &[u8], holds_card: impl Fn(&str) -> bool) -> bool {
         decoded.clear();
         BASE64.decode_vec(whole, &mut decoded).is_ok()
             && match str::from_utf8(&decoded) {
-                Ok(text) => holds_card(text),
-                Err(_) => has_digits(&decoded) && holds_card(&String::from_utf8_lossy(&decoded)),
+                Ok(text) => contains_card(text),
+                Err(_) => has_digits(&decoded) && contains_card(&String::from_utf8_lossy(&decoded)),
             }
     })
 }

@@ -26,7 +26,7 @@ impl Aggregate {
             if known.is_of(&command) {
                 return Step::Known(id);
             }
-            self.tell_id_reused(command, context);
+            self.emit_id_reused(command, context);
             return Step::Settled;
         }
         let (operation, content) = Operation::accept(command, id, context.now);
@@ -74,10 +74,10 @@ impl Aggregate {
         let rules = context.rules;
         if let Some(payment) = &self.payment {
             payment.check_not_archived()?;
-            return Err(Rejection::new(Code::AlreadyExists, "a payment of this id exists"));
+            return Err(Rejection::new(Code::AlreadyExists, "a payment with this id already exists"));
         }
         if rules.retired {
-            return Err(Rejection::new(Code::VariantRetired, "the variant takes no new payments"));
+            return Err(Rejection::new(Code::VariantRetired, "the variant accepts no new payments"));
         }
         let mut payment = Payment::new(self.payment_id, new.order, &rules.gateway, &rules.account, context.now);
         payment.source = self.operation(id).map(|operation| operation.name.source.clone());
@@ -86,7 +86,7 @@ impl Aggregate {
         payment.waiting = self.waiting_count();
         let created = EventKind::Created { payment: Box::new(payment.clone()) };
         self.payment = Some(payment);
-        self.tell(id, created, new.process.is_none(), context.now);
+        self.emit(id, created, new.process.is_none(), context.now);
         if let Some(process) = new.process {
             return self.process(id, process, context);
         }
@@ -115,7 +115,10 @@ impl Aggregate {
     fn check_waiting_count(&self) -> Result<(), Rejection> {
         let waiting = self.payment.as_ref().map_or(0, |payment| payment.waiting).max(self.waiting_count());
         if waiting >= WAITING_MAX {
-            return Err(Rejection::new(Code::TooManyWaiting, format!("{WAITING_MAX} commands wait for this payment")));
+            return Err(Rejection::new(
+                Code::TooManyWaiting,
+                format!("{WAITING_MAX} commands already wait for this payment"),
+            ));
         }
         Ok(())
     }
@@ -125,7 +128,7 @@ impl Aggregate {
     fn end_unsent(&mut self, context: Context<'_>) -> bool {
         let unsent = self.unsent();
         if let Some(unsent) = unsent {
-            let message = "a cancel ended it before anything was sent".to_owned();
+            let message = "payment.cancel ended the command before anything was sent".to_owned();
             let why = Reason { code: Some(Code::Cancelled), message, ..Reason::default() };
             self.answer(unsent, AnswerKind::Failed, why, context.now);
         }
@@ -176,7 +179,7 @@ impl Aggregate {
                 self.postpone(id, next);
                 return Step::Stored;
             }
-            return self.reject(id, Rejection::new(Code::UnknownPayment, "there is no payment of this id"), context);
+            return self.reject(id, Rejection::new(Code::UnknownPayment, "there is no payment with this id"), context);
         };
         // A worker of an earlier release does not know archived payments, and let it wait.
         if let Err(rejection) = payment.check_not_archived() {
@@ -204,7 +207,7 @@ impl Aggregate {
         };
         let body = match &operation.kind {
             Kind::Known(kind) => Body::parse(*kind, &operation.data),
-            Kind::Unknown(_) => Err(Rejection::new(Code::UnknownType, "there is no command of this type")),
+            Kind::Unknown(_) => Err(Rejection::new(Code::UnknownType, "unknown command type")),
         };
         match body.and_then(|body| self.decide(id, body, context)) {
             Ok(step) => step,
@@ -244,8 +247,8 @@ impl Aggregate {
     }
 
     /// Refuses a message that reuses an earlier command's name with other content; the first command is not affected.
-    fn tell_id_reused(&mut self, command: Command, context: Context<'_>) {
-        let message = "this subject, source and id came before with another type or other data".to_owned();
+    fn emit_id_reused(&mut self, command: Command, context: Context<'_>) {
+        let message = "this subject, source and id were already used with another type or other data".to_owned();
         // The id is made from the content, so that a redelivery emits the same event again and not a second one.
         let id = Uuid::new_v5(&command.operation_id(), &command.hash);
         // The name's one final answer belongs to the command that came first.

@@ -22,7 +22,7 @@ pub(super) enum Next {
     /// Another one at once.
     AtOnce,
     /// Another one when calls are no longer paused, instead of at once.
-    Held(Duration),
+    Paused(Duration),
     /// Another one later; it uses up a retry.
     Later(Duration),
     /// None: all retries are used up.
@@ -31,18 +31,18 @@ pub(super) enum Next {
 
 impl Rules {
     /// Decides what follows. `tries` counts consecutive attempts, `rounds` the retries that are used up.
-    pub(super) fn next(&self, trouble: &GatewayError, tries: u32, rounds: u32, hold: Option<Duration>) -> Next {
+    pub(super) fn next(&self, error: &GatewayError, tries: u32, rounds: u32, paused_for: Option<Duration>) -> Next {
         // Wrong credentials are not the command's fault: it is retried until they are fixed.
-        let misconfigured = trouble.code == Code::Misconfigured;
+        let misconfigured = error.code == Code::Misconfigured;
         let delay = self.delayed.get(rounds as usize).copied();
         let some_delay = || delay.or(self.delayed.last().copied()).unwrap_or(DELAY_DEFAULT);
         // No later than its retry would be: calls may be paused on this replica alone, and another one continues.
-        let held = |hold: Duration| Next::Held(hold.min(some_delay()));
-        if trouble.code == Code::Held {
-            return held(hold.unwrap_or_default());
+        let paused = |paused_for: Duration| Next::Paused(paused_for.min(some_delay()));
+        if error.code == Code::Held {
+            return paused(paused_for.unwrap_or_default());
         }
-        if !misconfigured && trouble.retry_after.is_none() && tries < self.immediate_attempts {
-            return hold.map_or(Next::AtOnce, held);
+        if !misconfigured && error.retry_after.is_none() && tries < self.immediate_attempts {
+            return paused_for.map_or(Next::AtOnce, paused);
         }
         match delay {
             Some(delay) => Next::Later(delay),
@@ -65,14 +65,14 @@ impl Aggregate {
             return Step::Settled;
         };
         operation.request = Some(request);
-        let Some(hold) = context.hold else {
+        let Some(paused_for) = context.paused_for else {
             operation.start_attempt(context);
             return Step::Call(id);
         };
         operation.state = State::Scheduled;
-        operation.due_at = Some(later(context.now, hold));
-        if !hold.is_zero() {
-            self.tell_delayed(id, Code::Held, "calls of this variant are held back", context.now);
+        operation.due_at = Some(later(context.now, paused_for));
+        if !paused_for.is_zero() {
+            self.emit_delayed(id, Code::Held, "calls of this variant are paused", context.now);
         }
         self.wake_cancel(context.now);
         Step::Stored
@@ -119,8 +119,8 @@ impl Aggregate {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        if let Some(hold) = context.hold {
-            operation.due_at = Some(later(context.now, hold));
+        if let Some(paused_for) = context.paused_for {
+            operation.due_at = Some(later(context.now, paused_for));
             return Step::Stored;
         }
         operation.start_attempt(context);
@@ -129,17 +129,17 @@ impl Aggregate {
 
     /// Ends an operation that the gateway never received and that may no longer be sent.
     fn expire(&mut self, id: Uuid, context: Context<'_>) -> Step {
-        let why = "it expired before anything was received by the gateway";
+        let why = "the command expired before the gateway received anything";
         self.reject(id, Rejection::new(Code::Expired, why), context)
     }
 
     /// Applies what one attempt proved. `tries` counts consecutive attempts, this one included.
     pub fn settle(&mut self, id: Uuid, observation: Observation<Outcome>, tries: u32, context: Context<'_>) -> Step {
         // While calls are paused nothing is sent, so this does not show that a worker survived the call.
-        if observation.says.trouble().is_some_and(|trouble| trouble.code == Code::Held) {
+        if observation.says.error().is_some_and(|error| error.code == Code::Held) {
             return self.settle_attempt(id, observation, tries, context);
         }
-        self.outlived(id, context, |it| it.settle_attempt(id, observation, tries, context))
+        self.apply_from_lease_owner(id, context, |it| it.settle_attempt(id, observation, tries, context))
     }
 
     fn settle_attempt(
@@ -164,63 +164,63 @@ impl Aggregate {
             Outcome::Result(result) => self.late_result(id, *result, asked, context),
             Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !is_open => Step::Settled,
             Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !in_charge => Step::Stored,
-            Outcome::Refused(trouble) => match operation.exposure.not_charged() {
-                Some(proof) => self.fail(id, trouble, proof, context),
+            Outcome::Refused(error) => match operation.exposure.not_charged() {
+                Some(proof) => self.fail(id, error, proof, context),
                 // The gateway refused this attempt; the outcome of an earlier one is still open.
-                None => self.seek_truth(id, &trouble, context),
+                None => self.resolve_unknown(id, &error, context),
             },
-            Outcome::NotSent(trouble) => self.retry(id, trouble, tries, context),
+            Outcome::NotSent(error) => self.retry(id, error, tries, context),
             // The gateway acted, but what it says cannot be the answer to this request.
-            Outcome::Unknown(trouble) if trouble.code == Code::Mismatch => self.mismatch(id, trouble.message, context),
-            Outcome::Unknown(trouble) => self.retry_unknown(id, trouble, tries, context),
+            Outcome::Unknown(error) if error.code == Code::Mismatch => self.mismatch(id, error.message, context),
+            Outcome::Unknown(error) => self.retry_unknown(id, error, tries, context),
         }
     }
 
-    fn retry_unknown(&mut self, id: Uuid, trouble: GatewayError, tries: u32, context: Context<'_>) -> Step {
+    fn retry_unknown(&mut self, id: Uuid, error: GatewayError, tries: u32, context: Context<'_>) -> Step {
         if let Some(operation) = self.operation_mut(id) {
             operation.exposure = Exposure::Exposed;
             // The call was sent at some time before now; the settle window counted from now is never too short.
             operation.note_sent(context.now);
             // After a server error the same key may bring the same error for ever, or a second charge.
             let may_go_on = operation.keys(context).after_server_error.allows_another_attempt();
-            operation.lookup_only |= trouble.code == Code::GatewayError && !may_go_on;
+            operation.lookup_only |= error.code == Code::GatewayError && !may_go_on;
         }
-        self.retry(id, trouble, tries, context)
+        self.retry(id, error, tries, context)
     }
 
     /// Retries at once, later, or not at all.
-    fn retry(&mut self, id: Uuid, trouble: GatewayError, tries: u32, context: Context<'_>) -> Step {
+    fn retry(&mut self, id: Uuid, error: GatewayError, tries: u32, context: Context<'_>) -> Step {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        operation.last_code = Some(trouble.code);
-        operation.last_message.clone_from(&trouble.message);
+        operation.last_code = Some(error.code);
+        operation.last_message.clone_from(&error.message);
         if operation.exposure == Exposure::Clean && operation.is_expired(context) {
             return self.expire(id, context);
         }
         if !operation.may_send_again(context) {
-            return self.seek_truth(id, &trouble, context);
+            return self.resolve_unknown(id, &error, context);
         }
-        if trouble.code == Code::Held {
+        if error.code == Code::Held {
             // It was begun but not sent, which uses up no attempt.
             operation.attempts = operation.attempts.saturating_sub(1);
         }
-        let next = context.rules.next(&trouble, tries, operation.rounds, context.hold);
+        let next = context.rules.next(&error, tries, operation.rounds, context.paused_for);
         match (next, operation.exposure.not_charged()) {
             (Next::AtOnce, _) => Step::RetryNow(id),
-            (Next::Held(hold), _) => self.hold_back(id, hold, &trouble, context),
-            (Next::Later(delay), _) => self.schedule(id, delay, &trouble, context),
-            (Next::Never, Some(proof)) => self.fail(id, trouble, proof, context),
-            (Next::Never, None) => self.seek_truth(id, &trouble, context),
+            (Next::Paused(paused_for), _) => self.defer(id, paused_for, &error, context),
+            (Next::Later(delay), _) => self.schedule(id, delay, &error, context),
+            (Next::Never, Some(proof)) => self.fail(id, error, proof, context),
+            (Next::Never, None) => self.resolve_unknown(id, &error, context),
         }
     }
 
     /// Calls are paused: what would have been retried at once is retried when they resume, and uses up no retry.
-    pub(super) fn hold_back(&mut self, id: Uuid, hold: Duration, trouble: &GatewayError, context: Context<'_>) -> Step {
-        self.put_off(id, hold, context);
+    pub(super) fn defer(&mut self, id: Uuid, paused_for: Duration, error: &GatewayError, context: Context<'_>) -> Step {
+        self.put_off(id, paused_for, context);
         // A drain is not reported to the publisher: another replica continues at once.
-        if !hold.is_zero() {
-            self.tell_delayed(id, trouble.code, &trouble.message, context.now);
+        if !paused_for.is_zero() {
+            self.emit_delayed(id, error.code, &error.message, context.now);
         }
         self.wake_cancel(context.now);
         Step::Stored
@@ -236,43 +236,43 @@ impl Aggregate {
     }
 
     /// Schedules another try, or another question.
-    pub(super) fn schedule(&mut self, id: Uuid, delay: Duration, trouble: &GatewayError, context: Context<'_>) -> Step {
+    pub(super) fn schedule(&mut self, id: Uuid, delay: Duration, error: &GatewayError, context: Context<'_>) -> Step {
         // A failure that the operator must fix uses up none of the command's own retries.
-        if trouble.code != Code::Misconfigured
+        if error.code != Code::Misconfigured
             && let Some(operation) = self.operation_mut(id)
         {
             operation.rounds = operation.rounds.saturating_add(1);
         }
-        self.put_off(id, delay.max(trouble.retry_after.unwrap_or_default()), context);
-        self.tell_delayed(id, trouble.code, &trouble.message, context.now);
+        self.put_off(id, delay.max(error.retry_after.unwrap_or_default()), context);
+        self.emit_delayed(id, error.code, &error.message, context.now);
         self.wake_cancel(context.now);
         Step::Stored
     }
 
     /// Stops sending under this key: the gateway is asked what happened, or undoes it, or sends proof of its own
     /// accord, or a person must say.
-    pub(super) fn seek_truth(&mut self, id: Uuid, trouble: &GatewayError, context: Context<'_>) -> Step {
-        let Some(operation) = self.become_unknown(id, trouble) else {
+    pub(super) fn resolve_unknown(&mut self, id: Uuid, error: &GatewayError, context: Context<'_>) -> Step {
+        let Some(operation) = self.become_unknown(id, error) else {
             return Step::Settled;
         };
         operation.lookup_only = true;
         operation.due_at = match context.rules.contract.lookup {
             Lookup::None if !operation.can_be_undone(context) => operation.awaits_proof_until(context),
             Lookup::None | Lookup::Indicative | Lookup::Authoritative => {
-                Some(operation.next_look_up(trouble.retry_after, context))
+                Some(operation.next_look_up(error.retry_after, context))
             }
         };
         if operation.due_at.is_some() {
-            self.tell_delayed(id, trouble.code, &trouble.message, context.now);
+            self.emit_delayed(id, error.code, &error.message, context.now);
         } else {
-            self.escalate(id, "the outcome is unknown and cannot be looked up: a person must resolve it", context);
+            self.escalate(id, "the outcome is unknown and cannot be looked up: an operator must resolve it", context);
         }
         Step::Stored
     }
 
     /// Marks the outcome as unknown: the payment is busy with the operation until it is known. A pending one, which had
     /// given up its turn, takes it again as soon as it is free.
-    pub(super) fn become_unknown(&mut self, id: Uuid, trouble: &GatewayError) -> Option<&mut Operation> {
+    pub(super) fn become_unknown(&mut self, id: Uuid, error: &GatewayError) -> Option<&mut Operation> {
         if let Some(payment) = &mut self.payment {
             payment.busy.get_or_insert(id);
         }
@@ -280,8 +280,8 @@ impl Aggregate {
         operation.state = State::Unknown;
         operation.lease = None;
         operation.due_at = None;
-        operation.last_code = Some(trouble.code);
-        operation.last_message.clone_from(&trouble.message);
+        operation.last_code = Some(error.code);
+        operation.last_message.clone_from(&error.message);
         Some(operation)
     }
 
@@ -294,7 +294,7 @@ impl Aggregate {
         operation.lease = None;
         operation.due_at = None;
         if !std::mem::replace(&mut operation.escalated, true) {
-            self.tell_delayed(id, Code::Escalated, message, context.now);
+            self.emit_delayed(id, Code::Escalated, message, context.now);
         }
     }
 

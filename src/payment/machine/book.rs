@@ -33,7 +33,7 @@ impl Booked {
     }
 
     /// The reason to report, with what was found added.
-    pub fn tell_in(self, why: Reason) -> Reason {
+    pub fn added_to(self, why: Reason) -> Reason {
         let double = self.is_double_charge.then_some(Code::DoubleCharge);
         Reason { code: why.code.or(double), discrepancy: why.discrepancy.or(self.discrepancy), ..why }
     }
@@ -41,9 +41,9 @@ impl Booked {
 
 /// How what is reported relates to what is booked already.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Telling {
+pub(super) struct ReportContext {
     /// The operation whose answer or question reported it.
-    pub teller: Uuid,
+    pub reporter: Uuid,
     /// Whether the gateway was asked after the payment last changed: only then may what it says take something away.
     pub is_current: bool,
     /// Whether this money may be an unattributed sum that was learnt from the whole payment.
@@ -60,8 +60,12 @@ impl Aggregate {
     ///
     /// # Errors
     /// An impossible sum: another currency, or too large.
-    pub(super) fn book_all(&mut self, transactions: &[Transaction], telling: Telling) -> Result<Booked, MoneyError> {
-        transactions.iter().try_fold(Booked::default(), |booked, it| Ok(booked.and(self.book(it, telling)?)))
+    pub(super) fn book_all(
+        &mut self,
+        transactions: &[Transaction],
+        report: ReportContext,
+    ) -> Result<Booked, MoneyError> {
+        transactions.iter().try_fold(Booked::default(), |booked, it| Ok(booked.and(self.book(it, report)?)))
     }
 
     /// Books one transaction. Pending and failed ones move nothing. A reference only moves forward, so an older report
@@ -69,14 +73,14 @@ impl Aggregate {
     ///
     /// # Errors
     /// As [`Aggregate::book_all`].
-    pub(super) fn book(&mut self, transaction: &Transaction, telling: Telling) -> Result<Booked, MoneyError> {
+    pub(super) fn book(&mut self, transaction: &Transaction, report: ReportContext) -> Result<Booked, MoneyError> {
         match (transaction.state, transaction.kind.reversal()) {
             (TransactionState::Pending | TransactionState::Ready | TransactionState::Failed, _) => {
                 Ok(Booked::default())
             }
-            (TransactionState::Done, _) => self.book_done(transaction, telling),
+            (TransactionState::Done, _) => self.book_done(transaction, report),
             (TransactionState::Reversed, Some(by)) => {
-                self.reverse(transaction.kind.movement(), by, transaction, telling)
+                self.reverse(transaction.kind.movement(), by, transaction, report)
             }
             // What a void or a dispute took and gave back shows in the sums, which are compared.
             (TransactionState::Reversed, None) => Ok(Booked::default()),
@@ -88,9 +92,9 @@ impl Aggregate {
     ///
     /// # Errors
     /// As [`Aggregate::book_all`].
-    pub(super) fn book_undone(&mut self, transaction: &Transaction, teller: Uuid) -> Result<(), MoneyError> {
+    pub(super) fn book_undone(&mut self, transaction: &Transaction, reporter: Uuid) -> Result<(), MoneyError> {
         let Some(by) = transaction.kind.reversal() else { return Ok(()) };
-        let done = movement(transaction, teller);
+        let done = movement(transaction, reporter);
         if self.movements.iter().any(|known| known.row.is_same(&done)) {
             return Ok(());
         }
@@ -99,13 +103,13 @@ impl Aggregate {
         self.record(done).map(|_| ())
     }
 
-    fn book_done(&mut self, transaction: &Transaction, telling: Telling) -> Result<Booked, MoneyError> {
-        let movement = movement(transaction, telling.teller);
+    fn book_done(&mut self, transaction: &Transaction, report: ReportContext) -> Result<Booked, MoneyError> {
+        let movement = movement(transaction, report.reporter);
         let movement = match transaction.attribution {
             Attribution::Recorded(id) | Attribution::Answered(id) => self.carried_on(id, movement),
             Attribution::Unattributed => movement,
         };
-        if self.recognize(&movement) || telling.adopts && self.adopt(&movement) {
+        if self.recognize(&movement) || report.adopts && self.adopt(&movement) {
             return Ok(Booked::default());
         }
         let is_double_charge = self.is_double_charge(&movement)?;
@@ -120,9 +124,9 @@ impl Aggregate {
         of: MovementKind,
         by: MovementKind,
         transaction: &Transaction,
-        telling: Telling,
+        report: ReportContext,
     ) -> Result<Booked, MoneyError> {
-        if !telling.is_current {
+        if !report.is_current {
             return Ok(Booked::default());
         }
         let operation = transaction.attribution.operation();
@@ -212,12 +216,12 @@ impl Aggregate {
         let is_named = |other: &Movement| other.gateway_reference.is_some();
         let is_other = movement.gateway_reference.as_ref().is_some_and(|other| *other != payment.transaction_id)
             && self.movements_of(movement.kind).all(is_named);
-        let told: Vec<Uuid> = self.movements_of(movement.kind).filter_map(|other| other.operation).collect();
-        if is_other || told.contains(&id) {
+        let owners: Vec<Uuid> = self.movements_of(movement.kind).filter_map(|other| other.operation).collect();
+        if is_other || owners.contains(&id) {
             return movement;
         }
         let process = [crate::payment::action::Action::Process];
-        match told.first().copied().or_else(|| self.other_at_gateway(id, &process).map(|other| other.id)) {
+        match owners.first().copied().or_else(|| self.other_at_gateway(id, &process).map(|other| other.id)) {
             Some(heir) => {
                 let reference = movement.gateway_reference.clone().unwrap_or_else(|| heir.to_string());
                 Movement { reference, operation: Some(heir), ..movement }
@@ -270,12 +274,12 @@ impl Aggregate {
 }
 
 /// The movement that a done transaction is booked as.
-fn movement(transaction: &Transaction, teller: Uuid) -> Movement {
+fn movement(transaction: &Transaction, reporter: Uuid) -> Movement {
     let operation = transaction.attribution.operation();
-    let told = || operation.unwrap_or(teller).to_string();
+    let fallback = || operation.unwrap_or(reporter).to_string();
     Movement {
         kind: transaction.kind.movement(),
-        reference: transaction.reference.clone().unwrap_or_else(told),
+        reference: transaction.reference.clone().unwrap_or_else(fallback),
         gateway_reference: transaction.reference.clone(),
         parent: transaction.parent.clone(),
         amount: transaction.amount,

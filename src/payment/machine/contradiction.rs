@@ -4,7 +4,7 @@
 
 use uuid::Uuid;
 
-use super::book::Telling;
+use super::book::ReportContext;
 use super::settle::foreign_currency;
 use super::{Aggregate, Context, Step};
 use crate::payment::action::Action;
@@ -40,15 +40,16 @@ impl Aggregate {
 
     /// Keeps the operation open, and asks the gateway about the whole payment.
     pub(super) fn ask_about_contradiction(&mut self, id: Uuid, action: Action, context: Context<'_>) -> Step {
-        let what = format!("the gateway approved a {action} of a payment whose money it took or holds; it is asked");
-        let trouble = GatewayError::new(Code::Mismatch, what);
-        let Some(operation) = self.become_unknown(id, &trouble) else { return Step::Settled };
+        let what =
+            format!("the gateway approved a {action} of a payment whose money it took or holds; asking it again");
+        let error = GatewayError::new(Code::Mismatch, what);
+        let Some(operation) = self.become_unknown(id, &error) else { return Step::Settled };
         operation.exposure = Exposure::Exposed;
         operation.acted_on = true;
         operation.lookup_only = true;
         let is_first = operation.data.insert(CONTRADICTS.to_owned(), true.into()).is_none();
         if is_first {
-            self.tell_delayed(id, Code::Mismatch, &trouble.message, context.now);
+            self.emit_delayed(id, Code::Mismatch, &error.message, context.now);
         }
         self.look_up(id, context)
     }
@@ -70,16 +71,16 @@ impl Aggregate {
         operation.lookups = operation.lookups.saturating_add(1);
         let result = match found {
             Found::Result(result) => *result,
-            Found::Failed(trouble) => return self.look_up_again(id, &trouble, false, context),
+            Found::Failed(error) => return self.look_up_again(id, &error, false, context),
             Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => {
-                let nothing = GatewayError::new(Code::Mismatch, "the gateway knows nothing of the payment");
+                let nothing = GatewayError::new(Code::Mismatch, "the gateway does not know the payment");
                 return self.look_up_again(id, &nothing, true, context);
             }
         };
         // What changed meanwhile may or may not be in its answer.
         let is_foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
         if is_foreign || !self.is_current(asked) || !self.is_settled_view(asked, context) {
-            let again = GatewayError::new(Code::Mismatch, "the gateway may not know yet of the last change");
+            let again = GatewayError::new(Code::Mismatch, "the gateway may not know of the last change yet");
             return self.look_up_again(id, &again, false, context);
         }
         self.resolve_contradiction(id, &result, asked, context)
@@ -88,19 +89,19 @@ impl Aggregate {
     fn resolve_contradiction(&mut self, id: Uuid, result: &GatewayResult, asked: Asked, context: Context<'_>) -> Step {
         let Some(action) = self.operation(id).and_then(Operation::action) else { return Step::Settled };
         let why = self.merge(result, false);
-        let telling = Telling { teller: id, is_current: true, adopts: true };
-        let booked = self.book_all(&result.transactions, telling);
+        let report = ReportContext { reporter: id, is_current: true, adopts: true };
+        let booked = self.book_all(&result.transactions, report);
         let reconciled = self.reconcile(id, result, asked, &why, context);
         let (Ok(_), Ok(_)) = (booked, reconciled) else {
-            return self.mismatch(id, "the gateway's sums cannot be read as money".to_owned(), context);
+            return self.mismatch(id, "the gateway's sums are not valid amounts".to_owned(), context);
         };
         // By the gateway's figure nothing is there: what was captured was voided before it arrived.
         let is_gone = result.captured.is_some_and(|captured| captured.is_zero());
         if is_gone && self.reverse_captures(id).is_err() {
-            return self.mismatch(id, "the gateway's sums cannot be read as money".to_owned(), context);
+            return self.mismatch(id, "the gateway's sums are not valid amounts".to_owned(), context);
         }
         if self.held().is_some() {
-            let what = format!("the gateway approved a {action}, and says that the payment's money is there");
+            let what = format!("the gateway approved a {action}, but reports that it still has the payment's money");
             return self.look_up_again(id, &GatewayError::new(Code::Mismatch, what), true, context);
         }
         if action == Action::Cancel && self.is_untouched_by_refunds() {

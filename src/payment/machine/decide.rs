@@ -35,9 +35,9 @@ impl Aggregate {
         self.check_expiry(id, context)?;
         self.check_payment_fits(id, body.kind(), context)?;
         match body {
-            Body::Create(_) => Err(Rejection::new(Code::AlreadyExists, "a payment of this id exists")),
+            Body::Create(_) => Err(Rejection::new(Code::AlreadyExists, "a payment with this id already exists")),
             Body::Process(_) if context.rules.retired => {
-                Err(Rejection::new(Code::VariantRetired, "the variant takes no new payments"))
+                Err(Rejection::new(Code::VariantRetired, "the variant accepts no new payments"))
             }
             Body::Process(process) => self.process(id, process, context),
             Body::Capture(capture) => self.capture(id, capture, context),
@@ -45,7 +45,7 @@ impl Aggregate {
             Body::Refund(refund) => self.refund(id, refund, context),
             Body::Cancel => self.cancel(id, context),
             Body::Sync if context.rules.contract.lookup == Lookup::None => {
-                Err(Rejection::new(Code::Unsupported, "the gateway cannot be asked"))
+                Err(Rejection::new(Code::Unsupported, "the gateway does not support look-ups"))
             }
             Body::Sync => Ok(self.ask(id, context)),
             Body::Notification(facts) => self.notification(id, &facts, context),
@@ -55,13 +55,15 @@ impl Aggregate {
             Body::Resend(from) => self.resend(id, from, context),
             Body::Snapshot => self.snapshot(id, context),
             // These are answered before a payment is looked up.
-            Body::ResendEvents(_) | Body::Status(_) => Err(Rejection::new(Code::NotAllowed, "it changes no payment")),
+            Body::ResendEvents(_) | Body::Status(_) => {
+                Err(Rejection::new(Code::NotAllowed, "the command does not apply to a payment"))
+            }
         }
     }
 
     pub(super) fn check_expiry(&self, id: Uuid, context: Context<'_>) -> Result<(), Rejection> {
         match self.operation(id).filter(|operation| operation.is_expired(context)) {
-            Some(_) => Err(Rejection::new(Code::Expired, "its expirytime has passed")),
+            Some(_) => Err(Rejection::new(Code::Expired, "the command's expirytime has passed")),
             None => Ok(()),
         }
     }
@@ -83,7 +85,7 @@ impl Aggregate {
         }
         // An operator may say what happened at a gateway that can no longer be asked, and stored data can always be
         // reported.
-        let needs_gateway = !command.is_of_operators() && !command.only_tells();
+        let needs_gateway = !command.is_of_operators() && !command.is_read_only();
         if needs_gateway && !payment.began_with(context) {
             let message = format!("the payment began with {} at {}", payment.gateway, payment.account);
             return Err(Rejection::new(Code::GatewayChanged, message));
@@ -94,14 +96,14 @@ impl Aggregate {
     pub(super) fn process(&mut self, id: Uuid, process: Process, context: Context<'_>) -> Result<Step, Rejection> {
         let payment = self.check_status(Action::Process)?;
         if payment.order.total.is_zero() {
-            return Err(Rejection::new(Code::InvalidAmount, "total: a payment of nothing cannot be processed"));
+            return Err(Rejection::new(Code::InvalidAmount, "total: a payment of zero cannot be processed"));
         }
         // From `input` it continues a transaction that the gateway already has, captured or not as that began.
         let began = payment.capture.filter(|_| payment.status == Status::Input);
         if let (Some(began), Some(asked)) = (began, process.capture)
             && began != asked
         {
-            let message = format!("capture: the transaction goes on as it began, with {began}");
+            let message = format!("capture: the transaction began with {began} and cannot change");
             return Err(Rejection::new(Code::InvalidData, message));
         }
         let capture = process.capture.or(payment.capture).unwrap_or(context.rules.capture);
@@ -115,12 +117,12 @@ impl Aggregate {
 
     fn capture(&mut self, id: Uuid, capture: Capture, context: Context<'_>) -> Result<Step, Rejection> {
         if !capture.is_final && context.rules.contract.captures == Captures::One {
-            let message = "final: this gateway takes one capture of an authorization";
+            let message = "final: this gateway supports only one capture per authorization";
             return Err(Rejection::new(Code::Unsupported, message));
         }
         let limit = self.capturable()?;
         self.check_none_goes_on(id, &[Action::Capture, Action::Release])?;
-        let amount = Some(asked(capture.amount, limit, "capturable_amount, at most what is left of total")?);
+        let amount = Some(asked(capture.amount, limit, "capturable_amount, limited to the rest of total")?);
         if let Some(operation) = self.operation_mut(id).filter(|_| !capture.is_final) {
             operation.data.insert(FINAL.to_owned(), false.into());
         }
@@ -146,7 +148,7 @@ impl Aggregate {
 
     fn refund(&mut self, id: Uuid, refund: Refund, context: Context<'_>) -> Result<Step, Rejection> {
         let limit = self.refundable(id)?;
-        let amount = Some(asked(refund.amount, limit, "captured_amount less what open refunds reserve")?);
+        let amount = Some(asked(refund.amount, limit, "captured_amount minus open refunds")?);
         if let Some(reference) = refund.reference {
             self.check_is_captured(&reference)?;
             if let Some(operation) = self.operation_mut(id) {
@@ -162,7 +164,7 @@ impl Aggregate {
         if self.movements_of(MovementKind::Captured).any(is_it) {
             return Ok(());
         }
-        Err(Rejection::new(Code::InvalidData, "reference: the gateway captured nothing of this payment under it"))
+        Err(Rejection::new(Code::InvalidData, "reference: no capture of this payment has this reference"))
     }
 
     /// How much can still be refunded: what other open refunds may take is not available to this one.
@@ -218,7 +220,7 @@ impl Aggregate {
                 let message = format!("a {action} is allowed from {}; the payment is {status}", words.join(", "));
                 Err(Rejection::new(Code::NotAllowed, message))
             }
-            None => Err(Rejection::new(Code::UnknownPayment, "there is no payment of this id")),
+            None => Err(Rejection::new(Code::UnknownPayment, "there is no payment with this id")),
         }
     }
 
@@ -259,7 +261,7 @@ impl Rules {
 }
 
 pub(super) fn in_progress(action: Action) -> Rejection {
-    Rejection::new(Code::InProgress, format!("a {action} of this payment is still going on"))
+    Rejection::new(Code::InProgress, format!("a {action} of this payment is still in progress"))
 }
 
 /// Checks that an amount that was decided on is still available.
@@ -280,7 +282,7 @@ fn asked(amount: Option<AmountText>, limit: Money, limit_name: &str) -> Result<M
         None => limit,
     };
     if amount.is_zero() {
-        return Err(invalid("amount: must be more than nothing".to_owned()));
+        return Err(invalid("amount: must be more than zero".to_owned()));
     }
     match amount.exceeds(limit) {
         Ok(false) => Ok(amount),

@@ -13,9 +13,9 @@ use crate::payment::operation::{Answer, AnswerKind, Operation, State};
 impl Aggregate {
     /// Emits what changed in the payment since the last event, if anything (its status, or other data), but not as an
     /// answer.
-    pub(super) fn tell_change(&mut self, id: Uuid, why: &Reason, now: Timestamp) {
+    pub(super) fn emit_change(&mut self, id: Uuid, why: &Reason, now: Timestamp) {
         if let Some(change) = self.payment_event(why, now) {
-            self.tell(id, change, false, now);
+            self.emit(id, change, false, now);
         }
     }
 
@@ -47,14 +47,14 @@ impl Aggregate {
         let by_itself = self.ending(kind, why, attempts);
         match change {
             Some(change) if kind == AnswerKind::Succeeded || matches!(change, EventKind::StatusChanged { .. }) => {
-                self.tell(id, change, true, now);
+                self.emit(id, change, true, now);
             }
             // Other data may change although the command failed; then the change is not the answer.
             Some(change) => {
-                self.tell(id, change, false, now);
-                self.tell(id, by_itself, true, now);
+                self.emit(id, change, false, now);
+                self.emit(id, by_itself, true, now);
             }
-            None => self.tell(id, by_itself, true, now),
+            None => self.emit(id, by_itself, true, now),
         }
         self.end_turn(id, now);
         Step::Settled
@@ -96,7 +96,7 @@ impl Aggregate {
 
     /// Adds an event caused by an operation. Ids are made from the content, so that the same event always has the same
     /// id.
-    pub(super) fn tell(&mut self, id: Uuid, kind: EventKind, is_final: bool, now: Timestamp) {
+    pub(super) fn emit(&mut self, id: Uuid, kind: EventKind, is_final: bool, now: Timestamp) {
         let Some(operation) = self.operation(id) else { return };
         let sequence = match &kind {
             EventKind::Created { payment }
@@ -151,8 +151,8 @@ impl Aggregate {
         let variant = payment.map_or(&operation.variant, |payment| &payment.order.variant).clone();
         // A sender that is not authorized for the payment must learn nothing about it.
         let is_foreign = matches!(kind, EventKind::Rejected { code: Code::NotAuthorized, .. });
-        let told = payment.filter(|_| !kind.has_payment() && !is_foreign);
-        let metadata = told.map(|payment| payment.order.metadata.clone()).unwrap_or_default();
+        let visible = payment.filter(|_| !kind.has_payment() && !is_foreign);
+        let metadata = visible.map(|payment| payment.order.metadata.clone()).unwrap_or_default();
         Event { id, payment_id: self.payment_id, variant, kind, sequence, cause: Some(cause), metadata, time }
     }
 
@@ -175,10 +175,10 @@ impl Aggregate {
     }
 
     /// Reports that an operation continues later, and why.
-    pub(super) fn tell_delayed(&mut self, id: Uuid, reason: Code, message: &str, now: Timestamp) {
+    pub(super) fn emit_delayed(&mut self, id: Uuid, reason: Code, message: &str, now: Timestamp) {
         if let Some(operation) = self.operation(id) {
             let kind = operation.delayed(reason, message.to_owned());
-            self.tell(id, kind, false, now);
+            self.emit(id, kind, false, now);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::book::Telling;
+use super::book::ReportContext;
 use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{AmountText, Resolution, Resolve};
@@ -30,7 +30,7 @@ impl Aggregate {
         if contract.lookup == Lookup::None && !undoes || is_parked {
             match operation.awaits_proof_until(context).filter(|_| !is_parked) {
                 Some(until) => operation.due_at = Some(until),
-                None => self.escalate(id, "the outcome cannot be looked up: a person must resolve it", context),
+                None => self.escalate(id, "the outcome cannot be looked up: an operator must resolve it", context),
             }
             return Step::Stored;
         }
@@ -58,7 +58,7 @@ impl Aggregate {
         tries: u32,
         context: Context<'_>,
     ) -> Step {
-        self.outlived(id, context, |it| it.take_in_found(id, target, observation, tries, context))
+        self.apply_from_lease_owner(id, context, |it| it.take_in_found(id, target, observation, tries, context))
     }
 
     fn take_in_found(
@@ -99,7 +99,7 @@ impl Aggregate {
                 self.book_of_others(id, &transactions, asked, context);
             }
             _ if !in_charge => {}
-            (_, Found::Failed(trouble)) => return self.ask_later(id, trouble, tries, context),
+            (_, Found::Failed(error)) => return self.ask_later(id, error, tries, context),
             (None, found) => return self.found_of_payment(id, asked.answered(found), context),
             (Some(target), Found::Nothing) => {
                 self.not_found(target, asked, context);
@@ -136,7 +136,7 @@ impl Aggregate {
             Found::Result(result) => self.late_result(id, *result, asked, context),
             Found::OfOthers(transactions) => {
                 self.book_of_others(id, &transactions, asked, context);
-                let nothing = GatewayError::new(Code::Unreachable, "what the gateway found is of other operations");
+                let nothing = GatewayError::new(Code::Unreachable, "the gateway reported only other operations");
                 match (is_open, in_charge) {
                     (true, true) => self.look_up_again(id, &nothing, false, context),
                     (true, false) => Step::Stored,
@@ -146,29 +146,29 @@ impl Aggregate {
             Found::Undone(transactions) => self.undone(id, &transactions, in_charge, context),
             Found::Nothing | Found::Failed(_) if !is_open => Step::Settled,
             Found::Nothing | Found::Failed(_) if !in_charge => Step::Stored,
-            Found::Failed(trouble) if trouble.code == Code::Refused && self.is_being_undone(id) => {
-                self.escalate(id, &format!("the gateway cannot undo it: {}", trouble.message), context);
+            Found::Failed(error) if error.code == Code::Refused && self.is_being_undone(id) => {
+                self.escalate(id, &format!("the gateway cannot undo the operation: {}", error.message), context);
                 Step::Stored
             }
             Found::Nothing => {
                 if let Some(step) = self.not_found(id, asked, context) {
                     return step;
                 }
-                let nothing = GatewayError::new(Code::Unreachable, "the gateway knows nothing of it");
+                let nothing = GatewayError::new(Code::Unreachable, "the gateway does not know the operation");
                 self.look_up_again(id, &nothing, true, context)
             }
-            Found::Failed(trouble) => self.look_up_again(id, &trouble, false, context),
+            Found::Failed(error) => self.look_up_again(id, &error, false, context),
         }
     }
 
     /// Books the money of other operations that a look-up found.
     fn book_of_others(&mut self, id: Uuid, transactions: &[Transaction], asked: Asked, context: Context<'_>) {
-        let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: true };
-        let Ok(booked) = self.book_all(transactions, telling) else { return };
+        let report = ReportContext { reporter: id, is_current: self.is_current(asked), adopts: true };
+        let Ok(booked) = self.book_all(transactions, report) else { return };
         if booked.is_new {
-            let why = booked.tell_in(Reason::default());
+            let why = booked.added_to(Reason::default());
             self.follow_money(&why, context);
-            self.tell_change(id, &why, context.now);
+            self.emit_change(id, &why, context.now);
         }
     }
 
@@ -184,15 +184,16 @@ impl Aggregate {
         let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
         let is_parked = operation.takeovers >= TAKEOVERS_MAX;
         if operation.is_expired(context) {
-            let rejection = Rejection::new(Code::Expired, "it expired, and the gateway knows nothing of it");
+            let rejection =
+                Rejection::new(Code::Expired, "the command expired, and the gateway does not know the operation");
             return Some(self.reject(id, rejection, context));
         }
         if rounds_left && !is_parked {
             return Some(self.begin_anew(id, proof, context));
         }
-        let message = format!("{}; the gateway knows nothing of it", operation.last_message);
-        let trouble = GatewayError::new(operation.last_code.unwrap_or(Code::Unreachable), message);
-        Some(self.fail(id, trouble, proof, context))
+        let message = format!("{}; the gateway does not know the operation", operation.last_message);
+        let error = GatewayError::new(operation.last_code.unwrap_or(Code::Unreachable), message);
+        Some(self.fail(id, error, proof, context))
     }
 
     /// Schedules the next look-up, and after several reports that a person may have to act. A pending operation may
@@ -212,7 +213,7 @@ impl Aggregate {
         let worrying = operation.state == State::Unknown || is_missing;
         if many && worrying && !std::mem::replace(&mut operation.escalated, true) {
             let message = format!("still open after {} look-ups: {}", operation.lookups, why.message);
-            self.tell_delayed(id, Code::Escalated, &message, context.now);
+            self.emit_delayed(id, Code::Escalated, &message, context.now);
         }
         Step::Stored
     }
@@ -239,15 +240,15 @@ impl Aggregate {
             Resolution::Approved => Verdict::Approved,
             Resolution::Declined => Verdict::Declined(Decline::Hard),
             Resolution::NotCharged => {
-                let trouble = GatewayError::new(Code::Refused, "a person resolved it: nothing was charged");
-                self.fail(target, trouble, NotCharged::by_a_persons_word(resolve.evidence), context);
+                let error = GatewayError::new(Code::Refused, "an operator resolved it: nothing was charged");
+                self.fail(target, error, NotCharged::by_a_persons_word(resolve.evidence), context);
                 return Ok(self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now));
             }
         };
         let result = GatewayResult {
             transactions: self.resolved_transactions(target, amount, &verdict),
             transaction_id: resolve.transaction_id,
-            message: "a person resolved it".to_owned(),
+            message: "an operator resolved it".to_owned(),
             ..GatewayResult::new(verdict)
         };
         let asked = self.asked(context.now);
@@ -274,9 +275,7 @@ fn resolved_amount(text: &str, currency: crate::payment::money::Currency) -> Res
     let invalid = |message: String| Rejection::new(Code::InvalidAmount, format!("amount: {message}"));
     let amount = Money::parse(text, currency).map_err(|error| invalid(error.to_string()))?;
     if amount.is_zero() {
-        return Err(invalid(
-            "must be more than nothing; where nothing was charged, the outcome is not_charged".to_owned(),
-        ));
+        return Err(invalid("must be more than zero; if nothing was charged, use the outcome not_charged".to_owned()));
     }
     Ok(amount)
 }

@@ -108,7 +108,7 @@ pub struct Context<'a> {
     pub rules: &'a Rules,
     /// For how long calls are paused, because the worker drains or the variant's breaker is open; `None` if they are
     /// not.
-    pub hold: Option<Duration>,
+    pub paused_for: Option<Duration>,
     /// Whether PostgreSQL's clock and the gateway's agree closely enough for absence to prove something: see
     /// `gateway::clock`.
     pub clocks_agree: bool,

@@ -26,7 +26,7 @@ impl Aggregate {
         let can_be_asked = context.rules.contract.lookup != Lookup::None;
         let proves = facts.iter().any(|fact| proof_in(fact, context).is_some());
         if !can_be_asked && !proves {
-            return Err(Rejection::new(Code::Unsupported, "the gateway cannot be asked"));
+            return Err(Rejection::new(Code::Unsupported, "the gateway does not support look-ups"));
         }
         if facts.is_empty() {
             return Ok(self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now));
@@ -45,31 +45,31 @@ impl Aggregate {
     }
 
     fn take_proofs(&mut self, id: Uuid, facts: &[Fact], context: Context<'_>) -> Step {
-        let (mut told, mut contradiction, mut has_hints) = (Reason::default(), None, false);
+        let (mut reason, mut contradiction, mut has_hints) = (Reason::default(), None, false);
         for fact in facts {
             // Each change has an event of its own, so that the status only makes transitions that the table has.
-            self.tell_change(id, &told, context.now);
+            self.emit_change(id, &reason, context.now);
             match proof_in(fact, context).map(|proof| self.take_proof(id, fact, proof, context)) {
                 None => has_hints = true,
-                Some(Ok(why)) => told = why,
+                Some(Ok(why)) => reason = why,
                 Some(Err(why)) => contradiction = contradiction.or(Some(why)),
             }
         }
         if facts.iter().any(|fact| proof_in(fact, context).is_some_and(|proof| self.must_wait(fact, proof, context))) {
-            self.tell_change(id, &told, context.now);
+            self.emit_change(id, &reason, context.now);
             return self.wait_to_go_on(id, context);
         }
         let can_be_asked = context.rules.contract.lookup != Lookup::None;
         if can_be_asked && (has_hints || contradiction.is_some()) {
-            self.tell_change(id, &told, context.now);
+            self.emit_change(id, &reason, context.now);
             return self.ask(id, context);
         }
         match contradiction {
             Some(why) => {
-                self.tell_change(id, &told, context.now);
+                self.emit_change(id, &reason, context.now);
                 self.answer(id, AnswerKind::Failed, why, context.now)
             }
-            None => self.answer(id, AnswerKind::Succeeded, told, context.now),
+            None => self.answer(id, AnswerKind::Succeeded, reason, context.now),
         }
     }
 
@@ -84,7 +84,7 @@ impl Aggregate {
         }
         match located {
             Ok(()) => self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now),
-            Err(trouble) => self.outlived(id, context, |it| it.ask_later(id, trouble, tries, context)),
+            Err(error) => self.apply_from_lease_owner(id, context, |it| it.ask_later(id, error, tries, context)),
         }
     }
 
@@ -100,8 +100,8 @@ impl Aggregate {
         operation.data.insert(NO_NEWS.to_owned(), (no_news + 1).into());
         operation.schedule_at(due);
         if no_news == 0 {
-            let message = "the gateway has no news yet; it is asked again";
-            self.tell_delayed(id, Code::Pending, message, context.now);
+            let message = "the gateway has no news yet; asking it again later";
+            self.emit_delayed(id, Code::Pending, message, context.now);
         }
         Step::Stored
     }
@@ -130,7 +130,7 @@ impl Aggregate {
     }
 
     /// The operation that a notification is about, if the gateway may still be processing it.
-    pub(super) fn told_of(&self, id: Uuid) -> Option<Uuid> {
+    pub(super) fn named_operation(&self, id: Uuid) -> Option<Uuid> {
         let at_gateway = |named: &Uuid| {
             self.operation(*named).is_some_and(|operation| operation.is_at_gateway() && operation.action().is_some())
         };
@@ -156,8 +156,8 @@ impl Aggregate {
         operation.lookups = operation.lookups.saturating_add(1);
         operation.schedule_at(due);
         if is_first {
-            let message = "the gateway is asked about the whole payment when none of its operations is open";
-            self.tell_delayed(id, Code::Pending, message, context.now);
+            let message = "the gateway will be asked about the whole payment once none of its operations is open";
+            self.emit_delayed(id, Code::Pending, message, context.now);
         }
         Step::Stored
     }

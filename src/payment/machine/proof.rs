@@ -6,7 +6,7 @@ use std::slice;
 
 use uuid::Uuid;
 
-use super::book::Telling;
+use super::book::ReportContext;
 use super::settle::{foreign_currency, is_asked_for};
 use super::{Aggregate, Context};
 use crate::payment::action::Action;
@@ -55,7 +55,7 @@ impl Aggregate {
         }
         let is_foreign = self.payment.as_ref().is_none_or(|payment| foreign_currency(payment, &result).is_some());
         if is_foreign && !is_open {
-            return Err(mismatch("the notification tells of money in another currency", None));
+            return Err(mismatch("the notification reports money in another currency", None));
         }
         if let Some(money) = money.as_ref().filter(|_| !is_foreign) {
             self.check_amount(money)?;
@@ -90,7 +90,7 @@ impl Aggregate {
     /// Whether a proof that the customer has approved came while something is in progress that must end first.
     pub(super) fn must_wait(&self, fact: &Fact, proof: &Proof, context: Context<'_>) -> bool {
         let named = fact.operation_id.filter(|named| self.does_such(*named, proof));
-        proof.state() == TransactionState::Ready && self.is_held_up(named, context)
+        proof.state() == TransactionState::Ready && self.is_blocked(named, context)
     }
 
     /// Whether an operation was sent and is of the kind that a proof says was done.
@@ -125,7 +125,7 @@ impl Aggregate {
         match known.find(|known| known.amount != money.amount) {
             Some(known) => {
                 let discrepancy = Discrepancy { asked: known.amount, answered: money.amount };
-                Err(mismatch("the notification gives another amount than is booked", Some(discrepancy)))
+                Err(mismatch("the notification reports an amount other than the booked one", Some(discrepancy)))
             }
             None => Ok(()),
         }
@@ -133,9 +133,9 @@ impl Aggregate {
 
     /// Books money that belongs to no known operation, and sets the status that the payment's money implies.
     fn book_proof(&mut self, id: Uuid, money: &Transaction, context: Context<'_>) -> Result<Reason, MoneyError> {
-        let telling = Telling { teller: id, is_current: true, adopts: true };
-        let booked = self.book_all(slice::from_ref(money), telling)?;
-        let why = booked.tell_in(Reason::default());
+        let report = ReportContext { reporter: id, is_current: true, adopts: true };
+        let booked = self.book_all(slice::from_ref(money), report)?;
+        let why = booked.added_to(Reason::default());
         if booked.is_new {
             self.follow_money(&why, context);
         }

@@ -62,7 +62,7 @@ impl Aggregate {
         }
         let Some(proof) = NotCharged::by_readiness(&result) else { return Step::Stored };
         let why = self.merge(&result, true);
-        self.tell_change(id, &why, context.now);
+        self.emit_change(id, &why, context.now);
         if let Some(operation) = self.operation_mut(id) {
             operation.confirm_under(proof);
         }
@@ -119,7 +119,7 @@ impl Aggregate {
     /// Whether what the customer has approved cannot continue before something else has ended that may come to nothing:
     /// a call of the process itself, whose answer may be lost, or, if the process was answered, a cancel or another
     /// process. `process` is the one that was named, if it is known.
-    pub(super) fn is_held_up(&self, process: Option<Uuid>, context: Context<'_>) -> bool {
+    pub(super) fn is_blocked(&self, process: Option<Uuid>, context: Context<'_>) -> bool {
         let named = process.and_then(|id| self.operation(id)).filter(|operation| operation.is_open());
         if let Some(open) = named {
             return open.state == State::Calling && !open.confirms();
@@ -135,8 +135,8 @@ impl Aggregate {
         let is_first = operation.data.insert(WAITS.to_owned(), true.into()).is_none();
         operation.schedule_at(context.now + WAITING_RECHECK);
         if is_first {
-            let message = "the customer has approved; it is gone on with when what is under way has ended";
-            self.tell_delayed(id, Code::Pending, message, context.now);
+            let message = "the customer has approved; the payment continues once its current operation has ended";
+            self.emit_delayed(id, Code::Pending, message, context.now);
         }
         Step::Stored
     }

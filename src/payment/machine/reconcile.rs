@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::attempt::Next;
-use super::book::{Booked, Telling};
+use super::book::{Booked, ReportContext};
 use super::settle::foreign_currency;
 use super::{Aggregate, Context, Step, later};
 use crate::payment::code::Code;
@@ -37,7 +37,7 @@ impl Aggregate {
         if self.payment.is_none() {
             return Step::Locate(id);
         }
-        Step::LookUp { operation: id, target: self.told_of(id).or_else(|| self.open_at_gateway()) }
+        Step::LookUp { operation: id, target: self.named_operation(id).or_else(|| self.open_at_gateway()) }
     }
 
     pub(super) fn last_sequence(&self) -> i64 {
@@ -59,13 +59,13 @@ impl Aggregate {
     }
 
     /// Schedules a question that failed, such as a `payment.sync`: asking again is always safe.
-    pub(super) fn ask_later(&mut self, id: Uuid, trouble: GatewayError, tries: u32, context: Context<'_>) -> Step {
+    pub(super) fn ask_later(&mut self, id: Uuid, error: GatewayError, tries: u32, context: Context<'_>) -> Step {
         let rounds = self.operation(id).map_or(0, |operation| operation.rounds);
-        match context.rules.next(&trouble, tries, rounds, context.hold) {
+        match context.rules.next(&error, tries, rounds, context.paused_for) {
             Next::AtOnce => Step::RetryNow(id),
-            Next::Held(hold) => self.hold_back(id, hold, &trouble, context),
-            Next::Later(delay) => self.schedule(id, delay, &trouble, context),
-            Next::Never => self.give_up_question(id, trouble, context),
+            Next::Paused(paused_for) => self.defer(id, paused_for, &error, context),
+            Next::Later(delay) => self.schedule(id, delay, &error, context),
+            Next::Never => self.give_up_question(id, error, context),
         }
     }
 
@@ -79,7 +79,7 @@ impl Aggregate {
         let Found::Result(result) = found else {
             return match self.held() {
                 Some(held) => {
-                    let what = "the gateway knows nothing of the payment";
+                    let what = "the gateway does not know the payment";
                     self.deny(id, Reason::default(), held, what, asked, context)
                 }
                 None => self.answer_or_ask_again(id, Reason::default(), asked, context),
@@ -91,7 +91,7 @@ impl Aggregate {
         }
         let why = self.merge(&result, !self.has_another_transaction(&result));
         let why = match self.book_each(id, &result, &why, context) {
-            Ok(booked) => booked.tell_in(why),
+            Ok(booked) => booked.added_to(why),
             Err(error) => return self.unreadable_amount(id, error, context),
         };
         // Sums are what the gateway says about money, whatever else it says.
@@ -138,16 +138,16 @@ impl Aggregate {
         why: &Reason,
         context: Context<'_>,
     ) -> Result<Booked, MoneyError> {
-        let telling = Telling { teller: id, is_current: true, adopts: true };
+        let report = ReportContext { reporter: id, is_current: true, adopts: true };
         let mut all = Booked::default();
         for transaction in &result.transactions {
             if transaction.attribution == Attribution::Unattributed && self.is_in_our_sum(transaction.kind, result)? {
                 continue;
             }
             if all.is_new {
-                self.tell_change(id, &all.tell_in(why.clone()), context.now);
+                self.emit_change(id, &all.added_to(why.clone()), context.now);
             }
-            let booked = self.book(transaction, telling)?;
+            let booked = self.book(transaction, report)?;
             if booked.is_new {
                 self.follow_money(why, context);
                 all = booked;
@@ -187,7 +187,7 @@ impl Aggregate {
             }
             // Captured money was reconciled with the gateway's figure, if it gave one.
             Some(held) if self.is_preauth() || result.captured.is_none() => {
-                self.deny(id, why, held, "the gateway says that it declined the payment", asked, context)
+                self.deny(id, why, held, "the gateway reports that it declined the payment", asked, context)
             }
             Some(_) => self.answer(id, AnswerKind::Succeeded, why, context.now),
             None => {
@@ -201,7 +201,7 @@ impl Aggregate {
     /// The gateway denies the money that we count. It gives no figure, so no amount changes: a person must look.
     fn deny(&mut self, id: Uuid, why: Reason, held: Money, what: &str, asked: Asked, context: Context<'_>) -> Step {
         let discrepancy = Discrepancy { asked: held, answered: Money::zero(held.currency()) };
-        let why = Reason { message: format!("{what}, of which we count {held}"), ..why };
+        let why = Reason { message: format!("{what}, but {held} is booked for it"), ..why };
         self.disagree(id, why, discrepancy, asked, context)
     }
 
@@ -215,21 +215,21 @@ impl Aggregate {
         asked: Asked,
         context: Context<'_>,
     ) -> Step {
-        let is_told_new = self.changed_movements().next().is_some();
+        let is_news = self.changed_movements().next().is_some();
         let asked_again = self.operation(id).is_none_or(|operation| operation.data.contains_key(ASKED_AGAIN));
-        if is_told_new || asked_again || self.is_settled_view(asked, context) {
+        if is_news || asked_again || self.is_settled_view(asked, context) {
             let why = Reason { code: Some(Code::Mismatch), discrepancy: Some(discrepancy), ..why };
             return self.answer(id, AnswerKind::Failed, why, context.now);
         }
-        self.tell_change(id, &why, context.now);
+        self.emit_change(id, &why, context.now);
         let settled = self.settled_at(context).unwrap_or(context.now);
         self.put_off(id, Duration::ZERO, context);
         self.postpone(id, settled);
         if let Some(operation) = self.operation_mut(id) {
             operation.data.insert(ASKED_AGAIN.to_owned(), true.into());
         }
-        let message = "the gateway may not know yet of the last change; it is asked again";
-        self.tell_delayed(id, Code::Pending, message, context.now);
+        let message = "the gateway may not know of the last change yet; asking it again later";
+        self.emit_delayed(id, Code::Pending, message, context.now);
         Step::Stored
     }
 
@@ -308,7 +308,7 @@ impl Aggregate {
         let mut discrepancy = None;
         for (place, (kind, amount)) in missing.into_iter().enumerate() {
             if place > 0 {
-                self.tell_change(id, why, context.now);
+                self.emit_change(id, why, context.now);
             }
             discrepancy = self.beyond(kind, amount)?.or(discrepancy);
             self.record(Movement::learnt(kind, id, amount))?;

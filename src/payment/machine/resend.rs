@@ -25,25 +25,25 @@ impl Aggregate {
     /// Answers the command with what was sent again.
     pub fn resent(&mut self, id: Uuid, resent: Option<Resent>, now: Timestamp) -> Step {
         let Some(payment) = self.payment.clone() else { return Step::Settled };
-        self.answer_told(id, EventKind::Succeeded { payment: Some(Box::new(payment)), resent }, now)
+        self.answer_with(id, EventKind::Succeeded { payment: Some(Box::new(payment)), resent }, now)
     }
 
     /// Answers with the payment as it is.
     pub(super) fn snapshot(&mut self, id: Uuid, context: Context<'_>) -> Result<Step, Rejection> {
         let payment = self.payment.clone().ok_or_else(no_payment)?;
-        Ok(self.answer_told(id, EventKind::Snapshot { payment: Box::new(payment) }, context.now))
+        Ok(self.answer_with(id, EventKind::Snapshot { payment: Box::new(payment) }, context.now))
     }
 
-    fn answer_told(&mut self, id: Uuid, told: EventKind, now: Timestamp) -> Step {
+    fn answer_with(&mut self, id: Uuid, kind: EventKind, now: Timestamp) -> Step {
         if let Some(operation) = self.operation_mut(id) {
             operation.close(AnswerKind::Succeeded, &Reason::default());
         }
-        self.tell(id, told, true, now);
+        self.emit(id, kind, true, now);
         self.end_turn(id, now);
         Step::Settled
     }
 }
 
 fn no_payment() -> Rejection {
-    Rejection::new(Code::UnknownPayment, "there is no payment of this id")
+    Rejection::new(Code::UnknownPayment, "there is no payment with this id")
 }

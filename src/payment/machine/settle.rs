@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::book::Telling;
+use super::book::ReportContext;
 use super::{Aggregate, Context, Step};
 use crate::payment::action::Action;
 use crate::payment::code::Code;
@@ -55,14 +55,14 @@ impl Aggregate {
     /// Handles an answer that cannot belong to the request: nothing is applied, the outcome is unknown, and a person
     /// must look.
     pub(super) fn mismatch(&mut self, id: Uuid, message: String, context: Context<'_>) -> Step {
-        let trouble = GatewayError::new(Code::Mismatch, message);
-        if let Some(operation) = self.become_unknown(id, &trouble) {
+        let error = GatewayError::new(Code::Mismatch, message);
+        if let Some(operation) = self.become_unknown(id, &error) {
             operation.exposure = Exposure::Exposed;
             operation.acted_on = true;
             operation.lookup_only = true;
             operation.escalated = true;
         }
-        self.tell_delayed(id, Code::Mismatch, &trouble.message, context.now);
+        self.emit_delayed(id, Code::Mismatch, &error.message, context.now);
         Step::Stored
     }
 
@@ -73,8 +73,8 @@ impl Aggregate {
         if let Err(message) = self.check_fits(id, action, &result) {
             return self.mismatch(id, message, context);
         }
-        let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: false };
-        let booked = match self.book_all(&result.transactions, telling) {
+        let report = ReportContext { reporter: id, is_current: self.is_current(asked), adopts: false };
+        let booked = match self.book_all(&result.transactions, report) {
             Ok(booked) => booked,
             Err(error) => return self.mismatch(id, format!("the gateway's amount {error}"), context),
         };
@@ -86,7 +86,7 @@ impl Aggregate {
         }
         let is_the_payments = action == Action::Process && !booked.is_double_charge;
         let why = self.merge(&result, is_the_payments);
-        let why = booked.tell_in(Reason { discrepancy: approval.discrepancy, ..why });
+        let why = booked.added_to(Reason { discrepancy: approval.discrepancy, ..why });
         // Money that moved is proof as well: a process that was answered late still takes its payment out of a final
         // status.
         if let Some(status) = approval.status.filter(|status| self.allows(*status))
@@ -114,20 +114,20 @@ impl Aggregate {
             return Step::Settled;
         }
         // What is already known changes nothing, whether it was learnt from the operation or from the whole payment.
-        let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: true };
-        let Ok(booked) = self.book_all(&result.transactions, telling) else { return Step::Settled };
+        let report = ReportContext { reporter: id, is_current: self.is_current(asked), adopts: true };
+        let Ok(booked) = self.book_all(&result.transactions, report) else { return Step::Settled };
         let cancelled = result.approves() && action == Action::Cancel;
         if !booked.is_new && !cancelled {
             return Step::Settled;
         }
         let is_the_payments = action == Action::Process && !booked.is_double_charge;
-        let why = booked.tell_in(self.merge(&result, is_the_payments));
+        let why = booked.added_to(self.merge(&result, is_the_payments));
         if cancelled {
             self.set_status(Status::Cancelled, Cause::Proof, &why.message);
         } else {
             self.follow_money(&why, context);
         }
-        self.tell_change(id, &why, context.now);
+        self.emit_change(id, &why, context.now);
         Step::Settled
     }
 
@@ -144,11 +144,11 @@ impl Aggregate {
             return Ok(());
         }
         if result.verdict == Verdict::Authorized && action != Action::Process {
-            return Err(format!("the gateway says that money is held, and was asked for a {action}"));
+            return Err(format!("the gateway authorized money instead of carrying out a {action}"));
         }
         let moved: Vec<&Transaction> = result.transactions.iter().filter(|it| it.is_done_for(id)).collect();
         if moved.iter().any(|transaction| transaction.amount.is_zero()) {
-            return Err("the gateway approved a sum of nothing".to_owned());
+            return Err("the gateway approved an amount of zero".to_owned());
         }
         let fits = |transaction: &&Transaction| is_asked_for(transaction.kind, action);
         // If no money is its own, somebody else has done what it was to do: the payment is paid, or what was held is
@@ -161,7 +161,7 @@ impl Aggregate {
         if moved.iter().any(fits) || moved.is_empty() && is_covered {
             return Ok(());
         }
-        Err("the gateway's answer does not fit what was asked".to_owned())
+        Err("the gateway's answer does not match the request".to_owned())
     }
 
     /// What the gateway's approval means, once its money is booked.
@@ -260,9 +260,9 @@ impl Aggregate {
         if action == Action::Process {
             self.set_status(Status::Waiting, Cause::Process, &why.message);
         }
-        let (mut told_before, mut is_left_to_a_person) = (false, false);
+        let (mut was_pending, mut is_left_to_a_person) = (false, false);
         if let Some(operation) = self.operation_mut(id) {
-            told_before = operation.state == State::Pending;
+            was_pending = operation.state == State::Pending;
             operation.state = State::Pending;
             operation.exposure = Exposure::Exposed;
             operation.acted_on = true;
@@ -273,12 +273,17 @@ impl Aggregate {
             };
             is_left_to_a_person = operation.due_at.is_none();
         }
-        self.tell_change(id, &why, context.now);
-        if !told_before {
-            self.tell_delayed(id, Code::Pending, "the gateway accepted it; its result is awaited", context.now);
+        self.emit_change(id, &why, context.now);
+        if !was_pending {
+            self.emit_delayed(
+                id,
+                Code::Pending,
+                "the gateway accepted the request; its result is awaited",
+                context.now,
+            );
         }
         if is_left_to_a_person {
-            self.escalate(id, "the gateway cannot be asked for the result: a person must resolve it", context);
+            self.escalate(id, "the gateway does not support look-ups: an operator must resolve it", context);
         }
         self.end_turn(id, context.now);
         Step::Stored
@@ -286,14 +291,14 @@ impl Aggregate {
 
     fn decline(&mut self, id: Uuid, action: Action, result: GatewayResult, asked: Asked, context: Context<'_>) -> Step {
         // Besides the decline, the gateway may report money of other operations.
-        let telling = Telling { teller: id, is_current: self.is_current(asked), adopts: false };
-        let booked = match self.book_all(&result.transactions, telling) {
+        let report = ReportContext { reporter: id, is_current: self.is_current(asked), adopts: false };
+        let booked = match self.book_all(&result.transactions, report) {
             Ok(booked) => booked,
             Err(error) => return self.mismatch(id, format!("the gateway's amount {error}"), context),
         };
         // A declined refund or capture changes nothing but the command, so only its answer reports it.
         let why = if action == Action::Process { self.merge(&result, true) } else { Reason::of(&result) };
-        let why = booked.tell_in(Reason { code: Some(Code::Declined), ..why });
+        let why = booked.added_to(Reason { code: Some(Code::Declined), ..why });
         if action == Action::Process {
             self.set_status(Status::Rejected, Cause::Process, &why.message);
         }
@@ -312,7 +317,7 @@ impl Aggregate {
             .collect();
         for id in pending {
             let (status_before, changed) = (self.status_before.take(), std::mem::take(&mut self.changed));
-            let message = "the payment was cancelled before its result came".to_owned();
+            let message = "the payment was cancelled before the result arrived".to_owned();
             let why = Reason { code: Some(Code::Cancelled), message, ..Reason::default() };
             self.answer(id, AnswerKind::Failed, why, context.now);
             (self.status_before, self.changed) = (status_before, changed);
@@ -320,23 +325,23 @@ impl Aggregate {
     }
 
     /// Ends an operation that is proven to have charged nothing.
-    pub(super) fn fail(&mut self, id: Uuid, trouble: GatewayError, _proof: NotCharged, context: Context<'_>) -> Step {
+    pub(super) fn fail(&mut self, id: Uuid, error: GatewayError, _proof: NotCharged, context: Context<'_>) -> Step {
         // A process from `input` continued a transaction that started earlier. That this request did nothing does not
         // prove the transaction closed: the customer may still act, so the payment stays where it is.
         let goes_on = self.payment.as_ref().is_some_and(|payment| payment.status == Status::Input);
         if self.operation(id).is_some_and(Operation::is_process) && !goes_on {
-            self.set_message(&trouble.message);
-            self.set_status(Status::Error, Cause::Process, &trouble.message);
+            self.set_message(&error.message);
+            self.set_status(Status::Error, Cause::Process, &error.message);
         }
-        self.give_up_question(id, trouble, context)
+        self.give_up_question(id, error, context)
     }
 
     /// Ends a question that was not answered; the payment stays as it is.
-    pub(super) fn give_up_question(&mut self, id: Uuid, trouble: GatewayError, context: Context<'_>) -> Step {
+    pub(super) fn give_up_question(&mut self, id: Uuid, error: GatewayError, context: Context<'_>) -> Step {
         let why = Reason {
-            code: Some(trouble.code),
-            message: trouble.message,
-            gateway_code: trouble.gateway_code,
+            code: Some(error.code),
+            message: error.message,
+            gateway_code: error.gateway_code,
             discrepancy: None,
         };
         self.answer(id, AnswerKind::Failed, why, context.now)

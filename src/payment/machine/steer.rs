@@ -30,7 +30,7 @@ impl Aggregate {
         let code = operation.last_code.unwrap_or(Code::Accepted);
         self.postpone(target, at);
         if at > context.now {
-            self.tell_delayed(target, code, "an operator put its next attempt off", context.now);
+            self.emit_delayed(target, code, "an operator put its next attempt off", context.now);
         }
         Ok(self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now))
     }

@@ -40,22 +40,22 @@ impl Aggregate {
         // When the lost worker last sent is unknown; while its lease lives, it may still send.
         let lease_end = operation.lease.map_or(context.now, |lease| lease.until);
         operation.note_sent(lease_end.max(context.now));
-        let trouble = GatewayError::new(Code::WorkerLost, "the worker that called the gateway was lost");
+        let error = GatewayError::new(Code::WorkerLost, "the worker that called the gateway was lost");
         if too_often {
             operation.lookup_only = true;
-            self.become_unknown(id, &trouble);
-            self.escalate(id, "its worker was lost too often: it is parked, and a person must resolve it", context);
+            self.become_unknown(id, &error);
+            self.escalate(id, "too many workers were lost during the operation: an operator must resolve it", context);
             return Step::Stored;
         }
         if self.gateway_changed(context) {
             return self.stand_still(id, context);
         }
         if !key_lives || self.check_still_allowed(id).is_err() {
-            return self.seek_truth(id, &trouble, context);
+            return self.resolve_unknown(id, &error, context);
         }
-        match (self.become_unknown(id, &trouble), context.hold) {
-            (Some(operation), Some(hold)) => {
-                operation.due_at = Some(later(context.now, hold));
+        match (self.become_unknown(id, &error), context.paused_for) {
+            (Some(operation), Some(paused_for)) => {
+                operation.due_at = Some(later(context.now, paused_for));
                 Step::Stored
             }
             (Some(operation), None) => {
@@ -69,9 +69,8 @@ impl Aggregate {
     /// A lost worker was asking the gateway, for a `payment.sync` say: asking again is always safe, but not for ever.
     fn take_over_question(&mut self, id: Uuid, too_often: bool, context: Context<'_>) -> Step {
         if too_often {
-            let trouble =
-                GatewayError::new(Code::WorkerLost, "the worker that asked the gateway was lost, again and again");
-            return self.give_up_question(id, trouble, context);
+            let error = GatewayError::new(Code::WorkerLost, "too many workers were lost while asking the gateway");
+            return self.give_up_question(id, error, context);
         }
         if self.gateway_changed(context) {
             return self.stand_still(id, context);
@@ -82,7 +81,7 @@ impl Aggregate {
     /// Applies an answer that came back to the worker that called or asked. That worker survived, so the operation is
     /// not what took down those before it, and its takeovers are forgotten. If it is parked or settled, the count stays
     /// for a person to see.
-    pub(super) fn outlived(
+    pub(super) fn apply_from_lease_owner(
         &mut self,
         id: Uuid,
         context: Context<'_>,
@@ -113,17 +112,17 @@ impl Aggregate {
     /// be asked about it. What was never received fails; the rest waits until the variant points back, or a person
     /// resolves it.
     pub(super) fn stand_still(&mut self, id: Uuid, context: Context<'_>) -> Step {
-        let message = "the variant points at another gateway or account than the payment began with";
-        let trouble = GatewayError::new(Code::GatewayChanged, message);
+        let message = "the variant now uses a gateway or account other than the one the payment began with";
+        let error = GatewayError::new(Code::GatewayChanged, message);
         let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };
         let pending = operation.state == State::Pending;
         if let Some(proof) = operation.exposure.not_charged() {
-            return self.fail(id, trouble, proof, context);
+            return self.fail(id, error, proof, context);
         }
         if !pending {
-            self.become_unknown(id, &trouble);
+            self.become_unknown(id, &error);
         }
         self.escalate(id, message, context);
         if let Some(operation) = self.operation_mut(id) {

@@ -4,7 +4,7 @@
 
 use uuid::Uuid;
 
-use super::book::{Booked, Telling};
+use super::book::{Booked, ReportContext};
 use super::{Aggregate, Context, Step};
 use crate::payment::code::Code;
 use crate::payment::event::Reason;
@@ -69,13 +69,13 @@ impl Aggregate {
         let Some(operation) = self.operation(id) else { return Step::Settled };
         let is_open = operation.is_open();
         if ends {
-            let message = format!("{}; the gateway undid it", operation.last_message);
-            let trouble = GatewayError::new(operation.last_code.unwrap_or(Code::Unreachable), message);
-            return self.fail(id, trouble, NotCharged::by_undo(), context);
+            let message = format!("{}; the gateway undid the operation", operation.last_message);
+            let error = GatewayError::new(operation.last_code.unwrap_or(Code::Unreachable), message);
+            return self.fail(id, error, NotCharged::by_undo(), context);
         }
         if booked.is_new {
             self.follow_money(&Reason::default(), context);
-            self.tell_change(id, &Reason::default(), context.now);
+            self.emit_change(id, &Reason::default(), context.now);
         }
         if is_open { Step::Stored } else { Step::Settled }
     }
@@ -83,12 +83,12 @@ impl Aggregate {
     /// Books transactions as reversed, also those never reported as done: an older answer may still report them.
     fn book_all_undone(&mut self, id: Uuid, transactions: &[Transaction]) -> Result<Booked, MoneyError> {
         // What was undone stays undone, whatever else changed meanwhile.
-        let telling = Telling { teller: id, is_current: true, adopts: false };
+        let report = ReportContext { reporter: id, is_current: true, adopts: false };
         let undone = transactions.iter().map(|it| Transaction { state: TransactionState::Reversed, ..it.clone() });
         let undone: Vec<Transaction> = undone.collect();
         for transaction in &undone {
             self.book_undone(transaction, id)?;
         }
-        self.book_all(&undone, telling)
+        self.book_all(&undone, report)
     }
 }

@@ -63,16 +63,16 @@ fn all_but_variant_total_and_currency_may_be_left_out() {
     // `null` is as good as omitted, except for amounts.
     assert_eq!(created(json!({"process": null, "billing_city": null, "capture": null})), created(json!({})));
     for name in ["total", "tax", "delivery"] {
-        let told = refused(CommandType::Create, create(json!({name: null})));
-        assert_eq!(told, (Code::InvalidAmount, name.to_owned()));
+        let found = refused(CommandType::Create, create(json!({name: null})));
+        assert_eq!(found, (Code::InvalidAmount, name.to_owned()));
     }
     for name in ["variant", "total", "currency"] {
         let mut data = create(json!({}));
         data.as_object_mut().unwrap().remove(name);
         assert_eq!(refused(CommandType::Create, data), (Code::InvalidData, name.to_owned()));
-        let told = refused(CommandType::Create, create(json!({name: null})));
+        let found = refused(CommandType::Create, create(json!({name: null})));
         let code = if name == "total" { Code::InvalidAmount } else { Code::InvalidData };
-        assert_eq!(told, (code, name.to_owned()));
+        assert_eq!(found, (code, name.to_owned()));
     }
 }
 
@@ -100,8 +100,8 @@ fn amounts_are_decimal_strings_of_their_currency() {
             json!({}),
             json!("0".repeat(65)),
         ] {
-            let told = refused(CommandType::Create, create(json!({name: wrong})));
-            assert_eq!(told, (Code::InvalidAmount, name.to_owned()), "{wrong}");
+            let found = refused(CommandType::Create, create(json!({name: wrong})));
+            assert_eq!(found, (Code::InvalidAmount, name.to_owned()), "{wrong}");
         }
     }
     for (currency, amount, code) in [
@@ -123,8 +123,8 @@ fn amounts_are_decimal_strings_of_their_currency() {
 #[test]
 fn a_total_of_nothing_is_refused_only_with_process() {
     assert!(created(json!({"total": "0.00"})).order.total.is_zero());
-    let told = refused(CommandType::Create, create(json!({"total": "0.00", "process": {}})));
-    assert_eq!(told, (Code::InvalidAmount, "total".to_owned()));
+    let found = refused(CommandType::Create, create(json!({"total": "0.00", "process": {}})));
+    assert_eq!(found, (Code::InvalidAmount, "total".to_owned()));
 }
 
 #[test]
@@ -143,10 +143,10 @@ fn texts_are_as_long_as_their_columns_in_characters() {
         ("billing_phone", 128),
     ] {
         created(json!({name: "ü".repeat(max)}));
-        let told = refused(CommandType::Create, create(json!({name: "ü".repeat(max + 1)})));
-        assert_eq!(told, (Code::InvalidData, name.to_owned()));
-        let told = refused(CommandType::Create, create(json!({name: 5})));
-        assert_eq!(told, (Code::InvalidData, name.to_owned()));
+        let found = refused(CommandType::Create, create(json!({name: "ü".repeat(max + 1)})));
+        assert_eq!(found, (Code::InvalidData, name.to_owned()));
+        let found = refused(CommandType::Create, create(json!({name: 5})));
+        assert_eq!(found, (Code::InvalidData, name.to_owned()));
     }
     assert_eq!(refused(CommandType::Create, create(json!({"variant": "v".repeat(65)}))).0, Code::InvalidData);
 }
@@ -164,8 +164,8 @@ fn addresses_booleans_and_objects_are_what_they_say() {
         ("process", json!("token")),
         ("process", json!([])),
     ] {
-        let told = refused(CommandType::Create, create(json!({name: wrong})));
-        assert_eq!(told, (Code::InvalidData, name.to_owned()), "{wrong}");
+        let found = refused(CommandType::Create, create(json!({name: wrong})));
+        assert_eq!(found, (Code::InvalidData, name.to_owned()), "{wrong}");
     }
 }
 
@@ -248,8 +248,8 @@ fn a_resolve_says_what_happened_and_how_the_person_knows() {
         ("evidence", json!("x".repeat(4097))),
         ("transaction_id", json!("x".repeat(256))),
     ] {
-        let told = refused(CommandType::Resolve, data(json!({name: wrong})));
-        assert_eq!(told, (Code::InvalidData, name.to_owned()), "{wrong}");
+        let found = refused(CommandType::Resolve, data(json!({name: wrong})));
+        assert_eq!(found, (Code::InvalidData, name.to_owned()), "{wrong}");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::store::load::Loaded;
 use crate::worker::outbox::announce::from_outbox;
 
 /// How long the broker may take for a repeated answer; the message waits meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Answers a duplicate command at its `reply_to`. A settled command is answered with its stored answer. An open one
@@ -36,11 +36,11 @@ impl Engine {
         loop {
             let Loaded { aggregate, .. } = self.load(command.payment_id, &[*id]).await.ok_or(Stopped::Refused)?;
             let Some(operation) = aggregate.operation(*id).filter(|known| known.is_of(command)) else { return Ok(()) };
-            let is_told = operation.attributes.reply.as_ref() == Some(reply);
-            if *redelivered && is_told {
+            let has_this_reply_to = operation.attributes.reply.as_ref() == Some(reply);
+            if *redelivered && has_this_reply_to {
                 return Ok(());
             }
-            if operation.is_open() && !is_told && !self.redirect_answer(operation, reply).await? {
+            if operation.is_open() && !has_this_reply_to && !self.redirect_answer(operation, reply).await? {
                 continue;
             }
             self.reply(self.answer_as_it_stands(&aggregate, operation).await, reply).await;
@@ -58,7 +58,7 @@ impl Engine {
     /// Stores where an operation's answer goes from now on. Returns false if it was answered meanwhile.
     async fn redirect_answer(&self, operation: &Operation, reply: &Reply) -> Result<bool, Stopped> {
         let redirect = || self.store.redirect_answer(operation.payment_id, operation.id, reply);
-        until_answered("where an answer goes cannot be stored", redirect).await
+        until_answered("cannot store where to send an answer", redirect).await
     }
 
     /// Returns the event that answered an operation, if it is still kept and quick to find.
@@ -66,7 +66,7 @@ impl Engine {
         match self.store.answer(operation).await {
             Ok(answer) => answer.map(from_outbox),
             Err(error) => {
-                debug!(error = chain(&error), "an answer cannot be read; it is written anew");
+                debug!(error = chain(&error), "cannot read a stored answer; generating it again");
                 None
             }
         }
@@ -74,7 +74,7 @@ impl Engine {
 
     pub(crate) async fn reply(&self, answer: Option<Outgoing>, reply: &Reply) {
         let Some(answer) = answer else { return };
-        self.reply_within(answer, reply, PATIENCE).await;
+        self.reply_within(answer, reply, TIMEOUT).await;
     }
 
     /// Publishes an answer, and counts it if the broker does not confirm it in time.

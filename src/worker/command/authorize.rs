@@ -70,13 +70,13 @@ impl Refusal {
     /// A message for people. It quotes nothing of the command.
     pub fn message(self) -> &'static str {
         match self {
-            Refusal::NoUser => "it names no user: publish it with the AMQP user_id",
-            Refusal::UnknownUser => "its user is not configured to send commands",
-            Refusal::Command => "its user may not send this command, or only with a reply_to; see [users.NAME] role",
+            Refusal::NoUser => "the AMQP user_id is missing: publish the command with it",
+            Refusal::UnknownUser => "its user is not configured: no [users.NAME] allows it to send commands",
+            Refusal::Command => "its user may not send this command, or only with a reply_to: see role in [users.NAME]",
             Refusal::Variant => "its user may not use this variant",
             Refusal::Source => "its user may not use this source",
-            Refusal::ReplyTo => "its user may have answers at reply.USER.* and by direct reply-to, and not here",
-            Refusal::Payment => "the payment was created by a source that is not its user's",
+            Refusal::ReplyTo => "its user may receive answers only at reply.USER.* queues or by direct reply-to",
+            Refusal::Payment => "the payment was created under a source that does not belong to the user",
         }
     }
 }
@@ -213,7 +213,7 @@ impl Authorization {
             return false;
         }
         if let Some(suppressed) = user.reads_logged.pass() {
-            warn!(user = ?name, suppressed, "a user asks for more than its read_rate; what is beyond it is rejected");
+            warn!(user = ?name, suppressed, "a user exceeds its read_rate; rejecting the excess commands");
         }
         true
     }
@@ -225,12 +225,12 @@ impl Authorization {
 }
 
 /// What it means that no user is configured, and how to change that.
-pub const OPEN: &str = "whoever may publish commands may do anything with any payment; \
-    docs/security.md, \"Who may send what\", says how to change that";
+pub const OPEN: &str = "anyone who may publish commands may do anything with any payment; docs/security.md, \"Who may \
+                        send what\", says how to restrict that";
 
 /// Whether a command never moves money, yet may be expensive.
 fn is_read(kind: CommandType) -> bool {
-    kind == CommandType::Sync || kind.only_tells()
+    kind == CommandType::Sync || kind.is_read_only()
 }
 
 impl User {

@@ -115,7 +115,12 @@ impl Engine {
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(Failure::Refused(reason)) => {
-                    error!(payment = %entry.payment_id(), operation = %entry.id(), reason, "a decision cannot be stored; its message becomes a dead letter");
+                    error!(
+                        payment = %entry.payment_id(),
+                        operation = %entry.id(),
+                        reason,
+                        "cannot store a decision; dead-lettering its message"
+                    );
                     return Err(Stopped::Refused);
                 }
                 Err(Failure::Ending) => return Err(Stopped::Ending),

@@ -55,9 +55,9 @@ impl Engine {
             Step::Call(id) => {
                 let operation = aggregate.operation(id)?;
                 if slot.is_none() {
-                    return Some((id, self.held_back(aggregate)));
+                    return Some((id, self.paused_answer(aggregate)));
                 }
-                let Some(lease_end) = self.lease_holds(operation, variant).await else {
+                let Some(lease_end) = self.ensure_lease(operation, variant).await else {
                     metrics::lease_lost(&variant.name);
                     debug!(operation = %id, "the lease was lost before the call");
                     return None;
@@ -67,8 +67,8 @@ impl Engine {
                 // the process was suspended. The command or its key may have expired by now, or the breaker may be
                 // open.
                 let context = self.context(Some(variant), probe);
-                if context.hold.is_some() || !aggregate.may_send(id, context) {
-                    return Some((id, self.held_back(aggregate)));
+                if context.paused_for.is_some() || !aggregate.may_send(id, context) {
+                    return Some((id, self.paused_answer(aggregate)));
                 }
                 variant.enter();
                 let answer = self.call(variant, aggregate, operation, lease_end, within).await;
@@ -83,7 +83,7 @@ impl Engine {
             }
             Step::Undo(id) => {
                 if self.lease_outlasts(aggregate.operation(id)?, variant).is_none() {
-                    debug!(operation = %id, "the lease ended before the gateway was told to undo it");
+                    debug!(operation = %id, "the lease expired before the gateway was asked to undo the operation");
                     return None;
                 }
                 variant.enter();
@@ -104,7 +104,7 @@ impl Engine {
 
     /// Returns the end of a lease that outlasts the call. A lease that is too short is renewed before anything is sent:
     /// otherwise another worker could take the operation over while this one sends it. Returns `None` if it was lost.
-    async fn lease_holds(&self, operation: &Operation, variant: &Variant) -> Option<Timestamp> {
+    async fn ensure_lease(&self, operation: &Operation, variant: &Variant) -> Option<Timestamp> {
         if let Some(lease_end) = self.lease_outlasts(operation, variant) {
             return Some(lease_end);
         }
@@ -134,7 +134,11 @@ impl Engine {
             Ok(ours) => ours,
             Err(error) => {
                 // Not known to be stored, so it is not sent. The lease runs out and the scheduler continues.
-                info!(error = chain(&error), operation = %operation.id, "an attempt cannot be stored; it waits");
+                info!(
+                    error = chain(&error),
+                    operation = %operation.id,
+                    "cannot store an attempt; not sending it until the lease has expired"
+                );
                 false
             }
         }
@@ -169,15 +173,15 @@ impl Engine {
         // The last check before sending: the process may have been suspended beyond its lease since the previous one.
         if !self.is_in_time(lease_end, variant) {
             metrics::lease_lost(&variant.name);
-            debug!(operation = %operation.id, "the lease ran out before the call");
-            spans::tell_outcome(span, "not_sent", None);
-            return Some(self.held_back(aggregate));
+            debug!(operation = %operation.id, "the lease expired before the call");
+            spans::record_outcome(span, "not_sent", None);
+            return Some(self.paused_answer(aggregate));
         }
         let asked = aggregate.asked(self.store.clock().now());
         let begun = Instant::now();
         let outcome = variant.gateway.call(call).await;
         metrics::gateway_call(&variant.name, action, &outcome, begun.elapsed());
-        spans::tell_outcome(span, outcome.as_str(), outcome.trouble());
+        spans::record_outcome(span, outcome.as_str(), outcome.error());
         let answer = Answer::Outcome(asked.answered(outcome));
         self.note_health(variant, operation.payment_id, &answer);
         Some(answer)
@@ -220,7 +224,7 @@ impl Engine {
         } else {
             (asking.await, true)
         };
-        spans::tell_outcome(span, found.says.as_str(), found.says.trouble());
+        spans::record_outcome(span, found.says.as_str(), found.says.error());
         let answer = Answer::Found { target, found };
         if was_asked {
             self.note_health(variant, operation.payment_id, &answer);
@@ -244,7 +248,7 @@ impl Engine {
         let begun = Instant::now();
         let found = variant.gateway.undo(question).await;
         metrics::gateway_look_up(&variant.name, "undo", &found, begun.elapsed());
-        spans::tell_outcome(span, found.as_str(), found.trouble());
+        spans::record_outcome(span, found.as_str(), found.error());
         let found = asked.while_clocks(self.clocks_agree(variant)).answered(found);
         let answer = Answer::Found { target: Some(id), found };
         self.note_health(variant, operation.payment_id, &answer);
@@ -252,9 +256,9 @@ impl Engine {
     }
 
     /// The answer for a call that was begun and not sent.
-    fn held_back(&self, aggregate: &Aggregate) -> Answer {
-        let trouble = GatewayError::new(Code::Held, "calls of this variant are held back");
-        Answer::Outcome(aggregate.asked(self.store.clock().now()).answered(Outcome::NotSent(trouble)))
+    fn paused_answer(&self, aggregate: &Aggregate) -> Answer {
+        let error = GatewayError::new(Code::Held, "calls of this variant are paused");
+        Answer::Outcome(aggregate.asked(self.store.clock().now()).answered(Outcome::NotSent(error)))
     }
 
     fn note_health(&self, variant: &Variant, payment: Uuid, answer: &Answer) {

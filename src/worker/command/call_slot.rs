@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 use uuid::Uuid;
 
-use super::engine::{Engine, PATIENCE_MAX};
+use super::engine::{Engine, WAIT_MAX};
 use super::entry::Entry;
 use crate::payment::machine::{Aggregate, Step, TAKEOVERS_ALONE};
 use crate::worker::variant::Variant;
@@ -38,7 +38,7 @@ impl Engine {
     pub async fn slot(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> CallSlot {
         let Some(variant) = variant else { return CallSlot::default() };
         let permit = if entry.may_call() && !probe && !self.is_refused(entry) {
-            self.permit(variant, PATIENCE_MAX).await
+            self.permit(variant, WAIT_MAX).await
         } else {
             None
         };
@@ -53,14 +53,14 @@ impl Engine {
             if lost_workers(aggregate, step).is_some() { Some(variant.exclusive.enter().await?) } else { None };
         let permit = match step {
             Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => None,
-            _ => Some(self.permit(variant, self.patience(aggregate, step)).await?),
+            _ => Some(self.permit(variant, self.wait_max(aggregate, step)).await?),
         };
         Some(CallSlot { permit, exclusive })
     }
 
     /// The timeout for a permit: half of the remaining lease of the operation.
-    fn patience(&self, aggregate: &Aggregate, step: Step) -> Duration {
-        let (Step::Call(id) | Step::RetryNow(id)) = step else { return PATIENCE_MAX };
+    fn wait_max(&self, aggregate: &Aggregate, step: Step) -> Duration {
+        let (Step::Call(id) | Step::RetryNow(id)) = step else { return WAIT_MAX };
         let lease = aggregate.operation(id).and_then(|operation| operation.lease);
         let left = lease.map(|lease| lease.until.duration_since(self.store.clock().now()) / 2);
         left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
@@ -86,7 +86,7 @@ impl Engine {
         let Some(exclusive) = variant.exclusive.enter().await else { return Move::Full };
         slot.exclusive = Some(exclusive);
         if had_permit {
-            slot.permit = self.permit(variant, PATIENCE_MAX).await;
+            slot.permit = self.permit(variant, WAIT_MAX).await;
         }
         Move::Moved
     }

@@ -22,7 +22,7 @@ use crate::store::error::StoreError;
 use crate::store::positions::EventPage;
 
 /// How long the broker may take to confirm a page.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait for transactions that are writing events. Events of slower ones come with a later page.
 const UNTIL_SETTLED: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ static AT_ONCE: Semaphore = Semaphore::const_new(4);
 pub(crate) fn wanted(command: &mut Command) -> Option<EventsWanted> {
     let Ok(Body::ResendEvents(wanted)) = command.content else { return None };
     if command.attributes.reply.is_none() {
-        let message = "reply_to: is missing; the events are sent nowhere else";
+        let message = "reply_to: is missing; the events are sent only there";
         command.content = Err(Rejection::new(Code::InvalidEnvelope, message));
         return None;
     }
@@ -54,7 +54,7 @@ impl Engine {
         let Some(reply) = &command.attributes.reply else { return Ok(()) };
         let Ok(_permit) = AT_ONCE.acquire().await else { return Err(Stopped::Ending) };
         let read = || self.read_page(&command.variant, wanted);
-        let page = until_answered("events cannot be read", read).await?;
+        let page = until_answered("cannot read events", read).await?;
         let page = self.send_page(page, reply).await;
         let answer = answer_to(command, EventKind::EventsResent(page), true, self.store.clock().now());
         self.reply(Some(outgoing(&answer)), reply).await;
@@ -66,7 +66,7 @@ impl Engine {
     async fn send_page(&self, page: EventPage, reply: &Reply) -> ResentPage {
         let EventPage { events, set_aside, after, to, more, kept_after } = page;
         let positions: Vec<i64> = events.iter().map(|event| event.position).collect();
-        let taken = self.announcer.resend(events, Some(reply.clone()), PATIENCE).await;
+        let taken = self.announcer.resend(events, Some(reply.clone()), TIMEOUT).await;
         let whole = ResentPage { after, to, more, events: taken, set_aside, kept_after };
         if taken == positions.len() {
             return whole;
@@ -91,7 +91,7 @@ impl Engine {
         let mut backoff = backoff::contention();
         while !self.store.is_settled(&frontier).await? {
             if Instant::now() >= deadline {
-                return Ok((self.store.told_up_to().await?, false));
+                return Ok((self.store.reported_up_to().await?, false));
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }

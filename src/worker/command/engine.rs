@@ -36,12 +36,12 @@ use crate::worker::variant::breaker::State;
 use crate::{backoff, failpoint};
 
 /// Timeout of calls that may wait indefinitely: beyond any rate limit's delay, yet small enough to add to an `Instant`.
-pub const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The attempt at which a failing load of a payment is first logged as a warning, and the interval at which it is
 /// logged again. The database health check does not cover this case: it runs other queries, which may well succeed.
-const TOLD_FROM: u32 = 5;
-const TOLD_EVERY: u32 = 60;
+const LOGGED_FROM: u32 = 5;
+const LOGGED_EVERY: u32 = 60;
 
 /// What all steps of an execution share.
 pub struct Engine {
@@ -62,7 +62,7 @@ pub struct Engine {
     /// Rules for commands whose variant is not configured: all of them are rejected.
     pub no_variant: Rules,
     /// Operations in progress in this process.
-    pub held: InProgress,
+    pub in_progress: InProgress,
     /// The payment queues: commands of one payment are decided in order of arrival.
     pub order: PaymentQueue,
     /// Recent resends to all subscribers.
@@ -97,7 +97,7 @@ impl Engine {
             now: self.store.clock().now(),
             worker: self.worker,
             rules: self.rules(variant),
-            hold: variant.and_then(|variant| self.hold(variant, probe)),
+            paused_for: variant.and_then(|variant| self.paused_for(variant, probe)),
             clocks_agree: variant.is_none_or(|variant| self.clocks_agree(variant)),
         }
     }
@@ -113,18 +113,18 @@ impl Engine {
     }
 
     /// Returns how long calls are paused, or `None` if they may go out.
-    pub fn hold(&self, variant: &Variant, probe: bool) -> Option<Duration> {
+    pub fn paused_for(&self, variant: &Variant, probe: bool) -> Option<Duration> {
         if self.draining.is_cancelled() {
             return Some(Duration::ZERO);
         }
-        if probe { None } else { variant.breaker.hold() }
+        if probe { None } else { variant.breaker.paused_for() }
     }
 
     /// Waits until a call may go out within the variant's concurrency and rate limits. Returns `None` if calls are
-    /// paused meanwhile or if the wait would exceed `patience`.
-    pub async fn permit(&self, variant: &Variant, patience: Duration) -> Option<OwnedSemaphorePermit> {
+    /// paused meanwhile or if the wait would exceed `wait_max`.
+    pub async fn permit(&self, variant: &Variant, wait_max: Duration) -> Option<OwnedSemaphorePermit> {
         let mut breaker = variant.breaker.watch();
-        let deadline = Instant::now() + patience.min(PATIENCE_MAX);
+        let deadline = Instant::now() + wait_max.min(WAIT_MAX);
         let wait = async {
             let permit = Arc::clone(&variant.calls).acquire_owned().await.ok()?;
             let Some(rate) = &variant.rate else { return Some(permit) };
@@ -134,7 +134,11 @@ impl Engine {
                 match Box::pin(rate.wait(&self.store, deadline)).await {
                     Ok(in_time) => return in_time.then_some(permit),
                     Err(error) => {
-                        warn!(error = chain(&error), variant = variant.name, "a call cannot be reserved; trying again")
+                        warn!(
+                            error = chain(&error),
+                            variant = variant.name,
+                            "cannot reserve a call under the variant's rate; retrying"
+                        )
                     }
                 }
                 tokio::time::sleep(backoff.next_delay()).await;
@@ -160,14 +164,19 @@ impl Engine {
                 Ok(loaded) => return Some(loaded),
                 // No retry: until a version arrives that can decode it, the command would only occupy slots.
                 Err(error @ StoreError::Unreadable(_)) => {
-                    error!(error = chain(&error), %payment, ?operations, "what is stored of a payment cannot be read; a message for it becomes a dead letter");
+                    error!(
+                        error = chain(&error),
+                        %payment,
+                        ?operations,
+                        "cannot read a stored payment; dead-lettering the message for it"
+                    );
                     return None;
                 }
-                Err(error) if tries % TOLD_EVERY == TOLD_FROM => {
-                    warn!(error = chain(&error), %payment, ?operations, tries, "a payment cannot be loaded; trying again");
+                Err(error) if tries % LOGGED_EVERY == LOGGED_FROM => {
+                    warn!(error = chain(&error), %payment, ?operations, tries, "cannot load a payment; retrying");
                 }
                 // Debug only: `report::database` logs an outage once for all commands.
-                Err(error) => debug!(error = chain(&error), %payment, "a payment cannot be loaded; trying again"),
+                Err(error) => debug!(error = chain(&error), %payment, "cannot load a payment; retrying"),
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }
@@ -191,21 +200,21 @@ impl Engine {
     /// The commit did not go through, or its outcome is unknown; see [`Failure`].
     pub async fn commit(
         &self,
-        lane: &Committer,
+        committer: &Committer,
         aggregate: Box<Aggregate>,
         now: Timestamp,
         unsent: Unsent,
     ) -> Result<Done, Failure> {
         let bodies = aggregate.events().iter().map(envelope::event_body).collect();
         let promise = self.announcer.promise(aggregate.events());
-        let Some((unit, committed)) = lane.commit(Unit { aggregate, bodies, now }).await else {
+        let Some((unit, committed)) = committer.commit(Unit { aggregate, bodies, now }).await else {
             return Err(Failure::Ending);
         };
         match committed {
             Committed::Stored(stored) => {
                 let due = next_due(&unit.aggregate, now);
                 let new = outgoing(unit.aggregate.events(), unit.bodies, &stored.events);
-                tell_metrics(&unit.aggregate);
+                report_metrics(&unit.aggregate);
                 failpoint::reach("committed", unit.aggregate.payment_id());
                 // Keep the promise only for events that this commit stored. An event that was stored before and emitted
                 // again is among the `unsent` ones, and nobody can claim it there while it is promised.
@@ -237,11 +246,11 @@ impl Engine {
     }
 }
 
-/// Repeats a query until the database answers it. `trouble` is the log message for each failed attempt.
+/// Repeats a query until the database answers it. `problem` is the log message for each failed attempt.
 ///
 /// # Errors
 /// The stored data cannot be decoded, or the database refuses the statement for good.
-pub async fn until_answered<T, Asked>(trouble: &str, ask: impl Fn() -> Asked) -> Result<T, Stopped>
+pub async fn until_answered<T, Asked>(problem: &str, ask: impl Fn() -> Asked) -> Result<T, Stopped>
 where
     Asked: Future<Output = Result<T, StoreError>>,
 {
@@ -250,7 +259,7 @@ where
         match ask().await {
             Ok(answer) => return Ok(answer),
             Err(StoreError::Unreadable(_) | StoreError::Refused(_)) => return Err(Stopped::Refused),
-            Err(error) => debug!(error = chain(&error), "{trouble}; trying again"),
+            Err(error) => debug!(error = chain(&error), "{problem}; retrying"),
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }
@@ -296,7 +305,7 @@ fn request_body(aggregate: &Aggregate, id: Uuid, variant: &Variant) -> Option<Re
     Some(variant.gateway.prepare(&ask))
 }
 
-fn tell_metrics(aggregate: &Aggregate) {
+fn report_metrics(aggregate: &Aggregate) {
     for event in aggregate.events() {
         alerts::raise(event);
         let Some(cause) = &event.cause else { continue };

@@ -11,7 +11,7 @@ use super::call_slot::CallSlot;
 use super::engine::Engine;
 use super::entry::Entry;
 use super::in_progress::Turn;
-use super::settle::{Answer, Settled, tell_gone};
+use super::settle::{Answer, Settled, report_gone};
 use super::stopped::Stopped;
 use super::{catch_up, spans, status};
 use crate::backoff::Backoff;
@@ -38,7 +38,7 @@ impl Trail {
         failpoint::reach("settled", aggregate.payment_id());
         self.announced.push(announced);
         if let Some(operation) = aggregate.operation(id) {
-            spans::tell_answer(&mut self.span, operation);
+            spans::record_answer(&mut self.span, operation);
         }
         (aggregate, step)
     }
@@ -80,7 +80,7 @@ impl Engine {
         mut span: Span,
     ) -> Result<bool, Stopped> {
         let since = SystemTime::now();
-        span.tell_lines();
+        span.add_ids_to_lines();
         if Box::pin(self.answer_unstored(&mut entry, &mut turn)).await? {
             return Ok(true);
         }
@@ -89,7 +89,7 @@ impl Engine {
         }
         let variant = variant.as_deref();
         // Already in progress in this process: a duplicate need not wait for it.
-        let Some(held) = self.held.take(entry.id()) else {
+        let Some(guard) = self.in_progress.take(entry.id()) else {
             Box::pin(self.compare(&entry, variant)).await?;
             return Ok(false);
         };
@@ -100,9 +100,9 @@ impl Engine {
         if let Some(operation) = aggregate.operation(entry.id()) {
             if !span.is_some() {
                 span = spans::due(operation, since);
-                span.tell_lines();
+                span.add_ids_to_lines();
             }
-            spans::tell_answer(&mut span, operation);
+            spans::record_answer(&mut span, operation);
         }
         span.event("stored");
         // The aggregate has everything from here on. Free the entry, as thousands may be waiting for their gateway.
@@ -117,7 +117,7 @@ impl Engine {
             drop(slot);
         }
         // Released before the confirms: the next step may be due before the broker has confirmed this one's events.
-        drop(held);
+        drop(guard);
         for announced in trail.announced {
             announced.confirmed().await;
         }
@@ -134,7 +134,7 @@ impl Engine {
             self.catch_up(command, wanted).await?;
         } else if let Some(asked) = status::wanted(command) {
             drop(turn.take());
-            self.tell_status(command, &asked).await?;
+            self.publish_status(command, &asked).await?;
         } else {
             return Ok(false);
         }
@@ -180,7 +180,7 @@ impl Engine {
             aggregate = next;
             match follows {
                 Step::RetryNow(_) => {
-                    let trouble = aggregate.operation(id).and_then(|operation| operation.last_code);
+                    let last_code = aggregate.operation(id).and_then(|operation| operation.last_code);
                     tokio::time::sleep(delays.next_delay()).await;
                     slot = Box::pin(self.slot_for(&aggregate, follows, variant)).await;
                     if slot.is_none() {
@@ -197,7 +197,7 @@ impl Engine {
                     if !Box::pin(self.next_attempt(variant, &mut aggregate, id)).await {
                         return Box::pin(self.leave(variant, &aggregate, follows)).await;
                     }
-                    metrics::retry(&variant.name, trouble.unwrap_or(Code::Unreachable));
+                    metrics::retry(&variant.name, last_code.unwrap_or(Code::Unreachable));
                 }
                 Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => {
                     slot = Box::pin(self.slot_for(&aggregate, follows, variant)).await;
@@ -231,7 +231,7 @@ impl Engine {
         };
         match self.load(aggregate.payment_id(), &[id]).await {
             Some(stored) if stored.aggregate.operation(id).is_none() => {
-                tell_gone(variant, aggregate.operation(id), None);
+                report_gone(variant, aggregate.operation(id), None);
                 Err(Stopped::Gone)
             }
             Some(_) | None => Ok(()),

@@ -14,7 +14,7 @@ pub struct InProgress(Arc<Mutex<HashSet<Uuid>>>);
 impl InProgress {
     /// Marks an operation as in progress until the guard is dropped. Returns `None` if it already is.
     pub fn take(&self, id: Uuid) -> Option<InProgressGuard> {
-        lock(&self.0).insert(id).then(|| InProgressGuard { held: self.clone(), id })
+        lock(&self.0).insert(id).then(|| InProgressGuard { in_progress: self.clone(), id })
     }
 
     /// How many operations are in progress.
@@ -26,13 +26,13 @@ impl InProgress {
 /// Keeps an operation marked as in progress until it is dropped.
 #[derive(Debug)]
 pub struct InProgressGuard {
-    held: InProgress,
+    in_progress: InProgress,
     id: Uuid,
 }
 
 impl Drop for InProgressGuard {
     fn drop(&mut self) {
-        lock(&self.held.0).remove(&self.id);
+        lock(&self.in_progress.0).remove(&self.id);
     }
 }
 
@@ -97,13 +97,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_operation_is_held_once() {
-        let held = InProgress::default();
-        let guard = held.take(Uuid::nil());
+    fn an_operation_is_in_progress_only_once() {
+        let in_progress = InProgress::default();
+        let guard = in_progress.take(Uuid::nil());
         assert!(guard.is_some());
-        assert!(held.take(Uuid::nil()).is_none());
+        assert!(in_progress.take(Uuid::nil()).is_none());
         drop(guard);
-        assert!(held.take(Uuid::nil()).is_some());
+        assert!(in_progress.take(Uuid::nil()).is_some());
     }
 
     #[tokio::test]

@@ -31,8 +31,8 @@ impl Engine {
     /// Asks the gateway which payment each fact of a notification belongs to.
     pub async fn locate(&self, variant: &Variant, aggregate: &Aggregate, id: Uuid) -> Answer {
         let Some(notifications) = variant.gateway.notifications() else {
-            let trouble = GatewayError::new(Code::Misconfigured, "webhooks of this variant are no longer configured");
-            return Answer::Located(Err(trouble));
+            let error = GatewayError::new(Code::Misconfigured, "webhooks of this variant are no longer configured");
+            return Answer::Located(Err(error));
         };
         let located = stream::iter(aggregate.facts(id)).map(|fact| located(variant, notifications, fact));
         let located: Result<Vec<Option<(Uuid, Fact)>>, GatewayError> = located.buffered(QUESTIONS).try_collect().await;
@@ -57,7 +57,7 @@ impl Engine {
                 Err(stopped @ (Stopped::Ending | Stopped::Gone)) => return Err(stopped),
                 // The cause is already in the log. The other notifications go on.
                 Err(Stopped::Refused | Stopped::NotAuthorized(_)) => {
-                    error!(%payment, kind = fact.kind, "a notification cannot be stored")
+                    error!(%payment, kind = fact.kind, "cannot store a notification; continuing with the next one")
                 }
             }
         }
@@ -91,7 +91,7 @@ async fn located(
             variant = variant.name,
             kind = fact.kind,
             reference = fact.reference,
-            "a webhook is about no payment of ours"
+            "a webhook concerns no stored payment; ignoring it"
         );
     }
     Ok(payment.map(|payment| (payment, fact)))

@@ -24,7 +24,7 @@ use crate::payment::machine::{Aggregate, Step};
 use crate::store::outbox::SentEvent;
 
 /// How long the broker may take to confirm the events. Other commands of the payment wait meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait until stored events are sent. Another worker marks what it has published a moment later. What takes
 /// longer has reached nobody yet and goes out by itself.
@@ -50,7 +50,11 @@ impl Engine {
             return Ok(aggregate.resent(operation, resent, now));
         }
         if let Some(run) = entry.came().and_then(|came| self.runs.since(came, payment, from, to)) {
-            debug!(%payment, %operation, "the events went out since the command came; they are not sent again");
+            debug!(
+                %payment,
+                %operation,
+                "the events were already resent after the command arrived; not resending them"
+            );
             return Ok(aggregate.resent(operation, run.part(from, to), now));
         }
         let begun = Instant::now();
@@ -66,7 +70,7 @@ impl Engine {
         let events = self.sent_events(payment, from, to).await?;
         let sequences: Vec<i64> = events.iter().map(|event| event.sequence).collect();
         let events = events.into_iter().map(|sent| sent.event).collect();
-        let taken = self.announcer.resend(events, reply, PATIENCE).await;
+        let taken = self.announcer.resend(events, reply, TIMEOUT).await;
         Ok(match sequences.get(..taken) {
             Some([first, .., last]) => Some(Resent { from: *first, to: *last }),
             Some([only]) => Some(Resent { from: *only, to: *only }),
@@ -81,7 +85,7 @@ impl Engine {
         let deadline = Instant::now() + UNTIL_OUT;
         loop {
             let read = || self.store.sent_events(payment, from, to);
-            let sent = until_answered("events cannot be read", read).await?;
+            let sent = until_answered("cannot read events", read).await?;
             if !sent.is_cut_short || Instant::now() >= deadline {
                 return Ok(sent.events);
             }

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_run_each_is_told_the_part_that_it_asked_for() {
+    async fn each_command_of_a_run_gets_the_part_that_it_asked_for() {
         let whole = run(3, 9);
         assert_eq!(whole.part(4, 6), Some(Resent { from: 4, to: 6 }));
         let cut = Run { resent: Some(Resent { from: 3, to: 5 }), ..whole };

@@ -87,11 +87,11 @@ impl Engine {
                 None => self.load(payment_id, &answer.of_operations(id)).await.ok_or(Stopped::Refused)?,
             };
             if aggregate.operation(id).is_none() {
-                tell_gone(variant, sent.as_ref(), Some(answer));
+                report_gone(variant, sent.as_ref(), Some(answer));
                 return Err(Stopped::Gone);
             }
             let context = self.context(Some(variant), false);
-            let may_follow = at_once || context.hold.is_some();
+            let may_follow = at_once || context.paused_for.is_some();
             let tries = if may_follow { tries } else { context.rules.immediate_attempts };
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);
             if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {
@@ -102,7 +102,12 @@ impl Engine {
                 Ok(done) => return Ok(Settled { aggregate: done.aggregate, step, announced: done.announced }),
                 Err(Failure::Again) => {}
                 Err(Failure::Refused(reason)) => {
-                    error!(payment = %payment_id, operation = %id, reason, "an answer cannot be stored as it came; what it proves is stored without the gateway's words");
+                    error!(
+                        payment = %payment_id,
+                        operation = %id,
+                        reason,
+                        "cannot store an answer as received; storing what it proves without the gateway's text"
+                    );
                     stripped = Some(answer.clone().stripped().ok_or(Stopped::Refused)?);
                 }
                 Err(Failure::Ending) => return Err(Stopped::Ending),
@@ -115,7 +120,7 @@ impl Engine {
 /// Reports that the database lost what was stored before the call, as happens in a failover to a standby that had not
 /// received it yet. The log line is the only record of what the gateway did until the command has begun again. It then
 /// goes out under the same idempotency key, so that the gateway gives the same answer.
-pub(crate) fn tell_gone(variant: &Variant, sent: Option<&Operation>, answer: Option<&Answer>) {
+pub(crate) fn report_gone(variant: &Variant, sent: Option<&Operation>, answer: Option<&Answer>) {
     metrics::operation_gone(&variant.name);
     let Some(operation) = sent else { return };
     let result = answer.and_then(Answer::result);
@@ -128,7 +133,8 @@ pub(crate) fn tell_gone(variant: &Variant, sent: Option<&Operation>, answer: Opt
         reference,
         amount = operation.amount().map(tracing::field::display),
         answer = answer.map(Answer::word),
-        "the database no longer has the operation that the gateway was called for; its message is not acknowledged, and begins again under the same key"
+        "the operation of a gateway call is missing from the database; its message stays unacknowledged and starts \
+         over with the same key"
     );
 }
 
@@ -183,33 +189,33 @@ impl Answer {
             };
             (bare != *result).then(|| Box::new(bare))
         };
-        let strip_trouble = |trouble: GatewayError| {
-            let bare = GatewayError { retry_after: trouble.retry_after, ..GatewayError::new(trouble.code, "") };
-            (bare != trouble).then_some(bare)
+        let strip_error = |error: GatewayError| {
+            let bare = GatewayError { retry_after: error.retry_after, ..GatewayError::new(error.code, "") };
+            (bare != error).then_some(bare)
         };
         Some(match self {
             Answer::Outcome(Observation { asked, says }) => Answer::Outcome(asked.answered(match says {
                 Outcome::Result(result) => Outcome::Result(strip_result(result)?),
-                Outcome::Refused(trouble) => Outcome::Refused(strip_trouble(trouble)?),
-                Outcome::NotSent(trouble) => Outcome::NotSent(strip_trouble(trouble)?),
-                Outcome::Unknown(trouble) => Outcome::Unknown(strip_trouble(trouble)?),
+                Outcome::Refused(error) => Outcome::Refused(strip_error(error)?),
+                Outcome::NotSent(error) => Outcome::NotSent(strip_error(error)?),
+                Outcome::Unknown(error) => Outcome::Unknown(strip_error(error)?),
             })),
             Answer::Found { target, found: Observation { asked, says } } => {
                 let found = asked.answered(match says {
                     Found::Result(result) => Found::Result(strip_result(result)?),
-                    Found::Failed(trouble) => Found::Failed(strip_trouble(trouble)?),
+                    Found::Failed(error) => Found::Failed(strip_error(error)?),
                     Found::OfOthers(_) | Found::Undone(_) | Found::Nothing => return None,
                 });
                 Answer::Found { target, found }
             }
-            Answer::Located(Err(trouble)) => Answer::Located(Err(strip_trouble(trouble)?)),
+            Answer::Located(Err(error)) => Answer::Located(Err(strip_error(error)?)),
             Answer::Located(Ok(_)) => return None,
         })
     }
 
     /// What the answer says about the gateway's health, for the breaker.
     pub fn health(&self) -> Health {
-        let of_trouble = |trouble: &GatewayError| match trouble.code {
+        let of_error = |error: &GatewayError| match error.code {
             // The gateway is up and says what it wants. linkerd's breaker treats 429 the same way.
             Code::RateLimited | Code::Conflict => Health::Unknown,
             // The gateway is up. A mismatch or a refused query is about what was asked, not about the gateway. An
@@ -222,15 +228,15 @@ impl Answer {
         match self {
             Answer::Outcome(Observation { says, .. }) => match says {
                 Outcome::Result(_) | Outcome::Refused(_) => Health::Well,
-                Outcome::NotSent(trouble) | Outcome::Unknown(trouble) => of_trouble(trouble),
+                Outcome::NotSent(error) | Outcome::Unknown(error) => of_error(error),
             },
             Answer::Found { found: Observation { says, .. }, .. } => match says {
                 Found::Result(_) | Found::OfOthers(_) | Found::Nothing | Found::Undone(_) => Health::Well,
-                Found::Failed(trouble) => of_trouble(trouble),
+                Found::Failed(error) => of_error(error),
             },
             // The payments may have been known without a request.
             Answer::Located(Ok(_)) => Health::Unknown,
-            Answer::Located(Err(trouble)) => of_trouble(trouble),
+            Answer::Located(Err(error)) => of_error(error),
         }
     }
 }
@@ -243,34 +249,34 @@ mod tests {
     #[test]
     fn what_each_answer_says_of_the_gateway() {
         let result = || Box::new(GatewayResult::new(Verdict::Approved));
-        let trouble = |code| GatewayError::new(code, "trouble");
+        let error = |code| GatewayError::new(code, "trouble");
         let asked = Aggregate::absent(Uuid::nil()).asked(jiff::Timestamp::UNIX_EPOCH);
         let outcome = |outcome| Answer::Outcome(asked.answered(outcome));
         let found = |found| Answer::Found { target: None, found: asked.answered(found) };
         for (answer, health) in [
             (outcome(Outcome::Result(result())), Health::Well),
-            (outcome(Outcome::Refused(trouble(Code::Refused))), Health::Well),
-            (outcome(Outcome::NotSent(trouble(Code::Unreachable))), Health::Ill),
-            (outcome(Outcome::NotSent(trouble(Code::RateLimited))), Health::Unknown),
-            (outcome(Outcome::NotSent(trouble(Code::Misconfigured))), Health::Misconfigured),
-            (outcome(Outcome::Unknown(trouble(Code::Timeout))), Health::Ill),
-            (outcome(Outcome::Unknown(trouble(Code::InvalidAnswer))), Health::Ill),
-            (outcome(Outcome::Unknown(trouble(Code::Mismatch))), Health::Unknown),
+            (outcome(Outcome::Refused(error(Code::Refused))), Health::Well),
+            (outcome(Outcome::NotSent(error(Code::Unreachable))), Health::Ill),
+            (outcome(Outcome::NotSent(error(Code::RateLimited))), Health::Unknown),
+            (outcome(Outcome::NotSent(error(Code::Misconfigured))), Health::Misconfigured),
+            (outcome(Outcome::Unknown(error(Code::Timeout))), Health::Ill),
+            (outcome(Outcome::Unknown(error(Code::InvalidAnswer))), Health::Ill),
+            (outcome(Outcome::Unknown(error(Code::Mismatch))), Health::Unknown),
             (found(Found::Result(result())), Health::Well),
             (found(Found::Nothing), Health::Well),
-            (found(Found::Failed(trouble(Code::Misconfigured))), Health::Misconfigured),
-            (found(Found::Failed(trouble(Code::GatewayError))), Health::Ill),
-            (found(Found::Failed(trouble(Code::InvalidAnswer))), Health::Ill),
-            (found(Found::Failed(trouble(Code::Mismatch))), Health::Unknown),
-            (found(Found::Failed(trouble(Code::Refused))), Health::Unknown),
-            (outcome(Outcome::NotSent(trouble(Code::Refused))), Health::Unknown),
+            (found(Found::Failed(error(Code::Misconfigured))), Health::Misconfigured),
+            (found(Found::Failed(error(Code::GatewayError))), Health::Ill),
+            (found(Found::Failed(error(Code::InvalidAnswer))), Health::Ill),
+            (found(Found::Failed(error(Code::Mismatch))), Health::Unknown),
+            (found(Found::Failed(error(Code::Refused))), Health::Unknown),
+            (outcome(Outcome::NotSent(error(Code::Refused))), Health::Unknown),
         ] {
             assert_eq!(answer.health(), health, "{answer:?}");
         }
     }
 
     #[test]
-    fn an_answer_needs_whoever_asked_and_what_was_asked_about() {
+    fn an_answer_needs_its_asker_and_its_target() {
         let (sync, process) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let asked = Aggregate::absent(Uuid::nil()).asked(jiff::Timestamp::UNIX_EPOCH);
         let found = |target| Answer::Found { target, found: asked.answered(Found::Nothing) };

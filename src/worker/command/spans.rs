@@ -75,15 +75,15 @@ pub fn gateway(what: &str, variant: &Variant, operation: &Operation, within: &Sp
 }
 
 /// Records how an attempt or a query ended.
-pub fn tell_outcome(mut span: Span, outcome: &'static str, trouble: Option<&GatewayError>) {
+pub fn record_outcome(mut span: Span, outcome: &'static str, error: Option<&GatewayError>) {
     span.set("paybus.outcome", outcome);
-    if let Some(trouble) = trouble {
-        span.fail(trouble.code.as_str());
+    if let Some(error) = error {
+        span.fail(error.code.as_str());
     }
 }
 
 /// Records the command's answer, once there is one.
-pub fn tell_answer(span: &mut Span, operation: &Operation) {
+pub fn record_answer(span: &mut Span, operation: &Operation) {
     let Some(answer) = &operation.answer else { return };
     span.set("paybus.answer", answer.kind.as_str());
     if let Some(code) = answer.code {

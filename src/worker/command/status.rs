@@ -20,7 +20,7 @@ use crate::payment::machine::Aggregate;
 pub(crate) fn wanted(command: &mut Command) -> Option<CommandName> {
     let Ok(Body::Status(wanted)) = &command.content else { return None };
     if command.attributes.reply.is_none() {
-        let message = "reply_to: is missing; how a command stands is told nowhere else";
+        let message = "reply_to: is missing; the state of a command is reported only there";
         command.content = Err(Rejection::new(Code::InvalidEnvelope, message));
         return None;
     }
@@ -33,7 +33,7 @@ impl Engine {
     ///
     /// # Errors
     /// The sender is not authorized to ask, stored data cannot be decoded, or the worker is shutting down.
-    pub(crate) async fn tell_status(&self, question: &Command, asked: &CommandName) -> Result<(), Stopped> {
+    pub(crate) async fn publish_status(&self, question: &Command, asked: &CommandName) -> Result<(), Stopped> {
         let user = question.attributes.user_id.as_deref();
         if let Some(refusal) = self.authorization.refusal(question) {
             return Err(Stopped::NotAuthorized(refusal));
@@ -61,7 +61,7 @@ impl Engine {
     fn unknown(&self, question: &Command, aggregate: &Aggregate) -> Outgoing {
         let archived = aggregate.payment().and_then(|payment| payment.check_not_archived().err());
         let Rejection { code, message } = archived.unwrap_or_else(|| {
-            Rejection::new(Code::UnknownCommand, "nothing is stored of this command; it may be on its way")
+            Rejection::new(Code::UnknownCommand, "the command is not stored; it may still be in its queue")
         });
         outgoing(&answer_to(question, EventKind::Rejected { code, message }, true, self.store.clock().now()))
     }

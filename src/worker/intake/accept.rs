@@ -17,7 +17,7 @@ use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{
     ATTRIBUTE_MAX, Attributes as Attached, BODY_MAX, Body, Command, CommandName, CommandType, Kind, Process, Reply,
-    TRACESTATE_MAX,
+    TRACESTATE_MAX, body_too_large,
 };
 use crate::payment::fact::admitted;
 use crate::payment::trace::TraceContext;
@@ -103,22 +103,20 @@ impl Acceptance {
         let (body, encoding) = match std::str::from_utf8(message.body) {
             Ok(body) => (std::borrow::Cow::Borrowed(body), Ok(())),
             // Parsed as far as possible, so that it can be answered.
-            Err(_) => (String::from_utf8_lossy(message.body), Err(reject(Code::InvalidEncoding, "it is not UTF-8"))),
+            Err(_) => {
+                (String::from_utf8_lossy(message.body), Err(reject(Code::InvalidEncoding, "the body is not UTF-8")))
+            }
         };
         let envelope = Envelope::of(message, &body);
         let attributes = match Attributes::read(&envelope) {
             Ok(attributes) => attributes,
-            Err(_) => return Accepted::Dead(reject(Code::InvalidEnvelope, "it is not a JSON object")),
+            Err(_) => return Accepted::Dead(reject(Code::InvalidEnvelope, "the body is not a JSON object")),
         };
         let names = match Names::read(&attributes) {
             Ok(names) => names,
             Err(rejection) => return Accepted::Dead(rejection),
         };
-        let size = if message.body.len() > BODY_MAX {
-            Err(reject(Code::TooLarge, format!("the body is {} bytes; {BODY_MAX} are allowed", message.body.len())))
-        } else {
-            Ok(())
-        };
+        let size = if message.body.len() > BODY_MAX { Err(body_too_large(message.body.len() as u64)) } else { Ok(()) };
         let data = Data::read(&attributes);
         let checked =
             size.and(encoding).and_then(|()| check_cards(&envelope.text, &attributes, &data, &names, message));
@@ -174,7 +172,7 @@ impl Acceptance {
             return Err(reject(Code::InvalidEnvelope, message));
         }
         let Some(kind) = names.kind.known() else {
-            let message = format!("there is no command {:?}", excerpt(names.kind.as_str(), NAME_MAX));
+            let message = format!("unknown command type {:?}", excerpt(names.kind.as_str(), NAME_MAX));
             return Err(reject(Code::UnknownType, message));
         };
         let (routed_variant, routed_type) = message.routing_key.split_once('.').unwrap_or((message.routing_key, ""));
@@ -239,15 +237,15 @@ impl Acceptance {
     fn reply(&self, message: &Message<'_>) -> Result<Option<Reply>, Rejection> {
         let Some(to) = message.reply_to else { return Ok(None) };
         if !self.reply_to.is_match(to) || to.len() > ATTRIBUTE_MAX {
-            return Err(reject(Code::InvalidEnvelope, "reply_to: paybus does not write to this queue"));
+            return Err(reject(Code::InvalidEnvelope, "reply_to: paybus does not publish to this queue"));
         }
         let beside = [Some(to), message.correlation_id].into_iter().flatten();
         if beside.clone().any(|text| text.contains('\0')) {
-            return Err(reject(Code::InvalidEncoding, "reply_to or correlation_id: holds a NUL character"));
+            return Err(reject(Code::InvalidEncoding, "reply_to or correlation_id: contains a NUL character"));
         }
-        let holds_card = beside.clone().any(card::contains_card_number);
+        let contains_card = beside.clone().any(card::contains_card_number);
         let reply = Reply { to: to.to_owned(), correlation_id: message.correlation_id.map(str::to_owned) };
-        Ok((!holds_card).then_some(reply))
+        Ok((!contains_card).then_some(reply))
     }
 }
 
@@ -269,7 +267,7 @@ impl Names {
             let text = optional_text(attributes, name, ATTRIBUTE_MAX)?.filter(|text| !text.is_empty());
             let text = text.ok_or_else(|| reject(Code::InvalidEnvelope, format!("{name}: is missing")))?;
             if card::contains_card_number(&text) {
-                return Err(reject(Code::CardNumber, format!("{name}: holds a card number")));
+                return Err(reject(Code::CardNumber, format!("{name}: contains a card number")));
             }
             Ok(text)
         };
@@ -320,7 +318,7 @@ fn check_cards(
         around.any(|(_, raw)| card::contains_card_number(raw.get()))
     };
     if beside.any(card::contains_card_number) || in_body() {
-        return Err(reject(Code::CardNumber, "a card number stands in it; nothing of it was kept"));
+        return Err(reject(Code::CardNumber, "the command contains a card number; nothing of it was stored"));
     }
     Ok(())
 }
@@ -329,7 +327,8 @@ fn check_body(body: &Body, variant: &Variant) -> Result<(), Rejection> {
     match body {
         Body::Create(new) => {
             if new.order.variant != variant.name {
-                let message = format!("data.variant is {:?}, the routing key says {}", new.order.variant, variant.name);
+                let message =
+                    format!("data.variant is {:?}, but the routing key names {}", new.order.variant, variant.name);
                 return Err(reject(Code::RoutingMismatch, message));
             }
             new.process.as_ref().map_or(Ok(()), |process| check_process(process, variant))
@@ -348,7 +347,7 @@ fn check_process(process: &Process, variant: &Variant) -> Result<(), Rejection> 
 fn notification(data: &Map<String, Value>, names: &Names, variant: &Variant) -> Result<Body, Rejection> {
     let webhook = Webhook::read(data)?;
     let Some(notifications) = variant.gateway.notifications() else {
-        let message = format!("the gateway {} sends no notifications that are configured", variant.rules.gateway);
+        let message = format!("no notifications are configured for gateway {}", variant.rules.gateway);
         return Err(reject(Code::Unsupported, message));
     };
     let facts = notifications.verify(&webhook).map_err(|why| reject(Code::NotGenuine, why.to_string()))?;
@@ -364,7 +363,7 @@ fn optional_text(attributes: &Attributes<'_>, name: &str, max: usize) -> Result<
         return Err(reject(Code::InvalidEnvelope, format!("{name}: must have at most {max} bytes")));
     }
     if text.contains('\0') {
-        return Err(reject(Code::InvalidEncoding, format!("{name}: holds a NUL character")));
+        return Err(reject(Code::InvalidEncoding, format!("{name}: contains a NUL character")));
     }
     Ok(Some(text))
 }

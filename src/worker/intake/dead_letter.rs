@@ -52,10 +52,12 @@ fn rejected(accepted: Accepted, reason: &str) -> Option<Box<Command>> {
 
 fn rejection(reason: &str) -> Rejection {
     if reason == "expired" {
-        return Rejection::new(Code::Expired, "the message expired in its queue before it was begun");
+        return Rejection::new(Code::Expired, "the message expired in its queue before processing began");
     }
     let reason = excerpt(reason, NAME_MAX);
-    let message = format!("the broker dead-lettered the message before it was begun: {reason}; nothing was sent");
+    let message = format!(
+        "the broker dead-lettered the message before processing began: {reason}; nothing was sent to the gateway"
+    );
     Rejection::new(Code::DeadLettered, message)
 }
 

@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_millis(500);
 
 /// How long the database may be unavailable first: a returned message counts towards the broker's delivery limit, and a
 /// database that restarts is soon back.
-const PATIENCE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Leaves these queues while nothing can be stored: their messages go back, and no new ones are fetched. Commands in
 /// progress here continue, as they do when the broker redelivers a message: the second execution finds the first one's
@@ -29,12 +29,12 @@ pub(crate) async fn run(health: Arc<Health>, queues: Vec<Arc<Consumption>>) {
         sleep(EVERY).await;
         let is_well = health.is_ready(DATABASE) && health.is_ready(COMMITS);
         since = if is_well { None } else { since.or_else(|| Some(Instant::now())) };
-        let leave = since.is_some_and(|since| since.elapsed() >= PATIENCE);
+        let leave = since.is_some_and(|since| since.elapsed() >= GRACE);
         if leave && !are_left {
-            warn!("nothing can be stored: messages go back to their queues, for other replicas");
+            warn!("the database stores nothing; returning messages to their queues for other replicas");
             queues.iter().for_each(|queue| queue.leave());
         } else if are_left && is_well {
-            info!("the database is there again: messages are fetched");
+            info!("the database is available again; resuming consumption");
             queues.iter().for_each(|queue| queue.come_back());
         }
         are_left = leave;

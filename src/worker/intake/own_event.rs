@@ -57,7 +57,8 @@ pub(crate) fn drop_own_event(tasks: &TaskTracker, delivery: Delivery) -> JoinHan
         warn!(
             queue = %delivery.queue,
             suppressed,
-            "events of paybus come back as commands and are dropped; deploy/rabbitmq/audit shows what leads them"
+            "paybus's own events arrive as commands; dropping them; deploy/rabbitmq/audit shows the binding that leads \
+             them back"
         );
     }
     tasks.spawn(async move {

@@ -23,7 +23,7 @@ use crate::worker::intake::Intake;
 use crate::worker::log_limit::LogLimit;
 
 /// How long the broker may take for the answer to a command beyond the rate. Short, as the command occupies a slot.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Every refused command is a dead letter and is counted; the log only has to show that there are some, and of whom.
 static LOGGED: LogLimit = LogLimit::every(Duration::from_secs(1));
@@ -51,7 +51,7 @@ impl Intake {
             delivery.acker.ack().await;
             return;
         }
-        self.bury(delivery, refusal.into()).await;
+        self.dead_letter(delivery, refusal.into()).await;
     }
 
     /// Whether an authorized command exceeds its user's rate. A redelivered message passes, as it was admitted before.
@@ -64,10 +64,10 @@ impl Intake {
     pub(crate) async fn turn_away(&self, delivery: Delivery, command: &Command) {
         metrics::read_limited(&command.variant);
         if let Some(reply) = &command.attributes.reply {
-            let message = "its user asks for more than its read_rate; send it again later";
+            let message = "its user exceeds its read_rate; send the command again later";
             let rejection = Rejection::new(Code::TooManyRequests, message);
             let answer = outgoing(&rejected(command, rejection, self.engine.store.clock().now()));
-            self.engine.reply_within(answer, reply, PATIENCE).await;
+            self.engine.reply_within(answer, reply, TIMEOUT).await;
         }
         delivery.acker.ack().await;
     }
@@ -85,7 +85,7 @@ fn log_refused(command: &Command, refusal: &Refusal) {
         let user = command.attributes.user_id.as_deref().map(|user| excerpt(user, NAME_MAX));
         let kind = command.kind.known().map_or("unknown", |kind| kind.as_str());
         let (variant, reason) = (&command.variant, refusal.message());
-        warn!(variant, kind, ?user, reason, suppressed, "a command is refused; it becomes a dead letter");
+        warn!(variant, kind, ?user, reason, suppressed, "command not authorized; dead-lettering it");
     }
 }
 

@@ -45,11 +45,11 @@ const MARKED_FOR: Duration = Duration::from_secs(2);
 /// How long a command waits for the confirms of its events. They are in the outbox, so a subscriber whose queue is full
 /// need not cost the command its prefetch slot: the events stay with their channel, which retries them in order, and
 /// with the relay once this process has ended.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CONFIRM_WAIT: Duration = Duration::from_secs(2);
 
 /// The timeout while other events are left already: a queue is full, and events that are not confirmed soon are most
 /// likely bound for it.
-const PATIENCE_WITH_LEFT: Duration = Duration::from_millis(200);
+const CONFIRM_WAIT_WITH_LEFT: Duration = Duration::from_millis(200);
 
 /// How many events may be left to their channels with no command waiting for them. They are kept in memory, and the
 /// channels together hold four times as many. Beyond this limit commands wait again, so that the channels do not fill
@@ -153,7 +153,7 @@ impl Announced {
             () = decided => {}
             // `None` while the publisher shuts down: the events handed to it are then decided anyway.
             Some(permit) = Box::pin(announcer.permit_to_leave(posted, events)) => {
-                debug!(events, "the broker does not confirm events yet; they are left in the outbox");
+                debug!(events, "the broker has not confirmed events yet; leaving them to the outbox");
                 left.get_or_init(|| permit);
             }
         }
@@ -169,7 +169,7 @@ async fn may_leave(
     events: u32,
 ) -> Option<OwnedSemaphorePermit> {
     let others_are_left = leave.available_permits() < LEFT_MAX;
-    sleep_until(posted + if others_are_left { PATIENCE_WITH_LEFT } else { PATIENCE }).await;
+    sleep_until(posted + if others_are_left { CONFIRM_WAIT_WITH_LEFT } else { CONFIRM_WAIT }).await;
     state.wait_for(|state| *state == ConnectionState::Connected).await.ok()?;
     leave.acquire_many_owned(events).await.ok()
 }
@@ -301,15 +301,15 @@ impl Announcer {
 
     /// Publishes stored events again, in order: to the queue of `reply`, or to all subscribers. Returns how many of
     /// them, counted from the first, the broker confirmed in time.
-    pub async fn resend(&self, events: Vec<OutboxEvent>, reply: Option<Reply>, patience: Duration) -> usize {
+    pub async fn resend(&self, events: Vec<OutboxEvent>, reply: Option<Reply>, timeout: Duration) -> usize {
         // Without the `reply_to` of their own commands, which were answered the first time.
         let again = |event: OutboxEvent| Outgoing { reply: None, ..from_outbox(event) };
-        self.publisher.resend(events.into_iter().map(again).collect(), reply, patience).await
+        self.publisher.resend(events.into_iter().map(again).collect(), reply, timeout).await
     }
 
     /// Sends an answer to its queue only. Returns whether the broker has confirmed it.
-    pub async fn reply(&self, answer: Outgoing, reply: Reply, patience: Duration) -> bool {
-        self.publisher.resend(vec![answer], Some(reply), patience).await == 1
+    pub async fn reply(&self, answer: Outgoing, reply: Reply, timeout: Duration) -> bool {
+        self.publisher.resend(vec![answer], Some(reply), timeout).await == 1
     }
 
     /// Starts a span for each event, until its fate is known.
@@ -388,10 +388,16 @@ impl Announcer {
     /// Sets the event aside, together with the later ones of its payment.
     async fn set_aside(&self, place: &InFlightEvent, reason: &str) {
         let (payment, position) = (place.payment, place.position);
-        error!(%payment, position, reason, "the broker refuses an event; it and the later ones wait for a person");
+        error!(
+            %payment,
+            position,
+            reason,
+            "the broker refuses an event; setting it and the payment's later events aside until an operator releases \
+             them"
+        );
         let mut backoff = backoff::reconnect();
         while let Err(error) = self.store.set_aside(payment, position, reason).await {
-            warn!(error = chain(&error), %payment, position, "an event cannot be set aside yet; trying again");
+            warn!(error = chain(&error), %payment, position, "cannot set an event aside; retrying");
             tokio::time::sleep(backoff.next_delay()).await;
         }
         self.publisher.aside().stored(payment, Instant::now());
@@ -433,7 +439,7 @@ impl Way {
                 };
                 failpoint::reach("confirmed", place.payment);
                 if self.announcer.marks.send(Mark::Event(place.event, Sent { position, reply })).is_err() {
-                    warn!(position, "an event is out and cannot be marked; it will be sent again");
+                    warn!(position, "an event was published but cannot be marked as sent; it will be sent again");
                 }
             }
             Published::SetAside { reason, .. } => {
@@ -528,7 +534,7 @@ async fn store_marks(store: &Store, sent: &[Sent]) {
                     error = chain(&error),
                     attempt,
                     events = sent.len(),
-                    "events are out and cannot be marked; trying again, else they go out once more"
+                    "cannot mark published events as sent; retrying; if that fails, they are sent again"
                 );
                 tokio::time::sleep(backoff.next_delay()).await;
             }

@@ -23,7 +23,7 @@ use crate::store::positions::{Beat, Frontier};
 const PARTS: u32 = 4;
 
 /// How long the broker may take for a heartbeat.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After how long a slow commit is logged.
 const SLOW: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ const SLOW: Duration = Duration::from_secs(60);
 struct Next {
     frontier: Frontier,
     since: Instant,
-    is_told: bool,
+    is_logged: bool,
 }
 
 /// Sends heartbeats.
@@ -63,7 +63,7 @@ impl Heartbeats {
             if !self.outbox.announcer.is_connected() {
                 next = None;
             } else if let Err(error) = self.step(&mut next).await {
-                debug!(error = chain(&error), "no heartbeat can be sent; trying again");
+                debug!(error = chain(&error), "cannot send heartbeats; retrying");
             }
         }
     }
@@ -72,9 +72,9 @@ impl Heartbeats {
         let store = &self.outbox.store;
         if let Some(waiting) = next {
             if !store.is_settled(&waiting.frontier).await? {
-                if !waiting.is_told && waiting.since.elapsed() >= SLOW {
-                    waiting.is_told = true;
-                    warn!("a transaction that writes events does not end; no heartbeat is sent until then");
+                if !waiting.is_logged && waiting.since.elapsed() >= SLOW {
+                    waiting.is_logged = true;
+                    warn!("a transaction that writes events stays open; heartbeats are paused until it ends");
                 }
                 return Ok(());
             }
@@ -88,7 +88,7 @@ impl Heartbeats {
                 since = Duration::ZERO;
             }
         }
-        *next = Some(Next { frontier: store.frontier().await?, since: Instant::now(), is_told: false });
+        *next = Some(Next { frontier: store.frontier().await?, since: Instant::now(), is_logged: false });
         Ok(())
     }
 
@@ -98,7 +98,7 @@ impl Heartbeats {
             let id = Uuid::now_v7();
             let body = Bytes::from(heartbeat_body(id, variant, &beat.of(variant), now));
             let routing_key = format!("{variant}.{}", EventType::Heartbeat.as_str());
-            self.publisher.publish_heartbeat(id, routing_key, body, PATIENCE).await;
+            self.publisher.publish_heartbeat(id, routing_key, body, TIMEOUT).await;
         }
     }
 }

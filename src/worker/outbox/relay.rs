@@ -50,7 +50,7 @@ async fn relay_on(outbox: &Outbox, retention: &Retention) {
             // Another replica may reach the broker.
             give_back(outbox).await;
         } else if let Err(error) = relay(outbox, &mut after, &mut out).await {
-            warn!(error = chain(&error), "the outbox cannot be relayed; trying again");
+            warn!(error = chain(&error), "cannot relay the outbox; retrying");
         }
         if round.is_multiple_of(HOUSEKEEPING_EVERY) {
             keep_house(outbox, retention).await;
@@ -92,7 +92,7 @@ impl Out {
 
 async fn give_back(outbox: &Outbox) {
     if let Err(error) = outbox.store.release_buckets(outbox.worker).await {
-        info!(error = chain(&error), "the relay's share is not given back; its lease runs out");
+        info!(error = chain(&error), "cannot release the relay's share of the outbox; its lease will expire");
     }
 }
 
@@ -112,7 +112,7 @@ async fn relay(outbox: &Outbox, after: &mut i64, out: &mut Out) -> Result<(), St
             if !announced.is_empty() {
                 let events = announced.iter().map(|(count, _)| count).sum();
                 metrics::events_relayed(events);
-                info!(payments = announced.len(), events, "events of lost workers are sent");
+                info!(payments = announced.len(), events, "sending events of lost workers");
             }
             announced.into_iter().for_each(|(count, announced)| out.add(count, announced));
         };
@@ -164,7 +164,7 @@ async fn tidy(outbox: &Outbox, chore: Chore) {
             Ok(true) if begun.elapsed() < TIDIED_FOR => tokio::task::yield_now().await,
             Ok(_) => return,
             Err(error) => {
-                warn!(error = chain(&error), ?chore, "the tables cannot be tidied; trying again later");
+                warn!(error = chain(&error), ?chore, "cannot delete outdated rows; retrying later");
                 return;
             }
         }

@@ -68,7 +68,7 @@ impl Breaker {
     }
 
     /// Returns how long calls are paused, or `None` if the breaker is closed.
-    pub fn hold(&self) -> Option<Duration> {
+    pub fn paused_for(&self) -> Option<Duration> {
         match self.state() {
             State::Closed => None,
             State::Open { until } => Some(until.saturating_duration_since(Instant::now())),
@@ -175,7 +175,7 @@ mod tests {
         fail(&breaker, 0..2);
         assert_eq!(breaker.state(), State::Closed);
         breaker.failed(payment(2));
-        assert_eq!(breaker.hold(), Some(OPEN));
+        assert_eq!(breaker.paused_for(), Some(OPEN));
         breaker.probe();
         assert!(matches!(breaker.state(), State::Open { .. }), "no probe before its time");
         until_probed(&breaker).await;
@@ -183,7 +183,7 @@ mod tests {
         assert!(matches!(breaker.state(), State::Open { .. }), "a failed probe opens it again");
         until_probed(&breaker).await;
         breaker.succeeded();
-        assert_eq!(breaker.hold(), None);
+        assert_eq!(breaker.paused_for(), None);
         breaker.failed(payment(0));
         assert_eq!(breaker.state(), State::Closed, "the count began anew");
     }
@@ -196,7 +196,7 @@ mod tests {
         }
         assert_eq!(breaker.state(), State::Closed, "two payments are ill, not the gateway");
         breaker.failed(payment(2));
-        assert_eq!(breaker.hold(), Some(OPEN));
+        assert_eq!(breaker.paused_for(), Some(OPEN));
     }
 
     #[tokio::test(start_paused = true)]
@@ -219,10 +219,14 @@ mod tests {
     async fn one_refusal_of_our_credentials_opens_it() {
         let breaker = Breaker::new(20, OPEN);
         breaker.trip(payment(0));
-        assert_eq!(breaker.hold(), Some(OPEN));
+        assert_eq!(breaker.paused_for(), Some(OPEN));
         tokio::time::advance(Duration::from_secs(10)).await;
         breaker.trip(payment(1));
-        assert_eq!(breaker.hold(), Some(Duration::from_secs(20)), "what was under way puts the probe off no further");
+        assert_eq!(
+            breaker.paused_for(),
+            Some(Duration::from_secs(20)),
+            "what was under way puts the probe off no further"
+        );
         until_probed(&breaker).await;
         breaker.trip(payment(0));
         assert!(matches!(breaker.state(), State::Open { .. }));
@@ -235,8 +239,8 @@ mod tests {
         fail(&breaker, 0..3);
         until_probed(&breaker).await;
         breaker.nothing_to_probe();
-        assert_eq!(breaker.hold(), None);
+        assert_eq!(breaker.paused_for(), None);
         breaker.failed(payment(0));
-        assert!(breaker.hold().is_some());
+        assert!(breaker.paused_for().is_some());
     }
 }

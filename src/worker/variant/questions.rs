@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 /// How long a look-up waits for the one before it. If the gateway is slower, each is sent separately, so that no lease
 /// ends while its operation waits.
-const PATIENCE: Duration = Duration::from_secs(2);
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// When the last look-up of a payment was sent, and its answer.
 type Last<T> = Option<(Instant, T)>;
@@ -23,13 +23,13 @@ type Lines<T> = HashMap<(Uuid, i64), Weak<Line<Last<T>>>>;
 #[derive(Debug)]
 pub struct Questions<T> {
     lines: Mutex<Lines<T>>,
-    patience: Duration,
+    wait_max: Duration,
 }
 
 impl<T> Questions<T> {
     /// For a variant whose leases outlast a call by `lease_margin`. Up to half of that is spent waiting.
     pub fn within(lease_margin: Duration) -> Questions<T> {
-        Questions { lines: Mutex::default(), patience: PATIENCE.min(lease_margin / 2) }
+        Questions { lines: Mutex::default(), wait_max: WAIT_MAX.min(lease_margin / 2) }
     }
 }
 
@@ -39,7 +39,7 @@ impl<T: Clone> Questions<T> {
     pub async fn ask(&self, payment: Uuid, sequence: i64, question: impl Future<Output = T>) -> (T, bool) {
         let came = Instant::now();
         let line = self.line((payment, sequence));
-        let Ok(mut last) = timeout(self.patience, line.lock()).await else {
+        let Ok(mut last) = timeout(self.wait_max, line.lock()).await else {
             return (question.await, true);
         };
         if let Some((_, answer)) = last.as_ref().filter(|(begun, _)| *begun > came) {
@@ -106,6 +106,6 @@ mod tests {
         let asking = keys.map(ask);
         join_all(asking).await;
         assert_eq!(asked.load(Ordering::Relaxed), 5);
-        assert!(begun.elapsed() <= slow + PATIENCE, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() <= slow + WAIT_MAX, "{:?}", begun.elapsed());
     }
 }

@@ -15,7 +15,7 @@ use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::{CommandSent, Publisher};
 use crate::config::WEBHOOK_SOURCES;
 use crate::gateway::notification::Verify;
-use crate::http::webhooks::{Held, Receipt, Receive};
+use crate::http::webhooks::{Receipt, Receive, Reservation};
 use crate::payment::command::CommandType;
 use crate::payment::fact::{Fact, admitted};
 use crate::payment::trace::TraceContext;
@@ -23,7 +23,7 @@ use crate::payment::webhook::Webhook;
 use crate::worker::command::spans;
 
 /// How long the broker may take to confirm before the gateway is asked to retry.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Receives webhooks for all variants whose gateway sends them.
 pub struct Receiver {
@@ -37,7 +37,7 @@ impl Receiver {
         Receiver { variants: variants.collect(), publisher }
     }
 
-    async fn take(&self, variant: String, webhook: Webhook, held: Held) -> Receipt {
+    async fn take(&self, variant: String, webhook: Webhook, reservation: Reservation) -> Receipt {
         let since = SystemTime::now();
         let Some(verify) = self.variants.get(&variant) else {
             return Receipt::Ignored;
@@ -46,7 +46,7 @@ impl Receiver {
             Ok(facts) => facts,
             Err(why) => {
                 // Debug only, as it is counted: otherwise anybody could fill the log.
-                debug!(variant, why = why.as_str(), "a webhook is not genuine; it is refused");
+                debug!(variant, why = why.as_str(), "a webhook failed verification; rejecting it");
                 return Receipt::NotGenuine(why.as_str());
             }
         };
@@ -56,7 +56,7 @@ impl Receiver {
         let facts = match admitted(facts, None) {
             Ok(facts) => facts,
             Err(rejection) => {
-                warn!(variant, error = rejection.message, "a webhook is genuine, and cannot be taken; it is refused");
+                warn!(variant, error = rejection.message, "a verified webhook cannot be accepted; rejecting it");
                 return Receipt::NotGenuine("invalid_body");
             }
         };
@@ -64,14 +64,14 @@ impl Receiver {
         let mut span = spans::webhook(&variant, since);
         let body = command(&variant, &webhook, &facts, span.context()).to_string();
         drop(webhook);
-        let receipt = self.publish(&variant, body, held).await;
+        let receipt = self.publish(&variant, body, reservation).await;
         if receipt != Receipt::Taken {
             span.fail("unavailable");
         }
         receipt
     }
 
-    async fn publish(&self, variant: &str, body: String, held: Held) -> Receipt {
+    async fn publish(&self, variant: &str, body: String, reservation: Reservation) -> Receipt {
         // Without a broker the command would only wait here, and the gateway would send it again as well.
         if *self.publisher.state().borrow() != ConnectionState::Connected {
             return Receipt::Unavailable;
@@ -82,13 +82,16 @@ impl Receiver {
         // in use.
         let publishing = tokio::spawn(async move {
             let sent = publisher.publish_command(routing_key, body.into()).await;
-            drop(held);
+            drop(reservation);
             sent
         });
-        match timeout(PATIENCE, publishing).await {
+        match timeout(TIMEOUT, publishing).await {
             Ok(Ok(Some(CommandSent::Routed))) => Receipt::Taken,
             Ok(Ok(Some(CommandSent::Refused(reason)))) => {
-                warn!(variant, reason, "the broker refuses a webhook's command; the gateway sends it again");
+                warn!(
+                    variant,
+                    reason, "the broker refused the command of a webhook; the gateway will send the webhook again"
+                );
                 Receipt::Unavailable
             }
             Ok(Ok(None) | Err(_)) | Err(_) => Receipt::Unavailable,
@@ -105,8 +108,8 @@ impl Receive for Receiver {
         self.variants.get(variant).and_then(|verify| verify.header)
     }
 
-    fn receive(&self, variant: String, webhook: Webhook, held: Held) -> BoxFuture<'_, Receipt> {
-        Box::pin(self.take(variant, webhook, held))
+    fn receive(&self, variant: String, webhook: Webhook, reservation: Reservation) -> BoxFuture<'_, Receipt> {
+        Box::pin(self.take(variant, webhook, reservation))
     }
 }
 
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_one_thing_of_a_payment_is_addressed_and_named_by_the_gateways_key() {
+    fn a_single_fact_is_addressed_to_its_payment_and_named_by_the_gateways_key() {
         let command = command("cards", &webhook(), &[fact(Some("evt_1"), Some(7))], None);
         assert_eq!(command["subject"], Uuid::from_u128(7).to_string());
         assert_eq!((&command["id"], &command["source"]), (&json!("evt_1"), &json!("webhooks/cards")));
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn several_things_are_one_command_that_has_the_same_name_when_they_are_told_again() {
+    fn several_facts_are_one_command_with_the_same_name_when_repeated() {
         let facts = [fact(Some("a"), Some(7)), fact(Some("b"), Some(8))];
         let command = |facts: &[Fact]| command("cards", &webhook(), facts, None);
         let (first, again) = (command(&facts), command(&facts));

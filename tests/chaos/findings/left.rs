@@ -8,7 +8,7 @@ use crate::support::World;
 use crate::support::bus::header;
 
 /// What an ended worker had not acknowledged comes back a little later.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Looks into every queue.
 pub async fn check(world: &World, unreadable: &HashSet<Vec<u8>>) -> Vec<Finding> {
@@ -18,7 +18,7 @@ pub async fn check(world: &World, unreadable: &HashSet<Vec<u8>>) -> Vec<Finding>
     let begun = Instant::now();
     for queue in queues {
         let mut length = world.bus.length(&queue).await;
-        while length > 0 && begun.elapsed() < PATIENCE {
+        while length > 0 && begun.elapsed() < TIMEOUT {
             tokio::time::sleep(Duration::from_millis(100)).await;
             length = world.bus.length(&queue).await;
         }

@@ -6,8 +6,10 @@ use super::{Finding, Kind};
 use crate::support::Worker;
 
 /// Errors that the plan causes: a person is needed, or the database cannot commit while it is away.
-const EXPECTED: [&str; 2] =
-    ["an outcome is not known, and a person must resolve it", "nothing can be committed; trying again"];
+const EXPECTED: [&str; 2] = [
+    "the outcome of an operation is unknown; an operator must resolve it",
+    "the database role may not commit; retrying",
+];
 
 /// Reads every log.
 pub fn check(workers: &[Worker]) -> Vec<Finding> {

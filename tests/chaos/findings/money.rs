@@ -6,13 +6,13 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use super::{Finding, Kind, Stored, StoredPayment};
-use crate::desk::{Desk, Resolution};
 use crate::ledger::{Ledger, standing};
+use crate::operators::{Operators, Resolution};
 use crate::support::fake_gateway::Effect;
 
 /// Holds the ledger against the books. What was undone must not be seen in them.
-pub fn check(ledger: &dyn Ledger, stored: &Stored, desk: &Desk<'_>) -> Vec<Finding> {
-    let said = accepted(stored, &desk.resolutions());
+pub fn check(ledger: &dyn Ledger, stored: &Stored, operators: &Operators<'_>) -> Vec<Finding> {
+    let said = accepted(stored, &operators.resolutions());
     let mut found = Vec::new();
     let touched: BTreeSet<Uuid> = stored.payments.keys().copied().chain(ledger.effects_of_all().into_keys()).collect();
     for payment in touched {
@@ -27,8 +27,9 @@ pub fn check(ledger: &dyn Ledger, stored: &Stored, desk: &Desk<'_>) -> Vec<Findi
             without_ledger(row, &mut add);
             continue;
         }
-        let truth = Truth { holds: ledger.holds(payment, &row.currency), ..Truth::of(&effects, &row.currency) };
-        truth.hold_against(row, &mut add);
+        let sums =
+            LedgerSums { holds: ledger.holds(payment, &row.currency), ..LedgerSums::of(&effects, &row.currency) };
+        sums.compare_with(row, &mut add);
         answers(payment, &effects, stored, &said, &mut add);
     }
     found
@@ -69,7 +70,7 @@ fn once(effects: &[Effect], add: &mut impl FnMut(Kind, String)) {
 
 /// What the gateway did for a payment.
 #[derive(Debug, Default)]
-struct Truth {
+struct LedgerSums {
     captured: Decimal,
     refunded: Decimal,
     authorized: bool,
@@ -78,24 +79,24 @@ struct Truth {
     holds: bool,
 }
 
-impl Truth {
+impl LedgerSums {
     /// Sums up the ledger. What was booked in another currency counts once its office has put it right, as the clerk said.
-    fn of(effects: &[Effect], currency: &str) -> Truth {
-        let mut truth = Truth::default();
+    fn of(effects: &[Effect], currency: &str) -> LedgerSums {
+        let mut sums = LedgerSums::default();
         for effect in effects.iter().filter(|effect| effect.currency == currency) {
             let amount = effect.amount;
             match effect.kind {
-                "charge" | "capture" => truth.captured += amount,
-                "refund" => truth.refunded += amount,
-                "authorization" => truth.authorized = true,
-                "release" => truth.released = true,
+                "charge" | "capture" => sums.captured += amount,
+                "refund" => sums.refunded += amount,
+                "authorization" => sums.authorized = true,
+                "release" => sums.released = true,
                 _ => {}
             }
         }
-        truth
+        sums
     }
 
-    fn hold_against(&self, row: &StoredPayment, add: &mut impl FnMut(Kind, String)) {
+    fn compare_with(&self, row: &StoredPayment, add: &mut impl FnMut(Kind, String)) {
         let left = (self.captured - self.refunded).max(Decimal::ZERO);
         if row.captured != left || row.refunded != self.refunded {
             let (captured, refunded) = (row.captured, row.refunded);
@@ -140,8 +141,8 @@ fn answers(
             Some(_) => {}
         }
     }
-    let told = stored.operations.iter().filter(|(_, operation)| operation.payment == payment);
-    for (id, operation) in told.filter(|(_, operation)| operation.answer.as_deref() == Some("succeeded")) {
+    let answered = stored.operations.iter().filter(|(_, operation)| operation.payment == payment);
+    for (id, operation) in answered.filter(|(_, operation)| operation.answer.as_deref() == Some("succeeded")) {
         let moves = matches!(operation.kind.as_str(), "payment.capture" | "payment.refund" | "payment.release");
         if moves && !said.contains_key(id) && !effects.iter().any(|effect| effect.operation_id == *id) {
             add(Kind::Contradiction, format!("{} {id} was answered as done, and is not", operation.kind));

@@ -7,19 +7,19 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Finding, Kind, Stored};
-use crate::desk::Desk;
 use crate::ledger::Ledger;
+use crate::operators::Operators;
 use crate::script::{DUMMY, PROVED};
 
 /// So many workers lost over one operation leave it to a person.
 const TAKEOVERS: i32 = 5;
 
 /// Looks at every operation that was resolved.
-pub fn check(ledger: &dyn Ledger, desk: &Desk<'_>, stored: &Stored) -> Vec<Finding> {
+pub fn check(ledger: &dyn Ledger, operators: &Operators<'_>, stored: &Stored) -> Vec<Finding> {
     let forgotten = ledger.forgotten();
     let proved = proved(ledger);
     let mut found = Vec::new();
-    for (operation, resolutions) in desk.resolutions() {
+    for (operation, resolutions) in operators.resolutions() {
         for resolution in resolutions {
             let payment = resolution.command.payment;
             let is_of = |variant: &str| stored.payments.get(&payment).is_some_and(|row| row.variant == variant);

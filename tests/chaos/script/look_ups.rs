@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{KEYLESS, Script, Writer, text};
-use crate::faults::Fault;
+use crate::faults::OperationFaults;
 use crate::ledger::GatewayName;
 use crate::rng::Rng;
 use crate::support::Behaviour;
@@ -19,13 +19,14 @@ const OTHERS: usize = 12;
 impl Script {
     /// At the gateway without keys, where a lost answer is looked up.
     pub fn look_up_samples(length: Duration, rng: &mut Rng) -> Vec<Script> {
-        let lost = || Fault { operation: "process", behaviours: vec![Behaviour::DropAfter] };
-        let status = |behaviours| Fault { operation: "status", behaviours };
+        let lost = || OperationFaults { operation: "process", behaviours: vec![Behaviour::DropAfter] };
+        let status = |behaviours| OperationFaults { operation: "status", behaviours };
         let late = || vec![lost(), status(vec![Behaviour::Late(Duration::from_millis(700))])];
         // The first answer is lost, so that there is one to repeat.
         let repeat = || vec![lost(), status(vec![Behaviour::Error500After, Behaviour::Repeat])];
         // There is another refund, whose answer can be given in place of the second one's.
-        let second = || Fault { operation: "refund", behaviours: vec![Behaviour::Approve, Behaviour::DropAfter] };
+        let second =
+            || OperationFaults { operation: "refund", behaviours: vec![Behaviour::Approve, Behaviour::DropAfter] };
         let another = || vec![second(), status(vec![Behaviour::Another, Behaviour::Another])];
         let mut scripts = Vec::new();
         for (faults, refunds, samples) in [(late(), 0, SAMPLES), (repeat(), 0, SAMPLES), (another(), 2, OTHERS)] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{CARDS, Customer, PROVED, Script, UNDOING, Writer};
-use crate::faults::Fault;
+use crate::faults::OperationFaults;
 use crate::ledger::{GatewayName, Ledger, Report};
 use crate::rng::Rng;
 use crate::support::Behaviour;
@@ -54,7 +54,7 @@ impl Script {
 
     /// Whether an older release may not know what its gateway does.
     pub fn is_of_this_release(&self) -> bool {
-        let approves = |fault: &Fault| fault.behaviours.iter().any(|it| matches!(it, Behaviour::Approval(_)));
+        let approves = |fault: &OperationFaults| fault.behaviours.iter().any(|it| matches!(it, Behaviour::Approval(_)));
         matches!(self.variant, PROVED | UNDOING) || self.faults.iter().any(approves)
     }
 
@@ -65,8 +65,8 @@ impl Script {
             1 => Behaviour::Decline("do_not_honor".to_owned()),
             _ => lost(rng),
         };
-        let process = Fault { operation: "process", behaviours: vec![draw(rng)] };
-        let refunds = Fault { operation: "refund", behaviours: vec![draw(rng), draw(rng)] };
+        let process = OperationFaults { operation: "process", behaviours: vec![draw(rng)] };
+        let refunds = OperationFaults { operation: "refund", behaviours: vec![draw(rng), draw(rng)] };
         let script = Script::write(at, PROVED, GatewayName::Http, rng, |writer| writer.charge_and_refund(2));
         let customer = Customer { is_seen: false, ..script.customer };
         Script { faults: vec![process, refunds], customer, ..script }
@@ -75,7 +75,7 @@ impl Script {
     /// What is lost is undone, and the shop tries again.
     fn undoing(at: Duration, rng: &mut Rng) -> Script {
         let behaviour = if rng.chance(20) { Behaviour::HangBefore } else { lost(rng) };
-        let faults = vec![Fault { operation: "process", behaviours: vec![behaviour] }];
+        let faults = vec![OperationFaults { operation: "process", behaviours: vec![behaviour] }];
         let script = Script::write(at, UNDOING, GatewayName::Http, rng, |writer| writer.charge_twice());
         Script { faults, ..script }
     }
@@ -84,7 +84,7 @@ impl Script {
     fn approved(at: Duration, rng: &mut Rng) -> Script {
         let approval = Behaviour::Approval("https://wallet.example/approve".to_owned());
         let script = Script::write(at, CARDS, GatewayName::Http, rng, |writer| writer.charge());
-        Script { faults: vec![Fault { operation: "process", behaviours: vec![approval] }], ..script }
+        Script { faults: vec![OperationFaults { operation: "process", behaviours: vec![approval] }], ..script }
     }
 }
 

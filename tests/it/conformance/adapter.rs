@@ -34,7 +34,7 @@ fn assert_charged(kit: &Kit, direct: &Direct, times: usize) -> Ended {
 /// Nothing was proved: it may have been received.
 fn unknown(outcome: Outcome) -> GatewayError {
     match outcome {
-        Outcome::Unknown(trouble) => trouble,
+        Outcome::Unknown(error) => error,
         other => panic!("unknown was expected: {other:?}"),
     }
 }
@@ -42,7 +42,7 @@ fn unknown(outcome: Outcome) -> GatewayError {
 /// It is proved that nothing was received.
 fn not_sent(outcome: Outcome) -> GatewayError {
     match outcome {
-        Outcome::NotSent(trouble) => trouble,
+        Outcome::NotSent(error) => error,
         other => panic!("not sent was expected: {other:?}"),
     }
 }
@@ -84,7 +84,7 @@ pub async fn found(kit: &Kit) -> Ended {
     unknown(direct.process().await);
     if kit.contract().lookup == Lookup::None {
         let found = direct.ask(Some(Action::Process)).await;
-        assert!(matches!(&found, Found::Failed(trouble) if trouble.code == Code::Unsupported), "{found:?}");
+        assert!(matches!(&found, Found::Failed(error) if error.code == Code::Unsupported), "{found:?}");
         return Err(Unsupported("its contract: no look-up"));
     }
     tokio::time::sleep(kit.contract().settle_window).await;
@@ -130,9 +130,9 @@ pub async fn look_up_fails(kit: &Kit) -> Ended {
 pub async fn unreadable(kit: &Kit) -> Ended {
     for way in [Meets::Garbage, Meets::HalfAnswer, Meets::ErrorAfter] {
         let direct = direct_that_meets(kit, PROCESS, &[way])?;
-        let trouble = unknown(direct.process().await);
+        let error = unknown(direct.process().await);
         let code = if way == Meets::ErrorAfter { Code::GatewayError } else { Code::InvalidAnswer };
-        assert_eq!(trouble.code, code, "{way:?}");
+        assert_eq!(error.code, code, "{way:?}");
         assert_charged(kit, &direct, 1)?;
     }
     Ok(())
@@ -158,9 +158,9 @@ pub async fn unauthorized(kit: &Kit) -> Ended {
 pub async fn in_time(kit: &Kit) -> Ended {
     let direct = direct_that_meets(kit, PROCESS, &[Meets::NoAnswer])?;
     let begun = Instant::now();
-    let trouble = unknown(direct.process().await);
+    let error = unknown(direct.process().await);
     let took = begun.elapsed();
-    assert_eq!(trouble.code, Code::Timeout);
+    assert_eq!(error.code, Code::Timeout);
     assert!(took < TIMEOUT + Duration::from_secs(1), "{took:?}");
     Ok(())
 }

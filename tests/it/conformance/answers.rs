@@ -6,7 +6,7 @@ use serde_json::json;
 
 use paybus::payment::contract::Lookup;
 
-use super::fake::{Deed, Ended, Meets, Told, Unsupported};
+use super::fake::{Deed, Ended, Meets, SignedWebhook, Unsupported};
 use super::kit::{Kit, TOTAL};
 use crate::support::Event;
 
@@ -15,8 +15,8 @@ pub async fn other_amount(kit: &Kit) -> Ended {
     let charge = kit.charge_that_meets(&[Meets::OtherAmount("100.00")])?;
     let answer = kit.world.run(&charge).await;
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "100.00"), "{}", answer.line());
-    let told = json!({"asked": TOTAL, "answered": "100.00", "currency": "USD"});
-    assert_eq!(answer.data()["discrepancy"], told, "{}", answer.line());
+    let discrepancy = json!({"asked": TOTAL, "answered": "100.00", "currency": "USD"});
+    assert_eq!(answer.data()["discrepancy"], discrepancy, "{}", answer.line());
     kit.assert_booked(&charge, &[(Deed::Charge, "100.00")]);
     Ok(())
 }
@@ -93,14 +93,14 @@ pub async fn notification(kit: &Kit) -> Ended {
     }
     let charge = kit.charged().await;
     kit.fake.refund_by_hand(charge.payment, "20.00")?;
-    let told = kit.fake.webhook(charge.payment)?;
-    let forged = Told { body: told.body.replacen('{', "{ ", 1), ..told.clone() };
-    assert_eq!(kit.tell(&forged).await, 400);
-    assert_eq!(kit.tell(&told).await, 200);
+    let signed = kit.fake.webhook(charge.payment)?;
+    let forged = SignedWebhook { body: signed.body.replacen('{', "{ ", 1), ..signed.clone() };
+    assert_eq!(kit.deliver(&forged).await, 400);
+    assert_eq!(kit.deliver(&signed).await, 200);
     let is_refund = |event: &Event| event.subject() == charge.subject() && event.field("refunded_amount") == "20.00";
     let learnt = kit.world.event("the refund", is_refund).await;
     assert_eq!((learnt.status(), learnt.field("captured_amount")), ("confirmed", "100.00"), "{}", learnt.line());
-    assert_eq!(kit.tell(&told).await, 200);
+    assert_eq!(kit.deliver(&signed).await, 200);
     let answer = kit.world.run(&charge.then("payment.sync", json!({}))).await;
     assert_eq!(answer.field("refunded_amount"), "20.00", "{}", answer.line());
     // The same event may come twice, under one id.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use super::fake::Ended;
 use super::kit::Kit;
-use super::{adapter, answers, declines, money, proofs, trouble};
+use super::{adapter, answers, declines, failures, money, proofs};
 
 /// When a case runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,22 +58,22 @@ pub const CASES: &[Case] = &[
     together("a soft decline", |kit| Box::pin(declines::soft(kit))),
     together("a decline that needs the customer", |kit| Box::pin(declines::customer(kit))),
     together("a decline's words, made harmless", |kit| Box::pin(declines::words(kit))),
-    together("a charge whose answer is lost", |kit| Box::pin(trouble::lost_charge(kit))),
-    together("a charge whose answer is lost, undone", |kit| Box::pin(trouble::undone_charge(kit))),
-    together("a capture whose answer is lost", |kit| Box::pin(trouble::lost_capture(kit))),
-    together("a release whose answer is lost", |kit| Box::pin(trouble::lost_release(kit))),
-    together("a refund whose answer is lost", |kit| Box::pin(trouble::lost_refund(kit))),
-    together("a charge that is not answered in time", |kit| Box::pin(trouble::late_charge(kit))),
-    together("a server error after the charge", |kit| Box::pin(trouble::error_after(kit))),
-    together("a server error before the charge", |kit| Box::pin(trouble::error_before(kit))),
-    together("a server error that stays with its key", |kit| Box::pin(trouble::stored_error(kit))),
-    together("a charge that never arrived", |kit| Box::pin(trouble::never_arrived(kit))),
-    together("a key that was forgotten", |kit| Box::pin(trouble::forgotten_key(kit))),
-    together("a key that is being worked on", |kit| Box::pin(trouble::busy(kit))),
-    together("too many requests", |kit| Box::pin(trouble::too_many(kit))),
-    together("a command that comes three times", |kit| Box::pin(trouble::duplicates(kit))),
-    Case { name: "a worker that dies with the answer", when: When::First, run: |kit| Box::pin(trouble::death(kit)) },
-    alone("a gateway that is away for a while", |kit| Box::pin(trouble::away(kit))),
+    together("a charge whose answer is lost", |kit| Box::pin(failures::lost_charge(kit))),
+    together("a charge whose answer is lost, undone", |kit| Box::pin(failures::undone_charge(kit))),
+    together("a capture whose answer is lost", |kit| Box::pin(failures::lost_capture(kit))),
+    together("a release whose answer is lost", |kit| Box::pin(failures::lost_release(kit))),
+    together("a refund whose answer is lost", |kit| Box::pin(failures::lost_refund(kit))),
+    together("a charge that is not answered in time", |kit| Box::pin(failures::late_charge(kit))),
+    together("a server error after the charge", |kit| Box::pin(failures::error_after(kit))),
+    together("a server error before the charge", |kit| Box::pin(failures::error_before(kit))),
+    together("a server error that stays with its key", |kit| Box::pin(failures::stored_error(kit))),
+    together("a charge that never arrived", |kit| Box::pin(failures::never_arrived(kit))),
+    together("a key that was forgotten", |kit| Box::pin(failures::forgotten_key(kit))),
+    together("a key that is being worked on", |kit| Box::pin(failures::busy(kit))),
+    together("too many requests", |kit| Box::pin(failures::too_many(kit))),
+    together("a command that comes three times", |kit| Box::pin(failures::duplicates(kit))),
+    Case { name: "a worker that dies with the answer", when: When::First, run: |kit| Box::pin(failures::death(kit)) },
+    alone("a gateway that is away for a while", |kit| Box::pin(failures::away(kit))),
     together("another amount than was asked", |kit| Box::pin(answers::other_amount(kit))),
     together("another currency than was asked", |kit| Box::pin(answers::other_currency(kit))),
     together("a result with odd ornaments", |kit| Box::pin(answers::ornate(kit))),

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use paybus::payment::outcome::Decline;
 
-use super::fake::{Booked, Ended, Fake, Meets, On, PROCESS, Sent, Told, Unsupported};
+use super::fake::{Booked, Ended, Fake, Meets, On, PROCESS, Sent, SignedWebhook, Unsupported};
 
 const NO_BOOKS: Unsupported = Unsupported("it keeps no books");
 const NO_WIRE: Unsupported = Unsupported("it is in the process");
@@ -65,7 +65,7 @@ impl Fake for DummyFake {
         Err(NO_BOOKS)
     }
 
-    fn webhook(&self, _payment: Uuid) -> Ended<Told> {
+    fn webhook(&self, _payment: Uuid) -> Ended<SignedWebhook> {
         Err(Unsupported("it sends none"))
     }
 

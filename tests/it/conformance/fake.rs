@@ -105,7 +105,7 @@ pub struct Booked {
 
 /// What a gateway tells by itself, as it comes to `/webhooks/{variant}`.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct SignedWebhook {
     /// The header with the signature.
     pub header: &'static str,
     pub signature: String,
@@ -149,11 +149,11 @@ pub trait Fake: Send + Sync {
     fn refund_by_hand(&self, payment: Uuid, amount: &'static str) -> Ended;
 
     /// What the gateway tells by itself of what happened last to a payment, signed.
-    fn webhook(&self, payment: Uuid) -> Ended<Told>;
+    fn webhook(&self, payment: Uuid) -> Ended<SignedWebhook>;
 
     /// What the gateway proves by itself of everything that happened to a payment, as it stands now, signed: each in a
     /// webhook of its own.
-    fn proofs(&self, _payment: Uuid) -> Ended<Vec<Told>> {
+    fn proofs(&self, _payment: Uuid) -> Ended<Vec<SignedWebhook>> {
         Err(Unsupported("its contract: a notification only says where to look"))
     }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use paybus::payment::outcome::Decline;
 
-use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Told, Unsupported};
+use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, SignedWebhook, Unsupported};
 use super::kit::{TOTAL, VARIANT};
 use crate::support::fake_gateway::{CallRecord, FakeGateway};
 use crate::support::{Behaviour, Webhook};
@@ -78,12 +78,12 @@ impl Fake for HttpFake {
         Ok(())
     }
 
-    fn webhook(&self, payment: Uuid) -> Ended<Told> {
-        Ok(told(json!({"payment_id": payment, "type": "news"})))
+    fn webhook(&self, payment: Uuid) -> Ended<SignedWebhook> {
+        Ok(signed_webhook(json!({"payment_id": payment, "type": "news"})))
     }
 
-    fn proofs(&self, payment: Uuid) -> Ended<Vec<Told>> {
-        Ok(self.gateway.proofs(payment).into_iter().map(told).collect())
+    fn proofs(&self, payment: Uuid) -> Ended<Vec<SignedWebhook>> {
+        Ok(self.gateway.proofs(payment).into_iter().map(signed_webhook).collect())
     }
 
     fn books(&self, payment: Uuid) -> Ended<Vec<Booked>> {
@@ -112,11 +112,11 @@ impl Fake for HttpFake {
 }
 
 /// News as they come, under an id of their own.
-fn told(mut news: Value) -> Told {
+fn signed_webhook(mut news: Value) -> SignedWebhook {
     news["id"] = json!(Uuid::new_v4());
     let webhook = Webhook::signed(VARIANT, WEBHOOK_SECRET, &news);
     let signature = webhook.signature.expect("a signature");
-    Told { header: "Paybus-Signature", signature, body: webhook.body }
+    SignedWebhook { header: "Paybus-Signature", signature, body: webhook.body }
 }
 
 fn deed(kind: &str) -> Deed {

@@ -13,7 +13,7 @@ use paybus::gateway::{Gateway, registry};
 use paybus::payment::contract::{Contract, Lookup};
 
 use super::cases::{CASES, Case, When};
-use super::fake::{Booked, Deed, Ended, Fake, Meets, On, PROCESS, Told, Unsupported};
+use super::fake::{Booked, Deed, Ended, Fake, Meets, On, PROCESS, SignedWebhook, Unsupported};
 use crate::support::world::read;
 use crate::support::{Command, Event, Expected, Setup, Worker, WorkerSetup, World};
 
@@ -275,11 +275,11 @@ impl Kit {
     }
 
     /// Tells the worker something as the gateway does; the status of its answer.
-    pub async fn tell(&self, told: &Told) -> u16 {
+    pub async fn deliver(&self, webhook: &SignedWebhook) -> u16 {
         let workers = self.world.workers();
         let worker = workers.last().expect("a worker");
         let request = reqwest::Client::new().post(format!("{}/webhooks/{VARIANT}", worker.http()));
-        let request = request.header(told.header, &told.signature).body(told.body.clone());
+        let request = request.header(webhook.header, &webhook.signature).body(webhook.body.clone());
         request.send().await.expect("an answer").status().as_u16()
     }
 

@@ -10,7 +10,7 @@
 //!
 //! - `fake`: what a fake must be able to do. `dummy`, `http`, `stripe`: those there are.
 //! - `kit`: the world that the cases run in, what they share, and the report.
-//! - `money`, `declines`, `trouble`, `answers`, `proofs`: the cases through the worker.
+//! - `money`, `declines`, `failures`, `answers`, `proofs`: the cases through the worker.
 //! - `adapter`: the cases against the adapter itself.
 
 mod adapter;
@@ -18,13 +18,13 @@ mod answers;
 mod cases;
 mod declines;
 mod dummy;
+mod failures;
 mod fake;
 mod http;
 mod kit;
 mod money;
 mod proofs;
 mod stripe;
-mod trouble;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use paybus::gateway::registry::NAMES;
 use self::dummy::DummyFake;
 use self::http::HttpFake;
 use self::stripe::StripeFake;
-use crate::judges::steady;
+use crate::third_party::steady;
 
 /// Every gateway that has a fake here.
 const COVERED: &[&str] = &["dummy", "http", "stripe"];
@@ -71,7 +71,7 @@ async fn http_that_undoes_keeps_its_contract() {
 }
 
 #[tokio::test]
-async fn http_that_tells_by_itself_keeps_its_contract() {
+async fn http_with_proof_webhooks_keeps_its_contract() {
     let contract =
         &[("key_window", "0s"), ("lookup", "false"), ("notifications", "proof"), ("notification_deadline", "3s")];
     kit::run(HttpFake::start("http by notifications", contract).await).await;
@@ -83,7 +83,7 @@ async fn stripe_keeps_its_contract() {
     let stripe = Arc::clone(&fake.stripe);
     kit::run(fake).await;
     // All that was sent meanwhile, held against Stripe's published description.
-    steady::hold(&stripe.calls()).await;
+    steady::check_calls(&stripe.calls()).await;
 }
 
 #[test]

@@ -190,16 +190,16 @@ pub async fn customer_approves(kit: &Kit) -> Ended {
     kit.fake.complete(charge.payment, true)?;
     assert_nothing_taken(kit, &charge);
     let contract = kit.contract();
-    let (told, keys) = match (contract.notifications, contract.lookup) {
+    let (webhooks, keys) = match (contract.notifications, contract.lookup) {
         (NotificationRole::Proof { .. }, _) => (kit.fake.proofs(charge.payment)?, 2),
         (NotificationRole::Hint, Lookup::None) => (Vec::new(), 3),
         (NotificationRole::Hint, _) => (vec![kit.fake.webhook(charge.payment)?], 2),
     };
-    if told.is_empty() {
+    if webhooks.is_empty() {
         kit.world.run(&kit.again(&charge)).await;
     }
-    for told in &told {
-        assert_eq!(kit.tell(told).await, 200);
+    for webhook in &webhooks {
+        assert_eq!(kit.deliver(webhook).await, 200);
     }
     let is_charged = |event: &Event| event.subject() == charge.subject() && event.status() == "confirmed";
     let charged = kit.world.event("the charge", is_charged).await;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use paybus::payment::contract::NotificationRole;
 
-use super::fake::{Deed, Ended, Meets, PROCESS, Told, Unsupported};
+use super::fake::{Deed, Ended, Meets, PROCESS, SignedWebhook, Unsupported};
 use super::kit::{Kit, TOTAL, VARIANT};
 use crate::support::webhook::named;
 use crate::support::{Command, Event};
@@ -56,13 +56,13 @@ pub async fn by_hand(kit: &Kit) -> Ended {
     needs_proof(kit)?;
     let charge = kit.charged().await;
     kit.fake.refund_by_hand(charge.payment, "20.00")?;
-    let told = kit.fake.proofs(charge.payment)?.pop().expect("a proof of the refund");
-    let forged = Told { body: told.body.replacen("20", "90", 1), ..told.clone() };
-    assert_eq!(kit.tell(&forged).await, 400);
-    for told in [&told, &told] {
-        assert_eq!(kit.tell(told).await, 200);
+    let webhook = kit.fake.proofs(charge.payment)?.pop().expect("a proof of the refund");
+    let forged = SignedWebhook { body: webhook.body.replacen("20", "90", 1), ..webhook.clone() };
+    assert_eq!(kit.deliver(&forged).await, 400);
+    for webhook in [&webhook, &webhook] {
+        assert_eq!(kit.deliver(webhook).await, 200);
     }
-    let learnt = answer_to(kit, &charge, &told).await;
+    let learnt = answer_to(kit, &charge, &webhook).await;
     assert_eq!((learnt.kind(), learnt.field("refunded_amount")), ("payment.updated", "20.00"), "{}", learnt.line());
     prove(kit, &charge).await?;
     let refund = kit.world.run(&charge.then("payment.refund", json!({"amount": "10.00"}))).await;
@@ -79,16 +79,16 @@ fn needs_proof(kit: &Kit) -> Ended {
 
 /// The gateway proves all that happened to a payment; returns when all of it is answered.
 async fn prove(kit: &Kit, charge: &Command) -> Ended {
-    for told in kit.fake.proofs(charge.payment)? {
-        assert_eq!(kit.tell(&told).await, 200);
-        let answer = answer_to(kit, charge, &told).await;
+    for webhook in kit.fake.proofs(charge.payment)? {
+        assert_eq!(kit.deliver(&webhook).await, 200);
+        let answer = answer_to(kit, charge, &webhook).await;
         assert_ne!(answer.kind(), "command.failed", "{}", answer.line());
     }
     Ok(())
 }
 
-async fn answer_to(kit: &Kit, charge: &Command, told: &Told) -> Event {
-    let news: Value = serde_json::from_str(&told.body).expect("JSON");
+async fn answer_to(kit: &Kit, charge: &Command, webhook: &SignedWebhook) -> Event {
+    let news: Value = serde_json::from_str(&webhook.body).expect("JSON");
     let id = news["id"].as_str().expect("an id");
     kit.world.final_event(&named(VARIANT, charge.payment, id)).await
 }

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use paybus::payment::action::Action;
 use paybus::payment::outcome::Decline;
 
-use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, Told, Unsupported};
-use crate::support::fake_stripe::{FakeStripe, Trouble};
+use super::fake::{Booked, Deed, Ended, Fake, Meets, On, Sent, SignedWebhook, Unsupported};
+use crate::support::fake_stripe::{FakeStripe, Fault};
 
 const SECRET_KEY: &str = "sk_test_conformance";
 const WEBHOOK_SECRET: &str = "whsec_conformance";
@@ -101,9 +101,9 @@ impl Fake for StripeFake {
         };
         let mut process = self.process();
         for met in meets {
-            let (card, trouble) = treatment(*met)?;
+            let (card, fault) = treatment(*met)?;
             process = card.unwrap_or(process);
-            self.stripe.plan_for(&payment.to_string(), kinds, trouble.into_iter().collect());
+            self.stripe.plan_for(&payment.to_string(), kinds, fault.into_iter().collect());
         }
         Ok(process)
     }
@@ -124,9 +124,9 @@ impl Fake for StripeFake {
         Ok(())
     }
 
-    fn webhook(&self, payment: Uuid) -> Ended<Told> {
+    fn webhook(&self, payment: Uuid) -> Ended<SignedWebhook> {
         let (signature, body) = self.stripe.signed_event(&self.intent(payment), WEBHOOK_SECRET);
-        Ok(Told { header: "Stripe-Signature", signature, body })
+        Ok(SignedWebhook { header: "Stripe-Signature", signature, body })
     }
 
     fn books(&self, payment: Uuid) -> Ended<Vec<Booked>> {
@@ -169,16 +169,16 @@ fn method(token: &str) -> Value {
 }
 
 /// The `process` object, where it decides, and what the request meets.
-fn treatment(meets: Meets) -> Ended<(Option<Value>, Option<Trouble>)> {
+fn treatment(meets: Meets) -> Ended<(Option<Value>, Option<Fault>)> {
     let card = |token| Ok((Some(method(token)), None));
-    let trouble = |trouble| Ok((None, Some(trouble)));
+    let fault = |fault| Ok((None, Some(fault)));
     match meets {
         Meets::Decline(Decline::Hard) => card("pm_card_visa_chargeDeclinedStolenCard"),
         Meets::Decline(Decline::Soft) => card("pm_card_visa_chargeDeclinedInsufficientFunds"),
         Meets::Decline(Decline::CustomerMustAct) => card("pm_card_chargeDeclinedExpiredCard"),
         Meets::DeclineSaying(words) => {
             let error = json!({"type": "card_error", "code": "card_declined", "message": words});
-            Ok((Some(method("pm_card_visa_chargeDeclined")), Some(Trouble::Say(json!({"error": error})))))
+            Ok((Some(method("pm_card_visa_chargeDeclined")), Some(Fault::Say(json!({"error": error})))))
         }
         Meets::Redirect { .. } => {
             let process =
@@ -190,27 +190,23 @@ fn treatment(meets: Meets) -> Ended<(Option<Value>, Option<Trouble>)> {
         Meets::Review => card("pm_card_riskLevelElevated"),
         Meets::OtherAmount(amount) => {
             let units = Decimal::from_str_exact(amount).expect("an amount") * Decimal::ONE_HUNDRED;
-            trouble(Trouble::Otherwise(json!({"amount": units.normalize().to_string()})))
+            fault(Fault::Otherwise(json!({"amount": units.normalize().to_string()})))
         }
-        Meets::OtherCurrency(currency) => {
-            trouble(Trouble::Otherwise(json!({"currency": currency.to_ascii_lowercase()})))
-        }
-        Meets::Ornate => trouble(Trouble::Say(json!({
+        Meets::OtherCurrency(currency) => fault(Fault::Otherwise(json!({"currency": currency.to_ascii_lowercase()}))),
+        Meets::Ornate => fault(Fault::Say(json!({
             "client_secret": 5, "cancellation_reason": {}, "next_action": [], "description": [], "receipt_email": 7,
         }))),
-        Meets::LoseAnswer => trouble(Trouble::LoseAnswer),
-        Meets::NoAnswer => trouble(Trouble::HangAfter),
-        Meets::ErrorAfter => trouble(Trouble::Stored500 { acts: true }),
-        Meets::Garbage => trouble(Trouble::Garbage),
-        Meets::HalfAnswer => trouble(Trouble::HalfAnswer),
-        Meets::HangBefore => trouble(Trouble::HangBefore),
-        Meets::ErrorBefore => trouble(Trouble::status(503)),
-        Meets::StoreError => trouble(Trouble::Stored500 { acts: false }),
-        Meets::Busy => trouble(Trouble::error(409, "idempotency_error", "idempotency_key_in_use")),
-        Meets::TooMany(_) => {
-            trouble(Trouble::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1"))
-        }
-        Meets::Unauthorized => trouble(Trouble::status(401)),
-        Meets::Elsewhere(status) => trouble(Trouble::status(status).header("location", "https://elsewhere.example/")),
+        Meets::LoseAnswer => fault(Fault::LoseAnswer),
+        Meets::NoAnswer => fault(Fault::HangAfter),
+        Meets::ErrorAfter => fault(Fault::Stored500 { acts: true }),
+        Meets::Garbage => fault(Fault::Garbage),
+        Meets::HalfAnswer => fault(Fault::HalfAnswer),
+        Meets::HangBefore => fault(Fault::HangBefore),
+        Meets::ErrorBefore => fault(Fault::status(503)),
+        Meets::StoreError => fault(Fault::Stored500 { acts: false }),
+        Meets::Busy => fault(Fault::error(409, "idempotency_error", "idempotency_key_in_use")),
+        Meets::TooMany(_) => fault(Fault::error(429, "invalid_request_error", "rate_limit").header("retry-after", "1")),
+        Meets::Unauthorized => fault(Fault::status(401)),
+        Meets::Elsewhere(status) => fault(Fault::status(status).header("location", "https://elsewhere.example/")),
     }
 }

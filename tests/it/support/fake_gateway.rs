@@ -74,7 +74,7 @@ pub enum Behaviour {
     /// Is busy until it is told to go on, then acts and answers.
     Until(Arc<Notify>),
     /// The same, and answers as [`Behaviour::Say`] does.
-    SayWhenTold(Arc<Notify>, Value),
+    SayWhenNotified(Arc<Notify>, Value),
     /// Of a look-up: what was true when it came is answered so much later.
     Late(Duration),
     /// Of a look-up: the same question's last answer is given once more, be it old. It is never older than the gateway
@@ -107,7 +107,7 @@ impl Behaviour {
             Behaviour::Say(_) => "says something else",
             Behaviour::WrongAmount(_) | Behaviour::Portion(_) => "moves a wrong amount",
             Behaviour::WrongCurrency(_) => "moves a wrong currency",
-            Behaviour::Delay(_) | Behaviour::Until(_) | Behaviour::SayWhenTold(..) => "acts late",
+            Behaviour::Delay(_) | Behaviour::Until(_) | Behaviour::SayWhenNotified(..) => "acts late",
             Behaviour::Late(_) => "answers a look-up late",
             Behaviour::Repeat => "repeats the answer of an earlier look-up",
             Behaviour::Another => "answers a look-up for another operation",
@@ -132,7 +132,7 @@ impl Behaviour {
                 | Behaviour::WrongCurrency(_)
                 | Behaviour::Delay(_)
                 | Behaviour::Until(_)
-                | Behaviour::SayWhenTold(..)
+                | Behaviour::SayWhenNotified(..)
         )
     }
 }

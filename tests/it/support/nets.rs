@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use super::event::Event;
-use super::wait::{PATIENCE, PATIENCE_WITH_NETS, within};
+use super::wait::{TIMEOUT, TIMEOUT_WITH_NETS, within};
 use super::worker::Worker;
 use super::world::World;
 
@@ -78,13 +78,13 @@ impl World {
     }
 
     /// How long anything is waited for here.
-    pub fn patience(&self) -> Duration {
-        if self.expected_nets().any() { PATIENCE_WITH_NETS } else { PATIENCE }
+    pub fn timeout(&self) -> Duration {
+        if self.expected_nets().any() { TIMEOUT_WITH_NETS } else { TIMEOUT }
     }
 
-    /// Waits until a condition is met, with the world's patience.
+    /// Waits until a condition is met, with the world's timeout.
     pub async fn eventually<T, E: Display>(&self, what: &str, condition: impl AsyncFnMut() -> Result<T, E>) -> T {
-        within(self.patience(), what, condition).await
+        within(self.timeout(), what, condition).await
     }
 
     /// Nothing was caught by a net, but for what the test expects. Asked while the workers can still answer.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::bus::Bus;
-use super::wait::PATIENCE;
+use super::wait::TIMEOUT;
 use super::world::World;
 
 /// An exclusive queue for replies.
@@ -38,7 +38,7 @@ impl Replies {
 
     /// The next reply: its AMQP `correlation_id` and its body.
     pub async fn next(&mut self) -> (String, Value) {
-        let reply = timeout(PATIENCE, self.consumer.next()).await.expect("a reply in time");
+        let reply = timeout(TIMEOUT, self.consumer.next()).await.expect("a reply in time");
         let reply = reply.expect("a consumer").expect("the broker");
         let id = reply.properties.correlation_id().as_ref().map(ToString::to_string).unwrap_or_default();
         (id, serde_json::from_slice(&reply.data).expect("JSON"))

@@ -16,10 +16,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::peace::Peace;
+use super::service_lock::ServiceLock;
 
 /// How long anything is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The settings of one prefix.
 pub fn settings() -> BusSettings {
@@ -48,29 +48,35 @@ pub struct Bus {
     pub names: Names,
     pub client: Client,
     pub stop: CancellationToken,
-    _peace: Peace,
+    _service_lock: ServiceLock,
 }
 
 impl Bus {
     pub async fn new() -> Bus {
-        Bus::build(Peace::shared().await, settings()).await
+        Bus::build(ServiceLock::shared().await, settings()).await
     }
 
     /// With another fuse against crash loops.
     pub async fn with_delivery_limit(delivery_limit: u32) -> Bus {
-        Bus::build(Peace::shared().await, BusSettings { delivery_limit, ..settings() }).await
+        Bus::build(ServiceLock::shared().await, BusSettings { delivery_limit, ..settings() }).await
     }
 
     /// Nobody else uses the broker meanwhile.
     pub async fn alone() -> Bus {
-        Bus::build(Peace::alone().await, settings()).await
+        Bus::build(ServiceLock::alone().await, settings()).await
     }
 
-    async fn build(peace: Peace, settings: BusSettings) -> Bus {
+    async fn build(service_lock: ServiceLock, settings: BusSettings) -> Bus {
         let client = Client::connect(&settings, "test").await.expect("a broker");
         let declared = topology::declare(client.connection(), &settings, &["cards"]).await;
         declared.expect("a topology");
-        Bus { names: Names::new(&settings.prefix), client, stop: CancellationToken::new(), settings, _peace: peace }
+        Bus {
+            names: Names::new(&settings.prefix),
+            client,
+            stop: CancellationToken::new(),
+            settings,
+            _service_lock: service_lock,
+        }
     }
 
     pub fn publisher(&self) -> Publisher {
@@ -118,7 +124,7 @@ pub fn event(payment: u128, number: u32) -> Outgoing {
 
 /// Waits for a state.
 pub async fn reaches<T: PartialEq + std::fmt::Debug>(state: &mut watch::Receiver<T>, wanted: impl Fn(&T) -> bool) {
-    let reached = timeout(PATIENCE, state.wait_for(&wanted)).await.map(|reached| reached.is_ok());
+    let reached = timeout(TIMEOUT, state.wait_for(&wanted)).await.map(|reached| reached.is_ok());
     assert!(matches!(reached, Ok(true)), "still {:?}", *state.borrow());
 }
 

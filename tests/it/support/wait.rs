@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 /// How long anything is waited for where nothing is lost. Below the period of every safety net of paybus, the soonest of
 /// which is the relay's after 10 s, so that no test passes because one of them did the work.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+pub const TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The same where something is lost on purpose, and a net must catch it.
-pub const PATIENCE_WITH_NETS: Duration = Duration::from_secs(60);
+pub const TIMEOUT_WITH_NETS: Duration = Duration::from_secs(60);
 
 /// How long events may go on to arrive before the one that is waited for.
 pub const ARRIVAL: Duration = Duration::from_secs(300);
@@ -23,12 +23,12 @@ const LOOK: Duration = Duration::from_millis(15);
 /// Waits until a condition is met, and returns what it found. The last thing that was missing is in the message of the
 /// failure.
 pub async fn eventually<T, E: Display>(what: &str, condition: impl AsyncFnMut() -> Result<T, E>) -> T {
-    within(PATIENCE, what, condition).await
+    within(TIMEOUT, what, condition).await
 }
 
 /// The same for a condition that may take longer, or must be met sooner.
 pub async fn within<T, E: Display>(
-    patience: Duration,
+    timeout: Duration,
     what: &str,
     mut condition: impl AsyncFnMut() -> Result<T, E>,
 ) -> T {
@@ -36,8 +36,8 @@ pub async fn within<T, E: Display>(
     loop {
         match condition().await {
             Ok(found) => return found,
-            Err(missing) if begun.elapsed() > patience => {
-                panic!("waited {} s for {what}: {missing}", patience.as_secs_f32())
+            Err(missing) if begun.elapsed() > timeout => {
+                panic!("waited {} s for {what}: {missing}", timeout.as_secs_f32())
             }
             Err(_) => tokio::time::sleep(LOOK).await,
         }

@@ -48,7 +48,7 @@ impl Wire {
     }
 
     /// All is well again, but for connections that fell silent.
-    pub fn mend(&self) {
+    pub fn restore(&self) {
         self.state.send_replace(State::Whole);
     }
 }

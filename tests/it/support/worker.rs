@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::wait::{PATIENCE_WITH_NETS, START, within};
+use super::wait::{START, TIMEOUT_WITH_NETS, within};
 
 /// How a worker is started.
 #[derive(Debug, Clone, Default)]
@@ -179,7 +179,7 @@ impl Worker {
     /// Waits until it is stopped where it stands.
     pub async fn stopped(&self) {
         let path = format!("/proc/{}/stat", self.inner.pid);
-        within(PATIENCE_WITH_NETS, "a worker to be stopped", async || {
+        within(TIMEOUT_WITH_NETS, "a worker to be stopped", async || {
             let stat = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
             // After the program's name, which is in brackets.
             let state = stat.rsplit_once(") ").map_or("", |(_, rest)| &rest[..1]);

@@ -24,7 +24,7 @@ use super::command::Command;
 use super::event::{Event, Log};
 use super::fake_gateway::FakeGateway;
 use super::nets::Nets;
-use super::peace::Peace;
+use super::service_lock::ServiceLock;
 use super::setup::{SETTINGS, Setup};
 use super::wait::{ARRIVAL, START, eventually, within};
 use super::worker::{Worker, WorkerSetup};
@@ -49,7 +49,7 @@ pub struct World {
     sql: tokio::sync::Mutex<Option<Client>>,
     pub(super) directory: PathBuf,
     pub(super) keeps_logs: AtomicBool,
-    _peace: Peace,
+    _service_lock: ServiceLock,
 }
 
 impl World {
@@ -59,7 +59,7 @@ impl World {
     }
 
     pub(super) async fn build(setup: Setup) -> World {
-        let peace = if setup.alone { Peace::alone().await } else { Peace::shared().await };
+        let service_lock = if setup.alone { ServiceLock::alone().await } else { ServiceLock::shared().await };
         let name = format!("t{}", &Uuid::new_v4().simple().to_string()[..12]);
         let gateway = FakeGateway::start().await;
         let mut settings: BTreeMap<String, String> =
@@ -115,7 +115,7 @@ impl World {
             sql: tokio::sync::Mutex::default(),
             directory,
             keeps_logs: AtomicBool::new(false),
-            _peace: peace,
+            _service_lock: service_lock,
         }
     }
 
@@ -209,7 +209,7 @@ impl World {
         self.arrives(what, || self.log.find(&picks).ok_or("it did not come")).await
     }
 
-    /// Waits for what events bring. The patience begins anew with every event: many take their time, and a net that has
+    /// Waits for what events bring. The timeout begins anew with every event: many take their time, and a net that has
     /// to catch some is told by the silence before.
     async fn arrives<T, E: Display>(&self, what: &str, found: impl Fn() -> Result<T, E>) -> T {
         let begun = Instant::now();
@@ -221,8 +221,8 @@ impl World {
                 Ok(found) => return found,
                 Err(missing) => missing,
             };
-            let patience = self.patience().min(ARRIVAL.saturating_sub(begun.elapsed()));
-            if tokio::time::timeout(patience, arrived).await.is_err() {
+            let timeout = self.timeout().min(ARRIVAL.saturating_sub(begun.elapsed()));
+            if tokio::time::timeout(timeout, arrived).await.is_err() {
                 panic!("waited {:?} for {what}: {missing}; these events came:\n{}", begun.elapsed(), self.lines());
             }
         }

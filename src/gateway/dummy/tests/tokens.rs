@@ -162,9 +162,9 @@ async fn what_is_not_answered_is_known_when_its_time_has_passed() {
         let (payment, data) = (payment(), json!({"token": word, "seconds": 60}));
         for (attempt, stored_at) in [(1, ago(0)), (1, ago(61)), (2, ago(0))] {
             match send(&payment, Action::Process, &data, attempt, stored_at).await {
-                Outcome::Unknown(trouble) => {
-                    assert_eq!(trouble.code, code, "{word}");
-                    assert!(trouble.retry_after.is_some(), "no other attempt follows at once");
+                Outcome::Unknown(error) => {
+                    assert_eq!(error.code, code, "{word}");
+                    assert!(error.retry_after.is_some(), "no other attempt follows at once");
                 }
                 other => panic!("{word}: {other:?}"),
             }

@@ -19,22 +19,22 @@ const CANCEL: &str = "cancel";
 pub(in crate::gateway::http) fn read(news: &str) -> Result<Option<Proof>, GatewayError> {
     let news = legible::read(news.as_bytes()).ok_or_else(|| invalid("must be a JSON object"))?;
     if let Some(name) = news.contradicted(&MEMBERS) {
-        return Err(invalid(&format!("{name} is there twice, and says different things")));
+        return Err(invalid(&format!("{name} occurs twice with different values")));
     }
     let fields = news.fields;
     if let Some(name) = legible::misspelled(&fields, &MEMBERS) {
-        return Err(invalid(&format!("{name} is there in another spelling")));
+        return Err(invalid(&format!("{name} has another spelling")));
     }
     let what = match (text(&fields, "kind")?, text(&fields, "state")?) {
         (None, None) => return Ok(None),
-        (None, Some(_)) => return Err(invalid("kind must be given with state")),
+        (None, Some(_)) => return Err(invalid("kind is required with state")),
         (Some(CANCEL), state) => {
-            operation_id(&fields)?.ok_or_else(|| invalid("operation_id must be given with a cancel"))?;
+            operation_id(&fields)?.ok_or_else(|| invalid("operation_id is required with a cancel"))?;
             let state = state.and_then(TransactionState::from_word);
-            Proved::Cancel(state.ok_or_else(|| invalid("state must say how far the cancel has come"))?)
+            Proved::Cancel(state.ok_or_else(|| invalid("state is required with a cancel"))?)
         }
         (Some(_), _) => {
-            let currency = currency(&fields)?.ok_or_else(|| invalid("currency must be given"))?;
+            let currency = currency(&fields)?.ok_or_else(|| invalid("currency is required"))?;
             Proved::Money(transactions::transaction(&fields, currency)?)
         }
     };
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_of_no_money_proves_nothing() {
+    fn a_webhook_without_money_proves_nothing() {
         for news in [json!({"id": "n-1", "type": "paid"}), json!({"kind": null, "state": "", "amount": "1.00"})] {
             assert_eq!(proof(&news), Ok(None), "{news}");
         }

@@ -88,9 +88,9 @@ fn what_the_contract_does_not_allow_of_money_is_no_result() {
     ] {
         let mut answer = json!({"result": "pending"});
         answer[name] = value;
-        let trouble = read_as(&answer, true).unwrap_err();
-        assert_eq!(trouble.code, Code::InvalidAnswer, "{answer}");
-        assert!(trouble.message.contains(name), "{}", trouble.message);
+        let error = read_as(&answer, true).unwrap_err();
+        assert_eq!(error.code, Code::InvalidAnswer, "{answer}");
+        assert!(error.message.contains(name), "{}", error.message);
     }
     for body in ["", "null", "[]", "<html>", "{\"result\":\"approved\"", "{\"result\":\"approved\"} x"] {
         assert_eq!(read(body.as_bytes(), charge()).unwrap_err().code, Code::InvalidAnswer, "{body}");
@@ -112,7 +112,7 @@ fn whole() -> Expected {
 
 fn unusable(body: &str, expected: Expected) {
     match read(body.as_bytes(), expected) {
-        Err(trouble) => assert_eq!(trouble.code, Code::InvalidAnswer),
+        Err(error) => assert_eq!(error.code, Code::InvalidAnswer),
         Ok(answer) => panic!("{body} was read as {answer:?}"),
     }
 }
@@ -210,13 +210,13 @@ fn an_ornament_costs_no_result() {
 #[test]
 fn what_another_operation_moved_is_what_is_listed() {
     let other = Uuid::from_u128(77);
-    let told = json!({"result": "approved", "amount": "100.00", "operation_id": other});
+    let answer = json!({"result": "approved", "amount": "100.00", "operation_id": other});
     // Nothing says whether it was a charge or a refund.
-    assert_eq!(read_as(&told, false).unwrap_err().code, Code::InvalidAnswer);
-    let mut told = told;
-    told["transactions"] =
+    assert_eq!(read_as(&answer, false).unwrap_err().code, Code::InvalidAnswer);
+    let mut answer = answer;
+    answer["transactions"] =
         json!([{"kind": "capture", "reference": "tx-1", "state": "done", "amount": "100.00", "operation_id": other}]);
-    let Ok(Answer::OfOthers(transactions)) = read_as(&told, false) else { panic!("it is about another one") };
+    let Ok(Answer::OfOthers(transactions)) = read_as(&answer, false) else { panic!("it is about another one") };
     let [only] = transactions.as_slice() else { panic!("{transactions:?}") };
     assert_eq!((only.kind, only.attribution), (TransactionKind::Capture, Attribution::Recorded(other)));
 }

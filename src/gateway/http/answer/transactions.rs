@@ -41,7 +41,7 @@ fn one(item: &Value, currency: Currency) -> Result<Transaction, GatewayError> {
 pub(super) fn transaction(fields: &Map<String, Value>, currency: Currency) -> Result<Transaction, GatewayError> {
     let wrong = |name: &str, what: &str| invalid(&format!("transactions: {name} must be {what}"));
     if let Some(name) = legible::misspelled(fields, &MEMBERS) {
-        return Err(invalid(&format!("transactions: {name} is there in another spelling")));
+        return Err(invalid(&format!("transactions: {name} has another spelling")));
     }
     let kind = text(fields, "kind")?.and_then(TransactionKind::from_word);
     let state = text(fields, "state")?.and_then(TransactionState::from_word);

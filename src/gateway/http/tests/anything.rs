@@ -107,9 +107,9 @@ fn check(answer: &Value, expected: Expected) -> Result<(), TestCaseError> {
             prop_assert_eq!(&answer["result"], "not_found");
             return Ok(());
         }
-        Err(trouble) => {
-            prop_assert_eq!(trouble.code, Code::InvalidAnswer);
-            let unusable = Outcome::from(Failure::unusable(trouble));
+        Err(error) => {
+            prop_assert_eq!(error.code, Code::InvalidAnswer);
+            let unusable = Outcome::from(Failure::unusable(error));
             prop_assert!(matches!(unusable, Outcome::Unknown(_)));
             return Ok(());
         }
@@ -141,8 +141,8 @@ fn check(answer: &Value, expected: Expected) -> Result<(), TestCaseError> {
         Verdict::Ready => prop_assert_eq!(&answer["result"], "ready"),
         Verdict::Pending => {}
     }
-    let told = [result.message.as_str(), result.code.as_deref().unwrap_or_default()].join(" and ");
-    prop_assert!(!crate::payment::card::contains_card_number(&told), "{told}");
+    let shown = [result.message.as_str(), result.code.as_deref().unwrap_or_default()].join(" and ");
+    prop_assert!(!crate::payment::card::contains_card_number(&shown), "{shown}");
     Ok(())
 }
 
@@ -182,23 +182,23 @@ proptest! {
     ) {
         let status = StatusCode::from_u16(status).unwrap();
         let outcome = Outcome::from(of_status(status, wait.map(Duration::from_secs), &body));
-        let trouble = match &outcome {
+        let error = match &outcome {
             Outcome::Result(_) => return Err(TestCaseError::fail("a result")),
-            Outcome::Refused(trouble) => {
+            Outcome::Refused(error) => {
                 prop_assert!(status.is_client_error());
                 prop_assert!(serde_json::from_slice::<Map<String, Value>>(&body).is_ok(), "{body:?}");
-                trouble
+                error
             }
-            Outcome::NotSent(trouble) => {
+            Outcome::NotSent(error) => {
                 prop_assert!(matches!(status.as_u16(), 301 | 307 | 308 | 401 | 403 | 425 | 429), "{status}");
-                trouble
+                error
             }
-            Outcome::Unknown(trouble) => trouble,
+            Outcome::Unknown(error) => error,
         };
         if status.is_success() || status.is_server_error() {
             prop_assert!(matches!(outcome, Outcome::Unknown(_)), "{status}");
         }
-        prop_assert!(!crate::payment::card::contains_card_number(&trouble.message), "{}", trouble.message);
-        prop_assert!(trouble.message.chars().count() <= 4_096);
+        prop_assert!(!crate::payment::card::contains_card_number(&error.message), "{}", error.message);
+        prop_assert!(error.message.chars().count() <= 4_096);
     }
 }

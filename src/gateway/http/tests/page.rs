@@ -114,7 +114,7 @@ fn its_answers_are_read_as_it_says() {
             Ok(Answer::NotFound) => "not_found",
             Ok(Answer::Undone(_)) => "undone",
             Ok(Answer::OfOthers(_)) => "of others",
-            Err(trouble) => panic!("{name}: {}", trouble.message),
+            Err(error) => panic!("{name}: {}", error.message),
         };
         assert_eq!(read, word, "{name}");
     }

@@ -78,7 +78,7 @@ fn sums_are_what_was_taken_or_is_held() {
 }
 
 #[test]
-fn a_sum_that_it_does_not_tell_is_not_taken_for_all() {
+fn a_missing_sum_is_not_taken_for_the_total() {
     for charge in [json!(null), json!("ch_1"), json!({"id": "ch_1"})] {
         let silent = read_with(&json!({"amount_received": null, "latest_charge": charge}), OURS);
         let captured = silent.and_then(|intent| intent.answers_capture(OPERATION_ID, None));
@@ -91,8 +91,11 @@ fn a_sum_that_it_does_not_tell_is_not_taken_for_all() {
         Intent::read(intent.as_object().unwrap().clone(), OURS)
             .and_then(|intent| intent.answers_capture(OPERATION_ID, asked))
     };
-    let told = captured(&left_out).unwrap().unwrap();
-    assert_eq!((told.amount(), told.verdict), (Money::parse("7", told.currency.unwrap()).ok(), Verdict::Approved));
+    let result = captured(&left_out).unwrap().unwrap();
+    assert_eq!(
+        (result.amount(), result.verdict),
+        (Money::parse("7", result.currency.unwrap()).ok(), Verdict::Approved)
+    );
     left_out["amountReceived"] = json!(1_000);
     assert_eq!(captured(&left_out).unwrap_err().code, Code::InvalidAnswer);
     let held = read_with(&json!({"status": "requires_capture", "amount_capturable": null}), OURS);

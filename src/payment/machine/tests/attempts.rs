@@ -15,12 +15,12 @@ use crate::payment::operation::{AnswerKind, State};
 use crate::payment::outcome::{Decline, Exposure, Found, GatewayError, GatewayResult, Outcome, Verdict};
 use crate::payment::status::Status;
 
-fn trouble(code: Code, retry_after: Option<u64>) -> GatewayError {
+fn error(code: Code, retry_after: Option<u64>) -> GatewayError {
     GatewayError { retry_after: retry_after.map(Duration::from_secs), ..GatewayError::new(code, "trouble") }
 }
 
 fn refused() -> Outcome {
-    Outcome::Refused(trouble(Code::Refused, None))
+    Outcome::Refused(error(Code::Refused, None))
 }
 
 /// A bench whose payment's process is being called.
@@ -44,7 +44,7 @@ fn an_attempt_not_sent_is_tried_at_once_then_later_then_given_up_with_proof() {
     assert_eq!(bench.settle_after(id, not_sent(), 1), Step::RetryNow(id));
     for (round, delay) in [(1, 10), (2, 60)] {
         assert_eq!(bench.settle_after(id, not_sent(), 2), Step::Stored);
-        assert_eq!(bench.told(), [("command.delayed", false)]);
+        assert_eq!(bench.emitted(), [("command.delayed", false)]);
         assert_eq!(bench.delayed(), Some(Code::Unreachable));
         let operation = bench.operation(id);
         assert_eq!((operation.state, operation.rounds, operation.lease), (State::Scheduled, round, None));
@@ -54,7 +54,7 @@ fn an_attempt_not_sent_is_tried_at_once_then_later_then_given_up_with_proof() {
     }
     assert_eq!(bench.settle_after(id, not_sent(), 1), Step::RetryNow(id));
     assert_eq!(bench.settle_after(id, not_sent(), 2), Step::Settled);
-    assert_eq!(bench.told(), [("payment.status_changed", true)]);
+    assert_eq!(bench.emitted(), [("payment.status_changed", true)]);
     assert_eq!((bench.status(), bench.answer(id)), (Status::Error, (AnswerKind::Failed, Some(Code::Unreachable))));
     assert_eq!(bench.payment().message, "no connection");
     assert_eq!(bench.operation(id).generation, 0);
@@ -63,9 +63,9 @@ fn an_attempt_not_sent_is_tried_at_once_then_later_then_given_up_with_proof() {
 }
 
 #[test]
-fn an_attempt_that_was_begun_and_held_back_spends_nothing() {
-    let held = || Outcome::NotSent(trouble(Code::Held, None));
-    for (hold, told) in [(Some(Duration::from_secs(30)), vec![("command.delayed", false)]), (None, vec![])] {
+fn an_attempt_begun_and_paused_uses_up_nothing() {
+    let paused = || Outcome::NotSent(error(Code::Held, None));
+    for (paused_for, emitted) in [(Some(Duration::from_secs(30)), vec![("command.delayed", false)]), (None, vec![])] {
         for (begin, state) in [(calling as fn() -> (Bench, Uuid), State::Scheduled), (unknown, State::Unknown)] {
             let (mut bench, id) = begin();
             if state == State::Unknown {
@@ -73,16 +73,16 @@ fn an_attempt_that_was_begun_and_held_back_spends_nothing() {
             }
             bench.rules.delayed.clear();
             let (attempts, rounds) = (bench.operation(id).attempts, bench.operation(id).rounds);
-            bench.hold = hold;
-            bench.told.clear();
+            bench.paused_for = paused_for;
+            bench.emitted.clear();
             // In the last of its immediate tries, and with no delayed ones left: it is neither failed nor given up.
-            assert_eq!(bench.settle_after(id, held(), 2), Step::Stored);
-            assert_eq!(bench.told(), told);
+            assert_eq!(bench.settle_after(id, paused(), 2), Step::Stored);
+            assert_eq!(bench.emitted(), emitted);
             let operation = bench.operation(id);
             assert_eq!((operation.state, operation.lease), (state, None));
             assert_eq!((operation.attempts, operation.rounds), (attempts - 1, rounds));
-            assert_eq!(operation.due_at, Some(bench.now + hold.unwrap_or_default()));
-            bench.hold = None;
+            assert_eq!(operation.due_at, Some(bench.now + paused_for.unwrap_or_default()));
+            bench.paused_for = None;
             assert_eq!(bench.resume_when_due(id), Step::Call(id));
         }
     }
@@ -92,43 +92,43 @@ fn an_attempt_that_was_begun_and_held_back_spends_nothing() {
 fn the_gateways_wish_to_wait_is_honoured_and_no_immediate_try_made() {
     for (retry_after, delay) in [(1, 10), (45, 45)] {
         let (mut bench, id) = calling();
-        let slow_down = Outcome::NotSent(trouble(Code::RateLimited, Some(retry_after)));
+        let slow_down = Outcome::NotSent(error(Code::RateLimited, Some(retry_after)));
         assert_eq!(bench.settle_after(id, slow_down, 1), Step::Stored);
         assert_eq!(bench.operation(id).due_at, Some(bench.now + SignedDuration::from_secs(delay)));
         assert_eq!(bench.operation(id).exposure, Exposure::Clean);
     }
     // For ever is for ever.
     let (mut bench, id) = calling();
-    let never = Outcome::NotSent(trouble(Code::RateLimited, Some(u64::MAX)));
+    let never = Outcome::NotSent(error(Code::RateLimited, Some(u64::MAX)));
     bench.settle_after(id, never, 1);
     assert_eq!(bench.operation(id).due_at, Some(jiff::Timestamp::MAX));
 }
 
 #[test]
-fn no_immediate_try_is_made_while_calls_are_held_back() {
+fn no_immediate_retry_is_made_while_calls_are_paused() {
     let (mut bench, id) = calling();
-    bench.hold = Some(Duration::from_secs(30));
+    bench.paused_for = Some(Duration::from_secs(30));
     assert_eq!(bench.settle_after(id, not_sent(), 1), Step::Stored);
     assert_eq!(bench.state(id), State::Scheduled);
 }
 
 #[test]
-fn a_try_that_is_held_back_uses_up_no_retry_and_ends_nothing() {
-    for hold in [Duration::from_secs(30), Duration::ZERO] {
+fn a_paused_attempt_uses_up_no_retry_and_ends_nothing() {
+    for paused_for in [Duration::from_secs(30), Duration::ZERO] {
         let (mut bench, id) = calling();
         bench.rules.delayed.clear();
-        bench.hold = Some(hold);
+        bench.paused_for = Some(paused_for);
         assert_eq!(bench.settle_after(id, not_sent(), 1), Step::Stored);
         assert_eq!((bench.state(id), bench.operation(id).rounds), (State::Scheduled, 0));
-        assert_eq!(bench.operation(id).due_at, Some(bench.now + hold));
-        assert_eq!(bench.delayed(), (!hold.is_zero()).then_some(Code::Unreachable), "a drain is no news");
-        bench.hold = None;
+        assert_eq!(bench.operation(id).due_at, Some(bench.now + paused_for));
+        assert_eq!(bench.delayed(), (!paused_for.is_zero()).then_some(Code::Unreachable), "a drain is no news");
+        bench.paused_for = None;
         assert_eq!(bench.resume_when_due(id), Step::Call(id));
         // What may have been received is tried again under its key.
-        bench.hold = Some(hold);
+        bench.paused_for = Some(paused_for);
         assert_eq!(bench.settle_after(id, timed_out(), 1), Step::Stored);
         assert_eq!((bench.state(id), bench.operation(id).rounds), (State::Unknown, 0));
-        bench.hold = None;
+        bench.paused_for = None;
         assert_eq!(bench.resume_when_due(id), Step::Call(id));
         bench.settle(id, approved());
         assert_eq!(bench.status(), Status::Confirmed);
@@ -139,7 +139,7 @@ fn a_try_that_is_held_back_uses_up_no_retry_and_ends_nothing() {
 fn no_look_up_comes_sooner_than_the_gateway_asks_for() {
     let (mut bench, id) = calling();
     bench.rules.contract.keys = keys(None);
-    let busy = || trouble(Code::GatewayError, Some(500));
+    let busy = || error(Code::GatewayError, Some(500));
     bench.settle(id, Outcome::Unknown(busy()));
     assert_eq!(bench.operation(id).due_at, Some(bench.now + SignedDuration::from_secs(500)));
     assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
@@ -151,7 +151,7 @@ fn no_look_up_comes_sooner_than_the_gateway_asks_for() {
 fn wrong_credentials_never_give_up_and_use_up_no_retries() {
     let (mut bench, id) = calling();
     for _ in 0..20 {
-        let misconfigured = Outcome::NotSent(trouble(Code::Misconfigured, None));
+        let misconfigured = Outcome::NotSent(error(Code::Misconfigured, None));
         assert_eq!(bench.settle_after(id, misconfigured, 1), Step::Stored);
         assert_eq!((bench.state(id), bench.delayed()), (State::Scheduled, Some(Code::Misconfigured)));
         assert_eq!(bench.resume_when_due(id), Step::Call(id));
@@ -161,7 +161,7 @@ fn wrong_credentials_never_give_up_and_use_up_no_retries() {
     assert_eq!(bench.state(id), State::Scheduled);
     bench.rules.delayed.clear();
     bench.resume_when_due(id);
-    bench.settle_after(id, Outcome::NotSent(trouble(Code::Misconfigured, None)), 1);
+    bench.settle_after(id, Outcome::NotSent(error(Code::Misconfigured, None)), 1);
     assert_eq!(bench.state(id), State::Scheduled, "not even where no delays are configured");
 }
 
@@ -180,7 +180,7 @@ fn a_process_that_went_on_from_input_and_did_nothing_leaves_the_transaction_open
         bench.rules.delayed.clear();
         let id = bench.call("a", CommandType::Process, json!({}));
         bench.settle_after(id, outcome, 9);
-        assert_eq!(bench.told(), [("command.failed", true)]);
+        assert_eq!(bench.emitted(), [("command.failed", true)]);
         assert_eq!(bench.status(), Status::Input);
         assert!(bench.payment().redirect_url.is_some());
     }
@@ -188,16 +188,14 @@ fn a_process_that_went_on_from_input_and_did_nothing_leaves_the_transaction_open
 
 #[test]
 fn once_one_attempt_may_have_been_received_nothing_but_a_result_ends_the_unknown() {
-    let rate_limited = || Outcome::NotSent(trouble(Code::RateLimited, None));
-    let server_error = || Outcome::Unknown(trouble(Code::GatewayError, None));
+    let rate_limited = || Outcome::NotSent(error(Code::RateLimited, None));
+    let server_error = || Outcome::Unknown(error(Code::GatewayError, None));
     for later in [not_sent, refused, rate_limited, server_error, timed_out] {
         let (mut bench, id) = unknown();
         for _ in 0..6 {
             match bench.resume_when_due(id) {
                 Step::Call(_) => bench.settle_after(id, later(), 2),
-                Step::LookUp { target, .. } => {
-                    bench.found(id, target, Found::Failed(trouble(Code::GatewayError, None)))
-                }
+                Step::LookUp { target, .. } => bench.found(id, target, Found::Failed(error(Code::GatewayError, None))),
                 step => panic!("{step:?}"),
             };
             assert_eq!((bench.state(id), bench.status()), (State::Unknown, Status::Waiting), "{:?}", later());
@@ -277,7 +275,7 @@ fn a_gateway_without_keys_is_never_sent_the_same_twice() {
 
 #[test]
 fn a_key_under_which_a_server_error_is_replayed_is_sent_no_more() {
-    let server_error = Outcome::Unknown(trouble(Code::GatewayError, None));
+    let server_error = Outcome::Unknown(error(Code::GatewayError, None));
     let (mut bench, id) = calling();
     assert_eq!(
         bench.settle_after(id, server_error.clone(), 1),
@@ -334,7 +332,7 @@ fn an_expirytime_bounds_every_send_until_one_may_have_been_received() {
 }
 
 #[test]
-fn every_delay_is_told_by_an_event_of_its_own() {
+fn every_delay_emits_an_event_of_its_own() {
     // The bench refuses two events of one id.
     let (mut bench, id) = calling();
     bench.settle_after(id, not_sent(), 2);
@@ -363,7 +361,7 @@ fn the_settle_window_begins_when_the_outcome_was_learnt_and_no_look_up_is_due_be
 fn a_new_key_is_as_good_as_the_first_was() {
     let (mut bench, id) = calling();
     bench.rules.contract.keys = replaying();
-    bench.settle(id, Outcome::Unknown(trouble(Code::GatewayError, None)));
+    bench.settle(id, Outcome::Unknown(error(Code::GatewayError, None)));
     bench.store.operation_mut(id).escalated = true;
     bench.resume_when_due(id);
     bench.found(id, Some(id), Found::Nothing);
@@ -374,7 +372,7 @@ fn a_new_key_is_as_good_as_the_first_was() {
 }
 
 #[test]
-fn an_attempt_held_back_for_too_long_is_not_sent_after_all() {
+fn an_attempt_paused_for_too_long_is_not_sent() {
     let may_send = |bench: &Bench, id| bench.store.load(&[id]).may_send(id, bench.context());
     // Past its expirytime, while nothing was received.
     let mut bench = Bench::with_payment(Status::Waiting);

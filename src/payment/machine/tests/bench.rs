@@ -31,12 +31,12 @@ pub struct Bench {
     pub rules: Rules,
     pub now: Timestamp,
     pub worker: Uuid,
-    pub hold: Option<Duration>,
+    pub paused_for: Option<Duration>,
     pub clocks_agree: bool,
     /// What went out last for each operation.
     asked: HashMap<Uuid, Asked>,
     /// The events of the last commit.
-    pub told: Vec<Event>,
+    pub emitted: Vec<Event>,
 }
 
 impl Bench {
@@ -47,10 +47,10 @@ impl Bench {
             rules: rules(),
             now,
             worker: WORKER,
-            hold: None,
+            paused_for: None,
             clocks_agree: true,
             asked: HashMap::new(),
-            told: Vec::new(),
+            emitted: Vec::new(),
         }
     }
 
@@ -84,7 +84,7 @@ impl Bench {
     pub fn decide(&mut self, asked: &[Uuid], decision: impl FnOnce(&mut Aggregate, Context<'_>) -> Step) -> Step {
         let mut aggregate = self.store.load(asked);
         let step = decision(&mut aggregate, self.context());
-        self.told = aggregate.events().to_vec();
+        self.emitted = aggregate.events().to_vec();
         assert!(self.store.commit(&mut aggregate));
         if let Step::Call(id) | Step::Undo(id) | Step::LookUp { operation: id, .. } = step {
             self.asked.insert(id, aggregate.asked(self.now));
@@ -102,7 +102,7 @@ impl Bench {
             now: self.now,
             worker: self.worker,
             rules: &self.rules,
-            hold: self.hold,
+            paused_for: self.paused_for,
             clocks_agree: self.clocks_agree,
         }
     }
@@ -126,7 +126,7 @@ impl Bench {
     /// Sends a command that must be called at once; its operation.
     pub fn call(&mut self, id: &str, kind: CommandType, data: Value) -> Uuid {
         let operation = operation_id(id);
-        assert_eq!(self.send(id, kind, data), Step::Call(operation), "{:?}", self.told);
+        assert_eq!(self.send(id, kind, data), Step::Call(operation), "{:?}", self.emitted);
         operation
     }
 
@@ -142,9 +142,9 @@ impl Bench {
 
     /// Why the last commit rejected a command.
     pub fn rejection(&self) -> Code {
-        match self.told.as_slice() {
+        match self.emitted.as_slice() {
             [Event { kind: EventKind::Rejected { code, .. }, .. }] => *code,
-            told => panic!("not rejected: {told:?}"),
+            emitted => panic!("not rejected: {emitted:?}"),
         }
     }
 
@@ -251,13 +251,13 @@ impl Bench {
     }
 
     /// The types of the events of the last commit, and whether each is an answer.
-    pub fn told(&self) -> Vec<(&'static str, bool)> {
-        self.told.iter().map(|event| (event.kind.type_name(), event.is_final())).collect()
+    pub fn emitted(&self) -> Vec<(&'static str, bool)> {
+        self.emitted.iter().map(|event| (event.kind.type_name(), event.is_final())).collect()
     }
 
     /// Why the last commit delays something.
     pub fn delayed(&self) -> Option<Code> {
-        self.told.iter().rev().find_map(|event| match event.kind {
+        self.emitted.iter().rev().find_map(|event| match event.kind {
             EventKind::Delayed { reason, .. } => Some(reason),
             _ => None,
         })

@@ -76,7 +76,7 @@ fn sync(bench: &mut Bench, id: &str, transactions: Vec<Transaction>) -> (AnswerK
 
 /// The code that the last commit told with a change of the payment.
 fn code(bench: &Bench) -> Option<Code> {
-    bench.told.iter().find_map(|event| match &event.kind {
+    bench.emitted.iter().find_map(|event| match &event.kind {
         EventKind::Updated { why, .. } | EventKind::StatusChanged { why, .. } => why.code,
         _ => None,
     })
@@ -135,14 +135,14 @@ fn what_was_asked_before_the_last_change_takes_nothing_away() {
 }
 
 #[test]
-fn two_charges_are_both_booked_and_told() {
+fn two_charges_are_both_booked_and_reported() {
     // Of one operation under two references.
     let (mut bench, process) = charged();
     let other = of(process, capture("tx-2", "100"));
     bench.settle(process, Outcome::Result(saying(Verdict::Approved, vec![other.clone()])));
     assert_eq!((bench.amounts()[1].as_str(), code(&bench)), ("200.00", Some(Code::DoubleCharge)));
     bench.settle(process, Outcome::Result(saying(Verdict::Approved, vec![other])));
-    assert!(bench.told.is_empty(), "the same again is no news");
+    assert!(bench.emitted.is_empty(), "the same again is no news");
     // Of nobody known, told with the whole payment.
     let (mut bench, process) = charged();
     let both = || vec![of(process, capture("tx-1", "100")), capture("tx-9", "100")];
@@ -176,7 +176,7 @@ fn an_authorization_is_captured_in_parts_and_the_rest_let_go() {
         let part = bench.call(id, CommandType::Capture, json!({"amount": amount, "final": false}));
         bench.settle(part, approved());
         assert_eq!((bench.status(), capturable(&bench).as_str()), (Status::Preauth, left), "{id}");
-        assert_eq!(bench.told(), [("payment.updated", true)]);
+        assert_eq!(bench.emitted(), [("payment.updated", true)]);
     }
     assert_eq!(bench.rejected("c", CommandType::Capture, json!({"amount": "50.01"})), Code::InvalidAmount);
     // Refunded while more is held.

@@ -51,7 +51,7 @@ fn every_status_and_every_command() {
                 Step::Call(called) if called == id => "call",
                 Step::LookUp { operation, target: None } if operation == id => "ask",
                 Step::Resend { operation, from: 1, to: _ } if operation == id => "resend",
-                Step::Settled if bench.told() == [("payment.snapshot", true)] => "told",
+                Step::Settled if bench.emitted() == [("payment.snapshot", true)] => "told",
                 Step::Settled => bench.rejection().as_str(),
                 step => panic!("{kind} from {status}: {step:?}"),
             };
@@ -113,16 +113,16 @@ fn data_of(kind: CommandType) -> serde_json::Value {
 fn a_create_stores_the_payment_and_with_process_goes_on_in_the_same_command() {
     let mut bench = Bench::new();
     assert_eq!(bench.send("a", CommandType::Create, payment_data()), Step::Settled);
-    assert_eq!(bench.told(), [("payment.created", true)]);
+    assert_eq!(bench.emitted(), [("payment.created", true)]);
     assert_eq!(bench.status(), Status::Waiting);
 
     let mut bench = Bench::new();
     let mut data = payment_data();
     data["process"] = json!({"status": "confirmed"});
     let id = bench.call("a", CommandType::Create, data);
-    assert_eq!(bench.told(), [("payment.created", false)]);
+    assert_eq!(bench.emitted(), [("payment.created", false)]);
     bench.settle(id, approved());
-    assert_eq!(bench.told(), [("payment.status_changed", true)]);
+    assert_eq!(bench.emitted(), [("payment.status_changed", true)]);
     assert_eq!(bench.status(), Status::Confirmed);
     assert_eq!(bench.amounts(), ["0.00", "100.00", "0.00"]);
 }
@@ -180,7 +180,7 @@ fn a_known_command_goes_on_from_where_it_stands() {
     assert_eq!(bench.send("a", CommandType::Process, json!({})), Step::Known(id));
     bench.settle(id, approved());
     assert_eq!(bench.send("a", CommandType::Process, json!({})), Step::Known(id));
-    assert!(bench.told.is_empty());
+    assert!(bench.emitted.is_empty());
 }
 
 #[test]
@@ -204,10 +204,10 @@ fn a_name_used_again_is_refused_and_the_first_is_not_disturbed() {
     let other_type = command("a", CommandType::Release, json!({}));
     for other in [other_data, other_type] {
         assert_eq!(bench.rejected_command(other.clone()), Code::IdReused);
-        let first = bench.told[0].clone();
+        let first = bench.emitted[0].clone();
         assert!(!first.is_final(), "the one answer belongs to the first");
         bench.send_command(other);
-        assert_eq!(bench.told[0].id, first.id, "delivered again, it tells the same event");
+        assert_eq!(bench.emitted[0].id, first.id, "delivered again, it tells the same event");
     }
     assert_eq!(bench.state(id), State::Calling);
     bench.settle(id, approved());
@@ -221,7 +221,7 @@ fn what_was_rejected_while_reading_is_stored_and_answered() {
     let unknown =
         Command { kind: Kind::from_word("payment.bogus"), content, ..command("a", CommandType::Sync, json!({})) };
     assert_eq!(bench.rejected_command(unknown.clone()), Code::UnknownType);
-    assert_eq!(bench.told(), [("command.rejected", true)]);
+    assert_eq!(bench.emitted(), [("command.rejected", true)]);
     assert_eq!(bench.operation(operation_id("a")).kind.as_str(), "payment.bogus");
     assert_eq!(bench.send_command(unknown), Step::Known(operation_id("a")));
 }
@@ -258,7 +258,7 @@ fn a_command_is_routed_by_its_payments_variant() {
         let mut bench = Bench::with_payment(Status::Confirmed);
         let other = Command { variant: "other".to_owned(), ..command("a", kind, data_of(kind)) };
         assert_eq!(bench.rejected_command(other), Code::VariantMismatch, "{kind}");
-        assert_eq!(bench.told[0].variant, "default", "told where the payment's events go");
+        assert_eq!(bench.emitted[0].variant, "default", "told where the payment's events go");
     }
     // Also where it has to wait: for its turn, or for its payment.
     let mut bench = Bench::with_payment(Status::Waiting);
@@ -285,7 +285,7 @@ fn a_payment_stays_with_the_gateway_and_the_account_it_began_with() {
     }
     // A cancel is refused before it ends anything.
     let mut bench = Bench::with_payment(Status::Waiting);
-    bench.hold = Some(std::time::Duration::from_secs(30));
+    bench.paused_for = Some(std::time::Duration::from_secs(30));
     bench.send("a", CommandType::Process, json!({}));
     bench.rules.account = "shop-2".to_owned();
     assert_eq!(bench.rejected("b", CommandType::Cancel, json!({})), Code::GatewayChanged);
@@ -372,9 +372,9 @@ fn each_end_of_a_process_has_its_status() {
             assert_eq!(bench.answer(id).0, kind);
             let shown = bench.payment().redirect_url.is_some();
             assert_eq!(shown, status == Status::Input, "the address stands only while the customer must act");
-            let told: Vec<_> = bench.told.iter().filter(|event| event.is_final()).collect();
-            assert_eq!(told.len(), 1);
-            if let EventKind::StatusChanged { previous, payment, .. } = &told[0].kind {
+            let emitted: Vec<_> = bench.emitted.iter().filter(|event| event.is_final()).collect();
+            assert_eq!(emitted.len(), 1);
+            if let EventKind::StatusChanged { previous, payment, .. } = &emitted[0].kind {
                 assert_eq!((*previous, payment.status), (from, status));
             }
         }

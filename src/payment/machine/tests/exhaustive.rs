@@ -2,14 +2,14 @@
 //! may go wrong once or twice. Breadth first, so that what is wrong is told by the shortest way to it. What the random scripts
 //! beside ([`super::properties`]) hit once in thousands of cases is found here for sure, within small bounds.
 //!
-//! Every world is judged as it is, and once more after it came to rest with nothing more going wrong ([`judge`]). Nothing is
+//! Every world is judged as it is, and once more after it came to rest with nothing more going wrong ([`invariants`]). Nothing is
 //! cut: a test that passes has seen all worlds of its scenario.
 //!
 //! By hand and not with `stateright`: our worlds are told apart by times relative to now, one with fewer faults left is
 //! covered by one with more, and what is wrong shows as a panic of the store or the gateway. It has none of the three, and
 //! the search itself is the smallest part.
 
-mod judge;
+mod invariants;
 mod key;
 mod moves;
 mod scenario;
@@ -57,7 +57,7 @@ fn explore(scenario: Scenario) {
             next.faults -= faults;
             let happened = catch_unwind(AssertUnwindSafe(|| {
                 next.apply(by);
-                judge::check(&next);
+                invariants::check(&next);
             }));
             search.ways.push((place, Some(by)));
             let reached = search.ways.len() - 1;
@@ -71,7 +71,7 @@ fn explore(scenario: Scenario) {
             });
             if let Err(wrong) = happened {
                 let wrong = wrong.downcast_ref::<String>().cloned().unwrap_or_else(|| "it panics".to_owned());
-                panic!("{wrong}\n{}", search.tell(&first, reached));
+                panic!("{wrong}\n{}", search.describe(&first, reached));
             }
         }
     }
@@ -97,7 +97,7 @@ impl Search {
         while on_the_way.last().is_some_and(|last| !self.rested.contains(last)) {
             assert!(on_the_way.len() < REST_MAX, "it never comes to rest");
             if rest_step(&mut world).is_none() {
-                judge::check_at_rest(&world);
+                invariants::check_at_rest(&world);
                 break;
             }
             on_the_way.push(key(&world));
@@ -106,37 +106,37 @@ impl Search {
     }
 
     /// The way to a world, and what became of it where nothing more went wrong.
-    fn tell(&self, first: &World, place: usize) -> String {
+    fn describe(&self, first: &World, place: usize) -> String {
         let mut moves = Vec::new();
         let mut at = place;
         while let (before, Some(by)) = self.ways[at] {
             moves.push(by);
             at = before;
         }
-        let mut told = format!("after {} moves:\n", moves.len());
+        let mut text = format!("after {} moves:\n", moves.len());
         let mut world = first.clone();
         for by in moves.into_iter().rev() {
-            let words = world.tell(by);
+            let words = world.describe(by);
             let went = catch_unwind(AssertUnwindSafe(|| world.apply(by)));
-            writeln!(told, "  {words}").unwrap();
+            writeln!(text, "  {words}").unwrap();
             if went.is_err() {
-                return told + &world.to_string();
+                return text + &world.to_string();
             }
         }
-        writeln!(told, "{world}from here on nothing goes wrong:").unwrap();
+        writeln!(text, "{world}from here on nothing goes wrong:").unwrap();
         for _ in 0..REST_MAX {
             let step = catch_unwind(AssertUnwindSafe(|| rest_step(&mut world)));
             let Ok(Some(words)) = step else { break };
-            writeln!(told, "  {words}").unwrap();
+            writeln!(text, "  {words}").unwrap();
         }
-        told + &world.to_string()
+        text + &world.to_string()
     }
 }
 
 /// One step on the way to rest, in words; nothing where there is none.
 fn rest_step(world: &mut World) -> Option<String> {
     if let Some(by) = world.goes_on().filter(|by| *by != Move::Tick) {
-        let words = world.tell(by);
+        let words = world.describe(by);
         world.apply(by);
         return Some(words);
     }
@@ -144,7 +144,7 @@ fn rest_step(world: &mut World) -> Option<String> {
         return Some(words);
     }
     let by = world.goes_on()?;
-    let words = world.tell(by);
+    let words = world.describe(by);
     world.apply(by);
     Some(words)
 }

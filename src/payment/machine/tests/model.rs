@@ -16,7 +16,7 @@ use crate::payment::outcome::{Decline, Found, GatewayError, GatewayResult, Outco
 use crate::payment::transaction::{Attribution, Transaction, TransactionKind, TransactionState};
 
 /// What the ids of what nobody of ours did begin with.
-const DESK: u128 = 0xdec5_0000_0000_0000_0000_0000_0000_0000;
+const BY_HAND: u128 = 0xdec5_0000_0000_0000_0000_0000_0000_0000;
 
 /// What becomes of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub struct Gateway {
     /// It captures, releases and refunds whatever it is told: not to tell it wrongly is the machine's part.
     pub trusting: bool,
     /// Whoever tells it has forgotten some of what was told before, and may tell it a second time.
-    pub may_be_told_twice: bool,
+    pub may_act_twice: bool,
 }
 
 impl Gateway {
@@ -147,7 +147,7 @@ impl Gateway {
             lists: false,
             needs_confirmation: false,
             trusting: false,
-            may_be_told_twice: false,
+            may_act_twice: false,
         }
     }
 
@@ -174,24 +174,24 @@ impl Gateway {
     }
 
     pub fn call(&mut self, sent: Sent, fate: Fate, now: Timestamp) -> Outcome {
-        let trouble = |code| GatewayError::new(code, "trouble");
+        let error = |code| GatewayError::new(code, "trouble");
         match fate {
             Fate::Answered => self.execute(sent, now),
             Fate::AnswerLost => {
                 self.execute(sent, now);
-                Outcome::Unknown(trouble(Code::Timeout))
+                Outcome::Unknown(error(Code::Timeout))
             }
             Fate::InFlight(seconds) => {
                 self.in_flight.push((now + SignedDuration::from_secs(seconds.into()), sent));
-                Outcome::Unknown(trouble(Code::Timeout))
+                Outcome::Unknown(error(Code::Timeout))
             }
-            Fate::NotSent => Outcome::NotSent(trouble(Code::Unreachable)),
+            Fate::NotSent => Outcome::NotSent(error(Code::Unreachable)),
             Fate::Throttled => {
                 let retry_after = Some(Duration::from_secs(u64::from(sent.luck)));
-                Outcome::NotSent(GatewayError { retry_after, ..trouble(Code::RateLimited) })
+                Outcome::NotSent(GatewayError { retry_after, ..error(Code::RateLimited) })
             }
-            Fate::Misconfigured => Outcome::NotSent(trouble(Code::Misconfigured)),
-            Fate::Refused => Outcome::Refused(trouble(Code::Refused)),
+            Fate::Misconfigured => Outcome::NotSent(error(Code::Misconfigured)),
+            Fate::Refused => Outcome::Refused(error(Code::Refused)),
             Fate::ServerError { after } => {
                 if after {
                     self.execute(sent, now);
@@ -200,7 +200,7 @@ impl Gateway {
                     let new = Memory { first_used: now, effect: None, server_error: true };
                     self.memories.entry(sent.key).or_insert(new).server_error = true;
                 }
-                Outcome::Unknown(trouble(Code::GatewayError))
+                Outcome::Unknown(error(Code::GatewayError))
             }
         }
     }
@@ -255,7 +255,7 @@ impl Gateway {
     fn carry_out(&mut self, sent: Sent, now: Timestamp) -> Outcome {
         let ended = self.verdict(&sent, now);
         let effect = Effect { sent, ended };
-        if effect.is_live() && !self.may_be_told_twice {
+        if effect.is_live() && !self.may_act_twice {
             let same = self.effects.iter().find(|other| other.is_live() && other.sent.operation == sent.operation);
             assert!(same.is_none(), "one operation is carried out twice: {same:?} and {sent:?}");
             let mut processes = self.effects.iter().filter(|other| other.sent.action == Action::Process);
@@ -351,7 +351,7 @@ impl Gateway {
     }
 
     /// Somebody refunds in the gateway's own portal, which tells nobody. It can be learnt only by asking.
-    pub fn refund_at_the_desk(&mut self, part: i128, now: Timestamp) {
+    pub fn refund_by_hand(&mut self, part: i128, now: Timestamp) {
         let (_, captured, refunded) = self.ledger();
         let pending = self.effects.iter().filter(|effect| effect.sent.action == Action::Refund);
         let pending = pending.filter(|effect| matches!(effect.ended, Ended::Pending { .. }));
@@ -360,7 +360,7 @@ impl Gateway {
         if amount <= 0 || self.contract.lookup == Lookup::None {
             return;
         }
-        let operation = Uuid::from_u128(DESK + self.effects.len() as u128);
+        let operation = Uuid::from_u128(BY_HAND + self.effects.len() as u128);
         let sent = Sent {
             operation,
             key: operation,
@@ -498,14 +498,14 @@ impl Gateway {
             _ => Verdict::Approved,
         };
         let money = |hundredths| Some(usd(&format!("{}.{:02}", hundredths / 100, hundredths % 100)));
-        let is_told = |effect: &&Effect| effect.ended == Ended::Done && effect.sent.amount > 0;
+        let is_listed = |effect: &&Effect| effect.ended == Ended::Done && effect.sent.amount > 0;
         let moves = |effect: &&Effect| effect.sent.action != Action::Cancel;
-        let told = (0..self.effects.len()).filter(|place| {
+        let listed = (0..self.effects.len()).filter(|place| {
             let effect = &self.effects[*place];
-            self.lists && known(effect) && is_told(&effect) && moves(&effect)
+            self.lists && known(effect) && is_listed(&effect) && moves(&effect)
         });
         Found::Result(Box::new(GatewayResult {
-            transactions: told.map(|place| self.transaction(place)).collect(),
+            transactions: listed.map(|place| self.transaction(place)).collect(),
             // Where it was told twice, what it still overlooks may be what was given back.
             captured: money((captured - refunded).max(0)),
             refunded: money(refunded),
@@ -556,7 +556,7 @@ impl Gateway {
             },
             reference: self.gives_references.then(|| format!("tx-{place}")),
             parent: None,
-            attribution: match sent.operation.as_u128() & DESK == DESK {
+            attribution: match sent.operation.as_u128() & BY_HAND == BY_HAND {
                 true => Attribution::Unattributed,
                 false => Attribution::Recorded(sent.operation),
             },

@@ -14,7 +14,7 @@ use crate::payment::status::{FraudStatus, Status};
 
 /// A discrepancy that the last commit told.
 fn discrepancy(bench: &Bench) -> Option<Discrepancy> {
-    bench.told.iter().find_map(|event| match &event.kind {
+    bench.emitted.iter().find_map(|event| match &event.kind {
         EventKind::StatusChanged { why, .. } | EventKind::Updated { why, .. } | EventKind::Failed { why, .. } => {
             why.discrepancy
         }
@@ -87,13 +87,13 @@ fn partial_refunds_leave_the_payment_confirmed_until_nothing_is_left() {
     for (id, amount, left) in [("a", "30", "70.00"), ("b", "30", "40.00")] {
         let refund = bench.call(id, CommandType::Refund, json!({"amount": amount}));
         bench.settle(refund, approved());
-        assert_eq!(bench.told(), [("payment.updated", true)]);
+        assert_eq!(bench.emitted(), [("payment.updated", true)]);
         assert_eq!((bench.status(), &bench.amounts()[1]), (Status::Confirmed, &left.to_owned()));
     }
     let rest = bench.call("c", CommandType::Refund, json!({}));
     assert_eq!(bench.operation(rest).amount(), Some(usd("40")));
     bench.settle(rest, approved());
-    assert_eq!(bench.told(), [("payment.status_changed", true)]);
+    assert_eq!(bench.emitted(), [("payment.status_changed", true)]);
     assert_eq!((bench.status(), bench.amounts()), (Status::Refunded, ["0.00", "0.00", "100.00"].map(str::to_owned)));
 }
 
@@ -131,7 +131,7 @@ fn pending_refunds_give_up_the_turn_and_reserve_their_amount() {
     assert_eq!(bench.rejected("d", CommandType::Refund, json!({})), Code::InvalidAmount, "nothing is left");
     // One fails at last: its amount is free again.
     bench.found(first, Some(first), found(Verdict::Declined(Decline::Hard)));
-    assert_eq!(bench.told(), [("command.failed", true)]);
+    assert_eq!(bench.emitted(), [("command.failed", true)]);
     bench.found(second, Some(second), found(Verdict::Approved));
     assert_eq!((bench.status(), bench.amounts()), (Status::Confirmed, ["0.00", "30.00", "70.00"].map(str::to_owned)));
     bench.call("e", CommandType::Refund, json!({"amount": "30"}));
@@ -153,7 +153,7 @@ fn a_pending_capture_or_release_lets_no_other_begin() {
 }
 
 #[test]
-fn the_gateways_figure_wins_and_is_told() {
+fn the_gateways_amount_wins_and_is_reported() {
     let mut bench = Bench::with_payment(Status::Waiting);
     let process = bench.call("a", CommandType::Process, json!({}));
     bench.settle(process, approved_of("60"));
@@ -171,7 +171,7 @@ fn the_gateways_figure_wins_and_is_told() {
 }
 
 #[test]
-fn money_captured_twice_is_told_although_each_was_what_was_asked() {
+fn money_captured_twice_is_reported_although_each_amount_was_requested() {
     let mut bench = Bench::with_payment(Status::Waiting);
     let first = bench.call("a", CommandType::Process, json!({}));
     bench.settle(first, result(Verdict::Declined(Decline::Soft)));
@@ -179,7 +179,7 @@ fn money_captured_twice_is_told_although_each_was_what_was_asked() {
     bench.settle(second, approved());
     // The gateway takes its decline back.
     bench.settle(first, approved());
-    assert_eq!(bench.told(), [("payment.updated", false)]);
+    assert_eq!(bench.emitted(), [("payment.updated", false)]);
     assert_eq!(discrepancy(&bench), Some(Discrepancy { asked: usd("100"), answered: usd("200") }));
     assert_eq!(bench.amounts(), ["0.00", "200.00", "0.00"]);
 }
@@ -244,7 +244,7 @@ fn what_failed_changes_no_status() {
             bench.settle_after(id, outcome.clone(), 9);
             assert_eq!((bench.status(), bench.amounts()), (status, before), "{kind} {outcome:?}");
             if outcome != timed_out() {
-                assert_eq!(bench.told(), [("command.failed", true)]);
+                assert_eq!(bench.emitted(), [("command.failed", true)]);
                 assert_eq!(bench.answer(id).0, AnswerKind::Failed);
             }
         }
@@ -259,26 +259,26 @@ fn a_refund_that_is_declined_changes_nothing_of_the_payment() {
     declined.fraud = Some((FraudStatus::Review, "odd".to_owned()));
     declined.code = Some("R1".to_owned());
     bench.settle(id, Outcome::Result(Box::new(declined)));
-    assert_eq!(bench.told(), [("command.failed", true)]);
+    assert_eq!(bench.emitted(), [("command.failed", true)]);
     assert_eq!(bench.payment().fraud_status, FraudStatus::Unknown);
-    let EventKind::Failed { why, attempts } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
+    let EventKind::Failed { why, attempts } = &bench.emitted[0].kind else { panic!("{:?}", bench.emitted) };
     assert_eq!((why.code, why.gateway_code.as_deref(), *attempts), (Some(Code::Declined), Some("R1"), 1));
 }
 
 #[test]
-fn what_the_gateway_tells_beside_is_merged_and_told_once() {
+fn other_data_of_the_gateway_is_merged_and_reported_once() {
     let mut bench = Bench::with_payment(Status::Waiting);
     let id = bench.call("a", CommandType::Process, json!({}));
-    let mut told = GatewayResult::new(Verdict::Pending);
-    told.transaction_id = Some("tx-1".to_owned());
-    told.fraud = Some((FraudStatus::Accept, "looks well".to_owned()));
-    told.extra_data = serde_json::from_value(json!({"card": "visa"})).unwrap();
-    bench.settle(id, Outcome::Result(Box::new(told.clone())));
-    let EventKind::Updated { changed, .. } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
+    let mut result = GatewayResult::new(Verdict::Pending);
+    result.transaction_id = Some("tx-1".to_owned());
+    result.fraud = Some((FraudStatus::Accept, "looks well".to_owned()));
+    result.extra_data = serde_json::from_value(json!({"card": "visa"})).unwrap();
+    bench.settle(id, Outcome::Result(Box::new(result.clone())));
+    let EventKind::Updated { changed, .. } = &bench.emitted[0].kind else { panic!("{:?}", bench.emitted) };
     assert_eq!(changed, &["transaction_id", "fraud_status", "fraud_message", "extra_data"]);
-    assert_eq!(bench.told(), [("payment.updated", false), ("command.delayed", false)]);
-    bench.found(id, Some(id), crate::payment::outcome::Found::Result(Box::new(told)));
-    assert!(bench.told.is_empty(), "the same again is no news");
+    assert_eq!(bench.emitted(), [("payment.updated", false), ("command.delayed", false)]);
+    bench.found(id, Some(id), crate::payment::outcome::Found::Result(Box::new(result)));
+    assert!(bench.emitted.is_empty(), "the same again is no news");
     assert_eq!(bench.payment().transaction_id, "tx-1");
 
     let mut bench = Bench::with_payment(Status::Waiting);
@@ -291,7 +291,7 @@ fn what_the_gateway_tells_beside_is_merged_and_told_once() {
 }
 
 #[test]
-fn a_message_is_told_where_it_differs_and_an_empty_one_takes_none_away() {
+fn a_message_is_reported_if_it_differs_and_an_empty_one_removes_none() {
     let says = |message: &str, transaction_id: &str| {
         let (message, transaction_id) = (message.to_owned(), Some(transaction_id.to_owned()));
         let result = GatewayResult { message, transaction_id, ..GatewayResult::new(Verdict::Declined(Decline::Hard)) };
@@ -303,11 +303,11 @@ fn a_message_is_told_where_it_differs_and_an_empty_one_takes_none_away() {
     bench.rules.delayed.clear();
     let process = bench.call("b", CommandType::Process, json!({}));
     bench.settle(process, says("", "second"));
-    assert_eq!(bench.told(), [("payment.updated", false), ("command.failed", true)]);
+    assert_eq!(bench.emitted(), [("payment.updated", false), ("command.failed", true)]);
     assert_eq!((bench.payment().message.as_str(), bench.payment().transaction_id.as_str()), ("no money", "second"));
     let process = bench.call("c", CommandType::Process, json!({}));
     bench.settle(process, says("stolen", "second"));
-    let EventKind::Updated { changed, .. } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
+    let EventKind::Updated { changed, .. } = &bench.emitted[0].kind else { panic!("{:?}", bench.emitted) };
     assert_eq!(changed, &["message"]);
     // The message of an earlier status does not outlive it.
     let process = bench.call("d", CommandType::Process, json!({}));

@@ -29,7 +29,7 @@ fn news_of(operation: Uuid) -> Value {
 fn notify(bench: &mut Bench, id: &str, data: Value, target: Option<Uuid>) -> Uuid {
     let operation = operation_id(id);
     let step = bench.send(id, CommandType::Notification, data);
-    assert_eq!(step, Step::LookUp { operation, target }, "{:?}", bench.told);
+    assert_eq!(step, Step::LookUp { operation, target }, "{:?}", bench.emitted);
     operation
 }
 
@@ -48,7 +48,7 @@ fn nameless(id: &str) -> Command {
 }
 
 #[test]
-fn what_was_done_at_the_gateways_desk_is_learnt_from_every_status_and_counts_once() {
+fn manual_changes_at_the_gateway_are_found_from_every_status_and_count_once() {
     for (status, captured, refunded, after) in [
         (Status::Waiting, "100", "0", Status::Confirmed),
         (Status::Input, "100", "0", Status::Confirmed),
@@ -69,7 +69,7 @@ fn what_was_done_at_the_gateways_desk_is_learnt_from_every_status_and_counts_onc
             assert_eq!(bench.status(), after, "{status}");
             assert_eq!(amounts[1..], [usd(captured).to_string(), usd(refunded).to_string()], "{status}");
         }
-        assert_eq!(bench.told(), [("command.succeeded", true)], "the last one brings nothing new");
+        assert_eq!(bench.emitted(), [("command.succeeded", true)], "the last one brings nothing new");
         assert!(bench.operation(operation_id("first")).data.is_empty(), "nothing of it is kept");
     }
 }
@@ -89,7 +89,7 @@ fn notifications_that_come_together_are_answered_in_any_order() {
 }
 
 #[test]
-fn a_notification_settles_the_operation_that_it_tells_of() {
+fn a_notification_settles_the_operation_that_it_names() {
     // Unknown: its answer was lost. Pending: its result was to come. Calling: the notification was faster than the answer.
     for state in [State::Unknown, State::Pending, State::Calling] {
         let mut bench = Bench::with_payment(Status::Waiting);
@@ -101,13 +101,13 @@ fn a_notification_settles_the_operation_that_it_tells_of() {
             _ => {}
         }
         assert_eq!(bench.state(process), state);
-        let told = notify(&mut bench, "hook", news_of(process), Some(process));
-        assert_eq!(bench.found(told, Some(process), found(Verdict::Approved)), Step::Settled, "{state:?}");
+        let notified = notify(&mut bench, "hook", news_of(process), Some(process));
+        assert_eq!(bench.found(notified, Some(process), found(Verdict::Approved)), Step::Settled, "{state:?}");
         assert_eq!(bench.status(), Status::Confirmed);
         // Its own command is the cause of what changed, the notification is answered by itself.
-        let change = bench.told.iter().find(|event| event.kind.type_name() == "payment.status_changed").unwrap();
+        let change = bench.emitted.iter().find(|event| event.kind.type_name() == "payment.status_changed").unwrap();
         assert_eq!(change.cause.as_ref().unwrap().name.id, "pay");
-        assert_eq!((bench.answer(process).0, bench.answer(told).0), (AnswerKind::Succeeded, AnswerKind::Succeeded));
+        assert_eq!((bench.answer(process).0, bench.answer(notified).0), (AnswerKind::Succeeded, AnswerKind::Succeeded));
         // The answer that was late counts once.
         bench.settle(process, approved());
         assert_eq!(bench.amounts()[1], "100.00");
@@ -120,19 +120,19 @@ fn one_of_the_whole_payment_waits_until_nothing_is_open_and_then_asks_at_once() 
     let refund = bench.call("refund", CommandType::Refund, json!({"amount": "10"}));
     bench.settle(refund, result(Verdict::Pending));
     // Somebody refunded another 20 at the desk. While ours is open the sums could count it twice.
-    let told = notify(&mut bench, "hook", news(), Some(refund));
-    assert_eq!(bench.found(told, Some(refund), found(Verdict::Pending)), Step::Stored);
-    assert_eq!((bench.state(told), bench.delayed()), (State::Scheduled, Some(Code::Pending)));
-    assert_eq!(bench.resume_when_due(told), Step::LookUp { operation: told, target: Some(refund) });
-    assert_eq!(bench.found(told, Some(refund), found(Verdict::Pending)), Step::Stored);
-    assert_eq!(bench.told(), [], "it was told once that it waits");
+    let notified = notify(&mut bench, "hook", news(), Some(refund));
+    assert_eq!(bench.found(notified, Some(refund), found(Verdict::Pending)), Step::Stored);
+    assert_eq!((bench.state(notified), bench.delayed()), (State::Scheduled, Some(Code::Pending)));
+    assert_eq!(bench.resume_when_due(notified), Step::LookUp { operation: notified, target: Some(refund) });
+    assert_eq!(bench.found(notified, Some(refund), found(Verdict::Pending)), Step::Stored);
+    assert_eq!(bench.emitted(), [], "it was told once that it waits");
     // The refund ends by its own look-up, which wakes the notification.
     bench.resume_when_due(refund);
     bench.found(refund, Some(refund), found(Verdict::Approved));
-    assert_eq!(bench.operation(told).due_at, Some(bench.now));
-    assert_eq!(bench.resume(told), Step::LookUp { operation: told, target: None });
-    bench.found(told, None, whole("70", "30"));
-    assert_eq!((bench.answer(told).0, bench.amounts()[2].as_str()), (AnswerKind::Succeeded, "30.00"));
+    assert_eq!(bench.operation(notified).due_at, Some(bench.now));
+    assert_eq!(bench.resume(notified), Step::LookUp { operation: notified, target: None });
+    bench.found(notified, None, whole("70", "30"));
+    assert_eq!((bench.answer(notified).0, bench.amounts()[2].as_str()), (AnswerKind::Succeeded, "30.00"));
 }
 
 #[test]
@@ -140,11 +140,11 @@ fn one_of_the_whole_payment_goes_on_at_once_where_its_look_up_ends_what_was_open
     let mut bench = Bench::with_payment(Status::Confirmed);
     let refund = bench.call("refund", CommandType::Refund, json!({"amount": "10"}));
     bench.settle(refund, result(Verdict::Pending));
-    let told = notify(&mut bench, "hook", news(), Some(refund));
-    let step = bench.found(told, Some(refund), found(Verdict::Approved));
-    assert_eq!(step, Step::LookUp { operation: told, target: None });
-    bench.found(told, None, whole("70", "30"));
-    assert_eq!((bench.answer(told).0, bench.amounts()[2].as_str()), (AnswerKind::Succeeded, "30.00"));
+    let notified = notify(&mut bench, "hook", news(), Some(refund));
+    let step = bench.found(notified, Some(refund), found(Verdict::Approved));
+    assert_eq!(step, Step::LookUp { operation: notified, target: None });
+    bench.found(notified, None, whole("70", "30"));
+    assert_eq!((bench.answer(notified).0, bench.amounts()[2].as_str()), (AnswerKind::Succeeded, "30.00"));
 }
 
 #[test]
@@ -166,10 +166,10 @@ fn one_that_comes_before_its_payment_waits_a_grace() {
 }
 
 #[test]
-fn one_that_tells_nothing_and_one_that_nobody_can_be_asked_about_are_answered() {
+fn one_without_facts_and_one_that_cannot_be_looked_up_are_answered() {
     let mut bench = Bench::with_payment(Status::Confirmed);
     assert_eq!(bench.send("nothing", CommandType::Notification, json!({"facts": []})), Step::Settled);
-    assert_eq!(bench.told(), [("command.succeeded", true)]);
+    assert_eq!(bench.emitted(), [("command.succeeded", true)]);
     bench.rules.contract.lookup = Lookup::None;
     assert_eq!(bench.rejected("hook", CommandType::Notification, news()), Code::Unsupported);
 }
@@ -184,18 +184,18 @@ fn one_that_names_no_payment_is_located_and_answered() {
         bench.decide(&[id], |aggregate, context| aggregate.located(id, located, 9, context))
     };
     // The gateway could not be asked: again later.
-    let mut told = Vec::new();
+    let mut ids = Vec::new();
     for _ in 0..2 {
-        let trouble = GatewayError::new(Code::Unreachable, "no connection");
-        assert_eq!(located(&mut bench, Err(trouble)), Step::Stored);
+        let error = GatewayError::new(Code::Unreachable, "no connection");
+        assert_eq!(located(&mut bench, Err(error)), Step::Stored);
         assert_eq!((bench.state(id), bench.delayed()), (State::Scheduled, Some(Code::Unreachable)));
-        told.push(bench.told[0].id);
+        ids.push(bench.emitted[0].id);
         assert_eq!(bench.resume_when_due(id), Step::Locate(id));
     }
-    assert_ne!(told[0], told[1], "an event under a known id is stored once, so that the later one would be lost");
+    assert_ne!(ids[0], ids[1], "an event under a known id is stored once, so that the later one would be lost");
     assert_eq!(located(&mut bench, Ok(())), Step::Settled);
-    assert_eq!(bench.told(), [("command.succeeded", true)]);
-    let cause = bench.told[0].cause.as_ref().unwrap();
+    assert_eq!(bench.emitted(), [("command.succeeded", true)]);
+    let cause = bench.emitted[0].cause.as_ref().unwrap();
     assert_eq!(cause.subject, PAYMENT.to_string(), "an event always has a subject");
     assert_eq!(bench.send_command(nameless), Step::Known(id), "it is done once");
 }
@@ -220,26 +220,26 @@ fn one_that_names_no_payment_is_located_again_where_its_worker_was_lost() {
 fn one_without_news_is_asked_about_again_while_the_payment_waits() {
     let mut bench = Bench::with_payment(Status::Input);
     let input = || found(Verdict::CustomerMustAct { redirect_url: Some("https://3ds".to_owned()) });
-    let told = notify(&mut bench, "hook", news(), None);
+    let notified = notify(&mut bench, "hook", news(), None);
     let came = bench.now;
-    assert_eq!(bench.found(told, None, input()), Step::Stored);
-    assert_eq!((bench.state(told), bench.delayed()), (State::Scheduled, Some(Code::Pending)));
+    assert_eq!(bench.found(notified, None, input()), Step::Stored);
+    assert_eq!((bench.state(notified), bench.delayed()), (State::Scheduled, Some(Code::Pending)));
     // After the settle window, and then as often as a call would be tried again.
-    assert_eq!(bench.operation(told).due_at, Some(came + jiff::SignedDuration::from_secs(10)));
+    assert_eq!(bench.operation(notified).due_at, Some(came + jiff::SignedDuration::from_secs(10)));
     let mut questions = 1;
-    while bench.state(told) != State::Settled {
-        assert_eq!(bench.resume_when_due(told), Step::LookUp { operation: told, target: None });
-        bench.found(told, None, input());
+    while bench.state(notified) != State::Settled {
+        assert_eq!(bench.resume_when_due(notified), Step::LookUp { operation: notified, target: None });
+        bench.found(notified, None, input());
         questions += 1;
     }
-    assert_eq!((questions, bench.answer(told).0), (4, AnswerKind::Succeeded));
+    assert_eq!((questions, bench.answer(notified).0), (4, AnswerKind::Succeeded));
     // With news it is answered at once.
     let mut bench = Bench::with_payment(Status::Input);
-    let told = notify(&mut bench, "hook", news(), None);
-    bench.found(told, None, input());
-    bench.resume_when_due(told);
-    assert_eq!(bench.found(told, None, whole("100", "0")), Step::Settled);
-    assert_eq!((bench.status(), bench.answer(told).0), (Status::Confirmed, AnswerKind::Succeeded));
+    let notified = notify(&mut bench, "hook", news(), None);
+    bench.found(notified, None, input());
+    bench.resume_when_due(notified);
+    assert_eq!(bench.found(notified, None, whole("100", "0")), Step::Settled);
+    assert_eq!((bench.status(), bench.answer(notified).0), (Status::Confirmed, AnswerKind::Succeeded));
 }
 
 #[test]

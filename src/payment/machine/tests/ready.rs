@@ -58,10 +58,10 @@ fn an_open_process_goes_on_under_a_key_of_its_own() {
         assert_eq!((ready.state, ready.exposure, ready.due_at), (State::Scheduled, Exposure::Clean, Some(bench.now)));
         assert!(ready.confirms() && ready.key() != first_key, "{state:?}");
         assert_eq!(ready.request.as_ref().unwrap().body, "", "it is written anew");
-        assert_eq!((bench.payment().busy, bench.told()), (Some(pay), Vec::new()));
+        assert_eq!((bench.payment().busy, bench.emitted()), (Some(pay), Vec::new()));
         assert_eq!(bench.resume(pay), Step::Call(pay));
         assert_eq!(bench.settle(pay, approved()), Step::Settled);
-        assert_eq!((bench.status(), bench.told()), (Status::Confirmed, vec![("payment.status_changed", true)]));
+        assert_eq!((bench.status(), bench.emitted()), (Status::Confirmed, vec![("payment.status_changed", true)]));
         assert_eq!(own(&bench).len(), 0, "its own command is answered");
     }
 }
@@ -85,7 +85,7 @@ fn where_the_process_was_answered_paybus_begins_one_of_its_own() {
     assert_eq!(bench.resume(id), Step::Call(id));
     bench.settle(id, approved());
     assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
-    let change = bench.told.iter().find(|event| event.kind.type_name() == "payment.status_changed").unwrap();
+    let change = bench.emitted.iter().find(|event| event.kind.type_name() == "payment.status_changed").unwrap();
     assert_eq!(change.cause.as_ref().unwrap().name.source, "paybus");
 }
 
@@ -204,7 +204,7 @@ fn what_the_customer_approved_goes_on_after_the_commands_time_and_at_a_retired_v
 fn a_proof_that_it_is_ready_is_gone_on_with_where_nobody_can_be_asked() {
     // Of an operation that is open.
     let mut bench = Bench::with_payment(Status::Waiting);
-    tells_alone(&mut bench);
+    proves_but_cannot_be_asked(&mut bench);
     let pay = bench.call("pay", CommandType::Process, json!({}));
     bench.settle(pay, result(Verdict::Pending));
     bench.send("hook", CommandType::Notification, json!({"facts": [ready(Some(pay))]}));
@@ -216,7 +216,7 @@ fn a_proof_that_it_is_ready_is_gone_on_with_where_nobody_can_be_asked() {
     // Of one that was answered with the customer's turn, and of the payment alone.
     for loads in [true, false] {
         let mut bench = Bench::with_payment(Status::Input);
-        tells_alone(&mut bench);
+        proves_but_cannot_be_asked(&mut bench);
         let setup = operation_id("setup");
         let hook = command("hook", CommandType::Notification, json!({"facts": [ready(loads.then_some(setup))]}));
         let step = bench.decide(&[hook.operation_id(), setup], |aggregate, context| aggregate.accept(hook, context));
@@ -237,7 +237,7 @@ fn a_proof_that_it_is_ready_outlasts_a_cancel_that_is_declined() {
     for names in [true, false] {
         for (cancelled, status) in [(true, Status::Cancelled), (false, Status::Confirmed)] {
             let mut bench = Bench::with_payment(Status::Input);
-            tells_alone(&mut bench);
+            proves_but_cannot_be_asked(&mut bench);
             let setup = operation_id("setup");
             let cancel = bench.call("cancel", CommandType::Cancel, json!({}));
             let facts = json!({"facts": [ready(names.then_some(setup))]});
@@ -264,7 +264,7 @@ fn a_proof_that_it_is_ready_outlasts_a_cancel_that_is_declined() {
 #[test]
 fn a_proof_that_it_is_ready_outlasts_an_answer_that_is_lost() {
     let mut bench = Bench::with_payment(Status::Waiting);
-    tells_alone(&mut bench);
+    proves_but_cannot_be_asked(&mut bench);
     bench.rules.contract.keys = keys(None);
     let pay = bench.call("pay", CommandType::Process, json!({}));
     let hook = operation_id("hook");
@@ -280,7 +280,7 @@ fn a_proof_that_it_is_ready_outlasts_an_answer_that_is_lost() {
 }
 
 /// A gateway that cannot be asked, and proves by itself what happened.
-fn tells_alone(bench: &mut Bench) {
+fn proves_but_cannot_be_asked(bench: &mut Bench) {
     bench.rules.contract.lookup = Lookup::None;
     bench.rules.contract.notifications = NotificationRole::Proof { deadline: Duration::from_secs(3600) };
 }

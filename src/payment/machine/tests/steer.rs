@@ -52,14 +52,14 @@ fn an_attempt_is_moved_and_none_is_used_up() {
     let after = bench.operation(first).clone();
     assert_eq!(after.due_at, Some(bench.now));
     assert_eq!((after.attempts, after.rounds), (before.attempts, before.rounds));
-    assert_eq!(bench.told(), [("command.succeeded", true)]);
+    assert_eq!(bench.emitted(), [("command.succeeded", true)]);
     assert_eq!(bench.resume(first), Step::Call(first));
     // Later, too; and its publisher learns when.
     bench.settle_after(first, not_sent(), 9);
     let at = bench.now + SignedDuration::from_hours(5);
     assert_eq!(steer(&mut bench, "later", CommandType::Retry, first, json!({"at": at.to_string()})), None);
     assert_eq!(bench.operation(first).due_at, Some(at));
-    assert_eq!(bench.told(), [("command.delayed", false), ("command.succeeded", true)]);
+    assert_eq!(bench.emitted(), [("command.delayed", false), ("command.succeeded", true)]);
     // The payment is busy all that time.
     let far = json!({"at": (bench.now + SignedDuration::from_hours(31 * 24)).to_string()});
     assert_eq!(steer(&mut bench, "far", CommandType::Retry, first, far), Some(Code::InvalidData));
@@ -99,7 +99,7 @@ fn what_was_not_sent_is_withdrawn_and_the_next_goes_on() {
     let (mut bench, first, second) = scheduled();
     assert_eq!(withdraw(&mut bench, "w", first), None);
     assert_eq!(bench.answer(first), (AnswerKind::Failed, Some(Code::Withdrawn)));
-    assert_eq!(bench.told(), [("command.failed", true), ("command.succeeded", true)]);
+    assert_eq!(bench.emitted(), [("command.failed", true), ("command.succeeded", true)]);
     assert_eq!((bench.payment().busy, bench.status()), (None, Status::Confirmed));
     assert_eq!(bench.operation(second).due_at, Some(bench.now));
     assert_eq!(bench.resume(second), Step::Call(second));

@@ -102,8 +102,8 @@ impl Store {
     pub fn store_attempt(&mut self, machine: &mut Aggregate, id: Uuid, attempts: u32, context: Context<'_>) -> bool {
         let mine = machine.operation(id).unwrap().clone();
         let Some(row) = self.operations.iter_mut().find(|row| row.id == id) else { return false };
-        let held = row.lease.is_some_and(|lease| lease.owner == context.worker);
-        if row.state != State::Calling || !held || row.attempts != mine.attempts {
+        let is_owner = row.lease.is_some_and(|lease| lease.owner == context.worker);
+        if row.state != State::Calling || !is_owner || row.attempts != mine.attempts {
             return false;
         }
         machine.attempt_stored(id, attempts, context);
@@ -192,18 +192,18 @@ impl Store {
             assert!(!sent || is_known_as_sent || self.lost_commits && operation.acted_on, "{operation:?}");
         }
         for operation in self.operations.iter().filter(|operation| !operation.is_open()) {
-            let told = self.events.iter().filter(|event| event.is_final() && is_of(event, operation)).count();
-            assert_eq!(told, 1, "one answer: {operation:?}");
+            let answers = self.events.iter().filter(|event| event.is_final() && is_of(event, operation)).count();
+            assert_eq!(answers, 1, "one answer: {operation:?}");
             assert!(operation.answer.is_some() && operation.lease.is_none() && operation.due_at.is_none());
         }
         let Some(payment) = &self.payment else { return };
         let sums = Amounts::of(payment.currency(), self.movements.iter()).unwrap();
         assert_eq!(payment.amounts, sums, "amounts are the sums of the movements");
-        let holds = |operation: &&Operation| {
+        let holds_turn = |operation: &&Operation| {
             operation.action().is_some()
                 && matches!(operation.state, State::Calling | State::Scheduled | State::Unknown)
         };
-        let holding: Vec<Uuid> = self.operations.iter().filter(holds).map(|operation| operation.id).collect();
+        let holding: Vec<Uuid> = self.operations.iter().filter(holds_turn).map(|operation| operation.id).collect();
         match payment.busy {
             Some(busy) => assert!(holding.contains(&busy), "the turn is held by nobody: {busy}"),
             None => assert!(holding.is_empty(), "these should hold the turn: {holding:?}"),

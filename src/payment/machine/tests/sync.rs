@@ -62,7 +62,7 @@ fn what_the_gateway_has_and_we_have_not_is_added_once() {
             assert_eq!(bench.answer(sync).0, AnswerKind::Succeeded);
             assert_eq!((bench.status(), bench.amounts()), (after, amounts.map(str::to_owned)), "{status} {captured}");
         }
-        assert_eq!(bench.told(), [("command.succeeded", true)], "the second learns nothing new");
+        assert_eq!(bench.emitted(), [("command.succeeded", true)], "the second learns nothing new");
     }
 }
 
@@ -79,7 +79,7 @@ fn where_only_a_part_is_said_the_rest_is_as_we_have_it() {
     assert_eq!(bench.amounts(), ["0.00", "70.00", "30.00"]);
     let sync = ask(&mut bench, "c");
     bench.found(sync, None, whole(Some("70"), None));
-    assert_eq!(bench.told(), [("command.succeeded", true)]);
+    assert_eq!(bench.emitted(), [("command.succeeded", true)]);
     let sync = ask(&mut bench, "d");
     bench.found(sync, None, found(Verdict::Approved));
     assert_eq!(bench.amounts(), ["0.00", "70.00", "30.00"]);
@@ -122,11 +122,11 @@ fn other_verdicts_move_the_status_where_the_table_has_a_way() {
     let mut bench = Bench::with_payment(Status::Error);
     let sync = ask(&mut bench, "a");
     assert_eq!(bench.found(sync, None, Found::Nothing), Step::Settled);
-    assert_eq!((bench.status(), bench.told()), (Status::Error, vec![("command.succeeded", true)]));
+    assert_eq!((bench.status(), bench.emitted()), (Status::Error, vec![("command.succeeded", true)]));
 }
 
 #[test]
-fn sums_count_whatever_is_said_beside_them() {
+fn sums_count_with_any_result_beside_them() {
     for verdict in [Verdict::Declined(Decline::Hard), Verdict::Pending] {
         for (status, captured, refunded, after) in [
             (Status::Waiting, "70", "0", (Status::Confirmed, ["70.00", "0.00"])),
@@ -155,7 +155,7 @@ fn sums_count_whatever_is_said_beside_them() {
 }
 
 #[test]
-fn a_word_that_denies_the_money_that_we_count_is_told_and_takes_nothing_away() {
+fn an_answer_that_denies_booked_money_is_reported_and_removes_nothing() {
     for (status, denies) in [
         (Status::Confirmed, Found::Nothing),
         (Status::Confirmed, found(Verdict::Declined(Decline::Hard))),
@@ -171,7 +171,7 @@ fn a_word_that_denies_the_money_that_we_count_is_told_and_takes_nothing_away() {
         assert_eq!(bench.found(sync, None, denies), Step::Settled);
         assert_eq!(bench.answer(sync), (AnswerKind::Failed, Some(Code::Mismatch)));
         assert_eq!((bench.status(), bench.amounts()), (status, before));
-        let EventKind::Failed { why, .. } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
+        let EventKind::Failed { why, .. } = &bench.emitted[0].kind else { panic!("{:?}", bench.emitted) };
         assert_eq!(why.discrepancy, Some(Discrepancy { asked: usd("100"), answered: usd("0") }));
     }
 }
@@ -205,7 +205,7 @@ fn an_authorization_that_is_gone_at_the_gateway_ends_refunded() {
         bench.wait(10);
         let sync = ask(&mut bench, "a");
         bench.found(sync, None, Found::Result(Box::new(result)));
-        assert_eq!(bench.told(), [("payment.status_changed", true)]);
+        assert_eq!(bench.emitted(), [("payment.status_changed", true)]);
         assert_eq!(
             (bench.status(), bench.amounts()),
             (Status::Refunded, ["100.00", "0.00", "0.00"].map(str::to_owned))
@@ -278,13 +278,13 @@ fn while_the_clocks_differ_no_refund_is_taken_for_failed() {
 }
 
 #[test]
-fn where_the_gateway_says_less_nothing_is_taken_away_and_it_is_told() {
+fn if_the_gateway_reports_less_nothing_is_removed_and_it_is_reported() {
     let mut bench = Bench::with_payment(Status::Confirmed);
     bench.wait(10);
     let sync = ask(&mut bench, "a");
     bench.found(sync, None, whole(Some("60"), Some("0")));
     assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
-    let EventKind::Failed { why, .. } = &bench.told[0].kind else { panic!("{:?}", bench.told) };
+    let EventKind::Failed { why, .. } = &bench.emitted[0].kind else { panic!("{:?}", bench.emitted) };
     assert_eq!(why.code, Some(Code::Mismatch));
     assert_eq!(why.discrepancy, Some(Discrepancy { asked: usd("100"), answered: usd("60") }));
     // More than the total is counted, and told too.
@@ -292,7 +292,7 @@ fn where_the_gateway_says_less_nothing_is_taken_away_and_it_is_told() {
     let sync = ask(&mut bench, "a");
     bench.found(sync, None, whole(Some("130"), Some("0")));
     assert_eq!(bench.amounts()[1], "130.00");
-    assert_eq!(bench.told(), [("payment.updated", false), ("command.failed", true)]);
+    assert_eq!(bench.emitted(), [("payment.updated", false), ("command.failed", true)]);
 }
 
 #[test]
@@ -319,8 +319,8 @@ fn a_sync_asks_about_the_operation_whose_money_may_be_on_its_way() {
         let asks = Step::LookUp { operation: sync, target: Some(refund) };
         assert_eq!(bench.send("s", CommandType::Sync, json!({})), asks, "{outcome:?}");
         bench.found(sync, Some(refund), found(Verdict::Approved));
-        assert_eq!(bench.told(), [("payment.updated", true), ("command.succeeded", true)]);
-        let causes: Vec<_> = bench.told.iter().map(|event| event.cause.as_ref().unwrap().name.id.clone()).collect();
+        assert_eq!(bench.emitted(), [("payment.updated", true), ("command.succeeded", true)]);
+        let causes: Vec<_> = bench.emitted.iter().map(|event| event.cause.as_ref().unwrap().name.id.clone()).collect();
         assert_eq!(causes, ["a", "s"], "the operation is settled with its own command as the cause");
         bench.settle(refund, approved());
         assert_eq!(bench.amounts(), ["0.00", "70.00", "30.00"], "counted once");
@@ -366,7 +366,7 @@ fn a_sync_about_an_operation_that_settled_meanwhile_still_counts_what_it_proves(
     assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
     // And whoever asked may be settled too, by another worker.
     bench.found(operation_id("s"), Some(process), found(Verdict::Approved));
-    assert!(bench.told.is_empty());
+    assert!(bench.emitted.is_empty());
 }
 
 #[test]
@@ -427,16 +427,16 @@ fn a_question_that_fails_is_asked_again_at_once_later_and_then_given_up() {
         assert_eq!(bench.operation(sync).due_at, Some(bench.now + jiff::SignedDuration::from_secs(delay)));
         assert_eq!(bench.payment().busy, None, "it holds nobody up");
         // No breaker holds it up either.
-        bench.hold = Some(std::time::Duration::from_secs(30));
+        bench.paused_for = Some(std::time::Duration::from_secs(30));
         assert_eq!(bench.resume_when_due(sync), Step::LookUp { operation: sync, target: None });
-        bench.hold = None;
+        bench.paused_for = None;
     }
     assert_eq!(bench.found(sync, None, failed(None)), Step::Settled);
     assert_eq!(bench.answer(sync), (AnswerKind::Failed, Some(Code::GatewayError)));
 }
 
 #[test]
-fn a_question_is_not_given_up_for_wrong_credentials_or_while_calls_are_held_back() {
+fn a_look_up_is_not_given_up_for_wrong_credentials_or_while_calls_are_paused() {
     let mut bench = Bench::with_payment(Status::Confirmed);
     let sync = ask(&mut bench, "s");
     let failed = |code| Found::Failed(GatewayError::new(code, "no"));
@@ -446,7 +446,7 @@ fn a_question_is_not_given_up_for_wrong_credentials_or_while_calls_are_held_back
         bench.resume_when_due(sync);
     }
     bench.rules.delayed.clear();
-    bench.hold = Some(std::time::Duration::ZERO);
+    bench.paused_for = Some(std::time::Duration::ZERO);
     let unreachable = bench.asked(sync).answered(failed(Code::Unreachable));
     let once = bench.decide(&[sync], |machine, context| machine.found(sync, None, unreachable, 1, context));
     assert_eq!((once, bench.operation(sync).due_at), (Step::Stored, Some(bench.now)));
@@ -516,7 +516,7 @@ fn went_on_from_input(capture: bool) -> (Bench, Uuid, Uuid, Uuid) {
 }
 
 #[test]
-fn a_transaction_that_went_on_from_input_is_counted_once_whichever_process_is_told_of_first() {
+fn a_transaction_continued_from_input_counts_once_in_either_order_of_reports() {
     for (capture, verdict, amounts) in [
         (true, Verdict::Approved, ["0.00", "100.00", "0.00"]),
         (false, Verdict::Authorized, ["100.00", "0.00", "0.00"]),

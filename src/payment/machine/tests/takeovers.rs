@@ -147,13 +147,13 @@ fn an_answer_forgets_the_lost_workers_of_what_stays_open() {
 }
 
 #[test]
-fn a_takeover_waits_while_calls_are_held_back() {
+fn a_takeover_waits_while_calls_are_paused() {
     let (mut bench, id) = lost();
     bench.wait(15);
-    bench.hold = Some(Duration::from_secs(30));
+    bench.paused_for = Some(Duration::from_secs(30));
     assert_eq!(bench.resume(id), Step::Stored);
     assert_eq!((bench.state(id), bench.operation(id).exposure), (State::Unknown, Exposure::Exposed));
-    bench.hold = None;
+    bench.paused_for = None;
     assert_eq!(bench.resume_when_due(id), Step::Call(id));
 }
 
@@ -179,7 +179,7 @@ fn a_worker_whose_lease_was_taken_over_records_its_proof_and_decides_nothing_els
     // The other one gets the same answer for the same key: it counts once.
     bench.worker = OTHER_WORKER;
     assert_eq!(bench.settle(id, approved()), Step::Settled);
-    assert!(bench.told.is_empty());
+    assert!(bench.emitted.is_empty());
     assert_eq!(bench.amounts(), ["0.00", "100.00", "0.00"]);
 }
 
@@ -269,7 +269,7 @@ fn an_operation_under_way_is_neither_sent_to_nor_asked_of_another_account() {
         assert!(bench.operation(id).escalated);
         assert_eq!(bench.payment().busy.is_some(), state != State::Pending, "what is pending takes no turn");
         assert_eq!(bench.resume_when_due(id), Step::Stored);
-        assert!(bench.told.is_empty(), "told once");
+        assert!(bench.emitted.is_empty(), "told once");
         bench.rules.gateway = "http".to_owned();
         let step = bench.resume_when_due(id);
         assert!(matches!(step, Step::Call(_) | Step::LookUp { .. }), "{state:?}: {step:?}");
@@ -283,12 +283,12 @@ fn what_the_database_lost_is_not_committed_over_what_came_in_its_place() {
     let mut bench = Bench::with_payment(Status::Confirmed);
     let standby = bench.store.clone();
     let lost = bench.call("lost", CommandType::Refund, json!({"amount": "40.00"}));
-    let mut held = bench.store.load(&[lost]);
+    let mut stale = bench.store.load(&[lost]);
     bench.store = standby;
     let other = bench.call("other", CommandType::Refund, json!({"amount": "30.00"}));
-    let answer = held.asked(bench.now).answered(result(Verdict::Declined(Decline::Hard)));
-    assert_eq!(held.settle(lost, answer, 1, bench.context()), Step::Settled);
-    assert!(!bench.store.commit(&mut held));
+    let answer = stale.asked(bench.now).answered(result(Verdict::Declined(Decline::Hard)));
+    assert_eq!(stale.settle(lost, answer, 1, bench.context()), Step::Settled);
+    assert!(!bench.store.commit(&mut stale));
     assert!(bench.store.load(&[lost]).operation(lost).is_none(), "its message begins it again");
     assert_eq!((bench.state(other), bench.payment().busy), (State::Calling, Some(other)));
 }

@@ -20,7 +20,7 @@ fn commands_wait_for_their_turn_and_go_in_the_order_of_acceptance() {
     let first = bench.call("a", CommandType::Refund, json!({"amount": "10"}));
     for id in ["b", "c", "d"] {
         assert_eq!(bench.send(id, CommandType::Refund, json!({"amount": "20"})), Step::Stored);
-        assert!(bench.told.is_empty(), "waiting is not told");
+        assert!(bench.emitted.is_empty(), "waiting is not told");
     }
     assert_eq!(bench.payment().waiting, 3);
     bench.settle(first, approved());
@@ -63,7 +63,7 @@ fn a_new_command_does_not_overtake_one_that_was_woken() {
 }
 
 #[test]
-fn a_waiting_command_is_held_against_the_payment_as_it_is_at_its_turn() {
+fn a_waiting_command_is_checked_against_the_payment_at_its_turn() {
     let mut bench = Bench::with_payment(Status::Confirmed);
     let first = bench.call("a", CommandType::Refund, json!({}));
     bench.send("b", CommandType::Refund, json!({"amount": "1"}));
@@ -123,7 +123,7 @@ fn a_command_for_an_unknown_payment_waits_a_grace() {
     bench.wait(2);
     assert_eq!(bench.resume(id), Step::Settled);
     assert_eq!(bench.rejection(), Code::UnknownPayment);
-    assert_eq!(bench.told[0].variant, "default");
+    assert_eq!(bench.emitted[0].variant, "default");
 
     let mut bench = Bench::new();
     bench.send("a", CommandType::Process, json!({}));
@@ -231,7 +231,7 @@ fn a_cancel_ends_a_scheduled_process_that_was_never_sent() {
     bench.settle_after(id, not_sent(), 2);
     bench.send("b", CommandType::Refund, json!({}));
     let cancel = bench.call("c", CommandType::Cancel, json!({}));
-    assert_eq!(bench.told(), [("command.failed", true)]);
+    assert_eq!(bench.emitted(), [("command.failed", true)]);
     assert_eq!(bench.answer(id), (AnswerKind::Failed, Some(Code::Cancelled)));
     assert_eq!(bench.status(), Status::Waiting, "nothing was charged, and nothing went wrong");
     bench.settle(cancel, approved());
@@ -318,11 +318,11 @@ fn a_cancel_closes_a_pending_process_and_its_late_money_is_counted_with_the_gate
     let cancel = bench.call("b", CommandType::Cancel, json!({}));
     assert_eq!(bench.rejected("c", CommandType::Process, json!({})), Code::InProgress);
     bench.settle(cancel, approved());
-    assert_eq!(bench.told(), [("command.failed", true), ("payment.status_changed", true)]);
+    assert_eq!(bench.emitted(), [("command.failed", true), ("payment.status_changed", true)]);
     assert_eq!(bench.answer(process), (AnswerKind::Failed, Some(Code::Cancelled)));
     assert_eq!(bench.status(), Status::Cancelled);
     bench.found(process, Some(process), super::bench::found(Verdict::Approved));
-    assert_eq!(bench.told(), [("payment.status_changed", false)]);
+    assert_eq!(bench.emitted(), [("payment.status_changed", false)]);
     assert_eq!(bench.status(), Status::Confirmed);
     assert_eq!(bench.amounts(), ["0.00", "100.00", "0.00"]);
 }
@@ -339,19 +339,20 @@ fn while_a_cancel_is_pending_neither_a_process_nor_another_cancel_begins() {
 }
 
 #[test]
-fn calls_held_back_are_scheduled_without_spending_an_attempt() {
-    for (hold, told) in [(Duration::from_secs(30), vec![("command.delayed", false)]), (Duration::ZERO, vec![])] {
+fn paused_calls_are_scheduled_without_using_up_an_attempt() {
+    for (paused_for, emitted) in [(Duration::from_secs(30), vec![("command.delayed", false)]), (Duration::ZERO, vec![])]
+    {
         let mut bench = Bench::with_payment(Status::Confirmed);
-        bench.hold = Some(hold);
+        bench.paused_for = Some(paused_for);
         let id = operation_id("a");
         assert_eq!(bench.send("a", CommandType::Refund, json!({"amount": "10"})), Step::Stored);
-        assert_eq!(bench.told(), told, "a drain is no news to the publisher");
-        assert_eq!(bench.operation(id).due_at, Some(bench.now + hold));
-        bench.now += hold;
+        assert_eq!(bench.emitted(), emitted, "a drain is no news to the publisher");
+        assert_eq!(bench.operation(id).due_at, Some(bench.now + paused_for));
+        bench.now += paused_for;
         assert_eq!(bench.resume(id), Step::Stored, "still held");
         assert_eq!((bench.operation(id).attempts, bench.operation(id).rounds), (0, 0));
         assert_eq!(bench.payment().busy, Some(id));
-        bench.hold = None;
+        bench.paused_for = None;
         assert_eq!(bench.resume_when_due(id), Step::Call(id));
         bench.settle(id, approved_of("10"));
         assert_eq!(bench.amounts(), ["0.00", "90.00", "10.00"]);

@@ -69,16 +69,16 @@ fn what_is_undone_fails_with_nothing_held_and_can_be_tried_again() {
         // The answer that was lost is found after all: it is older.
         bench.settle(pay, charged(pay, capture));
         assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Error, "0.00"));
-        assert!(bench.told.is_empty());
+        assert!(bench.emitted.is_empty());
         // Another process is no second charge, and of no more than there is.
         let again = bench.call("again", CommandType::Process, json!({"capture": capture}));
         bench.settle(again, approved());
         assert_eq!(bench.status(), if capture { Status::Confirmed } else { Status::Preauth });
-        let told = bench.told.iter().find_map(|event| match &event.kind {
+        let reason = bench.emitted.iter().find_map(|event| match &event.kind {
             EventKind::StatusChanged { why, .. } => Some((why.code, why.discrepancy)),
             _ => None,
         });
-        assert_eq!(told, Some((None, None)));
+        assert_eq!(reason, Some((None, None)));
         if !capture {
             assert_eq!(bench.payment().capturable(), usd("100"), "the second one alone is held");
         }
@@ -126,7 +126,7 @@ fn while_it_is_undone_no_older_word_counts_but_that_it_was_declined() {
     bench.settle(pay, result(Verdict::Declined(Decline::Hard)));
     assert_eq!((bench.status(), bench.answer(pay).1), (Status::Rejected, Some(Code::Declined)));
     bench.found(pay, Some(pay), Found::Undone(Vec::new()));
-    assert_eq!((bench.status(), bench.told()), (Status::Rejected, Vec::new()));
+    assert_eq!((bench.status(), bench.emitted()), (Status::Rejected, Vec::new()));
 }
 
 #[test]

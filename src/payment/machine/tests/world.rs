@@ -50,7 +50,7 @@ pub struct World {
     pub commands: Vec<Command>,
     rules: Rules,
     now: Timestamp,
-    hold: Option<Duration>,
+    paused_for: Option<Duration>,
     workers: [Uuid; 2],
     tasks: Vec<Task>,
     started: u128,
@@ -76,7 +76,7 @@ impl World {
             commands: Vec::new(),
             rules,
             now: "2026-11-22T12:00:00Z".parse().unwrap(),
-            hold: None,
+            paused_for: None,
             workers: [Uuid::from_u128(1), Uuid::from_u128(2)],
             tasks: Vec::new(),
             started: 2,
@@ -104,11 +104,11 @@ impl World {
             12 => self.store.sweep(self.now),
             13 => self.crash(usize::from(first)),
             14 => self.deliver_again(usize::from(first), usize::from(second)),
-            16 => self.gateway.refund_at_the_desk(i128::from(first) * 40 + 1, self.now),
+            16 => self.gateway.refund_by_hand(i128::from(first) * 40 + 1, self.now),
             17 => self.clocks_agree = !first.is_multiple_of(3),
             18 => self.lags = self.loses_commits,
             19 => self.steer(first, second),
-            _ => self.hold = (first.is_multiple_of(3)).then(|| Duration::from_secs(u64::from(second % 40))),
+            _ => self.paused_for = (first.is_multiple_of(3)).then(|| Duration::from_secs(u64::from(second % 40))),
         }
     }
 
@@ -118,7 +118,7 @@ impl World {
         self.store = standby;
         self.store.lost_commits = true;
         self.lost_commits = true;
-        self.gateway.may_be_told_twice = true;
+        self.gateway.may_act_twice = true;
     }
 
     fn commit(&mut self, aggregate: &mut Aggregate) -> bool {
@@ -179,11 +179,11 @@ impl World {
             CommandType::Capture | CommandType::Refund => amount.map_or(json!({}), |amount| json!({"amount": amount})),
             // Of an operation of ours, open or not, or of what was done at the gateway's own desk.
             CommandType::Notification => {
-                let told_of = self.store.operations.get(usize::from(second)).map(|operation| operation.id);
+                let named = self.store.operations.get(usize::from(second)).map(|operation| operation.id);
                 let proves = self.rules.contract.notifications != NotificationRole::Hint;
-                match told_of.filter(|_| proves).and_then(|told_of| self.gateway.proof_of(told_of)) {
+                match named.filter(|_| proves).and_then(|named| self.gateway.proof_of(named)) {
                     Some(proof) => json!({"facts": [proof]}),
-                    None => json!({"facts": [{"kind": "news", "operation_id": told_of}]}),
+                    None => json!({"facts": [{"kind": "news", "operation_id": named}]}),
                 }
             }
             _ => json!({}),
@@ -238,7 +238,13 @@ impl World {
     }
 
     fn context(&self, worker: Uuid) -> Context<'_> {
-        Context { now: self.now, worker, rules: &self.rules, hold: self.hold, clocks_agree: self.clocks_agree }
+        Context {
+            now: self.now,
+            worker,
+            rules: &self.rules,
+            paused_for: self.paused_for,
+            clocks_agree: self.clocks_agree,
+        }
     }
 
     fn start_due(&mut self, which: usize, worker: usize) {
@@ -283,12 +289,12 @@ impl World {
         let mut task = self.tasks.remove(which % self.tasks.len());
         match task.answer.take() {
             Some(answer) => self.settle(task, answer, luck),
-            None if self.lease_holds(&mut task) => {
-                let held_back =
+            None if self.ensure_lease(&mut task) => {
+                let is_paused =
                     matches!(task.step, Step::Call(_)) && !task.aggregate.may_send(task.id, self.context(task.worker));
-                task.answer = Some(if held_back {
-                    let trouble = GatewayError::new(Code::Held, "held back for too long");
-                    Answer::Outcome(task.aggregate.asked(self.now).answered(Outcome::NotSent(trouble)))
+                task.answer = Some(if is_paused {
+                    let error = GatewayError::new(Code::Held, "held back for too long");
+                    Answer::Outcome(task.aggregate.asked(self.now).answered(Outcome::NotSent(error)))
                 } else {
                     self.ask(&task, Fate::of(luck), luck)
                 });
@@ -298,7 +304,7 @@ impl World {
         }
     }
 
-    fn lease_holds(&mut self, task: &mut Task) -> bool {
+    fn ensure_lease(&mut self, task: &mut Task) -> bool {
         let Step::Call(id) = task.step else { return true };
         let operation = task.aggregate.operation(id).unwrap();
         let holds = operation.lease.is_some_and(|lease| self.now + TIMEOUT < lease.until);
@@ -306,8 +312,13 @@ impl World {
     }
 
     fn store_attempt(&mut self, task: &mut Task, attempts: u32) -> bool {
-        let context =
-            Context { now: self.now, worker: task.worker, rules: &self.rules, hold: self.hold, clocks_agree: true };
+        let context = Context {
+            now: self.now,
+            worker: task.worker,
+            rules: &self.rules,
+            paused_for: self.paused_for,
+            clocks_agree: true,
+        };
         self.store.store_attempt(&mut task.aggregate, task.id, attempts, context)
     }
 
@@ -326,8 +337,8 @@ impl World {
                 Answer::Found(Some(id), asked.answered(if fate == Fate::Answered { found } else { failed }))
             }
             Step::LookUp { target, .. } if fate != Fate::Answered && luck.is_multiple_of(2) => {
-                let trouble = GatewayError::new(Code::Timeout, "no answer");
-                Answer::Found(target, asked.answered(Found::Failed(trouble)))
+                let error = GatewayError::new(Code::Timeout, "no answer");
+                Answer::Found(target, asked.answered(Found::Failed(error)))
             }
             Step::LookUp { target: Some(target), .. } => {
                 let found = if overlooks { Found::Nothing } else { self.gateway.look_up(target, luck) };
@@ -371,7 +382,7 @@ impl World {
                 return self.leave(&task);
             }
             let context = self.context(task.worker);
-            if task.crowded && context.hold.is_none() {
+            if task.crowded && context.paused_for.is_none() {
                 task.tries = context.rules.immediate_attempts;
             }
             task.step = match answer.clone() {
@@ -406,7 +417,8 @@ impl World {
 
     /// From here on nothing goes wrong: everything that is open must come to its end.
     pub fn come_to_rest(&mut self) {
-        (self.hold, self.clocks_agree, self.loses_commits, self.lags, self.standby) = (None, true, false, false, None);
+        (self.paused_for, self.clocks_agree, self.loses_commits, self.lags, self.standby) =
+            (None, true, false, false, None);
         self.end_all();
         if self.lost_commits {
             self.compare_by_hand();

@@ -144,20 +144,20 @@ fn variants_sources_and_reply_queues_are_a_users_own() {
 }
 
 #[test]
-fn a_refusal_is_told_only_where_its_user_may_have_answers() {
+fn a_refusal_is_sent_only_to_queues_of_its_user() {
     let authorization = configured(&USERS);
-    let told = |command: &Command| authorization.reply_to_refused(command).map(|reply| reply.to.clone());
+    let reply_to = |command: &Command| authorization.reply_to_refused(command).map(|reply| reply.to.clone());
     let refund = |user: &str, queue: &str| to(queue, by(user, command("payment.refund")));
-    for (user, queue, is_told) in [
+    for (user, queue, may_receive) in [
         ("shop", "reply.shop.1", true),
         ("shop", "reply.rival.1", false),
         ("stranger", "reply.stranger.1", false),
         ("stranger", "amq.rabbitmq.reply-to.g1", true),
         ("alice", "reply.shop.1", true),
     ] {
-        assert_eq!(told(&refund(user, queue)), is_told.then(|| queue.to_owned()), "{user} {queue}");
+        assert_eq!(reply_to(&refund(user, queue)), may_receive.then(|| queue.to_owned()), "{user} {queue}");
     }
-    assert_eq!(told(&command("payment.refund")), None);
+    assert_eq!(reply_to(&command("payment.refund")), None);
 }
 
 fn payment(source: Option<&str>) -> Payment {
@@ -197,7 +197,7 @@ fn what_only_asks_is_limited_for_each_user_and_nothing_else() {
     let is_one_too_many = |user: &str, kind: &str| authorization.is_one_too_many(&by(user, command(kind)));
     assert!(!is_one_too_many("shop", "payment.sync"));
     for kind in CommandType::ALL {
-        let only_asks = kind == CommandType::Sync || kind.only_tells();
+        let only_asks = kind == CommandType::Sync || kind.is_read_only();
         assert_eq!(is_one_too_many("shop", kind.as_str()), only_asks, "{kind}");
         assert!(!is_one_too_many("old", kind.as_str()), "{kind}");
     }

@@ -43,9 +43,10 @@ impl<'a> Data<'a> {
                 Ok(text) => Data::of(Cow::Owned(text)),
                 Err(wrong) => Data::unread(encoded.to_owned(), invalid("data_base64", wrong)),
             },
-            (Some(plain), Some(encoded)) => {
-                Data::unread(format!("{plain} {encoded}"), invalid("data_base64", "comes beside data: only one may"))
-            }
+            (Some(plain), Some(encoded)) => Data::unread(
+                format!("{plain} {encoded}"),
+                invalid("data_base64", "must not be given together with data"),
+            ),
         }
     }
 
@@ -84,7 +85,7 @@ impl<'a> Data<'a> {
         };
         // PostgreSQL cannot store NUL characters.
         if self.text.contains("\\u0000") && data.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
-            return Err(reject(Code::InvalidEncoding, "data: a text holds a NUL character"));
+            return Err(reject(Code::InvalidEncoding, "data: a text contains a NUL character"));
         }
         Ok(Some(data))
     }
@@ -119,8 +120,8 @@ impl<'a> Data<'a> {
 fn decode(encoded: &str) -> Result<String, &'static str> {
     let encoded: String = serde_json::from_str(encoded).map_err(|_| "must be a string")?;
     let bytes = STANDARD.decode(encoded).map_err(|_| "must be base64")?;
-    let text = String::from_utf8(bytes).map_err(|_| "must hold a JSON object")?;
-    if json::members(&text).is_err() { Err("must hold a JSON object") } else { Ok(text) }
+    let text = String::from_utf8(bytes).map_err(|_| "must contain a JSON object")?;
+    if json::members(&text).is_err() { Err("must contain a JSON object") } else { Ok(text) }
 }
 
 fn invalid(name: &str, what: &str) -> Rejection {
@@ -143,7 +144,7 @@ fn check_extent(text: &str) -> Result<(), Rejection> {
         return Err(reject(Code::TooDeep, format!("data: is nested deeper than {DEPTH_MAX} levels")));
     }
     if values > VALUES_MAX {
-        let message = format!("data: has {values} commas and opening brackets; {VALUES_MAX} are allowed");
+        let message = format!("data: has {values} commas and opening brackets; the limit is {VALUES_MAX}");
         return Err(reject(Code::TooLarge, message));
     }
     Ok(())

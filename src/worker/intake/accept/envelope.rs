@@ -42,7 +42,7 @@ pub(super) fn check_places(kind: Option<CommandType>, attributes: &Attributes<'_
     for name in attributes.members.keys().filter(|name| *name != DATA && *name != DATA_BASE64) {
         let letters = letters(name);
         if letters == "data" || letters == "database64" {
-            return Err(invalid(name, "must be written data or data_base64"));
+            return Err(invalid(name, "must be spelled data or data_base64"));
         }
         if amounts.contains(&letters) {
             return Err(invalid(name, "belongs in data"));

@@ -50,9 +50,10 @@ impl<'a> Envelope<'a> {
         let misplaced = message.headers.iter().find(|(name, _)| name == DATA || name == DATA_BASE64);
         let wrong = match misplaced {
             Some((name, _)) => Some(invalid(name, "belongs in the body")),
-            None if is_envelope => {
-                Some(invalid("specversion", "stands in a header and in the body; content_type must say which counts"))
-            }
+            None if is_envelope => Some(invalid(
+                "specversion",
+                "appears in a header and in the body; content_type must say which of them applies",
+            )),
             None => None,
         };
         Envelope { text: Cow::Owned(binary(message, body)), wrong }
@@ -72,7 +73,7 @@ fn structured<'a>(message: &Message<'_>, members: &[(String, &RawValue)], body: 
             added.push(',');
             added.push_str(&member(name, &value.to_string()));
             if REQUIRED.contains(&name.as_str()) {
-                wrong.get_or_insert_with(|| invalid(name, "stands in a header and not in the body"));
+                wrong.get_or_insert_with(|| invalid(name, "appears in a header but not in the body"));
             }
         } else if inside.any(|raw| !is_same(name, raw, value)) {
             wrong.get_or_insert_with(|| invalid(name, "differs between the header and the body"));

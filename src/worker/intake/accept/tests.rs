@@ -217,17 +217,17 @@ fn apply(command: &mut Value, (in_data, member, name, value): (bool, Option<Inde
 
 proptest! {
     #[test]
-    fn any_bytes_are_put_aside(body in proptest::collection::vec(any::<u8>(), 0..200), key in text()) {
+    fn any_bytes_are_dead_lettered(body in proptest::collection::vec(any::<u8>(), 0..200), key in text()) {
         check(&read(&body, &key))?;
     }
 
     #[test]
-    fn any_json_is_named_or_put_aside(body in value(), key in text()) {
+    fn any_json_is_named_or_dead_lettered(body in value(), key in text()) {
         check(&read(body.to_string().as_bytes(), &key))?;
     }
 
     #[test]
-    fn a_changed_command_is_named_or_put_aside(
+    fn a_changed_command_is_named_or_dead_lettered(
         kind in kind(),
         changes in proptest::collection::vec(change(), 1..4),
         key in proptest::option::weighted(0.2, text()),
@@ -282,7 +282,7 @@ proptest! {
 
     /// A bit is flipped, a byte is lost, or the rest is missing.
     #[test]
-    fn damaged_bytes_are_named_or_put_aside(kind in kind(), at in any::<Index>(), byte in any::<u8>(), way in 0..4) {
+    fn damaged_bytes_are_named_or_dead_lettered(kind in kind(), at in any::<Index>(), byte in any::<u8>(), way in 0..4) {
         let mut body = good(kind).to_string().into_bytes();
         let at = at.index(body.len());
         match way {

@@ -115,7 +115,7 @@ async fn new_events_of_a_payment_that_is_set_aside_stay_in_the_outbox() {
 
 /// The channel that takes the events may know their fate before all of them are handed over.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_told_while_events_are_handed_over_is_not_forgotten() {
+async fn reports_during_a_handover_of_events_are_kept() {
     let announcer = announcer();
     announcer.publisher.aside().stored(Uuid::from_u128(1), Instant::now());
     // More than the channel holds, so that the fate of some is reported before it takes the last.
@@ -127,7 +127,7 @@ async fn what_is_told_while_events_are_handed_over_is_not_forgotten() {
 
 /// Whether events that were posted long ago may be left to their channel.
 async fn leaves(state: &watch::Receiver<ConnectionState>, leave: &Arc<Semaphore>, events: u32) -> bool {
-    let long_ago = tokio::time::Instant::now() - PATIENCE;
+    let long_ago = tokio::time::Instant::now() - CONFIRM_WAIT;
     let mut leaving = Box::pin(may_leave(state.clone(), Arc::clone(leave), long_ago, events));
     match timeout(Duration::from_millis(20), leaving.as_mut()).await {
         Ok(permit) => {
@@ -161,7 +161,7 @@ async fn events_that_are_left_keep_their_permit_until_their_fate_is_known() {
     let permit = may_leave(
         watch::channel(ConnectionState::Connected).1,
         Arc::clone(&announcer.leave),
-        tokio::time::Instant::now() - PATIENCE,
+        tokio::time::Instant::now() - CONFIRM_WAIT,
         way.events,
     );
     let permit = permit.await.expect("a permit");

@@ -90,7 +90,7 @@ pub(super) struct Books {
     /// When something of a payment changed last.
     changed: HashMap<Uuid, Instant>,
     /// The last answer to each question, and when it was given: of a payment, and of an operation or the whole.
-    told: HashMap<(Uuid, Option<Uuid>), (Instant, Value)>,
+    last_answers: HashMap<(Uuid, Option<Uuid>), (Instant, Value)>,
 }
 
 impl Books {
@@ -399,7 +399,7 @@ fn act(mut effect: Effect, behaviour: &Behaviour) -> (Value, Option<Effect>) {
             effect.currency.clone_from(currency);
             (answer_of(&effect, "approved"), Some(effect))
         }
-        Behaviour::Say(members) | Behaviour::SayWhenTold(_, members) => {
+        Behaviour::Say(members) | Behaviour::SayWhenNotified(_, members) => {
             let mut answer = answer_of(&effect, "approved");
             say(&mut answer, members);
             // What it says it did not do, it did not do.

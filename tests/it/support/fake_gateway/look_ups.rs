@@ -13,7 +13,7 @@ const BEHIND: Duration = Duration::from_millis(300);
 impl Books {
     /// The answer to a look-up that meets this; it is met only where there is something to mislead with.
     pub fn look_up(&mut self, request: &Request, behaviour: &Behaviour) -> Value {
-        let truth = self.status(request);
+        let current = self.status(request);
         let misleading = match behaviour {
             Behaviour::Repeat => self.repeated(request),
             Behaviour::Another => self.of_another(request),
@@ -25,13 +25,13 @@ impl Books {
         if let Some(answer) = misleading {
             return answer;
         }
-        self.told.insert((request.payment_id, request.target), (Instant::now(), truth.clone()));
-        truth
+        self.last_answers.insert((request.payment_id, request.target), (Instant::now(), current.clone()));
+        current
     }
 
     /// The last answer to the same question, where nothing changed since, or only just.
     fn repeated(&self, request: &Request) -> Option<Value> {
-        let (at, answer) = self.told.get(&(request.payment_id, request.target))?;
+        let (at, answer) = self.last_answers.get(&(request.payment_id, request.target))?;
         let changed = self.changed.get(&request.payment_id).filter(|changed| *changed > at);
         changed.is_none_or(|changed| changed.elapsed() < BEHIND).then(|| answer.clone())
     }

@@ -12,14 +12,14 @@ impl Books {
         let bookings = self.keys.get(&payment_id).into_iter().flatten().filter_map(|key| self.bookings.get(key));
         let of_operations = bookings.filter_map(Booking::proof);
         let by_hand = self.effects.get(&payment_id).into_iter().flatten().filter(|effect| effect.key.is_empty());
-        let of_the_desk = by_hand.map(|effect| {
+        let of_manual_moves = by_hand.map(|effect| {
             let mut proof = proof_of(effect, "done", &format!("desk-{}", effect.operation_id));
             if let Some(members) = proof.as_object_mut() {
                 members.remove("operation_id");
             }
             proof
         });
-        let named = of_operations.chain(of_the_desk).map(|mut proof| {
+        let named = of_operations.chain(of_manual_moves).map(|mut proof| {
             proof["payment_id"] = json!(payment_id);
             proof
         });
@@ -41,8 +41,8 @@ impl Booking {
         let mut proof = proof_of(&self.effect, state, answer["transaction_id"].as_str().unwrap_or_default());
         // What it answers is what it did.
         for name in ["amount", "currency"] {
-            if let Some(told) = answer.get(name) {
-                proof[name] = told.clone();
+            if let Some(value) = answer.get(name) {
+                proof[name] = value.clone();
             }
         }
         Some(proof)

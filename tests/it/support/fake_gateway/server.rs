@@ -100,14 +100,14 @@ async fn work(
     latency: Duration,
 ) -> Result<Value, Refusal> {
     if let Some(mut answer) = shared.known_answer(&request, &behaviour)? {
-        if let (Behaviour::Say(members) | Behaviour::SayWhenTold(_, members), "status") =
+        if let (Behaviour::Say(members) | Behaviour::SayWhenNotified(_, members), "status") =
             (&behaviour, request.operation.as_str())
         {
             say(&mut answer, members);
         }
         pause(latency).await;
-        if let Behaviour::Until(told) | Behaviour::SayWhenTold(told, _) = &behaviour {
-            told.notified().await;
+        if let Behaviour::Until(notify) | Behaviour::SayWhenNotified(notify, _) = &behaviour {
+            notify.notified().await;
         }
         if let Behaviour::Late(by) = &behaviour {
             pause(*by).await;
@@ -122,8 +122,8 @@ async fn work(
         if let Behaviour::Delay(duration) = behaviour {
             pause(duration).await;
         }
-        if let Behaviour::Until(told) | Behaviour::SayWhenTold(told, _) = &behaviour {
-            told.notified().await;
+        if let Behaviour::Until(notify) | Behaviour::SayWhenNotified(notify, _) = &behaviour {
+            notify.notified().await;
         }
         shared.books.lock().unwrap().book(request, &behaviour)
     });

@@ -266,9 +266,9 @@ impl Writer<'_> {
                 self.asked(*asked);
                 match says {
                     Outcome::Result(result) => self.result(10, result),
-                    Outcome::Refused(trouble) => self.trouble(11, trouble),
-                    Outcome::NotSent(trouble) => self.trouble(12, trouble),
-                    Outcome::Unknown(trouble) => self.trouble(13, trouble),
+                    Outcome::Refused(error) => self.error(11, error),
+                    Outcome::NotSent(error) => self.error(12, error),
+                    Outcome::Unknown(error) => self.error(13, error),
                 }
             }
             Answer::Found(target, Observation { asked, says }) => {
@@ -286,7 +286,7 @@ impl Writer<'_> {
                         self.byte(19);
                         self.transactions(transactions);
                     }
-                    Found::Failed(trouble) => self.trouble(17, trouble),
+                    Found::Failed(error) => self.error(17, error),
                 }
             }
         }
@@ -318,8 +318,8 @@ impl Writer<'_> {
         self.byte(u8::MAX);
     }
 
-    fn trouble(&mut self, kind: u8, trouble: &GatewayError) {
+    fn error(&mut self, kind: u8, error: &GatewayError) {
         self.byte(kind);
-        self.byte(trouble.code as u8);
+        self.byte(error.code as u8);
     }
 }

@@ -151,7 +151,7 @@ impl World {
     }
 
     /// A move in words.
-    pub fn tell(&self, by: Move) -> String {
+    pub fn describe(&self, by: Move) -> String {
         let named = |task: usize| format!("{} at {}", self.worker_name(task), self.name_of(self.tasks[task].id));
         let (words, lost) = match by {
             Move::Next { lost } => match self.next_line() {

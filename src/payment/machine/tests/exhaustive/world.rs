@@ -196,7 +196,7 @@ impl World {
     }
 
     fn context(&self, worker: Uuid) -> Context<'_> {
-        Context { now: self.now, worker, rules: &self.scenario.rules, hold: None, clocks_agree: true }
+        Context { now: self.now, worker, rules: &self.scenario.rules, paused_for: None, clocks_agree: true }
     }
 
     fn take(&mut self, task: usize) -> Task {
@@ -298,8 +298,13 @@ impl World {
     }
 
     fn store_attempt(&mut self, aggregate: &mut Aggregate, task: &Task, attempts: u32) -> bool {
-        let context =
-            Context { now: self.now, worker: task.worker, rules: &self.scenario.rules, hold: None, clocks_agree: true };
+        let context = Context {
+            now: self.now,
+            worker: task.worker,
+            rules: &self.scenario.rules,
+            paused_for: None,
+            clocks_agree: true,
+        };
         Rc::make_mut(&mut self.store).store_attempt(aggregate, task.id, attempts, context)
     }
 
@@ -415,20 +420,20 @@ impl World {
 
 impl fmt::Display for Answer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (words, result, trouble) = match self {
+        let (words, result, error) = match self {
             Answer::Outcome(Observation { says: outcome, .. }) => {
                 let result = if let Outcome::Result(result) = outcome { Some(result) } else { None };
-                (outcome.as_str(), result, outcome.trouble())
+                (outcome.as_str(), result, outcome.error())
             }
             Answer::Found(_, Observation { says: found, .. }) => {
                 let result = if let Found::Result(result) = found { Some(result) } else { None };
-                (found.as_str(), result, found.trouble())
+                (found.as_str(), result, found.error())
             }
         };
         write!(formatter, "{words}")?;
         if let Some(captured) = result.and_then(|result| result.captured) {
             write!(formatter, " (captured {captured})")?;
         }
-        trouble.map_or(Ok(()), |trouble| write!(formatter, " ({:?})", trouble.code))
+        error.map_or(Ok(()), |error| write!(formatter, " ({:?})", error.code))
     }
 }

@@ -69,7 +69,7 @@ fn one_command_in_two_forms_is_the_same_command() {
 }
 
 #[test]
-fn data_that_cannot_be_told_is_refused() {
+fn missing_or_ambiguous_data_is_rejected() {
     for members in [
         // No data at all: what it contained may have been lost on the way.
         String::new(),

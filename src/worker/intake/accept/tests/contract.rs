@@ -23,7 +23,7 @@ fn validator(name: &str) -> &'static Validator {
 fn is_beyond_schemas(rejection: &Rejection, message: &Value) -> bool {
     // The content of base64, and an amount or data under almost their own names.
     let in_base64 = message["data_base64"].is_string();
-    let misplaced = ["belongs in data", "must be written data or data_base64"];
+    let misplaced = ["belongs in data", "must be spelled data or data_base64"];
     if in_base64 || misplaced.iter().any(|end| rejection.message.ends_with(end)) {
         return true;
     }

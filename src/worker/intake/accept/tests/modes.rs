@@ -108,7 +108,7 @@ fn a_body_that_is_no_json_object_is_refused_under_the_commands_own_name() {
 
 /// Each would use many times its size in memory.
 #[test]
-fn a_command_of_very_many_values_is_too_large_whatever_stands_in_its_texts() {
+fn a_command_of_very_many_values_is_too_large_with_any_texts() {
     let with = |list: String| {
         let body = format!("{{\"process\": {{\"a\": {list}}}}}");
         let headers = headers(CommandType::Process, &[]);
@@ -127,7 +127,7 @@ fn a_command_of_very_many_values_is_too_large_whatever_stands_in_its_texts() {
 }
 
 #[test]
-fn headers_are_held_to_what_attributes_are_held_to() {
+fn headers_are_validated_like_attributes() {
     let refund = CommandType::Refund;
     for (name, value, code) in [
         ("specversion", Value::Null, Code::InvalidEnvelope),
@@ -146,9 +146,12 @@ fn headers_are_held_to_what_attributes_are_held_to() {
     ] {
         for body in ["{}", ""] {
             let command = taken(JSON, &headers(refund, &[(name, value.clone())]), body.as_bytes(), refund);
-            let (told, message) = refused(&command);
+            let (found, message) = refused(&command);
             // An empty body is invalid by itself.
-            assert!(told == code || body.is_empty() && told == Code::InvalidData, "{name} {value}: {told:?} {message}");
+            assert!(
+                found == code || body.is_empty() && found == Code::InvalidData,
+                "{name} {value}: {found:?} {message}"
+            );
         }
     }
     for content_type in ["text/xml", "application/jsonx", "application/cloudevents+avro"] {
@@ -207,14 +210,14 @@ fn where_both_modes_are_mixed_they_agree_or_the_command_is_refused() {
     }
     // An envelope within binary mode: nothing says which of them counts.
     let command = taken(JSON, &headers(refund, &[]), body.as_bytes(), refund);
-    assert!(refused(&command).1.starts_with("specversion: stands in a header and in the body"));
+    assert!(refused(&command).1.starts_with("specversion: appears in a header and in the body"));
     // An attribute only in a header is part of the event, but no envelope is assembled from headers and body.
     let without = |name: &str| command_without(&body, name).to_string();
     let timed = taken(STRUCTURED, &headers(refund, &[]), without("expirytime").as_bytes(), refund);
     assert!(timed.content.is_ok() && timed.attributes.expires_at.is_some(), "{:?}", timed.content);
     for name in ["id", "source", "subject", "type"] {
         let command = taken(STRUCTURED, &headers(refund, &[]), without(name).as_bytes(), refund);
-        assert_eq!(refused(&command).1, format!("{name}: stands in a header and not in the body"));
+        assert_eq!(refused(&command).1, format!("{name}: appears in a header but not in the body"));
     }
     // A binary-mode body is never an envelope, whatever its content type says.
     for body in ["{}", "{\"amount\": \"1.00\"}", "[]"] {
@@ -284,7 +287,7 @@ fn header() -> impl Strategy<Value = (String, Value)> {
 proptest! {
     /// Whatever the headers and the body contain, the command is named or dead-lettered.
     #[test]
-    fn any_headers_are_named_or_put_aside(
+    fn any_headers_are_named_or_dead_lettered(
         kind in kind(),
         changes in proptest::collection::vec(header(), 0..4),
         content_type in proptest::option::of(prop_oneof![

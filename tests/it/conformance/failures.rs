@@ -165,8 +165,8 @@ pub async fn too_many(kit: &Kit) -> Ended {
     let answer = kit.world.final_event(&charge).await;
     assert_eq!(answer.status(), "confirmed", "{}", answer.line());
     let time = |value: &serde_json::Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    let (told, next) = (time(&delayed.body["time"]), time(&delayed.data()["next_attempt_at"]));
-    let pause = next.duration_since(told);
+    let (emitted_at, next) = (time(&delayed.body["time"]), time(&delayed.data()["next_attempt_at"]));
+    let pause = next.duration_since(emitted_at);
     assert!(pause.as_millis() >= 900, "Retry-After was not heeded: {pause:?}");
     assert!(time(&answer.body["time"]) >= next, "{}", answer.line());
     kit.assert_booked(&charge, &[(Deed::Charge, TOTAL)]);

@@ -1,4 +1,4 @@
-//! Judged by others' code: what `scripts/judges` installs from npm and PyPI. Where a part of it is not there, its tests are
+//! Judged by others' code: what `scripts/third-party` installs from npm and PyPI. Where a part of it is not there, its tests are
 //! skipped; nothing else depends on them.
 //!
 //! - `steady`: our requests, held strictly against Stripe's published description.
@@ -16,15 +16,15 @@ use crate::support::skip::skip;
 use crate::support::wait::{START, within};
 use crate::support::worker::free_port;
 
-/// A file that `scripts/judges` installs; where it is not there, the test is skipped.
+/// A file that `scripts/third-party` installs; where it is not there, the test is skipped.
 fn installed(part: &str, file: &str) -> Option<PathBuf> {
-    let judges = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("judges");
-    let path = judges.join(part).join(file);
+    let installed = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("third-party");
+    let path = installed.join(part).join(file);
     // The stamp comes last.
-    if judges.join(format!("{part}.stamp")).exists() && path.exists() {
+    if installed.join(format!("{part}.stamp")).exists() && path.exists() {
         return Some(path);
     }
-    skip(&format!("{part} is not installed; see `scripts/judges`"));
+    skip(&format!("{part} is not installed; see `scripts/third-party`"));
     None
 }
 

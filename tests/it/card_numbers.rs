@@ -8,7 +8,7 @@ use crate::support::{Command, Event, Expected, Worker, World};
 const CARD: &str = "4111111111111111";
 
 /// Whether the number stands in a text, however it is parted or escaped.
-fn holds_card(text: &str) -> bool {
+fn contains_card(text: &str) -> bool {
     let plain = text.replace("\\u0034", "4").replace("\\u0031", "1");
     let digits: String = plain.chars().filter(|sign| !" -.,\"\\".contains(*sign)).collect();
     digits.contains(CARD) || text.contains("NDExMTExMTEx")
@@ -18,19 +18,19 @@ fn holds_card(text: &str) -> bool {
 async fn check_no_trace(world: &World, worker: &Worker) {
     for event in world.log.all() {
         let text = format!("{} {} {:?}", event.routing_key, event.body, event.properties);
-        assert!(!holds_card(&text), "an event: {}", event.line());
+        assert!(!contains_card(&text), "an event: {}", event.line());
     }
     for table in ["payments", "operations", "movements", "events", "audit"] {
         for row in world.query(&format!("SELECT t::text FROM {table} t"), &[]).await {
             let text: String = row.get(0);
-            assert!(!holds_card(&text), "table {table}: {text}");
+            assert!(!contains_card(&text), "table {table}: {text}");
         }
     }
     for (properties, body) in world.bus.take_all("dead").await {
         let text = format!("{} {properties:?}", String::from_utf8_lossy(&body));
-        assert!(!holds_card(&text), "a dead letter: {text}");
+        assert!(!contains_card(&text), "a dead letter: {text}");
     }
-    assert!(!holds_card(&worker.log()), "the log");
+    assert!(!contains_card(&worker.log()), "the log");
 }
 
 fn assert_refused(answer: &Event) {
@@ -85,7 +85,7 @@ async fn a_card_number_is_refused_wherever_it_stands() {
 }
 
 #[tokio::test]
-async fn what_is_put_aside_holds_no_card_number() {
+async fn dead_letters_contain_no_card_number() {
     let world = World::new().await;
     let worker = world.worker().await;
     let create = || Command::create("http", "5.00", "USD");

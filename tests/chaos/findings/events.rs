@@ -86,12 +86,12 @@ fn contents(events: &[Event], ledger: &dyn Ledger, stored: &Stored) -> Vec<Findi
         let mut add = |what: &str| {
             found.push(Finding::new(Kind::Contradiction, Some(operation.payment), format!("{what}: {}", event.line())));
         };
-        let told = told(event);
-        if operation.answer.as_deref() != Some(told) {
-            add(&format!("stored as {:?}, and told as {told}", operation.answer));
+        let said = answer_word(event);
+        if operation.answer.as_deref() != Some(said) {
+            add(&format!("stored as {:?}, and told as {said}", operation.answer));
         }
         let is_done = effects.get(&operation.payment).is_some_and(|all| all.iter().any(|one| one.operation_id == **id));
-        if is_done && told != "succeeded" {
+        if is_done && said != "succeeded" {
             add("it was told that it is not done, and it is");
         }
     }
@@ -99,7 +99,7 @@ fn contents(events: &[Event], ledger: &dyn Ledger, stored: &Stored) -> Vec<Findi
 }
 
 /// What an answer says, in the word that is stored.
-fn told(event: &Event) -> &'static str {
+fn answer_word(event: &Event) -> &'static str {
     let only_asks = matches!(
         event.data()["command"]["type"].as_str(),
         Some("payment.sync" | "payment.notification" | "payment.resolve")

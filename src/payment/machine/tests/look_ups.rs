@@ -50,8 +50,8 @@ fn a_look_up_that_finds_the_result_ends_the_unknown_with_its_own_command_as_the_
         let (mut bench, id) = unknown();
         assert_eq!(look_up(&mut bench, id, found(verdict)), Step::Settled);
         assert_eq!((bench.status(), bench.payment().busy), (status, None));
-        assert_eq!(bench.told(), [("payment.status_changed", true)]);
-        assert_eq!(bench.told[0].cause.as_ref().unwrap().name.id, "a");
+        assert_eq!(bench.emitted(), [("payment.status_changed", true)]);
+        assert_eq!(bench.emitted[0].cause.as_ref().unwrap().name.id, "a");
     }
     let (mut bench, id) = unknown();
     assert_eq!(look_up(&mut bench, id, found(Verdict::Pending)), Step::Stored);
@@ -90,11 +90,11 @@ fn nothing_found_fails_where_the_retries_are_used_up() {
 fn nothing_found_is_kept_until_calls_go_out_again() {
     let (mut bench, id) = unknown();
     bench.resume_when_due(id);
-    bench.hold = Some(Duration::from_secs(30));
+    bench.paused_for = Some(Duration::from_secs(30));
     bench.found(id, Some(id), Found::Nothing);
     assert_eq!((bench.state(id), bench.status()), (State::Scheduled, Status::Waiting), "held back, not failed");
     assert_eq!(bench.resume_when_due(id), Step::Stored);
-    bench.hold = None;
+    bench.paused_for = None;
     assert_eq!(bench.resume_when_due(id), Step::Call(id));
 }
 
@@ -171,7 +171,7 @@ fn what_is_pending_is_asked_for_again_and_again_and_never_ends_by_absence() {
     for _ in 0..4 {
         look_up(&mut bench, id, found(Verdict::Pending));
         delays.push(bench.operation(id).due_at.unwrap().duration_since(bench.now).as_secs());
-        assert!(bench.told.is_empty());
+        assert!(bench.emitted.is_empty());
     }
     assert_eq!(delays, [60, 60, 60, 60]);
     look_up(&mut bench, id, failed());
@@ -223,14 +223,14 @@ fn an_answer_that_comes_after_its_operation_was_settled_is_counted_once() {
     bench.rules.delayed.clear();
     look_up(&mut bench, id, Found::Nothing);
     assert_eq!(bench.status(), Status::Error);
-    for told in [vec![("payment.status_changed", false)], vec![]] {
+    for emitted in [vec![("payment.status_changed", false)], vec![]] {
         assert_eq!(bench.settle(id, approved()), Step::Settled);
-        assert_eq!(bench.told(), told);
+        assert_eq!(bench.emitted(), emitted);
         assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "100.00"));
     }
     for nothing_new in [not_sent(), timed_out(), result(Verdict::Pending), result(Verdict::Declined(Decline::Soft))] {
         assert_eq!(bench.settle(id, nothing_new), Step::Settled);
-        assert!(bench.told.is_empty());
+        assert!(bench.emitted.is_empty());
     }
 }
 
@@ -250,7 +250,7 @@ fn an_answer_that_comes_again_much_later_undoes_nothing() {
     let euros = Money::parse("100", Currency::from_code("EUR").unwrap()).unwrap();
     let foreign = GatewayResult { captured: Some(euros), ..GatewayResult::new(Verdict::Approved) };
     assert_eq!(bench.settle(process, Outcome::Result(Box::new(foreign))), Step::Settled);
-    assert_eq!((bench.status(), bench.told().len()), (Status::Rejected, 0));
+    assert_eq!((bench.status(), bench.emitted().len()), (Status::Rejected, 0));
 }
 
 #[test]
@@ -268,14 +268,14 @@ fn late_answers_of_every_action_are_heard() {
         bench.settle(id, approved());
         assert_eq!(bench.status(), after, "{kind}");
         bench.settle(id, approved());
-        assert!(bench.told.is_empty(), "{kind}");
+        assert!(bench.emitted.is_empty(), "{kind}");
     }
     // A part of the money given back late does not end the payment.
     let mut bench = Bench::with_payment(Status::Confirmed);
     let id = bench.call("a", CommandType::Refund, json!({"amount": "30"}));
     bench.settle(id, result(Verdict::Declined(Decline::Hard)));
     bench.settle(id, approved());
-    assert_eq!(bench.told(), [("payment.updated", false)]);
+    assert_eq!(bench.emitted(), [("payment.updated", false)]);
     assert_eq!((bench.status(), bench.amounts()[1].as_str()), (Status::Confirmed, "70.00"));
 }
 
@@ -321,8 +321,8 @@ fn a_person_says_what_happened() {
         bench.send("waits", CommandType::Refund, json!({}));
         assert_eq!(resolve(&mut bench, "r", id, outcome.clone()), Step::Settled);
         assert_eq!((bench.status(), bench.amounts()[1].as_str()), (status, captured), "{outcome}");
-        assert_eq!(bench.told(), [("payment.status_changed", true), ("command.succeeded", true)]);
-        let causes: Vec<_> = bench.told.iter().map(|event| event.cause.as_ref().unwrap().name.id.clone()).collect();
+        assert_eq!(bench.emitted(), [("payment.status_changed", true), ("command.succeeded", true)]);
+        let causes: Vec<_> = bench.emitted.iter().map(|event| event.cause.as_ref().unwrap().name.id.clone()).collect();
         assert_eq!(causes, ["a", "r"]);
         assert_eq!(bench.operation(operation_id("waits")).due_at, Some(bench.now), "the turn goes on");
         // Proof from the gateway beats it.

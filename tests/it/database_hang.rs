@@ -139,7 +139,7 @@ async fn a_database_that_vanished_is_given_up_soon() {
     world.check_books().await;
 }
 
-/// Each commit that is given up may leave a connection behind at the server, so that not every lane goes on trying.
+/// Each commit that is given up may leave a connection behind at the server, so that not every commit task goes on trying.
 #[tokio::test]
 async fn commits_that_are_not_answered_are_tried_one_at_a_time() {
     let world = Setup::new().expects_relay().expects_takeovers().build().await;

@@ -53,7 +53,7 @@ impl Steady {
     }
 
     /// What is wrong with a request, if anything is.
-    pub async fn judge(&self, request: &Request) -> Result<(), String> {
+    pub async fn check(&self, request: &Request) -> Result<(), String> {
         let method: Method = request.method.parse().expect("a method");
         let mut asked = self.client.request(method, format!("{}{}", self.server.url, request.path));
         let body = as_described(request);
@@ -69,13 +69,13 @@ impl Steady {
 }
 
 /// Holds requests against Stripe's description, where the judge is there.
-pub async fn hold(calls: &[Call]) {
+pub async fn check_calls(calls: &[Call]) {
     let Some(steady) = Steady::with_stripe().await else { return };
     let requests: BTreeSet<Request> = calls.iter().map(request).collect();
     assert!(!requests.is_empty(), "nothing was sent");
     let mut wrong = Vec::new();
     for request in &requests {
-        if let Err(why) = steady.judge(request).await {
+        if let Err(why) = steady.check(request).await {
             wrong.push(format!("{request:?}\n  {why}"));
         }
     }
@@ -102,15 +102,15 @@ fn post(path: &str, body: &str) -> Request {
 }
 
 #[tokio::test]
-async fn the_judge_of_requests_is_awake() {
+async fn steady_rejects_wrong_requests() {
     let Some(steady) = Steady::with_stripe().await else { return };
     let right = "amount=100&currency=usd&confirm=true&capture_method=manual&metadata[a]=b";
-    assert_eq!(steady.judge(&post("/v1/payment_intents", right)).await, Ok(()));
+    assert_eq!(steady.check(&post("/v1/payment_intents", right)).await, Ok(()));
     for wrong in ["amount=100&currency=usd&surprise=1", "amount=much&currency=usd", "currency=usd"] {
-        let judged = steady.judge(&post("/v1/payment_intents", wrong)).await;
+        let judged = steady.check(&post("/v1/payment_intents", wrong)).await;
         assert!(judged.is_err(), "{wrong} passed");
     }
-    assert!(steady.judge(&post("/v1/no_such_thing", right)).await.is_err());
+    assert!(steady.check(&post("/v1/no_such_thing", right)).await.is_err());
 }
 
 /// Whatever a shop may say of how its customer pays.
@@ -139,7 +139,7 @@ async fn every_process_object_is_sent_as_stripe_describes_it() {
         adapter.check(object.as_object().expect("an object")).expect("it is taken");
         go_through(&adapter, object).await;
     }
-    hold(&stripe.calls()).await;
+    check_calls(&stripe.calls()).await;
 }
 
 /// Makes, goes on with, holds, captures, gives back, lets go and asks about payments.

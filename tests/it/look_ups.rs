@@ -96,15 +96,16 @@ async fn what_the_gateway_says_of_an_operation_counts_although_a_person_settled_
     go_on.notify_one();
 
     world.final_event(&sync).await;
-    let told = |event: &Event| event.subject() == charge.subject() && event.kind() == "payment.status_changed";
-    let confirmed = world.event("the proof", |event| told(event) && event.status() == "confirmed").await;
+    let changes_status =
+        |event: &Event| event.subject() == charge.subject() && event.kind() == "payment.status_changed";
+    let confirmed = world.event("the proof", |event| changes_status(event) && event.status() == "confirmed").await;
     assert_eq!(confirmed.field("captured_amount"), "120.00");
     world.check_books().await;
 }
 
 /// An answer counts for all who had asked by the time its question went out.
 #[tokio::test]
-async fn many_syncs_of_a_payment_at_once_are_few_questions_and_all_learn_the_truth() {
+async fn many_syncs_of_a_payment_at_once_are_few_look_ups_and_all_get_the_result() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");

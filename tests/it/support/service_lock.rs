@@ -2,23 +2,23 @@
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-static PEACE: RwLock<()> = RwLock::const_new(());
+static LOCK: RwLock<()> = RwLock::const_new(());
 
 /// Held by every test from its beginning to its end.
 #[allow(dead_code)] // Only held.
-pub enum Peace {
+pub enum ServiceLock {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
 }
 
-impl Peace {
+impl ServiceLock {
     /// Together with others. Only once in a test: one who waits to be alone lets nobody else in.
-    pub async fn shared() -> Peace {
-        Peace::Shared(PEACE.read().await)
+    pub async fn shared() -> ServiceLock {
+        ServiceLock::Shared(LOCK.read().await)
     }
 
     /// Nobody else uses the services meanwhile.
-    pub async fn alone() -> Peace {
-        Peace::Alone(PEACE.write().await)
+    pub async fn alone() -> ServiceLock {
+        ServiceLock::Alone(LOCK.write().await)
     }
 }

@@ -172,8 +172,8 @@ async fn the_same_name_with_other_data_is_refused_and_the_first_goes_on() {
     let answer = world.final_event(&first).await;
     assert_eq!(answer.field("refunded_amount"), "10.00");
     let reused = |event: &Event| event.is_of(&first) && event.code() == "id_reused";
-    let told = world.event("id_reused", reused).await;
-    assert!(!told.is_final(), "the name's answer belongs to the first");
+    let event = world.event("id_reused", reused).await;
+    assert!(!event.is_final(), "the name's answer belongs to the first");
     world.check_books().await;
     let ids: std::collections::BTreeSet<String> =
         world.log.filter(reused).iter().map(|event| event.id().to_owned()).collect();

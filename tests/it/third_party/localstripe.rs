@@ -10,7 +10,7 @@ use crate::support::{Setup, World};
 /// A world with a variant `stripe` at localstripe, where that is there.
 async fn world() -> Option<(Server, World)> {
     let python = installed("python", "bin/python")?;
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judges/localstripe_server.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/third_party/localstripe_server.py");
     let server = Server::start(&python, |port| vec![script.to_owned(), port.to_string()]).await;
     let setup = Setup::new()
         .set("variants.stripe.gateway", "stripe")

@@ -42,7 +42,7 @@ pub struct Resolution {
 }
 
 /// Everybody who is no machine.
-pub struct Desk<'a> {
+pub struct Operators<'a> {
     world: &'a World,
     ledger: &'a dyn Ledger,
     upstream: &'a Upstream,
@@ -61,7 +61,7 @@ pub struct Desk<'a> {
     calm: AtomicBool,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> Operators<'a> {
     /// Opens it.
     pub fn new(
         world: &'a World,
@@ -69,8 +69,8 @@ impl<'a> Desk<'a> {
         upstream: &'a Upstream,
         scripts: &[Script],
         publish: mpsc::Sender<Command>,
-    ) -> Desk<'a> {
-        Desk {
+    ) -> Operators<'a> {
+        Operators {
             world,
             ledger,
             upstream,

@@ -1,4 +1,4 @@
-//! The troubles of the surroundings, drawn by time: what happens to the replicas, the broker, the database, and to the
+//! The disruptions of the surroundings, drawn by time: what happens to the replicas, the broker, the database, and to the
 //! gateway as a whole.
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub struct Timed<T> {
 
 /// What happens to a replica.
 #[derive(Debug, Clone)]
-pub enum ReplicaTrouble {
+pub enum ReplicaDisruption {
     /// SIGKILL, and a new one.
     Kill,
     /// The same, while it happens to all others too.
@@ -35,14 +35,14 @@ pub enum ReplicaTrouble {
 #[derive(Debug, Clone)]
 pub struct ReplicaPlan {
     /// What happens, and when.
-    pub troubles: Vec<Timed<ReplicaTrouble>>,
+    pub disruptions: Vec<Timed<ReplicaDisruption>>,
     /// Where it and each that comes after it ends itself: a failpoint, or none. The last holds for all further ones.
     pub failpoints: Vec<Option<String>>,
 }
 
 /// What happens to the broker or the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServiceTrouble {
+pub enum ServiceDisruption {
     /// It is killed and started again after a while.
     Kill(Duration),
     /// It is stopped in good order and started again.
@@ -91,23 +91,23 @@ const FAILPOINTS: usize = 200;
 impl ReplicaPlan {
     /// At these times it is killed whatever else happens: as all others are.
     pub fn kill_at(&mut self, times: &[Duration]) {
-        self.add(times.iter().map(|at| Timed { at: *at, what: ReplicaTrouble::KillAll }));
+        self.add(times.iter().map(|at| Timed { at: *at, what: ReplicaDisruption::KillAll }));
     }
 
     /// This happens to it as well.
-    pub fn add(&mut self, troubles: impl IntoIterator<Item = Timed<ReplicaTrouble>>) {
-        self.troubles.extend(troubles);
-        self.troubles.sort_by_key(|trouble| trouble.at);
+    pub fn add(&mut self, disruptions: impl IntoIterator<Item = Timed<ReplicaDisruption>>) {
+        self.disruptions.extend(disruptions);
+        self.disruptions.sort_by_key(|disruption| disruption.at);
     }
 
     /// Draws what happens to one replica.
     pub fn draw(length: Duration, rng: &mut Rng) -> ReplicaPlan {
         let mut deck = Vec::new();
         let draw = |rng: &mut Rng| {
-            let short = ReplicaTrouble::Stop(rng.millis(3_000, 5_000));
+            let short = ReplicaDisruption::Stop(rng.millis(3_000, 5_000));
             // So long that the broker has given it up as well.
-            let long = ReplicaTrouble::Stop(rng.millis(11_000, 14_000));
-            let (kill, term) = (ReplicaTrouble::Kill, ReplicaTrouble::Term);
+            let long = ReplicaDisruption::Stop(rng.millis(11_000, 14_000));
+            let (kill, term) = (ReplicaDisruption::Kill, ReplicaDisruption::Term);
             let kinds = [kill.clone(), kill.clone(), kill, short.clone(), short, long, term.clone(), term];
             next_of(&mut deck, &kinds, rng)
         };
@@ -116,7 +116,7 @@ impl ReplicaPlan {
             rng.chance(50).then(|| format!("{step}@{count}"))
         };
         ReplicaPlan {
-            troubles: spread(length, (2_000, 8_000), rng, draw),
+            disruptions: spread(length, (2_000, 8_000), rng, draw),
             failpoints: (0..FAILPOINTS).map(|_| failpoint(rng)).chain([None]).collect(),
         }
     }
@@ -128,58 +128,58 @@ pub fn draw_rollouts(length: Duration, rng: &mut Rng) -> Vec<Duration> {
 }
 
 /// Draws what happens to the broker.
-pub fn draw_broker(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
+pub fn draw_broker(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisruption>> {
     let mut deck = Vec::new();
     spread(length, (3_500, 8_000), rng, |rng| {
-        let kill = ServiceTrouble::Kill(rng.millis(0, 1_500));
-        let alarm = ServiceTrouble::Alarm(rng.millis(1_000, 4_500));
-        next_of(&mut deck, &[kill, ServiceTrouble::Restart, ServiceTrouble::Cut, alarm], rng)
+        let kill = ServiceDisruption::Kill(rng.millis(0, 1_500));
+        let alarm = ServiceDisruption::Alarm(rng.millis(1_000, 4_500));
+        next_of(&mut deck, &[kill, ServiceDisruption::Restart, ServiceDisruption::Cut, alarm], rng)
     })
 }
 
 /// Draws what happens to the database.
-pub fn draw_database(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
+pub fn draw_database(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisruption>> {
     let mut deck = Vec::new();
     spread(length, (3_000, 7_000), rng, |rng| {
-        let kill = ServiceTrouble::Kill(rng.millis(0, 2_000));
-        next_of(&mut deck, &[kill, ServiceTrouble::Restart, ServiceTrouble::Cut, ServiceTrouble::Cut], rng)
+        let kill = ServiceDisruption::Kill(rng.millis(0, 2_000));
+        next_of(&mut deck, &[kill, ServiceDisruption::Restart, ServiceDisruption::Cut, ServiceDisruption::Cut], rng)
     })
 }
 
 /// Draws when the database takes no writes.
-pub fn draw_read_only(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
-    spread(length, (8_000, 30_000), rng, |rng| ServiceTrouble::ReadOnly(rng.millis(1_000, 3_000)))
+pub fn draw_read_only(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisruption>> {
+    spread(length, (8_000, 30_000), rng, |rng| ServiceDisruption::ReadOnly(rng.millis(1_000, 3_000)))
 }
 
 /// Draws what happens to the nodes of a broker's cluster. None is killed in the first seconds: RabbitMQ takes three to write
 /// down the names of new queues, and a node that dies before comes back without its members of them.
-pub fn draw_nodes(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
+pub fn draw_nodes(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisruption>> {
     let mut deck = Vec::new();
     spread(length, (8_000, 12_000), rng, |rng| {
         let led = *rng.pick(&LED);
-        let leader = ServiceTrouble::KillLeader(led, rng.millis(7_000, 15_000));
-        let node = ServiceTrouble::KillNode(rng.between(1, 3) as u8, rng.millis(7_000, 15_000));
-        let restart = ServiceTrouble::RestartNode(rng.between(1, 3) as u8);
-        let alarm = ServiceTrouble::Alarm(rng.millis(1_000, 4_500));
-        next_of(&mut deck, &[leader, node, restart, ServiceTrouble::Cut, alarm], rng)
+        let leader = ServiceDisruption::KillLeader(led, rng.millis(7_000, 15_000));
+        let node = ServiceDisruption::KillNode(rng.between(1, 3) as u8, rng.millis(7_000, 15_000));
+        let restart = ServiceDisruption::RestartNode(rng.between(1, 3) as u8);
+        let alarm = ServiceDisruption::Alarm(rng.millis(1_000, 4_500));
+        next_of(&mut deck, &[leader, node, restart, ServiceDisruption::Cut, alarm], rng)
     })
 }
 
 /// Draws when the database's standby is killed, and when it is promoted: once, for then there is no other one.
-pub fn draw_standby(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceTrouble>> {
-    let kill = |rng: &mut Rng| ServiceTrouble::KillStandby(rng.millis(1_000, 13_000));
-    let promotion = Timed { at: length / 2 + rng.millis(5_000, 10_000), what: ServiceTrouble::Promote };
-    let mut troubles = vec![Timed { at: rng.millis(1_000, 5_000), what: kill(rng) }];
-    troubles.extend(spread(promotion.at, (20_000, 40_000), rng, kill));
-    troubles.push(promotion);
-    troubles
+pub fn draw_standby(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisruption>> {
+    let kill = |rng: &mut Rng| ServiceDisruption::KillStandby(rng.millis(1_000, 13_000));
+    let promotion = Timed { at: length / 2 + rng.millis(5_000, 10_000), what: ServiceDisruption::Promote };
+    let mut disruptions = vec![Timed { at: rng.millis(1_000, 5_000), what: kill(rng) }];
+    disruptions.extend(spread(promotion.at, (20_000, 40_000), rng, kill));
+    disruptions.push(promotion);
+    disruptions
 }
 
 /// Draws which replica is killed again and again at its start, and when.
-pub fn draw_restart_loops(length: Duration, replicas: usize, rng: &mut Rng) -> Vec<Timed<(usize, ReplicaTrouble)>> {
+pub fn draw_restart_loops(length: Duration, replicas: usize, rng: &mut Rng) -> Vec<Timed<(usize, ReplicaDisruption)>> {
     spread(length, (8_000, 30_000), rng, |rng| {
         let slot = rng.between(0, replicas as u64 - 1) as usize;
-        (slot, ReplicaTrouble::RestartLoop([(); 3].map(|()| rng.millis(50, 1_900))))
+        (slot, ReplicaDisruption::RestartLoop([(); 3].map(|()| rng.millis(50, 1_900))))
     })
 }
 
@@ -202,7 +202,7 @@ pub fn draw_gateway(length: Duration, rng: &mut Rng) -> Vec<Timed<Duration>> {
 
 /// Draws when all replicas are killed at once.
 pub fn draw_blackouts(length: Duration, rng: &mut Rng) -> Vec<Duration> {
-    spread(length, (8_000, 40_000), rng, |_| ()).into_iter().map(|trouble| trouble.at).collect()
+    spread(length, (8_000, 40_000), rng, |_| ()).into_iter().map(|disruption| disruption.at).collect()
 }
 
 /// The next card of a shuffled deck: every kind comes once before any comes again.
@@ -216,11 +216,11 @@ fn next_of<T: Clone>(deck: &mut Vec<T>, kinds: &[T], rng: &mut Rng) -> T {
 
 /// Troubles over the whole length, with pauses drawn between these milliseconds.
 fn spread<T>(length: Duration, pause: (u64, u64), rng: &mut Rng, mut draw: impl FnMut(&mut Rng) -> T) -> Vec<Timed<T>> {
-    let mut troubles = Vec::new();
+    let mut disruptions = Vec::new();
     let mut at = rng.millis(pause.0 / 2, pause.1);
     while at < length {
-        troubles.push(Timed { at, what: draw(rng) });
+        disruptions.push(Timed { at, what: draw(rng) });
         at += rng.millis(pause.0, pause.1);
     }
-    troubles
+    disruptions
 }

@@ -22,9 +22,9 @@ fn python() -> Option<PathBuf> {
     installed("python", "bin/python")
 }
 
-/// Runs a command of `tests/judges/stripe_sdk.py`, with this on its standard input.
+/// Runs a command of `tests/third_party/stripe_sdk.py`, with this on its standard input.
 async fn sdk(python: PathBuf, arguments: &[&str], input: &str) -> Output {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judges/stripe_sdk.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/third_party/stripe_sdk.py");
     let mut command = std::process::Command::new(python);
     command.arg(script).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let input = input.to_owned();

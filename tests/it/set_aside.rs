@@ -52,14 +52,14 @@ async fn is_set_aside(world: &World, payment: Uuid) {
 }
 
 #[tokio::test]
-async fn nothing_later_of_a_refused_events_payment_goes_out_until_it_is_released() {
+async fn later_events_wait_behind_a_refused_one_until_it_is_released() {
     // What is released, the relay sends.
     let world = Setup::new().expects_relay().build().await;
     let worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
     let (payment, id) = (charge.payment, charge.payment.to_string());
     world.run(&charge).await;
-    let told = world.events_of(payment).len();
+    let published = world.events_of(payment).len();
     let refund = |amount: &str| charge.then("payment.refund", json!({ "amount": amount }));
     refuse(&world, true).await;
     let first = refund("1.00");
@@ -79,7 +79,7 @@ async fn nothing_later_of_a_refused_events_payment_goes_out_until_it_is_released
     world.publish(&third).await;
     world.operation_state(&third, "settled").await;
     assert_eq!(world.run(&Command::charge("http", "5.00", "USD")).await.status(), "confirmed", "others go on");
-    assert_eq!(world.events_of(payment).len(), told, "{}", world.lines());
+    assert_eq!(world.events_of(payment).len(), published, "{}", world.lines());
     assert!(!next.log().contains("the broker refuses an event"), "it is not even tried");
 
     let shown = run(&world, &["show", &id]).await;
