@@ -235,6 +235,14 @@ impl Operation {
         self.hash == command.hash && self.kind == command.kind
     }
 
+    /// The values of all keys under which it may have been sent to the gateway, the current one last. The gateway's own
+    /// desk finds requests by them.
+    pub fn keys_sent(&self) -> Vec<Uuid> {
+        let is_sent = self.action().is_some() && self.attempts > 0;
+        let generations = 0..=self.generation;
+        generations.filter(|_| is_sent).map(|generation| GatewayKey::stored(self.id, generation).value()).collect()
+    }
+
     /// The current gateway key.
     pub fn key(&self) -> GatewayKey {
         GatewayKey::stored(self.id, self.generation)

@@ -20,8 +20,8 @@ const VARIANT_DEFAULT: &str = "default";
 pub struct CommandArguments {
     /// The command's type, such as payment.create; `payment.` may be omitted.
     ///
-    /// payment.create, process, capture, release, refund, cancel, sync, notification, resolve, resend or snapshot;
-    /// events.resend or command.status.
+    /// payment.create, process, capture, release, refund, cancel, sync, notification, resolve, retry, withdraw, resend
+    /// or snapshot; events.resend or command.status.
     #[arg(value_name = "TYPE", value_parser = read_type)]
     pub kind: CommandType,
     /// The payment's id.
@@ -85,7 +85,7 @@ pub struct FieldArguments {
     /// Default: everything that is left; for payment.resolve, the amount that was requested.
     #[arg(long)]
     pub amount: Option<String>,
-    /// payment.resolve: the operation with the unknown outcome; `paybus show` prints its id.
+    /// payment.resolve, payment.retry, payment.withdraw: the operation; `paybus show` prints its id.
     #[arg(long, value_name = "UUID")]
     pub operation: Option<Uuid>,
     /// payment.resolve: what happened.
@@ -97,6 +97,14 @@ pub struct FieldArguments {
     /// payment.resolve: the payment's id at the gateway.
     #[arg(long, value_name = "ID")]
     pub transaction_id: Option<String>,
+    /// payment.retry: when to try the operation again, such as 2026-12-01T08:00:00Z.
+    ///
+    /// Default: now.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<Timestamp>,
+    /// payment.retry, payment.withdraw: why; kept in the payment's history.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// The outcome that an operator states.
@@ -190,6 +198,8 @@ impl CommandArguments {
             ("outcome", fields.outcome.map(|outcome| Value::from(outcome.as_str()))),
             ("evidence", text(&fields.evidence)),
             ("transaction_id", text(&fields.transaction_id)),
+            ("at", fields.at.map(|at| Value::from(at.to_string()))),
+            ("reason", text(&fields.reason)),
         ];
         for (name, value) in named {
             if let Some(value) = value {

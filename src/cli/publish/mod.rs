@@ -36,6 +36,8 @@ Examples:
   paybus publish payment.resolve --payment 0192f0c1-7c5e-7000-8000-0123456789ab --variant cards \\
       --operation 5f0c7a52-1111-5000-8000-0123456789ab --outcome approved \\
       --evidence 'seen in the dashboard'
+  paybus publish payment.retry --payment 0192f0c1-7c5e-7000-8000-0123456789ab --variant cards \\
+      --operation 5f0c7a52-1111-5000-8000-0123456789ab --reason 'the gateway is back'
 
 `confirmed` means that the broker has stored the command; to see its result, use --reply or
 `paybus watch`. The command is sent as the user in amqp.url.";

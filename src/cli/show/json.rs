@@ -50,6 +50,7 @@ fn operation(record: &OperationRecord, history: &History) -> Value {
         "first_sent_at": operation.first_sent_at,
         "last_sent_at": operation.last_sent_at,
         "expires_at": operation.attributes.expires_at,
+        "gateway_keys": operation.keys_sent(),
         "attempts": operation.attempts,
         "rounds": operation.rounds,
         "lookups": operation.lookups,

@@ -147,6 +147,10 @@ fn operation(number: usize, record: &OperationRecord, history: &History, output:
         by.unwrap_or_default()
     );
     under(output.paint(Style::Faint, &command));
+    let keys: Vec<String> = operation.keys_sent().iter().map(Uuid::to_string).collect();
+    if !keys.is_empty() {
+        under(output.paint(Style::Faint, &format!("gateway key {}", keys.join(", then "))));
+    }
     rows
 }
 
@@ -196,6 +200,7 @@ fn event(record: &EventRecord, history: &History, output: Output) -> String {
 mod tests {
     use super::super::samples::{PAYMENT, at, history};
     use super::*;
+    use crate::payment::outcome::GatewayKey;
 
     #[test]
     fn the_page_of_a_payment_with_an_unknown_refund() {
@@ -216,21 +221,23 @@ mod tests {
             ]
         );
         assert_eq!(
-            page[8..14],
+            page[8..15],
             [
                 "operations",
                 "   1  2026-11-22 12:00:00  payment.create        succeeded                    1 attempt, answered \
                  2026-11-22 12:00:01",
                 &format!("      operation {}, command order-1 from shop/checkout", Uuid::from_u128(1)),
+                &format!("      gateway key {}", GatewayKey::first(Uuid::from_u128(1)).value()),
                 "   2  2026-11-22 12:00:00  payment.refund        unknown           20.00 USD  3 attempts",
                 "      the gateway may have received a refund; resend with the same key, or look-up, in 42 s",
                 "      last error: timeout: no answer within 10 s",
             ]
         );
-        assert_eq!(page[14], format!("      operation {two}, command order-2 from shop/checkout"));
-        assert_eq!(page[16], "      behind operation 2 in the payment queue");
+        assert_eq!(page[15], format!("      operation {two}, command order-2 from shop/checkout"));
+        assert_eq!(page[16], format!("      gateway key {}", GatewayKey::first(two).value()));
+        assert_eq!(page[18], "      behind operation 2 in the payment queue");
         assert_eq!(
-            page[19..],
+            page[21..],
             [
                 "movements",
                 "      2026-11-22 12:00:01  captured                               120.00 USD  by operation 1",
