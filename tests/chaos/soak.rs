@@ -34,7 +34,7 @@ use crate::webhooks::{self, Webhooks};
 /// again after half a minute, and may have been claimed by one that was killed as the last of all.
 const REST: Duration = Duration::from_secs(120);
 /// How long a backlog may take in all.
-const REST_MAX: Duration = Duration::from_secs(900);
+const REST_MAX: Duration = Duration::from_secs(1800);
 /// How long the scripts may take beyond the publishing's length.
 const SCRIPTS: Duration = Duration::from_secs(90);
 /// How long sent events are kept.

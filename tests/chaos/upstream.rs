@@ -22,8 +22,9 @@ const ANSWER: Duration = Duration::from_secs(12);
 /// How many payments are open at once. Where the workers fall behind, fewer begin: a backlog that only grows would make of the
 /// end a matter of how long one waits.
 const OPEN_MAX: usize = 300;
-/// How long a payment counts as open whose commands are not answered.
-const OPEN: Duration = Duration::from_secs(60);
+/// How long a payment counts as open whose commands are not answered. Longer than a lease and the delays of retries, so that
+/// slow workers are given less to do.
+const OPEN: Duration = Duration::from_secs(300);
 /// How often the events are looked through.
 const LOOK: Duration = Duration::from_millis(40);
 /// How many commands are published before their confirms are waited for.
