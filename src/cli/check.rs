@@ -22,6 +22,7 @@ use crate::gateway::registry;
 use crate::plural::counted;
 use crate::store::books::{self, Books};
 use crate::store::durability::{self, Durability};
+use crate::store::report::{Figures, UnknownFigures};
 use crate::store::{Store, StoreError, rights, sequences};
 use crate::wiring::{bus_settings, served};
 use crate::worker::OPEN;
@@ -87,13 +88,14 @@ pub async fn run(arguments: &CheckArguments, settings: &Settings) -> Result<Exit
         return check_books(arguments, settings).await;
     }
     let gateways = join_all(settings.variants.iter().map(|(name, variant)| gateway(name, variant)));
-    let (broker, limit, database, standbys, gateways, payments) = join!(
+    let (broker, limit, database, standbys, gateways, payments, work) = join!(
         bounded(broker(settings)),
         message_limit(settings),
         bounded(database(settings)),
         standbys(settings),
         gateways,
-        payments(settings)
+        payments(settings),
+        work(settings)
     );
     let mut findings = vec![configuration(settings)];
     findings.push(authorization(settings));
@@ -113,6 +115,7 @@ pub async fn run(arguments: &CheckArguments, settings: &Settings) -> Result<Exit
     }
     findings.extend(gateways.into_iter().flatten());
     findings.extend(payments);
+    findings.extend(work.into_iter().map(|warning| Finding::new("work", Verdict::Warning, warning)));
     print(arguments, &findings)?;
     Ok(verdict(&findings))
 }
@@ -274,6 +277,40 @@ async fn unserved(settings: &Settings) -> Result<Vec<(Verdict, String)>, Failure
     Ok(operations.chain(payments).collect())
 }
 
+/// Warnings about work that waits for a person. If the database cannot be asked, its own finding reports that.
+async fn work(settings: &Settings) -> Vec<String> {
+    let asking = async {
+        let store = open_database(settings).await?;
+        let figures = store.figures().await;
+        store.close();
+        Ok::<_, Failure>(figures?)
+    };
+    match timeout(TIMEOUT, asking).await {
+        Ok(Ok(figures)) => needs_somebody(&figures),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
+}
+
+fn needs_somebody(figures: &Figures) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let sum = |count: fn(&UnknownFigures) -> i64| figures.unknown.iter().map(count).sum::<i64>();
+    let (escalated, unknown) = (sum(|it| it.escalated), sum(|it| it.count));
+    if escalated > 0 {
+        let operations = counted(escalated, "operation");
+        warnings.push(format!("{operations} must be resolved by an operator: `paybus list --state escalated`"));
+    }
+    if unknown > 0 {
+        let operations = counted(unknown, "operation");
+        warnings.push(format!("{operations} with an unknown outcome: `paybus list --state unknown`"));
+    }
+    if figures.outbox.set_aside > 0 {
+        let events = counted(figures.outbox.set_aside, "event");
+        warnings
+            .push(format!("{events} set aside because the broker refused them; docs/on-call.md, PaybusEventsSetAside"));
+    }
+    warnings
+}
+
 /// Lists the payments whose movements are inconsistent.
 async fn check_books(arguments: &CheckArguments, settings: &Settings) -> Result<Exit, Failure> {
     let store = open_database(settings).await?;
@@ -340,6 +377,29 @@ mod tests {
         check("postgres://paybus:se?cret@localhost/paybus", "");
         check("postgres://localhost/paybus", "localhost/paybus");
         check("host=localhost password=secret", "");
+    }
+
+    #[test]
+    fn work_that_waits_for_a_person_is_reported() {
+        assert_eq!(needs_somebody(&Figures::default()), Vec::<String>::new());
+        let of = |currency: &str, count, escalated| UnknownFigures {
+            variant: "cards".to_owned(),
+            currency: currency.to_owned(),
+            count,
+            escalated,
+            oldest_seconds: 60.0,
+            amount: 10.into(),
+        };
+        let mut figures = Figures { unknown: vec![of("EUR", 2, 1), of("USD", 1, 0)], ..Figures::default() };
+        figures.outbox.set_aside = 4;
+        assert_eq!(
+            needs_somebody(&figures),
+            [
+                "1 operation must be resolved by an operator: `paybus list --state escalated`",
+                "3 operations with an unknown outcome: `paybus list --state unknown`",
+                "4 events set aside because the broker refused them; docs/on-call.md, PaybusEventsSetAside",
+            ]
+        );
     }
 
     #[test]
