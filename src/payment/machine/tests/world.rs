@@ -204,7 +204,7 @@ impl World {
         let mut data = json!({"operation": target.id});
         let kind = if second.is_multiple_of(2) { CommandType::Withdraw } else { CommandType::Retry };
         if second % 4 == 1 {
-            data["at"] = json!((self.now + SignedDuration::from_secs(i64::from(second) * 60)).to_string());
+            data["at"] = json!((self.now + SignedDuration::from_secs(i64::from(second) * 4)).to_string());
         }
         let mut steers = command(&self.commands.len().to_string(), kind, data);
         steers.attributes.user_id = Some("alice".to_owned());
