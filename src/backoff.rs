@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
+use tokio::time::sleep;
 
 /// An endless series of growing delays.
 #[derive(Debug)]
@@ -51,8 +52,35 @@ impl Backoff {
     }
 }
 
+/// Repeats an attempt until it succeeds, with a pause after each failure. `failed` gets the error and the number of the
+/// attempt, counted from 1. It logs the error, or ends the series with an error of its own.
+///
+/// # Errors
+/// `failed` ended the series.
+pub async fn retry<T, E, Ended, Attempt>(
+    mut pauses: Backoff,
+    mut attempt: impl FnMut() -> Attempt,
+    mut failed: impl FnMut(E, u32) -> Result<(), Ended>,
+) -> Result<T, Ended>
+where
+    Attempt: Future<Output = Result<T, E>>,
+{
+    let mut number: u32 = 0;
+    loop {
+        number = number.saturating_add(1);
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => failed(error, number)?,
+        }
+        sleep(pauses.next_delay()).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::future::ready;
+
     use super::*;
 
     #[test]
@@ -64,5 +92,24 @@ mod tests {
         assert!(delays[100..].iter().all(|delay| *delay >= Duration::from_secs(1)));
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_millis(150));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_is_retried_until_it_succeeds_or_the_caller_ends_it() {
+        let mut tries = 0;
+        let attempt = || {
+            tries += 1;
+            ready(if tries == 3 { Ok(tries) } else { Err(tries) })
+        };
+        let mut seen = Vec::new();
+        let note = |error: u32, number: u32| {
+            seen.push((error, number));
+            Ok::<(), Infallible>(())
+        };
+        assert_eq!(retry(contention(), attempt, note).await, Ok(3));
+        assert_eq!(seen, [(1, 1), (2, 2)]);
+        let give_up = |error: &str, number: u32| if number < 2 { Ok(()) } else { Err(error.to_owned()) };
+        let ended: Result<(), String> = retry(contention(), || ready(Err("refused")), give_up).await;
+        assert_eq!(ended, Err("refused".to_owned()));
     }
 }

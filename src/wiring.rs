@@ -31,7 +31,6 @@ pub fn bus_settings(settings: &Settings) -> BusSettings {
         url: amqp.url.clone(),
         prefix: amqp.prefix.clone(),
         declare: amqp.declare,
-        reply_to: amqp.reply_to.clone(),
         tls: BusTls { ca: amqp.tls.ca.clone(), cert: amqp.tls.cert.clone(), key: amqp.tls.key.clone() },
         confirm_timeout: amqp.confirm_timeout,
         heartbeat: amqp.heartbeat,

@@ -19,8 +19,8 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use super::pending::Sent;
 use super::refusal::refusal;
+use super::verdict::Sent;
 
 /// A message ready to be published. Its `message_id` must be set, because it identifies a return.
 #[derive(Debug, Clone)]

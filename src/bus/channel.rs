@@ -16,9 +16,10 @@ use uuid::Uuid;
 use super::batch::{Message, Report, publish};
 use super::connection::Connection;
 use super::nacks::{Nacks, Replacement};
-use super::pending::{Pending, Policy, ROUND, Sent, Verdict};
+use super::pending::{Pending, Policy, ROUND};
 use super::reconnecting::Reconnecting;
 use super::unordered::SetAside;
+use super::verdict::{Sent, Verdict};
 use crate::backoff::{self, Backoff};
 use crate::bus::{BusError, bounded, describe};
 

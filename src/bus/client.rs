@@ -10,10 +10,11 @@ use super::batch::{Message, publish};
 use super::channel::open;
 use super::connection::{Connection, connect};
 use super::delivery::Properties;
-use super::pending::{ROUND, Sent};
-use super::publisher::{CommandSent, base_properties};
+use super::pending::ROUND;
+use super::publisher::base_properties;
 use super::refusal::named;
 use super::topology::Names;
+use super::verdict::Refused;
 use super::{BusError, BusSettings, bounded, short};
 
 /// How many events a watcher prefetches.
@@ -93,7 +94,7 @@ impl Client {
     /// # Errors
     /// The connection or the channel was lost: it is unknown which of the commands arrived. The same ones can be sent
     /// again.
-    pub async fn publish(&self, commands: Vec<NewCommand>) -> Result<Vec<CommandSent>, BusError> {
+    pub async fn publish(&self, commands: Vec<NewCommand>) -> Result<Vec<Result<(), Refused>>, BusError> {
         let messages = commands.into_iter().map(|command| self.message(command));
         let messages = messages.collect::<Result<Vec<_>, _>>()?;
         let mut sent = Vec::with_capacity(messages.len());
@@ -101,16 +102,13 @@ impl Client {
             let timeout = self.settings.confirm_timeout;
             let report = publish(&self.connection, &self.channel, round.iter(), timeout).await;
             for one in report.sent {
-                sent.push(match one {
-                    Sent::Confirmed => CommandSent::Routed,
-                    Sent::Refused(reason) | Sent::Nacked(reason) => CommandSent::Refused(reason),
-                    Sent::Unknown => {
-                        return Err(match report.closed {
-                            Some(closed) => BusError::Refused(closed.reason),
-                            None => BusError::Closed,
-                        });
-                    }
-                });
+                let Some(taken) = one.only_try() else {
+                    return Err(match report.closed {
+                        Some(closed) => BusError::Refused(closed.reason),
+                        None => BusError::Closed,
+                    });
+                };
+                sent.push(taken);
             }
         }
         Ok(sent)

@@ -261,7 +261,6 @@ mod tests {
             url: url.into(),
             prefix: "paybus".to_owned(),
             declare: true,
-            reply_to: String::new(),
             tls: super::super::BusTls::default(),
             confirm_timeout: Duration::from_secs(1),
             heartbeat: Duration::from_millis(10_500),

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::acks::Acks;
-use super::connection::{Connection, ConnectionState};
+use super::connection::Connection;
 use super::delivery::Delivery;
 use super::reconnecting::{Reconnecting, Role};
 use super::refusal::named;
@@ -39,7 +39,7 @@ const SETTLING: Duration = Duration::from_secs(120);
 const RETIRING: Duration = Duration::from_secs(60);
 
 /// The most unacknowledged messages that a quorum queue delivers to one consumer.
-pub const MAX_PREFETCH: u16 = 2000;
+const MAX_PREFETCH: u16 = 2000;
 
 /// The consuming connection. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -92,11 +92,6 @@ impl Consumer {
         Consumer { link: Reconnecting::spawn(settings, Role::Consumer, shutdown.clone()), shutdown }
     }
 
-    /// Returns the state of the connection.
-    pub fn state(&self) -> watch::Receiver<ConnectionState> {
-        self.link.state()
-    }
-
     /// Returns the current connection, if there is one, for other requests to the broker.
     pub fn connection(&self) -> Option<Arc<Connection>> {
         self.link.current()
@@ -104,19 +99,10 @@ impl Consumer {
 
     /// Consumes a queue. The receiver holds at most `prefetch` deliveries (1 to 2,000) and ends with the consumption.
     pub fn subscribe(&self, queue: &str, prefetch: u16) -> (Consumption, mpsc::Receiver<Delivery>) {
-        self.start(queue, prefetch, true)
-    }
-
-    /// Attaches to a queue without consuming it yet; see [`Consumption::resume`].
-    pub fn subscribe_paused(&self, queue: &str, prefetch: u16) -> (Consumption, mpsc::Receiver<Delivery>) {
-        self.start(queue, prefetch, false)
-    }
-
-    fn start(&self, queue: &str, prefetch: u16, consuming: bool) -> (Consumption, mpsc::Receiver<Delivery>) {
         // Never 0: that would mean no limit, and lapin buffers without one.
         let prefetch = prefetch.clamp(1, MAX_PREFETCH);
         let (deliveries, receiver) = mpsc::channel(usize::from(prefetch));
-        let (wanted, wants) = watch::channel(Wanted { consuming, left: false });
+        let (wanted, wants) = watch::channel(Wanted { consuming: true, left: false });
         let (states, state) = watch::channel(QueueState::Down("not connected yet".to_owned()));
         let (requests, requested) = mpsc::channel(1);
         let supervisor =

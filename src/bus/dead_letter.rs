@@ -12,9 +12,9 @@ use uuid::Uuid;
 use super::attributes::attribute_name;
 use super::batch::Message;
 use super::delivery::{Delivery, Properties};
-use super::pending::Verdict;
 use super::publisher::{Publisher, base_properties};
 use super::topology::Names;
+use super::verdict::Refused;
 use crate::bus::{BusError, describe, short};
 use crate::excerpt::excerpt_bytes;
 use crate::payment::code::Rejection;
@@ -58,15 +58,8 @@ pub async fn publish_dead_letter(
 ) -> Result<(), DeadLetterError> {
     let message = dead_letter(publisher.names(), delivery, code, reason, Timestamp::now());
     let message = message.map_err(|error| DeadLetterError::Refused(describe(&error)))?;
-    match publisher.publish_unordered(message).await {
-        Some(Verdict::Confirmed) => Ok(()),
-        Some(Verdict::Refused(reason)) => Err(DeadLetterError::Refused(reason)),
-        // Dead letters have no order among themselves.
-        Some(Verdict::Behind) => {
-            Err(DeadLetterError::Refused("it is queued behind a message that the broker refused".to_owned()))
-        }
-        None => Err(DeadLetterError::Closed),
-    }
+    let taken = publisher.publish_unordered(message).await.ok_or(DeadLetterError::Closed)?;
+    taken.map_err(|Refused(reason)| DeadLetterError::Refused(reason))
 }
 
 fn dead_letter(
@@ -95,8 +88,8 @@ fn dead_letter(
     })
 }
 
-/// Returns the properties that a message keeps when it is forwarded, no matter by whom. Its user is not among them, because
-/// the broker refuses any user but ours; nor its expiration, which would empty the dead letters.
+/// Returns the properties that a message keeps when it is forwarded, no matter by whom. Its user is not among them,
+/// because the broker refuses any user but ours; nor its expiration, which would empty the dead letters.
 fn kept(properties: &Properties, body: &[u8]) -> Result<BasicProperties, BusError> {
     let mut kept = base_properties().with_message_id(short("message id", id(properties, body))?);
     let text = |text: &Option<String>| text.as_deref().map(|text| short("property", text)).transpose();

@@ -15,8 +15,8 @@ use super::consumer::fetch;
 use super::dead_letter::{DeadLetter, Rights};
 use super::delivery::Delivery;
 use super::mentions::Person;
-use super::pending::Sent;
 use super::topology::{Names, queue_length};
+use super::verdict::{Refused, Sent};
 use crate::bus::{BusError, BusSettings, bounded, describe};
 
 /// Selects dead letters. Every condition that is given must hold.
@@ -178,10 +178,10 @@ impl DeadLetterBrowser {
     /// Sends a message; returns why the broker refused it, if it did.
     async fn send(&self, channel: &Channel, message: &Message, timeout: Duration) -> Result<Option<String>, BusError> {
         let report = publish(&self.connection, channel, std::iter::once(message), timeout).await;
-        match report.sent.into_iter().next() {
-            Some(Sent::Confirmed) => Ok(None),
-            Some(Sent::Refused(reason) | Sent::Nacked(reason)) => Ok(Some(reason)),
-            Some(Sent::Unknown) | None => Err(BusError::Closed),
+        match report.sent.into_iter().next().and_then(Sent::only_try) {
+            Some(Ok(())) => Ok(None),
+            Some(Err(Refused(reason))) => Ok(Some(reason)),
+            None => Err(BusError::Closed),
         }
     }
 

@@ -113,7 +113,8 @@ impl Delivery {
         self
     }
 
-    /// Creates a delivery that came from no broker, for tests. Settling it does nothing.
+    /// Creates a delivery that came from no broker. Settling it does nothing.
+    #[cfg(test)]
     pub fn unconnected(queue: &str, routing_key: &str, body: Vec<u8>) -> Delivery {
         let nowhere = ShortString::default();
         let mock = lapin::message::Delivery::mock(0, nowhere.clone(), nowhere, false, body);

@@ -311,7 +311,6 @@ mod tests {
     use crate::payment::event::Progress;
     use crate::payment::model::{Billing, Order};
     use crate::payment::money::Currency;
-    use crate::payment::operation::AnswerKind;
     use crate::payment::status::Status;
     use serde_json::{Map, json};
 
@@ -376,7 +375,7 @@ mod tests {
             reply: None,
             operation: Some(EventOperation {
                 id: Uuid::from_u128(6),
-                progress: Progress::Ended(AnswerKind::Succeeded),
+                progress: Progress::Succeeded,
                 amount: Some(money("120.00")),
                 reference: Some("ch_1".to_owned()),
             }),

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::batch::{Message, publish};
 use super::channel::open;
 use super::connection::Connection;
-use super::pending::Sent;
 use super::publisher::base_properties;
+use super::verdict::{Refused, Sent};
 use super::{BusError, BusSettings, short};
 
 /// The limit that `deploy/rabbitmq/paybus.conf` sets, in bytes. No event takes as much.
@@ -67,9 +67,9 @@ async fn try_size(connection: &Connection, settings: &BusSettings, bytes: usize)
     if let Some(closed) = report.closed {
         return Ok(if closed.by_topology { Tried::Forbidden(closed.reason) } else { Tried::Refused(closed.reason) });
     }
-    match report.sent.into_iter().next() {
-        Some(Sent::Confirmed) => Ok(Tried::Accepted),
-        Some(Sent::Refused(reason) | Sent::Nacked(reason)) => Ok(Tried::Refused(reason)),
-        Some(Sent::Unknown) | None => Err(BusError::Closed),
+    match report.sent.into_iter().next().and_then(Sent::only_try) {
+        Some(Ok(())) => Ok(Tried::Accepted),
+        Some(Err(Refused(reason))) => Ok(Tried::Refused(reason)),
+        None => Err(BusError::Closed),
     }
 }

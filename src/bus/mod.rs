@@ -37,6 +37,7 @@ pub mod nacks;
 mod pending;
 pub mod publisher;
 pub mod unordered;
+pub mod verdict;
 
 pub mod dead_letter;
 pub mod dead_letter_browser;
@@ -55,8 +56,6 @@ pub struct BusSettings {
     pub prefix: String,
     /// Whether to declare the topology at startup; if not, it is only checked.
     pub declare: bool,
-    /// A regular expression for the queues that a reply may go to; enforced when a command is accepted.
-    pub reply_to: String,
     /// The certificates for `amqps://`.
     pub tls: BusTls,
     /// How long a publisher confirm may be missing while the broker accepts messages.

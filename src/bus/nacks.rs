@@ -4,13 +4,14 @@
 //! as long as the old leader's node is away; a new channel on the same connection gets through. So a channel with nacks
 //! is replaced, but less and less often while nothing changes, because a full queue nacks on every channel.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::pending::Sent;
+use super::verdict::Sent;
 use crate::backoff::Backoff;
 
 /// How long only nacks may arrive before the publisher is not ready.
@@ -59,7 +60,7 @@ impl Nacks {
         let nacked = u64::try_from(nacked).unwrap_or(u64::MAX);
         // A message that was returned was accepted first.
         let is_taken = sent.iter().any(|sent| matches!(sent, Sent::Confirmed | Sent::Refused(_)));
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.lock();
         if is_taken {
             shared.since = None;
         } else if nacked > 0 {

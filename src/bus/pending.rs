@@ -18,6 +18,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::verdict::{Sent, Verdict};
+
 /// The most messages in one batch.
 pub(in crate::bus) const ROUND: usize = 512;
 
@@ -48,30 +50,6 @@ pub(in crate::bus) struct Waiting<M> {
     /// Whether its pause is over and it has been in no batch since.
     released: bool,
     pub message: M,
-}
-
-/// The outcome of one message in a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::bus) enum Sent {
-    /// Confirmed and not returned.
-    Confirmed,
-    /// Returned: no queue takes it.
-    Refused(String),
-    /// Nacked: a queue is full or could not store it. This is the queue's fault and not the message's.
-    Nacked(String),
-    /// The confirm never arrived.
-    Unknown,
-}
-
-/// The final verdict on a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::bus) enum Verdict {
-    /// The broker has it.
-    Confirmed,
-    /// The broker refuses it.
-    Refused(String),
-    /// The broker refuses an earlier message, which this one must not overtake.
-    Behind,
 }
 
 /// The waiting messages, in order.

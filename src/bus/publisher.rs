@@ -21,23 +21,14 @@ use super::batch::Message;
 use super::channel::{Answer, Posted, PublishChannel, Shared};
 use super::connection::ConnectionState;
 use super::nacks::{Nacked, Nacks};
-use super::pending::Verdict;
 use super::reconnecting::{Reconnecting, Role};
 use super::topology::Names;
 use super::unordered::SetAside;
+use super::verdict::{Refused, Verdict};
 use super::{BusError, BusSettings, short};
 use crate::payment::command::Reply;
 use crate::payment::event::Event;
 use crate::payment::trace::TraceContext;
-
-/// What became of a published command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CommandSent {
-    /// A queue has it.
-    Routed,
-    /// No queue takes it, or the queue is full.
-    Refused(String),
-}
 
 /// The number of channels for events. A payment always uses the same one.
 pub const CHANNELS: usize = 4;
@@ -94,48 +85,35 @@ impl Outgoing {
 
 /// What became of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Published {
-    /// The broker has it.
-    Confirmed {
-        /// The position of its outbox row.
-        position: i64,
-        /// What became of the reply.
-        reply: ReplyState,
-    },
-    /// The broker refuses this event: a person must look at it.
-    SetAside {
-        /// The position of its outbox row.
-        position: i64,
-        /// The broker's own words.
-        reason: String,
-    },
-    /// The broker refuses an earlier event of the same payment, which this one must not overtake.
-    Behind {
-        /// The position of its outbox row.
-        position: i64,
-    },
-}
-
-impl Published {
-    /// Returns the position of the event's outbox row.
-    pub fn position(&self) -> i64 {
-        match self {
-            Published::Confirmed { position, .. }
-            | Published::SetAside { position, .. }
-            | Published::Behind { position } => *position,
-        }
-    }
+pub struct Published {
+    /// The position of its outbox row.
+    pub position: i64,
+    /// Whether the broker has it. A person must look at an event that the broker refuses.
+    pub verdict: Verdict,
+    /// What became of the reply, if the broker has the event.
+    pub reply: ReplyState,
 }
 
 /// What became of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyState {
-    /// None was asked for.
+    /// None was asked for, or its event was not confirmed.
     None,
     /// The broker has it. A direct reply may still find nobody waiting.
     Sent,
     /// Nobody is there to receive it; it is never retried.
     Unroutable,
+}
+
+impl ReplyState {
+    /// The word that is stored with the event; `None` without a reply.
+    pub fn as_str(self) -> Option<&'static str> {
+        match self {
+            ReplyState::None => None,
+            ReplyState::Sent => Some("sent"),
+            ReplyState::Unroutable => Some("unroutable"),
+        }
+    }
 }
 
 /// The publishing connection. Cheap to clone.
@@ -219,10 +197,10 @@ impl Publisher {
     }
 
     /// Posts events, each payment's in the given order, and returns as soon as their channels have accepted them:
-    /// events of the same payment that are posted later go out later. `on_published` is called for each event as soon as
-    /// it is confirmed or set aside, across any number of reconnects; it is dropped when there is nothing more to
-    /// report. If the publisher is shut down meanwhile, undecided events are not reported: they may or may not have
-    /// been published.
+    /// events of the same payment that are posted later go out later. `on_published` is called for each event once it
+    /// is confirmed or refused, across any number of reconnects; it is dropped when there is nothing more to report. If
+    /// the publisher is shut down meanwhile, undecided events are not reported: they may or may not have been
+    /// published.
     pub async fn post(&self, batch: Vec<Outgoing>, on_published: OnPublished) {
         for outgoing in batch {
             let position = outgoing.position;
@@ -230,14 +208,15 @@ impl Publisher {
                 Ok(message) => message,
                 Err(error) => {
                     self.aside.refused(outgoing.payment_id);
-                    on_published(Published::SetAside { position, reason: error.to_string() });
+                    let verdict = Verdict::Refused(error.to_string());
+                    on_published(Published { position, verdict, reply: ReplyState::None });
                     continue;
                 }
             };
             match &outgoing.reply {
                 None => {
                     let on_published = Arc::clone(&on_published);
-                    let answer = move |verdict| on_published(published(position, verdict, ReplyState::None));
+                    let answer = move |verdict| on_published(Published { position, verdict, reply: ReplyState::None });
                     self.post_event(outgoing.payment_id, event, Box::new(answer)).await;
                 }
                 Some(reply) => Box::pin(self.post_with_reply(&outgoing, event, reply, Arc::clone(&on_published))).await,
@@ -253,11 +232,11 @@ impl Publisher {
         let (sender, mut results) = mpsc::unbounded_channel();
         let on_published = move |published| sender.send(published).unwrap_or_default();
         self.post(batch, Arc::new(on_published)).await;
-        let mut published = Vec::with_capacity(places.len());
+        let mut published: Vec<Published> = Vec::with_capacity(places.len());
         while let Some(result) = results.recv().await {
             published.push(result);
         }
-        published.sort_by_key(|result| places.get(&result.position()).copied());
+        published.sort_by_key(|result| places.get(&result.position).copied());
         published
     }
 
@@ -274,7 +253,7 @@ impl Publisher {
                 None => event_message(&self.names, outgoing),
             };
             let Ok(message) = message else { break };
-            let (answer, decided) = promise();
+            let (answer, decided) = promise(|verdict| verdict);
             let posting = async {
                 match reply {
                     Some(_) => post(&self.side, order, message, answer).await,
@@ -296,23 +275,17 @@ impl Publisher {
 
     /// Publishes one message that needs no order, and waits until it is confirmed or refused for good, across any
     /// number of reconnects.
-    pub(super) async fn publish_unordered(&self, message: Message) -> Option<Verdict> {
+    pub(super) async fn publish_unordered(&self, message: Message) -> Option<Result<(), Refused>> {
         self.post_unordered(message).await.await.ok()
     }
 
     /// Publishes a command of our own, made from a webhook, and waits until the broker has answered, across any number
     /// of reconnects. A full queue refuses it. `None` if the publisher is shut down meanwhile.
-    pub async fn publish_command(&self, routing_key: String, body: Bytes) -> Option<CommandSent> {
-        let message = match self.command_message(routing_key, body) {
-            Ok(message) => message,
-            Err(error) => return Some(CommandSent::Refused(error.to_string())),
-        };
-        Some(match self.publish_unordered(message).await? {
-            Verdict::Confirmed => CommandSent::Routed,
-            Verdict::Refused(reason) => CommandSent::Refused(reason),
-            // These commands have no order among themselves.
-            Verdict::Behind => CommandSent::Refused("it is queued behind a message that the broker refused".to_owned()),
-        })
+    pub async fn publish_command(&self, routing_key: String, body: Bytes) -> Option<Result<(), Refused>> {
+        match self.command_message(routing_key, body) {
+            Ok(message) => self.publish_unordered(message).await,
+            Err(error) => Some(Err(Refused(error.to_string()))),
+        }
     }
 
     /// Publishes a heartbeat. If nobody has subscribed to it, or the broker does not confirm it within `timeout`, it
@@ -322,17 +295,17 @@ impl Publisher {
             Ok(message) => message,
             Err(error) => return warn!(%error, routing_key, "cannot build a heartbeat; skipping it"),
         };
-        let (answer, decided) = promise();
+        let (answer, decided) = promise(Verdict::unordered);
         let publishing = async {
             post(&self.beats, id, message, answer).await;
             decided.await
         };
         match timeout_at(Instant::now() + timeout, publishing).await {
-            Ok(Ok(Verdict::Confirmed)) => {}
-            Ok(Ok(Verdict::Refused(reason))) => {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(Refused(reason)))) => {
                 warn!(reason, routing_key, "the broker refused a heartbeat; skipping it")
             }
-            Ok(Ok(Verdict::Behind) | Err(_)) | Err(_) => {
+            Ok(Err(_)) | Err(_) => {
                 debug!(routing_key, "the broker did not confirm a heartbeat in time")
             }
         }
@@ -375,7 +348,7 @@ impl Publisher {
     /// Posts an event that is also a reply, and reports it once both are decided.
     async fn post_with_reply(&self, outgoing: &Outgoing, event: Message, reply: &Reply, on_published: OnPublished) {
         let (position, payment) = (outgoing.position, outgoing.payment_id);
-        let (answer, decided) = promise();
+        let (answer, decided) = promise(|verdict| verdict);
         self.post_event(payment, event, answer).await;
         let replied = match reply_message(outgoing, reply) {
             Ok(message) => Ok(self.post_unordered(message).await),
@@ -385,26 +358,26 @@ impl Publisher {
             let Ok(verdict) = decided.await else { return };
             if verdict != Verdict::Confirmed {
                 // It need not wait for a reply that may never be confirmed.
-                return on_published(published(position, verdict, ReplyState::None));
+                return on_published(Published { position, verdict, reply: ReplyState::None });
             }
             let replied = match replied {
                 Ok(replied) => replied.await,
-                Err(error) => Ok(Verdict::Refused(error.to_string())),
+                Err(error) => Ok(Err(Refused(error.to_string()))),
             };
             let reply = match replied {
-                Ok(Verdict::Confirmed) => ReplyState::Sent,
-                Ok(refused) => {
-                    debug!(payment_id = %payment, ?refused, "no queue accepts the reply; dropping it");
+                Ok(Ok(())) => ReplyState::Sent,
+                Ok(Err(Refused(reason))) => {
+                    debug!(payment_id = %payment, reason, "no queue accepts the reply; dropping it");
                     ReplyState::Unroutable
                 }
                 Err(_) => return,
             };
-            on_published(published(position, verdict, reply));
+            on_published(Published { position, verdict, reply });
         });
     }
 
-    async fn post_unordered(&self, message: Message) -> oneshot::Receiver<Verdict> {
-        let (answer, decided) = promise();
+    async fn post_unordered(&self, message: Message) -> oneshot::Receiver<Result<(), Refused>> {
+        let (answer, decided) = promise(Verdict::unordered);
         post(&self.side, Uuid::new_v4(), message, answer).await;
         decided
     }
@@ -414,10 +387,11 @@ impl Publisher {
 /// quick.
 pub type OnPublished = Arc<dyn Fn(Published) + Send + Sync>;
 
-fn promise() -> (Answer, oneshot::Receiver<Verdict>) {
+/// Returns an answer, and what receives what `read` makes of the verdict.
+fn promise<T: Send + 'static>(read: fn(Verdict) -> T) -> (Answer, oneshot::Receiver<T>) {
     let (sender, decided) = oneshot::channel();
     let answer = move |verdict| {
-        if sender.send(verdict).is_err() {
+        if sender.send(read(verdict)).is_err() {
             debug!("result of a publish dropped: its task has ended");
         }
     };
@@ -428,14 +402,6 @@ fn promise() -> (Answer, oneshot::Receiver<Verdict>) {
 async fn post(channel: &mpsc::Sender<Posted>, order: Uuid, message: Message, answer: Answer) {
     if channel.send(Posted { order, message, answer }).await.is_err() {
         debug!("message dropped: the publisher has shut down");
-    }
-}
-
-fn published(position: i64, verdict: Verdict, reply: ReplyState) -> Published {
-    match verdict {
-        Verdict::Confirmed => Published::Confirmed { position, reply },
-        Verdict::Refused(reason) => Published::SetAside { position, reason },
-        Verdict::Behind => Published::Behind { position },
     }
 }
 

@@ -10,6 +10,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, ExchangeKind};
+use strum::IntoEnumIterator;
 use tracing::debug;
 
 use super::connection::Connection;
@@ -211,11 +212,7 @@ fn work(names: &Names, delivery_limit: u32) -> Vec<(&'static str, Argument)> {
 
 /// Returns one key per type: a command of an unknown type is unroutable and is answered from there.
 fn keys(variant: &str, inbound: bool) -> Vec<String> {
-    CommandType::ALL
-        .into_iter()
-        .filter(|kind| kind.is_inbound() == inbound)
-        .map(|kind| format!("{variant}.{kind}"))
-        .collect()
+    CommandType::iter().filter(|kind| kind.is_inbound() == inbound).map(|kind| format!("{variant}.{kind}")).collect()
 }
 
 fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {

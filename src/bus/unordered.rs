@@ -5,9 +5,10 @@
 //! that queried the database after the row was stored no longer finds it: a person has released the payment.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 /// How long a payment is remembered after its row was stored: longer than anything works with data that was loaded
@@ -33,12 +34,12 @@ enum Known {
 impl SetAside {
     /// Records that the broker refuses an event of this payment for good.
     pub(in crate::bus) fn refused(&self, payment: Uuid) {
-        self.known().insert(payment, Known::Verdict);
+        self.0.lock().insert(payment, Known::Verdict);
     }
 
     /// Records that the database had the payment's row at this time.
     pub fn stored(&self, payment: Uuid, at: Instant) {
-        let mut known = self.known();
+        let mut known = self.0.lock();
         let at = match known.get(&payment) {
             Some(Known::Stored(later)) => at.max(*later),
             Some(Known::Verdict) | None => at,
@@ -55,7 +56,7 @@ impl SetAside {
     /// Records that the database, queried no sooner than `read_at`, did not have the row. If the row was stored before
     /// that, the payment was released; otherwise the row may still be to come.
     pub fn absent(&self, payment: Uuid, read_at: Instant) {
-        let mut known = self.known();
+        let mut known = self.0.lock();
         if let Some(Known::Stored(stored)) = known.get(&payment)
             && *stored < read_at
         {
@@ -65,11 +66,7 @@ impl SetAside {
 
     /// Returns whether the payment's events are set aside.
     pub(in crate::bus) fn contains(&self, payment: Uuid) -> bool {
-        self.known().contains_key(&payment)
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<Uuid, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().contains_key(&payment)
     }
 }
 
@@ -102,6 +99,6 @@ mod tests {
             aside.stored(Uuid::from_u128(number as u128), start);
         }
         aside.stored(Uuid::from_u128(u128::MAX), start + REMEMBERED_FOR);
-        assert_eq!(aside.known().len(), 1);
+        assert_eq!(aside.0.lock().len(), 1);
     }
 }

@@ -17,11 +17,12 @@ use super::events::{When, read_when};
 use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::Output;
+use crate::backoff::{self, retry};
 use crate::config::Settings;
+use crate::failpoint;
 use crate::plural::counted;
 use crate::store::archive::{Looked, Selection};
 use crate::store::{Store, StoreError};
-use crate::{backoff, failpoint};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -161,15 +162,12 @@ fn keep<'a>(file: &mut File, lines: impl Iterator<Item = &'a str>) -> io::Result
 }
 
 async fn take_out(store: &Store, settled: &[&Looked]) -> Result<usize, StoreError> {
-    let mut backoff = backoff::contention();
-    let mut tries = 1;
-    loop {
-        match store.archive(settled).await {
-            Err(StoreError::Conflict(_)) if tries < TRIES => tokio::time::sleep(backoff.next_delay()).await,
-            archived => return Ok(archived?.len()),
-        }
-        tries += 1;
-    }
+    let archive = || store.archive(settled);
+    let archived = retry(backoff::contention(), archive, |error, tries| match error {
+        StoreError::Conflict(_) if tries < TRIES => Ok(()),
+        error => Err(error),
+    });
+    Ok(archived.await?.len())
 }
 
 async fn archive_audit(store: &Store, before: Timestamp, file: &mut File) -> Result<u64, Failure> {

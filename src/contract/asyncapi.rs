@@ -1,6 +1,7 @@
 //! The AsyncAPI document: where messages go, by which routing keys, and who sends what.
 
 use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator;
 
 use super::{
     SHARED, VERSION, binary_mode, command_name, commands, definitions, event_name, events, examples, messages,
@@ -70,14 +71,14 @@ fn modes(name: &str) -> [String; 2] {
 fn channels() -> Value {
     let names = Names::new(PREFIX);
     let mut channels = Map::new();
-    for kind in CommandType::ALL {
+    for kind in CommandType::iter() {
         let name = key(&command_name(kind));
         let bindings = by_routing_key(&names.commands());
         let address = format!("{VARIANT}.{kind}");
         let channel = channel(&address, &modes(&name), bindings, commands::about(kind));
         channels.insert(name, channel);
     }
-    for kind in EventType::ALL {
+    for kind in EventType::iter() {
         let name = key(&event_name(kind));
         let mut address = format!("{VARIANT}.{}", kind.as_str());
         if kind == EventType::StatusChanged {
@@ -157,7 +158,7 @@ fn queue_channel(queue: &Queue) -> Value {
 
 /// The events that come to a `reply_to`.
 fn answers() -> impl Iterator<Item = EventType> {
-    EventType::ALL.into_iter().filter(|kind| *kind != EventType::Heartbeat)
+    EventType::iter().filter(|kind| *kind != EventType::Heartbeat)
 }
 
 /// Where an answer goes besides the events: to the queue that the command names.
@@ -174,10 +175,10 @@ fn replies() -> Value {
 
 fn operations() -> Value {
     let mut operations = Map::new();
-    for kind in CommandType::ALL {
+    for kind in CommandType::iter() {
         operations.insert(key(&command_name(kind)), command(kind));
     }
-    for kind in EventType::ALL {
+    for kind in EventType::iter() {
         let name = key(&event_name(kind));
         let event = json!({
             "action": "send", "summary": events::about(kind), "channel": { "$ref": format!("#/channels/{name}") },
@@ -211,7 +212,7 @@ fn command(kind: CommandType) -> Value {
 
 fn all_messages() -> Value {
     let mut all = Map::new();
-    for kind in CommandType::ALL {
+    for kind in CommandType::iter() {
         let own: Vec<_> = examples::commands().into_iter().filter(|example| example.kind == kind).collect();
         let examples = own
             .iter()

@@ -63,9 +63,9 @@ fn shown(code: Code) -> Option<&'static str> {
 pub(super) fn page() -> String {
     let rows = CODES.iter().map(|entry| {
         let event_types: Vec<String> = event_types(entry).map(|kind| format!("`{kind}`")).collect();
-        format!("| `{}` | {} | {} | {} |", entry.word, event_types.join(", "), entry.meaning, entry.advice)
+        format!("| `{}` | {} | {} | {} |", entry.code.as_str(), event_types.join(", "), entry.meaning, entry.advice)
     });
-    let show = |entry: &CodeEntry| shown(entry.code).map(|text| format!("| `{}` | \"{text}\" |", entry.word));
+    let show = |entry: &CodeEntry| shown(entry.code).map(|text| format!("| `{}` | \"{text}\" |", entry.code.as_str()));
     let (rows, shows): (Vec<String>, Vec<String>) = (rows.collect(), CODES.iter().filter_map(show).collect());
     format!("{HEAD}{}\n{DELAYED}{}\n", rows.join("\n"), shows.join("\n"))
 }
@@ -75,7 +75,7 @@ pub(super) fn table() -> Value {
     let row = |entry: &CodeEntry| {
         let event_types: Vec<&str> = event_types(entry).collect();
         let mut row =
-            json!({ "code": entry.word, "in": event_types, "meaning": entry.meaning, "advice": entry.advice });
+            json!({ "code": entry.code.as_str(), "in": event_types, "meaning": entry.meaning, "advice": entry.advice });
         if let Some(text) = shown(entry.code) {
             row["show"] = json!(text);
         }
@@ -100,7 +100,7 @@ mod tests {
     fn every_delaying_code_has_a_text_to_show() {
         for entry in CODES {
             let delays = entry.reported_in.contains(&ReportedIn::Delayed);
-            assert_eq!(shown(entry.code).is_some(), delays, "{}", entry.word);
+            assert_eq!(shown(entry.code).is_some(), delays, "{}", entry.code.as_str());
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator;
 
 use super::{described, name, shared, without_subject};
 use crate::payment::command::{ATTRIBUTE_MAX, CommandType, DEPTH_MAX, TRACESTATE_MAX};
@@ -25,7 +26,7 @@ const MEDIA_TYPE: &str = "^[Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/[Jj][Ss]
 
 /// The attributes of every command.
 pub(super) fn envelope() -> Value {
-    let types: Vec<&str> = CommandType::ALL.iter().map(|kind| kind.as_str()).collect();
+    let types: Vec<&str> = CommandType::iter().map(CommandType::as_str).collect();
     let mut schema = attributes();
     schema["title"] = json!("The envelope of every command");
     schema["description"] = json!("A CloudEvent 1.0 in structured mode. Other members are ignored.");
@@ -265,7 +266,7 @@ fn payment_of_nothing() -> Value {
 /// What commands share, and the data of each.
 pub(super) fn definitions() -> BTreeMap<String, Value> {
     let codes: Vec<&str> = Currency::all().map(Currency::code).collect();
-    let mut all: BTreeMap<String, Value> = CommandType::ALL.map(|kind| (data_name(kind), data(kind))).into();
+    let mut all: BTreeMap<String, Value> = CommandType::iter().map(|kind| (data_name(kind), data(kind))).collect();
     all.insert("currency".to_owned(), json!({ "type": "string", "enum": codes, "description": "An ISO 4217 code." }));
     all
 }

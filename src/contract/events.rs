@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator;
 
 use super::{described, name, shared, without_subject};
 use crate::payment::code::{CODES, ReportedIn};
@@ -17,7 +18,7 @@ pub(super) fn envelope() -> Value {
     schema["title"] = json!("The envelope of every event");
     schema["description"] =
         json!("A CloudEvent 1.0 in structured mode. Other types and attributes may be added: ignore unknown ones.");
-    schema["properties"]["type"] = known(&EventType::ALL.map(EventType::as_str), "What happened.");
+    schema["properties"]["type"] = known(EventType::iter().map(EventType::as_str), "What happened.");
     schema["properties"]["data"] = json!({ "type": "object", "description": "The content, by the event's type." });
     schema
 }
@@ -214,14 +215,18 @@ fn metadata() -> Value {
 }
 
 /// Words that are known now; others may come.
-fn known(words: &[&str], about: &str) -> Value {
-    json!({ "anyOf": [{ "enum": words }, { "type": "string" }], "description": about })
+fn known(words: impl Iterator<Item = &'static str>, about: &str) -> Value {
+    json!({ "anyOf": [{ "enum": words.collect::<Vec<_>>() }, { "type": "string" }], "description": about })
+}
+
+/// One of these words.
+fn one_of(words: impl Iterator<Item = &'static str>) -> Value {
+    json!({ "type": "string", "enum": words.collect::<Vec<_>>() })
 }
 
 fn code(reported_in: ReportedIn) -> Value {
-    let words: Vec<&str> =
-        CODES.iter().filter(|entry| entry.reported_in.contains(&reported_in)).map(|entry| entry.word).collect();
-    known(&words, "The reason as a code: see codes.md.")
+    let words = CODES.iter().filter(|entry| entry.reported_in.contains(&reported_in)).map(|entry| entry.code.as_str());
+    known(words, "The reason as a code: see codes.md.")
 }
 
 fn sum(about: &str) -> Value {
@@ -229,9 +234,9 @@ fn sum(about: &str) -> Value {
 }
 
 fn changed() -> Value {
-    let names: Vec<&str> = payment_members().iter().map(|(name, _)| *name).collect();
+    let names = payment_members().into_iter().map(|(name, _)| name);
     let about = "The names of the payment's members that changed.";
-    json!({ "type": "array", "items": known(&names, "A member of the payment."), "description": about })
+    json!({ "type": "array", "items": known(names, "A member of the payment."), "description": about })
 }
 
 /// What events share.
@@ -242,14 +247,14 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
         members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
     let cause = "The command that caused it.";
     let how_far = "Its progress. succeeded, failed and rejected are final.";
-    let mut all: BTreeMap<String, Value> = EventType::ALL.map(|kind| (data_name(kind), data(kind))).into();
+    let mut all: BTreeMap<String, Value> = EventType::iter().map(|kind| (data_name(kind), data(kind))).collect();
     all.extend([
-        ("status".to_owned(), json!({ "type": "string", "enum": Status::ALL.map(Status::as_str) })),
-        ("fraud_status".to_owned(), json!({ "type": "string", "enum": FraudStatus::ALL.map(FraudStatus::as_str) })),
+        ("status".to_owned(), one_of(Status::iter().map(Status::as_str))),
+        ("fraud_status".to_owned(), one_of(FraudStatus::iter().map(FraudStatus::as_str))),
         ("failure_code".to_owned(), code(ReportedIn::Failed)),
         ("rejection_code".to_owned(), code(ReportedIn::Rejected)),
         ("delay_reason".to_owned(), code(ReportedIn::Delayed)),
-        ("operation_state".to_owned(), known(&Progress::ALL.map(Progress::as_str), how_far)),
+        ("operation_state".to_owned(), known(Progress::iter().map(Progress::as_str), how_far)),
         ("resent_events".to_owned(), resent()),
         ("events_page".to_owned(), page()),
         (

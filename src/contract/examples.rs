@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use crate::bus::envelope::{event_body, heartbeat_body};
@@ -12,7 +13,6 @@ use crate::payment::event::{
 };
 use crate::payment::model::Payment;
 use crate::payment::money::{Currency, Money};
-use crate::payment::operation::AnswerKind;
 use crate::payment::status::Status;
 
 const BOOK: &str = "0192f0c1-7c5e-7000-8000-000000000001";
@@ -158,7 +158,7 @@ pub fn events() -> Vec<(EventType, Value)> {
         };
         Some((kind, serde_json::from_str(&event_body(&event?)).ok()?))
     };
-    EventType::ALL.into_iter().filter_map(written).collect()
+    EventType::iter().filter_map(written).collect()
 }
 
 /// 2026-11-22T12:00:00Z
@@ -193,12 +193,12 @@ fn is_at_gateway(cause: CommandType) -> bool {
 
 fn operation_of(kind: &EventKind, cause: CommandType, is_final: bool) -> EventOperation {
     let progress = match kind {
-        EventKind::Rejected { .. } => Progress::Ended(AnswerKind::Rejected),
-        EventKind::Failed { .. } => Progress::Ended(AnswerKind::Failed),
-        _ if is_final => Progress::Ended(AnswerKind::Succeeded),
+        EventKind::Rejected { .. } => Progress::Rejected,
+        EventKind::Failed { .. } => Progress::Failed,
+        _ if is_final => Progress::Succeeded,
         _ => Progress::InProgress,
     };
-    let is_done = progress == Progress::Ended(AnswerKind::Succeeded);
+    let is_done = progress == Progress::Succeeded;
     let total = if cause == CommandType::Refund { "20.00" } else { "120.00" };
     let amount = Currency::from_code("USD").and_then(|currency| Money::parse(total, currency).ok());
     let reference = is_done.then(|| format!("dummy-{}", &operation(BOOK, cause).to_string()[..8]));

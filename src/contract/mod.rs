@@ -21,6 +21,7 @@ mod types;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator;
 
 pub use self::examples::{CommandExample, commands as command_examples, events as event_examples};
 use crate::payment::command::CommandType;
@@ -83,8 +84,8 @@ fn messages() -> Vec<(String, Value)> {
         ("commands/envelope".to_owned(), commands::envelope()),
         ("events/envelope".to_owned(), events::envelope()),
     ];
-    all.extend(CommandType::ALL.map(|kind| (command_name(kind), commands::message(kind))));
-    all.extend(EventType::ALL.map(|kind| (event_name(kind), events::message(kind))));
+    all.extend(CommandType::iter().map(|kind| (command_name(kind), commands::message(kind))));
+    all.extend(EventType::iter().map(|kind| (event_name(kind), events::message(kind))));
     all
 }
 
@@ -128,7 +129,7 @@ fn name(kind: &str, what: &str) -> String {
 
 /// The types of commands that may do without a payment.
 fn without_subject() -> Vec<&'static str> {
-    CommandType::ALL.into_iter().filter(|kind| kind.may_lack_subject()).map(CommandType::as_str).collect()
+    CommandType::iter().filter(|kind| kind.may_lack_subject()).map(CommandType::as_str).collect()
 }
 
 const SHARED: &str = "#/$defs/";

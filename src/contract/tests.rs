@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use strum::IntoEnumIterator;
 
 use super::*;
 use crate::payment::operation::State;
@@ -62,7 +63,7 @@ fn every_schema_is_one_of_its_draft() {
 #[test]
 fn every_message_has_an_example_that_its_schema_accepts() {
     let commands = command_examples();
-    for kind in CommandType::ALL {
+    for kind in CommandType::iter() {
         assert!(commands.iter().any(|example| example.kind == kind), "{kind}");
     }
     for example in commands {
@@ -71,7 +72,7 @@ fn every_message_has_an_example_that_its_schema_accepts() {
     }
     let events = event_examples();
     let kinds: Vec<EventType> = events.iter().map(|(kind, _)| *kind).collect();
-    assert_eq!(kinds, EventType::ALL);
+    assert_eq!(kinds, EventType::iter().collect::<Vec<_>>());
     for (kind, event) in events {
         check(&event_name(kind), &event);
         check("events/envelope", &event);
@@ -170,7 +171,7 @@ fn a_later_version_may_add_members() {
     check("events/payment.status_changed", &event);
 }
 
-/// The page on statuses has every transition and no other, and every state of an operation.
+/// The page on statuses has every transition and no other.
 #[test]
 fn the_documented_transitions_are_those_of_the_table() {
     let page = include_str!("../../docs/states.md");
@@ -182,19 +183,29 @@ fn the_documented_transitions_are_those_of_the_table() {
         ("refund", Cause::Refund),
         ("gateway", Cause::Proof),
     ];
-    for from in Status::ALL {
+    for from in Status::iter() {
         let begins = format!("| from `{from}` |");
         let row = page.lines().find(|line| line.starts_with(&begins)).unwrap_or_else(|| panic!("{from} has no row"));
         let cells: Vec<&str> = row.trim_end_matches('|').split('|').skip(2).map(str::trim).collect();
-        assert_eq!(cells.len(), Status::ALL.len(), "{row}");
-        for (to, cell) in Status::ALL.into_iter().zip(cells) {
+        assert_eq!(cells.len(), Status::iter().len(), "{row}");
+        for (to, cell) in Status::iter().zip(cells) {
             for (word, cause) in causes {
                 let named = cell.split(", ").any(|named| named == word);
                 assert_eq!(named, from.may_become(to, cause), "{from} to {to} by {word}");
             }
         }
     }
-    for state in State::ALL {
-        assert!(page.contains(&format!("\n| `{}` |", state.as_str())), "{state:?}");
+}
+
+#[test]
+fn the_documented_states_of_operations_are_those_of_the_table() {
+    let page = include_str!("../../docs/states.md");
+    for from in State::iter() {
+        let begins = format!("| `{from}` |");
+        let row = page.lines().find(|line| line.starts_with(&begins)).unwrap_or_else(|| panic!("{from} has no row"));
+        let leaves_by = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        for to in State::iter().filter(|to| *to != from) {
+            assert_eq!(leaves_by.contains(&format!("`{to}`")), from.may_become(to), "{from} to {to}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One schema of all messages, for generators of types: as programs write commands, and without the rules that no type holds.
 
 use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator;
 
 use super::{VERSION, commands, definitions, events, name, shared};
 use crate::payment::command::CommandType;
@@ -17,10 +18,12 @@ const DESCRIPTION: &str = "Every message, as far as types can express it. Valida
 
 /// The document.
 pub(super) fn document() -> Value {
-    let commands = CommandType::ALL.map(|kind| (name(kind.as_str(), "command"), command(kind)));
-    let events = EventType::ALL.map(|kind| (name(kind.as_str(), "event"), events::message(kind)));
+    let commands: Vec<(String, Value)> =
+        CommandType::iter().map(|kind| (name(kind.as_str(), "command"), command(kind))).collect();
+    let events: Vec<(String, Value)> =
+        EventType::iter().map(|kind| (name(kind.as_str(), "event"), events::message(kind))).collect();
     let mut all: Map<String, Value> = definitions().into_iter().collect();
-    for (union, about, messages) in [("command", COMMAND, commands.to_vec()), ("event", EVENT, events.to_vec())] {
+    for (union, about, messages) in [("command", COMMAND, commands), ("event", EVENT, events)] {
         let any: Vec<Value> = messages.iter().map(|(name, _)| shared(name)).collect();
         all.insert(union.to_owned(), json!({ "anyOf": any, "description": about }));
         all.extend(messages);

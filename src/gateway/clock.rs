@@ -1,11 +1,11 @@
 //! The gateway's clock, read from the `Date` header of its answers. Look-ups compare our times with the gateway's: if
 //! the clocks differ, "not found" proves nothing.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use reqwest::header::{DATE, HeaderMap};
 
 /// A reading of the gateway's clock, and when it was taken by the machine's monotonic clock. Accurate to the second.
@@ -36,11 +36,11 @@ impl GatewayClock {
     pub(super) fn read(&self, headers: &HeaderMap) {
         let date = headers.get(DATE).filter(|_| !headers.contains_key("age")).and_then(|date| date.to_str().ok());
         let Some(theirs) = date.and_then(|date| rfc2822::parse(date).ok()).map(|date| date.timestamp()) else { return };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(ClockReading { theirs, at: Instant::now() });
+        *self.last.lock() = Some(ClockReading { theirs, at: Instant::now() });
     }
 
     pub(super) fn last(&self) -> Option<ClockReading> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last.lock()
     }
 }
 

@@ -10,10 +10,10 @@
 //! look-up is therefore only indicative.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -101,7 +101,7 @@ impl DummyGateway {
 
     fn lose(&self, call: &Call<'_>, result: GatewayResult) {
         let key = call.key.value();
-        let mut lost = self.lost();
+        let mut lost = self.lost.lock();
         lost.retain(|other| other.key != key);
         if lost.len() >= LOST_ANSWERS_MAX {
             lost.pop_front();
@@ -109,17 +109,12 @@ impl DummyGateway {
         lost.push_back(Lost { key, payment_id: call.payment_id, result });
     }
 
-    /// Ignores poisoning: every change is a single call, so a panic elsewhere leaves the list consistent.
-    fn lost(&self) -> MutexGuard<'_, VecDeque<Lost>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn find(&self, question: &Question<'_>) -> Found {
         if let Some(found) = planned(question) {
             return found;
         }
         let payment = question.payment;
-        let lost = self.lost();
+        let lost = self.lost.lock();
         let known = match question.target {
             Some(target) => lost.iter().find(|lost| lost.key == target.key.value()),
             // Once a payment's process has ended, none of its answers is lost any more.

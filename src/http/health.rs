@@ -4,13 +4,14 @@
 //! restart it. Readiness is made of components, each of which reports its own state.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::metrics;
 
 /// How long the runtime may make no progress before the worker counts as hung.
-pub const STALLED_AFTER: Duration = Duration::from_secs(30);
+const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 /// How often progress is recorded.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ impl Health {
     /// Sets the state of a component; `Err` gives the reason why it is not ready. An unknown component is added.
     pub fn set(&self, component: &str, state: Result<(), String>) {
         metrics::component_ready(component, state.is_ok());
-        let mut components = self.components();
+        let mut components = self.components.lock();
         match components.iter_mut().find(|known| known.name == component) {
             Some(known) => known.state = state,
             None => components.push(Component { name: component.to_owned(), state }),
@@ -58,7 +59,7 @@ impl Health {
 
     /// Returns whether this component is ready.
     pub fn is_ready(&self, component: &str) -> bool {
-        self.components().iter().any(|known| known.name == component && known.state.is_ok())
+        self.components.lock().iter().any(|known| known.name == component && known.state.is_ok())
     }
 
     /// Checks whether every component is ready.
@@ -66,7 +67,7 @@ impl Health {
     /// # Errors
     /// One line for each component that is not ready, with its name and the reason.
     pub fn ready(&self) -> Result<(), Vec<String>> {
-        let components = self.components();
+        let components = self.components.lock();
         let reason = |component: &Component| {
             let reason = component.state.as_ref().err()?;
             Some(format!("{}: {}", component.name, reason.replace(['\r', '\n'], " ")))
@@ -77,12 +78,12 @@ impl Health {
 
     /// Replaces the notes: what somebody should look at although it does not affect readiness.
     pub fn set_notes(&self, notes: Vec<String>) {
-        *self.notes.lock().unwrap_or_else(PoisonError::into_inner) = notes;
+        *self.notes.lock() = notes;
     }
 
     /// Returns the notes, each as one line.
     pub fn notes(&self) -> Vec<String> {
-        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let notes = self.notes.lock();
         notes.iter().map(|note| note.replace(['\r', '\n'], " ")).collect()
     }
 
@@ -105,11 +106,6 @@ impl Health {
     fn milliseconds(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.started);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn components(&self) -> MutexGuard<'_, Vec<Component>> {
-        // No holder of the lock can leave the list half changed.
-        self.components.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,17 +8,20 @@
 //! count shows as an increase. `table` lists all metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::Matcher;
+use parking_lot::Mutex;
 use rust_decimal::prelude::ToPrimitive;
+use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 use uuid::Uuid;
 
 use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::command::Kind;
+use crate::payment::event::EventType;
 use crate::payment::operation::AnswerKind;
 use crate::payment::outcome::{Found, GatewayError, Outcome};
 use crate::store::report::Figures;
@@ -33,18 +36,6 @@ const DURATIONS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 
 /// The label value for everything outside the known words.
 const OTHER: &str = "other";
-
-/// The known types of events.
-const EVENT_TYPES: [&str; 8] = [
-    "payment.created",
-    "payment.status_changed",
-    "payment.updated",
-    "payment.snapshot",
-    "command.rejected",
-    "command.failed",
-    "command.delayed",
-    "command.succeeded",
-];
 
 static VARIANTS: OnceLock<BTreeSet<String>> = OnceLock::new();
 
@@ -74,7 +65,8 @@ fn variant_label(variant: &str) -> &'static str {
 }
 
 /// The outcome of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum CommandOutcome {
     /// It succeeded.
     Succeeded,
@@ -87,16 +79,8 @@ pub enum CommandOutcome {
 }
 
 impl CommandOutcome {
-    const ALL: [CommandOutcome; 4] =
-        [CommandOutcome::Succeeded, CommandOutcome::Rejected, CommandOutcome::Failed, CommandOutcome::Delayed];
-
     fn as_str(self) -> &'static str {
-        match self {
-            CommandOutcome::Succeeded => "succeeded",
-            CommandOutcome::Rejected => "rejected",
-            CommandOutcome::Failed => "failed",
-            CommandOutcome::Delayed => "delayed",
-        }
+        self.into()
     }
 }
 
@@ -111,7 +95,8 @@ impl From<AnswerKind> for CommandOutcome {
 }
 
 /// The state of a circuit breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum BreakerState {
     /// Calls go out.
     Closed,
@@ -122,19 +107,14 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
-    const ALL: [BreakerState; 3] = [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen];
-
     fn as_str(self) -> &'static str {
-        match self {
-            BreakerState::Closed => "closed",
-            BreakerState::Open => "open",
-            BreakerState::HalfOpen => "half_open",
-        }
+        self.into()
     }
 }
 
 /// Why a span did not reach the collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum SpanLoss {
     /// The queue was full.
     QueueFull,
@@ -143,13 +123,8 @@ pub enum SpanLoss {
 }
 
 impl SpanLoss {
-    const ALL: [SpanLoss; 2] = [SpanLoss::QueueFull, SpanLoss::NotTaken];
-
     fn as_str(self) -> &'static str {
-        match self {
-            SpanLoss::QueueFull => "queue_full",
-            SpanLoss::NotTaken => "not_taken",
-        }
+        self.into()
     }
 }
 
@@ -209,7 +184,8 @@ impl Deliveries {
 }
 
 /// The state of a queue's consumption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum QueueCondition {
     /// Deliveries arrive.
     Consuming,
@@ -219,15 +195,11 @@ pub enum QueueCondition {
     Down,
 }
 
-impl QueueCondition {
-    const ALL: [(QueueCondition, &str); 3] =
-        [(QueueCondition::Consuming, "consuming"), (QueueCondition::Paused, "paused"), (QueueCondition::Down, "down")];
-}
-
 /// Reports the state of a queue's consumption.
 pub fn queue_condition(queue: &QueueLabel, condition: QueueCondition) {
-    for (each, word) in QueueCondition::ALL {
+    for each in QueueCondition::iter() {
         let [name, kind] = queue.labels();
+        let word: &str = each.into();
         let is = if each == condition { 1.0 } else { 0.0 };
         gauge!("paybus_queue_state", &[name, kind, ("state", word.to_owned())]).set(is);
     }
@@ -310,7 +282,7 @@ pub fn retry(variant: &str, code: Code) {
 
 /// Reports the state of a variant's circuit breaker.
 pub fn breaker(variant: &str, state: BreakerState) {
-    for each in BreakerState::ALL {
+    for each in BreakerState::iter() {
         let is = if each == state { 1.0 } else { 0.0 };
         gauge!("paybus_breaker_state", "variant" => variant_label(variant), "state" => each.as_str()).set(is);
     }
@@ -337,7 +309,8 @@ pub fn gateway_clock_ahead(variant: &str, seconds: f64) {
 }
 
 /// A reason to alert somebody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Alert {
     /// A gateway processed a different amount than requested, or reports a different one than was recorded.
     Discrepancy,
@@ -350,15 +323,8 @@ pub enum Alert {
 }
 
 impl Alert {
-    const ALL: [Alert; 4] = [Alert::Discrepancy, Alert::Escalated, Alert::MoneyAfterCancel, Alert::DoubleCharge];
-
     fn as_str(self) -> &'static str {
-        match self {
-            Alert::Discrepancy => "discrepancy",
-            Alert::Escalated => "escalated",
-            Alert::MoneyAfterCancel => "money_after_cancel",
-            Alert::DoubleCharge => "double_charge",
-        }
+        self.into()
     }
 }
 
@@ -368,9 +334,14 @@ pub fn alert(variant: &str, alert: Alert) {
     counter!("paybus_alerts_total", &labels).increment(1);
 }
 
+/// The types of events that are counted: all but heartbeats, which are not stored.
+fn event_types() -> impl Iterator<Item = EventType> {
+    EventType::iter().filter(|event_type| *event_type != EventType::Heartbeat)
+}
+
 /// Counts an event that the broker confirmed.
 pub fn event_published(event_type: &str) {
-    let event_type = EVENT_TYPES.into_iter().find(|known| *known == event_type).unwrap_or(OTHER);
+    let event_type = event_types().map(EventType::as_str).find(|known| *known == event_type).unwrap_or(OTHER);
     counter!("paybus_events_published_total", "type" => event_type).increment(1);
 }
 
@@ -438,7 +409,7 @@ pub fn figures(figures: &Figures) {
         gauge!(series.0, &series.1).set(*value);
     }
     let mut reported: BTreeSet<Series> = levels.into_keys().collect();
-    let mut before = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut before = REPORTED.lock();
     for gone in before.difference(&reported) {
         gauge!(gone.0, &gone.1).set(0.0);
     }

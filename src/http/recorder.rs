@@ -1,10 +1,10 @@
 //! The recorder behind the metrics, in Prometheus' text format. There is one per process.
 
 use std::convert::Infallible;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 use tokio::time::interval;
 
 use super::metrics;
@@ -41,7 +41,7 @@ impl Metrics {
 /// # Errors
 /// Another recorder is installed already.
 pub fn install(variants: &[&str]) -> Result<Metrics, BuildError> {
-    let mut recorder = RECORDER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut recorder = RECORDER.lock();
     if let Some(handle) = recorder.as_ref() {
         return Ok(Metrics { handle: handle.clone() });
     }

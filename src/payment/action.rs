@@ -1,11 +1,12 @@
 //! Actions that a gateway carries out.
 
-use std::fmt;
+use strum::{Display, IntoStaticStr};
 
 use super::transaction::TransactionKind;
 
 /// An action on a payment at its gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// Charge or authorize.
     Process,
@@ -22,13 +23,7 @@ pub enum Action {
 impl Action {
     /// The action's name in gateway URLs and in metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Action::Process => "process",
-            Action::Capture => "capture",
-            Action::Release => "release",
-            Action::Refund => "refund",
-            Action::Cancel => "cancel",
-        }
+        self.into()
     }
 
     /// Returns the kind of transaction that the action causes, `None` if it moves no money. `captures`: whether a
@@ -42,11 +37,5 @@ impl Action {
             Action::Refund => Some(TransactionKind::Refund),
             Action::Cancel => None,
         }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
     }
 }

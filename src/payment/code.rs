@@ -1,7 +1,10 @@
 //! The codes of answers: one table, with what each means and what the publisher should do.
 
+use strum::{EnumIter, EnumString, IntoStaticStr};
+
 /// Why a command was rejected, failed or is delayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Code {
     /// An attribute of the envelope is missing, given twice, wrong, or belongs in `data`.
     InvalidEnvelope,
@@ -112,8 +115,6 @@ pub enum Code {
 pub struct CodeEntry {
     /// The code.
     pub code: Code,
-    /// The word in events.
-    pub word: &'static str,
     /// The answers that have it.
     pub reported_in: &'static [ReportedIn],
     /// What it means.
@@ -146,62 +147,54 @@ const AGAIN: &str =
 
 const fn entry(
     code: Code,
-    word: &'static str,
     reported_in: &'static [ReportedIn],
     meaning: &'static str,
     advice: &'static str,
 ) -> CodeEntry {
-    CodeEntry { code, word, reported_in, meaning, advice }
+    CodeEntry { code, reported_in, meaning, advice }
 }
 
 /// Every code.
 pub const CODES: &[CodeEntry] = &[
     entry(
         Code::InvalidEnvelope,
-        "invalid_envelope",
         REJECTED,
         "An attribute of the envelope is missing, given twice, wrong, or belongs in data; or reply_to is not allowed.",
         "Fix the message and resend it with a new id.",
     ),
     entry(
         Code::InvalidEncoding,
-        "invalid_encoding",
         REJECTED,
         "The message is not UTF-8, or a text contains a NUL character.",
         "Fix the message and resend it with a new id.",
     ),
     entry(
         Code::TooLarge,
-        "too_large",
         REJECTED,
         "The body is larger than 1 MiB, or data has more than 10000 commas and opening brackets outside its strings.",
         "Send less.",
     ),
-    entry(Code::TooDeep, "too_deep", REJECTED, "data is nested deeper than 16 levels.", "Flatten it."),
+    entry(Code::TooDeep, REJECTED, "data is nested deeper than 16 levels.", "Flatten it."),
     entry(
         Code::CardNumber,
-        "card_number",
         REJECTED,
         "The command contains a card number; nothing of it was stored.",
         "Send a token of the gateway instead.",
     ),
     entry(
         Code::InvalidData,
-        "invalid_data",
         REJECTED,
         "data or one of its fields is missing, given twice, of the wrong type or too long.",
         "Fix the named field and resend the command with a new id.",
     ),
     entry(
         Code::UnknownField,
-        "unknown_field",
         REJECTED,
         "data has a field unknown to this command, or process has one unknown to its gateway.",
         "Remove the named field.",
     ),
     entry(
         Code::InvalidAmount,
-        "invalid_amount",
         REJECTED,
         "An amount is zero, null, not a decimal string, more than is available, or has more decimals than its \
          currency.",
@@ -209,134 +202,95 @@ pub const CODES: &[CodeEntry] = &[
     ),
     entry(
         Code::InvalidCurrency,
-        "invalid_currency",
         REJECTED,
         "The currency is not an ISO 4217 code.",
         "Use the three-letter code in capitals.",
     ),
-    entry(
-        Code::UnknownType,
-        "unknown_type",
-        REJECTED,
-        "There is no command of this type.",
-        "Look up the type in the contract.",
-    ),
-    entry(
-        Code::UnknownVariant,
-        "unknown_variant",
-        REJECTED,
-        "No variant of this name is configured.",
-        "Use a configured variant.",
-    ),
-    entry(
-        Code::VariantRetired,
-        "variant_retired",
-        REJECTED,
-        "The variant accepts no new payments.",
-        "Use another variant.",
-    ),
+    entry(Code::UnknownType, REJECTED, "There is no command of this type.", "Look up the type in the contract."),
+    entry(Code::UnknownVariant, REJECTED, "No variant of this name is configured.", "Use a configured variant."),
+    entry(Code::VariantRetired, REJECTED, "The variant accepts no new payments.", "Use another variant."),
     entry(
         Code::RoutingMismatch,
-        "routing_mismatch",
         REJECTED,
         "The routing key is not `<variant>.<type>`, or data.variant differs from it.",
         "Publish with the right routing key.",
     ),
     entry(
         Code::VariantMismatch,
-        "variant_mismatch",
         REJECTED,
         "The routing key names a variant other than the payment's.",
         "Route the command by the payment's variant.",
     ),
     entry(
         Code::IdReused,
-        "id_reused",
         REJECTED,
         "The same subject, source and id were already used with another type or other data.",
         "Use a new id for a new command.",
     ),
-    entry(
-        Code::AlreadyExists,
-        "already_exists",
-        REJECTED,
-        "A payment with this id already exists.",
-        "Use a new payment id.",
-    ),
-    entry(Code::UnknownPayment, "unknown_payment", REJECTED, "There is no payment with this id.", "Create it first."),
+    entry(Code::AlreadyExists, REJECTED, "A payment with this id already exists.", "Use a new payment id."),
+    entry(Code::UnknownPayment, REJECTED, "There is no payment with this id.", "Create it first."),
     entry(
         Code::UnknownCommand,
-        "unknown_command",
         REJECTED,
         "The command that command.status asks about is not stored: it has not arrived, or is still in its queue.",
         "Resend the command itself with the same id.",
     ),
     entry(
         Code::PaymentArchived,
-        "payment_archived",
         REJECTED,
         "The payment was archived; no command can change it.",
         "Look it up in the archive; use a new payment id for a new payment.",
     ),
     entry(
         Code::NotAllowed,
-        "not_allowed",
         REJECTED,
         "The payment's status does not allow the command.",
         "Check the payment's status.",
     ),
     entry(
         Code::Withdrawn,
-        "withdrawn",
         FAILED,
         "An operator ended the command while it waited; nothing was sent to the gateway.",
         "Ask the operator why; send a new command if it is still wanted.",
     ),
     entry(
         Code::NotRetryable,
-        "not_retryable",
         REJECTED,
         "The operation that payment.retry names does not wait for an attempt or a look-up.",
         "Look at the payment's timeline.",
     ),
     entry(
         Code::NotWithdrawable,
-        "not_withdrawable",
         REJECTED,
         "The operation that payment.withdraw names is over, is being called, or may have reached the gateway.",
         "Look at the payment's timeline.",
     ),
     entry(
         Code::InProgress,
-        "in_progress",
         REJECTED,
         "Another operation of the payment that excludes this one is still in progress.",
         "Wait for its answer.",
     ),
     entry(
         Code::TooManyWaiting,
-        "too_many_waiting",
         REJECTED,
         "A hundred commands already wait for this payment.",
         "Wait for their answers.",
     ),
     entry(
         Code::Unsupported,
-        "unsupported",
         REJECTED_OR_FAILED,
         "The gateway or this version of paybus does not support this.",
         "Do without the feature.",
     ),
     entry(
         Code::Expired,
-        "expired",
         REJECTED,
         "expirytime or the AMQP expiration of the message passed before the gateway received anything.",
         "Send a new command if it is still wanted.",
     ),
     entry(
         Code::DeadLettered,
-        "dead_lettered",
         REJECTED,
         "The broker dead-lettered the message, because it was redelivered too often or could not be kept, before \
          processing began.",
@@ -344,28 +298,24 @@ pub const CODES: &[CodeEntry] = &[
     ),
     entry(
         Code::GatewayChanged,
-        "gateway_changed",
         ANY,
         "The variant now uses a gateway or account other than the one the payment began with.",
         "Ask the operator.",
     ),
     entry(
         Code::UserRequired,
-        "user_required",
         REJECTED,
         "payment.resolve, payment.retry and payment.withdraw need the AMQP user_id, which the broker checks.",
         "Publish with user_id set.",
     ),
     entry(
         Code::NotAuthorized,
-        "not_authorized",
         REJECTED,
         "The AMQP user_id is missing, or its user may not send this command, use this source or act on this payment.",
         "Ask the operator for the permission, then resend the same command.",
     ),
     entry(
         Code::TooManyRequests,
-        "too_many_requests",
         REJECTED,
         "Its user sends more read-only commands (payment.sync, payment.snapshot, payment.resend, events.resend, \
          command.status) per second than the operator allows.",
@@ -373,28 +323,24 @@ pub const CODES: &[CodeEntry] = &[
     ),
     entry(
         Code::NotUnknown,
-        "not_unknown",
         REJECTED,
         "The named operation does not wait for an operator to state its outcome.",
         "Check the payment's timeline.",
     ),
     entry(
         Code::NotGenuine,
-        "not_genuine",
         REJECTED,
         "The notification is not signed by the gateway with a configured secret.",
         "Compare the variant's webhook secrets with the gateway's; then send payment.sync.",
     ),
     entry(
         Code::Declined,
-        "declined",
         FAILED,
         "The gateway declined the operation.",
         "For a charge: ask the customer for another way to pay. For a capture or refund: see gateway_code and message.",
     ),
     entry(
         Code::Refused,
-        "refused",
         DELAYED_OR_FAILED,
         "The gateway refused the request, or an operator stated that nothing was charged. An earlier attempt that may \
          have been received is looked up.",
@@ -402,75 +348,65 @@ pub const CODES: &[CodeEntry] = &[
     ),
     entry(
         Code::Cancelled,
-        "cancelled",
         FAILED,
         "payment.cancel ended the command before the gateway received it, or while its result was awaited.",
         "Nothing. If the gateway charged the customer nevertheless, the payment's events report it.",
     ),
     entry(
         Code::Unreachable,
-        "unreachable",
         DELAYED_OR_FAILED,
         "The gateway could not be reached, or does not know the request.",
         AGAIN,
     ),
-    entry(Code::Timeout, "timeout", DELAYED_OR_FAILED, "The gateway did not answer in time.", AGAIN),
-    entry(Code::GatewayError, "gateway_error", DELAYED_OR_FAILED, "The gateway answered with a server error.", AGAIN),
-    entry(Code::RateLimited, "rate_limited", DELAYED_OR_FAILED, "The gateway limits the rate of requests.", AGAIN),
-    entry(Code::Conflict, "conflict", DELAYED_OR_FAILED, "The gateway is still processing the same request.", AGAIN),
+    entry(Code::Timeout, DELAYED_OR_FAILED, "The gateway did not answer in time.", AGAIN),
+    entry(Code::GatewayError, DELAYED_OR_FAILED, "The gateway answered with a server error.", AGAIN),
+    entry(Code::RateLimited, DELAYED_OR_FAILED, "The gateway limits the rate of requests.", AGAIN),
+    entry(Code::Conflict, DELAYED_OR_FAILED, "The gateway is still processing the same request.", AGAIN),
     entry(
         Code::Misconfigured,
-        "misconfigured",
         DELAYED_OR_FAILED,
         "The gateway rejected paybus's credentials.",
         "The operator must fix the variant's settings; until then the operation is retried.",
     ),
-    entry(Code::InvalidAnswer, "invalid_answer", DELAYED_OR_FAILED, "The gateway's answer could not be read.", AGAIN),
+    entry(Code::InvalidAnswer, DELAYED_OR_FAILED, "The gateway's answer could not be read.", AGAIN),
     entry(
         Code::Mismatch,
-        "mismatch",
         DELAYED_OR_FAILED,
         "The gateway's answer does not match the request or the booked money.",
         "An operator must check it (payment.resolve if the operation's outcome is unknown).",
     ),
     entry(
         Code::WorkerLost,
-        "worker_lost",
         DELAYED_OR_FAILED,
         "The worker that called the gateway was lost; another one continues.",
         AGAIN,
     ),
     entry(
         Code::Held,
-        "held",
         DELAYED,
         "The variant's calls are paused because its gateway fails; nothing was sent.",
         "Wait, or send payment.cancel.",
     ),
     entry(
         Code::Accepted,
-        "accepted",
         DELAYED,
         "The command was already received: it is in the payment queue or in progress.",
         "Wait: its answer goes to the same place as this event.",
     ),
     entry(
         Code::Pending,
-        "pending",
         DELAYED,
         "The gateway accepted the request or has no news yet; its result is awaited.",
         "Wait.",
     ),
     entry(
         Code::Escalated,
-        "escalated",
         DELAYED,
         "The outcome is unknown, and look-ups have not determined it so far.",
         "An operator must state what happened (payment.resolve).",
     ),
     entry(
         Code::DoubleCharge,
-        "double_charge",
         FAILED,
         "The gateway took or holds money a second time for this payment; both transactions are booked. Successes may \
          have this code as well.",
@@ -481,17 +417,12 @@ pub const CODES: &[CodeEntry] = &[
 impl Code {
     /// The word in events.
     pub fn as_str(self) -> &'static str {
-        self.entry().map_or("unknown", |entry| entry.word)
+        self.into()
     }
 
     /// The code of a word.
     pub fn from_word(word: &str) -> Option<Code> {
-        CODES.iter().find(|entry| entry.word == word).map(|entry| entry.code)
-    }
-
-    /// The code's row of the table.
-    pub fn entry(self) -> Option<&'static CodeEntry> {
-        CODES.iter().find(|entry| entry.code == self)
+        word.parse().ok()
     }
 }
 
@@ -523,24 +454,13 @@ impl Rejection {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     #[test]
-    fn words_are_unique_and_read_back() {
-        for entry in CODES {
-            assert_eq!(Code::from_word(entry.word), Some(entry.code));
-            assert_eq!(entry.code.as_str(), entry.word);
-        }
-    }
-
-    /// What is not in the table would be told as "unknown".
-    #[test]
-    fn every_code_has_its_row() {
-        let source = include_str!("code.rs");
-        let body = source.split("pub enum Code {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap();
-        let names = body.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.is_empty());
-        let declared: Vec<&str> = names.map(|line| line.trim_end_matches(',')).collect();
-        let rows: Vec<String> = CODES.iter().map(|entry| format!("{:?}", entry.code)).collect();
-        assert_eq!(declared, rows, "in the order of the table");
+    fn every_code_has_one_entry() {
+        let entries: Vec<Code> = CODES.iter().map(|entry| entry.code).collect();
+        assert_eq!(entries, Code::iter().collect::<Vec<_>>(), "in the same order");
     }
 }

@@ -1,10 +1,9 @@
 //! Commands: what upstream services may request, validated and typed.
 
-use std::fmt;
-
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use strum::{Display, EnumIter, EnumString, IntoStaticStr, VariantNames};
 use uuid::Uuid;
 
 use super::code::{Code, Rejection};
@@ -49,84 +48,64 @@ impl CommandName {
 }
 
 /// What a command asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumIter, EnumString, IntoStaticStr)]
 pub enum CommandType {
     /// Stores a payment and, with `process`, also charges it.
+    #[strum(serialize = "payment.create")]
     Create,
     /// Submits the payment to the gateway.
+    #[strum(serialize = "payment.process")]
     Process,
     /// Captures authorized money.
+    #[strum(serialize = "payment.capture")]
     Capture,
     /// Releases an authorization.
+    #[strum(serialize = "payment.release")]
     Release,
     /// Refunds money.
+    #[strum(serialize = "payment.refund")]
     Refund,
     /// Ends a payment before any money moved.
+    #[strum(serialize = "payment.cancel")]
     Cancel,
     /// Looks the payment up at the gateway.
+    #[strum(serialize = "payment.sync")]
     Sync,
     /// Carries a gateway's webhook.
+    #[strum(serialize = "payment.notification")]
     Notification,
     /// An operator states the outcome of an operation.
+    #[strum(serialize = "payment.resolve")]
     Resolve,
     /// An operator moves the next attempt of an operation, usually to now.
+    #[strum(serialize = "payment.retry")]
     Retry,
     /// An operator ends an operation of which nothing was sent.
+    #[strum(serialize = "payment.withdraw")]
     Withdraw,
     /// Publishes the payment's events again.
+    #[strum(serialize = "payment.resend")]
     Resend,
     /// Publishes the payment's current state.
+    #[strum(serialize = "payment.snapshot")]
     Snapshot,
     /// Publishes a variant's events again, across payments.
+    #[strum(serialize = "events.resend")]
     ResendEvents,
     /// Reports the state of another command.
+    #[strum(serialize = "command.status")]
     Status,
 }
 
 impl CommandType {
-    /// Every type.
-    pub const ALL: [CommandType; 15] = [
-        CommandType::Create,
-        CommandType::Process,
-        CommandType::Capture,
-        CommandType::Release,
-        CommandType::Refund,
-        CommandType::Cancel,
-        CommandType::Sync,
-        CommandType::Notification,
-        CommandType::Resolve,
-        CommandType::Retry,
-        CommandType::Withdraw,
-        CommandType::Resend,
-        CommandType::Snapshot,
-        CommandType::ResendEvents,
-        CommandType::Status,
-    ];
-
     /// The CloudEvents type.
     pub fn as_str(self) -> &'static str {
-        match self {
-            CommandType::Create => "payment.create",
-            CommandType::Process => "payment.process",
-            CommandType::Capture => "payment.capture",
-            CommandType::Release => "payment.release",
-            CommandType::Refund => "payment.refund",
-            CommandType::Cancel => "payment.cancel",
-            CommandType::Sync => "payment.sync",
-            CommandType::Notification => "payment.notification",
-            CommandType::Resolve => "payment.resolve",
-            CommandType::Retry => "payment.retry",
-            CommandType::Withdraw => "payment.withdraw",
-            CommandType::Resend => "payment.resend",
-            CommandType::Snapshot => "payment.snapshot",
-            CommandType::ResendEvents => "events.resend",
-            CommandType::Status => "command.status",
-        }
+        self.into()
     }
 
     /// Parses a CloudEvents type.
     pub fn from_word(word: &str) -> Option<CommandType> {
-        CommandType::ALL.into_iter().find(|kind| kind.as_str() == word)
+        word.parse().ok()
     }
 
     /// Whether it needs no turn and bypasses the breaker: it resolves or moves open operations, or only reads.
@@ -147,12 +126,6 @@ impl CommandType {
     /// Whether the subject, that is the payment, may be omitted.
     pub fn may_lack_subject(self) -> bool {
         matches!(self, CommandType::Notification | CommandType::ResendEvents)
-    }
-}
-
-impl fmt::Display for CommandType {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
     }
 }
 
@@ -394,7 +367,8 @@ pub struct Retry {
 }
 
 /// The outcomes that a person may state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Resolution {
     /// The gateway carried it out.
     Approved,
@@ -402,19 +376,4 @@ pub enum Resolution {
     Declined,
     /// The gateway never acted on it.
     NotCharged,
-}
-
-impl Resolution {
-    /// All outcomes as written in a command.
-    pub const WORDS: [&str; 3] = ["approved", "declined", "not_charged"];
-
-    /// Parses an outcome.
-    pub fn from_word(word: &str) -> Option<Resolution> {
-        match word {
-            "approved" => Some(Resolution::Approved),
-            "declined" => Some(Resolution::Declined),
-            "not_charged" => Some(Resolution::NotCharged),
-            _ => None,
-        }
-    }
 }

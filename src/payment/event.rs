@@ -1,6 +1,7 @@
 //! Events: what is published to the bus, in the terms of the contract.
 
 use jiff::Timestamp;
+use strum::{EnumIter, IntoStaticStr};
 use uuid::Uuid;
 
 use super::code::Code;
@@ -89,7 +90,8 @@ pub struct EventOperation {
 }
 
 /// The progress of an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Progress {
     /// It waits for its turn, is being sent, or will be retried.
     InProgress,
@@ -97,25 +99,19 @@ pub enum Progress {
     Pending,
     /// It is not yet known whether the gateway carried it out.
     Unknown,
-    /// It has its final answer.
-    Ended(AnswerKind),
+    /// It was carried out.
+    Succeeded,
+    /// The gateway refused it, or retries were exhausted.
+    Failed,
+    /// It never reached a gateway.
+    Rejected,
 }
 
 impl Progress {
-    /// Every value.
-    pub const ALL: [Progress; 6] = [
-        Progress::InProgress,
-        Progress::Pending,
-        Progress::Unknown,
-        Progress::Ended(AnswerKind::Succeeded),
-        Progress::Ended(AnswerKind::Failed),
-        Progress::Ended(AnswerKind::Rejected),
-    ];
-
     /// The progress of an operation in its current state.
     pub fn of(operation: &Operation) -> Progress {
         match (&operation.answer, operation.state) {
-            (Some(answer), _) => Progress::Ended(answer.kind),
+            (Some(answer), _) => answer.kind.into(),
             (None, State::Pending) => Progress::Pending,
             (None, State::Unknown) => Progress::Unknown,
             (None, State::Waiting | State::Calling | State::Scheduled | State::Settled) => Progress::InProgress,
@@ -124,11 +120,16 @@ impl Progress {
 
     /// The word in events.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Progress::InProgress => "in_progress",
-            Progress::Pending => "pending",
-            Progress::Unknown => "unknown",
-            Progress::Ended(answer) => answer.as_str(),
+        self.into()
+    }
+}
+
+impl From<AnswerKind> for Progress {
+    fn from(answer: AnswerKind) -> Progress {
+        match answer {
+            AnswerKind::Succeeded => Progress::Succeeded,
+            AnswerKind::Rejected => Progress::Rejected,
+            AnswerKind::Failed => Progress::Failed,
         }
     }
 }
@@ -269,55 +270,41 @@ pub struct Discrepancy {
 }
 
 /// The types of events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
 pub enum EventType {
     /// A payment was stored.
+    #[strum(serialize = "payment.created")]
     Created,
     /// A payment's status changed.
+    #[strum(serialize = "payment.status_changed")]
     StatusChanged,
     /// Amounts, fraud status or gateway data changed, but not the status.
+    #[strum(serialize = "payment.updated")]
     Updated,
     /// A command never reached a gateway.
+    #[strum(serialize = "command.rejected")]
     Rejected,
     /// The gateway refused, or retries were exhausted; the payment is unchanged.
+    #[strum(serialize = "command.failed")]
     Failed,
     /// A retry is scheduled, an answer is awaited, or the outcome is unknown.
+    #[strum(serialize = "command.delayed")]
     Delayed,
     /// The command was carried out; the payment did not change.
+    #[strum(serialize = "command.succeeded")]
     Succeeded,
     /// The payment's current state, for the requester.
+    #[strum(serialize = "payment.snapshot")]
     Snapshot,
     /// The number of recent events.
+    #[strum(serialize = "paybus.heartbeat")]
     Heartbeat,
 }
 
 impl EventType {
-    /// Every type.
-    pub const ALL: [EventType; 9] = [
-        EventType::Created,
-        EventType::StatusChanged,
-        EventType::Updated,
-        EventType::Rejected,
-        EventType::Failed,
-        EventType::Delayed,
-        EventType::Succeeded,
-        EventType::Snapshot,
-        EventType::Heartbeat,
-    ];
-
     /// The CloudEvents type.
     pub fn as_str(self) -> &'static str {
-        match self {
-            EventType::Created => "payment.created",
-            EventType::StatusChanged => "payment.status_changed",
-            EventType::Updated => "payment.updated",
-            EventType::Rejected => "command.rejected",
-            EventType::Failed => "command.failed",
-            EventType::Delayed => "command.delayed",
-            EventType::Succeeded => "command.succeeded",
-            EventType::Snapshot => "payment.snapshot",
-            EventType::Heartbeat => "paybus.heartbeat",
-        }
+        self.into()
     }
 
     /// Whether it is counted in the payment's sequence.

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use serde_json::{Map, Value};
+use strum::VariantNames;
 use uuid::Uuid;
 
 use super::card;
@@ -154,7 +155,7 @@ const NOTIFICATION: &[Field] = &[
 
 const RESOLVE: &[Field] = &[
     required("operation", Form::Uuid, "The operation with the unknown outcome."),
-    required("outcome", Form::OneOf(&Resolution::WORDS), "What happened at the gateway."),
+    required("outcome", Form::OneOf(Resolution::VARIANTS), "What happened at the gateway."),
     optional("transaction_id", Form::Text(255), "The payment's id at the gateway."),
     required("evidence", Form::Words(EVIDENCE_MAX), "How the operator knows."),
     optional("amount", Form::Amount, "How much, if it was approved, never null. If omitted: the requested amount."),

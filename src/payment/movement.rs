@@ -1,11 +1,13 @@
 //! Movements: the money that a gateway reports as moved. A payment's amounts are always the sums of its movements.
 
+use strum::{EnumString, IntoStaticStr};
 use uuid::Uuid;
 
 use super::money::{Currency, Money, MoneyError};
 
 /// What was done with the money.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum MovementKind {
     /// Held on the customer's account.
     Authorized,
@@ -24,33 +26,14 @@ pub enum MovementKind {
 }
 
 impl MovementKind {
-    /// Every kind.
-    pub const ALL: [MovementKind; 7] = [
-        MovementKind::Authorized,
-        MovementKind::Captured,
-        MovementKind::Refunded,
-        MovementKind::RefundReversed,
-        MovementKind::Voided,
-        MovementKind::Disputed,
-        MovementKind::CaptureReversed,
-    ];
-
     /// The word in the database.
     pub fn as_str(self) -> &'static str {
-        match self {
-            MovementKind::Authorized => "authorized",
-            MovementKind::Captured => "captured",
-            MovementKind::Refunded => "refunded",
-            MovementKind::RefundReversed => "refund_reversed",
-            MovementKind::Voided => "voided",
-            MovementKind::Disputed => "disputed",
-            MovementKind::CaptureReversed => "capture_reversed",
-        }
+        self.into()
     }
 
     /// Parses the word in the database.
     pub fn from_word(word: &str) -> Option<MovementKind> {
-        MovementKind::ALL.into_iter().find(|kind| kind.as_str() == word)
+        word.parse().ok()
     }
 }
 

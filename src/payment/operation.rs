@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 use uuid::Uuid;
 
 use super::action::Action;
@@ -11,7 +12,8 @@ use super::money::Money;
 use super::outcome::{Exposure, GatewayKey};
 
 /// The state of an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumIter, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// Waits for its turn, or for its payment to be created.
     Waiting,
@@ -28,30 +30,47 @@ pub enum State {
 }
 
 impl State {
-    /// Every state.
-    pub const ALL: [State; 6] =
-        [State::Waiting, State::Calling, State::Scheduled, State::Unknown, State::Pending, State::Settled];
-
     /// The word in the database.
     pub fn as_str(self) -> &'static str {
-        match self {
-            State::Waiting => "waiting",
-            State::Calling => "calling",
-            State::Scheduled => "scheduled",
-            State::Unknown => "unknown",
-            State::Pending => "pending",
-            State::Settled => "settled",
-        }
+        self.into()
     }
 
     /// Parses the word in the database.
     pub fn from_word(word: &str) -> Option<State> {
-        State::ALL.into_iter().find(|state| state.as_str() == word)
+        word.parse().ok()
+    }
+
+    /// Whether the table below allows the transition to `to`. An open operation may also stay as it is, which gives it
+    /// another lease or due time.
+    pub fn may_become(self, to: State) -> bool {
+        let stays = self == to && self != State::Settled;
+        stays || TRANSITIONS.iter().any(|(from, targets)| *from == self && targets.contains(&to))
     }
 }
 
+use State::{Calling, Pending, Scheduled, Settled, Unknown, Waiting};
+
+/// All allowed transitions; `docs/states.md` has the picture.
+const TRANSITIONS: &[(State, &[State])] = &[
+    // Its turn: it is called, or scheduled while calls are paused; or it is answered without its gateway.
+    (Waiting, &[Calling, Scheduled, Settled]),
+    // PostgreSQL lost the commit that began the call, in a failover, and the gateway's answer comes all the same.
+    (Waiting, &[Unknown, Pending]),
+    // What the call, or the question, brought.
+    (Calling, &[Settled, Pending, Scheduled, Unknown]),
+    // It is due; or it ends without another attempt.
+    (Scheduled, &[Calling, Settled]),
+    // A late answer to an earlier attempt, or a proof from the gateway, comes before it is due.
+    (Scheduled, &[Pending, Unknown]),
+    // The same request again; the outcome; or a new key, because nothing was charged under this one.
+    (Unknown, &[Calling, Settled, Pending, Scheduled]),
+    // The result; an answer that contradicts the payment's money; or the customer's approval, to be confirmed.
+    (Pending, &[Settled, Unknown, Scheduled]),
+];
+
 /// How a command was answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum AnswerKind {
     /// Carried out.
     Succeeded,
@@ -64,16 +83,12 @@ pub enum AnswerKind {
 impl AnswerKind {
     /// The word in the database.
     pub fn as_str(self) -> &'static str {
-        match self {
-            AnswerKind::Succeeded => "succeeded",
-            AnswerKind::Rejected => "rejected",
-            AnswerKind::Failed => "failed",
-        }
+        self.into()
     }
 
     /// Parses the word in the database.
     pub fn from_word(word: &str) -> Option<AnswerKind> {
-        [AnswerKind::Succeeded, AnswerKind::Rejected, AnswerKind::Failed].into_iter().find(|kind| kind.as_str() == word)
+        word.parse().ok()
     }
 }
 
@@ -108,6 +123,74 @@ pub struct Lease {
     pub until: Timestamp,
 }
 
+/// What was done for an operation so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Number of gateway calls.
+    pub attempts: u32,
+    /// Number of delayed retries.
+    pub rounds: u32,
+    /// Number of look-ups.
+    pub lookups: u32,
+    /// How often another worker took it over.
+    pub takeovers: u32,
+}
+
+/// What the gateway may have received of an operation, and under which key. Only the machine changes it, and only the
+/// store restores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Generation of the gateway key. Only a proof raises it.
+    pub(crate) generation: u32,
+    /// How far the attempts under the key may have got.
+    pub(crate) exposure: Exposure,
+    /// The gateway has said that it acted on this or will, but not yet with a result that could be applied. No later
+    /// answer takes that back: "not found" proves nothing from then on.
+    pub(crate) acted_on: bool,
+    /// Nothing more is sent under the key, because retries are exhausted or the key can never succeed. Only look-ups
+    /// follow.
+    pub lookup_only: bool,
+    /// When the key was first used.
+    pub first_at: Option<Timestamp>,
+    /// When something was last sent.
+    pub last_at: Option<Timestamp>,
+}
+
+impl Sent {
+    /// Nothing was sent yet.
+    pub(crate) const NOTHING: Sent = Sent {
+        generation: 0,
+        exposure: Exposure::Clean,
+        acted_on: false,
+        lookup_only: false,
+        first_at: None,
+        last_at: None,
+    };
+
+    /// Whether an attempt may have been received.
+    pub fn is_exposed(&self) -> bool {
+        self.exposure == Exposure::Exposed
+    }
+
+    /// Notes that something may be sent until then: no look-up proves anything before the settle window that starts
+    /// there.
+    pub(super) fn note_until(&mut self, until: Timestamp) {
+        self.last_at = Some(self.last_at.map_or(until, |before| before.max(until)));
+    }
+
+    /// Notes that the gateway acted on it, or will.
+    pub(super) fn note_acted_on(&mut self) {
+        self.exposure = Exposure::Exposed;
+        self.acted_on = true;
+    }
+
+    /// Starts over under another key, under which nothing was sent yet.
+    pub(super) fn start_over(&mut self, key: GatewayKey) {
+        let (first_at, last_at) = (self.first_at, self.last_at);
+        *self = Sent { generation: key.generation(), first_at, last_at, ..Sent::NOTHING };
+    }
+}
+
 /// A command as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
@@ -135,28 +218,10 @@ pub struct Operation {
     pub accepted: i64,
     /// When it was stored.
     pub created: Timestamp,
-    /// Number of gateway calls so far.
-    pub attempts: u32,
-    /// Number of delayed retries so far.
-    pub rounds: u32,
-    /// Number of look-ups so far.
-    pub lookups: u32,
-    /// How often another worker took it over.
-    pub takeovers: u32,
-    /// Generation of its gateway key. Only the machine raises it, with a proof, and only the store restores it.
-    pub(crate) generation: u32,
-    /// How far its attempts may have got. Like the generation, changed only by the machine and the store.
-    pub(crate) exposure: Exposure,
-    /// The gateway has said that it acted on this or will, but not yet with a result that could be applied. No later
-    /// answer takes that back: "not found" proves nothing from then on.
-    pub(crate) acted_on: bool,
-    /// Nothing more is sent under its key, because retries are exhausted or the key can never succeed. Only look-ups
-    /// follow.
-    pub lookup_only: bool,
-    /// When its key was first used.
-    pub first_sent_at: Option<Timestamp>,
-    /// When it was last sent.
-    pub last_sent_at: Option<Timestamp>,
+    /// What was done for it so far.
+    pub counts: Counts,
+    /// What the gateway may have received of it.
+    pub sent: Sent,
     /// The lease of the worker that calls the gateway.
     pub lease: Option<Lease>,
     /// When it is due for a retry, look-up or takeover.
@@ -189,16 +254,8 @@ impl Operation {
             state: State::Waiting,
             accepted: 0,
             created: now,
-            attempts: 0,
-            rounds: 0,
-            lookups: 0,
-            takeovers: 0,
-            generation: 0,
-            exposure: Exposure::Clean,
-            acted_on: false,
-            lookup_only: false,
-            first_sent_at: None,
-            last_sent_at: None,
+            counts: Counts::default(),
+            sent: Sent::NOTHING,
             lease: None,
             due_at: None,
             escalated: false,
@@ -238,14 +295,14 @@ impl Operation {
     /// The values of all keys under which it may have been sent to the gateway, the current one last. The gateway's own
     /// desk finds requests by them.
     pub fn keys_sent(&self) -> Vec<Uuid> {
-        let is_sent = self.action().is_some() && self.attempts > 0;
-        let generations = 0..=self.generation;
+        let is_sent = self.action().is_some() && self.counts.attempts > 0;
+        let generations = 0..=self.sent.generation;
         generations.filter(|_| is_sent).map(|generation| GatewayKey::stored(self.id, generation).value()).collect()
     }
 
     /// The current gateway key.
     pub fn key(&self) -> GatewayKey {
-        GatewayKey::stored(self.id, self.generation)
+        GatewayKey::stored(self.id, self.sent.generation)
     }
 
     /// The requested amount, if already fixed.
@@ -257,6 +314,12 @@ impl Operation {
     /// unknown.
     pub fn is_at_gateway(&self) -> bool {
         matches!(self.state, State::Calling | State::Unknown | State::Pending)
+    }
+
+    /// Moves it to another state, or leaves it in the same. Every change of the state goes through here.
+    pub(super) fn move_to(&mut self, to: State) {
+        debug_assert!(self.state.may_become(to), "operation {} moves from {} to {to}", self.id, self.state);
+        self.state = to;
     }
 
     /// Whether it still has to be answered.

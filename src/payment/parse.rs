@@ -5,8 +5,7 @@ use uuid::Uuid;
 
 use super::code::{Code, Rejection};
 use super::command::{
-    AmountText, Body, Capture, CommandType, CommandWanted, EventsWanted, NewPayment, Process, Refund, Resolution,
-    Resolve, Retry,
+    AmountText, Body, Capture, CommandType, CommandWanted, EventsWanted, NewPayment, Process, Refund, Resolve, Retry,
 };
 use super::fact::{FACTS, read_facts};
 use super::field;
@@ -98,7 +97,7 @@ fn billing(data: Data<'_>) -> Billing {
 
 fn resolve(data: Data<'_>) -> Result<Resolve, Rejection> {
     let operation = data.operation()?;
-    let outcome = Resolution::from_word(data.text("outcome")).ok_or_else(|| Rejection::missing("outcome"))?;
+    let outcome = data.text("outcome").parse().map_err(|_| Rejection::missing("outcome"))?;
     let transaction_id = Some(data.owned("transaction_id")).filter(|text| !text.is_empty());
     let evidence = data.text("evidence").trim().to_owned();
     Ok(Resolve { operation, outcome, amount: data.amount("amount"), transaction_id, evidence })

@@ -1,9 +1,10 @@
 //! Payment statuses and the table of their transitions.
 
-use std::fmt;
+use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
 /// The status of a payment, in django-payments' terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumIter, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Status {
     /// Waiting for its process, or for the gateway to complete it.
     Waiting,
@@ -24,35 +25,14 @@ pub enum Status {
 }
 
 impl Status {
-    /// Every status.
-    pub const ALL: [Status; 8] = [
-        Status::Waiting,
-        Status::Input,
-        Status::Preauth,
-        Status::Confirmed,
-        Status::Rejected,
-        Status::Refunded,
-        Status::Error,
-        Status::Cancelled,
-    ];
-
     /// The word in messages and in the database.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Waiting => "waiting",
-            Status::Input => "input",
-            Status::Preauth => "preauth",
-            Status::Confirmed => "confirmed",
-            Status::Rejected => "rejected",
-            Status::Refunded => "refunded",
-            Status::Error => "error",
-            Status::Cancelled => "cancelled",
-        }
+        self.into()
     }
 
     /// Parses a status.
     pub fn from_word(word: &str) -> Option<Status> {
-        Status::ALL.into_iter().find(|status| status.as_str() == word)
+        word.parse().ok()
     }
 
     /// Whether the table below allows the transition to `to` for this cause.
@@ -63,14 +43,8 @@ impl Status {
     }
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
 /// What causes a transition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter)]
 pub enum Cause {
     /// The result of the payment's own process.
     Process,
@@ -84,12 +58,6 @@ pub enum Cause {
     Refund,
     /// What the gateway reports otherwise: a look-up, a notification, a late answer.
     Proof,
-}
-
-impl Cause {
-    /// Every cause.
-    pub const ALL: [Cause; 6] =
-        [Cause::Process, Cause::Cancel, Cause::Capture, Cause::Release, Cause::Refund, Cause::Proof];
 }
 
 use Cause as By;
@@ -121,7 +89,8 @@ const TRANSITIONS: &[(Status, &[Status], &[Cause])] = &[
 ];
 
 /// The gateway's fraud assessment, in django-payments' terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum FraudStatus {
     /// The gateway said nothing.
     Unknown,
@@ -134,31 +103,24 @@ pub enum FraudStatus {
 }
 
 impl FraudStatus {
-    /// Every fraud status.
-    pub const ALL: [FraudStatus; 4] =
-        [FraudStatus::Unknown, FraudStatus::Accept, FraudStatus::Reject, FraudStatus::Review];
-
     /// The word in messages and in the database.
     pub fn as_str(self) -> &'static str {
-        match self {
-            FraudStatus::Unknown => "unknown",
-            FraudStatus::Accept => "accept",
-            FraudStatus::Reject => "reject",
-            FraudStatus::Review => "review",
-        }
+        self.into()
     }
 
     /// Parses a fraud status.
     pub fn from_word(word: &str) -> Option<FraudStatus> {
-        FraudStatus::ALL.into_iter().find(|status| status.as_str() == word)
+        word.parse().ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
-    /// The contract's table again, as a picture: rows from, columns to, in the order of `Status::ALL`. Each letter is a
+    /// The contract's table again, as a picture: rows from, columns to, in the order of `Status`. Each letter is a
     /// cause: p process, x cancel, c capture, v release, r refund, g proof by the gateway.
     const PICTURE: [(Status, [&str; 8]); 8] = [
         //          waiting input preauth confirmed rejected refunded error cancelled
@@ -183,8 +145,8 @@ mod tests {
             Cause::Proof => 'g',
         };
         for (from, row) in PICTURE {
-            for (to, allowed) in Status::ALL.into_iter().zip(row) {
-                for cause in Cause::ALL {
+            for (to, allowed) in Status::iter().zip(row) {
+                for cause in Cause::iter() {
                     assert_eq!(
                         from.may_become(to, cause),
                         allowed.contains(letter(cause)),
@@ -193,16 +155,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn words_read_back() {
-        for status in Status::ALL {
-            assert_eq!(Status::from_word(status.as_str()), Some(status));
-        }
-        for status in FraudStatus::ALL {
-            assert_eq!(FraudStatus::from_word(status.as_str()), Some(status));
-        }
-        assert_eq!(Status::from_word("bogus"), None);
     }
 }

@@ -2,6 +2,7 @@
 //! which of our operations caused it is an attribute that the gateway must state.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
 use uuid::Uuid;
 
 use super::money::{Money, with_currency};
@@ -29,8 +30,9 @@ pub struct Transaction {
 }
 
 /// What was done with the money.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum TransactionKind {
     /// Money was held on the customer's account.
     Authorization,
@@ -45,36 +47,22 @@ pub enum TransactionKind {
 }
 
 impl TransactionKind {
-    /// Every kind.
-    pub const ALL: [TransactionKind; 5] = [
-        TransactionKind::Authorization,
-        TransactionKind::Capture,
-        TransactionKind::Refund,
-        TransactionKind::Void,
-        TransactionKind::Dispute,
-    ];
-
     /// The word in the `http` protocol.
     pub fn as_str(self) -> &'static str {
-        match self {
-            TransactionKind::Authorization => "authorization",
-            TransactionKind::Capture => "capture",
-            TransactionKind::Refund => "refund",
-            TransactionKind::Void => "void",
-            TransactionKind::Dispute => "dispute",
-        }
+        self.into()
     }
 
     /// Parses the word in the `http` protocol.
     pub fn from_word(word: &str) -> Option<TransactionKind> {
-        TransactionKind::ALL.into_iter().find(|kind| kind.as_str() == word)
+        word.parse().ok()
     }
 }
 
 /// The state of a transaction. It only moves forward: pending, ready, done, reversed. A failed transaction may still
 /// become done (a late authorization); a done one can only be undone by becoming reversed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum TransactionState {
     /// Accepted, not done yet.
     Pending,
@@ -89,29 +77,14 @@ pub enum TransactionState {
 }
 
 impl TransactionState {
-    /// Every state.
-    pub const ALL: [TransactionState; 5] = [
-        TransactionState::Pending,
-        TransactionState::Ready,
-        TransactionState::Done,
-        TransactionState::Failed,
-        TransactionState::Reversed,
-    ];
-
     /// The word in the `http` protocol.
     pub fn as_str(self) -> &'static str {
-        match self {
-            TransactionState::Pending => "pending",
-            TransactionState::Ready => "ready",
-            TransactionState::Done => "done",
-            TransactionState::Failed => "failed",
-            TransactionState::Reversed => "reversed",
-        }
+        self.into()
     }
 
     /// Parses the word in the `http` protocol.
     pub fn from_word(word: &str) -> Option<TransactionState> {
-        TransactionState::ALL.into_iter().find(|state| state.as_str() == word)
+        word.parse().ok()
     }
 }
 

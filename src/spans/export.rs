@@ -1,8 +1,8 @@
 //! The export of spans. Payments do not wait for the collector: spans that it does not accept are dropped, and so are
 //! spans that come faster than it accepts them. Both are counted, and logged at intervals.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
@@ -10,6 +10,7 @@ use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{self as sdk, BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanProcessor};
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::error_chain::chain;
@@ -51,7 +52,7 @@ impl SpanProcessor for Batches {
             return self.next.on_end(span);
         }
         metrics::spans_dropped(SpanLoss::QueueFull, 1);
-        let unlogged = self.dropped.lock().unwrap_or_else(PoisonError::into_inner).one(Instant::now());
+        let unlogged = self.dropped.lock().one(Instant::now());
         if let Some(spans) = unlogged {
             warn!(
                 spans,

@@ -3,11 +3,12 @@
 //! takes unusually long, because another transaction has locked a row.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex as StdMutex;
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
@@ -156,13 +157,13 @@ struct Locked(StdMutex<HashMap<Uuid, Instant>>);
 
 impl Locked {
     fn has(&self, unit: &Unit) -> bool {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.0.lock();
         seen.get(&unit.aggregate.payment_id()).is_some_and(|at| at.elapsed() < LOCKED_FOR)
     }
 
     fn note(&self, unit: &Unit) {
         let payment = unit.aggregate.payment_id();
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         seen.retain(|_, at| at.elapsed() < LOCKED_FOR);
         if seen.insert(payment, Instant::now()).is_none() {
             warn!(
@@ -174,7 +175,7 @@ impl Locked {
 
     /// Removes units that were stored: their rows are no longer locked.
     fn forget(&self, units: &[Unit]) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         if seen.is_empty() {
             return;
         }

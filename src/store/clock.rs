@@ -1,10 +1,10 @@
 //! PostgreSQL's clock, read rarely and carried forward by the machine's monotonic one: leases and due times must agree
 //! across replicas whose clocks differ, and must not jump when a clock is set.
 
-use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::RwLock;
 
 use super::connection::Connection;
 use super::error::StoreError;
@@ -47,7 +47,7 @@ impl Clock {
     }
 
     fn at(&self, instant: Instant) -> Timestamp {
-        let last = *self.last.read().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.last.read();
         let Some(reading) = last else {
             return Timestamp::now();
         };
@@ -58,7 +58,7 @@ impl Clock {
 
     fn set(&self, theirs: Timestamp, before: Instant, after: Instant) {
         let round_trip = after.saturating_duration_since(before);
-        let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.write();
         let is_better = |last: Reading| after.saturating_duration_since(last.at) < GOOD_FOR;
         if round_trip > SLOW && last.is_some_and(is_better) {
             return;

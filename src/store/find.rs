@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
+use strum::IntoEnumIterator;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
@@ -39,15 +40,10 @@ pub enum Standing {
 
 impl Standing {
     /// Every value.
-    pub const ALL: [Standing; 7] = [
-        Standing::In(State::Unknown),
-        Standing::Escalated,
-        Standing::In(State::Scheduled),
-        Standing::In(State::Waiting),
-        Standing::In(State::Pending),
-        Standing::In(State::Calling),
-        Standing::Open,
-    ];
+    pub fn iter() -> impl Iterator<Item = Standing> {
+        let open = State::iter().filter(|state| *state != State::Settled);
+        open.map(Standing::In).chain([Standing::Escalated, Standing::Open])
+    }
 
     /// Its word, in arguments and in SQL.
     pub fn as_str(self) -> &'static str {
@@ -60,7 +56,7 @@ impl Standing {
 
     /// Parses a word; `None` if it is unknown.
     pub fn from_word(word: &str) -> Option<Standing> {
-        Standing::ALL.into_iter().find(|standing| standing.as_str() == word)
+        Standing::iter().find(|standing| standing.as_str() == word)
     }
 }
 
@@ -484,7 +480,7 @@ mod tests {
         for wrong in ["", "17", "yesterday,cards", "2026-11-22T12:00:00Z,7"] {
             assert!(wrong.parse::<Position>().is_err(), "{wrong}");
         }
-        for standing in Standing::ALL {
+        for standing in Standing::iter() {
             let search = Search { standing: Some(standing), ..Search::default() };
             assert!(search.takes(&payment) != search.takes(&operation), "{standing:?}");
             assert_eq!(Standing::from_word(standing.as_str()), Some(standing));

@@ -10,7 +10,6 @@ use super::error::StoreError;
 use super::row::ReadColumn;
 use super::scan::{Scan, Window, find_window};
 use crate::payment::operation::Operation;
-use crate::payment::outcome::Exposure;
 
 /// An operation that is due, claimed for this worker until it is due again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +83,8 @@ impl Store {
         let sql = "UPDATE operations SET attempts = $3, exposed = exposed OR $4, last_sent_at = now(),
                      lease_until = now() + make_interval(secs => $5)
                  WHERE payment_id = $1 AND id = $2 AND state = 'calling' AND lease_owner = $6 AND attempts = $7";
-        let exposed = operation.exposure == Exposure::Exposed;
-        let (attempts, before) = (attempts.cast_signed(), operation.attempts.cast_signed());
+        let exposed = operation.sent.is_exposed();
+        let (attempts, before) = (attempts.cast_signed(), operation.counts.attempts.cast_signed());
         let changed = client
             .execute(
                 sql,

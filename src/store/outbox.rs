@@ -14,9 +14,6 @@ use super::scan::{Scan, Window, find_window};
 use crate::payment::command::Reply;
 use crate::payment::trace::TraceContext;
 
-/// Number of buckets that payments fall into; each is relayed by one replica at a time.
-pub const BUCKETS: i16 = 16;
-
 /// How long the worker that stored events owns them before the relay takes over.
 const OWNED: Duration = Duration::from_secs(10);
 
@@ -36,7 +33,8 @@ const NOTE: &str = "WITH free AS (
          ON CONFLICT DO NOTHING)
      UPDATE watermarks SET position = $3 WHERE name = $1 AND EXISTS (SELECT 1 FROM free)";
 
-/// `LIMIT 1` keeps the planner from joining what should be looked up one by one.
+/// Payments fall into 16 buckets, the rows of the table `buckets`; each is relayed by one replica at a time. `LIMIT 1`
+/// keeps the planner from joining what should be looked up one by one.
 const NOTED: &str = "SELECT n.payment_id, n.position, s.position IS NOT NULL
      FROM (SELECT o.payment_id, o.position FROM overdue o
            WHERE o.position > $2 AND (get_byte(uuid_send(o.payment_id), 15) % 16)::int2 = ANY($1)
@@ -267,7 +265,7 @@ impl Store {
         Ok(Overdue { events, next: is_full.then_some(last) })
     }
 
-    /// Leases this replica its share of the buckets, renewing those it has. Returns the buckets that it holds.
+    /// Leases this replica its share of the 16 buckets, renewing those it has. Returns the buckets that it holds.
     ///
     /// # Errors
     /// The database query fails.

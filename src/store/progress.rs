@@ -1,9 +1,9 @@
 //! Tracks whether commits go through. While a standby that every commit waits for is away, or the disk is full,
 //! everything can be read and nothing is stored.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// A failed commit is retried sooner than this; if it is not, nobody is waiting any more.
@@ -32,24 +32,20 @@ impl Progress {
     /// Returns for how long nothing has been stored although it was tried; zero while commits go through, or there are
     /// none.
     pub fn stalled_for(&self, now: Instant) -> Duration {
-        let state = self.state();
+        let state = self.0.lock();
         let since = state.since.filter(|_| state.is_waited_for(now));
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Records the start of a statement; it ends when the returned guard is dropped.
     pub(super) fn begin(&self, now: Instant) -> UnderWay<'_> {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if !state.is_waited_for(now) {
             state.since = None;
         }
         state.since.get_or_insert(now);
         state.under_way += 1;
         UnderWay(self)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,7 +55,7 @@ pub(super) struct UnderWay<'a>(&'a Progress);
 impl UnderWay<'_> {
     /// Records that it stored something.
     pub(super) fn stored(&self, now: Instant) {
-        let mut state = self.0.state();
+        let mut state = self.0.0.lock();
         // Restarts the time of those still in flight.
         state.since = (state.under_way > 1).then_some(now);
     }
@@ -67,7 +63,7 @@ impl UnderWay<'_> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.0.0.lock();
         state.under_way = state.under_way.saturating_sub(1);
         state.ended = Some(Instant::now());
     }

@@ -20,7 +20,7 @@ use crate::payment::event::Event;
 use crate::payment::model::{Billing, Metadata, Order, Payment};
 use crate::payment::money::{Currency, Money};
 use crate::payment::movement::{Amounts, Movement, MovementKind};
-use crate::payment::operation::{Answer, AnswerKind, Lease, Operation, Request, State};
+use crate::payment::operation::{Answer, AnswerKind, Counts, Lease, Operation, Request, Sent, State};
 use crate::payment::outcome::Exposure;
 use crate::payment::status::{FraudStatus, Status};
 use crate::payment::trace::TraceContext;
@@ -264,21 +264,22 @@ impl<'a> OperationChange<'a> {
     pub(super) fn of(operation: &'a Operation, now: Timestamp) -> OperationChange<'a> {
         let request = operation.request.as_ref();
         let answer = operation.answer.as_ref();
+        let (counts, sent) = (&operation.counts, &operation.sent);
         OperationChange {
             payment_id: operation.payment_id,
             id: operation.id,
             data: Json(&operation.data),
             state: operation.state.as_str(),
-            attempts: to_int(operation.attempts),
-            rounds: to_int(operation.rounds),
-            lookups: to_int(operation.lookups),
-            takeovers: to_int(operation.takeovers),
-            generation: to_int(operation.generation),
-            exposed: operation.exposure == Exposure::Exposed,
-            acted_on: operation.acted_on,
-            lookup_only: operation.lookup_only,
-            first_sent_at: operation.first_sent_at,
-            last_sent_at: operation.last_sent_at,
+            attempts: to_int(counts.attempts),
+            rounds: to_int(counts.rounds),
+            lookups: to_int(counts.lookups),
+            takeovers: to_int(counts.takeovers),
+            generation: to_int(sent.generation),
+            exposed: sent.is_exposed(),
+            acted_on: sent.acted_on,
+            lookup_only: sent.lookup_only,
+            first_sent_at: sent.first_at,
+            last_sent_at: sent.last_at,
             lease_owner: operation.lease.map(|lease| lease.owner),
             lease_until: operation.lease.map(|lease| lease.until),
             due_at: operation.due_at,
@@ -424,16 +425,20 @@ pub(super) fn operation(row: &Row, currency: Option<Currency>) -> Result<Operati
         state: word(row.read("state")?, State::from_word)?,
         accepted: row.read("accepted")?,
         created: row.read("created")?,
-        attempts: count(row.read("attempts")?)?,
-        rounds: count(row.read("rounds")?)?,
-        lookups: count(row.read("lookups")?)?,
-        takeovers: count(row.read("takeovers")?)?,
-        generation: count(row.read("generation")?)?,
-        exposure: if exposed { Exposure::Exposed } else { Exposure::Clean },
-        acted_on: row.read("acted_on")?,
-        lookup_only: row.read("lookup_only")?,
-        first_sent_at: row.read("first_sent_at")?,
-        last_sent_at: row.read("last_sent_at")?,
+        counts: Counts {
+            attempts: count(row.read("attempts")?)?,
+            rounds: count(row.read("rounds")?)?,
+            lookups: count(row.read("lookups")?)?,
+            takeovers: count(row.read("takeovers")?)?,
+        },
+        sent: Sent {
+            generation: count(row.read("generation")?)?,
+            exposure: if exposed { Exposure::Exposed } else { Exposure::Clean },
+            acted_on: row.read("acted_on")?,
+            lookup_only: row.read("lookup_only")?,
+            first_at: row.read("first_sent_at")?,
+            last_at: row.read("last_sent_at")?,
+        },
         lease: owner.zip(until).map(|(owner, until)| Lease { owner, until }),
         due_at: row.read("due_at")?,
         escalated: row.read("escalated")?,
@@ -526,6 +531,48 @@ mod tests {
             let name = rows.sql.trim_end_matches("[]");
             let create = format!("CREATE TYPE {name} AS ( {} );", columns.join(", "));
             assert!(schema.contains(&create), "{create}");
+        }
+    }
+
+    /// The names and types of a table's columns, as the steps declare them.
+    fn columns_of(table: &str) -> Vec<(String, String)> {
+        let (create, alter) = (format!("CREATE TABLE {table} ("), format!("ALTER TABLE {table} "));
+        let mut columns = Vec::new();
+        for step in super::super::schema::STEPS {
+            let lines = step.change.sql().lines().map(|line| line.split("--").next().unwrap_or_default());
+            for statement in lines.collect::<Vec<_>>().join(" ").split(';').map(str::trim) {
+                let declared = statement.strip_prefix(&create).or_else(|| statement.strip_prefix(&alter));
+                for column in declared.unwrap_or_default().split(',') {
+                    let mut words = column.trim().trim_start_matches("ADD COLUMN ").split_whitespace();
+                    let (Some(name), Some(kind)) = (words.next(), words.next()) else { continue };
+                    let kind = match kind {
+                        "integer" => "int4",
+                        "bigint" => "int8",
+                        "boolean" => "bool",
+                        kind => kind,
+                    };
+                    columns.push((name.to_owned(), kind.to_owned()));
+                }
+            }
+        }
+        columns
+    }
+
+    #[test]
+    fn the_tables_have_the_columns_that_are_sent() {
+        for (table, rows) in [
+            ("payments", PaymentFixed::ROWS),
+            ("payments", PaymentChange::ROWS),
+            ("operations", OperationFixed::ROWS),
+            ("operations", OperationChange::ROWS),
+            ("movements", MovementRow::ROWS),
+            ("events", EventRow::ROWS),
+        ] {
+            let columns = columns_of(table);
+            // The version that was read is compared with the row's, and is no column.
+            for (name, kind) in rows.columns.iter().filter(|(name, _)| *name != "expected") {
+                assert!(columns.iter().any(|(known, its)| known == name && its == kind), "{table}.{name} {kind}");
+            }
         }
     }
 

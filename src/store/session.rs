@@ -2,9 +2,10 @@
 //! transaction at a time and then gives it to others.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_postgres::types::Type;
 
 /// How a connection gets its settings.
@@ -100,19 +101,19 @@ impl Lent {
 
     /// Returns the types of a statement's parameters, if known.
     pub fn types_of(&self, sql: &str) -> Option<Arc<[Type]>> {
-        self.types.lock().unwrap_or_else(PoisonError::into_inner).get(sql).map(Arc::clone)
+        self.types.lock().get(sql).map(Arc::clone)
     }
 
     /// Stores them. There are few statements, because none contains a value.
     pub fn remember(&self, sql: &str, types: Vec<Type>) -> Arc<[Type]> {
         let types: Arc<[Type]> = Arc::from(types);
-        self.types.lock().unwrap_or_else(PoisonError::into_inner).insert(sql.to_owned(), Arc::clone(&types));
+        self.types.lock().insert(sql.to_owned(), Arc::clone(&types));
         types
     }
 
     /// Drops them all: the schema's own types have other OIDs on another server, or in a recreated schema.
     pub fn forget(&self) {
-        self.types.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.types.lock().clear();
     }
 }
 

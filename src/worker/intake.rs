@@ -16,13 +16,12 @@ use tracing::{debug, error, warn};
 
 use self::accept::{Acceptance, Accepted, Message};
 use self::own_event::{drop_own_event, is_own_event};
+use super::command::attempt::Purpose;
 use super::command::engine::Engine;
-use super::command::entry::Entry;
+use super::command::entry::{Entry, Execution};
 use super::command::in_progress::Turn;
 use super::command::spans;
 use super::command::stopped::Stopped;
-use super::variant::Variant;
-use super::variant::breaker::State;
 use crate::bus::attributes::attributes;
 use crate::bus::consumer::{Consumption, QueueState};
 use crate::bus::dead_letter::{DeadLetterError, publish_dead_letter};
@@ -31,7 +30,7 @@ use crate::bus::publisher::Publisher;
 use crate::bus::scrub::without_cards;
 use crate::bus::topology::QueueKind;
 use crate::failpoint;
-use crate::http::metrics::{self, BreakerState, Deliveries, QueueLabel};
+use crate::http::metrics::{self, Deliveries, QueueLabel};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::Command;
 
@@ -40,14 +39,12 @@ pub mod dead_letter;
 pub mod hand_back;
 pub mod own_event;
 pub mod prefetch;
+pub mod probe;
 pub mod refuse;
 
 /// How long to wait before requeueing a message that must begin again because the database lost its operation: the
 /// database may be failing over right now.
 const GONE_PAUSE: Duration = Duration::from_secs(1);
-
-/// How many probes may end without a call before the breaker closes without one.
-const PROBES_MAX: u32 = 5;
 
 /// What the intakes of all queues share.
 #[derive(Clone)]
@@ -83,14 +80,14 @@ impl Intake {
             counted.one(now());
             match kind {
                 QueueKind::Unanswered => self.answer_dead_letter(delivery),
-                _ => self.take(delivery, false),
+                _ => self.take(delivery, Purpose::Work),
             };
         }
     }
 
     /// Parses a message and spawns its task. Called in order of arrival: this is where commands enter their payment
     /// queue.
-    fn take(&self, delivery: Delivery, probe: bool) -> JoinHandle<()> {
+    fn take(&self, delivery: Delivery, purpose: Purpose) -> JoinHandle<()> {
         if is_own_event(&delivery.body) {
             return drop_own_event(&self.tasks, delivery);
         }
@@ -104,7 +101,7 @@ impl Intake {
             Accepted::Command(command) => {
                 let turn = self.engine.order.enter(command.payment_id);
                 // Boxed right here: the future is large, and would be copied each time it is moved.
-                self.tasks.spawn(Box::pin(async move { intake.carry_out(delivery, command, turn, probe).await }))
+                self.tasks.spawn(Box::pin(async move { intake.carry_out(delivery, command, turn, purpose).await }))
             }
         }
     }
@@ -137,14 +134,14 @@ impl Intake {
     }
 
     /// Executes a command, and acknowledges its message last.
-    pub(super) async fn carry_out(&self, delivery: Delivery, command: Box<Command>, turn: Turn, probe: bool) {
+    pub(super) async fn carry_out(&self, delivery: Delivery, command: Box<Command>, turn: Turn, purpose: Purpose) {
         let variant = self.engine.variants.get(&command.variant).map(Arc::clone);
         let payment = command.payment_id;
         let mut entry = Entry::of(command, delivery.redelivered);
         let span = spans::command(&mut entry, &delivery);
         failpoint::reach("accepted", payment);
         // Nothing here should panic; if it did, the message must not be lost with its task.
-        let executing = Box::pin(self.engine.execute(entry, variant, Some(turn), probe, span));
+        let executing = Box::pin(self.engine.execute(Execution { entry, variant, turn: Some(turn), purpose, span }));
         match AssertUnwindSafe(executing).catch_unwind().await {
             Ok(Ok(_)) => {
                 failpoint::reach("announced", payment);
@@ -201,72 +198,6 @@ impl Intake {
             }
         }
     }
-
-    /// Pauses a variant's commands while its breaker is open, and probes, until the worker drains.
-    pub async fn guard(self, variant: Arc<Variant>, consumption: Arc<Consumption>) {
-        let draining = self.engine.draining.clone();
-        let mut states = variant.breaker.watch();
-        while !draining.is_cancelled() {
-            let state = *states.borrow_and_update();
-            let shown = match state {
-                State::Closed => BreakerState::Closed,
-                State::Open { .. } => BreakerState::Open,
-                State::Probing => BreakerState::HalfOpen,
-            };
-            metrics::breaker(&variant.name, shown);
-            match state {
-                State::Closed => {
-                    consumption.resume();
-                    draining.run_until_cancelled(states.changed()).await;
-                }
-                State::Open { until } => {
-                    consumption.pause();
-                    warn!(variant = variant.name, "circuit breaker open: commands paused, probing with one call");
-                    draining.run_until_cancelled(tokio::time::sleep_until(until)).await;
-                    variant.breaker.probe();
-                }
-                State::Probing => self.probe(&variant, &consumption).await,
-            }
-        }
-        // The drain may have begun while the queue was being resumed.
-        consumption.pause();
-    }
-
-    /// Finds out with one due operation or one message whether the gateway has recovered. Payments take turns: one that
-    /// failed a probe is used again only when nothing else is waiting.
-    async fn probe(&self, variant: &Arc<Variant>, consumption: &Consumption) {
-        for _ in 0..PROBES_MAX {
-            if variant.breaker.state() != State::Probing || self.engine.draining.is_cancelled() {
-                return;
-            }
-            let due = self.engine.claim_for_probe(variant).await;
-            // If all due payments have failed a probe, the payments may be the cause and not the gateway: try a
-            // message.
-            let asks_a_message = due.is_none_or(|due| variant.breaker.failed_a_probe(due.payment_id));
-            let message = if asks_a_message { fetch(variant, consumption).await } else { None };
-            match (message, due) {
-                (Some(delivery), due) => {
-                    if let Some(due) = due {
-                        self.engine.give_back(&due, Duration::ZERO).await;
-                    }
-                    answer(variant, self.take(delivery, true)).await;
-                }
-                (None, Some(due)) => {
-                    let (engine, probed) = (Arc::clone(&self.engine), Arc::clone(variant));
-                    // A separate task, so that a drain waits for it too.
-                    let probing = self.tasks.spawn(async move { engine.carry_out_due(due, probed, true).await });
-                    // It is due again later.
-                    if let Some(Err(_)) = answer(variant, probing).await {
-                        break;
-                    }
-                }
-                (None, None) => break,
-            }
-        }
-        if variant.breaker.state() == State::Probing {
-            variant.breaker.nothing_to_probe();
-        }
-    }
 }
 
 /// Whether the message came without its body because that is too large to be read.
@@ -283,37 +214,6 @@ fn without_body(accepted: Accepted, rejection: Rejection) -> Accepted {
             Accepted::Command(command)
         }
         Accepted::Dead(_) => Accepted::Dead(rejection),
-    }
-}
-
-/// Fetches a message to probe with. Returns `None` if none is waiting or the queue cannot be reached.
-async fn fetch(variant: &Variant, consumption: &Consumption) -> Option<Delivery> {
-    consumption.fetch_one().await.unwrap_or_else(|error| {
-        warn!(
-            %error,
-            variant = variant.name,
-            "cannot fetch a message to probe with; probing with due operations, or else resuming commands until the \
-             next failure"
-        );
-        None
-    })
-}
-
-/// Waits for a probe, but no longer than the breaker stays half-open, nor than a call may take. The probe's task itself
-/// waits until the broker has confirmed its events, which may take hours while the broker is away.
-async fn answer<T>(variant: &Variant, probing: JoinHandle<T>) -> Option<T> {
-    let mut states = variant.breaker.watch();
-    let ended = tokio::select! {
-        ended = probing => ended,
-        _ = states.wait_for(|state| *state != State::Probing) => return None,
-        () = tokio::time::sleep(variant.rules.lease) => return None,
-    };
-    match ended {
-        Ok(done) => Some(done),
-        Err(error) => {
-            error!(%error, "the task of a probe failed");
-            None
-        }
     }
 }
 

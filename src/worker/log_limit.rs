@@ -1,8 +1,8 @@
 //! Limits log lines that messages cause, so that nobody who may publish can fill the log.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Lets one log line per interval pass, and counts the others.
@@ -27,7 +27,7 @@ impl LogLimit {
     /// Returns how many lines were suppressed since the last one that passed, or `None` if this one must not pass.
     pub fn pass(&self) -> Option<u64> {
         let now = Instant::now();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
             state.suppressed = state.suppressed.saturating_add(1);
             return None;

@@ -13,10 +13,12 @@
 //! - `alerts`: raises what needs somebody's attention at once.
 //! - `unserved`: reports payments that no configured variant serves.
 //! - `log_limit`: limits log lines that messages cause.
+//! - `finished`: signals that something has ended.
 //! - `start`, `prerequisites`, `report`: wiring and draining, waiting for broker and database, health and metrics.
 
 mod alerts;
 mod command;
+mod finished;
 pub mod intake;
 mod log_limit;
 mod outbox;

@@ -12,8 +12,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::command::attempt::Purpose;
 use super::command::engine::Engine;
-use super::command::entry::Entry;
+use super::command::entry::{Entry, Execution};
 use super::command::stopped::Stopped;
 use super::variant::Variant;
 use crate::error_chain::chain;
@@ -63,7 +64,7 @@ impl Schedule {
             let share = (self.variant.concurrency / 2).clamp(1, CLAIM_MAX);
             let room = share.saturating_sub(self.under_way.load(Ordering::Relaxed));
             // If more is due than there is capacity for, claim in batches rather than one by one.
-            if room >= share.div_ceil(4) && self.engine.paused_for(&self.variant, false).is_none() {
+            if room >= share.div_ceil(4) && self.engine.paused_for(&self.variant).is_none() {
                 if claims.is_multiple_of(FULL_EVERY) {
                     since = Timestamp::UNIX_EPOCH;
                 }
@@ -90,7 +91,7 @@ impl Schedule {
             let slot = UnderWay::new(&self.under_way, &self.finished);
             self.tasks.spawn(async move {
                 let _slot = slot;
-                if let Err(stopped) = engine.carry_out_due(due, variant, false).await {
+                if let Err(stopped) = engine.carry_out_due(due, variant, Purpose::Work).await {
                     debug!(operation = %due.id, ?stopped, "due operation not carried out");
                 }
             });
@@ -174,9 +175,10 @@ impl Engine {
     /// Executes a claimed operation. It is given back if nothing was done with it: this process is still executing its
     /// previous step, another worker's lease is live by our estimate of the clock, another operation has the exclusive
     /// slot, or the worker is shutting down.
-    pub async fn carry_out_due(&self, due: Due, variant: Arc<Variant>, probe: bool) -> Result<(), Stopped> {
+    pub async fn carry_out_due(&self, due: Due, variant: Arc<Variant>, purpose: Purpose) -> Result<(), Stopped> {
         let entry = Entry::Due { payment_id: due.payment_id, id: due.id };
-        let done = self.execute(entry, Some(variant), None, probe, Span::default()).await;
+        let span = Span::default();
+        let done = self.execute(Execution { entry, variant: Some(variant), turn: None, purpose, span }).await;
         let pause = match done {
             Ok(false) => Some(GIVE_BACK),
             Err(Stopped::Ending) => Some(Duration::ZERO),

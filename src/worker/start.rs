@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{join_all, try_join};
 use regex::Regex;
@@ -52,7 +53,7 @@ const CONCURRENT_COMMITS: usize = 2;
 /// The readiness component for taking new work.
 const INTAKE: &str = "intake";
 /// How long the last statements of a drained worker may take.
-const LAST: std::time::Duration = std::time::Duration::from_secs(2);
+const LAST: Duration = Duration::from_secs(2);
 /// The prefetch of queues with little traffic.
 const SMALL_PREFETCH: u16 = 32;
 
@@ -129,26 +130,9 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let shares = shares(&engine, settings.amqp.memory);
     let queues = consume(&intake, &consumer, &bus, shares, &health, &mut services);
     services.push(tokio::spawn(hand_back::run(Arc::clone(&health), queues.consumptions.clone())));
-    for variant in engine.variants.values() {
-        let (engine, variant) = (Arc::clone(&engine), Arc::clone(variant));
-        let schedule = Schedule::new(engine, variant, tasks.clone(), settings.worker.poll);
-        services.push(tokio::spawn(schedule.run()));
-    }
-    services.push(tokio::spawn(Arc::clone(&engine).sweep(settings.worker.poll.saturating_mul(5))));
-    let outbox = Outbox {
-        worker: engine.worker,
-        store: Arc::clone(&store),
-        announcer: Arc::clone(&engine.announcer),
-        draining: engine.draining.clone(),
-    };
-    let heartbeats = Heartbeats {
-        outbox: outbox.clone(),
-        publisher: publisher.clone(),
-        variants: engine.variants.keys().cloned().collect(),
-        every: settings.worker.heartbeat,
-    };
-    services.push(tokio::spawn(heartbeats.run()));
-    let relaying = tokio::spawn(relay::run(outbox, settings.retention.clone()));
+    services.extend(start_due_work(&engine, &tasks, settings.worker.poll));
+    let (heartbeats, relaying) = start_outbox(&engine, &publisher, &settings);
+    services.push(heartbeats);
     info!(worker = %engine.worker, variants = engine.variants.len(), http = %address, "worker started");
 
     tokio::select! {
@@ -159,6 +143,45 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
         () = wind_down(&engine, &health, queues, &tasks, settings.worker.drain) => {}
         () = abort.cancelled() => return Ok(()),
     }
+    stop(services).await;
+    drop((intake, engine));
+    finish_outbox(relaying, marking).await;
+    ended.cancel();
+    store.close();
+    info!("worker drained");
+    Ok(())
+}
+
+/// Starts what executes due operations, and the sweep for those of lost workers.
+fn start_due_work(engine: &Arc<Engine>, tasks: &TaskTracker, poll: Duration) -> Vec<JoinHandle<()>> {
+    let schedule = |variant: &Arc<Variant>| {
+        let schedule = Schedule::new(Arc::clone(engine), Arc::clone(variant), tasks.clone(), poll);
+        tokio::spawn(schedule.run())
+    };
+    let mut started: Vec<JoinHandle<()>> = engine.variants.values().map(schedule).collect();
+    started.push(tokio::spawn(Arc::clone(engine).sweep(poll.saturating_mul(5))));
+    started
+}
+
+/// Starts the heartbeats and the relay.
+fn start_outbox(engine: &Engine, publisher: &Publisher, settings: &Settings) -> (JoinHandle<()>, JoinHandle<()>) {
+    let outbox = Outbox {
+        worker: engine.worker,
+        store: Arc::clone(&engine.store),
+        announcer: Arc::clone(&engine.announcer),
+        draining: engine.draining.clone(),
+    };
+    let heartbeats = Heartbeats {
+        outbox: outbox.clone(),
+        publisher: publisher.clone(),
+        variants: engine.variants.keys().cloned().collect(),
+        every: settings.worker.heartbeat,
+    };
+    (tokio::spawn(heartbeats.run()), tokio::spawn(relay::run(outbox, settings.retention.clone())))
+}
+
+/// Stops tasks that would run for ever.
+async fn stop(services: Vec<JoinHandle<()>>) {
     for service in services {
         service.abort();
         // Awaited because only then are its values dropped.
@@ -168,19 +191,17 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
             warn!(%error, "a task of the worker failed");
         }
     }
-    drop((intake, engine));
-    // The last marks and the release of the relay's share: both need the database, which may be unavailable. The relay
-    // holds the last reference to the announcer, so the marking task ends once all marks are stored.
+}
+
+/// Waits for the last marks and the release of the relay's share: both need the database, which may be unavailable. The
+/// relay holds the last reference to the announcer, so the marking task ends once all marks are stored.
+async fn finish_outbox(relaying: JoinHandle<()>, marking: JoinHandle<()>) {
     let last = async { tokio::join!(relaying, marking) };
     match tokio::time::timeout(LAST, last).await {
         Ok((Err(error), _)) => warn!(%error, "the relay task failed"),
         Ok(_) => {}
         Err(_) => info!("some published events are not marked as sent; they will be sent again with the same ids"),
     }
-    ended.cancel();
-    store.close();
-    info!("worker drained");
-    Ok(())
 }
 
 fn variants(settings: &Settings) -> Result<HashMap<String, Arc<Variant>>, RunError> {
@@ -221,8 +242,8 @@ fn engine(
     Engine {
         worker: Uuid::new_v4(),
         store: Arc::clone(store),
-        begin: Committer::spawn(Arc::clone(store), CONCURRENT_COMMITS),
-        settle: Committer::spawn(Arc::clone(store), CONCURRENT_COMMITS),
+        begin_commits: Committer::spawn(Arc::clone(store), CONCURRENT_COMMITS),
+        settle_commits: Committer::spawn(Arc::clone(store), CONCURRENT_COMMITS),
         announcer,
         authorization: Authorization::configured(settings),
         no_variant: no_variant(settings),
@@ -262,7 +283,7 @@ fn no_variant(settings: &Settings) -> Rules {
         contract: Contract {
             keys: PerAction::all(Keys::NONE),
             lookup: Lookup::None,
-            settle_window: std::time::Duration::ZERO,
+            settle_window: Duration::ZERO,
             captures: Captures::One,
             notifications: NotificationRole::Hint,
             undo: false,
@@ -379,7 +400,7 @@ pub(super) async fn serve_http(
 
 /// Drains: takes no new messages, stores prefetched commands as due instead of calling, and finishes what is in flight,
 /// within the grace period.
-async fn wind_down(engine: &Engine, health: &Health, queues: Queues, tasks: &TaskTracker, grace: std::time::Duration) {
+async fn wind_down(engine: &Engine, health: &Health, queues: Queues, tasks: &TaskTracker, grace: Duration) {
     info!(in_flight = engine.in_progress.count(), "draining");
     health.set(INTAKE, Err("draining: accepting no new work".to_owned()));
     engine.draining.cancel();

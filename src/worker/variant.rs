@@ -19,6 +19,7 @@ use crate::payment::outcome::Found;
 
 pub mod breaker;
 pub mod exclusive;
+pub mod guard;
 pub mod limits;
 pub mod questions;
 

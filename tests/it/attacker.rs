@@ -15,6 +15,7 @@ use paybus::bus::client::Client;
 use paybus::bus::topology::declare;
 use paybus::payment::command::CommandType;
 use serde_json::json;
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use crate::privileges::{PASSWORD, channel, grant, user};
@@ -231,7 +232,7 @@ fn ways(user: &str, answers: &str, events: &str) -> Vec<Way> {
         user_id,
     };
     for (variant, asking) in [("books", "publisher service owner operator"), ("cards", "owner operator")] {
-        for kind in CommandType::ALL {
+        for kind in CommandType::iter() {
             let whose = match kind {
                 CommandType::Notification => "webhooks worker owner operator",
                 kind if ASKED.contains(&kind) => asking,

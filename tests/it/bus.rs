@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use paybus::bus::connection::ConnectionState;
-use paybus::bus::publisher::{Outgoing, Published, ReplyState};
+use paybus::bus::publisher::{Outgoing, ReplyState};
 use paybus::bus::refusal::TopologyError;
+use paybus::bus::verdict::Verdict;
 use paybus::bus::{BusError, BusSettings, topology};
 use paybus::payment::command::Reply;
 use tokio::time::timeout;
@@ -94,7 +95,7 @@ async fn replies_are_sent_or_dropped() {
     let published = publisher.publish(batch.collect()).await;
     for (number, published) in published.iter().enumerate() {
         let wanted = if number % 2 == 0 { ReplyState::Sent } else { ReplyState::Unroutable };
-        assert!(matches!(published, Published::Confirmed { reply, .. } if *reply == wanted), "{published:?}");
+        assert_eq!((&published.verdict, published.reply), (&Verdict::Confirmed, wanted), "{published:?}");
     }
     let reply = timeout(TIMEOUT, replies.next()).await.expect("in time").expect("a broker").expect("a reply");
     assert_eq!(reply.properties.correlation_id.as_deref(), Some("c0"));
@@ -113,10 +114,7 @@ async fn an_event_that_no_queue_takes_is_set_aside_with_those_behind_it() {
     let published = publisher.publish(batch).await;
     let aside: Vec<bool> = published.iter().map(|published| !is_confirmed(published)).collect();
     assert_eq!(aside, [false, true, true, false, false], "{published:?}");
-    assert!(
-        matches!(&published[1], Published::SetAside { reason, .. } if reason.contains("NO_ROUTE")),
-        "{published:?}"
-    );
+    assert!(matches!(&published[1].verdict, Verdict::Refused(reason) if reason.contains("NO_ROUTE")), "{published:?}");
     for _ in 0..3 {
         timeout(TIMEOUT, watch.next()).await.expect("in time").expect("a broker").expect("an event");
     }

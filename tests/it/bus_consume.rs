@@ -8,8 +8,9 @@ use paybus::bus::client::NewCommand;
 use paybus::bus::consumer::QueueState;
 use paybus::bus::dead_letter::{Rights, publish_dead_letter};
 use paybus::bus::dead_letter_browser::{self, DeadFilter};
-use paybus::bus::publisher::{CommandSent, Outgoing, Published, ReplyState};
+use paybus::bus::publisher::{Outgoing, Published, ReplyState};
 use paybus::bus::topology;
+use paybus::bus::verdict::Verdict;
 use paybus::payment::command::Reply;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -121,7 +122,8 @@ async fn a_paused_queue_gives_out_what_was_prefetched_and_then_one_at_a_time() {
 async fn a_probe_keeps_its_channel_until_it_is_settled() {
     let bus = Bus::new().await;
     let consumer = bus.consumer();
-    let (consumption, mut deliveries) = consumer.subscribe_paused(&bus.names.commands_of("cards"), 10);
+    let (consumption, mut deliveries) = consumer.subscribe(&bus.names.commands_of("cards"), 10);
+    consumption.pause();
     let mut state = consumption.state();
     reaches(&mut state, |state| *state == QueueState::Paused).await;
     bus.send(1).await;
@@ -248,7 +250,7 @@ async fn a_command_for_nobody_goes_to_the_unroutable() {
     let commands =
         vec![command("cards.payment.resolve"), command("nobody.payment.create"), command("cards.payment.fly")];
     let sent = bus.client.publish(commands).await.expect("published");
-    assert_eq!(sent, [CommandSent::Routed, CommandSent::Routed, CommandSent::Routed]);
+    assert_eq!(sent, [Ok(()), Ok(()), Ok(())]);
     let (_consumption, mut deliveries) = bus.consumer().subscribe(&bus.names.unroutable(), 10);
     for key in ["nobody.payment.create", "cards.payment.fly"] {
         let delivery = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
@@ -288,7 +290,8 @@ async fn a_direct_reply_reaches_the_consumer_that_waits_for_it() {
     let reply = Reply { to, correlation_id: asked.properties.correlation_id.clone() };
     let answer = |number| Outgoing { reply: Some(reply.clone()), ..event(1, number) };
     let publisher = bus.publisher();
-    let sent = |number| Published::Confirmed { position: answer(number).position, reply: ReplyState::Sent };
+    let sent =
+        |number| Published { position: answer(number).position, verdict: Verdict::Confirmed, reply: ReplyState::Sent };
     assert_eq!(publisher.publish(vec![answer(1)]).await, [sent(1)]);
     let got = timeout(TIMEOUT, answers.next()).await.expect("in time").expect("an answer").expect("a broker");
     assert_eq!(got.properties.correlation_id().as_ref().map(|id| id.as_str()), Some("mine"));

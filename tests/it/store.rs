@@ -247,7 +247,7 @@ async fn an_attempt_is_stored_for_nobody_but_who_has_the_lease() {
     let (owner, other, lease) = (Uuid::from_u128(1), Uuid::from_u128(2), Duration::from_secs(60));
     let aggregate = bench.load(id).await;
     let operation = aggregate.operation(id).expect("an operation");
-    assert_eq!((operation.attempts, operation.lease.map(|lease| lease.owner)), (1, Some(owner)));
+    assert_eq!((operation.counts.attempts, operation.lease.map(|lease| lease.owner)), (1, Some(owner)));
     let store = async |worker, attempts| bench.store.store_attempt(operation, worker, attempts, lease).await.unwrap();
     let stored = async || {
         let sql = "SELECT attempts, lease_owner, lease_until FROM operations WHERE id = $1";

@@ -47,8 +47,8 @@ const LAYERS: [(&str, &[&str]); 14] = [
         ],
     ),
     // Within the worker: a command's way leads down. Its parts know nothing of what starts them.
-    ("worker::command", &["alerts", "log_limit", "outbox", "variant"]),
-    ("worker::outbox", &[]),
+    ("worker::command", &["alerts", "finished", "log_limit", "outbox", "variant"]),
+    ("worker::outbox", &["finished"]),
     ("worker::variant", &[]),
 ];
 

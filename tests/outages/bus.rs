@@ -13,6 +13,7 @@ use paybus::bus::connection::{ConnectionState, connect};
 use paybus::bus::message_size::{self, MESSAGE_MAX, MessageLimit};
 use paybus::bus::publisher::{Outgoing, Published, Publisher};
 use paybus::bus::topology;
+use paybus::bus::verdict::Verdict;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -179,10 +180,8 @@ async fn a_message_too_large_is_found_among_others() {
     let started = Instant::now();
     let published = timeout(TIMEOUT, publisher.publish(batch)).await.expect("in time");
     println!("one message too large among 400 found after {:?}", started.elapsed());
-    let aside = published.iter().filter_map(|published| match published {
-        Published::SetAside { position, .. } | Published::Behind { position } => Some(*position),
-        Published::Confirmed { .. } => None,
-    });
+    let is_aside = |published: &&Published| published.verdict != Verdict::Confirmed;
+    let aside = published.iter().filter(is_aside).map(|published| published.position);
     assert_eq!(aside.collect::<Vec<_>>(), (position..position + 9).collect::<Vec<_>>());
     assert_eq!(publisher.publish(vec![Outgoing { payment_id: Uuid::from_u128(99), ..event(9, 99) }]).await.len(), 1);
     limit_messages(16_777_216).await;
@@ -199,19 +198,13 @@ async fn the_brokers_limit_on_messages_is_found() {
     let connection = connect(&bus.settings, "limit").await.expect("the broker");
     let limit = || message_size::find(&connection, &bus.settings);
     assert_eq!(limit().await.expect("the broker"), MessageLimit::Higher);
-    let before = set_message_limit(MESSAGE_MAX).await;
+    let largest = u32::try_from(MESSAGE_MAX).expect("it fits");
+    limit_messages(largest).await;
     assert_eq!(limit().await.expect("the broker"), MessageLimit::Same);
-    set_message_limit(MESSAGE_MAX - 1).await;
+    limit_messages(largest - 1).await;
     let lower = limit().await.expect("the broker");
-    set_message_limit(before).await;
+    limit_messages(16_777_216).await;
     assert!(matches!(&lower, MessageLimit::Lower(reason) if reason.contains("larger than")), "{lower:?}");
     connection.close().await;
     bus.end().await;
-}
-
-/// Sets the broker's limit until it restarts. Returns the one before.
-async fn set_message_limit(bytes: usize) -> usize {
-    let set =
-        format!("Old = persistent_term:get(max_message_size), persistent_term:put(max_message_size, {bytes}), Old.");
-    rabbitmqctl(&["eval", &set]).await.trim().parse().expect("a size")
 }

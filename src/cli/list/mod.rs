@@ -5,6 +5,7 @@ mod page;
 
 use clap::Args;
 use jiff::Timestamp;
+use strum::IntoEnumIterator;
 
 use super::events::{When, read_when};
 use super::exit::{Exit, Failure};
@@ -87,7 +88,7 @@ fn read_standing(text: &str) -> Result<Standing, String> {
     Standing::from_word(text).ok_or_else(|| {
         let is_status = Status::from_word(text).is_some();
         let hint = if is_status { format!("; for the payment's status, use --status {text}") } else { String::new() };
-        one_of(Standing::ALL.into_iter().map(Standing::as_str)) + &hint
+        one_of(Standing::iter().map(Standing::as_str)) + &hint
     })
 }
 
@@ -95,7 +96,7 @@ fn read_status(text: &str) -> Result<Status, String> {
     Status::from_word(text).ok_or_else(|| {
         let is_state = Standing::from_word(text).is_some();
         let hint = if is_state { format!("; for an operation's state, use --state {text}") } else { String::new() };
-        one_of(Status::ALL.into_iter().map(Status::as_str)) + &hint
+        one_of(Status::iter().map(Status::as_str)) + &hint
     })
 }
 
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn wrong_arguments_are_answered_with_the_right_ones() {
         for (line, answer) in [
-            ("--state lost", "unknown, escalated, scheduled, waiting, pending, calling, open"),
+            ("--state lost", "waiting, calling, scheduled, unknown, pending, escalated, open"),
             ("--state confirmed", "--status confirmed"),
             ("--state settled", "expected one of"),
             ("--status unknown", "--state unknown"),

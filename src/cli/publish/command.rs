@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
+use strum::{IntoEnumIterator, IntoStaticStr};
 use uuid::Uuid;
 
 use crate::cli::exit::Failure;
@@ -108,8 +109,9 @@ pub struct FieldArguments {
 }
 
 /// The outcome that an operator states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, IntoStaticStr)]
 #[value(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum OutcomeArgument {
     /// The gateway carried it out.
     Approved,
@@ -117,16 +119,6 @@ pub enum OutcomeArgument {
     Declined,
     /// The gateway never acted on it.
     NotCharged,
-}
-
-impl OutcomeArgument {
-    fn as_str(self) -> &'static str {
-        match self {
-            OutcomeArgument::Approved => "approved",
-            OutcomeArgument::Declined => "declined",
-            OutcomeArgument::NotCharged => "not_charged",
-        }
-    }
 }
 
 /// A command as it is published.
@@ -145,7 +137,7 @@ pub struct Made {
 fn read_type(text: &str) -> Result<CommandType, String> {
     let whole = if text.contains('.') { text.to_owned() } else { format!("payment.{text}") };
     CommandType::from_word(&whole).ok_or_else(|| {
-        let types: Vec<&str> = CommandType::ALL.iter().map(|kind| kind.as_str()).collect();
+        let types: Vec<&str> = CommandType::iter().map(CommandType::as_str).collect();
         format!("expected one of {}", types.join(", "))
     })
 }
@@ -195,7 +187,7 @@ impl CommandArguments {
             ("capture", fields.capture.map(Value::from)),
             ("amount", text(&fields.amount)),
             ("operation", fields.operation.map(|id| Value::from(id.to_string()))),
-            ("outcome", fields.outcome.map(|outcome| Value::from(outcome.as_str()))),
+            ("outcome", fields.outcome.map(|outcome| Value::from(<&str>::from(outcome)))),
             ("evidence", text(&fields.evidence)),
             ("transaction_id", text(&fields.transaction_id)),
             ("at", fields.at.map(|at| Value::from(at.to_string()))),

@@ -19,7 +19,7 @@ use super::output::{Output, Style};
 use super::tame::tame;
 use super::watch::{answer, read_duration};
 use crate::bus::client::{Client, NewCommand, Watch};
-use crate::bus::publisher::CommandSent;
+use crate::bus::verdict::Refused;
 use crate::config::Settings;
 use crate::payment::command::CommandType;
 use crate::plural::counted;
@@ -122,20 +122,17 @@ async fn publish(
     for (made, sent) in batch.into_iter().zip(sent) {
         print_result(arguments, &made, &sent)?;
         match (sent, replies.as_deref_mut()) {
-            (CommandSent::Refused(_), _) => exit = Exit::Failed,
-            (CommandSent::Routed, Some(replies)) => replies.expect(made),
-            (CommandSent::Routed, None) => {}
+            (Err(_), _) => exit = Exit::Failed,
+            (Ok(()), Some(replies)) => replies.expect(made),
+            (Ok(()), None) => {}
         }
     }
     Ok(exit)
 }
 
-fn print_result(arguments: &PublishArguments, made: &Made, sent: &CommandSent) -> Result<(), Failure> {
+fn print_result(arguments: &PublishArguments, made: &Made, sent: &Result<(), Refused>) -> Result<(), Failure> {
     let output = Output::new();
-    let refused = match sent {
-        CommandSent::Routed => None,
-        CommandSent::Refused(reason) => Some(tame(reason)),
-    };
+    let refused = sent.as_ref().err().map(|Refused(reason)| tame(reason));
     if arguments.json {
         return output.json(&json!({
             "payment": made.payment,

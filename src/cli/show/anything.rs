@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use super::samples::{history, operation};
@@ -12,7 +13,7 @@ use crate::cli::output::Output;
 use crate::cli::tame::tame_json;
 use crate::payment::code::Code;
 use crate::payment::command::{Attributes, CommandName};
-use crate::payment::operation::{Answer, AnswerKind, Lease, Operation, State};
+use crate::payment::operation::{Answer, AnswerKind, Counts, Lease, Operation, Sent, State};
 use crate::payment::status::FraudStatus;
 use crate::store::report::{History, OperationRecord};
 
@@ -49,10 +50,10 @@ fn count() -> impl Strategy<Value = u32> {
 fn any_operation() -> impl Strategy<Value = Operation> {
     let kinds = vec!["payment.create", "payment.resolve", "payment.sync", "payment.refund", "payment.?"];
     let parts = (
-        (1..5_u128, select(kinds), select(State::ALL.to_vec()), any::<bool>(), count(), count()),
+        (1..5_u128, select(kinds), select(State::iter().collect::<Vec<_>>()), any::<bool>(), count(), count()),
         proptest::collection::vec(text(), 11),
         proptest::collection::vec(proptest::option::of(time()), 5),
-        proptest::option::of(select(vec![AnswerKind::Succeeded, AnswerKind::Rejected, AnswerKind::Failed])),
+        proptest::option::of(select(AnswerKind::iter().collect::<Vec<_>>())),
         (any::<bool>(), any::<bool>()),
     );
     parts.prop_map(|((number, kind, state, escalated, attempts, lookups), texts, times, answer, (odd, resolves))| {
@@ -68,10 +69,8 @@ fn any_operation() -> impl Strategy<Value = Operation> {
             data: said.as_object().cloned().unwrap_or_default(),
             attributes: Attributes { user_id: Some(text(9)), expires_at: times[0], ..Attributes::default() },
             created: times[1].unwrap_or_default(),
-            attempts,
-            lookups,
-            takeovers: lookups,
-            first_sent_at: times[2],
+            counts: Counts { attempts, lookups, takeovers: lookups, ..Counts::default() },
+            sent: Sent { first_at: times[2], ..Sent::NOTHING },
             due_at: times[3],
             lease: times[4].map(|until| Lease { owner: Uuid::nil(), until }),
             escalated,
@@ -109,7 +108,7 @@ fn any_history() -> impl Strategy<Value = History> {
         let mut history = history();
         let text = |place: usize| texts[place].clone();
         history.now = times[0];
-        let record = |operation: Operation| OperationRecord { settled_at: operation.first_sent_at, operation };
+        let record = |operation: Operation| OperationRecord { settled_at: operation.sent.first_at, operation };
         history.operations = operations.into_iter().map(record).collect();
         for (event, body) in history.events.iter_mut().zip(bodies) {
             event.event.body = body;

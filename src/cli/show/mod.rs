@@ -58,7 +58,7 @@ mod samples {
     use crate::payment::model::{Billing, Order, Payment};
     use crate::payment::money::{Currency, Money};
     use crate::payment::movement::{Movement, MovementKind};
-    use crate::payment::operation::{Answer, AnswerKind, Operation, Request, State};
+    use crate::payment::operation::{Answer, AnswerKind, Counts, Operation, Request, Sent, State};
     use crate::payment::outcome::Exposure;
     use crate::payment::status::Status;
     use crate::store::outbox::OutboxEvent;
@@ -88,16 +88,8 @@ mod samples {
             state,
             accepted: 1,
             created: at("12:00:00"),
-            attempts: 1,
-            rounds: 0,
-            lookups: 0,
-            takeovers: 0,
-            generation: 0,
-            exposure: Exposure::Clean,
-            acted_on: false,
-            lookup_only: false,
-            first_sent_at: None,
-            last_sent_at: None,
+            counts: Counts { attempts: 1, ..Counts::default() },
+            sent: Sent::NOTHING,
             lease: None,
             due_at: None,
             escalated: false,
@@ -133,9 +125,8 @@ mod samples {
         payment.busy = Some(Uuid::from_u128(2));
         payment.waiting = 1;
         let refund = Operation {
-            attempts: 3,
-            exposure: Exposure::Exposed,
-            acted_on: false,
+            counts: Counts { attempts: 3, ..Counts::default() },
+            sent: Sent { exposure: Exposure::Exposed, ..Sent::NOTHING },
             due_at: Some(at("12:03:42")),
             last_code: Some(Code::Timeout),
             last_message: "no answer within 10 s".to_owned(),
@@ -166,7 +157,7 @@ mod samples {
                 record(refund),
                 record(Operation {
                     due_at: Some(at("12:04:00")),
-                    attempts: 0,
+                    counts: Counts::default(),
                     ..operation(3, "payment.refund", State::Waiting)
                 }),
             ],

@@ -157,7 +157,11 @@ fn operation(number: usize, record: &OperationRecord, history: &History, output:
 /// `3 attempts, 2 look-ups, answered 2026-11-22 12:00:01`; omits what did not happen.
 fn counts(record: &OperationRecord) -> String {
     let operation = &record.operation;
-    let counts = [(operation.attempts, "attempt"), (operation.lookups, "look-up"), (operation.takeovers, "takeover")];
+    let counts = [
+        (operation.counts.attempts, "attempt"),
+        (operation.counts.lookups, "look-up"),
+        (operation.counts.takeovers, "takeover"),
+    ];
     let counts = counts.into_iter().filter(|(count, _)| *count > 0);
     let mut parts: Vec<String> = counts.map(|(count, noun)| counted(count, noun)).collect();
     parts.extend(record.settled_at.map(|time| format!("answered {}", date(time))));

@@ -135,7 +135,7 @@ fn unknown(operation: &Operation, history: &History) -> String {
         None => "a query",
     };
     let follows = match due(operation, history) {
-        Some(when) if operation.lookup_only || operation.lookups > 0 => format!("next look-up {when}"),
+        Some(when) if operation.sent.lookup_only || operation.counts.lookups > 0 => format!("next look-up {when}"),
         Some(when) => format!("resend with the same key, or look-up, {when}"),
         None => NO_FURTHER_ACTION.to_owned(),
     };
@@ -225,7 +225,7 @@ fn resolve(operation: &Operation) -> String {
 mod tests {
     use super::super::samples::{at, history, money, operation, settled};
     use super::*;
-    use crate::payment::operation::{Lease, Request};
+    use crate::payment::operation::{Lease, Request, Sent};
 
     fn sentence(operation: &Operation) -> String {
         words(operation, &history()).sentence
@@ -269,7 +269,7 @@ mod tests {
         let request = Some(Request { amount: Some(money("1.00")), capture: true, body: String::new() });
         let charge = Operation {
             request,
-            lookup_only: true,
+            sent: Sent { lookup_only: true, ..Sent::NOTHING },
             due_at: Some(at("12:03:42")),
             ..operation(2, "payment.create", State::Unknown)
         };

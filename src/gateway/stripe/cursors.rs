@@ -1,8 +1,8 @@
 //! Cursors of lists that one look-up could not read to their end.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 /// Maximum number of cursors; beyond it, all are dropped and their lists start over.
@@ -23,18 +23,14 @@ pub(super) struct Cursors(Mutex<HashMap<Uuid, Cursor>>);
 
 impl Cursors {
     pub fn take(&self, name: Uuid) -> Option<Cursor> {
-        self.all().remove(&name)
+        self.0.lock().remove(&name)
     }
 
     pub fn keep(&self, name: Uuid, cursor: Cursor) {
-        let mut all = self.all();
+        let mut all = self.0.lock();
         if all.len() >= CURSORS_MAX {
             all.clear();
         }
         all.insert(name, cursor);
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<Uuid, Cursor>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,7 @@
 //! table.
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use strum::IntoStaticStr;
 
 /// A metric as operators see it.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +18,8 @@ pub struct Metric {
 }
 
 /// The kind of a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum MetricKind {
     /// It only rises.
     Counter,
@@ -30,11 +32,7 @@ pub enum MetricKind {
 impl MetricKind {
     /// The kind as Prometheus calls it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            MetricKind::Counter => "counter",
-            MetricKind::Gauge => "gauge",
-            MetricKind::Histogram => "histogram",
-        }
+        self.into()
     }
 }
 

@@ -3,8 +3,9 @@
 //! set.
 
 use metrics::{counter, gauge};
+use strum::IntoEnumIterator;
 
-use super::{Alert, CommandOutcome, EVENT_TYPES, OTHER, SpanLoss};
+use super::{Alert, CommandOutcome, OTHER, SpanLoss, event_types};
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 
@@ -54,8 +55,8 @@ pub(super) fn begin<'a>(variants: impl Iterator<Item = &'a str>) {
         of_variant(variant);
     }
     of_strangers();
-    for event_type in EVENT_TYPES {
-        counter!("paybus_events_published_total", "type" => event_type).increment(0);
+    for event_type in event_types() {
+        counter!("paybus_events_published_total", "type" => event_type.as_str()).increment(0);
     }
     for code in DEAD {
         counter!("paybus_dead_letters_total", "reason" => code.as_str()).increment(0);
@@ -64,7 +65,7 @@ pub(super) fn begin<'a>(variants: impl Iterator<Item = &'a str>) {
     counter!("paybus_events_refused_total").increment(0);
     counter!("paybus_publish_nacks_total").increment(0);
     counter!("paybus_replies_unroutable_total").increment(0);
-    for loss in SpanLoss::ALL {
+    for loss in SpanLoss::iter() {
         counter!("paybus_spans_dropped_total", "reason" => loss.as_str()).increment(0);
     }
     counter!("paybus_own_events_dropped_total").increment(0);
@@ -72,8 +73,8 @@ pub(super) fn begin<'a>(variants: impl Iterator<Item = &'a str>) {
 
 fn of_variant(variant: &str) {
     let of = || ("variant", variant.to_owned());
-    for kind in CommandType::ALL {
-        for outcome in CommandOutcome::ALL {
+    for kind in CommandType::iter() {
+        for outcome in CommandOutcome::iter() {
             let labels = [("type", kind.as_str().to_owned()), of(), ("outcome", outcome.as_str().to_owned())];
             counter!("paybus_commands_total", &labels).increment(0);
         }
@@ -96,7 +97,7 @@ fn of_variant(variant: &str) {
     for outcome in WEBHOOKS {
         counter!("paybus_webhooks_total", &[of(), ("outcome", outcome.to_owned())]).increment(0);
     }
-    for alert in Alert::ALL {
+    for alert in Alert::iter() {
         counter!("paybus_alerts_total", &[of(), ("kind", alert.as_str().to_owned())]).increment(0);
     }
     gauge!("paybus_gateway_calls_in_flight", &[of()]).set(0.0);
@@ -104,7 +105,7 @@ fn of_variant(variant: &str) {
 
 /// A command that names no configured variant is rejected, whatever its type.
 fn of_strangers() {
-    for kind in CommandType::ALL.map(CommandType::as_str).into_iter().chain([OTHER]) {
+    for kind in CommandType::iter().map(CommandType::as_str).chain([OTHER]) {
         let labels = [("type", kind), ("variant", OTHER), ("outcome", CommandOutcome::Rejected.as_str())];
         counter!("paybus_commands_total", &labels).increment(0);
     }

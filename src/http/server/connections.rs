@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +56,7 @@ impl Connections {
         // A connection that was told to close gives its permit back as soon as its socket is closed.
         let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let cut = self.end.child_token();
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let number = open.next;
         open.next += 1;
         open.connections.insert(number, OpenConnection { peer, idle: Some(Instant::now()), cut: cut.clone() });
@@ -65,7 +66,7 @@ impl Connections {
 
     /// Returns whether there is room for one more connection, closing an idle one if necessary.
     fn has_room(&self, peer: IpAddr) -> bool {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         if open.connections.values().filter(|connection| connection.peer == peer).count() >= OPEN_OF_ONE_MAX {
             return open.close_longest_idle(|connection| connection.peer == peer);
         }
@@ -74,16 +75,12 @@ impl Connections {
 
     /// Closes the connection that has been idle longest, if any is idle.
     pub(super) fn close_longest_idle(&self) {
-        self.lock().close_longest_idle(|_| true);
+        self.open.lock().close_longest_idle(|_| true);
     }
 
     /// Waits until no connection is open.
     pub(super) async fn all_closed(&self) {
         drop(self.places.acquire_many(OPEN_MAX).await);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,7 +125,7 @@ impl Connection {
     }
 
     fn set_idle(&self, idle: Option<Instant>) {
-        if let Some(connection) = self.all.lock().connections.get_mut(&self.number) {
+        if let Some(connection) = self.all.open.lock().connections.get_mut(&self.number) {
             connection.idle = idle;
         }
     }
@@ -136,7 +133,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.all.lock().connections.remove(&self.number);
+        self.all.open.lock().connections.remove(&self.number);
     }
 }
 

@@ -14,7 +14,6 @@ use crate::payment::command::{Body, Command, CommandType, Kind, NewPayment};
 use crate::payment::event::{Event, EventCause, EventKind, Reason};
 use crate::payment::model::{Metadata, Payment};
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::Exposure;
 use crate::payment::status::Status;
 
 impl Aggregate {
@@ -139,8 +138,7 @@ impl Aggregate {
     fn unsent(&self) -> Option<Uuid> {
         let cancellable = |payment: &&Payment| matches!(payment.status, Status::Waiting | Status::Input);
         let busy = self.payment.as_ref().filter(cancellable).and_then(|payment| payment.busy)?;
-        let unsent =
-            |operation: &&Operation| operation.state == State::Scheduled && operation.exposure == Exposure::Clean;
+        let unsent = |operation: &&Operation| operation.state == State::Scheduled && !operation.sent.is_exposed();
         self.operation(busy).filter(unsent).map(|operation| operation.id)
     }
 

@@ -90,7 +90,7 @@ impl Aggregate {
     fn stamp(&self) -> u16 {
         let mut hasher = DefaultHasher::new();
         for row in self.operations.iter().filter(|tracked| tracked.stored != Stored::Same).map(|tracked| &tracked.row) {
-            (row.id, row.state, row.attempts, row.due_at).hash(&mut hasher);
+            (row.id, row.state, row.counts.attempts, row.due_at).hash(&mut hasher);
             row.lease.map(|lease| (lease.owner, lease.until)).hash(&mut hasher);
         }
         for event in &self.events {
@@ -181,9 +181,9 @@ impl Aggregate {
     /// reached ([`Operation::exposure`]), so that a reload does not forget it.
     pub fn attempt_stored(&mut self, id: Uuid, attempts: u32, context: Context<'_>) {
         if let Some(tracked) = self.operations.iter_mut().find(|tracked| tracked.row.id == id) {
-            tracked.row.attempts = attempts;
+            tracked.row.counts.attempts = attempts;
             tracked.row.lease = Some(Lease { owner: context.worker, until: later(context.now, context.rules.lease) });
-            tracked.row.note_sent(context.now);
+            tracked.row.sent.note_until(context.now);
         }
     }
 
@@ -206,8 +206,7 @@ impl Aggregate {
     /// The sum of all movements of a kind.
     pub(super) fn sum_of(&self, kind: MovementKind) -> Result<Money, MoneyError> {
         let nothing = self.payment.as_ref().map(|payment| Money::zero(payment.currency()));
-        let of_kind = self.movements.iter().map(|tracked| &tracked.row).filter(|movement| movement.kind == kind);
-        let mut amounts = of_kind.map(|movement| movement.amount).chain(nothing);
+        let mut amounts = self.movements_of(kind).map(|movement| movement.amount).chain(nothing);
         let first = amounts.next().ok_or(MoneyError::Currency)?;
         amounts.try_fold(first, Money::plus)
     }

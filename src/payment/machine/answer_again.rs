@@ -16,7 +16,7 @@ impl Aggregate {
             None => operation.delayed(operation.last_code.unwrap_or(Code::Accepted), operation.last_message.clone()),
             Some(answer) => {
                 let why = Reason { code: answer.code, message: answer.message.clone(), ..Reason::default() };
-                self.ending(answer.kind, why, operation.attempts)
+                self.ending(answer.kind, why, operation.counts.attempts)
             }
         };
         Some(self.event(operation, Uuid::new_v4(), kind, None, operation.answer.is_some(), now))

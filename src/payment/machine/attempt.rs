@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Aggregate, Context, Rules, Step, later};
+use super::{Aggregate, Context, Rules, Step, count_up, later};
 use crate::payment::action::Action;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::contract::{Keys, Lookup, NotificationRole};
@@ -69,7 +69,7 @@ impl Aggregate {
             operation.start_attempt(context);
             return Step::Call(id);
         };
-        operation.state = State::Scheduled;
+        operation.move_to(State::Scheduled);
         operation.due_at = Some(later(context.now, paused_for));
         if !paused_for.is_zero() {
             self.emit_delayed(id, Code::Held, "calls of this variant are paused", context.now);
@@ -110,7 +110,7 @@ impl Aggregate {
     /// not is settled as [`Outcome::NotSent`].
     pub fn may_send(&self, id: Uuid, context: Context<'_>) -> bool {
         self.operation(id).is_some_and(|operation| {
-            let is_first = operation.exposure == Exposure::Clean;
+            let is_first = !operation.sent.is_exposed();
             operation.may_send_again(context) && !(is_first && operation.is_expired(context))
         })
     }
@@ -153,10 +153,10 @@ impl Aggregate {
         let Some(operation) = self.operation(id) else {
             return Step::Settled;
         };
-        let (is_open, is_called) = (operation.is_open(), operation.state == State::Calling);
+        let is_open = operation.is_open();
         // A worker that lost the lease still records what the gateway says, but decides nothing on what it does not
         // say.
-        let in_charge = is_called && operation.is_leased_by(context.worker);
+        let in_charge = operation.is_called_by(context.worker);
         match outcome {
             Outcome::Result(result) if is_open && self.may_be_undone_since(id, &result) => Step::Stored,
             Outcome::Result(result) if is_open && !in_charge && self.is_before_approval(id, &result) => Step::Stored,
@@ -164,7 +164,7 @@ impl Aggregate {
             Outcome::Result(result) => self.late_result(id, *result, asked, context),
             Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !is_open => Step::Settled,
             Outcome::Refused(_) | Outcome::NotSent(_) | Outcome::Unknown(_) if !in_charge => Step::Stored,
-            Outcome::Refused(error) => match operation.exposure.not_charged() {
+            Outcome::Refused(error) => match operation.sent.exposure.not_charged() {
                 Some(proof) => self.fail(id, error, proof, context),
                 // The gateway refused this attempt; the outcome of an earlier one is still open.
                 None => self.resolve_unknown(id, &error, context),
@@ -178,12 +178,12 @@ impl Aggregate {
 
     fn retry_unknown(&mut self, id: Uuid, error: GatewayError, tries: u32, context: Context<'_>) -> Step {
         if let Some(operation) = self.operation_mut(id) {
-            operation.exposure = Exposure::Exposed;
+            operation.sent.exposure = Exposure::Exposed;
             // The call was sent at some time before now; the settle window counted from now is never too short.
-            operation.note_sent(context.now);
+            operation.sent.note_until(context.now);
             // After a server error the same key may bring the same error for ever, or a second charge.
             let may_go_on = operation.keys(context).after_server_error.allows_another_attempt();
-            operation.lookup_only |= error.code == Code::GatewayError && !may_go_on;
+            operation.sent.lookup_only |= error.code == Code::GatewayError && !may_go_on;
         }
         self.retry(id, error, tries, context)
     }
@@ -195,7 +195,7 @@ impl Aggregate {
         };
         operation.last_code = Some(error.code);
         operation.last_message.clone_from(&error.message);
-        if operation.exposure == Exposure::Clean && operation.is_expired(context) {
+        if !operation.sent.is_exposed() && operation.is_expired(context) {
             return self.expire(id, context);
         }
         if !operation.may_send_again(context) {
@@ -203,10 +203,10 @@ impl Aggregate {
         }
         if error.code == Code::Held {
             // It was begun but not sent, which uses up no attempt.
-            operation.attempts = operation.attempts.saturating_sub(1);
+            operation.counts.attempts = operation.counts.attempts.saturating_sub(1);
         }
-        let next = context.rules.next(&error, tries, operation.rounds, context.paused_for);
-        match (next, operation.exposure.not_charged()) {
+        let next = context.rules.next(&error, tries, operation.counts.rounds, context.paused_for);
+        match (next, operation.sent.exposure.not_charged()) {
             (Next::AtOnce, _) => Step::RetryNow(id),
             (Next::Paused(paused_for), _) => self.defer(id, paused_for, &error, context),
             (Next::Later(delay), _) => self.schedule(id, delay, &error, context),
@@ -229,7 +229,7 @@ impl Aggregate {
     /// Leaves it scheduled, or unknown, until `delay` has passed.
     pub(super) fn put_off(&mut self, id: Uuid, delay: Duration, context: Context<'_>) {
         if let Some(operation) = self.operation_mut(id) {
-            operation.state = operation.exposure.resting_state();
+            operation.move_to(operation.sent.exposure.resting_state());
             operation.lease = None;
             operation.due_at = Some(later(context.now, delay));
         }
@@ -241,7 +241,7 @@ impl Aggregate {
         if error.code != Code::Misconfigured
             && let Some(operation) = self.operation_mut(id)
         {
-            operation.rounds = operation.rounds.saturating_add(1);
+            count_up(&mut operation.counts.rounds);
         }
         self.put_off(id, delay.max(error.retry_after.unwrap_or_default()), context);
         self.emit_delayed(id, error.code, &error.message, context.now);
@@ -255,7 +255,7 @@ impl Aggregate {
         let Some(operation) = self.become_unknown(id, error) else {
             return Step::Settled;
         };
-        operation.lookup_only = true;
+        operation.sent.lookup_only = true;
         operation.due_at = match context.rules.contract.lookup {
             Lookup::None if !operation.can_be_undone(context) => operation.awaits_proof_until(context),
             Lookup::None | Lookup::Indicative | Lookup::Authoritative => {
@@ -277,7 +277,7 @@ impl Aggregate {
             payment.busy.get_or_insert(id);
         }
         let operation = self.operation_mut(id)?;
-        operation.state = State::Unknown;
+        operation.move_to(State::Unknown);
         operation.lease = None;
         operation.due_at = None;
         operation.last_code = Some(error.code);
@@ -303,12 +303,10 @@ impl Aggregate {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        operation.generation = operation.key().next(proof).generation();
-        operation.exposure = Exposure::Clean;
-        operation.lookup_only = false;
+        operation.sent.start_over(operation.key().next(proof));
         operation.escalated = false;
         operation.end_undo();
-        operation.rounds = operation.rounds.saturating_add(1);
+        count_up(&mut operation.counts.rounds);
         operation.schedule_at(context.now);
         if self.wake_cancel(context.now) {
             self.postpone(id, later(context.now, CANCEL_FIRST));
@@ -330,20 +328,20 @@ impl Exposure {
 impl Operation {
     /// Lets go of it until this time.
     pub(super) fn schedule_at(&mut self, due: Timestamp) {
-        self.state = State::Scheduled;
+        self.move_to(State::Scheduled);
         self.lease = None;
         self.due_at = Some(due);
     }
 
     /// Starts one more attempt: it counts, is leased, and may be received from now on.
     pub(super) fn start_attempt(&mut self, context: Context<'_>) {
-        self.state = State::Calling;
-        self.attempts = self.attempts.saturating_add(1);
+        self.move_to(State::Calling);
+        count_up(&mut self.counts.attempts);
         self.lease_for_call(context);
-        self.note_sent(context.now);
+        self.sent.note_until(context.now);
         // While nothing was received, the key's window has not started.
-        if self.exposure == Exposure::Clean {
-            self.first_sent_at = Some(context.now);
+        if !self.sent.is_exposed() {
+            self.sent.first_at = Some(context.now);
         }
     }
 
@@ -355,25 +353,24 @@ impl Operation {
         self.due_at = (self.accepted > 0).then_some(until);
     }
 
-    /// Notes that something may be sent until then: no look-up proves anything before the settle window that starts
-    /// there.
-    pub(super) fn note_sent(&mut self, until: Timestamp) {
-        self.last_sent_at = Some(self.last_sent_at.map_or(until, |before| before.max(until)));
-    }
-
     pub(super) fn has_live_lease(&self, context: Context<'_>) -> bool {
         self.lease.is_some_and(|lease| lease.until > context.now)
     }
 
-    /// Whether this worker process is the one that calls or asks for it.
+    /// Whether this worker process has its lease.
     pub(super) fn is_leased_by(&self, worker: Uuid) -> bool {
         self.lease.is_some_and(|lease| lease.owner == worker)
     }
 
+    /// Whether this worker process is calling or asking for it.
+    pub(super) fn is_called_by(&self, worker: Uuid) -> bool {
+        self.state == State::Calling && self.is_leased_by(worker)
+    }
+
     /// Whether the same request may be sent again: nothing was received yet, or the gateway still knows the key.
     fn may_send_again(&self, context: Context<'_>) -> bool {
-        self.exposure == Exposure::Clean
-            || (!self.lookup_only && self.key_ends(context).is_some_and(|end| end > context.now))
+        !self.sent.is_exposed()
+            || (!self.sent.lookup_only && self.key_ends(context).is_some_and(|end| end > context.now))
     }
 
     /// Whether it may no longer start. What the customer has approved has already started.
@@ -384,7 +381,7 @@ impl Operation {
     /// Until when the gateway surely knows the key: its window minus a lease, because an answer may take that long.
     pub(super) fn key_ends(&self, context: Context<'_>) -> Option<Timestamp> {
         let window = self.keys(context).window?.checked_sub(context.rules.lease)?;
-        self.first_sent_at.map(|first| later(first, window))
+        self.sent.first_at.map(|first| later(first, window))
     }
 
     /// What the gateway promises about its key.
@@ -396,9 +393,9 @@ impl Operation {
     /// gateway asked for.
     pub(super) fn next_look_up(&self, retry_after: Option<Duration>, context: Context<'_>) -> Timestamp {
         let delays = &context.rules.delayed;
-        let delay = delays.get(self.lookups as usize).or(delays.last()).copied().unwrap_or(DELAY_DEFAULT);
+        let delay = delays.get(self.counts.lookups as usize).or(delays.last()).copied().unwrap_or(DELAY_DEFAULT);
         let next = later(context.now, delay.max(retry_after.unwrap_or_default()));
-        match self.last_sent_at {
+        match self.sent.last_at {
             Some(sent) => next.max(later(sent, context.rules.contract.settle_window)),
             None => next,
         }
@@ -408,7 +405,7 @@ impl Operation {
     /// approval contradicts the payment's money.
     pub(super) fn awaits_proof_until(&self, context: Context<'_>) -> Option<Timestamp> {
         let NotificationRole::Proof { deadline } = context.rules.contract.notifications else { return None };
-        let until = later(self.last_sent_at.unwrap_or(self.created), deadline);
+        let until = later(self.sent.last_at.unwrap_or(self.created), deadline);
         (until > context.now && !self.contradicts()).then_some(until)
     }
 

@@ -14,7 +14,7 @@ use crate::payment::money::MoneyError;
 use crate::payment::movement::{Movement, MovementKind};
 use crate::payment::observation::{Asked, Observation};
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::{Exposure, Found, GatewayError, GatewayResult};
+use crate::payment::outcome::{Found, GatewayError, GatewayResult};
 use crate::payment::status::{Cause, Status};
 
 /// Data key of an operation whose approval contradicts the payment's money.
@@ -44,9 +44,8 @@ impl Aggregate {
             format!("the gateway approved a {action} of a payment whose money it took or holds; asking it again");
         let error = GatewayError::new(Code::Mismatch, what);
         let Some(operation) = self.become_unknown(id, &error) else { return Step::Settled };
-        operation.exposure = Exposure::Exposed;
-        operation.acted_on = true;
-        operation.lookup_only = true;
+        operation.sent.note_acted_on();
+        operation.sent.lookup_only = true;
         let is_first = operation.data.insert(CONTRADICTS.to_owned(), true.into()).is_none();
         if is_first {
             self.emit_delayed(id, Code::Mismatch, &error.message, context.now);
@@ -67,8 +66,7 @@ impl Aggregate {
         if !in_charge {
             return if operation.is_open() { Step::Stored } else { Step::Settled };
         }
-        operation.lease = None;
-        operation.lookups = operation.lookups.saturating_add(1);
+        operation.end_look_up();
         let result = match found {
             Found::Result(result) => *result,
             Found::Failed(error) => return self.look_up_again(id, &error, false, context),

@@ -43,7 +43,7 @@ impl Aggregate {
             return Step::Settled;
         };
         operation.close(kind, &why);
-        let attempts = operation.attempts;
+        let attempts = operation.counts.attempts;
         let by_itself = self.ending(kind, why, attempts);
         match change {
             Some(change) if kind == AnswerKind::Succeeded || matches!(change, EventKind::StatusChanged { .. }) => {
@@ -186,13 +186,13 @@ impl Aggregate {
 impl Operation {
     /// The event that says that it continues later, and why.
     pub(super) fn delayed(&self, reason: Code, message: String) -> EventKind {
-        EventKind::Delayed { reason, message, next_attempt_at: self.due_at, attempts: self.attempts }
+        EventKind::Delayed { reason, message, next_attempt_at: self.due_at, attempts: self.counts.attempts }
     }
 
     /// Settles it. What was sent, and what came with the command, is kept no longer than needed, because it may hold a
     /// payment method's token. What an operator said is kept.
     pub(super) fn close(&mut self, kind: AnswerKind, why: &Reason) {
-        self.state = State::Settled;
+        self.move_to(State::Settled);
         self.lease = None;
         self.due_at = None;
         self.answer = Some(Answer { kind, code: why.code, message: why.message.clone() });

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::book::ReportContext;
-use super::{Aggregate, Context, Step, TAKEOVERS_MAX, later};
+use super::{Aggregate, Context, Step, TAKEOVERS_MAX, count_up, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{AmountText, Resolution, Resolve};
 use crate::payment::contract::Lookup;
@@ -24,9 +24,9 @@ impl Aggregate {
         };
         // An expired lease was left by a worker that was lost while it asked.
         if operation.lease.take().is_some() {
-            operation.takeovers = operation.takeovers.saturating_add(1);
+            count_up(&mut operation.counts.takeovers);
         }
-        let (is_parked, undoes) = (operation.takeovers >= TAKEOVERS_MAX, operation.can_be_undone(context));
+        let (is_parked, undoes) = (operation.counts.takeovers >= TAKEOVERS_MAX, operation.can_be_undone(context));
         if contract.lookup == Lookup::None && !undoes || is_parked {
             match operation.awaits_proof_until(context).filter(|_| !is_parked) {
                 Some(until) => operation.due_at = Some(until),
@@ -34,7 +34,7 @@ impl Aggregate {
             }
             return Step::Stored;
         }
-        let settled_at = operation.last_sent_at.map(|sent| later(sent, contract.settle_window));
+        let settled_at = operation.sent.last_at.map(|sent| later(sent, contract.settle_window));
         if let Some(settled_at) = settled_at.filter(|time| *time > context.now && operation.state == State::Unknown) {
             operation.due_at = Some(settled_at);
             return Step::Stored;
@@ -82,7 +82,7 @@ impl Aggregate {
         let asks = asking.is_open();
         // If this worker lost its lease, another one may have a newer answer. Of an old answer only what the gateway
         // says about an operation counts, never what it does not say.
-        let in_charge = asking.state == State::Calling && asking.is_leased_by(context.worker);
+        let in_charge = asking.is_called_by(context.worker);
         let found = match target {
             Some(target) => self.unconfirmed(target, found),
             None => found,
@@ -126,8 +126,7 @@ impl Aggregate {
         let asks = matches!(operation.state, State::Unknown | State::Pending);
         let in_charge = asks && operation.is_leased_by(context.worker);
         if in_charge && let Some(operation) = self.operation_mut(id) {
-            operation.lease = None;
-            operation.lookups = operation.lookups.saturating_add(1);
+            operation.end_look_up();
         }
         match found {
             // The result is about one key, and the worker in charge asks about the one that counts.
@@ -178,11 +177,11 @@ impl Aggregate {
         // Absence proves nothing for a pending operation, because the gateway itself said so, nor for one being called,
         // because the call may yet arrive. Nor does it where the gateway knew the operation before, and gave an answer
         // that does not fit.
-        let operation = self.operation(id).filter(|open| open.state == State::Unknown && !open.acted_on)?;
+        let operation = self.operation(id).filter(|open| open.state == State::Unknown && !open.sent.acted_on)?;
         let clocks_agree = context.clocks_agree_since(asked);
-        let proof = NotCharged::by_absence(&context.rules.contract, operation.last_sent_at, asked.at(), clocks_agree)?;
-        let rounds_left = (operation.rounds as usize) < context.rules.delayed.len();
-        let is_parked = operation.takeovers >= TAKEOVERS_MAX;
+        let proof = NotCharged::by_absence(&context.rules.contract, operation.sent.last_at, asked.at(), clocks_agree)?;
+        let rounds_left = (operation.counts.rounds as usize) < context.rules.delayed.len();
+        let is_parked = operation.counts.takeovers >= TAKEOVERS_MAX;
         if operation.is_expired(context) {
             let rejection =
                 Rejection::new(Code::Expired, "the command expired, and the gateway does not know the operation");
@@ -209,10 +208,10 @@ impl Aggregate {
             return Step::Settled;
         };
         operation.due_at = Some(operation.next_look_up(why.retry_after, context));
-        let many = operation.lookups as usize > context.rules.delayed.len();
+        let many = operation.counts.lookups as usize > context.rules.delayed.len();
         let worrying = operation.state == State::Unknown || is_missing;
         if many && worrying && !std::mem::replace(&mut operation.escalated, true) {
-            let message = format!("still open after {} look-ups: {}", operation.lookups, why.message);
+            let message = format!("still open after {} look-ups: {}", operation.counts.lookups, why.message);
             self.emit_delayed(id, Code::Escalated, &message, context.now);
         }
         Step::Stored
@@ -254,6 +253,14 @@ impl Aggregate {
         let asked = self.asked(context.now);
         self.apply(target, result, asked, context);
         Ok(self.answer(id, AnswerKind::Succeeded, Reason::default(), context.now))
+    }
+}
+
+impl Operation {
+    /// Counts a look-up that came back, and lets go of the lease.
+    pub(super) fn end_look_up(&mut self) {
+        self.lease = None;
+        count_up(&mut self.counts.lookups);
     }
 }
 

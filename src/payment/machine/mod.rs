@@ -199,6 +199,10 @@ pub struct Aggregate {
     status_before: Option<Status>,
 }
 
+fn count_up(count: &mut u32) {
+    *count = count.saturating_add(1);
+}
+
 /// The time after `delay`, or the end of time if that is beyond it.
 fn later(now: Timestamp, delay: Duration) -> Timestamp {
     SignedDuration::try_from(delay).ok().and_then(|delay| now.checked_add(delay).ok()).unwrap_or(Timestamp::MAX)

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::proof::proof_in;
-use super::{Aggregate, Context, Step, later};
+use super::{Aggregate, Context, Step, count_up, later};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::CommandType;
 use crate::payment::contract::Lookup;
@@ -79,7 +79,7 @@ impl Aggregate {
             return Step::Settled;
         };
         // Another worker took it over, and answers it.
-        if operation.state != State::Calling || !operation.is_leased_by(context.worker) {
+        if !operation.is_called_by(context.worker) {
             return Step::Stored;
         }
         match located {
@@ -151,9 +151,9 @@ impl Aggregate {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        let is_first = operation.lookups == 0;
+        let is_first = operation.counts.lookups == 0;
         let due = operation.next_look_up(None, context);
-        operation.lookups = operation.lookups.saturating_add(1);
+        count_up(&mut operation.counts.lookups);
         operation.schedule_at(due);
         if is_first {
             let message = "the gateway will be asked about the whole payment once none of its operations is open";
@@ -176,7 +176,7 @@ impl Aggregate {
         let waits = |operation: &&Operation| {
             operation.kind.known() == Some(CommandType::Notification)
                 && operation.state == State::Scheduled
-                && (operation.lookups > 0
+                && (operation.counts.lookups > 0
                     || operation.no_news() > 0 && !self.has_no_result()
                     || operation.waits_to_go_on())
         };

@@ -11,7 +11,7 @@ use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::command::{Attributes, Body, Command, CommandName, CommandType, Kind, Process};
 use crate::payment::operation::{Operation, Request, State};
-use crate::payment::outcome::{Exposure, Found, GatewayResult, NotCharged, Verdict};
+use crate::payment::outcome::{Found, GatewayResult, NotCharged, Verdict};
 use crate::payment::status::Status;
 
 /// Data key of an operation that confirms what the customer has approved.
@@ -31,7 +31,7 @@ impl Operation {
 
     /// Whether it waits for its turn to confirm: nothing was sent for that yet.
     pub(super) fn waits_to_confirm(&self) -> bool {
-        self.state == State::Pending && self.exposure == Exposure::Clean
+        self.state == State::Pending && !self.sent.is_exposed()
     }
 
     /// Whether it is a notification whose proof waits for something else to end.
@@ -41,9 +41,8 @@ impl Operation {
 
     /// Makes it confirm from here on, under a key and with a body of their own.
     fn confirm_under(&mut self, proof: NotCharged) {
-        self.generation = self.key().next(proof).generation();
-        self.exposure = Exposure::Clean;
-        (self.acted_on, self.lookup_only, self.escalated) = (false, false, false);
+        self.sent.start_over(self.key().next(proof));
+        self.escalated = false;
         self.data.insert(CONFIRMS.to_owned(), true.into());
         if let Some(request) = &mut self.request {
             request.body.clear();
@@ -77,10 +76,12 @@ impl Aggregate {
         };
         if let Some(operation) = self.operation_mut(id) {
             operation.lease = None;
-            (operation.state, operation.due_at) = match has_turn {
-                true => (State::Scheduled, Some(context.now)),
-                false => (State::Pending, Some(context.now + WAITING_RECHECK)),
+            let (state, due_at) = match has_turn {
+                true => (State::Scheduled, context.now),
+                false => (State::Pending, context.now + WAITING_RECHECK),
             };
+            operation.move_to(state);
+            operation.due_at = Some(due_at);
         }
         Step::Stored
     }

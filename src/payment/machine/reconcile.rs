@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::attempt::Next;
 use super::book::{Booked, ReportContext};
 use super::settle::foreign_currency;
-use super::{Aggregate, Context, Step, later};
+use super::{Aggregate, Context, Step, count_up, later};
 use crate::payment::code::Code;
 use crate::payment::event::{Discrepancy, Reason};
 use crate::payment::money::{Money, MoneyError};
@@ -28,9 +28,9 @@ impl Aggregate {
     /// Asks the gateway, for a `payment.sync` or a `payment.notification`.
     pub(super) fn ask(&mut self, id: Uuid, context: Context<'_>) -> Step {
         if let Some(operation) = self.operation_mut(id) {
-            operation.state = State::Calling;
-            operation.attempts = operation.attempts.saturating_add(1);
-            operation.last_sent_at = Some(context.now);
+            operation.move_to(State::Calling);
+            count_up(&mut operation.counts.attempts);
+            operation.sent.last_at = Some(context.now);
             operation.lease_for_call(context);
         }
         // Only a notification can name no payment, and its payments must be located first.
@@ -60,7 +60,7 @@ impl Aggregate {
 
     /// Schedules a question that failed, such as a `payment.sync`: asking again is always safe.
     pub(super) fn ask_later(&mut self, id: Uuid, error: GatewayError, tries: u32, context: Context<'_>) -> Step {
-        let rounds = self.operation(id).map_or(0, |operation| operation.rounds);
+        let rounds = self.operation(id).map_or(0, |operation| operation.counts.rounds);
         match context.rules.next(&error, tries, rounds, context.paused_for) {
             Next::AtOnce => Step::RetryNow(id),
             Next::Paused(paused_for) => self.defer(id, paused_for, &error, context),

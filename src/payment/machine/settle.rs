@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::book::ReportContext;
+use super::book::{Booked, ReportContext};
 use super::{Aggregate, Context, Step};
 use crate::payment::action::Action;
 use crate::payment::code::Code;
@@ -14,7 +14,7 @@ use crate::payment::money::{Currency, Money, MoneyError};
 use crate::payment::movement::MovementKind;
 use crate::payment::observation::Asked;
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::{Exposure, GatewayError, GatewayResult, NotCharged, Verdict};
+use crate::payment::outcome::{GatewayError, GatewayResult, NotCharged, Verdict};
 use crate::payment::status::{Cause, Status};
 use crate::payment::transaction::{Transaction, TransactionKind, TransactionState};
 
@@ -57,9 +57,8 @@ impl Aggregate {
     pub(super) fn mismatch(&mut self, id: Uuid, message: String, context: Context<'_>) -> Step {
         let error = GatewayError::new(Code::Mismatch, message);
         if let Some(operation) = self.become_unknown(id, &error) {
-            operation.exposure = Exposure::Exposed;
-            operation.acted_on = true;
-            operation.lookup_only = true;
+            operation.sent.note_acted_on();
+            operation.sent.lookup_only = true;
             operation.escalated = true;
         }
         self.emit_delayed(id, Code::Mismatch, &error.message, context.now);
@@ -73,10 +72,9 @@ impl Aggregate {
         if let Err(message) = self.check_fits(id, action, &result) {
             return self.mismatch(id, message, context);
         }
-        let report = ReportContext { reporter: id, is_current: self.is_current(asked), adopts: false };
-        let booked = match self.book_all(&result.transactions, report) {
+        let booked = match self.book_answer(id, &result, asked) {
             Ok(booked) => booked,
-            Err(error) => return self.mismatch(id, format!("the gateway's amount {error}"), context),
+            Err(message) => return self.mismatch(id, message, context),
         };
         let approval = self.approval(id, action, &result);
         if let Approval { status: Some(_), cause: Cause::Capture, .. } = approval
@@ -98,6 +96,12 @@ impl Aggregate {
             self.close_pending_process(context);
         }
         self.answer(id, AnswerKind::Succeeded, why, context.now)
+    }
+
+    /// Books the money in the answer to an open operation.
+    fn book_answer(&mut self, id: Uuid, result: &GatewayResult, asked: Asked) -> Result<Booked, String> {
+        let report = ReportContext { reporter: id, is_current: self.is_current(asked), adopts: false };
+        self.book_all(&result.transactions, report).map_err(|error| format!("the gateway's amount {error}"))
     }
 
     /// Applies a result that comes after its operation was settled: what it says about money still counts, once.
@@ -263,9 +267,8 @@ impl Aggregate {
         let (mut was_pending, mut is_left_to_a_person) = (false, false);
         if let Some(operation) = self.operation_mut(id) {
             was_pending = operation.state == State::Pending;
-            operation.state = State::Pending;
-            operation.exposure = Exposure::Exposed;
-            operation.acted_on = true;
+            operation.move_to(State::Pending);
+            operation.sent.note_acted_on();
             operation.lease = None;
             operation.due_at = match context.rules.contract.lookup {
                 Lookup::None => operation.awaits_proof_until(context),
@@ -291,10 +294,9 @@ impl Aggregate {
 
     fn decline(&mut self, id: Uuid, action: Action, result: GatewayResult, asked: Asked, context: Context<'_>) -> Step {
         // Besides the decline, the gateway may report money of other operations.
-        let report = ReportContext { reporter: id, is_current: self.is_current(asked), adopts: false };
-        let booked = match self.book_all(&result.transactions, report) {
+        let booked = match self.book_answer(id, &result, asked) {
             Ok(booked) => booked,
-            Err(error) => return self.mismatch(id, format!("the gateway's amount {error}"), context),
+            Err(message) => return self.mismatch(id, message, context),
         };
         // A declined refund or capture changes nothing but the command, so only its answer reports it.
         let why = if action == Action::Process { self.merge(&result, true) } else { Reason::of(&result) };

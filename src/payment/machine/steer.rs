@@ -9,7 +9,6 @@ use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{CommandType, Retry};
 use crate::payment::event::Reason;
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::payment::outcome::Exposure;
 
 /// How far an attempt may be put off. Its payment is busy until then.
 const PUT_OFF_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -69,7 +68,7 @@ impl Operation {
     /// customer has approved reached the gateway before.
     fn may_be_withdrawn(&self) -> bool {
         let is_of_publisher = self.action().is_some() || self.kind.known() == Some(CommandType::Sync);
-        let is_unsent = self.exposure == Exposure::Clean && !self.acted_on && !self.confirms();
+        let is_unsent = !self.sent.is_exposed() && !self.sent.acted_on && !self.confirms();
         is_of_publisher && (is_waiting(self) || self.state == State::Scheduled && is_unsent)
     }
 }

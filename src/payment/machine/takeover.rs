@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::attempt::DELAY_DEFAULT;
-use super::{Aggregate, Context, Step, TAKEOVERS_ALONE, TAKEOVERS_MAX, later};
+use super::{Aggregate, Context, Step, TAKEOVERS_ALONE, TAKEOVERS_MAX, count_up, later};
 use crate::payment::code::Code;
 use crate::payment::operation::{Operation, State};
 use crate::payment::outcome::{Exposure, GatewayError};
@@ -21,28 +21,28 @@ impl Aggregate {
         }
         let sends = operation.action().is_some();
         // Its worker may be alive and calling: only a second call under the same key does no harm.
-        let key_lives = !operation.lookup_only && operation.key_ends(context).is_some_and(|end| end > context.now);
+        let key_lives = !operation.sent.lookup_only && operation.key_ends(context).is_some_and(|end| end > context.now);
         // Workers that die within seconds of each other may all die of something else. An operation that has lost some
         // waits for its lease, so that a crash loop does not park it in one go.
-        let waits = sends && !key_lives || operation.takeovers >= TAKEOVERS_ALONE;
+        let waits = sends && !key_lives || operation.counts.takeovers >= TAKEOVERS_ALONE;
         if waits && operation.has_live_lease(context) {
             return Step::Stored;
         }
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
-        operation.takeovers = operation.takeovers.saturating_add(1);
-        let too_often = operation.takeovers >= TAKEOVERS_MAX;
+        count_up(&mut operation.counts.takeovers);
+        let too_often = operation.counts.takeovers >= TAKEOVERS_MAX;
         if !sends {
             return self.take_over_question(id, too_often, context);
         }
-        operation.exposure = Exposure::Exposed;
+        operation.sent.exposure = Exposure::Exposed;
         // When the lost worker last sent is unknown; while its lease lives, it may still send.
         let lease_end = operation.lease.map_or(context.now, |lease| lease.until);
-        operation.note_sent(lease_end.max(context.now));
+        operation.sent.note_until(lease_end.max(context.now));
         let error = GatewayError::new(Code::WorkerLost, "the worker that called the gateway was lost");
         if too_often {
-            operation.lookup_only = true;
+            operation.sent.lookup_only = true;
             self.become_unknown(id, &error);
             self.escalate(id, "too many workers were lost during the operation: an operator must resolve it", context);
             return Step::Stored;
@@ -96,11 +96,12 @@ impl Aggregate {
     }
 
     fn forget_lost_workers(&mut self, id: Uuid) {
-        let counts = |operation: &Operation| operation.is_open() && (1..TAKEOVERS_MAX).contains(&operation.takeovers);
+        let counts =
+            |operation: &Operation| operation.is_open() && (1..TAKEOVERS_MAX).contains(&operation.counts.takeovers);
         if self.operation(id).is_some_and(counts)
             && let Some(operation) = self.operation_mut(id)
         {
-            operation.takeovers = 0;
+            operation.counts.takeovers = 0;
         }
     }
 
@@ -118,7 +119,7 @@ impl Aggregate {
             return Step::Settled;
         };
         let pending = operation.state == State::Pending;
-        if let Some(proof) = operation.exposure.not_charged() {
+        if let Some(proof) = operation.sent.exposure.not_charged() {
             return self.fail(id, error, proof, context);
         }
         if !pending {

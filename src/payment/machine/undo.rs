@@ -19,13 +19,13 @@ const UNDOING: &str = "undoing";
 impl Operation {
     /// Whether its unknown outcome is to be undone: only that of a process, because a process can be tried again.
     pub(super) fn can_be_undone(&self, context: Context<'_>) -> bool {
-        context.rules.contract.undoes() && self.is_process() && self.state == State::Unknown && !self.acted_on
+        context.rules.contract.undoes() && self.is_process() && self.state == State::Unknown && !self.sent.acted_on
     }
 
     /// Stops sending under its key, which the gateway is told to undo.
     pub(super) fn begin_undo(&mut self) {
         self.data.insert(UNDOING.to_owned(), true.into());
-        self.lookup_only = true;
+        self.sent.lookup_only = true;
     }
 
     /// Clears the mark, because the operation starts over under another key.

@@ -1,8 +1,10 @@
 //! What a command's data may contain, field by field.
 
 use serde_json::{Value, json};
+use strum::IntoEnumIterator;
 
 use super::*;
+use crate::payment::command::Resolution;
 
 mod anything;
 
@@ -172,7 +174,7 @@ fn addresses_booleans_and_objects_are_what_they_say() {
 #[test]
 fn every_command_refuses_what_it_does_not_know_by_name() {
     // For a notification, this reads what is stored.
-    for kind in CommandType::ALL.into_iter().filter(|kind| *kind != CommandType::Notification) {
+    for kind in CommandType::iter().filter(|kind| *kind != CommandType::Notification) {
         let mut data = match kind {
             CommandType::Create => create(json!({})),
             CommandType::Resolve => {
@@ -257,7 +259,7 @@ proptest::proptest! {
     /// Any input is either parsed or rejected.
     #[test]
     fn no_data_stops_the_reader(name in "[a-z_]{0,20}", text in ".{0,40}", number in proptest::num::f64::ANY) {
-        for kind in CommandType::ALL {
+        for kind in CommandType::iter() {
             for value in [json!(text), json!(number), json!([text]), json!({"a": text}), json!(null)] {
                 let data = create(json!({name.clone(): value, "amount": text, "description": text}));
                 let _read = parse(kind, data);

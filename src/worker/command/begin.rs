@@ -4,6 +4,7 @@
 use tracing::error;
 use uuid::Uuid;
 
+use super::attempt::{Attempt, Purpose};
 use super::call_slot::{CallSlot, Move};
 use super::engine::{Done, Engine, Failure};
 use super::entry::Entry;
@@ -31,19 +32,21 @@ pub struct Begun {
     pub is_changed: bool,
 }
 
+impl Begun {
+    /// Nothing was committed.
+    fn unchanged(aggregate: Box<Aggregate>, step: Step, announced: Announced) -> Begun {
+        Begun { aggregate, step, announced, is_changed: false }
+    }
+}
+
 impl Engine {
     /// Loads, decides and commits, switching to the exclusive slot if required. If that is taken, nothing begins: the
     /// operation is already stored, and the schedule or the sweep for lost workers retries it.
     ///
     /// # Errors
     /// The worker is shutting down, the command is not authorized, or the database refuses it for good.
-    pub async fn begin(
-        &self,
-        entry: &Entry,
-        variant: Option<&Variant>,
-        probe: bool,
-        slot: &mut CallSlot,
-    ) -> Result<Begun, Stopped> {
+    pub async fn begin(&self, entry: &Entry, mut attempt: Option<&mut Attempt<'_>>) -> Result<Begun, Stopped> {
+        let variant = attempt.as_ref().map(|attempt| attempt.variant);
         let mut backoff = backoff::contention();
         // All commits whose outcome is unknown. Any of them may have gone through, even after the next one was tried.
         let mut in_doubt: Vec<(Step, Lease)> = Vec::new();
@@ -53,36 +56,28 @@ impl Engine {
         let mut cannot_be_made: Option<Rejection> = None;
         loop {
             let is_optimistic = std::mem::take(&mut optimistic) && cannot_be_made.is_none();
-            let Loaded { mut aggregate, unsent } = if is_optimistic {
-                Loaded { aggregate: Box::new(Aggregate::absent(entry.payment_id())), unsent: Unsent::default() }
-            } else {
-                self.load_for(entry).await?
-            };
+            let Loaded { mut aggregate, unsent } =
+                if is_optimistic { absent(entry) } else { self.load_for(entry).await? };
             let known = aggregate.operation(entry.id());
             let stored = known.and_then(|operation| operation.lease);
-            let takeovers = known.map_or(0, |operation| operation.takeovers);
+            let takeovers = known.map_or(0, |operation| operation.counts.takeovers);
             let is_known = entry.is_known(known);
             if let Some((step, _)) = in_doubt.iter().find(|(_, lease)| stored == Some(*lease)) {
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 return Ok(Begun { aggregate, step: *step, announced, is_changed: true });
             }
             if !self.goes_on(entry, &aggregate)? {
-                return Ok(Begun {
-                    aggregate,
-                    step: Step::Settled,
-                    announced: Announced::default(),
-                    is_changed: false,
-                });
+                return Ok(Begun::unchanged(aggregate, Step::Settled, Announced::default()));
             }
-            let context = self.context(variant, probe);
+            let context = self.context_of(attempt.as_deref());
             let mut step = match &cannot_be_made {
                 None => self.decide(entry, &mut aggregate, context),
                 Some(rejection) => reject(entry, &mut aggregate, rejection.clone(), context),
             };
-            if let Step::Resend { operation, from, to } = step {
-                step = Box::pin(self.resend(entry, &mut aggregate, operation, from, to, context.now)).await?;
+            if matches!(step, Step::Resend { .. }) {
+                step = Box::pin(self.resend(entry, &mut aggregate, step, context.now)).await?;
             }
-            let moved = self.move_if_alone(entry, &aggregate, step, variant, slot).await;
+            let moved = self.move_if_alone(entry, &aggregate, step, attempt.as_deref_mut()).await;
             if moved == Move::Moved {
                 continue;
             }
@@ -91,10 +86,10 @@ impl Engine {
                 let announced = Box::pin(self.announcer.announce(entry.payment_id(), unsent)).await;
                 if is_known {
                     // No call follows: free the slot while the broker takes the answer.
-                    drop(std::mem::take(slot));
+                    drop(attempt.map(|attempt| attempt.slot.replace(CallSlot::default())));
                     Box::pin(self.answer_again(entry)).await?;
                 }
-                return Ok(Begun { aggregate, step, announced, is_changed: false });
+                return Ok(Begun::unchanged(aggregate, step, announced));
             }
             if let Err(rejection) = self.prepare(&mut aggregate, step, variant) {
                 cannot_be_made = Some(rejection);
@@ -102,11 +97,9 @@ impl Engine {
             }
             let lease = aggregate.operation(entry.id()).and_then(|operation| operation.lease);
             failpoint::reach("decided", entry.payment_id());
-            match self.commit(&self.begin, aggregate, context.now, unsent).await {
+            match self.commit(&self.begin_commits, aggregate, context.now, unsent).await {
                 Ok(Done { aggregate, announced }) => {
-                    if let Some(operation) = aggregate.operation(entry.id()).filter(|it| it.takeovers > takeovers) {
-                        metrics::takeover(&operation.variant);
-                    }
+                    report_takeover(aggregate.operation(entry.id()), takeovers);
                     return Ok(Begun { aggregate, step, announced, is_changed: true });
                 }
                 Err(Failure::Again) => {
@@ -114,15 +107,7 @@ impl Engine {
                     in_doubt.extend(lease.filter(|_| sends).map(|lease| (step, lease)));
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
-                Err(Failure::Refused(reason)) => {
-                    error!(
-                        payment = %entry.payment_id(),
-                        operation = %entry.id(),
-                        reason,
-                        "cannot store a decision; dead-lettering its message"
-                    );
-                    return Err(Stopped::Refused);
-                }
+                Err(Failure::Refused(reason)) => return Err(cannot_store(entry, &reason)),
                 Err(Failure::Ending) => return Err(Stopped::Ending),
             }
         }
@@ -158,7 +143,8 @@ impl Engine {
         // Its turn has come, so the other command is stored by now.
         let differs = known.operation(entry.id()).is_some_and(|known| !known.is_of(command));
         if differs {
-            self.begin(entry, variant, false, &mut CallSlot::default()).await?.announced.confirmed().await;
+            let first = |variant| Attempt::first(variant, Purpose::Work, CallSlot::default());
+            self.begin(entry, variant.map(first).as_mut()).await?.announced.confirmed().await;
         } else {
             Box::pin(self.answer_again(entry)).await?;
         }
@@ -198,6 +184,28 @@ impl Engine {
         // Its lease is live, or the scheduler takes it over once the lease has ended.
         Step::Stored
     }
+}
+
+/// What is known of a payment that is most likely new.
+fn absent(entry: &Entry) -> Loaded {
+    Loaded { aggregate: Box::new(Aggregate::absent(entry.payment_id())), unsent: Unsent::default() }
+}
+
+/// Counts a takeover: the operation was taken over more often than `before`.
+fn report_takeover(operation: Option<&Operation>, before: u32) {
+    if let Some(operation) = operation.filter(|operation| operation.counts.takeovers > before) {
+        metrics::takeover(&operation.variant);
+    }
+}
+
+fn cannot_store(entry: &Entry, reason: &str) -> Stopped {
+    error!(
+        payment = %entry.payment_id(),
+        operation = %entry.id(),
+        reason,
+        "cannot store a decision; dead-lettering its message"
+    );
+    Stopped::Refused
 }
 
 /// Rejects a command for which the gateway supports no request.

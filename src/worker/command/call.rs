@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::call_slot::CallSlot;
+use super::attempt::Attempt;
 use super::engine::Engine;
 use super::settle::{Answer, Health};
 use super::spans;
@@ -25,7 +25,7 @@ use crate::worker::variant::Variant;
 /// The earliest time at which the gateway may have received anything of an operation. With a later key, it may also
 /// have received something under an earlier one.
 fn received_since(operation: &Operation) -> Timestamp {
-    operation.first_sent_at.filter(|_| operation.key().generation() == 0).unwrap_or(operation.created)
+    operation.sent.first_at.filter(|_| operation.key().generation() == 0).unwrap_or(operation.created)
 }
 
 fn asked_about(operation: &Operation) -> Option<Target<'_>> {
@@ -35,7 +35,7 @@ fn asked_about(operation: &Operation) -> Option<Target<'_>> {
         key: operation.key(),
         request: operation.request.as_ref(),
         stored_at: received_since(operation),
-        last_sent_at: operation.last_sent_at,
+        last_sent_at: operation.sent.last_at,
     })
 }
 
@@ -44,17 +44,16 @@ impl Engine {
     /// without a slot, or one that may no longer go out, is answered as not sent.
     pub async fn ask(
         &self,
-        variant: &Variant,
+        attempt: &Attempt<'_>,
         aggregate: &Aggregate,
         step: Step,
-        slot: Option<&CallSlot>,
-        probe: bool,
         within: &Span,
     ) -> Option<(Uuid, Answer)> {
+        let variant = attempt.variant;
         match step {
             Step::Call(id) => {
                 let operation = aggregate.operation(id)?;
-                if slot.is_none() {
+                if attempt.slot.is_none() {
                     return Some((id, self.paused_answer(aggregate)));
                 }
                 let Some(lease_end) = self.ensure_lease(operation, variant).await else {
@@ -66,7 +65,7 @@ impl Engine {
                 // Check again: since it was begun, it may have waited for its retry delay, for a slow database or while
                 // the process was suspended. The command or its key may have expired by now, or the breaker may be
                 // open.
-                let context = self.context(Some(variant), probe);
+                let context = self.context_of(Some(attempt));
                 if context.paused_for.is_some() || !aggregate.may_send(id, context) {
                     return Some((id, self.paused_answer(aggregate)));
                 }
@@ -110,7 +109,7 @@ impl Engine {
         }
         // Read before the renewal: the lease starts no earlier, even if the process is suspended during it.
         let renewed_at = self.store.clock().now();
-        let is_ours = Box::pin(self.store_attempt(operation, operation.attempts, variant)).await;
+        let is_ours = Box::pin(self.store_attempt(operation, operation.counts.attempts, variant)).await;
         let lease = SignedDuration::try_from(variant.rules.lease).unwrap_or(SignedDuration::MAX);
         renewed_at.checked_add(lease).ok().filter(|_| is_ours)
     }
@@ -160,7 +159,7 @@ impl Engine {
             payment_id: operation.payment_id,
             action,
             key: operation.key(),
-            attempt: operation.attempts,
+            attempt: operation.counts.attempts,
             body: &request.body,
             amount: request.amount,
             currency: payment.currency(),

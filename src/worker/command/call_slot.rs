@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 use uuid::Uuid;
 
+use super::attempt::{Attempt, Purpose};
 use super::engine::{Engine, WAIT_MAX};
 use super::entry::Entry;
 use crate::payment::machine::{Aggregate, Step, TAKEOVERS_ALONE};
@@ -35,13 +36,9 @@ pub enum Move {
 
 impl Engine {
     /// Waits for the slot that an entry needs before it is begun. While calls are paused, the slot has no permit.
-    pub async fn slot(&self, entry: &Entry, variant: Option<&Variant>, probe: bool) -> CallSlot {
-        let Some(variant) = variant else { return CallSlot::default() };
-        let permit = if entry.may_call() && !probe && !self.is_refused(entry) {
-            self.permit(variant, WAIT_MAX).await
-        } else {
-            None
-        };
+    pub async fn slot(&self, entry: &Entry, variant: &Variant, purpose: Purpose) -> CallSlot {
+        let needs_permit = entry.may_call() && purpose == Purpose::Work && !self.is_refused(entry);
+        let permit = if needs_permit { self.permit(variant, WAIT_MAX).await } else { None };
         CallSlot { permit, exclusive: None }
     }
 
@@ -72,12 +69,12 @@ impl Engine {
         entry: &Entry,
         aggregate: &Aggregate,
         step: Step,
-        variant: Option<&Variant>,
-        slot: &mut CallSlot,
+        attempt: Option<&mut Attempt<'_>>,
     ) -> Move {
-        let Some(variant) = variant.filter(|_| lost_workers(aggregate, step) == Some(entry.id())) else {
+        let Some(attempt) = attempt.filter(|_| lost_workers(aggregate, step) == Some(entry.id())) else {
             return Move::Stays;
         };
+        let (variant, slot) = (attempt.variant, attempt.slot.get_or_insert_default());
         if slot.is_alone() {
             return Move::Stays;
         }
@@ -106,5 +103,8 @@ fn lost_workers(aggregate: &Aggregate, step: Step) -> Option<Uuid> {
     else {
         return None;
     };
-    aggregate.operation(id).filter(|operation| operation.takeovers >= TAKEOVERS_ALONE).map(|operation| operation.id)
+    aggregate
+        .operation(id)
+        .filter(|operation| operation.counts.takeovers >= TAKEOVERS_ALONE)
+        .map(|operation| operation.id)
 }

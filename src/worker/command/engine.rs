@@ -1,6 +1,7 @@
 //! State and operations that all steps of an execution share.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
+use super::attempt::{Attempt, Purpose};
 use super::authorize::Authorization;
 use super::in_progress::{InProgress, PaymentQueue};
 use super::resend_runs::Runs;
 use super::stopped::Stopped;
+use crate::backoff::retry;
 use crate::bus::envelope;
 use crate::error_chain::chain;
 use crate::gateway::Ask;
@@ -50,9 +53,9 @@ pub struct Engine {
     /// Access to PostgreSQL.
     pub store: Arc<Store>,
     /// Commits decisions of the begin step.
-    pub begin: Committer,
-    /// Commits answers, separately from `begin`, so that an answer never waits behind new commands.
-    pub settle: Committer,
+    pub begin_commits: Committer,
+    /// Commits answers, separately from `begin_commits`, so that an answer never waits behind new commands.
+    pub settle_commits: Committer,
     /// Publishes events.
     pub announcer: Arc<Announcer>,
     /// Decides who may send what.
@@ -91,14 +94,23 @@ impl Engine {
         variant.map_or(&self.no_variant, |variant| &variant.rules)
     }
 
-    /// Returns the context for a decision made now. With `probe`, an open breaker does not pause the call.
-    pub fn context<'a>(&'a self, variant: Option<&'a Variant>, probe: bool) -> Context<'a> {
+    /// Returns the context for a decision made now.
+    pub fn context<'a>(&'a self, variant: Option<&'a Variant>) -> Context<'a> {
         Context {
             now: self.store.clock().now(),
             worker: self.worker,
             rules: self.rules(variant),
-            paused_for: variant.and_then(|variant| self.paused_for(variant, probe)),
+            paused_for: variant.and_then(|variant| self.paused_for(variant)),
             clocks_agree: variant.is_none_or(|variant| self.clocks_agree(variant)),
+        }
+    }
+
+    /// Returns the context for a decision on the next call of an attempt. The breaker does not pause a probe.
+    pub fn context_of<'a>(&'a self, attempt: Option<&Attempt<'a>>) -> Context<'a> {
+        let context = self.context(attempt.map(|attempt| attempt.variant));
+        match attempt.map(|attempt| attempt.purpose) {
+            Some(Purpose::Probe) => Context { paused_for: self.paused_for_draining(), ..context },
+            Some(Purpose::Work) | None => context,
         }
     }
 
@@ -113,11 +125,12 @@ impl Engine {
     }
 
     /// Returns how long calls are paused, or `None` if they may go out.
-    pub fn paused_for(&self, variant: &Variant, probe: bool) -> Option<Duration> {
-        if self.draining.is_cancelled() {
-            return Some(Duration::ZERO);
-        }
-        if probe { None } else { variant.breaker.paused_for() }
+    pub fn paused_for(&self, variant: &Variant) -> Option<Duration> {
+        self.paused_for_draining().or_else(|| variant.breaker.paused_for())
+    }
+
+    fn paused_for_draining(&self) -> Option<Duration> {
+        self.draining.is_cancelled().then_some(Duration::ZERO)
     }
 
     /// Waits until a call may go out within the variant's concurrency and rate limits. Returns `None` if calls are
@@ -128,21 +141,18 @@ impl Engine {
         let wait = async {
             let permit = Arc::clone(&variant.calls).acquire_owned().await.ok()?;
             let Some(rate) = &variant.rate else { return Some(permit) };
-            let mut backoff = backoff::reconnect();
-            loop {
-                // Boxed: otherwise every command's future would be as large as that of a database query.
-                match Box::pin(rate.wait(&self.store, deadline)).await {
-                    Ok(in_time) => return in_time.then_some(permit),
-                    Err(error) => {
-                        warn!(
-                            error = chain(&error),
-                            variant = variant.name,
-                            "cannot reserve a call under the variant's rate; retrying"
-                        )
-                    }
-                }
-                tokio::time::sleep(backoff.next_delay()).await;
-            }
+            // Boxed: otherwise every command's future would be as large as that of a database query.
+            let reserve = || Box::pin(rate.wait(&self.store, deadline));
+            let Ok(in_time) = retry(backoff::reconnect(), reserve, |error, _| -> Result<(), Infallible> {
+                warn!(
+                    error = chain(&error),
+                    variant = variant.name,
+                    "cannot reserve a call under the variant's rate; retrying"
+                );
+                Ok(())
+            })
+            .await;
+            in_time.then_some(permit)
         };
         tokio::select! {
             permit = timeout_at(deadline, wait) => permit.ok().flatten(),
@@ -156,30 +166,29 @@ impl Engine {
     pub async fn load(&self, payment: Uuid, operations: &[Uuid]) -> Option<Loaded> {
         // A short backoff: if this replica has yet to store a payment after an outage, commands that wait for that
         // payment on another replica could run out of their grace period.
-        let mut backoff = backoff::contention();
-        let mut tries: u32 = 0;
-        loop {
-            tries = tries.saturating_add(1);
-            match Box::pin(self.store.load_one(payment, operations)).await {
-                Ok(loaded) => return Some(loaded),
+        let backoff = backoff::contention();
+        let load = || Box::pin(self.store.load_one(payment, operations));
+        let loaded = retry(backoff, load, |error, tries| {
+            match error {
                 // No retry: until a version arrives that can decode it, the command would only occupy slots.
-                Err(error @ StoreError::Unreadable(_)) => {
+                error @ StoreError::Unreadable(_) => {
                     error!(
                         error = chain(&error),
                         %payment,
                         ?operations,
                         "cannot read a stored payment; dead-lettering the message for it"
                     );
-                    return None;
+                    return Err(());
                 }
-                Err(error) if tries % LOGGED_EVERY == LOGGED_FROM => {
+                error if tries % LOGGED_EVERY == LOGGED_FROM => {
                     warn!(error = chain(&error), %payment, ?operations, tries, "cannot load a payment; retrying");
                 }
                 // Debug only: `report::database` logs an outage once for all commands.
-                Err(error) => debug!(error = chain(&error), %payment, "cannot load a payment; retrying"),
+                error => debug!(error = chain(&error), %payment, "cannot load a payment; retrying"),
             }
-            tokio::time::sleep(backoff.next_delay()).await;
-        }
+            Ok(())
+        });
+        loaded.await.ok()
     }
 
     /// Writes the request body of the call that was decided on.
@@ -254,15 +263,14 @@ pub async fn until_answered<T, Asked>(problem: &str, ask: impl Fn() -> Asked) ->
 where
     Asked: Future<Output = Result<T, StoreError>>,
 {
-    let mut backoff = backoff::contention();
-    loop {
-        match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(StoreError::Unreadable(_) | StoreError::Refused(_)) => return Err(Stopped::Refused),
-            Err(error) => debug!(error = chain(&error), "{problem}; retrying"),
+    retry(backoff::contention(), ask, |error, _| match error {
+        StoreError::Unreadable(_) | StoreError::Refused(_) => Err(Stopped::Refused),
+        error => {
+            debug!(error = chain(&error), "{problem}; retrying");
+            Ok(())
         }
-        tokio::time::sleep(backoff.next_delay()).await;
-    }
+    })
+    .await
 }
 
 /// Returns how soon this replica should look for due work itself rather than at its next poll. Set for operations that

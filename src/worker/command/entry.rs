@@ -1,11 +1,31 @@
 //! What an execution starts from.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::attempt::Purpose;
+use super::in_progress::Turn;
 use crate::payment::command::{Body, Command, CommandType, Kind};
 use crate::payment::fact::proved_operations;
 use crate::payment::operation::Operation;
+use crate::spans::Span;
+use crate::worker::variant::Variant;
+
+/// All that an execution starts with.
+pub struct Execution {
+    /// What is executed.
+    pub entry: Entry,
+    /// The variant, if it is configured.
+    pub variant: Option<Arc<Variant>>,
+    /// The turn in the payment's queue, for commands that arrived.
+    pub turn: Option<Turn>,
+    /// Why it is executed.
+    pub purpose: Purpose,
+    /// The span of the message, if it has one.
+    pub span: Span,
+}
 
 /// What is executed: a command that arrived, or an operation that is due.
 pub enum Entry {

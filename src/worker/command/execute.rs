@@ -1,15 +1,15 @@
 //! Executes a command from end to end: begin, call, settle, and await the confirms of all events.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::attempt::{Attempt, Retry};
 use super::begin::Begun;
 use super::call_slot::CallSlot;
 use super::engine::Engine;
-use super::entry::Entry;
+use super::entry::{Entry, Execution};
 use super::in_progress::Turn;
 use super::settle::{Answer, Settled, report_gone};
 use super::stopped::Stopped;
@@ -60,25 +60,12 @@ impl Engine {
     ///
     /// # Errors
     /// The worker is shutting down, the command is not authorized, or the database refuses or has lost it.
-    pub async fn execute(
-        &self,
-        entry: Entry,
-        variant: Option<Arc<Variant>>,
-        turn: Option<Turn>,
-        probe: bool,
-        span: Span,
-    ) -> Result<bool, Stopped> {
-        self.execute_within(entry, variant, turn, probe, span).instrument(lines()).await
+    pub async fn execute(&self, execution: Execution) -> Result<bool, Stopped> {
+        self.execute_within(execution).instrument(lines()).await
     }
 
-    async fn execute_within(
-        &self,
-        mut entry: Entry,
-        variant: Option<Arc<Variant>>,
-        mut turn: Option<Turn>,
-        probe: bool,
-        mut span: Span,
-    ) -> Result<bool, Stopped> {
+    async fn execute_within(&self, execution: Execution) -> Result<bool, Stopped> {
+        let Execution { mut entry, variant, mut turn, purpose, mut span } = execution;
         let since = SystemTime::now();
         span.add_ids_to_lines();
         if Box::pin(self.answer_unstored(&mut entry, &mut turn)).await? {
@@ -93,8 +80,11 @@ impl Engine {
             Box::pin(self.compare(&entry, variant)).await?;
             return Ok(false);
         };
-        let mut slot = self.slot(&entry, variant, probe).await;
-        let begun = Box::pin(self.begin(&entry, variant, probe, &mut slot)).await?;
+        let mut attempt = match variant {
+            Some(variant) => Some(Attempt::first(variant, purpose, self.slot(&entry, variant, purpose).await)),
+            None => None,
+        };
+        let begun = Box::pin(self.begin(&entry, attempt.as_mut())).await?;
         let Begun { aggregate, step, announced, is_changed } = begun;
         failpoint::reach("begun", entry.payment_id());
         if let Some(operation) = aggregate.operation(entry.id()) {
@@ -109,12 +99,9 @@ impl Engine {
         drop(entry);
         drop(turn);
         let mut trail = Trail { announced: vec![announced], span };
-        if let Some(variant) = variant
-            && matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_))
-        {
-            Box::pin(self.carry_out(variant, aggregate, step, Some(slot), probe, &mut trail)).await?;
-        } else {
-            drop(slot);
+        let calls = matches!(step, Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_));
+        if let Some(attempt) = attempt.filter(|_| calls) {
+            Box::pin(self.carry_out(attempt, aggregate, step, &mut trail)).await?;
         }
         // Released before the confirms: the next step may be due before the broker has confirmed this one's events.
         drop(guard);
@@ -147,60 +134,56 @@ impl Engine {
     /// The database lost the operation.
     async fn carry_out(
         &self,
-        variant: &Variant,
+        mut attempt: Attempt<'_>,
         mut aggregate: Box<Aggregate>,
         mut step: Step,
-        mut slot: Option<CallSlot>,
-        probe: bool,
         trail: &mut Trail,
     ) -> Result<(), Stopped> {
+        let variant = attempt.variant;
         let immediate = &variant.immediate;
         let mut delays = Backoff::new(immediate.first, immediate.factor, immediate.cap);
-        let mut tries = 1;
-        while let Some((id, answer)) =
-            Box::pin(self.ask(variant, &aggregate, step, slot.as_ref(), probe, &trail.span)).await
-        {
+        while let Some((id, answer)) = Box::pin(self.ask(&attempt, &aggregate, step, &trail.span)).await {
             failpoint::reach("called", aggregate.payment_id());
             // Free the slot for others, unless it is exclusive: processing the answer may be what takes workers down.
-            slot = slot.filter(CallSlot::is_alone);
+            attempt.slot = attempt.slot.filter(CallSlot::is_alone);
             if let Answer::Located(Ok(located)) = &answer {
                 // The execution of each notification needs a slot of its own.
-                drop(slot.take());
+                attempt.slot = None;
                 let Some(notification) = aggregate.operation(id) else { return Ok(()) };
                 if let Err(stopped) = Box::pin(self.hand_on(variant, notification, located)).await {
                     return unless_gone(stopped);
                 }
             }
-            let settled = match Box::pin(self.settle(variant, aggregate, id, &answer, tries, true)).await {
+            let settled = match Box::pin(self.settle(&attempt, aggregate, id, &answer, Retry::AtOnce)).await {
                 Ok(settled) => settled,
                 Err(stopped) => return unless_gone(stopped),
             };
-            drop(slot);
+            attempt.slot = None;
             let (next, follows) = trail.take_in(id, settled);
             aggregate = next;
             match follows {
                 Step::RetryNow(_) => {
                     let last_code = aggregate.operation(id).and_then(|operation| operation.last_code);
                     tokio::time::sleep(delays.next_delay()).await;
-                    slot = Box::pin(self.slot_for(&aggregate, follows, variant)).await;
-                    if slot.is_none() {
+                    attempt.slot = Box::pin(self.slot_for(&aggregate, follows, variant)).await;
+                    if attempt.slot.is_none() {
                         // That nothing can be sent now does not change what the answer says: decide on it again,
                         // without an immediate retry.
-                        let later = self.settle(variant, aggregate, id, &answer, tries, false);
+                        let later = self.settle(&attempt, aggregate, id, &answer, Retry::Later);
                         match Box::pin(later).await {
                             Ok(settled) => drop(trail.take_in(id, settled)),
                             Err(stopped) => return unless_gone(stopped),
                         }
                         return Ok(());
                     }
-                    tries += 1;
+                    attempt.tries += 1;
                     if !Box::pin(self.next_attempt(variant, &mut aggregate, id)).await {
                         return Box::pin(self.leave(variant, &aggregate, follows)).await;
                     }
                     metrics::retry(&variant.name, last_code.unwrap_or(Code::Unreachable));
                 }
                 Step::Call(_) | Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => {
-                    slot = Box::pin(self.slot_for(&aggregate, follows, variant)).await;
+                    attempt.slot = Box::pin(self.slot_for(&aggregate, follows, variant)).await;
                     step = follows;
                 }
                 Step::Settled | Step::Stored | Step::Resend { .. } | Step::Known(_) => return Ok(()),
@@ -212,9 +195,9 @@ impl Engine {
     /// Stores the next immediate attempt before it is sent.
     async fn next_attempt(&self, variant: &Variant, aggregate: &mut Aggregate, id: Uuid) -> bool {
         let Some(operation) = aggregate.operation(id) else { return false };
-        let attempts = operation.attempts.saturating_add(1);
+        let attempts = operation.counts.attempts.saturating_add(1);
         // Read before the renewal: the lease starts no earlier, even if the process is suspended during it.
-        let renewed = self.context(Some(variant), false);
+        let renewed = self.context(Some(variant));
         let stored = self.store_attempt(operation, attempts, variant).await;
         if stored {
             aggregate.attempt_stored(id, attempts, renewed);

@@ -2,10 +2,12 @@
 //! commands.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
 use uuid::Uuid;
+
+use crate::worker::finished::{Finished, Unfinished};
 
 /// The operations in progress in this process.
 #[derive(Debug, Clone, Default)]
@@ -14,12 +16,12 @@ pub struct InProgress(Arc<Mutex<HashSet<Uuid>>>);
 impl InProgress {
     /// Marks an operation as in progress until the guard is dropped. Returns `None` if it already is.
     pub fn take(&self, id: Uuid) -> Option<InProgressGuard> {
-        lock(&self.0).insert(id).then(|| InProgressGuard { in_progress: self.clone(), id })
+        self.0.lock().insert(id).then(|| InProgressGuard { in_progress: self.clone(), id })
     }
 
     /// How many operations are in progress.
     pub fn count(&self) -> usize {
-        lock(&self.0).len()
+        self.0.lock().len()
     }
 }
 
@@ -32,7 +34,7 @@ pub struct InProgressGuard {
 
 impl Drop for InProgressGuard {
     fn drop(&mut self) {
-        lock(&self.in_progress.0).remove(&self.id);
+        self.in_progress.0.lock().remove(&self.id);
     }
 }
 
@@ -44,17 +46,17 @@ pub struct PaymentQueue(Arc<Mutex<HashMap<Uuid, Last>>>);
 #[derive(Debug)]
 struct Last {
     number: u64,
-    done: oneshot::Receiver<()>,
+    done: Finished,
 }
 
 impl PaymentQueue {
     /// Enters the queue behind the payment's last command. Must be called in order of arrival.
     pub fn enter(&self, payment: Uuid) -> Turn {
-        let (sender, done) = oneshot::channel();
-        let mut lines = lock(&self.0);
+        let (unfinished, done) = Finished::signal();
+        let mut lines = self.0.lock();
         let number = lines.get(&payment).map_or(0, |last| last.number + 1);
         let before = lines.insert(payment, Last { number, done }).map(|last| last.done);
-        Turn { order: self.clone(), payment, number, before, _done: sender }
+        Turn { order: self.clone(), payment, number, before, _unfinished: unfinished }
     }
 }
 
@@ -64,32 +66,26 @@ pub struct Turn {
     order: PaymentQueue,
     payment: Uuid,
     number: u64,
-    before: Option<oneshot::Receiver<()>>,
-    _done: oneshot::Sender<()>,
+    before: Option<Finished>,
+    _unfinished: Unfinished,
 }
 
 impl Turn {
     /// Waits until the previous command's turn has ended.
     pub async fn wait(&mut self) {
         if let Some(before) = self.before.take() {
-            // Nothing is ever sent: the sender being dropped is the signal.
-            before.await.unwrap_or_default();
+            before.wait().await;
         }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut lines = lock(&self.order.0);
+        let mut lines = self.order.0.lock();
         if lines.get(&self.payment).is_some_and(|last| last.number == self.number) {
             lines.remove(&self.payment);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these locks; if it did, the map would still be consistent.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -120,6 +116,6 @@ mod tests {
             assert!(futures_util::poll!(&mut waiting).is_ready());
         }
         drop((second, other));
-        assert!(lock(&order.0).is_empty(), "nothing is kept of payments that nobody waits for");
+        assert!(order.0.lock().is_empty(), "nothing is kept of payments that nobody waits for");
     }
 }

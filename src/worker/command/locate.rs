@@ -9,8 +9,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{debug, error};
 use uuid::Uuid;
 
+use super::attempt::Purpose;
 use super::engine::Engine;
-use super::entry::Entry;
+use super::entry::{Entry, Execution};
 use super::settle::Answer;
 use super::stopped::Stopped;
 use crate::gateway::notification::{Fact, Notifications};
@@ -68,7 +69,8 @@ impl Engine {
     fn hand_over<'a>(&'a self, command: Command, variant: &str) -> BoxFuture<'a, Result<bool, Stopped>> {
         let variant = self.variants.get(variant).map(Arc::clone);
         let entry = Entry::own(Box::new(command));
-        Box::pin(self.execute(entry, variant, None, false, Span::default()))
+        let execution = Execution { entry, variant, turn: None, purpose: Purpose::Work, span: Span::default() };
+        Box::pin(self.execute(execution))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Executing a command, from its message or due operation to its answer.
 //!
 //! - `entry`, `stopped`: what an execution starts from, and why it ends early.
-//! - `execute`: the whole execution, from step to step: `begin`, `call`, `settle`.
+//! - `execute`: the whole execution, from step to step: `begin`, `call`, `settle`. `attempt`: what its calls share.
 //! - `engine`: what all steps share. `call_slot`, `in_progress`: limits on calls, and the operations in progress here.
 //! - `authorize`, `refusal`: who may send what, and what happens to commands that are not authorized.
 //! - `locate`: finds the payments of a webhook that names none.
@@ -10,6 +10,7 @@
 //! - `spans`: the OpenTelemetry spans of an execution.
 
 pub mod answer_again;
+pub mod attempt;
 pub mod authorize;
 pub mod begin;
 pub mod call;

@@ -33,16 +33,15 @@ const UNTIL_OUT: Duration = Duration::from_secs(2);
 impl Engine {
     /// Resends events that were sent before, to the command's `reply_to` or else to all subscribers, and answers the
     /// command with what the broker has confirmed. Events that were never sent are not included: the outbox publishes
-    /// them anyway.
+    /// them anyway. Any other step is returned as it is.
     pub(crate) async fn resend(
         &self,
         entry: &Entry,
         aggregate: &mut Aggregate,
-        operation: Uuid,
-        from: i64,
-        to: i64,
+        step: Step,
         now: Timestamp,
     ) -> Result<Step, Stopped> {
+        let Step::Resend { operation, from, to } = step else { return Ok(step) };
         let payment = aggregate.payment_id();
         let reply = aggregate.operation(operation).and_then(|operation| operation.attributes.reply.clone());
         if reply.is_some() {

@@ -1,9 +1,9 @@
 //! Runs that resent a payment's events to all subscribers. One run answers all commands that were waiting for it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -31,18 +31,14 @@ pub(crate) struct Run {
 impl Runs {
     /// Returns the last run if it began after `came` and covers this sequence range.
     pub(crate) fn since(&self, came: Instant, payment: Uuid, from: i64, to: i64) -> Option<Run> {
-        let run = self.lock().get(&payment).copied()?;
+        let run = self.0.lock().get(&payment).copied()?;
         (run.begun > came && run.from <= from && to <= run.to).then_some(run)
     }
 
     pub(crate) fn ran(&self, payment: Uuid, run: Run) {
-        let mut runs = self.lock();
+        let mut runs = self.0.lock();
         runs.retain(|_, run| run.begun.elapsed() < REMEMBERED);
         runs.insert(payment, run);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Run>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

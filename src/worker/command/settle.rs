@@ -4,6 +4,7 @@
 use tracing::error;
 use uuid::Uuid;
 
+use super::attempt::{Attempt, Retry};
 use super::engine::{Engine, Failure};
 use super::stopped::Stopped;
 use crate::backoff;
@@ -58,7 +59,7 @@ pub struct Settled {
 }
 
 impl Engine {
-    /// Commits an answer. If `at_once` is false, no [`Step::RetryNow`] follows: the immediate attempts count as used
+    /// Commits an answer. With [`Retry::Later`], no [`Step::RetryNow`] follows: the immediate attempts count as used
     /// up. While calls are paused this is not needed, as nothing is retried immediately then.
     ///
     /// Each try decides on the answer anew: a decision that could not be stored is dropped with the aggregate that it
@@ -68,12 +69,11 @@ impl Engine {
     /// The worker is shutting down, stored data cannot be decoded, or the database no longer has the operation.
     pub async fn settle(
         &self,
-        variant: &Variant,
+        attempt: &Attempt<'_>,
         aggregate: Box<Aggregate>,
         id: Uuid,
         answer: &Answer,
-        tries: u32,
-        at_once: bool,
+        retry: Retry,
     ) -> Result<Settled, Stopped> {
         let sent = aggregate.operation(id).cloned();
         let mut stripped: Option<Answer> = None;
@@ -87,18 +87,18 @@ impl Engine {
                 None => self.load(payment_id, &answer.of_operations(id)).await.ok_or(Stopped::Refused)?,
             };
             if aggregate.operation(id).is_none() {
-                report_gone(variant, sent.as_ref(), Some(answer));
+                report_gone(attempt.variant, sent.as_ref(), Some(answer));
                 return Err(Stopped::Gone);
             }
-            let context = self.context(Some(variant), false);
-            let may_follow = at_once || context.paused_for.is_some();
-            let tries = if may_follow { tries } else { context.rules.immediate_attempts };
+            let context = self.context(Some(attempt.variant));
+            let may_follow = retry == Retry::AtOnce || context.paused_for.is_some();
+            let tries = if may_follow { attempt.tries } else { context.rules.immediate_attempts };
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);
             if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {
                 let announced = Box::pin(self.announcer.announce(payment_id, unsent)).await;
                 return Ok(Settled { aggregate, step, announced });
             }
-            match self.commit(&self.settle, aggregate, context.now, unsent).await {
+            match self.commit(&self.settle_commits, aggregate, context.now, unsent).await {
                 Ok(done) => return Ok(Settled { aggregate: done.aggregate, step, announced: done.announced }),
                 Err(Failure::Again) => {}
                 Err(Failure::Refused(reason)) => {

@@ -68,7 +68,7 @@ pub fn gateway(what: &str, variant: &Variant, operation: &Operation, within: &Sp
         attributes: vec![
             KeyValue::new("paybus.payment.id", operation.payment_id.to_string()),
             KeyValue::new("paybus.operation.id", operation.id.to_string()),
-            KeyValue::new("paybus.attempt", i64::from(operation.attempts)),
+            KeyValue::new("paybus.attempt", i64::from(operation.counts.attempts)),
             KeyValue::new("paybus.gateway", variant.rules.gateway.clone()),
         ],
     })

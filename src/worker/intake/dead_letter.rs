@@ -14,6 +14,7 @@ use crate::bus::delivery::Delivery;
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Command, CommandType, Kind};
+use crate::worker::command::attempt::Purpose;
 use crate::worker::intake::Intake;
 
 impl Intake {
@@ -32,7 +33,7 @@ impl Intake {
         // A redelivery of the copy says nothing about the worker that may be executing the command.
         let delivery = Delivery { redelivered: false, ..delivery };
         let (intake, turn) = (self.clone(), self.engine.order.enter(command.payment_id));
-        self.tasks.spawn(Box::pin(async move { intake.carry_out(delivery, command, turn, false).await }))
+        self.tasks.spawn(Box::pin(async move { intake.carry_out(delivery, command, turn, Purpose::Work).await }))
     }
 }
 

@@ -3,20 +3,23 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::sent_span::sent;
+use crate::backoff::retry;
 use crate::bus::connection::ConnectionState;
 use crate::bus::publisher::{Outgoing, Published, Publisher, ReplyState, event_type};
+use crate::bus::verdict::Verdict;
 use crate::error_chain::chain;
 use crate::http::metrics;
 use crate::payment::command::Reply;
@@ -25,6 +28,7 @@ use crate::spans::{Span, are_exported};
 use crate::store::Store;
 use crate::store::load::Unsent;
 use crate::store::outbox::{OutboxEvent, Sent};
+use crate::worker::finished::{Finished, Unfinished};
 use crate::{backoff, failpoint};
 
 /// How many marks one statement carries.
@@ -97,7 +101,7 @@ impl Promise {
 
     /// Records that all of them were handed to the publisher. Those whose fate is known already stay removed.
     fn kept(mut self) {
-        let mut in_flight = self.announcer.in_flight();
+        let mut in_flight = self.announcer.in_flight.lock();
         for id in std::mem::take(&mut self.ids) {
             if let Some(stage) = in_flight.get_mut(&id) {
                 *stage = Stage::Posted;
@@ -121,7 +125,7 @@ pub struct Announced(Option<Box<OnTheWay>>);
 /// What it takes to await the events, or to leave them to their channel.
 #[derive(Debug)]
 struct OnTheWay {
-    all: oneshot::Receiver<Infallible>,
+    all: Finished,
     posted: tokio::time::Instant,
     /// The number of events.
     events: u32,
@@ -144,13 +148,9 @@ impl Announced {
     pub async fn confirmed(self) {
         let Some(way) = self.0 else { return };
         let OnTheWay { all, posted, events, announcer, left } = *way;
-        let decided = async {
-            // Nothing is ever sent: the last sender being dropped is the signal.
-            let Err(_gone) = all.await;
-        };
         tokio::select! {
             biased;
-            () = decided => {}
+            () = all.wait() => {}
             // `None` while the publisher shuts down: the events handed to it are then decided anyway.
             Some(permit) = Box::pin(announcer.permit_to_leave(posted, events)) => {
                 debug!(events, "the broker has not confirmed events yet; leaving them to the outbox");
@@ -193,7 +193,7 @@ impl Announcer {
     /// Promises events before their commit. As soon as the commit is visible, another task of this process may read the
     /// events from the outbox and would publish them a second time.
     pub fn promise(self: &Arc<Self>, events: &[Event]) -> Promise {
-        let mut in_flight = self.in_flight();
+        let mut in_flight = self.in_flight.lock();
         let mut ids = Vec::with_capacity(events.len());
         for event in events {
             // An event that was posted before is only emitted again; nothing is promised.
@@ -247,7 +247,7 @@ impl Announcer {
     async fn without_marked(&self, unsent: Unsent) -> Vec<OutboxEvent> {
         let Unsent { mut events, mut fresh, .. } = unsent;
         {
-            let in_flight = self.in_flight();
+            let in_flight = self.in_flight.lock();
             fresh.retain(|position| {
                 events.iter().any(|event| event.position == *position && !in_flight.contains_key(&event.id))
             });
@@ -266,13 +266,13 @@ impl Announcer {
 
     /// Hands events to the publisher. The returned value can be used to wait for them.
     async fn post(self: &Arc<Self>, batch: Vec<Outgoing>) -> Announced {
-        let (way, all) = oneshot::channel();
+        let (unfinished, all) = Finished::signal();
         let left = Left::default();
         // More events than there are permits in total would wait for ever.
         let events = u32::try_from(batch.len().min(LEFT_MAX)).unwrap_or(u32::MAX);
         let places = batch.iter().map(InFlightEvent::of).collect();
         let spans = self.spans(&batch);
-        let way = Way { announcer: Arc::clone(self), places, spans, _way: way, _left: Arc::clone(&left) };
+        let way = Way { announcer: Arc::clone(self), places, spans, _unfinished: unfinished, _left: Arc::clone(&left) };
         let way = Arc::new(way);
         self.publisher.post(batch, Arc::new(move |published| way.decide(published))).await;
         let (posted, announcer) = (tokio::time::Instant::now(), Arc::clone(self));
@@ -323,9 +323,9 @@ impl Announcer {
 
     /// Waits until everything confirmed so far is marked, or the marking task has ended.
     pub async fn marked(&self) {
-        let (wanted, marked) = oneshot::channel();
+        let (wanted, marked) = Finished::signal();
         if self.marks.send(Mark::Wanted(wanted)).is_ok() {
-            marked.await.unwrap_or_default();
+            marked.wait().await;
         }
     }
 
@@ -351,7 +351,7 @@ impl Announcer {
     }
 
     fn try_claim(self: &Arc<Self>, events: &[OutboxEvent]) -> Option<Promise> {
-        let mut in_flight = self.in_flight();
+        let mut in_flight = self.in_flight.lock();
         if events.iter().any(|event| matches!(in_flight.get(&event.id), Some(Stage::Promised(_)))) {
             return None;
         }
@@ -370,7 +370,7 @@ impl Announcer {
         if ids.is_empty() {
             return;
         }
-        let mut in_flight = self.in_flight();
+        let mut in_flight = self.in_flight.lock();
         for id in ids {
             if let Entry::Occupied(mut entry) = in_flight.entry(id)
                 && let Stage::Promised(by) = entry.get_mut()
@@ -395,17 +395,14 @@ impl Announcer {
             "the broker refuses an event; setting it and the payment's later events aside until an operator releases \
              them"
         );
-        let mut backoff = backoff::reconnect();
-        while let Err(error) = self.store.set_aside(payment, position, reason).await {
+        let store = || self.store.set_aside(payment, position, reason);
+        let Ok(()) = retry(backoff::reconnect(), store, |error, _| -> Result<(), Infallible> {
             warn!(error = chain(&error), %payment, position, "cannot set an event aside; retrying");
-            tokio::time::sleep(backoff.next_delay()).await;
-        }
+            Ok(())
+        })
+        .await;
         self.publisher.aside().stored(payment, Instant::now());
-        self.in_flight().remove(&place.event);
-    }
-
-    fn in_flight(&self) -> MutexGuard<'_, HashMap<Uuid, Stage>> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_flight.lock().remove(&place.event);
     }
 }
 
@@ -416,7 +413,7 @@ struct Way {
     /// The spans of events whose fate is not known yet.
     spans: Mutex<Vec<(i64, Span)>>,
     /// Dropped once all are decided, which wakes the task that waits for them.
-    _way: oneshot::Sender<Infallible>,
+    _unfinished: Unfinished,
     /// The permit, if no task waits for them any more.
     _left: Left,
 }
@@ -424,34 +421,31 @@ struct Way {
 impl Way {
     /// Records the fate of an event. Runs in a channel's task, so it does nothing that could take long.
     fn decide(self: &Arc<Self>, published: Published) {
-        let Some(place) = self.places.iter().find(|place| place.position == published.position()) else { return };
-        let mut span = self.span(place.position);
-        match published {
-            Published::Confirmed { position, reply } => {
+        let Published { position, verdict, reply } = published;
+        let Some(place) = self.places.iter().find(|place| place.position == position) else { return };
+        let mut span = self.span(position);
+        match verdict {
+            Verdict::Confirmed => {
                 metrics::event_published(&place.event_type);
-                let reply = match reply {
-                    ReplyState::None => None,
-                    ReplyState::Sent => Some("sent"),
-                    ReplyState::Unroutable => {
-                        metrics::reply_unroutable();
-                        Some("unroutable")
-                    }
-                };
+                if reply == ReplyState::Unroutable {
+                    metrics::reply_unroutable();
+                }
                 failpoint::reach("confirmed", place.payment);
-                if self.announcer.marks.send(Mark::Event(place.event, Sent { position, reply })).is_err() {
+                let sent = Sent { position, reply: reply.as_str() };
+                if self.announcer.marks.send(Mark::Event(place.event, sent)).is_err() {
                     warn!(position, "an event was published but cannot be marked as sent; it will be sent again");
                 }
             }
-            Published::SetAside { reason, .. } => {
+            Verdict::Refused(reason) => {
                 metrics::event_refused();
                 span.fail("set_aside");
                 let (way, place) = (Arc::clone(self), place.clone());
                 tokio::spawn(async move { way.announcer.set_aside(&place, &reason).await });
             }
             // It stays in the outbox and goes out with the others when the payment is released.
-            Published::Behind { .. } => {
+            Verdict::Behind => {
                 span.fail("behind_set_aside");
-                self.announcer.in_flight().remove(&place.event);
+                self.announcer.in_flight.lock().remove(&place.event);
             }
         }
     }
@@ -459,7 +453,7 @@ impl Way {
 
 impl Way {
     fn span(&self, position: i64) -> Span {
-        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spans = self.spans.lock();
         let place = spans.iter().position(|(other, _)| *other == position);
         place.map(|place| spans.swap_remove(place).1).unwrap_or_default()
     }
@@ -511,7 +505,7 @@ async fn mark(announcer: std::sync::Weak<Announcer>, store: Arc<Store>, mut rece
         marked.push_back((now, ids));
         if let Some(announcer) = announcer.upgrade() {
             // Kept a little longer: a task that read the outbox just before the mark would publish them a second time.
-            let mut in_flight = announcer.in_flight();
+            let mut in_flight = announcer.in_flight.lock();
             while marked.front().is_some_and(|(at, _)| now.duration_since(*at) > MARKED_FOR) {
                 for id in marked.pop_front().into_iter().flat_map(|(_, ids)| ids) {
                     in_flight.remove(&id);
@@ -548,7 +542,7 @@ enum Mark {
     /// The broker confirmed this event.
     Event(Uuid, Sent),
     /// A task waits until everything before this is marked.
-    Wanted(oneshot::Sender<()>),
+    Wanted(Unfinished),
 }
 
 /// Returns the new events of a commit with the positions that the database assigned.

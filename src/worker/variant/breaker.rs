@@ -6,9 +6,9 @@
 //! the gateway. For the same reason, a payment that failed a probe lets others probe first.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -90,18 +90,18 @@ impl Breaker {
 
     /// Closes the breaker because there was nothing to probe with. The next failure opens it again.
     pub fn nothing_to_probe(&self) {
-        self.failures().on_trial = true;
+        self.failures.lock().on_trial = true;
         self.close();
     }
 
     /// Whether this payment failed a probe since the last success. Others then probe first.
     pub fn failed_a_probe(&self, payment: Uuid) -> bool {
-        self.failures().probed.contains(&payment)
+        self.failures.lock().probed.contains(&payment)
     }
 
     /// Records a call that the gateway answered properly.
     pub fn succeeded(&self) {
-        *self.failures() = Failures::default();
+        *self.failures.lock() = Failures::default();
         if self.state() == State::Probing {
             self.close();
         }
@@ -109,7 +109,7 @@ impl Breaker {
 
     /// Records a call of this payment that failed because of the gateway.
     pub fn failed(&self, payment: Uuid) {
-        let mut failures = self.failures();
+        let mut failures = self.failures.lock();
         failures.payments.insert(payment);
         let are_many = failures.on_trial || failures.payments.len() >= self.failures_max;
         let opens = self.state() == State::Probing || (self.state() == State::Closed && are_many);
@@ -120,7 +120,7 @@ impl Breaker {
 
     /// Opens the breaker at once: a call of this payment failed in a way that every other call will.
     pub fn trip(&self, payment: Uuid) {
-        let mut failures = self.failures();
+        let mut failures = self.failures.lock();
         if !matches!(self.state(), State::Open { .. }) {
             self.open(&mut failures, payment);
         }
@@ -140,10 +140,6 @@ impl Breaker {
 
     fn close(&self) {
         self.state.send_if_modified(|state| std::mem::replace(state, State::Closed) != State::Closed);
-    }
-
-    fn failures(&self) -> MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The rate limit for calls of a variant, over all replicas: time slots are reserved in PostgreSQL, several at once.
 //! Also the rate limit for a user's commands, per replica.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -67,7 +66,7 @@ impl RateLimit {
 #[derive(Debug)]
 pub struct Allowance {
     rate: f64,
-    account: std::sync::Mutex<Account>,
+    account: parking_lot::Mutex<Account>,
 }
 
 #[derive(Debug)]
@@ -81,13 +80,13 @@ impl Allowance {
     /// A limit of this many commands per second.
     pub fn new(rate: f64) -> Allowance {
         let account = Account { left: at_once(rate), at: Instant::now() };
-        Allowance { rate, account: std::sync::Mutex::new(account) }
+        Allowance { rate, account: parking_lot::Mutex::new(account) }
     }
 
     /// Deducts one command; returns false if the limit is exceeded.
     pub fn take(&self) -> bool {
         let now = Instant::now();
-        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut account = self.account.lock();
         let earned = now.duration_since(account.at).as_secs_f64() * self.rate;
         account.left = (account.left + earned).min(at_once(self.rate));
         account.at = now;

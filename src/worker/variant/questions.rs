@@ -2,9 +2,10 @@
 //! arrive meanwhile share the answer to the next one, which is sent after they arrived. So many at once cost few calls.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Mutex as Line;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -52,7 +53,7 @@ impl<T: Clone> Questions<T> {
     }
 
     fn line(&self, key: (Uuid, i64)) -> Arc<Line<Last<T>>> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.lock();
         if let Some(line) = lines.get(&key).and_then(Weak::upgrade) {
             return line;
         }

@@ -12,7 +12,8 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::bus::connection::ConnectionState;
-use crate::bus::publisher::{CommandSent, Publisher};
+use crate::bus::publisher::Publisher;
+use crate::bus::verdict::Refused;
 use crate::config::WEBHOOK_SOURCES;
 use crate::gateway::notification::Verify;
 use crate::http::webhooks::{Receipt, Receive, Reservation};
@@ -86,8 +87,8 @@ impl Receiver {
             sent
         });
         match timeout(TIMEOUT, publishing).await {
-            Ok(Ok(Some(CommandSent::Routed))) => Receipt::Taken,
-            Ok(Ok(Some(CommandSent::Refused(reason)))) => {
+            Ok(Ok(Some(Ok(())))) => Receipt::Taken,
+            Ok(Ok(Some(Err(Refused(reason))))) => {
                 warn!(
                     variant,
                     reason, "the broker refused the command of a webhook; the gateway will send the webhook again"

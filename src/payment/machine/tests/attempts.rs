@@ -47,7 +47,7 @@ fn an_attempt_not_sent_is_tried_at_once_then_later_then_given_up_with_proof() {
         assert_eq!(bench.emitted(), [("command.delayed", false)]);
         assert_eq!(bench.delayed(), Some(Code::Unreachable));
         let operation = bench.operation(id);
-        assert_eq!((operation.state, operation.rounds, operation.lease), (State::Scheduled, round, None));
+        assert_eq!((operation.state, operation.counts.rounds, operation.lease), (State::Scheduled, round, None));
         assert_eq!(operation.due_at, Some(bench.now + SignedDuration::from_secs(delay)));
         assert_eq!(bench.payment().busy, Some(id), "it keeps its turn");
         assert_eq!(bench.resume_when_due(id), Step::Call(id));
@@ -57,7 +57,7 @@ fn an_attempt_not_sent_is_tried_at_once_then_later_then_given_up_with_proof() {
     assert_eq!(bench.emitted(), [("payment.status_changed", true)]);
     assert_eq!((bench.status(), bench.answer(id)), (Status::Error, (AnswerKind::Failed, Some(Code::Unreachable))));
     assert_eq!(bench.payment().message, "no connection");
-    assert_eq!(bench.operation(id).generation, 0);
+    assert_eq!(bench.operation(id).sent.generation, 0);
     // Nothing was charged: a new process may begin.
     bench.call("b", CommandType::Process, json!({}));
 }
@@ -72,7 +72,7 @@ fn an_attempt_begun_and_paused_uses_up_nothing() {
                 assert_eq!(bench.resume_when_due(id), Step::Call(id));
             }
             bench.rules.delayed.clear();
-            let (attempts, rounds) = (bench.operation(id).attempts, bench.operation(id).rounds);
+            let (attempts, rounds) = (bench.operation(id).counts.attempts, bench.operation(id).counts.rounds);
             bench.paused_for = paused_for;
             bench.emitted.clear();
             // In the last of its immediate tries, and with no delayed ones left: it is neither failed nor given up.
@@ -80,7 +80,7 @@ fn an_attempt_begun_and_paused_uses_up_nothing() {
             assert_eq!(bench.emitted(), emitted);
             let operation = bench.operation(id);
             assert_eq!((operation.state, operation.lease), (state, None));
-            assert_eq!((operation.attempts, operation.rounds), (attempts - 1, rounds));
+            assert_eq!((operation.counts.attempts, operation.counts.rounds), (attempts - 1, rounds));
             assert_eq!(operation.due_at, Some(bench.now + paused_for.unwrap_or_default()));
             bench.paused_for = None;
             assert_eq!(bench.resume_when_due(id), Step::Call(id));
@@ -95,7 +95,7 @@ fn the_gateways_wish_to_wait_is_honoured_and_no_immediate_try_made() {
         let slow_down = Outcome::NotSent(error(Code::RateLimited, Some(retry_after)));
         assert_eq!(bench.settle_after(id, slow_down, 1), Step::Stored);
         assert_eq!(bench.operation(id).due_at, Some(bench.now + SignedDuration::from_secs(delay)));
-        assert_eq!(bench.operation(id).exposure, Exposure::Clean);
+        assert_eq!(bench.operation(id).sent.exposure, Exposure::Clean);
     }
     // For ever is for ever.
     let (mut bench, id) = calling();
@@ -119,7 +119,7 @@ fn a_paused_attempt_uses_up_no_retry_and_ends_nothing() {
         bench.rules.delayed.clear();
         bench.paused_for = Some(paused_for);
         assert_eq!(bench.settle_after(id, not_sent(), 1), Step::Stored);
-        assert_eq!((bench.state(id), bench.operation(id).rounds), (State::Scheduled, 0));
+        assert_eq!((bench.state(id), bench.operation(id).counts.rounds), (State::Scheduled, 0));
         assert_eq!(bench.operation(id).due_at, Some(bench.now + paused_for));
         assert_eq!(bench.delayed(), (!paused_for.is_zero()).then_some(Code::Unreachable), "a drain is no news");
         bench.paused_for = None;
@@ -127,7 +127,7 @@ fn a_paused_attempt_uses_up_no_retry_and_ends_nothing() {
         // What may have been received is tried again under its key.
         bench.paused_for = Some(paused_for);
         assert_eq!(bench.settle_after(id, timed_out(), 1), Step::Stored);
-        assert_eq!((bench.state(id), bench.operation(id).rounds), (State::Unknown, 0));
+        assert_eq!((bench.state(id), bench.operation(id).counts.rounds), (State::Unknown, 0));
         bench.paused_for = None;
         assert_eq!(bench.resume_when_due(id), Step::Call(id));
         bench.settle(id, approved());
@@ -199,8 +199,8 @@ fn once_one_attempt_may_have_been_received_nothing_but_a_result_ends_the_unknown
                 step => panic!("{step:?}"),
             };
             assert_eq!((bench.state(id), bench.status()), (State::Unknown, Status::Waiting), "{:?}", later());
-            assert_eq!(bench.operation(id).exposure, Exposure::Exposed);
-            assert_eq!(bench.operation(id).generation, 0, "no new key");
+            assert_eq!(bench.operation(id).sent.exposure, Exposure::Exposed);
+            assert_eq!(bench.operation(id).sent.generation, 0, "no new key");
         }
         assert!(bench.operation(id).escalated, "after some look-ups a person is told");
         bench.settle(id, approved());
@@ -214,13 +214,13 @@ fn an_unknown_is_sent_again_under_its_live_key_and_then_looked_up() {
     assert_eq!(bench.delayed(), Some(Code::Timeout));
     let key = bench.operation(id).key();
     assert_eq!(bench.resume_when_due(id), Step::Call(id));
-    assert_eq!((bench.operation(id).key(), bench.operation(id).attempts), (key, 2));
+    assert_eq!((bench.operation(id).key(), bench.operation(id).counts.attempts), (key, 2));
     assert_eq!(bench.settle_after(id, not_sent(), 1), Step::RetryNow(id));
     bench.settle_after(id, not_sent(), 2);
     assert_eq!(bench.resume_when_due(id), Step::Call(id));
     // The retries are used up: from here on only look-ups.
     assert_eq!(bench.settle_after(id, not_sent(), 2), Step::Stored);
-    assert!(bench.operation(id).lookup_only);
+    assert!(bench.operation(id).sent.lookup_only);
     assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
 }
 
@@ -232,9 +232,9 @@ fn a_conflict_forgets_no_attempt_that_may_have_been_received() {
     let mut mine = bench.store.load(&[id]);
     assert_eq!(mine.settle(id, bench.asked(id).answered(timed_out()), 1, bench.context()), Step::RetryNow(id));
     mine.attempt_stored(id, 2, bench.context());
-    let exposed = mine.operation(id).unwrap().exposure;
+    let exposed = mine.operation(id).unwrap().sent.exposure;
     let row = bench.store.operation_mut(id);
-    (row.attempts, row.exposure) = (2, exposed);
+    (row.counts.attempts, row.sent.exposure) = (2, exposed);
     bench.send("b", CommandType::Cancel, json!({}));
     bench.settle_after(id, not_sent(), 9);
     assert_eq!(bench.state(id), State::Unknown);
@@ -254,7 +254,7 @@ fn nothing_is_sent_under_a_key_past_its_window_less_a_margin() {
     bench.settle_after(id, not_sent(), 2);
     bench.wait(30 * 24 * 60 * 60);
     assert_eq!(bench.resume(id), Step::Call(id));
-    assert_eq!(bench.operation(id).first_sent_at, Some(bench.now), "the window begins when it may have been received");
+    assert_eq!(bench.operation(id).sent.first_at, Some(bench.now), "the window begins when it may have been received");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_key_under_which_a_server_error_is_replayed_is_sent_no_more() {
     for generation in 1..=2 {
         assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
         assert_eq!(bench.found(id, Some(id), Found::Nothing), Step::Stored);
-        assert_eq!((bench.state(id), bench.operation(id).generation), (State::Scheduled, generation));
+        assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Scheduled, generation));
         assert_eq!(bench.resume_when_due(id), Step::Call(id));
         bench.settle_after(id, server_error.clone(), 1);
     }

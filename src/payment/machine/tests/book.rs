@@ -94,7 +94,7 @@ fn a_look_up_that_finds_the_money_of_another_operation_says_nothing_of_its_own()
     bench.resume_when_due(first);
     assert_eq!(bench.found(first, Some(first), Found::OfOthers(vec![money])), Step::Stored);
     assert_eq!((bench.state(first), bench.amounts()[1].as_str()), (State::Unknown, "60.00"));
-    assert_eq!(bench.operation(first).generation, 0, "it is no proof of absence");
+    assert_eq!(bench.operation(first).sent.generation, 0, "it is no proof of absence");
 }
 
 #[test]

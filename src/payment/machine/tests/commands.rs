@@ -1,6 +1,7 @@
 //! Which command is allowed from where, and what every command brings with it.
 
 use serde_json::json;
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use super::bench::{Bench, approved, command, keys, operation_id, payment_data, result, timed_out};
@@ -14,7 +15,7 @@ use crate::payment::outcome::Verdict;
 use crate::payment::status::Status;
 use crate::payment::trace::TraceContext;
 
-/// What each command does to a payment of each status, in the order of `Status::ALL`: `call` the gateway, `ask` it, or the
+/// What each command does to a payment of each status, in the order of `Status`: `call` the gateway, `ask` it, or the
 /// code of the rejection.
 const PICTURE: [(CommandType, [&str; 8]); 15] = {
     const NO: &str = "not_allowed";
@@ -42,7 +43,7 @@ const PICTURE: [(CommandType, [&str; 8]); 15] = {
 #[test]
 fn every_status_and_every_command() {
     for (kind, row) in PICTURE {
-        for (status, expected) in Status::ALL.into_iter().zip(row) {
+        for (status, expected) in Status::iter().zip(row) {
             let mut bench = Bench::with_payment(status);
             let mut command = command("it", kind, data_of(kind));
             command.attributes.user_id = Some("alice".to_owned());
@@ -70,7 +71,7 @@ fn the_contract_says_what_is_allowed() {
         row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect()
     };
     let rows: Vec<Vec<&'static str>> = table.take_while(|line| line.starts_with('|')).map(cells).collect();
-    let statuses: Vec<&str> = Status::ALL.into_iter().map(Status::as_str).collect();
+    let statuses: Vec<&str> = Status::iter().map(Status::as_str).collect();
     assert_eq!(rows[0][1..], statuses);
     for (kind, row) in PICTURE {
         let expected = row.map(|done| if matches!(done, "call" | "ask") { "yes" } else { "no" });

@@ -64,12 +64,12 @@ fn nothing_found_after_the_settle_window_proves_and_a_new_key_begins() {
     let old_key = bench.operation(id).key();
     assert_eq!(look_up(&mut bench, id, Found::Nothing), Step::Stored);
     let operation = bench.operation(id);
-    assert_eq!((operation.state, operation.generation, operation.rounds), (State::Scheduled, 1, 1));
-    assert_eq!((operation.exposure, operation.due_at), (Exposure::Clean, Some(bench.now)));
+    assert_eq!((operation.state, operation.sent.generation, operation.counts.rounds), (State::Scheduled, 1, 1));
+    assert_eq!((operation.sent.exposure, operation.due_at), (Exposure::Clean, Some(bench.now)));
     assert_ne!(operation.key(), old_key);
     assert_eq!(bench.payment().busy, Some(id), "it keeps its turn");
     assert_eq!(bench.resume(id), Step::Call(id));
-    assert_eq!(bench.operation(id).first_sent_at, Some(bench.now), "the new key has its own window");
+    assert_eq!(bench.operation(id).sent.first_at, Some(bench.now), "the new key has its own window");
     bench.settle(id, approved());
     assert_eq!(bench.status(), Status::Confirmed);
 }
@@ -111,7 +111,7 @@ fn nothing_found_proves_nothing_within_the_settle_window() {
     bench.send("s", CommandType::Sync, json!({}));
     bench.wait(60);
     bench.found(sync, Some(id), Found::Nothing);
-    assert_eq!((bench.state(id), bench.operation(id).generation), (State::Unknown, 0));
+    assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Unknown, 0));
 }
 
 #[test]
@@ -120,9 +120,9 @@ fn nothing_found_while_the_clocks_differed_proves_nothing_when_they_agree_again(
     assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
     let asked = bench.asked(id).while_clocks(false);
     assert_eq!(bench.found_of(id, Some(id), asked, Found::Nothing), Step::Stored);
-    assert_eq!((bench.state(id), bench.operation(id).generation), (State::Unknown, 0));
+    assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Unknown, 0));
     look_up(&mut bench, id, Found::Nothing);
-    assert_eq!((bench.state(id), bench.operation(id).generation), (State::Scheduled, 1));
+    assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Scheduled, 1));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn the_settle_window_begins_with_the_last_send_of_all() {
     let (mut bench, id) = unknown();
     bench.rules.contract.keys = keys(Some(Duration::from_secs(24 * 60 * 60)));
     // A sync asks; while it waits for its answer, the operation is sent again and times out.
-    bench.store.operation_mut(id).lookup_only = false;
+    bench.store.operation_mut(id).sent.lookup_only = false;
     bench.wait(20);
     let sync = operation_id("s");
     bench.send("s", CommandType::Sync, json!({}));
@@ -139,7 +139,7 @@ fn the_settle_window_begins_with_the_last_send_of_all() {
     bench.settle_after(id, timed_out(), 9);
     bench.wait(14);
     bench.found(sync, Some(id), Found::Nothing);
-    assert_eq!((bench.state(id), bench.operation(id).generation), (State::Unknown, 0));
+    assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Unknown, 0));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn nothing_found_proves_nothing_where_the_look_up_is_not_authoritative() {
     let mut delays = Vec::new();
     for _ in 0..5 {
         assert_eq!(look_up(&mut bench, id, Found::Nothing), Step::Stored);
-        assert_eq!((bench.state(id), bench.operation(id).generation), (State::Unknown, 0));
+        assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Unknown, 0));
         delays.push(bench.operation(id).due_at.unwrap().duration_since(bench.now).as_secs());
     }
     assert_eq!(delays, [60, 60, 60, 60, 60], "less and less often");
@@ -177,7 +177,7 @@ fn what_is_pending_is_asked_for_again_and_again_and_never_ends_by_absence() {
     look_up(&mut bench, id, failed());
     assert!(!bench.operation(id).escalated, "a bank may take days");
     look_up(&mut bench, id, Found::Nothing);
-    assert_eq!((bench.state(id), bench.operation(id).generation), (State::Pending, 0));
+    assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Pending, 0));
     assert!(bench.operation(id).escalated, "but the gateway should know it");
     look_up(&mut bench, id, found(Verdict::Declined(Decline::Soft)));
     assert_eq!(bench.status(), Status::Rejected);
@@ -187,7 +187,7 @@ fn what_is_pending_is_asked_for_again_and_again_and_never_ends_by_absence() {
 fn a_failed_look_up_is_repeated_and_a_stale_one_changes_nothing() {
     let (mut bench, id) = unknown();
     look_up(&mut bench, id, failed());
-    assert_eq!((bench.state(id), bench.operation(id).lookups), (State::Unknown, 1));
+    assert_eq!((bench.state(id), bench.operation(id).counts.lookups), (State::Unknown, 1));
     assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
     // Another worker's answer of long ago.
     let before = bench.operation(id).clone();

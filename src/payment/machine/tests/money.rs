@@ -205,7 +205,7 @@ fn an_answer_in_another_currency_is_applied_to_nothing() {
         let asks = bench.send("s", CommandType::Sync, json!({}));
         assert_eq!(asks, Step::LookUp { operation: operation_id("s"), target: Some(id) });
         bench.found(operation_id("s"), Some(id), crate::payment::outcome::Found::Nothing);
-        assert_eq!((bench.state(id), bench.operation(id).generation), (State::Unknown, 0));
+        assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Unknown, 0));
         // The gateway's own word in the right currency ends it.
         bench.settle(id, approved());
         assert_eq!(bench.status(), Status::Confirmed);

@@ -95,7 +95,7 @@ pub fn check_rest(store: &Store, gateway: &Gateway, commands: &[Command]) {
         let done = effect.is_some_and(|effect| effect.ended == Ended::Done) && !went_on;
         let answered = operation.answer.as_ref().unwrap();
         assert!(!done || answered.kind == AnswerKind::Succeeded, "it was done, and the answer is {answered:?}");
-        let unfit = answered.kind == AnswerKind::Succeeded && !done && !went_on && operation.attempts > 0;
+        let unfit = answered.kind == AnswerKind::Succeeded && !done && !went_on && operation.counts.attempts > 0;
         let input = gateway.effect_of(operation.id).map(|effect| effect.ended);
         let input = matches!(input, Some(Ended::Input | Ended::GoneOn | Ended::Ready | Ended::Confirmed));
         assert!(!unfit || input, "it was not done, and the answer is {answered:?}");

@@ -55,7 +55,10 @@ fn an_open_process_goes_on_under_a_key_of_its_own() {
             assert_eq!(bench.found(pay, Some(pay), found(Verdict::Ready)), Step::Stored);
         }
         let ready = bench.operation(pay);
-        assert_eq!((ready.state, ready.exposure, ready.due_at), (State::Scheduled, Exposure::Clean, Some(bench.now)));
+        assert_eq!(
+            (ready.state, ready.sent.exposure, ready.due_at),
+            (State::Scheduled, Exposure::Clean, Some(bench.now))
+        );
         assert!(ready.confirms() && ready.key() != first_key, "{state:?}");
         assert_eq!(ready.request.as_ref().unwrap().body, "", "it is written anew");
         assert_eq!((bench.payment().busy, bench.emitted()), (Some(pay), Vec::new()));
@@ -121,18 +124,18 @@ fn a_confirmation_that_was_lost_is_sent_anew_only_with_proof() {
     bench.clocks_agree = false;
     assert_eq!(bench.resume_when_due(id), Step::LookUp { operation: id, target: Some(id) });
     assert_eq!(bench.found(id, Some(id), found(Verdict::Ready)), Step::Stored);
-    assert_eq!((bench.state(id), bench.operation(id).generation), (State::Unknown, 0), "the clocks differ");
+    assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Unknown, 0), "the clocks differ");
     bench.clocks_agree = true;
     bench.resume_when_due(id);
     assert_eq!(bench.found(id, Some(id), found(Verdict::Ready)), Step::Stored);
     let anew = bench.operation(id);
-    assert_eq!((anew.state, anew.generation, anew.confirms()), (State::Scheduled, 1, true));
+    assert_eq!((anew.state, anew.sent.generation, anew.confirms()), (State::Scheduled, 1, true));
     assert_eq!(bench.resume(id), Step::Call(id));
     // An older word that it is ready stops nothing that is under way.
     let sync = operation_id("sync");
     bench.send("sync", CommandType::Sync, json!({}));
     bench.found(sync, Some(id), found(Verdict::Ready));
-    assert_eq!((bench.state(id), bench.operation(id).generation), (State::Calling, 1));
+    assert_eq!((bench.state(id), bench.operation(id).sent.generation), (State::Calling, 1));
     bench.settle(id, timed_out());
     bench.resume_when_due(id);
     bench.found(id, Some(id), found(Verdict::Approved));
@@ -212,7 +215,7 @@ fn a_proof_that_it_is_ready_is_gone_on_with_where_nobody_can_be_asked() {
     // Twice is once, and older than what was sent since.
     bench.resume(pay);
     bench.send("late", CommandType::Notification, json!({"facts": [ready(Some(pay))]}));
-    assert_eq!((bench.state(pay), bench.operation(pay).generation), (State::Calling, 1));
+    assert_eq!((bench.state(pay), bench.operation(pay).sent.generation), (State::Calling, 1));
     // Of one that was answered with the customer's turn, and of the payment alone.
     for loads in [true, false] {
         let mut bench = Bench::with_payment(Status::Input);

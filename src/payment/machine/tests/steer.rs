@@ -51,7 +51,7 @@ fn an_attempt_is_moved_and_none_is_used_up() {
     assert_eq!(retry(&mut bench, "r", first), None);
     let after = bench.operation(first).clone();
     assert_eq!(after.due_at, Some(bench.now));
-    assert_eq!((after.attempts, after.rounds), (before.attempts, before.rounds));
+    assert_eq!((after.counts.attempts, after.counts.rounds), (before.counts.attempts, before.counts.rounds));
     assert_eq!(bench.emitted(), [("command.succeeded", true)]);
     assert_eq!(bench.resume(first), Step::Call(first));
     // Later, too; and its publisher learns when.
@@ -75,7 +75,7 @@ fn a_look_up_is_moved_but_not_into_the_settle_window() {
     let id = bench.call("a", CommandType::Process, json!({}));
     bench.settle_after(id, timed_out(), 9);
     assert_eq!(bench.state(id), State::Unknown);
-    let sent = bench.operation(id).last_sent_at.unwrap();
+    let sent = bench.operation(id).sent.last_at.unwrap();
     assert_eq!(retry(&mut bench, "r", id), None);
     assert_eq!(bench.resume(id), Step::Stored, "too early to ask");
     assert_eq!(bench.operation(id).due_at.unwrap(), sent + SignedDuration::from_secs(10));

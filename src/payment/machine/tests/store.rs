@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use crate::payment::code::Code;
@@ -70,8 +71,9 @@ impl Store {
         for operation in aggregate.changed_operations() {
             let known = self.operations.iter_mut().find(|known| known.id == operation.id).unwrap();
             // An attempt may have been stored meanwhile, beside the version.
-            let last_sent_at = known.last_sent_at.max(operation.last_sent_at);
-            *known = Operation { last_sent_at, ..operation.clone() };
+            let last_at = known.sent.last_at.max(operation.sent.last_at);
+            *known = operation.clone();
+            known.sent.last_at = last_at;
         }
         for movement in aggregate.changed_movements() {
             let same = |known: &&mut Movement| known.kind == movement.kind && known.reference == movement.reference;
@@ -103,17 +105,17 @@ impl Store {
         let mine = machine.operation(id).unwrap().clone();
         let Some(row) = self.operations.iter_mut().find(|row| row.id == id) else { return false };
         let is_owner = row.lease.is_some_and(|lease| lease.owner == context.worker);
-        if row.state != State::Calling || !is_owner || row.attempts != mine.attempts {
+        if row.state != State::Calling || !is_owner || row.counts.attempts != mine.counts.attempts {
             return false;
         }
         machine.attempt_stored(id, attempts, context);
         let stored = machine.operation(id).unwrap();
-        row.attempts = attempts;
-        if mine.exposure == Exposure::Exposed {
-            row.exposure = Exposure::Exposed;
+        row.counts.attempts = attempts;
+        if mine.sent.is_exposed() {
+            row.sent.exposure = Exposure::Exposed;
         }
         row.lease = stored.lease;
-        row.last_sent_at = row.last_sent_at.max(Some(context.now));
+        row.sent.last_at = row.sent.last_at.max(Some(context.now));
         true
     }
 
@@ -170,7 +172,7 @@ impl Store {
             assert_eq!(previous, status, "a change of status was not told: {event:?}");
             let moved = payment.status != previous;
             assert_eq!(moved, matches!(event.kind, EventKind::StatusChanged { .. }));
-            let allowed = Cause::ALL.into_iter().any(|cause| previous.may_become(payment.status, cause));
+            let allowed = Cause::iter().any(|cause| previous.may_become(payment.status, cause));
             assert!(!moved || allowed, "{previous} to {} is no way of the table", payment.status);
             status = payment.status;
         }
@@ -187,9 +189,9 @@ impl Store {
             assert!(operation.state != State::Calling || operation.lease.is_some(), "{operation:?}");
             assert!(operation.state != State::Waiting || operation.due_at.is_some(), "{operation:?}");
             let sent = !matches!(operation.state, State::Waiting | State::Scheduled) && operation.action().is_some();
-            let is_known_as_sent = operation.first_sent_at.is_some() && operation.last_sent_at.is_some();
+            let is_known_as_sent = operation.sent.first_at.is_some() && operation.sent.last_at.is_some();
             // One that was sent, lost and begun again is told by the gateway before it is sent again.
-            assert!(!sent || is_known_as_sent || self.lost_commits && operation.acted_on, "{operation:?}");
+            assert!(!sent || is_known_as_sent || self.lost_commits && operation.sent.acted_on, "{operation:?}");
         }
         for operation in self.operations.iter().filter(|operation| !operation.is_open()) {
             let answers = self.events.iter().filter(|event| event.is_final() && is_of(event, operation)).count();

@@ -400,7 +400,7 @@ fn of_an_old_answer_only_what_the_gateway_says_of_an_operation_counts() {
         let is_result = matches!(what, Found::Result(_));
         assert_eq!(bench.found(sync, Some(process), what), Step::Stored);
         assert_eq!((bench.state(sync), bench.operation(process).is_open()), (State::Calling, !is_result));
-        assert_eq!(bench.operation(process).generation, 0);
+        assert_eq!(bench.operation(process).sent.generation, 0);
     }
     let mut bench = Bench::with_payment(Status::Confirmed);
     let sync = ask(&mut bench, "s");
@@ -442,7 +442,7 @@ fn a_look_up_is_not_given_up_for_wrong_credentials_or_while_calls_are_paused() {
     let failed = |code| Found::Failed(GatewayError::new(code, "no"));
     for _ in 0..5 {
         assert_eq!(bench.found(sync, None, failed(Code::Misconfigured)), Step::Stored);
-        assert_eq!(bench.operation(sync).rounds, 0);
+        assert_eq!(bench.operation(sync).counts.rounds, 0);
         bench.resume_when_due(sync);
     }
     bench.rules.delayed.clear();

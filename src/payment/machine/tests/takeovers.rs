@@ -27,12 +27,16 @@ fn a_live_lease_is_left_alone_and_an_expired_one_is_taken_over_under_the_same_ke
     let (mut bench, id) = lost();
     bench.wait(14);
     assert_eq!(bench.resume(id), Step::Stored);
-    assert_eq!(bench.operation(id).takeovers, 0);
+    assert_eq!(bench.operation(id).counts.takeovers, 0);
     bench.wait(1);
     assert_eq!(bench.resume(id), Step::Call(id));
     let operation = bench.operation(id);
-    assert_eq!((operation.takeovers, operation.attempts, operation.generation), (1, 2, 0), "a call of each worker");
-    assert_eq!(operation.exposure, Exposure::Exposed, "what was sent is unknown");
+    assert_eq!(
+        (operation.counts.takeovers, operation.counts.attempts, operation.sent.generation),
+        (1, 2, 0),
+        "a call of each worker"
+    );
+    assert_eq!(operation.sent.exposure, Exposure::Exposed, "what was sent is unknown");
     assert_eq!(operation.lease.map(|lease| lease.owner), Some(OTHER_WORKER));
     // So nothing that is not sent now proves anything.
     bench.settle_after(id, not_sent(), 2);
@@ -47,7 +51,7 @@ fn a_redelivery_takes_a_live_lease_over_only_where_the_gateway_honours_the_key()
         let (mut bench, id) = lost();
         bench.rules.contract.keys = keys(window);
         assert_eq!(bench.take_over(id), Step::Stored);
-        assert_eq!(bench.operation(id).takeovers, 0);
+        assert_eq!(bench.operation(id).counts.takeovers, 0);
         bench.wait(15);
         assert_eq!(bench.take_over(id), Step::Stored);
         assert_eq!((bench.state(id), bench.delayed()), (State::Unknown, Some(Code::WorkerLost)));
@@ -68,7 +72,7 @@ fn what_is_not_being_called_is_not_taken_over() {
     bench.settle_after(id, not_sent(), 2);
     bench.wait(10);
     assert_eq!(bench.take_over(id), Step::Call(id), "it is due, and goes on");
-    assert_eq!((bench.operation(id).takeovers, bench.operation(id).exposure), (0, Exposure::Clean));
+    assert_eq!((bench.operation(id).counts.takeovers, bench.operation(id).sent.exposure), (0, Exposure::Clean));
     bench.settle(id, approved());
     assert_eq!(bench.take_over(id), Step::Settled);
 }
@@ -79,13 +83,13 @@ fn an_operation_that_takes_five_workers_down_is_parked_and_escalated() {
     for takeover in 1..TAKEOVERS_MAX {
         bench.wait(15);
         assert_eq!(bench.resume(id), Step::Call(id));
-        assert_eq!(bench.operation(id).takeovers, takeover);
+        assert_eq!(bench.operation(id).counts.takeovers, takeover);
     }
     bench.wait(15);
     assert_eq!(bench.resume(id), Step::Stored);
     assert_eq!((bench.state(id), bench.delayed()), (State::Unknown, Some(Code::Escalated)));
-    assert!(bench.operation(id).due_at.is_none() && bench.operation(id).lookup_only);
-    assert_eq!(bench.operation(id).attempts, TAKEOVERS_MAX, "a call of each worker that was lost");
+    assert!(bench.operation(id).due_at.is_none() && bench.operation(id).sent.lookup_only);
+    assert_eq!(bench.operation(id).counts.attempts, TAKEOVERS_MAX, "a call of each worker that was lost");
     // A sync may still prove what happened, but starts it no more.
     bench.wait(60);
     let sync = operation_id("s");
@@ -99,12 +103,12 @@ fn workers_lost_within_seconds_of_each_other_park_nothing() {
     let (mut bench, id) = lost();
     for takeover in 1..=TAKEOVERS_ALONE {
         assert_eq!(bench.take_over(id), Step::Call(id), "the first ones do not wait");
-        assert_eq!(bench.operation(id).takeovers, takeover);
+        assert_eq!(bench.operation(id).counts.takeovers, takeover);
     }
     for _ in 0..TAKEOVERS_MAX {
         assert_eq!(bench.take_over(id), Step::Stored);
     }
-    assert_eq!((bench.state(id), bench.operation(id).takeovers), (State::Calling, TAKEOVERS_ALONE));
+    assert_eq!((bench.state(id), bench.operation(id).counts.takeovers), (State::Calling, TAKEOVERS_ALONE));
     bench.wait(15);
     assert_eq!(bench.take_over(id), Step::Call(id));
     // So does a question.
@@ -126,24 +130,24 @@ fn an_answer_forgets_the_lost_workers_of_what_stays_open() {
         bench.wait(15);
         bench.resume(id);
     }
-    assert_eq!(bench.operation(id).takeovers, 2);
+    assert_eq!(bench.operation(id).counts.takeovers, 2);
     bench.settle_after(id, timed_out(), 9);
-    assert_eq!((bench.state(id), bench.operation(id).takeovers), (State::Unknown, 0));
+    assert_eq!((bench.state(id), bench.operation(id).counts.takeovers), (State::Unknown, 0));
     // Of one that was not sent no worker outlived anything.
     let (mut bench, id) = lost();
     bench.wait(15);
     bench.resume(id);
     bench.settle_after(id, Outcome::NotSent(GatewayError::new(Code::Held, "held")), 9);
-    assert_eq!(bench.operation(id).takeovers, 1);
+    assert_eq!(bench.operation(id).counts.takeovers, 1);
     // A sync that is asked again.
     let mut bench = Bench::with_payment(Status::Confirmed);
     let sync = operation_id("s");
     bench.send("s", CommandType::Sync, json!({}));
     bench.wait(15);
     bench.resume(sync);
-    assert!(bench.operation(sync).takeovers > 0);
+    assert!(bench.operation(sync).counts.takeovers > 0);
     bench.found(sync, None, Found::Failed(GatewayError::new(Code::GatewayError, "500")));
-    assert_eq!(bench.operation(sync).takeovers, 0);
+    assert_eq!(bench.operation(sync).counts.takeovers, 0);
 }
 
 #[test]
@@ -152,7 +156,7 @@ fn a_takeover_waits_while_calls_are_paused() {
     bench.wait(15);
     bench.paused_for = Some(Duration::from_secs(30));
     assert_eq!(bench.resume(id), Step::Stored);
-    assert_eq!((bench.state(id), bench.operation(id).exposure), (State::Unknown, Exposure::Exposed));
+    assert_eq!((bench.state(id), bench.operation(id).sent.exposure), (State::Unknown, Exposure::Exposed));
     bench.paused_for = None;
     assert_eq!(bench.resume_when_due(id), Step::Call(id));
 }
@@ -189,7 +193,7 @@ fn what_a_lost_worker_sent_last_is_not_proved_absent_within_the_settle_window() 
     bench.rules.contract.keys = keys(None);
     bench.wait(15);
     bench.resume(id);
-    assert_eq!(bench.operation(id).last_sent_at, Some(bench.now), "it may have sent until a moment ago");
+    assert_eq!(bench.operation(id).sent.last_at, Some(bench.now), "it may have sent until a moment ago");
     bench.rules.delayed = vec![Duration::from_secs(1)];
     bench.wait(9);
     assert_eq!(bench.resume(id), Step::Stored, "too early to ask");
@@ -205,7 +209,7 @@ fn a_worker_that_lives_may_send_until_its_lease_ends() {
     assert_eq!(bench.take_over(id), Step::Call(id));
     bench.wait(1);
     bench.settle_after(id, timed_out(), 9);
-    assert_eq!(bench.operation(id).last_sent_at, Some(lease_end));
+    assert_eq!(bench.operation(id).sent.last_at, Some(lease_end));
 }
 
 #[test]

@@ -350,7 +350,7 @@ fn paused_calls_are_scheduled_without_using_up_an_attempt() {
         assert_eq!(bench.operation(id).due_at, Some(bench.now + paused_for));
         bench.now += paused_for;
         assert_eq!(bench.resume(id), Step::Stored, "still held");
-        assert_eq!((bench.operation(id).attempts, bench.operation(id).rounds), (0, 0));
+        assert_eq!((bench.operation(id).counts.attempts, bench.operation(id).counts.rounds), (0, 0));
         assert_eq!(bench.payment().busy, Some(id));
         bench.paused_for = None;
         assert_eq!(bench.resume_when_due(id), Step::Call(id));

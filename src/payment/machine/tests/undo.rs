@@ -90,11 +90,11 @@ fn that_nothing_was_there_to_be_undone_is_proof_by_the_rules_of_absence() {
     let (mut bench, pay) = lost(true);
     bench.clocks_agree = false;
     assert_eq!(undo(&mut bench, pay, Found::Nothing), Step::Stored);
-    assert_eq!((bench.state(pay), bench.operation(pay).generation), (State::Unknown, 0), "the clocks differ");
+    assert_eq!((bench.state(pay), bench.operation(pay).sent.generation), (State::Unknown, 0), "the clocks differ");
     bench.clocks_agree = true;
     assert_eq!(undo(&mut bench, pay, Found::Nothing), Step::Stored);
     let anew = bench.operation(pay);
-    assert_eq!((anew.state, anew.generation, anew.exposure), (State::Scheduled, 1, Exposure::Clean));
+    assert_eq!((anew.state, anew.sent.generation, anew.sent.exposure), (State::Scheduled, 1, Exposure::Clean));
     assert_eq!(bench.resume(pay), Step::Call(pay));
     // What it is told now is of the new key.
     bench.settle(pay, approved());

@@ -308,7 +308,7 @@ impl World {
         let Step::Call(id) = task.step else { return true };
         let operation = task.aggregate.operation(id).unwrap();
         let holds = operation.lease.is_some_and(|lease| self.now + TIMEOUT < lease.until);
-        holds || self.store_attempt(task, operation.attempts)
+        holds || self.store_attempt(task, operation.counts.attempts)
     }
 
     fn store_attempt(&mut self, task: &mut Task, attempts: u32) -> bool {
@@ -395,7 +395,7 @@ impl World {
                     (task.crowded, task.answer) = (true, Some(answer));
                     return self.tasks.push(task);
                 }
-                let attempts = task.aggregate.operation(id).unwrap().attempts + 1;
+                let attempts = task.aggregate.operation(id).unwrap().counts.attempts + 1;
                 if self.store_attempt(&mut task, attempts) {
                     task.tries += 1;
                     task.step = match answer {

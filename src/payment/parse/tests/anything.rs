@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::select;
+use strum::IntoEnumIterator;
 
 use super::*;
 
@@ -63,7 +64,7 @@ fn value() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn no_data_makes_it_panic(
-        kind in select(CommandType::ALL.to_vec()),
+        kind in select(CommandType::iter().collect::<Vec<_>>()),
         members in proptest::collection::hash_map(name(), value(), 0..6),
         whole in any::<bool>(),
     ) {

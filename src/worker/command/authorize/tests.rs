@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, json};
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use crate::payment::command::{Attributes, Body, CommandName};
@@ -77,7 +78,7 @@ fn a_user_may_send_what_its_role_says() {
     let refusal = |user: &str, source: &str, kind: &str| {
         authorization.refusal(&by(user, from(source, to("amq.rabbitmq.reply-to.g1", command(kind)))))
     };
-    for kind in CommandType::ALL {
+    for kind in CommandType::iter() {
         let word = kind.as_str();
         assert_eq!(refusal("alice", "rival", word), None, "{word}");
         let is_for_a_service = kind != CommandType::Notification && !kind.is_of_operators();
@@ -196,7 +197,7 @@ fn what_only_asks_is_limited_for_each_user_and_nothing_else() {
     let authorization = configured(&[&USERS[..], &[("PAYBUS__USERS__SHOP__READ_RATE", "0.001")]].concat());
     let is_one_too_many = |user: &str, kind: &str| authorization.is_one_too_many(&by(user, command(kind)));
     assert!(!is_one_too_many("shop", "payment.sync"));
-    for kind in CommandType::ALL {
+    for kind in CommandType::iter() {
         let only_asks = kind == CommandType::Sync || kind.is_read_only();
         assert_eq!(is_one_too_many("shop", kind.as_str()), only_asks, "{kind}");
         assert!(!is_one_too_many("old", kind.as_str()), "{kind}");

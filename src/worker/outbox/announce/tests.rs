@@ -14,7 +14,6 @@ fn announcer() -> Arc<Announcer> {
         url: "amqp://127.0.0.1:1".into(),
         prefix: "p".to_owned(),
         declare: false,
-        reply_to: String::new(),
         tls: BusTls::default(),
         confirm_timeout: Duration::from_secs(1),
         heartbeat: Duration::from_secs(1),
@@ -92,12 +91,12 @@ async fn an_event_that_waits_for_room_is_not_counted_as_posted() {
     let events = vec![stored(9_999), stored(10_000)];
     let mut later = Box::pin(announcer.announce(Uuid::from_u128(1), unsent(events)));
     assert!(waits(&mut later).await);
-    assert!(!announcer.in_flight().contains_key(&stored(10_000).id));
+    assert!(!announcer.in_flight.lock().contains_key(&stored(10_000).id));
     // The waiting task gives up its place in the channel's queue as well.
     drop(filling);
     assert!(later.await.is_some());
     for position in [9_999, 10_000] {
-        assert_eq!(announcer.in_flight().get(&stored(position).id), Some(&Stage::Posted));
+        assert_eq!(announcer.in_flight.lock().get(&stored(position).id), Some(&Stage::Posted));
     }
 }
 
@@ -110,7 +109,7 @@ async fn new_events_of_a_payment_that_is_set_aside_stay_in_the_outbox() {
     let promise = announcer.claim(&[stored(2)]).await;
     let announced = announcer.announce_new(payment, aside, new, promise).await;
     assert!(!announced.is_some());
-    assert!(announcer.in_flight().is_empty(), "nobody waits for it");
+    assert!(announcer.in_flight.lock().is_empty(), "nobody waits for it");
 }
 
 /// The channel that takes the events may know their fate before all of them are handed over.
@@ -122,7 +121,7 @@ async fn reports_during_a_handover_of_events_are_kept() {
     let unsent = Unsent { events: (1..=3000).map(stored).collect(), ..Unsent::default() };
     let announced = announcer.announce(Uuid::from_u128(1), unsent).await;
     timeout(Duration::from_secs(10), announced.confirmed()).await.expect("all of them stay behind");
-    assert!(announcer.in_flight().is_empty(), "they go out when the payment is released");
+    assert!(announcer.in_flight.lock().is_empty(), "they go out when the payment is released");
 }
 
 /// Whether events that were posted long ago may be left to their channel.
@@ -168,5 +167,5 @@ async fn events_that_are_left_keep_their_permit_until_their_fate_is_known() {
     way.left.get_or_init(|| permit);
     drop(way);
     assert_eq!(announcer.leave.available_permits(), LEFT_MAX - 2);
-    assert_eq!(announcer.in_flight().get(&stored(1).id), Some(&Stage::Posted), "nobody sends it a second time");
+    assert_eq!(announcer.in_flight.lock().get(&stored(1).id), Some(&Stage::Posted), "nobody sends it a second time");
 }

@@ -147,7 +147,7 @@ impl Writer<'_> {
         self.name(Some(row.id));
         self.byte(row.state as u8);
         self.money(row.amount());
-        self.bit(row.attempts > 0);
+        self.bit(row.counts.attempts > 0);
         self.bit(row.request.as_ref().is_some_and(|request| request.capture));
         // Of one that was answered, only this is ever read.
         if row.state == State::Settled {
@@ -155,15 +155,17 @@ impl Writer<'_> {
             self.byte(answer.map_or(u8::MAX, |answer| answer.kind as u8));
             return self.bit(answer.is_some_and(|answer| answer.code == Some(Code::Mismatch)));
         }
-        for number in [row.attempts, row.rounds, row.lookups, row.takeovers, row.generation] {
+        for number in
+            [row.counts.attempts, row.counts.rounds, row.counts.lookups, row.counts.takeovers, row.sent.generation]
+        {
             self.byte(u8::try_from(number.min(u32::from(u8::MAX))).unwrap());
         }
-        self.byte(row.exposure as u8);
-        for bit in [row.acted_on, row.lookup_only, row.escalated, row.accepted > 0] {
+        self.byte(row.sent.exposure as u8);
+        for bit in [row.sent.acted_on, row.sent.lookup_only, row.escalated, row.accepted > 0] {
             self.bit(bit);
         }
-        self.time(row.first_sent_at);
-        self.time(row.last_sent_at);
+        self.time(row.sent.first_at);
+        self.time(row.sent.last_at);
         self.time(row.due_at);
         self.time(row.lease.map(|lease| lease.until));
         self.byte(row.lease.map_or(2, |lease| u8::from(Some(lease.owner) == worker)));

@@ -222,7 +222,7 @@ impl fmt::Display for World {
                 row.name.id,
                 row.state,
                 row.key().generation(),
-                row.exposure,
+                row.sent.exposure,
                 row.lease.is_some(),
                 row.escalated
             )?;

@@ -11,7 +11,7 @@ use super::moves::Move;
 use crate::payment::command::{Command, CommandType};
 use crate::payment::contract::{Contract, Lookup};
 use crate::payment::machine::Rules;
-use crate::payment::operation::Operation;
+use crate::payment::operation::{Operation, Sent};
 
 /// One line of a script.
 #[derive(Debug)]
@@ -170,7 +170,7 @@ pub fn resolve_name(number: usize) -> String {
 
 fn key(id: Uuid, generation: u32) -> Uuid {
     let stored = Operation {
-        generation,
+        sent: Sent { generation, ..Sent::NOTHING },
         ..Operation::accept(command("any", CommandType::Sync, json!({})), id, jiff::Timestamp::UNIX_EPOCH).0
     };
     stored.key().value()

@@ -269,7 +269,7 @@ impl World {
         let mut task = self.take(task);
         let Some(mut aggregate) = task.aggregate.take() else { return };
         let operation = aggregate.operation(task.id).unwrap();
-        let attempts = operation.attempts;
+        let attempts = operation.counts.attempts;
         let holds = operation.lease.is_some_and(|lease| self.now + Scenario::TIMEOUT < lease.until);
         if !holds && !self.store_attempt(&mut aggregate, &task, attempts) {
             return;
@@ -369,7 +369,7 @@ impl World {
                 Answer::Found(target, found) => aggregate.found(task.id, target, found, task.tries, context),
             };
             if let Step::RetryNow(id) = step {
-                let attempts = aggregate.operation(id).unwrap().attempts + 1;
+                let attempts = aggregate.operation(id).unwrap().counts.attempts + 1;
                 if self.store_attempt(&mut aggregate, &task, attempts) {
                     task.tries += 1;
                     let step = match answer {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use jsonschema::Validator;
+use strum::IntoEnumIterator;
 
 use super::*;
 use crate::contract::schemas;
@@ -139,7 +140,7 @@ fn likely() -> impl Strategy<Value = Value> {
 }
 
 fn fields() -> Vec<&'static str> {
-    let all = CommandType::ALL.iter().flat_map(|kind| crate::payment::field::fields(*kind));
+    let all = CommandType::iter().flat_map(crate::payment::field::fields);
     all.map(|field| field.name).collect()
 }
 
@@ -167,7 +168,7 @@ proptest! {
     /// One or more fields of a valid command are changed.
     #[test]
     fn schema_and_worker_agree_on_data(
-        kind in select(CommandType::ALL.to_vec()),
+        kind in select(CommandType::iter().collect::<Vec<_>>()),
         changes in proptest::collection::vec((select(fields()), likely()), 1..4),
         taken in proptest::option::of(select(fields())),
     ) {
@@ -184,7 +185,7 @@ proptest! {
     /// The same with the fields that the command has, so that most of the results are accepted.
     #[test]
     fn schema_and_worker_agree_on_the_commands_own_fields(
-        kind in select(CommandType::ALL.to_vec()),
+        kind in select(CommandType::iter().collect::<Vec<_>>()),
         changes in proptest::collection::vec((any::<Index>(), likely()), 1..4),
     ) {
         let mut message = good(kind);
@@ -197,7 +198,7 @@ proptest! {
 
     #[test]
     fn schema_and_worker_agree_on_envelopes(
-        kind in select(CommandType::ALL.to_vec()),
+        kind in select(CommandType::iter().collect::<Vec<_>>()),
         changes in proptest::collection::vec((attribute(), proptest::option::weighted(0.8, likely())), 1..3),
     ) {
         let mut message = good(kind);

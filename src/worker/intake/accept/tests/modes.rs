@@ -47,7 +47,7 @@ fn refused(command: &Command) -> (Code, &str) {
 
 #[test]
 fn a_command_is_the_same_in_both_modes() {
-    for kind in CommandType::ALL {
+    for kind in CommandType::iter() {
         let command = good(kind);
         let (headers, body) = in_binary(&command);
         let Accepted::Command(structured) = read(command.to_string().as_bytes(), &key_of(kind)) else {
@@ -63,7 +63,7 @@ fn a_command_is_the_same_in_both_modes() {
 
 #[test]
 fn only_a_command_without_fields_may_have_an_empty_body() {
-    for kind in CommandType::ALL {
+    for kind in CommandType::iter() {
         let empty = taken(JSON, &headers(kind, &[]), b"", kind);
         if crate::payment::field::fields(kind).is_empty() {
             assert!(empty.content.is_ok(), "{kind}");
