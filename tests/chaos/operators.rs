@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(400);
 const TRUST: Duration = Duration::from_secs(8);
 /// The same of a gateway that proves by its webhooks what it did: the last ones are still to come.
 const TRUST_IN_PROOF: Duration = Duration::from_secs(15);
+/// The same of an operation that is still looked up: a long list is read on from look-up to look-up.
+const TRUST_IN_LOOK_UPS: Duration = Duration::from_secs(20);
 /// How long after a sync another one may be sent for the same payment.
 const SYNC_AGAIN: Duration = Duration::from_secs(4);
 
@@ -163,13 +165,18 @@ impl<'a> Operators<'a> {
     /// Resolves what the gateway answered in another currency; and, once all is well, whatever else was left to a person: what
     /// the gateway said was pending, say, and forgot because it stopped in the middle of it.
     async fn resolve(&self) {
-        let sql = "SELECT o.payment_id, o.id, p.currency, o.last_code, o.takeovers::int FROM operations o JOIN payments p ON p.id = o.payment_id
+        let sql = "SELECT o.payment_id, o.id, p.currency, o.last_code, o.takeovers::int, o.due_at IS NOT NULL FROM operations o
+             JOIN payments p ON p.id = o.payment_id
              WHERE o.state IN ('unknown', 'pending') AND o.escalated";
         for row in self.world.query(sql, &[]).await {
             let operation: Uuid = row.get(1);
             let is_mismatch = row.get::<_, Option<&str>>(3) == Some("mismatch");
             let is_proved = self.variants.get(&row.get::<_, Uuid>(0)) == Some(&PROVED);
-            let trust = if is_proved { TRUST_IN_PROOF } else { TRUST };
+            let trust = match (is_proved, row.get(5)) {
+                (true, _) => TRUST_IN_PROOF,
+                (false, true) => TRUST_IN_LOOK_UPS,
+                (false, false) => TRUST,
+            };
             let is_the_clerks = is_mismatch || (self.calm.load(Ordering::Relaxed) && self.age(operation) > trust);
             let asked = self.resolutions.lock().unwrap().get(&operation).and_then(|all| all.last().cloned());
             let is_under_way = asked.is_some_and(|last| !self.upstream.is_answered(&last.command));

@@ -150,7 +150,8 @@ impl Upstream {
             }
             before = step.commands.iter().filter(|command| command.body.is_none()).cloned().collect();
         }
-        timeout(OPEN, self.all_answered(&before)).await.unwrap_or_default();
+        let ends = timeout(OPEN, self.all_answered(&before));
+        calm.run_until_cancelled(ends).await.unwrap_or(Ok(())).unwrap_or_default();
     }
 
     async fn all_answered(&self, commands: &[Command]) {
