@@ -119,12 +119,27 @@ impl Aggregate {
         let Some(operation) = self.operation_mut(id) else {
             return Step::Settled;
         };
+        if operation.request.is_none() {
+            return self.go_on_without_request(id, context);
+        }
         if let Some(paused_for) = context.paused_for {
             operation.due_at = Some(later(context.now, paused_for));
             return Step::Stored;
         }
         operation.start_attempt(context);
         Step::Call(id)
+    }
+
+    /// Continues an operation whose request the database lost with its call, in a failover: the gateway's answer is all
+    /// that is known of it, and there is nothing to send.
+    fn go_on_without_request(&mut self, id: Uuid, context: Context<'_>) -> Step {
+        match self.operation(id).and_then(|operation| operation.sent.exposure.not_charged()) {
+            Some(proof) => {
+                let error = GatewayError::new(Code::WorkerLost, "the database lost the request; nothing was charged");
+                self.fail(id, error, proof, context)
+            }
+            None => self.look_up(id, context),
+        }
     }
 
     /// Ends an operation that the gateway never received and that may no longer be sent.
