@@ -39,7 +39,7 @@ Examples:
   paybus publish payment.retry --payment 0192f0c1-7c5e-7000-8000-0123456789ab --variant cards \\
       --operation 5f0c7a52-1111-5000-8000-0123456789ab --reason 'the gateway is back'
 
-`confirmed` means that the broker has stored the command; to see its result, use --reply or
+`sent` means that the broker has stored the command; to see its result, use --reply or
 `paybus watch`. The command is sent as the user in amqp.url.";
 
 /// Publish a command.
@@ -143,7 +143,7 @@ fn print_result(arguments: &PublishArguments, made: &Made, sent: &Result<(), Ref
         }));
     }
     let payment = made.payment.map_or_else(|| "-".to_owned(), |payment| payment.to_string());
-    let (word, style) = if refused.is_none() { ("confirmed", Style::Good) } else { ("returned", Style::Bad) };
+    let (word, style) = if refused.is_none() { ("sent", Style::Good) } else { ("returned", Style::Bad) };
     let word = output.column(style, word, 9);
     Ok(output.line(&format!("{payment}  {word}  {}  {}", made.routing_key, refused.unwrap_or_default()))?)
 }
