@@ -1,6 +1,7 @@
 //! What the gateway calls of one execution have in common.
 
-use super::call_slot::CallSlot;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
+
 use crate::worker::variant::Variant;
 
 /// Why an operation is executed.
@@ -19,6 +20,20 @@ pub enum Retry {
     AtOnce,
     /// None: the operation is retried when it is due again.
     Later,
+}
+
+/// A slot for one gateway call, until it is dropped. `call_slot` takes it.
+#[derive(Debug, Default)]
+pub struct CallSlot {
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) exclusive: Option<OwnedMutexGuard<()>>,
+}
+
+impl CallSlot {
+    /// Whether it is the exclusive slot of operations that lost more than one worker.
+    pub fn is_alone(&self) -> bool {
+        self.exclusive.is_some()
+    }
 }
 
 /// The gateway calls of one execution.

@@ -4,8 +4,8 @@
 use tracing::error;
 use uuid::Uuid;
 
-use super::attempt::{Attempt, Purpose};
-use super::call_slot::{CallSlot, Move};
+use super::attempt::{Attempt, CallSlot, Purpose};
+use super::call_slot::Move;
 use super::engine::{Done, Engine, Failure};
 use super::entry::Entry;
 use super::stopped::Stopped;

@@ -1,4 +1,4 @@
-//! Slots for gateway calls: bounded by the variant's limits, and exclusive for an operation that lost more than one
+//! Takes slots for gateway calls: bounded by the variant's limits, and exclusive for an operation that lost more than one
 //! worker. Such an operation is a suspect and runs beside no other suspect of its variant.
 //!
 //! The exclusive slot is taken before the operation is begun, so that only one suspect at a time is stored as being
@@ -7,21 +7,13 @@
 
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 use uuid::Uuid;
 
-use super::attempt::{Attempt, Purpose};
+use super::attempt::{Attempt, CallSlot, Purpose};
 use super::engine::{Engine, WAIT_MAX};
 use super::entry::Entry;
 use crate::payment::machine::{Aggregate, Step, TAKEOVERS_ALONE};
 use crate::worker::variant::Variant;
-
-/// A slot for one gateway call, until it is dropped.
-#[derive(Debug, Default)]
-pub struct CallSlot {
-    permit: Option<OwnedSemaphorePermit>,
-    exclusive: Option<OwnedMutexGuard<()>>,
-}
 
 /// What happened to an operation's slot before its next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,13 +78,6 @@ impl Engine {
             slot.permit = self.permit(variant, WAIT_MAX).await;
         }
         Move::Moved
-    }
-}
-
-impl CallSlot {
-    /// Whether it is the exclusive slot of operations that lost more than one worker.
-    pub fn is_alone(&self) -> bool {
-        self.exclusive.is_some()
     }
 }
 

@@ -5,9 +5,8 @@ use std::time::SystemTime;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::attempt::{Attempt, Retry};
+use super::attempt::{Attempt, CallSlot, Retry};
 use super::begin::Begun;
-use super::call_slot::CallSlot;
 use super::engine::Engine;
 use super::entry::{Entry, Execution};
 use super::in_progress::Turn;
