@@ -410,8 +410,9 @@ class Subscriber:
             self._ask(channel, answer, "payment.snapshot", {})
 
     def _ask(self, channel: Any, about: Event, kind: str, data: dict[str, Any]) -> None:
-        # Named after what it is about: delivered again, this asks the same again.
-        name = f"{about['id']}/{kind}"
+        # Named after what it is about and what it asks for: delivered again, an event asks the same again, or under
+        # another name for what is still missing by then.
+        name = "/".join([about["id"], kind, *data.values()])
         asked = command(kind, about["subject"], data, source=self._source, id=name)
         told = cast(dict[str, Any], about["data"])
         self._publish(channel, told["payment"]["variant"], asked)

@@ -1,5 +1,6 @@
 """The client against a real worker, broker and database. Run by ./check."""
 
+import json
 import os
 import subprocess
 import threading
@@ -104,6 +105,27 @@ class Client(unittest.TestCase):
         subscriber.run(until=lambda: store.last(self.payment) == 3)
         self.assertEqual(self.numbers(store), ["1", "2", "3"])
 
+    def test_what_is_asked_for_after_some_of_it_came_is_another_command(self) -> None:
+        store = Memory()
+        subscriber = self.subscriber(store)
+        subscriber.declare()
+        self.pay()
+        self.refund("20.00")
+        with pika.BlockingConnection(pika.URLParameters(AMQP)) as connection:
+            channel = connection.channel()
+            asked = channel.queue_declare("", exclusive=True).method.queue
+            channel.queue_bind(asked, f"{PREFIX}.commands", "*.payment.resend")
+            wait_for("the events", lambda: channel.queue_declare(subscriber.queue, passive=True).method.message_count == 3)
+            first, _, last = (channel.basic_get(subscriber.queue, auto_ack=True)[2] for _ in range(3))
+            # The last comes behind a gap, and once more when the gap is smaller.
+            for body in (last, first, last):
+                channel.basic_publish("", subscriber.queue, body)
+            subscriber.run(until=lambda: store.last(self.payment) == 3)
+            asks = [json.loads(channel.basic_get(asked, auto_ack=True)[2]) for _ in range(2)]
+        self.assertEqual([ask["data"] for ask in asks], [{"from": "1"}, {"from": "2"}])
+        self.assertNotEqual(asks[0]["id"], asks[1]["id"])
+        self.assertEqual(self.numbers(store), ["1", "2", "3"])
+
     def test_who_was_away_and_lost_its_queue_gets_whole_again(self) -> None:
         self.pay()
         store = Memory()
@@ -201,7 +223,6 @@ class Client(unittest.TestCase):
             subscriber.stop()
             following.join()
         self.assertEqual(self.numbers(store), ["1", "2", "3"])
-
 
 
 def table(store: Memory) -> dict:

@@ -18,8 +18,8 @@ from .paybus_client import Event, NotSent, Publisher, Seen, Subscriber, Unknown
 
 log = logging.getLogger(__name__)
 
-#: What was asked for was rejected or failed, and the payment is as it was: `sender` is the payment's class, `payment` the
-#: row, `event` the whole event, with `code` and `message`.
+#: What the project asked for was rejected or failed, and the payment is as it was: `sender` is the payment's class,
+#: `payment` the row, `event` the whole event, with `code` and `message`.
 command_failed = Signal()
 
 #: The states of an operation that are for good.
@@ -149,9 +149,11 @@ def answer(payment, event: Event) -> None:
     """A command was answered, and the payment is as it was."""
     data = event["data"]
     followed = Followed.objects.get_or_create(token=payment.token)[0]
-    # What others were answered, a catch-up too, must not make another command of a second click.
-    if is_ours(data["command"]):
-        Followed.objects.filter(token=payment.token).update(answers=F("answers") + 1)
+    # What others were answered, a catch-up too, is not what the project asked for.
+    if not is_ours(data["command"]):
+        return
+    # After an answer, a second click is another command.
+    Followed.objects.filter(token=payment.token).update(answers=F("answers") + 1)
     if event["type"] not in ("command.rejected", "command.failed"):
         return
     if data["command"]["type"] == "payment.create" and event["type"] == "command.rejected":

@@ -150,6 +150,20 @@ class Following(unittest.TestCase):
         self.assertEqual((refund.state, told), ("failed", ["declined"]))
         self.assertEqual(Followed.objects.get(token=self.payment.token).answers, 1)
 
+    def test_what_others_asked_for_is_no_failure_of_the_project(self) -> None:
+        failures: list[str] = []
+
+        def failed(sender, payment, event, **_) -> None:
+            failures.append(event["data"]["code"])
+
+        command_failed.connect(failed)
+        self.addCleanup(command_failed.disconnect, failed)
+        named = {"command_id": f"{self.payment.token}/refund/1", "variant": self.variant, "body": {}}
+        event = self.declined(Outgoing.objects.create(**named, sent=timezone.now()))
+        event["data"]["command"]["source"] = "another"
+        self.deliver(subscriber(), event, self.start + 7)
+        self.assertEqual(failures, [])
+
     def test_the_position_never_goes_back(self) -> None:
         for position, reached in ((9, 9), (5, 9), (12, 12)):
             bus.Positions().reached(self.variant, self.start + position)

@@ -422,13 +422,16 @@ export class Subscriber {
 
   #resend(session: Session, about: Event, from: number): Promise<void> {
     const type = 'payment.resend';
-    return this.#ask(session, about, { ...this.#about(about, type), type, data: { from: String(from) } });
+    return this.#ask(session, about, { ...this.#about(about, `${type}/${from}`), type, data: { from: String(from) } });
   }
 
-  /** Named after what it is about: delivered again, this asks the same again. */
-  #about(event: Event, type: string) {
+  /**
+   * Named after what it is about and what it asks for: delivered again, an event asks the same again, or under another
+   * name for what is still missing by then.
+   */
+  #about(event: Event, asks: string) {
     const source = `${this.name}/catch-up`;
-    return { specversion: '1.0' as const, source, id: `${event.id}/${type}`, subject: event.subject };
+    return { specversion: '1.0' as const, source, id: `${event.id}/${asks}`, subject: event.subject };
   }
 
   async #ask(session: Session, about: Event, command: Command): Promise<void> {
