@@ -75,9 +75,21 @@ exec_in_system() {
 # its parent or became a daemon, and never a stranger that got a dead process's number.
 marked() { grep -lszxF -- "$1" /proc/[0-9]*/environ | tr -dc '0-9\n' || true; }
 
-# Ends the marked processes: asks, waits up to SECONDS, then kills. Zero seconds: does not ask.
+# Those of these processes that are still exiting. The kernel frees a process's memory first, and its mark with that, and
+# closes its sockets a little later: until then its ports are taken.
+exiting() {
+    local pid state
+    for pid; do
+        state=$(sed 's/.*) //; s/ .*//' "/proc/$pid/stat" 2>/dev/null) || continue
+        case $state in Z | X | '') continue ;; esac
+        [ -n "$(tr -d '\0' 2>/dev/null <"/proc/$pid/environ")" ] || echo "$pid"
+    done 2>/dev/null
+}
+
+# Ends the marked processes, and returns when they are gone: asks, waits up to SECONDS, then kills. Zero seconds: does not
+# ask.
 end_marked() {
-    local mark=$1 seconds=$2 signal=TERM deadline pids
+    local mark=$1 seconds=$2 signal=TERM deadline pids seen=
     [ "$seconds" -gt 0 ] || signal=KILL
     deadline=$((SECONDS + seconds))
     pids=$(marked "$mark")
@@ -86,8 +98,10 @@ end_marked() {
         [ -z "$signal" ] || kill -s "$signal" $pids 2>/dev/null || true
         signal=
         [ "$SECONDS" -lt "$deadline" ] || signal=KILL
+        seen="$seen $pids"
         sleep 0.05
-        pids=$(marked "$mark")
+        # shellcheck disable=SC2086 # a list of numbers
+        pids=$(marked "$mark"; exiting $seen)
     done
 }
 
