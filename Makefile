@@ -53,8 +53,8 @@ bench: ## How fast it is beside the floor of broker and database: make bench ARG
 	@scripts/with-services $(CARGO) bench --locked --bench throughput -- $(ARGS)
 
 lint: ## Formatting and clippy, warnings denied
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 docs: ## The documentation as a book, target/book; needs mdBook (cargo install mdbook)
 	@scripts/docs

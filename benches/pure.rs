@@ -1,14 +1,14 @@
-//! The pure parts of a command's way: reading it, deciding, and writing what is told. `cargo bench --bench pure`.
+//! The pure parts of a command's path: reading it, deciding, and writing its events. `cargo bench --bench pure`.
 
-#![allow(clippy::expect_used, clippy::panic)] // What goes wrong ends the measurement.
+#![allow(clippy::expect_used, clippy::panic)] // Any failure ends the measurement.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use divan::Bencher;
 use jiff::Timestamp;
+use paybus::bus::connection::guard::Frames;
 use paybus::bus::envelope::event_body;
-use paybus::bus::guard::Frames;
 use paybus::payment::command::{Attributes, Body, Command, CommandName, CommandType, Kind};
 use paybus::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use paybus::payment::machine::{Aggregate, Context, Rules, Step};
@@ -27,7 +27,7 @@ fn main() {
     divan::main();
 }
 
-/// The frames of a message, as the guard checks them before lapin parses them.
+/// Checks the frames of a message, as the guard does before lapin parses them.
 #[divan::bench]
 fn check_frames(bencher: Bencher<'_, '_>) {
     let delivery = delivery();
@@ -39,27 +39,27 @@ fn check_frames(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The command's data, from text to a payment that could be stored.
+/// Reads the command's data, from text to a payment that could be stored.
 #[divan::bench]
 fn read_a_command() -> Body {
     body(black_box(DATA))
 }
 
-/// A new payment begins: what is stored, what is told, and that the gateway is to be called.
+/// Begins a new payment: what is stored, its event, and that the gateway must be called.
 #[divan::bench]
 fn begin(bencher: Bencher<'_, '_>) {
     let rules = rules();
     bencher.with_inputs(command).bench_values(|command| begun(command, &rules));
 }
 
-/// The gateway's answer is applied: status, movement and event.
+/// Applies the gateway's answer: status, movement and event.
 #[divan::bench]
 fn settle(bencher: Bencher<'_, '_>) {
     let rules = rules();
     bencher.with_inputs(|| begun(command(), &rules)).bench_values(|(aggregate, id)| settled(aggregate, id, &rules));
 }
 
-/// An event with the whole payment, as it goes to the broker.
+/// Writes an event with the whole payment, as it is sent to the broker.
 #[divan::bench]
 fn write_an_event(bencher: Bencher<'_, '_>) {
     let rules = rules();
@@ -107,7 +107,7 @@ fn begun(command: Command, rules: &Rules) -> (Aggregate, Uuid) {
     let mut aggregate = Aggregate::absent(command.payment_id);
     match aggregate.accept(command, context(rules)) {
         Step::Call(id) => (aggregate, id),
-        other => panic!("the gateway is called: {other:?}"),
+        other => panic!("expected a gateway call: {other:?}"),
     }
 }
 

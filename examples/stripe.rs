@@ -4,12 +4,11 @@
 //! It takes Stripe's own test tokens (`pm_card_visa`, `pm_card_visa_chargeDeclined`, `pm_card_threeDSecure2Required`, ...),
 //! keeps idempotency keys as Stripe does, and forgets everything at its end. A customer who must authenticate does so by
 //! opening the address that is told; everything else that happens at Stripe by itself is done by `POST /_control/...`, as
-//! `examples/stripe/control.rs` says. Tests use the same module.
+//! `testing/src/fake_stripe/control.rs` says. Tests use the same module.
 
 use std::error::Error;
 
-#[path = "stripe/mod.rs"]
-mod fake_stripe;
+use testing::fake_stripe;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -8,7 +8,7 @@
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use amq_protocol::types::AMQPValue;
 use libfuzzer_sys::fuzz_target;
-use paybus::bus::guard::{Flaw, Frames, MARKER};
+use paybus::bus::connection::guard::{Flaw, Frames, MARKER};
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;

@@ -52,8 +52,8 @@ struct Wanted {
 #[cfg(debug_assertions)]
 impl Wanted {
     fn read(text: &str) -> Wanted {
-        let (place, count) = text.split_once('@').unwrap_or((text, "1"));
-        let (step, payment) = place.split_once(':').unwrap_or((place, ""));
+        let (point, count) = text.split_once('@').unwrap_or((text, "1"));
+        let (step, payment) = point.split_once(':').unwrap_or((point, ""));
         Wanted { step: step.to_owned(), payment: payment.parse().ok(), count: count.parse().unwrap_or(1) }
     }
 }

@@ -5,8 +5,8 @@ use secrecy::SecretString;
 use crate::bus::{BusSettings, BusTls};
 use crate::config::{Database, Pooler, Settings, TlsMode};
 use crate::gateway::Gateway;
-use crate::store::connect::InvalidUrl;
-use crate::store::unserved::Served;
+use crate::store::connection::pools::InvalidUrl;
+use crate::store::query::unserved::Served;
 use crate::store::{Store, StoreSettings};
 use crate::tls::{TlsError, TlsFiles, Verify, client_config};
 

@@ -6,15 +6,15 @@ use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 
-use super::batch::{Message, publish};
-use super::channel::open;
+use super::connection::refusal::named;
 use super::connection::{Connection, connect};
-use super::delivery::Properties;
-use super::pending::ROUND;
-use super::publisher::base_properties;
-use super::refusal::named;
+use super::consume::delivery::Properties;
+use super::publish::batch::{Message, publish};
+use super::publish::channel::open;
+use super::publish::pending::BATCH_MAX;
+use super::publish::publisher::base_properties;
+use super::publish::verdict::Refused;
 use super::topology::Names;
-use super::verdict::Refused;
 use super::{BusError, BusSettings, bounded, short};
 
 /// How many events a watcher prefetches.
@@ -98,9 +98,9 @@ impl Client {
         let messages = commands.into_iter().map(|command| self.message(command));
         let messages = messages.collect::<Result<Vec<_>, _>>()?;
         let mut sent = Vec::with_capacity(messages.len());
-        for round in messages.chunks(ROUND) {
+        for batch in messages.chunks(BATCH_MAX) {
             let timeout = self.settings.confirm_timeout;
-            let report = publish(&self.connection, &self.channel, round.iter(), timeout).await;
+            let report = publish(&self.connection, &self.channel, batch.iter(), timeout).await;
             for one in report.sent {
                 let Some(taken) = one.only_try() else {
                     return Err(match report.closed {

@@ -5,11 +5,11 @@ use bytes::Bytes;
 use lapin::types::ShortString;
 use uuid::Uuid;
 
-use super::batch::{Message, publish};
-use super::channel::open;
 use super::connection::Connection;
-use super::publisher::base_properties;
-use super::verdict::{Refused, Sent};
+use super::publish::batch::{Message, publish};
+use super::publish::channel::open;
+use super::publish::publisher::base_properties;
+use super::publish::verdict::{Refused, Sent};
 use super::{BusError, BusSettings, short};
 
 /// The limit that `deploy/rabbitmq/paybus.conf` sets, in bytes. No event takes as much.

@@ -16,36 +16,14 @@ use secrecy::{ExposeSecret, SecretString};
 pub(crate) use crate::error_chain::chain as describe;
 use crate::tls::TlsError;
 
-pub mod connection;
-pub mod guard;
-pub(crate) mod hosts;
-pub mod reconnecting;
-
-pub mod message_size;
-pub mod refusal;
-pub mod scrub;
-pub mod topology;
-
-mod acks;
-pub mod attributes;
-pub mod consumer;
-pub mod delivery;
-
-mod batch;
-mod channel;
-pub mod nacks;
-mod pending;
-pub mod publisher;
-pub mod unordered;
-pub mod verdict;
-
-pub mod dead_letter;
-pub mod dead_letter_browser;
-pub mod mentions;
-
 pub mod client;
-
+pub mod connection;
+pub mod consume;
+pub mod dead_letters;
 pub mod envelope;
+pub mod message_size;
+pub mod publish;
+pub mod topology;
 
 /// The settings of the bus, from the configuration's `[amqp]`.
 #[derive(Debug, Clone)]
@@ -73,7 +51,7 @@ impl BusSettings {
     /// Returns the user that the broker knows us by, for the `user_id` of our commands; `None` if a certificate
     /// identifies us.
     pub fn user(&self) -> Option<String> {
-        let uri = hosts::addresses(self.url.expose_secret())?.into_iter().next()?;
+        let uri = connection::hosts::addresses(self.url.expose_secret())?.into_iter().next()?;
         let is_named = uri.query.auth_mechanism != Some(SASLMechanism::External);
         is_named.then_some(uri.authority.userinfo.username)
     }
@@ -123,7 +101,7 @@ pub enum BusError {
     Login(String),
     /// The topology is missing, differs from what is expected, or may not be used.
     #[error(transparent)]
-    Topology(#[from] refusal::TopologyError),
+    Topology(#[from] connection::refusal::TopologyError),
     /// A text is longer than the 255 bytes that AMQP allows.
     #[error("the {what} is longer than 255 bytes")]
     TooLong {
@@ -141,7 +119,7 @@ pub enum BusError {
 impl BusError {
     /// Returns whether the user lacks a permission.
     pub fn is_forbidden(&self) -> bool {
-        matches!(self, BusError::Topology(refusal::TopologyError::Forbidden { .. }))
+        matches!(self, BusError::Topology(connection::refusal::TopologyError::Forbidden { .. }))
     }
 
     /// Returns whether somebody has to fix something before a retry can work.

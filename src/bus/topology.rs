@@ -11,10 +11,11 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, ExchangeKind};
 use strum::IntoEnumIterator;
+use strum::IntoStaticStr;
 use tracing::debug;
 
 use super::connection::Connection;
-use super::refusal::{TopologyError, named};
+use super::connection::refusal::{TopologyError, named};
 use super::{BusError, BusSettings, bounded, describe, short};
 use crate::payment::command::CommandType;
 
@@ -100,7 +101,8 @@ pub struct Exchange {
 }
 
 /// The purpose of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum QueueKind {
     /// A variant's commands.
     Commands,
@@ -119,14 +121,7 @@ pub enum QueueKind {
 impl QueueKind {
     /// Returns the label value for metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            QueueKind::Commands => "commands",
-            QueueKind::Inbound => "inbound",
-            QueueKind::Unroutable => "unroutable",
-            QueueKind::Unrouted => "unrouted",
-            QueueKind::Dead => "dead",
-            QueueKind::Unanswered => "unanswered",
-        }
+        self.into()
     }
 }
 

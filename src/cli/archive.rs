@@ -21,7 +21,7 @@ use crate::backoff::{self, retry};
 use crate::config::Settings;
 use crate::failpoint;
 use crate::plural::counted;
-use crate::store::archive::{Looked, Selection};
+use crate::store::retention::archive::{Looked, Selection};
 use crate::store::{Store, StoreError};
 
 const AFTER_HELP: &str = "\

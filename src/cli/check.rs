@@ -20,10 +20,11 @@ use crate::bus::topology;
 use crate::config::{self, Settings, Variant};
 use crate::gateway::registry;
 use crate::plural::counted;
-use crate::store::books::{self, Books};
-use crate::store::durability::{self, Durability};
-use crate::store::report::{Figures, UnknownFigures};
-use crate::store::{Store, StoreError, rights, sequences};
+use crate::store::commit::durability::{self, Durability};
+use crate::store::query::books::{self, Books};
+use crate::store::query::report::{Figures, UnknownFigures};
+use crate::store::schema::{rights, sequences};
+use crate::store::{Store, StoreError};
 use crate::wiring::{bus_settings, served};
 use crate::worker::OPEN;
 
@@ -99,12 +100,12 @@ pub async fn run(arguments: &CheckArguments, settings: &Settings) -> Result<Exit
     );
     let mut findings = vec![configuration(settings)];
     findings.push(authorization(settings));
-    let broker_at = format!("broker {}", place(&settings.amqp.url));
+    let broker_at = format!("broker {}", address(&settings.amqp.url));
     findings.push(Finding::of(broker_at.clone(), broker));
     if let Some(warning) = limit {
         findings.push(Finding::new(broker_at, Verdict::Warning, warning));
     }
-    let database_at = format!("database {}", place(&settings.database.url));
+    let database_at = format!("database {}", address(&settings.database.url));
     if config::trusts_any_database(&settings.database) {
         let detail = "tls_mode \"require\" verifies no certificate: a man in the middle can pose as the database";
         findings.push(Finding::new(database_at.clone(), Verdict::Warning, detail));
@@ -352,15 +353,15 @@ async fn gateway(name: &str, variant: &Variant) -> Vec<Finding> {
 }
 
 /// Host, port and path of an address, without user and password.
-fn place(url: &SecretString) -> String {
+fn address(url: &SecretString) -> String {
     let url = url.expose_secret();
     let whole = url.split_once("://").map_or("", |(_, rest)| rest);
-    let place = whole.split('?').next().unwrap_or_default();
-    match place.rsplit_once('@') {
-        Some((_, place)) => tame(place),
+    let address = whole.split('?').next().unwrap_or_default();
+    match address.rsplit_once('@') {
+        Some((_, address)) => tame(address),
         // The part of a password before a question mark is no host either.
         None if whole.contains('@') => String::new(),
-        None => tame(place),
+        None => tame(address),
     }
 }
 
@@ -370,7 +371,7 @@ mod tests {
 
     #[test]
     fn an_address_is_shown_without_its_secrets() {
-        let check = |url: &str, shown: &str| assert_eq!(place(&SecretString::from(url)), shown, "{url}");
+        let check = |url: &str, shown: &str| assert_eq!(address(&SecretString::from(url)), shown, "{url}");
         check("amqp://guest:secret@127.0.0.1:5672/%2f", "127.0.0.1:5672/%2f");
         check("amqp://guest:se@cret@127.0.0.1:5672", "127.0.0.1:5672");
         check("postgres://paybus@localhost/paybus?password=secret", "localhost/paybus");

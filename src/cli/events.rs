@@ -15,7 +15,7 @@ use super::watch::{is_of, read_duration};
 use crate::bus::client::{Client, Watch};
 use crate::config::Settings;
 use crate::store::Store;
-use crate::store::history::Wanted;
+use crate::store::query::history::Wanted;
 use crate::wiring::bus_settings;
 
 const AFTER_HELP: &str = "\

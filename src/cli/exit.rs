@@ -8,8 +8,8 @@ use super::tame::tame;
 use crate::bus::{self, BusError};
 use crate::config::ConfigError;
 use crate::gateway::registry::RegistryError;
-use crate::spans::SpansError;
 use crate::store::StoreError;
+use crate::telemetry::spans::SpansError;
 use crate::wiring::WiringError;
 use crate::worker::RunError;
 

@@ -10,7 +10,7 @@ use super::output::Output;
 use super::tame::tame_json;
 use crate::config::Settings;
 use crate::store::Store;
-use crate::store::archive::{Looked, Selection};
+use crate::store::retention::archive::{Looked, Selection};
 
 const AFTER_HELP: &str = "\
 Examples:

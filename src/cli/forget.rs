@@ -9,12 +9,12 @@ use super::consent::{Consent, HOW_TO_CONFIRM};
 use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::{Output, Style};
-use crate::bus::dead_letter_browser::{self, DeadFilter};
-use crate::bus::mentions::Person;
+use crate::bus::dead_letters::browser::{self, DeadFilter};
+use crate::bus::dead_letters::mentions::Person;
 use crate::config::Settings;
 use crate::plural::counted;
 use crate::store::Store;
-use crate::store::forget::PersonalData;
+use crate::store::retention::forget::PersonalData;
 use crate::wiring::bus_settings;
 
 /// Maximum number of attempts for a payment that others change meanwhile.
@@ -99,7 +99,7 @@ async fn look(store: &Store, arguments: &ForgetArguments, settings: &Settings) -
     let erasures = find(store, arguments).await?;
     let filter = letters_of(arguments, &erasures);
     let letters = match &filter {
-        Some(filter) => dead_letter_browser::list(&bus_settings(settings), filter, usize::MAX).await?.len(),
+        Some(filter) => browser::list(&bus_settings(settings), filter, usize::MAX).await?.len(),
         None => 0,
     };
     print(arguments, &erasures, letters)
@@ -115,7 +115,7 @@ async fn forget(store: &Store, arguments: &ForgetArguments, who: &str, settings:
     store.audit(who, "forget", &json!({ "by": by, "payments": payments })).await?;
     let mut letters = 0;
     if let Some(filter) = letters_of(arguments, &erasures) {
-        letters = dead_letter_browser::drop_matching(&bus_settings(settings), &filter, usize::MAX).await?.len();
+        letters = browser::drop_matching(&bus_settings(settings), &filter, usize::MAX).await?.len();
         store.audit(who, "forget.dead_letters", &json!({ "count": letters })).await?;
     }
     for erasure in erasures.iter_mut().filter(|erasure| erasure.result == Outcome::Forgotten) {
@@ -207,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::payment::status::Status;
-    use crate::store::forget::Need;
+    use crate::store::retention::forget::Need;
 
     #[derive(Debug, Parser)]
     struct Line {

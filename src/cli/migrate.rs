@@ -8,7 +8,7 @@ use super::output::{Output, Style};
 use crate::bus::connection::connect;
 use crate::bus::topology;
 use crate::config::Settings;
-use crate::store::migrate;
+use crate::store::schema::migrate;
 use crate::wiring::{bus_settings, open_store_to_migrate};
 
 /// Migrate the database schema, and declare the broker's exchanges and queues.

@@ -10,7 +10,6 @@ mod export;
 mod forget;
 mod line;
 mod list;
-mod logging;
 mod migrate;
 mod output;
 mod publish;
@@ -30,8 +29,8 @@ use clap::{Parser, Subcommand};
 
 pub use self::exit::{Exit, Failure};
 use crate::config::{self, Settings};
-use crate::spans;
 use crate::store::Store;
+use crate::telemetry::{logging, spans};
 use crate::wiring::open_store;
 
 const AFTER_HELP: &str = "\
@@ -135,7 +134,7 @@ impl Arguments {
 /// does not explain why.
 async fn open_database(settings: &Settings) -> Result<Store, Failure> {
     let store = open_store(settings)?;
-    crate::store::migrate::check(&store).await?;
+    crate::store::schema::migrate::check(&store).await?;
     Ok(store)
 }
 

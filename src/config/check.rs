@@ -11,8 +11,8 @@ use super::error::ConfigError;
 use super::settings::{Amqp, Database, Log, Retention, Settings, Tls, TlsMode, Tracing, Worker};
 use super::variant::{RATE_MAX, Retry, Variant};
 use super::{duration, users};
-use crate::bus::hosts::addresses;
-use crate::store::connect::STATEMENT_TIMEOUT_MAX;
+use crate::bus::connection::hosts::addresses;
+use crate::store::connection::pools::STATEMENT_TIMEOUT_MAX;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

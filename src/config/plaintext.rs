@@ -9,7 +9,7 @@ use tokio_postgres::config::Host;
 
 use super::error::ConfigError;
 use super::settings::{Amqp, Database, Settings, TlsMode, Tracing};
-use crate::bus::hosts::addresses;
+use crate::bus::connection::hosts::addresses;
 use crate::hosts::is_loopback;
 
 /// The variables from which the span exporter takes headers, which may contain tokens.

@@ -11,7 +11,7 @@ use super::url::GatewayUrl;
 use crate::payment::code::Code;
 use crate::payment::outcome::GatewayError;
 use crate::payment::trace::TraceContext;
-use crate::spans::{Begin, Span, SpanKind};
+use crate::telemetry::spans::{Begin, Span, SpanKind};
 
 /// Maximum time to connect; less if the call's timeout is short.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);

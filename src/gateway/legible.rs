@@ -73,31 +73,31 @@ fn fixed(text: &str) -> Cow<'_, str> {
     let mut fixed = String::new();
     // The text up to here has been copied.
     let mut copied = 0;
-    let mut replace = |place: usize, length: usize, by: char| {
-        fixed.push_str(&text[copied..place]);
+    let mut replace = |index: usize, length: usize, by: char| {
+        fixed.push_str(&text[copied..index]);
         match by.is_control() {
             true => fixed.push_str(&format!("\\u{:04x}", u32::from(by))),
             false => fixed.push(by),
         }
-        copied = place + length;
+        copied = index + length;
     };
-    let (mut place, mut in_string) = (0, false);
+    let (mut index, mut in_string) = (0, false);
     let bytes = text.as_bytes();
-    while let Some(byte) = bytes.get(place) {
-        place += match byte {
+    while let Some(byte) = bytes.get(index) {
+        index += match byte {
             b'"' => {
                 in_string = !in_string;
                 1
             }
-            b'\\' if in_string => match escape(&bytes[place..]) {
+            b'\\' if in_string => match escape(&bytes[index..]) {
                 Ok(length) => length,
                 Err(length) => {
-                    replace(place, length, char::REPLACEMENT_CHARACTER);
+                    replace(index, length, char::REPLACEMENT_CHARACTER);
                     length
                 }
             },
             0..0x20 if in_string => {
-                replace(place, 1, char::from(*byte));
+                replace(index, 1, char::from(*byte));
                 1
             }
             _ => 1,

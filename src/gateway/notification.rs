@@ -10,6 +10,7 @@ use uuid::Uuid;
 pub use crate::payment::fact::Fact;
 use crate::payment::outcome::GatewayError;
 pub use crate::payment::webhook::Webhook;
+use crate::telemetry::metrics::WebhookOutcome;
 
 /// Maximum age of a webhook when it is received, and maximum lead of its sender's clock; an older one may be a replay.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
@@ -35,14 +36,14 @@ pub enum NotGenuine {
 }
 
 impl NotGenuine {
-    /// The word in metrics.
-    pub fn as_str(self) -> &'static str {
+    /// The outcome under which it is counted.
+    pub fn outcome(self) -> WebhookOutcome {
         match self {
-            NotGenuine::NotSigned => "not_signed",
-            NotGenuine::Unreadable => "unreadable_signature",
-            NotGenuine::WrongSignature => "wrong_signature",
-            NotGenuine::OutOfTime => "out_of_time",
-            NotGenuine::InvalidBody => "invalid_body",
+            NotGenuine::NotSigned => WebhookOutcome::NotSigned,
+            NotGenuine::Unreadable => WebhookOutcome::UnreadableSignature,
+            NotGenuine::WrongSignature => WebhookOutcome::WrongSignature,
+            NotGenuine::OutOfTime => WebhookOutcome::OutOfTime,
+            NotGenuine::InvalidBody => WebhookOutcome::InvalidBody,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::metrics;
+use crate::telemetry::metrics;
 
 /// How long the runtime may make no progress before the worker counts as hung.
 const STALLED_AFTER: Duration = Duration::from_secs(30);

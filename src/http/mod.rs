@@ -1,8 +1,6 @@
 //! The HTTP side of a worker: health and metrics for whoever monitors it, and webhooks for gateways.
 
 pub mod health;
-pub mod metrics;
-pub mod recorder;
 pub mod server;
 pub mod webhooks;
 

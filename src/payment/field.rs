@@ -301,10 +301,10 @@ fn check_metadata(name: &str, metadata: &Map<String, Value>) -> Result<(), Rejec
                 &format!("{:?}: a name must have 1 to {METADATA_NAME_MAX} characters", quoted(key)),
             ));
         }
-        let place = format!("{name}.{}", quoted(key));
+        let path = format!("{name}.{}", quoted(key));
         match value {
-            Value::String(text) => check_length(&place, text, METADATA_TEXT_MAX)?,
-            _ => return Err(no(&place, "a string", value)),
+            Value::String(text) => check_length(&path, text, METADATA_TEXT_MAX)?,
+            _ => return Err(no(&path, "a string", value)),
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::connect::{Store, VISIBLE_FOR_SURE};
+use super::connection::pools::{Store, VISIBLE_FOR_SURE};
 use super::error::StoreError;
 use super::row::ReadColumn;
 use super::scan::{Scan, Window, find_window};
@@ -66,6 +66,9 @@ const GIVE: &str = give_due_times!("FOR UPDATE SKIP LOCKED");
 /// Skips no row.
 const GIVE_LATE: &str = give_due_times!("FOR UPDATE");
 
+const CLAIM_DUE: &str = include_str!("lease_claim_due.sql");
+const RESERVE_CALLS: &str = include_str!("lease_reserve_calls.sql");
+
 impl Store {
     /// Stores one more attempt under this worker's lease and renews the lease, before the attempt is sent. Returns
     /// `false` if the lease was lost: then nothing may be sent.
@@ -107,15 +110,8 @@ impl Store {
         again: Duration,
     ) -> Result<Vec<Due>, StoreError> {
         let client = self.client().await?;
-        let sql = "WITH due AS (
-                     SELECT payment_id, id, due_at FROM operations
-                     WHERE variant = $1 AND due_at >= $2 AND due_at <= now()
-                     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-                 UPDATE operations o SET due_at = now() + make_interval(secs => $4) FROM due
-                 WHERE o.payment_id = due.payment_id AND o.id = due.id
-                 RETURNING o.payment_id, o.id, due.due_at, o.due_at";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = client.query(sql, &[&variant, &since, &limit, &again.as_secs_f64()]).await?;
+        let rows = client.query(CLAIM_DUE, &[&variant, &since, &limit, &again.as_secs_f64()]).await?;
         let read = |row: &tokio_postgres::Row| -> Result<Due, StoreError> {
             Ok(Due { payment_id: row.read(0)?, id: row.read(1)?, due_at: row.read(2)?, again_at: row.read(3)? })
         };
@@ -170,13 +166,8 @@ impl Store {
     /// The database query fails.
     pub async fn reserve_calls(&self, variant: &str, rate: f64, count: u32) -> Result<Duration, StoreError> {
         let client = self.client().await?;
-        let sql = "INSERT INTO rates AS r (variant, next_at)
-                 VALUES ($1, now() + make_interval(secs => $2))
-                 ON CONFLICT (variant) DO UPDATE
-                     SET next_at = greatest(r.next_at, now()) + make_interval(secs => $2)
-                 RETURNING extract(epoch FROM next_at - now())::float8 - $2";
         let span = f64::from(count) / rate;
-        let row = client.query_one(sql, &[&variant, &span]).await?;
+        let row = client.query_one(RESERVE_CALLS, &[&variant, &span]).await?;
         let wait: f64 = row.read(0)?;
         Ok(Duration::try_from_secs_f64(wait.max(0.0)).unwrap_or_default())
     }

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::connect::Store;
+use super::connection::pools::Store;
 use super::error::StoreError;
 use super::outbox::{OutboxEvent, outbox_event};
 use super::row::ReadColumn;
@@ -53,16 +53,7 @@ static MOVEMENTS: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM movements WHERE payment_id = ANY($1)", *rows::MOVEMENT));
 /// Adds a bare row for each payment whose events are set aside. One statement reads both, or a release in between would
 /// hide both.
-const UNSENT: &str = "SELECT e.payment_id, e.position, e.id, e.event_type, e.routing_key, e.body, e.correlation_id,
-           e.traceparent, e.tracestate, e.reply_to, e.reply_correlation_id,
-           e.stored > now() - interval '250 ms' AS is_fresh
-    FROM events e WHERE e.payment_id = ANY($1)
-      AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.position = e.position)
-      AND NOT EXISTS (SELECT 1 FROM set_aside a WHERE a.payment_id = e.payment_id)
-    UNION ALL
-    SELECT DISTINCT a.payment_id, NULL::int8, NULL::uuid, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL::bool
-    FROM set_aside a WHERE a.payment_id = ANY($1)
-    ORDER BY position";
+const UNSENT: &str = include_str!("load_unsent.sql");
 
 impl Store {
     /// Loads payments; `operations` are those wanted even if settled.

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::connect::Store;
 use super::connection::Connection;
+use super::connection::pools::Store;
 use super::error::StoreError;
 use super::row::ReadColumn;
 

@@ -3,10 +3,10 @@
 
 use tracing::{error, warn};
 
-use crate::http::metrics::{self, Alert};
 use crate::payment::code::Code;
 use crate::payment::event::{Event, EventKind, Reason};
 use crate::payment::status::Status;
+use crate::telemetry::metrics::{self, Alert};
 
 /// Raises the alerts of an event that was just stored.
 pub fn raise(event: &Event) {

@@ -12,7 +12,6 @@
 //! - `schedule`: executes due operations, including those of lost workers.
 //! - `alerts`: raises what needs somebody's attention at once.
 //! - `unserved`: reports payments that no configured variant serves.
-//! - `log_limit`: limits log lines that messages cause.
 //! - `finished`: signals that something has ended.
 //! - `start`, `prerequisites`, `report`: wiring and draining, waiting for broker and database, health and metrics.
 
@@ -20,7 +19,6 @@ mod alerts;
 mod command;
 mod finished;
 pub mod intake;
-mod log_limit;
 mod outbox;
 mod prerequisites;
 mod report;

@@ -13,8 +13,9 @@ use crate::bus::connection::connect;
 use crate::bus::{BusError, BusSettings, topology};
 use crate::error_chain::chain;
 use crate::http::health::Health;
-use crate::store::durability::{self, Durability};
-use crate::store::{Store, StoreError, migrate, rights, sequences};
+use crate::store::commit::durability::{self, Durability};
+use crate::store::schema::{migrate, rights, sequences};
+use crate::store::{Store, StoreError};
 
 /// The readiness component for the exchanges and queues, until they were prepared once.
 pub(super) const TOPOLOGY: &str = "topology";

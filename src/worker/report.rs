@@ -12,13 +12,13 @@ use super::prerequisites::DATABASE;
 use super::unserved::UnservedWatch;
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
-use crate::bus::consumer::{Consumer, QueueState};
-use crate::bus::publisher::Publisher;
+use crate::bus::consume::consumer::{Consumer, QueueState};
+use crate::bus::publish::publisher::Publisher;
 use crate::bus::topology::queue_depths;
 use crate::error_chain::chain;
 use crate::http::health::Health;
-use crate::http::metrics::{self, QueueCondition, QueueLabel};
 use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::{self, QueueCondition, QueueLabel};
 
 /// How often the database is queried.
 const EVERY: Duration = Duration::from_secs(5);

@@ -18,10 +18,10 @@ use super::command::entry::{Entry, Execution};
 use super::command::stopped::Stopped;
 use super::variant::Variant;
 use crate::error_chain::chain;
-use crate::spans::Span;
-use crate::store::connect::VISIBLE_FOR_SURE;
+use crate::store::connection::pools::VISIBLE_FOR_SURE;
 use crate::store::error::StoreError;
 use crate::store::lease::Due;
+use crate::telemetry::spans::Span;
 
 /// The maximum number of operations claimed at once.
 const CLAIM_MAX: usize = 256;

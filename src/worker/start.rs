@@ -30,8 +30,8 @@ use super::schedule::Schedule;
 use super::variant::Variant;
 use super::webhooks::receiver::Receiver;
 use super::{prerequisites, report};
-use crate::bus::consumer::{Consumer, Consumption};
-use crate::bus::publisher::Publisher;
+use crate::bus::consume::consumer::{Consumer, Consumption};
+use crate::bus::publish::publisher::Publisher;
 use crate::bus::topology::{self, QueueKind};
 use crate::bus::{BusError, BusSettings};
 use crate::config::{self, ConfigError, Settings};
@@ -39,13 +39,13 @@ use crate::error_chain::chain;
 use crate::gateway::Gateway;
 use crate::gateway::registry::{self, RegistryError};
 use crate::http::health::Health;
-use crate::http::metrics::QueueLabel;
-use crate::http::recorder::{self, Metrics};
 use crate::http::{server, webhooks};
 use crate::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use crate::payment::machine::Rules;
 use crate::store::Store;
-use crate::store::batch::Committer;
+use crate::store::commit::batch::Committer;
+use crate::telemetry::metrics::QueueLabel;
+use crate::telemetry::recorder::{self, Metrics};
 use crate::wiring::{WiringError, bus_settings, open_store};
 
 /// Concurrent commits of each of the two committers, `begin` and `settle`.

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::variant::Variant;
 use crate::error_chain::chain;
 use crate::http::health::Health;
-use crate::store::unserved::{Origin, Served, UnservedOperations, UnservedPayments};
+use crate::store::query::unserved::{Origin, Served, UnservedOperations, UnservedPayments};
 use crate::store::{Store, StoreError};
 use crate::wiring::served;
 

@@ -1,5 +1,5 @@
-//! The command line. `cargo test` hands the same arguments to every test target: what is meant for the usual test harness
-//! is none of this one's business.
+//! The command line. `cargo test` passes the same arguments to every test target, so this one ignores those of the
+//! usual test harness.
 
 use std::path::PathBuf;
 
@@ -8,32 +8,32 @@ use uuid::Uuid;
 
 use crate::ledger::GatewayName;
 
-/// A soak under faults, and its verdict.
+/// A soak test under faults, and its verdict.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
 pub struct Arguments {
     /// How long payments begin and faults happen.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
-    /// Draws the same plan again. Left out: another one each time.
+    /// The seed, which draws the same plan again. Default: a different one each time.
     #[arg(long)]
     seed: Option<u64>,
-    /// How many replicas work.
+    /// The number of replicas.
     #[arg(long, default_value_t = 3, value_parser = parse_replicas)]
     pub replicas: usize,
-    /// Which gateway is called.
+    /// The gateway to call.
     #[arg(long, value_enum, default_value_t = GatewayName::Http)]
     pub gateway: GatewayName,
-    /// An older release's `paybus`, of a debug build: every third replica is started with it.
+    /// A debug build of an older release's `paybus`; every third replica is started with it.
     #[arg(long)]
     pub old_worker: Option<PathBuf>,
-    /// The verdict as one JSON object.
+    /// Print the verdict as one JSON object.
     #[arg(long)]
     pub json: bool,
 }
 
 impl Arguments {
-    /// Reads them; nothing where they are for another test harness.
+    /// Reads them; `None` if they are for another test harness.
     pub fn read() -> Option<Arguments> {
         let ours =
             ["--seconds", "--seed", "--replicas", "--gateway", "--old-worker", "--json", "--help", "-h", "--version"];
@@ -59,9 +59,9 @@ impl Arguments {
         Some(Arguments::parse())
     }
 
-    /// The seed to draw from.
+    /// The seed to use.
     pub fn seed(&self) -> u64 {
-        // Short enough to be typed.
+        // Short enough to type.
         self.seed.unwrap_or_else(|| u64::from(Uuid::new_v4().as_fields().0))
     }
 }

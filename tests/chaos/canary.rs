@@ -1,10 +1,10 @@
-//! The canary: a variant whose gateway is never ill, beside those whose gateway is. All through the faults a fresh
-//! command comes for it again and again, from a client of its own, and the variant must answer.
+//! The canary: a variant whose gateway is always healthy, beside those whose gateway fails. Throughout the faults,
+//! fresh commands for it keep coming from a client of its own, and the variant must answer.
 //!
-//! A single command may wait for good reasons: a replica that is stopped keeps what it was given until the broker gives
-//! that replica up, and one that was killed leaves a lease behind. What may not be is that the variant falls silent:
-//! that none of several fresh commands is answered, while broker and database are well and a replica says that it is
-//! ready. Only such time counts.
+//! A single command may wait for good reasons: a suspended replica keeps its messages until the broker gives it up, and
+//! a killed one leaves a lease behind. But the variant must not fall silent: it is a finding if none of several fresh
+//! commands is answered while broker and database are healthy and a replica reports that it is ready. Only such time
+//! counts.
 
 use std::collections::HashMap;
 use std::slice;
@@ -25,23 +25,23 @@ use crate::upstream::{Upstream, publish};
 /// The variant.
 const CANARY: &str = "canary";
 
-/// Counted, and to be more than nothing.
+/// Counted; must be more than zero.
 pub const ANSWERED: &str = "answers of the variant that is never ill";
 
-/// How often a fresh command comes.
+/// How often a fresh command is published.
 const EVERY: Duration = Duration::from_millis(500);
-/// How often it is looked for answers.
+/// How often to check for answers.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a replica may take to say that it is ready.
+/// How long a replica may take to answer that it is ready.
 const READY: Duration = Duration::from_millis(250);
-/// How long a replica must have been ready, and the services well, before time counts: what was under way is tried
-/// again with pauses of at most a second.
+/// How long a replica must have been ready, and the services healthy, before time counts: interrupted work is retried
+/// with pauses of at most a second.
 const STEADY: Duration = Duration::from_secs(1);
-/// How long the variant may be silent. An answer takes a tenth of a second, and that of a lost worker's command as long
-/// as its lease, which is three seconds.
+/// How long the variant may be silent. An answer takes a tenth of a second; after the loss of a worker, it takes as
+/// long as the lease, which is three seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
 
-/// The world's settings for it. No command of it waits behind many others.
+/// The world's settings for it. None of its commands waits behind many others.
 pub fn configure(setup: Setup, gateway: &FakeGateway) -> Setup {
     let key = |key: &str| format!("variants.{CANARY}.{key}");
     setup
@@ -52,50 +52,51 @@ pub fn configure(setup: Setup, gateway: &FakeGateway) -> Setup {
         .set(&key("concurrency"), "4")
 }
 
-/// Who publishes the commands, and looks for their answers.
+/// Publishes the commands and checks for their answers.
 pub struct Canary<'a> {
     world: &'a World,
     upstream: &'a Upstream,
     tally: &'a Tally,
     gateway: &'a FakeGateway,
-    /// The broker deals the commands out to so many: of more than so many, at least one went to each.
+    /// The broker distributes the commands over this many replicas: of more commands than that, at least one went to
+    /// each.
     replicas: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Commands without an answer, and when the broker had them.
+    /// Commands without an answer, and when the broker accepted them.
     waiting: Vec<(Command, Instant)>,
     /// How long the others took.
     took: Vec<Duration>,
-    /// When the youngest of these was published.
+    /// When the youngest answered command was published.
     youngest: Option<Instant>,
     /// How many commands were published since the last answer.
     fresh: usize,
-    /// For how long an answer could be given.
+    /// For how long an answer was possible.
     counted: Duration,
-    /// How long there has been none although there could have been one.
+    /// How long there has been no answer although one was possible.
     silence: Duration,
-    /// The longest that was.
+    /// The longest such time.
     longest: Duration,
     found: Vec<String>,
 }
 
-/// How long the answers took, whatever was in trouble meanwhile.
+/// How long the answers took, outages included.
 #[derive(Debug)]
 pub struct Figures {
     pub answers: usize,
     pub median: Duration,
     pub slowest: Duration,
-    /// For how long an answer could be given: only then a silence counts.
+    /// For how long an answer was possible: only then a silence counts.
     pub counted: Duration,
     /// The longest silence.
     pub silence: Duration,
 }
 
 impl<'a> Canary<'a> {
-    /// One at this gateway, which is never ill.
+    /// Creates one with this gateway, which is always healthy.
     pub fn new(
         world: &'a World,
         upstream: &'a Upstream,
@@ -106,17 +107,17 @@ impl<'a> Canary<'a> {
         Canary { world, upstream, tally, gateway, replicas, state: Mutex::default() }
     }
 
-    /// Publishes until the faults are over, and looks for answers until all is.
+    /// Publishes until the faults are over, and checks for answers until the end.
     pub async fn run(&self, calm: &CancellationToken, over: &CancellationToken) {
         tokio::join!(self.publish(calm), self.listen(over));
     }
 
-    /// Whether a command was answered that was published after this.
+    /// Whether a command that was published after this moment was answered.
     pub fn has_answered_since(&self, since: Instant) -> bool {
         self.state.lock().unwrap().youngest.is_some_and(|published| published > since)
     }
 
-    /// How it did.
+    /// The figures for the verdict.
     pub fn figures(&self) -> Figures {
         let state = self.state.lock().unwrap();
         let mut took = state.took.clone();
@@ -130,7 +131,7 @@ impl<'a> Canary<'a> {
         }
     }
 
-    /// Its silences; and what was charged twice at its gateway.
+    /// Its silences, and double charges at its gateway.
     pub fn findings(&self) -> Vec<Finding> {
         let silences = self.state.lock().unwrap().found.clone();
         let silences = silences.into_iter().map(|what| Finding::new(Kind::Silence, None, what));
@@ -161,12 +162,12 @@ impl<'a> Canary<'a> {
         }
     }
 
-    /// Whether an answer could be stored, and come here.
+    /// Whether an answer can be stored and can arrive here.
     fn services_are_well(&self) -> bool {
         !self.tally.service_was_disrupted(STEADY) && self.world.bus.is_listening()
     }
 
-    /// Looks for answers, after a time that counts.
+    /// Checks for answers, after a period that counts.
     fn look(&self, counts: Duration) {
         let state = &mut *self.state.lock().unwrap();
         let all = std::mem::take(&mut state.waiting).into_iter();
@@ -194,7 +195,7 @@ impl<'a> Canary<'a> {
 }
 
 impl Figures {
-    /// For scripts.
+    /// As JSON, for scripts.
     pub fn json(&self) -> Value {
         json!({
             "answers": self.answers,
@@ -206,7 +207,7 @@ impl Figures {
     }
 }
 
-/// Since when each replica has said that it is ready.
+/// Since when each replica has reported that it is ready.
 struct Replicas {
     client: reqwest::Client,
     ready: HashMap<u32, Instant>,
@@ -218,7 +219,7 @@ impl Replicas {
         Replicas { client, ready: HashMap::new() }
     }
 
-    /// Asks all of them; whether one has been ready for long enough.
+    /// Queries all of them; returns whether one has been ready for long enough.
     async fn one_is_ready(&mut self, world: &World) -> bool {
         let client = &self.client;
         let alive = world.workers().into_iter().filter(|worker| worker.exited().is_none());

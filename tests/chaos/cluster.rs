@@ -1,6 +1,6 @@
-//! Where the services are clusters: one node of the broker's is lost and comes back, and so is the database's primary or its
-//! standby; once the primary is lost for good and the standby promoted. Workers know all addresses. The soak's own clients
-//! have one of each, which is led to a server that is there.
+//! Clustered services: one node of the broker is lost and returns, and so is the database's primary or its standby;
+//! once, the primary is lost for good and the standby promoted. Workers know all addresses. The soak's own clients have
+//! one of each, which leads to a running server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,41 +23,42 @@ const RESTARTS_PRIMARY: &str = "the database's primary is restarted";
 const KILLS_STANDBY: &str = "the database's standby is killed, and back";
 const PROMOTES_STANDBY: &str = "the primary is lost, the standby promoted";
 
-/// What happens to clusters alone, as it is counted.
+/// The disruptions of clusters only, by the names under which they are counted.
 pub const DISRUPTIONS: [&str; 7] =
     [KILLS_LEADER, KILLS_NODE, RESTARTS_NODE, KILLS_PRIMARY, RESTARTS_PRIMARY, KILLS_STANDBY, PROMOTES_STANDBY];
 
-/// What does not happen to them.
+/// What is not tested.
 pub const LEFT_OUT: [&str; 3] =
     ["two nodes of the broker lost at once", "a network that is cut in two", "a second promotion (one standby)"];
 
-/// How long the loss of a node excuses a silence. With the silence that is allowed at any time, events go on within 15
-/// seconds, as `tests/cluster` has it; that the node is away for longer is no excuse.
+/// How long the loss of a node excuses a silence. Including the silence that is always allowed, events continue within
+/// 15 seconds, as in `tests/cluster`; a longer absence of the node is no excuse.
 const ELECTION: Duration = Duration::from_secs(7);
 
-/// How often a queue's leader is asked for: there is none while one is elected, and a node that has just come back knows none.
+/// How often a queue's leader is queried: there is none during an election, and a node that has just returned knows
+/// none.
 const LEADER_TRIES: u32 = 8;
 const LEADER_PAUSE: Duration = Duration::from_secs(1);
 
-/// A standby without which no commit goes through has all of them.
+/// Counts the standbys that commits wait for: such a standby has all commits.
 const FOLLOWS: &str =
     "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')";
 
 /// Three nodes of a broker, a primary and a standby.
 pub struct Cluster {
     services: Services,
-    /// The nodes' addresses, the first one's first.
+    /// The nodes' addresses, starting with the first node's.
     nodes: Vec<String>,
     primary: String,
     standby: String,
-    /// The soak's own way to the broker, and to the database.
+    /// The soak's own addresses of broker and database.
     broker: Switch,
     database: Switch,
     is_promoted: AtomicBool,
 }
 
 impl Cluster {
-    /// The one that `scripts/with-services` has started, if it has.
+    /// The cluster that `scripts/with-services` has started, if any.
     pub async fn here() -> Option<Cluster> {
         if !Allowed::here().cluster {
             return None;
@@ -87,7 +88,7 @@ impl Cluster {
         vec![("amqp.url".to_owned(), hosts(&nodes)), ("database.url".to_owned(), format!("{servers}/{name}"))]
     }
 
-    /// Something happens to the broker. All nodes are there when this returns.
+    /// Carries out a disruption of the broker. All nodes are running when this returns.
     pub async fn befall_broker(&self, disruption: ServiceDisruption, world: &World, tally: &Tally) {
         match disruption {
             ServiceDisruption::KillLeader(queue, away) => {
@@ -113,7 +114,7 @@ impl Cluster {
             }
             ServiceDisruption::Alarm(pause) => {
                 let _disruption = tally.service_is_disrupted();
-                // One node's alarm blocks the publishers of all.
+                // An alarm on one node blocks the publishers of all.
                 self.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
                 sleep(pause).await;
                 self.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
@@ -123,7 +124,7 @@ impl Cluster {
         }
     }
 
-    /// A server is killed, stays away for so long, and is started again. Commits go through when this returns.
+    /// Kills a server and restarts it after this time. Commits succeed when this returns.
     async fn lose_server(&self, server: Server, away: Duration, world: &World) {
         self.services.server(server, "kill").await;
         sleep(away).await;
@@ -131,7 +132,7 @@ impl Cluster {
         self.standby_follows(world).await;
     }
 
-    /// Something happens to one of the database's servers. Commits go through when this returns.
+    /// Carries out a disruption of one of the database's servers. Commits succeed when this returns.
     pub async fn befall_database(&self, disruption: ServiceDisruption, world: &World, tally: &Tally) {
         let is_promoted = self.is_promoted.load(Ordering::Relaxed);
         let primary = if is_promoted { Server::Standby } else { Server::Primary };
@@ -150,7 +151,7 @@ impl Cluster {
                 tally.add(KILLS_STANDBY);
             }
             ServiceDisruption::Promote if !is_promoted => {
-                // As whoever manages failovers must do.
+                // As a failover manager must do.
                 self.standby_follows(world).await;
                 self.services.server(Server::Primary, "kill").await;
                 self.services.server(Server::Standby, "promote").await;
@@ -162,7 +163,7 @@ impl Cluster {
         }
     }
 
-    /// A node is killed, stays away for so long, and is started again.
+    /// Kills a node and restarts it after this time.
     async fn lose(&self, node: u8, away: Duration, tally: &Tally) {
         let election = tally.service_is_disrupted();
         self.lead_past(node);
@@ -173,12 +174,12 @@ impl Cluster {
         self.services.node(node, "start").await;
     }
 
-    /// New connections of the soak's own go to the node after this one.
+    /// Leads new connections of the soak itself to the next node.
     fn lead_past(&self, node: u8) {
         self.broker.lead_to(&self.nodes[usize::from(node) % self.nodes.len()]);
     }
 
-    /// The node that leads a queue, once one does.
+    /// The node that leads a queue, once there is one.
     async fn leader(&self, queue: &str) -> Option<u8> {
         for _ in 0..LEADER_TRIES {
             if let Some(node) = self.try_leader(queue).await {
@@ -206,7 +207,7 @@ impl Cluster {
         self.services.ctl(1, arguments).await.unwrap_or_else(|said| panic!("rabbitmqctl {arguments:?}: {said}"));
     }
 
-    /// Waits until the standby has all commits, for as long as there is one.
+    /// Waits until the standby has all commits, unless it was promoted.
     async fn standby_follows(&self, world: &World) {
         if self.is_promoted.load(Ordering::Relaxed) {
             return;

@@ -1,4 +1,4 @@
-//! The disruptions of the surroundings, drawn by time: what happens to the replicas, the broker, the database, and to the
+//! The disruptions of the surroundings, drawn by time: what happens to the replicas, the broker, the database, and the
 //! gateway as a whole.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::ledger::GatewayName;
 use crate::poison::{Poison, Poisoned};
 use crate::rng::Rng;
 
-/// Something that happens so long after the beginning.
+/// Something that happens this long after the beginning.
 #[derive(Debug, Clone)]
 pub struct Timed<T> {
     /// When.
@@ -21,53 +21,53 @@ pub struct Timed<T> {
 pub enum ReplicaDisruption {
     /// SIGKILL, and a new one.
     Kill,
-    /// The same, while it happens to all others too.
+    /// SIGKILL of all replicas at once.
     KillAll,
-    /// SIGSTOP for so long, which is beyond its leases, then SIGCONT.
+    /// SIGSTOP for this long, beyond its leases, then SIGCONT.
     Stop(Duration),
     /// SIGTERM, and a new one once it has drained.
     Term,
-    /// SIGKILL of it, and of the three that come after it, each so long after its start.
+    /// SIGKILL of it and of its three successors, each this long after its start.
     RestartLoop([Duration; 3]),
 }
 
-/// What happens to one replica and those that come in its place.
+/// What happens to one replica and its successors.
 #[derive(Debug, Clone)]
 pub struct ReplicaPlan {
     /// What happens, and when.
     pub disruptions: Vec<Timed<ReplicaDisruption>>,
-    /// Where it and each that comes after it ends itself: a failpoint, or none. The last holds for all further ones.
+    /// Where it and each successor end themselves: a failpoint, or none. The last entry applies to all further ones.
     pub failpoints: Vec<Option<String>>,
 }
 
 /// What happens to the broker or the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceDisruption {
-    /// It is killed and started again after a while.
+    /// It is killed and restarted after this time.
     Kill(Duration),
-    /// It is stopped in good order and started again.
+    /// It is stopped properly and restarted.
     Restart,
     /// Its connections are closed, or its backends terminated.
     Cut,
-    /// It blocks publishers for so long. The broker alone.
+    /// It blocks publishers for this long. Only the broker.
     Alarm(Duration),
-    /// It takes no writes for so long. The database alone.
+    /// It accepts no writes for this long. Only the database.
     ReadOnly(Duration),
-    /// The node that leads this queue of the world's is killed, and started again after so long. A broker's cluster alone, as
-    /// the next two.
+    /// The node that leads this queue of the world is killed, and restarted after this time. Only a broker cluster,
+    /// like the next two.
     KillLeader(&'static str, Duration),
-    /// The same of the node of this number.
+    /// The same for the node with this number.
     KillNode(u8, Duration),
-    /// The node of this number is stopped in good order and started again.
+    /// The node with this number is stopped properly and restarted.
     RestartNode(u8),
-    /// The standby, which commits wait for, is killed and started again after so long. A database with a standby alone, as
-    /// the next one.
+    /// The standby, which commits wait for, is killed and restarted after this time. Only a database with a standby,
+    /// like the next one.
     KillStandby(Duration),
-    /// The primary is lost for good, and the standby takes its place.
+    /// The primary is lost for good, and the standby replaces it.
     Promote,
 }
 
-/// When something holds somebody up who may hold up nobody else, and for how long.
+/// When something is obstructed, and for how long. Others must not be delayed.
 #[derive(Debug)]
 pub struct Obstructed {
     /// A subscriber's queue is full.
@@ -82,19 +82,20 @@ pub struct Obstructed {
 const STEPS: [&str; 8] =
     ["accepted", "decided", "committed", "begun", "called", "settled", "announced", "acknowledged"];
 
-/// The queues whose leaders are killed: one that workers read, the subscriber's, and that of the variant that is never ill.
+/// The queues whose leaders are killed: one that workers consume, the subscriber's, and that of the healthy variant.
 const LED: [&str; 3] = ["commands.cards", "test", "commands.canary"];
 
-/// A replica is given a failpoint so many times; then it is left in peace, so that it is not killed at its start for ever.
+/// A replica gets a failpoint this many times; after that it gets none, so that it is not killed at every start for
+/// ever.
 const FAILPOINTS: usize = 200;
 
 impl ReplicaPlan {
-    /// At these times it is killed whatever else happens: as all others are.
+    /// At these times it is killed together with all others.
     pub fn kill_at(&mut self, times: &[Duration]) {
         self.add(times.iter().map(|at| Timed { at: *at, what: ReplicaDisruption::KillAll }));
     }
 
-    /// This happens to it as well.
+    /// Adds further disruptions.
     pub fn add(&mut self, disruptions: impl IntoIterator<Item = Timed<ReplicaDisruption>>) {
         self.disruptions.extend(disruptions);
         self.disruptions.sort_by_key(|disruption| disruption.at);
@@ -122,7 +123,7 @@ impl ReplicaPlan {
     }
 }
 
-/// When each replica goes over to the other settings, and back: every replica that is started from then on has them.
+/// Draws when the replicas change to the other settings and back: every replica started after that has them.
 pub fn draw_rollouts(length: Duration, rng: &mut Rng) -> Vec<Duration> {
     spread(length, (6_000, 20_000), rng, |_| ()).into_iter().map(|rollout| rollout.at).collect()
 }
@@ -146,13 +147,13 @@ pub fn draw_database(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisrup
     })
 }
 
-/// Draws when the database takes no writes.
+/// Draws when the database accepts no writes.
 pub fn draw_read_only(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisruption>> {
     spread(length, (8_000, 30_000), rng, |rng| ServiceDisruption::ReadOnly(rng.millis(1_000, 3_000)))
 }
 
-/// Draws what happens to the nodes of a broker's cluster. None is killed in the first seconds: RabbitMQ takes three to write
-/// down the names of new queues, and a node that dies before comes back without its members of them.
+/// Draws what happens to the nodes of a broker cluster. None is killed in the first seconds: RabbitMQ takes three to
+/// persist the names of new queues, and a node that dies before that returns without its members of them.
 pub fn draw_nodes(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisruption>> {
     let mut deck = Vec::new();
     spread(length, (8_000, 12_000), rng, |rng| {
@@ -165,7 +166,8 @@ pub fn draw_nodes(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisruptio
     })
 }
 
-/// Draws when the database's standby is killed, and when it is promoted: once, for then there is no other one.
+/// Draws when the database's standby is killed, and when it is promoted: once, because there is no other one after
+/// that.
 pub fn draw_standby(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisruption>> {
     let kill = |rng: &mut Rng| ServiceDisruption::KillStandby(rng.millis(1_000, 13_000));
     let promotion = Timed { at: length / 2 + rng.millis(5_000, 10_000), what: ServiceDisruption::Promote };
@@ -175,7 +177,7 @@ pub fn draw_standby(length: Duration, rng: &mut Rng) -> Vec<Timed<ServiceDisrupt
     disruptions
 }
 
-/// Draws which replica is killed again and again at its start, and when.
+/// Draws which replica is killed repeatedly at its start, and when.
 pub fn draw_restart_loops(length: Duration, replicas: usize, rng: &mut Rng) -> Vec<Timed<(usize, ReplicaDisruption)>> {
     spread(length, (8_000, 30_000), rng, |rng| {
         let slot = rng.between(0, replicas as u64 - 1) as usize;
@@ -183,13 +185,13 @@ pub fn draw_restart_loops(length: Duration, replicas: usize, rng: &mut Rng) -> V
     })
 }
 
-/// Draws what holds somebody up.
+/// Draws the obstructions.
 pub fn draw_obstructions(length: Duration, rng: &mut Rng) -> Obstructed {
     let mut draw = || spread(length, (4_000, 12_000), rng, |rng| rng.millis(3_000, 6_000));
     Obstructed { queue: draw(), rows: draw(), port: draw() }
 }
 
-/// Draws when a message comes that nobody can read.
+/// Draws when an unreadable message arrives.
 pub fn draw_poison(length: Duration, gateway: GatewayName, rng: &mut Rng) -> Vec<Timed<Poisoned>> {
     let mut deck = Vec::new();
     spread(length, (500, 2_500), rng, |rng| Poisoned::draw(next_of(&mut deck, &Poison::ALL, rng), gateway, rng))
@@ -205,7 +207,7 @@ pub fn draw_blackouts(length: Duration, rng: &mut Rng) -> Vec<Duration> {
     spread(length, (8_000, 40_000), rng, |_| ()).into_iter().map(|disruption| disruption.at).collect()
 }
 
-/// The next card of a shuffled deck: every kind comes once before any comes again.
+/// The next card of a shuffled deck: every kind comes once before any kind comes again.
 fn next_of<T: Clone>(deck: &mut Vec<T>, kinds: &[T], rng: &mut Rng) -> T {
     if deck.is_empty() {
         deck.extend_from_slice(kinds);
@@ -214,7 +216,7 @@ fn next_of<T: Clone>(deck: &mut Vec<T>, kinds: &[T], rng: &mut Rng) -> T {
     deck.pop().unwrap_or_else(|| kinds[0].clone())
 }
 
-/// Troubles over the whole length, with pauses drawn between these milliseconds.
+/// Disruptions over the whole length, with pauses between these milliseconds.
 fn spread<T>(length: Duration, pause: (u64, u64), rng: &mut Rng, mut draw: impl FnMut(&mut Rng) -> T) -> Vec<Timed<T>> {
     let mut disruptions = Vec::new();
     let mut at = rng.millis(pause.0 / 2, pause.1);

@@ -1,5 +1,5 @@
-//! What the gateway's calls meet, drawn for each payment: every way in which a gateway fails, and the answers that are no
-//! failure and yet no plain yes.
+//! What the gateway's calls meet, drawn for each payment: every way in which a gateway fails, and the answers that are
+//! neither a failure nor a plain success.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::support::Behaviour;
 pub struct OperationFaults {
     /// `process`, `capture`, ..., `status`.
     pub operation: &'static str,
-    /// Call by call.
+    /// One entry per call.
     pub behaviours: Vec<Behaviour>,
 }
 
 /// The operations that act.
 const ACTIONS: [&str; 5] = ["process", "capture", "refund", "release", "cancel"];
 
-/// Draws the faults of one payment. Where a sum is wrong, it is written by `text` from the smallest unit.
+/// Draws the faults of one payment. If an amount is wrong, `text` writes it from the smallest unit.
 pub fn draw(rng: &mut Rng, currency: &str, text: impl Fn(u64) -> String, total: u64) -> Vec<OperationFaults> {
     let mut faults = Vec::new();
     for operation in ACTIONS {
@@ -38,11 +38,11 @@ pub fn draw(rng: &mut Rng, currency: &str, text: impl Fn(u64) -> String, total: 
     faults
 }
 
-/// Look-ups of some payments that tell the truth and mislead nevertheless.
+/// Look-ups of some payments that are true and mislead nevertheless.
 pub fn misleading(rng: &mut Rng) -> Option<OperationFaults> {
     let count = rng.between(1, 2);
     let draw = |rng: &mut Rng| match rng.between(0, 2) {
-        // Some come in time.
+        // Some arrive in time.
         0 => Behaviour::Late(rng.millis(300, 1_700)),
         1 => Behaviour::Repeat,
         _ => Behaviour::Another,
@@ -51,7 +51,7 @@ pub fn misleading(rng: &mut Rng) -> Option<OperationFaults> {
     rng.chance(30).then_some(OperationFaults { operation: "status", behaviours })
 }
 
-/// Every kind of fault once, for charges of their own.
+/// Every kind of fault once, each for its own charge.
 pub fn samples() -> Vec<Behaviour> {
     vec![
         Behaviour::Decline("do_not_honor".to_owned()),
@@ -73,7 +73,7 @@ pub fn samples() -> Vec<Behaviour> {
     ]
 }
 
-/// One call's.
+/// The fault of one call.
 fn behaviour(rng: &mut Rng, operation: &str, currency: &str, text: impl Fn(u64) -> String, total: u64) -> Behaviour {
     let moves_money = matches!(operation, "process" | "capture" | "refund");
     match rng.between(0, 99) {
@@ -83,15 +83,15 @@ fn behaviour(rng: &mut Rng, operation: &str, currency: &str, text: impl Fn(u64) 
         61..81 => Behaviour::Pending,
         81..85 => Behaviour::Refuse,
         85..93 if operation == "process" => Behaviour::WrongAmount(text(rng.between(1, total + total / 10))),
-        // No gateway gives back or takes more than there is.
+        // No gateway refunds or captures more than there is.
         85..93 if moves_money => Behaviour::Portion(u32::try_from(rng.between(1, 99)).unwrap_or(50)),
-        // With at least as many decimals, so that the sum can be read.
+        // With at least as many decimals, so that the amount can be read.
         93..98 if moves_money => Behaviour::WrongCurrency(if currency == "KWD" { "BHD" } else { "GBP" }.to_owned()),
         _ => Behaviour::Approve,
     }
 }
 
-/// A failure that may befall a question as well as a deed.
+/// A failure that any call may meet, whether it acts or asks.
 fn failure(rng: &mut Rng) -> Behaviour {
     match rng.between(0, 10) {
         0 => Behaviour::HangBefore,
@@ -102,7 +102,7 @@ fn failure(rng: &mut Rng) -> Behaviour {
         6 => Behaviour::Status(429, Some(1)),
         7 => Behaviour::Garbage,
         8 => Behaviour::Truncated,
-        // Some come to their end in time, some do not.
+        // Some finish in time, some do not.
         9 => Behaviour::Trickle(rng.millis(1, 16)),
         _ => Behaviour::Delay(rng.millis(500, 2_500)),
     }

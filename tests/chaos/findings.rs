@@ -1,8 +1,8 @@
-//! Compares everything that is known from outside with what paybus stored and said: what the gateway was asked for with
-//! the commands (`requests`), the gateway's ledger with PostgreSQL's books (`money`), the answers with the commands, the
-//! books and the ledger (`told`), the replies and webhooks with their answers (`delivered`), what people had to resolve with
-//! what the gateway kept from paybus (`resolved`), the replicas' logs with what may stand there (`logs`), and what is left
-//! at the broker (`left`).
+//! Compares everything that is visible from outside with what paybus stored and reported: the gateway's requests with
+//! the commands (`requests`), the gateway's ledger with PostgreSQL's books (`money`), the answers with the commands,
+//! the books and the ledger (`events`), the replies and webhooks with their answers (`delivered`), what people had to
+//! resolve with what the gateway hid from paybus (`resolved`), the replicas' logs with the expected errors (`logs`),
+//! and what is left at the broker (`left`).
 
 mod delivered;
 mod events;
@@ -24,56 +24,56 @@ use crate::support::World;
 use crate::upstream::Upstream;
 use crate::webhooks::Webhooks;
 
-/// What must not be, in the order of the verdict.
+/// The kinds of violations, in the order of the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// One command or payment was charged more than once.
     DoubleCharge,
-    /// The gateway was asked for something that no command asks for, or for another amount.
+    /// The gateway got a request that no command explains, or with another amount.
     NotOrdered,
-    /// The gateway was asked for something that its ledger does not allow.
+    /// The gateway got a request that its ledger does not allow.
     NotAllowed,
     /// A wrong command was not rejected.
     WrongAccepted,
-    /// A command without an answer that nobody is at.
+    /// A command without an answer that is not in progress either.
     Lost,
-    /// An operation that did not come to its end.
+    /// An operation that did not end.
     Stuck,
-    /// A payment's amounts or status are not what the gateway did.
+    /// A payment's amounts or status differ from what the gateway did.
     Books,
-    /// An answer says other than what the gateway did.
+    /// An answer differs from what the gateway did.
     Contradiction,
-    /// One command, two answers.
+    /// One command with two answers.
     AnsweredTwice,
-    /// A command with a `reply_to` whose answer did not come there.
+    /// A command with a `reply_to` that did not get its answer.
     ReplyMissing,
     /// A webhook that was answered with 200 and has no answer.
     WebhookLost,
-    /// A person was needed without reason.
+    /// An operator was needed without reason.
     NeedlessResolve,
-    /// Stored and not told.
+    /// An event that was stored and not published.
     EventMissing,
-    /// Told twice under different ids.
+    /// An event that was published twice under different ids.
     EventRepeated,
-    /// A gap in a payment's sequence, or the wrong order.
+    /// A gap or the wrong order in a payment's sequence.
     EventOrder,
-    /// An event that does not say what is stored.
+    /// An event that differs from what is stored.
     EventDiffers,
     /// A message left in a queue.
     LeftInQueue,
-    /// A dead letter that nobody wrote for that.
+    /// A dead letter that was not meant to become one.
     DeadLetter,
-    /// An unreadable message that is not among the dead letters.
+    /// An unreadable message that is missing from the dead letters.
     DeadLetterMissing,
-    /// A panic, or an error in a replica's log that nobody expects.
+    /// A panic, or an unexpected error in a replica's log.
     Log,
-    /// A variant whose gateway is well answered nothing for too long, though it could.
+    /// A variant whose gateway is healthy answered nothing for too long, though it could.
     Silence,
-    /// Something was still going on long after the faults were over.
+    /// Something was still in progress long after the faults were over.
     Unrest,
-    /// A kind of fault that was planned and never happened: the run proves nothing of it.
+    /// A kind of fault that was planned and never happened, so the run proves nothing about it.
     FaultMissing,
-    /// A replica that ended unasked, or did not end in good order.
+    /// A replica that ended by itself or did not drain.
     Worker,
 }
 
@@ -107,25 +107,25 @@ impl Kind {
     ];
 }
 
-/// Something that must not be.
+/// A violation.
 #[derive(Debug, Clone)]
 pub struct Finding {
-    /// What kind of thing.
+    /// Its kind.
     pub kind: Kind,
-    /// Whose.
+    /// The payment concerned, if it is known.
     pub payment: Option<Uuid>,
-    /// For a person.
+    /// A description for people.
     pub what: String,
 }
 
 impl Finding {
-    /// One.
+    /// Creates a finding.
     pub fn new(kind: Kind, payment: Option<Uuid>, what: impl Into<String>) -> Finding {
         Finding { kind, payment, what: what.into() }
     }
 }
 
-/// A payment as it is stored.
+/// A payment as stored.
 pub struct StoredPayment {
     pub variant: String,
     pub total: Decimal,
@@ -135,11 +135,11 @@ pub struct StoredPayment {
     pub refunded: Decimal,
 }
 
-/// An operation as it is stored.
+/// An operation as stored.
 pub struct StoredOperation {
     pub payment: Uuid,
     pub kind: String,
-    /// What names the command: subject, source and id.
+    /// The command's name: subject, source and id.
     pub name: (String, String, String),
     pub state: String,
     pub answer: Option<String>,
@@ -174,7 +174,7 @@ impl Stored {
     }
 }
 
-/// Everything that must not be and is.
+/// Finds all violations.
 pub async fn all(
     world: &World,
     ledger: &dyn Ledger,

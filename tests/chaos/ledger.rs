@@ -1,5 +1,5 @@
-//! The gateway of a soak: it keeps a ledger of its own, which is the truth, and fails as it was drawn. It also remembers what
-//! it was asked for, and what it had to refuse.
+//! The gateway of a soak: it keeps its own ledger, which is the truth, and fails as drawn. It also records what was
+//! requested and what it had to refuse.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::stripe::StripeLedger;
 use crate::support::fake_gateway::{CallRecord, Effect, FakeGateway, News, Pending, Refused};
 use crate::support::{Setup, Webhook, World};
 
-/// What the webhooks of a soak are signed with.
+/// The secret that signs the webhooks of a soak.
 pub const WEBHOOK_SECRET: &str = "whsec_chaos";
 
-/// Which gateway a soak is for.
+/// The gateway of a soak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GatewayName {
     /// `http`.
     Http,
-    /// `stripe`, at a Stripe in memory.
+    /// `stripe`, at an in-memory Stripe.
     Stripe,
 }
 
 impl GatewayName {
-    /// The word on the command line.
+    /// Its name on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             GatewayName::Http => "http",
@@ -37,7 +37,7 @@ impl GatewayName {
         }
     }
 
-    /// A `process` object that this gateway takes.
+    /// A `process` object that this gateway accepts.
     pub fn process(self) -> Value {
         match self {
             GatewayName::Http => json!({"token": "tok"}),
@@ -45,7 +45,7 @@ impl GatewayName {
         }
     }
 
-    /// Starts one, for the scripts that will be played.
+    /// Starts it, for the scripts that will be played.
     pub fn start(self, scripts: &[Script]) -> Option<StripeLedger> {
         (self == GatewayName::Stripe).then(|| StripeLedger::start(scripts))
     }
@@ -58,26 +58,26 @@ pub struct Request {
     pub operation: Uuid,
     /// `process`, `confirm`, `capture`, `release`, `refund` or `cancel`.
     pub action: String,
-    /// `None` where it names no amount.
+    /// `None` if it names no amount.
     pub amount: Option<Decimal>,
     pub currency: String,
-    /// What could be refunded when it came.
+    /// What could be refunded when the request arrived.
     pub refundable: Decimal,
 }
 
 /// Something that the gateway reports by itself, to be delivered as a webhook.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Whose webhook it is.
+    /// The variant of the webhook.
     pub variant: &'static str,
-    /// The payment that it is about, where it names one.
+    /// The payment that it is about, if it names one.
     pub payment: Option<Uuid>,
     /// Its id, which becomes the id of the `payment.notification`.
     pub id: String,
     pub body: String,
 }
 
-/// What a soak needs of its gateway.
+/// What a soak needs from its gateway.
 pub trait Ledger: Sync {
     /// Every request that would act, in order.
     fn requests(&self) -> Vec<Request>;
@@ -85,10 +85,10 @@ pub trait Ledger: Sync {
     /// Every request that the ledger did not allow, in order.
     fn refused(&self) -> Vec<Refused>;
 
-    /// The operations that it was working on when it stopped: it may have said that they were pending, and knows them no more.
+    /// The operations in progress when it stopped: it may have reported them as pending and no longer knows them.
     fn forgotten(&self) -> BTreeSet<Uuid>;
 
-    /// What was reported so far, beginning with the number `from`.
+    /// The reports so far, from number `from` on.
     fn reports(&self, from: usize) -> Vec<Report>;
 
     /// A report as a webhook, signed now.
@@ -97,31 +97,31 @@ pub trait Ledger: Sync {
     /// The variants that call this gateway.
     fn variants(&self) -> &'static [&'static str];
 
-    /// Every kind of fault that it can have, by the name that `met` gives it.
+    /// Every kind of fault that it can have, under the name that `met` uses.
     fn faults(&self) -> &'static [&'static str];
 
-    /// Lets the calls of a payment's operation meet these.
+    /// Makes the calls of a payment's operation meet these faults.
     fn plan(&self, payment: Uuid, fault: &OperationFaults);
 
-    /// From here on all is well.
+    /// From now on there are no faults.
     fn forget_plans(&self);
 
-    /// The payments that have something pending.
+    /// The payments with something pending.
     fn pending(&self) -> HashMap<Uuid, Pending>;
 
-    /// Ends what is pending of a payment.
+    /// Completes what is pending for a payment.
     fn complete(&self, payment: Uuid, approved: bool);
 
     /// Everything that was done for a payment.
     fn effects(&self, payment: Uuid) -> Vec<Effect>;
 
-    /// Everything that was done.
+    /// Everything that was done, by payment.
     fn effects_of_all(&self) -> HashMap<Uuid, Vec<Effect>>;
 
     /// Whether more of a payment's authorization could be captured.
     fn holds(&self, payment: Uuid, currency: &str) -> bool;
 
-    /// Corrects what an operation was booked as.
+    /// Corrects the booked amount of an operation.
     fn put_right(&self, payment: Uuid, operation: Uuid, amount: Decimal, currency: &str);
 
     /// Refuses connections for a while.
@@ -133,17 +133,17 @@ pub trait Ledger: Sync {
     /// How many calls there were.
     fn calls(&self) -> usize;
 
-    /// The calls for a payment, for a person.
+    /// The calls for a payment, as text.
     fn record(&self, payment: Uuid) -> Vec<String>;
 }
 
-/// The contracts of an `http` gateway that not every older release knows: it cannot be asked.
+/// The contracts of an `http` gateway that cannot be asked, which not every older release knows.
 const UNASKED: [(&str, &[(&str, &str)]); 2] = [
     (PROVED, &[("lookup", "false"), ("notifications", "proof"), ("notification_deadline", "5s")]),
     (UNDOING, &[("lookup", "false"), ("undo", "true")]),
 ];
 
-/// The variants that call this gateway; whether all workers are of this release.
+/// The variants that call this gateway; `all_are_new` if all workers are of this release.
 pub fn variants(stripe: Option<&StripeLedger>, all_are_new: bool) -> &'static [&'static str] {
     match stripe {
         Some(_) => &[CARDS],
@@ -152,7 +152,7 @@ pub fn variants(stripe: Option<&StripeLedger>, all_are_new: bool) -> &'static [&
     }
 }
 
-/// The world's settings for the variants of this gateway; whether all workers are of this release.
+/// The world's settings for the variants of this gateway; `all_are_new` if all workers are of this release.
 pub fn configure(setup: Setup, stripe: Option<&StripeLedger>, all_are_new: bool) -> Setup {
     // Not every older release knows this setting.
     let setup = if all_are_new { setup.set(&format!("variants.{CARDS}.multicapture"), "true") } else { setup };
@@ -173,7 +173,7 @@ pub fn configure(setup: Setup, stripe: Option<&StripeLedger>, all_are_new: bool)
     }
 }
 
-/// What stands of what was done: what was undone is as if it had never been.
+/// What remains in effect: what was undone counts as if it had never happened.
 pub fn standing(effects: &[Effect]) -> Vec<Effect> {
     let undone: BTreeSet<&str> = effects.iter().filter_map(|effect| effect.key.strip_prefix("undo-")).collect();
     let stands = |effect: &&Effect| effect.kind != "void" && !undone.contains(effect.key.as_str());

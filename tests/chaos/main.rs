@@ -1,26 +1,27 @@
-//! The promise under faults: "one command: at most one charge, and never a lost event, whatever dies in between". A soak
-//! that anyone can run, `make chaos`, and that ends with a verdict.
+//! The guarantee under faults: one command, at most one charge, and no event is ever lost, whichever process dies in
+//! between. A soak that anyone can run, `make chaos`, and that ends with a verdict.
 //!
-//! Real replicas work between a real broker, a real database and a gateway that keeps its own ledger. Commands of every kind
-//! come for some time, right ones, wrong ones, duplicates, and ones that race for a payment. Meanwhile everything fails: the
-//! gateway's calls in every way that a call can fail, replicas, broker and database by being killed, stopped, restarted and
-//! cut off. Then the faults end, whatever was begun comes to its end, and the ledger, which is the truth, is held against
-//! PostgreSQL's books and against the events that a subscriber got.
+//! Real replicas work between a real broker, a real database and a gateway that keeps its own ledger. Commands of every
+//! kind are published for some time: correct ones, wrong ones, duplicates, and ones that race for a payment. Meanwhile
+//! everything fails: the gateway's calls in every way that a call can fail; replicas, broker and database by being
+//! killed, stopped, restarted and cut off. Then the faults end, everything that was begun ends, and the ledger, which
+//! is the truth, is compared with PostgreSQL's books and with the events that a subscriber received.
 //!
-//! - `rng`, `plan`: everything is drawn from a seed before it begins: `script` (a payment's commands, with `captures` in
-//!   parts and `look_ups` that mislead; `wrong` ones), `faults` (what the gateway's calls meet), `disruptions` (what happens
-//!   to the surroundings). Gateways that cannot be asked, and approvals that are to be confirmed, are `script/unasked`.
-//! - `ledger` is what a soak needs of its gateway, `stripe` the one in memory that speaks as Stripe does.
-//! - `soak` carries the plan out: `upstream` publishes, `replies` collects, `webhooks` delivers what the gateway reports,
-//!   `replicas` and `surroundings` make trouble (`cluster`, where the services are clusters), `obstructions` hold somebody
-//!   up, `poison` is what nobody can read, `canary` sees whether a variant that is never ill answers meanwhile, `operators` has
-//!   the people: customers who come back, and the clerk who resolves what no machine can know.
-//! - `findings` looks for whatever must not be, `verdict` tells.
+//! - `rng`, `plan`: everything is drawn from a seed before it begins: `script` (a payment's commands, with partial
+//!   `captures` and misleading `look_ups`; `wrong` ones), `faults` (what the gateway's calls meet), `disruptions` (what
+//!   happens to the surroundings). `script/unasked` has gateways that cannot be asked, and approvals that must be
+//!   confirmed.
+//! - `ledger` is what a soak needs from its gateway; `stripe` is the in-memory one that speaks Stripe's API.
+//! - `soak` carries the plan out: `upstream` publishes, `replies` collects, `webhooks` delivers what the gateway
+//!   reports, `replicas` and `surroundings` disrupt (`cluster`, if the services are clusters), `obstructions` delay,
+//!   `poison` is unreadable, `canary` checks that a healthy variant answers meanwhile, and `operators` has the people:
+//!   customers who return, and the clerk who resolves what paybus cannot know.
+//! - `findings` looks for violations, and `verdict` reports them.
 //!
-//! What is drawn depends on the seed alone; what it meets depends on the machine as well, so that the same seed finds the
-//! same thing often, not always.
+//! What is drawn depends only on the seed; what it meets also depends on the machine, so the same seed finds the same
+//! violation often, but not always.
 
-// What breaks here must break the soak; and it reports on standard output.
+// Failures here must fail the soak, and it reports on standard output.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../outages/services.rs"]
@@ -78,7 +79,7 @@ fn main() -> ExitCode {
 }
 
 async fn soak(arguments: &Arguments) -> bool {
-    // Ended last: the world's own clients go through it.
+    // Dropped last: the world's own clients connect through it.
     let cluster = Cluster::here().await;
     let is_cluster = cluster.is_some();
     let draw = |seed| Plan::draw(seed, arguments.seconds, arguments.replicas, arguments.gateway, is_cluster);

@@ -1,6 +1,6 @@
-//! What holds somebody up, and may hold up nobody else: a subscriber whose queue is full, rows that somebody has
-//! locked, and clients that connect to a replica and ask nothing. That the variant that is never ill answers beside
-//! each is counted as well, so that a run in which it never does is not clean.
+//! Obstructions that may delay only what they obstruct: a subscriber whose queue is full, rows that somebody has
+//! locked, and clients that connect to a replica and ask nothing. The answers of the healthy variant during each of
+//! them are counted as well, so that a run without such answers is not clean.
 
 use std::time::{Duration, Instant};
 
@@ -16,30 +16,30 @@ use crate::script::CARDS;
 use crate::support::World;
 use crate::tally::Tally;
 
-/// An obstruction, and that a fresh command was answered beside it.
+/// An obstruction, and that a fresh command was answered during it.
 type Counted = [&'static str; 2];
 
 const QUEUE: Counted = ["a subscriber's queue is full", "a well variant answers beside a full queue"];
 const ROWS: Counted = ["payments' rows are locked by somebody", "a well variant answers beside locked rows"];
 const PORT: Counted = ["half-open connections fill a replica's HTTP port", "a well variant answers beside a full port"];
 
-/// How long the faults last of a run in which all of it must have happened.
+/// How long the faults last in a run in which all of them must have happened.
 const LONG: Duration = Duration::from_secs(60);
-/// More than one client may have open at a replica.
+/// More connections than one client may have at a replica.
 const CONNECTIONS: usize = 200;
-/// How long making one may take: a replica that is stopped accepts none.
+/// How long opening one may take: a suspended replica accepts none.
 const CONNECTING: Duration = Duration::from_secs(1);
-/// How long until the broker is asked again.
+/// How long until the broker is queried again.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Payments that somebody works on, or else did or will, as far as nobody else has them locked.
+/// Payments in progress, or else past or future ones, as far as they are not locked.
 const LOCK: &str = "SELECT id FROM payments p WHERE variant = $1
      ORDER BY EXISTS (SELECT FROM operations o WHERE o.payment_id = p.id AND o.state <> 'settled') DESC
      LIMIT 8 FOR UPDATE OF p SKIP LOCKED";
 
-/// What must have happened in a run whose faults last so long, as it is counted. A short one kills broker and
-/// database all the time, so that little is held up for as long as it was meant to; and where these are clusters, the well
-/// variant itself lacks one of them for most of the time.
+/// What must have happened in a run whose faults last this long, by the names under which it is counted. A short run
+/// kills broker and database all the time, so that few obstructions last as long as planned; and with clusters, the
+/// healthy variant itself lacks one of them most of the time.
 pub fn kinds(length: Duration, is_cluster: bool) -> Vec<&'static str> {
     let obstructed = [QUEUE, ROWS, PORT];
     match length < LONG {
@@ -49,21 +49,21 @@ pub fn kinds(length: Duration, is_cluster: bool) -> Vec<&'static str> {
     }
 }
 
-/// Where it happens.
+/// Where and to what the obstructions happen.
 #[derive(Clone, Copy)]
 pub struct Obstructions<'a> {
-    /// To whom.
+    /// The world to obstruct.
     pub world: &'a World,
-    /// Counted here.
+    /// Where they are counted.
     pub tally: &'a Tally,
-    /// Who may not be held up.
+    /// The variant that must not be delayed.
     pub canary: &'a Canary<'a>,
-    /// When it all began.
+    /// When the soak began.
     pub begun: tokio::time::Instant,
 }
 
 impl Obstructions<'_> {
-    /// Carries the plan out until the faults are over; nothing is held up any more when this returns.
+    /// Carries out the plan until the faults are over; nothing is obstructed when this returns.
     pub async fn run(self, plan: &Obstructed, over: &CancellationToken) {
         tokio::join!(
             self.each(&plan.queue, over, QUEUE, async |pause| self.fill_queue(pause).await),
@@ -72,7 +72,7 @@ impl Obstructions<'_> {
         );
     }
 
-    /// Holds something up at each of these times. It counts where it held for as long as it was meant to.
+    /// Obstructs something at each of these times. It counts if it lasted as long as planned.
     async fn each(
         self,
         plan: &[Timed<Duration>],
@@ -94,14 +94,14 @@ impl Obstructions<'_> {
         }
     }
 
-    /// Waits while something is held up.
+    /// Waits while something is obstructed.
     async fn wait_out(self, pause: Duration) -> Outcome {
         let since = Instant::now();
         sleep(pause).await;
         Outcome { was_answered: self.canary.has_answered_since(since) }
     }
 
-    /// A subscriber to the answers of a variant takes none.
+    /// A subscriber to a variant's answers accepts none.
     async fn fill_queue(self, pause: Duration) -> Option<Outcome> {
         let bus = self.world.bus.another();
         let name = bus.queue("full");
@@ -115,7 +115,7 @@ impl Obstructions<'_> {
         outcome
     }
 
-    /// Somebody is in the middle of a transaction with payments that are being worked on.
+    /// Holds a transaction open with locks on payments in progress.
     async fn lock_rows(self, pause: Duration) -> Option<Outcome> {
         let client = self.world.sql_client().await.ok()?;
         client.batch_execute("BEGIN").await.ok()?;
@@ -124,11 +124,11 @@ impl Obstructions<'_> {
             return None;
         }
         let outcome = self.wait_out(pause).await;
-        // Where its connection was lost meanwhile, so were its locks.
+        // If its connection was lost meanwhile, so were its locks.
         client.batch_execute("ROLLBACK").await.ok().map(|()| outcome)
     }
 
-    /// Clients of the replica that was started last send half a request.
+    /// Clients send half a request to the replica that was started last.
     async fn fill_port(self, pause: Duration) -> Option<Outcome> {
         let worker = self.world.workers().into_iter().rfind(|worker| worker.exited().is_none())?;
         let address = worker.http().trim_start_matches("http://");
@@ -142,13 +142,13 @@ impl Obstructions<'_> {
     }
 }
 
-/// What came of an obstruction that held.
+/// The outcome of an obstruction that lasted.
 struct Outcome {
     /// Whether a fresh command was answered meanwhile.
     was_answered: bool,
 }
 
-/// A connection that has sent half the head of a request.
+/// A connection that has sent half of a request's head.
 async fn half_open(address: &str) -> Option<TcpStream> {
     let mut stream = timeout(CONNECTING, TcpStream::connect(address)).await.ok()?.ok()?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: ").await.ok()?;

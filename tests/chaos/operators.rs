@@ -1,5 +1,5 @@
-//! The people: customers who were sent away and come back or do not, the gateway's own office, where what is pending ends,
-//! and the clerk who resolves what no machine can know. They work while the faults happen and after them.
+//! The people: customers who are redirected and return or do not, the gateway's own staff, who complete what is
+//! pending, and the clerk who resolves what paybus cannot know. They act while the faults happen and after them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -19,31 +19,31 @@ use crate::script::{CARDS, Customer, PROVED, Script};
 use crate::support::{Command, World};
 use crate::upstream::Upstream;
 
-/// How often they look at their desks.
+/// How often they check for something to do.
 const LOOK: Duration = Duration::from_millis(400);
-/// How long the clerk trusts the machine to find out by itself, once all is well again.
+/// How long the clerk waits for paybus to find out by itself after the faults have ended.
 const TRUST: Duration = Duration::from_secs(8);
-/// The same of a gateway that proves by its webhooks what it did: the last ones are still to come.
+/// The same for a gateway whose webhooks are proof: the last ones are still to come.
 const TRUST_IN_PROOF: Duration = Duration::from_secs(15);
-/// The same of an operation that is still looked up: a long list is read on from look-up to look-up.
+/// The same for an operation that is still being looked up: a long list is continued from look-up to look-up.
 const TRUST_IN_LOOK_UPS: Duration = Duration::from_secs(20);
-/// How long after a sync another one may be sent for the same payment.
+/// The pause after a sync before another one is sent for the same payment.
 const SYNC_AGAIN: Duration = Duration::from_secs(4);
 
-/// What the clerk said of an operation.
+/// The clerk's statement about an operation.
 #[derive(Debug, Clone)]
 pub struct Resolution {
-    /// The command that said it.
+    /// The command with the statement.
     pub command: Command,
-    /// How much money moved; nothing where none did.
+    /// How much money moved; `None` if none did.
     pub amount: Option<Decimal>,
-    /// What paybus said of the operation when a person was needed.
+    /// The operation's code in paybus when an operator was needed.
     pub code: String,
-    /// How many workers were lost over it.
+    /// How many workers it lost.
     pub takeovers: i32,
 }
 
-/// Everybody who is no machine.
+/// All the people.
 pub struct Operators<'a> {
     world: &'a World,
     ledger: &'a dyn Ledger,
@@ -51,20 +51,20 @@ pub struct Operators<'a> {
     customers: HashMap<Uuid, Customer>,
     variants: HashMap<Uuid, &'static str>,
     publish: mpsc::Sender<Command>,
-    /// By the operation resolved; the last one counts that was accepted.
+    /// By the resolved operation; the last accepted one counts.
     resolutions: Mutex<HashMap<Uuid, Vec<Resolution>>>,
-    /// Since when something is seen.
+    /// When each thing was first seen.
     seen: Mutex<HashMap<Uuid, Instant>>,
     synced: Mutex<HashMap<Uuid, Instant>>,
-    /// Payments whose orders the shop gave up.
+    /// Payments whose orders the shop has given up.
     given_up: Mutex<HashSet<Uuid>>,
     number: AtomicU64,
-    /// The faults are over: what is left must be brought to an end.
+    /// Whether the faults are over: what is left must now end.
     calm: AtomicBool,
 }
 
 impl<'a> Operators<'a> {
-    /// Opens it.
+    /// Creates them.
     pub fn new(
         world: &'a World,
         ledger: &'a dyn Ledger,
@@ -88,7 +88,7 @@ impl<'a> Operators<'a> {
         }
     }
 
-    /// Works until it is over.
+    /// Acts until the end.
     pub async fn run(&self, over: &CancellationToken) {
         while over.run_until_cancelled(sleep(LOOK)).await.is_some() {
             self.end_pending().await;
@@ -103,17 +103,17 @@ impl<'a> Operators<'a> {
     /// The faults are over.
     pub fn all_is_well(&self) {
         self.calm.store(true, Ordering::Relaxed);
-        // Trust begins anew.
+        // The waiting times start again.
         self.seen.lock().unwrap().clear();
     }
 
-    /// What was said of each operation.
+    /// The statements about each operation.
     pub fn resolutions(&self) -> HashMap<Uuid, Vec<Resolution>> {
         self.resolutions.lock().unwrap().clone()
     }
 
-    /// What is pending at the gateway ends when its time has come; who went away is given up there in the end. Where a
-    /// customer was involved, nobody tells paybus: the shop, which sees the customer come back, or not, asks.
+    /// Completes what is pending at the gateway when its time has come; customers who vanished are given up there at
+    /// the end. paybus gets no report about a customer: the shop asks when it sees the customer return.
     async fn end_pending(&self) {
         let is_calm = self.calm.load(Ordering::Relaxed);
         for (payment, pending) in self.ledger.pending() {
@@ -130,7 +130,7 @@ impl<'a> Operators<'a> {
         }
     }
 
-    /// A customer who came back, and whose sync failed in the turmoil. Of the others a webhook tells, and nobody else.
+    /// Handles customers who returned and whose sync failed. About the others only a webhook reports.
     async fn bring_back(&self) {
         let rows = self.world.query("SELECT id FROM payments WHERE status = 'input'", &[]).await;
         let pending = self.ledger.pending();
@@ -144,8 +144,8 @@ impl<'a> Operators<'a> {
         }
     }
 
-    /// A payment that waits for its customer, and whose last process failed: it may have ended what the customer was asked
-    /// for before. The shop would process again, or give the order up, as here.
+    /// Handles payments that wait for their customer and whose last process failed, which may have ended what the
+    /// customer was asked for before. A shop would process again or give the order up; here it gives up.
     async fn give_up_orders(&self) {
         let sql = "SELECT p.id FROM payments p CROSS JOIN LATERAL (
                 SELECT o.state, o.answer FROM operations o
@@ -162,8 +162,8 @@ impl<'a> Operators<'a> {
         }
     }
 
-    /// Resolves what the gateway answered in another currency; and, once all is well, whatever else was left to a person: what
-    /// the gateway said was pending, say, and forgot because it stopped in the middle of it.
+    /// Resolves what the gateway answered in another currency and, once the faults are over, everything else that was
+    /// left to an operator: for example, what the gateway reported as pending and forgot when it stopped.
     async fn resolve(&self) {
         let sql = "SELECT o.payment_id, o.id, p.currency, o.last_code, o.takeovers::int, o.due_at IS NOT NULL FROM operations o
              JOIN payments p ON p.id = o.payment_id
@@ -195,7 +195,8 @@ impl<'a> Operators<'a> {
             false => exchanged(effect.amount, currency),
         });
         if let Some(amount) = amount {
-            // The gateway's office puts it right at the clerk's word, or its figures would contradict the books for ever.
+            // The gateway's staff corrects it on the clerk's word; otherwise its figures would contradict the books for
+            // ever.
             self.ledger.put_right(payment, operation, amount, currency);
         }
         let mut data =
@@ -226,7 +227,7 @@ impl<'a> Operators<'a> {
     }
 
     async fn send(&self, command: Command) {
-        // Nobody reads any more once it is over.
+        // After the end, nothing receives commands any more.
         self.publish.send(command).await.unwrap_or_default();
     }
 
@@ -239,7 +240,7 @@ impl<'a> Operators<'a> {
     }
 }
 
-/// What the clerk takes a foreign sum for.
+/// The amount that the clerk takes a foreign amount for.
 fn exchanged(amount: Decimal, currency: &str) -> Decimal {
     let decimals = match currency {
         "JPY" => 0,

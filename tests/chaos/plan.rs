@@ -1,6 +1,6 @@
 //! What a soak will do, drawn from its seed before it begins: a script for each payment, and the disruptions of the
-//! surroundings by time. The same seed, length, number of replicas and kind of services draw the same plan; when exactly a
-//! trouble meets a command is left to the machine.
+//! surroundings by time. The same seed, length, number of replicas and kind of services draw the same plan; when
+//! exactly a disruption hits a command depends on the machine.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::poison::Poisoned;
 use crate::rng::Rng;
 use crate::script::Script;
 
-/// How much longer the faults may go on until each kind has happened.
+/// How much longer the faults may continue until each kind has happened.
 pub const EXTENSION: Duration = Duration::from_secs(240);
 
 /// How many payments begin in a second.
@@ -23,13 +23,13 @@ const PAYMENTS_PER_SECOND: u64 = 10;
 /// Everything that was drawn.
 #[derive(Debug)]
 pub struct Plan {
-    /// What was drawn from.
+    /// The seed.
     pub seed: u64,
-    /// Which gateway it is for.
+    /// The gateway that it is for.
     pub gateway_name: GatewayName,
     /// Whether broker and database are clusters.
     pub is_cluster: bool,
-    /// How long payments begin. Troubles are drawn for [`EXTENSION`] longer.
+    /// For how long payments begin. Disruptions are drawn for [`EXTENSION`] longer.
     pub length: Duration,
     /// The payments, in the order in which they begin.
     pub scripts: Vec<Script>,
@@ -41,18 +41,18 @@ pub struct Plan {
     pub database: Vec<Timed<ServiceDisruption>>,
     /// When the gateway refuses connections, and for how long.
     pub gateway: Vec<Timed<Duration>>,
-    /// When something holds somebody up.
+    /// The obstructions.
     pub obstructed: Obstructed,
-    /// When messages come that nobody can read.
+    /// When unreadable messages arrive.
     pub poison: Vec<Timed<Poisoned>>,
     /// When the configuration of replicas changes.
     pub rollouts: Vec<Duration>,
-    /// What becomes of webhooks.
+    /// What happens to webhooks.
     pub webhooks: Rng,
 }
 
 impl Plan {
-    /// Draws one.
+    /// Draws a plan.
     pub fn draw(seed: u64, seconds: u64, replicas: usize, gateway_name: GatewayName, is_cluster: bool) -> Plan {
         let rng = Rng::new(seed);
         let length = Duration::from_secs(seconds);
@@ -115,7 +115,7 @@ impl Plan {
         }
     }
 
-    /// The payments of which nothing but a webhook tells how they ended.
+    /// The payments whose outcome only a webhook reports.
     pub fn silent(&self) -> BTreeSet<Uuid> {
         let silent = self.scripts.iter().filter(|script| !script.customer.is_seen);
         silent.map(|script| script.payment).collect()

@@ -1,5 +1,5 @@
-//! Poison: messages that lapin cannot parse, or that are no text at all, published all through the faults. None of them may be
-//! carried out or end a replica, and each must be a dead letter in the end.
+//! Poison: messages that lapin cannot parse, or that are not text, published throughout the faults. None of them may be
+//! carried out or end a replica, and each must become a dead letter.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::support::{Command, World};
 use crate::tally::Tally;
 use crate::upstream::Upstream;
 
-/// How long until a broker that is away is tried again.
+/// How long until an unreachable broker is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
-/// Headers nested so deep end a process that hands them to lapin.
+/// Headers nested this deep end a process that passes them to lapin.
 const LEVELS: usize = 1_147;
 
 /// What is wrong with a message.
@@ -31,11 +31,11 @@ pub enum Poison {
     Body,
 }
 
-/// A message that nobody can read.
+/// An unreadable message.
 #[derive(Debug, Clone)]
 pub struct Poisoned {
     poison: Poison,
-    /// Whoever reads its body nevertheless charges somebody.
+    /// If its body is read nevertheless, somebody is charged.
     command: Command,
 }
 
@@ -44,7 +44,7 @@ impl Poison {
     pub const ALL: [Poison; 5] =
         [Poison::Depth, Poison::Property, Poison::HeaderName, Poison::RoutingKey, Poison::Body];
 
-    /// How it is counted.
+    /// The name under which it is counted.
     pub fn name(self) -> &'static str {
         match self {
             Poison::Depth => "poison: headers are nested too deep",
@@ -57,7 +57,7 @@ impl Poison {
 }
 
 impl Poisoned {
-    /// Draws one of this kind, the only one with its body.
+    /// Draws one of this kind, with a unique body.
     pub fn draw(poison: Poison, gateway: GatewayName, rng: &mut Rng) -> Poisoned {
         let data = json!({"variant": CARDS, "total": "1.00", "currency": "EUR", "process": gateway.process()});
         let command = Command::new(CARDS, "payment.create", rng.uuid(), data).source("chaos/poison").id("p1");
@@ -86,7 +86,7 @@ impl Poisoned {
     }
 }
 
-/// Publishes each in its time, however long the broker takes, until the faults are over.
+/// Publishes each at its time, however long the broker takes, until the faults are over.
 pub async fn publish(
     world: &World,
     upstream: &Upstream,
@@ -101,7 +101,7 @@ pub async fn publish(
         if over.is_cancelled() {
             return;
         }
-        // The broker may have it although it did not say so.
+        // The broker may have accepted it without a confirm.
         upstream.note_unreadable(what.body());
         while send(world, &mut publisher, what).await.is_err() {
             sleep(AGAIN).await;
@@ -110,7 +110,7 @@ pub async fn publish(
     }
 }
 
-/// Publishes by the open connection, or by a new one; one that failed is given up.
+/// Publishes on the open connection, or on a new one; a failed connection is dropped.
 async fn send(world: &World, publisher: &mut Option<RawPublisher>, message: &Poisoned) -> Result<(), String> {
     let mut open = match publisher.take() {
         Some(open) => open,

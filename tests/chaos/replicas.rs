@@ -1,5 +1,5 @@
-//! The replicas: each slot always has a worker, whatever happens to it; whoever ends is followed by a new one, as an
-//! orchestrator would have it.
+//! The replicas: each slot always has a worker, whatever happens to it; a worker that ends is replaced, as an
+//! orchestrator would do.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -14,18 +14,18 @@ use crate::disruptions::{ReplicaDisruption, ReplicaPlan};
 use crate::support::{Worker, WorkerSetup, World};
 use crate::tally::Tally;
 
-/// How often a worker is looked after.
+/// How often a worker is checked.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long an orchestrator waits before it starts the next one.
 const RESTART: Duration = Duration::from_millis(500);
-/// How long a drain may take: its grace and what comes after it.
+/// How long a drain may take: its grace period and the last steps.
 const DRAIN: Duration = Duration::from_secs(20);
 const SIGABRT: i32 = 6;
-/// A worker that stands still for longer has been given up by the broker.
+/// The broker has given up a worker that is suspended for longer.
 const HEARTBEATS: Duration = Duration::from_secs(10);
-/// How a worker ends that cannot reach broker or database.
+/// The exit code of a worker that cannot reach broker or database.
 const UNAVAILABLE: i32 = 69;
-/// For how long after a service's trouble a worker may end at its start because of it.
+/// For how long after a disruption of a service a starting worker may end because of it.
 const AFTER_DISRUPTION: Duration = Duration::from_secs(15);
 
 const KILLED: &str = "SIGKILL of a replica";
@@ -35,15 +35,17 @@ const STOPPED_LONG: &str = "SIGSTOP beyond the broker's heartbeats, SIGCONT";
 const TERMINATED: &str = "SIGTERM of a replica, and a new one";
 const FAILPOINT: &str = "replica dies at a named step";
 const RESTART_LOOP: &str = "a replica is killed thrice, soon after each start";
-/// Counted where there is an older program.
+/// Counted if there is an older program.
 pub const OLDER: &str = "an older worker is started beside new ones";
 const OTHER_SETTINGS: &str = "replica is started with other settings";
 
-/// What happens to replicas, as it is counted. The rest depends on when a service is in trouble.
+/// The disruptions of replicas, by the names under which they are counted. The rest depends on when a service is
+/// disrupted.
 pub const DISRUPTIONS: [&str; 8] =
     [KILLED, ALL_KILLED, STOPPED, STOPPED_LONG, TERMINATED, FAILPOINT, RESTART_LOOP, OTHER_SETTINGS];
 
-/// What differs after a rollout: how often is looked and tried, how much at once, and with how many connections.
+/// The settings that change with a rollout: how often workers poll and retry, how much at once, and with how many
+/// connections.
 const OTHER: [(&str, &str); 5] = [
     ("retry.delayed", "100ms,300ms,1s,1s,3s"),
     ("retry.immediate.attempts", "2"),
@@ -52,42 +54,42 @@ const OTHER: [(&str, &str); 5] = [
     ("variants.cards.concurrency", "5"),
 ];
 
-/// One slot and what is to happen in it.
+/// A slot and what happens in it.
 pub struct Slot<'a> {
     world: &'a World,
     tally: &'a Tally,
-    /// What must not happen: workers that end unasked, or do not drain.
+    /// Violations: workers that end by themselves or do not drain.
     complaints: &'a Mutex<Vec<String>>,
     starts: Starts<'a>,
     started: usize,
     worker: Worker,
     failpoint: bool,
-    /// Whether it was told to end: a second time would end it at once.
+    /// Whether it was asked to end: a second signal would end it immediately.
     is_asked_to_end: bool,
 }
 
-/// How the workers of a slot are started, one after the other.
+/// How the consecutive workers of a slot are started.
 #[derive(Clone, Copy)]
 pub struct Starts<'a> {
     /// What happens in the slot.
     pub plan: &'a ReplicaPlan,
     /// When the settings change.
     pub rollouts: &'a [Duration],
-    /// Settings for the services, where they have several addresses.
+    /// Settings for the services, if they have several addresses.
     pub addresses: &'a [(String, String)],
     /// An older release's program.
     pub old_worker: Option<&'a Path>,
-    /// When it all began.
+    /// When the soak began.
     pub begun: Instant,
 }
 
 impl Starts<'_> {
-    /// How a worker is started to which nothing is to happen.
+    /// How a worker without disruptions is started.
     fn usual(&self) -> WorkerSetup {
         WorkerSetup { settings: self.addresses.to_vec(), ..WorkerSetup::default() }
     }
 
-    /// The worker of this number, and whether it ends itself.
+    /// The worker with this number, and whether it ends itself.
     fn spawn(&self, world: &World, tally: &Tally, number: usize) -> (Worker, bool) {
         let rollouts = self.rollouts.iter().filter(|rollout| self.begun + **rollout < Instant::now()).count();
         let mut setup = self.usual();
@@ -119,7 +121,7 @@ impl<'a> Slot<'a> {
         Slot { world, tally, complaints, starts, started: 1, worker, failpoint, is_asked_to_end: false }
     }
 
-    /// Carries out the slot's plan until the faults are over; then there is a worker that nothing more happens to.
+    /// Carries out the slot's plan until the faults are over; after that, its worker is left alone.
     pub async fn run(mut self, over: &CancellationToken) {
         let finished = async {
             for disruption in &self.starts.plan.disruptions {
@@ -147,7 +149,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// It ended without being told to.
+    /// It ended by itself.
     fn ended(&self, status: ExitStatus) {
         let was_at_work = self.worker.log().contains("worker started");
         let has_excuse = self.tally.service_was_disrupted(AFTER_DISRUPTION);
@@ -192,7 +194,7 @@ impl<'a> Slot<'a> {
     }
 
     async fn terminate(&mut self) {
-        // One whose handlers are not there yet ends as anything does.
+        // A worker without signal handlers yet ends like any process.
         let at_work = self.worker.log().contains("worker started");
         if !std::mem::replace(&mut self.is_asked_to_end, true) {
             self.worker.term();
@@ -216,7 +218,7 @@ impl<'a> Slot<'a> {
         self.is_asked_to_end = false;
     }
 
-    /// From here on nothing happens to it any more.
+    /// From now on nothing happens to it any more.
     async fn calm(&mut self) {
         if self.failpoint || self.worker.exited().is_some() {
             self.terminate().await;

@@ -1,4 +1,4 @@
-//! The queue where replies are collected. It is read when all is over: what is in it then is all that came.
+//! The queue where replies are collected. It is read at the end and then contains every reply.
 
 use crate::script::REPLIES;
 use crate::support::World;
@@ -6,18 +6,18 @@ use crate::support::World;
 /// One reply.
 #[derive(Debug)]
 pub struct Reply {
-    /// The id of the event that it is.
+    /// The id of the event in the reply.
     pub event: String,
     /// The `correlation_id` that came with it.
     pub correlation: String,
 }
 
-/// Makes the queue.
+/// Declares the queue.
 pub async fn declare(world: &World) {
     world.bus.declare_queue(REPLIES).await;
 }
 
-/// Takes all that came, and deletes the queue.
+/// Takes all replies, and deletes the queue.
 pub async fn take(world: &World) -> Vec<Reply> {
     let taken = world.bus.take_all_of(REPLIES).await;
     world.bus.delete_queue(REPLIES).await;

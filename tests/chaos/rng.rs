@@ -9,12 +9,12 @@ use uuid::Uuid;
 pub struct Rng(u64);
 
 impl Rng {
-    /// Begins at a seed.
+    /// Starts from a seed.
     pub fn new(seed: u64) -> Rng {
         Rng(seed)
     }
 
-    /// One for another purpose, which draws the same whatever this one is asked for in between.
+    /// A generator for another purpose, independent of how many numbers this one draws.
     pub fn fork(&self, purpose: u64) -> Rng {
         let mut fork = Rng(self.0 ^ purpose.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         fork.next();
@@ -35,22 +35,22 @@ impl Rng {
         low + self.next() % (high - low + 1)
     }
 
-    /// True so many times in a hundred.
+    /// True in this percentage of cases.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }
 
-    /// One of several.
+    /// Picks one of several.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.next() as usize % from.len()]
     }
 
-    /// So many milliseconds.
+    /// A duration between these milliseconds.
     pub fn millis(&mut self, low: u64, high: u64) -> Duration {
         Duration::from_millis(self.between(low, high))
     }
 
-    /// Another order of the same things.
+    /// Changes the order.
     pub fn shuffle<T>(&mut self, things: &mut [T]) {
         for last in (1..things.len()).rev() {
             things.swap(last, self.next() as usize % (last + 1));

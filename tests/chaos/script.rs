@@ -1,5 +1,5 @@
 //! What one payment's upstream, customer and gateway will do, drawn from the seed: the commands, the faults that the
-//! gateway's calls meet, and whether the customer comes back.
+//! gateway's calls meet, and whether the customer returns.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ pub mod unasked;
 
 /// The variant that calls the gateway with a ledger.
 pub const CARDS: &str = "cards";
-/// The variant that calls the same gateway as one that knows no idempotency keys.
+/// The variant that calls the same gateway as one without idempotency keys.
 pub const KEYLESS: &str = "keyless";
-/// The variant that calls it as one that cannot be asked, and proves by its webhooks what it did.
+/// The variant that calls it as one that cannot be asked, and whose webhooks are proof.
 pub const PROVED: &str = "proved";
 /// The variant that calls it as one that cannot be asked, and undoes what is lost.
 pub const UNDOING: &str = "undoing";
 /// The variant of the gateway that keeps no ledger.
 pub const DUMMY: &str = "default";
 
-/// Where replies go, as far as the name is the same in every world: see `replies`.
+/// The queue for replies; its name is the same in every world (see `replies`).
 pub const REPLIES: &str = "reply.chaos";
 
 /// Currencies with their decimals.
@@ -46,7 +46,7 @@ pub struct Script {
     pub steps: Vec<Step>,
     /// What the gateway's calls meet.
     pub faults: Vec<OperationFaults>,
-    /// What the customer does where one was sent away, and what becomes of what is pending.
+    /// What customers do when they are redirected, and how pending operations end.
     pub customer: Customer,
 }
 
@@ -62,22 +62,22 @@ pub struct Step {
 /// When a step follows the one before.
 #[derive(Debug, Clone, Copy)]
 pub enum Pace {
-    /// When that is answered, as a careful upstream does.
+    /// When the previous one is answered, as a careful upstream does.
     Answered,
-    /// After a pause, whatever became of it.
+    /// After a pause, whatever happened to it.
     Pause(Duration),
 }
 
-/// How pending things end.
+/// How pending operations end.
 #[derive(Debug, Clone, Copy)]
 pub struct Customer {
-    /// After how long.
+    /// After this time.
     pub after: Duration,
-    /// Paid, or not.
+    /// Whether the customer pays.
     pub pays: bool,
-    /// Goes away for ever where sent away, and is only given up when all is over.
+    /// The customer never returns from a redirect, and is given up only at the end.
     pub vanishes: bool,
-    /// The shop sees the customer come back and asks for it by `payment.sync`. Otherwise a webhook is all that tells.
+    /// The shop sees the customer return and asks with `payment.sync`. Otherwise only a webhook reports it.
     pub is_seen: bool,
 }
 
@@ -96,7 +96,7 @@ struct Writer<'a> {
 }
 
 impl Script {
-    /// Draws one that begins then.
+    /// Draws a script that begins at this time.
     pub fn draw(at: Duration, gateway: GatewayName, rng: &mut Rng) -> Script {
         let variant = match rng.between(0, 99) {
             0..8 => DUMMY,
@@ -106,10 +106,10 @@ impl Script {
         Script::write(at, variant, gateway, rng, |writer| writer.write())
     }
 
-    /// One whose only call meets this, so that it is met whatever else is drawn.
+    /// A script whose only call meets this, so that it happens whatever else is drawn.
     pub fn sample(at: Duration, gateway: GatewayName, behaviour: Behaviour, rng: &mut Rng) -> Script {
         let mut script = Script::write(at, CARDS, gateway, rng, |writer| writer.charge());
-        // In another currency the amount must be as long, so that it can be read.
+        // In another currency the amount must have as many decimals, so that it can be read.
         let is_long = script.steps[0].commands[0].data["currency"] == "KWD";
         let behaviour = match behaviour {
             Behaviour::WrongCurrency(_) if is_long => Behaviour::WrongCurrency("BHD".to_owned()),
@@ -144,7 +144,7 @@ impl Script {
     }
 }
 
-/// An amount of the smallest unit as text.
+/// An amount in the smallest unit as text.
 fn text(minor: u64, decimals: u32) -> String {
     rust_decimal::Decimal::new(i64::try_from(minor).unwrap_or(i64::MAX), decimals).to_string()
 }
@@ -295,7 +295,7 @@ impl Writer<'_> {
         if self.rng.chance(25) { command.reply_to(REPLIES, &id) } else { command }
     }
 
-    /// What a `process` object of the variant's gateway is.
+    /// A `process` object for the variant's gateway.
     fn process_object(&mut self) -> serde_json::Value {
         if self.variant != DUMMY {
             return self.gateway.process();
@@ -308,7 +308,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Adds a step; now and then with exact duplicates of its commands, something wrong, or a question beside it.
+    /// Adds a step; now and then with exact duplicates of its commands, something wrong, or a look-up beside it.
     fn step(&mut self, mut commands: Vec<Command>) {
         if self.rng.chance(15) {
             let duplicate = self.rng.pick(&commands).clone();

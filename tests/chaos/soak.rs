@@ -1,5 +1,5 @@
-//! One soak, from its plan to its verdict: everything happens at once for as long as the plan says; then the faults stop,
-//! and whatever was begun has to come to its end.
+//! One soak, from its plan to its verdict: everything happens at once for as long as the plan says; then the faults
+//! stop, and everything that was begun must end.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -30,33 +30,33 @@ use crate::upstream::Upstream;
 use crate::verdict::{Times, Verdict};
 use crate::webhooks::{self, Webhooks};
 
-/// How long nothing may happen once all is well again, while something is still open. Work that a lost worker had claimed is due
-/// again after half a minute, and may have been claimed by one that was killed as the last of all.
+/// How long nothing may progress after the faults while something is still open. Work that a lost worker had claimed is
+/// due again after half a minute, and the last worker to be killed may have claimed it then.
 const REST: Duration = Duration::from_secs(120);
-/// How long a backlog may take in all.
+/// How long a backlog may take in total.
 const REST_MAX: Duration = Duration::from_secs(1800);
-/// How long the scripts may take beyond the publishing's length.
+/// How long the scripts may take beyond the time of publishing.
 const SCRIPTS: Duration = Duration::from_secs(90);
 /// How long sent events are kept.
 const RETENTION: &str = "20s";
-/// A run of this length drops old events: none is dropped before it is two minutes old.
+/// Runs of this length drop old events: none is dropped before it is two minutes old.
 const DROPS_EVENTS: Duration = Duration::from_secs(200);
 const EVENTS_DROPPED: &str = "old events are dropped";
-/// How often it is said how far it is.
+/// How often progress is reported.
 const PROGRESS: Duration = Duration::from_secs(10);
-/// How often it is looked whether all is at rest.
+/// How often to check whether everything is at rest.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The gateways of a soak.
 #[derive(Clone, Copy)]
 pub struct Gateways<'a> {
-    /// The one that fails as it was drawn.
+    /// The one that fails as drawn.
     pub ledger: &'a dyn Ledger,
-    /// One that is never ill.
+    /// The healthy one.
     pub well: &'a FakeGateway,
 }
 
-/// A world in which recovery is quick: short leases, short delays.
+/// A world with fast recovery: short leases, short delays.
 pub async fn world(
     stripe: Option<&StripeLedger>,
     well: &FakeGateway,
@@ -70,7 +70,7 @@ pub async fn world(
         .set("worker.drain", "5s")
         .set("worker.unknown_payment_grace", "4s")
         .set("retention.events", RETENTION);
-    // Of the dummy's breaker too: with one probe in 30 s its commands stood still for minutes after the faults were over.
+    // The same for the dummy's breaker: with one probe in 30 s, its commands stood still for minutes after the faults.
     let setup = setup.set(&format!("variants.{DUMMY}.breaker.open"), "1s");
     let variants = ledger::variants(stripe, !has_old_workers);
     let setup = variants.iter().fold(setup, |setup, name| {
@@ -88,7 +88,7 @@ pub async fn world(
     setup.build().await
 }
 
-/// A plan under way.
+/// A plan in progress.
 struct Soak<'a> {
     world: &'a World,
     ledger: &'a dyn Ledger,
@@ -96,14 +96,14 @@ struct Soak<'a> {
     /// An older release's program.
     old_worker: Option<&'a Path>,
     cluster: Option<&'a Cluster>,
-    /// The workers' settings for it.
+    /// The workers' settings for the cluster.
     addresses: Vec<(String, String)>,
     begun: Instant,
     tally: Tally,
     upstream: Upstream,
-    /// What must not happen to replicas, and did.
+    /// Violations by replicas.
     complaints: Mutex<Vec<String>>,
-    /// What was found before all was over.
+    /// What was found before the end.
     found: Mutex<Vec<Finding>>,
     /// The faults are over.
     calm: CancellationToken,
@@ -111,7 +111,7 @@ struct Soak<'a> {
     end: CancellationToken,
 }
 
-/// Runs a plan in a world, and judges.
+/// Runs a plan in a world, and judges the outcome.
 pub async fn run(
     world: &World,
     gateways: Gateways<'_>,
@@ -164,7 +164,7 @@ impl Soak<'_> {
         }
     }
 
-    /// Every kind of fault that must happen, as it is counted.
+    /// Every kind of fault that must happen, by the name under which it is counted.
     fn wanted(&self) -> Vec<&'static str> {
         let mut wanted = [&replicas::DISRUPTIONS[..], &webhooks::FATES[..]].concat();
         wanted.extend(Allowed::here().disruptions());
@@ -177,7 +177,7 @@ impl Soak<'_> {
         wanted
     }
 
-    /// The faults, and then the peace; how long it took until all was at rest.
+    /// The faults, and then the rest; returns how long it took until everything was at rest.
     async fn go_through(
         &self,
         publish: mpsc::Sender<Command>,
@@ -209,7 +209,7 @@ impl Soak<'_> {
         }
         say("the faults are over; waiting for everything to come to its end");
         let resting = Instant::now();
-        // A long run leaves a backlog, which takes its time; what must not be is that it stands still.
+        // A long run leaves a backlog, which takes time; but it must not stand still.
         let (mut events, mut progress) = (self.upstream.event_count(), Instant::now());
         let is_at_rest = async || {
             let rests = timeout(REST, rest(self.world, self.ledger, &self.upstream)).await;
@@ -231,7 +231,7 @@ impl Soak<'_> {
         resting.elapsed()
     }
 
-    /// Says every now and then how far it is, for ever.
+    /// Reports progress periodically, without end.
     async fn report_progress(&self, say: &dyn Fn(&str)) {
         loop {
             sleep(PROGRESS).await;
@@ -241,7 +241,7 @@ impl Soak<'_> {
         }
     }
 
-    /// What happens to replicas and services, until the faults are over and all of them are well again.
+    /// What happens to replicas and services until the faults are over and all of them are healthy again.
     async fn disruptions(&self) {
         let (world, tally, plan) = (self.world, &self.tally, self.plan);
         let (ledger, cluster, begun) = (self.ledger, self.cluster, self.begun);
@@ -259,7 +259,7 @@ impl Soak<'_> {
         );
     }
 
-    /// Messages that nobody can read; but an older worker may die of them.
+    /// Publishes unreadable messages, unless there are older workers, which may die of them.
     async fn poison(&self) {
         if self.old_worker.is_none() {
             let plan = self.plan.poison.as_slice();
@@ -267,7 +267,7 @@ impl Soak<'_> {
         }
     }
 
-    /// Every payment's script.
+    /// Plays every payment's script.
     async fn play(&self, publish: mpsc::Sender<Command>) {
         let scripts = self.plan.scripts.iter();
         let playing =
@@ -277,7 +277,7 @@ impl Soak<'_> {
         }
     }
 
-    /// Ends all replicas in good order, and looks for whatever must not be.
+    /// Stops all replicas properly, and looks for violations.
     async fn verdict(
         &self,
         operators: &Operators<'_>,
@@ -323,7 +323,7 @@ impl Soak<'_> {
         }
     }
 
-    /// Kinds of faults that were planned, and did not happen.
+    /// Kinds of faults that were planned and did not happen.
     fn missing_faults(&self) -> Vec<&'static str> {
         let met = self.ledger.met();
         let mut missing: Vec<_> =
@@ -349,7 +349,7 @@ impl Soak<'_> {
     }
 }
 
-/// Whether nothing is open any more, every event and dead letter has come, and nobody has anything left to do.
+/// Whether nothing is open any more, every event and dead letter has arrived, and no person has anything left to do.
 async fn rest(world: &World, ledger: &dyn Ledger, upstream: &Upstream) -> bool {
     let sql = "SELECT (SELECT count(*) FROM operations WHERE state <> 'settled') + (SELECT count(*) FROM outbox)
                       + (SELECT count(*) FROM payments WHERE status = 'input')";

@@ -1,4 +1,4 @@
-//! The Stripe in memory as a soak's gateway: what was drawn for the calls, in Stripe's terms, and its objects as a ledger.
+//! The in-memory Stripe as a soak's gateway: the drawn faults in Stripe's terms, and its objects as a ledger.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::support::fake_gateway::{Effect, Pending, Refused};
 use crate::support::fake_stripe::{Call, FakeStripe, Fault};
 use crate::support::{Behaviour, Webhook};
 
-/// More keys than any operation uses up.
+/// More keys than any operation uses.
 const GENERATIONS_MAX: u32 = 16;
 
 /// The ledger.
 pub struct StripeLedger {
     stripe: FakeStripe,
-    /// Captures and cancels carry their operation in nothing but their key.
+    /// Captures and cancels identify their operation only by their key.
     keys: HashMap<String, Uuid>,
 }
 
@@ -44,7 +44,7 @@ impl StripeLedger {
         settings.chain([("api_base", self.stripe.url()), ("webhook_secret", WEBHOOK_SECRET.to_owned())]).collect()
     }
 
-    /// The operation of a request: metadata name it, or its key does.
+    /// The operation of a request: from its metadata, or else from its key.
     fn operation(&self, form: &Value, key: &str) -> Uuid {
         let named = text(&form["metadata"], "paybus_operation").parse().ok();
         named.or_else(|| self.keys.get(key).copied()).unwrap_or_default()
@@ -53,11 +53,11 @@ impl StripeLedger {
     fn request(&self, call: Call) -> Option<Request> {
         let (action, amount) = match call.kind {
             "create" => ("process", "amount"),
-            // A last capture of nothing lets the rest go.
+            // A final capture of zero releases the rest.
             "capture" if call.form["amount_to_capture"] == "0" => ("release", ""),
             "capture" => ("capture", "amount_to_capture"),
             "refund" => ("refund", "amount"),
-            // What lets an authorization go is the same request as what ends a payment before it.
+            // Releasing an authorization and cancelling a payment before it are the same request.
             "cancel" => ("cancel", ""),
             _ => return None,
         };
@@ -100,7 +100,7 @@ impl StripeLedger {
             done.push(effect(kind, operation(&charge), &charge["amount"]));
         }
         for operation in self.operations_that_did("capture", id) {
-            // What a capture took it left as a mark; one that took nothing let the rest go.
+            // The amount of a capture is in its mark; a capture of nothing released the rest.
             let taken = text(&intent["metadata"], &format!("paybus_{}", operation.simple())).parse::<i64>();
             done.push(match taken {
                 Ok(units) => effect("capture", operation, &json!(units)),
@@ -138,7 +138,7 @@ impl Ledger for StripeLedger {
         refused.filter_map(read).collect()
     }
 
-    /// It says of nothing that it is pending before it is kept.
+    /// It reports nothing as pending before it is stored.
     fn forgotten(&self) -> BTreeSet<Uuid> {
         BTreeSet::new()
     }
@@ -293,7 +293,7 @@ fn amount(units: &Value, currency: &str) -> Decimal {
     Decimal::new(units.as_i64().unwrap_or_default(), decimals(currency))
 }
 
-/// What was drawn, in Stripe's terms; nothing for what a card cannot do, or where all goes well.
+/// The drawn fault in Stripe's terms; `None` if a card cannot have it, or if there is no fault.
 fn stripe_fault(operation: &str, behaviour: &Behaviour) -> Option<Fault> {
     let processes = operation == "process";
     let otherwise = |name: &str, value: &str| Fault::Otherwise(json!({name: value}));
@@ -302,7 +302,7 @@ fn stripe_fault(operation: &str, behaviour: &Behaviour) -> Option<Fault> {
         Behaviour::Redirect(url) if processes => {
             Fault::Otherwise(json!({"payment_method": "pm_card_threeDSecure2Required", "return_url": url}))
         }
-        // The payment intent is there, and was not confirmed.
+        // The payment intent exists but was not confirmed.
         Behaviour::Pending if processes => Fault::StoredHalfway,
         Behaviour::Refuse => Fault::error(400, "invalid_request_error", "parameter_invalid"),
         Behaviour::WrongCurrency(_) if processes => otherwise("currency", "gbp"),

@@ -1,4 +1,5 @@
-//! What happens to broker, database and gateway, by time. What is not ours to stop is left alone, and the verdict says so.
+//! What happens to broker, database and gateway, by time. Services that are not ours are not stopped, and the verdict
+//! says so.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ const CUTS_DATABASE: &str = "the database's backends are terminated";
 const READ_ONLY_DATABASE: &str = "the database takes no writes for a while";
 const GATEWAY_IS_GONE: &str = "the gateway refuses connections for a while";
 
-/// What the tests do by their own hand, so that a known loss of the broker's is not taken for one of ours.
+/// Interventions of the tests, so that a known loss in the broker does not count as one of paybus's.
 const NAMES_FLUSHED: &str = "helped by the tests: queue names flushed before a kill";
 const ELECTED: &str = "helped by the tests: a queue without a leader gets one";
 
@@ -31,24 +32,24 @@ const ELECTED: &str = "helped by the tests: a queue without a leader gets one";
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid()";
 
-/// How long a service works between two disruptions at least: otherwise none ever meets anything under way.
+/// The minimum time between two disruptions of a service; otherwise none ever hits work in progress.
 const QUIET_TIME: Duration = Duration::from_millis(2_500);
 
-/// What may be done to the services.
+/// What the soak may do to the services.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed {
     /// The broker may be stopped.
     pub broker: bool,
-    /// The broker's own program may be run.
+    /// `rabbitmqctl` may be run.
     pub rabbitmqctl: bool,
     /// The database may be stopped.
     pub database: bool,
-    /// Both are clusters, of which parts may be stopped.
+    /// Both are clusters, parts of which may be stopped.
     pub cluster: bool,
 }
 
 impl Allowed {
-    /// What the environment allows: `scripts/with-services` names the programs for what it started.
+    /// What the environment allows: `scripts/with-services` sets variables for the services that it started.
     pub fn here() -> Allowed {
         let has = |name: &str| std::env::var_os(name).is_some();
         let cluster = has("PAYBUS_TEST_BROKER_NODES") && has("PAYBUS_TEST_DATABASE_SERVERS");
@@ -60,7 +61,7 @@ impl Allowed {
         }
     }
 
-    /// What happens to the services, as it is counted.
+    /// The disruptions of the services, by the names under which they are counted.
     pub fn disruptions(self) -> Vec<&'static str> {
         let stops = [
             (self.broker, KILLS_BROKER),
@@ -89,32 +90,32 @@ impl Allowed {
     }
 }
 
-/// Counts the queues that the tests helped to a leader.
+/// Counts the queues that the tests gave a leader.
 pub fn count_elected(tally: &Tally, queues: usize) {
     if queues > 0 {
         tally.add_many(ELECTED, queues);
     }
 }
 
-/// Where the disruptions of the surroundings happen.
+/// Where and to what the disruptions happen.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
-    /// To whom.
+    /// The world to disrupt.
     pub world: &'a World,
     /// The gateway.
     pub ledger: &'a dyn Ledger,
-    /// Counted here.
+    /// Where they are counted.
     pub tally: &'a Tally,
     /// What may be done.
     pub allowed: Allowed,
     /// In place of a single broker and a single database.
     pub cluster: Option<&'a Cluster>,
-    /// When it all began.
+    /// When the soak began.
     pub begun: Instant,
 }
 
 impl Surroundings<'_> {
-    /// What happens to the broker. Whatever was begun is ended: the broker is well again when this returns.
+    /// Carries out the disruptions of the broker. Each is ended: the broker is healthy when this returns.
     pub async fn broker(self, plan: &[Timed<ServiceDisruption>], over: &CancellationToken) {
         for disruption in plan {
             if !self.comes(disruption.at, over).await {
@@ -155,7 +156,7 @@ impl Surroundings<'_> {
         }
     }
 
-    /// What happens to the database.
+    /// Carries out the disruptions of the database.
     pub async fn database(self, plan: &[Timed<ServiceDisruption>], over: &CancellationToken) {
         for disruption in plan {
             if !self.comes(disruption.at, over).await {
@@ -169,10 +170,10 @@ impl Surroundings<'_> {
                 }
                 ServiceDisruption::ReadOnly(pause) => {
                     set_read_only(self.world, true).await;
-                    // Whoever was connected before may still write.
+                    // Existing connections can still write.
                     self.world.query(TERMINATE, &[]).await;
                     sleep(pause).await;
-                    // Whoever was connected meanwhile may not, until it connects again.
+                    // Connections that were opened meanwhile cannot write until they are opened again.
                     set_read_only(self.world, false).await;
                     self.tally.add(READ_ONLY_DATABASE);
                 }
@@ -200,7 +201,7 @@ impl Surroundings<'_> {
         }
     }
 
-    /// When the gateway refuses connections.
+    /// Makes the gateway refuse connections at these times.
     pub async fn gateway(self, plan: &[Timed<Duration>], over: &CancellationToken) {
         for disruption in plan {
             if !self.comes(disruption.at, over).await {
@@ -211,8 +212,8 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Waits for the time of a trouble, and at least until there was some peace after the one before; false where the faults
-    /// are over by then.
+    /// Waits for the time of a disruption, and at least until there was a quiet time after the previous one; false if
+    /// the faults end before that.
     async fn comes(self, at: Duration, over: &CancellationToken) -> bool {
         let time = (self.begun + at).max(Instant::now() + QUIET_TIME);
         over.run_until_cancelled(sleep_until(time)).await;
@@ -220,14 +221,14 @@ impl Surroundings<'_> {
     }
 }
 
-/// From now on, whoever connects to the world's database may only read; or may write again.
+/// From now on, new connections to the world's database can only read, or can write again.
 async fn set_read_only(world: &World, is_read_only: bool) {
     let database: String = world.value("SELECT current_database()::text", &[]).await;
     let value = if is_read_only { "on" } else { "off" };
     within(START, "the database to be made read-only, or writable", async || {
         let client = world.sql_client().await?;
         let alter = format!("ALTER DATABASE {database} SET default_transaction_read_only = {value}");
-        // It may hold for this connection as well.
+        // The setting may apply to this connection as well.
         for sql in ["SET default_transaction_read_only = off", alter.as_str()] {
             client.batch_execute(sql).await.map_err(|error| format!("{error:?}"))?;
         }

@@ -1,4 +1,4 @@
-//! How often each trouble of the surroundings really happened, and whether a service is or was in trouble.
+//! How often each disruption really happened, and whether a service is or was disrupted.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,9 +14,9 @@ pub struct Tally {
 /// The disruptions of broker and database.
 #[derive(Debug, Default)]
 struct Services {
-    /// How many are going on.
+    /// How many are in progress.
     open: usize,
-    /// When one ended last.
+    /// When the last one ended.
     ended: Option<Instant>,
 }
 
@@ -33,12 +33,12 @@ impl Drop for ServiceDisrupted<'_> {
 }
 
 impl Tally {
-    /// It happened once more.
+    /// Counts one occurrence.
     pub fn add(&self, what: &str) {
         self.add_many(what, 1);
     }
 
-    /// It happened so many times.
+    /// Counts this many occurrences.
     pub fn add_many(&self, what: &str, count: usize) {
         *self.counts.lock().unwrap().entry(what.to_owned()).or_default() += count;
     }

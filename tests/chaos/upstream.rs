@@ -1,4 +1,4 @@
-//! The upstream services: they publish the scripts' commands and take note of the answers.
+//! The upstream services: they publish the scripts' commands and record the answers.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -17,17 +17,17 @@ use crate::surroundings::{Allowed, count_elected};
 use crate::tally::Tally;
 use crate::wrong;
 
-/// How long a careful upstream waits for an answer before it goes on nevertheless.
+/// How long a careful upstream waits for an answer before it continues nevertheless.
 const ANSWER: Duration = Duration::from_secs(12);
-/// How many payments are open at once. Where the workers fall behind, fewer begin: a backlog that only grows would make of the
-/// end a matter of how long one waits.
+/// How many payments are open at once. If the workers fall behind, fewer begin: with a backlog that only grows, the end
+/// would depend on how long one waits.
 const OPEN_MAX: usize = 300;
-/// How long a payment counts as open whose commands are not answered. Longer than a lease and the delays of retries, so that
-/// slow workers are given less to do.
+/// How long a payment with unanswered commands counts as open. Longer than a lease and the delays of retries, so that
+/// slow workers get less to do.
 const OPEN: Duration = Duration::from_secs(300);
-/// How often the events are looked through.
+/// How often new events are read.
 const LOOK: Duration = Duration::from_millis(40);
-/// How many commands are published before their confirms are waited for.
+/// How many commands are published before waiting for their confirms.
 const BATCH: usize = 64;
 
 type Name = (String, String, String);
@@ -39,10 +39,10 @@ pub struct Upstream {
     events: Mutex<HashSet<String>>,
     arrived: Notify,
     open: Semaphore,
-    /// Scripts that never began, for the workers were behind.
+    /// Scripts that never began, because the workers were behind.
     left_out: AtomicUsize,
     sent: Mutex<Sent>,
-    /// Bodies of messages that are no commands.
+    /// Bodies of messages that are not commands.
     unreadable: Mutex<HashSet<Vec<u8>>>,
     bodies: Mutex<HashSet<Vec<u8>>>,
 }
@@ -52,9 +52,9 @@ pub struct Upstream {
 pub struct Sent {
     /// How many, by type.
     pub kinds: BTreeMap<String, usize>,
-    /// How many of them were byte for byte one that was sent before.
+    /// How many of them were identical to an earlier one, byte for byte.
     pub duplicates: usize,
-    /// How many of them nobody should carry out.
+    /// How many of them must not be carried out.
     pub wrong: usize,
 }
 
@@ -74,7 +74,7 @@ impl Default for Upstream {
 }
 
 impl Upstream {
-    /// Reads the events as they come, until it is over.
+    /// Reads the events as they arrive, until the end.
     pub async fn listen(&self, world: &World, over: &CancellationToken) {
         let mut read = 0;
         while over.run_until_cancelled(sleep(LOOK)).await.is_some() {
@@ -92,7 +92,7 @@ impl Upstream {
         }
     }
 
-    /// Publishes what the scripts hand in, until nobody hands in more.
+    /// Publishes what the scripts pass in, until there is no more.
     pub async fn publish(&self, world: &World, tally: &Tally, mut commands: mpsc::Receiver<Command>) {
         let mut batch = Vec::with_capacity(BATCH);
         while commands.recv_many(&mut batch, BATCH).await > 0 {
@@ -113,7 +113,7 @@ impl Upstream {
         sent.wrong += usize::from(wrong::is_wrong(command));
     }
 
-    /// A message with this body is published, which is to be a dead letter.
+    /// Records that a message with this body was published, which must become a dead letter.
     pub fn note_unreadable(&self, body: Vec<u8>) {
         self.unreadable.lock().unwrap().insert(body);
     }
@@ -123,7 +123,7 @@ impl Upstream {
         self.left_out.load(Ordering::Relaxed)
     }
 
-    /// Plays one payment's script, once there is room for it; not at all once it is calm.
+    /// Plays one payment's script once there is room for it; not at all after the faults are over.
     pub async fn play(
         &self,
         script: &Script,
@@ -141,7 +141,7 @@ impl Upstream {
             match step.pace {
                 Pace::Pause(pause) => sleep(pause).await,
                 Pace::Answered => {
-                    // Without an answer it goes on nevertheless.
+                    // Continues without an answer.
                     timeout(ANSWER, self.all_answered(&before)).await.unwrap_or_default();
                 }
             }
@@ -166,23 +166,23 @@ impl Upstream {
         }
     }
 
-    /// Whether a command has its answer.
+    /// Whether a command has been answered.
     pub fn is_answered(&self, command: &Command) -> bool {
         self.answered.lock().unwrap().contains(&command.name())
     }
 
-    /// How many different events came.
+    /// How many different events have arrived.
     pub fn event_count(&self) -> usize {
         self.events.lock().unwrap().len()
     }
 
-    /// Whether all of these events came.
+    /// Whether all of these events have arrived.
     pub fn has_events(&self, ids: &[String]) -> bool {
         let events = self.events.lock().unwrap();
         ids.iter().all(|id| events.contains(id))
     }
 
-    /// The bodies of messages that are no commands.
+    /// The bodies of messages that are not commands.
     pub fn unreadable(&self) -> HashSet<Vec<u8>> {
         self.unreadable.lock().unwrap().clone()
     }
@@ -193,7 +193,7 @@ impl Upstream {
     }
 }
 
-/// Publishes these, however long the broker takes: a soak goes on for as long as it is asked to.
+/// Publishes these, however long the broker takes: a soak lasts as long as it was asked to.
 pub async fn publish(world: &World, bus: &Bus, tally: &Tally, commands: &[Command]) {
     world.note_published(commands);
     let mut failures = 0;

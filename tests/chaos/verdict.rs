@@ -1,4 +1,5 @@
-//! The verdict: what was done, what happened meanwhile, and what must not be. As a table for people, as JSON for scripts.
+//! The verdict: what was done, what happened meanwhile, and which violations were found. A table for people, JSON for
+//! scripts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -34,7 +35,7 @@ pub struct Verdict {
     events: usize,
     /// What the gateway's calls met.
     met: BTreeMap<&'static str, usize>,
-    /// What happened to the surroundings.
+    /// The disruptions of the surroundings.
     disruptions: BTreeMap<String, usize>,
     left_out: Vec<&'static str>,
     calls: usize,
@@ -45,14 +46,14 @@ pub struct Verdict {
 
 /// How long things took.
 pub struct Times {
-    /// Until all was at rest, once the faults were over.
+    /// Until everything was at rest after the faults.
     pub rested: Duration,
-    /// Until the variant answered that is never ill.
+    /// The answer times of the healthy variant.
     pub canary: canary::Figures,
 }
 
 impl Verdict {
-    /// Sums a soak up.
+    /// Summarizes a soak.
     pub fn new(
         plan: &Plan,
         ledger: &dyn Ledger,
@@ -85,7 +86,7 @@ impl Verdict {
         }
     }
 
-    /// Whether the promise was kept.
+    /// Whether the guarantee was kept.
     pub fn is_clean(&self) -> bool {
         self.found.is_empty()
     }
@@ -166,7 +167,7 @@ impl Verdict {
         })
     }
 
-    /// Every finding, and of each payment concerned what paybus and the gateway know of it.
+    /// Every finding, and for each payment concerned what paybus and the gateway know about it.
     pub fn evidence(&self, world: &World, ledger: &dyn Ledger) -> String {
         let mut text = String::new();
         for (kind, _) in Kind::ALL {
@@ -200,7 +201,7 @@ fn show(world: &World, payment: Uuid) -> String {
     String::from_utf8_lossy(&[shown.stdout, shown.stderr].concat()).into_owned()
 }
 
-/// Where the replicas' logs stay.
+/// Where the replicas' logs are kept.
 pub fn logs(world: &World) -> PathBuf {
     world.keep_logs().to_owned()
 }

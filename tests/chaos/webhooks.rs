@@ -1,5 +1,5 @@
-//! Webhooks: what the gateway reports by itself is delivered at once, late, twice, or never, and again until a replica has
-//! answered with 200, as gateways do it.
+//! Webhooks: what the gateway reports by itself is delivered immediately, late, twice or never, and again until a
+//! replica has answered with 200, as gateways do.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -21,12 +21,12 @@ const LATE: &str = "webhook is delivered late";
 const TWICE: &str = "webhook is delivered twice";
 const LOST: &str = "webhook is never delivered";
 
-/// What becomes of webhooks, as it is counted.
+/// What can happen to webhooks, by the names under which it is counted.
 pub const FATES: [&str; 4] = [AT_ONCE, LATE, TWICE, LOST];
 
-/// How often it is looked for new reports.
+/// How often new reports are looked for.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long the gateway waits before it delivers again what was not answered with 200.
+/// The pause before the gateway delivers a webhook again that was not answered with 200.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// The gateway's sender of webhooks.
@@ -34,16 +34,16 @@ pub struct Webhooks<'a> {
     world: &'a World,
     ledger: &'a dyn Ledger,
     tally: &'a Tally,
-    /// The payments of which nothing but a webhook tells how they ended: none of theirs is lost.
+    /// The payments whose outcome only a webhook reports: none of these webhooks is lost.
     silent: BTreeSet<Uuid>,
     state: Mutex<State>,
-    /// Whose turn it is, as behind a load balancer.
+    /// Which replica is next, as behind a load balancer.
     turn: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Deliveries that are not answered with 200 yet.
+    /// Deliveries that were not answered with 200 yet.
     open: usize,
     /// The reports that were answered with 200.
     accepted: Vec<Report>,
@@ -55,7 +55,7 @@ impl<'a> Webhooks<'a> {
         Webhooks { world, ledger, tally, silent, state: Mutex::default(), turn: AtomicUsize::new(0) }
     }
 
-    /// Delivers until it is over.
+    /// Delivers until the end.
     pub async fn run(&self, mut rng: Rng, over: &CancellationToken) {
         let deliver = async {
             let mut read = 0;
@@ -76,7 +76,7 @@ impl<'a> Webhooks<'a> {
         over.run_until_cancelled(deliver).await;
     }
 
-    /// After which pauses a report is delivered.
+    /// The pauses after which a report is delivered.
     fn fate(&self, report: &Report, rng: &mut Rng) -> Vec<Duration> {
         let may_be_lost = report.payment.is_none_or(|payment| !self.silent.contains(&payment));
         let (what, pauses) = match rng.between(0, 99) {

@@ -1,11 +1,11 @@
-//! Commands that are wrong, each in another way: they must be rejected, once and for ever, and disturb nobody.
+//! Wrong commands of every kind: each must be rejected, finally, and must not affect others.
 
 use serde_json::json;
 
 use crate::rng::Rng;
 use crate::support::Command;
 
-/// What the bodies begin with that are no commands at all: they belong into the dead letters.
+/// The beginning of bodies that are not commands: they must become dead letters.
 const GARBAGE: &[u8] = b"chaos: no command ";
 
 /// Whether a command was drawn here.
@@ -13,17 +13,17 @@ pub fn is_wrong(command: &Command) -> bool {
     command.source == SOURCE || command.data["amount"] == SPOILT
 }
 
-/// Whom wrong commands come from.
+/// The source of wrong commands.
 const SOURCE: &str = "chaos/wrong";
-/// Whether a wrong command takes the name of a right one.
+/// Whether a wrong command uses the name of a correct one.
 pub fn is_name_taken(command: &Command) -> bool {
     command.source != SOURCE && is_wrong(command)
 }
 
-/// What takes the place of a right command's amount.
+/// The amount that replaces that of a correct command.
 const SPOILT: &str = "0.00001";
 
-/// Draws a wrong command beside a right one.
+/// Draws a wrong command for a correct one.
 pub fn draw(rng: &mut Rng, right: &Command, number: u32) -> Command {
     let then = |kind: &str, data| right.then(kind, data).source(SOURCE).id(&format!("w{number}"));
     let refund = |amount| then("payment.refund", json!({"amount": amount}));
@@ -45,7 +45,7 @@ pub fn draw(rng: &mut Rng, right: &Command, number: u32) -> Command {
         8 => right.clone().with("amount", json!(SPOILT)),
         9 => then(
             "payment.resolve",
-            // Nobody's, so that no outcome of it is unknown.
+            // Belongs to no payment, so that no unknown outcome is resolved.
             json!({"operation": rng.uuid(), "outcome": "declined", "evidence": "none"}),
         ),
         10 => {

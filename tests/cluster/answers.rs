@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use crate::load::Load;
 use crate::support::wait::within;
 
-/// How long events may stand still: an election and a new connection take a second or two, and the machine may be busy.
+/// How long events may stop: an election and a new connection take a second or two, and the machine may be busy.
 const SOON: Duration = Duration::from_secs(15);
 
-/// More than could still be on its way from before.
+/// More answers than could still be in flight from before.
 const ENOUGH: usize = 100;
 
-/// Waits for the answers to go on coming after this moment.
+/// Waits until answers continue after this moment.
 pub async fn go_on(load: &Load, after: &str) {
     let begun = Instant::now();
     within(SOON, "more answers", async || {

@@ -1,4 +1,4 @@
-//! A node of the broker's cluster goes away under load, and comes back.
+//! A node of the broker's cluster goes away under load and returns.
 
 use std::net::TcpListener;
 
@@ -8,13 +8,13 @@ use crate::services::{Services, hosts};
 use crate::support::gate::Gate;
 use crate::support::{Worker, WorkerSetup};
 
-/// Kills a node that workers are connected to and that leads a queue. Beside it their address has a way to another node, and
-/// what else is given.
+/// Kills a node that workers are connected to and that leads a queue. The workers' address also has a gate to another
+/// node, and the given extra host.
 async fn a_node_is_killed_under_load(services: &Services, queue: &str, also: Option<&str>) {
     let world = setup().build().await;
     services.lead(2, &world.bus.queue(queue)).await;
     let doomed = services.node(2, "url").await;
-    // Closed at first, so that the workers begin at the node that is going to be killed.
+    // Closed at first, so that the workers connect to the node that will be killed.
     let other = Gate::closed(&services.node(3, "url").await).await;
     let mut urls = vec![doomed.as_str(), other.url()];
     urls.extend(also);
@@ -26,7 +26,7 @@ async fn a_node_is_killed_under_load(services: &Services, queue: &str, also: Opt
         services.node(2, "kill").await;
         go_on(load, "the node is gone").await;
         load.is_ready().await;
-        // How many depends on what is published before another leader is elected.
+        // The number depends on what is published before another leader is elected.
         println!("{} messages were nacked", nacks(&workers).await);
         services.node(2, "start").await;
         go_on(load, "the node is back").await;
@@ -34,15 +34,15 @@ async fn a_node_is_killed_under_load(services: &Services, queue: &str, also: Opt
     .await;
 }
 
-/// Workers connect anew before another leader is elected: RabbitMQ then nacks all that comes over their new channels, for as
-/// long as the node is away.
+/// Workers reconnect before another leader is elected: RabbitMQ then nacks everything on their new channels as long as
+/// the node is away.
 #[tokio::test]
 async fn the_leader_of_a_subscribers_queue_is_killed_under_load() {
     let Some(services) = Services::alone().await else { return };
     a_node_is_killed_under_load(&services, "test", None).await;
 }
 
-/// One of the hosts takes connections and says nothing: it costs its own time, and no more.
+/// One of the hosts accepts connections and says nothing: it costs its own timeout, and no more.
 #[tokio::test]
 async fn the_leader_of_a_command_queue_is_killed_and_a_host_is_silent_under_load() {
     let Some(services) = Services::alone().await else { return };

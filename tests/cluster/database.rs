@@ -1,4 +1,4 @@
-//! The database's primary or its standby goes away. Every commit waits for the standby, so that nothing may be lost.
+//! The database's primary or its standby goes away. Every commit waits for the standby, so nothing may be lost.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::worker::paybus;
 use crate::support::{Setup, WorkerSetup, World};
 use crate::switch::Switch;
 
-/// Connections that were made meanwhile stay with the standby. One worker refuses such, the other one is told to take any.
+/// Connections that were opened meanwhile stay with the standby. One worker refuses them; the other may use any server.
 #[tokio::test]
 async fn the_address_leads_to_the_standby_for_a_while_under_load() {
     let Some(services) = Services::alone().await else { return };
@@ -32,7 +32,7 @@ async fn the_address_leads_to_the_standby_for_a_while_under_load() {
         .await;
 }
 
-/// What was acknowledged is there: the books are those of the standby, and the gateway's ledger agrees.
+/// Everything that was acknowledged is there: the standby's books agree with the gateway's ledger.
 #[tokio::test]
 async fn the_primary_is_killed_and_the_standby_promoted_under_load() {
     let Some(services) = Services::alone().await else { return };
@@ -51,7 +51,7 @@ async fn the_primary_is_killed_and_the_standby_promoted_under_load() {
         .await;
 }
 
-/// All can be read and nothing is stored, for as long as the standby is away.
+/// Everything can be read and nothing is stored while the standby is away.
 #[tokio::test]
 async fn commits_that_wait_for_a_standby_are_reported_under_load() {
     let Some(services) = Services::alone().await else { return };
@@ -62,7 +62,7 @@ async fn commits_that_wait_for_a_standby_are_reported_under_load() {
         services.server(Server::Standby, "kill").await;
         load.is_not_ready("commits: no commit for ").await;
         for worker in &workers {
-            // PaybusCommitsStalled is about this.
+            // The subject of PaybusCommitsStalled.
             let stalled = worker.metric("paybus_commits_stalled_seconds").await;
             assert!(stalled >= 10.0, "{stalled} s");
         }
@@ -76,7 +76,7 @@ async fn commits_that_wait_for_a_standby_are_reported_under_load() {
 async fn check_warns_of_what_a_failover_would_lose() {
     let Some(services) = Services::alone().await else { return };
     let world = Setup::new().alone().build().await;
-    assert!(!check(&world).await.contains("standby"), "commits wait for the one that is there");
+    assert!(!check(&world).await.contains("standby"), "commits wait for the connected standby");
     set(&world, "SET synchronous_standby_names = ''").await;
     warns(&world, "no commit waits for it").await;
     set(&world, "RESET synchronous_standby_names").await;
@@ -98,7 +98,7 @@ async fn warns(world: &World, of: &str) {
     .await;
 }
 
-/// What `paybus check` says.
+/// Returns the output of `paybus check`.
 async fn check(world: &World) -> String {
     let mut program = paybus(world.settings());
     program.arg("check");

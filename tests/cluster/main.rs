@@ -1,5 +1,5 @@
-//! A broker of three nodes and a database with a standby lose one of theirs under load: `make test-cluster`. Where
-//! `scripts/with-services` did not start such services, these tests are skipped, and say so.
+//! A broker of three nodes and a database with a standby each lose one server under load: `make test-cluster`. If
+//! `scripts/with-services` did not start such services, these tests are skipped and say so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // These are tests, helpers included.
 

@@ -7,11 +7,11 @@ use tokio::task::spawn_blocking;
 
 use crate::support::skip::needed;
 
-/// One test after the other: each kills what the others need.
+/// One test at a time: each kills what the others need.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Three nodes of a broker, and a primary with a synchronous standby. The tests' own way to the broker is node 1, which they
-/// leave running.
+/// Three nodes of a broker, and a primary with a synchronous standby. The tests themselves connect to node 1, which
+/// they do not kill.
 pub struct Services {
     nodes: String,
     servers: String,
@@ -26,7 +26,8 @@ pub enum Server {
 }
 
 impl Services {
-    /// All of them, alone, the database's servers as at first. Nothing, and says so, where they were not started.
+    /// All of them, for this test alone, with the database's servers in their initial roles. `None`, with a report, if
+    /// they were not started.
     pub async fn alone() -> Option<Services> {
         let nodes = needed("PAYBUS_TEST_BROKER_NODES")?;
         let servers = needed("PAYBUS_TEST_DATABASE_SERVERS")?;
@@ -35,7 +36,7 @@ impl Services {
         Some(services)
     }
 
-    /// Starts or kills a node, or asks for its address (`url`).
+    /// Starts or kills a node, or returns its address (`url`).
     pub async fn node(&self, number: u8, verb: &str) -> String {
         run(&self.nodes, &[number.to_string().as_str(), verb]).await
     }
@@ -53,16 +54,16 @@ impl Services {
                         end end,
              Wait(100)."
         );
-        self.ctl(number, &["eval", &transfer]).await.expect("it leads");
+        self.ctl(number, &["eval", &transfer]).await.expect("it becomes the leader");
     }
 
-    /// Runs rabbitmqctl against a node; what it prints, also where it fails.
+    /// Runs rabbitmqctl on a node; returns its output, even if it fails.
     pub async fn ctl(&self, number: u8, arguments: &[&str]) -> Result<String, String> {
         let number = number.to_string();
         try_run(&self.nodes, &[&[number.as_str(), "ctl"][..], arguments].concat()).await
     }
 
-    /// Starts, kills or promotes a server, or asks for its address (`url`).
+    /// Starts, kills or promotes a server, or returns its address (`url`).
     pub async fn server(&self, server: Server, verb: &str) -> String {
         let name = match server {
             Server::Primary => "primary",
@@ -72,7 +73,7 @@ impl Services {
     }
 }
 
-/// The address of several services: as the first one's, with the hosts of all.
+/// One address for several services: the first one's, with the hosts of all.
 pub fn hosts(urls: &[&str]) -> String {
     let host = |url: &str| authority(url).rsplit_once('@').expect("a user").1.to_owned();
     let all: Vec<String> = urls.iter().map(|url| host(url)).collect();
@@ -83,12 +84,12 @@ fn authority(url: &str) -> &str {
     url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).expect("an address with a path").0
 }
 
-/// Runs a script, which has to succeed; returns what it prints.
+/// Runs a script that must succeed; returns its output.
 async fn run(program: &str, arguments: &[&str]) -> String {
     try_run(program, arguments).await.unwrap_or_else(|printed| panic!("{arguments:?}: {printed}"))
 }
 
-/// The same of one that may fail.
+/// The same, but the script may fail.
 async fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(arguments).stderr(Stdio::inherit());

@@ -1,4 +1,4 @@
-//! An address behind which the server changes, as a virtual IP address or a proxy does at a failover.
+//! An address behind which the server changes, as with a virtual IP address or a proxy at a failover.
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -13,12 +13,12 @@ pub struct Switch {
 #[derive(Debug, Clone)]
 struct Target {
     address: String,
-    /// How often connections were ended.
+    /// How often connections were closed.
     ends: u32,
 }
 
 impl Switch {
-    /// One that leads to the server of this address at first.
+    /// Starts one that leads to the server of this address.
     pub async fn to(url: &str) -> Switch {
         let address = address(url);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -34,12 +34,12 @@ impl Switch {
         &self.url
     }
 
-    /// New connections lead to this server; those there are stay.
+    /// New connections lead to this server; existing ones stay.
     pub fn lead_to(&self, url: &str) {
         self.target.send_modify(|target| target.address = address(url));
     }
 
-    /// Ends all connections.
+    /// Closes all connections.
     pub fn end_connections(&self) {
         self.target.send_modify(|target| target.ends += 1);
     }

@@ -1,4 +1,4 @@
-//! A payment stays with its account, whatever that is called; and payments that no variant serves are told of.
+//! A payment stays with its account, whatever the account is called; payments that no variant serves are reported.
 
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ async fn account_of(world: &World, payment: &Command) -> String {
     world.payment_row(payment.payment).await.get("account")
 }
 
-/// `paybus check` with these settings over the world's: its exit code and what it says of payments.
+/// Runs `paybus check` with these settings on top of the world's; returns its exit code and what it prints about
+/// payments.
 async fn check(world: &World, settings: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut all = world.settings().clone();
     all.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
@@ -37,9 +38,9 @@ async fn check(world: &World, settings: &[(&str, &str)]) -> (Option<i32>, String
     (output.status.code(), of_payments.join("\n"))
 }
 
-/// Waits until the worker counts so many operations that stand still, and says so in `/readyz`, being ready.
+/// Waits until the worker counts this many unserved operations and reports them in `/readyz` while it is ready.
 async fn stand_still(worker: &Worker, variant: &str, count: i64, note: &str) {
-    // The database is asked every five seconds.
+    // The worker queries the database every five seconds.
     within(Duration::from_secs(30), note, async || {
         let counted = worker.count(&format!(r#"paybus_operations_unserved{{variant="{variant}"}}"#)).await;
         let (status, body) = worker.get("/readyz").await?;
@@ -84,7 +85,7 @@ async fn a_renamed_host_serves_its_payments_by_an_alias() {
     stand_still(&worker, "http", 0, "").await;
     worker.drain().await;
 
-    // A worker with the settings of before goes on with what it knows.
+    // A worker with the earlier settings continues with the payments that it knows.
     assert_eq!(account_of(&world, &payment).await, before);
     let _worker = world.worker().await;
     assert_eq!(world.run(&payment.then("payment.refund", json!({}))).await.status(), "refunded");
@@ -129,7 +130,7 @@ async fn open_operations_that_no_variant_serves_are_reported_and_block_no_others
     let (code, said) = check(&world, &[url, alias]).await;
     assert!(code == Some(0) && said.starts_with("ok"), "{code:?} {said}");
 
-    // As of a variant that was taken out of the configuration.
+    // The same for a variant that was removed from the configuration.
     world.query("UPDATE operations SET variant = 'old' WHERE state <> 'settled'", &[]).await;
     let found = "note: 1 open operation of variant old that began with http";
     stand_still(&worker, "old", 1, found).await;

@@ -1,4 +1,4 @@
-//! Amounts that are there are seen; and only the gateway's own word refuses.
+//! No amount is overlooked, and only the gateway itself can refuse.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,18 +48,18 @@ async fn a_refund_gives_back_what_its_data_say_in_either_form_and_never_all_by_a
         plain.replace(&name_of(&plain, "id"), &twice.id).replace("{}", r#"{"amount":"10.00","amount":"100.00"}"#);
     let answer = world.run(&twice.raw(body)).await;
     assert_eq!((answer.kind(), answer.code()), ("command.rejected", "invalid_data"), "{}", answer.line());
-    // What leaves the amount out of an object means all.
+    // A `data` object without an amount means the whole amount.
     let answer = world.run(&refund(json!({}))).await;
     assert_eq!((answer.status(), answer.field("refunded_amount")), ("refunded", "120.00"), "{}", answer.line());
     world.check_books().await;
 }
 
-/// What a member of a command is, by its text.
+/// Returns a text member of a command's body.
 fn name_of(body: &str, member: &str) -> String {
     serde_json::from_str::<Value>(body).unwrap()[member].as_str().unwrap().to_owned()
 }
 
-/// What stands before a gateway: it has no route at first, and says so by a page.
+/// A proxy in front of the gateway. It has no route at first, and answers with an HTML page.
 #[derive(Clone, Default)]
 struct Ingress {
     gateway: Arc<OnceLock<String>>,

@@ -1,4 +1,4 @@
-//! What an answer says, and where it goes: also when its command is published again, from another connection.
+//! What an answer says and where it goes, also when its command is published again from another connection.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::support::replies::Replies;
 use crate::support::{Behaviour, Command, Setup, World};
 
-/// A publisher that timed out publishes the same again, and its first reply queue is gone.
+/// A publisher that timed out publishes the same command again; its first reply queue is gone.
 #[tokio::test]
 async fn a_command_that_was_answered_is_answered_again_where_it_asks_now() {
     let world = World::new().await;
@@ -24,10 +24,10 @@ async fn a_command_that_was_answered_is_answered_again_where_it_asks_now() {
         let again = command.clone().reply_to(&replies.queue, "again");
         world.publish(&again).await;
         let (id, answer) = replies.next().await;
-        assert_eq!((id.as_str(), &answer), ("again", &first.body), "byte for byte what all were told");
+        assert_eq!((id.as_str(), &answer), ("again", &first.body), "byte for byte the published event");
         assert_eq!(answer["data"]["command"]["answer"], true);
     }
-    // What was told is kept for a while only; how each ended is kept.
+    // Events are kept for a limited time only; how each command ended is kept.
     world.query("DELETE FROM events WHERE payment_id = $1", &[&charge.payment]).await;
     for (command, kind) in
         [(&charge, "command.succeeded"), (&declined, "command.failed"), (&rejected, "command.rejected")]
@@ -61,7 +61,7 @@ async fn a_command_that_goes_on_is_reported_and_answered_at_its_last_reply_to() 
     world.check_books().await;
 }
 
-/// Who lost the message itself, and knows only its name.
+/// A publisher that lost the message and knows only the command's name asks for its status.
 #[tokio::test]
 async fn the_status_of_a_command_is_sent_to_who_asks_by_its_name() {
     let world = World::new().await;
@@ -85,13 +85,13 @@ async fn the_status_of_a_command_is_sent_to_who_asks_by_its_name() {
     let ended = world.final_event(&charge).await;
     for question in [settled, named] {
         world.bus.publish(&[question]).await;
-        assert_eq!(replies.next().await.1, ended.body, "byte for byte what all were told");
+        assert_eq!(replies.next().await.1, ended.body, "byte for byte the published event");
     }
     world.bus.publish(&[other]).await;
     let (id, unknown) = replies.next().await;
     assert_eq!((id.as_str(), &unknown["data"]["code"]), ("other", &json!("unknown_command")));
     assert_eq!(unknown["data"]["command"]["type"], "command.status");
-    assert_eq!(world.run(&nowhere).await.code(), "invalid_envelope", "it is told nowhere else");
+    assert_eq!(world.run(&nowhere).await.code(), "invalid_envelope", "it is answered only as an event");
     assert_eq!(world.gateway.calls_of(charge.payment).len(), 1);
     world.check_books().await;
 }
@@ -111,7 +111,7 @@ async fn a_name_that_is_taken_answers_the_message_and_settles_nothing() {
     assert_eq!((&command["final"], &command["answer"]), (&json!(false), &json!(true)));
 }
 
-/// No database takes a NUL character, and nothing may wait for one that does.
+/// The database accepts no NUL character, and nothing may be blocked by such a text.
 #[tokio::test]
 async fn an_answer_with_a_nul_character_in_its_place_is_refused_and_blocks_nothing() {
     let world = World::new().await;
@@ -157,7 +157,7 @@ async fn metadata_is_in_every_event_and_the_gateway_has_it() {
     }
 }
 
-/// `confirmed` alone does not say that the goods may go out.
+/// `confirmed` alone does not mean that the goods may be shipped.
 #[tokio::test]
 async fn goods_go_out_when_the_whole_total_was_paid_and_no_review_is_open() {
     let world = World::new().await;
@@ -209,11 +209,11 @@ async fn two_refunds_are_distinguishable_and_a_declined_one_is_one_event() {
     );
     assert_eq!((declined.kind(), &two["state"], &two["amount"]), ("command.failed", &json!("failed"), &json!("20.00")));
     let of_second = world.events_of(charge.payment).into_iter().filter(|event| event.body["causationid"] == second.id);
-    assert_eq!(of_second.count(), 1, "a decline changes nothing of the payment");
+    assert_eq!(of_second.count(), 1, "a decline does not change the payment");
     world.check_books().await;
 }
 
-/// Its create is under way, on another replica perhaps: it need not wait for the grace to end.
+/// Its create is in progress, perhaps on another replica: it must not wait for the end of the grace period.
 #[tokio::test]
 async fn a_command_just_before_its_payment_is_carried_out_soon_after_it() {
     let world = Setup::new().set("worker.unknown_payment_grace", "30s").set("worker.poll", "30s").build().await;

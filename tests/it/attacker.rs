@@ -1,5 +1,5 @@
-//! Every part of `deploy/rabbitmq/grant` against every way to others' commands that a broker has, and what finds and
-//! stops those that are there all the same.
+//! Tries every role of `deploy/rabbitmq/grant` against every route through the broker to others' commands, and what
+//! finds and stops the routes that exist nevertheless.
 
 use std::process::{Command as Program, Output};
 
@@ -25,7 +25,7 @@ use crate::support::topology::{rabbitmqctl, settings};
 use crate::support::world::amount;
 use crate::support::{Command, ServiceLock, World, eventually};
 
-/// The parts, and of which variant. Those that everybody may get come first.
+/// The roles, each with its variant. Those that anybody may get come first.
 const PARTS: [(&str, Option<&str>); 7] = [
     ("publisher", Some("books")),
     ("subscriber", None),
@@ -36,7 +36,7 @@ const PARTS: [(&str, Option<&str>); 7] = [
     ("operator", None),
 ];
 
-/// How many of them belong to others than paybus.
+/// How many of them belong to services other than paybus.
 const TENANTS: usize = 4;
 
 /// What a publisher may send.
@@ -53,7 +53,7 @@ const ASKED: [CommandType; 10] = [
     CommandType::Status,
 ];
 
-/// A virtual host of its own: paybus with one variant, `cards`, and a user of each part.
+/// A separate virtual host: paybus with one variant, `cards`, and a user for each role.
 struct Host {
     name: String,
     ctl: String,
@@ -96,7 +96,7 @@ impl Host {
         format!("amqp://{}:{PASSWORD}@{place}", self.user(part))
     }
 
-    /// What `deploy/rabbitmq/audit` says; everybody else is trusted.
+    /// Runs `deploy/rabbitmq/audit`, with the roles of paybus itself as trusted users.
     async fn audit(&self) -> Output {
         let trusted = ["worker", "owner", "operator"].map(|part| self.user(part));
         let mut audit = Program::new(root().join("deploy/rabbitmq/audit"));
@@ -109,12 +109,12 @@ impl Host {
     }
 }
 
-/// Programs take their time, and connections must not be forgotten meanwhile.
+/// Programs take time; meanwhile the connections must keep sending heartbeats.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("it ran")
 }
 
-/// One thing to be tried, and the parts that may do it.
+/// One attempt, and the roles that may do it.
 struct Way {
     what: String,
     act: Act,
@@ -140,7 +140,7 @@ enum Act {
         from: &'static str,
         to: &'static str,
     },
-    /// The queue is made first, where it does not belong to somebody.
+    /// The queue is declared first, unless it belongs to somebody else.
     Listen {
         queue: String,
         makes: bool,
@@ -222,7 +222,7 @@ async fn bind_exchange(channel: &Channel, from: &str, to: &str) -> lapin::Result
     channel.exchange_bind(to.into(), from.into(), "#".into(), options, nothing).await
 }
 
-/// Every way, by a user of this name; the queues are others'.
+/// Every route, tried by a user of this name; the queues belong to others.
 fn ways(user: &str, answers: &str, events: &str) -> Vec<Way> {
     let mut ways = Vec::new();
     let mut add = |whose: &'static str, what: &str, act: Act| ways.push(Way { what: what.to_owned(), act, whose });
@@ -236,7 +236,7 @@ fn ways(user: &str, answers: &str, events: &str) -> Vec<Way> {
             let whose = match kind {
                 CommandType::Notification => "webhooks worker owner operator",
                 kind if ASKED.contains(&kind) => asking,
-                // Who may ask for events reads those of every payment.
+                // A user who may request events can read those of every payment.
                 CommandType::ResendEvents if variant == "books" => "service owner operator",
                 _ => "owner operator",
             };
@@ -282,7 +282,7 @@ fn ways(user: &str, answers: &str, events: &str) -> Vec<Way> {
         ("owner", "paybus.events", "paybus.commands"),
         ("owner", "paybus.heartbeats", "paybus.commands"),
         ("owner", "paybus.unrouted", "paybus.commands"),
-        // What a worker reads has been through that exchange, under a key that was checked.
+        // What a worker reads has passed that exchange, under a key that was checked.
         ("worker owner", "paybus.unroutable", "paybus.commands"),
         ("owner operator", "paybus.dead", "paybus.commands"),
         ("", "amq.topic", "paybus.commands"),
@@ -309,7 +309,7 @@ fn ways(user: &str, answers: &str, events: &str) -> Vec<Way> {
     ways
 }
 
-/// Whether the broker lets somebody do it.
+/// Returns whether the broker allows it.
 async fn may(connection: &lapin::Connection, way: &Way, body: &str) -> bool {
     let channel = connection.create_channel().await.expect("a channel");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
@@ -335,7 +335,7 @@ async fn no_part_reaches_more_than_its_own_by_any_way_through_the_broker() {
     let mut wrong = Vec::new();
     for (number, (part, _)) in PARTS.into_iter().enumerate() {
         if number == TENANTS {
-            // Whatever the broker has said: of others' commands nothing has arrived, but what webhooks may send.
+            // Whatever the broker answered, no command of another variant has arrived, except what webhooks may send.
             assert!(take_all(&admin, "paybus.commands.cards").await.is_empty());
             let taken = take_all(&admin, "paybus.inbound.cards").await;
             assert_eq!(taken, ["webhooks: send cards.payment.notification"]);
@@ -406,7 +406,7 @@ async fn the_audit_lists_all_that_leads_past_the_rights() {
             rabbitmqctl(&["add_user", user, PASSWORD]);
         }
         let [old, every, reader] = &users;
-        // As a service once was.
+        // The rights that a service used to have.
         let (own, written) = (format!(r"^(reply\.)?{old}\..*"), format!(r"^(paybus\.commands|{old}\..*)$"));
         let read = format!(r"^((reply\.)?{old}\..*|paybus\.events)$");
         rabbitmqctl(&["set_topic_permissions", "-p", &name, old, "paybus.commands", r"^books\.", "^$"]);
@@ -472,7 +472,7 @@ fn grant_takes_no_name_that_means_more_than_itself() {
         (&["nothing", "shop"], &[]),
     ];
     for &(arguments, variables) in bad {
-        // The broker is not even asked: that program does not exist.
+        // The script refuses before it calls the broker: that program does not exist.
         assert_eq!(granted(arguments, variables, "/nowhere"), Some(2), "{arguments:?} {variables:?}");
     }
     for arguments in [&["publisher", "shop-1", "cards"][..], &["subscriber", "CN=shop"], &["worker", "pay.bus"]] {
@@ -480,7 +480,7 @@ fn grant_takes_no_name_that_means_more_than_itself() {
     }
 }
 
-/// One binding, and each rejection used to be a command whose rejection is one.
+/// With one such binding, each rejection used to be a command, whose rejection was a command again.
 #[tokio::test]
 async fn events_that_come_back_as_commands_are_dropped_and_never_answered() {
     let world = World::new().await;
@@ -504,7 +504,7 @@ async fn events_that_come_back_as_commands_are_dropped_and_never_answered() {
     let rejected = world.log.filter(|event| event.kind() == "command.rejected");
     assert_eq!(rejected.len(), 1, "{}", world.lines());
     assert!(worker.log().contains("paybus's own events arrive as commands"), "{}", worker.log());
-    // No dead letter of them is left, nor anything in another queue.
+    // They leave no dead letter, and nothing in any other queue.
     world.check_books().await;
 }
 
@@ -526,7 +526,7 @@ async fn a_copy_by_the_header_cc_is_what_its_routing_key_says() {
     let sending = channel.basic_publish(exchange.into(), key.into(), options, &body, properties);
     let sent = async { sending.await?.await };
     match sent.await {
-        // Some brokers check the copy's key as well.
+        // Some brokers check the key of the copy as well.
         Err(error) => assert!(error.to_string().contains("ACCESS_REFUSED"), "{error}"),
         Ok(_) => {
             let answer = world.event("the answer", |event| event.is_of(&theft) && event.is_final()).await;

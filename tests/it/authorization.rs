@@ -1,4 +1,4 @@
-//! Who may send what: users of the broker who may publish anything there, and whom paybus holds to their rules.
+//! Who may send what: users who may publish anything at the broker, and whom paybus limits by its own rules.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -37,12 +37,12 @@ impl User {
         User { name, bus, replies }
     }
 
-    /// Sends a command in its own name, to be answered at its own queue.
+    /// Sends a command under its own name, to be answered at its own queue.
     async fn send(&self, command: &Command, reply: &str) {
         self.bus.publish(&[command.clone().user(&self.name).reply_to(&self.replies.queue, reply)]).await;
     }
 
-    /// The answer to a command that is let in.
+    /// Returns the answer to a command that is allowed.
     async fn run(&self, world: &World, command: &Command) -> Event {
         world.note_published(std::slice::from_ref(command));
         self.bus.publish(&[command.clone().user(&self.name)]).await;
@@ -58,7 +58,7 @@ impl User {
     }
 }
 
-/// The rules of both: each has the variant `http` and sources of its own.
+/// The rules for both users: each has the variant `http` and its own sources.
 fn rules(world: &World, shop: &User, rival: &User) -> WorkerSetup {
     let key = |user: &User, key: &str| format!("users.{}.{key}", user.name);
     WorkerSetup::default()
@@ -84,7 +84,7 @@ async fn are_refused(worker: &Worker, count: i64) {
     .await;
 }
 
-/// Each dead letter says that it was not authorized, and who sent it.
+/// Every dead letter says that it was not authorized, and who sent it.
 async fn take_letters(world: &World, senders: &[&str]) {
     let letters = world.bus.take_all("dead").await;
     let found: Vec<(String, String)> = letters
@@ -155,7 +155,7 @@ async fn a_service_does_nothing_to_what_is_anothers() {
     assert!(world.log.find(|event| event.kind() == "command.rejected").is_none(), "{}", world.lines());
     assert_eq!(world.gateway.calls().len(), 1);
 
-    // What is its own, it may do.
+    // Its own payments it may change.
     let own = Command::charge("http", "30.00", "USD").source(RIVAL);
     assert_eq!(rival.run(&world, &own).await.status(), "confirmed");
     let refund = own.then("payment.refund", json!({"amount": "10.00"})).source("rival/2");
@@ -175,7 +175,7 @@ async fn nobody_uses_up_anothers_names_or_answers_into_anothers_queue() {
     let refund = charge.then("payment.refund", json!({"amount": "20.00"})).id("refund-1");
     rival.send(&refund.clone().data(json!({"amount": "1.00"})), "squat").await;
     rival.is_refused("squat").await;
-    // Nobody is told where the answer would be somebody else's.
+    // No answer is sent where it would reach somebody else.
     let elsewhere = Command::charge("http", "1.00", "USD").source(RIVAL).user(&rival.name);
     let nameless = Command::charge("http", "1.00", "USD").source(RIVAL);
     let into = |command: &Command| command.clone().reply_to(&shop.replies.queue, "not yours");
@@ -184,9 +184,9 @@ async fn nobody_uses_up_anothers_names_or_answers_into_anothers_queue() {
     world.are_dead(3).await;
     take_letters(&world, &[rival.name.as_str(), rival.name.as_str(), ""]).await;
 
-    // A copy of what was carried out is known, and no answer for whoever copied it.
+    // A copy of a command that was carried out is recognized, and whoever copied it gets no answer.
     rival.send(&charge, "copy").await;
-    eventually("the copy to be known", async || {
+    eventually("the copy to be recognized", async || {
         let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;
         if known == 1 { Ok(()) } else { Err(known) }
     })
@@ -204,7 +204,7 @@ async fn nobody_uses_up_anothers_names_or_answers_into_anothers_queue() {
     world.check_books().await;
 }
 
-/// It was let in while there was no payment, and waits for one: that turns out to be another's.
+/// It was allowed while its payment did not exist, and waits for it: the payment turns out to belong to somebody else.
 #[tokio::test]
 async fn a_command_that_came_before_its_payment_does_nothing_to_anothers() {
     let Some(_) = needed("PAYBUS_TEST_RABBITMQCTL") else { return };
@@ -245,7 +245,7 @@ async fn a_dead_letter_is_replayed_by_the_rights_of_who_sent_it() {
     are_refused(&worker, 2).await;
     world.are_dead(2).await;
 
-    // The operator's own rights would do for both.
+    // The operator's own rights would suffice for both.
     replay(&world, &[]).await;
     are_refused(&worker, 4).await;
     world.are_dead(2).await;
@@ -255,7 +255,7 @@ async fn a_dead_letter_is_replayed_by_the_rights_of_who_sent_it() {
     assert_eq!(world.final_event(&nameless).await.status(), "confirmed");
     world.are_dead(1).await;
 
-    // By wider rules: the variant's payments are for all its users.
+    // With wider rules: all users of the variant may act on its payments.
     worker.drain().await;
     let wider = rules(&world, &shop, &rival);
     let is_its_sources = |key: &str| key == format!("users.{}.sources", rival.name);
@@ -269,7 +269,7 @@ async fn a_dead_letter_is_replayed_by_the_rights_of_who_sent_it() {
     world.check_books().await;
 }
 
-/// Rights are taken away while commands are under way, as when workers are replaced one by one.
+/// Rights are revoked while commands are in progress, as when workers are replaced one by one.
 #[tokio::test]
 async fn what_was_let_in_goes_on_under_other_rules() {
     let Some(_) = needed("PAYBUS_TEST_RABBITMQCTL") else { return };
@@ -281,7 +281,7 @@ async fn what_was_let_in_goes_on_under_other_rules() {
     let checked = paybus(world.settings()).arg("check").output().expect("paybus check");
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(checked.status.success() && said.contains("no [users.NAME] is configured"), "{said}");
-    // Named by nobody, and of a source that is not its publisher's.
+    // It names no user, and its source belongs to another user than its publisher.
     let charge = Command::charge("http", "120.00", "USD");
     world.note_published(std::slice::from_ref(&charge));
     rival.bus.publish(std::slice::from_ref(&charge)).await;
@@ -291,14 +291,14 @@ async fn what_was_let_in_goes_on_under_other_rules() {
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
     assert_eq!(world.gateway.charges(charge.payment).len(), 1);
     assert_eq!(worker.count(r#"paybus_not_authorized_total{variant="http"}"#).await, 0);
-    // A payment that a release of before stored is its create's.
+    // A payment that an earlier release stored belongs to the source of its create.
     world.query("UPDATE payments SET source = NULL", &[]).await;
     let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
     assert_eq!(shop.run(&world, &refund).await.field("refunded_amount"), "20.00");
     world.check_books().await;
 }
 
-/// The broker's own user of the tests, which may be named in a command without another being made.
+/// Uses the broker's user of the tests: commands may name it, so no other user is needed.
 #[tokio::test]
 async fn reads_beyond_the_rate_are_rejected_and_money_may_still_move() {
     const ASKED: usize = 20;
@@ -316,7 +316,7 @@ async fn reads_beyond_the_rate_are_rejected_and_money_may_still_move() {
         snapshot.reply_to(&replies.queue, &number.to_string())
     };
     let asked: Vec<Command> = (0..ASKED).map(asking).collect();
-    // Of those that are turned away no event tells, and they need no answer.
+    // No event reports the commands that are refused, and they need no answer.
     world.bus.publish(&asked).await;
     let (mut answered, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..ASKED {
@@ -330,15 +330,15 @@ async fn reads_beyond_the_rate_are_rejected_and_money_may_still_move() {
         assert_eq!(said, (&json!("command.rejected"), &json!("too_many_requests"), &json!(false)), "{answer}");
         refused.push(command);
     }
-    assert!(answered.len() >= 2 && refused.len() >= ASKED / 2, "{} of {ASKED} were told", answered.len());
+    assert!(answered.len() >= 2 && refused.len() >= ASKED / 2, "{} of {ASKED} were answered", answered.len());
     world.note_published(&answered);
     let series = r#"paybus_reads_limited_total{variant="http"}"#;
     assert_eq!(worker.count(series).await, refused.len() as i64);
     let sql = "SELECT count(*) FROM operations WHERE command_type = 'payment.snapshot'";
-    assert_eq!(world.value::<i64>(sql, &[]).await, answered.len() as i64, "nothing is stored of the others");
+    assert_eq!(world.value::<i64>(sql, &[]).await, answered.len() as i64, "the others are not stored");
     assert_eq!(world.bus.length("dead").await, 0);
 
-    // However much it asks, what moves money goes on.
+    // However much the user asks, commands that move money are carried out.
     world.bus.publish(&refused).await;
     let refund = charge.then("payment.refund", json!({"amount": "20.00"})).user(&user);
     assert_eq!(world.run(&refund).await.field("refunded_amount"), "20.00");
@@ -353,9 +353,9 @@ async fn reads_beyond_the_rate_are_rejected_and_money_may_still_move() {
     let turned_away = 2 * refused.len() as i64 - again;
     assert_eq!(worker.count(series).await, turned_away);
 
-    // The same command, once it is not too much any more.
+    // The same command is accepted once the rate allows it.
     let last = refused.last().expect("one").clone();
-    eventually("it to be told at last", async || {
+    eventually("the answer", async || {
         world.bus.publish(std::slice::from_ref(&last)).await;
         let (_, answer) = replies.next().await;
         if answer["type"] == "payment.snapshot" { Ok(()) } else { Err(answer.to_string()) }

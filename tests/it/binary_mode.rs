@@ -28,7 +28,7 @@ fn in_binary(command: &Command, prefix: &str) -> Command {
     for (name, value) in attributes {
         headers.insert(format!("{prefix}{name}").into(), text(value));
     }
-    // As clients with a type for times send them.
+    // As clients that have a type for times send them.
     let later = (Timestamp::now() + SignedDuration::from_hours(1)).as_second();
     for name in ["time", "expirytime"] {
         headers.insert(format!("{prefix}{name}").into(), AMQPValue::Timestamp(later as u64));
@@ -37,7 +37,7 @@ fn in_binary(command: &Command, prefix: &str) -> Command {
     command.clone().properties(properties).raw(command.data.to_string())
 }
 
-/// The same with one header more, or another.
+/// The same with a header added or replaced.
 fn with_header(command: &Command, name: &str, value: AMQPValue) -> Command {
     let mut headers = command.properties.headers().clone().unwrap_or_default();
     headers.insert(name.into(), value);
@@ -61,7 +61,7 @@ async fn a_command_in_binary_mode_pays_once_and_is_answered() {
         assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"));
         assert_eq!(answer.body["correlationid"], "order-7");
         assert_eq!(replies.next().await, (prefix.to_owned(), answer.body.clone()));
-        // In structured mode it is the same command, and has the same answer.
+        // In structured mode it is the same command and has the same answer.
         world.publish(&charge).await;
         assert_eq!(replies.next().await, (prefix.to_owned(), answer.body));
         let refund = charge.then("payment.refund", json!({"amount": "20.00"})).reply_to(&replies.queue, "refund");
@@ -71,7 +71,7 @@ async fn a_command_in_binary_mode_pays_once_and_is_answered() {
         assert_eq!(replies.next().await, ("refund".to_owned(), answer.body));
         assert_eq!(world.gateway.charges(charge.payment).len(), 1);
     }
-    eventually("both charges to be known", async || {
+    eventually("both charges to be recognized", async || {
         let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;
         if known == 2 { Ok(()) } else { Err(known) }
     })
@@ -80,7 +80,7 @@ async fn a_command_in_binary_mode_pays_once_and_is_answered() {
     world.check_books().await;
 }
 
-/// Nobody reads such a body, so that only headers can name the command.
+/// Such a body is not read, so only the headers can identify the command.
 #[tokio::test]
 async fn a_command_whose_body_is_too_large_to_be_read_is_answered_by_its_headers() {
     let world = World::new().await;
@@ -96,7 +96,7 @@ async fn a_command_whose_body_is_too_large_to_be_read_is_answered_by_its_headers
     world.check_books().await;
 }
 
-/// Charges that are wrong in binary mode, or in both modes at once: their codes, and what the message names.
+/// Charges that are wrong in binary mode, or in both modes at once, with their codes and what the message names.
 fn wrong() -> Vec<(Command, &'static str, &'static str)> {
     let charge = || Command::charge("http", "120.00", "USD");
     let binary = || in_binary(&charge(), "cloudEvents:");
@@ -119,14 +119,14 @@ fn wrong() -> Vec<(Command, &'static str, &'static str)> {
         (header("cloudEvents:specversion", text("0.3")), "invalid_envelope", "specversion"),
         (header("cloudEvents_specversion", text("0.3")), "invalid_envelope", "specversion: is given twice"),
         (header("cloudEvents:data", text("{}")), "invalid_envelope", "data"),
-        // Both modes: they differ, or nothing says which counts.
+        // Both modes at once: they differ, or it is unclear which one counts.
         (with_header(&structured(), "cloudEvents:type", text("payment.refund")), "invalid_envelope", "type: differs"),
         (with_header(&structured(), "cloudEvents:id", text("another")), "invalid_envelope", "id: differs"),
         (enveloped(&binary()), "invalid_envelope", "specversion"),
     ]
 }
 
-/// Its body is the whole envelope, although its headers are the attributes.
+/// The body is the whole envelope, although the headers are the attributes.
 fn enveloped(binary: &Command) -> Command {
     let envelope = Command { body: None, ..binary.clone() }.bytes();
     binary.clone().raw(envelope)
@@ -145,7 +145,7 @@ async fn what_is_wrong_in_binary_mode_is_answered_where_it_asked() {
         assert!(answer.message().contains(named), "{number}: {named:?} should be named: {}", answer.line());
         assert_eq!(replies.next().await, (id, answer.body));
     }
-    // Where the modes agree, there is one command.
+    // If both modes agree, it is one command.
     let charge = Command::charge("http", "120.00", "USD");
     let copy = with_header(&charge, "cloudEvents:id", text(&charge.id));
     assert_eq!(world.run(&copy).await.status(), "confirmed");

@@ -1,4 +1,4 @@
-//! Books that cannot be right are found, and none are kept where PostgreSQL may forget them.
+//! Inconsistent books are found, and no books are kept where PostgreSQL may forget them.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::support::wait::within;
 use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Expected, WorkerSetup, World};
 
-/// `paybus check --books --json`: its exit code and what it says.
+/// Runs `paybus check --books --json`; returns its exit code and its output.
 async fn check(world: &World) -> (Option<i32>, Value) {
     let mut check = paybus(world.settings());
     check.args(["check", "--books", "--json"]);
@@ -28,7 +28,7 @@ async fn payments_with_inconsistent_movements_are_listed() {
     world.run(&held.then("payment.capture", json!({"amount": "20.00"}))).await;
     assert_eq!(check(&world).await, (Some(0), json!({"ok": true, "payments": 2, "doubtful": []})));
 
-    // What earlier releases could store: money of one operation twice, and of one that was declined.
+    // What earlier releases could store: the money of one operation twice, and money of a declined one.
     let twice = Command::charge("http", "120.00", "USD");
     world.run(&twice).await;
     let again = "INSERT INTO movements (payment_id, kind, reference, amount, currency, operation_id, created)
@@ -72,7 +72,7 @@ async fn no_worker_starts_if_commits_may_be_lost_unless_configured() {
     world.check_books().await;
 }
 
-/// A gateway that lists what happened: each by its own reference, whoever did it.
+/// A gateway that lists its transactions, each under its own reference, whoever caused it.
 #[tokio::test]
 async fn what_a_gateway_lists_is_booked_by_its_references() {
     let world = crate::support::Setup::new().set("variants.http.settle_window", "0s").build().await;
@@ -100,7 +100,7 @@ async fn what_a_gateway_lists_is_booked_by_its_references() {
     assert_eq!(sync(json!([taken("done"), refund("done")])).await, result("payment.updated", "70.00", "30.00"));
     assert_eq!(sync(json!([taken("done"), refund("done")])).await, result("command.succeeded", "70.00", "30.00"));
     assert_eq!(sync(json!([taken("done"), refund("reversed")])).await, result("payment.updated", "100.00", "0.00"));
-    // The settlement is declined: nothing of it ever arrives.
+    // The settlement is declined: none of the money ever arrives.
     let gone = sync(json!([refund("reversed"), taken("reversed")])).await;
     assert_eq!(gone, result("payment.status_changed", "0.00", "0.00"));
     let row = world.payment_row(charge.payment).await;

@@ -1,6 +1,6 @@
 //! The bus against a real broker: what is published arrives, in order, whatever happens to the connection.
 //!
-//! Each test has a prefix of its own. Those that trouble the whole broker are among the outages.
+//! Each test has its own prefix. Tests that disturb the whole broker are in `tests/outages`.
 
 #![allow(clippy::expect_used, clippy::panic)] // These are tests, helpers included.
 
@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use paybus::bus::connection::ConnectionState;
-use paybus::bus::publisher::{Outgoing, ReplyState};
-use paybus::bus::refusal::TopologyError;
-use paybus::bus::verdict::Verdict;
+use paybus::bus::connection::refusal::TopologyError;
+use paybus::bus::publish::publisher::{Outgoing, ReplyState};
+use paybus::bus::publish::verdict::Verdict;
 use paybus::bus::{BusError, BusSettings, topology};
 use paybus::payment::command::Reply;
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ use crate::support::topology::{Bus, TIMEOUT, event, is_confirmed, rabbitmqctl, r
 async fn the_topology_is_declared_checked_and_found_wanting() {
     let bus = Bus::new().await;
     let connection = bus.client.connection();
-    topology::declare(connection, &bus.settings, &["cards"]).await.expect("twice is well");
+    topology::declare(connection, &bus.settings, &["cards"]).await.expect("declaring twice is harmless");
     topology::check(connection, &bus.settings, &["cards"]).await.expect("all there");
     let missing = topology::check(connection, &bus.settings, &["other"]).await;
     let Err(BusError::Topology(TopologyError::Missing { object })) = missing else {
@@ -43,7 +43,7 @@ async fn five_thousand_events_arrive_in_order() {
     let batch = |count: u32| -> Vec<Outgoing> {
         (0..count).flat_map(|number| (0..100).map(move |payment| event(payment, number))).collect()
     };
-    // Nobody listens: the events end in a quorum queue.
+    // There is no subscriber: the events end up in a quorum queue.
     let started = Instant::now();
     let published = publisher.publish(batch(50)).await;
     let rate = 5000.0 / started.elapsed().as_secs_f64();
@@ -107,7 +107,7 @@ async fn an_event_that_no_queue_takes_is_set_aside_with_those_behind_it() {
     let bus = Bus::new().await;
     let publisher = bus.publisher();
     let mut watch = bus.client.subscribe_events("cards.payment.created").await.expect("a watch");
-    // Without the queue that keeps unrouted events, they come back.
+    // Without the queue for unrouted events, they are returned.
     rabbitmqctl(&["delete_queue", &bus.names.unrouted()]);
     let good = |payment, number| Outgoing { routing_key: "cards.payment.created".to_owned(), ..event(payment, number) };
     let batch = vec![good(1, 0), event(1, 1), good(1, 2), good(2, 0), good(2, 1)];

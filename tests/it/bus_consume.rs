@@ -5,12 +5,12 @@
 use std::time::{Duration, Instant};
 
 use paybus::bus::client::NewCommand;
-use paybus::bus::consumer::QueueState;
-use paybus::bus::dead_letter::{Rights, publish_dead_letter};
-use paybus::bus::dead_letter_browser::{self, DeadFilter};
-use paybus::bus::publisher::{Outgoing, Published, ReplyState};
+use paybus::bus::consume::consumer::QueueState;
+use paybus::bus::dead_letters::browser::{self, DeadFilter};
+use paybus::bus::dead_letters::letter::{Rights, publish_dead_letter};
+use paybus::bus::publish::publisher::{Outgoing, Published, ReplyState};
+use paybus::bus::publish::verdict::Verdict;
 use paybus::bus::topology;
-use paybus::bus::verdict::Verdict;
 use paybus::payment::command::Reply;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -40,8 +40,8 @@ async fn a_deleted_queue_is_consumed_again_once_it_is_back() {
     bus.end().await;
 }
 
-/// The broker may send a little more after it has confirmed that a consumer is cancelled. Nobody takes that here, and it
-/// must not be kept from everybody else.
+/// The broker may deliver a little more after it has confirmed that a consumer is cancelled. It is not processed here,
+/// and must not be withheld from other consumers.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_too_late_for_a_pause_goes_to_others() {
     let bus = Bus::new().await;
@@ -116,8 +116,8 @@ async fn a_paused_queue_gives_out_what_was_prefetched_and_then_one_at_a_time() {
     bus.end().await;
 }
 
-/// A message that was fetched as a probe keeps its channel until it is settled, also where that channel consumes again
-/// and is paused once more meanwhile.
+/// A message that was fetched as a probe keeps its channel until it is settled, even if that channel starts consuming
+/// again and is paused again in the meantime.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_keeps_its_channel_until_it_is_settled() {
     let bus = Bus::new().await;
@@ -136,7 +136,7 @@ async fn a_probe_keeps_its_channel_until_it_is_settled() {
     }
     consumption.resume();
     bus.send(1).await;
-    // Given back, it would come first.
+    // If the probe had been returned, it would come first.
     let next = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
     assert!(!next.redelivered, "the probe came again");
     assert!(next.acker.ack().await);
@@ -163,10 +163,8 @@ async fn consuming_is_fast() {
     bus.end().await;
 }
 
-/// Waits until so many dead letters are there: the broker moves a rejected message, and puts back what was only looked at,
-/// when it has the time.
-/// RabbitMQ 4.3 no longer counts a message that is given back by `basic.nack`, and 3.10 puts one at the end of a queue that has
-/// no limit: what is given back here comes next, and not for ever.
+/// RabbitMQ 4.3 no longer counts a message that is returned with `basic.nack`, and 3.10 puts it at the end of a queue
+/// without a limit: a message that is returned here must come next, and not for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_given_back_comes_next_and_not_for_ever() {
     let bus = Bus::with_delivery_limit(3).await;
@@ -183,11 +181,13 @@ async fn what_is_given_back_comes_next_and_not_for_ever() {
     }
     assert_eq!(taken, ["0", "0", "0", "0", "1"]);
     lie_dead(&bus, 1).await;
-    let listed = dead_letter_browser::list(&bus.settings, &DeadFilter::default(), 10).await.expect("listed");
+    let listed = browser::list(&bus.settings, &DeadFilter::default(), 10).await.expect("listed");
     assert_eq!(listed.iter().map(|letter| letter.code.as_str()).collect::<Vec<_>>(), ["delivery_limit"]);
     bus.end().await;
 }
 
+/// Waits until there are this many dead letters: the broker moves a rejected message, and returns one that was only
+/// listed, when it has the time.
 async fn lie_dead(bus: &Bus, count: u32) {
     let started = Instant::now();
     while topology::queue_length(bus.client.connection(), &bus.names.dead()).await.expect("a queue") != count {
@@ -216,7 +216,7 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     let all = DeadFilter::default();
     for _ in 0..30 {
         lie_dead(&bus, 4).await;
-        let listed = dead_letter_browser::list(&bus.settings, &all, 100).await.expect("listed");
+        let listed = browser::list(&bus.settings, &all, 100).await.expect("listed");
         let codes: Vec<&str> = listed.iter().map(|letter| letter.code.as_str()).collect();
         assert_eq!(codes, ["invalid_envelope", "invalid_envelope", "too_large", "rejected"]);
         let queue = bus.names.commands_of("cards");
@@ -224,17 +224,17 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     }
     lie_dead(&bus, 4).await;
     let envelopes = DeadFilter { code: Some("invalid_envelope".to_owned()), ..DeadFilter::default() };
-    let replayed = dead_letter_browser::replay(&bus.settings, &envelopes, 1, Rights::Own).await.expect("replayed");
+    let replayed = browser::replay(&bus.settings, &envelopes, 1, Rights::Own).await.expect("replayed");
     assert_eq!(replayed.len(), 1);
     assert_eq!(replayed[0].refused, None);
     let again = timeout(TIMEOUT, deliveries.recv()).await.expect("in time").expect("a delivery");
     assert_eq!((again.body.as_slice(), again.properties.message_id.as_deref()), (&b"0"[..], Some("m0")));
     assert!(again.properties.headers.inner().is_empty(), "{:?}", again.properties.headers);
     lie_dead(&bus, 3).await;
-    let dropped = dead_letter_browser::drop_matching(&bus.settings, &envelopes, 100).await.expect("dropped");
+    let dropped = browser::drop_matching(&bus.settings, &envelopes, 100).await.expect("dropped");
     assert_eq!(dropped.len(), 1);
     lie_dead(&bus, 2).await;
-    assert_eq!(dead_letter_browser::list(&bus.settings, &all, 100).await.expect("listed").len(), 2);
+    assert_eq!(browser::list(&bus.settings, &all, 100).await.expect("listed").len(), 2);
     bus.end().await;
 }
 
@@ -296,7 +296,7 @@ async fn a_direct_reply_reaches_the_consumer_that_waits_for_it() {
     let got = timeout(TIMEOUT, answers.next()).await.expect("in time").expect("an answer").expect("a broker");
     assert_eq!(got.properties.correlation_id().as_ref().map(|id| id.as_str()), Some("mine"));
     asker.close(200, "gone".into()).await.expect("closed");
-    // The broker does not tell whether anybody waited for it.
+    // The broker does not reveal whether a consumer waited for it.
     assert_eq!(publisher.publish(vec![answer(2)]).await, [sent(2)]);
     bus.end().await;
 }

@@ -1,4 +1,4 @@
-//! Subscribers whose queues take nothing, and what that is to everybody else.
+//! Subscribers whose queues accept nothing, and how that affects others.
 
 #![allow(clippy::expect_used, clippy::panic)] // These are tests, helpers included.
 
@@ -10,7 +10,7 @@ use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation};
 use paybus::bus::BusSettings;
-use paybus::bus::publisher::{OnPublished, Outgoing, Published, Publisher};
+use paybus::bus::publish::publisher::{OnPublished, Outgoing, Published, Publisher};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -20,12 +20,12 @@ use crate::support::topology::{Bus, TIMEOUT, event, is_confirmed, rabbitmqctl, r
 use crate::support::wait::within;
 use crate::support::{Behaviour, Command, Setup, World};
 
-/// To nobody but the queue that takes nothing.
+/// Routed only to the queue that accepts nothing.
 fn refused(payment: u128, number: u32) -> Outgoing {
     Outgoing { routing_key: "cards.payment.created".to_owned(), ..event(payment, number) }
 }
 
-/// A queue that is full, and the channel to delete it.
+/// A queue that is full, and the channel for deleting it.
 async fn full_queue(bus: &Bus, key: &str) -> (lapin::Connection, lapin::Channel, String) {
     let connection = lapin::Connection::connect(bus.settings.url.expose_secret(), Default::default()).await;
     let connection = connection.expect("a broker");
@@ -42,7 +42,7 @@ async fn full_queue(bus: &Bus, key: &str) -> (lapin::Connection, lapin::Channel,
     (connection, channel, name)
 }
 
-/// Who is told, and what of.
+/// The callback to report to, and what it receives.
 fn results() -> (OnPublished, mpsc::UnboundedReceiver<Published>) {
     let (sender, results) = mpsc::unbounded_channel();
     (Arc::new(move |published| sender.send(published).expect("somebody listens")), results)
@@ -54,11 +54,11 @@ async fn a_full_queue_blocks_no_events_of_other_subscribers() {
     let bus = Bus::new().await;
     let publisher = bus.publisher();
     let (connection, channel, name) = full_queue(&bus, "cards.payment.created").await;
-    // More payments than the channels take in of those that are not nacked.
+    // More payments than the channels would accept if these were not nacked.
     let nacked = (0..FULL).map(|payment| refused(payment, 0)).collect();
     let (all, mut later) = results();
-    timeout(TIMEOUT, publisher.post(nacked, all)).await.expect("the channels take them all");
-    // One batch: each is told as soon as it is decided, whatever the others do.
+    timeout(TIMEOUT, publisher.post(nacked, all)).await.expect("the channels accept them all");
+    // One batch: each event is reported as soon as its outcome is known, whatever happens to the others.
     let mut batch: Vec<Outgoing> = (FULL..FULL + 200).map(|payment| event(payment, 0)).collect();
     batch.insert(0, refused(FULL + 1000, 0));
     let (all, mut each) = results();
@@ -82,7 +82,7 @@ async fn a_queue_without_a_leader_is_reported() {
     let settings = BusSettings { confirm_timeout: Duration::from_millis(500), ..bus.settings.clone() };
     let publisher = Publisher::spawn(settings, bus.stop.clone());
     assert!(publisher.publish(vec![event(1, 0)]).await.iter().all(is_confirmed));
-    // Its process takes everything and answers nothing, as one does that waits for an election.
+    // Its process accepts everything and answers nothing, like one that waits for an election.
     let server = |what: &str| {
         let queue = format!("rabbit_misc:r(<<\"{}\">>, queue, <<\"{}\">>)", vhost(&bus), bus.names.unrouted());
         let found = format!("{{ok, Q}} = rabbit_amqqueue:lookup({queue}), {{Name, _}} = amqqueue:get_pid(Q)");
@@ -108,7 +108,7 @@ async fn a_broker_that_accepts_nothing_is_reported_until_it_accepts_something() 
     let (connection, channel, name) = full_queue(&bus, "cards.payment.created").await;
     let (all, mut later) = results();
     publisher.post(vec![refused(1, 0)], all).await;
-    // It is tried again after two seconds, and after four more.
+    // It is retried after two seconds, and after four more.
     reaches(&mut publisher.nacked(), |nacked| nacked.only && nacked.total >= 3).await;
     assert!(publisher.publish(vec![event(2, 0)]).await.iter().all(is_confirmed));
     reaches(&mut publisher.nacked(), |nacked| !nacked.only).await;
@@ -146,14 +146,14 @@ async fn full_subscriber(world: &World, key: &str) -> (String, String) {
     })
     .await;
     connection.close(200, "done".into()).await.expect("the broker");
-    // What it took until then.
+    // What it accepted until then.
     world.bus.take_all_of(&name).await;
     (name, uri.vhost)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_of_one_subscriber_stops_no_variant() {
-    // More declines than the worker prefetches. What it leaves behind, the relay looks at.
+    // More declines than the worker prefetches. The relay takes care of what the worker leaves behind.
     let world = Setup::new().set("variants.http.concurrency", "4").expects_relay().build().await;
     let (queue, vhost) = full_subscriber(&world, "#.rejected").await;
     let _worker = world.worker().await;
@@ -164,10 +164,9 @@ async fn a_full_queue_of_one_subscriber_stops_no_variant() {
     }
     world.publish_all(&declined).await;
     world.publish_all(&good).await;
-    let answers =
-        timeout(Duration::from_secs(20), world.final_events(&good)).await.expect("nobody waits for the queue");
+    let answers = timeout(Duration::from_secs(20), world.final_events(&good)).await.expect("others do not wait");
     assert!(answers.iter().all(|answer| answer.status() == "confirmed"), "{}", world.lines());
-    // What comes later of a payment whose event is still to go out, goes out behind it.
+    // A later event of a payment whose earlier event is still unsent is sent after it.
     let again = declined[0].then("payment.process", json!({"process": {}}));
     world.publish(&again).await;
     world.operation_state(&again, "settled").await;
@@ -194,7 +193,7 @@ async fn a_full_queue_of_one_subscriber_stops_no_variant() {
     let different: BTreeSet<&String> = came.iter().collect();
     assert_eq!((came.len(), different.len()), (declined.len(), declined.len()), "each comes once");
     assert_eq!(world.final_event(&again).await.status(), "confirmed");
-    // A subscriber whose queue is not full may have seen an event more than once, and never a gap.
+    // A subscriber whose queue is not full may see an event more than once, but never a gap.
     let mut seen: Vec<i64> = Vec::new();
     for sequence in world.events_of(again.payment).iter().filter_map(|event| event.sequence()) {
         if !seen.contains(&sequence) {

@@ -1,11 +1,11 @@
-//! What is allowed when, and for how much: rejected before anything is sent to the gateway.
+//! Which command is allowed when, and for how much: everything else is rejected before the gateway is called.
 
 use serde_json::{Value, json};
 
 use crate::support::fake_gateway::FakeGateway;
 use crate::support::{Behaviour, Command, Event, WorkerSetup, World};
 
-/// A payment of 120.00 in a status, by the way that leads there.
+/// A payment of 120.00 in this status, brought there by commands.
 async fn payment_in(world: &World, status: &str) -> Command {
     let create = Command::create("http", "120.00", "USD");
     let process = async |behaviour: Behaviour, capture: bool| {
@@ -33,7 +33,7 @@ async fn payment_in(world: &World, status: &str) -> Command {
 
 fn assert_rejected(answer: &Event, code: &str) {
     assert_eq!((answer.kind(), answer.code()), ("command.rejected", code), "{}", answer.line());
-    assert!(!answer.message().is_empty(), "a person should be told why");
+    assert!(!answer.message().is_empty(), "the message should give the reason");
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_rejection_is_final() {
     let early = create.then("payment.capture", json!({}));
     assert_rejected(&world.run(&early).await, "not_allowed");
     world.run(&create.then("payment.process", json!({"process": {}, "capture": false}))).await;
-    // Now it would be allowed; the same message is still the same command.
+    // It would be allowed now, but the same message is still the same command.
     world.publish_all(&[early.clone(), early.clone()]).await;
     let fresh = create.then("payment.capture", json!({"amount": "1.00"}));
     assert_eq!(world.run(&fresh).await.field("captured_amount"), "1.00");
@@ -223,7 +223,7 @@ async fn a_variant_that_points_elsewhere_does_not_get_the_refunds() {
     let synced = world.run(&payment.then("payment.sync", json!({}))).await;
     assert_eq!(synced.code(), "gateway_changed", "{}", synced.line());
     assert!(other.calls().is_empty());
-    // It is about the payment and not about the command: a new payment goes to the new gateway.
+    // The rejection concerns the payment, not the command: a new payment goes to the new gateway.
     let fresh = world.run(&Command::charge("http", "5.00", "USD")).await;
     assert_eq!(fresh.status(), "confirmed");
     worker.drain().await;

@@ -1,20 +1,20 @@
-//! Card numbers: a command that holds one is refused, and nothing of it stays anywhere.
+//! A command that contains a card number is rejected, and nothing of it is stored anywhere.
 
 use serde_json::{Value, json};
 
 use crate::support::{Command, Event, Expected, Worker, World};
 
-/// A test number of Visa.
+/// A Visa test number.
 const CARD: &str = "4111111111111111";
 
-/// Whether the number stands in a text, however it is parted or escaped.
+/// Whether a text contains the number, however it is separated or escaped.
 fn contains_card(text: &str) -> bool {
     let plain = text.replace("\\u0034", "4").replace("\\u0031", "1");
     let digits: String = plain.chars().filter(|sign| !" -.,\"\\".contains(*sign)).collect();
     digits.contains(CARD) || text.contains("NDExMTExMTEx")
 }
 
-/// Looks everywhere: events, database, dead letters, log.
+/// Searches everywhere: events, database, dead letters, log.
 async fn check_no_trace(world: &World, worker: &Worker) {
     for event in world.log.all() {
         let text = format!("{} {} {:?}", event.routing_key, event.body, event.properties);

@@ -1,4 +1,4 @@
-//! Who was away, or finds a gap, gets whole again without the database: events once more, or the payment as it is.
+//! A consumer that was offline, or finds a gap, recovers over the bus: it gets events again, or the payment as it is.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::support::worker::paybus;
 use crate::support::{Behaviour, Command, Event, Setup, WorkerSetup, World, eventually};
 
-/// A payment with three events: created, confirmed, and refunded in part.
+/// A payment with three events: created, confirmed, and partly refunded.
 async fn refunded(world: &World) -> Command {
     let charge = Command::charge("http", "120.00", "USD");
     world.run(&charge).await;
@@ -24,7 +24,7 @@ fn resend(charge: &Command, from: &str) -> Command {
     charge.then("payment.resend", json!({ "from": from }))
 }
 
-/// The events in the order of arrival, each by its number; nothing for those that have none.
+/// The sequence numbers of events in order of arrival; `None` for those without one.
 fn numbers(events: &[Event]) -> Vec<Option<i64>> {
     events.iter().map(Event::sequence).collect()
 }
@@ -60,7 +60,7 @@ async fn events_go_out_once_more_under_the_same_ids_before_the_answer() {
     world.check_books().await;
 }
 
-/// Nobody who finds many gaps at once, or means harm, sends everybody the same events again and again.
+/// A consumer that finds many gaps at once, or has bad intentions, cannot flood all subscribers with the same events.
 #[tokio::test]
 async fn commands_that_wait_for_the_same_events_are_answered_by_a_few_runs() {
     const COMMANDS: usize = 30;
@@ -80,14 +80,15 @@ async fn commands_that_wait_for_the_same_events_are_answered_by_a_few_runs() {
     let last = again.iter().filter(|event| event.sequence() == Some(3)).count();
     assert!((1..=5).contains(&last), "{last} runs for {COMMANDS} commands:\n{}", world.lines());
 
-    // What went out before it came is no answer.
+    // Events that were sent before it arrived do not answer it.
     world.run(&resend(&charge, "3")).await;
     let more = world.events_of(charge.payment).split_off(3 + again.len());
     assert_eq!(numbers(&more), [Some(3), None], "{}", world.lines());
     world.check_books().await;
 }
 
-/// A replica marks what it has published a moment later. It is out by then, and whoever asks has missed it all the same.
+/// A replica marks what it has published a moment later. It was already sent, and a consumer that asks missed it
+/// nevertheless.
 #[tokio::test]
 async fn what_another_replica_has_just_published_is_not_left_out() {
     let world = World::new().await;
@@ -139,14 +140,14 @@ async fn who_asks_with_a_reply_queue_gets_them_alone() {
         assert_eq!(reply.properties.correlation_id().as_ref().map(ToString::to_string).as_deref(), Some("gap-1"));
     }
     let after = world.events_of(charge.payment).split_off(before.len());
-    assert_eq!(numbers(&after), [None], "nobody else is bothered but with the answer");
+    assert_eq!(numbers(&after), [None], "everybody else gets only the answer");
 
     let snapshot = charge.then("payment.snapshot", json!({})).reply_to(&queue, "now-1");
     let answer = world.run(&snapshot).await;
     let reply = replies.next().await.unwrap().unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&reply.data).unwrap(), answer.body);
 
-    // One that has gone in the meantime takes nothing, and holds up nothing.
+    // A reply queue that is gone by then receives nothing and blocks nothing.
     let gone = resend(&charge, "1").reply_to("reply.nobody-is-there", "gap-2");
     let answer = world.run(&gone).await;
     assert_eq!((answer.kind(), answer.data().get("resent")), ("command.succeeded", None));
@@ -173,7 +174,7 @@ async fn a_snapshot_shows_the_payment_as_it_is() {
     world.check_books().await;
 }
 
-/// Neither a gateway that hangs, nor a breaker that is open, nor a variant that points elsewhere is in the way.
+/// A hanging gateway, an open breaker and a variant that points to another gateway do not matter.
 #[tokio::test]
 async fn stored_data_is_sent_while_the_gateway_fails() {
     let world = Setup::new()
@@ -199,7 +200,7 @@ async fn stored_data_is_sent_while_the_gateway_fails() {
     world.gateway.plan(ill.payment, vec![Behaviour::Refuse, Behaviour::Approve]);
     world.run(&ill).await;
     worker.drain().await;
-    // Another account: it can be told, and not asked.
+    // Another account: its payments can be reported, but the gateway cannot be asked.
     let elsewhere = WorkerSetup::default().set("variants.http.url", "http://127.0.0.1:9/elsewhere");
     let _worker = world.worker_with(elsewhere).await;
     let answer = world.run(&charge.then("payment.snapshot", json!({}))).await;
@@ -234,7 +235,7 @@ async fn a_long_history_comes_a_hundred_events_at_a_time() {
     world.check_books().await;
 
     let _worker = world.worker().await;
-    // What was kept long enough is gone, and the answer says from where on there is anything.
+    // Events past their retention are gone, and the answer says where the stored ones begin.
     let sql = "WITH gone AS (DELETE FROM events WHERE sequence < 100 RETURNING position)
                DELETE FROM sent WHERE position IN (SELECT position FROM gone)";
     world.query(sql, &[]).await;
@@ -249,7 +250,7 @@ async fn a_worker_that_dies_on_the_way_leaves_it_to_the_next() {
     let charge = refunded(&world).await;
     worker.drain().await;
     let again = resend(&charge, "1");
-    // They are out, and the answer is not stored.
+    // They were sent, but the answer is not stored.
     let dying = world.worker_with(WorkerSetup::default().dies_at(&format!("decided:{}@1", charge.payment))).await;
     world.publish(&again).await;
     eventually("the worker to die", async || dying.exited().ok_or("it lives")).await;
@@ -285,7 +286,7 @@ async fn stored_events_are_printed_and_new_ones_followed() {
     }
     let late = jiff::Timestamp::now() + std::time::Duration::from_secs(60);
     assert!(printed(&world, &["--since", &late.to_string()]).await.is_empty());
-    // An old one of two: the place from where on to read is found.
+    // With an old event of one of the two payments, the position to start reading from is still found.
     let sql = "UPDATE events SET created = created - interval '1 day' WHERE payment_id = $1";
     world.query(sql, &[&charge.payment]).await;
     assert_eq!(printed(&world, &[]).await, bodies_of(&other));
@@ -303,7 +304,7 @@ async fn stored_events_are_printed_and_new_ones_followed() {
     }
     world.run(&charge.then("payment.snapshot", json!({}))).await;
     let answer = world.run(&other.then("payment.refund", json!({"amount": "5.00"}))).await;
-    assert_eq!(next().await, answer.body, "of the other payment nothing, and nothing twice");
+    assert_eq!(next().await, answer.body, "nothing about the other payment, and nothing twice");
     following.kill().and_then(|()| following.wait()).expect("it ends");
     reading.join().expect("it has ended").ok();
     world.check_books().await;

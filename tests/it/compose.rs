@@ -1,4 +1,4 @@
-//! docker-compose.yml: nobody knows its passwords beforehand.
+//! docker-compose.yml has no passwords that are known in advance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -7,13 +7,13 @@ use std::process::Command as Program;
 
 use crate::support::files::{read, root};
 
-/// The variables of docker-compose.yml: each name, and whether it starts without.
+/// The variables of docker-compose.yml: each name, and whether Compose starts without it.
 fn variables(compose: &str) -> Vec<(&str, bool)> {
     let written = compose.split("${").skip(1).filter_map(|rest| rest.split('}').next());
     written.map(|text| (text.split(':').next().unwrap(), !text.contains(":?"))).collect()
 }
 
-/// Draws passwords into a file, and reads it.
+/// Generates passwords into a file and reads it.
 fn draw(file: &Path) -> BTreeMap<String, String> {
     let status = Program::new(root().join("scripts/compose-passwords")).arg(file).status().expect("it runs");
     assert!(status.success());
@@ -37,10 +37,10 @@ fn compose_starts_with_no_password_that_was_not_drawn() {
     std::fs::remove_file(&file).expect("removed");
 
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(drawn, again, "what the services were started with stays");
+    assert_eq!(drawn, again, "passwords that services were started with stay");
     assert_eq!(drawn["PAYBUS_POSTGRES_PASSWORD"], "of before");
     let names: BTreeSet<&str> = drawn.keys().map(String::as_str).filter(|name| name.ends_with("_PASSWORD")).collect();
     assert_eq!(names, required);
     let new: BTreeSet<&String> = drawn.values().filter(|value| value.len() == 48).collect();
-    assert_eq!(new.len(), required.len() - 1, "each of its own: {drawn:?}");
+    assert_eq!(new.len(), required.len() - 1, "all passwords differ: {drawn:?}");
 }

@@ -1,4 +1,4 @@
-//! Workers die at every step of a command's way, and again and again: nothing is lost, nothing is charged twice.
+//! Workers die at every step of a command, repeatedly: nothing is lost, and nothing is charged twice.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::support::books::Expected;
 use crate::support::wait::within;
 use crate::support::{Behaviour, Command, Setup, Worker, WorkerSetup, World, eventually};
 
-/// Every step at which a worker can be made to die, and how often the gateway is called all in all when it did.
-/// `committed` is reached by each of a command's two commits, before its events are out.
+/// Every step at which a worker can be made to die, and how many gateway calls there are in total if it does.
+/// `committed` is reached by each of a command's two commits, before its events are sent.
 const STEPS: [(&str, usize); 9] = [
     ("accepted", 1),
     ("decided", 1),
@@ -27,7 +27,7 @@ const STEPS: [(&str, usize); 9] = [
     ("acknowledged", 1),
 ];
 
-/// A worker that dies when this step of a payment is reached.
+/// A worker that dies when a payment reaches this step.
 fn dies(step: &str, payment: Uuid) -> WorkerSetup {
     let (step, count) = step.split_once('@').unwrap_or((step, "1"));
     WorkerSetup::default().dies_at(&format!("{step}:{payment}@{count}"))
@@ -39,10 +39,11 @@ async fn died(worker: &Worker) {
         worker.exited().ok_or_else(|| format!("it lives:\n{}", worker.log()))
     })
     .await;
-    assert!(!status.success(), "it ended in peace: {status}");
+    assert!(!status.success(), "it ended normally: {status}");
 }
 
-/// Dies at every step, each time with another payment's command; the next worker takes that over, and dies with the next.
+/// Dies at every step, each time with the command of another payment; the next worker takes that over, and dies with
+/// the next.
 async fn dies_at_every_step(world: &World, commands: &[Command]) {
     let mut last = None;
     for ((step, _), command) in STEPS.iter().zip(commands) {
@@ -60,15 +61,15 @@ async fn dies_at_every_step(world: &World, commands: &[Command]) {
         let operation = command.operation_id();
         let made = world.gateway.calls_of(command.payment);
         let made: Vec<_> = made.iter().filter(|call| call.operation_id == Some(operation)).collect();
-        assert_eq!(made.len(), *calls, "calls of {} that died at {step}", command.kind);
-        // Whoever sends it again sends the same.
+        assert_eq!(made.len(), *calls, "gateway calls of {} when the worker died at {step}", command.kind);
+        // Whichever worker sends it again sends the same request.
         assert_eq!(made.iter().map(|call| &call.key).collect::<BTreeSet<_>>().len(), 1, "{step}");
         assert_eq!(made.iter().map(|call| &call.body).collect::<BTreeSet<_>>().len(), 1, "{step}");
     }
     world.check_books().await;
 }
 
-/// Payments that are ready for a command, one for each step; their worker is gone.
+/// Payments that are ready for a command, one per step; the worker that created them has stopped.
 async fn payments(world: &World, create: impl Fn() -> Command) -> Vec<Command> {
     let creates: Vec<Command> = STEPS.iter().map(|_| create()).collect();
     let worker = world.worker().await;
@@ -84,7 +85,7 @@ fn effects(world: &World, commands: &[Command], kind: &str) {
     for (command, (step, _)) in commands.iter().zip(STEPS) {
         let effects = world.gateway.effects(command.payment);
         let of_this: Vec<_> = effects.iter().filter(|effect| effect.operation_id == command.operation_id()).collect();
-        assert_eq!(of_this.len(), 1, "{} that died at {step}: {effects:?}", command.kind);
+        assert_eq!(of_this.len(), 1, "{} when the worker died at {step}: {effects:?}", command.kind);
         assert_eq!(of_this[0].kind, kind);
     }
 }
@@ -135,12 +136,12 @@ async fn a_sync_survives_a_death_at_every_step() {
     dies_at_every_step(&world, &syncs).await;
 }
 
-/// Two replicas, one of which is killed every now and then, and a third that comes in its place, while a few hundred
-/// commands flow.
+/// Two replicas, one of which is killed now and then and replaced by a new one, while a few hundred commands are
+/// processed.
 #[tokio::test]
 async fn nothing_is_lost_while_workers_are_killed_again_and_again() {
     const COMMANDS: usize = 400;
-    // Enough that some commands meet five workers that die of something else within their first leases.
+    // Enough kills that some commands lose five workers within their first leases, for reasons that are not their own.
     const KILLS: usize = 14;
     let world = Setup::new().set("variants.http.concurrency", "8").build().await;
     world.gateway.set_latency(Duration::from_millis(20));
@@ -158,8 +159,8 @@ async fn nothing_is_lost_while_workers_are_killed_again_and_again() {
         workers[slot].kill().await;
         workers[slot] = world.spawn_worker(WorkerSetup::default());
     }
-    // Work that a worker had claimed when it was killed is due again half a minute later, and may have been claimed by the
-    // next one to die.
+    // Work that a worker had claimed when it was killed is due again half a minute later, and the next worker to be
+    // killed may have claimed it then.
     within(Duration::from_secs(180), "all commands to be settled", async || {
         let sql = "SELECT count(*) FROM operations WHERE state = 'settled'";
         let settled: i64 = world.value(sql, &[]).await;
@@ -174,7 +175,7 @@ async fn nothing_is_lost_while_workers_are_killed_again_and_again() {
     world.check_books().await;
 }
 
-/// Empties a queue of commands once so many messages are back in it.
+/// Empties a queue of commands once this many messages have returned to it.
 async fn purge(world: &World, queue: &str, messages: u32) {
     eventually("the dead worker's messages to be back", async || {
         let length = world.bus.length(queue).await;
@@ -187,7 +188,7 @@ async fn purge(world: &World, queue: &str, messages: u32) {
     connection.close(200, "done".into()).await.expect("the broker");
 }
 
-/// The lease has expired, and the broker knows nothing of the command any more: the sweep finds it.
+/// The lease has expired, and the broker no longer has the command: the sweep finds it.
 #[tokio::test]
 async fn a_call_whose_delivery_is_gone_is_taken_over() {
     let world = World::new().await;
@@ -211,14 +212,14 @@ async fn a_call_whose_delivery_is_gone_is_taken_over() {
     world.check_books().await;
 }
 
-/// The events of its last commit were not out, and nobody delivers the command again: the relay sends them.
+/// The events of its last commit were not sent, and the command is not redelivered: the relay sends them.
 #[tokio::test]
 async fn events_that_a_dead_worker_left_behind_are_relayed() {
     let world = World::new().await;
     let charge = Command::charge("http", "10.00", "EUR");
     let create = Command::create("http", "10.00", "EUR");
-    // Nothing but the gateway's answer leads to the second commit, and nothing holds that back until the event of the first
-    // one is out.
+    // Only the gateway's answer leads to the second commit, and nothing delays that until the event of the first commit
+    // is sent.
     let go_on = Arc::new(Notify::new());
     world.gateway.plan(charge.payment, vec![Behaviour::Until(Arc::clone(&go_on))]);
     for (command, step) in [(&charge, "committed@2"), (&create, "committed")] {
@@ -240,8 +241,8 @@ async fn events_that_a_dead_worker_left_behind_are_relayed() {
     world.check_books().await;
 }
 
-/// A command that takes its worker down whenever it is called ends alone on its replica: the others, which were in flight
-/// at first, are settled, and only it is parked.
+/// A command that kills its worker on every call ends up alone on its replica: the others, which were in flight at
+/// first, are settled, and only this one is parked.
 #[tokio::test]
 async fn a_command_that_kills_its_worker_every_time_is_parked_alone() {
     // From its third takeover on, it waits for its lease.
@@ -271,7 +272,7 @@ async fn a_command_that_kills_its_worker_every_time_is_parked_alone() {
         deaths += 1;
         assert!(deaths < 10, "it is taken over for ever");
     }
-    assert_eq!(deaths, 5, "one death at first and one for each takeover but the last");
+    assert_eq!(deaths, 5, "the first worker, and one for each takeover except the last");
     let event = world.event("the escalation", |event| event.is_of(&culprit) && event.reason() == "escalated").await;
     assert_eq!(event.kind(), "command.delayed");
     for command in commands.iter().filter(|command| command.payment != culprit.payment) {
@@ -280,7 +281,7 @@ async fn a_command_that_kills_its_worker_every_time_is_parked_alone() {
     let most: i32 =
         world.value("SELECT max(takeovers) FROM operations WHERE id <> $1", &[&culprit.operation_id()]).await;
     assert!(most <= 3, "another command was taken over {most} times");
-    // Its worker died after the charge: a person sees that at the gateway, and says so.
+    // Its worker died after the charge: an operator sees that at the gateway and states it.
     assert_eq!(world.gateway.charges(culprit.payment).len(), 1);
     let data =
         json!({"operation": culprit.operation_id().to_string(), "outcome": "approved", "evidence": "the ledger"});

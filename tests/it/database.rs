@@ -1,5 +1,5 @@
-//! A database that is not as it should be: read-only after a failover, with rows that somebody has locked, restored without
-//! its sequences, with a full disk, or away.
+//! A database with problems: read-only after a failover, with rows that somebody else has locked, restored without its
+//! sequences, with a full disk, or unreachable.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::wait::within;
 use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Setup, Worker, WorkerSetup, World};
 
-/// How long a worker may take to notice and to say so; it asks its database every few seconds.
+/// How long a worker may take to notice and report it; it queries its database every few seconds.
 const NOTICED: Duration = Duration::from_secs(20);
 
 async fn is_not_ready(worker: &Worker, why: &str) {
@@ -23,13 +23,13 @@ async fn is_not_ready(worker: &Worker, why: &str) {
     .await;
 }
 
-/// One worker connects to nothing that is read-only, the other one is told to take any server: it keeps no such connection.
+/// One worker connects to no read-only server; the other one may connect to any server, but keeps no such connection.
 #[tokio::test]
 async fn a_read_only_server_is_reported_and_left_without_a_restart() {
     let world = Setup::new().expects_relay().expects_takeovers().build().await;
     let url = &world.settings()["database.url"];
     let any = format!("{url}{}target_session_attrs=any", if url.contains('?') { "&" } else { "?" });
-    // Those who are connected already go on writing.
+    // Existing connections can still write.
     let writer = world.sql_client().await.expect("a connection");
     let picky = world.worker().await;
     let any = world.worker_with(WorkerSetup::default().set("database.url", &any)).await;
@@ -56,7 +56,7 @@ async fn a_read_only_server_is_reported_and_left_without_a_restart() {
 
 #[tokio::test]
 async fn locked_rows_block_only_their_own_payments() {
-    // A lease goes on while its commit waits in the batch of one that is locked.
+    // A lease keeps running while its commit waits in a batch with a locked payment.
     let world = Setup::new().expects_takeovers().build().await;
     let _worker = world.worker().await;
     let locked: Vec<Command> = (0..4).map(|_| Command::charge("http", "10.00", "EUR")).collect();
@@ -69,7 +69,7 @@ async fn locked_rows_block_only_their_own_payments() {
     assert_eq!(somebody.query(lock, &[&payments]).await.expect("rows").len(), locked.len());
 
     let refunds: Vec<Command> = locked.iter().map(|charge| charge.then("payment.refund", json!({}))).collect();
-    // The first of them meet the locked rows in their batch, the later ones pass those that are known to be locked.
+    // The first ones share a batch with the locked rows; the later ones overtake those that are known to be locked.
     for seconds in [10, 5] {
         let others: Vec<Command> = (0..30).map(|_| Command::charge("http", "10.00", "EUR")).collect();
         if seconds == 10 {
@@ -90,7 +90,7 @@ async fn locked_rows_block_only_their_own_payments() {
     world.check_books().await;
 }
 
-/// As after a cut-over by logical replication: the rows are there, what numbers them begins anew.
+/// As after a cut-over by logical replication: the rows are there, but their sequences start from the beginning.
 #[tokio::test]
 async fn sequences_that_were_left_behind_stop_the_start_until_they_are_moved() {
     let world = World::new().await;
@@ -122,7 +122,7 @@ async fn sequences_that_were_left_behind_stop_the_start_until_they_are_moved() {
     world.check_books().await;
 }
 
-/// As with a full disk: whatever is asked for is answered, and nothing is stored.
+/// As with a full disk: every query is answered, and nothing is stored.
 #[tokio::test]
 async fn a_database_that_stores_nothing_is_reported_although_it_can_be_read() {
     let world = World::new().await;
@@ -143,7 +143,7 @@ async fn a_database_that_stores_nothing_is_reported_although_it_can_be_read() {
     world.check_books().await;
 }
 
-/// What a worker has fetched does not wait for its database where another worker can reach one.
+/// Messages that a worker has prefetched do not wait for its database if another worker can reach one.
 #[tokio::test]
 async fn a_worker_without_its_database_leaves_its_messages_to_another() {
     let world = World::new().await;
@@ -176,7 +176,7 @@ async fn a_worker_without_its_database_leaves_its_messages_to_another() {
     world.check_books().await;
 }
 
-/// `paybus` with these arguments: its exit code and all that it says.
+/// Runs `paybus` with these arguments; returns its exit code and all its output.
 async fn run(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     let mut program = paybus(world.settings());
     program.args(arguments);

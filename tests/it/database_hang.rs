@@ -1,4 +1,5 @@
-//! A database that does not answer any more and does not hang up either: its host is gone, or a firewall forgot us.
+//! A database that no longer answers but does not close the connection: its host is gone, or a firewall dropped the
+//! connection.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,25 +13,25 @@ use tokio::sync::watch;
 use crate::support::wait::within;
 use crate::support::{Command, Setup, WorkerSetup};
 
-/// A way to the database that can stop carrying anything, as a network does: no connection is closed.
+/// A route to the database that can stop carrying anything, as a network does: no connection is closed.
 struct Way {
     url: String,
-    /// Connections of this number and before carry nothing.
+    /// Connections up to this number carry nothing.
     dead: watch::Sender<u32>,
     last: watch::Receiver<u32>,
     commits: Arc<Commits>,
 }
 
-/// Commits that get no answer while all else does, as where a standby is away that they wait for.
+/// Commits without an answer while everything else works, as when they wait for a missing standby.
 #[derive(Default)]
 struct Commits {
     hang: AtomicBool,
-    /// When each that hung began.
+    /// When each commit that hung began.
     begun: Mutex<Vec<Instant>>,
 }
 
 impl Commits {
-    /// Whether this is the first of a connection, which has the statement's text, and must hang.
+    /// Whether these bytes are a connection's first commit, which includes the statement's text and must hang.
     fn takes(&self, sent: &[u8]) -> bool {
         let text: &[u8] = b"payment_insert";
         let hangs = self.hang.load(Ordering::Relaxed) && sent.windows(text.len()).any(|part| part == text);
@@ -54,7 +55,7 @@ impl Way {
         Way { url, dead, last, commits }
     }
 
-    /// Carries nothing more over the connections there are; new ones are carried, as to another host at the same address.
+    /// Existing connections carry nothing more; new ones work, as to another host at the same address.
     fn forget_connections(&self) {
         self.dead.send_replace(*self.last.borrow());
     }
@@ -81,7 +82,7 @@ async fn carry_all(
     }
 }
 
-/// Carries one direction until its end; once the connection is dead it swallows everything, the end too.
+/// Carries one direction until its end; once the connection is dead, it discards everything, including the end.
 async fn carry(
     this: u32,
     mut from: OwnedReadHalf,
@@ -93,13 +94,13 @@ async fn carry(
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
         if commits.as_ref().is_some_and(|commits| commits.takes(&buffer[..read])) {
-            // Until whoever waits for the answer gives it up.
+            // Until the client gives up waiting for the answer.
             while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
             return;
         }
         if *dead.borrow() >= this {
             if read == 0 {
-                // Held open for as long as the test lasts.
+                // Kept open until the end of the test.
                 std::future::pending::<()>().await;
             }
             continue;
@@ -112,7 +113,7 @@ async fn carry(
 
 #[tokio::test]
 async fn a_database_that_vanished_is_given_up_soon() {
-    // What was asked over the connections that are gone may be left to others meanwhile.
+    // Work that was waiting on the dead connections may be taken over by others meanwhile.
     let world = Setup::new().expects_relay().expects_takeovers().build().await;
     let way = Way::to(&world.settings()["database.url"]).await;
     let setup = WorkerSetup::default().set("database.url", &way.url).set("database.statement_timeout", "1s");
@@ -121,7 +122,7 @@ async fn a_database_that_vanished_is_given_up_soon() {
     way.forget_connections();
     let charges: Vec<Command> = (0..20).map(|_| Command::charge("http", "10.00", "EUR")).collect();
     world.publish_all(&charges).await;
-    // A statement is given up after twice its time; some are done one after the other.
+    // A statement is abandoned after twice its timeout; some run one after the other.
     within(Duration::from_secs(20), "all charges over other connections", async || {
         let settled: i64 = world.value("SELECT count(*) FROM operations WHERE state = 'settled'", &[]).await;
         if settled == 21 { Ok(()) } else { Err(format!("{settled} are settled")) }
@@ -139,18 +140,18 @@ async fn a_database_that_vanished_is_given_up_soon() {
     world.check_books().await;
 }
 
-/// Each commit that is given up may leave a connection behind at the server, so that not every commit task goes on trying.
+/// Each abandoned commit may leave a connection open at the server, so not every commit task may continue to try.
 #[tokio::test]
 async fn commits_that_are_not_answered_are_tried_one_at_a_time() {
     let world = Setup::new().expects_relay().expects_takeovers().build().await;
     let way = Way::to(&world.settings()["database.url"]).await;
     way.commits.hang.store(true, Ordering::Relaxed);
-    // A statement is given up after twice this.
+    // A statement is abandoned after twice this time.
     let setup = WorkerSetup::default().set("database.url", &way.url).set("database.statement_timeout", "500ms");
     let _worker = world.worker_with(setup).await;
     let charges: Vec<Command> = (0..20).map(|_| Command::charge("http", "10.00", "EUR")).collect();
     world.publish_all(&charges).await;
-    // The first ones were under way side by side when the first was given up.
+    // The first ones were in progress concurrently when the first of them was abandoned.
     let begun = within(Duration::from_secs(30), "some tries", async || {
         let begun = way.commits.begun.lock().unwrap().clone();
         if begun.len() >= 7 { Ok(begun) } else { Err(format!("{} tries", begun.len())) }

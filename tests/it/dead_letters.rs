@@ -1,4 +1,4 @@
-//! What the broker puts among the dead letters by itself is answered as well, where it names itself.
+//! Messages that the broker itself dead-letters are answered as well, if they identify themselves.
 
 use lapin::BasicProperties;
 use serde_json::json;
@@ -7,7 +7,7 @@ use crate::support::replies::Replies;
 use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Expected, World, eventually};
 
-/// Ends in its queue after a millisecond.
+/// Expires in its queue after a millisecond.
 fn short_lived(command: &Command) -> Command {
     command.clone().properties(BasicProperties::default().with_expiration("1".into()))
 }
@@ -26,28 +26,28 @@ async fn what_expired_in_its_queue_is_answered_and_never_carried_out() {
     assert_eq!((answer.kind(), answer.code()), ("command.rejected", "expired"), "{}", answer.line());
     assert_eq!(replies.next().await, ("call-1".to_owned(), answer.body));
 
-    // The letters stay for people. Sent again, one is known and the other is still unreadable.
+    // The letters stay for operators. Sent again, one is recognized and the other is still unreadable.
     world.are_dead(2).await;
     let mut replay = paybus(world.settings());
     replay.args(["dead", "replay", "--yes", "--who", "a test"]);
     let output = output_of(replay).await;
     assert!(output.status.success(), "{output:?}");
-    eventually("the command to be known", async || {
+    eventually("the command to be recognized", async || {
         let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;
         if known == 1 { Ok(()) } else { Err(known) }
     })
     .await;
     world.are_dead(1).await;
     assert!(world.gateway.calls().is_empty());
-    assert!(!worker.log().contains("\"level\":\"ERROR\""), "it is no trouble of ours");
+    assert!(!worker.log().contains("\"level\":\"ERROR\""), "it is not an error of paybus");
 
-    // Whoever still wants it says so under a new id.
+    // To have it carried out after all, send it under a new id.
     let again = charge.clone().id("again");
     assert_eq!(world.run(&again).await.status(), "confirmed");
     world.check_books_but(Expected { dead: 1, ..Expected::default() }).await;
 }
 
-/// The command was begun from another copy of its message: the dead letter takes nothing of that back.
+/// The command was begun from another copy of its message: the dead letter undoes nothing.
 #[tokio::test]
 async fn a_dead_letter_of_what_was_carried_out_changes_nothing() {
     let world = World::new().await;
@@ -60,7 +60,7 @@ async fn a_dead_letter_of_what_was_carried_out_changes_nothing() {
     world.bus.publish(&[short_lived(&charge), short_lived(&refund)]).await;
     world.are_dead(2).await;
     let worker = world.worker().await;
-    eventually("both to be known", async || {
+    eventually("both to be recognized", async || {
         let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;
         if known == 2 { Ok(()) } else { Err(known) }
     })

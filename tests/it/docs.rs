@@ -1,4 +1,4 @@
-//! The documentation: its links lead somewhere, the book has every page, and paybus accepts what the pages show.
+//! The documentation: its links work, the book has every page, and paybus accepts what the pages show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command as Program;
@@ -15,12 +15,12 @@ use crate::support::World;
 use crate::support::files::{read, root};
 use crate::support::skip::skip;
 
-/// A page without its fenced blocks.
+/// Returns a page without its fenced blocks.
 fn unfenced(page: &str) -> String {
     Regex::new(r"(?ms)^ *```.*?^ *```").unwrap().replace_all(page, "").into_owned()
 }
 
-/// The anchors of a page's headings, as code hosts make them.
+/// The anchors of a page's headings, as code hosts generate them.
 fn anchors(page: &str) -> BTreeSet<String> {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     let mut anchors = BTreeSet::new();
@@ -42,7 +42,7 @@ fn every_link_leads_somewhere() {
     let mut broken = BTreeSet::new();
     let mut checked = 0;
     for page in pages() {
-        // Brackets in code are no links.
+        // Brackets in code are not links.
         let text = unfenced(&read(&page));
         for found in link.captures_iter(&span.replace_all(&text, "")) {
             let target = &found[1];
@@ -58,8 +58,8 @@ fn every_link_leads_somewhere() {
             checked += 1;
         }
     }
-    assert!(broken.is_empty(), "these links lead nowhere: {broken:#?}");
-    assert!(checked > 200, "{checked}: the links are not found any more");
+    assert!(broken.is_empty(), "these links are broken: {broken:#?}");
+    assert!(checked > 200, "{checked}: the links are no longer found");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn every_page_is_in_the_book() {
     let mut chapters = BTreeSet::new();
     for found in link.captures_iter(&summary) {
         let page = docs.join(&found[1]).canonicalize().unwrap_or_else(|error| panic!("{}: {error}", &found[1]));
-        assert!(chapters.insert(page), "{} is there twice", &found[1]);
+        assert!(chapters.insert(page), "{} is listed twice", &found[1]);
     }
     for page in pages().into_iter().filter(|page| page.starts_with(&docs) && !page.ends_with("SUMMARY.md")) {
         assert!(chapters.contains(&page.canonicalize().unwrap()), "{} is missing in docs/SUMMARY.md", page.display());
@@ -84,7 +84,7 @@ fn every_configuration_is_accepted() {
     for page in pages() {
         for block in blocks(&read(&page), "toml") {
             let mut text = secret.replace_all(&block, "\"sk_test_1\"").into_owned();
-            // The rights of a user name the variant that other blocks configure.
+            // A user's rights name the variant that other blocks configure.
             if !text.contains("[variants.") {
                 text += "\n[variants.cards]\ngateway = \"dummy\"\n";
             }
@@ -101,10 +101,10 @@ fn every_configuration_is_accepted() {
             checked += 1;
         }
     }
-    assert!(checked >= 8, "{checked}: the blocks are not found any more");
+    assert!(checked >= 8, "{checked}: the blocks are no longer found");
 }
 
-/// The words of a line up to a comment, a pipe or a redirection, as a shell would make them.
+/// The words of a line up to a comment, a pipe or a redirection, as a shell splits them.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut until, mut is_quoted) = (Vec::new(), String::new(), None, false);
     for char in line.chars().chain([' ']) {
@@ -137,7 +137,7 @@ fn every_line_for_a_shell_can_be_typed() {
             let words = words(&line.replace("PAYMENT", payment).replace("OPERATION", payment));
             let at = format!("{}: {line}", page.display());
             for file in words.iter().filter(|word| word.starts_with("scripts/") || word.starts_with("deploy/")) {
-                assert!(root().join(file).exists(), "{at}: there is no {file}");
+                assert!(root().join(file).exists(), "{at}: {file} does not exist");
             }
             match words.first().map(String::as_str) {
                 Some("paybus") => {
@@ -148,21 +148,21 @@ fn every_line_for_a_shell_can_be_typed() {
                 }
                 Some("make") => {
                     let target = words.get(1).map(|target| format!("\n{target}:")).unwrap_or_default();
-                    assert!(makefile.contains(&target), "{at}: there is no such target");
+                    assert!(makefile.contains(&target), "{at}: no such target");
                 }
                 _ => {}
             }
         }
     }
-    assert!(commands > 50, "{commands}: the lines are not found any more");
+    assert!(commands > 50, "{commands}: the lines are no longer found");
 }
 
-/// Commands that the text names, with the options that it names.
+/// Commands and options that the text names.
 #[test]
 fn every_command_in_the_text_exists() {
     let span = Regex::new(r"`paybus\s([^`]+)`").unwrap();
     let mut all = Arguments::command();
-    // Adds the options that are common to all.
+    // Adds the options that all commands share.
     all.build();
     let mut checked = 0;
     for page in pages() {
@@ -173,17 +173,17 @@ fn every_command_in_the_text_exists() {
                 let at = format!("{}: {}: {word}", page.display(), &found[0]);
                 if let Some(option) = word.strip_prefix("--") {
                     let is_there = command.get_arguments().any(|argument| argument.get_long() == Some(option));
-                    assert!(is_there, "{at}: there is no such option");
+                    assert!(is_there, "{at}: no such option");
                 } else if let Some(below) = command.find_subcommand(word) {
                     command = below;
                 } else {
-                    assert!(command.get_name() != all.get_name(), "{at}: there is no such command");
+                    assert!(command.get_name() != all.get_name(), "{at}: no such command");
                 }
             }
             checked += 1;
         }
     }
-    assert!(checked > 50, "{checked}: the commands are not found any more");
+    assert!(checked > 50, "{checked}: the commands are no longer found");
 }
 
 #[test]
@@ -209,6 +209,6 @@ async fn every_query_can_be_asked() {
             checked += 1;
         }
     }
-    assert!(checked > 0, "the queries are not found any more");
+    assert!(checked > 0, "the queries are no longer found");
     world.check_books().await;
 }

@@ -1,4 +1,4 @@
-//! Workers that are told to stop: they finish what they have begun, and leave the rest to others as it was.
+//! Workers that are asked to stop: they finish what they have begun, and leave the rest unchanged to others.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use lapin::options::BasicGetOptions;
 use crate::support::wait::{TIMEOUT, within};
 use crate::support::{Behaviour, Command, Setup, Worker, WorkerSetup, World, eventually};
 
-/// Tells a worker to stop, expects that it drained, and tells how long it took.
+/// Asks a worker to stop, checks that it drained, and returns how long that took.
 async fn drained(worker: &Worker) -> Duration {
     let begun = Instant::now();
     worker.term();
@@ -18,8 +18,8 @@ async fn drained(worker: &Worker) -> Duration {
     begun.elapsed()
 }
 
-/// How many messages are left in a queue. They go back. A few may have been delivered before: the broker goes on for a
-/// moment after it has confirmed that a consumer is cancelled, and what comes then is nobody's.
+/// How many messages are left in a queue. They are returned to it. A few may have been delivered before: the broker
+/// continues for a moment after it has confirmed that a consumer is cancelled, and those messages are not processed.
 async fn left_in(world: &World, queue: &str) -> usize {
     let (connection, channel) = world.bus.channel().await;
     let name = format!("{}.{queue}", world.bus.prefix);
@@ -45,7 +45,7 @@ async fn an_idle_worker_ends_at_once() {
     world.check_books().await;
 }
 
-/// What was called is settled, what was only fetched is scheduled, and what was not stays where it is.
+/// Commands that were called are settled, prefetched ones are scheduled, and the others stay in the queue.
 #[tokio::test]
 async fn a_drain_under_load_costs_nobody_an_attempt() {
     const COMMANDS: usize = 200;
@@ -80,8 +80,8 @@ async fn a_drain_under_load_costs_nobody_an_attempt() {
     world.check_books().await;
 }
 
-/// One replica after the other is replaced, as a deployment does it, and nobody notices: no attempt is spent, nothing is
-/// sent twice, and no command waits for longer than a restart takes.
+/// Replicas are replaced one after the other, as a deployment does, without any effect: no attempt is used up, nothing
+/// is sent twice, and no command waits longer than a restart takes.
 #[tokio::test]
 async fn a_rolling_restart_under_load_calls_once_for_each_command() {
     const RESTARTS: usize = 6;
@@ -89,7 +89,7 @@ async fn a_rolling_restart_under_load_calls_once_for_each_command() {
     world.gateway.set_latency(Duration::from_millis(30));
     let mut workers = vec![world.worker().await, world.worker().await];
     let over = AtomicBool::new(false);
-    // Published at a rate well below what one replica can do, so that what a command waits for is the restart alone.
+    // Published at a rate well below the capacity of one replica, so that a command waits only for the restart.
     let publish = async {
         let mut charges: Vec<(Instant, Command)> = Vec::new();
         while !over.load(Ordering::Relaxed) {
@@ -119,8 +119,8 @@ async fn a_rolling_restart_under_load_calls_once_for_each_command() {
         longest = longest.max(answer.at - *published);
     }
     println!("{} commands; the longest took {longest:?}, the slowest restart {slowest:?}", charges.len());
-    assert!(charges.len() >= 50, "{} are no load", charges.len());
-    // Far below the time that a lease would need to run out.
+    assert!(charges.len() >= 50, "{} commands are not enough load", charges.len());
+    // Far less than the time that a lease takes to expire.
     assert!(longest < slowest + TIMEOUT, "{longest:?}, and a restart takes {slowest:?}");
     assert_eq!(world.gateway.calls().len(), charges.len(), "one call each");
     assert_eq!(count(&world, "attempts <> 1 OR rounds + takeovers + lookups > 0").await, 0);
@@ -129,7 +129,7 @@ async fn a_rolling_restart_under_load_calls_once_for_each_command() {
     world.check_books().await;
 }
 
-/// The gateway is away, calls are held back, and probes fail: all of that must not hold up a stop.
+/// The gateway is unreachable, calls are held back, and probes fail: none of that may delay a stop.
 #[tokio::test]
 async fn a_worker_with_an_open_breaker_ends_at_once() {
     for open in ["60s", "50ms"] {
@@ -179,14 +179,14 @@ async fn a_second_signal_ends_it_at_once() {
     let status = within(Duration::from_millis(1_200), "the end", async || worker.exited().ok_or("it runs")).await;
     assert!(!status.success(), "it did not finish: {status}");
     assert!(begun.elapsed() < Duration::from_millis(1_400), "{:?}", begun.elapsed());
-    // Another worker takes the call over, under the same key.
+    // Another worker takes over the call, under the same key.
     let _worker = world.worker_with(WorkerSetup::default()).await;
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
     assert_eq!(world.gateway.charges(charge.payment).len(), 1);
     world.check_books().await;
 }
 
-/// A call that takes longer than the grace is left behind, and taken over.
+/// A call that takes longer than the grace period is left behind and taken over.
 #[tokio::test]
 async fn a_call_beyond_the_grace_is_left_to_another_worker() {
     let world = Setup::new().expects_takeovers().build().await;
@@ -196,7 +196,7 @@ async fn a_call_beyond_the_grace_is_left_to_another_worker() {
     world.publish(&charge).await;
     world.gateway.wait_for_calls(charge.payment, 1).await;
     let took = drained(&worker).await;
-    // Then come the last statements: two seconds at most.
+    // The last statements take two seconds at most.
     assert!(took < Duration::from_millis(3_000), "{took:?}");
     let _worker = world.worker().await;
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
@@ -204,8 +204,8 @@ async fn a_call_beyond_the_grace_is_left_to_another_worker() {
     world.check_books().await;
 }
 
-/// A subscriber's queue takes nothing, so what the command led to is not out: for two seconds its message is not acknowledged,
-/// and it is there again when its worker dies within that.
+/// A subscriber's queue accepts nothing, so the command's events are not sent: for two seconds its message is not
+/// acknowledged, and it is delivered again if the worker dies within that time.
 #[tokio::test]
 async fn a_message_is_kept_until_the_broker_has_confirmed_its_events() {
     let world = Setup::new().expects_relay().build().await;

@@ -1,4 +1,4 @@
-//! The table of tokens in `docs/dummy.md`: each row is sent to a worker, and what it says is what comes.
+//! The table of tokens in `docs/dummy.md`: each row is sent to a worker, and the events must be those of the table.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::support::{Command, World, eventually};
 
-/// An event as the table names it: its routing key behind the variant, and its code or reason.
+/// An event as the table names it: its routing key without the variant, and its code or reason.
 type EmittedEvent = (String, String);
 
 /// A row of the table.
@@ -15,9 +15,9 @@ struct Row {
     process: Value,
     /// The commands by type and data.
     commands: Vec<(String, Value)>,
-    /// What comes after each of them.
+    /// The events of each of them.
     events: Vec<Vec<EmittedEvent>>,
-    /// What the last event has, by name.
+    /// Fields of the last event.
     last: Vec<(String, String)>,
 }
 
@@ -60,14 +60,14 @@ fn rows() -> Vec<Row> {
     table.take_while(|line| line.starts_with('|')).map(Row::read).collect()
 }
 
-/// What came of a payment, but for changes that answer nothing.
+/// The events of a payment, without updates that answer no command.
 fn story(world: &World, payment: Uuid) -> Vec<EmittedEvent> {
     let events = world.events_of(payment).into_iter().filter(|it| it.is_final() || it.kind() != "payment.updated");
     let behind_the_variant = |key: &str| key.split_once('.').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
     events.map(|it| (behind_the_variant(&it.routing_key), format!("{}{}", it.code(), it.reason()))).collect()
 }
 
-/// Sends a row's commands, one after the other; returns the payment and what was to come.
+/// Sends a row's commands one after the other; returns the payment and the expected events.
 async fn play(world: &World, row: &Row) -> (Uuid, Vec<EmittedEvent>) {
     let create = Command::create("default", "120.00", "USD").with("process", row.process.clone());
     let mut expected = vec![("payment.created".to_owned(), String::new())];
@@ -113,7 +113,7 @@ async fn every_token_plays_what_its_row_says() {
     }
 }
 
-/// With time in it: what is not due yet is not there, and comes by itself.
+/// With `seconds`: what is not due yet has not happened, and happens by itself later.
 #[tokio::test]
 async fn seconds_move_the_result() {
     let world = World::new().await;

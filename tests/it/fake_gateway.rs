@@ -1,4 +1,4 @@
-//! The fake gateway refuses what a real one refuses: what it did is the truth that all else is compared with.
+//! The fake gateway refuses what a real one refuses. Its record of what it did is the reference for all other checks.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::support::fake_gateway::FakeGateway;
 use crate::support::{Behaviour, eventually};
 
-/// One payment at the gateway.
+/// A payment at the gateway.
 struct Payment<'a> {
     gateway: &'a FakeGateway,
     id: Uuid,
@@ -21,7 +21,7 @@ impl Payment<'_> {
         Payment { gateway, id: Uuid::new_v4(), url: gateway.url() }
     }
 
-    /// Posts an operation of an amount under a key of its own; the result.
+    /// Posts an operation with an amount under a new key; returns the result.
     async fn post(&self, operation: &str, amount: &str) -> String {
         self.post_as(Uuid::new_v4(), operation, amount, "confirmed").await
     }
@@ -35,7 +35,7 @@ impl Payment<'_> {
         answer["result"].as_str().expect("a result").to_owned()
     }
 
-    /// Asks what became of an operation, or of the whole payment.
+    /// Asks for the outcome of an operation, or for the whole payment.
     async fn look_up(&self, target: Option<Uuid>) -> Value {
         let mut body = json!({"operation_id": Uuid::new_v4(), "operation": "status", "currency": "USD",
                               "payment": {"id": self.id, "status": "confirmed"}});
@@ -81,7 +81,7 @@ async fn it_moves_no_more_than_there_is() {
     assert_eq!(gateway.refused().len(), 6);
 }
 
-/// A cancel took over the answer of the process that the customer had just paid, and was approved.
+/// A cancel used to take over the answer of the process that the customer had just paid, and was approved.
 #[tokio::test]
 async fn what_the_customer_has_paid_is_not_cancelled() {
     let gateway = FakeGateway::start().await;

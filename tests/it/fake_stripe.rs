@@ -1,11 +1,11 @@
-//! The Stripe in memory against Stripe's own description of its objects: what the adapter is tested with must look like
-//! what it will meet. The lists are of API version 2023-08-16.
+//! Checks the in-memory Stripe against Stripe's own description of its objects: the adapter must be tested with objects
+//! like those that it will meet. The lists are of API version 2023-08-16.
 
 use serde_json::{Value, json};
 
 use crate::support::fake_stripe::FakeStripe;
 
-/// What a field must be. Those with `Or` may be null as well.
+/// The type of a field. Kinds with `Or` may also be null.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Text,

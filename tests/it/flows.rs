@@ -1,4 +1,4 @@
-//! What a payment can go through when all goes well, and what its subscribers are told: the same for every gateway.
+//! What a payment goes through when all goes well, and the events that its subscribers get: the same for every gateway.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -6,10 +6,10 @@ use uuid::Uuid;
 use crate::support::world::amount;
 use crate::support::{Behaviour, Command, Event, World};
 
-/// The dummy one, and one behind HTTP.
+/// The dummy gateway, and one behind HTTP.
 const VARIANTS: [&str; 2] = ["default", "http"];
 
-/// How a gateway takes a process.
+/// How a gateway answers a process.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Approve,
@@ -18,14 +18,14 @@ enum Way {
     Pending { paid: bool },
 }
 
-/// A command that hands a new payment to its gateway at once, which takes it this way.
+/// A command that hands a new payment to its gateway immediately, which answers it this way.
 fn charge(world: &World, variant: &str, way: Way) -> Command {
     let command = Command::charge(variant, "120.00", "USD");
     let process = take(world, &command, way);
     command.with("process", process)
 }
 
-/// The `process` object for this way: the dummy gateway reads it, the other one is told.
+/// The `process` object for this way: the dummy gateway reads it; the other gateway gets a plan.
 fn take(world: &World, command: &Command, way: Way) -> Value {
     let dummy = |paid| if paid { "confirmed" } else { "rejected" };
     let (behaviour, process) = match way {
@@ -62,7 +62,7 @@ async fn charges_at_once() {
         assert_eq!(answer.field("captured_amount"), "120.00");
         assert_eq!(story(&world, charge.payment), ["payment.created", "payment.status_changed.confirmed"]);
         let row = world.payment_row(charge.payment).await;
-        assert_eq!(amount(&row, "captured_amount", 2), "120.00", "what upstream forgets to store");
+        assert_eq!(amount(&row, "captured_amount", 2), "120.00", "the captured amount must be stored");
         assert_eq!(row.get::<_, &str>("status"), "confirmed");
         assert_eq!(row.get::<_, &str>("transaction_id"), answer.field("transaction_id"));
     }
@@ -119,7 +119,7 @@ async fn a_customer_who_comes_back_is_charged_once() {
                 let answer = world.run(&charge.then(cure, data)).await;
                 let expected = if paid { ("confirmed", "120.00") } else { ("rejected", "0.00") };
                 assert_eq!((answer.status(), answer.field("captured_amount")), expected, "{variant} {cure}");
-                assert!(answer.payment()["redirect_url"].is_null(), "nothing is left for the customer to do");
+                assert!(answer.payment()["redirect_url"].is_null(), "the customer has nothing left to do");
                 assert!(world.gateway.charges(charge.payment).len() <= 1);
             }
         }
@@ -155,12 +155,12 @@ async fn releases_what_was_authorized() {
     for variant in VARIANTS {
         let authorize = Command::create(variant, "120.00", "USD").with("capture", json!(false));
         world.run(&authorize).await;
-        // The command that creates the payment says how, the one that processes it need not.
+        // The command that creates the payment specifies it, so the one that processes it can omit it.
         let held = world.run(&authorize.then("payment.process", json!({"process": {}}))).await;
         assert_eq!(held.status(), "preauth");
         let answer = world.run(&authorize.then("payment.release", json!({}))).await;
         assert_eq!((answer.status(), answer.field("captured_amount")), ("refunded", "0.00"));
-        assert_eq!(answer.field("refunded_amount"), "0.00", "no money came back, for none was taken");
+        assert_eq!(answer.field("refunded_amount"), "0.00", "nothing was refunded, because nothing was captured");
     }
     world.check_books().await;
 }
@@ -254,7 +254,7 @@ async fn a_pending_refund_reserves_its_amount() {
     world.gateway.plan(charge.payment, vec![Behaviour::Pending]);
     world.publish(&first).await;
     assert_eq!(world.event_of(&first, "command.delayed").await.reason(), "pending");
-    assert_eq!(world.run(&beyond).await.code(), "invalid_amount", "most of it is on its way already");
+    assert_eq!(world.run(&beyond).await.code(), "invalid_amount", "most of it is already being refunded");
     let second = world.run(&within).await;
     assert_eq!((second.status(), second.field("captured_amount")), ("confirmed", "100.00"));
     world.gateway.complete(charge.payment, true);

@@ -1,4 +1,5 @@
-//! A person goes, and the books stay: `paybus forget`, and how long the broker keeps what nobody takes.
+//! A person's data is erased and the books stay: `paybus forget`, and how long the broker keeps messages without a
+//! consumer.
 
 use std::process::{Command as Program, Output};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use paybus::store::forget::PersonalData;
+use paybus::store::retention::forget::PersonalData;
 
 use crate::support::files::root;
 use crate::support::skip::needed;
@@ -20,7 +21,7 @@ use crate::support::{Behaviour, Command, Event, Expected, WorkerSetup, World, ev
 
 const EMAIL: &str = "s.holmes@example.org";
 
-/// What tells of the person, wherever it is.
+/// The person's data, wherever it may be.
 const TRACES: [&str; 11] = [
     "Sherlock",
     "Holmes",
@@ -35,7 +36,7 @@ const TRACES: [&str; 11] = [
     "pipe",
 ];
 
-/// A charge that says all that can be said of a person, and the gateway's answer that says more.
+/// A charge with every kind of personal data, and a gateway's answer with more.
 fn charge(world: &World) -> Command {
     let data = json!({
         "variant": "http", "description": "A violin for Mr Holmes", "total": "120.00", "currency": "USD",
@@ -60,7 +61,7 @@ async fn run(world: &World, arguments: &[&str]) -> Output {
     output_of(command).await
 }
 
-/// What it tells in JSON, and whether all was as wished.
+/// Returns its JSON output and whether it succeeded completely.
 async fn forget(world: &World, arguments: &[&str]) -> (Value, bool) {
     let output = run(world, &[arguments, &["--json"]].concat()).await;
     let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
@@ -81,17 +82,17 @@ async fn dump(world: &World) -> String {
     dump
 }
 
-/// Which of the person's traces are in a text.
+/// Which of the person's data a text contains.
 fn traces(text: &str) -> Vec<&'static str> {
     TRACES.into_iter().filter(|trace| text.contains(trace)).collect()
 }
 
-/// Which are in events.
+/// Which of them events contain.
 fn traces_in(events: &[Event]) -> Vec<&'static str> {
     traces(&events.iter().map(|event| event.body.to_string()).collect::<String>())
 }
 
-/// What must stay of a payment.
+/// What must be kept of a payment.
 async fn books(world: &World, payment: Uuid) -> Vec<String> {
     let payment_row = "SELECT (id, variant, gateway, account, status, fraud_status, created, modified, transaction_id,
         currency, total, captured_amount, authorized_amount, refunded_amount, capture, last_sequence)::text
@@ -117,7 +118,7 @@ async fn personal_data_is_erased_and_the_books_stay() {
     let refund = charge.then("payment.refund", json!({"amount": "20.00"}));
     assert_eq!(world.run(&refund).await.field("captured_amount"), "100.00");
     assert_eq!(world.run(&charge.then("payment.release", json!({}))).await.kind(), "command.rejected");
-    // What gateways say of an operation is kept with it.
+    // An operation keeps what gateways say about it.
     let said = "UPDATE operations SET last_message = 'Mr Holmes', answer_message = 'Mr Holmes' WHERE payment_id = $1";
     world.query(said, &[&charge.payment]).await;
     let letter = |text: String| Command::create("http", "1.00", "USD").raw(text);
@@ -126,13 +127,13 @@ async fn personal_data_is_erased_and_the_books_stay() {
     world.publish_all(&[&of_holmes[..], &[letter("no JSON: watson@example.org".to_owned())]].concat()).await;
     world.are_dead(3).await;
     world.events_are_marked().await;
-    assert_eq!(traces(&dump(&world).await), TRACES, "what is to go is there");
+    assert_eq!(traces(&dump(&world).await), TRACES, "the data is there");
     let before = books(&world, charge.payment).await;
 
     let dry = run(&world, &["--email", EMAIL]).await;
     let text = String::from_utf8_lossy(&dry.stdout).into_owned();
     assert!(dry.status.success() && text.contains("would be forgotten: 1 payment, 2 dead letters"), "{dry:?}");
-    assert_eq!(traces(&dump(&world).await), TRACES, "nothing was done yet");
+    assert_eq!(traces(&dump(&world).await), TRACES, "nothing is erased yet");
 
     let (report, is_done) = forget(&world, &["--email", "S.Holmes@Example.ORG", "--yes"]).await;
     let payments = json!([{"payment": id, "result": "forgotten"}]);
@@ -150,19 +151,19 @@ async fn personal_data_is_erased_and_the_books_stay() {
     ];
     assert_eq!(audited, expected);
 
-    // Once more it finds nothing.
+    // A second run finds nothing.
     let (report, is_done) = forget(&world, &["--email", EMAIL, "--yes"]).await;
     assert_eq!((&report["payments"], is_done), (&json!([]), true));
     let (report, is_done) = forget(&world, &[&id, "--yes"]).await;
     assert_eq!((&report["payments"][0]["result"], is_done), (&json!("nothing"), true));
 
-    // Nothing brings the person back, and money goes on to move.
+    // Nothing restores the data, and money can still move.
     let count = world.log.all().len();
     let answer = world.run(&charge.then("payment.resend", json!({"from": "1"}))).await;
     assert_eq!((answer.kind(), answer.data().get("resent")), ("command.succeeded", None));
     assert_eq!(world.run(&charge.then("payment.snapshot", json!({}))).await.field("billing_email"), "");
     world.publish(&charge).await;
-    eventually("the create to be known", async || {
+    eventually("the create to be recognized", async || {
         let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;
         if known == 1 { Ok(()) } else { Err(known) }
     })
@@ -213,7 +214,7 @@ async fn personal_data_that_is_still_needed_stays_with_the_reason() {
     kept(&open, "events are not sent yet").await;
     let sent = "INSERT INTO sent (position, sent_at) SELECT position, now() FROM events WHERE payment_id = $1";
     world.query(sent, &[&open.payment]).await;
-    // As long as one of them is kept, so is what may be its letter.
+    // As long as one of these payments is kept, so are the letters that may belong to it.
     let (report, is_done) = forget(&world, &["--email", EMAIL, "--yes"]).await;
     let forgotten: Vec<&Value> = report["payments"]
         .as_array()
@@ -230,7 +231,7 @@ async fn personal_data_that_is_still_needed_stays_with_the_reason() {
     world.check_books_but(Expected { dead: 1, ..Expected::default() }).await;
 }
 
-/// The worker has read the payment and decided on it when the person is forgotten.
+/// The worker has read the payment and decided on it when its data is erased.
 #[tokio::test]
 async fn a_worker_that_read_it_before_brings_nothing_back() {
     let world = World::new().await;
@@ -251,14 +252,14 @@ async fn a_worker_that_read_it_before_brings_nothing_back() {
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "100.00"));
     assert_eq!(traces_in(&world.log.since(count)), [""; 0]);
     let sent = world.gateway.calls_of(charge.payment).pop().expect("a call");
-    assert_eq!(traces(&String::from_utf8_lossy(&sent.body)), [""; 0], "it was written from what is left");
+    assert_eq!(traces(&String::from_utf8_lossy(&sent.body)), [""; 0], "it was written without the erased data");
     assert_eq!(traces(&dump(&world).await), [""; 0]);
 
-    // And the other way round: nothing is erased on what is no longer so.
+    // Conversely, nothing is erased if the payment has changed meanwhile.
     let store = world.store().await;
     world.events_are_marked().await;
     let PersonalData::Erasable { version } = store.personal_data(charge.payment).await.expect("the payment") else {
-        panic!("its new events can go");
+        panic!("its new events can be erased");
     };
     world.run(&charge.then("payment.refund", json!({"amount": "1.00"}))).await;
     assert!(!store.forget(charge.payment, version, "someone").await.expect("an answer"));
@@ -296,7 +297,7 @@ async fn workers_go_on_while_a_person_is_forgotten() {
     world.check_books().await;
 }
 
-/// Runs the script that says how long the broker keeps what nobody takes.
+/// Runs the script that limits how long the broker keeps messages without a consumer.
 async fn expire(world: &World, ctl: &str, queue: &str, age: &str) -> Output {
     let uri: lapin::uri::AMQPUri = world.bus.url.parse().expect("an address");
     let mut script = Program::new(root().join("deploy/rabbitmq/expire"));
@@ -315,7 +316,7 @@ async fn what_nobody_takes_ends_after_the_age_that_is_set() {
     for (queue, age) in [("commands", "1s"), ("unrouted", "0s"), ("unrouted", "soon")] {
         assert_eq!(expire(&world, &ctl, queue, age).await.status.code(), Some(2), "{queue} {age}");
     }
-    // The queues are what they were declared as.
+    // The arguments of the queues are unchanged.
     let mut migrate = paybus(world.settings());
     migrate.args(["migrate", "--only", "broker"]);
     let migrated = output_of(migrate).await;

@@ -1,5 +1,5 @@
-//! Input that is wrong in every way: answered where it names somebody, put aside where it does not, and never in the way
-//! of what is right.
+//! Wrong input of every kind: answered if it identifies itself, dead-lettered if not, and never an obstacle for correct
+//! input.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::support::bus::header;
 use crate::support::{Command, Event, Expected, World};
 
-/// A good command among the bad ones.
+/// A correct command among the wrong ones.
 fn good() -> Command {
     Command::charge("default", "5.00", "USD")
 }
@@ -18,7 +18,7 @@ fn assert_rejected(answer: &Event, code: &str, named: &str) {
     assert!(answer.message().contains(named), "{named:?} should be named: {}", answer.message());
 }
 
-/// Publishes bad commands, then expects each one's answer, and that nothing was called.
+/// Publishes wrong commands, and expects an answer to each and no call.
 async fn check(bad: Vec<(Command, &str, &str)>) {
     let world = World::new().await;
     let _worker = world.worker().await;
@@ -26,7 +26,7 @@ async fn check(bad: Vec<(Command, &str, &str)>) {
         let answer = world.run(&command).await;
         assert_rejected(&answer, code, named);
         let payments = world.query("SELECT id FROM payments WHERE id = $1", &[&command.payment]).await;
-        assert!(payments.is_empty(), "nothing is stored as a payment");
+        assert!(payments.is_empty(), "no payment is stored");
     }
     assert!(world.gateway.calls().is_empty());
     assert_eq!(world.run(&good()).await.status(), "confirmed");
@@ -113,7 +113,7 @@ async fn depth_size_and_encoding_are_bounded() {
     let nested = |levels: usize| {
         let open = "{\"a\":".repeat(levels);
         let text = String::from_utf8(create().bytes()).unwrap();
-        // `data` itself and `process` are levels, too.
+        // `data` itself and `process` count as levels too.
         let deep = format!("\"process\":{open}1{},\"total\"", "}".repeat(levels));
         text.replace("\"total\"", &deep)
     };
@@ -126,7 +126,7 @@ async fn depth_size_and_encoding_are_bounded() {
         let text = nested(levels);
         let envelope: Result<Value, _> = serde_json::from_str(&text);
         let mut command = create().raw(text.clone());
-        // The names inside are those of the command that was nested.
+        // The names inside are those of the nested command.
         let name = |name: &str| {
             let (_, rest) = text.split_once(&format!("\"{name}\":\"")).unwrap();
             rest.split('"').next().unwrap().to_owned()
@@ -203,14 +203,14 @@ async fn what_names_nobody_is_dead_lettered_with_its_reason() {
     world.check_books_but(Expected { dead: count, ..Expected::default() }).await;
     let mut dead = world.bus.take_all("dead").await;
     for (body, named) in bodies {
-        let place = dead.iter().position(|(_, dead)| *dead == body).expect("the body as it came");
+        let place = dead.iter().position(|(_, dead)| *dead == body).expect("the body as it was sent");
         let (properties, _) = dead.swap_remove(place);
         let reason = header(&properties, "x-paybus-reason");
         assert!(reason.contains(named), "{named}: {reason}");
         assert_eq!(header(&properties, "x-paybus-routing-key"), "http.payment.create");
     }
     let log = worker.log();
-    assert!(!log.contains("\"level\":\"ERROR\""), "it is no trouble of ours");
+    assert!(!log.contains("\"level\":\"ERROR\""), "it is not an error of paybus");
 }
 
 #[tokio::test]

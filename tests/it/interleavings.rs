@@ -1,5 +1,5 @@
-//! Interleavings in which the books once differed from the gateway, or money moved and nobody was told. None of them needs a
-//! bug in a gateway: slow look-ups, a lost commit, clocks that differ, a webhook that comes early.
+//! Interleavings in which the books once differed from the gateway, or money moved without an event. None of them
+//! requires a bug in a gateway: slow look-ups, a lost commit, clocks that differ, an early webhook.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ fn process(charge: &Command, token: &str) -> Command {
     charge.then("payment.process", json!({"process": {"payment_method": token}}))
 }
 
-/// A sync whose question Stripe answers when it is told to, as things are before.
+/// A sync to which Stripe answers only when notified, with the state from before.
 async fn slow_sync(stripe: &FakeStripe, world: &World, charge: &Command) -> (Command, Arc<Notify>) {
     let go_on = Arc::new(Notify::new());
     let asked = stripe.calls_of("retrieve").len();
@@ -48,7 +48,7 @@ async fn slow_sync(stripe: &FakeStripe, world: &World, charge: &Command) -> (Com
     (sync, go_on)
 }
 
-/// A look-up of a process that was declined is answered when another process has paid: the money is the other's.
+/// A look-up of a declined process is answered after another process has paid: the money belongs to the other one.
 #[tokio::test]
 async fn a_slow_look_up_of_a_declined_process_does_not_count_the_next_ones_money() {
     let (stripe, world, _worker) = started().await;
@@ -59,7 +59,7 @@ async fn a_slow_look_up_of_a_declined_process_does_not_count_the_next_ones_money
     let declined = process(&charge, "pm_card_visa_chargeDeclined");
     world.publish(&declined).await;
     stripe.wait_for_calls("confirm", 1).await;
-    // Its look-up hangs while its own answer comes.
+    // Its look-up hangs while its own answer arrives.
     let (sync, go_on) = slow_sync(&stripe, &world, &charge).await;
     refuse.notify_one();
     world.final_event(&declined).await;
@@ -94,8 +94,8 @@ async fn a_slow_look_up_of_a_refused_capture_does_not_count_the_next_ones_money(
     world.check_books().await;
 }
 
-/// Where the clocks differ a list may miss what was made: that nothing is found proves nothing, and no second key is made.
-/// What is not indexed yet, search does not find either.
+/// If the clocks differ, a list may miss a new object: not finding it proves nothing, and no second key is used. What
+/// is not indexed yet is not found by search either.
 #[tokio::test]
 async fn absence_is_no_proof_while_the_clocks_differ() {
     let (stripe, world, worker) = started().await;
@@ -105,7 +105,7 @@ async fn absence_is_no_proof_while_the_clocks_differ() {
     let charge = pay("pm_card_visa");
     world.publish(&charge).await;
     world.operation_state(&charge, "unknown").await;
-    // It is looked for and not found, again and again.
+    // paybus looks for it repeatedly and does not find it.
     eventually("some look-ups", async || {
         let lists = stripe.calls_of("list").len();
         if lists >= 4 { Ok(()) } else { Err(format!("{lists} lists")) }
@@ -114,7 +114,7 @@ async fn absence_is_no_proof_while_the_clocks_differ() {
     assert_eq!(stripe.calls_of("create").len(), 1, "it was charged once more under another key");
     let ahead = worker.metric(r#"paybus_gateway_clock_ahead_seconds{variant="stripe"}"#).await;
     assert!((-10_810.0..-10_790.0).contains(&ahead), "{ahead}");
-    // The clock is put right, and what it dated before is found by a person.
+    // The clock is corrected, and an operator finds what was dated before.
     stripe.set_clock_ahead(0);
     let id = intent_id(&stripe, &charge);
     let evidence = json!({"operation": charge.operation_id(), "outcome": "approved", "transaction_id": id,
@@ -124,7 +124,7 @@ async fn absence_is_no_proof_while_the_clocks_differ() {
     world.check_books().await;
 }
 
-/// A webhook about another payment intent than the one that we know, with our payment in its metadata.
+/// A webhook about a payment intent that paybus does not know, with our payment in its metadata.
 #[tokio::test]
 async fn a_second_charge_is_booked_reported_and_refundable_by_its_reference() {
     let (stripe, world, worker) = started().await;
@@ -139,7 +139,7 @@ async fn a_second_charge_is_booked_reported_and_refundable_by_its_reference() {
     let event = world.event("the second charge", |event| event.field("captured_amount") == "240.00").await;
     assert_eq!((event.kind(), event.code()), ("payment.updated", "double_charge"));
     assert_eq!(worker.count(r#"paybus_alerts_total{variant="stripe",kind="double_charge"}"#).await, 1);
-    // The same is no news.
+    // A second sync reports nothing new.
     let again = world.run(&charge.then("payment.sync", json!({}))).await;
     assert_eq!(again.kind(), "command.succeeded", "{}", again.line());
     let wrong = world.run(&charge.then("payment.refund", json!({"reference": "pi_other"}))).await;
@@ -151,8 +151,8 @@ async fn a_second_charge_is_booked_reported_and_refundable_by_its_reference() {
     world.check_books_but(Expected { off_ledger: vec![charge.payment], ..Expected::default() }).await;
 }
 
-/// The database fails over to a standby that had not got the operation yet while its gateway is called, which then answers, or
-/// does not: then the next attempt finds nothing to be stored with.
+/// The database fails over to a standby without the operation while its gateway is being called. The gateway then
+/// answers, or does not: then the next attempt finds no operation to be stored with.
 #[tokio::test]
 async fn what_the_database_lost_during_the_call_begins_again_under_the_same_key() {
     let go_on = Arc::new(Notify::new());
@@ -183,11 +183,11 @@ async fn begins_again_under_the_same_key(behaviour: Behaviour, go_on: &Notify) {
     assert_eq!(worker.count(r#"paybus_operations_gone_total{variant="http"}"#).await, 1);
     let log = worker.log();
     for known in [charge.subject(), calls[0].key.clone().unwrap(), "120.00".to_owned()] {
-        assert!(log.contains(&known), "the log names {known}");
+        assert!(log.contains(&known), "the log must name {known}");
     }
 }
 
-/// A sync asks, a refund settles, and only then the sync's answer arrives.
+/// A sync asks the gateway, a refund settles, and only then the sync's answer arrives.
 #[tokio::test]
 async fn what_was_asked_before_a_change_takes_nothing_of_it_away() {
     let world = Setup::new().set("variants.http.settle_window", "0s").build().await;
@@ -209,7 +209,7 @@ async fn what_was_asked_before_a_change_takes_nothing_of_it_away() {
     world.check_books().await;
 }
 
-/// A look-up finds that a process was paid while its cancel is under way, and then the gateway approves the cancel.
+/// A look-up finds that a process was paid while its cancel is in progress, and then the gateway approves the cancel.
 #[tokio::test]
 async fn a_cancel_that_is_approved_over_money_is_asked_about() {
     for voids in [true, false] {
@@ -241,12 +241,12 @@ async fn a_cancel_that_is_approved_over_money_is_asked_about() {
             assert_eq!((answer.status(), answer.field("captured_amount")), ("cancelled", "0.00"));
         } else {
             world.operation_state(&cancel, "unknown").await;
-            assert_eq!(captured(&world, &charge).await, "100.00", "the last word is not taken for the truth");
+            assert_eq!(captured(&world, &charge).await, "100.00", "the last answer is not believed");
         }
     }
 }
 
-/// The customer pays, the webhook comes at once, and the look-up knows of it only later.
+/// The customer pays, the webhook arrives immediately, and the look-up knows about it only later.
 #[tokio::test]
 async fn a_webhook_without_news_is_asked_about_again() {
     let setup = Setup::new().set("variants.http.settle_window", "1s").set("variants.http.webhook_secret", SECRET);
@@ -266,7 +266,7 @@ async fn a_webhook_without_news_is_asked_about_again() {
     world.check_books().await;
 }
 
-/// An operation is approved under one reference, and its look-up says another: two charges.
+/// An operation is approved under one reference, and its look-up reports another: two charges.
 #[tokio::test]
 async fn one_operation_under_two_references_is_two_charges() {
     let world = World::new().await;
@@ -287,7 +287,7 @@ async fn one_operation_under_two_references_is_two_charges() {
     let is_double = |event: &Event| event.code() == "double_charge";
     let event = world.event("the second charge", is_double).await;
     assert_eq!((event.kind(), event.field("captured_amount")), ("payment.updated", "240.00"));
-    assert_eq!(event.field("transaction_id"), format!("fake-{}", charge.operation_id()), "it stays the first one's");
+    assert_eq!(event.field("transaction_id"), format!("fake-{}", charge.operation_id()), "still the first charge's");
     assert_eq!(worker.count(r#"paybus_alerts_total{variant="http",kind="double_charge"}"#).await, 1);
     world.gateway.move_by_hand(charge.payment, "charge", "120.00", "USD");
     let refund = charge.then("payment.refund", json!({"amount": "120.00", "reference": "tx-A"}));

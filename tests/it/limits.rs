@@ -1,4 +1,4 @@
-//! Limits of a gateway: the circuit breaker, calls a second over all replicas, calls at once on each.
+//! The limits of a gateway: circuit breaker, calls per second over all replicas, concurrent calls per replica.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,15 +44,15 @@ async fn a_gateway_that_is_ill_keeps_its_commands_in_the_broker_and_nobody_elses
     world.publish_all(&ill[10..]).await;
     let left = world.bus.length("commands.http").await;
     assert!(left >= 40, "{left} are left in the broker");
-    assert_eq!(worker.get("/readyz").await.map(|(status, _)| status), Ok(200), "that is no trouble of ours");
-    // Another variant, and what carries the cure, go on.
+    assert_eq!(worker.get("/readyz").await.map(|(status, _)| status), Ok(200), "the worker itself is healthy");
+    // Another variant continues, and so do the commands that can help.
     let begun = Instant::now();
     let other = world.run(&Command::charge("default", "5.00", "USD")).await;
     assert_eq!(other.status(), "confirmed");
     let synced = world.run(&paid.then("payment.sync", json!({}))).await;
     assert_eq!(synced.kind(), "command.succeeded");
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    // One probe at a time, until the gateway is well.
+    // One probe at a time, until the gateway has recovered.
     for charge in &ill {
         assert_eq!(world.final_event(charge).await.status(), "confirmed");
     }
@@ -83,7 +83,7 @@ async fn while_the_breaker_is_open_only_a_probe_goes_out() {
     })
     .await;
     let probes = world.gateway.calls().len() - calls;
-    // The first ones may have been under way when it opened.
+    // The first ones may have been in flight when it opened.
     let most = 3 + begun.elapsed().as_millis() as usize / 450;
     assert!(probes <= most, "{probes} calls within {:?}", begun.elapsed());
     world.gateway.set_default(None);
@@ -93,8 +93,8 @@ async fn while_the_breaker_is_open_only_a_probe_goes_out() {
     world.check_books().await;
 }
 
-/// A retry waits for its turn among the calls like any other, and what was right when it was decided may be wrong when
-/// its turn comes.
+/// A retry waits for a slot like any other call, and a decision that was right when it was made may be wrong when the
+/// slot comes.
 #[tokio::test]
 async fn a_retry_whose_turn_comes_after_the_command_expired_is_not_sent() {
     let world = Setup::new().set("variants.http.concurrency", "1").set("variants.http.timeout", "5s").build().await;
@@ -119,7 +119,8 @@ async fn a_retry_whose_turn_comes_after_the_command_expired_is_not_sent() {
 
 #[tokio::test]
 async fn a_retry_whose_turn_comes_after_the_keys_window_is_not_sent_but_asked_about() {
-    // A lease is two seconds, so the key may be used for two seconds of its window; a slot comes every three.
+    // A lease takes two seconds, so the key may be used for two seconds of its window; there is a slot every three
+    // seconds.
     let world = Setup::new()
         .set("variants.http.key_window", "4s")
         .set("variants.http.timeout", "1s")
@@ -138,7 +139,7 @@ async fn a_retry_whose_turn_comes_after_the_keys_window_is_not_sent_but_asked_ab
     world.check_books().await;
 }
 
-/// What the probe has to tell may have to wait for a subscriber; the gateway is well all the same.
+/// The probe's events may have to wait for a subscriber; the gateway has recovered nevertheless.
 #[tokio::test]
 async fn a_probe_whose_events_nobody_takes_closes_the_breaker() {
     let world = Setup::new()
@@ -170,7 +171,7 @@ async fn a_probe_whose_events_nobody_takes_closes_the_breaker() {
     world.check_books().await;
 }
 
-/// A payment that is pending, and whose every look-up fails.
+/// A payment that is pending and whose look-ups all fail.
 async fn ill_payment(world: &World) -> Command {
     let ill = Command::charge("http", "5.00", "USD");
     world.gateway.plan_operation(ill.payment, "process", vec![Behaviour::Pending]);
@@ -179,7 +180,7 @@ async fn ill_payment(world: &World) -> Command {
     ill
 }
 
-/// Others are charged while it is ill; then it gets well.
+/// Others are charged while this one fails; then it recovers.
 async fn others_go_on(world: &World, ill: &Command) {
     let well = charges("http", 5);
     world.publish_all(&well).await;
@@ -192,7 +193,7 @@ async fn others_go_on(world: &World, ill: &Command) {
     world.check_books().await;
 }
 
-/// What one payment meets, however often it is tried, is not the gateway's illness.
+/// The failures of a single payment, however often it is tried, do not mean that the gateway fails.
 #[tokio::test]
 async fn a_payment_whose_look_ups_all_fail_blocks_no_others() {
     let world = Setup::new()
@@ -207,7 +208,7 @@ async fn a_payment_whose_look_ups_all_fail_blocks_no_others() {
     others_go_on(&world, &ill).await;
 }
 
-/// One payment alone opens the breaker again and again, and is always due: others probe too, and close it.
+/// A single payment opens the breaker again and again and is always due: others probe too, and close it.
 #[tokio::test]
 async fn a_payment_whose_probe_failed_lets_others_probe() {
     let world = Setup::new()
@@ -219,7 +220,7 @@ async fn a_payment_whose_probe_failed_lets_others_probe() {
     let worker = world.worker().await;
     let ill = ill_payment(&world).await;
     breaker_is(&worker, "open").await;
-    // It probes, and in vain, while nothing else can.
+    // Its probes fail, and nothing else can be called.
     world.gateway.wait_for_calls(ill.payment, 4).await;
     others_go_on(&world, &ill).await;
 }
@@ -239,7 +240,7 @@ async fn the_rate_holds_over_all_replicas() {
     let spread = *at.iter().max().unwrap() - *at.iter().min().unwrap();
     assert!(spread >= Duration::from_millis(2200), "50 calls within {spread:?}");
     assert!(took < Duration::from_secs(8), "and no slower than it must be: {took:?}");
-    // Within no second many more than twenty; a few were reserved ahead by each replica.
+    // There are never many more than twenty calls within a second; each replica reserves a few in advance.
     let most = at
         .iter()
         .map(|first| at.iter().filter(|other| **other >= *first && **other - *first < Duration::from_secs(1)).count());
@@ -265,7 +266,7 @@ async fn no_more_calls_at_once_than_allowed() {
     let mut at: Vec<Instant> = world.gateway.calls().iter().map(|call| call.at).collect();
     at.sort();
     for first in at.windows(4) {
-        // The fourth began only when one of three had ended.
+        // The fourth call began only after one of the first three had ended.
         assert!(
             first[3] - first[0] >= latency - Duration::from_millis(10),
             "four calls within {:?}",
@@ -291,12 +292,12 @@ async fn one_refusal_of_our_credentials_pauses_all_calls_and_ends_none() {
     let second = Command::charge("http", "10.00", "EUR");
     world.publish(&second).await;
     for answer in world.final_events(&[first, second]).await {
-        assert_eq!(answer.status(), "confirmed", "as soon as the token is mended: {}", answer.line());
+        assert_eq!(answer.status(), "confirmed", "as soon as the token is corrected: {}", answer.line());
     }
     world.check_books().await;
 }
 
-/// More than the files that many a system lets a process open.
+/// More connections than many systems allow a process to have files open.
 #[tokio::test]
 async fn clients_that_connect_and_ask_nothing_take_nothing_from_charging() {
     let world = Setup::new().build().await;
@@ -305,7 +306,7 @@ async fn clients_that_connect_and_ask_nothing_take_nothing_from_charging() {
     let mut idle = Vec::new();
     for _ in 0..1024 {
         let mut client = TcpStream::connect(&address).await.unwrap();
-        // It may be closed already, for those that came after it.
+        // It may already be closed in favour of later ones.
         drop(client.write_all(b"GET /livez HTTP/1.1\r\nhost:").await);
         idle.push(client);
     }
@@ -321,10 +322,10 @@ async fn clients_that_connect_and_ask_nothing_take_nothing_from_charging() {
     world.check_books().await;
 }
 
-/// What is fetched is in the worker's memory, and AMQP bounds messages, not bytes: each counts as the largest.
+/// Prefetched messages are in the worker's memory, and AMQP limits messages, not bytes: each counts as the largest one.
 #[tokio::test]
 async fn no_more_messages_are_fetched_than_there_is_memory_for() {
-    // The largest bodies of 22 messages. The six queues of two variants would have 320; this one would have 96.
+    // Room for 22 messages of maximum size. The six queues of two variants would get 320, and this one 96.
     const FETCHED: usize = 5;
     let world = Setup::new().set("amqp.memory", "24").set("variants.http.timeout", "20s").build().await;
     let go_on = Arc::new(Notify::new());
@@ -332,12 +333,12 @@ async fn no_more_messages_are_fetched_than_there_is_memory_for() {
     let _worker = world.worker().await;
     let charges = charges("http", 20);
     world.publish_all(&charges).await;
-    eventually("what was fetched to be at the gateway, and the rest in the broker", async || {
+    eventually("the prefetched calls at the gateway, the rest in the broker", async || {
         let (calls, left) = (world.gateway.calls().len(), world.bus.length("commands.http").await);
         if (calls, left) == (FETCHED, 15) { Ok(()) } else { Err(format!("{calls} calls, {left} left")) }
     })
     .await;
-    // They come to the gateway a few at a time, and each may just be about to wait.
+    // They reach the gateway a few at a time, and each may be just about to wait.
     eventually("all to be answered", async || {
         go_on.notify_waiters();
         let answered = world.log.filter(Event::is_final).len();

@@ -1,11 +1,11 @@
-//! `paybus list`: which payments, for a person who has no payment's id yet.
+//! `paybus list`: finds payments for an operator who has no payment id.
 
 use std::process::Output;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use paybus::store::find::{Bounds, Search};
+use paybus::store::query::find::{Bounds, Search};
 
 use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Setup, World};
@@ -16,14 +16,14 @@ async fn run(world: &World, arguments: &[&str]) -> Output {
     output_of(command).await
 }
 
-/// What it prints for people.
+/// Its output for people.
 async fn text(world: &World, arguments: &[&str]) -> String {
     let output = run(world, arguments).await;
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What it prints for scripts: what was found, and the last line.
+/// Its output for scripts: what was found, and the last line.
 async fn list(world: &World, arguments: &[&str]) -> (Vec<Value>, Value) {
     let text = text(world, &[arguments, &["--json"]].concat()).await;
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -35,7 +35,7 @@ fn ids(found: &[Value]) -> Vec<Uuid> {
     found.iter().map(|found| found["payment"].as_str().expect("an id").parse().expect("a UUID")).collect()
 }
 
-/// All pages; `between` is done after each.
+/// All pages; `between` runs after each.
 async fn pages(world: &World, arguments: &[&str], mut between: impl AsyncFnMut()) -> Vec<Uuid> {
     let mut all = Vec::new();
     let mut after: Option<String> = None;
@@ -127,13 +127,13 @@ async fn retries_and_the_commands_behind_them_are_listed_separately() {
     let (found, _) = list(&world, &["--state", "waiting"]).await;
     assert_eq!(ids(&found), [refund.payment]);
     assert_eq!(found[0]["operation"]["id"], refund.operation_id().to_string());
-    // Of a payment in general, what holds it up.
+    // For payments in general, it says what holds them up.
     let (found, _) = list(&world, &["--state", "open"]).await;
     assert_eq!(found.len(), 5);
     assert!(found.iter().all(|found| found["operation"]["state"] == "scheduled"), "{found:?}");
     assert!(list(&world, &["--state", "calling"]).await.0.is_empty());
 
-    // More of them come while they are read page by page.
+    // More of them appear while the pages are read.
     let seen = pages(&world, &["--state", "scheduled", "--limit", "2"], async || {
         let more = Command::charge("http", "1.00", "EUR");
         if world.published().len() < 8 {
@@ -189,7 +189,7 @@ async fn a_payment_is_found_by_its_order_its_reference_and_its_customer() {
             "{output}"
         );
         let personal = output.to_lowercase() + &found[0].to_string().to_lowercase();
-        assert!(!personal.contains("holmes"), "whom it bills is nobody's business: {personal}");
+        assert!(!personal.contains("holmes"), "the list shows no customer data: {personal}");
     }
     for search in [
         ["--metadata", "order=10"],

@@ -1,4 +1,4 @@
-//! What the gateway knows and paybus does not yet: `payment.sync`, notifications, and answers that are odd.
+//! What the gateway knows and paybus does not yet know: `payment.sync`, notifications, and unusual answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,11 @@ async fn a_sync_takes_in_what_was_done_at_the_gateway() {
     let answer = sync().await;
     assert_eq!((answer.kind(), answer.status()), ("payment.updated", "confirmed"));
     assert_eq!((answer.field("captured_amount"), answer.field("refunded_amount")), ("100.00", "20.00"));
-    assert_eq!(sync().await.kind(), "command.succeeded", "a truth learnt twice counts once");
+    assert_eq!(sync().await.kind(), "command.succeeded", "the same answer counts once");
 
     world.gateway.move_by_hand(charge.payment, "refund", "100.00", "USD");
     let beyond = world.run(&charge.then("payment.refund", json!({"amount": "0.01"}))).await;
-    assert_eq!(beyond.kind(), "command.failed", "nobody here can know that nothing is left: {}", beyond.line());
+    assert_eq!(beyond.kind(), "command.failed", "paybus cannot know that nothing is left: {}", beyond.line());
     let answer = sync().await;
     assert_eq!((answer.status(), answer.field("captured_amount")), ("refunded", "0.00"));
     world.check_books().await;
@@ -76,7 +76,7 @@ async fn a_sync_brings_a_payment_back_that_was_thought_to_be_lost() {
 
 #[tokio::test]
 async fn what_the_gateway_says_of_an_operation_counts_although_a_person_settled_it_meanwhile() {
-    // No keys, so that nothing is sent again, and no look-up by itself before the test is over.
+    // No keys, so that nothing is sent again, and no automatic look-up before the test ends.
     let keyless = Setup::new().set("variants.http.key_window", "0s").set("variants.http.retry.delayed", "1h");
     let world = keyless.build().await;
     let _worker = world.worker().await;
@@ -103,7 +103,7 @@ async fn what_the_gateway_says_of_an_operation_counts_although_a_person_settled_
     world.check_books().await;
 }
 
-/// An answer counts for all who had asked by the time its question went out.
+/// An answer counts for all commands that arrived before its question was sent.
 #[tokio::test]
 async fn many_syncs_of_a_payment_at_once_are_few_look_ups_and_all_get_the_result() {
     let world = World::new().await;
@@ -116,9 +116,9 @@ async fn many_syncs_of_a_payment_at_once_are_few_look_ups_and_all_get_the_result
     world.publish_all(&syncs).await;
     let answers = world.final_events(&syncs).await;
     assert!(answers.iter().all(|answer| answer.field("refunded_amount") == "20.00"));
-    assert_eq!(answers.iter().filter(|answer| answer.kind() == "payment.updated").count(), 1, "it is told once");
+    assert_eq!(answers.iter().filter(|answer| answer.kind() == "payment.updated").count(), 1, "it is reported once");
     let questions = world.gateway.calls_of(charge.payment).iter().filter(|call| call.operation == "status").count();
-    assert!(questions <= 75, "{questions} questions: none was shared");
+    assert!(questions <= 75, "{questions} look-ups: none was shared");
     world.check_books().await;
 }
 
@@ -133,7 +133,7 @@ async fn a_gateway_without_notifications_says_so() {
                           "body_base64": "e30="});
         let answer = world.run(&charge.then("payment.notification", data.clone())).await;
         assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unsupported"), "{}", answer.line());
-        // Nor does it matter that it names no payment.
+        // The result is the same if it names no payment.
         let nameless = charge.then("payment.notification", data).attribute("subject", Value::Null);
         let answer = world.run(&nameless).await;
         assert_eq!((answer.kind(), answer.code()), ("command.rejected", "unsupported"), "{}", answer.line());
@@ -148,7 +148,7 @@ async fn what_somebody_must_look_at_is_counted_and_logged() {
     let alerts = async |variant: &str, kind: &str| {
         worker.count(&format!(r#"paybus_alerts_total{{variant="{variant}",kind="{kind}"}}"#)).await
     };
-    // What is pending at a gateway that cannot be asked stays so until a person says how it ended.
+    // What is pending at a gateway that cannot be asked stays pending until an operator states the outcome.
     let pending = Command::charge("blind", "10.00", "USD");
     world.gateway.plan(pending.payment, vec![Behaviour::Pending]);
     world.publish(&pending).await;
@@ -160,19 +160,19 @@ async fn what_somebody_must_look_at_is_counted_and_logged() {
     })
     .await;
     assert_eq!(alerts("blind", "escalated").await, 1);
-    assert!(worker.log().contains(&pending.operation_id().to_string()), "the log says which");
+    assert!(worker.log().contains(&pending.operation_id().to_string()), "the log names the operation");
     world.gateway.complete(pending.payment, true);
     let data = json!({"operation": pending.operation_id(), "outcome": "approved", "evidence": "the gateway's portal"});
     world.run(&pending.then("payment.resolve", data).user(&world.bus.user())).await;
 
-    // Money that is there although the payment was cancelled, and money that is not there although we count it.
+    // Money that is there although the payment was cancelled, and money that is missing although paybus has booked it.
     let cancelled = Command::create("http", "120.00", "USD");
     world.run(&cancelled).await;
     assert_eq!(world.run(&cancelled.then("payment.cancel", json!({}))).await.status(), "cancelled");
     world.gateway.move_by_hand(cancelled.payment, "charge", "120.00", "USD");
     let sums = json!({"result": "approved", "captured_amount": "120.00", "refunded_amount": "0.00"});
     let nothing = json!({"result": "not_found", "captured_amount": null, "refunded_amount": null});
-    // It is asked once more after the settle window.
+    // paybus asks once more after the settle window.
     let says = vec![Behaviour::Say(sums), Behaviour::Say(nothing.clone()), Behaviour::Say(nothing)];
     world.gateway.plan_operation(cancelled.payment, "status", says);
     assert_eq!(world.run(&cancelled.then("payment.sync", json!({}))).await.status(), "confirmed");

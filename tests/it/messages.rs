@@ -1,4 +1,4 @@
-//! The messages themselves: envelopes, replies, traces, deadlines, and the payment as events show it.
+//! The messages themselves: envelopes, replies, traces, expiry, and the payment as events show it.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ async fn the_payment_in_events_is_the_payment_in_the_database() {
         let stored: jiff::Timestamp = row.get(name);
         assert_eq!(published[name], stored.to_string(), "{name}");
     }
-    assert!(row.get::<_, jiff::Timestamp>("modified") > row.get("created"), "what upstream forgets to move on");
+    assert!(row.get::<_, jiff::Timestamp>("modified") > row.get("created"), "`modified` must be updated");
     assert_eq!(published["extra_data"], row.get::<_, Value>("extra_data"));
     assert_eq!(published["extra_data"]["risk"]["score"], 7);
     assert_eq!(published["id"], charge.payment.to_string());
@@ -115,7 +115,7 @@ async fn the_payment_in_events_is_the_payment_in_the_database() {
         .filter(|name| !["id", "created", "modified", "extra_data", "customer_ip_address"].contains(&name.as_str()))
         .filter(|name| !["capturable_amount", "voided_amount", "paid_in_full", "metadata"].contains(&name.as_str()))
         .collect();
-    assert!(more.is_empty(), "{more:?} are not looked at by this test");
+    assert!(more.is_empty(), "{more:?} are not checked by this test");
     world.check_books().await;
 }
 
@@ -169,17 +169,17 @@ async fn answers_go_to_reply_to_as_well() {
     let rejected = world.run(&bad).await;
     let reply = replies.next().await.unwrap().unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&reply.data).unwrap(), rejected.body, "a rejection is an answer too");
-    // A late duplicate asks for nothing new.
+    // A late duplicate changes nothing.
     world.publish(&bad).await;
 
     let gone = Command::charge("http", "5.00", "USD").reply_to("reply.nobody-is-there", "call-3");
     assert_eq!(world.run(&gone).await.status(), "confirmed");
-    eventually("the reply to be given up", async || {
+    eventually("the reply to be dropped", async || {
         let counted = worker.count("paybus_replies_unroutable_total").await;
         if counted >= 1 { Ok(()) } else { Err(counted) }
     })
     .await;
-    let recorded = eventually("the reply's fate to be recorded", async || {
+    let recorded = eventually("the outcome of the reply to be recorded", async || {
         let sql =
             "SELECT s.reply FROM events e JOIN sent s USING (position) WHERE e.reply_to = 'reply.nobody-is-there'";
         world.query(sql, &[]).await.first().map(|row| row.get::<_, String>(0)).ok_or("nothing is recorded")
@@ -189,7 +189,7 @@ async fn answers_go_to_reply_to_as_well() {
     world.check_books().await;
 }
 
-/// More than a 64-bit number has, on the way to the gateway, from it, and through the database.
+/// More digits than a 64-bit number has, on the way to the gateway, from it, and through the database.
 #[tokio::test]
 async fn numbers_keep_all_their_digits() {
     const LONG: &str = "12345678901234567890.12345678901234567890";
@@ -202,7 +202,7 @@ async fn numbers_keep_all_their_digits() {
     let sent: Value = serde_json::from_slice(&world.gateway.calls()[0].body).unwrap();
     assert_eq!(sent["data"]["number"].to_string(), LONG);
     assert_eq!(answer.payment()["extra_data"]["number"].to_string(), LONG);
-    // The same message is the same command, and what follows reads the payment from the database.
+    // The same message is the same command, and the next command reads the payment from the database.
     world.publish(&charge).await;
     let refunded = world.run(&charge.then("payment.refund", json!({}))).await;
     assert_eq!(refunded.payment()["extra_data"]["number"].to_string(), LONG);
@@ -210,7 +210,7 @@ async fn numbers_keep_all_their_digits() {
     world.check_books().await;
 }
 
-/// An attribute of the wrong form, or anything else that is wrong, does not lose the place where the answer is wanted.
+/// Whatever is wrong with a command, such as a malformed attribute, the answer still reaches its `reply_to`.
 #[tokio::test]
 async fn every_wrong_command_is_answered_at_its_reply_to() {
     let world = World::new().await;
@@ -238,7 +238,7 @@ async fn every_wrong_command_is_answered_at_its_reply_to() {
         let id = format!("call-{number}");
         let answer = world.run(&command.reply_to(&replies.queue, &id)).await;
         assert_eq!((answer.kind(), answer.code()), ("command.rejected", code), "{number}: {}", answer.line());
-        // What else is right is kept, unless the whole message is none that may be looked into.
+        // Everything else that is valid is kept, unless the message may not be read at all.
         let is_kept = !answer.message().starts_with("correlationid") && !["too_large", "card_number"].contains(&code);
         assert_eq!(answer.body["correlationid"] == "order-7", is_kept, "{number}: {}", answer.body);
         assert_eq!(replies.next().await, (id, answer.body));
@@ -263,7 +263,7 @@ async fn a_command_is_not_sent_after_its_time() {
     let in_time = Command::charge("http", "120.00", "USD").attribute("expirytime", soon(Duration::from_secs(60)));
     assert_eq!(world.run(&in_time).await.status(), "confirmed");
 
-    // Nothing was received while it was tried: it may still be dropped.
+    // Nothing was received so far: it may still expire.
     let mut world = world;
     world.gateway.stop().await;
     let unsent = Command::charge("http", "120.00", "USD").attribute("expirytime", soon(Duration::from_millis(700)));
@@ -271,7 +271,7 @@ async fn a_command_is_not_sent_after_its_time() {
     assert_eq!((answer.kind(), answer.code()), ("command.rejected", "expired"));
     world.gateway.start_again().await;
 
-    // It may have been received: it is seen through, late or not.
+    // It may have been received: it is completed, late or not.
     let sent = Command::charge("http", "120.00", "USD").attribute("expirytime", soon(Duration::from_millis(400)));
     world.gateway.plan(sent.payment, vec![Behaviour::Status(503, None); 4]);
     let answer = world.run(&sent).await;

@@ -1,25 +1,25 @@
-//! The schema changes while workers are at work on it, and workers wait for the one that they need.
+//! The schema changes while workers use it, and workers wait for the schema that they need.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use paybus::store::migrate::carry_out;
+use paybus::store::schema::migrate::carry_out;
 use paybus::store::schema::{Change, STEPS, Step};
 
 use crate::support::wait::within;
 use crate::support::worker::paybus;
 use crate::support::{Command, Setup, Worker, WorkerSetup, World, eventually};
 
-/// What a later release could bring: it adds, fills in and indexes.
+/// What a later release could contain: it adds columns, fills them in, and builds indexes.
 fn next_release(changes: Vec<Change>) -> Vec<Step> {
     let next = changes.into_iter().zip(STEPS.len() + 1..);
     let next = next.map(|(change, number)| Step { number: number as i32, name: "next", needs: 0, change });
     STEPS.iter().cloned().chain(next).collect()
 }
 
-/// What `/readyz` says.
+/// Waits until `/readyz` has this status and text.
 async fn says(worker: &Worker, status: u16, text: &str) {
-    eventually("the worker to say how it is", async || {
+    eventually("the expected answer of /readyz", async || {
         let (code, why) = worker.get("/readyz").await?;
         if code == status && why.contains(text) { Ok(()) } else { Err(format!("{code} {why}")) }
     })
@@ -30,7 +30,7 @@ fn migrate(world: &World) -> std::process::Output {
     paybus(world.settings()).args(["migrate", "--only", "database"]).output().expect("paybus migrate")
 }
 
-/// Whoever starts workers and migrates need not put them in order.
+/// Workers and migrations may be started in any order.
 #[tokio::test]
 async fn a_worker_waits_for_its_schema() {
     let world = World::new().await;
@@ -39,7 +39,7 @@ async fn a_worker_waits_for_its_schema() {
     world.publish(&charge).await;
     let worker = world.spawn_worker(WorkerSetup::default());
     says(&worker, 503, "database: the database schema is missing; run `paybus migrate`").await;
-    assert_eq!(worker.get("/livez").await.expect("it answers").0, 200, "alive, or it would be restarted in vain");
+    assert_eq!(worker.get("/livez").await.expect("it answers").0, 200, "or it would be restarted in vain");
     let migrated = migrate(&world);
     assert!(migrated.status.success(), "{migrated:?}");
     says(&worker, 200, "ready").await;
@@ -47,7 +47,7 @@ async fn a_worker_waits_for_its_schema() {
     world.check_books().await;
 }
 
-/// A restored backup has its tables and types under other numbers than those that connections know by now.
+/// After a backup was restored, tables and types have other numbers than those that open connections know.
 #[tokio::test]
 async fn a_schema_that_was_made_anew_is_worked_on() {
     let world = World::new().await;
@@ -59,7 +59,7 @@ async fn a_schema_that_was_made_anew_is_worked_on() {
     }
 }
 
-/// A schema that a later release made is worked on, unless it says that it needs that release.
+/// Workers accept the schema of a later release, unless it says that it needs that release.
 #[tokio::test]
 async fn a_later_schema_is_accepted_unless_it_needs_a_later_worker() {
     let world = World::new().await;
@@ -74,15 +74,15 @@ async fn a_later_schema_is_accepted_unless_it_needs_a_later_worker() {
     let checked = paybus(world.settings()).arg("check").output().expect("paybus check");
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(!checked.status.success() && said.contains("needs a newer paybus"), "{said}");
-    // Told to end while it waits, it ends.
+    // Asked to stop while it waits, it stops.
     worker.drain().await;
 }
 
-/// The worker of this release is the earlier one here: the next release's steps come while it works, and a reader that keeps
-/// a table for seconds is in their way.
+/// The worker of this release plays the earlier one: the next release's steps run while it works, and a reader that
+/// holds a table lock for seconds is in their way.
 #[tokio::test]
 async fn the_next_schema_comes_while_workers_are_at_work() {
-    // A commit may wait for the locks for longer than its lease lasts.
+    // A commit may wait for the locks longer than its lease lasts.
     let world = Setup::new().expects_takeovers().build().await;
     let _workers = [world.worker().await, world.worker().await];
     world.gateway.set_latency(Duration::from_millis(10));
@@ -117,7 +117,8 @@ async fn the_next_schema_comes_while_workers_are_at_work() {
     let migrating = async {
         let store = world.store().await;
         let migrating = tokio::spawn(async move { carry_out(&store, &steps).await });
-        // The migration asks for its lock, in vain. Who comes after it waits with it, but only for as long as it asks.
+        // The migration requests its lock in vain. Statements after it wait too, but only as long as it requests the
+        // lock.
         eventually("the migration to wait", async || {
             let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER%'
                  AND datname = current_database()";
@@ -143,17 +144,17 @@ async fn the_next_schema_comes_while_workers_are_at_work() {
     }
     let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'payments_shop'::regclass";
     assert!(world.value::<bool>(valid, &[]).await);
-    // Of those that were old enough at its last batch, which is a moment before it is noted as done.
+    // Of the rows that were old enough at its last batch, a moment before it is recorded as done.
     let left = "SELECT count(*) FROM payments WHERE shop IS NULL
          AND created < (SELECT at - interval '3 seconds' FROM migrations WHERE number = $1)";
     let number = STEPS.len() as i32 + 2;
-    assert_eq!(world.value::<i64>(left, &[&number]).await, 0, "all that were there are filled in");
-    // A worker that starts now takes it for its own.
+    assert_eq!(world.value::<i64>(left, &[&number]).await, 0, "all rows that existed are filled in");
+    // A worker that starts now accepts the schema.
     let _later = world.worker().await;
     world.check_books().await;
 }
 
-/// A migration that is broken off while it makes an index leaves one that is never used.
+/// A migration that is interrupted while it builds an index leaves one that is never used.
 #[tokio::test]
 async fn an_index_that_was_left_half_made_is_made_again() {
     let world = World::new().await;
@@ -169,7 +170,7 @@ async fn an_index_that_was_left_half_made_is_made_again() {
     let create = "CREATE INDEX CONCURRENTLY IF NOT EXISTS payments_currency ON payments (currency)";
     let steps = next_release(vec![Change::Index { name: "payments_currency", create }]);
     let store = world.store().await;
-    // Two at once: one does it, the other finds it done.
+    // Two at once: one does it, and the other finds it done.
     let (one, other) = tokio::join!(carry_out(&store, &steps), carry_out(&store, &steps));
     let mut done = [one.expect("migrated").len(), other.expect("migrated").len()];
     done.sort_unstable();
@@ -177,7 +178,7 @@ async fn an_index_that_was_left_half_made_is_made_again() {
     assert!(world.value::<bool>(valid, &[]).await);
 }
 
-/// A step that was changed after it was carried out is another one.
+/// A step that was changed after it was carried out is a different step.
 #[tokio::test]
 async fn a_step_that_was_changed_is_refused() {
     let world = World::new().await;

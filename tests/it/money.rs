@@ -1,4 +1,4 @@
-//! Sums: as asked, as the gateway says, and what happens where the two differ.
+//! Amounts: as requested, as the gateway reports them, and what happens if the two differ.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ async fn the_gateways_amount_wins_and_the_difference_is_reported() {
     let discrepancy = json!({"asked": "120.00", "answered": "100.00", "currency": "USD"});
     assert_eq!(answer.data()["discrepancy"], discrepancy);
     let beyond = world.run(&less.then("payment.refund", json!({"amount": "100.01"}))).await;
-    assert_eq!(beyond.code(), "invalid_amount", "what was captured is the limit, not what was asked");
+    assert_eq!(beyond.code(), "invalid_amount", "the limit is what was captured, not what was requested");
 
     let more = Command::charge("http", "120.00", "USD").with("capture", json!(false));
     world.run(&more).await;
@@ -53,7 +53,7 @@ async fn an_answer_in_another_currency_is_applied_to_nothing_until_a_person_reso
     assert_eq!(again.code(), "in_progress");
     assert_eq!(show(&world, &charge).await["needs_a_person"], true);
     let synced = world.run(&charge.then("payment.sync", json!({}))).await;
-    assert_ne!(synced.kind(), "payment.status_changed", "the gateway says the same once more");
+    assert_ne!(synced.kind(), "payment.status_changed", "the gateway's answer is the same again");
 
     let resolve = charge.then(
         "payment.resolve",

@@ -1,4 +1,4 @@
-//! What operators are given: alerts, a dashboard and the page that explains them name what there is, and nothing else.
+//! What operators are given: alerts, dashboard and their documentation name the existing metrics, and nothing else.
 
 use std::collections::BTreeSet;
 use std::process::Command as Program;
@@ -23,7 +23,7 @@ fn all(pattern: &str, text: &str) -> BTreeSet<String> {
     Regex::new(pattern).unwrap().captures_iter(text).map(|found| found[1].to_owned()).collect()
 }
 
-/// The names of metrics, a histogram's without what Prometheus adds.
+/// The names of metrics, those of histograms without Prometheus' suffixes.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let bare = |name: String| {
         let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
@@ -32,14 +32,14 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     all(r"\b(paybus_[a-z_]+[a-z])", text).into_iter().map(bare).collect()
 }
 
-/// Every metric of the page with each of its labels.
+/// Every metric of the page, with each of its labels.
 fn documented_labels(page: &str) -> BTreeSet<String> {
     let row = Regex::new(r"(?m)^\| `(paybus_[a-z_]+)` \| \w+ \| ([^|]*)\|").unwrap();
     let labels = |found: regex::Captures<'_>| with_labels(&found[1], all(r"`([a-z_]+)`", &found[2]));
     row.captures_iter(page).flat_map(labels).collect()
 }
 
-/// Every metric that is scraped with each of its labels.
+/// Every scraped metric, with each of its labels.
 fn used_labels(scraped: &str) -> BTreeSet<String> {
     let samples = scraped.lines().filter(|line| !line.starts_with('#'));
     let labels = |line: &str| {
@@ -69,7 +69,7 @@ async fn the_page_has_every_metric_and_what_alerts_and_dashboard_ask_for_is_ther
     assert_eq!(world.run(&Command::charge("http", "10.00", "EUR")).await.status(), "confirmed");
     let page = read(PAGE);
     let there = all(r"(?m)^\| `(paybus_[a-z_]+)` \|", &page);
-    // Some are read from the database and the broker now and then.
+    // Some are read from the database and the broker periodically.
     eventually("every metric of the page, and no other", async || {
         let scraped = worker.metrics().await;
         let samples: Vec<&str> = scraped.lines().filter(|line| !line.starts_with('#')).collect();
@@ -80,15 +80,15 @@ async fn the_page_has_every_metric_and_what_alerts_and_dashboard_ask_for_is_ther
     .await;
     let (documented, used) = (documented_labels(&page), used_labels(&worker.metrics().await));
     let unknown: Vec<&String> = used.difference(&documented).collect();
-    assert!(unknown.is_empty(), "{unknown:?} are used and not documented");
-    // Only what has an unknown outcome has a currency.
+    assert!(unknown.is_empty(), "{unknown:?} are used but not documented");
+    // Only variants with an unknown outcome have a currency.
     let unused: Vec<&String> = documented.difference(&used).filter(|label| !label.ends_with(" currency")).collect();
-    assert!(unused.is_empty(), "{unused:?} are documented and not used");
+    assert!(unused.is_empty(), "{unused:?} are documented but not used");
     let asked = metrics_in(&(read(RULES) + &expressions().join("\n")));
     let unknown: Vec<&String> = asked.difference(&there).collect();
-    assert!(unknown.is_empty(), "{unknown:?} are asked for and never there");
+    assert!(unknown.is_empty(), "{unknown:?} are queried but do not exist");
     let unasked: Vec<&String> = there.difference(&asked).collect();
-    assert!(unasked.is_empty(), "{unasked:?} are there, and neither an alert nor the dashboard shows them");
+    assert!(unasked.is_empty(), "{unasked:?} are in neither an alert nor the dashboard");
     world.check_books().await;
 }
 
@@ -100,11 +100,11 @@ fn every_alert_has_its_section_and_every_section_its_alert() {
     assert_eq!(all(r"(?m)^### (Paybus\w+)$", &read(ON_CALL)), alerts);
     let anchors: BTreeSet<String> = alerts.iter().map(|alert| alert.to_lowercase()).collect();
     assert_eq!(all(r"runbook: docs/on-call\.md#(\w+)", &rules), anchors);
-    // One that no test has seen firing may never fire.
+    // An alert that no test has seen firing may never fire.
     assert_eq!(all(r"alertname: (\w+)\n +exp_alerts:\n +- ", &read(RULE_TESTS)), alerts);
 }
 
-/// What waits while a breaker is open is seen, and so is that nobody consumes it: on purpose.
+/// The queue of an open breaker is visible: its messages wait, and it is not consumed on purpose.
 #[tokio::test]
 async fn a_queue_paused_by_a_breaker_is_reported_with_its_messages() {
     let breaker = [("variants.http.breaker.failures", "1"), ("variants.http.breaker.open", "1h")];
@@ -113,7 +113,7 @@ async fn a_queue_paused_by_a_breaker_is_reported_with_its_messages() {
     let queue = world.bus.queue("commands.http");
     let labels = format!(r#"queue="{queue}",kind="commands""#);
     let shows = async |what: &str, messages: i64, consumers: i64, state: &str| {
-        // The broker is asked every ten seconds.
+        // The worker queries the broker every ten seconds.
         within(Duration::from_secs(30), what, async || {
             let found = (
                 worker.count(&format!("paybus_queue_messages{{{labels}}}")).await,
@@ -136,10 +136,10 @@ async fn a_queue_paused_by_a_breaker_is_reported_with_its_messages() {
     assert!(worker.count(r#"paybus_gateway_failures_total{variant="http",code="gateway_error"}"#).await >= 1);
     let others: Vec<Command> = (0..3).map(|_| Command::charge("http", "10.00", "EUR")).collect();
     world.publish_all(&others).await;
-    shows("what waits in it", 3, 0, "paused").await;
+    shows("the messages that wait in it", 3, 0, "paused").await;
 }
 
-/// A subscriber's queue is full, which PaybusPublishNacks is about.
+/// A subscriber's queue is full: the subject of PaybusPublishNacks.
 #[tokio::test]
 async fn messages_that_the_broker_does_not_take_are_counted_each_time() {
     let world = Setup::new().expects_relay().build().await;
@@ -148,7 +148,7 @@ async fn messages_that_the_broker_does_not_take_are_counted_each_time() {
     let charge = Command::charge("http", "10.00", "EUR");
     assert_eq!(worker.count("paybus_publish_nacks_total").await, 0);
     world.publish(&charge).await;
-    // It is tried again after two seconds.
+    // It is retried after two seconds.
     eventually("an event to be refused twice", async || {
         let nacks = worker.count("paybus_publish_nacks_total").await;
         if nacks >= 2 { Ok(()) } else { Err(nacks) }
@@ -159,7 +159,7 @@ async fn messages_that_the_broker_does_not_take_are_counted_each_time() {
     world.check_books().await;
 }
 
-/// By Prometheus' own tool; the dashboard's questions as rules.
+/// Checked with Prometheus' own tool; the queries of the dashboard are checked as rules.
 #[test]
 fn alerts_see_what_they_should_and_every_question_can_be_asked() {
     let expressions = expressions();

@@ -1,4 +1,4 @@
-//! Messages that lapin cannot read: they stop neither the worker nor the command line, and end as dead letters.
+//! Messages that lapin cannot parse: they stop neither the worker nor the command line, and end as dead letters.
 
 use std::process::Output;
 
@@ -10,7 +10,7 @@ use crate::support::raw_publisher::{
 use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Expected, World};
 
-/// A good command.
+/// A correct command.
 fn good() -> Command {
     Command::charge("http", "5.00", "USD")
 }
@@ -21,7 +21,7 @@ async fn run(world: &World, arguments: &[&str]) -> Output {
     output_of(command).await
 }
 
-/// Runs a command that must end well, and returns its lines of JSON.
+/// Runs a command that must succeed, and returns its lines of JSON.
 async fn json_of(world: &World, arguments: &[&str]) -> Vec<Value> {
     let output = run(world, arguments).await;
     assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -29,7 +29,7 @@ async fn json_of(world: &World, arguments: &[&str]) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// Code and reason of every dead letter.
+/// The code and the reason of every dead letter.
 fn reasons(letters: &[Value]) -> Vec<(&str, &str)> {
     letters.iter().map(|letter| (letter["code"].as_str().unwrap(), letter["reason"].as_str().unwrap())).collect()
 }
@@ -42,7 +42,7 @@ async fn what_lapin_cannot_read_is_dead_lettered_and_blocks_nothing() {
     let exchange = world.bus.queue("commands");
     let key: &[u8] = b"http.payment.create";
     let headers = |table: Vec<u8>| properties(&[(HEADERS, table)]);
-    // 8,033 bytes, which used up the stack of lapin's thread.
+    // 8,033 bytes, which once exhausted the stack of lapin's thread.
     let deep = nested(1_147);
     assert_eq!(deep.len(), 8_033);
     let latin = short(b"caf\xe9");
@@ -51,7 +51,7 @@ async fn what_lapin_cannot_read_is_dead_lettered_and_blocks_nothing() {
         (key, properties(&[(CORRELATION_ID, latin.clone())]), "invalid_encoding", "correlation_id: is not UTF-8"),
         (key, properties(&[(MESSAGE_ID, latin)]), "invalid_encoding", "message_id: is not UTF-8"),
         (key, headers(long(&entry(b"caf\xe9", b'V', b""))), "invalid_encoding", "headers: a name is not UTF-8"),
-        // It gets no farther than the queue of commands that nobody takes.
+        // It gets no further than the queue for unroutable commands.
         (&b"http.payment.creat\xe9"[..], properties(&[]), "invalid_encoding", "routing_key: is not UTF-8"),
     ];
     let mut sent = Vec::new();
@@ -66,7 +66,7 @@ async fn what_lapin_cannot_read_is_dead_lettered_and_blocks_nothing() {
     assert!(worker.exited().is_none());
     assert!(!worker.log().contains("lost the connection to the broker"), "{}", worker.log());
     for command in &sent {
-        assert!(world.gateway.calls_of(command.payment).is_empty(), "it is not carried out");
+        assert!(world.gateway.calls_of(command.payment).is_empty(), "it must not be carried out");
     }
 
     let letters = json_of(&world, &["dead", "list", "--json"]).await;
@@ -77,10 +77,10 @@ async fn what_lapin_cannot_read_is_dead_lettered_and_blocks_nothing() {
     assert_eq!(found, expected);
     world.check_books_but(Expected { dead: 5, ..Expected::default() }).await;
     let bodies: Vec<Vec<u8>> = world.bus.take_all("dead").await.into_iter().map(|(_, body)| body).collect();
-    assert!(sent.iter().all(|command| bodies.contains(&command.bytes())), "the bodies are as they were sent");
+    assert!(sent.iter().all(|command| bodies.contains(&command.bytes())), "the bodies are unchanged");
 }
 
-/// More than a worker may have memory, if it took them in.
+/// In total more than a worker's memory, if it read them.
 #[tokio::test]
 async fn bodies_that_are_too_large_take_no_memory_and_stay_whole() {
     const LARGE: u32 = 20;
@@ -114,7 +114,7 @@ async fn bodies_that_are_too_large_take_no_memory_and_stay_whole() {
     world.check_books().await;
 }
 
-/// No worker has seen these: the broker itself put them there, with all that lapin cannot read.
+/// No worker has seen these: the broker itself dead-lettered them, with everything that lapin cannot read.
 #[tokio::test]
 async fn unread_dead_letters_are_listed_and_sent_again() {
     let world = World::new().await;
@@ -123,7 +123,7 @@ async fn unread_dead_letters_are_listed_and_sent_again() {
     let key = b"http.payment.create";
     let at_once = || (EXPIRATION, short(b"1"));
     let commands = [good(), good(), good()];
-    // As large as a frame may be: what the broker adds when it expires makes it larger.
+    // As large as a frame may be: the headers that the broker adds when it expires make it larger.
     let around = 8 + 12 + 2 + long(&entry(b"a", b'S', &long(b""))).len() + short(b"1").len();
     let text = vec![b'x'; raw.frame_max() - around];
     let all = [
@@ -142,7 +142,7 @@ async fn unread_dead_letters_are_listed_and_sent_again() {
     let expected = [
         ("expired", "correlation_id: is not UTF-8"),
         ("expired", "headers: are nested deeper than 32 levels"),
-        // Of the broker's own headers nothing is left, either.
+        // The broker's own headers are lost, too.
         ("invalid_envelope", "properties: do not fit into one frame"),
     ];
     assert_eq!(found, expected);

@@ -1,4 +1,4 @@
-//! Through a PgBouncer that lends connections for one transaction at a time: nothing may be kept on them.
+//! Through a PgBouncer that lends a connection for one transaction at a time: nothing may be kept on a connection.
 
 use serde_json::json;
 use tokio_postgres::NoTls;
@@ -11,7 +11,7 @@ fn pooled(pooler: &Pooler) -> WorkerSetup {
     WorkerSetup::default().set("database.url", pooler.url()).set("database.pooler", "transaction")
 }
 
-/// Two workers with more connections than the pooler has, and one of them dies: all that holds without a pooler holds.
+/// Two workers with more connections than the pooler has, one of which dies: every guarantee holds as without a pooler.
 #[tokio::test]
 async fn workers_share_the_few_connections_of_a_pooler() {
     let world = World::new().await;
@@ -40,7 +40,7 @@ async fn workers_share_the_few_connections_of_a_pooler() {
     assert_eq!(world.final_event(&culprit).await.status(), "confirmed");
     world.check_books().await;
 
-    // Nothing of ours is left on a connection that others get.
+    // Nothing of paybus is left on a connection that others get.
     let (client, connection) = tokio_postgres::connect(pooler.url(), NoTls).await.expect("a connection");
     let connection = tokio::spawn(connection);
     for _ in 0..10 {
@@ -57,7 +57,7 @@ async fn workers_share_the_few_connections_of_a_pooler() {
     connection.abort();
 }
 
-/// The types that are named to the pooler's servers have other numbers after a backup was restored.
+/// The types that the pooler's servers know by number have other numbers after a backup was restored.
 #[tokio::test]
 async fn a_schema_that_was_made_anew_is_worked_on_through_a_pooler() {
     let world = World::new().await;
@@ -70,7 +70,7 @@ async fn a_schema_that_was_made_anew_is_worked_on_through_a_pooler() {
     }
 }
 
-/// The command line works through it as well; only a migration needs the direct way.
+/// The command line works through the pooler as well; only a migration needs a direct connection.
 #[tokio::test]
 async fn the_command_line_works_through_a_pooler() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! Least privilege: with the users and roles of `deploy/`, each part can do its work, and nothing more.
+//! Least privilege: with the users and roles of `deploy/`, each process can do its work, and nothing more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command as Program;
@@ -11,7 +11,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use paybus::store::rights::WRITES;
+use paybus::store::schema::rights::WRITES;
 use serde_json::Value;
 use tokio_postgres::NoTls;
 use uuid::Uuid;
@@ -26,17 +26,17 @@ use crate::support::worker::paybus;
 use crate::support::{Behaviour, Command, Setup, Webhook, WorkerSetup, World, eventually};
 
 const SECRET: &str = "whsec_test";
-/// Of every user that is made here.
+/// The password of every user that is created here.
 pub const PASSWORD: &str = "only-for-tests";
 
-/// Runs a program to its good end.
+/// Runs a program that must succeed; returns its output.
 pub fn run(program: &mut Program) -> String {
     let output = program.output().unwrap_or_else(|error| panic!("{program:?}: {error}"));
     assert!(output.status.success(), "{program:?}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A user of the broker that has one part: its address and its name.
+/// A user of the broker with one role: its address and its name.
 pub async fn user(world: &World, ctl: &str, part: &'static str, variant: Option<&'static str>) -> (String, String) {
     let prefix = world.bus.prefix.clone();
     let name = format!("{prefix}-{part}");
@@ -47,7 +47,7 @@ pub async fn user(world: &World, ctl: &str, part: &'static str, variant: Option<
     (format!("amqp://{name}:{PASSWORD}@{place}"), name)
 }
 
-/// Makes a user of the broker and grants it a part. A publisher has the reply queue `reply.USER.1`.
+/// Creates a user of the broker and grants it a role. A publisher gets the reply queue `reply.USER.1`.
 pub fn grant(ctl: &str, prefix: &str, vhost: &str, part: &str, user: &str, variant: Option<&str>) {
     rabbitmqctl(&["add_user", user, PASSWORD]);
     let mut grant = Program::new(root().join("deploy/rabbitmq/grant"));
@@ -80,7 +80,8 @@ async fn send(
     channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?.await.map(|_| ())
 }
 
-/// The broker refuses an act for want of a right. Each act has a channel of its own, which a refusal closes.
+/// Checks that the broker refuses an action for lack of a right. Each action has its own channel, which a refusal
+/// closes.
 async fn is_refused<T>(url: &str, what: &str, act: impl AsyncFnOnce(Channel) -> lapin::Result<T>) {
     let (connection, channel) = channel(url).await;
     match act(channel).await {
@@ -123,7 +124,7 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     let setup = WorkerSetup::default().set("amqp.url", &worker).set("amqp.declare", "false");
     let ready = world.worker_with(setup).await;
 
-    // The whole way, with a retry, an answer to a direct reply, and an event.
+    // The complete path, with a retry, an answer by direct reply-to, and an event.
     let (_subscribed, listening) = channel(&subscriber).await;
     let own = format!("{subscribing}.payments");
     declare(&listening, &own).await.expect("a queue of its own");
@@ -143,7 +144,7 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     send(&asking, commands.clone(), &refund.key(), &refund.bytes(), Some(&reply)).await.expect("sent");
     assert_eq!(next(&mut replies, "the second answer").await["data"]["payment"]["status"], "refunded");
 
-    // A service is both, with queues that were made for it.
+    // A service is both, with queues that `grant` created for it.
     let (_served, calling) = channel(&service).await;
     let (events_of_service, catch_up) = (format!("{serving}.events"), format!("reply.{serving}.catch-up"));
     let mut heard = consume(&calling, &events_of_service).await.expect("its events");
@@ -154,7 +155,7 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     let created = next_of(&mut heard, order.payment).await;
     assert_eq!(created["type"], "payment.created", "{created}");
 
-    // A gateway's news, taken in by a process that does nothing else, and by the worker.
+    // A gateway's webhook, received by a process that does nothing else, and by the worker.
     let setup = WorkerSetup::default().only_webhooks().set("amqp.url", &webhooks).set("amqp.declare", "false");
     let receiver = world.worker_with(setup).await;
     for (id, process) in [("n-1", &receiver), ("n-2", &ready)] {
@@ -164,7 +165,7 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
         assert_eq!(answer.kind(), "command.succeeded");
     }
 
-    // What cannot be understood goes to the dead letters, where the operator finds it; what has no queue is answered.
+    // Unreadable messages become dead letters, where the operator finds them; unroutable commands are answered.
     let (_admin, admin) = channel(&world.settings()["amqp.url"]).await;
     send(&admin, commands.clone(), "http.payment.create", b"no command", None).await.expect("sent");
     let dead = async |arguments: &[&str]| {
@@ -183,18 +184,18 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     world.event("the rejection", |event| event.is_of(&stray) && event.kind() == "command.rejected").await;
     assert!(!ready.log().contains("ACCESS_REFUSED"), "{}", ready.log());
 
-    // And nothing more.
+    // Everything else is refused.
     let other = Command::charge("default", "1.00", "EUR");
     let publish = async |url: &str, what: &str, exchange: &str, key: &str| {
         let exchange = exchange.to_owned();
         is_refused(url, what, async |channel| send(&channel, exchange, key, b"{}", None).await).await;
     };
     publish(&publisher, "charge by another variant", &commands, &other.key()).await;
-    publish(&publisher, "pass for a gateway", &commands, "http.payment.notification").await;
+    publish(&publisher, "pose as a gateway", &commands, "http.payment.notification").await;
     publish(&publisher, "resolve an outcome", &commands, "http.payment.resolve").await;
-    publish(&publisher, "tell events", &events, "http.payment.created").await;
+    publish(&publisher, "publish events", &events, "http.payment.created").await;
     publish(&subscriber, "send commands", &commands, "http.payment.create").await;
-    publish(&subscriber, "tell events", &events, "http.payment.created").await;
+    publish(&subscriber, "publish events", &events, "http.payment.created").await;
     publish(&webhooks, "send commands", &commands, "http.payment.create").await;
     publish(&worker, "send commands", &commands, "http.payment.create").await;
     for (url, whose) in [(&publisher, "the publisher"), (&subscriber, "the subscriber"), (&webhooks, "webhooks")] {
@@ -215,7 +216,7 @@ async fn each_user_of_the_broker_can_do_its_part_and_nothing_more() {
     }
 }
 
-/// It may be bound to less on purpose, and its consumer may know no heartbeats.
+/// The queue may be bound to less on purpose, and its consumer may not know heartbeats.
 #[tokio::test]
 async fn a_queue_that_is_bound_already_gets_no_more_by_grant_but_the_heartbeats_that_are_asked_for() {
     let Some(ctl) = needed("PAYBUS_TEST_RABBITMQCTL") else { return };
@@ -255,7 +256,7 @@ async fn a_queue_that_is_bound_already_gets_no_more_by_grant_but_the_heartbeats_
     granted("yes");
     assert_eq!(bindings(), expected);
 
-    // One that nothing was bound to is bound to both, and to the same when it is granted again.
+    // A queue without bindings is bound to both, and to the same when it is granted again.
     world.bus.delete_queue(&queue).await;
     for _ in 0..2 {
         let said = granted("");
@@ -270,11 +271,11 @@ async fn a_queue_that_is_bound_already_gets_no_more_by_grant_but_the_heartbeats_
 
 async fn next(consumer: &mut lapin::Consumer, what: &str) -> Value {
     let waiting = tokio::time::timeout(Duration::from_secs(20), consumer.next());
-    let delivery = waiting.await.unwrap_or_else(|_| panic!("{what} does not come")).expect("it consumes");
+    let delivery = waiting.await.unwrap_or_else(|_| panic!("{what} does not arrive")).expect("it consumes");
     serde_json::from_slice(&delivery.expect("a delivery").data).expect("JSON")
 }
 
-/// The next event of a payment, past those of others.
+/// The next event of a payment; events of others are skipped.
 async fn next_of(consumer: &mut lapin::Consumer, payment: Uuid) -> Value {
     loop {
         let event = next(consumer, "an event of the payment").await;
@@ -284,7 +285,7 @@ async fn next_of(consumer: &mut lapin::Consumer, payment: Uuid) -> Value {
     }
 }
 
-/// Whether PostgreSQL refuses a statement for want of a right.
+/// Checks that PostgreSQL refuses a statement for lack of a right.
 async fn database_refuses(url: &str, sql: &str) {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("it may connect");
     tokio::spawn(connection);
@@ -311,16 +312,16 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
         }
         run(&mut psql);
     };
-    // As on a new database: the roles come first, and again after the migration.
+    // As on a new database: the roles are created first, and the script runs again after the migration.
     world.query("DROP SCHEMA paybus CASCADE", &[]).await;
     grant();
     run(paybus(world.settings()).args(["migrate", "--only", "database"]).env("PAYBUS__DATABASE__URL", url("owner")));
     grant();
 
-    // A right that is missing is told before anything is begun, and waited for.
+    // A missing right is reported before any command is begun, and the worker waits for it.
     world.query(&format!("REVOKE INSERT ON movements FROM {}", role("worker")), &[]).await;
     let worker = world.spawn_worker(WorkerSetup::default().set("database.url", &url("worker")));
-    eventually("the missing right to be told", async || {
+    eventually("the missing right to be reported", async || {
         let (status, why) = worker.get("/readyz").await?;
         if status == 503 && why.contains("lacks INSERT on movements") { Ok(()) } else { Err(why) }
     })
@@ -361,7 +362,7 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
     assert!(archived.contains("archived: 1 of 1"), "{archived}");
     std::fs::remove_file(&path).expect("a file");
 
-    // What is given is what the worker asks for, and it asks for all that is given.
+    // Exactly the rights that the worker requires are granted.
     let given = "SELECT table_name::text, string_agg(privilege_type, ', ' ORDER BY privilege_type)
          FROM information_schema.role_table_grants
          WHERE grantee = $1 AND table_schema = 'paybus' AND privilege_type <> 'SELECT' GROUP BY 1";
@@ -413,7 +414,7 @@ async fn each_role_of_the_database_can_do_its_part_and_nothing_more() {
     worker.term();
     within(Duration::from_secs(20), "the worker to end", async || worker.exited().ok_or("it runs")).await;
     for name in ["owner", "worker", "archiver", "reader"] {
-        // Roles are the whole server's; what this one may do here goes with it.
+        // Roles belong to the whole server; the rights in this database are removed with the role.
         world.query(&format!("REASSIGN OWNED BY {} TO CURRENT_USER", role(name)), &[]).await;
         world.query(&format!("DROP OWNED BY {}", role(name)), &[]).await;
         world.query(&format!("DROP ROLE {}", role(name)), &[]).await;

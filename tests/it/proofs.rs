@@ -1,5 +1,5 @@
-//! A gateway that cannot be asked and signs what happened: its word is applied once, whatever dies over it and in whatever
-//! order it comes.
+//! A gateway that cannot be asked and signs what happened: each report is applied once, whichever worker dies meanwhile
+//! and in whatever order the reports arrive.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn setup() -> Setup {
         .set("variants.http.key_window", "0s")
 }
 
-/// The gateway tells how the payment's last operation stands, under this id.
+/// The gateway reports the state of the payment's last operation, under this id.
 async fn prove(world: &World, charge: &Command, id: &str, to: &Worker) {
     let mut news = world.gateway.proofs(charge.payment).pop().expect("something that was done");
     news["id"] = json!(id);
@@ -27,7 +27,7 @@ async fn post(news: &Value, to: &Worker) {
     assert_eq!(Webhook::signed("http", SECRET, news).post(to).await, (200, None));
 }
 
-/// A charge whose result is to come.
+/// A charge whose result is still to come.
 async fn pending(world: &World) -> Command {
     let charge = Command::charge("http", "120.00", "USD");
     world.gateway.plan(charge.payment, vec![Behaviour::Pending]);
@@ -86,17 +86,17 @@ async fn a_reversed_decline_is_reported_and_an_older_proof_undoes_nothing() {
     let is_approval = |event: &Event| event.kind() == "payment.status_changed" && event.status() == "confirmed";
     let confirmed = world.event("the late approval", is_approval).await;
     assert_eq!(confirmed.field("captured_amount"), "120.00");
-    // An older word undoes nothing.
+    // An older report undoes nothing.
     post(&news("n-3", "failed"), &worker).await;
     assert_eq!(world.final_event(&named("http", charge.payment, "n-3")).await.kind(), "command.succeeded");
     assert_eq!(world.payment_row(charge.payment).await.get::<_, &str>("status"), "confirmed");
-    // Half a proof is none.
+    // An incomplete proof is not a proof.
     let mut half = news("n-4", "done");
     half["currency"] = Value::Null;
     assert_eq!(Webhook::signed("http", SECRET, &half).post(&worker).await, (400, None));
     let other = json!({"id": "n-5", "payment_id": charge.payment});
     post(&other, &worker).await;
     let refused = world.final_event(&named("http", charge.payment, "n-5")).await;
-    assert_eq!((refused.kind(), refused.code()), ("command.rejected", "unsupported"), "nobody can be asked");
+    assert_eq!((refused.kind(), refused.code()), ("command.rejected", "unsupported"), "this gateway cannot be asked");
     world.check_books().await;
 }

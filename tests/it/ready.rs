@@ -1,5 +1,5 @@
-//! A customer approves at the gateway and closes the tab: what they approved is confirmed by paybus itself, once, whatever
-//! dies on the way and whoever comes back.
+//! A customer approves at the gateway and closes the tab: paybus itself confirms what was approved, once, whichever
+//! worker dies meanwhile and whoever returns.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn setup() -> Setup {
     Setup::new().set("variants.http.webhook_secret", SECRET)
 }
 
-/// A charge whose customer is sent away to approve it.
+/// A charge whose customer is redirected to approve it.
 async fn sent_away(world: &World) -> Command {
     let charge = Command::charge("http", "120.00", "USD");
     let approval = Behaviour::Approval("https://wallet.example/approve".to_owned());
@@ -25,7 +25,7 @@ async fn sent_away(world: &World) -> Command {
     charge
 }
 
-/// The customer approves, and the gateway says that something happened.
+/// The customer approves, and the gateway sends a webhook that something happened.
 async fn approve(world: &World, charge: &Command, to: &Worker) {
     world.gateway.complete(charge.payment, true);
     assert_eq!(world.gateway.charges(charge.payment), [], "nothing is done before it is confirmed");
@@ -44,7 +44,7 @@ async fn confirmed(world: &World, charge: &Command) -> Event {
 async fn a_customer_who_closes_the_tab_is_charged_once_though_workers_die() {
     let world = setup().build().await;
     let receiver = world.worker_with(WorkerSetup::default().only_webhooks()).await;
-    // While the notification is begun, after the gateway was asked, and after it was told to go on.
+    // While the notification is begun, after the look-up at the gateway, and after the confirmation was sent.
     for step in ["committed", "called", "called@2"] {
         let worker = world.worker().await;
         let charge = sent_away(&world).await;
@@ -96,7 +96,7 @@ async fn a_customer_who_comes_back_is_not_charged_again() {
     world.check_books().await;
 }
 
-/// The shop is faster than any news, or there are none: its own command goes on, and is answered with the result.
+/// The shop is faster than any webhook, or there are none: its own command continues the payment and gets the result.
 #[tokio::test]
 async fn the_shops_own_process_confirms_what_is_approved() {
     for lookup in ["true", "false"] {

@@ -1,5 +1,5 @@
-//! Several workers at once: one payment's commands stay serial and in order, and a worker that was only asleep does no
-//! harm when it wakes.
+//! Several workers at once: the commands of one payment run serially and in order, and a worker that was only suspended
+//! does no harm when it resumes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -31,14 +31,14 @@ async fn racing_commands_of_one_payment_go_one_after_the_other() {
     let last = world.events_of(charge.payment).pop().expect("an event");
     assert_eq!((last.field("captured_amount"), last.field("refunded_amount")), ("40.00", "60.00"));
 
-    // One after the other: each call comes after the one before has been answered.
+    // One after the other: each call begins after the previous one was answered.
     let calls: Vec<_> = world.gateway.calls_of(charge.payment);
     assert_eq!(calls.len(), 1 + REFUNDS);
     for pair in calls[1..].windows(2) {
         let apart = pair[1].at.duration_since(pair[0].at);
         assert!(apart >= LATENCY, "two calls within {apart:?}");
     }
-    // In the order of their acceptance.
+    // In the order of acceptance.
     let sql = "SELECT id FROM operations WHERE payment_id = $1 ORDER BY accepted";
     let accepted: Vec<Uuid> = world.query(sql, &[&charge.payment]).await.iter().map(|row| row.get(0)).collect();
     let done: Vec<Uuid> = world.gateway.effects(charge.payment).iter().map(|effect| effect.operation_id).collect();
@@ -46,7 +46,7 @@ async fn racing_commands_of_one_payment_go_one_after_the_other() {
     world.check_books().await;
 }
 
-/// One replica sees all of a payment's commands in the order of the queue, and that is the order in which they are done.
+/// A single replica sees all commands of a payment in the order of the queue, and carries them out in that order.
 #[tokio::test]
 async fn one_replica_keeps_the_order_of_the_queue() {
     let world = World::new().await;
@@ -72,7 +72,7 @@ async fn the_same_message_at_two_replicas_is_one_command() {
     world.gateway.set_latency(LATENCY);
     let _workers = [world.worker().await, world.worker().await];
     let charges: Vec<Command> = (0..20).map(|_| Command::charge("http", "10.00", "EUR")).collect();
-    // Ten copies of each, those of one command next to each other.
+    // Ten copies of each command, copies of the same command next to each other.
     let copies: Vec<Command> = charges.iter().flat_map(|charge| vec![charge.clone(); 10]).collect();
     world.publish_all(&copies).await;
     for charge in &charges {
@@ -82,7 +82,7 @@ async fn the_same_message_at_two_replicas_is_one_command() {
     world.check_books().await;
 }
 
-/// Another command under a name that is just being carried out is refused, wherever it comes up, and every time it comes.
+/// Another command under a name that is in use is rejected, on whichever replica it arrives, and each time.
 #[tokio::test]
 async fn a_name_in_use_is_refused_to_another_command_at_once() {
     let world = World::new().await;
@@ -103,8 +103,8 @@ async fn a_name_in_use_is_refused_to_another_command_at_once() {
     world.check_books().await;
 }
 
-/// A worker is stopped in the middle of its calls, as a machine that hangs; its leases run out, another takes over, and
-/// then it wakes with its answers in hand.
+/// A worker is suspended in the middle of its calls, like a machine that hangs; its leases expire, another worker takes
+/// over, and then it resumes with its answers.
 #[tokio::test]
 async fn a_late_answer_counts_once() {
     let world = World::new().await;
@@ -131,9 +131,9 @@ async fn a_late_answer_counts_once() {
     world.check_books().await;
 }
 
-/// A worker is stopped when it has stored that it calls and has not called yet: before it looks at its lease, or after.
-/// Whoever takes over finds that nothing was charged, and charges; without keys, nothing but its lease keeps the first one
-/// from charging once more when it wakes.
+/// A worker is suspended when it has stored that it calls but has not called yet: before it checks its lease, or after.
+/// The worker that takes over finds that nothing was charged, and charges. Without keys, only its lease prevents the
+/// first one from charging again when it resumes.
 #[tokio::test]
 async fn who_wakes_without_its_lease_sends_nothing() {
     for step in ["begun", "leased"] {
@@ -158,16 +158,16 @@ async fn sends_nothing_after_a_stop_at(step: &str) {
     let sent = || world.gateway.calls_of(charge.payment).iter().filter(|call| call.operation == "process").count();
     assert_eq!(sent(), 1);
     sleeper.cont();
-    eventually("it to note that its lease is lost", async || {
+    eventually("the worker to notice that it lost its lease", async || {
         let lost = sleeper.count(r#"paybus_leases_lost_total{variant="http"}"#).await;
         if lost == 1 { Ok(()) } else { Err(format!("{lost} leases lost, {} sent", sent())) }
     })
     .await;
-    assert_eq!(sent(), 1, "it was sent once more, by a worker that had lost its lease");
+    assert_eq!(sent(), 1, "a worker that had lost its lease sent it again");
     world.check_books().await;
 }
 
-/// How many of the relay's buckets each worker has, of those whose lease is live.
+/// How many of the relay's buckets each worker owns with a live lease.
 async fn shares(world: &World) -> BTreeMap<Uuid, i64> {
     let sql = "SELECT owner, count(*) FROM buckets WHERE until > now() GROUP BY owner";
     world.query(sql, &[]).await.iter().map(|row| (row.get(0), row.get(1))).collect()
@@ -197,7 +197,8 @@ async fn the_relays_share_their_work_and_take_it_over() {
     world.check_books().await;
 }
 
-/// The replica that refunds reads the charge's events a moment before the other one, which published them, has marked them.
+/// The replica that refunds reads the charge's events a moment before the other one, which has published them, marks
+/// them.
 #[tokio::test]
 async fn what_another_replica_has_just_published_is_not_published_again() {
     let world = World::new().await;

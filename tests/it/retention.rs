@@ -1,4 +1,4 @@
-//! What is settled and old leaves the database, into a file: `paybus archive`, `paybus export`, and what a worker deletes.
+//! Settled, old data leaves the database: `paybus archive`, `paybus export`, and what a worker deletes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, World, eventually};
 
-/// As if nothing had happened to these payments for 400 days. All their events are marked as sent by then.
+/// Makes these payments look as if nothing had happened to them for 400 days, with all events marked as sent.
 pub async fn age(world: &World, payments: &[Uuid]) {
     world.events_are_marked().await;
     for sql in [
@@ -24,7 +24,7 @@ pub async fn age(world: &World, payments: &[Uuid]) {
     }
 }
 
-/// A file of the test's own; it is not there yet.
+/// A file for this test; it does not exist yet.
 pub fn file(world: &World, name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}.jsonl", world.bus.prefix))
 }
@@ -35,7 +35,7 @@ fn archiving(world: &World, to: &Path) -> Program {
     command
 }
 
-/// What an archive that ended well says that it did.
+/// The counts that a successful archive reports.
 async fn counts(command: Program) -> Value {
     let output = output_of(command).await;
     assert!(output.status.success(), "{output:?}");
@@ -46,7 +46,7 @@ fn lines(text: &[u8]) -> Vec<Value> {
     String::from_utf8_lossy(text).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// What a file holds, which is deleted.
+/// The contents of a file, which is deleted.
 fn taken(path: &Path) -> Vec<Value> {
     let documents = lines(&std::fs::read(path).expect("the file"));
     std::fs::remove_file(path).expect("it goes");
@@ -101,7 +101,7 @@ async fn only_old_settled_payments_are_archived() {
     let old = [&paid, &declined, &cancelled, &held, &waiting, &open, &unsent, &aside, &asked].map(|it| it.payment);
     age(&world, &old).await;
     world.run(&asked.then("payment.snapshot", json!({}))).await;
-    // It would find and send what looks unsent.
+    // Otherwise the worker would find and send what looks unsent.
     worker.stop();
     worker.stopped().await;
     let set_aside = "INSERT INTO set_aside SELECT payment_id, min(position), 'test', now() FROM events
@@ -115,7 +115,7 @@ async fn only_old_settled_payments_are_archived() {
 
     let mut young_ones = paybus(world.settings());
     young_ones.args(["archive", "--before", "23h"]);
-    assert_eq!(output_of(young_ones).await.status.code(), Some(2), "whose commands may still be in the broker");
+    assert_eq!(output_of(young_ones).await.status.code(), Some(2), "their commands may still be in the broker");
     let mut dry = paybus(world.settings());
     dry.args(["archive", "--before", "30d", "--json"]);
     assert_eq!(counts(dry).await, json!({"looked_at": 9, "settled": 3, "archived": 0, "audit": 0}));
@@ -149,13 +149,13 @@ async fn only_old_settled_payments_are_archived() {
     }
     let marks: i64 = world.value("SELECT count(*) - count(DISTINCT position) FROM sent", &[]).await;
     let orphans = "SELECT count(*) FROM sent s WHERE NOT EXISTS (SELECT FROM events e WHERE e.position = s.position)";
-    assert_eq!((marks, world.value::<i64>(orphans, &[]).await), (0, 0), "marks go with their events");
+    assert_eq!((marks, world.value::<i64>(orphans, &[]).await), (0, 0), "marks are deleted with their events");
 
     world.query("DELETE FROM set_aside", &[]).await;
     world.query("INSERT INTO sent VALUES ($1, now())", &[&position]).await;
     worker.cont();
 
-    // What stays can be exported.
+    // Payments that stay can be exported.
     let mut exporting = paybus(world.settings());
     exporting.args(["export", "--until", "30d", "--variant", "http"]);
     let exported = output_of(exporting).await;
@@ -172,7 +172,7 @@ async fn only_old_settled_payments_are_archived() {
     world.check_books().await;
 }
 
-/// What was archived is known no more: its process, come again out of the dead letters, must not charge again.
+/// An archived payment is unknown: its process must not charge again when it is replayed from the dead letters.
 #[tokio::test]
 async fn nothing_is_charged_under_an_archived_id() {
     let world = World::new().await;
@@ -210,11 +210,11 @@ async fn nothing_is_charged_under_an_archived_id() {
         let is_answer = |event: &crate::support::Event| event.is_of(command) && event.code() == "payment_archived";
         world.event(&format!("the rejection of {}", command.kind), is_answer).await;
     }
-    assert_eq!((calls(paid.payment), calls(declined.payment)), before, "nobody was asked for anything");
+    assert_eq!((calls(paid.payment), calls(declined.payment)), before, "the gateway was not called");
     assert_eq!(archived(&world).await, BTreeSet::from([paid.payment, declined.payment]));
     worker.drain().await;
 
-    // The rejections are no payment's, and go when they are old; so do a gateway's notifications.
+    // The rejections belong to no payment and are deleted when they are old, like a gateway's notifications.
     let other = Command::charge("default", "5.00", "EUR");
     let worker = world.worker().await;
     world.run(&other).await;
@@ -229,12 +229,12 @@ async fn nothing_is_charged_under_an_archived_id() {
     let purged = store.purge_commands(month, 1_000).await.expect("old commands go");
     assert_eq!(purged.gone, commands.len() as u64 + 1);
     let left: Vec<Uuid> = world.query("SELECT id FROM operations", &[]).await.iter().map(|row| row.get(0)).collect();
-    assert_eq!(left, [other.operation_id()], "what a payment came about by stays with it");
+    assert_eq!(left, [other.operation_id()], "a payment keeps the commands that created it");
     store.close();
     assert_eq!(taken(&path).len(), 2);
 }
 
-/// The archive has written its batch, and not yet taken it out.
+/// The archive has written its batch but not deleted it from the database yet.
 #[tokio::test]
 async fn a_refund_in_between_keeps_its_payment_in_the_database() {
     let world = World::new().await;
@@ -292,7 +292,7 @@ async fn each_refund_beside_the_archive_is_made_or_rejected() {
             assert_eq!((answer.status(), refunded), ("refunded", 1), "{}", answer.line());
         }
     }
-    assert!(archived.is_subset(&ids(&taken(&path))), "what is gone is in the file");
+    assert!(archived.is_subset(&ids(&taken(&path))), "everything deleted is in the file");
     world.check_books().await;
 }
 
@@ -306,7 +306,7 @@ async fn killing_archive_before_it_deletes_loses_nothing() {
     let all: Vec<Uuid> = charges.iter().map(|charge| charge.payment).collect();
     age(&world, &all).await;
     let before = rows(&world).await;
-    // In its second batch.
+    // While it is in its second batch.
     let first = file(&world, "first");
     let mut killed = archiving(&world, &first);
     killed.env("PAYBUS_FAILPOINT", "kept@2");
@@ -316,7 +316,7 @@ async fn killing_archive_before_it_deletes_loses_nothing() {
     let left = rows(&world).await;
     assert_eq!((before[0], left[0]), (120, 20));
 
-    // A file that is there is left alone.
+    // An existing file is left unchanged.
     let refused = output_of(archiving(&world, &first)).await;
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("exists"), "{refused:?}");
     let second = file(&world, "second");

@@ -1,4 +1,4 @@
-//! Gateways that fail: what is tried again, under which key, and what is never given up.
+//! Gateways that fail: what is retried, under which key, and what is never given up.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use crate::support::fake_gateway::CallRecord;
 use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Setup, World, eventually};
 
-/// The calls of a payment that act.
+/// The calls of a payment that act at the gateway.
 fn acting(world: &World, command: &Command) -> Vec<CallRecord> {
     let calls = world.gateway.calls_of(command.payment).into_iter();
     calls.filter(|call| call.operation != "status").collect()
 }
 
-/// All calls that act were one request: one key, and byte for byte the same body.
+/// All acting calls were one request: one key, and the same body byte for byte.
 fn assert_one_request(calls: &[CallRecord]) {
     let keys: BTreeSet<_> = calls.iter().map(|call| call.key.clone()).collect();
     let bodies: BTreeSet<_> = calls.iter().map(|call| call.body.clone()).collect();
@@ -35,7 +35,7 @@ async fn a_gateway_that_fails_twice_is_asked_a_third_time() {
     assert_eq!(attempts, [Some(1), Some(2), Some(3)]);
     let failing = Command::charge("default", "120.00", "USD").with("process", json!({"fail_times": 2}));
     assert_eq!(world.run(&failing).await.status(), "confirmed");
-    assert_eq!(world.events_of(failing.payment).len(), 2, "what goes on at once is not told");
+    assert_eq!(world.events_of(failing.payment).len(), 2, "immediate retries are not reported");
     let retried = worker.count(r#"paybus_retries_total{variant="http",code="gateway_error"}"#).await;
     assert!(retried >= 1, "{retried}");
     world.check_books().await;
@@ -194,7 +194,7 @@ async fn an_unknown_outcome_never_fails_by_itself() {
         if unknown == 1 { Ok(()) } else { Err(unknown) }
     })
     .await;
-    // Now the gateway can be asked, and knows nothing of it: that is a proof.
+    // Now the gateway can be asked and knows nothing about it: that is proof.
     world.gateway.set_default(None);
     let answer = world.final_event(&charge).await;
     assert_eq!((answer.status(), answer.code()), ("error", "timeout"), "{}", answer.line());
@@ -202,8 +202,8 @@ async fn an_unknown_outcome_never_fails_by_itself() {
     world.check_books().await;
 }
 
-/// Charged, the answer lost, and then nobody at the gateway to ask, long past all retries: it stays unknown, can be seen,
-/// and ends right.
+/// Charged, the answer lost, and then no gateway to ask, long after all retries: the charge stays unknown and visible,
+/// and ends correctly.
 #[tokio::test]
 async fn a_charge_stays_unknown_until_its_gateway_can_be_asked() {
     let mut world = Setup::new()
@@ -218,7 +218,7 @@ async fn a_charge_stays_unknown_until_its_gateway_can_be_asked() {
     world.publish(&charge).await;
     world.event("the escalation", |event| event.is_of(&charge) && event.reason() == "escalated").await;
     asked_in_vain(&world, &charge, 25).await;
-    // Now not even its port is open.
+    // Now even its port is closed.
     world.gateway.stop().await;
     asked_in_vain(&world, &charge, 50).await;
 
@@ -233,7 +233,7 @@ async fn a_charge_stays_unknown_until_its_gateway_can_be_asked() {
     })
     .await;
     let oldest = worker.metric(&format!("paybus_operations_unknown_oldest_age_seconds{labels}")).await;
-    assert!(oldest > 1.0, "it has been unknown through fifty look-ups, and not for {oldest} s");
+    assert!(oldest > 1.0, "it has been unknown for fifty look-ups, not just {oldest} s");
     let mut show = paybus(world.settings());
     show.args(["show", &charge.payment.to_string(), "--json"]);
     let shown = output_of(show).await;
@@ -252,7 +252,7 @@ async fn a_charge_stays_unknown_until_its_gateway_can_be_asked() {
     world.check_books().await;
 }
 
-/// Waits until a charge was looked up so many times, and nothing was said of it but that it waits.
+/// Waits until a charge was looked up this many times; its events only say that it waits.
 async fn asked_in_vain(world: &World, charge: &Command, lookups: i32) {
     eventually("many look-ups", async || {
         let sql = "SELECT lookups FROM operations WHERE id = $1";
@@ -278,7 +278,8 @@ async fn what_was_charged_unseen_is_found_by_asking() {
         assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"));
         assert_eq!(acting(&world, &charge).len(), 1, "it was sent once");
     }
-    // The gateway, asked after its settle window, knows nothing: it is proved safe to begin anew, under a new key.
+    // The gateway is asked after its settle window and knows nothing: it is proved safe to begin again, under a new
+    // key.
     let lost = Command::charge("http", "120.00", "USD");
     world.gateway.plan(lost.payment, vec![Behaviour::HangBefore]);
     assert_eq!(world.run(&lost).await.status(), "confirmed");
@@ -286,7 +287,7 @@ async fn what_was_charged_unseen_is_found_by_asking() {
     assert_eq!(calls.len(), 2);
     assert_ne!(calls[0].key, calls[1].key);
     let asked = world.gateway.calls_of(lost.payment).into_iter().find(|call| call.operation == "status").unwrap();
-    assert!(asked.at - calls[0].at >= Duration::from_millis(300), "not before the settle window");
+    assert!(asked.at - calls[0].at >= Duration::from_millis(300), "no look-up before the end of the settle window");
     assert_eq!(world.gateway.charges(lost.payment).len(), 1);
     world.check_books().await;
 }
@@ -316,7 +317,7 @@ async fn wrong_credentials_fail_no_command() {
         })
         .await;
         assert!(world.log.find(|event| charges.iter().any(|charge| event.is_of(charge)) && event.is_final()).is_none());
-        // The token was rotated.
+        // The token is valid again.
         world.gateway.set_default(None);
         for charge in &charges {
             assert_eq!(world.final_event(charge).await.status(), "confirmed");
@@ -334,7 +335,7 @@ async fn due_work_in_progress_on_another_worker_is_done_soon_after() {
     world.publish(&charge).await;
     world.operation_state(&charge, "scheduled").await;
     world.gateway.start_again().await;
-    // As if another worker's lease were about to end, and the two clocks did not quite agree.
+    // As if another worker's lease were about to end and the two clocks differed slightly.
     let sql = "UPDATE operations SET due_at = now(), lease_owner = gen_random_uuid(),
                lease_until = now() + interval '1 second' WHERE id = $1 RETURNING id";
     world.query(sql, &[&charge.operation_id()]).await;
@@ -345,8 +346,8 @@ async fn due_work_in_progress_on_another_worker_is_done_soon_after() {
     world.check_books().await;
 }
 
-/// The second try waits for its place until it is given up, while another command changes the payment: what becomes of it
-/// is then decided on what is stored, and the first may have been received all the same.
+/// The second attempt waits for a slot until it is abandoned, while another command changes the payment. What follows
+/// is decided on the stored state, and the first attempt may have been received nevertheless.
 #[tokio::test]
 async fn a_retry_that_finds_no_place_forgets_no_attempt_before_it() {
     let world = Setup::new()
@@ -364,10 +365,10 @@ async fn a_retry_that_finds_no_place_forgets_no_attempt_before_it() {
     world.gateway.wait_for_calls(other.payment, 1).await;
     let resolve = charge.then("payment.resolve", json!({"operation": charge.operation_id(), "outcome": "approved"}));
     assert_eq!(world.run(&resolve).await.kind(), "command.rejected");
-    assert_eq!(world.event_of(&charge, "command.delayed").await.reason(), "gateway_error", "the next delay is its");
+    assert_eq!(world.event_of(&charge, "command.delayed").await.reason(), "gateway_error", "with its own reason");
     world.operation_state(&charge, "unknown").await;
     let retried = worker.count(r#"paybus_retries_total{variant="http",code="gateway_error"}"#).await;
-    assert_eq!(retried, 0, "what found no place was not tried again");
+    assert_eq!(retried, 0, "an attempt without a slot is not a retry");
     for open in [&charge, &other] {
         assert_eq!(world.run(&open.then("payment.sync", json!({}))).await.kind(), "command.succeeded");
         assert_eq!(world.final_event(open).await.status(), "confirmed");

@@ -1,4 +1,4 @@
-//! Events that the broker refuses: set aside with everything later of their payment, and let out by hand.
+//! Events that the broker refuses: set aside with all later events of their payment, and released by an operator.
 
 use std::process::Output;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Setup, World, eventually};
 
-/// From here on, whether events of variant `http` are routed nowhere and come back.
+/// From now on, events of variant `http` are returned as unroutable, or no longer.
 async fn refuse(world: &World, refused: bool) {
     let (connection, channel) = world.bus.channel().await;
     let name = |what: &str| format!("{}.{what}", world.bus.prefix);
@@ -53,7 +53,7 @@ async fn is_set_aside(world: &World, payment: Uuid) {
 
 #[tokio::test]
 async fn later_events_wait_behind_a_refused_one_until_it_is_released() {
-    // What is released, the relay sends.
+    // Released events are sent by the relay.
     let world = Setup::new().expects_relay().build().await;
     let worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
@@ -64,21 +64,21 @@ async fn later_events_wait_behind_a_refused_one_until_it_is_released() {
     refuse(&world, true).await;
     let first = refund("1.00");
     world.publish(&first).await;
-    assert_eq!(world.run(&Command::charge("default", "5.00", "USD")).await.status(), "confirmed", "others go on");
+    assert_eq!(world.run(&Command::charge("default", "5.00", "USD")).await.status(), "confirmed", "others continue");
     is_set_aside(&world, payment).await;
     refuse(&world, false).await;
 
-    // The one who met the refusal knows it, and so does the one who reads of it, before a call and after.
+    // Both are aware of the refusal: the worker that met it, and one that reads about it before or after a call.
     let second = refund("2.00");
     world.publish(&second).await;
     world.operation_state(&second, "settled").await;
-    assert_eq!(world.run(&Command::charge("http", "5.00", "USD")).await.status(), "confirmed", "others go on");
+    assert_eq!(world.run(&Command::charge("http", "5.00", "USD")).await.status(), "confirmed", "others continue");
     worker.drain().await;
     let next = world.worker().await;
     let third = refund("3.00");
     world.publish(&third).await;
     world.operation_state(&third, "settled").await;
-    assert_eq!(world.run(&Command::charge("http", "5.00", "USD")).await.status(), "confirmed", "others go on");
+    assert_eq!(world.run(&Command::charge("http", "5.00", "USD")).await.status(), "confirmed", "others continue");
     assert_eq!(world.events_of(payment).len(), published, "{}", world.lines());
     assert!(!next.log().contains("the broker refuses an event"), "it is not even tried");
 

@@ -1,5 +1,5 @@
-//! Workers that are started before what they need: they wait for it, say so, and begin by themselves. Only settings that
-//! cannot be used end the start.
+//! Workers that are started before their prerequisites exist: they wait, report it, and begin by themselves. Only
+//! unusable settings end the start.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::support::{Command, Setup, Webhook, Worker, WorkerSetup, World, eventu
 
 const SECRET: &str = "whsec_test";
 
-/// What `/readyz` says of a worker that is not ready: this, and not that.
+/// Waits until `/readyz` of a worker that is not ready contains one text and not the other.
 async fn lacks(worker: &Worker, this: &str, not_that: &str) {
     eventually("the worker to say what it lacks", async || {
         let (status, why) = worker.get("/readyz").await?;
@@ -26,7 +26,7 @@ async fn lacks(worker: &Worker, this: &str, not_that: &str) {
     .await;
 }
 
-/// A worker that reaches broker and database only through these.
+/// A worker that reaches broker and database only through these gates.
 fn through(broker: &Gate, database: &Gate) -> WorkerSetup {
     WorkerSetup::default()
         .set("amqp.url", broker.url())
@@ -48,7 +48,7 @@ async fn a_worker_without_broker_and_database_waits_for_both() {
     let worker = world.spawn_worker(through(&broker, &database));
     lacks(&worker, "topology: ", "topology: starting").await;
     lacks(&worker, "database: ", "database: starting").await;
-    assert_eq!(worker.get("/livez").await.expect("it answers").0, 200, "alive, or it would be restarted in vain");
+    assert_eq!(worker.get("/livez").await.expect("it answers").0, 200, "or it would be restarted in vain");
     database.open();
     lacks(&worker, "topology: ", "database: ").await;
     broker.open();
@@ -73,7 +73,7 @@ async fn a_waiting_worker_ends_at_once_on_sigterm() {
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
-/// Both refuse the user, until somebody has made it.
+/// Both refuse the user until it is created.
 #[tokio::test]
 async fn a_user_that_is_refused_is_waited_for() {
     if needed("PAYBUS_TEST_RABBITMQCTL").is_none() {
@@ -128,14 +128,14 @@ async fn a_receiver_of_webhooks_waits_for_the_broker() {
     lacks(&receiver, "topology: ", "topology: starting").await;
     let news = json!({"id": "n-1", "payment_id": Uuid::new_v4(), "type": "news"});
     let webhook = Webhook::signed("http", SECRET, &news);
-    assert_eq!(webhook.post(&receiver).await.0, 503, "the gateway is to come again");
+    assert_eq!(webhook.post(&receiver).await.0, 503, "the gateway must retry");
     broker.open();
     receiver.ready().await;
     assert_eq!(webhook.post(&receiver).await.0, 200);
     assert_eq!(world.bus.length("inbound.http").await, 1);
 }
 
-/// A host that takes connections and never answers costs each attempt its own time, and no more.
+/// A host that accepts connections and never answers costs each attempt its own timeout, and no more.
 #[tokio::test]
 async fn of_several_hosts_one_that_answers_is_found() {
     let world = World::new().await;

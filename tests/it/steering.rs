@@ -1,4 +1,4 @@
-//! What operators do with an operation that waits: try it now, or withdraw it.
+//! What operators can do with a waiting operation: have it tried now, or withdraw it.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ fn of_operator(world: &World, about: &Command, kind: &str) -> Command {
     about.then(kind, data).user(&world.bus.user())
 }
 
-/// A confirmed payment, a refund that the gateway put off for hours, and one that waits for it.
+/// A confirmed payment, a refund that the gateway postponed for hours, and a second one that waits for it.
 async fn put_off(world: &World) -> (Command, Command) {
     let charge = Command::charge("http", "100.00", "EUR");
     world.run(&charge).await;
@@ -55,7 +55,7 @@ async fn a_refund_that_the_gateway_put_off_for_hours_is_withdrawn() {
     assert_eq!(world.gateway.effects(first.payment).len(), 2, "the charge, and the refund that was left");
     let again = world.run(&of_operator(&world, &second, "payment.withdraw")).await;
     assert_eq!((again.kind(), again.code()), ("command.rejected", "not_withdrawable"));
-    // Who did it, and why, stays with the payment.
+    // The payment keeps who did it and why.
     let sql = "SELECT user_id || ': ' || (data ->> 'reason') FROM operations WHERE command_type = 'payment.withdraw'
                AND answer = 'succeeded' LIMIT 1";
     let kept: String = world.value(sql, &[]).await;

@@ -1,4 +1,4 @@
-//! The database's own statements where two writers meet, where a commit takes long, and where the tables change.
+//! The database's statements when two writers meet, when a commit takes long, and when the tables change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use paybus::payment::command::{Attributes, Body, Command, CommandName, CommandTy
 use paybus::payment::contract::{Captures, Contract, Keys, Lookup, NotificationRole, PerAction};
 use paybus::payment::machine::{Aggregate, Context, Rules, Step};
 use paybus::payment::outcome::{Found, GatewayError, Outcome};
-use paybus::store::batch::{Committed, Committer};
 use paybus::store::commit::Unit;
+use paybus::store::commit::batch::{Committed, Committer};
 use paybus::store::lease::Swept;
 use paybus::store::outbox::Sent;
 use paybus::store::retention::Purged;
@@ -25,7 +25,7 @@ use crate::support::{World, eventually};
 
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A store, and the machine to write into it by.
+/// A store, and a machine to write into it.
 struct Bench {
     world: World,
     store: Arc<Store>,
@@ -97,7 +97,7 @@ impl Bench {
         assert!(matches!(committed, Committed::Stored(_)), "{committed:?}");
     }
 
-    /// Stores it and goes on with it, as a worker does that calls the gateway meanwhile.
+    /// Stores the aggregate and continues with it, like a worker that calls the gateway meanwhile.
     async fn goes_on_with(&self, aggregate: Box<Aggregate>) -> Box<Aggregate> {
         let bodies = aggregate.events().iter().map(|_| "{}".to_owned()).collect();
         let unit = Unit { aggregate, bodies, now: self.store.clock().now() };
@@ -114,7 +114,8 @@ impl Bench {
         (row.get(0), row.get(1))
     }
 
-    /// A first call of so many seconds ago, whose lease ends so many seconds from now; its operation.
+    /// A first call that began this many seconds ago and whose lease ends this many seconds from now; returns its
+    /// operation.
     async fn calls(&self, client: &impl tokio_postgres::GenericClient, age: f64, lease: f64) -> Uuid {
         let calling = "INSERT INTO operations (payment_id, id, source, command_id, command_type, variant, hash, data,
                  state, created, attempts, rounds, lookups, takeovers, generation, exposed, acted_on, lookup_only,
@@ -125,7 +126,7 @@ impl Bench {
         client.query_one(calling, &[&self.payment, &age, &lease]).await.unwrap().get(0)
     }
 
-    /// A process that waits for its payment; its operation.
+    /// A process that waits for its payment; returns its operation.
     async fn waits(&self) -> Uuid {
         let command = self.command(CommandType::Process, json!({}));
         let id = command.operation_id();
@@ -143,7 +144,7 @@ impl Bench {
         self.stores(aggregate).await;
     }
 
-    /// What the end of its grace makes of a waiting command, as it is stored now.
+    /// What the end of its grace period makes of a waiting command, from its stored state.
     async fn resumed(&self, id: Uuid, step: Step) -> Box<Aggregate> {
         let later = self.store.clock().now() + SignedDuration::try_from(GRACE * 2).unwrap();
         let mut aggregate = self.load(id).await;
@@ -163,7 +164,7 @@ impl Bench {
         (rows[0].get(0), rows[0].get(1))
     }
 
-    /// Waits until a statement of the store waits for somebody's lock.
+    /// Waits until a statement of the store waits for a lock.
     async fn is_blocked(&self) {
         eventually("a statement to wait for a lock", async || {
             let waiting: i64 = self
@@ -197,7 +198,8 @@ async fn a_command_that_got_its_turn_is_not_rejected_for_want_of_a_payment() {
     assert_eq!(bench.state(id).await, ("calling".to_owned(), 0));
 }
 
-/// The rejection's snapshot knows nothing of the payment, and its turn commits while it waits at the operation's row.
+/// The rejection's snapshot does not see the payment, whose turn commits while the rejection waits for the operation's
+/// row.
 #[tokio::test]
 async fn a_rejection_that_waits_for_the_turn_at_the_row_is_undone() {
     let bench = Bench::new().await;
@@ -214,7 +216,7 @@ async fn a_rejection_that_waits_for_the_turn_at_the_row_is_undone() {
     assert_eq!(bench.state(id).await, ("calling".to_owned(), 0));
 }
 
-/// The turn's snapshot does not see the rejection, which commits while it waits at the operation's row.
+/// The turn's snapshot does not see the rejection, which commits while the turn waits for the operation's row.
 #[tokio::test]
 async fn a_turn_that_waits_for_the_rejection_at_the_row_is_undone() {
     let bench = Bench::new().await;
@@ -236,7 +238,7 @@ async fn a_turn_that_waits_for_the_rejection_at_the_row_is_undone() {
     assert_eq!((row.get("version"), busy), (created, None), "nothing of the turn is stored");
 }
 
-/// Whoever may send the next attempt: the owner of the lease, which goes on from the attempt that is stored, while it calls.
+/// Only the owner of the lease may send the next attempt, counting from the stored one, and only while it is calling.
 #[tokio::test]
 async fn an_attempt_is_stored_for_nobody_but_who_has_the_lease() {
     let bench = Bench::new().await;
@@ -256,7 +258,7 @@ async fn an_attempt_is_stored_for_nobody_but_who_has_the_lease() {
     };
     let before = stored().await;
     for attempts in [1, 2] {
-        assert!(!store(other, attempts).await, "attempt {attempts} of a worker that has no lease");
+        assert!(!store(other, attempts).await, "attempt {attempts} of a worker without a lease");
     }
     assert_eq!(stored().await, before);
 
@@ -264,15 +266,15 @@ async fn an_attempt_is_stored_for_nobody_but_who_has_the_lease() {
     let renewed = stored().await;
     assert_eq!((renewed.0, renewed.1), (2, Some(owner)));
     assert!(renewed.2 > before.2, "the lease is renewed");
-    // The same owner, in a task that does not know of the attempt: both would send.
+    // The same owner, in a task that does not know about the attempt: both would send.
     assert!(!store(owner, 2).await);
     assert_eq!(stored().await, renewed);
     bench.world.query("UPDATE operations SET attempts = 1, state = 'unknown' WHERE id = $1", &[&id]).await;
-    assert!(!store(owner, 2).await, "it is not called any more");
+    assert!(!store(owner, 2).await, "it is no longer being called");
 }
 
-/// Another attempt raises no version: what was decided before it is still stored, and a look-up soon after the attempt must
-/// not be taken for proof that nothing was charged.
+/// Another attempt does not increment the version, so a decision made before it is still stored. A look-up soon after
+/// the attempt must not count as proof that nothing was charged.
 #[tokio::test]
 async fn a_slow_commit_does_not_take_back_when_an_operation_was_last_sent() {
     let bench = Bench::new().await;
@@ -301,7 +303,8 @@ async fn store_event(client: &impl tokio_postgres::GenericClient, payment: Uuid,
     client.query_one(EVENT, &[&payment, &age]).await.unwrap().get(0)
 }
 
-/// A position is given before its row can be seen: an event whose commit took long stands below later ones.
+/// A position is assigned before its row is visible: an event whose commit took long has a lower position than later
+/// ones.
 #[tokio::test]
 async fn an_event_whose_commit_took_long_is_relayed() {
     let bench = Bench::new().await;
@@ -315,7 +318,7 @@ async fn an_event_whose_commit_took_long_is_relayed() {
     assert!(!bench.store.note_late().await.unwrap());
     assert_eq!(relayed(&bench.store).await, [above]);
     slow.commit().await.unwrap();
-    // A later event of that payment is noted, the earlier one is not yet; they go out in order all the same.
+    // A later event of the payment is recorded and the earlier one is not yet; they are sent in order nevertheless.
     let later = store_event(&other, first, 60.0).await;
     bench.store.note_overdue().await.unwrap();
     bench.store.note_late().await.unwrap();
@@ -324,11 +327,11 @@ async fn an_event_whose_commit_took_long_is_relayed() {
     bench.store.note_late().await.unwrap();
     assert_eq!(overdue(&bench.world).await, [below, above, later]);
     let watermarks = "SELECT min(position) FROM watermarks WHERE name IN ('events', 'late events')";
-    assert_eq!(bench.world.value::<i64>(watermarks, &[]).await, later, "one that stays unsent pins nothing");
+    assert_eq!(bench.world.value::<i64>(watermarks, &[]).await, later, "an unsent event pins nothing");
     let sent: Vec<Sent> = [below, above, later].map(|position| Sent { position, reply: None }).to_vec();
     bench.store.mark_sent(&sent).await.unwrap();
     assert!(relayed(&bench.store).await.is_empty());
-    assert!(overdue(&bench.world).await.is_empty(), "what was sent is forgotten");
+    assert!(overdue(&bench.world).await.is_empty(), "sent events are removed");
 }
 
 #[tokio::test]
@@ -347,7 +350,7 @@ async fn an_event_is_noted_only_when_it_is_nobodys_and_unsent() {
     assert_eq!(figures.outbox.count, 1, "position {young} is still its worker's");
     bench.store.set_aside(bench.payment, unsent, "refused").await.unwrap();
     assert!(relayed(&bench.store).await.is_empty());
-    assert_eq!(overdue(&bench.world).await, [unsent], "should a person let it go, the relay knows of it");
+    assert_eq!(overdue(&bench.world).await, [unsent], "if an operator releases it, the relay must know it");
 }
 
 async fn relayed(store: &Store) -> Vec<i64> {
@@ -381,7 +384,7 @@ async fn the_relay_walks_in_steps() {
     assert_eq!(steps, [2, 2, 1]);
 }
 
-/// More than one statement looks at, then numbers that were given to nobody.
+/// More events than one statement reads, followed by positions that were never used.
 #[tokio::test]
 async fn many_events_are_looked_at_a_part_at_a_time() {
     let bench = Bench::new().await;
@@ -403,7 +406,8 @@ async fn many_events_are_looked_at_a_part_at_a_time() {
 const LONG: Duration = Duration::from_secs(10);
 const NONE_LOST: Swept = Swept { lost: 0, more: false };
 
-/// A number is given before its row can be seen: the worker of an operation whose commit took long may be lost too.
+/// A number is assigned before its row is visible: the worker of an operation whose commit took long may be lost as
+/// well.
 #[tokio::test]
 async fn an_operation_whose_commit_took_long_is_swept() {
     let bench = Bench::new().await;
@@ -413,7 +417,7 @@ async fn an_operation_whose_commit_took_long_is_swept() {
     let seen = bench.calls(&other, 30.0, 60.0).await;
     assert_eq!(bench.store.sweep(LONG).await.unwrap(), NONE_LOST);
     slow.commit().await.unwrap();
-    assert_eq!(bench.store.sweep(LONG).await.unwrap(), NONE_LOST, "it was passed");
+    assert_eq!(bench.store.sweep(LONG).await.unwrap(), NONE_LOST, "the sweep has passed it");
     assert_eq!(bench.store.sweep_late().await.unwrap(), NONE_LOST, "another one may still be to come");
     assert_eq!(bench.due(hidden).await.0, None);
     bench.world.query("UPDATE operations SET stored = now() - interval '1 hour'", &[]).await;
@@ -421,10 +425,10 @@ async fn an_operation_whose_commit_took_long_is_swept() {
     let now = bench.store.clock().now() + LONG;
     assert!(bench.due(hidden).await.0.is_some_and(|due| due < now), "its lease has ended");
     let (due, lease_end) = bench.due(seen).await;
-    assert_eq!(due, lease_end, "who settles it in time is not disturbed");
+    assert_eq!(due, lease_end, "a worker that settles it in time is not disturbed");
 }
 
-/// A call that has just begun is most likely over soon, and is left alone.
+/// A call that has just begun is most likely over soon, so it is left alone.
 #[tokio::test]
 async fn only_calls_that_take_long_get_a_due_time() {
     let bench = Bench::new().await;
@@ -436,7 +440,7 @@ async fn only_calls_that_take_long_get_a_due_time() {
     assert_eq!(bench.due(short).await.0, None);
 }
 
-/// Who has a row locked holds up its own operation alone.
+/// A locked row delays only its own operation.
 #[tokio::test]
 async fn a_locked_call_keeps_no_other_from_being_swept() {
     let bench = Bench::new().await;
@@ -453,8 +457,8 @@ async fn a_locked_call_keeps_no_other_from_being_swept() {
     assert!(bench.due(locked).await.0.is_some());
 }
 
-/// A worker that asks once more knows nothing of the due time that its operation got meanwhile, and the sweep does not
-/// come back to what it has passed.
+/// A worker that asks again does not know the due time that its operation got meanwhile, and the sweep does not return
+/// to what it has passed.
 #[tokio::test]
 async fn a_call_that_goes_on_keeps_a_due_time() {
     let mut bench = Bench::new().await;
@@ -467,11 +471,11 @@ async fn a_call_that_goes_on_keeps_a_due_time() {
     let mut aggregate = bench.load(id).await;
     assert_eq!(aggregate.accept(sync, bench.context(now())), ask);
     let mut aggregate = bench.goes_on_with(aggregate).await;
-    assert_eq!(bench.due(id).await.0, None, "on the common way there is none");
+    assert_eq!(bench.due(id).await.0, None, "the common path has no due time");
     bench.world.query("UPDATE operations SET stored = now() - interval '1 minute'", &[]).await;
     assert_eq!(bench.store.sweep(LONG).await.unwrap(), NONE_LOST);
     assert!(bench.due(id).await.0.is_some());
-    // Asked before the payment was created, so that it says nothing of it as it is now.
+    // Asked before the payment was created, so the answer says nothing about its current state.
     let outdated = Aggregate::absent(bench.payment).asked(now()).answered(Found::Nothing);
     assert_eq!(aggregate.found(id, None, outdated, 1, bench.context(now())), ask);
     bench.goes_on_with(aggregate).await;
@@ -513,7 +517,7 @@ async fn what_is_old_goes_step_by_step() {
     let now = bench.store.clock().now() + SignedDuration::from_secs(5);
     assert_eq!(bench.store.purge_events(now, 2).await.unwrap(), Purged { gone: 2, more: true });
     assert_eq!(bench.store.purge_events(now, 2).await.unwrap(), Purged { gone: 0, more: false });
-    assert_eq!(overdue(&bench.world).await, [sent[2].position], "what is unsent stays");
+    assert_eq!(overdue(&bench.world).await, [sent[2].position], "unsent events stay");
     assert_eq!(bench.world.value::<i64>("SELECT count(*) FROM sent", &[]).await, 0);
     let later = Sent { position: store_event(&sql, bench.payment, 600.0).await, reply: None };
     bench.store.mark_sent(&[later]).await.unwrap();
@@ -521,7 +525,7 @@ async fn what_is_old_goes_step_by_step() {
     assert_eq!(bench.store.purge_events(now, 2).await.unwrap(), Purged { gone: 1, more: false });
     bench.store.mark_sent(&sent[2..]).await.unwrap();
     let purged = bench.store.purge_events(now, 2).await.unwrap();
-    assert_eq!(purged, Purged { gone: 1, more: false }, "once it is sent it goes");
+    assert_eq!(purged, Purged { gone: 1, more: false }, "it is deleted once it is sent");
     assert_eq!(bench.world.value::<i64>("SELECT count(*) FROM events", &[]).await, 0);
 }
 
@@ -531,12 +535,12 @@ async fn a_connection_whose_statements_do_not_fit_the_tables_any_more_is_not_kep
     bench.creates().await;
     let id = Uuid::nil();
     bench.load(id).await;
-    // What the next version's migration does while this one is at work.
+    // What the next version's migration does while this version is running.
     bench.world.query("ALTER TABLE payments ADD COLUMN of_the_next_version text", &[]).await;
     bench.world.query("ALTER TABLE events ADD COLUMN of_the_next_version text", &[]).await;
     bench.load(id).await;
     bench.world.query("ALTER TABLE payments ALTER COLUMN message TYPE varchar", &[]).await;
-    let failed = bench.store.load_one(bench.payment, &[]).await.expect_err("a plan of before");
+    let failed = bench.store.load_one(bench.payment, &[]).await.expect_err("an outdated plan");
     assert!(failed.is_unavailable(), "{failed:?}");
     bench.load(id).await;
 }
@@ -546,6 +550,6 @@ async fn what_cannot_be_read_is_not_taken_for_a_database_that_is_away() {
     let bench = Bench::new().await;
     bench.creates().await;
     bench.world.query("UPDATE payments SET total = 1e40", &[]).await;
-    let failed = bench.store.load_one(bench.payment, &[]).await.expect_err("no decimal of ours");
+    let failed = bench.store.load_one(bench.payment, &[]).await.expect_err("an unreadable decimal");
     assert!(matches!(failed, StoreError::Unreadable(_)), "{failed:?}");
 }

@@ -1,4 +1,4 @@
-//! Stripe, from a command on the bus to its event, against a Stripe in memory.
+//! Stripe, from a command on the bus to its event, against an in-memory Stripe.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ async fn world(stripe: &FakeStripe) -> World {
     setup(stripe).build().await
 }
 
-/// A Stripe, a world with a variant for it, and a worker there.
+/// A Stripe, a world with a variant for it, and a worker.
 pub async fn started() -> (FakeStripe, World, Worker) {
     let stripe = FakeStripe::start();
     let world = world(&stripe).await;
@@ -35,12 +35,12 @@ pub fn pay(token: &str) -> Command {
     Command::charge("stripe", "120.00", "USD").with("process", json!({"payment_method": token}))
 }
 
-/// One that only holds the money.
+/// A payment that only authorizes.
 pub fn hold(token: &str) -> Command {
     pay(token).with("capture", json!(false))
 }
 
-/// A payment whose customer is sent to authenticate, and comes back here.
+/// A payment whose customer is redirected to authenticate, with a `return_url`.
 pub fn redirected(token: &str) -> Command {
     let process = json!({"payment_method": token, "return_url": "https://shop.example/back"});
     pay(token).with("process", process)
@@ -208,7 +208,7 @@ async fn what_an_earlier_key_left_behind_is_gone_on_with_after_a_canceled_one_to
     assert_eq!(world.run(&charge.then("payment.process", process)).await.status(), "confirmed");
     let intents = stripe.intents_of(&charge.payment.to_string());
     let statuses: Vec<&str> = intents.iter().map(|intent| intent["status"].as_str().unwrap()).collect();
-    assert_eq!(statuses, ["canceled", "succeeded"], "none that might be confirmed later is left");
+    assert_eq!(statuses, ["canceled", "succeeded"], "no payment intent that could be confirmed later is left");
     let lists = stripe.calls_of("list");
     assert!(lists.iter().all(|list| !list.query.contains("expand")), "a page with charges may be too large: {lists:?}");
     world.check_books().await;
@@ -267,11 +267,11 @@ async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
 async fn a_server_error_that_is_kept_is_looked_up_and_a_new_key_goes_on() {
     let (stripe, world, _worker) = started().await;
     for (fault, creates) in [
-        // Nothing was done: a new key may do it.
+        // Nothing was done, so a new key may do it.
         (Fault::Stored500 { acts: false }, 2),
-        // It was done: there is nothing more to do.
+        // It was done, so nothing more is sent.
         (Fault::Stored500 { acts: true }, 1),
-        // Its payment intent was made and not confirmed: that one is gone on with.
+        // Its payment intent was created but not confirmed: paybus continues with that one.
         (Fault::StoredHalfway, 1),
     ] {
         let charge = pay("pm_card_visa");
@@ -325,7 +325,7 @@ async fn what_stripe_refuses_is_an_error_and_nothing_is_charged() {
     assert_eq!((refused.kind(), refused.code()), ("command.rejected", "invalid_amount"));
     assert!(refused.message().contains("third decimal"), "{}", refused.message());
     let stored = world.query("SELECT id FROM payments WHERE id = $1", &[&parts.payment]).await;
-    assert!(stored.is_empty(), "nothing is stored of what cannot be asked for");
+    assert!(stored.is_empty(), "a request that Stripe cannot express is not stored");
     assert!(stripe.intents_of(&parts.payment.to_string()).is_empty());
     world.check_books().await;
 }
@@ -362,7 +362,7 @@ async fn an_answer_that_cannot_be_ours_is_not_applied() {
         assert_eq!(world.payment_row(charge.payment).await.get::<_, String>("status"), "waiting");
         open.push(charge);
     }
-    // Asked again, Stripe says what fits.
+    // Asked again, Stripe gives a matching answer.
     for charge in &open {
         world.run(&charge.then("payment.sync", json!({}))).await;
         assert_eq!(world.final_event(charge).await.status(), "confirmed");
@@ -507,7 +507,7 @@ async fn a_key_of_another_account_proves_nothing() {
     worker.drain().await;
     let elsewhere = WorkerSetup::default().set("variants.stripe.api_base", &other.url());
     let worker = world.worker_with(elsewhere).await;
-    // What its customer may be paying just now is not closed.
+    // The customer may be paying with this one right now, so it is not cancelled.
     let process = charge.then("payment.process", json!({"process": {"payment_method": "pm_card_visa"}}));
     world.publish(&process).await;
     assert_eq!(world.event_of(&process, "command.delayed").await.reason(), "mismatch");
@@ -516,7 +516,7 @@ async fn a_key_of_another_account_proves_nothing() {
     let unknown = world.run(&charge.then("payment.sync", json!({}))).await;
     assert_eq!((unknown.kind(), unknown.code()), ("command.failed", "mismatch"));
     assert_eq!(world.payment_row(charge.payment).await.get::<_, String>("status"), "input");
-    // It is about this payment: others go on.
+    // The mismatch concerns only this payment: others continue.
     assert_eq!(world.run(&pay("pm_card_visa")).await.status(), "confirmed");
     assert_eq!(worker.count(r#"paybus_breaker_state{variant="stripe",state="open"}"#).await, 0);
     world.check_books_but(Expected { open: 1, ..Expected::default() }).await;

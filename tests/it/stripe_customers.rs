@@ -1,4 +1,4 @@
-//! Customers who must act at Stripe before a payment goes on: 3-D Secure, and a shop's own page.
+//! Customers who must act at Stripe before a payment continues: 3-D Secure, and a shop's own page.
 
 use serde_json::{Value, json};
 
@@ -86,8 +86,8 @@ async fn a_shops_own_page_is_given_the_client_secret_and_nobody_else() {
     assert_eq!(extra(&input)["client_secret"], intent["client_secret"]);
     stripe.authenticate(intent["id"].as_str().unwrap(), true);
     let paid = world.run(&charge.then("payment.sync", json!({}))).await;
-    assert_eq!((paid.status(), &extra(&paid)["client_secret"]), ("confirmed", &json!(null)), "it is of no more use");
-    // Where nobody can lead the customer on, it is a decline that says what is missing.
+    assert_eq!((paid.status(), &extra(&paid)["client_secret"]), ("confirmed", &json!(null)), "it is no longer needed");
+    // If the customer cannot be redirected, it is a decline that says what is missing.
     let lost = pay(token);
     let declined = world.run(&lost).await;
     assert_eq!(

@@ -1,5 +1,5 @@
-//! What Stripe is asked: before a process goes on, after an answer was lost, and of payments with more than one payment
-//! intent.
+//! Look-ups at Stripe: before a process continues, after an answer was lost, and for payments with more than one
+//! payment intent.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ async fn started_with(key: &str, value: &str) -> (FakeStripe, World, Worker) {
     (stripe, world, worker)
 }
 
-/// Nothing was sent yet: the process is tried again as after every question that failed, and does not end by it.
+/// Nothing was sent yet: the process is retried, as after every failed look-up, and does not end.
 #[tokio::test]
 async fn a_process_whose_first_look_up_fails_is_retried_after_any_answer() {
     let (stripe, world, _worker) = started().await;
@@ -34,7 +34,7 @@ async fn a_process_whose_first_look_up_fails_is_retried_after_any_answer() {
     ] {
         for charge in [redirected("pm_card_threeDSecure2Required"), pay("pm_card_visa_chargeDeclined")] {
             world.run(&charge).await;
-            // More often than it is tried at once.
+            // More failures than there are immediate attempts.
             stripe.plan("retrieve", vec![fault.clone(); 4]);
             let paid = world.run(&process(&charge, "pm_card_visa")).await;
             assert_eq!(paid.status(), "confirmed", "{fault:?}: {}", paid.line());
@@ -44,10 +44,10 @@ async fn a_process_whose_first_look_up_fails_is_retried_after_any_answer() {
     world.check_books().await;
 }
 
-/// Five thousand payment intents of others were made since: the charge whose answer was lost is found all the same.
+/// Five thousand payment intents of others were created since: the charge whose answer was lost is found nevertheless.
 #[tokio::test]
 async fn in_a_busy_account_a_lost_charge_is_found_by_search() {
-    // Long enough for the others to come.
+    // Long enough to create the others.
     let (stripe, world, _worker) = started_with("settle_window", "2s").await;
     let charge = pay("pm_card_visa");
     stripe.plan("create", vec![Fault::Stored500 { acts: true }]);
@@ -56,11 +56,11 @@ async fn in_a_busy_account_a_lost_charge_is_found_by_search() {
     stripe.make_others(5_000);
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
     let asked = ["search", "retrieve", "list", "create"].map(|kind| stripe.calls_of(kind).len());
-    assert_eq!(asked, [1, 1, 0, 1], "searched for, read, and never looked for in a list nor made again");
+    assert_eq!(asked, [1, 1, 0, 1], "found by search, read, and neither listed nor created again");
     world.check_books().await;
 }
 
-/// What search does not know the list must show, or prove that it is not there.
+/// What the search index does not have yet must be in the list, or the list must prove that it does not exist.
 #[tokio::test]
 async fn what_is_not_indexed_yet_is_found_in_the_list_or_proved_not_to_be_there() {
     let (stripe, world, _worker) = started_with("timeout", "8s").await;
@@ -73,7 +73,7 @@ async fn what_is_not_indexed_yet_is_found_in_the_list_or_proved_not_to_be_there(
         let used: BTreeSet<_> = stripe.calls_of("create").into_iter().map(|call| call.key).collect();
         assert_eq!(used.len(), keys, "{acts}");
         assert_eq!(stripe.charges_of(&intent_id(&stripe, &charge)).len(), 1, "{acts}");
-        // One list ends where the charge is; two go to the end, before a new key and before it is used.
+        // One list ends where the charge is; two are read to the end, before a new key and before it is used.
         let pages = if acts { 1 } else { 2 * 11 };
         assert_eq!(stripe.calls_of("list").len(), pages, "{acts}");
         stripe.forget_calls();
@@ -81,7 +81,7 @@ async fn what_is_not_indexed_yet_is_found_in_the_list_or_proved_not_to_be_there(
     world.check_books().await;
 }
 
-/// A list that one look-up cannot read to its end is gone on with by the next.
+/// A list that one look-up cannot read to its end is continued by the next one.
 #[tokio::test]
 async fn a_list_that_breaks_off_is_gone_on_with_by_the_next_look_up() {
     let (stripe, world, _worker) = started_with("settle_window", "2s").await;
@@ -103,7 +103,7 @@ async fn a_list_that_breaks_off_is_gone_on_with_by_the_next_look_up() {
     world.check_books().await;
 }
 
-/// Charged once more at Stripe under the payment's id, and no webhook came.
+/// Charged again at Stripe under the payment's id, without a webhook.
 #[tokio::test]
 async fn a_sync_finds_a_second_charge_and_its_refund_is_looked_up_where_it_was_taken_from() {
     let (stripe, world, _worker) = started().await;
@@ -113,19 +113,19 @@ async fn a_sync_finds_a_second_charge_and_its_refund_is_looked_up_where_it_was_t
     let second = stripe.charge_by_hand(&charge.subject(), 12_000);
     let answer = world.run(&charge.then("payment.sync", json!({}))).await;
     assert_eq!((answer.code(), answer.field("captured_amount")), ("double_charge", "240.00"), "{}", answer.line());
-    assert_eq!(answer.field("transaction_id"), first, "it stays the first one's");
-    // Its answer is lost: it must not be given back twice.
+    assert_eq!(answer.field("transaction_id"), first, "it is still the first one");
+    // Its answer is lost: it must not be refunded twice.
     stripe.plan("refund", vec![Fault::Stored500 { acts: true }]);
     let data = json!({"amount": "20.00", "reference": second});
     let refunded = world.run(&charge.then("payment.refund", data)).await;
     assert_eq!(refunded.field("captured_amount"), "220.00", "{}", refunded.line());
     assert_eq!((stripe.refunds_of(&first).len(), stripe.refunds_of(&second).len()), (0, 1));
-    // What is known is no news, and no mismatch.
+    // What is already known is neither news nor a mismatch.
     assert_eq!(world.run(&charge.then("payment.sync", json!({}))).await.kind(), "command.succeeded");
     world.check_books().await;
 }
 
-/// The customer left the page of the payment's own payment intent, and paid with another one.
+/// The customer left the page of the payment's own payment intent and paid with another one.
 #[tokio::test]
 async fn a_payment_that_was_paid_with_another_payment_intent_is_given_back_from_that() {
     let (stripe, world, _worker) = started().await;

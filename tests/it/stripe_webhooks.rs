@@ -1,4 +1,4 @@
-//! What Stripe tells by itself, from the dashboard to the event on the bus, against a Stripe in memory.
+//! What Stripe reports by itself, from the dashboard to the event on the bus, against an in-memory Stripe.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::{Command, Setup, Worker, WorkerSetup, World, eventually};
 
 const SECRET: &str = "whsec_51paybus";
 
-/// A world with a variant `stripe` and a worker to which Stripe tells everything.
+/// A world with a variant `stripe` and a worker that gets all of Stripe's webhooks.
 async fn world(stripe: &FakeStripe) -> (World, Worker) {
     let world = Setup::new()
         .set("variants.stripe.gateway", "stripe")
@@ -26,7 +26,7 @@ async fn world(stripe: &FakeStripe) -> (World, Worker) {
     (world, worker)
 }
 
-/// Waits until everything that Stripe told so far was answered.
+/// Waits until everything that Stripe has reported so far is answered.
 async fn all_is_heard(world: &World, stripe: &FakeStripe) {
     eventually("an answer to every event of Stripe", async || {
         let is_open = |event: &&Value| {
@@ -49,7 +49,7 @@ async fn refunds_and_cancellations_in_the_dashboard_are_emitted_as_events() {
     assert_eq!(world.run(&paid).await.status(), "confirmed");
     let held = pay("pm_card_visa").with("capture", json!(false));
     assert_eq!(world.run(&held).await.status(), "preauth");
-    // What it tells of our own doing changes nothing that its answers did not.
+    // Reports of paybus's own actions change nothing beyond their answers.
     all_is_heard(&world, &stripe).await;
     let changes = |command: &Command| {
         let events = world.events_of(command.payment);
@@ -87,7 +87,7 @@ async fn a_customer_who_authenticates_at_stripe_has_paid() {
     world.check_books().await;
 }
 
-/// What is told of one of two charges is no word on the other.
+/// A report about one of two charges says nothing about the other.
 #[tokio::test]
 async fn a_refund_of_one_of_two_charges_is_reported_as_such() {
     let stripe = FakeStripe::start();
@@ -105,7 +105,7 @@ async fn a_refund_of_one_of_two_charges_is_reported_as_such() {
     world.check_books().await;
 }
 
-/// What stands where strangers reach it has no key that could move money.
+/// A process that strangers can reach has no key that could move money.
 #[tokio::test]
 async fn who_only_receives_webhooks_needs_no_secret_key() {
     let stripe = FakeStripe::start();
@@ -135,7 +135,7 @@ async fn who_only_receives_webhooks_needs_no_secret_key() {
     world.check_books().await;
 }
 
-/// A dispute names the payment intent and nothing of ours.
+/// A dispute names the payment intent and no id of paybus.
 #[tokio::test]
 async fn whose_a_dispute_is_stripe_is_asked() {
     let stripe = FakeStripe::start();

@@ -1,7 +1,8 @@
-//! Encrypted connections to the broker and the database: who is trusted, who is refused, and who we say we are.
+//! Encrypted connections to the broker and the database: who is trusted, who is refused, and how a worker identifies
+//! itself.
 //!
-//! The servers are the private ones of scripts/with-services; the tests give them certificates of their own. Servers that
-//! are somebody else's are left alone.
+//! The servers are the private ones of scripts/with-services, with certificates from these tests. Other servers are
+//! left alone.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::support::skip::needed;
 use crate::support::wait::within;
 use crate::support::{Command, WorkerSetup, World};
 
-/// An authority of the test's own.
+/// A certificate authority for one test.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
@@ -42,7 +43,7 @@ impl Authority {
     }
 }
 
-/// The files that a worker is given.
+/// The files of a worker.
 struct Files {
     directory: PathBuf,
 }
@@ -67,7 +68,7 @@ impl Drop for Files {
     }
 }
 
-/// What a worker is given to connect by TLS; the server knows itself as `localhost` and asks for a certificate.
+/// A worker's files for TLS connections. The server's name is `localhost`, and it requests a certificate.
 struct Client {
     ours: String,
     other: String,
@@ -99,7 +100,7 @@ fn parties(world: &World) -> Parties {
 }
 
 impl Client {
-    /// A worker that connects to `url`, trusts `ca`, and shows its certificate or does not.
+    /// A worker that connects to `url`, trusts `ca`, and presents its certificate or not.
     fn worker(&self, section: &str, url: &str, ca: Option<&str>, shows: bool) -> WorkerSetup {
         let mut setup = WorkerSetup::default().set(&format!("{section}.url"), url);
         if let Some(ca) = ca {
@@ -112,7 +113,7 @@ impl Client {
     }
 }
 
-/// A worker works from end to end with this setup.
+/// Checks that a worker works from end to end with this setup.
 async fn works(world: &World, setup: WorkerSetup) {
     let worker = world.worker_with(setup).await;
     let answer = world.run(&Command::charge("http", "10.00", "EUR")).await;
@@ -120,7 +121,8 @@ async fn works(world: &World, setup: WorkerSetup) {
     worker.drain().await;
 }
 
-/// A worker does not begin with this setup, and says why: certificates are renewed, so it waits.
+/// Checks that a worker does not begin with this setup and gives the reason. It waits, because certificates may be
+/// renewed.
 async fn is_refused(world: &World, setup: WorkerSetup, why: &str) {
     let worker = world.spawn_worker(setup);
     within(Duration::from_secs(20), "the worker to say why it waits", async || {
@@ -150,17 +152,18 @@ async fn the_broker_by_tls() {
     check(&number, Some(&client.ours), true, "not valid for name").await;
     check(&localhost, Some(&client.other), true, "unknownissuer").await;
     check(&localhost, None, true, "unknownissuer").await;
-    // A port that is not for TLS.
+    // A port without TLS.
     let plaintext = world.settings()["amqp.url"].replace("amqp://", "amqps://");
     check(&plaintext, Some(&client.ours), true, "the server does not speak tls: correct the port").await;
-    // By TLS 1.3 the server refuses a client after the handshake: it may hang up before its reason is read.
+    // With TLS 1.3 the server refuses a client after the handshake: it may close the connection before its reason is
+    // read.
     check(&localhost, Some(&client.ours), false, "connecting to the broker failed").await;
     world.check_books().await;
 }
 
-/// Makes the broker listen by TLS, for those who show a certificate; on which port.
+/// Makes the broker listen with TLS and require a certificate; returns the port.
 async fn listen(rabbitmqctl: String, authority: &Authority, server: &Identity) -> u16 {
-    // Taken and given back: the broker takes it next.
+    // Reserved and released: the broker uses it next.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let binary = |bytes: &[u8]| format!("base64:decode(\"{}\")", STANDARD.encode(bytes));
     let eval = format!(
@@ -205,10 +208,10 @@ async fn the_database_by_tls() {
     world.check_books().await;
 }
 
-/// Makes PostgreSQL speak TLS, and demand a certificate of whoever comes by TLS to this test's database.
+/// Makes PostgreSQL speak TLS, and require a certificate from TLS clients of this test's database.
 async fn demand_certificates(world: &World, authority: &Authority, server: &Identity) {
     let database = world.settings()["database.url"].rsplit_once('/').expect("a database").1;
-    // The server writes its files itself: only it may read the key.
+    // The server writes its own files, because only it may read the key.
     let write = async |lines: &str, program: &str| {
         let sql = format!("COPY (SELECT regexp_split_to_table('{}', '\n')) TO PROGRAM '{program}'", lines.trim());
         world.query(&sql, &[]).await;

@@ -1,4 +1,4 @@
-//! Spans of a command's way, as a collector gets them; and the trace context, with and without one.
+//! The spans of a command, as a collector gets them; and the trace context, with and without a collector.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn spans(collector: &Collector, trace: &str, kind: i32, count: usize) -> V
     .await
 }
 
-/// A charge that belongs to its publisher's span of a trace.
+/// A charge that belongs to a span of its publisher.
 fn traced(total: &str, trace: &str, flags: &str) -> Command {
     let context = format!("00-{trace}-{PUBLISHER}-{flags}");
     Command::charge("http", total, "EUR").attribute("traceparent", json!(context))
@@ -82,7 +82,7 @@ async fn one_trace_leads_from_the_publisher_through_the_gateway_into_the_events(
     assert_eq!(command.events, ["stored", "events out"]);
     assert_eq!(command.resource["service.name"], "paybus");
 
-    // Two attempts, each with its request: the first one failed, and says why.
+    // Two attempts with one request each: the first one failed and gives the reason.
     let requests = of_kind(&spans, CLIENT);
     let statuses: Vec<&str> = requests.iter().map(|span| span.attribute("http.response.status_code")).collect();
     assert_eq!(statuses, ["503", "200"]);
@@ -114,7 +114,7 @@ async fn one_trace_leads_from_the_publisher_through_the_gateway_into_the_events(
     world.check_books().await;
 }
 
-/// A command that names no trace begins one, which the worker that takes over goes on with.
+/// A command without a trace begins one, which the worker that takes over continues.
 #[tokio::test]
 async fn a_takeover_goes_on_with_the_trace_of_the_worker_that_was_lost() {
     let collector = Collector::start().await;
@@ -127,7 +127,7 @@ async fn a_takeover_goes_on_with_the_trace_of_the_worker_that_was_lost() {
     let answer = world.final_event(&charge).await;
     worker.drain().await;
     let trace = trace_of(answer.body["traceparent"].as_str().expect("a context")).to_owned();
-    // The lost worker's spans died with it, those of its successor name theirs.
+    // The lost worker's spans are lost with it; those of its successor name them as their parents.
     let spans = spans(&collector, &trace, CONSUMER, 1).await;
     for event in world.events_of(charge.payment) {
         assert_eq!(trace_of(event.body["traceparent"].as_str().expect("a context")), trace);
@@ -140,7 +140,8 @@ async fn a_takeover_goes_on_with_the_trace_of_the_worker_that_was_lost() {
     world.check_books().await;
 }
 
-/// What a webhook tells is carried out in the trace that begins where it was received, also in a process of its own.
+/// What a webhook reports is carried out in the trace that begins where the webhook was received, also in a separate
+/// process.
 #[tokio::test]
 async fn a_webhook_is_traced_into_its_notification() {
     let collector = Collector::start().await;
@@ -168,11 +169,11 @@ async fn a_webhook_is_traced_into_its_notification() {
     assert_eq!((received.attribute("paybus.variant"), received.is_error), ("http", false));
     assert_eq!((&command.parent, command.attribute("paybus.command.type")), (&received.id, "payment.notification"));
     let received = collector.spans().iter().filter(|span| span.kind == SERVER).count();
-    assert_eq!(received, 1, "what is not genuine makes no span");
+    assert_eq!(received, 1, "a webhook that is not genuine has no span");
     world.check_books().await;
 }
 
-/// What waits for its time goes on later, in the trace of its command.
+/// What waits for its due time continues in its command's trace.
 #[tokio::test]
 async fn a_delayed_attempt_belongs_to_the_same_trace() {
     let collector = Collector::start().await;
@@ -191,7 +192,7 @@ async fn a_delayed_attempt_belongs_to_the_same_trace() {
     world.check_books().await;
 }
 
-/// Whoever began a trace decides whether it is recorded; of those that begin here, the setting says how many.
+/// Whoever began a trace decides whether it is recorded; for traces that begin here, a setting gives the share.
 #[tokio::test]
 async fn what_is_not_sampled_is_not_exported_and_says_so_further_on() {
     let collector = Collector::start().await;
@@ -215,7 +216,7 @@ async fn what_is_not_sampled_is_not_exported_and_says_so_further_on() {
     world.check_books().await;
 }
 
-/// Payments do not wait for a collector, nothing is said of it twice, and it is used again when it is back.
+/// Payments do not wait for a collector, its failure is logged once, and it is used again when it is back.
 #[tokio::test]
 async fn an_unavailable_collector_blocks_nothing() {
     let mut collector = Collector::absent();
@@ -227,40 +228,40 @@ async fn an_unavailable_collector_blocks_nothing() {
     for _ in 0..3 {
         world.run(&Command::charge("http", "10.00", "EUR")).await;
     }
-    eventually("the failure to be told", async || {
+    eventually("the failure to be logged", async || {
         if logged("cannot export spans to the collector") == 1 { Ok(()) } else { Err("nothing") }
     })
     .await;
     let dropped = worker.count(r#"paybus_spans_dropped_total{reason="not_taken"}"#).await;
-    assert!(dropped > 0, "what is dropped is counted");
+    assert!(dropped > 0, "dropped spans are counted");
     collector.open().await;
     within(Duration::from_secs(20), "spans after the collector is back", async || {
         world.run(&Command::charge("http", "10.00", "EUR")).await;
         if collector.spans().is_empty() { Err("none") } else { Ok(()) }
     })
     .await;
-    eventually("the recovery to be told", async || {
+    eventually("the recovery to be logged", async || {
         if logged("the collector accepts spans again") == 1 { Ok(()) } else { Err("nothing") }
     })
     .await;
     assert_eq!(logged("cannot export spans to the collector"), 1, "once, not at every export");
     assert_eq!(collector.header("authorization").as_deref(), Some("Bearer s3cret"));
     assert!(!worker.log().contains("s3cret"));
-    // One that is away again does not hold up the end either.
+    // A collector that is unreachable again does not delay the shutdown either.
     drop(collector);
     world.run(&Command::charge("http", "10.00", "EUR")).await;
     worker.drain().await;
     world.check_books().await;
 }
 
-/// A line about a command names its trace, so that one leads to the other.
+/// A log line about a command names its trace, so that each leads to the other.
 #[tokio::test]
 async fn log_lines_name_the_trace() {
     let collector = Collector::start().await;
     let world = world(&collector).await;
     let worker = world.worker().await;
     let charge = traced("10.00", TRACE, "01");
-    // More than was asked for is told to a person as well.
+    // A charge of more than was requested also logs an alert.
     world.gateway.plan(charge.payment, vec![Behaviour::WrongAmount("12.00".to_owned())]);
     world.run(&charge).await;
     worker.drain().await;
@@ -272,7 +273,7 @@ async fn log_lines_name_the_trace() {
     assert_eq!(line["span"]["span_id"], of_kind(&spans, CONSUMER)[0].id, "{line}");
 }
 
-/// Without a collector no trace is begun, and one that came goes on as it came; one that is malformed goes nowhere.
+/// Without a collector no trace is begun, and a received context is passed on unchanged; a malformed one is dropped.
 #[tokio::test]
 async fn without_export_a_context_goes_on_as_it_came() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! One payment's commands, one after the other: races, order, waiting, and the same command many times.
+//! The commands of one payment, one after the other: races, order, waiting, and the same command many times.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ async fn a_payment_lets_a_hundred_wait_and_refuses_more() {
         let refused = |event: &Event| event.is_of(refund) && event.code() == "too_many_waiting";
         world.log.find(refused).is_some()
     };
-    // A hundred are stored first, one after the other, and none of them is told.
+    // A hundred are stored first, one after the other, without an event.
     within(Duration::from_secs(60), "ten refusals", async || match refunds.iter().filter(refusals).count() {
         10 => Ok(()),
         other => Err(format!("{other} refusals")),
@@ -122,7 +122,7 @@ async fn a_process_of_a_payment_that_is_being_charged_is_rejected_at_once() {
     let begun = Instant::now();
     let answer = world.run(&charge.then("payment.process", json!({"process": {}}))).await;
     assert_eq!((answer.kind(), answer.code()), ("command.rejected", "in_progress"));
-    assert!(begun.elapsed() < Duration::from_millis(1200), "it need not wait for the charge");
+    assert!(begun.elapsed() < Duration::from_millis(1200), "it must not wait for the charge");
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
     world.check_books().await;
 }
@@ -210,7 +210,7 @@ async fn a_cancel_ends_what_was_never_sent() {
     assert_eq!(answer.code(), "cancelled", "{}", answer.line());
     assert!(world.gateway.charges(charge.payment).is_empty());
 
-    // What may have been received is not ended by a cancel: it waits for the truth.
+    // A cancel does not end what may have been received: it waits for the outcome.
     let sent = Command::charge("http", "120.00", "USD");
     world.gateway.plan_operation(sent.payment, "process", vec![Behaviour::Error500After; 3]);
     world.publish(&sent).await;

@@ -1,5 +1,5 @@
-//! Webhooks: a gateway tells something, and what it then answers is told as an event. Whatever is not the gateway's own
-//! word is refused, and whatever was answered with 200 is never lost.
+//! Webhooks: a gateway reports something, and its answer to the look-up is published as an event. Anything that is not
+//! genuine is refused, and anything answered with 200 is never lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ async fn post(news: &Value, to: &Worker) {
     assert_eq!(Webhook::signed("http", SECRET, news).post(to).await, (200, None));
 }
 
-/// How often webhooks of `http` were answered so.
+/// How many webhooks of `http` had this outcome.
 async fn counted(worker: &Worker, outcome: &str) -> i64 {
     worker.count(&format!(r#"paybus_webhooks_total{{variant="http",outcome="{outcome}"}}"#)).await
 }
@@ -57,7 +57,8 @@ async fn a_manual_refund_at_the_gateway_is_emitted_as_an_event() {
     let answer = world.final_event(&named("http", charge.payment, "n-2")).await;
     assert_eq!((answer.kind(), answer.status()), ("payment.status_changed", "refunded"));
 
-    // Told again, by another secret and at another time, they are known; told late under new names they change nothing.
+    // Sent again with another secret and at another time, they are recognized; sent late under new names, they change
+    // nothing.
     let asked = questions(&world, charge.payment);
     for id in ["n-2", "n-1"] {
         let seconds = jiff::Timestamp::now().as_second() - 60;
@@ -73,7 +74,7 @@ async fn a_manual_refund_at_the_gateway_is_emitted_as_an_event() {
         }
     })
     .await;
-    assert_eq!(questions(&world, charge.payment), asked + 1, "what is known is not asked about again");
+    assert_eq!(questions(&world, charge.payment), asked + 1, "known reports cause no look-up");
     assert_eq!(counted(&worker, "taken").await, 5);
     world.check_books().await;
 }
@@ -114,8 +115,8 @@ async fn what_the_gateway_did_not_send_is_refused_and_goes_nowhere() {
         assert_eq!(elsewhere.post(&worker).await.0, 404, "{variant}");
     }
     let others = worker.count(r#"paybus_webhooks_total{variant="other",outcome="unknown_variant"}"#).await;
-    assert_eq!(others, 1, "a stranger's word is no label");
-    // Nothing to tell is no error: the gateway need not come again.
+    assert_eq!(others, 1, "a stranger's text is not used as a label");
+    // A webhook without content is not an error, so the gateway need not retry.
     assert_eq!(Webhook::signed("http", SECRET, &json!([])).post(&worker).await.0, 200);
     assert_eq!((counted(&worker, "ignored").await, counted(&worker, "taken").await), (1, 0));
     assert_eq!(world.bus.length("inbound.http").await, 0);
@@ -124,7 +125,7 @@ async fn what_the_gateway_did_not_send_is_refused_and_goes_nowhere() {
     world.check_books().await;
 }
 
-/// A client that says it signs, announces a large body and sends next to nothing of it, again and again.
+/// A client that claims to sign, announces a large body and sends almost nothing of it, again and again.
 async fn drip(address: String, closed: Arc<AtomicUsize>) {
     loop {
         let Ok(mut client) = TcpStream::connect(&address).await else { continue };
@@ -139,7 +140,7 @@ async fn drip(address: String, closed: Arc<AtomicUsize>) {
     }
 }
 
-/// From one address, as if all came through the same proxy.
+/// From one address, as if all clients came through the same proxy.
 #[tokio::test]
 async fn webhooks_are_taken_while_hundreds_of_others_send_next_to_nothing() {
     let world = setup().build().await;
@@ -151,8 +152,8 @@ async fn webhooks_are_taken_while_hundreds_of_others_send_next_to_nothing() {
     for _ in 0..300 {
         drippers.spawn(drip(address.clone(), Arc::clone(&closed)));
     }
-    // They take all places there are, each other's too.
-    eventually("the drippers to be closed for others", async || match closed.load(Ordering::Relaxed) {
+    // They take all connections, including each other's.
+    eventually("slow clients to be closed in favour of others", async || match closed.load(Ordering::Relaxed) {
         closed @ ..300 => Err(closed),
         _ => Ok(()),
     })
@@ -160,10 +161,10 @@ async fn webhooks_are_taken_while_hundreds_of_others_send_next_to_nothing() {
     let begun = Instant::now();
     for number in 0..50 {
         let genuine = Webhook::signed("http", SECRET, &news(&format!("n-{number}"), charge.payment));
-        within(Duration::from_secs(5), "a genuine webhook to be taken", async || {
+        within(Duration::from_secs(5), "a genuine webhook to be accepted", async || {
             match genuine.try_post(&worker).await {
                 Ok((200, _)) => Ok(()),
-                // Its gateway tries again.
+                // The gateway retries.
                 other => Err(format!("{other:?}")),
             }
         })
@@ -171,11 +172,11 @@ async fn webhooks_are_taken_while_hundreds_of_others_send_next_to_nothing() {
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     drippers.shutdown().await;
-    assert_eq!(counted(&worker, "busy").await, 0, "who sends next to nothing takes no memory");
+    assert_eq!(counted(&worker, "busy").await, 0, "slow clients use no memory");
     world.check_books().await;
 }
 
-/// Anybody who may publish could say that a webhook came.
+/// Anyone who may publish could claim that a webhook arrived.
 #[tokio::test]
 async fn a_notification_on_the_bus_is_verified_by_the_worker() {
     let world = setup().build().await;
@@ -196,7 +197,7 @@ async fn a_notification_on_the_bus_is_verified_by_the_worker() {
     let other = Command::charge("http", "5.00", "USD");
     world.run(&other).await;
     let answer = world.run(&genuine.command(other.payment, "n-1", &now.to_string())).await;
-    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "invalid_data"), "it is of another payment");
+    assert_eq!((answer.kind(), answer.code()), ("command.rejected", "invalid_data"), "it belongs to another payment");
 
     let answer = world.run(&genuine.command(charge.payment, "n-1", &now.to_string())).await;
     assert_eq!((answer.kind(), answer.field("refunded_amount")), ("payment.updated", "20.00"));
@@ -240,7 +241,7 @@ async fn the_result_of_what_was_pending_comes_by_a_webhook() {
     assert_eq!(world.final_event(&charge).await.status(), "confirmed");
     assert_eq!(world.final_event(&named("http", charge.payment, "n-1")).await.kind(), "command.succeeded");
 
-    // News of the desk wait for what is open, and are told when it has ended.
+    // Reports of manual changes wait for open operations, and are published when these have ended.
     let refund = charge.then("payment.refund", json!({"amount": "10.00"}));
     world.gateway.plan(charge.payment, vec![Behaviour::Pending]);
     world.publish(&refund).await;
@@ -270,12 +271,12 @@ async fn one_webhook_may_name_several_payments_and_a_worker_that_dies_loses_none
     }
     let of = |number: usize| news(&format!("n-{number}"), charges[number].payment);
     let body = Value::from(vec![of(0), of(1), of(2)]);
-    // Known beforehand alone, the first is not asked about twice.
+    // The first one is already known from an earlier webhook, so it causes no second look-up.
     let doomed = world.worker().await;
     post(&of(0), &doomed).await;
     world.final_event(&named("http", charges[0].payment, "n-0")).await;
     doomed.drain().await;
-    // It dies when it has asked for the second payment.
+    // The worker dies after the look-up for the second payment.
     let doomed = world.spawn_worker(WorkerSetup::default().dies_at("called@2"));
     doomed.ready().await;
     post(&body, &doomed).await;
@@ -289,7 +290,7 @@ async fn one_webhook_may_name_several_payments_and_a_worker_that_dies_loses_none
     world.check_books().await;
 }
 
-/// The broker's address, with the wire in between.
+/// The broker's address, behind a wire that can be cut.
 async fn wired(world: &World) -> (Wire, String) {
     let url = &world.settings()["amqp.url"];
     let (before, place) = url.rsplit_once('@').expect("credentials");
@@ -314,11 +315,11 @@ async fn a_process_of_its_own_receives_webhooks_without_a_database() {
     let answer = world.final_event(&named("http", charge.payment, "n-1")).await;
     assert_eq!((answer.kind(), answer.field("refunded_amount")), ("payment.updated", "20.00"));
     assert_eq!((counted(&receiver, "taken").await, counted(&worker, "taken").await), (1, 0));
-    // By this PaybusDown knows a worker.
+    // PaybusDown recognizes a worker by this.
     let intake = r#"paybus_component_ready{component="intake"}"#;
     assert!(worker.metrics().await.contains(intake) && !receiver.metrics().await.contains(intake));
 
-    // Without the broker nothing is taken; the gateway comes again.
+    // Without the broker nothing is accepted; the gateway retries.
     wire.cut();
     within(Duration::from_secs(20), "the receiver to miss the broker", async || {
         match receiver.get("/readyz").await? {
@@ -341,7 +342,7 @@ async fn a_process_of_its_own_receives_webhooks_without_a_database() {
     world.check_books().await;
 }
 
-/// The broker has it, and its confirm is lost: the gateway is told to come again, and both are one.
+/// The broker has the message, but its confirm is lost: the gateway must retry, and both are one webhook.
 #[tokio::test]
 async fn without_a_confirm_there_is_no_200_and_nothing_is_lost() {
     let world = setup().build().await;
@@ -350,7 +351,7 @@ async fn without_a_confirm_there_is_no_200_and_nothing_is_lost() {
     let worker = world.worker().await;
     let charge = Command::charge("http", "120.00", "USD");
     world.run(&charge).await;
-    // Its channel is open.
+    // Its channel is open now.
     post(&news("n-0", charge.payment), &receiver).await;
     world.final_event(&named("http", charge.payment, "n-0")).await;
     world.gateway.move_by_hand(charge.payment, "refund", "20.00", "USD");
@@ -363,7 +364,7 @@ async fn without_a_confirm_there_is_no_200_and_nothing_is_lost() {
     wire.restore();
     receiver.ready().await;
     assert_eq!(webhook.post(&receiver).await.0, 200);
-    eventually("the copies to be known", async || {
+    eventually("the copies to be recognized", async || {
         match worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await {
             0 => Err("none".to_owned()),
             _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Who missed events finds it out by the heartbeats, the last events too, and gets whole again over the bus.
+//! A consumer that missed events notices it by heartbeats, including the last events, and recovers over the bus.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::{Command, Event, Setup, TIMEOUT, World};
 
 const POSITION: &str = "paybus-position";
 
-/// A heartbeat, as it was told.
+/// A heartbeat as received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Beat {
     from: i64,
@@ -23,11 +23,11 @@ struct Beat {
     set_aside: i64,
 }
 
-/// What a page was.
+/// A received page.
 struct Page {
-    /// The events by their positions.
+    /// The events, by position.
     events: BTreeMap<i64, String>,
-    /// What the answer says.
+    /// The answer.
     answer: Value,
 }
 
@@ -41,18 +41,19 @@ fn number(text: &Value) -> i64 {
     text.as_str().unwrap_or_else(|| panic!("{text}")).parse().expect("digits")
 }
 
-/// A subscriber to one variant that loses what the network of its test loses, and keeps what it got by position.
+/// A subscriber to one variant that loses the messages which its test's network loses, and keeps the others by
+/// position.
 struct Shop<'a> {
     world: &'a World,
     variant: String,
     queue: String,
     replies: String,
     asked: usize,
-    /// How many messages came.
+    /// How many messages have arrived.
     taken: usize,
     beats: Vec<Beat>,
     seen: BTreeMap<i64, String>,
-    /// Up to here nothing is missing.
+    /// Nothing is missing up to here.
     whole_to: i64,
 }
 
@@ -77,7 +78,7 @@ impl<'a> Shop<'a> {
         Shop { world, variant, queue, replies, asked: 0, taken: 0, beats, seen, whole_to: 0 }
     }
 
-    /// Takes what is there, but for what it loses: of each message, by its place.
+    /// Reads the available messages, except those that it loses; `loses` gets the index of each message.
     async fn read(&mut self, loses: impl Fn(usize) -> bool) {
         for (properties, body) in self.world.bus.take_all_of(&self.queue).await {
             self.taken += 1;
@@ -109,7 +110,7 @@ impl<'a> Shop<'a> {
         assert_eq!(wrong(&event), Vec::<String>::new(), "{body}");
     }
 
-    /// As a consumer that wants to be whole: what a heartbeat says is missing it asks for.
+    /// Acts like a consumer that must be complete: it requests what a heartbeat says is missing.
     async fn fill_gaps(&mut self) {
         for beat in std::mem::take(&mut self.beats) {
             let count = self.seen.range(beat.from + 1..beat.to + 1).count();
@@ -123,12 +124,12 @@ impl<'a> Shop<'a> {
         }
     }
 
-    /// Asks for a page.
+    /// Requests a page.
     async fn ask(&mut self, data: Value) -> Page {
         self.asked += 1;
         let id = format!("page-{}", self.asked);
         let command = asking(&self.variant, data).reply_to(&self.replies, &id);
-        // Not noted: the answer is no event.
+        // Not recorded as published, because the answer is not an event.
         self.world.bus.publish(std::slice::from_ref(&command)).await;
         let mut events = BTreeMap::new();
         let answered = async {
@@ -152,7 +153,7 @@ impl<'a> Shop<'a> {
         Page { events, answer }
     }
 
-    /// What PostgreSQL has.
+    /// The events that PostgreSQL has.
     async fn stored(&self) -> BTreeMap<i64, String> {
         let sql = "SELECT position, body FROM events WHERE split_part(routing_key, '.', 1) = $1";
         let rows = self.world.query(sql, &[&self.variant]).await;
@@ -169,7 +170,7 @@ impl<'a> Shop<'a> {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(TIMEOUT, whole).await.expect("whole in time");
+        timeout(TIMEOUT, whole).await.expect("complete in time");
     }
 
     async fn leave(self) {
@@ -204,7 +205,7 @@ async fn who_loses_a_third_of_all_events_and_all_of_the_last_ones_gets_whole_aga
     world.publish_all(&charges[40..80]).await;
     let _third = world.worker().await;
     world.final_events(&charges[..80]).await;
-    // Heartbeats among them.
+    // Heartbeats are among them.
     shop.read(|place| place % 3 == 0).await;
     world.publish_all(&charges[80..]).await;
     world.final_events(&charges[80..]).await;
@@ -243,7 +244,7 @@ async fn heartbeats_leave_out_no_position_and_count_right_whichever_replica_send
         timeout(TIMEOUT, answer).await.expect("a heartbeat in time");
         let mut counted = 0;
         for (before, beat) in shop.beats.iter().zip(&shop.beats[1..]) {
-            // One may be lost with the worker that was to send it, and is never told of another way.
+            // A heartbeat may be lost with the worker that was about to send it, and is not repeated.
             assert!(beat.from >= before.to, "{before:?} {beat:?}");
         }
         for beat in &shop.beats {
@@ -255,7 +256,7 @@ async fn heartbeats_leave_out_no_position_and_count_right_whichever_replica_send
         }
         assert!(counted > 0, "{:?}", shop.beats);
     }
-    // Beside the busy one, the quiet one's events come alone.
+    // Next to the busy variant, the quiet one's page contains only its own events.
     let page = quiet.ask(json!({})).await;
     assert_eq!(page.events, quiet.stored().await);
     assert_eq!((page.to(), &page.answer["more"]), (last, &json!(false)));
@@ -264,7 +265,7 @@ async fn heartbeats_leave_out_no_position_and_count_right_whichever_replica_send
     world.check_books().await;
 }
 
-/// A position is given before its event can be seen: what is told of all up to it waits for that.
+/// A position is assigned before its event is visible: a heartbeat up to it waits until it is.
 #[tokio::test]
 async fn nothing_is_reported_up_to_a_position_before_which_an_event_may_still_appear() {
     let world = beating().build().await;
@@ -306,7 +307,7 @@ async fn a_page_says_what_it_leaves_out() {
     let positions: Vec<i64> = stored.keys().copied().collect();
     assert_eq!(positions.len(), 120);
 
-    // A hundred at a time.
+    // A hundred events per page.
     let first = shop.ask(json!({})).await;
     assert_eq!(first.events.keys().copied().collect::<Vec<_>>(), positions[..100]);
     assert_eq!(
@@ -317,7 +318,7 @@ async fn a_page_says_what_it_leaves_out() {
     assert_eq!(rest.events.keys().copied().collect::<Vec<_>>(), positions[100..]);
     assert_eq!((&rest.answer["more"], &rest.answer["set_aside"]), (&json!(false), &json!(0)));
 
-    // What may be gone, by its age, and what came since a time.
+    // Events that may be gone by their age, and events since a time.
     let sql = "UPDATE events SET stored = stored - make_interval(days => $2) WHERE payment_id = $1 RETURNING position";
     world.query(sql, &[&charges[0].payment, &100]).await;
     world.query(sql, &[&charges[1].payment, &1]).await;
@@ -329,7 +330,7 @@ async fn a_page_says_what_it_leaves_out() {
     let later = shop.ask(json!({"since": since, "after": positions[109].to_string()})).await;
     assert_eq!(later.events.len(), 10);
 
-    // What waits for a person is told of, and not sent.
+    // Events that wait for an operator are counted and not sent.
     let payment = charges[59].payment;
     let sql =
         "INSERT INTO set_aside SELECT payment_id, min(position), 'a test', now() FROM events WHERE payment_id = $1

@@ -1,4 +1,4 @@
-//! The broker goes away, blocks, forgets a queue.
+//! The broker goes away, blocks, or loses a queue.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ async fn connections_are_closed_under_load() {
     .await;
 }
 
-/// Memory runs short: the broker takes no messages. Calls that are under way are settled; their events wait.
+/// Memory runs short: the broker accepts no messages. Calls in flight are settled; their events wait.
 #[tokio::test]
 async fn the_broker_blocks_publishers_under_load() {
     if !has_rabbitmqctl() {
@@ -60,14 +60,14 @@ async fn the_broker_blocks_publishers_under_load() {
     under_load(async |load| {
         rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
         load.is_not_ready("the broker blocks publishers").await;
-        // Longer than a confirm may be missing.
+        // Longer than a confirm may take.
         tokio::time::sleep(Duration::from_secs(6)).await;
         rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).await;
     })
     .await;
 }
 
-/// A queue is deleted by mistake, and made again: the worker says what is wrong, and goes on without a restart.
+/// A queue is deleted by mistake and declared again: the worker reports what is wrong, and continues without a restart.
 #[tokio::test]
 async fn a_deleted_queue_is_made_again() {
     let world = Setup::new().alone().build().await;
@@ -76,14 +76,14 @@ async fn a_deleted_queue_is_made_again() {
     let queue = format!("{}.commands.http", world.bus.prefix);
     channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.expect("a queue");
     connection.close(200, "done".into()).await.expect("the broker");
-    within(Duration::from_secs(20), "the worker to say what is missing", async || {
+    within(Duration::from_secs(20), "the worker to report what is missing", async || {
         match worker.get("/readyz").await? {
             (503, text) if text.contains(&queue) && text.contains("paybus migrate") => Ok(()),
             (status, text) => Err(format!("{status} {text}")),
         }
     })
     .await;
-    // Another variant is not concerned.
+    // Other variants are not affected.
     let other = world.run(&Command::charge("default", "1.00", "EUR")).await;
     assert_eq!(other.status(), "confirmed");
     let migrated = paybus(world.settings()).arg("migrate").output().expect("the binary runs");
@@ -94,7 +94,8 @@ async fn a_deleted_queue_is_made_again() {
     world.check_books().await;
 }
 
-/// The broker waits for an acknowledgement only so long and then takes the command away: it comes back, and is known.
+/// The broker waits only so long for an acknowledgement and then takes the command away: it is redelivered and
+/// recognized.
 #[tokio::test]
 async fn the_brokers_consumer_timeout_hits_a_command() {
     if !has_rabbitmqctl() {
@@ -120,11 +121,11 @@ async fn the_brokers_consumer_timeout_hits_a_command() {
     let answer = world.final_event(&charge).await;
     rabbitmqctl(&["eval", &timeouts("1800000", "60000")]).await;
     assert_eq!(answer.status(), "confirmed");
-    assert_eq!(world.gateway.calls_of(charge.payment).len(), 1, "it was at it all the time");
+    assert_eq!(world.gateway.calls_of(charge.payment).len(), 1, "it was calling all the time");
     world.check_books().await;
 }
 
-/// Without a broker nothing can be finished: a drain ends with its grace, and what is left goes on later.
+/// Without a broker nothing can be finished: a drain ends after its grace period, and what is left continues later.
 #[tokio::test]
 async fn a_drain_without_a_broker_ends_with_its_grace() {
     if !Service::Broker.may_be_stopped() {
@@ -142,7 +143,7 @@ async fn a_drain_without_a_broker_ends_with_its_grace() {
     for charge in &charges {
         world.operation_state(charge, "settled").await;
     }
-    // Long enough for the relay to look after events that are not out.
+    // Long enough for the relay to check for unsent events.
     tokio::time::sleep(Duration::from_secs(11)).await;
     let begun = Instant::now();
     worker.term();
@@ -158,7 +159,8 @@ async fn a_drain_without_a_broker_ends_with_its_grace() {
     world.check_books().await;
 }
 
-/// Somebody took the worker's rights away. It says so, does not run hot, charges nobody twice, and goes on without a restart.
+/// Somebody revoked the worker's rights. It reports that, does not retry in a tight loop, charges nothing twice, and
+/// continues without a restart.
 #[tokio::test]
 async fn a_worker_that_lost_its_rights_says_so_and_goes_on_with_them() {
     if !has_rabbitmqctl() {
@@ -176,11 +178,11 @@ async fn a_worker_that_lost_its_rights_says_so_and_goes_on_with_them() {
     let url = format!("{scheme}://{user}:secret@{server}");
     let worker = world.worker_with(WorkerSetup::default().set("amqp.url", &url)).await;
     permit("^$").await;
-    // The broker looks at rights once for each channel.
+    // The broker checks rights once for each channel.
     rabbitmqctl(&["close_all_connections", "its rights have changed"]).await;
     let charge = Command::charge("http", "10.00", "EUR");
     world.publish(&charge).await;
-    within(Duration::from_secs(30), "the worker to say what it may not do", async || {
+    within(Duration::from_secs(30), "the worker to report the missing right", async || {
         match worker.get("/readyz").await? {
             (503, text) if text.to_lowercase().contains("access") => Ok(()),
             (status, text) => Err(format!("{status} {text}")),

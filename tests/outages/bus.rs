@@ -1,4 +1,4 @@
-//! The bus while the broker is in trouble. These tests trouble everybody who uses it: they run alone.
+//! The bus while the broker has problems. These tests disturb every user of the broker, so they run alone.
 
 #![allow(clippy::expect_used, clippy::panic)] // These are tests, helpers included.
 
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use paybus::bus::connection::{ConnectionState, connect};
 use paybus::bus::message_size::{self, MESSAGE_MAX, MessageLimit};
-use paybus::bus::publisher::{Outgoing, Published, Publisher};
+use paybus::bus::publish::publisher::{Outgoing, Published, Publisher};
+use paybus::bus::publish::verdict::Verdict;
 use paybus::bus::topology;
-use paybus::bus::verdict::Verdict;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::services::{Service, has_rabbitmqctl, rabbitmqctl};
 use crate::support::topology::{Bus, TIMEOUT, event, is_confirmed, reaches};
 
-/// Publishes events of 20 payments as long as `outage` lasts, and checks that what the broker holds in the end reads
-/// in order from the last copy of each.
+/// Publishes events of 20 payments as long as `outage` lasts, then checks that the last copies of the events that the
+/// broker holds are in order.
 async fn nothing_is_lost_while(outage: impl Future<Output = ()>) {
     let bus = Bus::alone().await;
     let publisher = bus.publisher();
@@ -56,7 +56,7 @@ async fn keep_publishing(publisher: Publisher, payment: u128, over: Arc<AtomicBo
     next
 }
 
-/// What the broker holds of each payment, in the order of the last copies, and how many copies there are.
+/// What the broker holds of each payment, in the order of the last copies, and the number of copies.
 async fn read_all(bus: &Bus) -> (HashMap<String, Vec<u32>>, usize) {
     let (_consumption, mut deliveries) = bus.consumer().subscribe(&bus.names.unrouted(), 500);
     let mut copies: Vec<(String, u32)> = Vec::new();
@@ -127,7 +127,7 @@ async fn nothing_is_lost_while_the_broker_is_frozen() {
             assert!(status.success(), "{signal} {process}");
         };
         signal("-STOP");
-        // Longer than a confirm may be missing.
+        // Longer than a confirm may take.
         sleep(Duration::from_secs(8)).await;
         signal("-CONT");
     })
@@ -148,7 +148,7 @@ async fn a_blocked_publisher_waits() {
         async move { publisher.publish((1..100).map(|number| event(1, number)).collect()).await }
     });
     reaches(&mut publisher.state(), |state| *state == ConnectionState::Blocked).await;
-    // Longer than a confirm may be missing.
+    // Longer than a confirm may take.
     sleep(Duration::from_secs(7)).await;
     rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]).await;
     let published = timeout(TIMEOUT, publishing).await.expect("in time").expect("no panic");
@@ -158,7 +158,7 @@ async fn a_blocked_publisher_waits() {
     bus.end().await;
 }
 
-/// RabbitMQ 3.10 looks at the setting at every message, 4.0 has put it aside at its start.
+/// RabbitMQ 3.10 reads the setting for every message; 4.0 caches it at its start.
 async fn limit_messages(bytes: u32) {
     let setting = format!("application:set_env(rabbit, max_message_size, {bytes})");
     rabbitmqctl(&["eval", &format!("{setting}, persistent_term:put(max_message_size, {bytes}).")]).await;
@@ -188,7 +188,7 @@ async fn a_message_too_large_is_found_among_others() {
     bus.end().await;
 }
 
-/// The limit is the same for everybody at the broker, and the private one's is 16 MiB.
+/// The limit applies to all users of the broker; that of the private broker is 16 MiB.
 #[tokio::test]
 async fn the_brokers_limit_on_messages_is_found() {
     if !has_rabbitmqctl() {

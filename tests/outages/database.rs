@@ -1,4 +1,4 @@
-//! The database goes away, alone or with the broker.
+//! The database goes away, alone or together with the broker.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ async fn the_database_crashes_under_load() {
     .await;
 }
 
-/// Every connection is cut, again and again: an answer is lost now and then, and its commit was carried out or not.
+/// All connections are cut again and again: now and then an answer is lost, whether its commit succeeded or not.
 #[tokio::test]
 async fn database_connections_are_cut_under_load() {
     under_load(async |load| {
@@ -62,7 +62,8 @@ async fn broker_and_database_crash_together_under_load() {
     .await;
 }
 
-/// A drain without a database ends with its grace; answers that could not be stored are asked for again, under their key.
+/// A drain without a database ends after its grace period; answers that could not be stored are requested again, under
+/// their key.
 #[tokio::test]
 async fn a_drain_without_a_database_ends_with_its_grace() {
     if !Service::Database.may_be_stopped() {

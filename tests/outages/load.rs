@@ -1,4 +1,4 @@
-//! Commands that keep coming while the services come and go, and what must be true of all of them in the end.
+//! Commands that keep coming while the services go away and return, and what must hold for all of them at the end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::wait::within;
 use crate::support::{Command, Setup, Worker, World};
 
-/// How long a worker may take to be itself again: the longest pause between two tries to connect is five seconds.
+/// How long a worker may take to recover: the longest pause between two attempts to connect is five seconds.
 const RECOVERY: Duration = Duration::from_secs(40);
 
 /// A world under load.
@@ -17,16 +17,16 @@ pub struct Load {
     workers: Vec<Worker>,
 }
 
-/// Lets two workers work while commands keep coming, and the trouble happen meanwhile.
+/// Lets two workers run while commands keep coming and `outage` happens.
 pub async fn under_load(outage: impl AsyncFnOnce(&Load)) {
     let world = setup().build().await;
     let workers = vec![world.worker().await, world.worker().await];
     Load::new(world, workers).during(outage).await;
 }
 
-/// The setup of a world that is to be under load.
+/// The setup of a world for a load test.
 pub fn setup() -> Setup {
-    // A charge that is stored late, because its worker was the last to find the database again, has its refund waiting.
+    // If a charge is stored late because its worker was the last to find the database again, its refund waits.
     Setup::new().alone().set("variants.http.concurrency", "8").set("worker.unknown_payment_grace", "40s")
 }
 
@@ -37,8 +37,8 @@ impl Load {
         Load { world, workers }
     }
 
-    /// Keeps commands coming while the trouble happens. After it all is ready again, every command is answered, nothing was
-    /// charged twice, no event was lost.
+    /// Keeps commands coming while `outage` happens. After that everything is ready again, every command is answered,
+    /// nothing was charged twice, and no event was lost.
     pub async fn during(self, outage: impl AsyncFnOnce(&Load)) {
         let over = AtomicBool::new(false);
         let troubling = async {
@@ -53,7 +53,7 @@ impl Load {
         self.world.check_books().await;
     }
 
-    /// Waits until some more calls have been made.
+    /// Waits until more calls were made.
     pub async fn goes_on(&self) {
         let before = self.world.gateway.calls().len();
         within(RECOVERY, "more calls", async || {
@@ -63,7 +63,7 @@ impl Load {
         .await;
     }
 
-    /// Waits until every worker says that it is not ready, and why: this stands in what it says.
+    /// Waits until every worker reports that it is not ready, with this text in its reason.
     pub async fn is_not_ready(&self, why: &str) {
         for worker in &self.workers {
             within(RECOVERY, "the worker to say that it is not ready", async || match worker.get("/readyz").await? {
@@ -106,7 +106,7 @@ impl Load {
     }
 }
 
-/// Publishes until it is over; what the broker did not confirm is published again.
+/// Publishes until the end; whatever the broker did not confirm is published again.
 async fn publish(world: &World, over: &AtomicBool) -> Vec<Command> {
     let mut all = Vec::new();
     while !over.load(Ordering::Relaxed) {

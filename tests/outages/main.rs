@@ -1,6 +1,6 @@
-//! The broker and the database go away and come back, in the middle of everything. These tests stop what others need, so
-//! they have a program of their own, and run in it one at a time: `scripts/with-services cargo test --test outages`.
-//! Where the services were not started by that script, nobody may stop them, and the tests say so.
+//! The broker and the database go away and return at any moment. These tests stop services that others need, so they
+//! are a separate program and run one at a time: `scripts/with-services cargo test --test outages`. Services that the
+//! script did not start are not stopped, and the tests report that they were skipped.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // These are tests, helpers included.
 

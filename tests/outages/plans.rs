@@ -1,5 +1,5 @@
-//! The database's plans: a worker that began on an empty database must not keep plans that fit an empty one, or every
-//! command would read whole tables after a while.
+//! The database's plans: a worker that began on an empty database must not keep plans for empty tables, or every
+//! command would eventually read whole tables.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use crate::support::skip::needed;
 use crate::support::wait::within;
 use crate::support::{Command, Setup, World};
 
-/// How many payments go through the worker, and how many there are when each was copied.
+/// The number of payments that go through the worker, and the number after each of them was copied.
 const CARRIED_OUT: usize = 1_000;
 const PAYMENTS: usize = 100_000;
-/// How many charges, each with a refund, and refunds of nothing show the plans.
+/// The number of charges, each with a refund, and of refunds without a payment, whose plans are examined.
 const SHOWN: usize = 50;
 
 /// The tables that grow.
 const TABLES: [&str; 5] = ["payments", "operations", "movements", "events", "sent"];
 
-/// How many rows of such a table one node of a plan may read: more than any statement takes at a time, and a small part of
-/// the table.
+/// How many rows of such a table one node of a plan may read: more than any statement takes at a time, and a small part
+/// of the table.
 const READ_MAX: f64 = 20_000.0;
 
-/// Parts of the statements that are carried out for every command, and that must not read a whole table.
+/// Parts of the statements that run for every command and must not read a whole table.
 const HOT: [&str; 10] = [
     "payment_insert AS",
     "absent AS",
@@ -38,7 +38,7 @@ const HOT: [&str; 10] = [
     "WITH due AS",
 ];
 
-/// Parts of those that every replica carries out again and again.
+/// Parts of the statements that every replica repeats.
 const AGAIN: [&str; 10] = [
     "RECURSIVE halves",
     "INSERT INTO overdue",
@@ -57,7 +57,7 @@ async fn no_plan_reads_whole_tables_once_they_are_full() {
     let Some(data) = needed("PAYBUS_TEST_PGDATA") else { return };
     let log = PathBuf::from(data).with_file_name("postgres.log");
     let world = Setup::new().alone().set("variants.http.concurrency", "32").build().await;
-    // No statistics but what the statements see: as on a database that nobody has analyzed yet.
+    // No statistics except those that the statements see, as on a database without ANALYZE.
     for table in TABLES {
         world.query(&format!("ALTER TABLE {table} SET (autovacuum_enabled = off)"), &[]).await;
     }
@@ -69,7 +69,7 @@ async fn no_plan_reads_whole_tables_once_they_are_full() {
     settled(&world, CARRIED_OUT).await;
     let before = Plans::of(&world, &log).await;
 
-    // A sweep of its own over the full table, from a mark of before, is allowed once; here it would be seen as one of many.
+    // One sweep over the full table, from an old watermark, is allowed; here it would look like one of many.
     worker.stop();
     copy_all(&world).await;
     look_at_all(&world).await;
@@ -87,27 +87,27 @@ async fn no_plan_reads_whole_tables_once_they_are_full() {
         before.pages, full.pages, analyzed.pages
     );
     for later in [&full, &analyzed] {
-        assert!(later.pages <= 2 * before.pages, "{} pages where {} were enough", later.pages, before.pages);
+        assert!(later.pages <= 2 * before.pages, "{} pages, previously {}", later.pages, before.pages);
         for part in HOT[..8].iter().chain(&AGAIN) {
-            assert!(later.with(part).next().is_some(), "no plan of {part:?} was seen");
+            assert!(later.with(part).next().is_some(), "there is no plan of {part:?}");
         }
     }
 }
 
-/// The plans of everything that was carried out for a while, with what they came to.
+/// The plans of everything that ran for a while, with their actual costs.
 struct Plans {
     entries: Vec<String>,
-    /// How many pages the statements of the commands touched.
+    /// The number of pages that the statements of the commands touched.
     pages: u64,
 }
 
 impl Plans {
-    /// Of some commands, and of what is done again and again.
+    /// Examines some commands, and what replicas repeat.
     async fn of(world: &World, log: &PathBuf) -> Plans {
         let stored: i64 = world.value("SELECT count(*) FROM operations", &[]).await;
         explain(world, "0").await;
         let begin = std::fs::metadata(log).expect("PostgreSQL's log").len();
-        // As a worker's that was lost, so that there is something to relay.
+        // Left by a lost worker, so that there is something to relay.
         world
             .query(
                 "UPDATE events SET stored = now() - interval '1 hour' WHERE stored > now() - interval '1 minute'",
@@ -149,7 +149,7 @@ impl Plans {
     }
 }
 
-/// Some events that nobody got out, old enough for the relay.
+/// Some events that were not sent, old enough for the relay.
 const LOST: &str = "INSERT INTO events (payment_id, id, event_type, routing_key, body, created, stored)
      SELECT payment_id, gen_random_uuid(), event_type, routing_key, body, created, now() - interval '1 minute'
      FROM events ORDER BY position DESC LIMIT 10";
@@ -162,7 +162,7 @@ async fn settled(world: &World, count: usize) {
     .await;
 }
 
-/// Has the plans of all statements written into the log, from this duration on.
+/// Logs the plans of all statements that take at least this long.
 async fn explain(world: &World, milliseconds: &str) {
     world.query("LOAD 'auto_explain'", &[]).await;
     for setting in ["log_analyze = on", "log_buffers = on", "log_timing = off"] {
@@ -177,9 +177,8 @@ async fn explain(world: &World, milliseconds: &str) {
     .await;
 }
 
-/// Copies every row of what the worker made, until there are as many payments as there shall be. All of it is over, but
-/// so recent that a commit of that time may still be to come: nothing but what was looked at already tells it from new
-/// work.
+/// Copies every row that the worker created until there are this many payments. All of them are finished, but so recent
+/// that a commit of that time might still appear: they differ from new work only by having been scanned.
 async fn copy_all(world: &World) {
     let mut sql = world.sql_client().await.expect("a connection");
     let transaction = sql.transaction().await.expect("a transaction");
@@ -211,7 +210,7 @@ async fn copy_all(world: &World) {
     transaction.commit().await.expect("all of it");
 }
 
-/// A column of a copied row: the copy's own ids, the same in every table.
+/// A column of a copied row: the copy has its own ids, the same in every table.
 fn copied(column: &str) -> String {
     match column {
         "id" | "payment_id" => format!("md5({column}::text || copy)::uuid"),
@@ -219,14 +218,14 @@ fn copied(column: &str) -> String {
     }
 }
 
-/// For how long an operation is under way before the sweep looks at it.
+/// How long an operation is in progress before the sweep looks at it.
 const LONG: Duration = Duration::from_secs(10);
 
-/// Looks at everything that is looked at once; a worker would in a while.
+/// Scans everything that is scanned once; a worker would do it after a while.
 async fn look_at_all(world: &World) {
     let store = world.store().await;
     world
-        .eventually("all to be looked at", async || {
+        .eventually("everything to be scanned", async || {
             while store.note_overdue().await.unwrap() || store.note_late().await.unwrap() {}
             while store.sweep(LONG).await.unwrap().more || store.sweep_late().await.unwrap().more {}
             let behind = "SELECT (SELECT count(*) FROM watermarks WHERE name = 'events'
@@ -239,7 +238,7 @@ async fn look_at_all(world: &World) {
         .await;
 }
 
-/// What every replica does again and again, once.
+/// Does once what every replica repeats.
 async fn do_again(world: &World) {
     let store = world.store().await;
     store.note_overdue().await.expect("overdue events are noted");
@@ -249,20 +248,20 @@ async fn do_again(world: &World) {
     store.sweep(Duration::ZERO).await.expect("operations are swept");
     store.sweep_late().await.expect("late operations are swept");
     store.figures().await.expect("figures");
-    store.unserved_operations(&[]).await.expect("open operations are held against the configuration");
-    store.unserved_payments(&[]).await.expect("a sample of the payments is, too");
+    store.unserved_operations(&[]).await.expect("open operations are compared with the configuration");
+    store.unserved_payments(&[]).await.expect("a sample of the payments is compared");
     let now = store.clock().now();
-    store.purge_events(now, 5_000).await.expect("old events go");
-    store.purge_commands(now, 5_000).await.expect("old commands go");
+    store.purge_events(now, 5_000).await.expect("old events are deleted");
+    store.purge_commands(now, 5_000).await.expect("old commands are deleted");
 }
 
 fn is_scan_of(node: &str, table: &str) -> bool {
     let on = format!(" on {table} ");
-    // An index-only or bitmap index scan names the index alone.
+    // An index-only or bitmap index scan names only the index.
     node.contains(" Scan ") && (node.contains(&on) || node.contains(&format!("{table}_")))
 }
 
-/// How many rows a node read, in all its loops.
+/// How many rows a node read, over all its loops.
 fn rows(node: &str) -> f64 {
     let actual = node.split_once("(actual ").map_or("", |(_, actual)| actual);
     let figure = |name: &str| {
@@ -272,7 +271,7 @@ fn rows(node: &str) -> f64 {
     figure("rows=").unwrap_or_default() * figure("loops=").unwrap_or(1.0)
 }
 
-/// How many pages the nodes of a plan touched, each with those below it.
+/// How many pages the nodes of a plan touched, each with its child nodes.
 fn pages(entry: &str) -> u64 {
     let buffers = entry.lines().filter_map(|line| line.trim().strip_prefix("Buffers: shared "));
     let figures =
@@ -285,7 +284,7 @@ fn entries_since(log: &PathBuf, begin: u64) -> Vec<String> {
     entries(&String::from_utf8_lossy(&text[usize::try_from(begin).unwrap()..]))
 }
 
-/// The entries of the log: each begins with its time, its further lines with a tab.
+/// The entries of the log: each begins with its time; continuation lines begin with a tab.
 fn entries(text: &str) -> Vec<String> {
     let mut entries: Vec<String> = Vec::new();
     for line in text.lines() {

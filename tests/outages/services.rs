@@ -6,7 +6,7 @@ use tokio::task::spawn_blocking;
 
 use crate::support::skip::needed;
 
-/// A service that a script of ours started.
+/// A service that one of our scripts started.
 #[derive(Debug, Clone, Copy)]
 pub enum Service {
     Broker,
@@ -14,13 +14,13 @@ pub enum Service {
 }
 
 impl Service {
-    /// Whether it may be stopped; says so where it may not.
+    /// Whether the test may stop it; otherwise reports that the test is skipped.
     pub fn may_be_stopped(self) -> bool {
         needed(self.variable()).is_some()
     }
 
-    /// What the script does: start, stop, restart, kill. Returns how many queues of the broker had no leader afterwards
-    /// and were helped to one, as an operator would.
+    /// Runs an action of the script: start, stop, restart or kill. Returns how many queues of the broker had no leader
+    /// afterwards and were given one, as an operator would do.
     pub async fn run(self, verb: &'static str) -> usize {
         if let (Service::Broker, "kill") = (self, verb) {
             note_queues().await;
@@ -41,17 +41,17 @@ impl Service {
     }
 }
 
-/// Lets the broker write down which quorum queues there are. It keeps a new one's name in memory for up to three seconds
-/// (Erlang's dets), and where it dies before, the queue comes back without what was confirmed into it: seen with 3.10.8,
-/// "pre init for 7 registered servers" with eight queues, and the eighth began at its first term. A test declares its
-/// queues a moment before it kills the broker.
+/// Lets the broker persist the list of quorum queues. It keeps the name of a new queue in memory for up to three
+/// seconds (Erlang's dets). If it dies before that, the queue returns without the messages that were confirmed into it:
+/// seen with 3.10.8, which logged "pre init for 7 registered servers" with eight queues, and the eighth began at its
+/// first term. A test declares its queues a moment before it kills the broker.
 async fn note_queues() {
     let names = "[ok = dets:sync(Table) || Table <- dets:all(),
         filename:basename(dets:info(Table, filename)) =:= \"names.dets\"].";
     rabbitmqctl(&["eval", names]).await;
 }
 
-/// Whether the broker's own program is there; says so where it is not.
+/// Whether the broker's own program is available; otherwise reports that the test is skipped.
 pub fn has_rabbitmqctl() -> bool {
     needed("PAYBUS_TEST_RABBITMQCTL").is_some()
 }

@@ -12,7 +12,7 @@ use crate::cli::tame::tame;
 use crate::config::Settings;
 use crate::plural::counted;
 use crate::store::Store;
-use crate::store::release::SetAside;
+use crate::store::outbox::release::SetAside;
 
 /// Which payment's events to release, and who does it.
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::page::AtRisk;
 use crate::payment::money::MoneyError;
-use crate::store::find::{Found, FoundOperation, Listing};
+use crate::store::query::find::{Found, FoundOperation, Listing};
 
 /// A payment with its operation.
 pub fn value(found: &Found) -> Value {

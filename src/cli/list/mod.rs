@@ -15,7 +15,7 @@ use super::output::Output;
 use super::tame::tame;
 use crate::config::Settings;
 use crate::payment::status::Status;
-use crate::store::find::{Bounds, Listing, Position, Search, Standing};
+use crate::store::query::find::{Bounds, Listing, Position, Search, Standing};
 
 /// How many payments or operations one call examines; that takes the database a few seconds.
 const LOOKED_AT_MAX: usize = 200_000;
@@ -183,7 +183,7 @@ mod samples {
     use crate::payment::money::{Currency, Money};
     use crate::payment::operation::State;
     use crate::payment::status::Status;
-    use crate::store::find::{Found, FoundOperation, FoundPayment, Listing};
+    use crate::store::query::find::{Found, FoundOperation, FoundPayment, Listing};
 
     pub fn at(clock: &str) -> Timestamp {
         format!("2026-11-22T{clock}Z").parse().expect("a time")

@@ -13,7 +13,7 @@ use crate::excerpt::excerpt;
 use crate::payment::money::{Money, MoneyError};
 use crate::payment::operation::State;
 use crate::plural::counted;
-use crate::store::find::{Found, FoundOperation, FoundPayment, Listing, Position, Search};
+use crate::store::query::find::{Found, FoundOperation, FoundPayment, Listing, Position, Search};
 
 /// How much of an order number and of a message is shown, in characters.
 const ORDER_SHOWN: usize = 40;
@@ -158,7 +158,7 @@ mod tests {
 
     use super::super::samples::{at, found, listing};
     use super::*;
-    use crate::store::find::Standing;
+    use crate::store::query::find::Standing;
 
     fn summary_of(listing: &Listing, standing: Option<State>) -> Vec<String> {
         let search = Search { standing: standing.map(Standing::In), ..Search::default() };

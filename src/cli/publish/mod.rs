@@ -19,7 +19,7 @@ use super::output::{Output, Style};
 use super::tame::tame;
 use super::watch::{answer, read_duration};
 use crate::bus::client::{Client, NewCommand, Watch};
-use crate::bus::verdict::Refused;
+use crate::bus::publish::verdict::Refused;
 use crate::config::Settings;
 use crate::payment::command::CommandType;
 use crate::plural::counted;

@@ -15,7 +15,7 @@ use crate::payment::code::Code;
 use crate::payment::command::{Attributes, CommandName};
 use crate::payment::operation::{Answer, AnswerKind, Counts, Lease, Operation, Sent, State};
 use crate::payment::status::FraudStatus;
-use crate::store::report::{History, OperationRecord};
+use crate::store::query::report::{History, OperationRecord};
 
 fn text() -> impl Strategy<Value = String> {
     let hostile = vec![
@@ -57,7 +57,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
         (any::<bool>(), any::<bool>()),
     );
     parts.prop_map(|((number, kind, state, escalated, attempts, lookups), texts, times, answer, (odd, resolves))| {
-        let text = |place: usize| texts[place].clone();
+        let text = |index: usize| texts[index].clone();
         let kind = if odd { text(0) } else { kind.to_owned() };
         let said = json!({
             "operation": if resolves { Uuid::from_u128(number + 1).to_string() } else { text(1) },
@@ -106,7 +106,7 @@ fn any_history() -> impl Strategy<Value = History> {
     );
     parts.prop_map(|(operations, bodies, texts, times, (exists, aside, waiting))| {
         let mut history = history();
-        let text = |place: usize| texts[place].clone();
+        let text = |index: usize| texts[index].clone();
         history.now = times[0];
         let record = |operation: Operation| OperationRecord { settled_at: operation.sent.first_at, operation };
         history.operations = operations.into_iter().map(record).collect();

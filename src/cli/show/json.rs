@@ -6,7 +6,7 @@ use super::words::{Resolution, next, words};
 use crate::cli::output::Style;
 use crate::payment::code::Code;
 use crate::payment::view::PaymentView;
-use crate::store::report::{EventRecord, History, MovementRecord, OperationRecord};
+use crate::store::query::report::{EventRecord, History, MovementRecord, OperationRecord};
 
 /// The whole page.
 pub fn value(history: &History) -> Value {

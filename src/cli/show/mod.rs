@@ -62,7 +62,7 @@ mod samples {
     use crate::payment::outcome::Exposure;
     use crate::payment::status::Status;
     use crate::store::outbox::OutboxEvent;
-    use crate::store::report::{EventRecord, History, MovementRecord, OperationRecord};
+    use crate::store::query::report::{EventRecord, History, MovementRecord, OperationRecord};
 
     pub const PAYMENT: Uuid = Uuid::from_u128(0x0192_f0c1_7c5e_7000_8000_0123_4567_89ab);
 

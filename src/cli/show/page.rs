@@ -11,7 +11,7 @@ use crate::cli::time::{clock, date, relative};
 use crate::payment::model::Payment;
 use crate::payment::status::FraudStatus;
 use crate::plural::counted;
-use crate::store::report::{EventRecord, History, MovementRecord, OperationRecord, SHOWN_MAX};
+use crate::store::query::report::{EventRecord, History, MovementRecord, OperationRecord, SHOWN_MAX};
 
 /// The page: the payment, what happens next, and the timeline.
 pub fn lines(id: Uuid, history: &History, output: Output) -> Vec<String> {

@@ -11,7 +11,7 @@ use crate::payment::action::Action;
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::operation::{AnswerKind, Operation, State};
-use crate::store::report::{History, OperationRecord};
+use crate::store::query::report::{History, OperationRecord};
 
 /// The suffix for an operation that only an operator can bring to an end.
 const NO_FURTHER_ACTION: &str = "paybus takes no further action";

@@ -10,9 +10,9 @@ use strum::IntoEnumIterator;
 
 use crate::cli::Arguments;
 use crate::contract;
-use crate::http::metrics::METRICS;
 use crate::payment::command::CommandType;
 use crate::payment::event::EventType;
+use crate::telemetry::metrics::METRICS;
 
 const COMMAND_LINE: &str = "\
 # Command line

@@ -139,8 +139,8 @@ fn id_of(object: &Map<String, Value>) -> Result<&str, GatewayError> {
 
 /// Removes and returns the one that progressed furthest.
 pub(super) fn take_best(intents: &mut Vec<Intent>) -> Option<Intent> {
-    let place = intents.iter().enumerate().max_by_key(|(_, intent)| progress(intent)).map(|(place, _)| place)?;
-    Some(intents.remove(place))
+    let index = intents.iter().enumerate().max_by_key(|(_, intent)| progress(intent)).map(|(index, _)| index)?;
+    Some(intents.remove(index))
 }
 
 /// How far a payment intent has progressed.
@@ -220,8 +220,8 @@ mod tests {
             let status = if account.refuses { StatusCode::BAD_REQUEST } else { StatusCode::INTERNAL_SERVER_ERROR };
             return (status, Json(json!({"error": {"type": "invalid_request_error"}})));
         }
-        let place = after.map_or(0, |after| account.intents.iter().position(|it| it["id"] == *after).unwrap() + 1);
-        let rest = &account.intents[place..];
+        let index = after.map_or(0, |after| account.intents.iter().position(|it| it["id"] == *after).unwrap() + 1);
+        let rest = &account.intents[index..];
         let data = &rest[..rest.len().min(100)];
         (StatusCode::OK, Json(json!({"object": "list", "data": data, "has_more": rest.len() > 100})))
     }

@@ -49,8 +49,8 @@ fn given_back(mut refunds: Vec<Refund>, intent: &Intent, received: Money) -> Res
     let sums = |error: MoneyError| super::reply::invalid(&format!("its amounts do not add up: a sum {error}"));
     let rest = intent.asked()?.less(received).map_err(sums)?;
     let is_rest = |refund: &Refund| refund.operation.is_none() && !rest.is_zero() && refund.amount == rest;
-    if let Some(place) = refunds.iter().rposition(is_rest) {
-        refunds.remove(place);
+    if let Some(index) = refunds.iter().rposition(is_rest) {
+        refunds.remove(index);
     }
     Ok(refunds)
 }
@@ -232,7 +232,7 @@ impl Search<'_> {
         let is_own = |intent: &Intent| {
             intent.id == payment.transaction_id && !intent.is_canceled() && (intent.has_money() || !is_paid)
         };
-        let own = others.iter().position(is_own).map(|place| others.remove(place));
+        let own = others.iter().position(is_own).map(|index| others.remove(index));
         let Some(intent) = own.or_else(|| take_best(&mut others)) else { return Ok(None) };
         let use_stripe_sdk = payment.extra_data.get("client_secret").is_some_and(|secret| !secret.is_null());
         let Some(mut result) = intent.of_process(use_stripe_sdk)? else { return Ok(None) };

@@ -4,6 +4,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use strum::IntoStaticStr;
 
 use crate::payment::code::{Code, Rejection};
 use crate::payment::field::quoted;
@@ -56,15 +57,17 @@ pub(super) struct AutomaticPaymentMethods {
     pub allow_redirects: Option<Redirects>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Redirects {
     Always,
     Never,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum FutureUsage {
     OffSession,
     OnSession,
@@ -72,19 +75,13 @@ pub(super) enum FutureUsage {
 
 impl Redirects {
     pub fn as_str(self) -> &'static str {
-        match self {
-            Redirects::Always => "always",
-            Redirects::Never => "never",
-        }
+        self.into()
     }
 }
 
 impl FutureUsage {
     pub fn as_str(self) -> &'static str {
-        match self {
-            FutureUsage::OffSession => "off_session",
-            FutureUsage::OnSession => "on_session",
-        }
+        self.into()
     }
 }
 

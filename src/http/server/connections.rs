@@ -22,7 +22,7 @@ pub(super) const OPEN_OF_ONE_MAX: usize = 128;
 /// All open connections.
 #[derive(Debug)]
 pub(super) struct Connections {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     open: Mutex<Open>,
     end: CancellationToken,
 }
@@ -44,8 +44,8 @@ struct OpenConnection {
 impl Connections {
     /// Creates an empty set. All connections are closed when the token is cancelled.
     pub(super) fn new(end: CancellationToken) -> Arc<Connections> {
-        let places = Arc::new(Semaphore::new(OPEN_MAX as usize));
-        Arc::new(Connections { places, open: Mutex::default(), end })
+        let permits = Arc::new(Semaphore::new(OPEN_MAX as usize));
+        Arc::new(Connections { permits, open: Mutex::default(), end })
     }
 
     /// Admits one more connection; `None` if all are being answered.
@@ -54,14 +54,14 @@ impl Connections {
             return None;
         }
         // A connection that was told to close gives its permit back as soon as its socket is closed.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         let cut = self.end.child_token();
         let mut open = self.open.lock();
         let number = open.next;
         open.next += 1;
         open.connections.insert(number, OpenConnection { peer, idle: Some(Instant::now()), cut: cut.clone() });
         drop(open);
-        Some(Arc::new(Connection { number, all: Arc::clone(self), cut, _place: place }))
+        Some(Arc::new(Connection { number, all: Arc::clone(self), cut, _permit: permit }))
     }
 
     /// Returns whether there is room for one more connection, closing an idle one if necessary.
@@ -80,7 +80,7 @@ impl Connections {
 
     /// Waits until no connection is open.
     pub(super) async fn all_closed(&self) {
-        drop(self.places.acquire_many(OPEN_MAX).await);
+        drop(self.permits.acquire_many(OPEN_MAX).await);
     }
 }
 
@@ -98,13 +98,13 @@ impl Open {
     }
 }
 
-/// An open connection. Dropping it frees its place.
+/// An open connection. Dropping it releases its permit.
 #[derive(Debug)]
 pub(super) struct Connection {
     number: u64,
     all: Arc<Connections>,
     cut: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {

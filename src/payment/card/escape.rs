@@ -21,9 +21,9 @@ fn percent(bytes: &[u8]) -> Option<(char, usize)> {
         _ => 1,
     };
     let (mut octets, mut length) = ([first, 0, 0, 0], first_length);
-    for place in &mut octets[1..count] {
+    for continuation in &mut octets[1..count] {
         let (octet, more) = octet(&bytes[length..]).unwrap_or_default();
-        *place = octet;
+        *continuation = octet;
         length += more;
     }
     let character = std::str::from_utf8(&octets[..count]).ok().and_then(|text| text.chars().next());

@@ -124,9 +124,9 @@ impl Text<'_> {
     fn is_card(&self, groups: Range<usize>, in_fours: bool) -> bool {
         let (mut digits, mut count) = ([0; DIGITS_MAX], 0);
         for group in &self.groups[groups] {
-            let Some(place) = digits.get_mut(count..count + group.len()) else { return false };
-            for (place, byte) in place.iter_mut().zip(&self.bytes[group.begin..group.end]) {
-                *place = byte - b'0';
+            let Some(target) = digits.get_mut(count..count + group.len()) else { return false };
+            for (digit, byte) in target.iter_mut().zip(&self.bytes[group.begin..group.end]) {
+                *digit = byte - b'0';
             }
             count += group.len();
         }

@@ -90,8 +90,8 @@ impl Aggregate {
         let inbound = |operation: &Operation| operation.kind.known().is_some_and(|kind| kind.is_inbound());
         let waiting = self.operations().filter(|operation| is_waiting(operation) && !inbound(operation));
         // One that is not committed yet has no place in that order, but comes after all others.
-        let place = |operation: &&Operation| if operation.accepted > 0 { operation.accepted } else { i64::MAX };
-        waiting.min_by_key(place).map(|operation| operation.id)
+        let number = |operation: &&Operation| if operation.accepted > 0 { operation.accepted } else { i64::MAX };
+        waiting.min_by_key(number).map(|operation| operation.id)
     }
 
     /// Adds an event caused by an operation. Ids are made from the content, so that the same event always has the same

@@ -306,8 +306,8 @@ impl Aggregate {
         }
         missing.retain(|(_, amount)| !amount.is_zero());
         let mut discrepancy = None;
-        for (place, (kind, amount)) in missing.into_iter().enumerate() {
-            if place > 0 {
+        for (index, (kind, amount)) in missing.into_iter().enumerate() {
+            if index > 0 {
                 self.emit_change(id, why, context.now);
             }
             discrepancy = self.beyond(kind, amount)?.or(discrepancy);

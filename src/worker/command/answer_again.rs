@@ -9,14 +9,14 @@ use super::engine::{Engine, until_answered};
 use super::entry::Entry;
 use super::stopped::Stopped;
 use crate::bus::envelope::event_body;
-use crate::bus::publisher::Outgoing;
+use crate::bus::publish::publisher::Outgoing;
 use crate::error_chain::chain;
-use crate::http::metrics;
 use crate::payment::command::Reply;
 use crate::payment::event::Event;
 use crate::payment::machine::Aggregate;
 use crate::payment::operation::Operation;
 use crate::store::load::Loaded;
+use crate::telemetry::metrics;
 use crate::worker::outbox::announce::from_outbox;
 
 /// How long the broker may take for a repeated answer; the message waits meanwhile.

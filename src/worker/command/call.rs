@@ -13,13 +13,13 @@ use super::spans;
 use crate::error_chain::chain;
 use crate::failpoint;
 use crate::gateway::{Call, Question, Target};
-use crate::http::metrics;
 use crate::payment::code::Code;
 use crate::payment::command::CommandType;
 use crate::payment::machine::{Aggregate, Step};
 use crate::payment::operation::Operation;
 use crate::payment::outcome::{GatewayError, Outcome};
-use crate::spans::Span;
+use crate::telemetry::metrics;
+use crate::telemetry::spans::Span;
 use crate::worker::variant::Variant;
 
 /// The earliest time at which the gateway may have received anything of an operation. With a later key, it may also

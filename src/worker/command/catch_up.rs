@@ -14,12 +14,12 @@ use super::engine::{Engine, until_answered};
 use super::refusal::answer_to;
 use super::stopped::Stopped;
 use crate::backoff;
-use crate::http::metrics::{self, CommandOutcome};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, EventsWanted, Reply};
 use crate::payment::event::{EventKind, ResentPage};
 use crate::store::error::StoreError;
-use crate::store::positions::EventPage;
+use crate::store::outbox::positions::EventPage;
+use crate::telemetry::metrics::{self, CommandOutcome};
 
 /// How long the broker may take to confirm a page.
 const TIMEOUT: Duration = Duration::from_secs(10);

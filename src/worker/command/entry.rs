@@ -10,7 +10,7 @@ use super::in_progress::Turn;
 use crate::payment::command::{Body, Command, CommandType, Kind};
 use crate::payment::fact::proved_operations;
 use crate::payment::operation::Operation;
-use crate::spans::Span;
+use crate::telemetry::spans::Span;
 use crate::worker::variant::Variant;
 
 /// All that an execution starts with.

@@ -15,10 +15,10 @@ use super::stopped::Stopped;
 use super::{catch_up, spans, status};
 use crate::backoff::Backoff;
 use crate::failpoint;
-use crate::http::metrics;
 use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Step};
-use crate::spans::{Span, lines};
+use crate::telemetry::metrics;
+use crate::telemetry::spans::{Span, lines};
 use crate::worker::outbox::announce::Announced;
 use crate::worker::variant::Variant;
 

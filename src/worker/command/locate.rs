@@ -15,14 +15,14 @@ use super::entry::{Entry, Execution};
 use super::settle::Answer;
 use super::stopped::Stopped;
 use crate::gateway::notification::{Fact, Notifications};
-use crate::http::metrics;
 use crate::payment::code::Code;
 use crate::payment::command::{Attributes, Body, Command, CommandName, CommandType, Kind};
 use crate::payment::fact::facts_data;
 use crate::payment::machine::Aggregate;
 use crate::payment::operation::Operation;
 use crate::payment::outcome::GatewayError;
-use crate::spans::Span;
+use crate::telemetry::metrics;
+use crate::telemetry::spans::Span;
 use crate::worker::variant::Variant;
 
 /// How many locate requests one notification may have in flight.
@@ -51,8 +51,8 @@ impl Engine {
         notification: &Operation,
         located: &[(Uuid, Fact)],
     ) -> Result<(), Stopped> {
-        for (place, (payment, fact)) in located.iter().enumerate() {
-            let command = addressed(notification, *payment, fact, place);
+        for (index, (payment, fact)) in located.iter().enumerate() {
+            let command = addressed(notification, *payment, fact, index);
             match self.hand_over(command, &variant.name).await {
                 Ok(_) => {}
                 Err(stopped @ (Stopped::Ending | Stopped::Gone)) => return Err(stopped),
@@ -101,8 +101,8 @@ async fn located(
 
 /// The notification for one payment. It gets the id that the fact would have if it arrived with its payment, so that
 /// both are the same command.
-fn addressed(notification: &Operation, payment: Uuid, fact: &Fact, place: usize) -> Command {
-    let own_name = || Uuid::new_v5(&notification.id, &place.to_be_bytes()).to_string();
+fn addressed(notification: &Operation, payment: Uuid, fact: &Fact, index: usize) -> Command {
+    let own_name = || Uuid::new_v5(&notification.id, &index.to_be_bytes()).to_string();
     let name = CommandName { source: notification.name.source.clone(), id: fact.command_id().unwrap_or_else(own_name) };
     let facts = vec![Fact { payment_id: Some(payment), ..fact.clone() }];
     let kind = Kind::Known(CommandType::Notification);

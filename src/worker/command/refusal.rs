@@ -8,13 +8,13 @@ use super::authorize::Refusal;
 use super::engine::Engine;
 use super::entry::Entry;
 use super::stopped::Stopped;
-use crate::http::metrics;
 use crate::payment::code::Rejection;
 use crate::payment::command::Command;
 use crate::payment::event::{Event, EventCause, EventKind};
 use crate::payment::machine::Aggregate;
 use crate::payment::model::Metadata;
 use crate::payment::operation::State;
+use crate::telemetry::metrics;
 
 impl Engine {
     /// Whether a command is refused regardless of its payment.

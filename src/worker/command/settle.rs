@@ -9,13 +9,13 @@ use super::engine::{Engine, Failure};
 use super::stopped::Stopped;
 use crate::backoff;
 use crate::gateway::notification::Fact;
-use crate::http::metrics;
 use crate::payment::code::Code;
 use crate::payment::machine::{Aggregate, Context, Step};
 use crate::payment::observation::Observation;
 use crate::payment::operation::Operation;
 use crate::payment::outcome::{Found, GatewayError, GatewayResult, Outcome};
 use crate::store::load::{Loaded, Unsent};
+use crate::telemetry::metrics;
 use crate::worker::outbox::announce::Announced;
 use crate::worker::variant::Variant;
 

@@ -7,10 +7,10 @@ use opentelemetry::KeyValue;
 use uuid::Uuid;
 
 use super::entry::Entry;
-use crate::bus::delivery::Delivery;
+use crate::bus::consume::delivery::Delivery;
 use crate::payment::operation::Operation;
 use crate::payment::outcome::GatewayError;
-use crate::spans::{Begin, Span, SpanKind};
+use crate::telemetry::spans::{Begin, Span, SpanKind};
 use crate::worker::outbox::sent_span::conversation;
 use crate::worker::variant::Variant;
 

@@ -8,12 +8,12 @@ use super::authorize::Refusal;
 use super::engine::Engine;
 use super::refusal::answer_to;
 use super::stopped::Stopped;
-use crate::bus::publisher::Outgoing;
-use crate::http::metrics::{self, CommandOutcome};
+use crate::bus::publish::publisher::Outgoing;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandName};
 use crate::payment::event::EventKind;
 use crate::payment::machine::Aggregate;
+use crate::telemetry::metrics::{self, CommandOutcome};
 
 /// Returns the command that is asked about, or `None` for every other command. Without a `reply_to` there is nowhere to
 /// answer, and the question is rejected like other invalid commands.

@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::accept::Accepted;
 use super::own_event::{drop_own_event, is_own_event};
-use crate::bus::dead_letter::broker_reason;
-use crate::bus::delivery::Delivery;
+use crate::bus::consume::delivery::Delivery;
+use crate::bus::dead_letters::letter::broker_reason;
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Command, CommandType, Kind};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::bus::consumer::Consumption;
+use crate::bus::consume::consumer::Consumption;
 use crate::http::health::Health;
 use crate::worker::prerequisites::DATABASE;
 use crate::worker::report::COMMITS;

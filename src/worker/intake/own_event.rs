@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::bus::delivery::Delivery;
+use crate::bus::consume::delivery::Delivery;
 use crate::bus::envelope::SOURCE;
-use crate::http::metrics;
 use crate::payment::command::CommandType;
-use crate::worker::log_limit::LogLimit;
+use crate::telemetry::log_limit::LogLimit;
+use crate::telemetry::metrics;
 
 /// A loop brings hundreds of events per second.
 static LOGGED: LogLimit = LogLimit::every(Duration::from_secs(60));

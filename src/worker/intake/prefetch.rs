@@ -3,7 +3,7 @@
 //! AMQP 0-9-1 limits the number of unacknowledged messages of a consumer, not their bytes: by the time a body arrives,
 //! the broker has sent all it may. So the number is limited as if each message had the largest body.
 
-use crate::bus::guard::BODY_READ_MAX;
+use crate::bus::connection::guard::BODY_READ_MAX;
 
 const MEBIBYTE: u64 = 1024 * 1024;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
-use crate::bus::consumer::Consumption;
-use crate::bus::delivery::Delivery;
+use crate::bus::consume::consumer::Consumption;
+use crate::bus::consume::delivery::Delivery;
 use crate::worker::command::attempt::Purpose;
 use crate::worker::intake::Intake;
 use crate::worker::variant::breaker::State;

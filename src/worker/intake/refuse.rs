@@ -9,18 +9,18 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::accept::Accepted;
-use crate::bus::dead_letter::sender;
-use crate::bus::delivery::Delivery;
+use crate::bus::consume::delivery::Delivery;
+use crate::bus::dead_letters::letter::sender;
 use crate::excerpt::{NAME_MAX, excerpt};
-use crate::http::metrics;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::Command;
 use crate::payment::event::{Event, EventKind};
+use crate::telemetry::log_limit::LogLimit;
+use crate::telemetry::metrics;
 use crate::worker::command::answer_again::outgoing;
 use crate::worker::command::authorize::Refusal;
 use crate::worker::command::refusal::answer_to;
 use crate::worker::intake::Intake;
-use crate::worker::log_limit::LogLimit;
 
 /// How long the broker may take for the answer to a command beyond the rate. Short, as the command occupies a slot.
 const TIMEOUT: Duration = Duration::from_secs(1);

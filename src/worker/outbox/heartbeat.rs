@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::Outbox;
 use crate::bus::envelope::heartbeat_body;
-use crate::bus::publisher::Publisher;
+use crate::bus::publish::publisher::Publisher;
 use crate::error_chain::chain;
 use crate::payment::event::EventType;
 use crate::store::error::StoreError;
-use crate::store::positions::{Beat, Frontier};
+use crate::store::outbox::positions::{Beat, Frontier};
 
 /// The heartbeat interval is divided into this many parts. Events of the last part are reported the next time, so that
 /// subscribers most likely have those that a heartbeat covers.

@@ -11,10 +11,10 @@ use super::Outbox;
 use super::announce::Announced;
 use crate::config::Retention;
 use crate::error_chain::chain;
-use crate::http::metrics;
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::outbox::Overdue;
+use crate::telemetry::metrics;
 
 /// How often the outbox is read.
 const EVERY: Duration = Duration::from_secs(2);
@@ -75,7 +75,7 @@ impl Out {
     }
 
     /// Waits until there is room for another batch.
-    async fn room(&mut self) {
+    async fn wait_for_capacity(&mut self) {
         loop {
             while let Some(ended) = self.payments.try_join_next() {
                 self.events = self.events.saturating_sub(ended.unwrap_or_default());
@@ -106,7 +106,7 @@ async fn relay(outbox: &Outbox, after: &mut i64, out: &mut Out) -> Result<(), St
         let Overdue { events, next } = outbox.store.relay_batch(&buckets, *after, limit).await?;
         *after = next.unwrap_or_default();
         let sent = async {
-            out.room().await;
+            out.wait_for_capacity().await;
             let announced = outbox.announcer.relay(events, read_at).await;
             let announced: Vec<_> = announced.into_iter().filter(|(_, announced)| announced.is_some()).collect();
             if !announced.is_empty() {

@@ -2,8 +2,8 @@
 
 use opentelemetry::KeyValue;
 
-use crate::bus::publisher::Outgoing;
-use crate::spans::{Begin, Span, SpanKind};
+use crate::bus::publish::publisher::Outgoing;
+use crate::telemetry::spans::{Begin, Span, SpanKind};
 
 /// Starts the span of publishing an event; it ends when the broker has confirmed it. It belongs to the trace of the
 /// event's command. The event itself carries the command's span rather than this one, so that it is the same whenever

@@ -10,8 +10,8 @@ use tracing::warn;
 
 use super::Variant;
 use super::breaker::State;
-use crate::bus::consumer::Consumption;
-use crate::http::metrics::{self, BreakerState};
+use crate::bus::consume::consumer::Consumption;
+use crate::telemetry::metrics::{self, BreakerState};
 
 /// How many probes may end without a call before the breaker closes without one.
 const PROBES_MAX: u32 = 5;

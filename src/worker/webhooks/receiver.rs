@@ -12,8 +12,8 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::bus::connection::ConnectionState;
-use crate::bus::publisher::Publisher;
-use crate::bus::verdict::Refused;
+use crate::bus::publish::publisher::Publisher;
+use crate::bus::publish::verdict::Refused;
 use crate::config::WEBHOOK_SOURCES;
 use crate::gateway::notification::Verify;
 use crate::http::webhooks::{Receipt, Receive, Reservation};
@@ -21,6 +21,7 @@ use crate::payment::command::CommandType;
 use crate::payment::fact::{Fact, admitted};
 use crate::payment::trace::TraceContext;
 use crate::payment::webhook::Webhook;
+use crate::telemetry::metrics::WebhookOutcome;
 use crate::worker::command::spans;
 
 /// How long the broker may take to confirm before the gateway is asked to retry.
@@ -47,8 +48,8 @@ impl Receiver {
             Ok(facts) => facts,
             Err(why) => {
                 // Debug only, as it is counted: otherwise anybody could fill the log.
-                debug!(variant, why = why.as_str(), "a webhook failed verification; rejecting it");
-                return Receipt::NotGenuine(why.as_str());
+                debug!(variant, why = why.outcome().as_str(), "a webhook failed verification; rejecting it");
+                return Receipt::NotGenuine(why.outcome());
             }
         };
         if facts.is_empty() {
@@ -58,7 +59,7 @@ impl Receiver {
             Ok(facts) => facts,
             Err(rejection) => {
                 warn!(variant, error = rejection.message, "a verified webhook cannot be accepted; rejecting it");
-                return Receipt::NotGenuine("invalid_body");
+                return Receipt::NotGenuine(WebhookOutcome::InvalidBody);
             }
         };
         // Only genuine webhooks get a span: strangers could flood the collector.

@@ -1,5 +1,5 @@
-//! Every command with a `reply_to` was answered there as everybody was told, and every webhook that was answered with 200
-//! has its answer.
+//! Every command with a `reply_to` got the published answer there, and every webhook that was answered with 200 has its
+//! answer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use crate::wrong;
 
 type Name = (String, String, String);
 
-/// Looks at replies and webhooks.
+/// Checks replies and webhooks.
 pub fn check(world: &World, published: &[Command], webhooks: &Webhooks<'_>, replies: &[Reply]) -> Vec<Finding> {
     let mut answers: HashMap<Name, String> = HashMap::new();
     for event in world.log.all().iter().filter(|event| event.is_final()) {
@@ -33,7 +33,7 @@ pub fn check(world: &World, published: &[Command], webhooks: &Webhooks<'_>, repl
     }
     for report in webhooks.accepted() {
         let Some(payment) = report.payment else { continue };
-        // Where the body names no payment, the command does not either, and its answer is found by source and id alone.
+        // If the body names no payment, neither does the command, so its answer is found by source and id alone.
         let name = named(report.variant, payment, &report.id).name();
         let is_answered = answers.keys().any(|(_, source, id)| (source, id) == (&name.1, &name.2));
         if !is_answered {

@@ -1,4 +1,4 @@
-//! Every command has one answer, and every event that was stored was told: once, in order, and as it is stored.
+//! Every command has one answer, and every stored event was published once, in order, and as stored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -12,7 +12,8 @@ use crate::wrong;
 
 type Name = (String, String, String);
 
-/// From which age on an event may have been dropped: whatever the retention, none is before its position is settled.
+/// The age from which an event may have been dropped: whatever the retention, none is dropped before its position is
+/// settled.
 const DROPPED_FROM: SignedDuration = SignedDuration::from_secs(120);
 
 fn may_be_dropped(event: &Event) -> bool {
@@ -20,7 +21,7 @@ fn may_be_dropped(event: &Event) -> bool {
     Timestamp::now().duration_since(time) >= DROPPED_FROM
 }
 
-/// Holds commands against answers, and the stored events against those that came.
+/// Compares commands with answers, and the stored events with the received ones.
 pub async fn check(world: &World, ledger: &dyn Ledger, stored: &Stored) -> Vec<Finding> {
     let events = world.log.all();
     let mut found = answers(world, &events, stored);
@@ -74,7 +75,7 @@ fn answers(world: &World, events: &[Event], stored: &Stored) -> Vec<Finding> {
     found
 }
 
-/// The answer that was told is the one that is stored, and says what the gateway did.
+/// The published answer is the stored one, and matches what the gateway did.
 fn contents(events: &[Event], ledger: &dyn Ledger, stored: &Stored) -> Vec<Finding> {
     let operations: HashMap<&Name, (&Uuid, &StoredOperation)> =
         stored.operations.iter().map(|(id, operation)| (&operation.name, (id, operation))).collect();
@@ -98,7 +99,7 @@ fn contents(events: &[Event], ledger: &dyn Ledger, stored: &Stored) -> Vec<Findi
     found
 }
 
-/// What an answer says, in the word that is stored.
+/// How an answer ended, in the word that is stored.
 fn answer_word(event: &Event) -> &'static str {
     let only_asks = matches!(
         event.data()["command"]["type"].as_str(),
@@ -107,8 +108,8 @@ fn answer_word(event: &Event) -> &'static str {
     match event.kind() {
         "command.rejected" => "rejected",
         "command.failed" => "failed",
-        // The change of a payment is its command's answer too: what went wrong has a code. Whoever only asks brings
-        // another command's bad news, and has succeeded.
+        // The change of a payment is also its command's answer: a failure has a code. A command that only asks may
+        // report another command's failure, and has succeeded itself.
         kind if kind.starts_with("payment.") && !event.code().is_empty() && !only_asks => "failed",
         _ => "succeeded",
     }
@@ -135,7 +136,7 @@ fn wrong_ones(published: &[Command], events: &[Event]) -> Vec<Finding> {
                 format!("no rejection of {command:?}"),
             ));
         }
-        // Under a right command's name it is the right one that is answered.
+        // Under the name of a correct command, the correct one is answered.
         if let Some(event) = accepted.get(&name).filter(|_| !wrong::is_name_taken(command)) {
             found.push(Finding::new(Kind::WrongAccepted, Some(command.payment), event.line()));
         }
@@ -143,7 +144,7 @@ fn wrong_ones(published: &[Command], events: &[Event]) -> Vec<Finding> {
     found
 }
 
-/// Sequences without gaps, and nothing told twice under different ids.
+/// Sequences have no gaps, and no event is published twice under different ids.
 fn order(events: &[Event]) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut bodies: HashMap<&str, &Event> = HashMap::new();
@@ -171,7 +172,7 @@ fn order(events: &[Event]) -> Vec<Finding> {
     found
 }
 
-/// The last event of a payment says what is stored of it.
+/// The last event of a payment matches what is stored.
 fn last_words(events: &[Event], stored: &Stored) -> Vec<Finding> {
     let mut last: HashMap<Uuid, &Event> = HashMap::new();
     for event in events.iter().filter(|event| event.sequence().is_some()) {

@@ -1,4 +1,4 @@
-//! What is left at the broker: nothing, but for the dead letters that were written for that.
+//! What is left at the broker: only the dead letters that were meant to become ones.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use super::{Finding, Kind};
 use crate::support::World;
 use crate::support::bus::header;
 
-/// What an ended worker had not acknowledged comes back a little later.
+/// Messages that a stopped worker had not acknowledged return a little later.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Looks into every queue.
+/// Checks every queue.
 pub async fn check(world: &World, unreadable: &HashSet<Vec<u8>>) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut queues = ["unroutable", "unrouted", "unanswered", "test"].map(str::to_owned).to_vec();

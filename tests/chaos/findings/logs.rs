@@ -1,11 +1,11 @@
-//! No replica panicked, and none logged an error that nobody expects.
+//! No replica panicked, and none logged an unexpected error.
 
 use serde_json::Value;
 
 use super::{Finding, Kind};
 use crate::support::Worker;
 
-/// Errors that the plan causes: a person is needed, or the database cannot commit while it is away.
+/// Errors that the plan causes: an operator is needed, or the database cannot commit while it is away.
 const EXPECTED: [&str; 2] = [
     "the outcome of an operation is unknown; an operator must resolve it",
     "the database role may not commit; retrying",
@@ -18,7 +18,7 @@ pub fn check(workers: &[Worker]) -> Vec<Finding> {
 
 fn of_log(pid: u32, log: &str) -> Vec<Finding> {
     let unexpected = log.lines().filter(|line| {
-        // JSON is cut off where a replica was killed in the middle of a line.
+        // JSON is truncated if a replica was killed in the middle of a line.
         match serde_json::from_str::<Value>(line) {
             Ok(line) => {
                 let message = line["fields"]["message"].as_str().or(line["message"].as_str()).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::ledger::{Ledger, standing};
 use crate::operators::{Operators, Resolution};
 use crate::support::fake_gateway::Effect;
 
-/// Holds the ledger against the books. What was undone must not be seen in them.
+/// Compares the ledger with the books, which must not contain what was undone.
 pub fn check(ledger: &dyn Ledger, stored: &Stored, operators: &Operators<'_>) -> Vec<Finding> {
     let said = accepted(stored, &operators.resolutions());
     let mut found = Vec::new();
@@ -35,7 +35,7 @@ pub fn check(ledger: &dyn Ledger, stored: &Stored, operators: &Operators<'_>) ->
     found
 }
 
-/// Where the gateway keeps no ledger, the books must at least be possible.
+/// If the gateway keeps no ledger, the books must at least be possible.
 fn without_ledger(row: &StoredPayment, add: &mut impl FnMut(Kind, String)) {
     let taken = row.captured + row.refunded;
     if row.captured.is_sign_negative() || row.refunded.is_sign_negative() || taken > row.total {
@@ -44,7 +44,7 @@ fn without_ledger(row: &StoredPayment, add: &mut impl FnMut(Kind, String)) {
     }
 }
 
-/// What the clerk said and paybus accepted, by operation.
+/// The clerk's statements that paybus accepted, by operation.
 fn accepted(stored: &Stored, said: &HashMap<Uuid, Vec<Resolution>>) -> HashMap<Uuid, Option<Decimal>> {
     let is_accepted = |resolution: &&Resolution| {
         let operation = stored.operations.get(&resolution.command.operation_id());
@@ -54,7 +54,7 @@ fn accepted(stored: &Stored, said: &HashMap<Uuid, Vec<Resolution>>) -> HashMap<U
     last.collect()
 }
 
-/// One operation has one effect, one payment one charge.
+/// One operation has one effect, and one payment has one charge.
 fn once(effects: &[Effect], add: &mut impl FnMut(Kind, String)) {
     let mut seen = BTreeSet::new();
     for effect in effects {
@@ -75,12 +75,13 @@ struct LedgerSums {
     refunded: Decimal,
     authorized: bool,
     released: bool,
-    /// More of an authorization can be captured.
+    /// Whether more of an authorization can be captured.
     holds: bool,
 }
 
 impl LedgerSums {
-    /// Sums up the ledger. What was booked in another currency counts once its office has put it right, as the clerk said.
+    /// Sums up the ledger. What was booked in another currency counts once the gateway's staff has corrected it, as the
+    /// clerk stated.
     fn of(effects: &[Effect], currency: &str) -> LedgerSums {
         let mut sums = LedgerSums::default();
         for effect in effects.iter().filter(|effect| effect.currency == currency) {
@@ -123,7 +124,7 @@ impl LedgerSums {
     }
 }
 
-/// What was answered as failed was not done; what was answered as done was done.
+/// What was answered as failed was not done, and what was answered as done was done.
 fn answers(
     payment: Uuid,
     effects: &[Effect],

@@ -1,4 +1,4 @@
-//! What the gateway was asked for is what the commands say: this operation, this amount, and nothing that nobody ordered.
+//! The gateway's requests match the commands: this operation, this amount, and nothing that no command asked for.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,7 +11,7 @@ use crate::support::Command;
 use crate::support::world::text;
 use crate::wrong;
 
-/// What completes a process that the customer has approved.
+/// The request that completes a process after the customer has approved.
 const CONFIRM: &str = "confirm";
 
 /// Compares every request with the commands.
@@ -53,12 +53,12 @@ pub fn check(ledger: &dyn Ledger, published: &[Command]) -> Vec<Finding> {
     found
 }
 
-/// A customer may have paid a moment before: nobody can know that what is cancelled is charged.
+/// A customer may have paid a moment before: paybus cannot know that what it cancels is already charged.
 fn may_be_too_late(kind: &str) -> bool {
     matches!(kind, "cancel" | "confirm" | "retrieve")
 }
 
-/// What is bought: total and currency.
+/// What each payment is for: total and currency.
 fn orders(published: &[Command]) -> HashMap<Uuid, (Decimal, String)> {
     let creates = published.iter().filter(|command| command.kind == "payment.create" && !wrong::is_wrong(command));
     let order = |command: &Command| {
@@ -70,7 +70,7 @@ fn orders(published: &[Command]) -> HashMap<Uuid, (Decimal, String)> {
     creates.filter_map(order).collect()
 }
 
-/// What is wrong with the first request of an operation, if anything is.
+/// What is wrong with the first request of an operation.
 fn problem(
     request: &Request,
     named: &[&Command],
@@ -79,7 +79,7 @@ fn problem(
 ) -> Option<String> {
     let right: Vec<&&Command> = named.iter().filter(|command| !wrong::is_wrong(command)).collect();
     let command = right.first();
-    // What the customer approved paybus confirms by itself, in an operation of its own, which no command names.
+    // paybus confirms what the customer approved by itself, in a separate operation without a command.
     if command.is_none() && (request.action != CONFIRM || !named.is_empty()) {
         return Some("no right command has this operation".to_owned());
     }
@@ -104,13 +104,13 @@ fn problem(
         "refund" => Some(ordered.unwrap_or_else(|| all_that_is_left(request, earlier_refunds))),
         _ => request.amount,
     };
-    // A request that names no amount is for all that there is, which only a command without one may ask for.
+    // A request without an amount asks for everything, which only a command without an amount may do.
     let asked = request.amount.or(expected.filter(|_| ordered.is_none()));
     (asked != expected).then(|| format!("ordered were {expected:?}"))
 }
 
-/// What a refund without an amount asks for: what can be refunded, less what earlier refunds may take yet, whose outcome was
-/// not known then. Which of them these were is not known here.
+/// The amount of a refund that names none: what can be refunded, less what earlier refunds with a then unknown outcome
+/// may still take. Which of them were unknown is not known here.
 fn all_that_is_left(request: &Request, earlier_refunds: &[Decimal]) -> Decimal {
     let asked = request.amount.unwrap_or(request.refundable);
     let mut reserved = BTreeSet::from([Decimal::ZERO]);

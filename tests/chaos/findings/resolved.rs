@@ -1,5 +1,5 @@
-//! A person resolves only what no machine can know: the gateway did something else than was asked, forgot what it said was
-//! pending, keeps no ledger, has nothing to prove, or the operation took several workers down.
+//! An operator resolves only what paybus cannot know: the gateway did something other than requested, forgot what it
+//! had reported as pending, keeps no ledger, has nothing to prove, or the operation killed several workers.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ use crate::ledger::Ledger;
 use crate::operators::Operators;
 use crate::script::{DUMMY, PROVED};
 
-/// So many workers lost over one operation leave it to a person.
+/// This many workers lost with one operation leave it to an operator.
 const TAKEOVERS: i32 = 5;
 
-/// Looks at every operation that was resolved.
+/// Checks every operation that was resolved.
 pub fn check(ledger: &dyn Ledger, operators: &Operators<'_>, stored: &Stored) -> Vec<Finding> {
     let forgotten = ledger.forgotten();
     let proved = proved(ledger);
@@ -24,7 +24,7 @@ pub fn check(ledger: &dyn Ledger, operators: &Operators<'_>, stored: &Stored) ->
             let payment = resolution.command.payment;
             let is_of = |variant: &str| stored.payments.get(&payment).is_some_and(|row| row.variant == variant);
             let keeps_no_ledger = is_of(DUMMY);
-            // The request never came there.
+            // The request never arrived there.
             let has_no_proof = is_of(PROVED) && !proved.contains(&operation);
             let has_reason = resolution.code == "mismatch"
                 || resolution.takeovers >= TAKEOVERS
@@ -40,7 +40,7 @@ pub fn check(ledger: &dyn Ledger, operators: &Operators<'_>, stored: &Stored) ->
     found
 }
 
-/// The operations that a webhook told of which is proof.
+/// The operations about which a webhook that is proof has reported.
 fn proved(ledger: &dyn Ledger) -> HashSet<Uuid> {
     let reports = ledger.reports(0).into_iter().filter(|report| report.variant == PROVED);
     let bodies = reports.filter_map(|report| serde_json::from_str::<Value>(&report.body).ok());

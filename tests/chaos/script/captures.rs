@@ -1,4 +1,4 @@
-//! Several captures of one authorization, and the release of what is left.
+//! Several captures of one authorization, and the release of the rest.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::tally::Tally;
 const SEVERAL: &str = "several captures of one authorization";
 const RELEASED: &str = "a release of what several captures left";
 
-/// What must have happened in the end, as it is counted.
+/// What must have happened at the end, by the names under which it is counted.
 pub const KINDS: [&str; 2] = [SEVERAL, RELEASED];
 
-/// How many payments meet no fault of the gateway, so that each kind happens whatever else is drawn.
+/// The number of payments without faults of the gateway, so that each kind happens whatever else is drawn.
 const SAMPLES: usize = 4;
 
 /// Counts what the gateway did.
@@ -33,7 +33,7 @@ pub fn count(ledger: &dyn Ledger, tally: &Tally) {
 }
 
 impl Script {
-    /// Payments that are captured in parts, one every other second.
+    /// Payments with partial captures, one every other second.
     pub fn several_captures(length: Duration, gateway: GatewayName, rng: &mut Rng) -> Vec<Script> {
         let millis = length.as_millis() as u64;
         let mut scripts = Vec::new();
@@ -52,7 +52,7 @@ impl Script {
 }
 
 impl Writer<'_> {
-    /// Parts of any size, which may be more than there is, and one of several ends, or none: the rest stays held.
+    /// Captures of any size, possibly more than is left, and one of several endings, or none: the rest then stays held.
     fn capture_in_parts(&mut self, gateway: GatewayName) {
         self.authorize();
         for _ in 0..self.rng.between(1, 3) {
@@ -68,7 +68,7 @@ impl Writer<'_> {
             }
             _ => {}
         }
-        // Stripe refunds nothing before the last capture.
+        // Stripe allows no refund before the last capture.
         if gateway == GatewayName::Http {
             self.refunds();
         }

@@ -1,4 +1,4 @@
-//! Payments of which only a look-up tells the outcome, and that misleads: each way is met, whatever else is drawn.
+//! Payments whose outcome only a look-up reveals, and that look-up misleads: each way happens, whatever else is drawn.
 
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use crate::ledger::GatewayName;
 use crate::rng::Rng;
 use crate::support::Behaviour;
 
-/// How many payments of each kind there are.
+/// The number of payments of each kind.
 const SAMPLES: usize = 4;
 
-/// How many there are for which another operation's answer is given: a worker that dies, or an operator, often comes first.
+/// The number of payments that get another operation's answer: more, because a worker that dies or an operator often
+/// comes first.
 const OTHERS: usize = 12;
 
 impl Script {
@@ -24,7 +25,7 @@ impl Script {
         let late = || vec![lost(), status(vec![Behaviour::Late(Duration::from_millis(700))])];
         // The first answer is lost, so that there is one to repeat.
         let repeat = || vec![lost(), status(vec![Behaviour::Error500After, Behaviour::Repeat])];
-        // There is another refund, whose answer can be given in place of the second one's.
+        // There is another refund, whose answer can be given instead of the second one's.
         let second =
             || OperationFaults { operation: "refund", behaviours: vec![Behaviour::Approve, Behaviour::DropAfter] };
         let another = || vec![second(), status(vec![Behaviour::Another, Behaviour::Another])];
@@ -42,7 +43,7 @@ impl Script {
 }
 
 impl Writer<'_> {
-    /// A charge, and so many refunds, for all of which there is enough.
+    /// A charge and this many refunds, with enough money for all of them.
     pub(super) fn charge_and_refund(&mut self, refunds: usize) {
         self.charge();
         for _ in 0..refunds {

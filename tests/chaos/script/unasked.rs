@@ -1,5 +1,5 @@
-//! Payments at gateways that cannot be asked: one proves by its webhooks what it did, one undoes what is lost. And payments
-//! that are charged only by a confirmation, once their customer has approved.
+//! Payments at gateways that cannot be asked: one whose webhooks are proof, and one that undoes what is lost. And
+//! payments that are charged only by a confirmation, after their customer has approved.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const CONFIRMED: &str = "a charge is confirmed after its customer approved";
 /// How many payments of each kind begin in the first half.
 const SAMPLES: u64 = 4;
 
-/// What must have happened in the end, as it is counted.
+/// What must have happened at the end, by the names under which it is counted.
 pub fn kinds(gateway: GatewayName) -> Vec<&'static str> {
     if gateway == GatewayName::Http { vec![TAKEN, UNDONE, CONFIRMED] } else { Vec::new() }
 }
@@ -58,7 +58,7 @@ impl Script {
         matches!(self.variant, PROVED | UNDOING) || self.faults.iter().any(approves)
     }
 
-    /// Its results are told by webhooks that are proof, and none of these is lost.
+    /// Webhooks that are proof report its results, and none of them is lost.
     fn proved(at: Duration, rng: &mut Rng) -> Script {
         let draw = |rng: &mut Rng| match rng.between(0, 4) {
             0 => Behaviour::Pending,
@@ -80,7 +80,7 @@ impl Script {
         Script { faults, ..script }
     }
 
-    /// The customer is sent away to approve, and what they approved must be confirmed.
+    /// The customer is redirected to approve, and the approved charge must be confirmed.
     fn approved(at: Duration, rng: &mut Rng) -> Script {
         let approval = Behaviour::Approval("https://wallet.example/approve".to_owned());
         let script = Script::write(at, CARDS, GatewayName::Http, rng, |writer| writer.charge());
@@ -97,7 +97,7 @@ impl Writer<'_> {
     }
 }
 
-/// The gateway acts, and its answer does not come, or not in time.
+/// The gateway acts, and its answer does not arrive, or not in time.
 fn lost(rng: &mut Rng) -> Behaviour {
     match rng.between(0, 5) {
         0 => Behaviour::HangAfter,

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::files::root;
+use super::ports::free_port;
 use super::skip::skip;
 use super::wait::{START, within};
-use super::worker::free_port;
 use super::world::World;
 
 /// A running PgBouncer; it ends with its test.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::ports::free_port;
 use super::wait::{START, TIMEOUT_WITH_NETS, within};
 
 /// How a worker is started.
@@ -267,16 +267,4 @@ pub fn binary() -> &'static Path {
 /// The variable of a setting.
 fn variable(key: &str) -> String {
     format!("PAYBUS__{}", key.to_uppercase().replace('.', "__"))
-}
-
-/// A port that nobody listens on, from below those that connections go out from, and another one each time.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let begin = std::process::id() as u16 % 8_000;
-    loop {
-        let port = 10_000 + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 9_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }

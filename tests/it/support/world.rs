@@ -16,7 +16,7 @@ use paybus::bus::connection::connect;
 use paybus::bus::topology;
 use paybus::config::{self, Settings};
 use paybus::store::Store;
-use paybus::store::migrate::migrate;
+use paybus::store::schema::migrate::migrate;
 use paybus::wiring::{bus_settings, open_store};
 
 use super::bus::Bus;

@@ -1,5 +1,5 @@
-//! Payments from command to event at localstripe, which somebody else wrote. It keeps no idempotency keys and tells no
-//! decline codes; what it judges is how payment intents and refunds go, one step after the other.
+//! Payments from command to event at localstripe, an independent imitation of Stripe. It keeps no idempotency keys and
+//! has no decline codes; it checks the course of payment intents and refunds, one step after the other.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::{Server, installed};
 use crate::stripe::pay;
 use crate::support::{Setup, World};
 
-/// A world with a variant `stripe` at localstripe, where that is there.
+/// A world with a variant `stripe` at localstripe, if that is installed.
 async fn world() -> Option<(Server, World)> {
     let python = installed("python", "bin/python")?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/third_party/localstripe_server.py");
@@ -59,7 +59,7 @@ async fn payments_go_at_somebody_elses_stripe_as_at_ours() {
     world.check_books().await;
 }
 
-/// What was not captured is listed among the refunds there, as it is at Stripe: it is no money that was given back.
+/// As at Stripe, the part that was not captured is listed among the refunds: no money was refunded.
 #[tokio::test]
 async fn a_captured_part_stays_a_part_at_somebody_elses_stripe() {
     let Some((_server, world)) = world().await else { return };

@@ -1,9 +1,9 @@
-//! Judged by others' code: what `scripts/third-party` installs from npm and PyPI. Where a part of it is not there, its tests are
-//! skipped; nothing else depends on them.
+//! Checks by third-party code: what `scripts/third-party` installs from npm and PyPI. If a part of it is missing, its
+//! tests are skipped; nothing else depends on them.
 //!
-//! - `steady`: our requests, held strictly against Stripe's published description.
-//! - `sdk`: Stripe's own SDK, as the client of our Stripe in memory and as the judge of signatures.
-//! - `localstripe`: payments from command to event at somebody else's stateful imitation of Stripe.
+//! - `steady`: our requests, checked strictly against Stripe's published description.
+//! - `sdk`: Stripe's own SDK, as the client of our in-memory Stripe and as the reference for signatures.
+//! - `localstripe`: payments from command to event at an independent, stateful imitation of Stripe.
 
 mod localstripe;
 mod sdk;
@@ -12,15 +12,15 @@ pub mod steady;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::support::ports::free_port;
 use crate::support::skip::skip;
 use crate::support::wait::{START, within};
-use crate::support::worker::free_port;
 
-/// A file that `scripts/third-party` installs; where it is not there, the test is skipped.
+/// A file that `scripts/third-party` installs; if it is missing, the test is skipped.
 fn installed(part: &str, file: &str) -> Option<PathBuf> {
     let installed = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("third-party");
     let path = installed.join(part).join(file);
-    // The stamp comes last.
+    // The stamp is written last.
     if installed.join(format!("{part}.stamp")).exists() && path.exists() {
         return Some(path);
     }
@@ -28,21 +28,21 @@ fn installed(part: &str, file: &str) -> Option<PathBuf> {
     None
 }
 
-/// A judge that serves HTTP, until it is dropped.
+/// A third-party server, until it is dropped.
 struct Server {
     child: Child,
     url: String,
 }
 
 impl Server {
-    /// Starts it on a free port, which `arguments` puts into its command line, and waits until it listens.
+    /// Starts it on a free port, which `arguments` puts on its command line, and waits until it listens.
     async fn start(program: &Path, arguments: impl FnOnce(u16) -> Vec<String>) -> Server {
         let port = free_port();
         let mut command = Command::new(program);
         command.args(arguments(port)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("a judge starts");
+        let child = command.spawn().expect("the server starts");
         let server = Server { child, url: format!("http://127.0.0.1:{port}") };
-        within(START, "a judge to listen", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await).await;
+        within(START, "the server to listen", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await).await;
         server
     }
 }

@@ -1,5 +1,5 @@
-//! Stripe's own SDK: its client goes through our Stripe in memory as through the real one, and its signatures are the ones
-//! that ours must be.
+//! Stripe's own SDK: its client uses our in-memory Stripe like the real one, and its signatures are the reference for
+//! ours.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use super::installed;
 use crate::support::fake_stripe::FakeStripe;
 use crate::support::{Command, Setup};
 
-/// The Python that has the SDK.
+/// The Python that has the SDK installed.
 fn python() -> Option<PathBuf> {
     installed("python", "bin/python")
 }
 
-/// Runs a command of `tests/third_party/stripe_sdk.py`, with this on its standard input.
+/// Runs a command of `tests/third_party/stripe_sdk.py` with this standard input.
 async fn sdk(python: PathBuf, arguments: &[&str], input: &str) -> Output {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/third_party/stripe_sdk.py");
     let mut command = std::process::Command::new(python);
@@ -108,9 +108,9 @@ async fn what_the_sdk_signed_is_taken_and_nothing_else() {
 
 type Received = std::sync::Arc<Mutex<mpsc::UnboundedSender<(String, String)>>>;
 
-/// Takes an event in.
+/// Receives an event.
 async fn receive(State(send): State<Received>, headers: HeaderMap, body: String) {
     let signature = headers["stripe-signature"].to_str().expect("a signature").to_owned();
-    // Nobody waits for more than one.
+    // The test waits for only one.
     send.lock().unwrap().send((signature, body)).unwrap_or_default();
 }

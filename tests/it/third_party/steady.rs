@@ -1,5 +1,5 @@
-//! Steady holds requests against an OpenAPI description, strictly: an unknown field, a wrong type or a missing one is an
-//! error. Stripe's comes from a registry too, or from where `PAYBUS_STRIPE_SPEC` says.
+//! Steady checks requests strictly against an OpenAPI description: an unknown field, a wrong type or a missing field is
+//! an error. Stripe's description is installed from a registry too, unless `PAYBUS_STRIPE_SPEC` names a file.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::{Server, installed};
 use crate::support::direct::{Direct, usd};
 use crate::support::fake_stripe::{Call, FakeStripe};
 
-/// Stripe's forms write objects and arrays in brackets.
+/// Stripe's forms write objects and arrays with brackets.
 const BRACKETS: [&str; 4] = [
     "--validator-form-object-format=brackets",
     "--validator-form-array-format=brackets",
@@ -23,24 +23,24 @@ const BRACKETS: [&str; 4] = [
     "--validator-query-array-format=brackets",
 ];
 
-/// A request as it went out.
+/// A request as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Request {
     pub method: String,
-    /// With the query.
+    /// Including the query.
     pub path: String,
-    /// A form, where there is one.
+    /// The form, if there is one.
     pub body: String,
 }
 
-/// The judge.
+/// The checker.
 pub struct Steady {
     server: Server,
     client: reqwest::Client,
 }
 
 impl Steady {
-    /// Starts it, where it and the description are there.
+    /// Starts it, if it and the description are installed.
     pub async fn with_stripe() -> Option<Steady> {
         let given = std::env::var_os("PAYBUS_STRIPE_SPEC").map(PathBuf::from);
         let spec = given.or_else(|| installed("stripe-spec", "stripe.com.json"))?;
@@ -52,7 +52,7 @@ impl Steady {
         Some(Steady { server: Server::start(&program, arguments).await, client: reqwest::Client::new() })
     }
 
-    /// What is wrong with a request, if anything is.
+    /// Returns what is wrong with a request.
     pub async fn check(&self, request: &Request) -> Result<(), String> {
         let method: Method = request.method.parse().expect("a method");
         let mut asked = self.client.request(method, format!("{}{}", self.server.url, request.path));
@@ -60,15 +60,15 @@ impl Steady {
         if !body.is_empty() {
             asked = asked.header("content-type", "application/x-www-form-urlencoded").body(body);
         }
-        let answer = asked.send().await.expect("the judge answers");
+        let answer = asked.send().await.expect("the checker answers");
         let valid = answer.headers().get("x-steady-request-valid").is_some_and(|valid| valid == "true");
         let status = answer.status();
-        let text = answer.text().await.expect("the judge's words");
+        let text = answer.text().await.expect("the checker's text");
         if valid && status.is_success() { Ok(()) } else { Err(format!("{status}: {text}")) }
     }
 }
 
-/// Holds requests against Stripe's description, where the judge is there.
+/// Checks requests against Stripe's description, if the checker is installed.
 pub async fn check_calls(calls: &[Call]) {
     let Some(steady) = Steady::with_stripe().await else { return };
     let requests: BTreeSet<Request> = calls.iter().map(request).collect();
@@ -82,8 +82,8 @@ pub async fn check_calls(calls: &[Call]) {
     assert!(wrong.is_empty(), "{} of {} requests are wrong:\n{}", wrong.len(), requests.len(), wrong.join("\n"));
 }
 
-/// A body without the one field that is newer than the registry's description: `final_capture`, a boolean of a capture in
-/// Stripe's own SDK and reference (<https://docs.stripe.com/api/payment_intents/capture>).
+/// A body without the one field that is newer than the registry's description: `final_capture`, a boolean of a capture
+/// in Stripe's own SDK and reference (<https://docs.stripe.com/api/payment_intents/capture>).
 fn as_described(request: &Request) -> String {
     let is_newer = |field: &&str| {
         request.path.ends_with("/capture") && matches!(*field, "final_capture=true" | "final_capture=false")
@@ -113,7 +113,7 @@ async fn steady_rejects_wrong_requests() {
     assert!(steady.check(&post("/v1/no_such_thing", right)).await.is_err());
 }
 
-/// Whatever a shop may say of how its customer pays.
+/// Everything that a shop may specify about how its customer pays.
 #[tokio::test]
 async fn every_process_object_is_sent_as_stripe_describes_it() {
     let stripe = FakeStripe::start();
@@ -136,13 +136,13 @@ async fn every_process_object_is_sent_as_stripe_describes_it() {
                "automatic_payment_methods": {"enabled": true, "allow_redirects": "always"}}),
     ];
     for object in &objects {
-        adapter.check(object.as_object().expect("an object")).expect("it is taken");
+        adapter.check(object.as_object().expect("an object")).expect("it is accepted");
         go_through(&adapter, object).await;
     }
     check_calls(&stripe.calls()).await;
 }
 
-/// Makes, goes on with, holds, captures, gives back, lets go and asks about payments.
+/// Creates, continues, holds, captures, refunds, releases and looks up payments.
 async fn go_through(adapter: &Arc<dyn Gateway>, process: &Value) {
     use Action::{Cancel, Capture, Process, Refund, Release};
     for (capture, then) in [(true, [Refund, Refund]), (false, [Capture, Refund]), (false, [Release, Cancel])] {

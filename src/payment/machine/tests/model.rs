@@ -334,19 +334,19 @@ impl Gateway {
 
     /// Undoes what came of a key, and says what there was.
     pub fn undo(&mut self, key: Uuid) -> Found {
-        let Some(place) = self.effects.iter().position(|effect| effect.sent.key == key) else { return Found::Nothing };
-        match self.effects[place].ended {
+        let Some(index) = self.effects.iter().position(|effect| effect.sent.key == key) else { return Found::Nothing };
+        match self.effects[index].ended {
             Ended::Done | Ended::Undone => {
-                self.effects[place].ended = Ended::Undone;
+                self.effects[index].ended = Ended::Undone;
                 // What the customer completed is gone with it, and the next process begins anew.
-                self.completed &= self.effects[place].sent.action != Action::Process;
-                Found::Undone(vec![Transaction { state: TransactionState::Reversed, ..self.transaction(place) }])
+                self.completed &= self.effects[index].sent.action != Action::Process;
+                Found::Undone(vec![Transaction { state: TransactionState::Reversed, ..self.transaction(index) }])
             }
             Ended::Pending { .. } | Ended::Input | Ended::Ready => {
-                self.effects[place].ended = Ended::Declined;
+                self.effects[index].ended = Ended::Declined;
                 Found::Undone(Vec::new())
             }
-            Ended::Declined | Ended::GoneOn | Ended::Confirmed => Found::Result(Box::new(self.result(place))),
+            Ended::Declined | Ended::GoneOn | Ended::Confirmed => Found::Result(Box::new(self.result(index))),
         }
     }
 
@@ -443,17 +443,17 @@ impl Gateway {
 
     pub fn look_up(&self, operation: Uuid, luck: u8) -> Found {
         let overlooked = self.contract.lookup == Lookup::Indicative && luck.is_multiple_of(3);
-        let place = self
+        let index = self
             .effect_of(operation)
             .filter(|_| !overlooked)
             .map(|found| self.effects.iter().position(|effect| std::ptr::eq(effect, found)).unwrap());
-        place.map_or(Found::Nothing, |effect| Found::Result(Box::new(self.result(effect))))
+        index.map_or(Found::Nothing, |effect| Found::Result(Box::new(self.result(effect))))
     }
 
     /// What it signs of an operation as it stands now, where its reference can be told.
     pub fn proof_of(&self, operation: Uuid) -> Option<Fact> {
         let found = self.effect_of(operation).filter(|_| self.gives_references)?;
-        let place = self.effects.iter().position(|effect| std::ptr::eq(effect, found))?;
+        let index = self.effects.iter().position(|effect| std::ptr::eq(effect, found))?;
         let state = match found.ended {
             Ended::Done => TransactionState::Done,
             Ended::Declined => TransactionState::Failed,
@@ -465,7 +465,7 @@ impl Gateway {
         let what = match found.sent.action {
             Action::Cancel => Proved::Cancel(state),
             _ if found.sent.amount == 0 => return None,
-            _ => Proved::Money(Transaction { state, ..self.transaction(place) }),
+            _ => Proved::Money(Transaction { state, ..self.transaction(index) }),
         };
         let proof = Proof { what, transaction_id: None, code: None, message: String::new() };
         let kind = "news".to_owned();
@@ -500,12 +500,12 @@ impl Gateway {
         let money = |hundredths| Some(usd(&format!("{}.{:02}", hundredths / 100, hundredths % 100)));
         let is_listed = |effect: &&Effect| effect.ended == Ended::Done && effect.sent.amount > 0;
         let moves = |effect: &&Effect| effect.sent.action != Action::Cancel;
-        let listed = (0..self.effects.len()).filter(|place| {
-            let effect = &self.effects[*place];
+        let listed = (0..self.effects.len()).filter(|index| {
+            let effect = &self.effects[*index];
             self.lists && known(effect) && is_listed(&effect) && moves(&effect)
         });
         Found::Result(Box::new(GatewayResult {
-            transactions: listed.map(|place| self.transaction(place)).collect(),
+            transactions: listed.map(|index| self.transaction(index)).collect(),
             // Where it was told twice, what it still overlooks may be what was given back.
             captured: money((captured - refunded).max(0)),
             refunded: money(refunded),
@@ -539,13 +539,13 @@ impl Gateway {
             true => transaction,
             false => Transaction { attribution: Attribution::Recorded(sent.operation), ..transaction },
         };
-        let transactions = money.map(|place| own(self.transaction(place))).into_iter().collect();
+        let transactions = money.map(|index| own(self.transaction(index))).into_iter().collect();
         GatewayResult { transactions, ..GatewayResult::new(verdict) }
     }
 
     /// What an effect did with money, under the gateway's own reference.
-    fn transaction(&self, place: usize) -> Transaction {
-        let sent = &self.effects[place].sent;
+    fn transaction(&self, index: usize) -> Transaction {
+        let sent = &self.effects[index].sent;
         Transaction {
             kind: match sent.action {
                 Action::Process if !sent.capture => TransactionKind::Authorization,
@@ -554,7 +554,7 @@ impl Gateway {
                 Action::Refund => TransactionKind::Refund,
                 Action::Cancel => unreachable!("a cancel moves no money"),
             },
-            reference: self.gives_references.then(|| format!("tx-{place}")),
+            reference: self.gives_references.then(|| format!("tx-{index}")),
             parent: None,
             attribution: match sent.operation.as_u128() & BY_HAND == BY_HAND {
                 true => Attribution::Unattributed,

@@ -137,9 +137,9 @@ impl World {
     /// Whoever lost its lease leaves it to others. What the database lost comes again with its message, which is not
     /// acknowledged; what paybus began by itself has none.
     fn leave(&mut self, task: &Task) {
-        let place = self.commands.iter().position(|command| command.operation_id() == task.id);
-        if let Some(place) = place.filter(|_| self.is_gone(task.id)) {
-            self.deliver_again(place, usize::from(task.worker == self.workers[1]));
+        let index = self.commands.iter().position(|command| command.operation_id() == task.id);
+        if let Some(index) = index.filter(|_| self.is_gone(task.id)) {
+            self.deliver_again(index, usize::from(task.worker == self.workers[1]));
         }
     }
 

@@ -156,16 +156,16 @@ async fn events_are_left_only_while_the_broker_is_there_and_few_are() {
 async fn events_that_are_left_keep_their_permit_until_their_fate_is_known() {
     let announcer = announcer();
     let announced = announcer.announce(Uuid::from_u128(1), unsent(vec![stored(1), stored(2)])).await;
-    let way = announced.0.expect("two events");
+    let handed_over = announced.0.expect("two events");
     let permit = may_leave(
         watch::channel(ConnectionState::Connected).1,
         Arc::clone(&announcer.leave),
         tokio::time::Instant::now() - CONFIRM_WAIT,
-        way.events,
+        handed_over.events,
     );
     let permit = permit.await.expect("a permit");
-    way.left.get_or_init(|| permit);
-    drop(way);
+    handed_over.left.get_or_init(|| permit);
+    drop(handed_over);
     assert_eq!(announcer.leave.available_permits(), LEFT_MAX - 2);
     assert_eq!(announcer.in_flight.lock().get(&stored(1).id), Some(&Stage::Posted), "nobody sends it a second time");
 }

@@ -83,10 +83,10 @@ impl Scenario {
         let ids =
             lines.iter().filter_map(Line::operation).chain((0..10).map(|number| operation_id(&resolve_name(number))));
         let mut names = Vec::new();
-        for (place, id) in ids.enumerate() {
-            let place = u8::try_from(place).unwrap() * 8;
-            names.push((id, place));
-            names.extend((0..4).map(|generation| (key(id, generation), place + 1 + u8::try_from(generation).unwrap())));
+        for (index, id) in ids.enumerate() {
+            let index = u8::try_from(index).unwrap() * 8;
+            names.push((id, index));
+            names.extend((0..4).map(|generation| (key(id, generation), index + 1 + u8::try_from(generation).unwrap())));
         }
         Scenario {
             lines,
