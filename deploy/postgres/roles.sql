@@ -53,7 +53,8 @@ FROM (VALUES
     ('watermarks', 'UPDATE'),
     ('buckets', 'UPDATE'),
     ('relays', 'INSERT, UPDATE, DELETE'),
-    ('rates', 'INSERT, UPDATE')
+    ('rates', 'INSERT, UPDATE'),
+    ('variant_pauses', 'INSERT')
 ) AS t(name, rights)
 WHERE to_regclass('paybus.' || name) IS NOT NULL \gexec
 SELECT format('GRANT %s ON paybus.%I TO %I', rights, name, :'archiver')

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::payment::command::Pause;
 use crate::payment::event::{
     Discrepancy, Event, EventCause, EventKind, EventOperation, EventType, Heartbeat, Reason, Resent, ResentPage,
 };
@@ -105,6 +106,8 @@ struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     page: Option<WirePage>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pause: Option<WirePause<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     previous_status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<&'a [&'static str]>,
@@ -174,6 +177,15 @@ struct WirePage {
 }
 
 #[derive(Serialize)]
+struct WirePause<'a> {
+    paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
 struct WireDiscrepancy {
     asked: String,
     answered: String,
@@ -217,6 +229,7 @@ fn data<'a>(kind: &'a EventKind, cause: Option<&'a EventCause>) -> Data<'a> {
         },
         EventKind::Snapshot { payment } => Data { sequence: Some(last(payment)), ..whole(payment) },
         EventKind::EventsResent(page) => Data { page: Some(WirePage::from(page)), ..Data::default() },
+        EventKind::PauseChanged(pause) => Data { pause: Some(WirePause::of(pause.as_ref())), ..Data::default() },
         EventKind::StatusChanged { payment, previous, why } => {
             Data { previous_status: Some(previous.as_str()), ..because(why, whole(payment)) }
         }
@@ -290,6 +303,16 @@ impl From<&ResentPage> for WirePage {
         let ResentPage { after, to, more, events, set_aside, kept_after } = *page;
         let kept_after = kept_after.map(|position| position.to_string());
         WirePage { after: after.to_string(), to: to.to_string(), more, events, set_aside, kept_after }
+    }
+}
+
+impl WirePause<'_> {
+    fn of(pause: Option<&Pause>) -> WirePause<'_> {
+        WirePause {
+            paused: pause.is_some(),
+            until: pause.and_then(|pause| pause.until),
+            reason: pause.map(|pause| pause.reason.as_str()),
+        }
     }
 }
 

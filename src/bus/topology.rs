@@ -444,7 +444,9 @@ mod tests {
                 "cards.payment.resend",
                 "cards.payment.snapshot",
                 "cards.events.resend",
-                "cards.command.status"
+                "cards.command.status",
+                "cards.variant.pause",
+                "cards.variant.resume"
             ]
         );
     }

@@ -282,12 +282,15 @@ async fn unserved(settings: &Settings) -> Result<Vec<(Verdict, String)>, Failure
 async fn work(settings: &Settings) -> Vec<String> {
     let asking = async {
         let store = open_database(settings).await?;
-        let figures = store.figures().await;
+        let (figures, pauses) = join!(store.figures(), store.pauses());
         store.close();
-        Ok::<_, Failure>(figures?)
+        Ok::<_, Failure>((figures?, pauses?))
     };
     match timeout(TIMEOUT, asking).await {
-        Ok(Ok(figures)) => needs_somebody(&figures),
+        Ok(Ok((figures, pauses))) => {
+            let paused = pauses.iter().map(|(variant, pause)| pause.words(variant));
+            paused.chain(needs_somebody(&figures)).collect()
+        }
         Ok(Err(_)) | Err(_) => Vec::new(),
     }
 }

@@ -12,6 +12,7 @@ mod line;
 mod list;
 mod migrate;
 mod output;
+mod pause;
 mod publish;
 mod schema;
 mod show;
@@ -69,6 +70,8 @@ enum Command {
     Events(events::EventsArguments),
     Show(show::ShowArguments),
     List(Box<list::ListArguments>),
+    Pause(pause::PauseArguments),
+    Resume(pause::ResumeArguments),
     #[command(subcommand)]
     Dead(dead::DeadCommand),
     Forget(forget::ForgetArguments),
@@ -120,6 +123,8 @@ impl Arguments {
             Command::Events(arguments) => events::run(&arguments, &settings).await,
             Command::Show(arguments) => show::run(&arguments, &settings).await,
             Command::List(arguments) => list::run(&arguments, &settings).await,
+            Command::Pause(arguments) => pause::pause(arguments, &settings).await,
+            Command::Resume(arguments) => pause::resume(arguments, &settings).await,
             Command::Dead(command) => dead::run(command, &settings).await,
             Command::Forget(arguments) => forget::run(&arguments, &settings).await,
             Command::Export(arguments) => export::run(&arguments, &settings).await,
@@ -156,6 +161,8 @@ mod tests {
         "events",
         "show",
         "list",
+        "pause",
+        "resume",
         "dead list",
         "dead show",
         "dead replay",

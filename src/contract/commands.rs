@@ -104,6 +104,15 @@ pub(super) fn about(kind: CommandType) -> &'static str {
              that answered it, or with command.delayed while it is in progress. If the command is not stored: \
              command.rejected with unknown_command."
         }
+        CommandType::Pause => {
+            "An operator stops the variant's calls, on all replicas within seconds: its commands wait in the broker, and what \
+             is scheduled is put off. Calls that are under way end; syncs, notifications and look-ups continue. It concerns \
+             no payment: omit its subject. The AMQP user_id must name who asks."
+        }
+        CommandType::Resume => {
+            "An operator ends the variant's pause. It concerns no payment: omit its subject. The AMQP user_id must name who \
+             asks."
+        }
     }
 }
 

@@ -112,9 +112,16 @@ fn data(kind: EventType) -> Value {
     ];
     let (required, optional) = match kind {
         EventType::Created => (vec![payment], vec![]),
-        EventType::Succeeded => {
-            (vec![], vec![payment, sequence, ("resent", shared("resent_events")), ("page", shared("events_page"))])
-        }
+        EventType::Succeeded => (
+            vec![],
+            vec![
+                payment,
+                sequence,
+                ("resent", shared("resent_events")),
+                ("page", shared("events_page")),
+                ("pause", shared("pause")),
+            ],
+        ),
         EventType::Snapshot => (vec![payment, sequence], vec![]),
         EventType::Heartbeat => (heartbeat(), vec![]),
         EventType::StatusChanged => {
@@ -198,6 +205,21 @@ fn page() -> Value {
     })
 }
 
+fn pause() -> Value {
+    json!({
+        "type": "object", "required": ["paused"],
+        "description": "A variant's pause as it is stored, in answers to variant.pause and variant.resume.",
+        "properties": {
+            "paused": { "type": "boolean", "description": "Whether the variant's calls are paused." },
+            "until": {
+                "type": "string", "format": "date-time",
+                "description": "When the pause ends by itself; omitted if only variant.resume ends it."
+            },
+            "reason": { "type": "string", "description": "Why it is paused." },
+        },
+    })
+}
+
 fn count(about: &str) -> Value {
     json!({ "type": "integer", "minimum": 0, "description": about })
 }
@@ -257,6 +279,7 @@ pub(super) fn definitions() -> BTreeMap<String, Value> {
         ("operation_state".to_owned(), known(Progress::iter().map(Progress::as_str), how_far)),
         ("resent_events".to_owned(), resent()),
         ("events_page".to_owned(), page()),
+        ("pause".to_owned(), pause()),
         (
             "payment".to_owned(),
             json!({

@@ -38,8 +38,8 @@ pub struct CommandExample {
 /// The commands, in an order in which they can be carried out.
 pub fn commands() -> Vec<CommandExample> {
     use CommandType::{
-        Cancel, Capture, Create, Notification, Process, Refund, Release, Resend, Resolve, Retry, Snapshot, Status,
-        Sync, Withdraw,
+        Cancel, Capture, Create, Notification, Pause, Process, Refund, Release, Resend, Resolve, Resume, Retry,
+        Snapshot, Status, Sync, Withdraw,
     };
     use EventType::{Created, Rejected, StatusChanged, Succeeded, Updated};
     let example = |kind, summary, subject, data, answer, word| {
@@ -97,6 +97,8 @@ pub fn commands() -> Vec<CommandExample> {
             "not_withdrawable",
         ),
         events_resent(),
+        about_variant(Pause, "An operator stops a variant's calls", json!({ "reason": "The gateway charges twice" })),
+        about_variant(Resume, "An operator lets them continue", json!({ "reason": "They have mended it" })),
         // It tells the event that answered, and is answered at its `reply_to` alone.
         example(Status, "Report how a command ended", BOOK, asked_after, StatusChanged, "confirmed"),
     ]
@@ -110,6 +112,15 @@ fn events_resent() -> CommandExample {
         "time": "2026-11-22T12:00:00Z", "data": { "after": "0" },
     });
     CommandExample { kind, summary: "Resend every event that is kept", answer: EventType::Succeeded, word: "", message }
+}
+
+/// It is about no payment, and answered at its `reply_to` alone.
+fn about_variant(kind: CommandType, summary: &'static str, data: Value) -> CommandExample {
+    let message = json!({
+        "specversion": "1.0", "id": format!("operations-{kind}"), "source": "shop/operations", "type": kind.as_str(),
+        "time": "2026-11-22T12:00:00Z", "data": data,
+    });
+    CommandExample { kind, summary, answer: EventType::Succeeded, word: "", message }
 }
 
 fn book() -> Value {

@@ -3,6 +3,7 @@
 //! Live only means that the runtime makes progress: a lost broker makes the worker not ready, but is no reason to
 //! restart it. Readiness is made of components, each of which reports its own state.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Health {
     components: Mutex<Vec<Component>>,
-    notes: Mutex<Vec<String>>,
+    notes: Mutex<BTreeMap<&'static str, Vec<String>>>,
     started: Instant,
     /// When progress was last recorded, in milliseconds since `started`.
     progress: AtomicU64,
@@ -76,15 +77,15 @@ impl Health {
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
-    /// Replaces the notes: what somebody should look at although it does not affect readiness.
-    pub fn set_notes(&self, notes: Vec<String>) {
-        *self.notes.lock() = notes;
+    /// Replaces the notes on a topic: what somebody should look at although it does not affect readiness.
+    pub fn set_notes(&self, topic: &'static str, notes: Vec<String>) {
+        self.notes.lock().insert(topic, notes);
     }
 
     /// Returns the notes, each as one line.
     pub fn notes(&self) -> Vec<String> {
         let notes = self.notes.lock();
-        notes.iter().map(|note| note.replace(['\r', '\n'], " ")).collect()
+        notes.values().flatten().map(|note| note.replace(['\r', '\n'], " ")).collect()
     }
 
     /// Records that the runtime makes progress. Called by the server's heartbeat.
@@ -136,9 +137,9 @@ mod tests {
     #[test]
     fn a_note_is_shown_and_does_not_change_readiness() {
         let health = Health::new(&[]);
-        health.set_notes(vec!["payments of old\nare not served".to_owned()]);
+        health.set_notes("payments", vec!["payments of old\nare not served".to_owned()]);
         assert_eq!((health.ready(), health.notes()), (Ok(()), vec!["payments of old are not served".to_owned()]));
-        health.set_notes(Vec::new());
+        health.set_notes("payments", Vec::new());
         assert!(health.notes().is_empty());
     }
 

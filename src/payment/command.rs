@@ -95,6 +95,12 @@ pub enum CommandType {
     /// Reports the state of another command.
     #[strum(serialize = "command.status")]
     Status,
+    /// An operator stops a variant's calls.
+    #[strum(serialize = "variant.pause")]
+    Pause,
+    /// An operator lets a variant's calls continue.
+    #[strum(serialize = "variant.resume")]
+    Resume,
 }
 
 impl CommandType {
@@ -113,9 +119,16 @@ impl CommandType {
         self.is_read_only() || self.is_of_operators() || matches!(self, CommandType::Sync | CommandType::Notification)
     }
 
-    /// Whether only operators send it, in their own name: it says what happened to an operation, or what to do about it.
+    /// Whether only operators send it, in their own name: it says what happened to an operation, or what to do about it
+    /// or about a variant.
     pub fn is_of_operators(self) -> bool {
-        matches!(self, CommandType::Resolve | CommandType::Retry | CommandType::Withdraw)
+        let is_about_operation = matches!(self, CommandType::Resolve | CommandType::Retry | CommandType::Withdraw);
+        is_about_operation || self.is_about_variant()
+    }
+
+    /// Whether it changes a variant, and no payment.
+    pub fn is_about_variant(self) -> bool {
+        matches!(self, CommandType::Pause | CommandType::Resume)
     }
 
     /// Whether it only reads: it changes nothing and does not call the gateway.
@@ -125,7 +138,7 @@ impl CommandType {
 
     /// Whether the subject, that is the payment, may be omitted.
     pub fn may_lack_subject(self) -> bool {
-        matches!(self, CommandType::Notification | CommandType::ResendEvents)
+        matches!(self, CommandType::Notification | CommandType::ResendEvents) || self.is_about_variant()
     }
 }
 
@@ -257,6 +270,10 @@ pub enum Body {
     ResendEvents(EventsWanted),
     /// `command.status`
     Status(CommandWanted),
+    /// `variant.pause`
+    Pause(Pause),
+    /// `variant.resume`, for this reason
+    Resume(String),
 }
 
 impl Body {
@@ -278,6 +295,8 @@ impl Body {
             Body::Snapshot => CommandType::Snapshot,
             Body::ResendEvents(_) => CommandType::ResendEvents,
             Body::Status(_) => CommandType::Status,
+            Body::Pause(_) => CommandType::Pause,
+            Body::Resume(_) => CommandType::Resume,
         }
     }
 }
@@ -364,6 +383,25 @@ pub struct Retry {
     pub operation: Uuid,
     /// When; `None` for now.
     pub at: Option<Timestamp>,
+}
+
+/// How long to stop a variant's calls, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// When the pause ends by itself; `None` for only by a `variant.resume`.
+    pub until: Option<Timestamp>,
+    /// Why, for whoever wonders.
+    pub reason: String,
+}
+
+impl Pause {
+    /// The pause of this variant, for people.
+    pub fn words(&self, variant: &str) -> String {
+        match self.until {
+            Some(until) => format!("variant {variant} is paused until {until}: {}", self.reason),
+            None => format!("variant {variant} is paused until an operator resumes it: {}", self.reason),
+        }
+    }
 }
 
 /// The outcomes that a person may state.

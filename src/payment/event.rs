@@ -5,7 +5,7 @@ use strum::{EnumIter, IntoStaticStr};
 use uuid::Uuid;
 
 use super::code::Code;
-use super::command::{Command, CommandName, Reply};
+use super::command::{Command, CommandName, Pause, Reply};
 use super::model::{Metadata, Payment};
 use super::money::Money;
 use super::operation::{AnswerKind, Operation, State};
@@ -199,6 +199,8 @@ pub enum EventKind {
     },
     /// `command.succeeded` of an `events.resend`
     EventsResent(ResentPage),
+    /// `command.succeeded` of a `variant.pause` or `variant.resume`: the variant's pause as stored, if it has one.
+    PauseChanged(Option<Pause>),
 }
 
 /// A page of a variant's events, across payments, that were published again: part of an `events.resend`.
@@ -323,7 +325,9 @@ impl EventKind {
             EventKind::Rejected { .. } => EventType::Rejected,
             EventKind::Failed { .. } => EventType::Failed,
             EventKind::Delayed { .. } => EventType::Delayed,
-            EventKind::Succeeded { .. } | EventKind::EventsResent(_) => EventType::Succeeded,
+            EventKind::Succeeded { .. } | EventKind::EventsResent(_) | EventKind::PauseChanged(_) => {
+                EventType::Succeeded
+            }
             EventKind::Snapshot { .. } => EventType::Snapshot,
         }
     }
@@ -339,7 +343,8 @@ impl EventKind {
             EventKind::Rejected { .. }
             | EventKind::Failed { .. }
             | EventKind::Delayed { .. }
-            | EventKind::EventsResent(_) => false,
+            | EventKind::EventsResent(_)
+            | EventKind::PauseChanged(_) => false,
         }
     }
 

@@ -188,6 +188,13 @@ const STATUS: &[Field] = &[
     optional("source", Form::Text(TEXT_MAX), "Its `source`. If omitted: that of the command.status itself."),
 ];
 
+const PAUSE: &[Field] = &[
+    required("reason", Form::Words(EVIDENCE_MAX), "Why; shown wherever the pause is."),
+    optional("until", Form::Time, "When it ends by itself, in the future. If omitted: only by variant.resume."),
+];
+
+const RESUME: &[Field] = &[optional("reason", Form::Words(EVIDENCE_MAX), "Why; kept for the variant's history.")];
+
 /// The fields of a command's data.
 pub fn fields(kind: CommandType) -> &'static [Field] {
     match kind {
@@ -203,6 +210,8 @@ pub fn fields(kind: CommandType) -> &'static [Field] {
         CommandType::Resolve => RESOLVE,
         CommandType::Retry => RETRY,
         CommandType::Withdraw => WITHDRAW,
+        CommandType::Pause => PAUSE,
+        CommandType::Resume => RESUME,
     }
 }
 

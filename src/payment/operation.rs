@@ -283,7 +283,9 @@ impl Operation {
             | CommandType::Resend
             | CommandType::Snapshot
             | CommandType::ResendEvents
-            | CommandType::Status => None,
+            | CommandType::Status
+            | CommandType::Pause
+            | CommandType::Resume => None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! - `load`: loads payments for the machine.
 //! - `lease`: attempts, due work, lost workers, call rates.
 //! - `scan`: how all replicas together scan operations and events.
+//! - `pauses`: variants whose calls operators stopped.
 //! - `outbox`: events that are not sent yet, their positions, and those that were set aside.
 //! - `query`: what people and metrics ask.
 //! - `retention`: deletes, archives and erases what is old or asked to be forgotten.
@@ -17,6 +18,7 @@ pub mod error;
 pub mod lease;
 pub mod load;
 pub mod outbox;
+pub mod pauses;
 pub mod query;
 pub mod retention;
 mod row;

@@ -60,7 +60,8 @@ fn alerts(kind: &EventKind) -> Vec<Alert> {
         | EventKind::Rejected { .. }
         | EventKind::Succeeded { .. }
         | EventKind::Snapshot { .. }
-        | EventKind::EventsResent(_) => Vec::new(),
+        | EventKind::EventsResent(_)
+        | EventKind::PauseChanged(_) => Vec::new(),
     }
 }
 
@@ -73,6 +74,7 @@ fn code(kind: &EventKind) -> Option<Code> {
         EventKind::Created { .. }
         | EventKind::Succeeded { .. }
         | EventKind::Snapshot { .. }
-        | EventKind::EventsResent(_) => None,
+        | EventKind::EventsResent(_)
+        | EventKind::PauseChanged(_) => None,
     }
 }

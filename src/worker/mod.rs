@@ -10,6 +10,7 @@
 //! - `variant`: a gateway's limits and its circuit breaker, and users' rate limits.
 //! - `webhooks`: turns webhooks into commands; also the process that does only that.
 //! - `schedule`: executes due operations, including those of lost workers.
+//! - `pauses`: follows which variants operators have paused.
 //! - `alerts`: raises what needs somebody's attention at once.
 //! - `unserved`: reports payments that no configured variant serves.
 //! - `finished`: signals that something has ended.
@@ -20,6 +21,7 @@ mod command;
 mod finished;
 pub mod intake;
 mod outbox;
+mod pauses;
 mod prerequisites;
 mod report;
 mod schedule;

@@ -64,7 +64,7 @@ impl Schedule {
             let share = (self.variant.concurrency / 2).clamp(1, CLAIM_MAX);
             let room = share.saturating_sub(self.under_way.load(Ordering::Relaxed));
             // If more is due than there is capacity for, claim in batches rather than one by one.
-            if room >= share.div_ceil(4) && self.engine.paused_for(&self.variant).is_none() {
+            if room >= share.div_ceil(4) && !self.waits() {
                 if claims.is_multiple_of(FULL_EVERY) {
                     since = Timestamp::UNIX_EPOCH;
                 }
@@ -83,6 +83,11 @@ impl Schedule {
                 () = self.engine.draining.cancelled() => return,
             }
         }
+    }
+
+    /// Whether nothing is claimed now. A variant that an operator has paused is still asked.
+    fn waits(&self) -> bool {
+        self.engine.draining.is_cancelled() || self.variant.breaker.paused_for().is_some()
     }
 
     fn start(&self, due: Vec<Due>) {
@@ -149,7 +154,8 @@ impl Engine {
     async fn claim_since(&self, variant: &Variant, since: Timestamp, limit: usize) -> Option<Vec<Due>> {
         // When they are due again if this worker is lost before it has stored what it does with them.
         let again = variant.rules.lease.saturating_mul(2).max(Duration::from_secs(30));
-        match self.store.claim_due(&variant.name, since, limit, again).await {
+        let only_questions = variant.pause.is_paused(self.store.clock().now());
+        match self.store.claim_due(&variant.name, since, limit, again, only_questions).await {
             Ok(due) => Some(due),
             Err(error) => {
                 warn!(error = chain(&error), variant = variant.name, "cannot claim due operations; retrying");

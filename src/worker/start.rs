@@ -29,7 +29,7 @@ use super::report::{COMMITS, VARIANTS};
 use super::schedule::Schedule;
 use super::variant::Variant;
 use super::webhooks::receiver::Receiver;
-use super::{prerequisites, report};
+use super::{pauses, prerequisites, report};
 use crate::bus::consume::consumer::{Consumer, Consumption};
 use crate::bus::publish::publisher::Publisher;
 use crate::bus::topology::{self, QueueKind};
@@ -112,6 +112,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let broker = prerequisites::broker(&bus, &names, &health, &prepared);
     let database = async {
         prerequisites::database(&store, settings.database.may_lose_commits, &health).await;
+        pauses::begin(&engine, &health).await;
         Ok(())
     };
     tokio::select! {
@@ -130,6 +131,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let shares = shares(&engine, settings.amqp.memory);
     let queues = consume(&intake, &consumer, &bus, shares, &health, &mut services);
     services.push(tokio::spawn(hand_back::run(Arc::clone(&health), queues.consumptions.clone())));
+    services.push(tokio::spawn(pauses::run(Arc::clone(&engine), Arc::clone(&health))));
     services.extend(start_due_work(&engine, &tasks, settings.worker.poll));
     let (heartbeats, relaying) = start_outbox(&engine, &publisher, &settings);
     services.push(heartbeats);

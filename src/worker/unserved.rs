@@ -79,6 +79,6 @@ impl UnservedWatch {
             notes.push(words);
         }
         self.logged = logged;
-        health.set_notes(notes);
+        health.set_notes("unserved payments", notes);
     }
 }

@@ -17,7 +17,7 @@ use crate::support::replies::Replies;
 use crate::support::skip::{checks, skip};
 use crate::support::{Behaviour, Command, Event, Setup, WorkerSetup, World, eventually};
 
-/// A message as it stands in a document, as the tests publish it.
+/// Converts a message of a document to a command that tests publish.
 fn command(message: &Value) -> Command {
     let text = |name: &str| message[name].as_str().unwrap_or_else(|| panic!("{name} of {message}")).to_owned();
     let subject = message["subject"].as_str();
@@ -46,6 +46,10 @@ async fn every_example_of_the_contract_is_carried_out() {
             check_status(&world, command, answer).await;
             continue;
         }
+        if kind.is_about_variant() {
+            check_pause(&world, command).await;
+            continue;
+        }
         let event = world.run(&command).await;
         let said = if event.code().is_empty() { event.status() } else { event.code() };
         assert_eq!((event.kind(), said), (answer.as_str(), word), "{kind}: {summary}: {}", event.line());
@@ -53,7 +57,7 @@ async fn every_example_of_the_contract_is_carried_out() {
     world.check_books().await;
 }
 
-/// It is answered at its `reply_to` alone, with the answer of the command that it asks after.
+/// It is answered only at its `reply_to`, with the answer of the command that it asks about.
 async fn check_status(world: &World, command: Command, answer: EventType) {
     let asked = command.data["id"].clone();
     let mut replies = Replies::of(world).await;
@@ -63,7 +67,17 @@ async fn check_status(world: &World, command: Command, answer: EventType) {
     assert_eq!(wrong(&as_event(&event)), Vec::<String>::new());
 }
 
-/// It is answered at its `reply_to` alone, behind the events.
+/// It is answered only at its `reply_to`, with the pause as it is then.
+async fn check_pause(world: &World, command: Command) {
+    let is_pause = command.kind == CommandType::Pause.as_str();
+    let mut replies = Replies::of(world).await;
+    world.bus.publish(&[command.reply_to(&replies.queue, "pause")]).await;
+    let event = replies.next().await.1;
+    assert_eq!(event["data"]["pause"]["paused"], is_pause, "{event}");
+    assert_eq!(wrong(&as_event(&event)), Vec::<String>::new());
+}
+
+/// It is answered only at its `reply_to`, after the events.
 async fn check_resent(world: &World, command: Command) {
     let stored: i64 = world.value("SELECT count(*) FROM events", &[]).await;
     let mut replies = Replies::of(world).await;
@@ -77,14 +91,14 @@ async fn check_resent(world: &World, command: Command) {
     assert_eq!(wrong(&as_event(&answer)), Vec::<String>::new());
 }
 
-/// Blocks of a language in a page of documentation.
+/// Returns the blocks of a language in a page of documentation.
 pub fn blocks(page: &str, language: &str) -> Vec<String> {
     let opening = format!("```{language}\n");
     let behind = page.split(&opening).skip(1);
     behind.map(|text| text.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
-/// Every page of documentation.
+/// Returns every page of documentation.
 pub fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
     let mut folders = vec![root().to_owned()];
@@ -126,7 +140,7 @@ async fn every_json_example_of_the_documentation_is_carried_out() {
     world.check_books().await;
 }
 
-/// An event of the documentation, as one that came.
+/// Converts an event of the documentation to a received one.
 fn as_event(message: &Value) -> Event {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut routing_key = format!("default.{}", text(&message["type"]));
@@ -137,7 +151,7 @@ fn as_event(message: &Value) -> Event {
     Event { routing_key, properties, body: message.clone(), at }
 }
 
-/// The README's own lines, with another address and prefix.
+/// Runs the README's own lines with another address and prefix.
 #[tokio::test]
 async fn the_python_of_the_readme_pays_and_listens() {
     let packages = root().join("target/python");
@@ -162,7 +176,7 @@ async fn the_python_of_the_readme_pays_and_listens() {
     let mut python = python.expect("python3");
     let paid = world.event("the payment of the example", |event| event.status() == "confirmed").await;
     assert_eq!((paid.field("captured_amount"), paid.field("description")), ("120.00", "Book purchase"));
-    // The example listens from then on.
+    // The example is subscribed from now on.
     eventually("its queue", async || if world.bus.exists("shop").await { Ok(()) } else { Err("it is not there") })
         .await;
     let another = Command::charge("default", "5.00", "USD");
@@ -173,19 +187,19 @@ async fn the_python_of_the_readme_pays_and_listens() {
         python.kill().and_then(|()| python.wait()).expect("python ends");
         printed
     });
-    let printed = printed.await.expect("a line").expect("it tells of the other payment");
+    let printed = printed.await.expect("a line").expect("it prints the other payment");
     assert!(printed.contains(&another.payment.to_string()), "{printed}");
     world.bus.delete_queue(&world.bus.queue("shop")).await;
     world.check_books().await;
 }
 
-/// By the AsyncAPI project's own parser, which looks at every schema and every example too.
+/// Checked with the AsyncAPI project's own parser, which reads every schema and every example too.
 #[test]
 fn the_asyncapi_document_is_valid() {
     checks(Program::new(root().join("scripts/check-asyncapi")).arg("contract/asyncapi.json").current_dir(root()));
 }
 
-/// A code that no integration test asks for may be told by nobody, or in place of another one.
+/// A code that no integration test checks might never be used, or be used in place of another one.
 #[test]
 fn every_code_is_asked_for_by_a_test() {
     let sources: String = std::fs::read_dir(root().join("tests/it"))
@@ -234,7 +248,7 @@ async fn a_delay_says_that_calls_are_paused() {
     world.gateway.set_default(Some(Behaviour::Status(503, None)));
     let charges: Vec<Command> = (0..20).map(|_| Command::charge("http", "5.00", "USD")).collect();
     world.publish_all(&charges).await;
-    // Those that were fetched already when the breaker opened.
+    // Those that were already prefetched when the breaker opened.
     world.event("a call that is held back", |event| event.reason() == "held").await;
     world.gateway.set_default(None);
     for charge in &charges {

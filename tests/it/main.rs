@@ -1,7 +1,7 @@
 //! paybus from end to end: the real binary between a real broker, a real database and a gateway that misbehaves as
 //! planned. Run by `scripts/with-services cargo test --test it`.
 
-// A helper of tests fails as a test does; clippy's own exception knows only the functions marked as tests.
+// A failing helper fails its test; clippy's own exception covers only functions that are marked as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -43,6 +43,7 @@ mod messages;
 mod migrations;
 mod money;
 mod operations;
+mod pauses;
 mod poison;
 mod pooler;
 mod privileges;

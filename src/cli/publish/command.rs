@@ -16,18 +16,22 @@ use crate::payment::json;
 /// The variant if none is named.
 const VARIANT_DEFAULT: &str = "default";
 
+/// The source if none is named.
+const SOURCE_DEFAULT: &str = "cli";
+
 /// The command itself.
 #[derive(Debug, Clone, Args)]
 pub struct CommandArguments {
     /// The command's type, such as payment.create; `payment.` may be omitted.
     ///
     /// payment.create, process, capture, release, refund, cancel, sync, notification, resolve, retry, withdraw, resend
-    /// or snapshot; events.resend or command.status.
+    /// or snapshot; events.resend or command.status; variant.pause or variant.resume.
     #[arg(value_name = "TYPE", value_parser = read_type)]
     pub kind: CommandType,
     /// The payment's id.
     ///
-    /// Required, except for payment.create (default: a new id), payment.notification and events.resend.
+    /// Required, except for payment.create (default: a new id), payment.notification, events.resend, variant.pause and
+    /// variant.resume.
     #[arg(long, value_name = "UUID")]
     pub payment: Option<Uuid>,
     /// The payment's variant, for the routing key.
@@ -41,7 +45,7 @@ pub struct CommandArguments {
     #[arg(long)]
     pub id: Option<String>,
     /// The command's source: which service sends it.
-    #[arg(long, default_value = "cli")]
+    #[arg(long, default_value = SOURCE_DEFAULT)]
     pub source: String,
     /// Reject the command if it has not begun within this time.
     #[arg(long, value_name = "DURATION", value_parser = read_duration)]
@@ -103,9 +107,14 @@ pub struct FieldArguments {
     /// Default: now.
     #[arg(long, value_name = "TIME")]
     pub at: Option<Timestamp>,
-    /// payment.retry, payment.withdraw: why; kept in the payment's history.
+    /// payment.retry, payment.withdraw, variant.pause, variant.resume: why; kept in the history.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// variant.pause: when the pause ends by itself.
+    ///
+    /// Default: only by variant.resume.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<Timestamp>,
 }
 
 /// The outcome that an operator states.
@@ -132,6 +141,23 @@ pub struct Made {
     pub routing_key: String,
     /// The command as CloudEvents JSON.
     pub event: Value,
+}
+
+impl CommandArguments {
+    /// A command about a variant, with these fields.
+    pub fn about_variant(kind: CommandType, variant: String, fields: FieldArguments) -> CommandArguments {
+        CommandArguments {
+            kind,
+            payment: None,
+            variant: Some(variant),
+            id: None,
+            source: SOURCE_DEFAULT.to_owned(),
+            expires_in: None,
+            correlation_id: None,
+            data: None,
+            fields,
+        }
+    }
 }
 
 fn read_type(text: &str) -> Result<CommandType, String> {
@@ -192,6 +218,7 @@ impl CommandArguments {
             ("transaction_id", text(&fields.transaction_id)),
             ("at", fields.at.map(|at| Value::from(at.to_string()))),
             ("reason", text(&fields.reason)),
+            ("until", fields.until.map(|until| Value::from(until.to_string()))),
         ];
         for (name, value) in named {
             if let Some(value) = value {

@@ -1,6 +1,6 @@
 //! `paybus publish`: publishes commands from a shell.
 
-mod command;
+pub mod command;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -61,6 +61,13 @@ pub struct PublishArguments {
     // Last: the heading of its fields holds for all that follows.
     #[command(flatten)]
     command: CommandArguments,
+}
+
+impl PublishArguments {
+    /// One command, whose answer is awaited.
+    pub fn answered(command: CommandArguments, timeout: Duration, json: bool) -> PublishArguments {
+        PublishArguments { reply: true, timeout, count: 1, json, command }
+    }
 }
 
 pub async fn run(arguments: PublishArguments, settings: &Settings) -> Result<Exit, Failure> {

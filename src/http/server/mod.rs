@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(ask(&client, &address, "/readyz").await, (503, "broker: starting\n".to_owned()));
         health.set("broker", Ok(()));
         assert_eq!(ask(&client, &address, "/readyz").await, (200, "ready\n".to_owned()));
-        health.set_notes(vec!["payments of old are not served".to_owned()]);
+        health.set_notes("payments", vec!["payments of old are not served".to_owned()]);
         let noted = "ready\nnote: payments of old are not served\n";
         assert_eq!(ask(&client, &address, "/readyz").await, (200, noted.to_owned()));
         crate::telemetry::metrics::lease_lost("default");

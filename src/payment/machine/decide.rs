@@ -55,7 +55,7 @@ impl Aggregate {
             Body::Resend(from) => self.resend(id, from, context),
             Body::Snapshot => self.snapshot(id, context),
             // These are answered before a payment is looked up.
-            Body::ResendEvents(_) | Body::Status(_) => {
+            Body::ResendEvents(_) | Body::Status(_) | Body::Pause(_) | Body::Resume(_) => {
                 Err(Rejection::new(Code::NotAllowed, "the command does not apply to a payment"))
             }
         }

@@ -107,7 +107,8 @@ impl Aggregate {
             | EventKind::Delayed { .. }
             | EventKind::Succeeded { .. }
             | EventKind::Snapshot { .. }
-            | EventKind::EventsResent(_) => None,
+            | EventKind::EventsResent(_)
+            | EventKind::PauseChanged(_) => None,
         };
         let event_id = match sequence {
             Some(sequence) => Uuid::new_v5(&self.payment_id, &sequence.to_be_bytes()),

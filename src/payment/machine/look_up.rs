@@ -39,6 +39,11 @@ impl Aggregate {
             operation.due_at = Some(settled_at);
             return Step::Stored;
         }
+        // A look-up only asks; an undo acts.
+        if let Some(paused_for) = context.paused_for.filter(|_| undoes) {
+            operation.due_at = Some(later(context.now, paused_for));
+            return Step::Stored;
+        }
         operation.lease_for_call(context);
         operation.due_at = operation.lease.map(|lease| lease.until);
         if undoes {

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::code::{Code, Rejection};
 use super::command::{
-    AmountText, Body, Capture, CommandType, CommandWanted, EventsWanted, NewPayment, Process, Refund, Resolve, Retry,
+    AmountText, Body, Capture, CommandType, CommandWanted, EventsWanted, NewPayment, Pause, Process, Refund, Resolve,
+    Retry,
 };
 use super::fact::{FACTS, read_facts};
 use super::field;
@@ -54,6 +55,10 @@ impl Body {
                 source: Some(data.owned("source")).filter(|source| !source.is_empty()),
                 id: data.owned("id"),
             }),
+            CommandType::Pause => {
+                Body::Pause(Pause { until: field::time(data.text("until")), reason: data.owned("reason") })
+            }
+            CommandType::Resume => Body::Resume(data.owned("reason")),
         })
     }
 }

@@ -106,4 +106,10 @@ pub const STEPS: &[Step] = &[
         needs: 0,
         change: Change::Statements(include_str!("migrations/0009_heartbeat.sql")),
     },
+    Step {
+        number: 10,
+        name: "variant pauses",
+        needs: 0,
+        change: Change::Statements(include_str!("migrations/0010_variant_pauses.sql")),
+    },
 ];

@@ -6,7 +6,7 @@ use crate::store::error::StoreError;
 use crate::store::row::ReadColumn;
 
 /// Privileges needed on each table besides `SELECT`; `deploy/postgres/roles.sql` grants exactly these.
-pub const WRITES: [(&str, &str); 12] = [
+pub const WRITES: [(&str, &str); 13] = [
     ("payments", "INSERT, UPDATE"),
     ("operations", "INSERT, UPDATE, DELETE"),
     ("movements", "INSERT, UPDATE"),
@@ -19,6 +19,7 @@ pub const WRITES: [(&str, &str); 12] = [
     ("buckets", "UPDATE"),
     ("relays", "INSERT, UPDATE, DELETE"),
     ("rates", "INSERT, UPDATE"),
+    ("variant_pauses", "INSERT"),
 ];
 
 /// Checks that this role may do everything the worker does.

@@ -327,6 +327,11 @@ pub fn breaker(variant: &str, state: BreakerState) {
     }
 }
 
+/// Reports whether an operator has paused a variant.
+pub fn variant_paused(variant: &str, is_paused: bool) {
+    gauge!("paybus_variant_paused", "variant" => variant_label(variant)).set(if is_paused { 1.0 } else { 0.0 });
+}
+
 /// Counts an operation that was taken over from a lost worker.
 pub fn takeover(variant: &str) {
     counter!("paybus_takeovers_total", "variant" => variant_label(variant)).increment(1);

@@ -113,6 +113,7 @@ pub const METRICS: &[Metric] = &[
         &["variant", "state"],
         "1 for the state of the circuit breaker on this replica (closed, open or half_open), otherwise 0.",
     ),
+    gauge("paybus_variant_paused", &["variant"], "1 if an operator has paused the variant's calls, otherwise 0."),
     counter("paybus_takeovers_total", &["variant"], "Operations taken over from a lost worker."),
     counter("paybus_leases_lost_total", &["variant"], "Attempts stopped because their lease was lost."),
     counter(

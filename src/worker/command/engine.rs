@@ -109,7 +109,10 @@ impl Engine {
     pub fn context_of<'a>(&'a self, attempt: Option<&Attempt<'a>>) -> Context<'a> {
         let context = self.context(attempt.map(|attempt| attempt.variant));
         match attempt.map(|attempt| attempt.purpose) {
-            Some(Purpose::Probe) => Context { paused_for: self.paused_for_draining(), ..context },
+            Some(Purpose::Probe) => {
+                let paused_for = attempt.and_then(|attempt| self.paused_by_people(attempt.variant));
+                Context { paused_for, ..context }
+            }
             Some(Purpose::Work) | None => context,
         }
     }
@@ -126,17 +129,19 @@ impl Engine {
 
     /// Returns how long calls are paused, or `None` if they may go out.
     pub fn paused_for(&self, variant: &Variant) -> Option<Duration> {
-        self.paused_for_draining().or_else(|| variant.breaker.paused_for())
+        self.paused_by_people(variant).or_else(|| variant.breaker.paused_for())
     }
 
-    fn paused_for_draining(&self) -> Option<Duration> {
-        self.draining.is_cancelled().then_some(Duration::ZERO)
+    /// The same, whatever the breaker says: the worker drains, or an operator has paused the variant.
+    fn paused_by_people(&self, variant: &Variant) -> Option<Duration> {
+        let is_draining = self.draining.is_cancelled().then_some(Duration::ZERO);
+        is_draining.or_else(|| variant.pause.paused_for(self.store.clock().now()))
     }
 
     /// Waits until a call may go out within the variant's concurrency and rate limits. Returns `None` if calls are
     /// paused meanwhile or if the wait would exceed `wait_max`.
     pub async fn permit(&self, variant: &Variant, wait_max: Duration) -> Option<OwnedSemaphorePermit> {
-        let mut breaker = variant.breaker.watch();
+        let (mut breaker, mut pause) = (variant.breaker.watch(), variant.pause.watch());
         let deadline = Instant::now() + wait_max.min(WAIT_MAX);
         let wait = async {
             let permit = Arc::clone(&variant.calls).acquire_owned().await.ok()?;
@@ -158,6 +163,7 @@ impl Engine {
             permit = timeout_at(deadline, wait) => permit.ok().flatten(),
             () = self.draining.cancelled() => None,
             _ = breaker.wait_for(|state| *state != State::Closed) => None,
+            _ = pause.wait_for(|pause| pause.is_some()) => None,
         }
     }
 
@@ -331,7 +337,8 @@ fn report_metrics(aggregate: &Aggregate) {
             EventKind::Created { .. }
             | EventKind::Succeeded { .. }
             | EventKind::Snapshot { .. }
-            | EventKind::EventsResent(_) => CommandOutcome::Succeeded,
+            | EventKind::EventsResent(_)
+            | EventKind::PauseChanged(_) => CommandOutcome::Succeeded,
         };
         if cause.is_final || outcome == CommandOutcome::Delayed {
             metrics::command_settled(&Kind::from_word(&cause.kind), &event.variant, outcome);

@@ -121,6 +121,9 @@ impl Engine {
         } else if let Some(asked) = status::wanted(command) {
             drop(turn.take());
             self.publish_status(command, &asked).await?;
+        } else if let Some(order) = self.pause_wanted(command) {
+            drop(turn.take());
+            self.order_pause(command, order).await?;
         } else {
             return Ok(false);
         }

@@ -21,6 +21,7 @@ pub mod entry;
 pub mod execute;
 pub mod in_progress;
 pub mod locate;
+pub mod pause;
 pub mod refusal;
 pub mod resend;
 pub mod resend_runs;

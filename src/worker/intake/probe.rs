@@ -15,10 +15,12 @@ use crate::worker::variant::breaker::State;
 use crate::worker::variant::{Variant, guard};
 
 impl Intake {
-    /// Pauses a variant's commands while its breaker is open, and probes, until the worker drains.
+    /// Pauses a variant's commands while an operator has paused it or its breaker is open, and probes, until the worker
+    /// drains.
     pub(crate) async fn guard(self, variant: Arc<Variant>, consumption: Arc<Consumption>) {
+        let now = || self.engine.store.clock().now();
         let probe = || self.probe(&variant, &consumption);
-        guard::run(&variant, &consumption, &self.engine.draining, probe).await;
+        guard::run(&variant, &consumption, &self.engine.draining, now, probe).await;
     }
 
     /// Makes one probe; breaks if there is nothing to probe with. Payments take turns: one that failed a probe is used

@@ -1,8 +1,9 @@
-//! Follows the states of a variant's circuit breaker: pauses its commands while it is open, and probes while it is
-//! half-open.
+//! Decides whether a variant's commands are consumed: not while an operator has paused it, nor while its circuit breaker
+//! is open. Probes while the breaker is half-open.
 
 use std::ops::ControlFlow;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -11,27 +12,33 @@ use tracing::warn;
 use super::Variant;
 use super::breaker::State;
 use crate::bus::consume::consumer::Consumption;
+use crate::payment::command::Pause;
 use crate::telemetry::metrics::{self, BreakerState};
 
 /// How many probes may end without a call before the breaker closes without one.
 const PROBES_MAX: u32 = 5;
 
-/// Follows the breaker until the worker drains. `probe` makes one probe, and breaks if there is nothing to probe with.
+/// Follows the pause and the breaker until the worker drains. `probe` makes one probe, and breaks if there is nothing to
+/// probe with. `now` is PostgreSQL's time.
 pub async fn run<Probing>(
     variant: &Variant,
     consumption: &Consumption,
     draining: &CancellationToken,
+    now: impl Fn() -> Timestamp,
     probe: impl Fn() -> Probing,
 ) where
     Probing: Future<Output = ControlFlow<()>>,
 {
-    let mut states = variant.breaker.watch();
+    let (mut states, mut pauses) = (variant.breaker.watch(), variant.pause.watch());
     while !draining.is_cancelled() {
         let state = *states.borrow_and_update();
         metrics::breaker(&variant.name, shown(state));
+        pauses.mark_unchanged();
         match state {
-            State::Closed => closed(consumption, &mut states, draining).await,
-            State::Open { until } => open(variant, consumption, until, draining).await,
+            // It ends when the database says so: there is no hurry.
+            _ if variant.pause.is_paused(now()) => paused(consumption, &mut pauses, draining).await,
+            State::Closed => closed(consumption, &mut states, &mut pauses, draining).await,
+            State::Open { until } => open(variant, consumption, until, &mut pauses, draining).await,
             State::Probing => half_open(variant, draining, &probe).await,
         }
     }
@@ -39,15 +46,41 @@ pub async fn run<Probing>(
     consumption.pause();
 }
 
-async fn closed(consumption: &Consumption, states: &mut watch::Receiver<State>, draining: &CancellationToken) {
-    consumption.resume();
-    draining.run_until_cancelled(states.changed()).await;
+type Pauses = watch::Receiver<Option<Pause>>;
+
+async fn paused(consumption: &Consumption, pauses: &mut Pauses, draining: &CancellationToken) {
+    consumption.pause();
+    draining.run_until_cancelled(pauses.changed()).await;
 }
 
-async fn open(variant: &Variant, consumption: &Consumption, until: Instant, draining: &CancellationToken) {
+async fn closed(
+    consumption: &Consumption,
+    states: &mut watch::Receiver<State>,
+    pauses: &mut Pauses,
+    draining: &CancellationToken,
+) {
+    consumption.resume();
+    tokio::select! {
+        _ = states.changed() => {}
+        _ = pauses.changed() => {}
+        () = draining.cancelled() => {}
+    }
+}
+
+async fn open(
+    variant: &Variant,
+    consumption: &Consumption,
+    until: Instant,
+    pauses: &mut Pauses,
+    draining: &CancellationToken,
+) {
     consumption.pause();
     warn!(variant = variant.name, "circuit breaker open: commands paused, probing with one call");
-    draining.run_until_cancelled(sleep_until(until)).await;
+    tokio::select! {
+        () = sleep_until(until) => {}
+        _ = pauses.changed() => {}
+        () = draining.cancelled() => {}
+    }
     variant.breaker.probe();
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use self::breaker::Breaker;
 use self::exclusive::Exclusive;
 use self::limits::RateLimit;
+use self::pause::PauseSwitch;
 use self::questions::Questions;
 use crate::config;
 use crate::gateway::Gateway;
@@ -21,6 +22,7 @@ pub mod breaker;
 pub mod exclusive;
 pub mod guard;
 pub mod limits;
+pub mod pause;
 pub mod questions;
 
 /// A configured variant at runtime.
@@ -47,6 +49,8 @@ pub struct Variant {
     pub rate: Option<RateLimit>,
     /// Pauses calls while the gateway fails.
     pub breaker: Breaker,
+    /// Pauses calls because an operator wants it.
+    pub pause: PauseSwitch,
     /// The exclusive slot for operations that lost workers; see `command::call_slot`.
     pub exclusive: Exclusive,
     /// Look-ups of whole payments that are in flight.
@@ -80,6 +84,7 @@ impl Variant {
             prefetch: settings.prefetch(),
             rate: settings.rate.map(|rate| RateLimit::new(name, rate)),
             breaker: Breaker::new(settings.breaker.failures, settings.breaker.open),
+            pause: PauseSwitch::default(),
             exclusive: Exclusive::default(),
             questions: Questions::within(worker.lease_margin),
         }

@@ -17,7 +17,7 @@ use crate::payment::trace::TraceContext;
 
 /// What each command does to a payment of each status, in the order of `Status`: `call` the gateway, `ask` it, or the
 /// code of the rejection.
-const PICTURE: [(CommandType, [&str; 8]); 15] = {
+const PICTURE: [(CommandType, [&str; 8]); 17] = {
     const NO: &str = "not_allowed";
     [
         // waiting, input, preauth, confirmed, rejected, refunded, error, cancelled
@@ -37,6 +37,8 @@ const PICTURE: [(CommandType, [&str; 8]); 15] = {
         // Answered before a payment is looked for.
         (CommandType::ResendEvents, [NO; 8]),
         (CommandType::Status, [NO; 8]),
+        (CommandType::Pause, [NO; 8]),
+        (CommandType::Resume, [NO; 8]),
     ]
 };
 
@@ -106,6 +108,7 @@ fn data_of(kind: CommandType) -> serde_json::Value {
         CommandType::Notification => json!({"facts": [{"kind": "charge.refunded"}]}),
         CommandType::Resend => json!({"from": "1"}),
         CommandType::Status => json!({"id": "pay-1"}),
+        CommandType::Pause => json!({"reason": "it charges twice"}),
         _ => json!({}),
     }
 }

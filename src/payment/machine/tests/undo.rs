@@ -57,6 +57,17 @@ fn charged(pay: Uuid, capture: bool) -> Outcome {
 }
 
 #[test]
+fn nothing_is_undone_while_calls_are_paused() {
+    let (mut bench, pay) = lost(true);
+    bench.paused_for = Some(Duration::from_secs(10));
+    assert_eq!(bench.resume_when_due(pay), Step::Stored);
+    assert_eq!(bench.operation(pay).due_at, Some(bench.now + Duration::from_secs(10)));
+    bench.paused_for = None;
+    undo(&mut bench, pay, undone(pay, true));
+    assert_eq!(bench.operation(pay).state, State::Settled);
+}
+
+#[test]
 fn what_is_undone_fails_with_nothing_held_and_can_be_tried_again() {
     for capture in [true, false] {
         let (mut bench, pay) = lost(capture);

@@ -183,6 +183,7 @@ fn every_command_refuses_what_it_does_not_know_by_name() {
             CommandType::Retry | CommandType::Withdraw => json!({"operation": Uuid::nil()}),
             CommandType::Resend => json!({"from": "1"}),
             CommandType::Status => json!({"id": "pay-1"}),
+            CommandType::Pause => json!({"reason": "it charges twice"}),
             _ => json!({}),
         };
         parse(kind, data.clone()).unwrap();

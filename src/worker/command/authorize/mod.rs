@@ -254,7 +254,12 @@ impl User {
                 CommandType::Status => is_answered,
                 // These are events of all payments of the variant, including other users'.
                 CommandType::ResendEvents => is_answered && !self.has_sources,
-                CommandType::Notification | CommandType::Resolve | CommandType::Retry | CommandType::Withdraw => false,
+                CommandType::Notification
+                | CommandType::Resolve
+                | CommandType::Retry
+                | CommandType::Withdraw
+                | CommandType::Pause
+                | CommandType::Resume => false,
             },
         }
     }
