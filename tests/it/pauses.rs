@@ -90,7 +90,8 @@ async fn a_payment_of_a_paused_variant_can_be_synced() {
 async fn a_pause_ends_by_itself_and_outlives_workers() {
     let world = World::new().await;
     let worker = world.worker().await;
-    let until = Timestamp::from_millisecond((Timestamp::now() + SignedDuration::from_secs(4)).as_millisecond()).unwrap();
+    let until =
+        Timestamp::from_millisecond((Timestamp::now() + SignedDuration::from_secs(4)).as_millisecond()).unwrap();
     let answer =
         ordered(&world, &order(&world, "variant.pause", json!({"reason": "maintenance", "until": until}))).await;
     assert_eq!(answer["data"]["pause"]["until"], until.to_string(), "{answer}");

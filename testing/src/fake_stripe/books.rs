@@ -1,5 +1,6 @@
 //! What the fake knows: payment intents, charges, refunds, disputes and reviews, as Stripe's own objects.
 
+use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
@@ -602,27 +603,32 @@ impl Objects {
 
     /// Puts charges and reviews in the place of their ids, where `expand` asks for them.
     pub fn expand(&self, mut object: Value, form: &Value) -> Value {
-        for path in form["expand"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let paths: Vec<&str> = form["expand"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if paths.is_empty() {
+            return object;
+        }
+        // Once for a whole page: a soak has thousands of charges.
+        let known = self.charges.iter().chain(&self.reviews);
+        let known: HashMap<&str, &Value> = known.filter_map(|it| Some((it["id"].as_str()?, it))).collect();
+        for path in paths {
             let parts: Vec<&str> = path.split('.').collect();
-            self.expand_path(&mut object, &parts);
+            expand_path(&known, &mut object, &parts);
         }
         object
     }
+}
 
-    fn expand_path(&self, object: &mut Value, parts: &[&str]) {
-        let Some((first, rest)) = parts.split_first() else { return };
-        if let Value::Array(items) = &mut object[*first] {
-            items.iter_mut().for_each(|item| self.expand_path(item, rest));
-            return;
-        }
-        if let Some(id) = object[*first].as_str() {
-            let found =
-                [&self.charges, &self.reviews].into_iter().find_map(|all| Some(all[position(all, id)?].clone()));
-            object[*first] = found.unwrap_or_else(|| json!(id));
-        }
-        if object[*first].is_object() {
-            self.expand_path(&mut object[*first], rest);
-        }
+fn expand_path(known: &HashMap<&str, &Value>, object: &mut Value, parts: &[&str]) {
+    let Some((first, rest)) = parts.split_first() else { return };
+    if let Value::Array(items) = &mut object[*first] {
+        items.iter_mut().for_each(|item| expand_path(known, item, rest));
+        return;
+    }
+    if let Some(found) = object[*first].as_str().and_then(|id| known.get(id)) {
+        object[*first] = (*found).clone();
+    }
+    if object[*first].is_object() {
+        expand_path(known, &mut object[*first], rest);
     }
 }
 
