@@ -127,7 +127,14 @@ fn settled(mut aggregate: Aggregate, id: Uuid, rules: &Rules) -> Aggregate {
 }
 
 fn context(rules: &Rules) -> Context<'_> {
-    Context { now: Timestamp::UNIX_EPOCH, worker: Uuid::max(), rules, paused_for: None, clocks_agree: true }
+    Context {
+        now: Timestamp::UNIX_EPOCH,
+        worker: Uuid::max(),
+        rules,
+        paused_for: None,
+        questions_paused_for: None,
+        clocks_agree: true,
+    }
 }
 
 fn rules() -> Rules {

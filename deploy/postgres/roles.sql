@@ -54,7 +54,8 @@ FROM (VALUES
     ('buckets', 'UPDATE'),
     ('relays', 'INSERT, UPDATE, DELETE'),
     ('rates', 'INSERT, UPDATE'),
-    ('variant_pauses', 'INSERT')
+    ('variant_pauses', 'INSERT'),
+    ('workers', 'INSERT, UPDATE, DELETE')
 ) AS t(name, rights)
 WHERE to_regclass('paybus.' || name) IS NOT NULL \gexec
 SELECT format('GRANT %s ON paybus.%I TO %I', rights, name, :'archiver')

@@ -2,6 +2,7 @@
 
 mod archive;
 mod check;
+mod completions;
 mod consent;
 mod dead;
 mod events;
@@ -22,6 +23,7 @@ mod time;
 mod watch;
 mod webhooks;
 mod worker;
+mod workers;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -70,6 +72,7 @@ enum Command {
     Events(events::EventsArguments),
     Show(show::ShowArguments),
     List(Box<list::ListArguments>),
+    Workers(workers::WorkersArguments),
     Pause(pause::PauseArguments),
     Resume(pause::ResumeArguments),
     #[command(subcommand)]
@@ -79,6 +82,8 @@ enum Command {
     Archive(archive::ArchiveArguments),
     Check(check::CheckArguments),
     Schema(schema::SchemaArguments),
+    Completions(completions::CompletionsArguments),
+    Man(completions::ManArguments),
 }
 
 impl Arguments {
@@ -123,6 +128,7 @@ impl Arguments {
             Command::Events(arguments) => events::run(&arguments, &settings).await,
             Command::Show(arguments) => show::run(&arguments, &settings).await,
             Command::List(arguments) => list::run(&arguments, &settings).await,
+            Command::Workers(arguments) => workers::run(&arguments, &settings).await,
             Command::Pause(arguments) => pause::pause(arguments, &settings).await,
             Command::Resume(arguments) => pause::resume(arguments, &settings).await,
             Command::Dead(command) => dead::run(command, &settings).await,
@@ -131,6 +137,8 @@ impl Arguments {
             Command::Archive(arguments) => archive::run(&arguments, &settings).await,
             Command::Check(arguments) => check::run(&arguments, &settings).await,
             Command::Schema(arguments) => schema::run(&arguments),
+            Command::Completions(arguments) => completions::completions(&arguments),
+            Command::Man(arguments) => completions::man(&arguments),
         }
     }
 }
@@ -161,6 +169,7 @@ mod tests {
         "events",
         "show",
         "list",
+        "workers",
         "pause",
         "resume",
         "dead list",
@@ -173,6 +182,8 @@ mod tests {
         "archive",
         "check",
         "schema",
+        "completions",
+        "man",
     ];
 
     #[test]
@@ -190,6 +201,24 @@ mod tests {
             let longest = help.lines().map(|line| line.chars().count()).max();
             assert!(longest <= Some(120), "{longest:?} {help}");
         }
+    }
+
+    #[test]
+    fn each_command_has_a_manual_page_and_can_be_completed() {
+        let pages = std::env::temp_dir().join(format!("paybus-man-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&pages).expect("a directory");
+        clap_mangen::generate_to(Arguments::command(), &pages).expect("pages");
+        let mut bash = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut Arguments::command(), "paybus", &mut bash);
+        let bash = String::from_utf8(bash).expect("text");
+        for name in COMMANDS {
+            let page = pages.join(format!("paybus-{}.1", name.replace(' ', "-")));
+            assert!(
+                page.is_file() && bash.contains(&format!("paybus__subcmd__{}", name.replace(' ', "__subcmd__"))),
+                "{name}"
+            );
+        }
+        std::fs::remove_dir_all(&pages).expect("removed");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::watch::read_duration;
 use crate::config::Settings;
 use crate::payment::command::CommandType;
 
-/// How long the answer may take.
+/// How long the answer may take. The order expires with it: one that nobody waits for must not undo a later one.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Stop the calls of a variant, on all replicas within seconds.
@@ -86,6 +86,6 @@ async fn send(
         let known: Vec<&str> = settings.variants.keys().map(String::as_str).collect();
         return Err(Failure::usage(format!("no variant {variant} is configured; there are {}", known.join(", "))));
     }
-    let command = CommandArguments::about_variant(kind, variant, fields);
+    let command = CommandArguments::about_variant(kind, variant, fields, TIMEOUT);
     publish::run(PublishArguments::answered(command, TIMEOUT, json), settings).await
 }

@@ -41,6 +41,47 @@ pub(super) fn variables(environment: &BTreeMap<String, String>) -> Result<BTreeM
     Ok(variables)
 }
 
+/// Refuses a variable that sets nothing because it has one underscore where the name of a setting has two. `merged` may
+/// refer to a variable of that name.
+///
+/// # Errors
+///
+/// There is such a variable.
+pub(super) fn check_underscores(environment: &BTreeMap<String, String>, merged: &Value) -> Result<(), ConfigError> {
+    let defaults = parse(DEFAULTS, Path::new("config/default.toml"))?;
+    for key in keys(&defaults.cache, "") {
+        let key = key.to_uppercase();
+        let misspelt = format!("PAYBUS_{}", key.replace('.', "_"));
+        if environment.contains_key(&misspelt) && !contains(merged, &format!("env:{misspelt}")) {
+            let problem = format!("sets nothing; did you mean {PREFIX}{}?", key.replace('.', LEVEL_SEPARATOR));
+            return Err(ConfigError::Variable { variable: misspelt, problem });
+        }
+    }
+    Ok(())
+}
+
+fn contains(value: &Value, text: &str) -> bool {
+    match &value.kind {
+        ValueKind::String(found) => found == text,
+        ValueKind::Table(members) => members.values().any(|member| contains(member, text)),
+        ValueKind::Array(members) => members.iter().any(|member| contains(member, text)),
+        _ => false,
+    }
+}
+
+/// The full names of all keys in a table.
+fn keys(value: &Value, above: &str) -> Vec<String> {
+    match &value.kind {
+        ValueKind::Table(members) => {
+            let within = |(name, member): (&String, &Value)| {
+                keys(member, &if above.is_empty() { name.clone() } else { format!("{above}.{name}") })
+            };
+            members.iter().flat_map(within).collect()
+        }
+        _ => vec![above.to_owned()],
+    }
+}
+
 /// Merges all layers into one table. The variants of the defaults are left out if another layer names any.
 ///
 /// # Errors

@@ -395,6 +395,11 @@ pub struct Pause {
 }
 
 impl Pause {
+    /// Whether it has not ended by itself.
+    pub fn lasts(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+
     /// The pause of this variant, for people.
     pub fn words(&self, variant: &str) -> String {
         match self.until {

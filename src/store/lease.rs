@@ -98,8 +98,8 @@ impl Store {
     }
 
     /// Claims due operations of a variant, longest due first, starting at the due time `since`. They are due again
-    /// after `again`, so that they are not lost with this worker. If `only_questions`, it claims none that would call
-    /// the gateway to act.
+    /// after `again`, so that they are not lost with this worker. With `only`, it claims those at the gateway already,
+    /// and commands of these types.
     ///
     /// # Errors
     /// The database query fails.
@@ -109,11 +109,11 @@ impl Store {
         since: Timestamp,
         limit: usize,
         again: Duration,
-        only_questions: bool,
+        only: Option<&[&str]>,
     ) -> Result<Vec<Due>, StoreError> {
         let client = self.client().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = client.query(CLAIM_DUE, &[&variant, &since, &limit, &again.as_secs_f64(), &only_questions]).await?;
+        let rows = client.query(CLAIM_DUE, &[&variant, &since, &limit, &again.as_secs_f64(), &only]).await?;
         let read = |row: &tokio_postgres::Row| -> Result<Due, StoreError> {
             Ok(Due { payment_id: row.read(0)?, id: row.read(1)?, due_at: row.read(2)?, again_at: row.read(3)? })
         };

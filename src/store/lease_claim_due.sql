@@ -1,9 +1,7 @@
 WITH due AS (
     SELECT payment_id, id, due_at FROM operations
     WHERE variant = $1 AND due_at >= $2 AND due_at <= now()
-      -- Of a paused variant: what only asks.
-      AND (NOT $5 OR state IN ('calling', 'unknown', 'pending')
-           OR state = 'scheduled' AND command_type IN ('payment.sync', 'payment.notification'))
+      AND ($5::text[] IS NULL OR state IN ('calling', 'unknown', 'pending') OR command_type = ANY($5))
     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
 UPDATE operations o SET due_at = now() + make_interval(secs => $4) FROM due
 WHERE o.payment_id = due.payment_id AND o.id = due.id

@@ -10,6 +10,7 @@
 //! - `query`: what people and metrics ask.
 //! - `retention`: deletes, archives and erases what is old or asked to be forgotten.
 //! - `schema`: the migration steps, which `migrate` applies, and the rights that a worker needs.
+//! - `workers`: the replicas, as they report themselves.
 //! - `rows`, `row`: map rows to and from the domain.
 
 pub mod commit;
@@ -25,6 +26,7 @@ mod row;
 mod rows;
 mod scan;
 pub mod schema;
+pub mod workers;
 
 pub use connection::pools::{Store, StoreSettings};
 pub use error::StoreError;

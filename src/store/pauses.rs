@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::connection::pools::Store;
@@ -11,6 +13,7 @@ use crate::payment::command::{CommandName, Pause};
 
 const CURRENT: &str = include_str!("pauses_current.sql");
 const RECORD: &str = include_str!("pauses_record.sql");
+const STORED: &str = include_str!("pauses_stored.sql");
 
 /// A command that pauses a variant or lets it continue.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +30,19 @@ pub struct PauseOrder<'a> {
     pub pause: Option<&'a Pause>,
     /// Why.
     pub reason: &'a str,
+    /// After this time it is no longer carried out.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is stored, now or before.
+    Stored,
+    /// Its name belongs to another order, which is stored.
+    OfAnother,
+    /// It came too late: it has expired, or its pause would be over already.
+    TooLate,
 }
 
 impl Store {
@@ -45,17 +61,23 @@ impl Store {
         Ok(pauses)
     }
 
-    /// Stores what an operator ordered. A command that is stored already changes nothing. Returns whether it is stored: a
-    /// pause that would be over already is not.
+    /// Stores what an operator ordered. An order that is stored already changes nothing.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn record_pause(&self, order: &PauseOrder<'_>) -> Result<bool, StoreError> {
-        let PauseOrder { id, name, user, variant, pause, reason } = *order;
+    pub async fn record_pause(&self, order: &PauseOrder<'_>) -> Result<Recorded, StoreError> {
+        let PauseOrder { id, name, user, variant, pause, reason, expires_at } = *order;
         let until = pause.and_then(|pause| pause.until);
         let is_paused = pause.is_some();
         let client = self.client().await?;
-        client.execute(RECORD, &[&id, &variant, &is_paused, &until, &reason, &user, &name.source, &name.id]).await?;
-        client.query_one("SELECT EXISTS (SELECT 1 FROM variant_pauses WHERE command = $1)", &[&id]).await?.read(0)
+        let order: [&(dyn ToSql + Sync); 9] =
+            [&id, &variant, &is_paused, &until, &reason, &user, &name.source, &name.id, &expires_at];
+        client.execute(RECORD, &order).await?;
+        let stored = client.query(STORED, &order[..5]).await?;
+        Ok(match stored.first().map(|row| row.read(0)).transpose()? {
+            Some(true) => Recorded::Stored,
+            Some(false) => Recorded::OfAnother,
+            None => Recorded::TooLate,
+        })
     }
 }

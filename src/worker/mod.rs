@@ -10,6 +10,7 @@
 //! - `variant`: a gateway's limits and its circuit breaker, and users' rate limits.
 //! - `webhooks`: turns webhooks into commands; also the process that does only that.
 //! - `schedule`: executes due operations, including those of lost workers.
+//! - `register`: reports this replica in the database.
 //! - `pauses`: follows which variants operators have paused.
 //! - `alerts`: raises what needs somebody's attention at once.
 //! - `unserved`: reports payments that no configured variant serves.
@@ -23,6 +24,7 @@ pub mod intake;
 mod outbox;
 mod pauses;
 mod prerequisites;
+mod register;
 mod report;
 mod schedule;
 mod start;

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::command::engine::Engine;
 use super::prerequisites::DATABASE;
+use super::register::Replica;
 use super::unserved::UnservedWatch;
 use crate::backoff;
 use crate::bus::connection::ConnectionState;
@@ -46,13 +47,13 @@ const NO_COMMIT: &str = "the database is unavailable, its disk is full, or it wa
 /// The state of a component that no longer reports.
 const ENDED: &str = "its task has ended";
 
-/// Monitors the database: whether it is reachable, its clock and its metrics.
-pub async fn database(engine: Arc<Engine>, health: Arc<Health>) {
+/// Monitors the database: whether it is reachable, its clock and its metrics. Reports this replica there.
+pub async fn database(engine: Arc<Engine>, health: Arc<Health>, replica: Replica) {
     let mut round: u32 = 0;
     let mut pause = backoff::reconnect();
     let mut unserved = UnservedWatch::new(&engine.variants);
     loop {
-        let asked = ask(&engine, &health, &mut unserved, round).await;
+        let asked = ask(&engine, &health, &replica, &mut unserved, round).await;
         match asked {
             Ok(()) => {
                 health.set(DATABASE, Ok(()));
@@ -88,11 +89,20 @@ pub async fn commits(store: Arc<Store>, health: Arc<Health>) {
     }
 }
 
-async fn ask(engine: &Engine, health: &Health, unserved: &mut UnservedWatch, round: u32) -> Result<(), StoreError> {
+async fn ask(
+    engine: &Engine,
+    health: &Health,
+    replica: &Replica,
+    unserved: &mut UnservedWatch,
+    round: u32,
+) -> Result<(), StoreError> {
     if round.is_multiple_of(CLOCK_EVERY) {
         let client = engine.store.client().await?;
         engine.store.clock().calibrate(&client).await?;
+        drop(client);
+        engine.store.remove_lost_workers().await?;
     }
+    replica.report(engine, health).await?;
     let mut figures = engine.store.figures().await?;
     figures.unserved = unserved.look(&engine.store, health, round.is_multiple_of(SAMPLE_EVERY)).await?;
     metrics::figures(&figures);

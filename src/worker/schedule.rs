@@ -2,11 +2,12 @@
 //! They are claimed by index and only as many as there is capacity for, so that a million due rows do not starve new
 //! commands, nor new commands them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use strum::IntoEnumIterator;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -18,6 +19,7 @@ use super::command::entry::{Entry, Execution};
 use super::command::stopped::Stopped;
 use super::variant::Variant;
 use crate::error_chain::chain;
+use crate::payment::command::CommandType;
 use crate::store::connection::pools::VISIBLE_FOR_SURE;
 use crate::store::error::StoreError;
 use crate::store::lease::Due;
@@ -30,10 +32,13 @@ const PROBE_CHOICE: usize = 32;
 /// How far before now a claim reads if the previous one got everything. Rows that were due earlier had become visible
 /// by then and were claimed; skipping them skips their dead index entries.
 const LOOK_BACK: SignedDuration = SignedDuration::from_secs(VISIBLE_FOR_SURE.as_secs().cast_signed());
+/// The commands whose operations are claimed of a paused variant: they ask, read or steer, and do not act.
+static QUESTIONS: LazyLock<Vec<&str>> =
+    LazyLock::new(|| CommandType::iter().filter(|kind| kind.is_inbound()).map(CommandType::as_str).collect());
 /// When an operation that could not be executed now is due again.
 const GIVE_BACK: Duration = Duration::from_secs(1);
-/// After how many incremental claims one reads from the beginning again.
-const FULL_EVERY: u32 = 60;
+/// After how long a claim reads from the beginning again.
+const FULL_EVERY: Duration = Duration::from_secs(60);
 
 /// Executes the due operations of one variant.
 pub struct Schedule {
@@ -54,7 +59,8 @@ impl Schedule {
     /// Executes due operations until the worker drains.
     pub async fn run(self) {
         let mut since = Timestamp::UNIX_EPOCH;
-        let mut claims: u32 = 0;
+        let mut full_at: Option<Instant> = None;
+        let mut was_paused = false;
         let mut more = false;
         while !self.engine.draining.is_cancelled() {
             let woken = self.engine.wake.notified();
@@ -65,10 +71,13 @@ impl Schedule {
             let room = share.saturating_sub(self.under_way.load(Ordering::Relaxed));
             // If more is due than there is capacity for, claim in batches rather than one by one.
             if room >= share.div_ceil(4) && !self.waits() {
-                if claims.is_multiple_of(FULL_EVERY) {
+                // A claim during a pause passed over what would have acted.
+                let is_paused = self.variant.pause.is_paused(self.engine.store.clock().now());
+                let has_resumed = std::mem::replace(&mut was_paused, is_paused) && !is_paused;
+                if has_resumed || full_at.is_none_or(|at| at.elapsed() >= FULL_EVERY) {
                     since = Timestamp::UNIX_EPOCH;
+                    full_at = Some(Instant::now());
                 }
-                claims = claims.wrapping_add(1);
                 // A failed claim says nothing about what is due: read from the same place again.
                 if let Some(due) = self.engine.claim_since(&self.variant, since, room).await {
                     more = due.len() == room;
@@ -154,8 +163,9 @@ impl Engine {
     async fn claim_since(&self, variant: &Variant, since: Timestamp, limit: usize) -> Option<Vec<Due>> {
         // When they are due again if this worker is lost before it has stored what it does with them.
         let again = variant.rules.lease.saturating_mul(2).max(Duration::from_secs(30));
-        let only_questions = variant.pause.is_paused(self.store.clock().now());
-        match self.store.claim_due(&variant.name, since, limit, again, only_questions).await {
+        let is_paused = variant.pause.is_paused(self.store.clock().now());
+        let only = is_paused.then_some(QUESTIONS.as_slice());
+        match self.store.claim_due(&variant.name, since, limit, again, only).await {
             Ok(due) => Some(due),
             Err(error) => {
                 warn!(error = chain(&error), variant = variant.name, "cannot claim due operations; retrying");

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::command::authorize::Authorization;
@@ -25,6 +25,7 @@ use super::outbox::announce::Announcer;
 use super::outbox::heartbeat::Heartbeats;
 use super::outbox::{Outbox, relay};
 use super::prerequisites::{DATABASE, TOPOLOGY};
+use super::register::Replica;
 use super::report::{COMMITS, VARIANTS};
 use super::schedule::Schedule;
 use super::variant::Variant;
@@ -112,13 +113,16 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
     let broker = prerequisites::broker(&bus, &names, &health, &prepared);
     let database = async {
         prerequisites::database(&store, settings.database.may_lose_commits, &health).await;
-        pauses::begin(&engine, &health).await;
         Ok(())
     };
+    let both = async {
+        try_join(broker, database).await?;
+        // As late as possible: a pause may have been ordered while one of them was waited for.
+        pauses::begin(&engine, &health).await;
+        Ok::<(), RunError>(())
+    };
     tokio::select! {
-        both = try_join(broker, database) => {
-            both?;
-        }
+        both = both => both?,
         // Nothing was begun, so there is nothing to drain.
         () = shutdown.cancelled() => return Ok(()),
         () = abort.cancelled() => return Ok(()),
@@ -126,7 +130,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
 
     health.set(INTAKE, Ok(()));
     let consumer = Consumer::spawn(bus.clone(), ended.clone());
-    services.push(tokio::spawn(report::database(Arc::clone(&engine), Arc::clone(&health))));
+    services.push(tokio::spawn(report::database(Arc::clone(&engine), Arc::clone(&health), Replica::at(address))));
     services.push(tokio::spawn(report::commits(Arc::clone(&store), Arc::clone(&health))));
     let shares = shares(&engine, settings.amqp.memory);
     let queues = consume(&intake, &consumer, &bus, shares, &health, &mut services);
@@ -146,8 +150,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken, abort: Cancell
         () = abort.cancelled() => return Ok(()),
     }
     stop(services).await;
+    let worker = engine.worker;
     drop((intake, engine));
     finish_outbox(relaying, marking).await;
+    leave(&store, worker).await;
     ended.cancel();
     store.close();
     info!("worker drained");
@@ -206,6 +212,15 @@ async fn finish_outbox(relaying: JoinHandle<()>, marking: JoinHandle<()>) {
     }
 }
 
+/// Deletes the replica's row. One that stays is deleted by others.
+async fn leave(store: &Store, worker: Uuid) {
+    match tokio::time::timeout(LAST, store.remove_worker(worker)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(error = chain(&error), "cannot delete this replica's row"),
+        Err(_) => debug!("cannot delete this replica's row in time"),
+    }
+}
+
 fn variants(settings: &Settings) -> Result<HashMap<String, Arc<Variant>>, RunError> {
     let mut variants = HashMap::new();
     let gateways = gateways(settings)?;
@@ -257,6 +272,7 @@ fn engine(
         kept: settings.retention.events,
         draining: CancellationToken::new(),
         wake: Arc::default(),
+        pauses: tokio::sync::Mutex::default(),
     }
 }
 

@@ -67,3 +67,4 @@ mod tracing;
 mod turns;
 mod webhooks;
 mod whole;
+mod workers;

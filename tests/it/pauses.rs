@@ -22,10 +22,12 @@ async fn ordered(world: &World, order: &Command) -> Value {
     replies.next().await.1
 }
 
-async fn is_paused(worker: &Worker, expected: f64) {
-    eventually("the pause", async || match worker.try_metric("paybus_variant_paused{variant=\"http\"}").await? {
-        found if found == expected => Ok(()),
-        found => Err(format!("paybus_variant_paused is {found}")),
+async fn is_paused(worker: &Worker, expected: i64) {
+    eventually("the pause", async || {
+        match worker.try_metric("paybus_variant_paused{variant=\"http\"}").await? as i64 {
+            found if found == expected => Ok(()),
+            found => Err(format!("paybus_variant_paused is {found}")),
+        }
     })
     .await;
 }
@@ -46,8 +48,8 @@ async fn a_paused_variant_calls_nothing_on_any_replica_and_others_go_on() {
     let scheduled = scheduled(&world).await;
     let answer = ordered(&world, &pause(&world)).await;
     assert_eq!(answer["data"]["pause"], json!({"paused": true, "reason": "it charges twice"}), "{answer}");
-    is_paused(&first, 1.0).await;
-    is_paused(&second, 1.0).await;
+    is_paused(&first, 1).await;
+    is_paused(&second, 1).await;
     let before = world.gateway.calls().len();
 
     let waiting: Vec<Command> = (0..20).map(|_| Command::charge("http", "10.00", "EUR")).collect();
@@ -81,9 +83,35 @@ async fn a_payment_of_a_paused_variant_can_be_synced() {
     let charge = Command::charge("http", "10.00", "EUR");
     world.run(&charge).await;
     ordered(&world, &pause(&world)).await;
-    is_paused(&worker, 1.0).await;
+    is_paused(&worker, 1).await;
     assert_eq!(world.run(&charge.then("payment.sync", json!({}))).await.kind(), "command.succeeded");
     world.check_books().await;
+}
+
+#[tokio::test]
+async fn look_ups_go_on_although_the_breaker_was_open_when_the_pause_began() {
+    let breaker = [("variants.http.breaker.failures", "1"), ("variants.http.breaker.open", "1s")];
+    let world = breaker.into_iter().fold(Setup::new(), |setup, (key, value)| setup.set(key, value)).build().await;
+    let worker = world.worker().await;
+    let (paid, ill) = (Command::charge("http", "10.00", "EUR"), Command::charge("http", "20.00", "EUR"));
+    world.run(&paid).await;
+    world.gateway.plan_operation(ill.payment, "process", vec![Behaviour::Status(503, None); 50]);
+    world.publish(&ill).await;
+    eventually("the breaker to open", async || {
+        let open = worker.count(r#"paybus_breaker_state{variant="http",state="open"}"#).await;
+        if open == 1 { Ok(()) } else { Err(open) }
+    })
+    .await;
+    ordered(&world, &pause(&world)).await;
+    is_paused(&worker, 1).await;
+    let acts = || world.gateway.calls().iter().filter(|call| call.operation != "status").count();
+    let before = acts();
+    // The schedule must claim it, because its first questions fail.
+    world.gateway.plan_operation(paid.payment, "status", vec![Behaviour::Status(503, None); 4]);
+    let sync = paid.then("payment.sync", json!({}));
+    world.publish(&sync).await;
+    assert_eq!(world.final_event(&sync).await.kind(), "command.succeeded");
+    assert_eq!(acts(), before);
 }
 
 #[tokio::test]
@@ -116,17 +144,26 @@ async fn an_order_that_comes_again_changes_nothing_and_needs_a_user() {
     ordered(&world, &order(&world, "variant.resume", json!({"reason": "mended"}))).await;
     let answer = ordered(&world, &pause).await;
     assert_eq!(answer["data"]["pause"], json!({"paused": false}), "it was ended since: {answer}");
-    is_paused(&worker, 0.0).await;
+    is_paused(&worker, 0).await;
     let kept = world.query("SELECT paused, reason, user_id FROM variant_pauses ORDER BY number", &[]).await;
     let kept: Vec<(bool, String, String)> = kept.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let user = world.bus.user();
     assert_eq!(kept, [(true, "it charges twice".to_owned(), user.clone()), (false, "mended".to_owned(), user)]);
 
+    // Under the name of another order it is not carried out.
+    let reused = order(&world, "variant.pause", json!({"reason": "another"})).id(&pause.id);
+    let answer = ordered(&world, &reused).await;
+    assert_eq!((&answer["type"], &answer["data"]["code"]), (&json!("command.rejected"), &json!("id_reused")));
+    let late = order(&world, "variant.pause", json!({"reason": "too late"}));
+    let answer = ordered(&world, &late.attribute("expirytime", json!("2020-01-01T00:00:00Z"))).await;
+    assert_eq!((&answer["type"], &answer["data"]["code"]), (&json!("command.rejected"), &json!("expired")));
+    is_paused(&worker, 0).await;
+
     let mut nobodys = order(&world, "variant.pause", json!({"reason": "a joke"}));
     nobodys.user_id = None;
     let answer = ordered(&world, &nobodys).await;
     assert_eq!((&answer["type"], &answer["data"]["code"]), (&json!("command.rejected"), &json!("user_required")));
-    is_paused(&worker, 0.0).await;
+    is_paused(&worker, 0).await;
     world.check_books().await;
 }
 
@@ -145,12 +182,12 @@ async fn the_shell_pauses_resumes_and_shows_it() {
     };
     let (code, said) = run(&["pause", "http", "--reason", "it charges twice", "--for", "1h"]).await;
     assert_eq!(code, Some(0), "{said}");
-    is_paused(&worker, 1.0).await;
+    is_paused(&worker, 1).await;
     let (_, said) = run(&["check"]).await;
     assert!(said.contains("variant http is paused until "), "{said}");
     let (code, said) = run(&["resume", "http"]).await;
     assert_eq!(code, Some(0), "{said}");
-    is_paused(&worker, 0.0).await;
+    is_paused(&worker, 0).await;
     let (code, said) = run(&["pause", "htpp", "--reason", "a slip"]).await;
     assert_eq!((code, said.contains("no variant htpp is configured; there are ")), (Some(2), true), "{said}");
     world.check_books().await;

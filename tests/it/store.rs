@@ -63,7 +63,14 @@ impl Bench {
     }
 
     fn context(&self, now: Timestamp) -> Context<'_> {
-        Context { now, worker: Uuid::from_u128(1), rules: &self.rules, paused_for: None, clocks_agree: true }
+        Context {
+            now,
+            worker: Uuid::from_u128(1),
+            rules: &self.rules,
+            paused_for: None,
+            questions_paused_for: None,
+            clocks_agree: true,
+        }
     }
 
     fn command(&self, kind: CommandType, data: Value) -> Command {

@@ -144,15 +144,20 @@ pub struct Made {
 }
 
 impl CommandArguments {
-    /// A command about a variant, with these fields.
-    pub fn about_variant(kind: CommandType, variant: String, fields: FieldArguments) -> CommandArguments {
+    /// A command about a variant, with these fields. It is not carried out after `expires_in`.
+    pub fn about_variant(
+        kind: CommandType,
+        variant: String,
+        fields: FieldArguments,
+        expires_in: Duration,
+    ) -> CommandArguments {
         CommandArguments {
             kind,
             payment: None,
             variant: Some(variant),
             id: None,
             source: SOURCE_DEFAULT.to_owned(),
-            expires_in: None,
+            expires_in: Some(expires_in),
             correlation_id: None,
             data: None,
             fields,

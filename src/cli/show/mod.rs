@@ -6,13 +6,18 @@ mod json;
 mod page;
 mod words;
 
+use std::collections::BTreeSet;
+
 use clap::Args;
+use tokio::join;
 use uuid::Uuid;
 
 use super::exit::{Exit, Failure};
 use super::open_database;
 use super::output::Output;
+use super::tame::tame;
 use crate::config::Settings;
+use crate::store::{Store, StoreError};
 
 /// Show a payment: its status, its history, and what happens next.
 ///
@@ -31,11 +36,15 @@ pub struct ShowArguments {
 pub async fn run(arguments: &ShowArguments, settings: &Settings) -> Result<Exit, Failure> {
     let store = open_database(settings).await?;
     let history = store.history(arguments.payment).await?;
+    let Some(history) = history else {
+        // Only a hint: a role that may not read these tables gets none.
+        let waiting = waiting_variants(&store).await.unwrap_or_default();
+        store.close();
+        let message = format!("nothing is stored for payment {}{waiting}", arguments.payment);
+        return Err(Failure::new(Exit::Failed, message));
+    };
     store.close();
     let output = Output::new();
-    let Some(history) = history else {
-        return Err(Failure::new(Exit::Failed, format!("nothing is stored for payment {}", arguments.payment)));
-    };
     if arguments.json {
         output.json(&json::value(&history))?;
         return Ok(Exit::Done);
@@ -44,6 +53,20 @@ pub async fn run(arguments: &ShowArguments, settings: &Settings) -> Result<Exit,
         output.line(&line)?;
     }
     Ok(Exit::Done)
+}
+
+/// Names the variants whose commands wait in the broker now: the payment's may be among them.
+async fn waiting_variants(store: &Store) -> Result<String, StoreError> {
+    let (pauses, workers) = join!(store.pauses(), store.workers());
+    let open =
+        workers?.into_iter().flat_map(|worker| worker.report.variants).filter(|variant| variant.breaker != "closed");
+    let mut variants: BTreeSet<String> = open.map(|variant| variant.name).collect();
+    variants.extend(pauses?.into_keys());
+    if variants.is_empty() {
+        return Ok(String::new());
+    }
+    let variants: Vec<String> = variants.iter().map(|name| tame(name)).collect();
+    Ok(format!("; commands of {} wait in the broker, see `paybus workers`", variants.join(", ")))
 }
 
 /// Histories to try the pages with.

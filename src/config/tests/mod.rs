@@ -282,6 +282,20 @@ fn no_secret_is_ever_shown() {
 }
 
 #[test]
+fn a_setting_with_one_underscore_is_refused_and_what_others_set_is_not() {
+    let error = load_with(None, &[("PAYBUS_DATABASE_URL", "postgres://user:hunter2@host/db")]).unwrap_err().to_string();
+    let expected = "environment variable PAYBUS_DATABASE_URL: sets nothing; did you mean PAYBUS__DATABASE__URL?";
+    assert_eq!(error, expected);
+    // Kubernetes sets such variables for services named paybus and paybus-http.
+    let others =
+        [("PAYBUS_SERVICE_HOST", "10.0.0.1"), ("PAYBUS_HTTP_PORT", "tcp://10.0.0.1:80"), ("PAYBUS_CONFIG", "")];
+    assert!(load_with(None, &others).is_ok());
+    let address = ("PAYBUS_DATABASE_URL", "postgres://localhost/db");
+    let reference = ("PAYBUS__DATABASE__URL", "env:PAYBUS_DATABASE_URL");
+    assert!(load_with(None, &[address, reference]).is_ok());
+}
+
+#[test]
 fn prefetch_is_one_and_a_half_times_the_concurrency() {
     let mut variant = load_with(None, &[]).unwrap().variants["default"].clone();
     for (concurrency, prefetch) in

@@ -106,9 +106,11 @@ pub struct Context<'a> {
     pub worker: Uuid,
     /// The variant's rules.
     pub rules: &'a Rules,
-    /// For how long calls are paused, because the worker drains or the variant's breaker is open; `None` if they are
-    /// not.
+    /// For how long calls are paused, because the worker drains, an operator has paused the variant, or its breaker is
+    /// open; `None` if they are not.
     pub paused_for: Option<Duration>,
+    /// The same for calls that only ask, which an operator's pause does not stop.
+    pub questions_paused_for: Option<Duration>,
     /// Whether PostgreSQL's clock and the gateway's agree closely enough for absence to prove something: see
     /// `gateway::clock`.
     pub clocks_agree: bool,

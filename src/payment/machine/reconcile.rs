@@ -61,7 +61,7 @@ impl Aggregate {
     /// Schedules a question that failed, such as a `payment.sync`: asking again is always safe.
     pub(super) fn ask_later(&mut self, id: Uuid, error: GatewayError, tries: u32, context: Context<'_>) -> Step {
         let rounds = self.operation(id).map_or(0, |operation| operation.counts.rounds);
-        match context.rules.next(&error, tries, rounds, context.paused_for) {
+        match context.rules.next(&error, tries, rounds, context.questions_paused_for) {
             Next::AtOnce => Step::RetryNow(id),
             Next::Paused(paused_for) => self.defer(id, paused_for, &error, context),
             Next::Later(delay) => self.schedule(id, delay, &error, context),

@@ -112,4 +112,10 @@ pub const STEPS: &[Step] = &[
         needs: 0,
         change: Change::Statements(include_str!("migrations/0010_variant_pauses.sql")),
     },
+    Step {
+        number: 11,
+        name: "workers",
+        needs: 0,
+        change: Change::Statements(include_str!("migrations/0011_workers.sql")),
+    },
 ];

@@ -6,7 +6,7 @@ use crate::store::error::StoreError;
 use crate::store::row::ReadColumn;
 
 /// Privileges needed on each table besides `SELECT`; `deploy/postgres/roles.sql` grants exactly these.
-pub const WRITES: [(&str, &str); 13] = [
+pub const WRITES: [(&str, &str); 14] = [
     ("payments", "INSERT, UPDATE"),
     ("operations", "INSERT, UPDATE, DELETE"),
     ("movements", "INSERT, UPDATE"),
@@ -20,6 +20,7 @@ pub const WRITES: [(&str, &str); 13] = [
     ("relays", "INSERT, UPDATE, DELETE"),
     ("rates", "INSERT, UPDATE"),
     ("variant_pauses", "INSERT"),
+    ("workers", "INSERT, UPDATE, DELETE"),
 ];
 
 /// Checks that this role may do everything the worker does.

@@ -107,7 +107,8 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
-    fn as_str(self) -> &'static str {
+    /// Returns the label value.
+    pub fn as_str(self) -> &'static str {
         self.into()
     }
 }

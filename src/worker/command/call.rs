@@ -81,6 +81,10 @@ impl Engine {
                 Some((operation, answer?))
             }
             Step::Undo(id) => {
+                if self.context_of(Some(attempt)).paused_for.is_some() {
+                    debug!(operation = %id, "calls were paused before the gateway was asked to undo the operation");
+                    return None;
+                }
                 if self.lease_outlasts(aggregate.operation(id)?, variant).is_none() {
                     debug!(operation = %id, "the lease expired before the gateway was asked to undo the operation");
                     return None;

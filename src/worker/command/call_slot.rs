@@ -30,7 +30,12 @@ impl Engine {
     /// Waits for the slot that an entry needs before it is begun. While calls are paused, the slot has no permit.
     pub async fn slot(&self, entry: &Entry, variant: &Variant, purpose: Purpose) -> CallSlot {
         let needs_permit = entry.may_call() && purpose == Purpose::Work && !self.is_refused(entry);
-        let permit = if needs_permit { self.permit(variant, WAIT_MAX).await } else { None };
+        let permit = match entry {
+            _ if !needs_permit => None,
+            Entry::Command { .. } => self.permit(variant, WAIT_MAX).await,
+            // It may turn out to be a look-up, which stays within the limits during a pause.
+            Entry::Due { .. } => self.permit_to_ask(variant, WAIT_MAX).await,
+        };
         CallSlot { permit, exclusive: None }
     }
 
@@ -75,7 +80,7 @@ impl Engine {
         let Some(exclusive) = variant.exclusive.enter().await else { return Move::Full };
         slot.exclusive = Some(exclusive);
         if had_permit {
-            slot.permit = self.permit(variant, WAIT_MAX).await;
+            slot.permit = self.permit_to_ask(variant, WAIT_MAX).await;
         }
         Move::Moved
     }

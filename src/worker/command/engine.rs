@@ -78,6 +78,8 @@ pub struct Engine {
     pub draining: CancellationToken,
     /// Notified when work becomes due on this replica.
     pub wake: Arc<Notify>,
+    /// Held while the variants' pauses are read.
+    pub pauses: tokio::sync::Mutex<()>,
 }
 
 /// A decision that was committed.
@@ -101,6 +103,7 @@ impl Engine {
             worker: self.worker,
             rules: self.rules(variant),
             paused_for: variant.and_then(|variant| self.paused_for(variant)),
+            questions_paused_for: variant.and_then(|variant| self.questions_paused_for(variant)),
             clocks_agree: variant.is_none_or(|variant| self.clocks_agree(variant)),
         }
     }
@@ -111,7 +114,7 @@ impl Engine {
         match attempt.map(|attempt| attempt.purpose) {
             Some(Purpose::Probe) => {
                 let paused_for = attempt.and_then(|attempt| self.paused_by_people(attempt.variant));
-                Context { paused_for, ..context }
+                Context { paused_for, questions_paused_for: self.paused_for_draining(), ..context }
             }
             Some(Purpose::Work) | None => context,
         }
@@ -132,16 +135,34 @@ impl Engine {
         self.paused_by_people(variant).or_else(|| variant.breaker.paused_for())
     }
 
+    /// The same for what only asks: an operator's pause does not stop it.
+    fn questions_paused_for(&self, variant: &Variant) -> Option<Duration> {
+        self.paused_for_draining().or_else(|| variant.breaker.paused_for())
+    }
+
     /// The same, whatever the breaker says: the worker drains, or an operator has paused the variant.
     fn paused_by_people(&self, variant: &Variant) -> Option<Duration> {
-        let is_draining = self.draining.is_cancelled().then_some(Duration::ZERO);
-        is_draining.or_else(|| variant.pause.paused_for(self.store.clock().now()))
+        self.paused_for_draining().or_else(|| variant.pause.paused_for(self.store.clock().now()))
+    }
+
+    fn paused_for_draining(&self) -> Option<Duration> {
+        self.draining.is_cancelled().then_some(Duration::ZERO)
     }
 
     /// Waits until a call may go out within the variant's concurrency and rate limits. Returns `None` if calls are
     /// paused meanwhile or if the wait would exceed `wait_max`.
     pub async fn permit(&self, variant: &Variant, wait_max: Duration) -> Option<OwnedSemaphorePermit> {
-        let (mut breaker, mut pause) = (variant.breaker.watch(), variant.pause.watch());
+        let mut pause = variant.pause.watch();
+        let now = || self.store.clock().now();
+        tokio::select! {
+            permit = self.permit_to_ask(variant, wait_max) => permit,
+            _ = pause.wait_for(|pause| pause.as_ref().is_some_and(|pause| pause.lasts(now()))) => None,
+        }
+    }
+
+    /// The same for a call that may only ask: an operator's pause does not stop it.
+    pub async fn permit_to_ask(&self, variant: &Variant, wait_max: Duration) -> Option<OwnedSemaphorePermit> {
+        let mut breaker = variant.breaker.watch();
         let deadline = Instant::now() + wait_max.min(WAIT_MAX);
         let wait = async {
             let permit = Arc::clone(&variant.calls).acquire_owned().await.ok()?;
@@ -163,7 +184,6 @@ impl Engine {
             permit = timeout_at(deadline, wait) => permit.ok().flatten(),
             () = self.draining.cancelled() => None,
             _ = breaker.wait_for(|state| *state != State::Closed) => None,
-            _ = pause.wait_for(|pause| pause.is_some()) => None,
         }
     }
 

@@ -3,6 +3,11 @@
 //! The command concerns no payment. It is stored among the variant's pauses, under its own name: if it comes again, it
 //! changes nothing and is answered again.
 
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use tracing::warn;
+
 use super::answer_again::outgoing;
 use super::engine::{Engine, until_answered};
 use super::refusal::answer_to;
@@ -10,7 +15,8 @@ use super::stopped::Stopped;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, Pause};
 use crate::payment::event::EventKind;
-use crate::store::pauses::PauseOrder;
+use crate::store::error::StoreError;
+use crate::store::pauses::{PauseOrder, Recorded};
 use crate::telemetry::metrics::{self, CommandOutcome};
 
 /// What an operator ordered.
@@ -39,6 +45,20 @@ impl Engine {
         Some(Ordered { user, pause, reason })
     }
 
+    /// Reads the pauses and follows them on this replica.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub(crate) async fn read_pauses(&self) -> Result<HashMap<String, Pause>, StoreError> {
+        // One at a time: an older reading never replaces a newer one.
+        let _reading = self.pauses.lock().await;
+        let pauses = self.store.pauses().await?;
+        for (name, variant) in self.variants.iter() {
+            variant.pause.set(name, pauses.get(name).cloned());
+        }
+        Ok(pauses)
+    }
+
     /// Stores the order, follows it on this replica at once, and answers at the `reply_to`.
     ///
     /// # Errors
@@ -54,25 +74,45 @@ impl Engine {
             variant: &command.variant,
             pause: ordered.pause.as_ref(),
             reason: &ordered.reason,
+            expires_at: command.attributes.expires_at,
         };
-        let is_stored = until_answered("cannot store a pause", || self.store.record_pause(&order)).await?;
-        let (kind, outcome) = if is_stored {
-            let mut pauses = until_answered("cannot read pauses", || self.store.pauses()).await?;
-            let pause = pauses.remove(&command.variant);
-            (EventKind::PauseChanged(pause), CommandOutcome::Succeeded)
-        } else {
-            let Rejection { code, message } = Rejection::new(Code::InvalidData, "until: must be in the future");
-            (EventKind::Rejected { code, message }, CommandOutcome::Rejected)
+        let recorded = until_answered("cannot store a pause", || self.store.record_pause(&order)).await?;
+        let (kind, outcome) = match recorded {
+            Recorded::Stored => {
+                let mut pauses = until_answered("cannot read pauses", || self.read_pauses()).await?;
+                (EventKind::PauseChanged(pauses.remove(&command.variant)), CommandOutcome::Succeeded)
+            }
+            Recorded::OfAnother => {
+                let message = "this source and id were already used for another order".to_owned();
+                (EventKind::Rejected { code: Code::IdReused, message }, CommandOutcome::Rejected)
+            }
+            Recorded::TooLate => (rejected(too_late(&ordered, self.store.clock().now())), CommandOutcome::Rejected),
         };
-        if let EventKind::PauseChanged(pause) = &kind
-            && let Some(variant) = self.variants.get(&command.variant)
-        {
-            variant.pause.set(&command.variant, pause.clone());
-        }
-        if let Some(reply) = &command.attributes.reply {
-            self.reply(Some(outgoing(&answer_to(command, kind, true, self.store.clock().now()))), reply).await;
+        // The one final answer of a name belongs to the order that came first.
+        let is_final = recorded != Recorded::OfAnother;
+        match &command.attributes.reply {
+            Some(reply) => {
+                let answer = answer_to(command, kind, is_final, self.store.clock().now());
+                self.reply(Some(outgoing(&answer)), reply).await;
+            }
+            None if outcome == CommandOutcome::Rejected => {
+                warn!(variant = command.variant, ?recorded, "an operator's order is rejected, and names no reply_to");
+            }
+            None => {}
         }
         metrics::command_settled(&command.kind, &command.variant, outcome);
         Ok(())
     }
+}
+
+/// Why an order that came too late is rejected.
+fn too_late(ordered: &Ordered, now: Timestamp) -> Rejection {
+    match ordered.pause.as_ref().and_then(|pause| pause.until) {
+        Some(until) if until <= now => Rejection::new(Code::InvalidData, "until: must be in the future"),
+        _ => Rejection::new(Code::Expired, "the command's expirytime has passed"),
+    }
+}
+
+fn rejected(rejection: Rejection) -> EventKind {
+    EventKind::Rejected { code: rejection.code, message: rejection.message }
 }

@@ -36,10 +36,12 @@ pub async fn run<Probing>(
         pauses.mark_unchanged();
         match state {
             // It ends when the database says so: there is no hurry.
-            _ if variant.pause.is_paused(now()) => paused(consumption, &mut pauses, draining).await,
+            _ if variant.pause.is_paused(now()) => {
+                paused(variant, consumption, &mut states, &mut pauses, draining).await;
+            }
             State::Closed => closed(consumption, &mut states, &mut pauses, draining).await,
             State::Open { until } => open(variant, consumption, until, &mut pauses, draining).await,
-            State::Probing => half_open(variant, draining, &probe).await,
+            State::Probing => half_open(variant, draining, &now, &probe).await,
         }
     }
     // The drain may have begun while the queue was being resumed.
@@ -48,9 +50,29 @@ pub async fn run<Probing>(
 
 type Pauses = watch::Receiver<Option<Pause>>;
 
-async fn paused(consumption: &Consumption, pauses: &mut Pauses, draining: &CancellationToken) {
+/// During a pause nothing may be sent to probe with, and look-ups go on: an open breaker closes by itself, until the next
+/// failure.
+async fn paused(
+    variant: &Variant,
+    consumption: &Consumption,
+    states: &mut watch::Receiver<State>,
+    pauses: &mut Pauses,
+    draining: &CancellationToken,
+) {
     consumption.pause();
-    draining.run_until_cancelled(pauses.changed()).await;
+    let closes_at = match variant.breaker.state() {
+        State::Closed => None,
+        State::Open { until } => Some(until),
+        State::Probing => Some(Instant::now()),
+    };
+    tokio::select! {
+        _ = pauses.changed() => {}
+        _ = states.changed() => {}
+        () = sleep_until(closes_at.unwrap_or_else(Instant::now)), if closes_at.is_some() => {
+            variant.breaker.nothing_to_probe();
+        }
+        () = draining.cancelled() => {}
+    }
 }
 
 async fn closed(
@@ -84,12 +106,17 @@ async fn open(
     variant.breaker.probe();
 }
 
-async fn half_open<Probing>(variant: &Variant, draining: &CancellationToken, probe: impl Fn() -> Probing)
-where
+async fn half_open<Probing>(
+    variant: &Variant,
+    draining: &CancellationToken,
+    now: impl Fn() -> Timestamp,
+    probe: impl Fn() -> Probing,
+) where
     Probing: Future<Output = ControlFlow<()>>,
 {
     for _ in 0..PROBES_MAX {
-        if variant.breaker.state() != State::Probing || draining.is_cancelled() {
+        let is_paused = variant.pause.is_paused(now());
+        if variant.breaker.state() != State::Probing || is_paused || draining.is_cancelled() {
             return;
         }
         if probe().await.is_break() {
@@ -101,7 +128,8 @@ where
     }
 }
 
-fn shown(state: State) -> BreakerState {
+/// The breaker's state, as metrics and people see it.
+pub fn shown(state: State) -> BreakerState {
     match state {
         State::Closed => BreakerState::Closed,
         State::Open { .. } => BreakerState::Open,

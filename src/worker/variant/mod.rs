@@ -95,6 +95,11 @@ impl Variant {
         metrics::in_flight(&self.name, self.in_flight.fetch_add(1, Ordering::Relaxed) + 1);
     }
 
+    /// The number of calls in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     /// Counts a call as ended, for the metric.
     pub fn leave(&self) {
         metrics::in_flight(&self.name, self.in_flight.fetch_sub(1, Ordering::Relaxed).saturating_sub(1));

@@ -30,13 +30,13 @@ impl PauseSwitch {
 
     /// Whether calls are paused now. A pause ends on time even while the database cannot be read.
     pub fn is_paused(&self, now: Timestamp) -> bool {
-        self.0.borrow().as_ref().is_some_and(|pause| lasts(pause, now))
+        self.0.borrow().as_ref().is_some_and(|pause| pause.lasts(now))
     }
 
     /// Returns how long an operation is put off, or `None` if calls are not paused.
     pub fn paused_for(&self, now: Timestamp) -> Option<Duration> {
         let pause = self.0.borrow();
-        let pause = pause.as_ref().filter(|pause| lasts(pause, now))?;
+        let pause = pause.as_ref().filter(|pause| pause.lasts(now))?;
         let left = pause.until.and_then(|until| Duration::try_from(until.duration_since(now)).ok());
         Some(left.map_or(PUT_OFF, |left| left.min(PUT_OFF)))
     }
@@ -56,10 +56,6 @@ impl PauseSwitch {
             true
         });
     }
-}
-
-fn lasts(pause: &Pause, now: Timestamp) -> bool {
-    pause.until.is_none_or(|until| until > now)
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub struct Bench {
     pub now: Timestamp,
     pub worker: Uuid,
     pub paused_for: Option<Duration>,
+    /// Whether the pause is an operator's, which does not stop what only asks.
+    pub is_paused_by_operator: bool,
     pub clocks_agree: bool,
     /// What went out last for each operation.
     asked: HashMap<Uuid, Asked>,
@@ -48,6 +50,7 @@ impl Bench {
             now,
             worker: WORKER,
             paused_for: None,
+            is_paused_by_operator: false,
             clocks_agree: true,
             asked: HashMap::new(),
             emitted: Vec::new(),
@@ -103,6 +106,7 @@ impl Bench {
             worker: self.worker,
             rules: &self.rules,
             paused_for: self.paused_for,
+            questions_paused_for: self.paused_for.filter(|_| !self.is_paused_by_operator),
             clocks_agree: self.clocks_agree,
         }
     }

@@ -453,6 +453,24 @@ fn a_look_up_is_not_given_up_for_wrong_credentials_or_while_calls_are_paused() {
 }
 
 #[test]
+fn a_look_up_that_fails_during_an_operators_pause_is_retried_and_given_up_as_ever() {
+    let mut bench = Bench::with_payment(Status::Confirmed);
+    bench.paused_for = Some(std::time::Duration::from_secs(10));
+    bench.is_paused_by_operator = true;
+    let sync = ask(&mut bench, "s");
+    let failed = || Found::Failed(GatewayError::new(Code::Unreachable, "no"));
+    let first = bench.asked(sync).answered(failed());
+    let once = bench.decide(&[sync], |machine, context| machine.found(sync, None, first, 1, context));
+    assert_eq!(once, Step::RetryNow(sync));
+    for _ in 0..2 {
+        assert_eq!(bench.found(sync, None, failed()), Step::Stored);
+        bench.resume_when_due(sync);
+    }
+    assert_eq!(bench.found(sync, None, failed()), Step::Settled);
+    assert_eq!(bench.answer(sync), (AnswerKind::Failed, Some(Code::Unreachable)));
+}
+
+#[test]
 fn a_gateway_that_cannot_be_asked_is_not_asked() {
     let mut bench = Bench::with_payment(Status::Confirmed);
     bench.rules.contract.lookup = Lookup::None;

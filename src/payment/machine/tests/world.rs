@@ -243,6 +243,7 @@ impl World {
             worker,
             rules: &self.rules,
             paused_for: self.paused_for,
+            questions_paused_for: self.paused_for,
             clocks_agree: self.clocks_agree,
         }
     }
@@ -317,6 +318,7 @@ impl World {
             worker: task.worker,
             rules: &self.rules,
             paused_for: self.paused_for,
+            questions_paused_for: self.paused_for,
             clocks_agree: true,
         };
         self.store.store_attempt(&mut task.aggregate, task.id, attempts, context)

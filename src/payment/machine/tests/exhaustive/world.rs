@@ -196,7 +196,14 @@ impl World {
     }
 
     fn context(&self, worker: Uuid) -> Context<'_> {
-        Context { now: self.now, worker, rules: &self.scenario.rules, paused_for: None, clocks_agree: true }
+        Context {
+            now: self.now,
+            worker,
+            rules: &self.scenario.rules,
+            paused_for: None,
+            questions_paused_for: None,
+            clocks_agree: true,
+        }
     }
 
     fn take(&mut self, task: usize) -> Task {
@@ -303,6 +310,7 @@ impl World {
             worker: task.worker,
             rules: &self.scenario.rules,
             paused_for: None,
+            questions_paused_for: None,
             clocks_agree: true,
         };
         Rc::make_mut(&mut self.store).store_attempt(aggregate, task.id, attempts, context)
