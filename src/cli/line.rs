@@ -129,6 +129,7 @@ fn message(event: &Value, kind: &str) -> String {
         let said = |name: &str| text(event, &format!("/data/discrepancy/{name}"));
         parts.push(format!("requested {}, the gateway processed {}", said("asked"), said("answered")));
     }
+    parts.extend(event.pointer("/data/pause/paused").and_then(Value::as_bool).map(|paused| pause(event, paused)));
     let redirect_url = text(event, "/data/payment/redirect_url");
     if kind.starts_with("payment.") && !redirect_url.is_empty() {
         parts.push(format!("the customer must act at {redirect_url}"));
@@ -141,6 +142,16 @@ fn message(event: &Value, kind: &str) -> String {
     }
     parts.retain(|part| !part.is_empty());
     parts.join("; ")
+}
+
+/// The pause of a variant, as it is after an order.
+fn pause(event: &Value, paused: bool) -> String {
+    let (until, reason) = (text(event, "/data/pause/until"), text(event, "/data/pause/reason"));
+    match (paused, until.is_empty()) {
+        (false, _) => "not paused".to_owned(),
+        (true, true) => format!("paused until an operator resumes it: {reason}"),
+        (true, false) => format!("paused until {until}: {reason}"),
+    }
 }
 
 /// `captured_amount 10.00`; only the name if the value is not a short text.
@@ -178,6 +189,20 @@ mod tests {
             "12:00:01.250  456789ab  payment.status_changed  waiting > confirmed          120.00 USD  thanks  \
              [answers payment.create]"
         );
+    }
+
+    #[test]
+    fn the_answer_to_an_order_says_whether_the_variant_is_paused() {
+        let remark = |pause: Value| {
+            let data = json!({ "pause": pause, "command": { "type": "variant.pause", "final": true } });
+            EventSummary::read(&event("command.succeeded", data)).message
+        };
+        assert_eq!(remark(json!({ "paused": false })), "not paused");
+        let reason = "charges twice";
+        let forever = "paused until an operator resumes it: charges twice";
+        assert_eq!(remark(json!({ "paused": true, "reason": reason })), forever);
+        let until = json!({ "paused": true, "until": "2026-11-22T14:00:00Z", "reason": reason });
+        assert_eq!(remark(until), "paused until 2026-11-22T14:00:00Z: charges twice");
     }
 
     #[test]

@@ -211,7 +211,7 @@ async fn personal_data_that_is_still_needed_stays_with_the_reason() {
 
     let unsent = "DELETE FROM sent WHERE position IN (SELECT position FROM events WHERE payment_id = $1)";
     world.query(unsent, &[&open.payment]).await;
-    kept(&open, "events are not sent yet").await;
+    kept(&open, "not sent yet: try again later").await;
     let sent = "INSERT INTO sent (position, sent_at) SELECT position, now() FROM events WHERE payment_id = $1";
     world.query(sent, &[&open.payment]).await;
     // As long as one of these payments is kept, so are the letters that may belong to it.

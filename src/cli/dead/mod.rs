@@ -132,6 +132,15 @@ fn read_limit(text: &str) -> Result<usize, String> {
 }
 
 impl SelectArguments {
+    /// Refuses two values for one key: no letter can match both.
+    fn check(&self) -> Result<(), Failure> {
+        let is_repeated = |(index, one): (usize, &Condition)| self.filter[..index].iter().any(|it| it.key == one.key);
+        match self.filter.iter().enumerate().any(is_repeated) {
+            true => Err(Failure::usage("--filter: a key is given twice, and all filters must match")),
+            false => Ok(()),
+        }
+    }
+
     fn filter(&self) -> DeadFilter {
         let mut filter = DeadFilter::default();
         for Condition { key, value } in self.filter.iter().cloned() {
@@ -160,6 +169,7 @@ pub async fn run(command: DeadCommand, settings: &Settings) -> Result<Exit, Fail
 }
 
 async fn list(arguments: &SelectArguments, settings: &Settings) -> Result<Exit, Failure> {
+    arguments.check()?;
     let letters = browser::list(&bus_settings(settings), &arguments.filter(), arguments.limit).await?;
     print(arguments, &letters)?;
     if !arguments.json {
@@ -272,6 +282,7 @@ enum Act {
 
 async fn act(act: Act, arguments: &ActArguments, settings: &Settings) -> Result<Exit, Failure> {
     let select = &arguments.select;
+    select.check()?;
     let bus = bus_settings(settings);
     let Some(who) = arguments.consent.who()? else {
         let letters = browser::list(&bus, &select.filter(), select.limit).await?;
@@ -387,6 +398,11 @@ mod tests {
         assert_eq!(filter.code.as_deref(), Some("too_deep"));
         assert_eq!(filter.queue.as_deref(), Some("q=1"));
         assert_eq!((filter.id, filter.routing_key, list.limit), (None, None, 7));
+        assert!(list.check().is_ok());
+        let Ok(DeadCommand::List(twice)) = parse("list --filter code=too_deep --filter reason=expired") else {
+            panic!("good arguments");
+        };
+        assert!(twice.check().is_err(), "reason is another word for code");
         assert!(parse("list --filter bogus=1").is_err());
         assert!(parse("list --filter code").is_err());
         assert!(parse("list --limit 0").is_err());

@@ -11,6 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::payment::status::Status;
+use crate::plural::counted;
 use crate::store::connection::pools::Store;
 use crate::store::error::StoreError;
 use crate::store::row::ReadColumn;
@@ -140,11 +141,8 @@ impl fmt::Display for Need {
             Need::NotOver(Status::Preauth) => formatter.write_str("it is preauth: capture or release it first"),
             Need::NotOver(status) => write!(formatter, "it is {status}: cancel it first"),
             Need::UnsentEvents(count) => {
-                write!(
-                    formatter,
-                    "{count} of its events are not sent yet: try again later, or release them first if they are set \
-                     aside"
-                )
+                let events = counted(*count, "event");
+                write!(formatter, "{events} not sent yet: try again later, or release them first if they are set aside")
             }
         }
     }
@@ -233,6 +231,6 @@ mod tests {
         check(Status::Confirmed, 2, 1, "2 commands are not answered yet");
         check(Status::Preauth, 0, 1, "capture or release it");
         check(Status::Waiting, 0, 0, "it is waiting: cancel it");
-        check(Status::Refunded, 0, 1, "1 of its events are not sent yet");
+        check(Status::Refunded, 0, 1, "1 event not sent yet: ");
     }
 }
