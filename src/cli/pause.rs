@@ -12,7 +12,11 @@ use super::watch::read_duration;
 use crate::config::Settings;
 use crate::payment::command::CommandType;
 
-/// How long the answer may take. The order expires with it: one that nobody waits for must not undo a later one.
+/// How long the order holds: one that nobody waits for must not undo a later one. Longer than the wait, because the
+/// clocks of this machine and of the database differ.
+const EXPIRES_IN: Duration = Duration::from_secs(300);
+
+/// How long the answer may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Stop the calls of a variant, on all replicas within seconds.
@@ -86,6 +90,6 @@ async fn send(
         let known: Vec<&str> = settings.variants.keys().map(String::as_str).collect();
         return Err(Failure::usage(format!("no variant {variant} is configured; there are {}", known.join(", "))));
     }
-    let command = CommandArguments::about_variant(kind, variant, fields, TIMEOUT);
+    let command = CommandArguments::about_variant(kind, variant, fields, EXPIRES_IN);
     publish::run(PublishArguments::answered(command, TIMEOUT, json), settings).await
 }

@@ -11,9 +11,6 @@ use super::time::span;
 use crate::config::Settings;
 use crate::store::workers::{KnownWorker, VariantReport};
 
-/// A replica reports every five seconds. One that has not for so many seconds is lost, or cannot reach the database.
-const LOST_AFTER: i64 = 20;
-
 /// List the replicas: which are ready and why not, their versions, circuit breakers and calls in flight.
 ///
 /// Reads only the database, where each replica reports every five seconds. One that was killed is listed for an hour.
@@ -46,15 +43,11 @@ pub async fn run(arguments: &WorkersArguments, settings: &Settings) -> Result<Ex
     Ok(if workers.iter().any(is_ready) { Exit::Done } else { Exit::Failed })
 }
 
-fn unseen(worker: &KnownWorker) -> i64 {
-    worker.read_at.duration_since(worker.seen).as_secs()
-}
-
 /// The state of a replica, in words.
 fn standing(worker: &KnownWorker) -> (String, Style) {
     let report = &worker.report;
-    match unseen(worker) {
-        seconds if seconds > LOST_AFTER => (format!("not seen for {}", span(seconds)), Style::Bad),
+    match worker.is_lost() {
+        true => (format!("not seen for {}", span(worker.unseen())), Style::Bad),
         _ if report.draining => ("draining".to_owned(), Style::Open),
         _ if report.not_ready.is_empty() => ("ready".to_owned(), Style::Good),
         _ => (format!("not ready: {}", tame(&report.not_ready)), Style::Bad),
@@ -97,7 +90,7 @@ fn object(worker: &KnownWorker) -> Value {
         "version": report.version,
         "started": worker.started,
         "seen": worker.seen,
-        "seconds_unseen": unseen(worker),
+        "seconds_unseen": worker.unseen(),
         "draining": report.draining,
         "not_ready": report.not_ready,
         "variants": report.variants,

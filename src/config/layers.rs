@@ -41,44 +41,49 @@ pub(super) fn variables(environment: &BTreeMap<String, String>) -> Result<BTreeM
     Ok(variables)
 }
 
-/// Refuses a variable that sets nothing because it has one underscore where the name of a setting has two. `merged` may
-/// refer to a variable of that name.
+/// Refuses a variable that sets nothing because it has one underscore where the name of a setting has two. It may be meant
+/// for somebody else, or be referred to, where the setting is set.
 ///
 /// # Errors
 ///
-/// There is such a variable.
-pub(super) fn check_underscores(environment: &BTreeMap<String, String>, merged: &Value) -> Result<(), ConfigError> {
+/// There is such a variable, and its setting is that of the defaults.
+pub(super) fn check_underscores(
+    environment: &BTreeMap<String, String>,
+    merged: &Value,
+    variables: &BTreeMap<String, String>,
+) -> Result<(), ConfigError> {
     let defaults = parse(DEFAULTS, Path::new("config/default.toml"))?;
-    for key in keys(&defaults.cache, "") {
-        let key = key.to_uppercase();
-        let misspelt = format!("PAYBUS_{}", key.replace('.', "_"));
-        if environment.contains_key(&misspelt) && !contains(merged, &format!("env:{misspelt}")) {
-            let problem = format!("sets nothing; did you mean {PREFIX}{}?", key.replace('.', LEVEL_SEPARATOR));
+    for (key, default) in keys(&defaults.cache, "") {
+        let misspelt = format!("PAYBUS_{}", key.to_uppercase().replace('.', "_"));
+        let is_there = environment.get(&misspelt).is_some_and(|value| !value.is_empty());
+        let is_set =
+            || variables.contains_key(&key) || find(merged, &key).is_none_or(|value| value.kind != default.kind);
+        if is_there && !is_set() {
+            let right = key.to_uppercase().replace('.', LEVEL_SEPARATOR);
+            let problem = format!("sets nothing; did you mean {PREFIX}{right}?");
             return Err(ConfigError::Variable { variable: misspelt, problem });
         }
     }
     Ok(())
 }
 
-fn contains(value: &Value, text: &str) -> bool {
-    match &value.kind {
-        ValueKind::String(found) => found == text,
-        ValueKind::Table(members) => members.values().any(|member| contains(member, text)),
-        ValueKind::Array(members) => members.iter().any(|member| contains(member, text)),
-        _ => false,
-    }
+fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    key.split('.').try_fold(value, |value, name| match &value.kind {
+        ValueKind::Table(members) => members.get(name),
+        _ => None,
+    })
 }
 
-/// The full names of all keys in a table.
-fn keys(value: &Value, above: &str) -> Vec<String> {
+/// The full names of all keys in a table, with their values.
+fn keys<'a>(value: &'a Value, above: &str) -> Vec<(String, &'a Value)> {
     match &value.kind {
         ValueKind::Table(members) => {
-            let within = |(name, member): (&String, &Value)| {
+            let within = |(name, member): (&String, &'a Value)| {
                 keys(member, &if above.is_empty() { name.clone() } else { format!("{above}.{name}") })
             };
             members.iter().flat_map(within).collect()
         }
-        _ => vec![above.to_owned()],
+        _ => vec![(above.to_owned(), value)],
     }
 }
 

@@ -38,7 +38,7 @@ pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, Stri
     let environment: BTreeMap<String, String> = environment.collect();
     let variables = layers::variables(&environment)?;
     let mut root = layers::merge(file, &environment)?;
-    layers::check_underscores(&environment, &root)?;
+    layers::check_underscores(&environment, &root, &variables)?;
     secret::follow(&mut root, "", &environment)
         .and_then(|()| read(root))
         .and_then(|settings| plaintext::check(&settings, &environment).map(|()| settings))

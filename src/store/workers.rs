@@ -57,6 +57,21 @@ pub struct KnownWorker {
     pub read_at: Timestamp,
 }
 
+/// A replica reports every five seconds. One that has not for so many seconds is lost, or cannot reach the database.
+const LOST_AFTER: i64 = 20;
+
+impl KnownWorker {
+    /// For how many seconds it has not reported.
+    pub fn unseen(&self) -> i64 {
+        self.read_at.duration_since(self.seen).as_secs()
+    }
+
+    /// Whether it was lost, or cannot reach the database.
+    pub fn is_lost(&self) -> bool {
+        self.unseen() > LOST_AFTER
+    }
+}
+
 impl Store {
     /// Stores what a replica says about itself.
     ///

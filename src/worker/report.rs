@@ -53,11 +53,12 @@ pub async fn database(engine: Arc<Engine>, health: Arc<Health>, replica: Replica
     let mut pause = backoff::reconnect();
     let mut unserved = UnservedWatch::new(&engine.variants);
     loop {
-        let asked = ask(&engine, &health, &replica, &mut unserved, round).await;
+        let asked = ask(&engine, &health, &mut unserved, round).await;
         match asked {
             Ok(()) => {
                 health.set(DATABASE, Ok(()));
                 pause.reset();
+                register(&engine, &health, &replica, round).await;
                 round = round.wrapping_add(1);
                 tokio::time::sleep(EVERY).await;
             }
@@ -89,20 +90,24 @@ pub async fn commits(store: Arc<Store>, health: Arc<Health>) {
     }
 }
 
-async fn ask(
-    engine: &Engine,
-    health: &Health,
-    replica: &Replica,
-    unserved: &mut UnservedWatch,
-    round: u32,
-) -> Result<(), StoreError> {
+/// Reports this replica. It writes, and that it cannot makes no worker unready: commits say whether they succeed.
+async fn register(engine: &Engine, health: &Health, replica: &Replica, round: u32) {
+    let written = async {
+        if round.is_multiple_of(CLOCK_EVERY) {
+            engine.store.remove_lost_workers().await?;
+        }
+        replica.report(engine, health).await
+    };
+    if let Err(error) = written.await {
+        debug!(error = chain(&error), "cannot report this replica in the database");
+    }
+}
+
+async fn ask(engine: &Engine, health: &Health, unserved: &mut UnservedWatch, round: u32) -> Result<(), StoreError> {
     if round.is_multiple_of(CLOCK_EVERY) {
         let client = engine.store.client().await?;
         engine.store.clock().calibrate(&client).await?;
-        drop(client);
-        engine.store.remove_lost_workers().await?;
     }
-    replica.report(engine, health).await?;
     let mut figures = engine.store.figures().await?;
     figures.unserved = unserved.look(&engine.store, health, round.is_multiple_of(SAMPLE_EVERY)).await?;
     metrics::figures(&figures);

@@ -84,7 +84,12 @@ async fn a_payment_of_a_paused_variant_can_be_synced() {
     world.run(&charge).await;
     ordered(&world, &pause(&world)).await;
     is_paused(&worker, 1).await;
-    assert_eq!(world.run(&charge.then("payment.sync", json!({}))).await.kind(), "command.succeeded");
+    // A question that fails is asked again at once.
+    world.gateway.plan_operation(charge.payment, "status", vec![Behaviour::Status(503, None)]);
+    let sync = charge.then("payment.sync", json!({}));
+    assert_eq!(world.run(&sync).await.kind(), "command.succeeded");
+    let takeovers: i32 = world.value("SELECT takeovers FROM operations WHERE id = $1", &[&sync.operation_id()]).await;
+    assert_eq!(takeovers, 0);
     world.check_books().await;
 }
 

@@ -58,15 +58,15 @@ pub async fn run(arguments: &ShowArguments, settings: &Settings) -> Result<Exit,
 /// Names the variants whose commands wait in the broker now: the payment's may be among them.
 async fn waiting_variants(store: &Store) -> Result<String, StoreError> {
     let (pauses, workers) = join!(store.pauses(), store.workers());
-    let open =
-        workers?.into_iter().flat_map(|worker| worker.report.variants).filter(|variant| variant.breaker != "closed");
+    let known = workers?.into_iter().filter(|worker| !worker.is_lost() && !worker.report.draining);
+    let open = known.flat_map(|worker| worker.report.variants).filter(|variant| variant.breaker != "closed");
     let mut variants: BTreeSet<String> = open.map(|variant| variant.name).collect();
     variants.extend(pauses?.into_keys());
     if variants.is_empty() {
         return Ok(String::new());
     }
     let variants: Vec<String> = variants.iter().map(|name| tame(name)).collect();
-    Ok(format!("; commands of {} wait in the broker, see `paybus workers`", variants.join(", ")))
+    Ok(format!("; commands of {} may wait in the broker, see `paybus workers`", variants.join(", ")))
 }
 
 /// Histories to try the pages with.

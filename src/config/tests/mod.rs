@@ -291,8 +291,10 @@ fn a_setting_with_one_underscore_is_refused_and_what_others_set_is_not() {
         [("PAYBUS_SERVICE_HOST", "10.0.0.1"), ("PAYBUS_HTTP_PORT", "tcp://10.0.0.1:80"), ("PAYBUS_CONFIG", "")];
     assert!(load_with(None, &others).is_ok());
     let address = ("PAYBUS_DATABASE_URL", "postgres://localhost/db");
-    let reference = ("PAYBUS__DATABASE__URL", "env:PAYBUS_DATABASE_URL");
-    assert!(load_with(None, &[address, reference]).is_ok());
+    for set in ["env:PAYBUS_DATABASE_URL", "postgres://localhost/another"] {
+        assert!(load_with(None, &[address, ("PAYBUS__DATABASE__URL", set)]).is_ok());
+    }
+    assert!(load_with(Some("[database]\nurl = \"env:PAYBUS_DATABASE_URL\""), &[address]).is_ok());
 }
 
 #[test]

@@ -47,6 +47,7 @@ impl Engine {
             if lost_workers(aggregate, step).is_some() { Some(variant.exclusive.enter().await?) } else { None };
         let permit = match step {
             Step::LookUp { .. } | Step::Undo(_) | Step::Locate(_) => None,
+            Step::RetryNow(id) if is_question(aggregate, id) => Some(self.permit_to_ask(variant, WAIT_MAX).await?),
             _ => Some(self.permit(variant, self.wait_max(aggregate, step)).await?),
         };
         Some(CallSlot { permit, exclusive })
@@ -84,6 +85,11 @@ impl Engine {
         }
         Move::Moved
     }
+}
+
+/// Whether an operation only asks the gateway, as a `payment.sync` does.
+pub fn is_question(aggregate: &Aggregate, id: Uuid) -> bool {
+    aggregate.operation(id).is_some_and(|operation| operation.action().is_none())
 }
 
 /// Returns the operation of a step that calls the gateway, if it lost more than one worker.

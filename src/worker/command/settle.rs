@@ -5,6 +5,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::attempt::{Attempt, Retry};
+use super::call_slot::is_question;
 use super::engine::{Engine, Failure};
 use super::stopped::Stopped;
 use crate::backoff;
@@ -91,7 +92,11 @@ impl Engine {
                 return Err(Stopped::Gone);
             }
             let context = self.context(Some(attempt.variant));
-            let may_follow = retry == Retry::AtOnce || context.paused_for.is_some();
+            let paused_for = match is_question(&aggregate, id) {
+                true => context.questions_paused_for,
+                false => context.paused_for,
+            };
+            let may_follow = retry == Retry::AtOnce || paused_for.is_some();
             let tries = if may_follow { attempt.tries } else { context.rules.immediate_attempts };
             let step = decide(&mut aggregate, id, answer.clone(), tries, context);
             if matches!(step, Step::RetryNow(_)) || !aggregate.is_changed() {

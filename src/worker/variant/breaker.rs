@@ -94,6 +94,19 @@ impl Breaker {
         self.close();
     }
 
+    /// Switches a breaker that closed without a probe to half-open: what follows it begins with one call.
+    pub fn probe_first(&self) {
+        if self.failures.lock().on_trial {
+            self.state.send_if_modified(|state| {
+                let is_closed = *state == State::Closed;
+                if is_closed {
+                    *state = State::Probing;
+                }
+                is_closed
+            });
+        }
+    }
+
     /// Whether this payment failed a probe since the last success. Others then probe first.
     pub fn failed_a_probe(&self, payment: Uuid) -> bool {
         self.failures.lock().probed.contains(&payment)
@@ -182,6 +195,21 @@ mod tests {
         assert_eq!(breaker.paused_for(), None);
         breaker.failed(payment(0));
         assert_eq!(breaker.state(), State::Closed, "the count began anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_closed_without_a_probe_may_be_probed_first() {
+        let breaker = Breaker::new(2, OPEN);
+        breaker.probe_first();
+        assert_eq!(breaker.state(), State::Closed, "nothing has failed");
+        fail(&breaker, 0..2);
+        breaker.nothing_to_probe();
+        assert_eq!(breaker.state(), State::Closed);
+        breaker.probe_first();
+        assert_eq!(breaker.state(), State::Probing);
+        breaker.succeeded();
+        breaker.probe_first();
+        assert_eq!(breaker.state(), State::Closed, "it has recovered");
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,6 +38,9 @@ pub async fn run<Probing>(
             // It ends when the database says so: there is no hurry.
             _ if variant.pause.is_paused(now()) => {
                 paused(variant, consumption, &mut states, &mut pauses, draining).await;
+                if !variant.pause.is_paused(now()) {
+                    variant.breaker.probe_first();
+                }
             }
             State::Closed => closed(consumption, &mut states, &mut pauses, draining).await,
             State::Open { until } => open(variant, consumption, until, &mut pauses, draining).await,
@@ -51,7 +54,7 @@ pub async fn run<Probing>(
 type Pauses = watch::Receiver<Option<Pause>>;
 
 /// During a pause nothing may be sent to probe with, and look-ups go on: an open breaker closes by itself, until the next
-/// failure.
+/// failure. What it closed without is made up for when the pause ends.
 async fn paused(
     variant: &Variant,
     consumption: &Consumption,
