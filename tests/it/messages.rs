@@ -249,7 +249,7 @@ async fn every_wrong_command_is_answered_at_its_reply_to() {
 
 #[tokio::test]
 async fn a_command_is_not_sent_after_its_time() {
-    let world = Setup::new().set("variants.http.retry.delayed", "300ms,300ms,300ms,300ms,300ms,300ms").build().await;
+    let world = Setup::new().set("variants.http.retry.delayed", "1s,1s,1s,1s,1s,1s").build().await;
     let _worker = world.worker().await;
     let late = Command::charge("http", "120.00", "USD").attribute("expirytime", json!("2020-01-01T00:00:00Z"));
     let answer = world.run(&late).await;
@@ -272,8 +272,8 @@ async fn a_command_is_not_sent_after_its_time() {
     world.gateway.start_again().await;
 
     // It may have been received: it is completed, late or not.
-    let sent = Command::charge("http", "120.00", "USD").attribute("expirytime", soon(Duration::from_millis(400)));
-    world.gateway.plan(sent.payment, vec![Behaviour::Status(503, None); 4]);
+    let sent = Command::charge("http", "120.00", "USD").attribute("expirytime", soon(Duration::from_millis(1_500)));
+    world.gateway.plan(sent.payment, vec![Behaviour::Status(503, None); 6]);
     let answer = world.run(&sent).await;
     assert_eq!((answer.status(), answer.field("captured_amount")), ("confirmed", "120.00"));
     world.check_books().await;
