@@ -186,6 +186,8 @@ fn an_authorization_is_captured_in_parts_and_the_rest_let_go() {
     let last = bench.call("e", CommandType::Capture, json!({"amount": "15"}));
     bench.settle(last, approved());
     assert_eq!((bench.status(), capturable(&bench).as_str()), (Status::Confirmed, "0.00"));
+    // Voided, and not only out of reach because of the status.
+    assert_eq!(bench.payment().amounts.capturable, usd("0"));
     assert_eq!(bench.amounts(), ["100.00", "55.00", "10.00"]);
     assert_eq!(bench.rejected("f", CommandType::Capture, json!({})), Code::NotAllowed);
 }
