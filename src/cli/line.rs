@@ -7,6 +7,7 @@ use super::output::{Output, Style};
 use super::tame::tame;
 use super::time::clock;
 use crate::excerpt::{NAME_MAX, excerpt};
+use crate::payment::command::Pause;
 use crate::plural::counted;
 
 /// How wide the columns are, in characters; a longer text moves what follows.
@@ -129,7 +130,7 @@ fn message(event: &Value, kind: &str) -> String {
         let said = |name: &str| text(event, &format!("/data/discrepancy/{name}"));
         parts.push(format!("requested {}, the gateway processed {}", said("asked"), said("answered")));
     }
-    parts.extend(event.pointer("/data/pause/paused").and_then(Value::as_bool).map(|paused| pause(event, paused)));
+    parts.extend(event.pointer("/data/pause/paused").and_then(Value::as_bool).map(|is_paused| pause(event, is_paused)));
     let redirect_url = text(event, "/data/payment/redirect_url");
     if kind.starts_with("payment.") && !redirect_url.is_empty() {
         parts.push(format!("the customer must act at {redirect_url}"));
@@ -145,13 +146,10 @@ fn message(event: &Value, kind: &str) -> String {
 }
 
 /// The pause of a variant, as it is after an order.
-fn pause(event: &Value, paused: bool) -> String {
-    let (until, reason) = (text(event, "/data/pause/until"), text(event, "/data/pause/reason"));
-    match (paused, until.is_empty()) {
-        (false, _) => "not paused".to_owned(),
-        (true, true) => format!("paused until an operator resumes it: {reason}"),
-        (true, false) => format!("paused until {until}: {reason}"),
-    }
+fn pause(event: &Value, is_paused: bool) -> String {
+    let pause =
+        || Pause { until: text(event, "/data/pause/until").parse().ok(), reason: text(event, "/data/pause/reason") };
+    if is_paused { pause().to_string() } else { "not paused".to_owned() }
 }
 
 /// `captured_amount 10.00`; only the name if the value is not a short text.

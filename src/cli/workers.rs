@@ -39,18 +39,20 @@ pub async fn run(arguments: &WorkersArguments, settings: &Settings) -> Result<Ex
     if workers.is_empty() && !arguments.json {
         output.line("no worker has reported in the last hour")?;
     }
-    let is_ready = |worker: &KnownWorker| standing(worker).1 == Style::Good;
-    Ok(if workers.iter().any(is_ready) { Exit::Done } else { Exit::Failed })
+    Ok(if workers.iter().any(KnownWorker::is_ready) { Exit::Done } else { Exit::Failed })
 }
 
 /// The state of a replica, in words.
 fn standing(worker: &KnownWorker) -> (String, Style) {
     let report = &worker.report;
-    match worker.is_lost() {
-        true => (format!("not seen for {}", span(worker.unseen())), Style::Bad),
-        _ if report.draining => ("draining".to_owned(), Style::Open),
-        _ if report.not_ready.is_empty() => ("ready".to_owned(), Style::Good),
-        _ => (format!("not ready: {}", tame(&report.not_ready)), Style::Bad),
+    if worker.is_lost() {
+        (format!("not seen for {}", span(worker.unseen())), Style::Bad)
+    } else if report.draining {
+        ("draining".to_owned(), Style::Open)
+    } else if worker.is_ready() {
+        ("ready".to_owned(), Style::Good)
+    } else {
+        (format!("not ready: {}", tame(&report.not_ready)), Style::Bad)
     }
 }
 

@@ -98,7 +98,7 @@ pub fn commands() -> Vec<CommandExample> {
         ),
         events_resent(),
         about_variant(Pause, "An operator stops a variant's calls", json!({ "reason": "The gateway charges twice" })),
-        about_variant(Resume, "An operator lets them continue", json!({ "reason": "They have mended it" })),
+        about_variant(Resume, "An operator lets them continue", json!({ "reason": "Their fix is deployed" })),
         // It tells the event that answered, and is answered at its `reply_to` alone.
         example(Status, "Report how a command ended", BOOK, asked_after, StatusChanged, "confirmed"),
     ]

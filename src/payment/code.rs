@@ -436,6 +436,16 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// What an operator says or does is kept with who it was, and nobody is named.
+    pub(crate) fn user_required() -> Rejection {
+        Rejection::new(Code::UserRequired, "the AMQP user_id must name the operator")
+    }
+
+    /// The command came too late.
+    pub(crate) fn expired() -> Rejection {
+        Rejection::new(Code::Expired, "the command's expirytime has passed")
+    }
+
     /// A field of `data` that is not what it must be.
     pub(super) fn invalid(field: &str, what: &str) -> Rejection {
         Rejection::new(Code::InvalidData, format!("{field}: {what}"))

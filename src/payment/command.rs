@@ -1,5 +1,7 @@
 //! Commands: what upstream services may request, validated and typed.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -390,7 +392,7 @@ pub struct Retry {
 pub struct Pause {
     /// When the pause ends by itself; `None` for only by a `variant.resume`.
     pub until: Option<Timestamp>,
-    /// Why, for whoever wonders.
+    /// Why; shown wherever the pause is.
     pub reason: String,
 }
 
@@ -402,9 +404,15 @@ impl Pause {
 
     /// The pause of this variant, for people.
     pub fn words(&self, variant: &str) -> String {
+        format!("variant {variant} is {self}")
+    }
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.until {
-            Some(until) => format!("variant {variant} is paused until {until}: {}", self.reason),
-            None => format!("variant {variant} is paused until an operator resumes it: {}", self.reason),
+            Some(until) => write!(formatter, "paused until {until}: {}", self.reason),
+            None => write!(formatter, "paused until an operator resumes it: {}", self.reason),
         }
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use strum::{EnumIter, IntoStaticStr};
 use uuid::Uuid;
 
-use super::code::Code;
+use super::code::{Code, Rejection};
 use super::command::{Command, CommandName, Pause, Reply};
 use super::model::{Metadata, Payment};
 use super::money::Money;
@@ -312,6 +312,12 @@ impl EventType {
     /// Whether it is counted in the payment's sequence.
     pub fn is_counted(self) -> bool {
         matches!(self, EventType::Created | EventType::StatusChanged | EventType::Updated)
+    }
+}
+
+impl From<Rejection> for EventKind {
+    fn from(Rejection { code, message }: Rejection) -> EventKind {
+        EventKind::Rejected { code, message }
     }
 }
 

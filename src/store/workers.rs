@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
+use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use super::connection::pools::Store;
@@ -66,6 +67,11 @@ impl KnownWorker {
         self.read_at.duration_since(self.seen).as_secs()
     }
 
+    /// Whether it takes work.
+    pub fn is_ready(&self) -> bool {
+        !self.is_lost() && !self.report.draining && self.report.not_ready.is_empty()
+    }
+
     /// Whether it was lost, or cannot reach the database.
     pub fn is_lost(&self) -> bool {
         self.unseen() > LOST_AFTER
@@ -79,9 +85,8 @@ impl Store {
     /// The database cannot be asked.
     pub async fn report_worker(&self, report: &WorkerReport) -> Result<(), StoreError> {
         let WorkerReport { id, host, version, address, draining, not_ready, variants } = report;
-        let variants = serde_json::json!(variants);
         let client = self.client().await?;
-        client.execute(REPORT, &[id, host, version, address, draining, not_ready, &variants]).await?;
+        client.execute(REPORT, &[id, host, version, address, draining, not_ready, &Json(variants)]).await?;
         Ok(())
     }
 
@@ -116,8 +121,6 @@ impl Store {
 }
 
 fn known(row: &Row) -> Result<KnownWorker, StoreError> {
-    let variants: serde_json::Value = row.read("variants")?;
-    let unreadable = |error: serde_json::Error| StoreError::Unreadable(format!("workers.variants: {error}"));
     let report = WorkerReport {
         id: row.read("id")?,
         host: row.read("host")?,
@@ -125,7 +128,7 @@ fn known(row: &Row) -> Result<KnownWorker, StoreError> {
         address: row.read("address")?,
         draining: row.read("draining")?,
         not_ready: row.read("not_ready")?,
-        variants: serde_json::from_value(variants).map_err(unreadable)?,
+        variants: row.read::<Json<_>>("variants")?.0,
     };
     let (started, seen, read_at) = (row.read("started")?, row.read("seen")?, row.read("read_at")?);
     Ok(KnownWorker { report, started, seen, read_at })

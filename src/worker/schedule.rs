@@ -79,7 +79,7 @@ impl Schedule {
                     full_at = Some(Instant::now());
                 }
                 // A failed claim says nothing about what is due: read from the same place again.
-                if let Some(due) = self.engine.claim_since(&self.variant, since, room).await {
+                if let Some(due) = self.engine.claim_since(&self.variant, since, room, is_paused).await {
                     more = due.len() == room;
                     since = next_since(&due, room, self.engine.store.clock().now());
                     self.start(due);
@@ -157,13 +157,19 @@ fn jittered(poll: Duration) -> Duration {
 impl Engine {
     /// Claims due operations of a variant.
     pub async fn claim(&self, variant: &Variant, limit: usize) -> Vec<Due> {
-        self.claim_since(variant, Timestamp::UNIX_EPOCH, limit).await.unwrap_or_default()
+        let is_paused = variant.pause.is_paused(self.store.clock().now());
+        self.claim_since(variant, Timestamp::UNIX_EPOCH, limit, is_paused).await.unwrap_or_default()
     }
 
-    async fn claim_since(&self, variant: &Variant, since: Timestamp, limit: usize) -> Option<Vec<Due>> {
+    async fn claim_since(
+        &self,
+        variant: &Variant,
+        since: Timestamp,
+        limit: usize,
+        is_paused: bool,
+    ) -> Option<Vec<Due>> {
         // When they are due again if this worker is lost before it has stored what it does with them.
         let again = variant.rules.lease.saturating_mul(2).max(Duration::from_secs(30));
-        let is_paused = variant.pause.is_paused(self.store.clock().now());
         let only = is_paused.then_some(QUESTIONS.as_slice());
         match self.store.claim_due(&variant.name, since, limit, again, only).await {
             Ok(due) => Some(due),

@@ -8,7 +8,6 @@ use std::sync::LazyLock;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use crate::event::Event;
 use crate::files::{read, root};
 
 static EVENTS: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
@@ -26,20 +25,22 @@ pub fn validator(schema: &Value) -> Validator {
     jsonschema::draft202012::options().should_validate_formats(true).build(schema).expect("a schema")
 }
 
-/// What of an event is not as the contract says.
-pub fn wrong(event: &Event) -> Vec<String> {
-    let Some(schema) = EVENTS.get(event.kind()) else {
-        return vec![format!("there is no event {:?}", event.kind())];
+/// What is wrong with an event of this type and under this routing key, by the contract.
+pub fn wrong(kind: &str, routing_key: &str, body: &Value) -> Vec<String> {
+    let Some(schema) = EVENTS.get(kind) else {
+        return vec![format!("there is no event {kind:?}")];
     };
     let mut wrong: Vec<String> =
-        schema.iter_errors(&event.body).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    let (variant, kind) = event.routing_key.split_once('.').unwrap_or_default();
-    let expected = match event.kind() {
-        "payment.status_changed" => format!("{}.{}", event.kind(), event.status()),
+        schema.iter_errors(body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    let (variant, routed) = routing_key.split_once('.').unwrap_or_default();
+    let expected = match kind {
+        "payment.status_changed" => {
+            format!("{kind}.{}", body["data"]["payment"]["status"].as_str().unwrap_or_default())
+        }
         kind => kind.to_owned(),
     };
-    if variant.is_empty() || kind != expected {
-        wrong.push(format!("its routing key is {}", event.routing_key));
+    if variant.is_empty() || routed != expected {
+        wrong.push(format!("its routing key is {routing_key}"));
     }
     wrong
 }

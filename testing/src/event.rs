@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::command::Command;
-use crate::contract::wrong;
+use crate::contract;
 
 /// One event.
 #[derive(Debug, Clone)]
@@ -31,6 +31,11 @@ impl Event {
     }
 
     /// The CloudEvents `type`.
+    /// What is wrong with it, by the contract.
+    pub fn wrong(&self) -> Vec<String> {
+        contract::wrong(self.kind(), &self.routing_key, &self.body)
+    }
+
     pub fn kind(&self) -> &str {
         self.body["type"].as_str().unwrap_or_default()
     }
@@ -127,7 +132,7 @@ pub struct Log {
 impl Log {
     /// One more; it is held against the contract.
     pub fn push(&self, event: Event) {
-        let wrong = wrong(&event);
+        let wrong = event.wrong();
         if !wrong.is_empty() {
             self.wrong.lock().unwrap().push(format!("{wrong:#?} in {:#}", event.body));
         }

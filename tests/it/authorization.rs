@@ -104,9 +104,7 @@ async fn operations_of_others(world: &World) -> i64 {
 }
 
 async fn replay(world: &World, more: &[&str]) {
-    let mut replay = paybus(world.settings());
-    replay.args(["dead", "replay", "--yes", "--who", "a test"]).args(more);
-    let output = output_of(replay).await;
+    let output = world.paybus(&[&["dead", "replay", "--yes", "--who", "a test"], more].concat()).await;
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -184,7 +182,7 @@ async fn nobody_uses_up_anothers_names_or_answers_into_anothers_queue() {
     world.are_dead(3).await;
     take_letters(&world, &[rival.name.as_str(), rival.name.as_str(), ""]).await;
 
-    // A copy of a command that was carried out is recognized, and whoever copied it gets no answer.
+    // A copy of a command that was carried out is recognized, and its sender gets no answer.
     rival.send(&charge, "copy").await;
     eventually("the copy to be recognized", async || {
         let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;

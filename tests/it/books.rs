@@ -5,14 +5,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::wait::within;
-use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Expected, WorkerSetup, World};
 
 /// Runs `paybus check --books --json`; returns its exit code and its output.
 async fn check(world: &World) -> (Option<i32>, Value) {
-    let mut check = paybus(world.settings());
-    check.args(["check", "--books", "--json"]);
-    let checked = output_of(check).await;
+    let checked = world.paybus(&["check", "--books", "--json"]).await;
     (checked.status.code(), serde_json::from_slice(&checked.stdout).expect("JSON"))
 }
 
@@ -72,7 +69,7 @@ async fn no_worker_starts_if_commits_may_be_lost_unless_configured() {
     world.check_books().await;
 }
 
-/// A gateway that lists its transactions, each under its own reference, whoever caused it.
+/// A gateway that lists all transactions, each under its own reference, including those that others caused.
 #[tokio::test]
 async fn what_a_gateway_lists_is_booked_by_its_references() {
     let world = crate::support::Setup::new().set("variants.http.settle_window", "0s").build().await;

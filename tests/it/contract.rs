@@ -11,7 +11,6 @@ use paybus::payment::code::CODES;
 use paybus::payment::command::CommandType;
 use paybus::payment::event::EventType;
 
-use crate::support::contract::wrong;
 use crate::support::files::{read, root};
 use crate::support::replies::Replies;
 use crate::support::skip::{checks, skip};
@@ -64,7 +63,7 @@ async fn check_status(world: &World, command: Command, answer: EventType) {
     world.bus.publish(&[command.reply_to(&replies.queue, "status")]).await;
     let event = replies.next().await.1;
     assert_eq!((event["type"].as_str(), &event["data"]["command"]["id"]), (Some(answer.as_str()), &asked));
-    assert_eq!(wrong(&as_event(&event)), Vec::<String>::new());
+    assert_eq!(as_event(&event).wrong(), Vec::<String>::new());
 }
 
 /// It is answered only at its `reply_to`, with the pause as it is then.
@@ -74,7 +73,7 @@ async fn check_pause(world: &World, command: Command) {
     world.bus.publish(&[command.reply_to(&replies.queue, "pause")]).await;
     let event = replies.next().await.1;
     assert_eq!(event["data"]["pause"]["paused"], is_pause, "{event}");
-    assert_eq!(wrong(&as_event(&event)), Vec::<String>::new());
+    assert_eq!(as_event(&event).wrong(), Vec::<String>::new());
 }
 
 /// It is answered only at its `reply_to`, after the events.
@@ -84,11 +83,11 @@ async fn check_resent(world: &World, command: Command) {
     let command = command.reply_to(&replies.queue, "all");
     world.bus.publish(std::slice::from_ref(&command)).await;
     for _ in 0..stored {
-        assert_eq!(wrong(&as_event(&replies.next().await.1)), Vec::<String>::new());
+        assert_eq!(as_event(&replies.next().await.1).wrong(), Vec::<String>::new());
     }
     let answer = replies.next().await.1;
     assert_eq!((&answer["type"], &answer["data"]["page"]["events"]), (&json!("command.succeeded"), &json!(stored)));
-    assert_eq!(wrong(&as_event(&answer)), Vec::<String>::new());
+    assert_eq!(as_event(&answer).wrong(), Vec::<String>::new());
 }
 
 /// Returns the blocks of a language in a page of documentation.
@@ -128,7 +127,7 @@ async fn every_json_example_of_the_documentation_is_carried_out() {
                 serde_json::from_str(&block).unwrap_or_else(|error| panic!("{page:?}: {error}\n{block}"));
             if message["source"] == "paybus" {
                 let event = as_event(&message);
-                assert_eq!(wrong(&event), Vec::<String>::new(), "{page:?}: {block}");
+                assert_eq!(event.wrong(), Vec::<String>::new(), "{page:?}: {block}");
             } else if message.get("specversion").is_some() {
                 let answer = world.run(&command(&message)).await;
                 assert!(answer.code().is_empty(), "{page:?}: {}", answer.line());

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use crate::support::gate::Gate;
 use crate::support::wait::within;
-use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Setup, Worker, WorkerSetup, World};
 
 /// How long a worker may take to notice and report it; it queries its database every few seconds.
@@ -178,9 +177,7 @@ async fn a_worker_without_its_database_leaves_its_messages_to_another() {
 
 /// Runs `paybus` with these arguments; returns its exit code and all its output.
 async fn run(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut program = paybus(world.settings());
-    program.args(arguments);
-    let ran = output_of(program).await;
+    let ran = world.paybus(arguments).await;
     let said = [ran.stdout, ran.stderr].concat();
     (ran.status.code(), String::from_utf8_lossy(&said).into_owned())
 }

@@ -4,7 +4,6 @@ use lapin::BasicProperties;
 use serde_json::json;
 
 use crate::support::replies::Replies;
-use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Expected, World, eventually};
 
 /// Expires in its queue after a millisecond.
@@ -28,9 +27,7 @@ async fn what_expired_in_its_queue_is_answered_and_never_carried_out() {
 
     // The letters stay for operators. Sent again, one is recognized and the other is still unreadable.
     world.are_dead(2).await;
-    let mut replay = paybus(world.settings());
-    replay.args(["dead", "replay", "--yes", "--who", "a test"]);
-    let output = output_of(replay).await;
+    let output = world.paybus(&["dead", "replay", "--yes", "--who", "a test"]).await;
     assert!(output.status.success(), "{output:?}");
     eventually("the command to be recognized", async || {
         let known = worker.count(r#"paybus_commands_duplicate_total{variant="http"}"#).await;

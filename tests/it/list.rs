@@ -7,13 +7,10 @@ use uuid::Uuid;
 
 use paybus::store::query::find::{Bounds, Search};
 
-use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Setup, World};
 
 async fn run(world: &World, arguments: &[&str]) -> Output {
-    let mut command = paybus(world.settings());
-    command.arg("list").args(arguments);
-    output_of(command).await
+    world.paybus(&[&["list"], arguments].concat()).await
 }
 
 /// Its output for people.

@@ -54,7 +54,6 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::files::{read, root};
 use crate::support::skip::skip;
 use crate::support::wait::within;
-use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Event, Setup, Worker, WorkerSetup, World, eventually};
 
 /// Every row once, and every test that the table names exists.
@@ -260,9 +259,7 @@ async fn is_given_up(world: &World, command: &Command, step: &str, dead: u32) {
 
 /// Sends every dead letter again.
 async fn replay_all(world: &World) {
-    let mut replay = paybus(world.settings());
-    replay.args(["dead", "replay", "--yes", "--who", "a test"]);
-    let output = output_of(replay).await;
+    let output = world.paybus(&["dead", "replay", "--yes", "--who", "a test"]).await;
     assert!(output.status.success(), "{output:?}");
 }
 

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::support::worker::{output_of, paybus};
 use crate::support::world::amount;
 use crate::support::{Behaviour, Command, Expected, World};
 
@@ -82,9 +81,7 @@ async fn an_answer_in_another_currency_is_applied_to_nothing_until_a_person_reso
 
 /// `paybus show --json` of a payment.
 async fn show(world: &World, command: &Command) -> Value {
-    let mut show = paybus(world.settings());
-    show.args(["show", &command.payment.to_string(), "--json"]);
-    let shown = output_of(show).await;
+    let shown = world.paybus(&["show", &command.payment.to_string(), "--json"]).await;
     serde_json::from_slice(&shown.stdout).expect("JSON")
 }
 

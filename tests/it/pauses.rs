@@ -146,14 +146,14 @@ async fn an_order_that_comes_again_changes_nothing_and_needs_a_user() {
     let worker = world.worker().await;
     let pause = pause(&world);
     ordered(&world, &pause).await;
-    ordered(&world, &order(&world, "variant.resume", json!({"reason": "mended"}))).await;
+    ordered(&world, &order(&world, "variant.resume", json!({"reason": "fixed"}))).await;
     let answer = ordered(&world, &pause).await;
     assert_eq!(answer["data"]["pause"], json!({"paused": false}), "it was ended since: {answer}");
     is_paused(&worker, 0).await;
     let kept = world.query("SELECT paused, reason, user_id FROM variant_pauses ORDER BY number", &[]).await;
     let kept: Vec<(bool, String, String)> = kept.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let user = world.bus.user();
-    assert_eq!(kept, [(true, "it charges twice".to_owned(), user.clone()), (false, "mended".to_owned(), user)]);
+    assert_eq!(kept, [(true, "it charges twice".to_owned(), user.clone()), (false, "fixed".to_owned(), user)]);
 
     // Under the name of another order it is not carried out.
     let reused = order(&world, "variant.pause", json!({"reason": "another"})).id(&pause.id);
@@ -177,9 +177,7 @@ async fn the_shell_pauses_resumes_and_shows_it() {
     let world = Setup::new().build().await;
     let worker = world.worker().await;
     let run = async |arguments: &[&str]| {
-        let mut paybus = crate::support::worker::paybus(world.settings());
-        paybus.args(arguments);
-        let output = crate::support::worker::output_of(paybus).await;
+        let output = world.paybus(arguments).await;
         (
             output.status.code(),
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),

@@ -1,13 +1,10 @@
 //! Messages that lapin cannot parse: they stop neither the worker nor the command line, and end as dead letters.
 
-use std::process::Output;
-
 use serde_json::Value;
 
 use crate::support::raw_publisher::{
     CORRELATION_ID, EXPIRATION, HEADERS, MESSAGE_ID, RawPublisher, entry, long, nested, properties, short,
 };
-use crate::support::worker::{output_of, paybus};
 use crate::support::{Command, Expected, World};
 
 /// A correct command.
@@ -15,15 +12,9 @@ fn good() -> Command {
     Command::charge("http", "5.00", "USD")
 }
 
-async fn run(world: &World, arguments: &[&str]) -> Output {
-    let mut command = paybus(world.settings());
-    command.args(arguments);
-    output_of(command).await
-}
-
 /// Runs a command that must succeed, and returns its lines of JSON.
 async fn json_of(world: &World, arguments: &[&str]) -> Vec<Value> {
-    let output = run(world, arguments).await;
+    let output = world.paybus(arguments).await;
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     let text = String::from_utf8(output.stdout).expect("text");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
@@ -102,7 +93,7 @@ async fn bodies_that_are_too_large_take_no_memory_and_stay_whole() {
     for letter in &letters {
         assert_eq!((&letter["code"], &letter["size_bytes"]), (&Value::from("too_large"), &Value::from(body.len())));
     }
-    let output = run(&world, &["dead", "replay", "--yes", "--who", "a test"]).await;
+    let output = world.paybus(&["dead", "replay", "--yes", "--who", "a test"]).await;
     assert!(!output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("too large to read"), "{output:?}");
     world.are_dead(LARGE).await;
@@ -146,6 +137,8 @@ async fn unread_dead_letters_are_listed_and_sent_again() {
         ("invalid_envelope", "properties: do not fit into one frame"),
     ];
     assert_eq!(found, expected);
+    // What was listed returns to the queue a moment later.
+    world.are_dead(3).await;
     let from_queue = format!("queue={}", world.bus.queue("commands.http"));
     assert_eq!(json_of(&world, &["dead", "list", "--json", "--filter", &from_queue]).await.len(), 2);
 

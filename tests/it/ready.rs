@@ -1,5 +1,5 @@
-//! A customer approves at the gateway and closes the tab: paybus itself confirms what was approved, once, whichever
-//! worker dies meanwhile and whoever returns.
+//! A customer approves at the gateway and closes the tab: paybus itself confirms what was approved, once, even if a
+//! worker dies meanwhile or the customer returns.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

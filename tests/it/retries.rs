@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::fake_gateway::CallRecord;
-use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Setup, World, eventually};
 
 /// The calls of a payment that act at the gateway.
@@ -234,9 +233,7 @@ async fn a_charge_stays_unknown_until_its_gateway_can_be_asked() {
     .await;
     let oldest = worker.metric(&format!("paybus_operations_unknown_oldest_age_seconds{labels}")).await;
     assert!(oldest > 1.0, "it has been unknown for fifty look-ups, not just {oldest} s");
-    let mut show = paybus(world.settings());
-    show.args(["show", &charge.payment.to_string(), "--json"]);
-    let shown = output_of(show).await;
+    let shown = world.paybus(&["show", &charge.payment.to_string(), "--json"]).await;
     let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
     assert_eq!((&shown["payment"]["status"], &shown["needs_a_person"]), (&json!("waiting"), &json!(true)));
     let operation = &shown["operations"][0];

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::support::bus::header;
-use crate::support::contract::wrong;
 use crate::support::{Command, Event, Setup, TIMEOUT, World};
 
 const POSITION: &str = "paybus-position";
@@ -107,7 +106,7 @@ impl<'a> Shop<'a> {
             body: body.clone(),
             at: std::time::Instant::now(),
         };
-        assert_eq!(wrong(&event), Vec::<String>::new(), "{body}");
+        assert_eq!(event.wrong(), Vec::<String>::new(), "{body}");
     }
 
     /// Acts like a consumer that must be complete: it requests what a heartbeat says is missing.

@@ -2,13 +2,10 @@
 
 use serde_json::Value;
 
-use crate::support::worker::{output_of, paybus};
 use crate::support::{Behaviour, Command, Setup, World, eventually};
 
 async fn workers(world: &World) -> Vec<Value> {
-    let mut listing = paybus(world.settings());
-    listing.args(["workers", "--json"]);
-    let output = output_of(listing).await;
+    let output = world.paybus(&["workers", "--json"]).await;
     String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
@@ -35,9 +32,7 @@ async fn a_replica_that_drained_is_gone_and_one_that_was_killed_is_not_seen() {
     let left = are(&world, "the one that was killed", |found| found.len() == 1).await;
     assert!(is_at(&left[0], second.http()), "{left:?}");
     world.query("UPDATE workers SET seen = now() - interval '1 minute'", &[]).await;
-    let mut listing = paybus(world.settings());
-    listing.arg("workers");
-    let output = output_of(listing).await;
+    let output = world.paybus(&["workers"]).await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!((output.status.code(), said.contains("not seen for 1 min")), (Some(1), true), "{said}");
     world.check_books().await;
@@ -56,8 +51,7 @@ async fn an_open_breaker_is_seen_also_by_who_looks_for_a_payment_behind_it() {
         variants.into_iter().flatten().any(|variant| variant["name"] == "http" && variant["breaker"] == "open")
     };
     are(&world, "the breaker to be open", is_open).await;
-    let mut show = paybus(world.settings());
-    show.args(["show", &uuid::Uuid::new_v4().to_string()]);
-    let said = String::from_utf8_lossy(&output_of(show).await.stderr).into_owned();
+    let shown = world.paybus(&["show", &uuid::Uuid::new_v4().to_string()]).await;
+    let said = String::from_utf8_lossy(&shown.stderr).into_owned();
     assert!(said.contains("; commands of http may wait in the broker"), "{said}");
 }

@@ -63,7 +63,7 @@ impl Aggregate {
 
     pub(super) fn check_expiry(&self, id: Uuid, context: Context<'_>) -> Result<(), Rejection> {
         match self.operation(id).filter(|operation| operation.is_expired(context)) {
-            Some(_) => Err(Rejection::new(Code::Expired, "the command's expirytime has passed")),
+            Some(_) => Err(Rejection::expired()),
             None => Ok(()),
         }
     }

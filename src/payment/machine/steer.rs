@@ -52,7 +52,7 @@ impl Aggregate {
     pub(super) fn check_names_user(&self, id: Uuid) -> Result<(), Rejection> {
         match self.operation(id).and_then(|operation| operation.attributes.user_id.as_ref()) {
             Some(_) => Ok(()),
-            None => Err(Rejection::new(Code::UserRequired, "the AMQP user_id must name the operator")),
+            None => Err(Rejection::user_required()),
         }
     }
 }

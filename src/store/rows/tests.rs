@@ -1,4 +1,4 @@
-//! The lists of columns, held against the schema's steps.
+//! Compares the columns that are sent with those of the schema's steps.
 
 use proptest::prelude::*;
 use serde_json::json;

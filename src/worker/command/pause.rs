@@ -39,7 +39,7 @@ impl Engine {
             return None;
         }
         let Some(user) = command.attributes.user_id.clone() else {
-            command.content = Err(Rejection::new(Code::UserRequired, "the AMQP user_id must name the operator"));
+            command.content = Err(Rejection::user_required());
             return None;
         };
         Some(Ordered { user, pause, reason })
@@ -83,10 +83,10 @@ impl Engine {
                 (EventKind::PauseChanged(pauses.remove(&command.variant)), CommandOutcome::Succeeded)
             }
             Recorded::OfAnother => {
-                let message = "this source and id were already used for another order".to_owned();
-                (EventKind::Rejected { code: Code::IdReused, message }, CommandOutcome::Rejected)
+                let message = "this source and id were already used for another order";
+                (Rejection::new(Code::IdReused, message).into(), CommandOutcome::Rejected)
             }
-            Recorded::TooLate => (rejected(too_late(&ordered, self.store.clock().now())), CommandOutcome::Rejected),
+            Recorded::TooLate => (too_late(&ordered, self.store.clock().now()).into(), CommandOutcome::Rejected),
         };
         // The one final answer of a name belongs to the order that came first.
         let is_final = recorded != Recorded::OfAnother;
@@ -109,10 +109,6 @@ impl Engine {
 fn too_late(ordered: &Ordered, now: Timestamp) -> Rejection {
     match ordered.pause.as_ref().and_then(|pause| pause.until) {
         Some(until) if until <= now => Rejection::new(Code::InvalidData, "until: must be in the future"),
-        _ => Rejection::new(Code::Expired, "the command's expirytime has passed"),
+        _ => Rejection::expired(),
     }
-}
-
-fn rejected(rejection: Rejection) -> EventKind {
-    EventKind::Rejected { code: rejection.code, message: rejection.message }
 }

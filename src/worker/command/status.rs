@@ -11,7 +11,6 @@ use super::stopped::Stopped;
 use crate::bus::publish::publisher::Outgoing;
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::{Body, Command, CommandName};
-use crate::payment::event::EventKind;
 use crate::payment::machine::Aggregate;
 use crate::telemetry::metrics::{self, CommandOutcome};
 
@@ -60,9 +59,9 @@ impl Engine {
 
     fn unknown(&self, question: &Command, aggregate: &Aggregate) -> Outgoing {
         let archived = aggregate.payment().and_then(|payment| payment.check_not_archived().err());
-        let Rejection { code, message } = archived.unwrap_or_else(|| {
+        let rejection = archived.unwrap_or_else(|| {
             Rejection::new(Code::UnknownCommand, "the command is not stored; it may still be in its queue")
         });
-        outgoing(&answer_to(question, EventKind::Rejected { code, message }, true, self.store.clock().now()))
+        outgoing(&answer_to(question, rejection.into(), true, self.store.clock().now()))
     }
 }

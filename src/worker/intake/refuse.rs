@@ -14,7 +14,7 @@ use crate::bus::dead_letters::letter::sender;
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::payment::code::{Code, Rejection};
 use crate::payment::command::Command;
-use crate::payment::event::{Event, EventKind};
+use crate::payment::event::Event;
 use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::metrics;
 use crate::worker::command::answer_again::outgoing;
@@ -91,6 +91,6 @@ fn log_refused(command: &Command, refusal: &Refusal) {
 
 /// The answer to a command that was not admitted. It is not final, as the command's name still belongs to its owner.
 fn rejected(command: &Command, why: impl Into<Rejection>, now: Timestamp) -> Event {
-    let Rejection { code, message } = why.into();
-    answer_to(command, EventKind::Rejected { code, message }, false, now)
+    let why: Rejection = why.into();
+    answer_to(command, why.into(), false, now)
 }

@@ -6,6 +6,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use serde_json::Value;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::bus::Bus;
 use super::wait::TIMEOUT;
@@ -20,9 +21,10 @@ pub struct Replies {
 }
 
 impl Replies {
-    /// Makes one that the default `amqp.reply_to` allows.
+    /// Makes one that the default `amqp.reply_to` allows. Each has a name of its own: an exclusive queue is gone only some
+    /// time after its connection was dropped.
     pub async fn of(world: &World) -> Replies {
-        Replies::at(&world.bus, format!("reply.{}", world.bus.prefix)).await
+        Replies::at(&world.bus, format!("reply.{}.{}", world.bus.prefix, Uuid::new_v4())).await
     }
 
     /// Makes one of this name, as this client.

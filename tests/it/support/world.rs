@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use super::nets::Nets;
 use super::service_lock::ServiceLock;
 use super::setup::{SETTINGS, Setup};
 use super::wait::{ARRIVAL, START, eventually, within};
-use super::worker::{Worker, WorkerSetup};
+use super::worker::{Worker, WorkerSetup, output_of, paybus};
 
 /// A world for one test. At the end of the test, [`World::check_books`].
 pub struct World {
@@ -263,6 +264,13 @@ impl World {
     ) -> T {
         let rows = self.query(sql, parameters).await;
         rows.first().unwrap_or_else(|| panic!("no row: {sql}")).get(0)
+    }
+
+    /// Runs the command line with this world's settings.
+    pub async fn paybus(&self, arguments: &[&str]) -> Output {
+        let mut program = paybus(&self.settings);
+        program.args(arguments);
+        output_of(program).await
     }
 
     /// A payment's row.

@@ -77,7 +77,7 @@ fn good(kind: CommandType) -> Value {
         CommandType::Retry => json!({"operation": PAYMENT, "at": "2026-11-22T13:00:00Z", "reason": "it is back"}),
         CommandType::Withdraw => json!({"operation": PAYMENT, "reason": "entered twice"}),
         CommandType::Pause => json!({"reason": "it charges twice", "until": "2026-11-22T13:00:00Z"}),
-        CommandType::Resume => json!({"reason": "it is mended"}),
+        CommandType::Resume => json!({"reason": "their fix is deployed"}),
     };
     json!({
         "specversion": "1.0", "id": "c-1", "source": "shop/checkout", "type": kind.as_str(), "subject": PAYMENT,
