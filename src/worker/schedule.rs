@@ -70,7 +70,7 @@ impl Schedule {
             let share = (self.variant.concurrency / 2).clamp(1, CLAIM_MAX);
             let room = share.saturating_sub(self.under_way.load(Ordering::Relaxed));
             // If more is due than there is capacity for, claim in batches rather than one by one.
-            if room >= share.div_ceil(4) && !self.waits() {
+            if room >= share.div_ceil(4) && self.engine.questions_paused_for(&self.variant).is_none() {
                 // A claim during a pause passed over what would have acted.
                 let is_paused = self.variant.pause.is_paused(self.engine.store.clock().now());
                 let has_resumed = std::mem::replace(&mut was_paused, is_paused) && !is_paused;
@@ -92,11 +92,6 @@ impl Schedule {
                 () = self.engine.draining.cancelled() => return,
             }
         }
-    }
-
-    /// Whether nothing is claimed now. A variant that an operator has paused is still asked.
-    fn waits(&self) -> bool {
-        self.engine.draining.is_cancelled() || self.variant.breaker.paused_for().is_some()
     }
 
     fn start(&self, due: Vec<Due>) {

@@ -1,5 +1,5 @@
-//! Takes slots for gateway calls: bounded by the variant's limits, and exclusive for an operation that lost more than one
-//! worker. Such an operation is a suspect and runs beside no other suspect of its variant.
+//! Takes slots for gateway calls: bounded by the variant's limits, and exclusive for an operation that lost more than
+//! one worker. Such an operation is a suspect and runs beside no other suspect of its variant.
 //!
 //! The exclusive slot is taken before the operation is begun, so that only one suspect at a time is stored as being
 //! called. If a worker dies again, only that one counts another takeover. Other operations never wait for suspects, and

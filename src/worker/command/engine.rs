@@ -136,7 +136,7 @@ impl Engine {
     }
 
     /// The same for what only asks: an operator's pause does not stop it.
-    fn questions_paused_for(&self, variant: &Variant) -> Option<Duration> {
+    pub fn questions_paused_for(&self, variant: &Variant) -> Option<Duration> {
         self.paused_for_draining().or_else(|| variant.breaker.paused_for())
     }
 
