@@ -77,7 +77,7 @@ fn lines(output: Output, worker: &KnownWorker) -> Vec<String> {
 
 /// What is not as usual with a variant.
 fn unusual(variant: &VariantReport) -> Option<String> {
-    let breaker = (variant.breaker != "closed").then(|| format!("circuit breaker {}", tame(&variant.breaker)));
+    let breaker = (!variant.is_breaker_closed()).then(|| format!("circuit breaker {}", tame(&variant.breaker)));
     let pause = variant.paused.then(|| "paused by an operator".to_owned());
     let words: Vec<String> = breaker.into_iter().chain(pause).collect();
     (!words.is_empty()).then(|| format!("{}: {}", tame(&variant.name), words.join(", ")))

@@ -45,6 +45,13 @@ pub struct VariantReport {
     pub in_flight: usize,
 }
 
+impl VariantReport {
+    /// Whether its circuit breaker lets all calls through.
+    pub fn is_breaker_closed(&self) -> bool {
+        self.breaker == "closed"
+    }
+}
+
 /// A replica as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownWorker {

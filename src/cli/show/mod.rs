@@ -59,7 +59,7 @@ pub async fn run(arguments: &ShowArguments, settings: &Settings) -> Result<Exit,
 async fn waiting_variants(store: &Store) -> Result<String, StoreError> {
     let (pauses, workers) = join!(store.pauses(), store.workers());
     let known = workers?.into_iter().filter(|worker| !worker.is_lost() && !worker.report.draining);
-    let open = known.flat_map(|worker| worker.report.variants).filter(|variant| variant.breaker != "closed");
+    let open = known.flat_map(|worker| worker.report.variants).filter(|variant| !variant.is_breaker_closed());
     let mut variants: BTreeSet<String> = open.map(|variant| variant.name).collect();
     variants.extend(pauses?.into_keys());
     if variants.is_empty() {
